@@ -1,0 +1,25 @@
+/* base/io.h - host I/O that does not come back short or interrupted. */
+#ifndef MOAT_BASE_IO_H
+#define MOAT_BASE_IO_H
+
+#include "base/compiler.h"
+
+/* Reads/writes exactly `size` bytes. Return: 0, -errno, -EPIPE on end of file. */
+must_check int io_read_full(int fd, void *buf, size_t size);
+must_check int io_write_full(int fd, const void *buf, size_t size);
+/* Whole file into a malloc'd, NUL-terminated buffer of at most max bytes. -EFBIG past it. */
+must_check int io_read_file_at(int dirfd, const char *path, size_t max, char **ret_data, size_t *ret_size);
+must_check int io_write_file_at(int dirfd, const char *path, const void *data, size_t size, int mode);
+
+#define IO_FDS_MAX 32
+/* One SCM_RIGHTS message on a Unix socket. recv sets O_CLOEXEC and closes what does not fit. */
+must_check ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds, size_t count);
+must_check ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_count);
+
+/* Cleanup attributes: only in runtime/ and gofer/. */
+void io_close_cleanup(int *fd);
+void io_free_cleanup(void *pp);
+#define auto_close __attribute__((cleanup(io_close_cleanup)))
+#define auto_free __attribute__((cleanup(io_free_cleanup)))
+
+#endif

@@ -1,0 +1,130 @@
+#include <stdlib.h>
+#include <urcu/urcu-memb.h>
+
+#include "base/log.h"
+#include "base/rcu.h"
+
+_Static_assert(sizeof(struct rcu_cb) == sizeof(struct rcu_head), "struct rcu_cb holds a rcu_head");
+
+/*
+ * liburcu is not instrumented, so TSan must be told that the end of a read section happens before
+ * the callbacks and the returns of rcu_synchronize() that waited for it.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define RCU_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RCU_TSAN 1
+#endif
+#endif
+
+#ifdef RCU_TSAN
+void __tsan_acquire(void *addr);
+void __tsan_release(void *addr);
+static char rcu_tsan_readers;
+#define rcu_tsan_acquire(p) __tsan_acquire(p)
+#define rcu_tsan_release(p) __tsan_release(p)
+#else
+#define rcu_tsan_acquire(p) ((void)0)
+#define rcu_tsan_release(p) ((void)0)
+#endif
+
+static _Thread_local int rcu_registered;
+
+void rcu_thread_begin(void)
+{
+	if (rcu_registered++ == 0)
+		urcu_memb_register_thread();
+}
+
+void rcu_thread_end(void)
+{
+	assert(rcu_registered > 0);
+	if (--rcu_registered == 0)
+		urcu_memb_unregister_thread();
+}
+
+void rcu_read_begin(void)
+{
+	urcu_memb_read_lock();
+}
+
+void rcu_read_end(void)
+{
+	rcu_tsan_release(&rcu_tsan_readers);
+	urcu_memb_read_unlock();
+}
+
+bool rcu_read_ongoing(void)
+{
+	return urcu_memb_read_ongoing() != 0;
+}
+
+#ifdef RCU_TSAN
+
+struct rcu_tsan_call {
+	struct rcu_head head;
+	struct rcu_cb *cb;
+	void (*fn)(struct rcu_cb *cb);
+};
+
+static void rcu_tsan_run(struct rcu_head *head)
+{
+	struct rcu_tsan_call *call = (struct rcu_tsan_call *)head;
+	struct rcu_cb *cb = call->cb;
+	void (*fn)(struct rcu_cb * cb) = call->fn;
+
+	rcu_tsan_acquire(cb);
+	rcu_tsan_acquire(&rcu_tsan_readers);
+	free(call);
+	fn(cb);
+}
+
+void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb))
+{
+	struct rcu_tsan_call *call = malloc(sizeof(*call));
+
+	if (!call)
+		log_fatal("rcu: no memory for a sanitizer record");
+	call->cb = cb;
+	call->fn = fn;
+	rcu_tsan_release(cb);
+	urcu_memb_call_rcu(&call->head, rcu_tsan_run);
+}
+
+#else
+
+void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb))
+{
+	/* struct rcu_cb is the head; the callback gets the pointer that it gave. */
+	urcu_memb_call_rcu((struct rcu_head *)cb, (void (*)(struct rcu_head *))(void (*)(void))fn);
+}
+
+#endif
+
+void rcu_synchronize(void)
+{
+	assert(!rcu_read_ongoing());
+	urcu_memb_synchronize_rcu();
+	rcu_tsan_acquire(&rcu_tsan_readers);
+}
+
+void rcu_drain(void)
+{
+	urcu_memb_barrier();
+}
+
+void rcu_before_fork(void)
+{
+	urcu_memb_call_rcu_before_fork();
+}
+
+void rcu_after_fork_parent(void)
+{
+	urcu_memb_call_rcu_after_fork_parent();
+}
+
+void rcu_after_fork_child(void)
+{
+	urcu_memb_call_rcu_after_fork_child();
+}

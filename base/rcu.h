@@ -1,0 +1,36 @@
+/*
+ * base/rcu.h - RCU by liburcu's memb flavour, with TSan annotations.
+ *
+ * Every thread that reads registers once (rcu_thread_begin/end). Read sections nest, never sleep,
+ * and are not held across user memory faults that need an RPC. rcu_free_later() frees after a
+ * grace period; callbacks run on liburcu's thread, take only leaf locks and do not sleep.
+ */
+#ifndef MOAT_BASE_RCU_H
+#define MOAT_BASE_RCU_H
+
+#include "base/compiler.h"
+
+struct rcu_cb {
+	void *opaque[2]; /* struct rcu_head; base/rcu.c asserts the size */
+};
+
+void rcu_thread_begin(void);
+void rcu_thread_end(void);
+void rcu_read_begin(void);
+void rcu_read_end(void);
+/* Runs fn(cb) after every reader that could see the object is gone. Never blocks. */
+void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
+/* Waits for a grace period. The caller is in no read section. */
+void rcu_synchronize(void);
+/* Waits until every rcu_call() made so far has run (tests, exit). */
+void rcu_drain(void);
+bool rcu_read_ongoing(void);
+/* Around a host fork() whose child goes on using RCU: before in the parent, then one of the others. */
+void rcu_before_fork(void);
+void rcu_after_fork_parent(void);
+void rcu_after_fork_child(void);
+
+#define rcu_load(p) atomic_load_explicit(&(p), memory_order_acquire)
+#define rcu_store(p, v) atomic_store_explicit(&(p), (v), memory_order_release)
+
+#endif

@@ -1,0 +1,123 @@
+#include <time.h>
+
+#include "base/futex.h"
+#include "base/lock.h"
+#include "base/sleep.h"
+
+#define NSEC_PER_SEC 1000000000ll
+
+static _Thread_local struct sleeper sleeper_own;
+static _Thread_local struct sleeper *sleeper_installed;
+
+void sleeper_init(struct sleeper *s)
+{
+	atomic_init(&s->word, 0);
+	s->what = NULL;
+}
+
+struct sleeper *sleeper_current(void)
+{
+	return sleeper_installed ? sleeper_installed : &sleeper_own;
+}
+
+void sleeper_set_current(struct sleeper *s)
+{
+	sleeper_installed = s;
+}
+
+static void sleeper_post(struct sleeper *s, uint32_t bits)
+{
+	/* Release pairs with the acquire in sleeper_wait(): what the waker wrote is seen. */
+	uint32_t old = atomic_fetch_or_explicit(&s->word, bits, memory_order_acq_rel);
+
+	/*
+	 * Without ASLEEP the owner has not yet compared the word, and will see the bits. With it the
+	 * owner either sleeps or finds that the word has changed.
+	 */
+	if ((old & SLEEPER_ASLEEP) && (old & bits) != bits)
+		futex_wake(&s->word, 1);
+}
+
+void sleeper_wake(struct sleeper *s)
+{
+	sleeper_post(s, SLEEPER_WOKEN);
+}
+
+void sleeper_interrupt(struct sleeper *s, bool killed)
+{
+	sleeper_post(s, killed ? SLEEPER_INTERRUPTED | SLEEPER_KILLED : SLEEPER_INTERRUPTED);
+}
+
+void sleeper_clear_interrupt(struct sleeper *s)
+{
+	/* KILLED stays: nothing takes a fatal signal back. */
+	atomic_fetch_and_explicit(&s->word, ~SLEEPER_INTERRUPTED, memory_order_acq_rel);
+}
+
+static uint32_t sleeper_interrupt_bits(enum sleep_mode mode)
+{
+	switch (mode) {
+	case SLEEP_INTERRUPTIBLE:
+		return SLEEPER_INTERRUPTED | SLEEPER_KILLED;
+	case SLEEP_KILLABLE:
+		return SLEEPER_KILLED;
+	case SLEEP_UNINTERRUPTIBLE:
+		break;
+	}
+	return 0;
+}
+
+int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
+{
+	uint32_t intr = sleeper_interrupt_bits(mode);
+	struct timespec ts, *deadline = NULL;
+	bool expired = false;
+	uint32_t word;
+	int err;
+
+	lock_assert_may_sleep();
+	if (deadline_ns != TIME_FOREVER) {
+		if (deadline_ns < 0)
+			deadline_ns = 0;
+		ts.tv_sec = deadline_ns / NSEC_PER_SEC;
+		ts.tv_nsec = deadline_ns % NSEC_PER_SEC;
+		deadline = &ts;
+	}
+	/* Look before announcing a sleep: a wake-up that came first costs one atomic. */
+	word = atomic_load_explicit(&s->word, memory_order_acquire);
+	if (!(word & (SLEEPER_WOKEN | intr)))
+		word = atomic_fetch_or_explicit(&s->word, SLEEPER_ASLEEP, memory_order_acq_rel) |
+		       SLEEPER_ASLEEP;
+	while (!(word & (SLEEPER_WOKEN | intr)) && !expired) {
+		expired = futex_wait(&s->word, word, deadline) == -ETIMEDOUT;
+		word = atomic_load_explicit(&s->word, memory_order_acquire);
+	}
+	if (word & SLEEPER_WOKEN)
+		err = 0;
+	else if (word & intr)
+		err = -EINTR;
+	else
+		err = -ETIMEDOUT;
+	/* Only the wake-up that this wait reports is consumed. */
+	atomic_fetch_and_explicit(&s->word, err ? ~SLEEPER_ASLEEP : ~(SLEEPER_ASLEEP | SLEEPER_WOKEN),
+				  memory_order_acq_rel);
+	return err;
+}
+
+static int64_t time_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+int64_t time_monotonic_ns(void)
+{
+	return time_ns(CLOCK_MONOTONIC);
+}
+
+int64_t time_realtime_ns(void)
+{
+	return time_ns(CLOCK_REALTIME);
+}

@@ -1,0 +1,52 @@
+/*
+ * base/sleep.h - how a thread blocks, and how it is woken or interrupted.
+ *
+ * Every sentry thread has one `struct sleeper` (TLS; a task embeds its own and installs it with
+ * sleeper_set_current()). Wake-ups are remembered: sleeper_wake() before sleeper_wait() makes the
+ * wait return at once, so "register, check, wait" loses nothing.
+ * Interruption (a signal became pending) is a separate sticky bit set by sleeper_interrupt() and
+ * cleared by the owner with sleeper_clear_interrupt() once signals have been looked at.
+ * Lock rank: none is held by the caller of sleeper_wait() (lock_assert_may_sleep()).
+ */
+#ifndef MOAT_BASE_SLEEP_H
+#define MOAT_BASE_SLEEP_H
+
+#include "base/compiler.h"
+
+#define SLEEPER_WOKEN 1u	/* consumed by sleeper_wait */
+#define SLEEPER_INTERRUPTED 2u	/* sticky: a signal wants the task */
+#define SLEEPER_KILLED 4u	/* sticky: a fatal signal wants the task */
+#define SLEEPER_ASLEEP 8u	/* owned by the thread: it is in futex(2), or about to be */
+
+#define TIME_FOREVER INT64_MAX
+
+struct sleeper {
+	_Atomic uint32_t word; /* SLEEPER_*; the futex word */
+	const char *what;      /* owned by the thread: what it waits for, shown by moat debug */
+};
+
+enum sleep_mode {
+	SLEEP_INTERRUPTIBLE,	/* any signal ends it: -EINTR */
+	SLEEP_KILLABLE,		/* only a fatal one: -EINTR */
+	SLEEP_UNINTERRUPTIBLE,
+};
+
+void sleeper_init(struct sleeper *s);
+struct sleeper *sleeper_current(void); /* never NULL: threads without a task get a TLS one */
+void sleeper_set_current(struct sleeper *s);
+void sleeper_wake(struct sleeper *s);
+void sleeper_interrupt(struct sleeper *s, bool killed);
+void sleeper_clear_interrupt(struct sleeper *s);
+
+/*
+ * Sleeps until woken, interrupted or `deadline_ns` (CLOCK_MONOTONIC of the host, absolute;
+ * TIME_FOREVER for none). Consumes one wake-up.
+ * Return: 0 woken (perhaps spuriously), -EINTR, -ETIMEDOUT.
+ */
+must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns);
+
+/* Host CLOCK_MONOTONIC / CLOCK_REALTIME in ns. */
+int64_t time_monotonic_ns(void);
+int64_t time_realtime_ns(void);
+
+#endif

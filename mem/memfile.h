@@ -1,0 +1,97 @@
+/*
+ * mem/memfile.h - memory files: where every guest-visible byte lives.
+ *
+ * A page is (memory file, offset), never a bare offset. Kinds:
+ *   MEMFILE_PRIVATE  a sparse memfd: anonymous memory, memfs contents, copy-on-write copies. Mapped once
+ *                    in the sentry, shared, whole: offset <-> pointer is arithmetic.
+ *   MEMFILE_HOST     a host file by a donated descriptor; mapped piecewise into the sandbox's one
+ *                    `mem window` (a reserved PROT_NONE range) as ranges are referenced.
+ *
+ * Reference counts are per chunk (MEM_CHUNK_SIZE, naturally aligned). A holder of a range (a
+ * translation in an mm, a file's page cache, an I/O in flight) holds one reference on every chunk that its range
+ * overlaps; splitting a range adds one on the chunk that straddles the split. So fork costs one
+ * increment a chunk, and a chunk whose count is one is exclusively its holder's (copy-on-write in place).
+ * A private chunk whose count drops to zero is punched out of the memfd and may be allocated again after an RCU
+ * grace period: sentry code may read guest memory through a pointer under rcu_read_begin() without
+ * a reference. A host chunk at zero keeps its mapping (bounded LRU) until the window or the file needs it back.
+ *
+ * Fresh private memory reads as zeros. Locks: LOCK_MEMFILE, a leaf but for LOCK_LEAF.
+ */
+#ifndef MOAT_MEM_MEMFILE_H
+#define MOAT_MEM_MEMFILE_H
+
+#include "base/compiler.h"
+#include "base/ref.h"
+
+#define MEM_CHUNK_SHIFT 16
+#define MEM_CHUNK_SIZE (1ul << MEM_CHUNK_SHIFT)
+
+/* Virtual size of the private memory file and of the window; both sparse. */
+#define MEMFILE_PRIVATE_MAX (1ul << 40)
+#define MEM_WINDOW_SIZE (1ul << 38)
+#define MEMFILE_HOST_MAX 16384 /* host memory files mapped at once */
+
+/* What may be done with memory; also mmap's PROT_* values. */
+enum mem_access { MEM_READ = 1, MEM_WRITE = 2, MEM_EXEC = 4 };
+
+enum memfile_kind { MEMFILE_PRIVATE, MEMFILE_HOST };
+
+struct memfile;
+
+struct mem_stats {
+	uint64_t private_bytes; /* allocated chunks; pages never touched are counted too */
+	uint64_t private_free_pending;
+	uint64_t window_bytes;
+	uint64_t limit_bytes;
+};
+
+/*
+ * mem_init - the process's private memory file and window, once at boot. `limit` bounds allocated
+ * private bytes (0: none): memfile_alloc() answers -ENOMEM past it.
+ */
+must_check int mem_init(uint64_t limit);
+struct memfile *mem_private(void); /* borrowed; lives as long as the process */
+/* The window's host range: [base, base + MEM_WINDOW_SIZE). */
+void *mem_window_base(void);
+void mem_get_stats(struct mem_stats *ret_stats);
+
+/* Takes `fd` (a regular file); `access` is what mappings of it may have at most. Returns a reference. */
+must_check int memfile_create_host(int fd, unsigned access, struct memfile **ret_mf);
+void memfile_ref(struct memfile *mf);
+void memfile_unref(struct memfile *mf);
+enum memfile_kind memfile_kind(const struct memfile *mf);
+int memfile_fd(const struct memfile *mf); /* borrowed */
+unsigned memfile_max_access(const struct memfile *mf);
+
+enum {
+	MEMFILE_ALLOC_ALIGN_2M = 1 << 0, /* a hint */
+};
+
+/*
+ * memfile_alloc - [*ret_off, + size) of zeroed private memory, chunk-aligned; size is rounded up to chunks.
+ * The caller gets one reference on each chunk. Prefers to continue where `near` (an offset, or 0) ends.
+ * Return: 0, -ENOMEM past the limit.
+ */
+must_check int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near, uint64_t *ret_off);
+
+/*
+ * memfile_range_ref - one reference on every chunk overlapping [off, off + size).
+ * A host file's range is mapped into the window first, which can fail: -ENOMEM, -ENFILE.
+ * On a private file it cannot fail (the caller holds a reference or the owner's lock).
+ */
+must_check int memfile_range_ref(struct memfile *mf, uint64_t off, uint64_t size);
+void memfile_range_unref(struct memfile *mf, uint64_t off, uint64_t size);
+/* True if every chunk of the private range has exactly one reference: the caller's. */
+bool memfile_range_exclusive(struct memfile *mf, uint64_t off, uint64_t size);
+/* Gives whole pages of an exclusively held private range back to the host; they read as zeros. */
+void memfile_decommit(struct memfile *mf, uint64_t off, uint64_t size);
+
+/*
+ * memfile_ptr - the sentry's address of `off`, valid while a reference is held (or in the RCU section in
+ * which one was seen held). A host range is contiguous only within a MEM_CHUNK_SIZE... use memfile_ptr_len().
+ */
+void *memfile_ptr(struct memfile *mf, uint64_t off);
+/* Bytes from `off` on that are contiguous at memfile_ptr(). */
+uint64_t memfile_ptr_len(struct memfile *mf, uint64_t off, uint64_t size);
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * platform/platform.h - how application code runs. Nothing above this line knows which platform does it.
+ *
+ * Objects: one struct platform per sandbox; a struct address_space per mm (guest-virtual -> memory
+ * file pages); a struct platform_context per task (its FPU state, and what it needs to be run and interrupted).
+ *
+ * Invariants
+ *  - When as_unmap/as_protect/as_map-over-something returns, no application thread on any CPU can use the old translation.
+ *  - as_map of a page that was not mapped takes effect at once too, but needs no flush.
+ *  - Missing translations are always legal: the platform may drop any of them; the application faults and the mm maps again.
+ *  - Nothing that the application does to its registers, memory or the platform's own stubs yields
+ *    more than an event that is truthful about that application.
+ * Locks: LOCK_AS per address space, then LOCK_PLATFORM. Callers hold at most up to LOCK_MM_PT.
+ * Threads: context_switch() is called by the task's own host thread only; context_interrupt() by any.
+ */
+#ifndef MOAT_PLATFORM_PLATFORM_H
+#define MOAT_PLATFORM_PLATFORM_H
+
+#include "abi/regs.h"
+#include "base/compiler.h"
+#include "mem/memfile.h"
+
+struct platform;
+struct address_space;
+struct platform_context;
+
+enum platform_event_kind {
+	PLATFORM_SYSCALL,     /* rip is past the instruction; rcx and r11 as the instruction leaves them */
+	PLATFORM_FAULT,	      /* page fault: addr, access; rip at the faulting instruction */
+	PLATFORM_EXCEPTION,   /* vector other than 14, error_code; rip as the CPU reports it */
+	PLATFORM_INTERRUPTED, /* context_interrupt(), or no reason at all */
+};
+
+struct platform_event {
+	enum platform_event_kind kind;
+	uint64_t addr;	     /* FAULT: guest-virtual */
+	unsigned access;     /* FAULT: MEM_READ, MEM_WRITE or MEM_EXEC */
+	bool present;	     /* FAULT: a translation was there and forbade it */
+	uint32_t vector;     /* EXCEPTION */
+	uint32_t error_code; /* FAULT, EXCEPTION */
+};
+
+enum {
+	/* as_map: as_fork() keeps write permission (a shared mapping). */
+	PLATFORM_MAP_SHARED = 1 << 0,
+};
+
+struct platform_ops {
+	const char *name;
+
+	/*
+	 * Is it usable here? Return 0, or -errno with a one-line reason and what to do in `why`.
+	 * Called before the sandbox is confined.
+	 */
+	int (*probe)(char *why, size_t why_size);
+	/* Takes what it needs from the host (descriptors, threads) before confinement. mem_init() was called. */
+	int (*create)(struct platform **ret_p);
+	void (*destroy)(struct platform *p);
+
+	int (*as_create)(struct platform *p, struct address_space **ret_as);
+	/* No context runs in it any more. */
+	void (*as_destroy)(struct address_space *as);
+	/*
+	 * Translates [va, va + size) to mf at mf_off with at most `access` (MEM_READ implied); replaces
+	 * what was there. The caller holds chunk references on the range for as long as it stays mapped.
+	 * Return: 0, -ENOMEM, -EFAULT if a host file's page cannot be touched (first page; later ones are left unmapped).
+	 */
+	int (*as_map)(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf, uint64_t mf_off,
+		      unsigned access, unsigned flags);
+	void (*as_unmap)(struct address_space *as, uint64_t va, uint64_t size);
+	/* Takes away access bits that are not in `access`; never adds. */
+	void (*as_protect)(struct address_space *as, uint64_t va, uint64_t size, unsigned access);
+	/*
+	 * fork: the child, empty, gets the parent's translations; both lose write permission on all that was not
+	 * mapped with PLATFORM_MAP_SHARED. May give the child fewer. Return: 0, -ENOMEM (child left empty, parent protected).
+	 */
+	int (*as_fork)(struct address_space *parent, struct address_space *child);
+	/* Everything below ARCH_TASK_SIZE goes (exec, exit). */
+	void (*as_clear)(struct address_space *as);
+
+	/* FPU state starts as the CPU's reset state, or as a copy of `from`, which belongs to the calling thread. */
+	int (*context_create)(struct platform *p, struct platform_context *from, struct platform_context **ret_ctx);
+	void (*context_destroy)(struct platform_context *ctx);
+	/*
+	 * Runs the application until an event. `regs` in and out; segments and flags are sanitised by the platform.
+	 * Return: 0 with *ret_event; -ENOMEM, -EAGAIN (no host resources: the task gets SIGKILL).
+	 */
+	int (*context_switch)(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
+			      struct platform_event *ret_event);
+	/*
+	 * Makes the current or the next context_switch() return PLATFORM_INTERRUPTED soon; sticky until one does.
+	 * Any thread; async-signal-safe not required; no locks taken above LOCK_LEAF.
+	 */
+	void (*context_interrupt)(struct platform_context *ctx);
+	/* The vCPU, stub thread ... of the calling host thread is given back; it will run no more. */
+	void (*thread_exit)(struct platform *p);
+
+	/* XSAVE area in standard format, as signal frames hold it. get: writes at most size, returns bytes. The calling thread owns ctx. */
+	size_t (*fpu_size)(struct platform *p);
+	int (*fpu_get)(struct platform_context *ctx, void *buf, size_t size);
+	/* Untrusted contents: -EINVAL if the CPU would refuse them. */
+	int (*fpu_set)(struct platform_context *ctx, const void *buf, size_t size);
+	void (*fpu_reset)(struct platform_context *ctx);
+
+	/* Counters for moat debug: calls emit(name, value). */
+	void (*stats)(struct platform *p, void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
+};
+
+struct platform {
+	const struct platform_ops *ops;
+};
+
+extern const struct platform_ops kvm_platform_ops;
+
+#endif

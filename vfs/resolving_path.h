@@ -1,0 +1,119 @@
+/*
+ * vfs/resolving_path.h - a path on its way through filesystems. Lives on the stack of one vfs_* call.
+ *
+ * A filesystem's walk is:
+ *
+ *	d = rp_start(rp);
+ *	while (!rp_done(rp)) {
+ *		d must be a directory (-ENOTDIR) and searchable (-EACCES)
+ *		name = rp_component(rp);           // never empty, never "."; ".." comes as rp_is_dotdot()
+ *		if (rp_is_dotdot(rp)) {
+ *			err = rp_check_root(rp, d);    // RP_RESTART_PARENT_MOUNT when d is the mount's root: return it; 0 and *stay when d is the task's root
+ *			...step to the parent
+ *		} else look up the child; absent: -ENOENT (or create when rp_final(rp))
+ *		err = rp_check_mount(rp, child);   // RP_RESTART_MOUNT: return it
+ *		if child is a symlink and rp_should_follow(rp): err = rp_follow_symlink(rp, target, len) // continues at d; absolute: RP_RESTART_ABSOLUTE
+ *		else rp_advance(rp), d = child;
+ *	}
+ *
+ * Operations on a parent stop when rp_final(rp).
+ * Restart codes are positive. On a restart the rp already holds what the VFS needs (references were taken by rp_*).
+ */
+#ifndef MOAT_VFS_RESOLVING_PATH_H
+#define MOAT_VFS_RESOLVING_PATH_H
+
+#include "vfs/vfs.h"
+
+enum rp_restart {
+	RP_RESTART_MOUNT = 1,	     /* stepped onto a mount point */
+	RP_RESTART_PARENT_MOUNT = 2, /* ".." from a mount's root */
+	RP_RESTART_ABSOLUTE = 3,     /* an absolute symlink: again at the root */
+	RP_RESTART_JUMP = 4,	     /* a magic link led elsewhere */
+	RP_RESTART_REFWALK = 5,	     /* the lock-free walk gave up: same place again with rp_locked(rp) true */
+};
+
+struct rp_part {
+	const char *pos, *end;
+	char *owned; /* a symlink's target copy, freed when popped; NULL for the caller's path */
+};
+
+struct resolving_path {
+	const struct vfs_lookup *lk;
+	const struct cred *cred;
+	struct vfs_path root;	/* borrowed from lk */
+	struct mount *mount;	/* current; referenced or RCU per `locked` */
+	struct dentry *start;	/* where the current filesystem begins */
+	struct rp_part parts[VFS_SYMLINK_MAX + 1];
+	unsigned nparts;
+	unsigned symlinks;	/* followed so far */
+	unsigned flags;		/* LOOKUP_* */
+	bool must_dir;		/* a trailing slash was seen after the last component, or LOOKUP_DIRECTORY */
+	bool want_parent;	/* creation/removal: stop at the final component */
+	bool locked;		/* reference mode */
+	bool writing;		/* rp_begin_write done */
+	bool trailing_slash;
+	/* current component, parsed */
+	const char *comp;
+	unsigned comp_len;
+	bool comp_final;
+	/* where a restart goes on; references */
+	struct vfs_path next;
+	bool have_next;
+	/* references that this call holds and drops at its end */
+	struct mount *held_mount;
+	struct dentry *held_start;
+};
+
+static inline struct dentry *rp_start(const struct resolving_path *rp) { return rp->start; }
+static inline bool rp_done(const struct resolving_path *rp) { return rp->comp == NULL; }
+/* True if the current component is the last one (trailing slashes aside). */
+static inline bool rp_final(const struct resolving_path *rp) { return rp->comp_final; }
+/* Not NUL-terminated; rp_component_len bytes, 1..VFS_NAME_MAX (longer: the parse gives -ENAMETOOLONG by rp_check_name). */
+static inline const char *rp_component(const struct resolving_path *rp) { return rp->comp; }
+static inline unsigned rp_component_len(const struct resolving_path *rp) { return rp->comp_len; }
+static inline bool rp_is_dotdot(const struct resolving_path *rp)
+{
+	return rp->comp_len == 2 && rp->comp[0] == '.' && rp->comp[1] == '.';
+}
+/* "." appears only as the final component of a want_parent path (mkdir("a/.")): elsewhere it is skipped. */
+static inline bool rp_is_dot(const struct resolving_path *rp) { return rp->comp_len == 1 && rp->comp[0] == '.'; }
+static inline struct mount *rp_mount(const struct resolving_path *rp) { return rp->mount; }
+static inline const struct cred *rp_cred(const struct resolving_path *rp) { return rp->cred; }
+static inline bool rp_locked(const struct resolving_path *rp) { return rp->locked; }
+static inline bool rp_must_dir(const struct resolving_path *rp) { return rp->must_dir; }
+
+/* Goes past the current component. */
+void rp_advance(struct resolving_path *rp);
+/* -ENAMETOOLONG if the current component is longer than VFS_NAME_MAX. After the directory and search checks, as Linux orders them. */
+must_check int rp_check_name(const struct resolving_path *rp);
+/*
+ * Before stepping from d to its parent. 0: step. RP_STAY (-1 is no errno here: see value): d is the task's root, stay at d (advance and go on).
+ * RP_RESTART_PARENT_MOUNT: d is the current mount's root. -EXDEV for RESOLVE_BENEATH/NO_XDEV.
+ */
+#define RP_STAY 1000
+must_check int rp_check_root(struct resolving_path *rp, struct dentry *d);
+/* After finding child d, before using it: is something mounted there? Takes the rp past the component when it restarts. */
+must_check int rp_check_mount(struct resolving_path *rp, struct dentry *d);
+/* Is the symlink at the current component to be followed (not final, or LOOKUP_FOLLOW, or trailing slash)? */
+bool rp_should_follow(const struct resolving_path *rp);
+/*
+ * Replaces the current component by the target (copied; at most VFS_PATH_MAX-1 bytes). Return 0: go on from the directory that holds the link;
+ * RP_RESTART_ABSOLUTE; -ELOOP (too many, NO_SYMLINKS, nosymfollow mount); -ENOENT (empty target); -EXDEV (BENEATH); -ENOMEM.
+ * Sticky-directory protection (fs.protected_symlinks) is checked by the filesystem with vfs_may_follow_link() in vfs/perm.h.
+ */
+must_check int rp_follow_symlink(struct resolving_path *rp, const char *target, size_t len);
+/* A magic link (/proc/PID/fd/N): takes the references in *place. Returns RP_RESTART_JUMP or -ELOOP/-EXDEV. */
+must_check int rp_jump(struct resolving_path *rp, struct vfs_path *place);
+/* Write access on the current mount and filesystem for the rest of the call: 0 or -EROFS. Ended by the VFS. */
+must_check int rp_begin_write(struct resolving_path *rp);
+/* Checks for want_parent operations on the final component: create: "." / ".." / "/" -> -EEXIST; rmdir: "." -EINVAL, ".." -ENOTEMPTY; unlink: -EISDIR ... */
+must_check int rp_check_create_name(const struct resolving_path *rp, bool is_dir);
+must_check int rp_check_remove_name(const struct resolving_path *rp, bool is_dir);
+/* A file opened here gets this place: fills *ret with borrowed pointers to the current mount and d. */
+static inline void rp_place(const struct resolving_path *rp, struct dentry *d, struct vfs_path *ret)
+{
+	ret->mount = rp->mount;
+	ret->dentry = d;
+}
+
+#endif
