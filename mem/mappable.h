@@ -11,7 +11,7 @@
 #ifndef MOAT_MEM_MAPPABLE_H
 #define MOAT_MEM_MAPPABLE_H
 
-#include <sys/queue.h>
+#include <bsd/sys/queue.h>
 
 #include "base/lock.h"
 #include "mem/memfile.h"

@@ -14,7 +14,7 @@
 #ifndef MOAT_VFS_VFS_H
 #define MOAT_VFS_VFS_H
 
-#include <sys/queue.h>
+#include <bsd/sys/queue.h>
 #include <sys/statfs.h>
 
 #include "base/buf.h"

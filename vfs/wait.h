@@ -9,7 +9,7 @@
 #define MOAT_VFS_WAIT_H
 
 #include <poll.h>
-#include <sys/queue.h>
+#include <bsd/sys/queue.h>
 
 #include "base/lock.h"
 #include "base/sleep.h"

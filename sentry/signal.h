@@ -1,0 +1,91 @@
+/*
+ * sentry/signal.h - signals: actions, queues, delivery, stop and continue, job control.
+ *
+ * A sighand (actions + lock, LOCK_SIGNAL) is shared by a thread group, or by several (CLONE_SIGHAND). Everything pending, blocked
+ * masks as others see them, and stop states are guarded by it. Delivery happens on the task's own thread before it returns to the application.
+ */
+#ifndef MOAT_SENTRY_SIGNAL_H
+#define MOAT_SENTRY_SIGNAL_H
+
+#include <bsd/sys/queue.h>
+
+#include "base/lock.h"
+#include "base/ref.h"
+
+#define SIG_COUNT 64
+#define sigbit(signo) (1ull << ((signo)-1))
+#define SIGMASK_UNBLOCKABLE (sigbit(9) | sigbit(19))
+
+struct task;
+struct thread_group;
+struct process_group;
+
+/* x86-64 siginfo_t, 128 bytes. */
+struct moat_siginfo {
+	int32_t si_signo, si_errno, si_code, pad;
+	union {
+		struct { int32_t pid; uint32_t uid; uint64_t value; } rt;	/* kill, sigqueue, tkill */
+		struct { int32_t timerid, overrun; uint64_t value; int32_t sys_private; } timer;
+		struct { int32_t pid; uint32_t uid; int32_t status; int32_t pad; int64_t utime, stime; } chld;
+		struct { uint64_t addr; int16_t addr_lsb; int16_t pad[3]; uint64_t lower, upper; } fault;
+		struct { int64_t band; int32_t fd; } poll;
+		struct { uint64_t call_addr; int32_t syscall; uint32_t arch; } sys;
+		uint8_t bytes[112];
+	};
+};
+_Static_assert(sizeof(struct moat_siginfo) == 128, "siginfo ABI");
+
+/* struct sigaction of the kernel ABI (x86-64). */
+struct moat_sigaction {
+	uint64_t handler; /* 0 SIG_DFL, 1 SIG_IGN */
+	uint64_t flags;
+	uint64_t restorer;
+	uint64_t mask;
+};
+
+struct sigqueue_entry;
+struct sigpending {
+	uint64_t set;
+	TAILQ_HEAD(, sigqueue_entry) queue;
+};
+
+struct stop_state {
+	int signo;	    /* group stop in progress or done; 0 none */
+	int count;	    /* threads still to stop */
+	bool stopped, continued; /* for waitid */
+	bool notify_stop, notify_cont;
+};
+
+struct sighand;
+
+/*
+ * Send: checks nothing about permission. Return 0 (also when ignored), -EAGAIN (RT queue full, RLIMIT_SIGPENDING).
+ * Any thread; no lock ranked above LOCK_SIGNAL held, and not LOCK_SIGNAL.
+ */
+int signal_send_task(struct task *t, const struct moat_siginfo *info);
+int signal_send_group(struct thread_group *g, const struct moat_siginfo *info);
+/* Kernel-originated shorthand (SI_KERNEL): tty, SIGPIPE, timers. */
+int signal_send_task_kernel(struct task *t, int signo);
+int signal_send_group_kernel(struct thread_group *g, int signo);
+/* Every member of the process group with this id (tty job control). -ESRCH if none. */
+int signal_send_pgrp_kernel(int32_t pgid, int signo);
+/* A fault of the calling task: cannot be ignored; a blocked one kills. */
+void signal_force(struct task *t, const struct moat_siginfo *info);
+void signal_force_kernel(struct task *t, int signo);
+/* kill(2) rules. */
+bool signal_may_send(struct task *from, struct task *to, int signo);
+/* Some signal would be delivered or kills the task now. */
+bool signal_pending(struct task *t);
+uint64_t signal_pending_set(struct task *t); /* both queues */
+/* The calling task's mask; interrupts are re-evaluated. */
+void signal_set_blocked(struct task *t, uint64_t mask);
+/* sigsuspend, ppoll ...: mask now, back to the old one after delivery (or by restore if no handler ran). */
+void signal_set_temp_mask(struct task *t, uint64_t mask);
+/* Dequeues one of `mask` for sigtimedwait and signalfd: true and *ret. */
+bool signal_dequeue(struct task *t, uint64_t mask, struct moat_siginfo *ret);
+struct wait_queue *signal_wait_queue(struct task *t); /* woken on every new signal: signalfd's poll */
+/* Job control for terminals: is pgrp (of the caller's session) orphaned; is signo ignored or blocked by the caller? */
+bool pgrp_is_orphaned(int32_t pgid);
+bool signal_ignored_or_blocked(struct task *t, int signo);
+
+#endif

@@ -1,0 +1,258 @@
+/*
+ * sentry/task.h - tasks, thread groups, process groups, sessions; the kernel object.
+ *
+ * One host thread per task (the task thread) runs task_run(): switch to the application, serve the event, deliver signals.
+ * Task-private fields are touched by that thread only ("owned by the task's thread"); what others read is atomic, guarded
+ * by LOCK_TASK (pointers to shared objects) or by the taskset lock (family links).
+ *
+ *	taskset_lock (LOCK_TASKSET, rwlock): parents, children, groups, sessions, pid tables
+ *	  task->lock (LOCK_TASK): mm, fdtable, fsctx, cred, nsproxy pointers
+ *	    sighand (LOCK_SIGNAL): pending signals, actions, stop state
+ */
+#ifndef MOAT_SENTRY_TASK_H
+#define MOAT_SENTRY_TASK_H
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <bsd/sys/queue.h>
+
+#include "base/idr.h"
+#include "base/sleep.h"
+#include "base/timer.h"
+#include "platform/platform.h"
+#include "sentry/fdtable.h"
+#include "sentry/mm.h"
+#include "sentry/signal.h"
+#include "vfs/vfs.h"
+
+#define TASK_COMM_LEN 16
+#define TASKS_MAX 32768 /* pid_max; the pids limit of the sandbox may be lower */
+#define RLIM_COUNT 16
+
+struct task;
+struct thread_group;
+struct process_group;
+struct session;
+struct tty;
+struct pid_namespace;
+
+/* What a system call got. */
+struct syscall_args {
+	uint64_t a[6];
+};
+
+/* In-kernel results that never reach the application as such (include/linux/errno.h). */
+enum {
+	ERESTARTSYS_ = 512,	      /* restart if SA_RESTART, else EINTR */
+	ERESTARTNOINTR_ = 513,	      /* always restart */
+	ERESTARTNOHAND_ = 514,	      /* restart only if no handler runs */
+	ERESTART_RESTARTBLOCK_ = 516, /* restart through restart_syscall */
+};
+
+enum task_state { TASK_RUNNING, TASK_SLEEPING, TASK_DISK_SLEEP, TASK_STOPPED, TASK_TRACED, TASK_ZOMBIE, TASK_DEAD };
+
+struct rlimits {
+	struct ref ref;
+	struct mutex lock; /* LOCK_LEAF */
+	struct { uint64_t cur, max; } lim[RLIM_COUNT]; /* guarded by lock */
+};
+
+/* UTS namespace. */
+struct uts_namespace {
+	struct ref ref;
+	struct mutex lock; /* LOCK_LEAF */
+	char nodename[65], domainname[65];
+	uint64_t id;
+};
+
+struct process_group {
+	struct ref ref;
+	int32_t id;		       /* pid of its leader, in the root pid namespace */
+	struct session *session;       /* immutable; a reference */
+	LIST_HEAD(, thread_group) members; /* guarded by taskset_lock */
+};
+
+struct session {
+	struct ref ref;
+	int32_t id;
+	struct thread_group *leader;   /* guarded by taskset_lock; NULL when it exited */
+	struct tty *tty;	       /* controlling terminal; guarded by taskset_lock; a reference by the tty layer's ops */
+};
+
+struct thread_group {
+	struct ref ref;
+	struct rcu_cb rcu;
+	int32_t tgid;
+	struct task *leader;		/* guarded by taskset_lock */
+	TAILQ_HEAD(, task) threads;	/* guarded by taskset_lock */
+	_Atomic int32_t live;		/* threads that have not exited */
+	struct process_group *pgrp;	/* guarded by taskset_lock; a reference */
+	LIST_ENTRY(thread_group) pgrp_link;
+	struct thread_group *parent;	/* guarded by taskset_lock */
+	TAILQ_HEAD(, thread_group) children; /* guarded by taskset_lock */
+	TAILQ_ENTRY(thread_group) sibling;
+	int exit_signal;		/* sent to the parent; 0 for none */
+	bool is_subreaper, has_child_subreaper, did_exec;
+	struct sighand *sighand;	/* actions and lock; a reference; may be shared (CLONE_SIGHAND) */
+	struct sigpending pending;	/* shared pending; guarded by sighand lock */
+	/* group exit and stop; guarded by sighand lock */
+	bool exiting;
+	int exit_code;			/* wait status: code << 8 or signal (| 0x80 core) */
+	struct stop_state stop;
+	struct wait_queue wait;		/* wait4 of this group's threads sleep here */
+	struct wait_queue pidfd_wait;	/* pidfds poll here */
+	struct rlimits *rlimits;
+	struct posix_timers *timers;	/* ITIMER_*, timer_create; sentry/timers.c */
+	/* accumulated from threads that exited, and waited-for children; guarded by LOCK_LEAF in task_stats.c */
+	struct task_times { int64_t utime_ns, stime_ns; int64_t minflt, majflt, nvcsw, nivcsw, inblock, oublock; uint64_t maxrss_kib; } dead_times, child_times;
+	int64_t start_ns;		/* CLOCK_BOOTTIME */
+	int oom_score_adj;
+};
+
+struct task {
+	struct ref ref;
+	struct rcu_cb rcu;
+	int32_t tid;			/* in the root pid namespace; immutable but for exec's leader swap */
+	struct thread_group *group;	/* immutable; a reference */
+	TAILQ_ENTRY(task) thread_link;	/* guarded by taskset_lock */
+	struct sleeper sleeper;
+	_Atomic int state;		/* enum task_state */
+	struct mutex lock;		/* LOCK_TASK */
+	/* guarded by lock for others; owner reads without: */
+	struct mm *mm;
+	struct fd_table *fdtable;
+	struct fs_context *fsctx;
+	struct cred *cred;		/* RCU for readers of other tasks */
+	struct mount_namespace *mnt_ns;
+	struct uts_namespace *uts_ns;
+	char comm[TASK_COMM_LEN];
+	/* owned by the task's thread: */
+	struct arch_regs regs;
+	struct platform_context *ctx;
+	struct platform_event event;
+	uint64_t set_child_tid, clear_child_tid, robust_list, rseq_addr;
+	uint32_t rseq_len, rseq_sig;
+	int32_t parent_death_signal;
+	uint32_t personality;
+	int64_t syscall_nr;		/* being served; -1 */
+	int64_t (*restart_fn)(struct task *t); /* restart_syscall */
+	union {
+		struct { uint64_t uaddr; uint32_t val, bitset; int64_t deadline; unsigned flags; } futex;
+		struct { int64_t deadline; uint64_t rem_addr; int clock; } nanosleep;
+		struct { uint64_t ufds; uint32_t nfds; int64_t deadline; } poll;
+	} restart;
+	/* signals: sentry/signal.h */
+	uint64_t blocked, saved_blocked; /* masks, bit signo-1; blocked is written by the owner under the sighand lock */
+	bool restore_saved_blocked;
+	struct sigpending pending;	/* guarded by sighand lock */
+	struct sigaltstack_state { uint64_t sp, size; unsigned flags; } altstack;
+	_Atomic bool fatal_pending;
+	struct ptrace_state *ptrace;	/* NULL when not traced; sentry/ptrace.c */
+	struct seccomp_filter *seccomp;	/* guest filters; NULL */
+	/* vfork */
+	struct vfork_done *vfork;
+	_Atomic int64_t utime_ns, stime_ns, minflt, majflt, nvcsw, nivcsw;
+	bool exiting;
+	int exit_code;
+	pthread_t thread;
+	int host_tid;
+	uint64_t cpu_mask;
+	int nice, sched_policy, sched_priority;
+	_Atomic bool strace;
+};
+
+struct kernel {
+	struct platform *platform;
+	struct idr tasks;		/* tid -> struct task, RCU */
+	struct idr groups;		/* pgid -> process_group (guarded by taskset_lock) */
+	struct idr sessions;
+	struct rwlock taskset_lock;
+	struct task *init;		/* pid 1's leader; a reference */
+	struct mount_namespace *mnt_ns;
+	struct uts_namespace *uts_ns;
+	_Atomic int32_t task_count;
+	int32_t task_limit;		/* pids limit */
+	int64_t boot_monotonic_ns, boot_realtime_ns;
+	unsigned cpus;			/* that guests see */
+	_Atomic bool shutting_down;
+	_Atomic uint64_t forks, switches;
+	/* Serves the call in t->regs; sets rax. Installed by syscalls/. */
+	void (*dispatch)(struct task *t);
+	bool strace_default;
+	/* pid 1 exited: called once on its thread with the wait status. */
+	void (*on_init_exit)(int status);
+	struct wait_queue exit_wait;
+};
+extern struct kernel kernel;
+
+struct task *task_current(void); /* NULL on threads that are no task's */
+
+/* ---- life ---- */
+
+struct task_exec_args {
+	struct vfs_path root, cwd;
+	const char *filename;
+	char *const *argv, *const *envp;
+	struct cred *cred;
+	struct mount_namespace *mnt_ns;
+	struct uts_namespace *uts_ns;
+	struct fd_table *fdtable;   /* takes */
+	const struct rlimits *rlimits; /* copied; NULL: defaults */
+	uint32_t umask;
+	bool new_session;
+	struct tty *ctty;	    /* becomes the controlling terminal; borrowed; NULL */
+	struct thread_group *parent; /* NULL: init itself, or init's child for exec */
+};
+must_check int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit);
+/* A new process (container init, moat exec). Started by task_start(). Return 0, -ENOENT, -EACCES, -ENOEXEC, ... as execve. */
+must_check int task_create_process(const struct task_exec_args *args, struct task **ret);
+must_check int task_start(struct task *t);
+void task_unref(struct task *t);
+static inline void task_ref(struct task *t) { ref_get(&t->ref); }
+/* By root-namespace tid / tgid. Return a reference or NULL. */
+struct task *task_find(int32_t tid);
+struct thread_group *group_find(int32_t tgid);
+void group_unref(struct thread_group *g);
+static inline void group_ref(struct thread_group *g) { ref_get(&g->ref); }
+/* Kills every task and waits at most timeout_ns until all threads are gone: 0 or -ETIMEDOUT. */
+must_check int kernel_kill_all(int64_t timeout_ns);
+
+/* The calling task ends (exit) / its whole group ends (exit_group, fatal signal). The task leaves at its next loop turn. */
+void task_exit(struct task *t, int code);
+void task_group_exit(struct thread_group *g, int wait_status);
+
+/* clone's work; args as clone3. Return the child's tid or -errno. */
+struct clone_args_k { uint64_t flags, pidfd, child_tid, parent_tid, stack, stack_size, tls; int exit_signal; const int32_t *set_tid; size_t set_tid_size; };
+int64_t task_clone(struct task *t, const struct clone_args_k *args);
+/* Never returns an error after the point of no return: the task is killed. */
+int64_t task_execve(struct task *t, const struct vfs_lookup *lk, struct file *exe_file, char **argv, size_t argc, char **envp, size_t envc);
+
+/* ---- snapshots with references, for /proc and others ---- */
+struct mm *task_get_mm(struct task *t);		  /* NULL after exit; mm_unref() */
+struct fd_table *task_get_fdtable(struct task *t); /* NULL; fd_table_unref() */
+struct fs_context *task_get_fsctx(struct task *t);
+struct cred *task_get_cred(struct task *t);
+struct mount_namespace *task_get_mnt_ns(struct task *t);
+void task_get_comm(struct task *t, char *buf); /* TASK_COMM_LEN */
+void task_set_comm(struct task *t, const char *name);
+void task_set_cred(struct task *t, struct cred *c); /* the calling task; takes c (committed) */
+uint64_t task_rlimit(struct task *t, int resource); /* soft */
+void task_get_times(struct task *t, struct task_times *ret);
+void group_get_times(struct thread_group *g, struct task_times *ret);
+void group_get_child_times(struct thread_group *g, struct task_times *ret);
+void task_mm_limits(struct task *t, struct mm_limits *ret);
+char task_state_char(struct task *t); /* R S D T t Z X */
+int32_t group_ppid(struct thread_group *g);
+int32_t group_pgid(struct thread_group *g);
+int32_t group_sid(struct thread_group *g);
+
+/* ---- what task_run and system calls share ---- */
+noreturn_fn void task_run(struct task *t); /* thread body */
+/* Signals or exit requests are pending for the caller. */
+bool task_should_interrupt(struct task *t);
+
+/* User memory of the calling task. */
+#define task_copy_in(t, dst, addr, size) mm_copy_in((t)->mm, (dst), (addr), (size))
+#define task_copy_out(t, addr, src, size) mm_copy_out((t)->mm, (addr), (src), (size))
+
+#endif
