@@ -37,6 +37,10 @@ static bool buf_reserve(struct buf *b, size_t more)
 		b->error = -EMSGSIZE;
 		return false;
 	}
+	if (b->len + more >= SIZE_MAX / 2) {
+		b->error = -ENOMEM;
+		return false;
+	}
 	if (b->data && b->len + more < b->alloc)
 		return true;
 	while (alloc <= b->len + more)
