@@ -10,15 +10,16 @@
 #include "base/compiler.h"
 
 struct hostpoll {
-	int fd;			     /* borrowed; -1 when not registered */
+	int fd; /* borrowed; -1 when not registered */
 	void (*ready)(struct hostpoll *hp, uint32_t events);
-	uint64_t cookie;	     /* hostpoll.c's own */
-	bool is_file;		     /* epoll refused it (regular file): always ready */
+	uint64_t cookie; /* hostpoll.c's own */
+	bool is_file; /* epoll refused it (regular file): always ready */
 };
 
 must_check int hostpoll_start(void); /* before confinement */
 /* Watches for `events` (POLLIN|POLLOUT|...). A regular file is accepted and is always ready. */
-must_check int hostpoll_add(struct hostpoll *hp, int fd, uint32_t events, void (*ready)(struct hostpoll *, uint32_t));
+must_check int hostpoll_add(struct hostpoll *hp, int fd, uint32_t events,
+			    void (*ready)(struct hostpoll *, uint32_t));
 void hostpoll_remove(struct hostpoll *hp);
 
 #endif

@@ -13,10 +13,10 @@
 #include "base/compiler.h"
 
 struct ktimer {
-	RB_ENTRY(ktimer) node;	 /* guarded by the timer lock */
-	int64_t deadline_ns;	 /* guarded by the timer lock */
-	uint64_t seq;		 /* breaks ties */
-	bool armed, running;	 /* guarded by the timer lock */
+	RB_ENTRY(ktimer) node; /* guarded by the timer lock */
+	int64_t deadline_ns; /* guarded by the timer lock */
+	uint64_t seq; /* breaks ties */
+	bool armed; /* guarded by the timer lock */
 	void (*fn)(struct ktimer *t); /* immutable */
 };
 
