@@ -29,8 +29,7 @@ static int timer_compare(struct ktimer *a, struct ktimer *b)
 
 static RB_HEAD(timer_tree, ktimer) timers = RB_INITIALIZER(&timers); /* guarded by timer_lock */
 
-RB_PROTOTYPE_STATIC(timer_tree, ktimer, node, timer_compare)
-RB_GENERATE_STATIC(timer_tree, ktimer, node, timer_compare)
+RB_GENERATE_LOCAL(timer_tree, ktimer, node, timer_compare)
 
 /* Runs every timer that is due; returns the next deadline. */
 static int64_t timer_run_due(void)

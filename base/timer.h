@@ -8,9 +8,8 @@
 #ifndef MOAT_BASE_TIMER_H
 #define MOAT_BASE_TIMER_H
 
-#include <bsd/sys/tree.h>
-
 #include "base/compiler.h"
+#include "base/tree.h"
 
 struct ktimer {
 	RB_ENTRY(ktimer) node; /* guarded by the timer lock */
