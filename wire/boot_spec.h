@@ -1,0 +1,83 @@
+/*
+ * wire/boot_spec.h - what the runtime tells a sentry to boot: one JSON document, handed over in a memfd.
+ *
+ * The runtime builds it from config.json (or from `moat do`'s arguments); the sentry reads it before it is confined.
+ * Descriptors are passed by number (the runtime dup2s them into place before exec).
+ * boot_spec_decode() trusts nothing: every member is type-checked and bounded, so that it can be fuzzed.
+ */
+#ifndef MOAT_WIRE_BOOT_SPEC_H
+#define MOAT_WIRE_BOOT_SPEC_H
+
+#include "base/buf.h"
+#include "base/compiler.h"
+
+#define BOOT_ID_MAX 255
+#define BOOT_ARGS_MAX 65536
+#define BOOT_MOUNTS_MAX 4096
+#define BOOT_SIZE_MAX (16ul << 20)
+#define BOOT_RLIMITS 16
+
+enum boot_rootfs_kind {
+	BOOT_ROOTFS_GOFER, /* gofer attach point 0 */
+	BOOT_ROOTFS_OVERLAY, /* memory over gofer attach point 0 */
+};
+
+struct boot_mount {
+	char *destination; /* absolute in the container */
+	char *type; /* "proc", "tmpfs", ..., "bind" */
+	char *source; /* as shown in mountinfo; may be NULL */
+	char *data; /* file-system options, comma separated; may be NULL */
+	uint64_t flags; /* MS_* */
+	uint64_t propagation; /* MS_SHARED ... or 0 */
+	int attach; /* gofer attach point of a bind, else -1 */
+	bool is_file; /* the bind's source is no directory */
+};
+
+struct boot_rlimit {
+	bool set;
+	uint64_t cur, max;
+};
+
+struct boot_spec {
+	char *id;
+	char *hostname, *domainname;
+	char **argv, **envp; /* NULL-terminated */
+	char *cwd;
+	uint32_t uid, gid, umask;
+	uint32_t *groups;
+	unsigned ngroups;
+	uint64_t cap_bounding, cap_effective, cap_inheritable, cap_permitted, cap_ambient;
+	bool no_new_privs;
+	int oom_score_adj;
+	struct boot_rlimit rlimits[BOOT_RLIMITS];
+	bool terminal;
+	unsigned console_rows, console_cols;
+	enum boot_rootfs_kind rootfs;
+	bool rootfs_readonly;
+	uint64_t rootfs_propagation;
+	struct boot_mount *mounts;
+	unsigned nmounts;
+	char **masked_paths, **readonly_paths; /* NULL-terminated; may be NULL */
+	uint64_t memory_limit; /* bytes; 0: the host's */
+	uint32_t pids_limit; /* 0: none */
+	unsigned cpus;
+	char *platform;
+	char *strace; /* NULL: off; "": all; else a list of names */
+	bool debug;
+	/* descriptors, -1 for none */
+	int stdio[3];
+	int console_fd; /* terminal: byte stream to the CLI's terminal */
+	int gofer_fd; /* connection to the gofer */
+	int control_fd; /* socket pair to the CLI (lifeline) */
+	int listen_fd; /* listening control socket */
+	int log_fd;
+};
+
+void boot_spec_init(struct boot_spec *spec);
+void boot_spec_fini(struct boot_spec *spec);
+void boot_spec_encode(const struct boot_spec *spec, struct buf *out); /* buf_error() tells */
+/* Return: 0; -EINVAL with a one-line reason in `why`; -ENOMEM. */
+must_check int boot_spec_decode(const char *json, size_t size, struct boot_spec *ret, char *why,
+				size_t why_size);
+
+#endif
