@@ -6,7 +6,7 @@
  * file_read_iter()/file_write_iter() below do the waiting (register, retry, sleep interruptibly). So poll, epoll and blocking calls see the same thing.
  * They may sleep for I/O (an RPC).
  *
- * Locks: pos_lock (LOCK_FILE_POS) around operations that use the offset of a seekable shared description. `flags` atomic.
+ * Locks: pos_lock (an op_lock: it is held while the operation sleeps) around operations that use the offset. `flags` atomic.
  */
 #ifndef MOAT_VFS_FILE_H
 #define MOAT_VFS_FILE_H
@@ -19,6 +19,7 @@
 #include "mem/io_iter.h"
 #include "mem/mappable.h"
 #include "vfs/cred.h"
+#include "vfs/op_lock.h"
 #include "vfs/wait.h"
 
 struct file;
@@ -104,7 +105,7 @@ struct file {
 	struct cred *cred;	       /* immutable: the opener's; a reference */
 	unsigned mode;		       /* FILE_*; immutable after open */
 	_Atomic unsigned flags;	       /* O_* status flags (O_APPEND, O_NONBLOCK, ...) and access mode */
-	struct mutex pos_lock;	       /* LOCK_FILE_POS */
+	struct op_lock pos_lock;       /* around I/O at pos; sleeps */
 	int64_t pos;		       /* guarded by pos_lock; directories: cookie */
 	/* fcntl F_SETOWN/F_SETSIG; guarded by LOCK_LEAF in vfs/file.c */
 	int32_t owner_type, owner_id;

@@ -24,13 +24,20 @@
 
 #include "vfs/vfs.h"
 
+/* Above every size that an xattr operation may return: its results and these share one return value. */
 enum rp_restart {
-	RP_RESTART_MOUNT = 1,	     /* stepped onto a mount point */
-	RP_RESTART_PARENT_MOUNT = 2, /* ".." from a mount's root */
-	RP_RESTART_ABSOLUTE = 3,     /* an absolute symlink: again at the root */
-	RP_RESTART_JUMP = 4,	     /* a magic link led elsewhere */
-	RP_RESTART_REFWALK = 5,	     /* the lock-free walk gave up: same place again with rp_locked(rp) true */
+	RP_RESTART_BASE = 1 << 24,
+	RP_RESTART_MOUNT,	 /* stepped onto a mount point */
+	RP_RESTART_PARENT_MOUNT, /* ".." from a mount's root */
+	RP_RESTART_ABSOLUTE,	 /* an absolute symlink: again at the root */
+	RP_RESTART_JUMP,	 /* a magic link led elsewhere */
+	RP_RESTART_REFWALK,	 /* the lock-free walk gave up: all of it again with rp_locked(rp) true */
 };
+
+static inline bool rp_is_restart(ssize_t result)
+{
+	return result > RP_RESTART_BASE;
+}
 
 struct rp_part {
 	const char *pos, *end;
@@ -41,7 +48,7 @@ struct resolving_path {
 	const struct vfs_lookup *lk;
 	const struct cred *cred;
 	struct vfs_path root;	/* borrowed from lk */
-	struct mount *mount;	/* current; referenced or RCU per `locked` */
+	struct mount *mount;	/* current; referenced when `locked`, else under RCU */
 	struct dentry *start;	/* where the current filesystem begins */
 	struct rp_part parts[VFS_SYMLINK_MAX + 1];
 	unsigned nparts;
@@ -52,6 +59,8 @@ struct resolving_path {
 	bool locked;		/* reference mode */
 	bool writing;		/* rp_begin_write done */
 	bool trailing_slash;
+	bool final_dot;		/* a final "." was skipped: the place must be a directory that the caller may search */
+	bool in_rcu;		/* the VFS holds a read section: the complement of `locked` while an operation runs */
 	/* current component, parsed */
 	const char *comp;
 	unsigned comp_len;
@@ -62,6 +71,12 @@ struct resolving_path {
 	/* references that this call holds and drops at its end */
 	struct mount *held_mount;
 	struct dentry *held_start;
+	struct mount *write_mount; /* of rp_begin_write */
+	bool next_ref;		   /* `next` holds references */
+	int error;		   /* why rp_enter() gave no filesystem */
+	const char *path_start;	   /* where a restart in reference mode begins: the string left of lk->path to walk */
+	bool has_start;		   /* `start_place` instead of lk's start (renames and links: the parent was resolved) */
+	struct vfs_path start_place; /* borrowed */
 };
 
 static inline struct dentry *rp_start(const struct resolving_path *rp) { return rp->start; }
@@ -109,6 +124,36 @@ must_check int rp_begin_write(struct resolving_path *rp);
 /* Checks for want_parent operations on the final component: create: "." / ".." / "/" -> -EEXIST; rmdir: "." -EINVAL, ".." -ENOTEMPTY; unlink: -EISDIR ... */
 must_check int rp_check_create_name(const struct resolving_path *rp, bool is_dir);
 must_check int rp_check_remove_name(const struct resolving_path *rp, bool is_dir);
+/*
+ * Filesystems with FS_RCU_WALK are first called with rp_locked() false: inside the VFS's RCU read section, without references on
+ * mount or start. They must not sleep until they have called rp_unlazy() with the dentry that they need from there on.
+ * Takes references on the mount and on d for the rest of the call and leaves the read section.
+ * Return: 0, RP_RESTART_REFWALK (return it).
+ */
+must_check int rp_unlazy(struct resolving_path *rp, struct dentry *d);
+/* In reference mode: keeps d (takes the caller's reference) until the end of the call. */
+void rp_hold(struct resolving_path *rp, struct dentry *d);
+/* O_CREAT on a final "." or "..", "/" or a trailing slash: -EISDIR, or -EEXIST with O_EXCL; 0 for a plain name. */
+must_check int rp_check_open_create(const struct resolving_path *rp, unsigned flags);
+
+/*
+ * The VFS's loop around one operation (vfs/path_ops.c; also for a filesystem that stacks on others):
+ *
+ *	do {
+ *		fs = rp_enter(rp);
+ *		ret = fs ? fs->ops->stat_at(fs, rp, args, ret_stat) : rp->error;
+ *	} while (rp_again(rp, &ret));
+ *	rp_end(rp);
+ */
+void rp_init(struct resolving_path *rp, const struct vfs_lookup *lk, bool want_parent);
+/* At `place` itself, which the caller keeps referenced: an operation on an open file. */
+void rp_init_at(struct resolving_path *rp, struct vfs_lookup *lk, const struct vfs_path *place, const struct cred *cred);
+/* The one component `name` (with its trailing slashes) below `parent`, which the caller keeps referenced. */
+void rp_init_child(struct resolving_path *rp, const struct vfs_lookup *lk, const struct vfs_path *parent, const char *name);
+struct filesystem *rp_enter(struct resolving_path *rp);
+must_check bool rp_again(struct resolving_path *rp, ssize_t *inout_result);
+void rp_end(struct resolving_path *rp);
+
 /* A file opened here gets this place: fills *ret with borrowed pointers to the current mount and d. */
 static inline void rp_place(const struct resolving_path *rp, struct dentry *d, struct vfs_path *ret)
 {

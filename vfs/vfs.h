@@ -143,6 +143,8 @@ enum {
 	FS_NO_ACL = 1 << 2,
 	FS_USERNS_MOUNT = 1 << 3,
 	FS_MAGIC_LINKS = 1 << 4, /* has magic links: never path-cached */
+	FS_RCU_WALK = 1 << 5,	/* path operations may begin lock-free: see rp_unlazy() */
+	FS_NO_MOUNT = 1 << 6,	/* internal: mount(2) answers -EINVAL... never listed */
 };
 
 struct filesystem_type {
@@ -162,6 +164,7 @@ struct filesystem {
 	uint32_t dev_minor; /* anonymous device number, major 0 */
 	uint64_t magic;
 	_Atomic unsigned sb_flags; /* FS_RDONLY */
+	bool rcu_walk; /* immutable: FS_RCU_WALK of the type */
 	_Atomic uint64_t epoch; /* bumped to invalidate every cached path in it */
 	struct mutex rename_lock; /* LOCK_VFS_RENAME */
 	char *source;
