@@ -13,8 +13,8 @@
 #include "base/compiler.h"
 
 struct buf {
-	char *data;   /* owned; NULL until the first append */
-	size_t len;   /* bytes, without the terminator */
+	char *data; /* owned; NULL until the first append */
+	size_t len; /* bytes, without the terminator */
 	size_t alloc;
 	size_t max;
 	int error;

@@ -22,14 +22,14 @@
 #define container_of(ptr, type, member) \
 	((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - offsetof(type, member)))
 
-#define MIN(a, b)               \
-	({                      \
+#define MIN(a, b)                   \
+	({                          \
 		typeof(a) _a = (a); \
 		typeof(b) _b = (b); \
 		_a < _b ? _a : _b;  \
 	})
-#define MAX(a, b)               \
-	({                      \
+#define MAX(a, b)                   \
+	({                          \
 		typeof(a) _a = (a); \
 		typeof(b) _b = (b); \
 		_a > _b ? _a : _b;  \

@@ -23,9 +23,9 @@
 
 struct idr_node {
 	struct rcu_cb rcu;
-	uint8_t shift;	/* immutable */
-	uint8_t used;	/* non-NULL slots; guarded by the idr's lock */
-	uint64_t bits;	/* guarded by the idr's lock */
+	uint8_t shift; /* immutable */
+	uint8_t used; /* non-NULL slots; guarded by the idr's lock */
+	uint64_t bits; /* guarded by the idr's lock */
 	void *_Atomic slots[IDR_WAYS];
 };
 
@@ -62,7 +62,7 @@ static void node_free_cb(struct rcu_cb *cb)
 void idr_init(struct idr *idr, int32_t first, int32_t last, const char *name)
 {
 	assert(first <= last);
-	*idr = (struct idr){ .first = first, .last = last, .next = first };
+	*idr = (struct idr){.first = first, .last = last, .next = first};
 	mutex_init(&idr->lock, LOCK_IDR, name);
 }
 

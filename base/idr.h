@@ -14,8 +14,8 @@ struct idr_node;
 struct idr {
 	struct mutex lock;
 	struct idr_node *_Atomic root; /* radix tree of 64-way nodes */
-	int32_t first, last;	       /* immutable: inclusive range of ids */
-	int32_t next;		       /* guarded by lock */
+	int32_t first, last; /* immutable: inclusive range of ids */
+	int32_t next; /* guarded by lock */
 	int32_t empty_leaves; /* guarded by lock: kept for reuse, at most IDR_EMPTY_LEAVES_MAX */
 	_Atomic int32_t count;
 };
@@ -28,7 +28,8 @@ must_check int32_t idr_alloc(struct idr *idr, void *ptr);
 must_check int32_t idr_alloc_lowest(struct idr *idr, void *ptr);
 /* Exactly this id. Return: 0, -EEXIST, -ENOMEM, -EINVAL out of range. */
 must_check int idr_alloc_at(struct idr *idr, int32_t id, void *ptr);
-void *idr_find(struct idr *idr, int32_t id); /* NULL if none; RCU read section or the owner's lock */
+void *idr_find(struct idr *idr,
+	       int32_t id); /* NULL if none; RCU read section or the owner's lock */
 void *idr_remove(struct idr *idr, int32_t id);
 void idr_replace(struct idr *idr, int32_t id, void *ptr);
 /* The first entry with id >= *id; sets *id. NULL at the end. */

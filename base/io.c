@@ -136,8 +136,8 @@ union fds_control {
 
 ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds, size_t count)
 {
-	struct iovec iov = { .iov_base = (void *)buf, .iov_len = size };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct iovec iov = {.iov_base = (void *)buf, .iov_len = size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	union fds_control control;
 	ssize_t n;
 
@@ -163,12 +163,12 @@ ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds, size
 
 ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_count)
 {
-	struct iovec iov = { .iov_base = buf, .iov_len = size };
+	struct iovec iov = {.iov_base = buf, .iov_len = size};
 	union fds_control control;
-	struct msghdr msg = { .msg_iov = &iov,
-			      .msg_iovlen = 1,
-			      .msg_control = control.buf,
-			      .msg_controllen = sizeof(control.buf) };
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buf,
+			     .msg_controllen = sizeof(control.buf)};
 	struct cmsghdr *cmsg;
 	size_t count = 0;
 	ssize_t n;

@@ -8,12 +8,15 @@
 must_check int io_read_full(int fd, void *buf, size_t size);
 must_check int io_write_full(int fd, const void *buf, size_t size);
 /* Whole file into a malloc'd, NUL-terminated buffer of at most max bytes. -EFBIG past it. */
-must_check int io_read_file_at(int dirfd, const char *path, size_t max, char **ret_data, size_t *ret_size);
-must_check int io_write_file_at(int dirfd, const char *path, const void *data, size_t size, int mode);
+must_check int io_read_file_at(int dirfd, const char *path, size_t max, char **ret_data,
+			       size_t *ret_size);
+must_check int io_write_file_at(int dirfd, const char *path, const void *data, size_t size,
+				int mode);
 
 #define IO_FDS_MAX 32
 /* One SCM_RIGHTS message on a Unix socket. recv sets O_CLOEXEC and closes what does not fit. */
-must_check ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds, size_t count);
+must_check ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds,
+			       size_t count);
 must_check ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_count);
 
 /* Cleanup attributes: only in runtime/ and gofer/. */

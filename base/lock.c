@@ -76,7 +76,7 @@ static void held_push(const void *lock, const char *name, int rank)
 {
 	if (held_count == HELD_MAX)
 		held_abort("too many locks held", lock, name, rank);
-	held[held_count++] = (struct held_lock){ .lock = lock, .name = name, .rank = rank };
+	held[held_count++] = (struct held_lock){.lock = lock, .name = name, .rank = rank};
 }
 
 static int held_find(const void *lock)
@@ -134,8 +134,7 @@ void lock_assert_may_sleep(void)
 #ifdef MOAT_DEBUG
 	for (int i = 0; i < held_count; i++)
 		if (held[i].rank != LOCK_FS_OP)
-			held_abort("held across a sleep", held[i].lock, held[i].name,
-				   held[i].rank);
+			held_abort("held across a sleep", held[i].lock, held[i].name, held[i].rank);
 	if (rcu_read_ongoing())
 		log_fatal("rcu bug: sleep inside a read section");
 #endif

@@ -20,48 +20,49 @@
 enum lock_rank {
 	LOCK_NONE = 0,
 	/* runtime, control */
-	LOCK_CONTROL = 10,	/* control server's session list */
+	LOCK_CONTROL = 10, /* control server's session list */
 	LOCK_BOOT = 12,
 	/* tasks */
-	LOCK_TASK_EXEC = 18,	/* cred_guard analogue: one exec/ptrace-attach/seccomp-sync per group */
-	LOCK_TTY = 20,		/* a tty's line discipline and foreground group */
-	LOCK_TASKSET = 22,	/* parent/child, group, session and pid links (tasklist_lock) */
-	LOCK_TASK = 24,		/* one task's pointers to its fs context, fd table, mm, creds */
+	LOCK_TASK_EXEC =
+		18, /* cred_guard analogue: one exec/ptrace-attach/seccomp-sync per group */
+	LOCK_TTY = 20, /* a tty's line discipline and foreground group */
+	LOCK_TASKSET = 22, /* parent/child, group, session and pid links (tasklist_lock) */
+	LOCK_TASK = 24, /* one task's pointers to its fs context, fd table, mm, creds */
 	LOCK_FDTABLE = 26,
-	LOCK_FSCONTEXT = 28,	/* cwd, root, umask */
-	LOCK_EPOLL = 30,	/* one epoll file's interest tree; nested by depth */
-	LOCK_SOCKET = 32,	/* a socket's state; pair by address */
-	LOCK_SOCKET_NS = 34,	/* abstract names */
-	LOCK_FILE_POS = 36,	/* an open file's offset */
+	LOCK_FSCONTEXT = 28, /* cwd, root, umask */
+	LOCK_EPOLL = 30, /* one epoll file's interest tree; nested by depth */
+	LOCK_SOCKET = 32, /* a socket's state; pair by address */
+	LOCK_SOCKET_NS = 34, /* abstract names */
+	LOCK_FILE_POS = 36, /* an open file's offset */
 	/* vfs: mounts before directories */
-	LOCK_VFS_RENAME = 40,	/* one per filesystem: cross-directory renames */
-	LOCK_MOUNT = 42,	/* mount table and namespaces */
-	LOCK_FS_OP = 44,	/* a remote directory's operation lock: sleeps over its own fs's RPC */
-	LOCK_OVERLAY = 46,	/* copy-up */
-	LOCK_FS_DIR = 48,	/* a directory's children; nested ancestor first */
-	LOCK_FS_INODE = 50,	/* one inode's metadata */
-	LOCK_FS_SUPER = 52,	/* a filesystem's inode and size accounting */
-	LOCK_FILE_LOCKS = 54,	/* POSIX/flock lists */
+	LOCK_VFS_RENAME = 40, /* one per filesystem: cross-directory renames */
+	LOCK_MOUNT = 42, /* mount table and namespaces */
+	LOCK_FS_OP = 44, /* a remote directory's operation lock: sleeps over its own fs's RPC */
+	LOCK_OVERLAY = 46, /* copy-up */
+	LOCK_FS_DIR = 48, /* a directory's children; nested ancestor first */
+	LOCK_FS_INODE = 50, /* one inode's metadata */
+	LOCK_FS_SUPER = 52, /* a filesystem's inode and size accounting */
+	LOCK_FILE_LOCKS = 54, /* POSIX/flock lists */
 	LOCK_INOTIFY = 56,
 	/* mm: vma lock, then file data (struct mappable), then translations, then page tables */
-	LOCK_MM_FORK = 60,	/* parent's vma lock while the child's is taken */
+	LOCK_MM_FORK = 60, /* parent's vma lock while the child's is taken */
 	LOCK_MM_VMA = 62,
-	LOCK_FILE_DATA = 64,	/* a file's page-cache map and its reverse mappings */
-	LOCK_MM_PT = 66,	/* an address space's translations (pmas) */
-	LOCK_AS = 68,		/* platform address space: page tables */
-	LOCK_PLATFORM = 70,	/* slots, vCPU pool, table pages */
-	LOCK_MEMFILE = 72,	/* a memory file's allocator */
+	LOCK_FILE_DATA = 64, /* a file's page-cache map and its reverse mappings */
+	LOCK_MM_PT = 66, /* an address space's translations (pmas) */
+	LOCK_AS = 68, /* platform address space: page tables */
+	LOCK_PLATFORM = 70, /* slots, vCPU pool, table pages */
+	LOCK_MEMFILE = 72, /* a memory file's allocator */
 	/* leaves that anything may take */
-	LOCK_FUTEX = 76,	/* futex hash bucket; pair by address */
+	LOCK_FUTEX = 76, /* futex hash bucket; pair by address */
 	LOCK_TIMER = 78,
-	LOCK_SIGNAL = 80,	/* a thread group's signal state (sighand) */
-	LOCK_PIPE = 82,		/* a pipe's ring */
-	LOCK_EPOLL_READY = 84,	/* one epoll file's ready list: taken in wake-up callbacks */
-	LOCK_WAITQUEUE = 86,	/* a wait queue; callbacks run under it take only ranks above */
-	LOCK_TASK_STATE = 88,	/* a sleeper's word, stop state */
-	LOCK_RPC = 90,		/* a 9P/FUSE connection's tag table */
+	LOCK_SIGNAL = 80, /* a thread group's signal state (sighand) */
+	LOCK_PIPE = 82, /* a pipe's ring */
+	LOCK_EPOLL_READY = 84, /* one epoll file's ready list: taken in wake-up callbacks */
+	LOCK_WAITQUEUE = 86, /* a wait queue; callbacks run under it take only ranks above */
+	LOCK_TASK_STATE = 88, /* a sleeper's word, stop state */
+	LOCK_RPC = 90, /* a 9P/FUSE connection's tag table */
 	LOCK_IDR = 92,
-	LOCK_CRED = 94,		/* credential interning */
+	LOCK_CRED = 94, /* credential interning */
 	LOCK_LEAF = 98,
 	LOCK_LOG = 100,
 };
@@ -75,7 +76,7 @@ struct mutex {
 };
 
 struct rwlock {
-	_Atomic uint32_t word;	  /* readers or all ones; bits 31, 30: writers, readers sleep */
+	_Atomic uint32_t word; /* readers or all ones; bits 31, 30: writers, readers sleep */
 	_Atomic uint32_t wait_seq; /* writers' futex word; readers sleep on `word` */
 #ifdef MOAT_DEBUG
 	uint16_t rank;
@@ -84,11 +85,23 @@ struct rwlock {
 };
 
 #ifdef MOAT_DEBUG
-#define MUTEX_INIT(lock_rank_, lock_name) { .rank = (lock_rank_), .name = (lock_name) }
-#define RWLOCK_INIT(lock_rank_, lock_name) { .rank = (lock_rank_), .name = (lock_name) }
+#define MUTEX_INIT(lock_rank_, lock_name)                 \
+	{                                                 \
+		.rank = (lock_rank_), .name = (lock_name) \
+	}
+#define RWLOCK_INIT(lock_rank_, lock_name)                \
+	{                                                 \
+		.rank = (lock_rank_), .name = (lock_name) \
+	}
 #else
-#define MUTEX_INIT(lock_rank_, lock_name) { 0 }
-#define RWLOCK_INIT(lock_rank_, lock_name) { 0 }
+#define MUTEX_INIT(lock_rank_, lock_name) \
+	{                                 \
+		0                         \
+	}
+#define RWLOCK_INIT(lock_rank_, lock_name) \
+	{                                  \
+		0                          \
+	}
 #endif
 
 void mutex_init(struct mutex *m, enum lock_rank rank, const char *name);
@@ -132,8 +145,7 @@ static inline uint32_t seqcount_read_begin(const struct seqcount *s)
 static inline must_check bool seqcount_read_retry(struct seqcount *s, uint32_t start)
 {
 	/* An RMW orders the section's loads before it without a fence (pairs with write_begin). */
-	return (start & 1) ||
-	       atomic_fetch_add_explicit(&s->seq, 0, memory_order_acq_rel) != start;
+	return (start & 1) || atomic_fetch_add_explicit(&s->seq, 0, memory_order_acq_rel) != start;
 }
 
 /*

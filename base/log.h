@@ -28,11 +28,11 @@ noreturn_fn void log_fatal(const char *fmt, ...) printf_like(1, 2);
 #define log_error(...) log_line(LOG_ERROR_LEVEL, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN_LEVEL, __VA_ARGS__)
 #define log_info(...) log_line(LOG_INFO_LEVEL, __VA_ARGS__)
-#define log_debug(...)                                              \
-	do {                                                        \
-		if (unlikely(atomic_load_explicit(&log_level_now,   \
-						  memory_order_relaxed) >= LOG_DEBUG_LEVEL)) \
-			log_line(LOG_DEBUG_LEVEL, __VA_ARGS__);     \
+#define log_debug(...)                                                                     \
+	do {                                                                               \
+		if (unlikely(atomic_load_explicit(&log_level_now, memory_order_relaxed) >= \
+			     LOG_DEBUG_LEVEL))                                             \
+			log_line(LOG_DEBUG_LEVEL, __VA_ARGS__);                            \
 	} while (0)
 
 /* Escapes control bytes, quotes and non-ASCII of src[0..len) into buf; always terminated. Returns buf. */
@@ -40,6 +40,6 @@ const char *log_quote(char *buf, size_t size, const void *src, size_t len);
 
 /* The quoted string, alive to the end of the enclosing block. */
 #define LOG_STR_MAX 128
-#define LOG_STR(src, len) log_quote((char[LOG_STR_MAX]){ 0 }, LOG_STR_MAX, (src), (len))
+#define LOG_STR(src, len) log_quote((char[LOG_STR_MAX]){0}, LOG_STR_MAX, (src), (len))
 
 #endif

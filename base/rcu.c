@@ -21,7 +21,15 @@ _Static_assert(sizeof(struct rcu_cb) == sizeof(struct rcu_head), "struct rcu_cb 
 #ifdef RCU_TSAN
 void __tsan_acquire(void *addr);
 void __tsan_release(void *addr);
+const char *__tsan_default_suppressions(void);
 static char rcu_tsan_readers;
+
+/* liburcu's own queues and barriers are atomics that TSan cannot see. */
+const char *__tsan_default_suppressions(void)
+{
+	return "called_from_lib:liburcu-memb.so\n";
+}
+
 #define rcu_tsan_acquire(p) __tsan_acquire(p)
 #define rcu_tsan_release(p) __tsan_release(p)
 #else
@@ -71,11 +79,13 @@ struct rcu_tsan_call {
 static void rcu_tsan_run(struct rcu_head *head)
 {
 	struct rcu_tsan_call *call = (struct rcu_tsan_call *)head;
-	struct rcu_cb *cb = call->cb;
-	void (*fn)(struct rcu_cb * cb) = call->fn;
+	void (*fn)(struct rcu_cb * cb);
+	struct rcu_cb *cb;
 
-	rcu_tsan_acquire(cb);
+	rcu_tsan_acquire(head);
 	rcu_tsan_acquire(&rcu_tsan_readers);
+	cb = call->cb;
+	fn = call->fn;
 	free(call);
 	fn(cb);
 }
@@ -88,7 +98,7 @@ void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb))
 		log_fatal("rcu: no memory for a sanitizer record");
 	call->cb = cb;
 	call->fn = fn;
-	rcu_tsan_release(cb);
+	rcu_tsan_release(&call->head);
 	urcu_memb_call_rcu(&call->head, rcu_tsan_run);
 }
 

@@ -14,13 +14,13 @@
 
 /* One per object type; counted in every build because `moat debug` shows it. */
 struct ref_type {
-	const char *name;	   /* immutable */
-	_Atomic int64_t live;	   /* objects that exist now */
+	const char *name; /* immutable */
+	_Atomic int64_t live; /* objects that exist now */
 	struct ref_type *_Atomic next; /* registry link; set once by the first ref_init */
 	_Atomic bool registered;
 };
 
-#define REF_TYPE(var, type_name) struct ref_type var = { .name = (type_name) }
+#define REF_TYPE(var, type_name) struct ref_type var = {.name = (type_name)}
 
 struct ref {
 	_Atomic int32_t count; /* atomic */
@@ -46,9 +46,8 @@ static inline must_check bool ref_tryget(struct ref *ref)
 	int32_t old = atomic_load_explicit(&ref->count, memory_order_relaxed);
 
 	while (old > 0)
-		if (atomic_compare_exchange_weak_explicit(&ref->count, &old, old + 1,
-							  memory_order_acquire,
-							  memory_order_relaxed))
+		if (atomic_compare_exchange_weak_explicit(
+			    &ref->count, &old, old + 1, memory_order_acquire, memory_order_relaxed))
 			return true;
 	return false;
 }

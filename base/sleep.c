@@ -99,7 +99,8 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	else
 		err = -ETIMEDOUT;
 	/* Only the wake-up that this wait reports is consumed. */
-	atomic_fetch_and_explicit(&s->word, err ? ~SLEEPER_ASLEEP : ~(SLEEPER_ASLEEP | SLEEPER_WOKEN),
+	atomic_fetch_and_explicit(&s->word,
+				  err ? ~SLEEPER_ASLEEP : ~(SLEEPER_ASLEEP | SLEEPER_WOKEN),
 				  memory_order_acq_rel);
 	return err;
 }

@@ -13,21 +13,21 @@
 
 #include "base/compiler.h"
 
-#define SLEEPER_WOKEN 1u	/* consumed by sleeper_wait */
-#define SLEEPER_INTERRUPTED 2u	/* sticky: a signal wants the task */
-#define SLEEPER_KILLED 4u	/* sticky: a fatal signal wants the task */
-#define SLEEPER_ASLEEP 8u	/* owned by the thread: it is in futex(2), or about to be */
+#define SLEEPER_WOKEN 1u /* consumed by sleeper_wait */
+#define SLEEPER_INTERRUPTED 2u /* sticky: a signal wants the task */
+#define SLEEPER_KILLED 4u /* sticky: a fatal signal wants the task */
+#define SLEEPER_ASLEEP 8u /* owned by the thread: it is in futex(2), or about to be */
 
 #define TIME_FOREVER INT64_MAX
 
 struct sleeper {
 	_Atomic uint32_t word; /* SLEEPER_*; the futex word */
-	const char *what;      /* owned by the thread: what it waits for, shown by moat debug */
+	const char *what; /* owned by the thread: what it waits for, shown by moat debug */
 };
 
 enum sleep_mode {
-	SLEEP_INTERRUPTIBLE,	/* any signal ends it: -EINTR */
-	SLEEP_KILLABLE,		/* only a fatal one: -EINTR */
+	SLEEP_INTERRUPTIBLE, /* any signal ends it: -EINTR */
+	SLEEP_KILLABLE, /* only a fatal one: -EINTR */
 	SLEEP_UNINTERRUPTIBLE,
 };
 

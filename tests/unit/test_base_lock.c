@@ -1,0 +1,350 @@
+// LINK: moat_base
+#include "tests/unit/check.h"
+
+#include <pthread.h>
+
+#include "base/lock.h"
+#include "base/rcu.h"
+
+static struct mutex low = MUTEX_INIT(LOCK_TASK, "low");
+static struct mutex high = MUTEX_INIT(LOCK_FUTEX, "high");
+static struct mutex high2 = MUTEX_INIT(LOCK_FUTEX, "high2");
+static struct rwlock vma = RWLOCK_INIT(LOCK_MM_VMA, "vma");
+static struct rwlock vma2 = RWLOCK_INIT(LOCK_MM_VMA, "vma2");
+
+static void test_mutex(void **state)
+{
+	struct mutex m;
+
+	(void)state;
+	mutex_init(&m, LOCK_LEAF, "m");
+	mutex_lock(&m);
+	mutex_assert_held(&m);
+	mutex_unlock(&m);
+	assert_true(mutex_trylock(&m));
+	mutex_unlock(&m);
+	mutex_lock_pair(&high2, &high);
+	mutex_unlock_pair(&high2, &high);
+	mutex_lock_pair(&high, &high);
+	mutex_unlock_pair(&high, &high);
+	/* Release in any order. */
+	mutex_lock(&low);
+	mutex_lock(&high);
+	mutex_unlock(&low);
+	mutex_unlock(&high);
+	lock_assert_may_sleep();
+}
+
+static void *try_it(void *arg)
+{
+	return mutex_trylock(arg) ? arg : NULL;
+}
+
+static void test_trylock_fails(void **state)
+{
+	pthread_t t;
+	void *ret;
+
+	(void)state;
+	mutex_lock(&low);
+	assert_int_equal(pthread_create(&t, NULL, try_it, &low), 0);
+	pthread_join(t, &ret);
+	assert_null(ret);
+	mutex_unlock(&low);
+}
+
+#ifdef MOAT_DEBUG
+
+static void inversion(void *arg)
+{
+	(void)arg;
+	mutex_lock(&high);
+	mutex_lock(&low);
+}
+
+static void same_rank(void *arg)
+{
+	(void)arg;
+	mutex_lock(&high);
+	mutex_lock(&high2);
+}
+
+static void twice(void *arg)
+{
+	(void)arg;
+	mutex_lock(&high);
+	mutex_lock_nested(&high);
+}
+
+static void not_held(void *arg)
+{
+	(void)arg;
+	mutex_unlock(&high);
+}
+
+static void sleep_with_lock(void *arg)
+{
+	(void)arg;
+	mutex_lock(&high);
+	lock_assert_may_sleep();
+}
+
+static void sleep_in_rcu(void *arg)
+{
+	(void)arg;
+	rcu_thread_begin();
+	rcu_read_begin();
+	lock_assert_may_sleep();
+}
+
+static void rw_inversion(void *arg)
+{
+	(void)arg;
+	mutex_lock(&high);
+	rwlock_read_lock(&vma);
+}
+
+static void rw_read_twice(void *arg)
+{
+	(void)arg;
+	rwlock_read_lock(&vma);
+	rwlock_read_lock(&vma);
+}
+
+static void assert_held_fails(void *arg)
+{
+	(void)arg;
+	mutex_assert_held(&low);
+}
+
+static void test_checker_aborts(void **state)
+{
+	static void (*const bugs[])(void *) = {
+		inversion,    same_rank,    twice,	   not_held,	      sleep_with_lock,
+		sleep_in_rcu, rw_inversion, rw_read_twice, assert_held_fails,
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bugs); i++)
+		assert_int_equal(check_child_signal(bugs[i], NULL), SIGABRT);
+}
+
+/* The report names both locks. */
+static void test_checker_names(void **state)
+{
+	char text[2048] = "";
+	int pipes[2], status;
+	pid_t pid;
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(pipe(pipes), 0);
+	pid = fork();
+	if (pid == 0) {
+		dup2(pipes[1], STDERR_FILENO);
+		signal(SIGABRT, SIG_DFL);
+		inversion(NULL);
+		_exit(0);
+	}
+	close(pipes[1]);
+	n = read(pipes[0], text, sizeof(text) - 1);
+	assert_true(n > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	close(pipes[0]);
+	assert_non_null(strstr(text, "out of order: low"));
+	assert_non_null(strstr(text, "high (rank 76"));
+}
+
+static void test_held_names(void **state)
+{
+	char names[256];
+
+	(void)state;
+	mutex_lock(&low);
+	rwlock_read_lock(&vma);
+	assert_true(lock_held_names(names, sizeof(names)) > 0);
+	assert_non_null(strstr(names, "low"));
+	assert_non_null(strstr(names, "vma"));
+	rwlock_read_unlock(&vma);
+	mutex_unlock(&low);
+	assert_int_equal(lock_held_names(names, sizeof(names)), 0);
+}
+
+#endif
+
+#define ROUNDS 100000
+
+static struct mutex counter_lock = MUTEX_INIT(LOCK_LEAF, "counter");
+static long counter;
+
+static void *count_up(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < ROUNDS; i++) {
+		mutex_lock(&counter_lock);
+		counter++;
+		mutex_unlock(&counter_lock);
+	}
+	return NULL;
+}
+
+static void test_mutex_stress(void **state)
+{
+	pthread_t t[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, count_up, NULL), 0);
+	for (int i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	assert_int_equal(counter, 4 * ROUNDS);
+}
+
+static struct rwlock pair_lock = RWLOCK_INIT(LOCK_LEAF, "pair");
+static long pair_a, pair_b;
+static _Atomic bool pair_torn;
+
+static void *rw_worker(void *arg)
+{
+	unsigned int seed = (unsigned int)(uintptr_t)arg;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		int what = rand_r(&seed) % 8;
+
+		if (what == 0) {
+			rwlock_write_lock(&pair_lock);
+			pair_a++;
+			pair_b++;
+			rwlock_write_unlock(&pair_lock);
+		} else if (what == 1) {
+			rwlock_write_lock(&pair_lock);
+			pair_a++;
+			pair_b++;
+			rwlock_downgrade(&pair_lock);
+			if (pair_a != pair_b)
+				pair_torn = true;
+			rwlock_read_unlock(&pair_lock);
+		} else {
+			rwlock_read_lock(&pair_lock);
+			if (pair_a != pair_b)
+				pair_torn = true;
+			rwlock_read_unlock(&pair_lock);
+		}
+	}
+	return NULL;
+}
+
+static void test_rwlock_stress(void **state)
+{
+	pthread_t t[4];
+
+	(void)state;
+	for (uintptr_t i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, rw_worker, (void *)(i + 1)), 0);
+	for (int i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	assert_false(pair_torn);
+	assert_int_equal(pair_a, pair_b);
+	assert_int_equal(atomic_load(&pair_lock.word), 0);
+}
+
+static struct rwlock pref_lock = RWLOCK_INIT(LOCK_LEAF, "pref");
+static _Atomic bool pref_written, pref_stop;
+
+static void *pref_reader(void *arg)
+{
+	(void)arg;
+	/* Each holds the lock nearly always: a writer without preference would starve. */
+	while (!pref_stop) {
+		rwlock_read_lock(&pref_lock);
+		usleep(200);
+		rwlock_read_unlock(&pref_lock);
+	}
+	return NULL;
+}
+
+static void *pref_writer(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 50; i++) {
+		rwlock_write_lock(&pref_lock);
+		rwlock_write_unlock(&pref_lock);
+	}
+	pref_written = true;
+	return NULL;
+}
+
+static void test_writer_preference(void **state)
+{
+	pthread_t readers[3], writer;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&readers[i], NULL, pref_reader, NULL), 0);
+	assert_int_equal(pthread_create(&writer, NULL, pref_writer, NULL), 0);
+	pthread_join(writer, NULL);
+	assert_true(pref_written);
+	pref_stop = true;
+	for (int i = 0; i < 3; i++)
+		pthread_join(readers[i], NULL);
+}
+
+static void test_rwlock_basic(void **state)
+{
+	(void)state;
+	rwlock_write_lock(&vma);
+	rwlock_write_lock_nested(&vma2);
+	rwlock_write_unlock(&vma2);
+	rwlock_downgrade(&vma);
+	rwlock_read_unlock(&vma);
+	assert_int_equal(atomic_load(&vma.word), 0);
+}
+
+static struct seqcount seq;
+static _Atomic long seq_a, seq_b;
+
+static void *seq_writer(void *arg)
+{
+	(void)arg;
+	for (long i = 1; i <= ROUNDS; i++) {
+		seqcount_write_begin(&seq);
+		atomic_store_explicit(&seq_a, i, memory_order_relaxed);
+		atomic_store_explicit(&seq_b, i, memory_order_relaxed);
+		seqcount_write_end(&seq);
+	}
+	return NULL;
+}
+
+static void test_seqcount(void **state)
+{
+	long a = 0, b;
+	pthread_t t;
+
+	(void)state;
+	assert_int_equal(pthread_create(&t, NULL, seq_writer, NULL), 0);
+	while (a < ROUNDS) {
+		uint32_t start = seqcount_read_begin(&seq);
+
+		a = atomic_load_explicit(&seq_a, memory_order_acquire);
+		b = atomic_load_explicit(&seq_b, memory_order_acquire);
+		if (!seqcount_read_retry(&seq, start))
+			assert_int_equal(a, b);
+	}
+	pthread_join(t, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_mutex),	       cmocka_unit_test(test_trylock_fails),
+#ifdef MOAT_DEBUG
+		cmocka_unit_test(test_checker_aborts), cmocka_unit_test(test_checker_names),
+		cmocka_unit_test(test_held_names),
+#endif
+		cmocka_unit_test(test_rwlock_basic),   cmocka_unit_test(test_mutex_stress),
+		cmocka_unit_test(test_rwlock_stress),  cmocka_unit_test(test_writer_preference),
+		cmocka_unit_test(test_seqcount),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

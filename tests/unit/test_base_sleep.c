@@ -1,0 +1,153 @@
+// LINK: moat_base
+#include "tests/unit/check.h"
+
+#include <pthread.h>
+
+#include "base/sleep.h"
+
+#define MS 1000000ll
+
+static void test_remembered(void **state)
+{
+	struct sleeper s;
+
+	(void)state;
+	sleeper_init(&s);
+	sleeper_wake(&s);
+	sleeper_wake(&s);
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, TIME_FOREVER), 0);
+	/* One wait consumes all that came before it. */
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, 0), -ETIMEDOUT);
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, -1), -ETIMEDOUT);
+}
+
+static void test_timeout(void **state)
+{
+	int64_t start = time_monotonic_ns();
+	struct sleeper s;
+
+	(void)state;
+	sleeper_init(&s);
+	assert_int_equal(sleeper_wait(&s, SLEEP_UNINTERRUPTIBLE, start + 20 * MS), -ETIMEDOUT);
+	assert_true(time_monotonic_ns() >= start + 20 * MS);
+	assert_true(time_realtime_ns() > 1600000000ll * 1000 * MS);
+}
+
+static void test_interrupt_modes(void **state)
+{
+	struct sleeper s;
+	int64_t soon;
+
+	(void)state;
+	sleeper_init(&s);
+	sleeper_interrupt(&s, false);
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, TIME_FOREVER), -EINTR);
+	/* Sticky until the owner has looked. */
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, TIME_FOREVER), -EINTR);
+	soon = time_monotonic_ns() + 5 * MS;
+	assert_int_equal(sleeper_wait(&s, SLEEP_KILLABLE, soon), -ETIMEDOUT);
+	sleeper_clear_interrupt(&s);
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, 0), -ETIMEDOUT);
+	sleeper_interrupt(&s, true);
+	assert_int_equal(sleeper_wait(&s, SLEEP_KILLABLE, TIME_FOREVER), -EINTR);
+	soon = time_monotonic_ns() + 5 * MS;
+	assert_int_equal(sleeper_wait(&s, SLEEP_UNINTERRUPTIBLE, soon), -ETIMEDOUT);
+	/* A wake-up comes before an interruption, and is not lost to it. */
+	sleeper_wake(&s);
+	assert_int_equal(sleeper_wait(&s, SLEEP_KILLABLE, TIME_FOREVER), 0);
+	assert_int_equal(sleeper_wait(&s, SLEEP_KILLABLE, TIME_FOREVER), -EINTR);
+}
+
+static void test_current(void **state)
+{
+	struct sleeper mine, *own = sleeper_current();
+
+	(void)state;
+	assert_non_null(own);
+	sleeper_init(&mine);
+	sleeper_set_current(&mine);
+	assert_ptr_equal(sleeper_current(), &mine);
+	sleeper_set_current(NULL);
+	assert_ptr_equal(sleeper_current(), own);
+}
+
+#define ROUNDS 20000
+
+struct ping {
+	struct sleeper *_Atomic sleeper[2];
+	_Atomic int turn;
+};
+
+static void ping_run(struct ping *p, int me)
+{
+	while (!p->sleeper[1 - me])
+		usleep(100);
+	for (int i = 0; i < ROUNDS; i++) {
+		while (p->turn != me)
+			assert_int_equal(sleeper_wait(sleeper_current(), SLEEP_INTERRUPTIBLE,
+						      TIME_FOREVER),
+					 0);
+		p->turn = 1 - me;
+		sleeper_wake(p->sleeper[1 - me]);
+	}
+}
+
+static void *ping_thread(void *arg)
+{
+	struct ping *p = arg;
+	struct sleeper s;
+
+	sleeper_init(&s);
+	sleeper_set_current(&s);
+	p->sleeper[1] = &s;
+	ping_run(p, 1);
+	/* The last wake-up of the other side may still touch s. */
+	while (p->turn != 3)
+		usleep(100);
+	return NULL;
+}
+
+static void test_ping_pong(void **state)
+{
+	struct ping p = {.turn = 0};
+	pthread_t t;
+
+	(void)state;
+	p.sleeper[0] = sleeper_current();
+	assert_int_equal(pthread_create(&t, NULL, ping_thread, &p), 0);
+	ping_run(&p, 0);
+	while (p.turn != 0)
+		usleep(100);
+	p.turn = 3;
+	pthread_join(t, NULL);
+}
+
+static void *interrupter(void *arg)
+{
+	usleep(20000);
+	sleeper_interrupt(arg, false);
+	return NULL;
+}
+
+static void test_interrupts_a_sleeper(void **state)
+{
+	struct sleeper s;
+	pthread_t t;
+
+	(void)state;
+	sleeper_init(&s);
+	assert_int_equal(pthread_create(&t, NULL, interrupter, &s), 0);
+	assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, TIME_FOREVER), -EINTR);
+	pthread_join(t, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_remembered),	cmocka_unit_test(test_timeout),
+		cmocka_unit_test(test_interrupt_modes), cmocka_unit_test(test_current),
+		cmocka_unit_test(test_ping_pong),	cmocka_unit_test(test_interrupts_a_sleeper),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
