@@ -52,7 +52,7 @@ static int win_fill(struct io_iter *it)
 {
 	if (it->consumed >= 60)
 		return -EFAULT;
-	it->segs[0] = (struct iovec){text + it->consumed, 3};
+	it->segs[0] = (struct iovec){text + it->consumed, MIN(3ul, 60 - it->consumed)};
 	it->segs[1] = (struct iovec){text + it->consumed + 3, 4};
 	it->nsegs = 2;
 	it->cur = 0;
