@@ -102,6 +102,11 @@ static void test_fork(void **state)
 	pid_t pid;
 
 	(void)state;
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+	skip(); /* TSan makes no threads after a fork */
+#endif
+#endif
 	freed = 0;
 	rcu_before_fork();
 	pid = fork();
