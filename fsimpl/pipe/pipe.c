@@ -1,0 +1,562 @@
+/*
+ * fsimpl/pipe/pipe.c - the ring and the file operations of both ends.
+ *
+ * A pipe is a ring of page-sized buffers, as in Linux (fs/pipe.c), because programs see it: F_SETPIPE_SZ counts
+ * slots, a write of up to PIPE_BUF bytes is one piece, O_DIRECT makes packets, and splice moves buffers.
+ *
+ * Copies are made under the pipe's lock, so that concurrent readers get whole pieces, but never fault there: the
+ * iterator's window is pinned first. Writes of at most PIPE_BUF bytes go through the stack, larger ones straight
+ * into the ring. Both sides share one wait queue; waiters' masks tell them apart. Two spare pages per pipe keep a
+ * ping-pong away from malloc.
+ *
+ * Cannot do: per-user page limits (fs.pipe-user-pages-*).
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+
+#include "fsimpl/anon/anon.h"
+#include "fsimpl/pipe/internal.h"
+#include "mem/guard.h"
+
+static REF_TYPE(pipe_ref_type, "pipe");
+
+ssize_t pipe_broken(void)
+{
+	if (vfs_hooks.raise_signal)
+		vfs_hooks.raise_signal(SIGPIPE);
+	return -EPIPE;
+}
+
+/* ---- pages and slots ---- */
+
+struct pipe_page *pipe_page_get_locked(struct pipe *p)
+{
+	struct pipe_page *page;
+
+	for (int i = 0; i < PIPE_SPARE_PAGES; i++)
+		if ((page = p->spare[i])) {
+			p->spare[i] = NULL;
+			return page;
+		}
+	page = malloc(sizeof(*page));
+	if (page)
+		atomic_init(&page->refs, 1);
+	return page;
+}
+
+void pipe_page_unref(struct pipe_page *page)
+{
+	if (atomic_fetch_sub_explicit(&page->refs, 1, memory_order_acq_rel) == 1)
+		free(page);
+}
+
+void pipe_page_put_locked(struct pipe *p, struct pipe_page *page)
+{
+	if (atomic_load_explicit(&page->refs, memory_order_acquire) == 1)
+		for (int i = 0; i < PIPE_SPARE_PAGES; i++)
+			if (!p->spare[i]) {
+				p->spare[i] = page;
+				return;
+			}
+	pipe_page_unref(page);
+}
+
+void pipe_push_locked(struct pipe *p, struct pipe_page *page, uint32_t off, uint32_t len,
+		      bool packet, bool merge)
+{
+	assert(!pipe_full(p));
+	*pipe_slot(p, p->head) = (struct pipe_buf){
+		.page = page, .off = off, .len = len, .packet = packet, .merge = merge
+	};
+	p->head++;
+}
+
+int pipe_alloc(struct pipe **ret)
+{
+	struct pipe *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->nslots = PIPE_DEFAULT_SIZE / MOAT_PAGE_SIZE;
+	p->bufs = calloc(p->nslots, sizeof(*p->bufs));
+	if (!p->bufs) {
+		free(p);
+		return -ENOMEM;
+	}
+	ref_init(&p->ref, &pipe_ref_type);
+	mutex_init(&p->lock, LOCK_PIPE, "pipe");
+	wait_queue_init(&p->wait);
+	*ret = p;
+	return 0;
+}
+
+void pipe_unref(struct pipe *p)
+{
+	if (!ref_put(&p->ref))
+		return;
+	pipe_fifo_forget(p);
+	for (; p->tail != p->head; p->tail++)
+		pipe_page_unref(pipe_slot(p, p->tail)->page);
+	for (int i = 0; i < PIPE_SPARE_PAGES; i++)
+		free(p->spare[i]);
+	wait_queue_fini(&p->wait);
+	ref_fini(&p->ref, &pipe_ref_type);
+	free(p->bufs);
+	free(p);
+}
+
+/* ---- reading ---- */
+
+/*
+ * Moves bytes from the ring's front to the pinned window. Pre: p->lock, not empty. *ret_done is set even on a fault.
+ * Return: 0, or -EFAULT. Sets *ret_stop when a packet was taken.
+ */
+static int pipe_take_locked(struct pipe *p, const struct iovec *iov, int n, size_t *ret_done,
+			    bool *ret_stop)
+{
+	size_t done = 0, in_seg = 0;
+	int err = 0, i = 0;
+
+	while (i < n && p->head != p->tail && !*ret_stop && !err) {
+		struct pipe_buf *b = pipe_slot(p, p->tail);
+		size_t chunk = MIN((size_t)b->len, iov[i].iov_len - in_seg);
+		size_t left = guard_copy((char *)iov[i].iov_base + in_seg, b->page->data + b->off,
+					 chunk);
+
+		if (left)
+			err = -EFAULT;
+		chunk -= left;
+		b->off += chunk;
+		b->len -= chunk;
+		done += chunk;
+		in_seg += chunk;
+		if (in_seg == iov[i].iov_len) {
+			i++;
+			in_seg = 0;
+		}
+		if (b->packet && (b->len == 0 || i == n)) {
+			*ret_stop = true; /* what did not fit of a packet is lost */
+			b->len = 0;
+		}
+		if (!b->len) {
+			pipe_page_put_locked(p, b->page);
+			b->page = NULL;
+			p->tail++;
+		}
+	}
+	*ret_done = done;
+	return err;
+}
+
+static ssize_t pipe_read(struct file *f, struct io_iter *it, unused_arg int64_t off,
+			 unused_arg int rwf)
+{
+	struct pipe *p = pipe_of(f);
+	ssize_t total = 0;
+	bool stop = false;
+	int err = 0;
+
+	while (it->remaining && !stop && !err) {
+		struct iovec iov[IO_ITER_SEGS];
+		size_t done = 0;
+		int n = io_iter_window(it, it->remaining, iov, IO_ITER_SEGS);
+
+		if (n < 0) {
+			err = n;
+			break;
+		}
+		mutex_lock(&p->lock);
+		if (p->busy)
+			err = -EAGAIN;
+		else if (p->head != p->tail)
+			err = pipe_take_locked(p, iov, n, &done, &stop);
+		else if (p->writers)
+			err = -EAGAIN;
+		else
+			stop = true;
+		mutex_unlock(&p->lock);
+		io_iter_advance(it, done);
+		total += (ssize_t)done;
+	}
+	if (err == -EFAULT)
+		it->error = err;
+	if (total)
+		wait_queue_wake(&p->wait, POLLOUT | POLLWRNORM);
+	return total ? total : err;
+}
+
+/* ---- writing ---- */
+
+/* One piece of at most PIPE_BUF bytes, whole or not at all. Pre: p->lock. */
+static int pipe_put_atomic_locked(struct pipe *p, const void *data, size_t size, bool packet)
+{
+	struct pipe_page *page;
+
+	if (!packet && p->head != p->tail) {
+		struct pipe_buf *last = pipe_slot(p, p->head - 1);
+
+		if (last->merge && last->off + last->len + size <= MOAT_PAGE_SIZE && !p->busy) {
+			memcpy(last->page->data + last->off + last->len, data, size);
+			last->len += size;
+			return 0;
+		}
+	}
+	if (pipe_full(p))
+		return -EAGAIN;
+	page = pipe_page_get_locked(p);
+	if (!page)
+		return -ENOMEM;
+	memcpy(page->data, data, size);
+	pipe_push_locked(p, page, 0, (uint32_t)size, packet, !packet);
+	return 0;
+}
+
+static ssize_t pipe_write_small(struct pipe *p, struct io_iter *it, bool packet)
+{
+	char data[PIPE_ATOMIC_MAX];
+	size_t size = io_iter_get(it, data, it->remaining);
+	int err;
+
+	if (!size)
+		return it->error ? it->error : -EFAULT;
+	mutex_lock(&p->lock);
+	err = p->readers ? pipe_put_atomic_locked(p, data, size, packet) : -EPIPE;
+	mutex_unlock(&p->lock);
+	if (err)
+		io_iter_revert(it, size);
+	if (err == -EPIPE)
+		return pipe_broken();
+	if (err)
+		return err;
+	wait_queue_wake(&p->wait, POLLIN | POLLRDNORM);
+	return (ssize_t)size;
+}
+
+/* Fills slots from the pinned window. Pre: p->lock. */
+static int pipe_fill_locked(struct pipe *p, const struct iovec *iov, int n, bool packet,
+			    size_t *ret_done)
+{
+	size_t done = 0, in_seg = 0;
+	int i = 0, err = 0;
+
+	while (i < n && !err) {
+		struct pipe_page *page;
+		size_t fill = 0;
+
+		if (pipe_full(p)) {
+			err = done ? 0 : -EAGAIN;
+			break;
+		}
+		page = pipe_page_get_locked(p);
+		if (!page) {
+			err = -ENOMEM;
+			break;
+		}
+		while (fill < MOAT_PAGE_SIZE && i < n && !err) {
+			size_t chunk = MIN(MOAT_PAGE_SIZE - fill, iov[i].iov_len - in_seg);
+			size_t left = guard_copy(page->data + fill,
+						 (char *)iov[i].iov_base + in_seg, chunk);
+
+			if (left)
+				err = -EFAULT;
+			fill += chunk - left;
+			in_seg += chunk - left;
+			if (in_seg == iov[i].iov_len) {
+				i++;
+				in_seg = 0;
+			}
+		}
+		if (fill)
+			pipe_push_locked(p, page, 0, (uint32_t)fill, packet, !packet);
+		else
+			pipe_page_put_locked(p, page);
+		done += fill;
+	}
+	*ret_done = done;
+	return err;
+}
+
+static ssize_t pipe_write(struct file *f, struct io_iter *it, unused_arg int64_t *inout_off,
+			  unused_arg int rwf)
+{
+	bool packet = file_flags(f) & O_DIRECT;
+	struct pipe *p = pipe_of(f);
+	ssize_t total = 0;
+	int err = 0;
+
+	if (!it->remaining)
+		return 0;
+	if (it->remaining <= PIPE_ATOMIC_MAX)
+		return pipe_write_small(p, it, packet);
+	while (it->remaining && !err) {
+		struct iovec iov[IO_ITER_SEGS];
+		size_t done = 0;
+		int n = io_iter_window(it, it->remaining, iov, IO_ITER_SEGS);
+
+		if (n < 0) {
+			err = n;
+			break;
+		}
+		mutex_lock(&p->lock);
+		err = p->readers ? pipe_fill_locked(p, iov, n, packet, &done) : -EPIPE;
+		mutex_unlock(&p->lock);
+		io_iter_advance(it, done);
+		total += (ssize_t)done;
+		if (done)
+			wait_queue_wake(&p->wait, POLLIN | POLLRDNORM);
+	}
+	if (err == -EFAULT)
+		it->error = err;
+	if (total)
+		return total;
+	return err == -EPIPE ? pipe_broken() : err;
+}
+
+ssize_t pipe_vmsplice(struct file *f, struct io_iter *it)
+{
+	return pipe_write(f, it, NULL, 0);
+}
+
+/* ---- readiness, ioctl, life ---- */
+
+static uint32_t pipe_poll(struct file *f)
+{
+	struct pipe_file *pf = pipe_file_of(f);
+	struct pipe *p = pf->pipe;
+	uint32_t events = 0;
+
+	mutex_lock(&p->lock);
+	if (f->mode & FILE_READ) {
+		if (p->head != p->tail)
+			events |= POLLIN | POLLRDNORM;
+		if (!p->writers && p->writer_seq != pf->hup_seq)
+			events |= POLLHUP;
+	}
+	if (f->mode & FILE_WRITE) {
+		if (!pipe_full(p))
+			events |= POLLOUT | POLLWRNORM;
+		if (!p->readers)
+			events |= POLLERR;
+	}
+	mutex_unlock(&p->lock);
+	return events;
+}
+
+static void pipe_poll_add(struct file *f, struct waiter *w)
+{
+	wait_queue_add(&pipe_of(f)->wait, w);
+}
+
+static void pipe_poll_remove(unused_arg struct file *f, struct waiter *w)
+{
+	wait_queue_remove(w);
+}
+
+static size_t pipe_bytes_of(struct pipe *p)
+{
+	size_t bytes = 0;
+
+	mutex_lock(&p->lock);
+	for (uint32_t i = p->tail; i != p->head; i++)
+		bytes += pipe_slot(p, i)->len;
+	mutex_unlock(&p->lock);
+	return bytes;
+}
+
+size_t pipe_bytes(struct file *f)
+{
+	return pipe_is(f) ? pipe_bytes_of(pipe_of(f)) : 0;
+}
+
+static int64_t pipe_ioctl(struct file *f, unsigned cmd, uint64_t arg)
+{
+	int32_t bytes;
+
+	if (cmd != FIONREAD)
+		return -ENOTTY;
+	bytes = (int32_t)pipe_bytes_of(pipe_of(f));
+	return vfs_user_copy_out(arg, &bytes, sizeof(bytes));
+}
+
+static void pipe_release(struct file *f)
+{
+	struct pipe *p = pipe_of(f);
+
+	mutex_lock(&p->lock);
+	if (f->mode & FILE_READ)
+		p->readers--;
+	if (f->mode & FILE_WRITE)
+		p->writers--;
+	mutex_unlock(&p->lock);
+	/* Either side may be waiting for what now cannot come. */
+	wait_queue_wake(&p->wait,
+			POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP);
+	pipe_unref(p);
+	free(f);
+}
+
+const struct file_ops pipe_ops = {
+	.name = "pipe",
+	.release = pipe_release,
+	.read_iter = pipe_read,
+	.write_iter = pipe_write,
+	.poll = pipe_poll,
+	.poll_add = pipe_poll_add,
+	.poll_remove = pipe_poll_remove,
+	.stat = anon_file_stat,
+	.set_stat = anon_file_set_stat,
+	.ioctl = pipe_ioctl,
+};
+
+/* Attributes are the filesystem's, through the dentry. */
+const struct file_ops fifo_ops = {
+	.name = "fifo",
+	.release = pipe_release,
+	.read_iter = pipe_read,
+	.write_iter = pipe_write,
+	.poll = pipe_poll,
+	.poll_add = pipe_poll_add,
+	.poll_remove = pipe_poll_remove,
+	.ioctl = pipe_ioctl,
+};
+
+bool pipe_is(struct file *f)
+{
+	return f->ops == &pipe_ops || f->ops == &fifo_ops;
+}
+
+int pipe_file_create(struct pipe *p, const struct file_ops *ops, const struct vfs_path *path,
+		     unsigned flags, struct file **ret)
+{
+	unsigned accmode = flags & O_ACCMODE;
+	unsigned mode = FILE_STREAM;
+	struct pipe_file *pf = calloc(1, sizeof(*pf));
+
+	if (!pf)
+		return -ENOMEM;
+	if (accmode != O_WRONLY)
+		mode |= FILE_READ;
+	if (accmode != O_RDONLY)
+		mode |= FILE_WRITE;
+	file_init(&pf->f, ops, path, flags, mode);
+	ref_get(&p->ref);
+	pf->pipe = p;
+	mutex_lock(&p->lock);
+	if (mode & FILE_READ) {
+		p->readers++;
+		p->reader_seq++;
+	}
+	if (mode & FILE_WRITE) {
+		p->writers++;
+		p->writer_seq++;
+	}
+	mutex_unlock(&p->lock);
+	*ret = &pf->f;
+	return 0;
+}
+
+static int pipe_reopen(struct anon_dentry *ad, const struct vfs_path *place, unsigned flags,
+		       struct file **ret)
+{
+	return pipe_open_on(ad->priv, &pipe_ops, place, flags, ret);
+}
+
+static void pipe_drop(void *priv)
+{
+	pipe_unref(priv);
+}
+
+int pipe_create(unsigned flags, struct file *ret[2])
+{
+	struct anon_args args = { .kind = ANON_PIPE,
+				  .mode = S_IFIFO | 0600,
+				  .reopen = pipe_reopen,
+				  .drop = pipe_drop };
+	struct vfs_path path;
+	struct file *r, *w;
+	struct pipe *p;
+	int err;
+
+	if (flags & ~(unsigned)(O_NONBLOCK | O_DIRECT | O_CLOEXEC))
+		return -EINVAL;
+	err = pipe_alloc(&p);
+	if (err)
+		return err;
+	args.priv = p;
+	err = anon_path_create(&args, &path); /* takes the reference on p */
+	if (err) {
+		pipe_unref(p);
+		return err;
+	}
+	err = pipe_file_create(p, &pipe_ops, &path, O_RDONLY | (flags & O_NONBLOCK), &r);
+	if (err)
+		goto out_path;
+	err = pipe_file_create(p, &pipe_ops, &path,
+			       O_WRONLY | (flags & (O_NONBLOCK | O_DIRECT)), &w);
+	if (err) {
+		file_unref(r);
+		goto out_path;
+	}
+	ret[0] = r;
+	ret[1] = w;
+out_path:
+	vfs_path_unref(&path);
+	return err;
+}
+
+/* ---- capacity ---- */
+
+int64_t pipe_get_size(struct file *f)
+{
+	struct pipe *p;
+	int64_t size;
+
+	if (!pipe_is(f))
+		return -EBADF;
+	p = pipe_of(f);
+	mutex_lock(&p->lock);
+	size = (int64_t)p->nslots * (int64_t)MOAT_PAGE_SIZE;
+	mutex_unlock(&p->lock);
+	return size;
+}
+
+int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged)
+{
+	struct pipe_buf *bufs, *old;
+	uint32_t nslots = 1, used;
+	struct pipe *p;
+
+	if (!pipe_is(f))
+		return -EBADF;
+	if (size > 1u << 31)
+		return -EINVAL;
+	while ((uint64_t)nslots * MOAT_PAGE_SIZE < size)
+		nslots <<= 1;
+	if ((uint64_t)nslots * MOAT_PAGE_SIZE > PIPE_SIZE_MAX && !privileged)
+		return -EPERM;
+	bufs = calloc(nslots, sizeof(*bufs));
+	if (!bufs)
+		return -ENOMEM;
+	p = pipe_of(f);
+	mutex_lock(&p->lock);
+	used = pipe_used(p);
+	if (used > nslots || p->busy) {
+		mutex_unlock(&p->lock);
+		free(bufs);
+		return -EBUSY;
+	}
+	for (uint32_t i = 0; i < used; i++)
+		bufs[i] = *pipe_slot(p, p->tail + i);
+	old = p->bufs;
+	p->bufs = bufs;
+	p->nslots = nslots;
+	p->tail = 0;
+	p->head = used;
+	mutex_unlock(&p->lock);
+	wait_queue_wake(&p->wait, POLLOUT | POLLWRNORM);
+	free(old);
+	return (int64_t)nslots * (int64_t)MOAT_PAGE_SIZE;
+}

@@ -1,0 +1,90 @@
+/*
+ * fsimpl/socket/socket.h - sockets as files; AF_UNIX in the sentry.
+ *
+ * The system call layer copies addresses and control messages; here they are sentry memory. Operations do not wait: -EAGAIN, and the caller waits
+ * with file_wait() (POLLIN for recv and accept, POLLOUT for send and connect) unless O_NONBLOCK or MSG_DONTWAIT. read(2) and
+ * write(2) come through file_ops.
+ *
+ * Locks: LOCK_SOCKET (one socket; a pair by address), LOCK_SOCKET_NS (abstract names) inside it.
+ */
+#ifndef MOAT_FSIMPL_SOCKET_H
+#define MOAT_FSIMPL_SOCKET_H
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "vfs/vfs.h"
+
+#define SOCKET_RIGHTS_MAX 253	   /* SCM_MAX_FD */
+#define SOCKET_BUFFER_DEFAULT 212992u
+#define SOCKET_BUFFER_MAX 212992u  /* net.core.wmem_max */
+#define SOCKET_BACKLOG_MAX 4096	   /* net.core.somaxconn */
+
+struct socket_addr {
+	unsigned len; /* 0: none */
+	union {
+		struct sockaddr sa;
+		struct sockaddr_un un;
+		struct sockaddr_storage ss;
+	};
+};
+
+struct socket_cred {
+	int32_t pid;
+	uint32_t uid, gid;
+};
+
+struct socket_msg {
+	struct io_iter *it;
+	/* send: destination, borrowed, or NULL. recv: filled when not NULL. */
+	struct socket_addr *addr;
+	/* For a destination that is a path: who looks it up (path and flags are set here). send and connect. */
+	const struct vfs_lookup *lookup;
+	/* SCM_RIGHTS. send: borrowed files. recv: references that the caller installs or drops. */
+	struct file *files[SOCKET_RIGHTS_MAX];
+	unsigned nfiles;
+	/* SCM_CREDENTIALS. send: already permission-checked by the caller. recv: valid when has_cred (SO_PASSCRED is on). */
+	struct socket_cred cred;
+	bool has_cred;
+	/* SO_TIMESTAMP on and a stamp is there (recv) */
+	bool has_stamp;
+	int64_t stamp_ns;
+	unsigned flags; /* recv: MSG_TRUNC, MSG_EOR ... for msg_flags (MSG_CTRUNC is the caller's) */
+};
+
+/* type: SOCK_* with SOCK_NONBLOCK; SOCK_CLOEXEC is the descriptor's. -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT, -EINVAL, -ENOMEM. Return references. */
+must_check int socket_create(int family, int type, int protocol, struct file **ret);
+must_check int socket_pair(int family, int type, int protocol, struct file *ret[2]);
+bool socket_is(struct file *f);
+
+/* lookup: a template (cred, ns, root, start) for path names; umask for the node's mode. */
+must_check int socket_bind(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup, uint32_t umask);
+/* -EAGAIN: the listener's queue is full; wait with socket_connect_wait() and call again. */
+must_check int socket_connect(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup);
+/* Until the queue that made connect answer -EAGAIN may have room (SO_SNDTIMEO applies: -EAGAIN). -EINTR. */
+must_check int socket_connect_wait(struct file *f);
+must_check int socket_listen(struct file *f, int backlog);
+/* Never waits: -EAGAIN. flags: SOCK_NONBLOCK. addr may be NULL. Returns a reference. */
+must_check int socket_accept(struct file *f, int flags, struct socket_addr *addr, struct file **ret);
+must_check int socket_getname(struct file *f, bool peer, struct socket_addr *ret);
+must_check int socket_shutdown(struct file *f, int how);
+/* val is sentry memory of len bytes. get: *inout_len is the room, then the length. -ENOPROTOOPT, -EINVAL, ... SO_PEERPIDFD and SO_ATTACH_FILTER: -ENOPROTOOPT */
+must_check int socket_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);
+must_check int socket_getsockopt(struct file *f, int level, int opt, void *val, unsigned *inout_len);
+/* flags: MSG_*. Non-blocking. Return bytes, -EAGAIN, -EPIPE (SIGPIPE was raised unless MSG_NOSIGNAL), ... A stream send may be short. */
+ssize_t socket_sendmsg(struct file *f, struct socket_msg *m, int flags);
+ssize_t socket_recvmsg(struct file *f, struct socket_msg *m, int flags);
+/* SO_RCVTIMEO, SO_SNDTIMEO: ns, 0 for none. Blocking calls of the syscall layer honour them. */
+int64_t socket_rcvtimeo_ns(struct file *f);
+int64_t socket_sndtimeo_ns(struct file *f);
+
+/* What sockets ask of tasks; NULL slots: pid 0. Installed once by the sentry. */
+struct socket_hooks {
+	int32_t (*current_tgid)(void);
+};
+extern struct socket_hooks socket_hooks;
+
+/* /proc/net/unix */
+void socket_show_unix(struct buf *b);
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * sentry/fs/fs.h - the filesystems that show the kernel: proc, sysfs, devpts, mqueue; and the device drivers.
+ */
+#ifndef MOAT_SENTRY_FS_H
+#define MOAT_SENTRY_FS_H
+
+#include "vfs/vfs.h"
+
+/*
+ * Registers the types proc, sysfs, devpts and mqueue, and installs vfs_hooks.open_special (devices, FIFOs) and what pipes and sockets ask
+ * of tasks. Once, after vfs_init() and kernel_init(), before the first mount. Return 0, -ENOMEM.
+ */
+must_check int sentry_fs_register(void);
+
+/*
+ * /dev/kmsg and syslog(2): the sandbox's own kernel log. Each call adds one record ("<level>,<seq>,<usec>,-;text").
+ */
+void kmsg_printf(int level, const char *fmt, ...) printf_like(2, 3);
+/* syslog(2) READ_ALL: the last bytes of the log as "<6>[    0.000000] text\n" lines into b. */
+struct buf;
+void kmsg_read_all(struct buf *b);
+size_t kmsg_size_buffer(void);
+void kmsg_clear(void);
+size_t kmsg_unread(void); /* bytes since the last clear */
+
+/* The container's cgroup path as /proc/PID/cgroup shows it ("/" by default); copied. */
+void procfs_set_cgroup_path(const char *path);
+
+#endif
