@@ -16,6 +16,7 @@ struct task;
 
 must_check int fd_table_create(struct fd_table **ret);
 must_check int fd_table_fork(struct fd_table *old, struct fd_table **ret, unsigned max_fds); /* copies descriptors < max_fds */
+unsigned fd_table_size(struct fd_table *t); /* slots: FDSize of /proc/PID/status */
 void fd_table_ref(struct fd_table *t);
 void fd_table_unref(struct fd_table *t); /* the last one closes all */
 bool fd_table_shared(struct fd_table *t);
@@ -26,6 +27,13 @@ must_check int fd_install(struct fd_table *t, struct file *f, int min, unsigned 
 /* dup2/dup3: replaces. Return fd, -EBADF (>= limit), -EBUSY. */
 must_check int fd_install_at(struct fd_table *t, struct file *f, int fd, unsigned limit, bool cloexec);
 must_check int fd_close(struct fd_table *t, int fd); /* -EBADF; flush's error */
+/*
+ * In two steps, so that -EMFILE comes before the work that makes the file (open, accept, pipe): reserve marks a descriptor taken
+ * (others see -EBADF, dup2 onto it -EBUSY); commit refs f and publishes it; cancel gives it back.
+ */
+must_check int fd_reserve(struct fd_table *t, int min, unsigned limit, bool cloexec);
+void fd_commit(struct fd_table *t, int fd, struct file *f);
+void fd_cancel(struct fd_table *t, int fd);
 int fd_close_range(struct fd_table *t, unsigned first, unsigned last, bool cloexec_only);
 must_check int fd_set_cloexec(struct fd_table *t, int fd, bool cloexec);
 void fd_close_on_exec(struct fd_table *t);

@@ -1,0 +1,476 @@
+/*
+ * sentry/fdtable.c - descriptor tables.
+ *
+ * A table is one struct fd_array, replaced when it grows: slots (file pointers), and two bitmaps, `open` (taken, perhaps only
+ * reserved) and `cloexec`. Writers hold the table's lock; fd_get() reads under RCU: array pointer, slot, tryref. A file's
+ * memory outlives the grace period after its last reference (vfs/file.c), so tryref never touches freed memory; if the slot
+ * changed in between, the reference may be to a file just closed, as if the call had come a moment earlier.
+ *
+ * Lookup of the lowest free descriptor starts at `next_free`, below which everything is taken.
+ */
+#include "sentry/fdtable.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/lock.h"
+
+#define FD_ARRAY_MIN 64 /* one bitmap word */
+
+struct fd_array {
+	struct rcu_cb rcu;
+	unsigned size;		   /* immutable; a multiple of 64 */
+	_Atomic uint64_t *cloexec; /* bits; written under the table's lock */
+	uint64_t *open;		   /* bits; guarded by the table's lock */
+	struct file *_Atomic slots[];
+};
+
+struct fd_table {
+	struct ref ref;
+	struct mutex lock;	       /* LOCK_FDTABLE */
+	struct fd_array *_Atomic array; /* read under RCU; replaced under lock */
+	unsigned next_free;	       /* guarded by lock */
+};
+
+static REF_TYPE(fd_table_type, "fd_table");
+
+static struct fd_array *array_create(unsigned size)
+{
+	size_t slots = size * sizeof(struct file *);
+	size_t bits = size / 8;
+	struct fd_array *a = calloc(1, sizeof(*a) + slots + 2 * bits);
+
+	if (!a)
+		return NULL;
+	a->size = size;
+	a->open = (uint64_t *)((char *)(a + 1) + slots);
+	a->cloexec = (_Atomic uint64_t *)((char *)(a + 1) + slots + bits);
+	return a;
+}
+
+static void array_free(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct fd_array, rcu));
+}
+
+static struct fd_array *array_of(struct fd_table *t)
+{
+	return atomic_load_explicit(&t->array, memory_order_acquire);
+}
+
+static bool bit_test(const uint64_t *bits, unsigned fd)
+{
+	return (bits[fd / 64] >> (fd % 64)) & 1;
+}
+
+static void cloexec_set(struct fd_array *a, unsigned fd, bool on)
+{
+	uint64_t w = atomic_load_explicit(&a->cloexec[fd / 64], memory_order_relaxed);
+	uint64_t bit = 1ull << (fd % 64);
+
+	atomic_store_explicit(&a->cloexec[fd / 64], on ? w | bit : w & ~bit, memory_order_relaxed);
+}
+
+static bool cloexec_test(struct fd_array *a, unsigned fd)
+{
+	return (atomic_load_explicit(&a->cloexec[fd / 64], memory_order_relaxed) >> (fd % 64)) & 1;
+}
+
+static struct file *slot_load(struct fd_array *a, unsigned fd)
+{
+	return atomic_load_explicit(&a->slots[fd], memory_order_acquire);
+}
+
+static void slot_store(struct fd_array *a, unsigned fd, struct file *f)
+{
+	atomic_store_explicit(&a->slots[fd], f, memory_order_release);
+}
+
+int fd_table_create(struct fd_table **ret)
+{
+	struct fd_table *t = calloc(1, sizeof(*t));
+	struct fd_array *a = array_create(FD_ARRAY_MIN);
+
+	if (!t || !a) {
+		free(t);
+		free(a);
+		return -ENOMEM;
+	}
+	ref_init(&t->ref, &fd_table_type);
+	mutex_init(&t->lock, LOCK_FDTABLE, "fd_table");
+	atomic_init(&t->array, a);
+	*ret = t;
+	return 0;
+}
+
+/* Makes room for `fd`. Lock held; may drop nothing. Return: 0, -EMFILE, -ENOMEM. */
+static int table_grow_locked(struct fd_table *t, unsigned fd)
+{
+	struct fd_array *old = array_of(t), *a;
+	unsigned size = old->size;
+
+	if (fd < size)
+		return 0;
+	if (fd >= FD_TABLE_MAX)
+		return -EMFILE;
+	while (size <= fd)
+		size *= 2;
+	a = array_create(size);
+	if (!a)
+		return -ENOMEM;
+	for (unsigned i = 0; i < old->size; i++)
+		atomic_init(&a->slots[i], slot_load(old, i));
+	for (unsigned i = 0; i < old->size / 64; i++) {
+		a->open[i] = old->open[i];
+		atomic_init(&a->cloexec[i],
+			    atomic_load_explicit(&old->cloexec[i], memory_order_relaxed));
+	}
+	rcu_store(t->array, a);
+	rcu_call(&old->rcu, array_free);
+	return 0;
+}
+
+/* The lowest free descriptor >= min; may be the array's size. Lock held. */
+static unsigned find_free_locked(struct fd_table *t, unsigned min)
+{
+	struct fd_array *a = array_of(t);
+	unsigned fd = MAX(min, t->next_free);
+
+	while (fd < a->size) {
+		uint64_t busy = a->open[fd / 64] | ((1ull << (fd % 64)) - 1);
+
+		if (~busy)
+			return (fd & ~63u) + (unsigned)__builtin_ctzll(~busy);
+		fd = (fd & ~63u) + 64;
+	}
+	return fd;
+}
+
+static int reserve_locked(struct fd_table *t, int min, unsigned limit, bool cloexec)
+{
+	unsigned fd = find_free_locked(t, (unsigned)min);
+	struct fd_array *a;
+	int err;
+
+	if (fd >= limit)
+		return -EMFILE;
+	err = table_grow_locked(t, fd);
+	if (err)
+		return err;
+	a = array_of(t);
+	a->open[fd / 64] |= 1ull << (fd % 64);
+	cloexec_set(a, fd, cloexec);
+	if ((unsigned)min <= t->next_free)
+		t->next_free = fd + 1;
+	return (int)fd;
+}
+
+static void release_locked(struct fd_table *t, unsigned fd)
+{
+	struct fd_array *a = array_of(t);
+
+	a->open[fd / 64] &= ~(1ull << (fd % 64));
+	cloexec_set(a, fd, false);
+	if (fd < t->next_free)
+		t->next_free = fd;
+}
+
+int fd_reserve(struct fd_table *t, int min, unsigned limit, bool cloexec)
+{
+	int fd;
+
+	mutex_lock(&t->lock);
+	fd = reserve_locked(t, min, limit, cloexec);
+	mutex_unlock(&t->lock);
+	return fd;
+}
+
+void fd_commit(struct fd_table *t, int fd, struct file *f)
+{
+	file_ref(f);
+	mutex_lock(&t->lock);
+	assert(bit_test(array_of(t)->open, (unsigned)fd) && !slot_load(array_of(t), (unsigned)fd));
+	slot_store(array_of(t), (unsigned)fd, f);
+	mutex_unlock(&t->lock);
+}
+
+void fd_cancel(struct fd_table *t, int fd)
+{
+	mutex_lock(&t->lock);
+	release_locked(t, (unsigned)fd);
+	mutex_unlock(&t->lock);
+}
+
+int fd_install(struct fd_table *t, struct file *f, int min, unsigned limit, bool cloexec)
+{
+	int fd;
+
+	mutex_lock(&t->lock);
+	fd = reserve_locked(t, min, limit, cloexec);
+	if (fd >= 0)
+		slot_store(array_of(t), (unsigned)fd, file_ref(f));
+	mutex_unlock(&t->lock);
+	return fd;
+}
+
+struct file *fd_get_flags(struct fd_table *t, int fd, bool *ret_cloexec)
+{
+	struct fd_array *a;
+	struct file *f = NULL;
+
+	rcu_read_begin();
+	a = array_of(t);
+	if ((unsigned)fd < a->size) {
+		f = slot_load(a, (unsigned)fd);
+		if (f && !file_tryref(f))
+			f = NULL;
+		if (f && ret_cloexec)
+			*ret_cloexec = cloexec_test(a, (unsigned)fd);
+	}
+	rcu_read_end();
+	return f;
+}
+
+struct file *fd_get(struct fd_table *t, int fd)
+{
+	return fd_get_flags(t, fd, NULL);
+}
+
+/* filp_close: what the close of one descriptor does to its file, and the descriptor's reference. No locks held. */
+static int close_file(struct fd_table *t, struct file *f)
+{
+	int err = 0;
+
+	(void)t;
+	if (!(f->mode & FILE_PATH_ONLY))
+		err = f->ops->flush(f);
+	file_unref(f);
+	return err;
+}
+
+int fd_install_at(struct fd_table *t, struct file *f, int fd, unsigned limit, bool cloexec)
+{
+	struct fd_array *a;
+	struct file *old;
+	int err;
+
+	if (fd < 0 || (unsigned)fd >= limit)
+		return -EBADF;
+	mutex_lock(&t->lock);
+	err = table_grow_locked(t, (unsigned)fd);
+	if (err) {
+		mutex_unlock(&t->lock);
+		return err == -EMFILE ? -EBADF : err;
+	}
+	a = array_of(t);
+	old = slot_load(a, (unsigned)fd);
+	if (!old && bit_test(a->open, (unsigned)fd)) {
+		mutex_unlock(&t->lock);
+		return -EBUSY;
+	}
+	a->open[fd / 64] |= 1ull << (fd % 64);
+	cloexec_set(a, (unsigned)fd, cloexec);
+	slot_store(a, (unsigned)fd, file_ref(f));
+	mutex_unlock(&t->lock);
+	if (old)
+		(void)close_file(t, old); /* dup2 loses the error, as on Linux */
+	return fd;
+}
+
+int fd_close(struct fd_table *t, int fd)
+{
+	struct file *f = NULL;
+	struct fd_array *a;
+
+	mutex_lock(&t->lock);
+	a = array_of(t);
+	if ((unsigned)fd < a->size)
+		f = slot_load(a, (unsigned)fd);
+	if (f) {
+		slot_store(a, (unsigned)fd, NULL);
+		release_locked(t, (unsigned)fd);
+	}
+	mutex_unlock(&t->lock);
+	return f ? close_file(t, f) : -EBADF;
+}
+
+/* The first descriptor >= fd and <= last with a file; -1. Lock held. */
+static int next_open_locked(struct fd_table *t, unsigned fd, unsigned last)
+{
+	struct fd_array *a = array_of(t);
+
+	while (fd < a->size && fd <= last) {
+		uint64_t w = a->open[fd / 64] & ~((1ull << (fd % 64)) - 1);
+
+		if (!w) {
+			fd = (fd & ~63u) + 64;
+			continue;
+		}
+		fd = (fd & ~63u) + (unsigned)__builtin_ctzll(w);
+		if (fd > last)
+			break;
+		if (slot_load(a, fd))
+			return (int)fd;
+		fd++;
+	}
+	return -1;
+}
+
+int fd_close_range(struct fd_table *t, unsigned first, unsigned last, bool cloexec_only)
+{
+	struct file *f;
+	int fd = -1;
+
+	if (cloexec_only) {
+		mutex_lock(&t->lock);
+		while ((fd = next_open_locked(t, first, last)) >= 0) {
+			cloexec_set(array_of(t), (unsigned)fd, true);
+			first = (unsigned)fd + 1;
+		}
+		mutex_unlock(&t->lock);
+		return 0;
+	}
+	for (;;) {
+		mutex_lock(&t->lock);
+		fd = next_open_locked(t, first, last);
+		if (fd < 0)
+			break;
+		f = slot_load(array_of(t), (unsigned)fd);
+		slot_store(array_of(t), (unsigned)fd, NULL);
+		release_locked(t, (unsigned)fd);
+		mutex_unlock(&t->lock);
+		(void)close_file(t, f);
+		first = (unsigned)fd + 1;
+	}
+	mutex_unlock(&t->lock);
+	return 0;
+}
+
+int fd_set_cloexec(struct fd_table *t, int fd, bool cloexec)
+{
+	struct fd_array *a;
+	int err = -EBADF;
+
+	mutex_lock(&t->lock);
+	a = array_of(t);
+	if ((unsigned)fd < a->size && slot_load(a, (unsigned)fd)) {
+		cloexec_set(a, (unsigned)fd, cloexec);
+		err = 0;
+	}
+	mutex_unlock(&t->lock);
+	return err;
+}
+
+void fd_close_on_exec(struct fd_table *t)
+{
+	for (unsigned w = 0;; w++) {
+		struct fd_array *a;
+		uint64_t bits;
+
+		mutex_lock(&t->lock);
+		a = array_of(t);
+		if (w >= a->size / 64)
+			break;
+		bits = atomic_load_explicit(&a->cloexec[w], memory_order_relaxed) & a->open[w];
+		mutex_unlock(&t->lock);
+		for (; bits; bits &= bits - 1)
+			(void)fd_close(t, (int)(w * 64 + (unsigned)__builtin_ctzll(bits)));
+	}
+	mutex_unlock(&t->lock);
+}
+
+int fd_next(struct fd_table *t, int fd, struct file **ret)
+{
+	mutex_lock(&t->lock);
+	fd = next_open_locked(t, (unsigned)MAX(fd, 0), FD_TABLE_MAX);
+	if (fd >= 0)
+		*ret = file_ref(slot_load(array_of(t), (unsigned)fd));
+	mutex_unlock(&t->lock);
+	return fd;
+}
+
+/* Enough slots for the highest open descriptor below max_fds. Lock held. */
+static unsigned fork_size_locked(struct fd_table *t, unsigned max_fds)
+{
+	struct fd_array *a = array_of(t);
+	unsigned words = a->size / 64, size = FD_ARRAY_MIN;
+
+	while (words > 1 && (!a->open[words - 1] || (words - 1) * 64 >= max_fds))
+		words--;
+	while (size < words * 64)
+		size *= 2;
+	return size;
+}
+
+int fd_table_fork(struct fd_table *old, struct fd_table **ret, unsigned max_fds)
+{
+	struct fd_table *t = calloc(1, sizeof(*t));
+	struct fd_array *a = NULL, *from;
+	unsigned size;
+	int fd;
+
+	if (!t)
+		return -ENOMEM;
+	for (;;) {
+		mutex_lock(&old->lock);
+		size = fork_size_locked(old, max_fds);
+		if (a && a->size >= size)
+			break;
+		mutex_unlock(&old->lock);
+		free(a);
+		a = array_create(size);
+		if (!a) {
+			free(t);
+			return -ENOMEM;
+		}
+	}
+	from = array_of(old);
+	/* Reserved descriptors are the reserving task's only: the child does not get them. */
+	for (fd = -1; max_fds && (fd = next_open_locked(old, (unsigned)(fd + 1), max_fds - 1)) >= 0;) {
+		atomic_init(&a->slots[fd], file_ref(slot_load(from, (unsigned)fd)));
+		a->open[fd / 64] |= 1ull << (fd % 64);
+		cloexec_set(a, (unsigned)fd, cloexec_test(from, (unsigned)fd));
+	}
+	mutex_unlock(&old->lock);
+	ref_init(&t->ref, &fd_table_type);
+	mutex_init(&t->lock, LOCK_FDTABLE, "fd_table");
+	atomic_init(&t->array, a);
+	*ret = t;
+	return 0;
+}
+
+void fd_table_ref(struct fd_table *t)
+{
+	ref_get(&t->ref);
+}
+
+void fd_table_unref(struct fd_table *t)
+{
+	if (!ref_put(&t->ref))
+		return;
+	(void)fd_close_range(t, 0, FD_TABLE_MAX, false);
+	/* A reader that got the table by RCU took a reference: nobody sees the array now. */
+	free(array_of(t));
+	ref_fini(&t->ref, &fd_table_type);
+	free(t);
+}
+
+bool fd_table_shared(struct fd_table *t)
+{
+	return ref_read(&t->ref) > 1;
+}
+
+unsigned fd_table_size(struct fd_table *t)
+{
+	unsigned size;
+
+	rcu_read_begin();
+	size = array_of(t)->size;
+	rcu_read_end();
+	return size;
+}
+
+void *fd_table_owner(struct fd_table *t)
+{
+	return t;
+}

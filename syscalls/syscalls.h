@@ -1,0 +1,47 @@
+/*
+ * syscalls/syscalls.h - the functions behind the table, and how the sentry is told about them.
+ *
+ * Each system call is one function: int64_t sys_NAME(task, args). It runs on the task's own thread with no lock held, gets the
+ * six raw argument registers (narrow types are cut by the function, as the C ABI of Linux's does), and returns what rax shall be:
+ * a result, -errno, or a restart code of sentry/task.h, which stays in rax for signal delivery.
+ */
+#ifndef MOAT_SYSCALLS_SYSCALLS_H
+#define MOAT_SYSCALLS_SYSCALLS_H
+
+#include "sentry/task.h"
+
+/*
+ * syscalls_init - installs kernel.dispatch and the VFS's hooks that need a task (user copies, RLIMIT_FSIZE, signals).
+ * Once, after kernel_init(). Return: 0, -ENOMEM.
+ */
+must_check int syscalls_init(void);
+
+/* kernel.dispatch: serves the call in t->regs (its number is in rax) and sets rax. */
+void syscall_dispatch(struct task *t);
+
+/*
+ * The guest's seccomp filters, if t->seccomp is set: false when the call must not run, with *ret_rax set (or left for SIGSYS).
+ * Installed by whoever keeps the filters; NULL: no filters exist.
+ */
+extern bool (*syscall_seccomp_hook)(struct task *t, int64_t nr, const struct syscall_args *a,
+				    int64_t *ret_rax);
+
+/* ptrace's syscall stops; NULL when there is no tracer support. enter: may change regs; false skips the call (rax as set). */
+extern bool (*syscall_trace_enter_hook)(struct task *t);
+extern void (*syscall_trace_exit_hook)(struct task *t);
+
+/* Calls emit(name, calls served) for every call that was made (moat debug). Approximate: counters are not locked. */
+void syscall_stats(void (*emit)(void *arg, const char *name, uint64_t count), void *arg);
+
+/*
+ * --strace[=list]: which calls are printed for tasks whose `strace` is set. list: comma-separated names, "!" first inverts;
+ * NULL or "": all. Before any task runs. Return: 0, -EINVAL for an unknown name (*ret_bad points at it in list).
+ */
+must_check int strace_select(const char *list, const char **ret_bad);
+
+#define SYSCALL(nr, call, lvl, error, args, note) \
+	int64_t sys_##call(struct task *t, const struct syscall_args *a);
+#include "syscalls/table.def"
+#undef SYSCALL
+
+#endif
