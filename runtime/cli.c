@@ -1,0 +1,148 @@
+/* runtime/cli.c - global flags and error output. */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "runtime/cli.h"
+
+struct cli_globals cli = { .root = MOAT_DEFAULT_ROOT, .platform = "kvm" };
+
+/* One line in the log file, in the format that engines parse. */
+static void log_file_write(const char *level, const char *msg)
+{
+	char quoted[4096], when[64], line[4400];
+	time_t now = time(NULL);
+	struct tm tm;
+	int fd, n;
+
+	if (!cli.log)
+		return;
+	fd = open(cli.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return;
+	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+	log_quote(quoted, sizeof(quoted), msg, strlen(msg));
+	if (cli.log_json)
+		n = snprintf(line, sizeof(line), "{\"level\":\"%s\",\"msg\":\"%s\",\"time\":\"%s\"}\n", level, quoted, when);
+	else
+		n = snprintf(line, sizeof(line), "time=\"%s\" level=%s msg=\"%s\"\n", when, level, quoted);
+	if (n > 0 && write(fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
+		fprintf(stderr, "moat: %s: %m\n", cli.log);
+	close(fd);
+}
+
+static void print_message(const char *level, const char *prefix, const char *fmt, va_list ap)
+{
+	char msg[3072];
+
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	fprintf(stderr, "moat: %s%s\n", prefix, msg);
+	log_file_write(level, msg);
+}
+
+void cli_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_message("error", "", fmt, ap);
+	va_end(ap);
+}
+
+void cli_warn(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_message("warning", "warning: ", fmt, ap);
+	va_end(ap);
+}
+
+bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name, const char **ret_value)
+{
+	const char *arg = argv[*i];
+	size_t len = strlen(name);
+	const char *value = NULL;
+
+	if (short_name && arg[0] == '-' && arg[1] == short_name && arg[2] == '\0') {
+		/* value, if any, is the next argument */
+	} else if (arg[0] == '-' && strncmp(arg + 1 + (arg[1] == '-'), name, len) == 0) {
+		const char *rest = arg + 1 + (arg[1] == '-') + len;
+
+		if (*rest == '=')
+			value = rest + 1;
+		else if (*rest != '\0')
+			return false;
+	} else {
+		return false;
+	}
+	if (!ret_value) {
+		if (!value || strcmp(value, "true") == 0)
+			return true;
+		cli_error("--%s takes no value (got '%s')", name, value);
+		exit(1);
+	}
+	if (!value) {
+		if (*i + 1 >= argc) {
+			cli_error("--%s needs a value; see 'moat --help'", name);
+			exit(1);
+		}
+		value = argv[++*i];
+	}
+	*ret_value = value;
+	return true;
+}
+
+bool cli_global_flag(int argc, char **argv, int *i)
+{
+	const char *value;
+
+	if (cli_flag(argc, argv, i, "root", 0, &cli.root) || cli_flag(argc, argv, i, "platform", 0, &cli.platform) ||
+	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log) || cli_flag(argc, argv, i, "log", 0, &cli.log))
+		return true;
+	if (cli_flag(argc, argv, i, "debug", 0, NULL))
+		return cli.debug = true;
+	if (cli_flag(argc, argv, i, "log-format", 0, &value)) {
+		if (strcmp(value, "json") != 0 && strcmp(value, "text") != 0) {
+			cli_error("--log-format: '%s' is neither 'text' nor 'json'", value);
+			exit(1);
+		}
+		cli.log_json = strcmp(value, "json") == 0;
+		return true;
+	}
+	if (strncmp(argv[*i], "--strace=", 9) == 0) {
+		cli.strace = argv[*i] + 9;
+		return true;
+	}
+	if (strcmp(argv[*i], "--strace") == 0) {
+		cli.strace = "";
+		return true;
+	}
+	return false;
+}
+
+int cli_unknown_flag(const char *verb, const char *flag)
+{
+	cli_error("%s: unknown flag '%s'; 'moat %s --help' lists the flags", verb, flag, verb);
+	return 1;
+}
+
+int cli_verb_help(const struct cli_verb *verb)
+{
+	printf("moat %s - %s\n\n%s", verb->name, verb->summary, verb->help);
+	return 0;
+}
+
+bool cli_id_valid(const char *id)
+{
+	size_t len = strlen(id);
+
+	if (len == 0 || len > 255 || strcmp(id, ".") == 0 || strcmp(id, "..") == 0)
+		return false;
+	return strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.") == len;
+}

@@ -1,0 +1,84 @@
+/*
+ * runtime/main.c - the `moat` command: finds the verb and runs it.
+ *
+ * One binary, several roles: a verb of the command line, or (re-executed) the sentry or the gofer.
+ */
+#include <string.h>
+
+#include "runtime/cli.h"
+
+#ifndef MOAT_VERSION
+#define MOAT_VERSION "0.1.0"
+#endif
+
+static const struct cli_verb *const verbs[] = {
+	&verb_run, &verb_do, &verb_spec, &verb_list, &verb_state, &verb_kill, &verb_delete, &verb_debug,
+};
+
+static int print_help(void)
+{
+	printf("moat - runs Linux programs in a sandbox with a kernel of its own\n\n"
+	       "Usage: moat [GLOBAL FLAGS] VERB [FLAGS] [ARGUMENTS]\n\nVerbs:\n");
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		printf("  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
+	printf("\nGlobal flags:\n"
+	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT ")\n"
+	       "  --platform NAME    how programs run: kvm (default)\n"
+	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma separated)\n"
+	       "  --debug-log FILE   where the sentry and the gofer log ('-': standard error)\n"
+	       "  --debug            log at debug level\n"
+	       "  --log FILE         errors of the command line also go here\n"
+	       "  --log-format FMT   text (default) or json\n"
+	       "  --version, --help\n\n"
+	       "'moat VERB --help' tells more. Try: moat do -- uname -a\n");
+	return 0;
+}
+
+static const struct cli_verb *find_verb(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(verbs[i]->name, name) == 0)
+			return verbs[i];
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const struct cli_verb *verb;
+	int i;
+
+	if (argc > 1 && strcmp(argv[1], "sentry-role") == 0)
+		return role_sentry_main(argc - 1, argv + 1);
+	if (argc > 1 && strcmp(argv[1], "gofer-role") == 0)
+		return role_gofer_main(argc - 1, argv + 1);
+	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return print_help();
+		if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-v") == 0) {
+			printf("moat version " MOAT_VERSION "\nspec: 1.1.0\n");
+			return 0;
+		}
+		if (!cli_global_flag(argc, argv, &i)) {
+			cli_error("unknown flag '%s' before the verb; 'moat --help' lists the global flags", argv[i]);
+			return 1;
+		}
+	}
+	if (i >= argc) {
+		print_help();
+		return 1;
+	}
+	if (strcmp(argv[i], "help") == 0)
+		return print_help();
+	verb = find_verb(argv[i]);
+	if (!verb) {
+		cli_error("unknown verb '%s'; 'moat --help' lists the verbs", argv[i]);
+		return 1;
+	}
+	for (int k = i + 1; k < argc && strcmp(argv[k], "--") != 0; k++) {
+		if (verb == &verb_do && argv[k][0] != '-')
+			break; /* the rest is the command's */
+		if (strcmp(argv[k], "--help") == 0 || strcmp(argv[k], "-h") == 0)
+			return cli_verb_help(verb);
+	}
+	return verb->main(argc - i, argv + i);
+}

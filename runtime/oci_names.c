@@ -1,0 +1,112 @@
+/* runtime/oci_names.c - tables of names in config.json: capabilities, rlimits, mount options. */
+#include <string.h>
+#include <strings.h>
+#include <sys/mount.h>
+
+#include "runtime/oci.h"
+#include "runtime/oci_names.h"
+
+static const char *const cap_names[] = {
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+	"CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
+	"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO",
+	"CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE",
+	"CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
+	"CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+	"CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+};
+
+int oci_cap_number(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(cap_names); i++)
+		if (strcasecmp(name, cap_names[i]) == 0)
+			return (int)i;
+	return -1;
+}
+
+const char *oci_cap_name(int cap)
+{
+	return cap >= 0 && (size_t)cap < ARRAY_SIZE(cap_names) ? cap_names[cap] : NULL;
+}
+
+int oci_rlimit_number(const char *name)
+{
+	static const char *const names[BOOT_RLIMITS] = {
+		"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS",
+		"RLIMIT_NPROC", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING",
+		"RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+	};
+
+	for (int i = 0; i < BOOT_RLIMITS; i++)
+		if (strcmp(name, names[i]) == 0)
+			return i;
+	return -1;
+}
+
+struct mount_option {
+	const char *name;
+	uint64_t set, clear, propagation;
+};
+
+static const struct mount_option mount_options[] = {
+	{ "defaults", 0, 0, 0 },
+	{ "ro", MS_RDONLY, 0, 0 },
+	{ "rw", 0, MS_RDONLY, 0 },
+	{ "nosuid", MS_NOSUID, 0, 0 },
+	{ "suid", 0, MS_NOSUID, 0 },
+	{ "nodev", MS_NODEV, 0, 0 },
+	{ "dev", 0, MS_NODEV, 0 },
+	{ "noexec", MS_NOEXEC, 0, 0 },
+	{ "exec", 0, MS_NOEXEC, 0 },
+	{ "sync", MS_SYNCHRONOUS, 0, 0 },
+	{ "async", 0, MS_SYNCHRONOUS, 0 },
+	{ "dirsync", MS_DIRSYNC, 0, 0 },
+	{ "remount", MS_REMOUNT, 0, 0 },
+	{ "mand", MS_MANDLOCK, 0, 0 },
+	{ "nomand", 0, MS_MANDLOCK, 0 },
+	{ "noatime", MS_NOATIME, 0, 0 },
+	{ "atime", 0, MS_NOATIME, 0 },
+	{ "nodiratime", MS_NODIRATIME, 0, 0 },
+	{ "diratime", 0, MS_NODIRATIME, 0 },
+	{ "relatime", MS_RELATIME, 0, 0 },
+	{ "norelatime", 0, MS_RELATIME, 0 },
+	{ "strictatime", MS_STRICTATIME, 0, 0 },
+	{ "nostrictatime", 0, MS_STRICTATIME, 0 },
+	{ "nosymfollow", 256, 0, 0 },
+	{ "bind", MS_BIND, 0, 0 },
+	{ "rbind", MS_BIND | MS_REC, 0, 0 },
+	{ "private", 0, 0, MS_PRIVATE },
+	{ "rprivate", 0, 0, MS_PRIVATE | MS_REC },
+	{ "shared", 0, 0, MS_SHARED },
+	{ "rshared", 0, 0, MS_SHARED | MS_REC },
+	{ "slave", 0, 0, MS_SLAVE },
+	{ "rslave", 0, 0, MS_SLAVE | MS_REC },
+	{ "unbindable", 0, 0, MS_UNBINDABLE },
+	{ "runbindable", 0, 0, MS_UNBINDABLE | MS_REC },
+};
+
+bool oci_mount_option(const char *name, uint64_t *inout_flags, uint64_t *inout_propagation)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(mount_options); i++) {
+		const struct mount_option *o = &mount_options[i];
+
+		if (strcmp(name, o->name) != 0)
+			continue;
+		*inout_flags = (*inout_flags & ~o->clear) | o->set;
+		if (o->propagation)
+			*inout_propagation = o->propagation;
+		return true;
+	}
+	return false;
+}
+
+bool oci_mount_type_known(const char *type)
+{
+	static const char *const types[] = { "proc",   "sysfs", "tmpfs",  "devpts",  "mqueue",
+					     "bind", "cgroup", "cgroup2", "none" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		if (strcmp(type, types[i]) == 0)
+			return true;
+	return false;
+}

@@ -1,0 +1,22 @@
+/*
+ * sentry/boot/boot.h - the sentry process: from a boot spec to a running init, and the control server.
+ *
+ * Order of boot_main(): read the spec; logs; memory, platform (these open what they need of the host); confinement
+ * (namespaces, empty root, no capabilities, seccomp; sentry/boot/confine.h); only then the first untrusted byte: the gofer's replies, ELF files.
+ */
+#ifndef MOAT_SENTRY_BOOT_BOOT_H
+#define MOAT_SENTRY_BOOT_BOOT_H
+
+#include "wire/boot_spec.h"
+
+struct platform_ops;
+
+/* NULL if there is no platform of that name. */
+const struct platform_ops *boot_platform(const char *name);
+/* Return 0, or -errno with one line in `why` that says what is wrong and what to do. */
+must_check int boot_platform_probe(const char *name, char *why, size_t why_size);
+
+/* The sentry role. Reads the spec from spec_fd. Returns only on failure to boot, with an exit status. */
+int boot_main(int spec_fd);
+
+#endif
