@@ -59,7 +59,7 @@ def main():
                     "TERM=xterm", "HOME=/tmp" if args.readonly else "HOME=/root", "LC_ALL=C.UTF-8"] + args.env,
             "cwd": args.cwd,
             "capabilities": {s: caps for s in ("bounding", "effective", "permitted")},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 65536}],
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}],
             "noNewPrivileges": False,
         },
         "root": {"path": os.path.abspath(args.root), "readonly": args.readonly},
