@@ -227,6 +227,6 @@ const struct cli_verb verb_delete = { "delete", "remove a container",
 				      "Usage: moat delete [--force] ID\n\n--force kills a running one.\n", delete_main };
 const struct cli_verb verb_debug = { "debug", "show a sentry's insides",
 				     "Usage: moat debug ID [WHAT]\n\n"
-				     "WHAT: objects (live objects by type), tasks, memory, platform, log (the last log lines),\n"
-				     "strace-on, strace-off. Default: objects, tasks, memory and platform.\n",
+				     "WHAT: objects (live objects by type), tasks, memory, platform, strace-on, strace-off.\n"
+				     "Default: objects, tasks, memory and platform.\n",
 				     debug_main };

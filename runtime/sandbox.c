@@ -134,7 +134,7 @@ static void tell_monitor(struct sandbox *sb, char tag, pid_t pid)
 /* In a child: descriptors src[i] become SANDBOX_FD_FIRST + i, everything else from there on is closed, and the role is executed. */
 static noreturn_fn void exec_role(struct sandbox *sb, const char *role, int *src, unsigned count, char **extra)
 {
-	char *argv[64] = { (char *)"moat", (char *)role };
+	char *argv[2 + 512 + 1] = { (char *)"moat", (char *)role };
 	char exe[64];
 	unsigned n = 2;
 	int high[32], exe_fd = fcntl(sb->exe_fd, F_DUPFD, 200);
@@ -169,7 +169,8 @@ static noreturn_fn void exec_role(struct sandbox *sb, const char *role, int *src
 static int start_gofer(struct sandbox *sb, int sock)
 {
 	struct oci_config *c = sb->config;
-	char **extra = calloc(2 + 3 * (size_t)c->nattaches, sizeof(*extra));
+	struct clone_args args = { .flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS, .exit_signal = SIGCHLD };
+	char **extra = calloc((size_t)c->nattaches + 1, sizeof(*extra));
 	unsigned n = 0;
 	pid_t pid;
 
@@ -182,10 +183,11 @@ static int start_gofer(struct sandbox *sb, int sock)
 			return -ENOMEM;
 		n++;
 	}
-	pid = fork();
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
 		int fds[] = { sock, sb->log_fd };
 
+		setsid();
 		exec_role(sb, "gofer-role", fds, ARRAY_SIZE(fds), extra);
 	}
 	for (unsigned i = 0; i < n; i++)

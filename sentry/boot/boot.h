@@ -11,12 +11,18 @@
 
 struct platform_ops;
 
+/* The layer above: given by the caller, because includes go downward only. */
+struct boot_hooks {
+	int (*syscalls_init)(void);
+	int (*strace_enable)(const char *list); /* "": every call */
+};
+
 /* NULL if there is no platform of that name. */
 const struct platform_ops *boot_platform(const char *name);
 /* Return 0, or -errno with one line in `why` that says what is wrong and what to do. */
 must_check int boot_platform_probe(const char *name, char *why, size_t why_size);
 
 /* The sentry role. Reads the spec from spec_fd. Returns only on failure to boot, with an exit status. */
-int boot_main(int spec_fd);
+int boot_main(int spec_fd, const struct boot_hooks *hooks);
 
 #endif

@@ -1,0 +1,253 @@
+/*
+ * sentry/boot/boot.c - the sentry's main: the order in which things come to life.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/hostpoll.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/timer.h"
+#include "fsimpl/anon/anon.h"
+#include "fsimpl/gofer/gofer_fs.h"
+#include "fsimpl/hostfd/hostfd.h"
+#include "fsimpl/memfs/memfs.h"
+#include "fsimpl/overlay/overlay.h"
+#include "mem/guard.h"
+#include "sentry/boot/boot.h"
+#include "sentry/boot/confine.h"
+#include "sentry/boot/internal.h"
+#include "sentry/fs/fs.h"
+#include "sentry/loader.h"
+#include "sentry/tty/tty.h"
+#include "sentry/version.h"
+
+/* Of the host's memory, what a sandbox without a limit may use. */
+#define BOOT_MEMORY_DEFAULT_NUM 3
+#define BOOT_MEMORY_DEFAULT_DEN 4
+#define BOOT_EXIT_DRAIN_NS 1000000000ll
+
+static struct boot_state boot;
+static const struct boot_hooks *boot_hooks;
+
+int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...)
+{
+	va_list ap;
+
+	e->exit_code = exit_code;
+	va_start(ap, fmt);
+	vsnprintf(e->text, sizeof(e->text), fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
+static const struct platform_ops *const platforms[] = { &kvm_platform_ops };
+
+const struct platform_ops *boot_platform(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(platforms); i++)
+		if (strcmp(platforms[i]->name, name) == 0)
+			return platforms[i];
+	return NULL;
+}
+
+int boot_platform_probe(const char *name, char *why, size_t why_size)
+{
+	const struct platform_ops *ops = boot_platform(name);
+
+	if (ops)
+		return ops->probe(why, why_size);
+	snprintf(why, why_size, "unknown platform '%s'; this moat has: kvm", name);
+	return -EINVAL;
+}
+
+static int read_spec(struct boot_state *b, int spec_fd)
+{
+	char *json;
+	size_t size;
+	int err;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", spec_fd);
+	err = io_read_file_at(AT_FDCWD, path, BOOT_SIZE_MAX, &json, &size);
+	if (err)
+		return boot_fail(&b->error, 1, "sentry: reading the boot spec: %s", strerror(-err));
+	close(spec_fd);
+	err = boot_spec_decode(json, size, &b->spec, b->error.text, sizeof(b->error.text));
+	free(json);
+	b->error.exit_code = 1;
+	return err ? -1 : 0;
+}
+
+/* Own descriptions of the container's stdio, so that O_NONBLOCK does not leak to other users of them. */
+static int prepare_stdio(struct boot_state *b)
+{
+	for (int i = 0; i < 3; i++) {
+		int fd = b->spec.stdio[i];
+
+		if (fd < 0)
+			continue;
+		b->spec.stdio[i] = hostfd_reopen_nonblock(fd);
+		if (b->spec.stdio[i] < 0)
+			return boot_fail(&b->error, 1, "sentry: standard descriptor %d: %s", i, strerror(-b->spec.stdio[i]));
+		close(fd);
+	}
+	return 0;
+}
+
+static uint64_t memory_bytes(const struct boot_spec *spec)
+{
+	struct sysinfo si;
+	uint64_t host;
+
+	if (sysinfo(&si) < 0)
+		return spec->memory_limit;
+	host = (uint64_t)si.totalram * si.mem_unit;
+	if (spec->memory_limit && spec->memory_limit < host)
+		return spec->memory_limit;
+	return host / BOOT_MEMORY_DEFAULT_DEN * BOOT_MEMORY_DEFAULT_NUM;
+}
+
+/* All that needs the host's files, devices or a single thread. */
+static int before_confinement(struct boot_state *b, struct platform **ret_platform)
+{
+	const struct platform_ops *ops = boot_platform(b->spec.platform);
+	char why[256] = "";
+	int err;
+
+	if (!ops)
+		return boot_fail(&b->error, 1, "unknown platform '%s'; this moat has: kvm", b->spec.platform);
+	err = mem_init(memory_bytes(&b->spec));
+	if (!err)
+		err = guard_install();
+	if (err)
+		return boot_fail(&b->error, 1, "sentry: memory file: %s", strerror(-err));
+	mm_set_total_bytes(memory_bytes(&b->spec));
+	err = ops->probe(why, sizeof(why));
+	if (err)
+		return boot_fail(&b->error, 1, "%s", why);
+	err = ops->create(ret_platform);
+	if (err)
+		return boot_fail(&b->error, 1, "platform %s: %s", ops->name, strerror(-err));
+	err = vdso_init();
+	if (err)
+		return boot_fail(&b->error, 1, "sentry: vDSO: %s", strerror(-err));
+	return prepare_stdio(b);
+}
+
+static int start_services(struct boot_state *b)
+{
+	int err;
+
+	rcu_thread_begin();
+	err = timer_thread_start();
+	if (!err)
+		err = hostpoll_start();
+	if (err)
+		return boot_fail(&b->error, 1, "sentry: service threads: %s", strerror(-err));
+	return 0;
+}
+
+static int start_kernel(struct boot_state *b, struct platform *platform)
+{
+	int32_t pids = b->spec.pids_limit ? (int32_t)MIN(b->spec.pids_limit, TASKS_MAX) : TASKS_MAX;
+	int err;
+
+	err = vfs_init();
+	if (!err)
+		err = kernel_init(platform, b->spec.cpus ? b->spec.cpus : 1, pids);
+	if (!err)
+		err = anon_init();
+	if (!err)
+		err = memfs_register();
+	if (!err)
+		err = gofer_fs_register();
+	if (!err)
+		err = overlay_register();
+	if (!err)
+		err = sentry_fs_register();
+	if (!err)
+		err = boot_hooks->syscalls_init();
+	if (!err && b->spec.strace)
+		err = boot_hooks->strace_enable(b->spec.strace);
+	if (err)
+		return boot_fail(&b->error, 1, "sentry: kernel start: %s", strerror(-err));
+	return 0;
+}
+
+static void log_boot_lines(const struct boot_spec *spec)
+{
+	kmsg_printf(6, "%s", MOAT_PROC_VERSION);
+	kmsg_printf(6, "Moat: platform %s, %u CPUs, %llu MiB", spec->platform, spec->cpus,
+		    (unsigned long long)(mm_total_bytes() >> 20));
+	kmsg_printf(6, "Moat: sandbox %s", spec->id);
+}
+
+/* On init's thread, every other task is being killed. */
+static void on_init_exit(int status)
+{
+	struct control_msg msg = { .op = CONTROL_EXIT, .status = status };
+
+	if (boot.console)
+		tty_console_drain(boot.console, time_monotonic_ns() + BOOT_EXIT_DRAIN_NS);
+	control_post(&msg);
+	_exit(0);
+}
+
+static int boot_all(struct boot_state *b, int spec_fd)
+{
+	struct platform *platform;
+	struct control_msg started = { .op = CONTROL_STARTED, .pid = 1 };
+	struct task *init;
+	char why[256];
+
+	if (read_spec(b, spec_fd))
+		return -1;
+	log_init(b->spec.log_fd, b->spec.debug ? LOG_DEBUG_LEVEL : LOG_INFO_LEVEL, "sentry");
+	if (before_confinement(b, &platform))
+		return -1;
+	if (confine_namespaces(why, sizeof(why)))
+		return boot_fail(&b->error, 1, "%s", why);
+	if (start_services(b))
+		return -1;
+	if (confine_seccomp(why, sizeof(why)))
+		return boot_fail(&b->error, 1, "%s", why);
+	if (start_kernel(b, platform))
+		return -1;
+	log_boot_lines(&b->spec);
+	kernel.on_init_exit = on_init_exit;
+	if (boot_make_root(b) || boot_make_mounts(b) || boot_start_init(b, &init))
+		return -1;
+	control_post(&started);
+	if (task_start(init))
+		return boot_fail(&b->error, 1, "sentry: cannot start the first process");
+	return 0;
+}
+
+int boot_main(int spec_fd, const struct boot_hooks *hooks)
+{
+	struct control_msg msg = { .op = CONTROL_ERROR };
+	sigset_t set;
+
+	boot_hooks = hooks;
+	/* Kernel signals that terminals and users may send to a process group are the CLI's to forward. */
+	sigemptyset(&set);
+	for (int s = 1; s < 32; s++)
+		if (s != SIGSEGV && s != SIGBUS && s != SIGSYS && s != SIGILL && s != SIGFPE && s != SIGABRT && s != SIGTRAP)
+			sigaddset(&set, s);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (boot_all(&boot, spec_fd) == 0)
+		control_serve(&boot);
+	log_error("boot: %s", boot.error.text);
+	msg.text = boot.error.text;
+	msg.exit_code = boot.error.exit_code;
+	if (boot.spec.control_fd > 0 && control_send(boot.spec.control_fd, &msg) < 0)
+		return 1;
+	_exit(boot.error.exit_code);
+}

@@ -1,0 +1,101 @@
+/*
+ * sentry/boot/boot_debug.c - what `moat debug` shows: live objects, tasks, memory, platform counters, the last log lines.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "sentry/boot/internal.h"
+
+static void emit_object(void *arg, const char *name, int64_t live)
+{
+	buf_printf(arg, "  %-24s %lld\n", name, (long long)live);
+}
+
+static void emit_counter(void *arg, const char *name, uint64_t value)
+{
+	buf_printf(arg, "  %-24s %llu\n", name, (unsigned long long)value);
+}
+
+static void show_objects(struct buf *out)
+{
+	buf_puts(out, "objects:\n");
+	ref_report(emit_object, out);
+}
+
+static void show_tasks(struct buf *out)
+{
+	struct task *t;
+	int32_t tid = 1;
+
+	buf_printf(out, "tasks: %d\n  %7s %7s %c %-16s %s\n", atomic_load(&kernel.task_count), "TID", "TGID", 'S', "COMM", "WAITS FOR");
+	rcu_read_begin();
+	while ((t = idr_next(&kernel.tasks, &tid)) != NULL) {
+		char comm[TASK_COMM_LEN], quoted[TASK_COMM_LEN * 4];
+		const char *what = t->sleeper.what;
+
+		task_get_comm(t, comm);
+		buf_printf(out, "  %7d %7d %c %-16s %s\n", t->tid, t->group->tgid, task_state_char(t),
+			   log_quote(quoted, sizeof(quoted), comm, strlen(comm)), what ? what : "-");
+		tid++;
+	}
+	rcu_read_end();
+}
+
+static void show_memory(struct buf *out)
+{
+	struct mem_stats st;
+
+	mem_get_stats(&st);
+	buf_printf(out, "memory:\n  %-24s %llu\n  %-24s %llu\n  %-24s %llu\n  %-24s %llu\n", "private bytes",
+		   (unsigned long long)st.private_bytes, "private free pending", (unsigned long long)st.private_free_pending,
+		   "window bytes", (unsigned long long)st.window_bytes, "limit bytes", (unsigned long long)st.limit_bytes);
+}
+
+static void show_platform(struct buf *out)
+{
+	buf_printf(out, "platform: %s\n", kernel.platform->ops->name);
+	kernel.platform->ops->stats(kernel.platform, emit_counter, out);
+}
+
+static void show_strace(struct buf *out, bool on)
+{
+	struct task *t;
+	int32_t tid = 1;
+	int n = 0;
+
+	kernel.strace_default = on;
+	rcu_read_begin();
+	while ((t = idr_next(&kernel.tasks, &tid)) != NULL) {
+		atomic_store(&t->strace, on);
+		n++;
+		tid++;
+	}
+	rcu_read_end();
+	buf_printf(out, "strace %s for %d tasks and their children\n", on ? "on" : "off", n);
+}
+
+void control_debug_text(const char *what, struct buf *out)
+{
+	bool all = *what == '\0';
+
+	if (strcmp(what, "strace-on") == 0 || strcmp(what, "strace-off") == 0) {
+		show_strace(out, what[8] == 'n');
+		return;
+	}
+	if (all || strcmp(what, "objects") == 0) {
+		/* Objects freed by RCU must not look like leaks. */
+		rcu_drain();
+		show_objects(out);
+	}
+	if (all || strcmp(what, "tasks") == 0)
+		show_tasks(out);
+	if (all || strcmp(what, "memory") == 0)
+		show_memory(out);
+	if (all || strcmp(what, "platform") == 0)
+		show_platform(out);
+	if (out->len == 0)
+		buf_printf(out, "nothing called '%.40s'; there are objects, tasks, memory, platform, strace-on, strace-off\n", what);
+}

@@ -1,0 +1,257 @@
+/*
+ * sentry/boot/boot_mounts.c - the container's tree: root, mounts of the configuration, /dev, masked and read-only paths.
+ *
+ * Everything is done with full credentials through the VFS's own mount operations, as runc does it through the host's.
+ * A missing mount point is made, where the tree can be written.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "fsimpl/gofer/gofer_fs.h"
+#include "fsimpl/overlay/overlay.h"
+#include "sentry/boot/internal.h"
+
+#define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
+
+static struct gofer_connection *gofer;
+
+struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags)
+{
+	return (struct vfs_lookup){ .cred = b->root_cred, .ns = b->ns, .root = b->root, .start = b->root, .path = path,
+				    .flags = flags };
+}
+
+static unsigned mount_flags(uint64_t ms)
+{
+	return (ms & MS_RDONLY ? MNT_RDONLY_F : 0) | (ms & MS_NOSUID ? MNT_NOSUID_F : 0) | (ms & MS_NODEV ? MNT_NODEV_F : 0) |
+	       (ms & MS_NOEXEC ? MNT_NOEXEC_F : 0) | (ms & MS_NOATIME ? MNT_NOATIME_F : 0) |
+	       (ms & MS_NODIRATIME ? MNT_NODIRATIME_F : 0) | (ms & (MS_STRICTATIME | MS_NOATIME) ? 0 : MNT_RELATIME_F);
+}
+
+int boot_make_root(struct boot_state *b)
+{
+	struct filesystem *fs;
+	struct dentry *root;
+	unsigned flags = MNT_RELATIME_F | (b->spec.rootfs_readonly ? MNT_RDONLY_F : 0);
+	int err;
+
+	err = cred_create_root(&b->root_cred);
+	if (err)
+		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));
+	cred_set_current(b->root_cred);
+	err = gofer_connect(b->spec.gofer_fd, &gofer);
+	if (!err)
+		err = gofer_attach(gofer, 0, GOFER_EXCLUSIVE, &fs, &root);
+	if (err)
+		return boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s", strerror(-err));
+	if (b->spec.rootfs == BOOT_ROOTFS_OVERLAY) {
+		struct filesystem *lower_fs = fs;
+		struct dentry *lower = root;
+
+		err = overlay_create_over(lower_fs, lower, &fs, &root);
+		dentry_unref(lower);
+		filesystem_unref(lower_fs);
+		if (err)
+			return boot_fail(&b->error, 1, "root filesystem: overlay: %s", strerror(-err));
+	}
+	err = mount_namespace_create(fs, root, flags, &b->ns);
+	dentry_unref(root);
+	filesystem_unref(fs);
+	if (err)
+		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));
+	kernel.mnt_ns = b->ns;
+	mount_namespace_root(b->ns, &b->root);
+	return 0;
+}
+
+/* mkdir -p of path's directories; the last component as a directory or an empty file. -EEXIST is fine. */
+static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
+{
+	char *copy = strdup(path);
+	int err = 0;
+
+	if (!copy)
+		return -ENOMEM;
+	for (char *p = copy + 1; !err && *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		struct vfs_lookup lk = boot_lookup(b, copy, 0);
+		err = vfs_mkdir(&lk, &(struct mkdir_args){ .mode = 0755 });
+		*p = '/';
+		if (err == -EEXIST || err == -EROFS)
+			err = 0;
+	}
+	if (!err) {
+		struct vfs_lookup lk = boot_lookup(b, path, 0);
+
+		err = is_file ? vfs_mknod(&lk, &(struct mknod_args){ .mode = S_IFREG | 0644 }) :
+				vfs_mkdir(&lk, &(struct mkdir_args){ .mode = 0755 });
+		if (err == -EEXIST)
+			err = 0;
+	}
+	free(copy);
+	return err;
+}
+
+static bool path_exists(struct boot_state *b, const char *path)
+{
+	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
+	struct vfs_path p;
+
+	if (vfs_get_path(&lk, &p))
+		return false;
+	vfs_path_unref(&p);
+	return true;
+}
+
+static int mount_bind(struct boot_state *b, const struct boot_mount *m, const struct vfs_lookup *target)
+{
+	struct filesystem *fs;
+	struct dentry *root;
+	int err = gofer_attach(gofer, (unsigned)m->attach, GOFER_SHARED, &fs, &root);
+
+	if (err)
+		return err;
+	err = vfs_mount_fs(target, fs, root, mount_flags(m->flags));
+	dentry_unref(root);
+	filesystem_unref(fs);
+	return err;
+}
+
+static int mount_one(struct boot_state *b, const struct boot_mount *m)
+{
+	struct vfs_lookup target = boot_lookup(b, m->destination, LOOKUP_FOLLOW);
+	const char *type = m->type;
+	int err;
+
+	if (!path_exists(b, m->destination)) {
+		err = make_mountpoint(b, m->destination, m->is_file);
+		if (err)
+			return boot_fail(&b->error, 1, "mount %s: making the mount point: %s", m->destination, strerror(-err));
+	}
+	/* The container's cgroups are not shown yet: an empty read-only directory, as runc shows without controllers. */
+	if (strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0)
+		err = vfs_mount_new(&target, "tmpfs", m->source, m->flags, "mode=755,size=0", NULL);
+	else if (m->attach >= 0)
+		err = mount_bind(b, m, &target);
+	else
+		err = vfs_mount_new(&target, type, m->source, m->flags, m->data, NULL);
+	if (!err && (m->propagation & MS_PROPAGATION)) {
+		enum mount_propagation prop = m->propagation & MS_SHARED ? PROP_SHARED :
+					      m->propagation & MS_SLAVE  ? PROP_SLAVE :
+					      m->propagation & MS_UNBINDABLE ? PROP_UNBINDABLE :
+									       PROP_PRIVATE;
+		err = vfs_set_propagation(&target, prop, m->propagation & MS_REC);
+	}
+	if (err)
+		return boot_fail(&b->error, 1, "mount %s (type %s%s%s): %s", m->destination, m->type, m->data ? ", options " : "",
+				 m->data ? m->data : "", strerror(-err));
+	return 0;
+}
+
+struct device {
+	const char *path;
+	unsigned major, minor;
+};
+
+static const struct device devices[] = {
+	{ "/dev/null", 1, 3 },	 { "/dev/zero", 1, 5 },	   { "/dev/full", 1, 7 },
+	{ "/dev/random", 1, 8 }, { "/dev/urandom", 1, 9 }, { "/dev/tty", 5, 0 },
+};
+
+static const char *const dev_links[][2] = {
+	{ "/dev/fd", "/proc/self/fd" },	      { "/dev/stdin", "/proc/self/fd/0" },
+	{ "/dev/stdout", "/proc/self/fd/1" }, { "/dev/stderr", "/proc/self/fd/2" },
+	{ "/dev/ptmx", "pts/ptmx" },
+};
+
+/* Default devices of the OCI specification, in whatever is mounted on /dev. */
+static int make_devices(struct boot_state *b)
+{
+	int err = 0;
+
+	if (!path_exists(b, "/dev"))
+		return 0;
+	for (size_t i = 0; !err && i < ARRAY_SIZE(devices); i++) {
+		struct vfs_lookup lk = boot_lookup(b, devices[i].path, 0);
+
+		err = vfs_mknod(&lk, &(struct mknod_args){ .mode = S_IFCHR | 0666, .rdev_major = devices[i].major,
+							   .rdev_minor = devices[i].minor });
+		if (err == -EEXIST || err == -EROFS || err == -EPERM)
+			err = 0;
+	}
+	for (size_t i = 0; !err && i < ARRAY_SIZE(dev_links); i++) {
+		struct vfs_lookup lk = boot_lookup(b, dev_links[i][0], 0);
+
+		err = vfs_symlink(&lk, dev_links[i][1]);
+		if (err == -EEXIST || err == -EROFS)
+			err = 0;
+	}
+	if (!err && b->spec.terminal) {
+		struct vfs_lookup lk = boot_lookup(b, "/dev/console", 0);
+
+		err = vfs_mknod(&lk, &(struct mknod_args){ .mode = S_IFCHR | 0620, .rdev_major = 5, .rdev_minor = 1 });
+		if (err == -EEXIST || err == -EROFS)
+			err = 0;
+	}
+	return err ? boot_fail(&b->error, 1, "devices in /dev: %s", strerror(-err)) : 0;
+}
+
+/* Nothing can be read there any more: /dev/null over a file, an empty read-only tmpfs over a directory. */
+static int mask_path(struct boot_state *b, const char *path)
+{
+	struct vfs_lookup target = boot_lookup(b, path, LOOKUP_FOLLOW), null = boot_lookup(b, "/dev/null", LOOKUP_FOLLOW);
+	struct moat_statx st;
+	int err = vfs_stat(&target, &(struct stat_args){ .mask = 0x7ff }, &st);
+
+	if (err)
+		return err == -ENOENT || err == -ENOTDIR ? 0 : err;
+	if (S_ISDIR(st.mode))
+		return vfs_mount_new(&target, "tmpfs", "tmpfs", MS_RDONLY, "size=0", NULL);
+	return vfs_bind(&null, &target, false);
+}
+
+static int readonly_path(struct boot_state *b, const char *path)
+{
+	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
+	int err;
+
+	if (!path_exists(b, path))
+		return 0;
+	err = vfs_bind(&lk, &lk, true);
+	return err ? err : vfs_remount(&lk, MS_RDONLY | MS_BIND | MS_REMOUNT, NULL, true);
+}
+
+int boot_make_mounts(struct boot_state *b)
+{
+	bool dev_done = false;
+
+	for (unsigned i = 0; i < b->spec.nmounts; i++) {
+		if (mount_one(b, &b->spec.mounts[i]))
+			return -1;
+		/* Right after /dev, since mounts below it may need the directory only. */
+		if (strcmp(b->spec.mounts[i].destination, "/dev") == 0 && !dev_done) {
+			if (make_devices(b))
+				return -1;
+			dev_done = true;
+		}
+	}
+	for (char **p = b->spec.masked_paths; p && *p; p++) {
+		int err = mask_path(b, *p);
+
+		if (err)
+			return boot_fail(&b->error, 1, "maskedPaths: %s: %s", *p, strerror(-err));
+	}
+	for (char **p = b->spec.readonly_paths; p && *p; p++) {
+		int err = readonly_path(b, *p);
+
+		if (err)
+			return boot_fail(&b->error, 1, "readonlyPaths: %s: %s", *p, strerror(-err));
+	}
+	return 0;
+}

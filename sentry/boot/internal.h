@@ -1,0 +1,43 @@
+/* sentry/boot/internal.h - what the files of boot/ share. boot.h has the way in. */
+#ifndef MOAT_SENTRY_BOOT_INTERNAL_H
+#define MOAT_SENTRY_BOOT_INTERNAL_H
+
+#include "sentry/task.h"
+#include "wire/boot_spec.h"
+#include "wire/control.h"
+
+struct tty;
+
+/* A boot error: the CLI prints `text` and exits with `exit_code`. */
+struct boot_error {
+	int exit_code;
+	char text[512];
+};
+
+/* Formats into e and returns -1. */
+int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...) printf_like(3, 4);
+
+struct boot_state {
+	struct boot_spec spec;
+	struct boot_error error;
+	struct cred *root_cred;	      /* full: mounts are made with it */
+	struct mount_namespace *ns;
+	struct vfs_path root;	      /* references */
+	struct tty *console;	      /* NULL without a terminal */
+};
+
+/* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */
+must_check int boot_make_root(struct boot_state *b);
+must_check int boot_make_mounts(struct boot_state *b);
+/* A lookup with full credentials from the container's root. */
+struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags);
+
+/* boot_init.c: the first process. */
+must_check int boot_start_init(struct boot_state *b, struct task **ret_task);
+
+/* boot_control.c: serves the lifeline and the listening socket; never returns. */
+void control_post(const struct control_msg *msg); /* to the lifeline; any thread */
+noreturn_fn void control_serve(struct boot_state *b);
+void control_debug_text(const char *what, struct buf *out);
+
+#endif
