@@ -1,0 +1,285 @@
+/*
+ * platform/kvm/kvm.h - what the files of the KVM platform share. kvm.c opens with the essay.
+ *
+ * Lock order
+ *   address_space.lock (LOCK_AS; a fork nests the unpublished child's)
+ *     kvm_platform.lock (LOCK_PLATFORM): units, table slots, the vCPU pool, who owns whose FPU state
+ * The run path takes neither, but for a vCPU's first use and after an eviction.
+ */
+#ifndef MOAT_PLATFORM_KVM_KVM_H
+#define MOAT_PLATFORM_KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <sys/queue.h>
+
+#include "base/lock.h"
+#include "platform/platform.h"
+
+/* Guest-physical memory is handed out in units; a unit holds one kind of memory. */
+#define KVM_UNIT_SHIFT 28
+#define KVM_UNIT_SIZE (1ul << KVM_UNIT_SHIFT)
+#define KVM_UNITS_MAX 8192
+#define KVM_PRIVATE_UNITS (MEMFILE_PRIVATE_MAX >> KVM_UNIT_SHIFT)
+#define KVM_WINDOW_UNITS (MEM_WINDOW_SIZE >> KVM_UNIT_SHIFT)
+
+/* Page-table pages: slots of 512 pages, 128 of them in a unit. */
+#define KVM_TABLE_SLOT_SHIFT 21
+#define KVM_TABLE_SLOT_SIZE (1ul << KVM_TABLE_SLOT_SHIFT)
+#define KVM_TABLE_SLOT_PAGES 512u
+#define KVM_TABLE_SLOTS_MAX 16384u
+#define KVM_TABLE_SLOTS_PER_UNIT (KVM_UNIT_SIZE >> KVM_TABLE_SLOT_SHIFT)
+/* A slot with fewer untouched pages than this is exhausted: it waits to be deleted and added again. */
+#define KVM_TABLE_SLOT_LEFT_MIN 48u
+/* An address space with more table slots than this looks whether most of its tables are empty. */
+#define KVM_TREE_SLOTS_COMPACT 4u
+
+#define KVM_VCPUS_MAX 1024u
+/* Of those, how many belong to no thread: tasks beyond the limit take turns on them. */
+#define KVM_VCPUS_SHARED 16u
+#define KVM_SHARE_SLICE_NS 3000000l
+
+#define KVM_CPUID_ENTRIES_MAX 256
+#define KVM_XSAVE_MAX 16384u
+
+/* The one signal that gets a thread out of KVM_RUN. Its handler does nothing. */
+#define KVM_KICK_SIGNAL SIGRTMIN
+
+/* Page-table entries. */
+#define PTE_P 0x1ul
+#define PTE_W 0x2ul
+#define PTE_U 0x4ul
+#define PTE_AD 0x60ul
+#define PTE_PS 0x80ul
+#define PTE_SHARED 0x200ul /* software: PLATFORM_MAP_SHARED */
+#define PTE_NX (1ul << 63)
+#define PTE_ADDR 0x000ffffffffff000ul
+#define PTE_TABLE (PTE_P | PTE_W | PTE_U | PTE_AD)
+
+/* The guest kernel: one slot at guest-physical 0, mapped at KVM_KERNEL_BASE for ring 0 only. */
+#define KVM_KERNEL_BASE 0xffff800000000000ul
+#define KVM_KERNEL_SIZE (8ul << 20)
+#define KVM_KERNEL_GDT 0x1000ul
+#define KVM_KERNEL_IDT 0x2000ul
+#define KVM_KERNEL_HANDLERS 0x3000ul /* 256 of KVM_HANDLER_SIZE bytes */
+#define KVM_KERNEL_STUB 0x4000ul     /* the LSTAR page: also mapped at KVM_STUB_VA, for ring 3 */
+#define KVM_KERNEL_PDPT 0x5000ul
+#define KVM_KERNEL_PD 0x6000ul
+#define KVM_KERNEL_PROBE 0x7000ul     /* code of the start-up self-test */
+#define KVM_KERNEL_VCPUS 0x200000ul   /* a page each: TSS, then the exception stack */
+#define KVM_HANDLER_SIZE 16u
+/* Above what Linux gives out, in the same leaf table as the top of the stack. */
+#define KVM_STUB_VA ARCH_TASK_SIZE
+#define KVM_STUB_OFFSET 0x800ul
+#define KVM_STUB_PORT 0x10
+#define KVM_KERNEL_CS 0x10
+#define KVM_KERNEL_SS 0x18
+
+enum kvm_unit_kind { KVM_UNIT_NONE, KVM_UNIT_KERNEL, KVM_UNIT_PRIVATE, KVM_UNIT_WINDOW, KVM_UNIT_TABLES };
+
+struct kvm_unit {
+	uint8_t *hva; /* published by the release store of the gpa that leads here */
+	enum kvm_unit_kind kind;
+};
+
+/* 512 table pages of one memory slot. Owned by one tree, or by the pool (guarded by platform lock). */
+struct kvm_table_slot {
+	SLIST_ENTRY(kvm_table_slot) link;
+	uint64_t gpa;	/* immutable */
+	uint8_t *mem;	/* immutable */
+	uint32_t kvm_id; /* immutable: the memory slot's number */
+	unsigned used;	/* pages [0, used) have been tables since the slot was last added */
+	unsigned first; /* `used` when the present owner got it */
+};
+SLIST_HEAD(kvm_table_slots, kvm_table_slot);
+
+/* A tree of page tables. Its pages are never freed one by one: see rule (c) in kvm.c. */
+struct kvm_tree {
+	struct kvm_table_slots slots; /* the first one is allocated from */
+	unsigned nslots;
+	uint64_t *root;	   /* NULL: no tree yet */
+	uint64_t root_gpa;
+};
+
+struct address_space {
+	struct kvm_platform *p; /* immutable */
+	struct mutex lock;	/* LOCK_AS */
+	struct kvm_tree tree;	/* guarded by lock */
+	_Atomic uint64_t root;	/* tree.root_gpa as runners see it; 0: none yet */
+	unsigned compact_at;	/* guarded by lock: nslots at which to look for empty tables */
+};
+
+struct kvm_vcpu {
+	struct kvm_platform *p; /* immutable */
+	unsigned id;		/* immutable */
+	int fd;			/* immutable */
+	struct kvm_run *run;	/* the owner's thread; immediate_exit by anyone */
+	uint8_t *stack_page;	/* immutable: TSS and exception stack, host side */
+	struct kvm_sregs sregs; /* the owner's thread: template for every entry */
+	bool broken;		/* the owner's thread: state must be set up anew */
+	_Atomic pid_t tid;
+	struct address_space *_Atomic as; /* runs, or is about to run, in this one */
+	_Atomic uint32_t gen;		  /* odd from before `as->root` is read until KVM_RUN has returned */
+	_Atomic uint32_t waiters;	  /* somebody waits for gen to change */
+	struct platform_context *_Atomic fpu_owner; /* whose FPU state is in it; changed under platform lock */
+	bool shared;			  /* immutable */
+	bool busy;			  /* shared ones: guarded by platform lock */
+	_Atomic bool yield;		  /* shared ones: somebody waits for a turn */
+	SLIST_ENTRY(kvm_vcpu) link;	  /* pool; guarded by platform lock */
+};
+
+struct platform_context {
+	struct kvm_platform *p; /* immutable */
+	_Atomic bool interrupt; /* sticky */
+	struct kvm_vcpu *_Atomic running;
+	/* Where the FPU state is: in fpu_vcpu; else in fpu_buf; else it is the reset state. Platform lock. */
+	struct kvm_vcpu *fpu_vcpu;
+	void *fpu_buf;
+};
+
+/* A thread's place in the queue for a shared vCPU; on its stack. */
+struct kvm_turn {
+	TAILQ_ENTRY(kvm_turn) link; /* guarded by platform lock while not given */
+	struct kvm_vcpu *v;
+	_Atomic uint32_t given; /* futex */
+};
+
+struct kvm_stats {
+	_Atomic uint64_t runs, syscalls, faults, exceptions, interrupts, reruns, kicks, flushes, flushed_pages,
+		rebuilds, compactions, slot_recycles, window_drops, fpu_loads, shared_waits, bad_exits, spaces;
+};
+#define KVM_STAT_ADD(p, field, n) atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
+
+struct kvm_platform {
+	struct platform base;
+	int kvm_fd, vm_fd; /* immutable after create; kvm_fd is closed at its end */
+	pid_t pid;
+	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
+	bool has_xsave, has_tsc_offset, slot_zap_all;
+	uint64_t cr4, xcr0;
+	unsigned units_limit, slots_limit;
+	size_t run_size, xsave_size, fpu_size;
+	struct kvm_cpuid2 *cpuid;
+	void *fpu_reset_buf; /* xsave_size bytes */
+	uint8_t *kernel;     /* KVM_KERNEL_SIZE */
+	uint8_t *private_map; /* the private memfd, mapped for the slots only */
+	uint8_t *table_mem;   /* KVM_TABLE_SLOTS_MAX slots, reserved */
+
+	struct mutex lock; /* LOCK_PLATFORM */
+	/* Guarded by lock; gpas are also read without it (acquire). */
+	struct kvm_unit units[KVM_UNITS_MAX];
+	unsigned units_used;
+	uint32_t kvm_slots_used;
+	_Atomic uint64_t private_gpa[KVM_PRIVATE_UNITS]; /* 0: no slot yet */
+	_Atomic uint64_t window_gpa[KVM_WINDOW_UNITS];
+	struct kvm_table_slots table_free, table_exhausted;
+	unsigned table_slots, table_units;
+	struct kvm_table_slot *table_array; /* KVM_TABLE_SLOTS_MAX */
+	SLIST_HEAD(, kvm_vcpu) parked;
+	struct kvm_vcpu *_Atomic vcpus[KVM_VCPUS_MAX];
+	_Atomic unsigned nvcpus; /* entries of vcpus that may be set */
+	unsigned vcpus_limit, shared_max, vcpus_owned, vcpus_shared, next_victim;
+	TAILQ_HEAD(, kvm_turn) turns; /* waiting for a shared vCPU, in order */
+
+	struct kvm_stats stats;
+};
+
+static inline struct kvm_platform *kvm_platform_of(struct platform *p)
+{
+	return container_of(p, struct kvm_platform, base);
+}
+
+/* Host address behind a guest-physical one that a page-table entry of ours holds. */
+static inline uint8_t *kvm_gpa_hva(struct kvm_platform *p, uint64_t gpa)
+{
+	return p->units[gpa >> KVM_UNIT_SHIFT].hva + (gpa & (KVM_UNIT_SIZE - 1));
+}
+
+/* vm.c: the VM, its memory slots. Return 0 or -errno. */
+must_check int kvm_ioctl(int fd, unsigned long request, void *arg); /* -errno; EINTR is not retried */
+must_check int kvm_vm_open(struct kvm_platform *p);
+void kvm_vm_close(struct kvm_platform *p);
+must_check int kvm_slot_set(struct kvm_platform *p, uint32_t id, uint64_t gpa, void *hva, uint64_t size);
+/*
+ * The guest-physical address of mf_off, adding its unit's slot if need be. Bytes up to the unit's end follow it.
+ * Return: 0, -ENOMEM (no units, slots or host memory left), -EFAULT (not in the window).
+ */
+must_check int kvm_mem_gpa(struct kvm_platform *p, struct memfile *mf, uint64_t mf_off, uint64_t *ret_gpa);
+/* Another unit's number, or -ENOMEM. Platform lock held. */
+must_check int kvm_unit_new_locked(struct kvm_platform *p, enum kvm_unit_kind kind, void *hva);
+
+/* cpuid.c */
+must_check int kvm_cpuid_load(struct kvm_platform *p);
+const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_platform *p, uint32_t function, uint32_t index);
+
+/* guest.c: what ring 0 of the guest consists of. */
+void kvm_guest_build(struct kvm_platform *p);
+void kvm_guest_vcpu_page(struct kvm_platform *p, unsigned id, uint8_t **ret_page);
+/* The template for an entry to ring 3. `base` holds what KVM_GET_SREGS said of a new vCPU. */
+void kvm_guest_sregs(struct kvm_platform *p, unsigned vcpu_id, struct kvm_sregs *inout_sregs);
+uint64_t kvm_guest_tss_va(unsigned vcpu_id);
+
+/* table.c */
+must_check int kvm_tables_init(struct kvm_platform *p);
+void kvm_tables_fini(struct kvm_platform *p);
+void kvm_tree_init(struct kvm_tree *t);
+/* Makes the root, the kernel half and the stub's tables if there is no root yet. Return: 0, -ENOMEM. */
+must_check int kvm_tree_root(struct kvm_platform *p, struct kvm_tree *t);
+/* The leaf table that covers va; NULL: none (create: no memory). */
+uint64_t *kvm_tree_leaf(struct kvm_platform *p, struct kvm_tree *t, uint64_t va, bool create);
+/* The first leaf table that covers any of [*va, end); sets *va to the start of what it covers. NULL: none. */
+uint64_t *kvm_tree_next_leaf(struct kvm_platform *p, const struct kvm_tree *t, uint64_t *inout_va,
+			     uint64_t end);
+/* No vCPU runs in it any more and none can. */
+void kvm_tree_release(struct kvm_platform *p, struct kvm_tree *t);
+
+/* as.c */
+must_check int kvm_as_create(struct platform *base, struct address_space **ret_as);
+void kvm_as_destroy(struct address_space *as);
+must_check int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf, uint64_t mf_off,
+			  unsigned access, unsigned flags);
+void kvm_as_unmap(struct address_space *as, uint64_t va, uint64_t size);
+void kvm_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsigned access);
+void kvm_as_clear(struct address_space *as);
+must_check int kvm_as_fork(struct address_space *parent, struct address_space *child);
+/* Runners read as->root: makes sure there is one. Return: 0, -ENOMEM. */
+must_check int kvm_as_ready(struct address_space *as);
+/* KVM_RUN said EFAULT: drops every translation to the window. Return: how many there were. */
+size_t kvm_as_drop_window(struct address_space *as);
+
+/* vcpu.c */
+must_check int kvm_vcpu_init_state(struct kvm_vcpu *v);
+/* The calling thread's vCPU (its own for life), or one of the shared for this turn. Return: 0, -EAGAIN, -EINTR (interrupted). */
+must_check int kvm_vcpu_get(struct kvm_platform *p, struct platform_context *ctx, struct kvm_vcpu **ret_v);
+void kvm_vcpu_put(struct kvm_vcpu *v);
+void kvm_vcpu_thread_exit(struct platform *base);
+void kvm_vcpus_fini(struct kvm_platform *p);
+void kvm_vcpu_kick(struct kvm_vcpu *v);
+/* Publishes that v runs in `as`; pairs with kvm_vcpus_leave(). */
+void kvm_vcpu_enter(struct kvm_vcpu *v, struct address_space *as);
+void kvm_vcpu_exit(struct kvm_vcpu *v);
+/* Returns when every vCPU that may run on a root of `as` read before this call has left. */
+void kvm_vcpus_leave(struct address_space *as);
+must_check int kvm_kick_install(void);
+/* For tests: at most `limit` vCPUs, the last `shared` of them shared. Before the first one is made. */
+void kvm_test_limit_vcpus(struct platform *base, unsigned limit, unsigned shared);
+
+/* fpu.c */
+must_check int kvm_fpu_init(struct kvm_platform *p);
+/* ctx's FPU state is in v when this returns 0; -ENOMEM, -EIO. */
+must_check int kvm_fpu_load(struct kvm_vcpu *v, struct platform_context *ctx);
+must_check int kvm_context_create(struct platform *base, struct platform_context *from,
+				  struct platform_context **ret_ctx);
+void kvm_context_destroy(struct platform_context *ctx);
+size_t kvm_fpu_size(struct platform *base);
+int kvm_fpu_get(struct platform_context *ctx, void *buf, size_t size);
+int kvm_fpu_set(struct platform_context *ctx, const void *buf, size_t size);
+void kvm_fpu_reset(struct platform_context *ctx);
+
+/* run.c */
+must_check int kvm_context_switch(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
+				  struct platform_event *ret_event);
+void kvm_context_interrupt(struct platform_context *ctx);
+/* selftest.c: runs it: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
+must_check int kvm_selftest(struct kvm_platform *p);
+
+#endif

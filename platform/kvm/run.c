@@ -1,0 +1,435 @@
+/*
+ * platform/kvm/run.c - running the application until something happens, and finding out what.
+ *
+ * One KVM_RUN an event, registers in and out through the shared page. An exit is believed only if the vCPU's
+ * state fits it: `out` at the stub with the mode that a syscall leaves, `hlt` in a handler with an exception
+ * frame from ring 3. Anything else is an event that tells no lie (#GP or #UD at the application's rip) and
+ * the vCPU's state is set up anew.
+ *
+ * A signal can end KVM_RUN anywhere: with an exception queued, in a handler before its hlt, in the stub
+ * before its out. Registers are looked at, and replaced, only when none of that is so; else the vCPU runs on as
+ * it is, which ends at that very instruction, and the interruption waits for the next switch.
+ */
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/log.h"
+#include "platform/kvm/kvm.h"
+
+#define VECTOR_UD 6
+#define VECTOR_GP 13
+#define VECTOR_PF 14
+#define PF_PRESENT 1u
+#define PF_WRITE 2u
+#define PF_FETCH 16u
+
+/* EFAULT again and again with nothing of the window mapped: the host cannot give us the memory. */
+#define EFAULT_RETRIES_MAX 8
+
+/* Vectors whose frame starts with an error code: 8, 10-14, 17, 21, 29, 30. */
+#define ERROR_CODE_VECTORS 0x60227d00u
+
+enum run_verdict { RUN_EVENT, RUN_AGAIN, RUN_INTERRUPTED, RUN_BAD };
+
+static bool canonical(uint64_t va)
+{
+	return (int64_t)(va << 16) >> 16 == (int64_t)va;
+}
+
+/* A data segment as the application sees it: null, or the one descriptor there is. */
+static void data_segment(struct kvm_segment *seg, uint64_t selector, uint64_t base)
+{
+	bool flat = (selector & 0xffff) == ARCH_USER_SS;
+
+	*seg = (struct kvm_segment){
+		.base = canonical(base) ? base : 0,
+		.limit = 0xffffffff,
+		.selector = flat ? ARCH_USER_SS : selector & 3 & -(selector < 4),
+		.type = 3,
+		.present = flat,
+		.dpl = 3,
+		.db = 1,
+		.s = 1,
+		.g = 1,
+		.unusable = !flat,
+	};
+}
+
+static void load_regs(struct kvm_vcpu *v, const struct arch_regs *regs)
+{
+	const struct user_regs_struct *r = &regs->r;
+	struct kvm_sregs *s = &v->run->s.regs.sregs;
+
+	v->run->s.regs.regs = (struct kvm_regs){
+		.rax = r->rax,
+		.rbx = r->rbx,
+		.rcx = r->rcx,
+		.rdx = r->rdx,
+		.rsi = r->rsi,
+		.rdi = r->rdi,
+		.rsp = r->rsp,
+		.rbp = r->rbp,
+		.r8 = r->r8,
+		.r9 = r->r9,
+		.r10 = r->r10,
+		.r11 = r->r11,
+		.r12 = r->r12,
+		.r13 = r->r13,
+		.r14 = r->r14,
+		.r15 = r->r15,
+		.rip = r->rip,
+		.rflags = (r->eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED,
+	};
+	*s = v->sregs;
+	data_segment(&s->ds, r->ds, 0);
+	data_segment(&s->es, r->es, 0);
+	data_segment(&s->fs, r->fs, r->fs_base);
+	data_segment(&s->gs, r->gs, r->gs_base);
+	v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+}
+
+/* The general registers, and what ring 3 can change of the segments. rip, rsp and eflags as in the vCPU. */
+static void store_regs(const struct kvm_vcpu *v, struct arch_regs *regs)
+{
+	const struct kvm_regs *k = &v->run->s.regs.regs;
+	const struct kvm_sregs *s = &v->run->s.regs.sregs;
+	struct user_regs_struct *r = &regs->r;
+
+	r->rax = k->rax;
+	r->rbx = k->rbx;
+	r->rcx = k->rcx;
+	r->rdx = k->rdx;
+	r->rsi = k->rsi;
+	r->rdi = k->rdi;
+	r->rsp = k->rsp;
+	r->rbp = k->rbp;
+	r->r8 = k->r8;
+	r->r9 = k->r9;
+	r->r10 = k->r10;
+	r->r11 = k->r11;
+	r->r12 = k->r12;
+	r->r13 = k->r13;
+	r->r14 = k->r14;
+	r->r15 = k->r15;
+	r->rip = k->rip;
+	r->eflags = k->rflags;
+	r->cs = ARCH_USER_CS;
+	r->ss = ARCH_USER_SS;
+	r->ds = s->ds.selector;
+	r->es = s->es.selector;
+	r->fs = s->fs.selector;
+	r->gs = s->gs.selector;
+	r->fs_base = s->fs.base;
+	r->gs_base = s->gs.base;
+}
+
+static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
+{
+	*ev = (struct platform_event){
+		.kind = PLATFORM_EXCEPTION,
+		.vector = vector,
+		.error_code = error_code,
+	};
+}
+
+static void event_fault(struct platform_event *ev, uint64_t addr, uint32_t error_code)
+{
+	*ev = (struct platform_event){
+		.kind = PLATFORM_FAULT,
+		.addr = addr,
+		.access = error_code & PF_FETCH	  ? MEM_EXEC
+			  : error_code & PF_WRITE ? MEM_WRITE
+						  : MEM_READ,
+		.present = error_code & PF_PRESENT,
+		.vector = VECTOR_PF,
+		.error_code = error_code,
+	};
+}
+
+static void event_interrupted(struct platform_context *ctx, struct platform_event *ev)
+{
+	/* Consumed: whatever was asked for before this is looked at by the caller after it. */
+	atomic_store(&ctx->interrupt, false);
+	*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+	KVM_STAT_ADD(ctx->p, interrupts, 1);
+}
+
+/*
+ * A rip that ring 3 cannot have: what the fetch there would have given, without running. The stub's page is,
+ * for the application, an address where nothing is.
+ */
+static bool rip_refused(uint64_t rip, struct platform_event *ev)
+{
+	if (likely(rip < ARCH_TASK_SIZE))
+		return false;
+	if (canonical(rip))
+		event_fault(ev, rip, PF_FETCH | 4);
+	else
+		event_exception(ev, VECTOR_GP, 0);
+	return true;
+}
+
+/* `out` in the stub: a system call, if the vCPU is as `syscall` leaves it. */
+static enum run_verdict exit_io(struct kvm_vcpu *v, struct arch_regs *regs,
+				struct platform_event *ev)
+{
+	const struct kvm_run *run = v->run;
+	uint64_t at = run->s.regs.regs.rip - (KVM_STUB_VA + KVM_STUB_OFFSET);
+	uint16_t cs = v->p->ring0_emulated ? ARCH_USER_CS : KVM_KERNEL_CS;
+
+	/* KVM may have stepped over the instruction, or will when it runs next at this rip, which it does not. */
+	if (run->io.direction != KVM_EXIT_IO_OUT || run->io.port != KVM_STUB_PORT ||
+	    run->io.size != 1 || run->io.count != 1 || (at != 0 && at != 2) ||
+	    run->s.regs.sregs.cs.selector != cs)
+		return RUN_BAD;
+	store_regs(v, regs);
+	regs->r.rip = regs->r.rcx;
+	regs->r.eflags = (regs->r.r11 & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
+	*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+	KVM_STAT_ADD(v->p, syscalls, 1);
+	return RUN_EVENT;
+}
+
+/* `hlt` in a handler: an exception of ring 3, its frame at the top of the vCPU's exception stack. */
+static enum run_verdict exit_hlt(struct kvm_vcpu *v, struct arch_regs *regs,
+				 struct platform_event *ev)
+{
+	const struct kvm_regs *k = &v->run->s.regs.regs;
+	uint64_t at = k->rip - 1 - (KVM_KERNEL_BASE + KVM_KERNEL_HANDLERS);
+	uint32_t vector = at / KVM_HANDLER_SIZE, error_code = 0;
+	uint64_t frame[6]; /* error code, rip, cs, rflags, rsp, ss */
+
+	if (at >= 32 * KVM_HANDLER_SIZE || at % KVM_HANDLER_SIZE ||
+	    v->run->s.regs.sregs.cs.selector != KVM_KERNEL_CS)
+		return RUN_BAD;
+	memcpy(frame, v->stack_page + MOAT_PAGE_SIZE - sizeof(frame), sizeof(frame));
+	if ((frame[2] & 0xffff) != ARCH_USER_CS || (frame[5] & 0xffff) != ARCH_USER_SS)
+		return RUN_BAD;
+	if (ERROR_CODE_VECTORS >> vector & 1)
+		error_code = frame[0];
+	store_regs(v, regs);
+	regs->r.rip = frame[1];
+	regs->r.eflags = (frame[3] & (ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) | ARCH_EFLAGS_FIXED;
+	regs->r.rsp = frame[4];
+	if (unlikely(rip_refused(frame[1], ev))) {
+		/* It jumped into the stub's page, or out of the address space. */
+		KVM_STAT_ADD(v->p, faults, 1);
+	} else if (vector == VECTOR_PF) {
+		event_fault(ev, v->run->s.regs.sregs.cr2, error_code);
+		KVM_STAT_ADD(v->p, faults, 1);
+	} else {
+		event_exception(ev, vector, error_code);
+		KVM_STAT_ADD(v->p, exceptions, 1);
+	}
+	return RUN_EVENT;
+}
+
+/*
+ * KVM could not go on: an instruction that it cannot emulate, a triple fault, a refused entry. All are the
+ * application's doing as far as we know; it gets the exception that such an instruction deserves.
+ */
+static enum run_verdict exit_bad(struct kvm_vcpu *v, struct arch_regs *regs,
+				 struct platform_event *ev)
+{
+	const struct kvm_run *run = v->run;
+	bool user = run->s.regs.sregs.cs.selector == ARCH_USER_CS &&
+		    run->s.regs.regs.rip < ARCH_TASK_SIZE;
+
+	KVM_STAT_ADD(v->p, bad_exits, 1);
+	log_debug("kvm: vCPU %u: exit %u (%u) at %#llx, cs %#x", v->id, run->exit_reason,
+		  run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? run->internal.suberror : 0,
+		  run->s.regs.regs.rip, run->s.regs.sregs.cs.selector);
+	if (user && run->exit_reason != KVM_EXIT_SHUTDOWN)
+		store_regs(v, regs);
+	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
+	event_exception(ev, run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? VECTOR_UD : VECTOR_GP, 0);
+	v->broken = true;
+	return RUN_EVENT;
+}
+
+/*
+ * Is it in ring 3 with nothing queued, so that its registers are the application's? What KVM hides (int3 and
+ * into, queued with rip still at the instruction) is dropped: the instruction is executed again.
+ */
+static bool at_rest(struct kvm_vcpu *v)
+{
+	struct kvm_vcpu_events events;
+
+	if (v->run->s.regs.sregs.cs.selector != ARCH_USER_CS ||
+	    v->run->s.regs.regs.rip >= ARCH_TASK_SIZE)
+		return false;
+	if (kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events))
+		return false;
+	if (events.exception.injected || events.exception.pending)
+		return false;
+	return kvm_ioctl(v->fd, KVM_SET_VCPU_EVENTS, &events) == 0;
+}
+
+/* The context is wanted elsewhere, or its shared vCPU is. */
+static bool wanted(struct kvm_vcpu *v, struct platform_context *ctx)
+{
+	return atomic_load(&ctx->interrupt) || atomic_load(&v->yield);
+}
+
+/* Registers in the shared page are what the vCPU has. Return: RUN_INTERRUPTED, or RUN_AGAIN: it must go on. */
+static enum run_verdict run_interrupted(struct kvm_vcpu *v, struct arch_regs *regs)
+{
+	if (!at_rest(v)) {
+		KVM_STAT_ADD(v->p, reruns, 1);
+		return RUN_AGAIN;
+	}
+	store_regs(v, regs);
+	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
+	return RUN_INTERRUPTED;
+}
+
+static enum run_verdict judge_exit(struct kvm_vcpu *v, struct arch_regs *regs,
+				   struct platform_event *ev)
+{
+	enum run_verdict verdict = RUN_BAD;
+
+	switch (v->run->exit_reason) {
+	case KVM_EXIT_IO:
+		verdict = exit_io(v, regs, ev);
+		break;
+	case KVM_EXIT_HLT:
+		verdict = exit_hlt(v, regs, ev);
+		break;
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		return RUN_AGAIN;
+	}
+	return verdict == RUN_BAD ? exit_bad(v, regs, ev) : verdict;
+}
+
+enum run_mode {
+	RUN_FRESH, /* registers are loaded, nothing has run */
+	RUN_RESUME, /* the vCPU goes on as it was; it may be told not to */
+	RUN_FORCED, /* it is on its way to an exit of its own and must get there */
+};
+
+/*
+ * KVM_RUN once, in `as`. Unless RUN_FRESH, nothing but CR3 is set.
+ * Return: 0; 1: wanted() before it ran; -errno of KVM_RUN; -ENOMEM.
+ */
+static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct address_space *as,
+		    enum run_mode mode)
+{
+	struct kvm_run *run = v->run;
+	uint64_t root;
+	int ret;
+
+	for (;;) {
+		kvm_vcpu_enter(v, as);
+		root = atomic_load(&as->root);
+		if (likely(root))
+			break;
+		kvm_vcpu_exit(v);
+		ret = kvm_as_ready(as);
+		if (ret)
+			return ret;
+	}
+	if (mode == RUN_FRESH || run->s.regs.sregs.cr3 != root) {
+		run->s.regs.sregs.cr3 = root;
+		run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+	}
+	/*
+	 * Pairs with kvm_vcpu_kick(): what was asked for before the exchange is seen below, what is asked for after
+	 * it sets immediate_exit again.
+	 */
+	__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	if (unlikely(mode != RUN_FORCED && wanted(v, ctx)))
+		ret = 1;
+	else if (unlikely(atomic_load(&as->root) != root))
+		ret = -EAGAIN;
+	else
+		ret = kvm_ioctl(v->fd, KVM_RUN, NULL);
+	kvm_vcpu_exit(v);
+	return ret;
+}
+
+/* Pre: registers are loaded. Runs until there is an event. Return: 0, -ENOMEM, -EAGAIN. */
+static int run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
+			   struct address_space *as, struct arch_regs *regs,
+			   struct platform_event *ev)
+{
+	enum run_verdict verdict = RUN_AGAIN;
+	enum run_mode mode = RUN_FRESH;
+	unsigned efaults = 0;
+
+	while (verdict == RUN_AGAIN) {
+		int ret = run_once(v, ctx, as, mode);
+
+		/* Not even begun: what is loaded stays loaded. */
+		if (ret == -EAGAIN)
+			continue;
+		if (ret == 1 && mode == RUN_FRESH) {
+			verdict = RUN_INTERRUPTED;
+		} else if (likely(ret == 0)) {
+			verdict = judge_exit(v, regs, ev);
+			mode = RUN_RESUME;
+		} else if (ret == 1 || ret == -EINTR) {
+			mode = RUN_RESUME;
+			if (ret == 1 || wanted(v, ctx)) {
+				verdict = run_interrupted(v, regs);
+				mode = RUN_FORCED;
+			}
+		} else if (ret == -EFAULT && efaults < EFAULT_RETRIES_MAX) {
+			/* A page of the window has gone: after this the fault names its address. */
+			efaults = kvm_as_drop_window(as) ? 0 : efaults + 1;
+			mode = RUN_RESUME;
+		} else {
+			log_error("kvm: vCPU %u: KVM_RUN: %s", v->id, strerror(-ret));
+			v->broken = true;
+			return ret == -ENOMEM || ret == -EFAULT ? -ENOMEM : -EAGAIN;
+		}
+	}
+	KVM_STAT_ADD(v->p, runs, 1);
+	if (verdict == RUN_INTERRUPTED)
+		event_interrupted(ctx, ev);
+	return 0;
+}
+
+int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
+		       struct arch_regs *regs, struct platform_event *ret_event)
+{
+	struct kvm_platform *p = ctx->p;
+	struct kvm_vcpu *v;
+	int err;
+
+	if (unlikely(rip_refused(regs->r.rip, ret_event)))
+		return 0;
+	err = kvm_vcpu_get(p, ctx, &v);
+	if (err == -EINTR) {
+		event_interrupted(ctx, ret_event);
+		return 0;
+	}
+	if (err)
+		return err;
+	if (unlikely(v->broken)) {
+		err = kvm_vcpu_init_state(v);
+		if (err)
+			goto out_put;
+	}
+	err = kvm_fpu_load(v, ctx);
+	if (err)
+		goto out_put;
+	load_regs(v, regs);
+	atomic_store(&ctx->running, v);
+	err = run_until_event(v, ctx, as, regs, ret_event);
+	atomic_store(&ctx->running, NULL);
+out_put:
+	kvm_vcpu_put(v);
+	return err == -ENOMEM ? -ENOMEM : err ? -EAGAIN : 0;
+}
+
+void kvm_context_interrupt(struct platform_context *ctx)
+{
+	struct kvm_vcpu *v;
+
+	if (atomic_exchange(&ctx->interrupt, true))
+		return;
+	v = atomic_load(&ctx->running);
+	if (v)
+		kvm_vcpu_kick(v);
+}
