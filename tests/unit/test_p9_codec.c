@@ -10,7 +10,7 @@
 
 static void golden_twalk(void **state)
 {
-	static const uint8_t want[] = {0x17, 0, 0, 0, 110, 5, 0, 1,   0, 0, 0,	 2,
+	static const uint8_t want[] = {0x18, 0, 0, 0, 110, 5, 0, 1,   0, 0, 0,	 2,
 				       0,    0, 0, 2, 0,   1, 0, 'a', 2, 0, 'b', 'c'};
 	struct p9_msg msg = {.type = P9_Twalk, .tag = 5};
 	uint8_t buf[64];

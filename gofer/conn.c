@@ -1,0 +1,469 @@
+/*
+ * gofer/conn.c - the socket and the worker threads.
+ *
+ * One worker at a time is the reader. It takes a request out of the stream and, when nothing more has arrived and the
+ * request is a quick one, serves it itself and goes on reading: a lone client pays no wake-up. When more
+ * has arrived, or the request may be slow (data, fsync, unlink of a large file), it first hands the reader's
+ * role to an idle worker. Replies go out whole under one lock, in any order.
+ *
+ * A Tflush for a request in flight is answered by the worker that serves it, right after that reply. Nothing is cancelled.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/futex.h"
+#include "gofer/server.h"
+
+#define RX_SIZE (P9_MSIZE_DEFAULT + 4096u)
+
+const struct op server_ops[P9_TYPE_MAX] = {
+	[P9_Tversion] = {op_version, false, false},
+	[P9_Tauth] = {op_auth, false, false},
+	[P9_Tattach] = {op_attach, false, false},
+	[P9_Twalk] = {op_walk, false, false},
+	[P9_Tclunk] = {op_clunk, false, false},
+	[P9_Tremove] = {op_remove, true, false},
+	[P9_Tgetattr] = {op_getattr, false, false},
+	[P9_Tsetattr] = {op_setattr, true, false},
+	[P9_Tstatfs] = {op_statfs, false, false},
+	[P9_Tlopen] = {op_lopen, false, false},
+	[P9_Tlcreate] = {op_lcreate, false, false},
+	[P9_Tread] = {op_read, true, false},
+	[P9_Twrite] = {op_write, true, false},
+	[P9_Treaddir] = {op_readdir, false, false},
+	[P9_Tfsync] = {op_fsync, true, false},
+	[P9_Treadlink] = {op_readlink, false, false},
+	[P9_Tsymlink] = {op_symlink, false, false},
+	[P9_Tmknod] = {op_mknod, false, false},
+	[P9_Tmkdir] = {op_mkdir, false, false},
+	[P9_Tlink] = {op_link, false, false},
+	[P9_Trename] = {op_rename, false, false},
+	[P9_Trenameat] = {op_renameat, false, false},
+	[P9_Tunlinkat] = {op_unlinkat, true, false},
+	[P9_Txattrwalk] = {op_xattrwalk, false, false},
+	[P9_Txattrcreate] = {op_xattrcreate, false, false},
+	[P9_Tlock] = {op_lock, false, false},
+	[P9_Tgetlock] = {op_getlock, false, false},
+	[P9_Tmwalk] = {op_mwalk, false, true},
+	[P9_Tmopen] = {op_mopen, false, true},
+	[P9_Tmcreate] = {op_mcreate, false, true},
+	[P9_Tmmkdir] = {op_mmkdir, false, true},
+	[P9_Tmsymlink] = {op_msymlink, false, true},
+	[P9_Tmmknod] = {op_mmknod, false, true},
+	[P9_Tmlink] = {op_mlink, false, true},
+	[P9_Tmunlink] = {op_munlink, false, true},
+	[P9_Tmrename] = {op_mrename, false, true},
+	[P9_Tmsetattr] = {op_msetattr, false, true},
+	[P9_Tmreaddir] = {op_mreaddir, false, true},
+	[P9_Tmclunk] = {op_mclunk, false, true},
+	[P9_Tmgetxattr] = {op_mgetxattr, false, true},
+	[P9_Tmsetxattr] = {op_msetxattr, false, true},
+	[P9_Tmlistxattr] = {op_mlistxattr, false, true},
+	[P9_Tmremovexattr] = {op_mremovexattr, false, true},
+	[P9_Tmfallocate] = {op_mfallocate, true, true},
+	[P9_Tmseek] = {op_mseek, false, true},
+};
+
+/* ---- sending ---- */
+
+static int send_all(int sock, struct iovec *iov, unsigned count, int fd)
+{
+	union {
+		struct cmsghdr hdr;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
+
+	if (fd >= 0) {
+		struct cmsghdr *cmsg = &control.hdr;
+
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control.buf);
+	}
+	while (msg.msg_iovlen) {
+		ssize_t done = sendmsg(sock, &msg, MSG_NOSIGNAL);
+
+		if (done < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		/* The descriptor went with the first byte. */
+		msg.msg_control = NULL;
+		msg.msg_controllen = 0;
+		while (msg.msg_iovlen && (size_t)done >= msg.msg_iov->iov_len) {
+			done -= (ssize_t)msg.msg_iov->iov_len;
+			msg.msg_iov++;
+			msg.msg_iovlen--;
+		}
+		if (msg.msg_iovlen) {
+			msg.msg_iov->iov_base = (char *)msg.msg_iov->iov_base + done;
+			msg.msg_iov->iov_len -= (size_t)done;
+		}
+	}
+	return 0;
+}
+
+static uint32_t payload_size(const struct p9_msg *r)
+{
+	switch (r->type) {
+	case P9_Rread:
+		return r->Rread.data.size;
+	case P9_Rreaddir:
+		return r->Rreaddir.data.size;
+	case P9_Rmreaddir:
+		return r->Rmreaddir.data.size;
+	case P9_Rmgetxattr:
+		return r->Rmgetxattr.data.size;
+	case P9_Rmlistxattr:
+		return r->Rmlistxattr.data.size;
+	default:
+		return 0;
+	}
+}
+
+/* Payloads are in w->data. */
+static int send_reply(struct worker *w, const struct p9_msg *r)
+{
+	struct server *srv = w->srv;
+	struct iovec iov[2];
+	size_t size;
+	int err;
+
+	err = p9_encode(r, w->tx, P9_MSIZE_DEFAULT, &size);
+	if (err)
+		return err;
+	iov[0] = (struct iovec){w->tx, size};
+	iov[1] = (struct iovec){w->data, payload_size(r)};
+	mutex_lock(&srv->send_lock);
+	err = send_all(srv->sock, iov, iov[1].iov_len ? 2 : 1, w->donate_fd);
+	mutex_unlock(&srv->send_lock);
+	return err;
+}
+
+static void trace(const char *what, const struct p9_msg *msg)
+{
+	char line[512];
+
+	if (atomic_load_explicit(&log_level_now, memory_order_relaxed) >= LOG_DEBUG_LEVEL)
+		log_line(LOG_DEBUG_LEVEL, "9p %s %s", what, p9_print(msg, line, sizeof(line)));
+}
+
+/* ---- one request ---- */
+
+static int serve(struct worker *w, const struct p9_msg *t)
+{
+	const struct op *op = &server_ops[t->type];
+	struct p9_msg r;
+	int err;
+
+	/* A reply's pointers must not be stale: a cleared one is empty. */
+	memset(&r, 0, sizeof(r));
+	r.type = (uint8_t)(t->type + 1);
+	r.tag = t->tag;
+	trace("<", t);
+	w->donate_fd = -1;
+	if (!op->fn || (op->moat && !atomic_load(&w->srv->moat)))
+		err = -EOPNOTSUPP;
+	else
+		err = op->fn(w, t, &r);
+	if (err) {
+		r.type = P9_Rlerror;
+		r.Rlerror.ecode = (uint32_t)-err;
+	}
+	trace(">", &r);
+	err = send_reply(w, &r);
+	if (w->donate_fd >= 0)
+		close(w->donate_fd);
+	return err;
+}
+
+static int send_simple(struct worker *w, uint8_t type, uint16_t tag, uint32_t ecode)
+{
+	struct p9_msg r;
+
+	memset(&r, 0, sizeof(r));
+	r.type = type;
+	r.tag = tag;
+	if (type == P9_Rlerror)
+		r.Rlerror.ecode = ecode;
+	w->donate_fd = -1;
+	return send_reply(w, &r);
+}
+
+/* ---- reading ---- */
+
+/*
+ * Moves the next whole message into w->rx. Pre: the caller is the reader.
+ * Return: its size; 0 when the connection closed between messages; -errno.
+ */
+static ssize_t next_message(struct worker *w)
+{
+	struct server *srv = w->srv;
+
+	for (;;) {
+		uint32_t size;
+		ssize_t got;
+		int err;
+
+		err = p9_frame_size(srv->rx + srv->rx_start, srv->rx_len, P9_MSIZE_DEFAULT, &size);
+		if (!err && srv->rx_len >= size) {
+			memcpy(w->rx, srv->rx + srv->rx_start, size);
+			srv->rx_start += size;
+			srv->rx_len -= size;
+			return size;
+		}
+		if (err && err != -EAGAIN)
+			return err;
+		if (srv->rx_start) {
+			memmove(srv->rx, srv->rx + srv->rx_start, srv->rx_len);
+			srv->rx_start = 0;
+		}
+		/* Descriptors from a client are not wanted: with no control buffer the kernel drops them. */
+		got = recv(srv->sock, srv->rx + srv->rx_len, RX_SIZE - srv->rx_len, 0);
+		if (got == 0)
+			return srv->rx_len ? -EPIPE : 0;
+		if (got < 0 && errno != EINTR)
+			return errno == ECONNRESET ? 0 : -errno;
+		if (got > 0)
+			srv->rx_len += (size_t)got;
+	}
+}
+
+static bool more_arrived(const struct server *srv)
+{
+	uint32_t size;
+
+	return p9_frame_size(srv->rx + srv->rx_start, srv->rx_len, P9_MSIZE_DEFAULT, &size) == 0;
+}
+
+static void wake_reader(struct server *srv)
+{
+	atomic_fetch_add(&srv->reader_word, 1);
+	futex_wake(&srv->reader_word, 1);
+}
+
+/* Waits for the reader's role. Return: false when the server stops. */
+static bool become_reader(struct server *srv)
+{
+	bool ret;
+
+	mutex_lock(&srv->reader_lock);
+	while (srv->reader && !srv->stop) {
+		uint32_t word = atomic_load(&srv->reader_word);
+
+		srv->idle++;
+		mutex_unlock(&srv->reader_lock);
+		(void)futex_wait(&srv->reader_word, word, NULL);
+		mutex_lock(&srv->reader_lock);
+		srv->idle--;
+	}
+	ret = !srv->stop;
+	if (ret)
+		srv->reader = true;
+	mutex_unlock(&srv->reader_lock);
+	return ret;
+}
+
+static void stop_server(struct server *srv, int reason)
+{
+	mutex_lock(&srv->reader_lock);
+	if (!srv->stop)
+		srv->stop = reason ? reason : 1;
+	mutex_unlock(&srv->reader_lock);
+	atomic_fetch_add(&srv->reader_word, 1);
+	futex_wake(&srv->reader_word, INT32_MAX);
+	shutdown(srv->sock, SHUT_RDWR);
+}
+
+/* Registers the request, refuses a tag that is in use, hands the role on if that is worth it. */
+static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_keep)
+{
+	struct server *srv = w->srv;
+	bool slow = server_ops[t->type].slow || more_arrived(srv);
+	int err = 0;
+
+	mutex_lock(&srv->reader_lock);
+	for (unsigned i = 0; i < srv->worker_count; i++)
+		if (srv->workers[i].busy && srv->workers[i].tag == t->tag)
+			err = -EBADMSG;
+	w->busy = !err;
+	w->tag = t->tag;
+	w->flushes = 0;
+	*ret_keep = !(slow && srv->idle);
+	if (!*ret_keep)
+		srv->reader = false;
+	mutex_unlock(&srv->reader_lock);
+	if (!*ret_keep)
+		wake_reader(srv);
+	return err;
+}
+
+static int end_request(struct worker *w, bool keep)
+{
+	struct server *srv = w->srv;
+	uint16_t tags[SERVER_FLUSHES_MAX];
+	unsigned count;
+	int err = 0;
+
+	(void)keep;
+	mutex_lock(&srv->reader_lock);
+	w->busy = false;
+	count = w->flushes;
+	memcpy(tags, w->flush_tags, count * sizeof(tags[0]));
+	mutex_unlock(&srv->reader_lock);
+	for (unsigned i = 0; i < count && !err; i++)
+		err = send_simple(w, P9_Rflush, tags[i], 0);
+	return err;
+}
+
+/* Tflush: by the reader itself, so it comes after what it flushes was registered. */
+static int serve_flush(struct worker *w, const struct p9_msg *t)
+{
+	struct server *srv = w->srv;
+	bool queued = false;
+
+	mutex_lock(&srv->reader_lock);
+	for (unsigned i = 0; i < srv->worker_count; i++) {
+		struct worker *o = &srv->workers[i];
+
+		if (o != w && o->busy && o->tag == t->Tflush.oldtag &&
+		    o->flushes < SERVER_FLUSHES_MAX) {
+			o->flush_tags[o->flushes++] = t->tag;
+			queued = true;
+		}
+	}
+	mutex_unlock(&srv->reader_lock);
+	return queued ? 0 : send_simple(w, P9_Rflush, t->tag, 0);
+}
+
+/* Reads and serves until the role was handed on (1), or for good (0, -errno). */
+static int reader_loop(struct worker *w)
+{
+	for (;;) {
+		ssize_t size = next_message(w);
+		struct p9_msg t;
+		bool keep;
+		int err;
+
+		if (size <= 0)
+			return (int)size;
+		err = p9_decode(w->rx, (size_t)size, &t);
+		if (err == -EOPNOTSUPP) {
+			err = send_simple(w, P9_Rlerror, t.tag, EOPNOTSUPP);
+			if (err)
+				return err;
+			continue;
+		}
+		if (err || (t.type & 1))
+			return -EBADMSG;
+		if (t.type == P9_Tflush) {
+			err = serve_flush(w, &t);
+			if (err)
+				return err;
+			continue;
+		}
+		err = begin_request(w, &t, &keep);
+		if (!err)
+			err = serve(w, &t);
+		if (!err)
+			err = end_request(w, keep);
+		if (err)
+			return err;
+		if (!keep)
+			return 1;
+	}
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct server *srv = w->srv;
+	int ret = 1;
+
+	while (ret == 1 && become_reader(srv))
+		ret = reader_loop(w);
+	if (ret != 1)
+		stop_server(srv, ret == 0 || ret == -EPIPE || ret == -ECONNRESET ? 0 : ret);
+	return NULL;
+}
+
+/* A thread's own umask and working directory, then the loop; started before seccomp, released by server_run(). */
+static void *worker_thread(void *arg)
+{
+	struct worker *w = arg;
+
+	if (unshare(CLONE_FS) < 0)
+		log_fatal("gofer: unshare(CLONE_FS): %s", strerror(errno));
+	umask(0);
+	atomic_fetch_add(&w->srv->ready, 1);
+	futex_wake(&w->srv->ready, 1);
+	return worker_main(w);
+}
+
+static int worker_init(struct worker *w, struct server *srv)
+{
+	w->srv = srv;
+	w->donate_fd = -1;
+	w->rx = malloc(P9_MSIZE_DEFAULT);
+	w->tx = malloc(P9_MSIZE_DEFAULT);
+	w->data = malloc(P9_MSIZE_DEFAULT);
+	w->dents = malloc(SERVER_DENTS_SIZE);
+	w->nodes = malloc((size_t)P9_NODES_MAX * P9_NODE_SIZE);
+	return w->rx && w->tx && w->data && w->dents && w->nodes ? 0 : -ENOMEM;
+}
+
+int server_start(struct server *srv, unsigned threads)
+{
+	pthread_attr_t attr;
+	uint32_t ready;
+	int err;
+
+	srv->rx = malloc(RX_SIZE);
+	if (!srv->rx)
+		return -ENOMEM;
+	atomic_store(&srv->msize, P9_MSIZE_DEFAULT);
+	srv->reader = true; /* nobody reads before server_run() */
+	err = pthread_attr_init(&attr);
+	if (err)
+		return -err;
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	for (unsigned i = 0; i < threads; i++) {
+		struct worker *w = &srv->workers[i];
+
+		err = worker_init(w, srv);
+		if (err)
+			break;
+		srv->worker_count = i + 1;
+		/* The first worker is the calling thread. */
+		if (i > 0)
+			err = -pthread_create(&w->thread, &attr, worker_thread, w);
+		if (err)
+			break;
+	}
+	pthread_attr_destroy(&attr);
+	/* The filter that comes next has no unshare(2). */
+	while (!err && (ready = atomic_load(&srv->ready)) < threads - 1)
+		(void)futex_wait(&srv->ready, ready, NULL);
+	return err;
+}
+
+int server_run(struct server *srv)
+{
+	mutex_lock(&srv->reader_lock);
+	srv->reader = false;
+	mutex_unlock(&srv->reader_lock);
+	umask(0);
+	worker_main(&srv->workers[0]);
+	for (unsigned i = 1; i < srv->worker_count; i++)
+		pthread_join(srv->workers[i].thread, NULL);
+	fid_remove_all(srv);
+	return srv->stop < 0 ? srv->stop : 0;
+}

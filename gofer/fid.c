@@ -1,0 +1,124 @@
+/* gofer/fid.c - the fid table: a hash under one lock. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "gofer/server.h"
+
+static REF_TYPE(fid_type, "gofer_fid");
+
+static unsigned fid_bucket(uint32_t id)
+{
+	return (id * 2654435761u) % SERVER_FID_BUCKETS;
+}
+
+static struct fid *fid_find_locked(struct server *srv, uint32_t id)
+{
+	struct fid *f;
+
+	LIST_FOREACH (f, &srv->fids[fid_bucket(id)], link)
+		if (f->id == id)
+			return f;
+	return NULL;
+}
+
+struct fid *fid_get(struct server *srv, uint32_t id)
+{
+	struct fid *f;
+
+	mutex_lock(&srv->fid_lock);
+	f = fid_find_locked(srv, id);
+	if (f)
+		ref_get(&f->ref);
+	mutex_unlock(&srv->fid_lock);
+	return f;
+}
+
+void fid_put(struct fid *f)
+{
+	if (!ref_put(&f->ref))
+		return;
+	if (f->path_fd >= 0)
+		close(f->path_fd);
+	if (f->io_fd >= 0)
+		close(f->io_fd);
+	free(f->xattr_data);
+	ref_fini(&f->ref, &fid_type);
+	free(f);
+}
+
+int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid, int path_fd,
+	    int io_fd, uint32_t open_flags, bool is_dir)
+{
+	struct fid *f = calloc(1, sizeof(*f));
+	int err = -ENOMEM;
+
+	if (!f)
+		goto out_close;
+	ref_init(&f->ref, &fid_type);
+	mutex_init(&f->lock, LOCK_FILE_POS, "fid");
+	f->id = id;
+	f->attach = attach;
+	f->uid = uid;
+	f->path_fd = path_fd;
+	f->io_fd = io_fd;
+	f->open_flags = open_flags;
+	f->is_dir = is_dir;
+	mutex_lock(&srv->fid_lock);
+	if (id == P9_NOFID || fid_find_locked(srv, id))
+		err = -EBADF;
+	else if (srv->fid_count >= SERVER_FIDS_MAX)
+		err = -EMFILE;
+	else
+		err = 0;
+	if (!err) {
+		LIST_INSERT_HEAD(&srv->fids[fid_bucket(id)], f, link);
+		srv->fid_count++;
+	}
+	mutex_unlock(&srv->fid_lock);
+	if (err)
+		fid_put(f);
+	return err;
+out_close:
+	if (path_fd >= 0)
+		close(path_fd);
+	if (io_fd >= 0)
+		close(io_fd);
+	return err;
+}
+
+int fid_remove(struct server *srv, uint32_t id)
+{
+	struct fid *f;
+
+	mutex_lock(&srv->fid_lock);
+	f = fid_find_locked(srv, id);
+	if (f) {
+		LIST_REMOVE(f, link);
+		srv->fid_count--;
+	}
+	mutex_unlock(&srv->fid_lock);
+	if (!f)
+		return -EBADF;
+	fid_put(f);
+	return 0;
+}
+
+void fid_remove_all(struct server *srv)
+{
+	for (unsigned i = 0; i < SERVER_FID_BUCKETS; i++) {
+		struct fid *f;
+
+		for (;;) {
+			mutex_lock(&srv->fid_lock);
+			f = LIST_FIRST(&srv->fids[i]);
+			if (f) {
+				LIST_REMOVE(f, link);
+				srv->fid_count--;
+			}
+			mutex_unlock(&srv->fid_lock);
+			if (!f)
+				break;
+			fid_put(f);
+		}
+	}
+}

@@ -1,0 +1,235 @@
+/*
+ * gofer/server.h - inside the file server: fids, workers, resolution, operations.
+ *
+ * Locks: reader_lock (LOCK_CONTROL: who reads the socket, which tags are in flight) -> fid_lock (LOCK_FS_DIR: the
+ * fid table) -> fid->lock (LOCK_FILE_POS is a directory stream's position; taken alone) ; send_lock (LOCK_RPC) is a leaf
+ * and is held across sendmsg(2).
+ */
+#ifndef MOAT_GOFER_SERVER_H
+#define MOAT_GOFER_SERVER_H
+
+#include <pthread.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+
+#include "base/io.h"
+#include "base/lock.h"
+#include "base/ref.h"
+#include "gofer/gofer.h"
+#include "wire/p9.h"
+
+#define SERVER_FIDS_MAX 16384
+#define SERVER_FID_BUCKETS 4096
+#define SERVER_DEVS_MAX 256
+#define SERVER_XATTR_MAX 65536u
+#define SERVER_FLUSHES_MAX 8
+#define SERVER_DENTS_SIZE 32768
+
+struct attach {
+	int fd; /* O_PATH of its root; immutable */
+	bool readonly, is_file;
+	uint64_t resolve; /* RESOLVE_* for openat2 */
+	dev_t dev;	  /* of the root */
+	ino_t ino;
+	char *real_path; /* as /proc/self/fd shows the root; owned */
+};
+
+struct fid {
+	struct ref ref; /* the table's and one per request that uses it */
+	LIST_ENTRY(fid) link; /* guarded by fid_lock */
+	uint32_t id;	      /* immutable */
+	const struct attach *attach; /* immutable */
+	uint32_t uid;	      /* immutable: plain creations belong to it */
+	int path_fd;	      /* O_PATH; -1 for a fid that a compound open bound */
+	struct mutex lock;    /* guards what follows; LOCK_FILE_POS */
+	int io_fd;	      /* opened: -1 or a descriptor */
+	uint32_t open_flags;
+	bool is_dir;
+	int64_t dir_pos; /* where io_fd's directory stream stands */
+	/* between Txattrwalk/Txattrcreate and Tclunk: the value */
+	enum { FID_NO_XATTR, FID_XATTR_READ, FID_XATTR_WRITE } xattr;
+	char xattr_name[256];
+	uint8_t *xattr_data; /* owned */
+	size_t xattr_size, xattr_done;
+	int xattr_flags;
+};
+
+struct server;
+
+/* One thread: its buffers and the request that it serves. */
+struct worker {
+	struct server *srv;
+	pthread_t thread;
+	uint8_t *rx;   /* the request */
+	uint8_t *tx;   /* the reply's fixed part */
+	uint8_t *data; /* the reply's payload, msize bytes */
+	uint8_t *dents; /* SERVER_DENTS_SIZE */
+	uint8_t *nodes; /* P9_NODES_MAX raw nodes */
+	char path[P9_PATH_MAX + 1]; /* the request's path, NULs for slashes */
+	char path2[P9_PATH_MAX + 1];
+	char target[P9_PATH_MAX + 1];
+	mode_t umask; /* this thread's own: it unshared CLONE_FS */
+	int donate_fd; /* -1, or sent with the reply and closed */
+	/* guarded by reader_lock */
+	bool busy;
+	uint16_t tag;
+	uint16_t flush_tags[SERVER_FLUSHES_MAX];
+	unsigned flushes;
+};
+
+struct server {
+	int sock;
+	int proc_fd; /* /proc/self/fd, and the working directory: "N" names descriptor N */
+	struct attach *attaches; /* immutable */
+	size_t attach_count;
+	uint32_t uid, gid; /* whom files belong to that we create */
+
+	struct mutex reader_lock;
+	_Atomic uint32_t reader_word; /* futex: changes when the reader's role is free */
+	bool reader;		      /* guarded by reader_lock */
+	_Atomic uint32_t ready;	      /* futex: worker threads that have set themselves up */
+	unsigned idle;		      /* guarded by reader_lock: workers that wait for the role */
+	int stop;		      /* guarded by reader_lock: 0, 1 (closed) or -errno */
+	/* owned by the reader */
+	uint8_t *rx;
+	size_t rx_len, rx_start;
+
+	struct mutex send_lock;
+	_Atomic uint32_t msize;
+	_Atomic bool moat; /* the extension was negotiated */
+
+	struct mutex fid_lock;
+	LIST_HEAD(, fid) fids[SERVER_FID_BUCKETS];
+	unsigned fid_count;
+
+	struct mutex dev_lock; /* LOCK_LEAF */
+	_Atomic unsigned dev_count;
+	uint64_t devs[SERVER_DEVS_MAX]; /* append-only */
+
+	struct worker workers[GOFER_THREADS_MAX];
+	unsigned worker_count;
+};
+
+/* ---- fid.c ---- */
+
+/* A reference, or NULL. */
+struct fid *fid_get(struct server *srv, uint32_t id);
+void fid_put(struct fid *f);
+/* A new fid; takes path_fd and io_fd (closed on error). Return: 0, -EBADF (id in use or NOFID), -EMFILE, -ENOMEM. */
+must_check int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid, int path_fd, int io_fd,
+		       uint32_t open_flags, bool is_dir);
+must_check int fid_remove(struct server *srv, uint32_t id); /* -EBADF */
+void fid_remove_all(struct server *srv);
+
+#define auto_fid __attribute__((cleanup(fid_put_cleanup)))
+static inline void fid_put_cleanup(struct fid **f)
+{
+	if (*f)
+		fid_put(*f);
+}
+
+/* ---- resolve.c ---- */
+
+/* A walk along the components of one request's path. */
+struct walk {
+	struct worker *w;
+	struct fid *fid; /* a reference */
+	int fd;		 /* where it stands: O_PATH, borrowed from the fid unless owned */
+	bool owned;
+	char *next;	 /* the next component, terminated; NULL at the end */
+	unsigned left;	 /* components from `next` on */
+	unsigned nodes;	 /* in w->nodes */
+	bool stopped;	 /* a symlink (w->target), a non-directory or an error ended it early */
+	int err;	 /* 0 or the -errno that ended it */
+	struct p9_str target;
+};
+
+/*
+ * walk_begin - takes the fid, checks the path, goes past the first `skip` components at once.
+ * Return: 0, -EBADF, -EINVAL (bad path, skip), or what resolving the skipped part gave.
+ */
+must_check int walk_begin(struct walk *wk, struct worker *w, uint32_t fid, const struct p9_str *path, unsigned skip, bool want_self);
+void walk_end(struct walk *wk);
+/* Steps into directories, a node each, until `keep` components are left or it stopped. */
+void walk_dirs(struct walk *wk, unsigned keep);
+/* Adds the node of name in wk->fd (or of wk->fd itself when name is ""). Sets target for a symlink. Return 0 or -errno. */
+must_check int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_stx);
+/* Puts the node of wk->fd (the parent, changed by now) at index i. */
+void walk_refresh_node(struct walk *wk, unsigned i);
+void walk_nodes(const struct walk *wk, struct p9_nodes *ret);
+#define auto_walk __attribute__((cleanup(walk_end)))
+
+/*
+ * resolve_path - an O_PATH descriptor of (fid, path); the last component is not followed. *ret_owned: close it.
+ */
+must_check int resolve_path(struct worker *w, struct fid *f, const struct p9_str *path, char *scratch, int *ret_fd, bool *ret_owned);
+/* The directory of the last component, which is left in *ret_name (points into scratch). -EINVAL for an empty path. */
+must_check int resolve_parent(struct worker *w, struct fid *f, const struct p9_str *path, char *scratch, int *ret_fd, bool *ret_owned,
+			      const char **ret_name);
+/* A fresh descriptor for what an O_PATH one names: only regular files and directories (-ENXIO). */
+must_check int reopen(struct worker *w, int path_fd, uint32_t flags);
+void fd_name(int fd, char out[16]); /* the relative path that names it */
+must_check int stat_fd(int fd, const char *name, struct statx *ret);
+void stat_to_qid(struct server *srv, const struct statx *stx, struct p9_qid *ret);
+void stat_to_node(struct server *srv, const struct statx *stx, struct p9_node *ret);
+uint64_t ino_to_path(struct server *srv, uint64_t dev, uint64_t ino);
+/* A terminated copy of one name. -EINVAL if p9_name_ok() refuses it. */
+must_check int copy_name(char out[P9_NAME_MAX + 1], const struct p9_str *name);
+
+/* ---- operations: reply in *r (its type is set); 0 or -errno (Rlerror) ---- */
+
+typedef int op_fn(struct worker *w, const struct p9_msg *t, struct p9_msg *r);
+
+struct op {
+	op_fn *fn;
+	bool slow; /* may take long: another thread reads meanwhile */
+	bool moat; /* needs the extension */
+};
+extern const struct op server_ops[P9_TYPE_MAX];
+
+op_fn op_version, op_auth, op_attach, op_walk, op_clunk, op_remove, op_getattr, op_setattr, op_statfs, op_lopen, op_lcreate, op_read,
+	op_write, op_readdir, op_fsync, op_readlink, op_symlink, op_mknod, op_mkdir, op_link, op_rename, op_renameat, op_unlinkat,
+	op_xattrwalk, op_xattrcreate, op_lock, op_getlock;
+op_fn op_mwalk, op_mopen, op_mcreate, op_mmkdir, op_msymlink, op_mmknod, op_mlink, op_munlink, op_mrename, op_msetattr, op_mreaddir,
+	op_mclunk, op_mgetxattr, op_msetxattr, op_mlistxattr, op_mremovexattr, op_mfallocate, op_mseek;
+
+/* ---- create.c: what plain and compound operations share ---- */
+
+struct new_owner {
+	uint32_t uid, gid, umask;
+};
+
+void worker_umask(struct worker *w, uint32_t mask);
+/* Opens a new file. Return: a descriptor, -errno (-EEXIST: was there). */
+must_check int create_file(struct worker *w, int dirfd, const char *name, uint32_t flags, uint32_t mode, const struct new_owner *o);
+must_check int create_dir(struct worker *w, int dirfd, const char *name, uint32_t mode, const struct new_owner *o);
+must_check int create_node(struct worker *w, int dirfd, const char *name, uint32_t mode, uint32_t major, uint32_t minor, const struct new_owner *o);
+must_check int create_symlink(struct worker *w, int dirfd, const char *name, const struct p9_str *target, const struct new_owner *o);
+must_check int link_fd(struct worker *w, int fd, int dirfd, const char *name);
+
+struct setattr {
+	uint32_t valid, mode, uid, gid;
+	uint64_t size;
+	struct p9_time atime, mtime;
+};
+/* fd: O_PATH. io_fd: an open descriptor of the same file, or -1. */
+must_check int apply_setattr(struct worker *w, int fd, int io_fd, const struct setattr *sa);
+/* Directory entries from offset on. Fills w->data up to max. f's lock is held. */
+must_check int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos, int64_t offset, size_t max, bool moat,
+			  bool want_nodes, size_t *ret_size, bool *ret_eof);
+must_check int dup_fd(int fd);
+
+/* ---- conn.c ---- */
+
+/* Serves until the socket closes. Return: 0 or -errno. The workers are started by server_start(), blocked. */
+must_check int server_start(struct server *srv, unsigned threads);
+int server_run(struct server *srv);
+
+/* ---- confine.c ---- */
+
+must_check int confine_mounts(struct server *srv, const struct gofer_config *config);
+must_check int confine_caps(void);
+must_check int confine_seccomp(const struct gofer_config *config, int sock);
+void confine_close_fds(const struct gofer_config *config);
+
+#endif
