@@ -30,6 +30,12 @@ struct fs_xattr_args;
 struct file_lock_context;
 struct buf;
 
+/* Work put off to a safe point; see vfs_run_deferred(). */
+struct deferred_work {
+	struct deferred_work *next;
+	void (*run)(struct deferred_work *w); /* may sleep; may free w */
+};
+
 struct vfs_path {
 	struct mount *mount;
 	struct dentry *dentry;
@@ -112,8 +118,12 @@ struct file {
 	int signum;
 	uint64_t id;		       /* unique: kcmp, epoll keys */
 	void *epoll_links;	       /* epoll's list of watches on this file; guarded by epoll */
-	struct rcu_cb rcu;
 	void *priv;		       /* the filesystem's, when it does not embed */
+	/* Once the last reference is gone: */
+	union {
+		struct rcu_cb rcu;
+		struct deferred_work deferred; /* vfs/deferred.c */
+	};
 };
 
 #define FILE_IO_MAX 0x7ffff000ul /* MAX_RW_COUNT */
@@ -124,6 +134,8 @@ struct file *file_ref(struct file *f);
 must_check bool file_tryref(struct file *f);
 void file_unref(struct file *f); /* may sleep (release); no locks held. Delayed to a safe point by file_unref_later() */
 void file_unref_later(struct file *f); /* from a context that holds locks: queued, run by vfs_run_deferred() */
+/* Own work for the same point: for objects whose last reference may be dropped under a lock. */
+void vfs_defer(struct deferred_work *w);
 void vfs_run_deferred(void);	 /* the task loop calls it before returning to the application */
 /* Undo of file_init for an open that failed before it was shared. */
 void file_fini(struct file *f);

@@ -54,6 +54,13 @@ void dentry_init(struct dentry *d, struct filesystem *fs);
 static inline void dentry_ref(struct dentry *d) { ref_get(&d->ref); }
 /* Calls fs->ops->dentry_release on the last one. May sleep. */
 void dentry_unref(struct dentry *d);
+/* In dentry_release, once d will not be used again and before it is freed (by RCU). */
+void dentry_fini(struct dentry *d);
+/* Something on d that decides what paths through it mean has changed (name, parent, mode, owner, ACL, removal). */
+static inline void dentry_path_changed(struct dentry *d)
+{
+	atomic_fetch_add_explicit(&d->path_gen, 1, memory_order_release);
+}
 /*
  * The filesystem is about to remove or replace d (unlink, rmdir, rename over). vfs_dentry_delete_begin fails with -EBUSY
  * if something is mounted on it in the caller's namespace; _end marks it dead and detaches mounts of other namespaces (as Linux does).
@@ -292,6 +299,8 @@ enum mount_show { MOUNT_SHOW_MOUNTS, MOUNT_SHOW_MOUNTINFO, MOUNT_SHOW_MOUNTSTATS
 void vfs_show_mounts(struct mount_namespace *ns, const struct vfs_path *root, enum mount_show what, struct buf *b);
 struct wait_queue *mount_namespace_wait_queue(struct mount_namespace *ns); /* POLLERR|POLLPRI on change */
 
+uint64_t mount_namespace_event(struct mount_namespace *ns); /* one more with every change */
+
 /* ---- hooks that layers above install once at boot (function pointers; NULL is the documented default) ---- */
 
 struct vfs_hooks {
@@ -309,6 +318,8 @@ struct vfs_hooks {
 	void (*send_sigio)(struct file *f, uint32_t events);
 	/* lease/lock owner: the thread group of the caller (fl_owner is its fd table). */
 	void *(*lock_owner)(int32_t *ret_pid);
+	/* pivot_root(2): tasks whose root or cwd is `old` get `new_` (borrowed). */
+	void (*replace_root)(const struct vfs_path *old, const struct vfs_path *new_);
 	/* Raises a signal for the calling thread (SIGPIPE on a broken pipe or socket, SIGXFSZ). */
 	void (*raise_signal)(int signo);
 };

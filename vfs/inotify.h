@@ -1,0 +1,75 @@
+/*
+ * vfs/inotify.h - inotify(7): watches on dentries, events from VFS operations.
+ *
+ * A watch is on an inode (filesystem_ops.inode_key) of a filesystem. The VFS reports what happens to open files; filesystems report what
+ * happens to names with vfs_notify_name() and vfs_notify_attrib(), after their locks are dropped or under LOCK_FS_DIR (LOCK_INOTIFY is above it).
+ * While no watch exists anywhere each report costs one load.
+ */
+#ifndef MOAT_VFS_INOTIFY_H
+#define MOAT_VFS_INOTIFY_H
+
+#include <sys/inotify.h>
+
+#include "vfs/vfs.h"
+
+#define INOTIFY_QUEUE_MAX 16384 /* fs.inotify.max_queued_events */
+#define INOTIFY_WATCHES_MAX 65536
+
+extern _Atomic uint32_t vfs_watch_count;
+
+static inline bool vfs_notify_wanted(void)
+{
+	return unlikely(atomic_load_explicit(&vfs_watch_count, memory_order_relaxed) != 0);
+}
+
+/* To watchers of `d` itself. */
+void vfs_notify_self_slow(struct dentry *d, uint32_t mask, bool isdir);
+/* To watchers of directory `dir` about its entry `name`. */
+void vfs_notify_child_slow(struct dentry *dir, uint32_t mask, uint32_t cookie, const char *name,
+			   size_t len, bool isdir);
+/* To watchers of d and of its parent. */
+void vfs_notify_both_slow(struct dentry *d, uint32_t mask);
+uint32_t vfs_notify_cookie(void); /* ties IN_MOVED_FROM to IN_MOVED_TO */
+
+static inline void vfs_notify_self(struct dentry *d, uint32_t mask, bool isdir)
+{
+	if (vfs_notify_wanted())
+		vfs_notify_self_slow(d, mask, isdir);
+}
+
+/* IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO. */
+static inline void vfs_notify_name(struct dentry *dir, uint32_t mask, uint32_t cookie,
+				   const char *name, size_t len, bool isdir)
+{
+	if (vfs_notify_wanted())
+		vfs_notify_child_slow(dir, mask, cookie, name, len, isdir);
+}
+
+/* IN_ATTRIB, IN_MODIFY by path. */
+static inline void vfs_notify_attrib(struct dentry *d)
+{
+	if (vfs_notify_wanted())
+		vfs_notify_both_slow(d, IN_ATTRIB);
+}
+
+static inline void vfs_notify_file(struct file *f, uint32_t mask)
+{
+	if (vfs_notify_wanted() && f->path.dentry)
+		vfs_notify_both_slow(f->path.dentry, mask);
+}
+
+static inline void vfs_notify_open(struct file *f)
+{
+	vfs_notify_file(f, IN_OPEN);
+}
+
+/* ---- inotify descriptors ---- */
+
+/* flags: O_NONBLOCK (IN_CLOEXEC is the descriptor's). A description on the caller's internal mount `place`. */
+must_check int inotify_file_create(const struct vfs_path *place, unsigned flags, struct file **ret);
+/* Return: the watch descriptor, -EINVAL (not an inotify file), -ENOSPC, -ENOMEM, -EEXIST (IN_MASK_CREATE). */
+must_check int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t mask);
+must_check int inotify_file_rm_watch(struct file *f, int wd);
+bool file_is_inotify(const struct file *f);
+
+#endif

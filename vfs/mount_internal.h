@@ -1,0 +1,100 @@
+/*
+ * vfs/mount_internal.h - the mount table's data, shared by mount*.c.
+ *
+ * Everything here is changed under mount_lock (LOCK_MOUNT). Hash chains, parent, mountpoint and ns are read under RCU
+ * and revalidated with mount_seq. References that fall away under the lock are collected in a struct mount_trash
+ * and dropped after it.
+ */
+#ifndef MOAT_VFS_MOUNT_INTERNAL_H
+#define MOAT_VFS_MOUNT_INTERNAL_H
+
+#include "vfs/vfs_internal.h"
+#include "vfs/wait.h"
+
+struct mount_private {
+	struct mount *mount;
+	struct mount *_Atomic hash_next;  /* chain of (parent, mountpoint) */
+	struct mount *_Atomic point_next; /* chain of mountpoint alone */
+	TAILQ_HEAD(mount_list, mount_private) children;
+	TAILQ_ENTRY(mount_private) sibling; /* valid when it has a parent */
+	TAILQ_ENTRY(mount_private) in_ns;   /* valid when ns is set */
+	TAILQ_ENTRY(mount_private) all;
+	TAILQ_ENTRY(mount_private) work; /* a tree being copied, a list to detach */
+	bool attached;			 /* in the hash chains */
+	bool expiring;			 /* MNT_EXPIRE was asked once and nothing used it since */
+	/* propagation */
+	enum mount_propagation base; /* PRIVATE, SLAVE or UNBINDABLE when group is 0 */
+	uint32_t group;		     /* peer group id; 0: not shared */
+	struct mount_private *next_peer; /* ring; itself when alone */
+	struct mount_private *master;	 /* it is a slave of that one's group; NULL */
+	LIST_HEAD(, mount_private) slaves;
+	LIST_ENTRY(mount_private) slave; /* valid when master is set */
+	uint32_t visited;		 /* propagation's mark */
+	struct mount_private *copy;	 /* during a tree copy: the new one */
+	struct deferred_work work_free;
+};
+
+struct mount_namespace {
+	struct ref ref;
+	uint64_t id;
+	struct mount *root;	    /* guarded by mount_lock; a reference (the tree's) */
+	struct mount_list mounts; /* in mountinfo's order; guarded by mount_lock */
+	uint32_t count;		    /* guarded by mount_lock */
+	struct wait_queue changed;
+	_Atomic uint64_t event; /* one more with every change */
+};
+
+extern struct mutex mount_lock;
+
+/* References to drop once the lock is free. */
+#define TRASH_INLINE 32
+struct mount_trash {
+	struct vfs_path inline_paths[TRASH_INLINE];
+	struct vfs_path *paths;
+	size_t count, alloc;
+};
+
+void mount_trash_init(struct mount_trash *t);
+void mount_trash_empty(struct mount_trash *t); /* no locks held */
+
+static inline struct mount_private *mount_priv(struct mount *m)
+{
+	return m->priv;
+}
+static inline bool mount_is_shared(const struct mount_private *p)
+{
+	return p->group != 0;
+}
+
+/* All need mount_lock. */
+must_check int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned flags, struct mount **ret);
+/* Enters m and what hangs below it into ns at (parent, at); the tree takes m's reference. */
+void mount_attach_locked(struct mount *m, struct mount *parent, struct dentry *at, struct mount_namespace *ns);
+/* Out of the hash and its parent's children; (parent's dentry reference goes to trash). ns membership stays. */
+void mount_unhook_locked(struct mount *m, struct mount_trash *trash);
+/* Detaches m and everything below it from its namespace; tree references go to trash. */
+void mount_detach_tree_locked(struct mount *m, struct mount_trash *trash);
+/* Remounts: -EBUSY while somebody writes. */
+must_check int mount_set_flags_locked(struct mount *m, unsigned flags);
+must_check int mount_fs_set_readonly_locked(struct filesystem *fs, bool readonly);
+void mount_ns_changed_locked(struct mount_namespace *ns);
+void mount_ns_add_locked(struct mount_namespace *ns, struct mount *m);
+/* The next mount in m's subtree `top`, parents first; NULL at the end. */
+struct mount_private *mount_next_in_tree(struct mount_private *p, struct mount_private *top);
+
+/* mount_prop.c */
+void mount_set_propagation_locked(struct mount_private *p, enum mount_propagation prop);
+/* A clone joins or follows its origin's groups as bind mounts do. */
+void mount_inherit_propagation_locked(struct mount_private *clone, struct mount_private *origin);
+void mount_leave_groups_locked(struct mount_private *p);
+uint32_t mount_tree_size(struct mount_private *top);
+/* A mount event at (parent, at) for the tree `m`, about to be attached there: copies appear below peers and slaves of parent. */
+must_check int mount_propagate_attach_locked(struct mount *m, struct mount *parent, struct dentry *at, struct mount_trash *trash);
+void mount_propagate_detach_locked(struct mount *m, bool lazy, struct mount_trash *trash);
+/* A copy of m's tree from `root` on; not attached. bits below. Returns the top, holding the tree's references. */
+enum { COPY_RECURSIVE = 1, COPY_UNBINDABLE = 2, COPY_PRIVATE = 4, COPY_SLAVE = 8 };
+must_check int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsigned how, struct mount **ret, struct mount_trash *trash);
+/* Throws an unattached copy away. */
+void mount_drop_tree_locked(struct mount *m, struct mount_trash *trash);
+
+#endif
