@@ -44,7 +44,9 @@ static struct anon_dentry *anon_dentry_create(struct filesystem *fs, const struc
 	mutex_init(&ad->lock, LOCK_LEAF, "anon_dentry");
 	ad->kind = args->kind;
 	ad->name = args->name;
-	ad->ino = atomic_fetch_add_explicit(&anon_next_ino, 1, memory_order_relaxed);
+	ad->ino = args->ino;
+	if (!ad->ino)
+		ad->ino = atomic_fetch_add_explicit(&anon_next_ino, 1, memory_order_relaxed);
 	ad->mode = args->mode;
 	ad->uid = cred ? cred->fsuid : 0;
 	ad->gid = cred ? cred->fsgid : 0;
@@ -245,6 +247,7 @@ static struct filesystem_type anon_types[ANON_KINDS] = {
 	[ANON_SOCKET] = { .name = "sockfs", .flags = FS_NODEV | FS_MAGIC_LINKS },
 	[ANON_INODE] = { .name = "anon_inodefs", .flags = FS_NODEV | FS_MAGIC_LINKS },
 	[ANON_HOST] = { .name = "hostfd", .flags = FS_NODEV | FS_MAGIC_LINKS },
+	[ANON_NS] = { .name = "nsfs", .flags = FS_NODEV | FS_MAGIC_LINKS },
 };
 
 static const uint64_t anon_magics[ANON_KINDS] = {
@@ -252,6 +255,7 @@ static const uint64_t anon_magics[ANON_KINDS] = {
 	[ANON_SOCKET] = 0x534f434b, /* SOCKFS_MAGIC */
 	[ANON_INODE] = 0x09041934,  /* ANON_INODE_FS_MAGIC */
 	[ANON_HOST] = 0x50495045,
+	[ANON_NS] = 0x6e736673, /* NSFS_MAGIC */
 };
 
 static int anon_fs_create(enum anon_kind kind, struct anon_fs **ret)
@@ -319,6 +323,7 @@ bool anon_name(struct dentry *d, char *buf, size_t size)
 		[ANON_SOCKET] = "socket",
 		[ANON_INODE] = "anon_inode",
 		[ANON_HOST] = "host",
+		[ANON_NS] = "ns",
 	};
 	struct anon_dentry *ad = anon_dentry_of(d);
 

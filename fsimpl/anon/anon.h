@@ -11,7 +11,7 @@
 
 #include "vfs/vfs.h"
 
-enum anon_kind { ANON_PIPE, ANON_SOCKET, ANON_INODE, ANON_HOST, ANON_KINDS };
+enum anon_kind { ANON_PIPE, ANON_SOCKET, ANON_INODE, ANON_HOST, ANON_NS, ANON_KINDS };
 
 struct anon_dentry {
 	struct dentry d;
@@ -32,6 +32,7 @@ struct anon_dentry {
 struct anon_args {
 	enum anon_kind kind;
 	const char *name; /* static */
+	uint64_t ino;	  /* 0: a fresh one */
 	uint32_t mode;	  /* with type bits */
 	int (*reopen)(struct anon_dentry *ad, const struct vfs_path *place, unsigned flags,
 		      struct file **ret);
@@ -71,7 +72,7 @@ bool eventfd_is(struct file *f);
 void eventfd_signal(struct file *f, uint64_t n);
 
 /*
- * ---- timerfd ---- The clock's readings come from the installed hooks (sandbox offsets); default: the host's clocks.
+ * ---- timerfd ---- The sandbox's clocks are the host's, which nobody inside can set: TFD_TIMER_CANCEL_ON_SET never cancels.
  */
 struct itimerspec;
 must_check int timerfd_create_file(int clockid, unsigned flags, struct file **ret);
@@ -80,8 +81,6 @@ bool timerfd_is(struct file *f);
 must_check int timerfd_settime_file(struct file *f, int flags, const struct itimerspec *value,
 				    struct itimerspec *ret_old);
 void timerfd_gettime_file(struct file *f, struct itimerspec *ret);
-/* CLOCK_REALTIME was set: TFD_TIMER_CANCEL_ON_SET timers fire -ECANCELED. */
-void timerfd_clock_was_set(void);
 
 /*
  * ---- signalfd ---- The queue of signals is the sentry's: it installs these once. All act for the calling task.

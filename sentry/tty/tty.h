@@ -30,6 +30,8 @@ uint32_t tty_device(struct tty *t);
 int32_t tty_foreground(struct tty *t);
 /* The calling task's controlling terminal: a reference or NULL. */
 struct tty *tty_current(void);
+/* g's controlling terminal: a reference or NULL. Takes taskset_lock (read). */
+struct tty *tty_of_group(struct thread_group *g);
 /* The terminal behind a file (a slave, /dev/tty, the console): borrowed, NULL if it is none. */
 struct tty *tty_of_file(struct file *f);
 
@@ -63,6 +65,7 @@ void tty_console_hangup(struct tty *t);
 void tty_console_drain(struct tty *t, int64_t deadline_ns);
 
 /* ---- for sentry/fs ---- */
+unsigned tty_pty_count(void); /* ptys that exist: /proc/sys/kernel/pty/nr */
 must_check int tty_init(void); /* registers devpts */
 /* open(2) of character devices 5:0 (tty), 5:1 (console), 5:2 (ptmx), 136..143:N. */
 must_check int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor, unsigned flags, struct file **ret);

@@ -1,0 +1,93 @@
+/*
+ * sentry/fs/proc.c - procfs: the type, and the root directory's dynamic part.
+ *
+ * Everything is a synthetic node (fsimpl/synth) whose content is made when it is read, from snapshots with
+ * references (sentry/task.h): no lock is held while a file is rendered. Formats are Linux 6.12's, byte for byte; where the
+ * sandbox has no such thing the file shows what an idle Linux machine would.
+ *
+ * Cannot do: hidepid, pid namespaces other than the first, sysvipc, writable sysctls beyond those that matter inside.
+ */
+#include <stdio.h>
+
+#include "sentry/fs/internal.h"
+#include "sentry/fs/proc.h"
+
+static int self_readlink(unused_arg struct synth_node *n, struct buf *b)
+{
+	struct task *t = task_current();
+
+	if (!t)
+		return -ENOENT;
+	buf_printf(b, "%d", t->group->tgid);
+	return 0;
+}
+
+static int thread_self_readlink(unused_arg struct synth_node *n, struct buf *b)
+{
+	struct task *t = task_current();
+
+	if (!t)
+		return -ENOENT;
+	buf_printf(b, "%d/task/%d", t->group->tgid, t->tid);
+	return 0;
+}
+
+const struct synth_node_ops proc_self_ops = {
+	.readlink = self_readlink,
+	.setattr = synth_setattr_eperm,
+};
+const struct synth_node_ops proc_thread_self_ops = {
+	.readlink = thread_self_readlink,
+	.setattr = synth_setattr_eperm,
+};
+
+static int proc_root_getattr(unused_arg struct synth_node *n, struct synth_attr *inout)
+{
+	struct thread_group *g;
+	int32_t tgid = 0;
+
+	inout->nlink = 4;
+	while ((g = group_next(&tgid))) {
+		inout->nlink++;
+		group_unref(g);
+		tgid++;
+	}
+	return 0;
+}
+
+const struct synth_node_ops proc_root_ops = {
+	.getattr = proc_root_getattr,
+	.setattr = synth_setattr_eperm,
+	.lookup = proc_pid_lookup,
+	.iterate = proc_pid_iterate,
+};
+
+static int proc_mount(const struct filesystem_type *type, const char *source,
+		      unused_arg unsigned ms_flags, const char *data, unused_arg void *kernel_data,
+		      struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	static const struct synth_entry root = { .mode = S_IFDIR | 0555,
+						 .ops = &proc_root_ops,
+						 .children = proc_root_entries };
+
+	/* hidepid=, gid=, subset=: accepted as an unprivileged view shows no less here. */
+	if (data && *data && !fs_options_known(data, "hidepid\0gid\0subset\0"))
+		return -EINVAL;
+	return synth_fs_create(type, source ? source : "proc", PROC_SUPER_MAGIC, &root, NULL, NULL,
+			       ret_fs, ret_root);
+}
+
+static struct filesystem_ops proc_fs_ops;
+static struct filesystem_type proc_type = {
+	.name = "proc",
+	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_MAGIC_LINKS,
+	.mount = proc_mount,
+	.ops = &proc_fs_ops,
+};
+
+void proc_register(void)
+{
+	proc_fs_ops = synth_filesystem_ops;
+	vfs_register_type(&proc_type);
+	proc_cpu_init();
+}

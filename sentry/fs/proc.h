@@ -1,0 +1,75 @@
+/*
+ * sentry/fs/proc.h - inside procfs: what its files share.
+ *
+ *	proc.c		the type, /proc's own directory, self and thread-self
+ *	proc_root.c	files about the whole system
+ *	proc_cpu.c	cpuinfo
+ *	proc_sys.c	/proc/sys
+ *	proc_net.c	/proc/PID/net
+ *	proc_pid.c	/proc/PID and task/TID: directories, tables, small files
+ *	proc_stat.c	stat, status, statm, limits, io, ...
+ *	proc_mm.c	maps, smaps, mem, cmdline, environ, auxv
+ *	proc_fd.c	fd, fdinfo, cwd, root, exe, ns
+ */
+#ifndef MOAT_SENTRY_FS_PROC_H
+#define MOAT_SENTRY_FS_PROC_H
+
+#include "fsimpl/synth/synth.h"
+#include "sentry/task.h"
+
+#define PROC_SUPER_MAGIC 0x9fa0
+#define PROC_USER_HZ 100
+
+/* What a /proc/PID or /proc/PID/task/TID node (and, inherited, its static children) is about. */
+struct proc_pid {
+	struct thread_group *group; /* immutable; a reference */
+	struct task *task;	    /* immutable; a reference; NULL for /proc/PID: its leader */
+};
+
+static inline struct proc_pid *proc_pid_of(const struct synth_node *n)
+{
+	return n->priv;
+}
+/* The task that n is about, a reference; NULL once it is gone (-ESRCH). */
+struct task *proc_task(const struct synth_node *n);
+bool proc_is_thread(const struct synth_node *n);
+
+/*
+ * __ptrace_may_access() with PTRACE_MODE_READ | FSCREDS (or ATTACH) by the calling task. Return 0 or -EACCES.
+ */
+must_check int proc_may_access(struct task *t, bool attach);
+/* getattr of everything below /proc/PID: owner is the task's euid, or root if it is not dumpable. */
+int proc_pid_getattr(struct synth_node *n, struct synth_attr *inout);
+/* The text of a file's or place's path, as readlink of a magic link gives it; seen from the caller's root. */
+must_check int proc_path_text(const struct vfs_path *p, struct buf *b);
+/* The calling task's root: references. */
+void proc_current_root(struct vfs_path *ret);
+
+/* Tables; the pid ones are built in proc_pid.c from these ops. */
+extern const struct synth_entry proc_root_entries[];
+extern const struct synth_entry proc_sys_entries[];
+extern const struct synth_entry proc_net_entries[];
+extern const struct synth_entry proc_ns_entries[];
+extern const struct synth_node_ops proc_root_ops, proc_self_ops, proc_thread_self_ops;
+
+int proc_pid_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret);
+int proc_pid_iterate(struct synth_node *dir, int64_t from, struct synth_iter *it);
+/* A decimal id without leading zeros. -ENOENT. */
+must_check int proc_parse_id(const char *name, size_t len, int32_t *ret);
+
+/* proc_stat.c */
+extern const struct synth_node_ops proc_stat_ops, proc_thread_stat_ops, proc_status_ops, proc_statm_ops,
+	proc_limits_ops, proc_io_ops, proc_schedstat_ops, proc_sched_ops;
+/* proc_mm.c */
+extern const struct synth_node_ops proc_maps_ops, proc_smaps_ops, proc_smaps_rollup_ops, proc_mem_ops,
+	proc_cmdline_ops, proc_environ_ops, proc_auxv_ops, proc_numa_maps_ops, proc_clear_refs_ops, proc_pagemap_ops;
+/* proc_fd.c */
+extern const struct synth_node_ops proc_fd_ops, proc_fdinfo_ops, proc_cwd_ops, proc_rootlink_ops, proc_exe_ops,
+	proc_ns_ops;
+/* proc_cpu.c */
+int proc_cpuinfo_show(struct synth_node *n, struct synth_file *sf, struct buf *b);
+void proc_cpu_init(void);
+
+/* The sum of all host CPU time of the sandbox, ns; how many tasks run now. */
+int64_t proc_cpu_time_ns(void);
+#endif

@@ -1,0 +1,86 @@
+/* sentry/fs/register.c - installs the filesystems and the hooks that lower layers left open. */
+#include <string.h>
+
+#include "fsimpl/anon/anon.h"
+#include "fsimpl/socket/socket.h"
+#include "sentry/fs/internal.h"
+#include "sentry/task.h"
+#include "sentry/tty/tty.h"
+#include "sentry/version.h"
+
+bool fs_options_known(const char *data, const char *known)
+{
+	while (*data) {
+		size_t len = strcspn(data, ",");
+		size_t key = strcspn(data, ",=");
+		const char *k;
+
+		for (k = known; *k; k += strlen(k) + 1)
+			if (strlen(k) == key && !memcmp(k, data, key))
+				break;
+		if (!*k && len)
+			return false;
+		data += len;
+		if (*data)
+			data++;
+	}
+	return true;
+}
+
+/* ---- signalfd ---- */
+
+static bool sigfd_dequeue(uint64_t mask, void *ret_siginfo)
+{
+	struct task *t = task_current();
+	struct moat_siginfo info;
+
+	if (!t || !signal_dequeue(t, mask, &info))
+		return false;
+	signalfd_encode(&info, ret_siginfo);
+	return true;
+}
+
+static bool sigfd_pending(uint64_t mask)
+{
+	struct task *t = task_current();
+
+	return t && (signal_pending_set(t) & mask);
+}
+
+static struct wait_queue *sigfd_queue(void)
+{
+	struct task *t = task_current();
+
+	return t ? signal_wait_queue(t) : NULL;
+}
+
+static int32_t current_tgid(void)
+{
+	struct task *t = task_current();
+
+	return t ? t->group->tgid : 0;
+}
+
+int sentry_fs_register(void)
+{
+	static const struct signalfd_hooks sigfd = {
+		.dequeue = sigfd_dequeue,
+		.pending = sigfd_pending,
+		.wait_queue = sigfd_queue,
+	};
+	int err = anon_init();
+
+	if (err)
+		return err;
+	err = tty_init();
+	if (err)
+		return err;
+	proc_register();
+	sysfs_register();
+	vfs_hooks.open_special = dev_open_special;
+	signalfd_install(&sigfd);
+	socket_hooks.current_tgid = current_tgid;
+	kmsg_printf(5, "%s", MOAT_PROC_VERSION);
+	kmsg_printf(6, "Moat: the kernel of this sandbox is a program of its own");
+	return 0;
+}
