@@ -46,6 +46,7 @@ struct io_iter {
 	uint64_t uiov_off;
 	void *pins[IO_ITER_SEGS][3];
 	unsigned npins;
+	uint64_t ops_data[4];
 };
 
 void io_iter_init_kernel(struct io_iter *it, void *buf, size_t size, bool is_dest);

@@ -50,6 +50,52 @@ void mappable_remove(struct mappable *m, struct mapping *map)
 		atomic_fetch_sub_explicit(&m->writable_mappings, 1, memory_order_release);
 }
 
+void mappable_add_after(struct mappable *m, struct mapping *parent, struct mapping *child)
+{
+	rwlock_write_lock(&m->data_lock);
+	LIST_INSERT_AFTER(parent, child, link);
+	/* The parent's count keeps seals away, so there is nothing to deny. */
+	if (child->writable_shared)
+		atomic_fetch_add_explicit(&m->writable_mappings, 1, memory_order_relaxed);
+	rwlock_write_unlock(&m->data_lock);
+}
+
+void mappable_split(struct mappable *m, struct mapping *map, struct mapping *upper, uint64_t size)
+{
+	assert(size < map->size);
+	*upper = *map;
+	upper->addr += size;
+	upper->size -= size;
+	upper->off += size;
+	rwlock_write_lock(&m->data_lock);
+	map->size = size;
+	LIST_INSERT_AFTER(map, upper, link);
+	if (upper->writable_shared)
+		atomic_fetch_add_explicit(&m->writable_mappings, 1, memory_order_relaxed);
+	rwlock_write_unlock(&m->data_lock);
+}
+
+void mappable_join(struct mappable *m, struct mapping *map, struct mapping *upper)
+{
+	assert(map->addr + map->size == upper->addr && map->off + map->size == upper->off);
+	rwlock_write_lock(&m->data_lock);
+	map->size += upper->size;
+	LIST_REMOVE(upper, link);
+	rwlock_write_unlock(&m->data_lock);
+	if (upper->writable_shared)
+		atomic_fetch_sub_explicit(&m->writable_mappings, 1, memory_order_release);
+}
+
+void mappable_resize(struct mappable *m, struct mapping *map, uint64_t addr, uint64_t size,
+		     uint64_t off)
+{
+	rwlock_write_lock(&m->data_lock);
+	map->addr = addr;
+	map->size = size;
+	map->off = off;
+	rwlock_write_unlock(&m->data_lock);
+}
+
 void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size, bool private_too)
 {
 	uint64_t end = size > UINT64_MAX - off ? UINT64_MAX : off + size;

@@ -79,6 +79,17 @@ void mappable_fini(struct mappable *m);
 /* Registers/unregisters; take data_lock (write) themselves. add: 0, -EPERM when writers are denied. */
 must_check int mappable_add(struct mappable *m, struct mapping *map);
 void mappable_remove(struct mappable *m, struct mapping *map);
+/*
+ * As mappable_add(), for fork: `child` is put behind `parent`, so that an invalidation which races with the
+ * copy of the parent's translations empties the child after the parent. Cannot be denied.
+ */
+void mappable_add_after(struct mappable *m, struct mapping *parent, struct mapping *child);
+/* map keeps its first `size` bytes; `upper` (uninitialised) becomes the rest. */
+void mappable_split(struct mappable *m, struct mapping *map, struct mapping *upper, uint64_t size);
+/* `upper`, which continues map, is joined to it and unregistered. */
+void mappable_join(struct mappable *m, struct mapping *map, struct mapping *upper);
+/* Changes what a registration covers. */
+void mappable_resize(struct mappable *m, struct mapping *map, uint64_t addr, uint64_t size, uint64_t off);
 /* Pre: data_lock held (write). [off, off + size), size UINT64_MAX for "to the end". */
 void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size, bool private_too);
 bool mappable_is_mapped(struct mappable *m);

@@ -107,6 +107,8 @@ struct mm_layout {
 };
 void mm_get_layout(struct mm *mm, struct mm_layout *ret);
 void mm_set_layout(struct mm *mm, const struct mm_layout *layout);
+/* RLIMIT_STACK as stack growth sees it: exec and setrlimit set it. 8 MiB at first. */
+void mm_set_stack_limit(struct mm *mm, uint64_t bytes);
 struct file *mm_get_exe(struct mm *mm); /* returns a reference or NULL */
 void mm_set_exe(struct mm *mm, struct file *exe);
 
