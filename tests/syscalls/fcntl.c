@@ -1,0 +1,277 @@
+/* Descriptors and locks: dup*, fcntl, close_range, POSIX, OFD and flock locks, leases of nothing. */
+#include "t.h"
+
+#include <linux/close_range.h>
+#include <sys/file.h>
+
+TEST(dup)
+{
+	int fd = t_file("f", ""), d;
+
+	d = dup(fd);
+	CHECK(d > fd);
+	CHECK_EQ(fcntl(d, F_GETFD), 0);
+	CHECK_EQ(dup2(fd, 50), 50);
+	CHECK_EQ(dup2(fd, fd), fd);
+	CHECK_ERR(dup2(99, 99), EBADF);
+	CHECK_ERR(dup2(fd, -1), EBADF);
+	CHECK_EQ(dup3(fd, 51, O_CLOEXEC), 51);
+	CHECK_EQ(fcntl(51, F_GETFD), FD_CLOEXEC);
+	CHECK_ERR(dup3(fd, fd, 0), EINVAL);
+	CHECK_ERR(dup3(fd, 52, O_APPEND), EINVAL);
+	CHECK_EQ(fcntl(fd, F_DUPFD, 60), 60);
+	CHECK_EQ(fcntl(fd, F_DUPFD, 60), 61);
+	CHECK_EQ(fcntl(fd, F_DUPFD_CLOEXEC, 60), 62);
+	CHECK_EQ(fcntl(62, F_GETFD), FD_CLOEXEC);
+	CHECK_ERR(fcntl(fd, F_DUPFD, -1), EINVAL);
+	CHECK_ERR(fcntl(99, F_GETFD), EBADF);
+	CHECK_ERR(fcntl(fd, 9999), EINVAL);
+}
+
+TEST(status_flags)
+{
+	int fd = open("f", O_CREAT | O_RDWR | O_APPEND, 0600), d = dup(fd);
+
+	CHECK_EQ(fcntl(fd, F_GETFL) & ~0100000, O_RDWR | O_APPEND);
+	CHECK_OK(fcntl(fd, F_SETFL, O_NONBLOCK | O_WRONLY));
+	/* The access mode stays; the flags are shared by duplicates. */
+	CHECK_EQ(fcntl(d, F_GETFL) & ~0100000, O_RDWR | O_NONBLOCK);
+	CHECK_OK(fcntl(fd, F_SETFD, FD_CLOEXEC));
+	CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	CHECK_EQ(fcntl(d, F_GETFD), 0);
+}
+
+TEST(close_range)
+{
+	int fd = t_file("f", "");
+
+	for (int i = 20; i < 30; i++)
+		CHECK_OK(dup2(fd, i));
+	CHECK_OK(syscall(SYS_close_range, 22, 25, 0));
+	CHECK_OK(fcntl(21, F_GETFD));
+	CHECK_ERR(fcntl(22, F_GETFD), EBADF);
+	CHECK_ERR(fcntl(25, F_GETFD), EBADF);
+	CHECK_OK(fcntl(26, F_GETFD));
+	CHECK_OK(syscall(SYS_close_range, 26, ~0u, CLOSE_RANGE_CLOEXEC));
+	CHECK_EQ(fcntl(29, F_GETFD), FD_CLOEXEC);
+	CHECK_ERR(syscall(SYS_close_range, 5, 4, 0), EINVAL);
+	CHECK_ERR(syscall(SYS_close_range, 5, 6, 64), EINVAL);
+	CHECK_OK(syscall(SYS_close_range, 20, ~0u, CLOSE_RANGE_UNSHARE));
+	CHECK_ERR(fcntl(29, F_GETFD), EBADF);
+}
+
+static struct flock lock_of(short type, off_t start, off_t len)
+{
+	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+}
+
+static void other_tries(void *arg)
+{
+	int fd = open("f", O_RDWR);
+	struct flock l = lock_of(F_WRLCK, 0, 10);
+
+	(void)arg;
+	CHECK_ERR(fcntl(fd, F_SETLK, &l), EAGAIN);
+	l = lock_of(F_RDLCK, 5, 0);
+	CHECK_OK(fcntl(fd, F_GETLK, &l));
+	CHECK_EQ(l.l_type, F_WRLCK);
+	CHECK_EQ(l.l_start, 0);
+	CHECK_EQ(l.l_len, 10);
+	CHECK_EQ(l.l_pid, getppid());
+	l = lock_of(F_WRLCK, 10, 5);
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+}
+
+TEST(posix_locks)
+{
+	int fd = t_file("f", "01234567890123456789"), d;
+	struct flock l = lock_of(F_WRLCK, 0, 10);
+
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	l = lock_of(F_WRLCK, 0, 10);
+	/* One's own locks do not conflict. */
+	CHECK_OK(fcntl(fd, F_GETLK, &l));
+	CHECK_EQ(l.l_type, F_UNLCK);
+	t_wait_ok(t_spawn(other_tries, NULL));
+	/* The child's lock went with it. */
+	l = lock_of(F_WRLCK, 0, 0);
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	/* Closing any descriptor of the file drops all of the process's locks. */
+	d = open("f", O_RDONLY);
+	CHECK_OK(close(d));
+	l = lock_of(F_WRLCK, 0, 10);
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	t_wait_ok(t_spawn(other_tries, NULL));
+	l = lock_of(F_RDLCK, 0, 1);
+	CHECK_ERR(fcntl(open("f", O_WRONLY), F_SETLK, &l), EBADF);
+	l = lock_of(F_WRLCK, -5, 1);
+	CHECK_ERR(fcntl(fd, F_SETLK, &l), EINVAL);
+	l = lock_of(9, 0, 1);
+	CHECK_ERR(fcntl(fd, F_SETLK, &l), EINVAL);
+}
+
+static void wait_for_lock(void *arg)
+{
+	int fd = open("f", O_RDWR);
+	struct flock l = lock_of(F_WRLCK, 0, 0);
+
+	(void)arg;
+	CHECK_OK(fcntl(fd, F_SETLKW, &l));
+	CHECK_EQ(write(fd, "got it", 6), 6);
+}
+
+TEST(posix_lock_waits)
+{
+	int fd = t_file("f", "......");
+	struct flock l = lock_of(F_WRLCK, 3, 2);
+	pid_t pid;
+
+	CHECK_OK(fcntl(fd, F_SETLKW, &l));
+	pid = t_spawn(wait_for_lock, NULL);
+	t_sleep_ms(50);
+	CHECK_STR(t_read("f"), "......");
+	/* t_read() closed a descriptor of the file, and with it went the lock. */
+	t_wait_ok(pid);
+	CHECK_STR(t_read("f"), "got it");
+}
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+static void lock_interrupted(void *arg)
+{
+	struct sigaction sa = {.sa_handler = on_alarm};
+	int fd = open("f", O_RDWR);
+	struct flock l = lock_of(F_WRLCK, 0, 0);
+
+	(void)arg;
+	CHECK_OK(sigaction(SIGALRM, &sa, NULL));
+	CHECK_OK(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 50000}}, NULL));
+	CHECK_ERR(fcntl(fd, F_SETLKW, &l), EINTR);
+}
+
+TEST(posix_lock_interrupted)
+{
+	int fd = t_file("f", "x");
+	struct flock l = lock_of(F_WRLCK, 0, 0);
+
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	t_wait_ok(t_spawn(lock_interrupted, NULL));
+}
+
+static void deadlock_child(void *arg)
+{
+	int fd = open("f", O_RDWR);
+	struct flock l = lock_of(F_WRLCK, 1, 1);
+
+	(void)arg;
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	t_sleep_ms(100);
+	l = lock_of(F_WRLCK, 0, 1);
+	CHECK_OK(fcntl(fd, F_SETLKW, &l));
+}
+
+TEST(posix_deadlock)
+{
+	int fd = t_file("f", "xx");
+	struct flock l = lock_of(F_WRLCK, 0, 1);
+	pid_t pid;
+
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	pid = t_spawn(deadlock_child, NULL);
+	t_sleep_ms(300);
+	l = lock_of(F_WRLCK, 1, 1);
+	CHECK_ERR(fcntl(fd, F_SETLKW, &l), EDEADLK);
+	l = lock_of(F_UNLCK, 0, 0);
+	CHECK_OK(fcntl(fd, F_SETLK, &l));
+	t_wait_ok(pid);
+}
+
+TEST(ofd_locks)
+{
+	int a = t_file("f", "0123"), b = open("f", O_RDWR);
+	struct flock l = lock_of(F_WRLCK, 0, 2);
+
+	CHECK_OK(fcntl(a, F_OFD_SETLK, &l));
+	l = lock_of(F_WRLCK, 0, 1);
+	CHECK_ERR(fcntl(b, F_OFD_SETLK, &l), EAGAIN);
+	CHECK_OK(fcntl(b, F_OFD_GETLK, &l));
+	CHECK_EQ(l.l_type, F_WRLCK);
+	CHECK_EQ(l.l_pid, -1);
+	close(dup(a));
+	l = lock_of(F_WRLCK, 0, 1);
+	CHECK_ERR(fcntl(b, F_OFD_SETLK, &l), EAGAIN);
+	close(a);
+	CHECK_OK(fcntl(b, F_OFD_SETLK, &l));
+	l.l_pid = 5;
+	CHECK_ERR(fcntl(b, F_OFD_SETLK, &l), EINVAL);
+}
+
+TEST(flock)
+{
+	int a = t_file("f", ""), b = open("f", O_RDWR), c;
+
+	CHECK_OK(flock(a, LOCK_SH));
+	CHECK_OK(flock(b, LOCK_SH | LOCK_NB));
+	CHECK_ERR(flock(b, LOCK_EX | LOCK_NB), EWOULDBLOCK);
+	CHECK_OK(flock(a, LOCK_UN));
+	CHECK_OK(flock(b, LOCK_EX | LOCK_NB));
+	CHECK_ERR(flock(a, LOCK_SH | LOCK_NB), EWOULDBLOCK);
+	/* Belongs to the open file: a duplicate keeps it. */
+	c = dup(b);
+	close(b);
+	CHECK_ERR(flock(a, LOCK_SH | LOCK_NB), EWOULDBLOCK);
+	close(c);
+	CHECK_OK(flock(a, LOCK_SH | LOCK_NB));
+	CHECK_ERR(flock(a, 0), EINVAL);
+	CHECK_ERR(flock(-1, LOCK_SH), EBADF);
+}
+
+static void flock_child(void *arg)
+{
+	int fd = open("f", O_RDWR);
+
+	(void)arg;
+	CHECK_OK(flock(fd, LOCK_EX));
+}
+
+TEST(flock_waits)
+{
+	int fd = t_file("f", "");
+	pid_t pid;
+
+	CHECK_OK(flock(fd, LOCK_EX));
+	pid = t_spawn(flock_child, NULL);
+	t_sleep_ms(50);
+	CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
+	CHECK_OK(flock(fd, LOCK_UN));
+	t_wait_ok(pid);
+}
+
+TEST(owner)
+{
+	int p[2];
+
+	CHECK_OK(pipe(p));
+	CHECK_EQ(fcntl(p[0], F_GETOWN), 0);
+	CHECK_OK(fcntl(p[0], F_SETOWN, getpid()));
+	CHECK_EQ(fcntl(p[0], F_GETOWN), getpid());
+	CHECK_EQ(fcntl(p[0], F_GETSIG), 0);
+}
+
+/* fork copies the table; CLONE_FILES is tested in process.c. */
+static void close_in_child(void *arg)
+{
+	CHECK_OK(close(*(int *)arg));
+	CHECK_OK(open("f", O_RDONLY));
+}
+
+TEST(table_copied_by_fork)
+{
+	int fd = t_file("f", "x");
+
+	t_wait_ok(t_spawn(close_in_child, &fd));
+	CHECK_OK(fcntl(fd, F_GETFD));
+}

@@ -1,0 +1,322 @@
+/* read, write and their kin; lseek, truncate, fallocate, sparse files, copies inside the kernel. */
+#include "t.h"
+
+#include <sys/sendfile.h>
+
+TEST(read_write)
+{
+	char buf[16] = "";
+	int fd = t_file("f", "hello");
+
+	CHECK_EQ(read(fd, buf, 2), 2);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 2);
+	CHECK_EQ(read(fd, buf, 100), 3);
+	CHECK_EQ(read(fd, buf, 100), 0);
+	CHECK_EQ(read(fd, buf, 0), 0);
+	CHECK_EQ(write(fd, "!", 1), 1);
+	CHECK_EQ(write(fd, "", 0), 0);
+	CHECK_EQ(pread(fd, buf, 16, 3), 3);
+	CHECK(!memcmp(buf, "lo!", 3));
+	CHECK_EQ(pwrite(fd, "H", 1, 0), 1);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 6);
+	CHECK_ERR(pread(fd, buf, 1, -1), EINVAL);
+	CHECK_ERR(pwrite(fd, buf, 1, -1), EINVAL);
+}
+
+TEST(errors)
+{
+	int fd = t_file("f", "hello"), p[2];
+	char c;
+
+	CHECK_ERR(read(-1, &c, 1), EBADF);
+	CHECK_ERR(write(999, &c, 1), EBADF);
+	CHECK_ERR(read(fd, (void *)8, 5), EFAULT);
+	CHECK_ERR(write(fd, (void *)8, 5), EFAULT);
+	CHECK_ERR(read(open(".", O_RDONLY), &c, 1), EISDIR);
+	CHECK_OK(pipe(p));
+	CHECK_ERR(pread(p[0], &c, 1, 0), ESPIPE);
+	CHECK_ERR(pwrite(p[1], &c, 1, 0), ESPIPE);
+	CHECK_ERR(lseek(p[0], 0, SEEK_CUR), ESPIPE);
+	CHECK_ERR(ftruncate(p[1], 0), EINVAL);
+	CHECK_ERR(close(999), EBADF);
+}
+
+/* Half of the buffer is mapped: what was reached counts. */
+TEST(partial_fault)
+{
+	char *map = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = t_file("f", ""), p[2];
+
+	CHECK(map != MAP_FAILED);
+	CHECK_OK(munmap(map + 4096, 4096));
+	memset(map, 'x', 4096);
+	CHECK_EQ(write(fd, map + 4000, 200), 96);
+	CHECK_EQ(pread(fd, map + 4095, 200, 0), 1);
+	CHECK_OK(pipe(p));
+	CHECK_EQ(write(p[1], map, 4096), 4096);
+	/* A pipe gives all of a page or nothing. */
+	CHECK_ERR(read(p[0], map + 4090, 4096), EFAULT);
+}
+
+TEST(vectors)
+{
+	char a[4] = "", b[4] = "", c[4] = "";
+	struct iovec out[3] = {{"abc", 3}, {NULL, 0}, {"defg", 4}};
+	struct iovec in[3] = {{a, 2}, {b, 3}, {c, 4}};
+	int fd = t_file("f", "");
+
+	CHECK_EQ(writev(fd, out, 3), 7);
+	CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
+	CHECK_EQ(readv(fd, in, 3), 7);
+	CHECK(!memcmp(a, "ab", 2) && !memcmp(b, "cde", 3) && !memcmp(c, "fg", 2));
+	CHECK_EQ(preadv(fd, in, 1, 5), 2);
+	CHECK(!memcmp(a, "fg", 2));
+	CHECK_EQ(pwritev(fd, out, 1, 4), 3);
+	CHECK_EQ(preadv2(fd, in, 1, 0, 0), 2);
+	CHECK_EQ(preadv2(fd, in, 1, -1, 0), 0);
+	CHECK_EQ(pwritev2(fd, out, 1, 0, RWF_APPEND), 3);
+	CHECK_EQ(lseek(fd, 0, SEEK_END), 10);
+	CHECK_ERR(readv(fd, in, -1), EINVAL);
+	CHECK_ERR(readv(fd, in, 1025), EINVAL);
+	CHECK_EQ(readv(fd, in, 0), 0);
+	in[0].iov_len = (size_t)-1;
+	CHECK_ERR(readv(fd, in, 1), EINVAL);
+	CHECK_ERR(readv(fd, (void *)8, 1), EFAULT);
+	in[0].iov_len = 2;
+	CHECK_ERR(preadv2(fd, in, 1, 0, 0x40000000), EOPNOTSUPP);
+}
+
+TEST(seek)
+{
+	int fd = t_file("f", "0123456789"), dup_fd;
+
+	CHECK_EQ(lseek(fd, -3, SEEK_END), 7);
+	CHECK_EQ(lseek(fd, -2, SEEK_CUR), 5);
+	CHECK_ERR(lseek(fd, -6, SEEK_CUR), EINVAL);
+	CHECK_ERR(lseek(fd, -1, SEEK_SET), EINVAL);
+	CHECK_ERR(lseek(fd, 0, 99), EINVAL);
+	CHECK_EQ(lseek(fd, 100, SEEK_SET), 100);
+	CHECK_EQ(read(fd, &(char){0}, 1), 0);
+	/* The position belongs to the open file, not to the descriptor. */
+	dup_fd = dup(fd);
+	CHECK_EQ(lseek(dup_fd, 4, SEEK_SET), 4);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 4);
+	CHECK_EQ(lseek(open("f", O_RDONLY), 0, SEEK_CUR), 0);
+}
+
+TEST(holes)
+{
+	struct stat st;
+	char buf[64];
+	int fd = t_file("f", "");
+
+	CHECK_EQ(pwrite(fd, "end", 3, 1 << 20), 3);
+	CHECK_OK(fstat(fd, &st));
+	CHECK_EQ(st.st_size, (1 << 20) + 3);
+	CHECK(st.st_blocks * 512 < 512 * 1024);
+	CHECK_EQ(pread(fd, buf, sizeof(buf), 4096), (ssize_t)sizeof(buf));
+	for (size_t i = 0; i < sizeof(buf); i++)
+		CHECK_EQ(buf[i], 0);
+	CHECK_EQ(lseek(fd, 0, SEEK_DATA), 1 << 20);
+	CHECK_EQ(lseek(fd, 0, SEEK_HOLE), 0);
+	CHECK_EQ(lseek(fd, 1 << 20, SEEK_HOLE), (1 << 20) + 3);
+	CHECK_ERR(lseek(fd, (1 << 20) + 3, SEEK_DATA), ENXIO);
+	CHECK_ERR(lseek(fd, 2 << 20, SEEK_HOLE), ENXIO);
+}
+
+TEST(truncate)
+{
+	struct stat st;
+	char buf[8] = "xxxxxxx";
+	int fd = t_file("f", "0123456789");
+
+	CHECK_OK(truncate("f", 3));
+	CHECK_OK(fstat(fd, &st));
+	CHECK_EQ(st.st_size, 3);
+	CHECK_OK(ftruncate(fd, 6));
+	CHECK_EQ(pread(fd, buf, 8, 0), 6);
+	CHECK(!memcmp(buf, "012\0\0\0", 6));
+	CHECK_ERR(truncate("f", -1), EINVAL);
+	CHECK_ERR(truncate(".", 0), EISDIR);
+	CHECK_ERR(truncate("none", 0), ENOENT);
+	CHECK_ERR(ftruncate(open("f", O_RDONLY), 0), EINVAL);
+	/* Shrinking and growing again shows zeros. */
+	CHECK_EQ(pwrite(fd, "abcdef", 6, 4090), 6);
+	CHECK_OK(ftruncate(fd, 4092));
+	CHECK_OK(ftruncate(fd, 5000));
+	CHECK_EQ(pread(fd, buf, 4, 4090), 4);
+	CHECK(!memcmp(buf, "ab\0\0", 4));
+}
+
+TEST(fallocate)
+{
+	struct stat st;
+	char buf[4];
+	int fd = t_file("f", "");
+
+	if (fallocate(fd, 0, 0, 65536) < 0 && errno == EOPNOTSUPP)
+		SKIP("this file system has no fallocate");
+	CHECK_OK(fstat(fd, &st));
+	CHECK_EQ(st.st_size, 65536);
+	CHECK(st.st_blocks * 512 >= 65536);
+	CHECK_OK(fallocate(fd, FALLOC_FL_KEEP_SIZE, 65536, 65536));
+	CHECK_OK(fstat(fd, &st));
+	CHECK_EQ(st.st_size, 65536);
+	CHECK_EQ(pwrite(fd, "abcd", 4, 4096), 4);
+	CHECK_OK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096));
+	CHECK_EQ(pread(fd, buf, 4, 4096), 4);
+	CHECK(!memcmp(buf, "\0\0\0\0", 4));
+	CHECK_ERR(fallocate(fd, FALLOC_FL_PUNCH_HOLE, 0, 4096), EOPNOTSUPP);
+	CHECK_ERR(fallocate(fd, 0, 0, 0), EINVAL);
+	CHECK_ERR(fallocate(fd, 0, -1, 1), EINVAL);
+	CHECK_ERR(fallocate(open("f", O_RDONLY), 0, 0, 1), EBADF);
+}
+
+TEST(file_size_limit)
+{
+	struct rlimit lim = {1000, 1000};
+	char buf[2000] = "";
+	int fd = t_file("f", "");
+
+	CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+	CHECK_OK(setrlimit(RLIMIT_FSIZE, &lim));
+	CHECK_EQ(write(fd, buf, 2000), 1000);
+	CHECK_ERR(write(fd, buf, 1), EFBIG);
+	CHECK_ERR(ftruncate(fd, 1001), EFBIG);
+	CHECK_OK(ftruncate(fd, 500));
+	CHECK_EQ(pwrite(fd, buf, 10, 900), 10);
+}
+
+static void write_too_far(void *arg)
+{
+	struct rlimit lim = {10, 10};
+	int fd = t_file("g", "0123456789");
+
+	(void)arg;
+	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+	CHECK_OK(setrlimit(RLIMIT_FSIZE, &lim));
+	pwrite(fd, "x", 1, 10);
+}
+
+TEST(file_size_signal)
+{
+	int status = t_wait_status(t_spawn(write_too_far, NULL));
+
+	CHECK(WIFSIGNALED(status));
+	CHECK_EQ(WTERMSIG(status), SIGXFSZ);
+}
+
+TEST(large_offsets)
+{
+	int fd = t_file("f", "");
+	char c = 0;
+
+	CHECK_EQ(pwrite(fd, "x", 1, 5ll << 30), 1);
+	CHECK_EQ(lseek(fd, 0, SEEK_END), (5ll << 30) + 1);
+	CHECK_EQ(pread(fd, &c, 1, 5ll << 30), 1);
+	CHECK_EQ(c, 'x');
+	CHECK_ERR(lseek(fd, INT64_MAX, SEEK_CUR), EINVAL);
+}
+
+TEST(big_transfer)
+{
+	size_t size = 3 << 20;
+	unsigned char *buf = malloc(size), *back = malloc(size);
+	int fd = t_file("f", "");
+
+	for (size_t i = 0; i < size; i++)
+		buf[i] = (unsigned char)(i * 7 + i / 4096);
+	CHECK_EQ(write(fd, buf, size), size);
+	CHECK_EQ(pread(fd, back, size, 0), size);
+	CHECK(!memcmp(buf, back, size));
+	CHECK_EQ(pread(fd, back, 100000, 12345), 100000);
+	CHECK(!memcmp(buf + 12345, back, 100000));
+}
+
+TEST(sendfile)
+{
+	off_t at = 2;
+	char buf[16] = "";
+	int in = t_file("in", "0123456789"), out = t_file("out", ""), p[2];
+
+	CHECK_EQ(sendfile(out, in, &at, 5), 5);
+	CHECK_EQ(at, 7);
+	CHECK_EQ(lseek(in, 0, SEEK_CUR), 0);
+	CHECK_EQ(sendfile(out, in, NULL, 100), 10);
+	CHECK_EQ(sendfile(out, in, NULL, 100), 0);
+	CHECK_EQ(pread(out, buf, 16, 0), 15);
+	CHECK(!memcmp(buf, "234560123456789", 15));
+	CHECK_OK(pipe(p));
+	at = 0;
+	CHECK_EQ(sendfile(p[1], in, &at, 4), 4);
+	CHECK_EQ(read(p[0], buf, 16), 4);
+	CHECK_ERR(sendfile(out, p[0], NULL, 4), EINVAL);
+}
+
+TEST(copy_file_range)
+{
+	off_t from = 1, to = 3;
+	char buf[16] = "";
+	int in = t_file("in", "0123456789"), out = t_file("out", "");
+
+	CHECK_EQ(copy_file_range(in, &from, out, &to, 4, 0), 4);
+	CHECK_EQ(from, 5);
+	CHECK_EQ(to, 7);
+	CHECK_EQ(pread(out, buf, 16, 0), 7);
+	CHECK(!memcmp(buf,
+		      "\0\0\0"
+		      "1234",
+		      7));
+	CHECK_EQ(copy_file_range(in, NULL, out, NULL, 100, 0), 10);
+	CHECK_EQ(copy_file_range(in, NULL, out, NULL, 100, 0), 0);
+	CHECK_ERR(copy_file_range(in, NULL, out, NULL, 1, 1), EINVAL);
+	from = 0;
+	to = 2;
+	CHECK_ERR(copy_file_range(in, &from, in, &to, 4, 0), EINVAL);
+}
+
+TEST(sync)
+{
+	int fd = t_file("f", "x"), p[2];
+
+	CHECK_OK(fsync(fd));
+	CHECK_OK(fdatasync(fd));
+	CHECK_OK(syncfs(fd));
+	sync();
+	CHECK_OK(pipe(p));
+	CHECK_ERR(fsync(p[0]), EINVAL);
+	CHECK_ERR(fsync(-1), EBADF);
+	CHECK_OK(posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL));
+	CHECK_OK(readahead(fd, 0, 4096));
+}
+
+/* Two processes that append lose nothing; two that share a description do not overlap. */
+static void append_many(void *arg)
+{
+	int fd = arg ? *(int *)arg : open("f", O_WRONLY | O_APPEND);
+
+	for (int i = 0; i < 500; i++)
+		CHECK_EQ(write(fd, "0123456789", 10), 10);
+}
+
+TEST(concurrent_writers)
+{
+	struct stat st;
+	pid_t a, b;
+	int fd;
+
+	close(t_file("f", ""));
+	a = t_spawn(append_many, NULL);
+	b = t_spawn(append_many, NULL);
+	t_wait_ok(a);
+	t_wait_ok(b);
+	CHECK_OK(stat("f", &st));
+	CHECK_EQ(st.st_size, 10000);
+	fd = open("f", O_WRONLY | O_TRUNC);
+	a = t_spawn(append_many, &fd);
+	b = t_spawn(append_many, &fd);
+	t_wait_ok(a);
+	t_wait_ok(b);
+	CHECK_OK(stat("f", &st));
+	CHECK_EQ(st.st_size, 10000);
+}
