@@ -463,3 +463,19 @@ int kvm_as_fork(struct address_space *parent, struct address_space *child)
 	mutex_unlock(&parent->lock);
 	return err;
 }
+
+void kvm_as_fetch(struct address_space *as, uint64_t va, uint8_t *buf, size_t size)
+{
+	mutex_lock(&as->lock);
+	for (size_t i = 0; i < size && va + i < ARCH_TASK_SIZE; i++) {
+		uint64_t *leaf = kvm_tree_leaf(as->p, &as->tree, va + i, false);
+		uint64_t pte = leaf ? pte_load(&leaf[LEAF_INDEX(va + i)]) : 0;
+
+		if ((pte & PTE_P) &&
+		    guard_copy(&buf[i],
+			       kvm_gpa_hva(as->p, pte & PTE_ADDR) + ((va + i) & ~MOAT_PAGE_MASK),
+			       1))
+			break;
+	}
+	mutex_unlock(&as->lock);
+}

@@ -14,7 +14,6 @@
 
 #define CPUID_1_ECX_MONITOR (1u << 3)
 #define CPUID_1_ECX_VMX (1u << 5)
-#define CPUID_1_ECX_XSAVE (1u << 26)
 #define CPUID_7_EBX_FSGSBASE (1u << 0)
 #define CPUID_7_ECX_UMIP (1u << 2)
 #define CPUID_7_ECX_PKU (1u << 3)
@@ -79,16 +78,14 @@ static void derive(struct kvm_platform *p)
 	if (e && (e->ecx & CPUID_7_ECX_UMIP))
 		p->cr4 |= CR4_UMIP;
 	p->fpu_size = FXSAVE_SIZE;
-	e = kvm_cpuid_find(p, 1, 0);
-	p->has_xsave = e && (e->ecx & CPUID_1_ECX_XSAVE);
+	/* Not leaf 1: software hypervisors leave XSAVE out there while ring 3 has it. */
 	e = kvm_cpuid_find(p, 0xd, 0);
-	if (p->has_xsave && e && e->eax) {
+	if (e && e->eax) {
+		p->has_xsave = true;
 		p->cr4 |= CR4_OSXSAVE;
 		p->xcr0 = ((uint64_t)e->edx << 32) | e->eax;
 		/* ECX is the size for all that the leaf names; EBX only for what XCR0 has at the moment. */
 		p->fpu_size = MIN(MAX((size_t)e->ecx, (size_t)XSAVE_HEADER_END), p->xsave_size);
-	} else {
-		p->has_xsave = false;
 	}
 	e = kvm_cpuid_find(p, 0x80000008u, 0);
 	if (e && (e->eax & 0xff) >= 32)

@@ -17,7 +17,9 @@
 #define GDT_DATA_USER 0x00cff3000000ffffull
 #define GDT_CODE64_USER 0x00affb000000ffffull
 #define TSS_SELECTOR 0x40
-#define TSS_LIMIT 0x67
+#define TSS_SIZE 104
+#define TSS_IOMAP_SIZE 8 /* ports 0 to 55, and the byte of ones that ends it */
+#define TSS_LIMIT (TSS_SIZE + TSS_IOMAP_SIZE - 1)
 #define TSS_RSP0 4
 #define TSS_IST1 36
 #define TSS_IOMAP 102
@@ -81,12 +83,16 @@ void kvm_guest_vcpu_page(struct kvm_platform *p, unsigned id, uint8_t **ret_page
 {
 	uint8_t *page = p->kernel + KVM_KERNEL_VCPUS + id * MOAT_PAGE_SIZE;
 	uint64_t top = kvm_guest_tss_va(id) + MOAT_PAGE_SIZE;
-	uint16_t iomap = TSS_LIMIT + 1;
+	uint16_t iomap = TSS_SIZE;
 
 	memset(page, 0, MOAT_PAGE_SIZE);
 	memcpy(page + TSS_RSP0, &top, sizeof(top));
 	memcpy(page + TSS_IST1, &top, sizeof(top));
-	memcpy(page + TSS_IOMAP, &iomap, sizeof(iomap)); /* past the limit: no port is allowed */
+	memcpy(page + TSS_IOMAP, &iomap, sizeof(iomap));
+	/* No port is allowed, but for the stub's where the stub runs with ring 3's rights. */
+	memset(page + iomap, 0xff, TSS_IOMAP_SIZE);
+	if (p->ring0_emulated)
+		page[iomap + KVM_STUB_PORT / 8] &= ~(1u << KVM_STUB_PORT % 8);
 	*ret_page = page;
 }
 

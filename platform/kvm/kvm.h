@@ -61,11 +61,11 @@
 #define KVM_KERNEL_GDT 0x1000ul
 #define KVM_KERNEL_IDT 0x2000ul
 #define KVM_KERNEL_HANDLERS 0x3000ul /* 256 of KVM_HANDLER_SIZE bytes */
-#define KVM_KERNEL_STUB 0x4000ul     /* the LSTAR page: also mapped at KVM_STUB_VA, for ring 3 */
+#define KVM_KERNEL_STUB 0x4000ul /* the LSTAR page: also mapped at KVM_STUB_VA, for ring 3 */
 #define KVM_KERNEL_PDPT 0x5000ul
 #define KVM_KERNEL_PD 0x6000ul
-#define KVM_KERNEL_PROBE 0x7000ul     /* code of the start-up self-test */
-#define KVM_KERNEL_VCPUS 0x200000ul   /* a page each: TSS, then the exception stack */
+#define KVM_KERNEL_PROBE 0x7000ul /* code of the start-up self-test */
+#define KVM_KERNEL_VCPUS 0x200000ul /* a page each: TSS, then the exception stack */
 #define KVM_HANDLER_SIZE 16u
 /* Above what Linux gives out, in the same leaf table as the top of the stack. */
 #define KVM_STUB_VA ARCH_TASK_SIZE
@@ -74,7 +74,13 @@
 #define KVM_KERNEL_CS 0x10
 #define KVM_KERNEL_SS 0x18
 
-enum kvm_unit_kind { KVM_UNIT_NONE, KVM_UNIT_KERNEL, KVM_UNIT_PRIVATE, KVM_UNIT_WINDOW, KVM_UNIT_TABLES };
+enum kvm_unit_kind {
+	KVM_UNIT_NONE,
+	KVM_UNIT_KERNEL,
+	KVM_UNIT_PRIVATE,
+	KVM_UNIT_WINDOW,
+	KVM_UNIT_TABLES
+};
 
 struct kvm_unit {
 	uint8_t *hva; /* published by the release store of the gpa that leads here */
@@ -84,10 +90,10 @@ struct kvm_unit {
 /* 512 table pages of one memory slot. Owned by one tree, or by the pool (guarded by platform lock). */
 struct kvm_table_slot {
 	SLIST_ENTRY(kvm_table_slot) link;
-	uint64_t gpa;	/* immutable */
-	uint8_t *mem;	/* immutable */
+	uint64_t gpa; /* immutable */
+	uint8_t *mem; /* immutable */
 	uint32_t kvm_id; /* immutable: the memory slot's number */
-	unsigned used;	/* pages [0, used) have been tables since the slot was last added */
+	unsigned used; /* pages [0, used) have been tables since the slot was last added */
 	unsigned first; /* `used` when the present owner got it */
 };
 SLIST_HEAD(kvm_table_slots, kvm_table_slot);
@@ -96,35 +102,36 @@ SLIST_HEAD(kvm_table_slots, kvm_table_slot);
 struct kvm_tree {
 	struct kvm_table_slots slots; /* the first one is allocated from */
 	unsigned nslots;
-	uint64_t *root;	   /* NULL: no tree yet */
+	uint64_t *root; /* NULL: no tree yet */
 	uint64_t root_gpa;
 };
 
 struct address_space {
 	struct kvm_platform *p; /* immutable */
-	struct mutex lock;	/* LOCK_AS */
-	struct kvm_tree tree;	/* guarded by lock */
-	_Atomic uint64_t root;	/* tree.root_gpa as runners see it; 0: none yet */
-	unsigned compact_at;	/* guarded by lock: nslots at which to look for empty tables */
+	struct mutex lock; /* LOCK_AS */
+	struct kvm_tree tree; /* guarded by lock */
+	_Atomic uint64_t root; /* tree.root_gpa as runners see it; 0: none yet */
+	unsigned compact_at; /* guarded by lock: nslots at which to look for empty tables */
 };
 
 struct kvm_vcpu {
 	struct kvm_platform *p; /* immutable */
-	unsigned id;		/* immutable */
-	int fd;			/* immutable */
-	struct kvm_run *run;	/* the owner's thread; immediate_exit by anyone */
-	uint8_t *stack_page;	/* immutable: TSS and exception stack, host side */
+	unsigned id; /* immutable */
+	int fd; /* immutable */
+	struct kvm_run *run; /* the owner's thread; immediate_exit by anyone */
+	uint8_t *stack_page; /* immutable: TSS and exception stack, host side */
 	struct kvm_sregs sregs; /* the owner's thread: template for every entry */
-	bool broken;		/* the owner's thread: state must be set up anew */
+	bool broken; /* the owner's thread: state must be set up anew */
 	_Atomic pid_t tid;
 	struct address_space *_Atomic as; /* runs, or is about to run, in this one */
-	_Atomic uint32_t gen;		  /* odd from before `as->root` is read until KVM_RUN has returned */
-	_Atomic uint32_t waiters;	  /* somebody waits for gen to change */
-	struct platform_context *_Atomic fpu_owner; /* whose FPU state is in it; changed under platform lock */
-	bool shared;			  /* immutable */
-	bool busy;			  /* shared ones: guarded by platform lock */
-	_Atomic bool yield;		  /* shared ones: somebody waits for a turn */
-	SLIST_ENTRY(kvm_vcpu) link;	  /* pool; guarded by platform lock */
+	_Atomic uint32_t gen; /* odd from before `as->root` is read until KVM_RUN has returned */
+	_Atomic uint32_t waiters; /* somebody waits for gen to change */
+	struct platform_context
+		*_Atomic fpu_owner; /* whose FPU state is in it; changed under platform lock */
+	bool shared; /* immutable */
+	bool busy; /* shared ones: guarded by platform lock */
+	_Atomic bool yield; /* shared ones: somebody waits for a turn */
+	SLIST_ENTRY(kvm_vcpu) link; /* pool; guarded by platform lock */
 };
 
 struct platform_context {
@@ -144,10 +151,12 @@ struct kvm_turn {
 };
 
 struct kvm_stats {
-	_Atomic uint64_t runs, syscalls, faults, exceptions, interrupts, reruns, kicks, flushes, flushed_pages,
-		rebuilds, compactions, slot_recycles, window_drops, fpu_loads, shared_waits, bad_exits, spaces;
+	_Atomic uint64_t runs, syscalls, faults, exceptions, interrupts, reruns, kicks, flushes,
+		flushed_pages, rebuilds, compactions, slot_recycles, window_drops, fpu_loads,
+		shared_waits, bad_exits, spaces;
 };
-#define KVM_STAT_ADD(p, field, n) atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
+#define KVM_STAT_ADD(p, field, n) \
+	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
 
 struct kvm_platform {
 	struct platform base;
@@ -160,9 +169,9 @@ struct kvm_platform {
 	size_t run_size, xsave_size, fpu_size;
 	struct kvm_cpuid2 *cpuid;
 	void *fpu_reset_buf; /* xsave_size bytes */
-	uint8_t *kernel;     /* KVM_KERNEL_SIZE */
+	uint8_t *kernel; /* KVM_KERNEL_SIZE */
 	uint8_t *private_map; /* the private memfd, mapped for the slots only */
-	uint8_t *table_mem;   /* KVM_TABLE_SLOTS_MAX slots, reserved */
+	uint8_t *table_mem; /* KVM_TABLE_SLOTS_MAX slots, reserved */
 
 	struct mutex lock; /* LOCK_PLATFORM */
 	/* Guarded by lock; gpas are also read without it (acquire). */
@@ -195,21 +204,25 @@ static inline uint8_t *kvm_gpa_hva(struct kvm_platform *p, uint64_t gpa)
 }
 
 /* vm.c: the VM, its memory slots. Return 0 or -errno. */
-must_check int kvm_ioctl(int fd, unsigned long request, void *arg); /* -errno; EINTR is not retried */
+must_check int kvm_ioctl(int fd, unsigned long request,
+			 void *arg); /* -errno; EINTR is not retried */
 must_check int kvm_vm_open(struct kvm_platform *p);
 void kvm_vm_close(struct kvm_platform *p);
-must_check int kvm_slot_set(struct kvm_platform *p, uint32_t id, uint64_t gpa, void *hva, uint64_t size);
+must_check int kvm_slot_set(struct kvm_platform *p, uint32_t id, uint64_t gpa, void *hva,
+			    uint64_t size);
 /*
  * The guest-physical address of mf_off, adding its unit's slot if need be. Bytes up to the unit's end follow it.
  * Return: 0, -ENOMEM (no units, slots or host memory left), -EFAULT (not in the window).
  */
-must_check int kvm_mem_gpa(struct kvm_platform *p, struct memfile *mf, uint64_t mf_off, uint64_t *ret_gpa);
+must_check int kvm_mem_gpa(struct kvm_platform *p, struct memfile *mf, uint64_t mf_off,
+			   uint64_t *ret_gpa);
 /* Another unit's number, or -ENOMEM. Platform lock held. */
 must_check int kvm_unit_new_locked(struct kvm_platform *p, enum kvm_unit_kind kind, void *hva);
 
 /* cpuid.c */
 must_check int kvm_cpuid_load(struct kvm_platform *p);
-const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_platform *p, uint32_t function, uint32_t index);
+const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_platform *p, uint32_t function,
+					      uint32_t index);
 
 /* guest.c: what ring 0 of the guest consists of. */
 void kvm_guest_build(struct kvm_platform *p);
@@ -235,8 +248,8 @@ void kvm_tree_release(struct kvm_platform *p, struct kvm_tree *t);
 /* as.c */
 must_check int kvm_as_create(struct platform *base, struct address_space **ret_as);
 void kvm_as_destroy(struct address_space *as);
-must_check int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf, uint64_t mf_off,
-			  unsigned access, unsigned flags);
+must_check int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf,
+			  uint64_t mf_off, unsigned access, unsigned flags);
 void kvm_as_unmap(struct address_space *as, uint64_t va, uint64_t size);
 void kvm_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsigned access);
 void kvm_as_clear(struct address_space *as);
@@ -245,11 +258,14 @@ must_check int kvm_as_fork(struct address_space *parent, struct address_space *c
 must_check int kvm_as_ready(struct address_space *as);
 /* KVM_RUN said EFAULT: drops every translation to the window. Return: how many there were. */
 size_t kvm_as_drop_window(struct address_space *as);
+/* Bytes of what the application has at va; those that are not mapped are left as they are in buf. */
+void kvm_as_fetch(struct address_space *as, uint64_t va, uint8_t *buf, size_t size);
 
 /* vcpu.c */
 must_check int kvm_vcpu_init_state(struct kvm_vcpu *v);
 /* The calling thread's vCPU (its own for life), or one of the shared for this turn. Return: 0, -EAGAIN, -EINTR (interrupted). */
-must_check int kvm_vcpu_get(struct kvm_platform *p, struct platform_context *ctx, struct kvm_vcpu **ret_v);
+must_check int kvm_vcpu_get(struct kvm_platform *p, struct platform_context *ctx,
+			    struct kvm_vcpu **ret_v);
 void kvm_vcpu_put(struct kvm_vcpu *v);
 void kvm_vcpu_thread_exit(struct platform *base);
 void kvm_vcpus_fini(struct kvm_platform *p);
@@ -276,8 +292,8 @@ int kvm_fpu_set(struct platform_context *ctx, const void *buf, size_t size);
 void kvm_fpu_reset(struct platform_context *ctx);
 
 /* run.c */
-must_check int kvm_context_switch(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
-				  struct platform_event *ret_event);
+must_check int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
+				  struct arch_regs *regs, struct platform_event *ret_event);
 void kvm_context_interrupt(struct platform_context *ctx);
 /* selftest.c: runs it: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
 must_check int kvm_selftest(struct kvm_platform *p);

@@ -16,9 +16,12 @@
 #include "base/log.h"
 #include "platform/kvm/kvm.h"
 
+#define VECTOR_BP 3
+#define VECTOR_OF 4
 #define VECTOR_UD 6
 #define VECTOR_GP 13
 #define VECTOR_PF 14
+#define EFLAGS_IF 0x200ul
 #define PF_PRESENT 1u
 #define PF_WRITE 2u
 #define PF_FETCH 16u
@@ -169,18 +172,52 @@ static bool rip_refused(uint64_t rip, struct platform_event *ev)
 	return true;
 }
 
-/* `out` in the stub: a system call, if the vCPU is as `syscall` leaves it. */
-static enum run_verdict exit_io(struct kvm_vcpu *v, struct arch_regs *regs,
-				struct platform_event *ev)
+/*
+ * The application's own use of the stub's port, which is open to ring 3 where ring 0 is emulated: on Linux a #GP
+ * at the instruction. KVM may have stepped over it already, so its start is looked for; what it has left to do it
+ * does now, before registers are replaced.
+ */
+static void own_port_io(struct kvm_vcpu *v, struct address_space *as, struct arch_regs *regs,
+			struct platform_event *ev)
+{
+	uint8_t insn[2] = {0, 0};
+
+	store_regs(v, regs);
+	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	if (kvm_ioctl(v->fd, KVM_RUN, NULL) != -EINTR)
+		v->broken = true;
+	if (rip_refused(regs->r.rip, ev))
+		return;
+	kvm_as_fetch(as, regs->r.rip - 2, insn, sizeof(insn));
+	if (insn[0] == 0xe6 && insn[1] == KVM_STUB_PORT)
+		regs->r.rip -= 2;
+	else if (insn[1] == 0xee || insn[1] == 0x6e)
+		regs->r.rip -= 1;
+	event_exception(ev, VECTOR_GP, 0);
+	KVM_STAT_ADD(v->p, exceptions, 1);
+}
+
+/*
+ * `out` in the stub: a system call, if the vCPU is as `syscall` leaves it: at CPL 0, interrupts masked. Where
+ * ring 0 is emulated CS often stays the user's; the mask, which ring 3 cannot set, is the proof then.
+ */
+static enum run_verdict exit_io(struct kvm_vcpu *v, struct address_space *as,
+				struct arch_regs *regs, struct platform_event *ev)
 {
 	const struct kvm_run *run = v->run;
 	uint64_t at = run->s.regs.regs.rip - (KVM_STUB_VA + KVM_STUB_OFFSET);
-	uint16_t cs = v->p->ring0_emulated ? ARCH_USER_CS : KVM_KERNEL_CS;
+	uint16_t cs = run->s.regs.sregs.cs.selector;
+	bool emulated = v->p->ring0_emulated, masked = !(run->s.regs.regs.rflags & EFLAGS_IF);
 
+	if (emulated && cs == ARCH_USER_CS && !masked) {
+		own_port_io(v, as, regs, ev);
+		return RUN_EVENT;
+	}
 	/* KVM may have stepped over the instruction, or will when it runs next at this rip, which it does not. */
 	if (run->io.direction != KVM_EXIT_IO_OUT || run->io.port != KVM_STUB_PORT ||
-	    run->io.size != 1 || run->io.count != 1 || (at != 0 && at != 2) ||
-	    run->s.regs.sregs.cs.selector != cs)
+	    run->io.size != 1 || run->io.count != 1 || (at != 0 && at != 2) || !masked ||
+	    (cs != KVM_KERNEL_CS && !(emulated && cs == ARCH_USER_CS)))
 		return RUN_BAD;
 	store_regs(v, regs);
 	regs->r.rip = regs->r.rcx;
@@ -188,6 +225,24 @@ static enum run_verdict exit_io(struct kvm_vcpu *v, struct arch_regs *regs,
 	*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
 	KVM_STAT_ADD(v->p, syscalls, 1);
 	return RUN_EVENT;
+}
+
+static bool is_soft(uint32_t vector)
+{
+	return vector == VECTOR_BP || vector == VECTOR_OF;
+}
+
+/* An int3 or into has arrived: so that at_rest() takes the next one it hears of for a queued one. */
+static void forget_soft(struct kvm_vcpu *v)
+{
+	struct kvm_vcpu_events events;
+
+	if (kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events) == 0) {
+		events.exception.nr = 0;
+		if (kvm_ioctl(v->fd, KVM_SET_VCPU_EVENTS, &events) == 0)
+			return;
+	}
+	v->broken = true;
 }
 
 /* `hlt` in a handler: an exception of ring 3, its frame at the top of the vCPU's exception stack. */
@@ -218,6 +273,8 @@ static enum run_verdict exit_hlt(struct kvm_vcpu *v, struct arch_regs *regs,
 		event_fault(ev, v->run->s.regs.sregs.cr2, error_code);
 		KVM_STAT_ADD(v->p, faults, 1);
 	} else {
+		if (unlikely(is_soft(vector)))
+			forget_soft(v);
 		event_exception(ev, vector, error_code);
 		KVM_STAT_ADD(v->p, exceptions, 1);
 	}
@@ -248,8 +305,8 @@ static enum run_verdict exit_bad(struct kvm_vcpu *v, struct arch_regs *regs,
 }
 
 /*
- * Is it in ring 3 with nothing queued, so that its registers are the application's? What KVM hides (int3 and
- * into, queued with rip still at the instruction) is dropped: the instruction is executed again.
+ * Is it in ring 3 with nothing queued, so that its registers are the application's? Of int3 and into KVM does not
+ * say whether they are queued, only that such was the last exception; see forget_soft().
  */
 static bool at_rest(struct kvm_vcpu *v)
 {
@@ -260,9 +317,8 @@ static bool at_rest(struct kvm_vcpu *v)
 		return false;
 	if (kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events))
 		return false;
-	if (events.exception.injected || events.exception.pending)
-		return false;
-	return kvm_ioctl(v->fd, KVM_SET_VCPU_EVENTS, &events) == 0;
+	return !events.exception.injected && !events.exception.pending &&
+	       !is_soft(events.exception.nr);
 }
 
 /* The context is wanted elsewhere, or its shared vCPU is. */
@@ -283,14 +339,14 @@ static enum run_verdict run_interrupted(struct kvm_vcpu *v, struct arch_regs *re
 	return RUN_INTERRUPTED;
 }
 
-static enum run_verdict judge_exit(struct kvm_vcpu *v, struct arch_regs *regs,
-				   struct platform_event *ev)
+static enum run_verdict judge_exit(struct kvm_vcpu *v, struct address_space *as,
+				   struct arch_regs *regs, struct platform_event *ev)
 {
 	enum run_verdict verdict = RUN_BAD;
 
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_IO:
-		verdict = exit_io(v, regs, ev);
+		verdict = exit_io(v, as, regs, ev);
 		break;
 	case KVM_EXIT_HLT:
 		verdict = exit_hlt(v, regs, ev);
@@ -366,7 +422,7 @@ static int run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
 		if (ret == 1 && mode == RUN_FRESH) {
 			verdict = RUN_INTERRUPTED;
 		} else if (likely(ret == 0)) {
-			verdict = judge_exit(v, regs, ev);
+			verdict = judge_exit(v, as, regs, ev);
 			mode = RUN_RESUME;
 		} else if (ret == 1 || ret == -EINTR) {
 			mode = RUN_RESUME;

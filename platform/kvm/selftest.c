@@ -64,6 +64,7 @@ int kvm_selftest(struct kvm_platform *p)
 {
 	struct platform_context *ctx = NULL;
 	struct address_space *as = NULL;
+	struct kvm_vcpu *v;
 	uint64_t *leaf;
 	int err;
 
@@ -84,7 +85,11 @@ int kvm_selftest(struct kvm_platform *p)
 	p->ring0_emulated = false;
 	if (!syscall_works(ctx, as)) {
 		p->ring0_emulated = true;
-		if (!syscall_works(ctx, as))
+		/* The vCPU's task segment was made for the other mode. */
+		err = kvm_vcpu_get(p, ctx, &v);
+		if (!err)
+			err = kvm_vcpu_init_state(v);
+		if (!err && !syscall_works(ctx, as))
 			err = -ENOSYS;
 	}
 	if (!err && !exceptions_work(ctx, as))

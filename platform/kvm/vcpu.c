@@ -114,6 +114,7 @@ int kvm_vcpu_init_state(struct kvm_vcpu *v)
 
 	if (err)
 		return err;
+	kvm_guest_vcpu_page(v->p, v->id, &v->stack_page);
 	kvm_guest_sregs(v->p, v->id, &sregs);
 	v->sregs = sregs;
 	/* XCR0 wants CR4.OSXSAVE, so the segments come first; CR3 is set by each entry. */
@@ -153,7 +154,6 @@ static int vcpu_create(struct kvm_platform *p, unsigned id, struct kvm_vcpu **re
 		err = -errno;
 		goto out_close;
 	}
-	kvm_guest_vcpu_page(p, id, &v->stack_page);
 	err = kvm_ioctl(v->fd, KVM_SET_CPUID2, p->cpuid);
 	if (!err)
 		err = kvm_vcpu_init_state(v);
