@@ -175,7 +175,7 @@ static int vcpu_new(struct kvm_platform *p, bool shared, struct kvm_vcpu **ret_v
 {
 	unsigned *count = shared ? &p->vcpus_shared : &p->vcpus_owned;
 	unsigned max = shared ? p->shared_max : p->vcpus_limit - p->shared_max;
-	struct kvm_vcpu *v;
+	struct kvm_vcpu *v = NULL;
 	unsigned id;
 	int err;
 
