@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "runtime/cli.h"
 
-struct cli_globals cli = { .root = MOAT_DEFAULT_ROOT, .platform = "kvm" };
+struct cli_globals cli = {.root = MOAT_DEFAULT_ROOT, .platform = "kvm"};
 
 /* One line in the log file, in the format that engines parse. */
 static void log_file_write(const char *level, const char *msg)
@@ -28,9 +28,12 @@ static void log_file_write(const char *level, const char *msg)
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
 	log_quote(quoted, sizeof(quoted), msg, strlen(msg));
 	if (cli.log_json)
-		n = snprintf(line, sizeof(line), "{\"level\":\"%s\",\"msg\":\"%s\",\"time\":\"%s\"}\n", level, quoted, when);
+		n = snprintf(line, sizeof(line),
+			     "{\"level\":\"%s\",\"msg\":\"%s\",\"time\":\"%s\"}\n", level, quoted,
+			     when);
 	else
-		n = snprintf(line, sizeof(line), "time=\"%s\" level=%s msg=\"%s\"\n", when, level, quoted);
+		n = snprintf(line, sizeof(line), "time=\"%s\" level=%s msg=\"%s\"\n", when, level,
+			     quoted);
 	if (n > 0 && write(fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
 		fprintf(stderr, "moat: %s: %m\n", cli.log);
 	close(fd);
@@ -63,7 +66,8 @@ void cli_warn(const char *fmt, ...)
 	va_end(ap);
 }
 
-bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name, const char **ret_value)
+bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name,
+	      const char **ret_value)
 {
 	const char *arg = argv[*i];
 	size_t len = strlen(name);
@@ -102,8 +106,10 @@ bool cli_global_flag(int argc, char **argv, int *i)
 {
 	const char *value;
 
-	if (cli_flag(argc, argv, i, "root", 0, &cli.root) || cli_flag(argc, argv, i, "platform", 0, &cli.platform) ||
-	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log) || cli_flag(argc, argv, i, "log", 0, &cli.log))
+	if (cli_flag(argc, argv, i, "root", 0, &cli.root) ||
+	    cli_flag(argc, argv, i, "platform", 0, &cli.platform) ||
+	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log) ||
+	    cli_flag(argc, argv, i, "log", 0, &cli.log))
 		return true;
 	if (cli_flag(argc, argv, i, "debug", 0, NULL))
 		return cli.debug = true;
@@ -144,5 +150,6 @@ bool cli_id_valid(const char *id)
 
 	if (len == 0 || len > 255 || strcmp(id, ".") == 0 || strcmp(id, "..") == 0)
 		return false;
-	return strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.") == len;
+	return strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.") ==
+	       len;
 }

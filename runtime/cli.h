@@ -10,12 +10,12 @@
 
 /* Flags before the verb (and, as runc does, after it where a verb has none of that name). */
 struct cli_globals {
-	const char *root;	/* state directory */
-	const char *platform;	/* "kvm" */
-	const char *debug_log;	/* file; NULL: none */
-	const char *log;	/* errors also go here; NULL: none */
+	const char *root; /* state directory */
+	const char *platform; /* "kvm" */
+	const char *debug_log; /* file; NULL: none */
+	const char *log; /* errors also go here; NULL: none */
 	bool log_json;
-	const char *strace;	/* NULL: off; "": every call */
+	const char *strace; /* NULL: off; "": every call */
 	bool debug;
 };
 
@@ -38,13 +38,15 @@ bool cli_global_flag(int argc, char **argv, int *i);
  * Is argv[*i] the flag --name (or -short_name, if not 0)? With `ret_value`, takes "--name V" or "--name=V"; a missing value is an
  * error (exit 1).
  */
-bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name, const char **ret_value);
+bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name,
+	      const char **ret_value);
 /* "unknown flag" for this verb, by name. Returns 1. */
 int cli_unknown_flag(const char *verb, const char *flag);
 int cli_verb_help(const struct cli_verb *verb);
 must_check bool cli_id_valid(const char *id);
 
-extern const struct cli_verb verb_run, verb_do, verb_spec, verb_debug, verb_kill, verb_state, verb_list, verb_delete;
+extern const struct cli_verb verb_run, verb_do, verb_spec, verb_debug, verb_kill, verb_state,
+	verb_list, verb_delete;
 
 /* Internal roles of the re-executed binary. */
 int role_sentry_main(int argc, char **argv);

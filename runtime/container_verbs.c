@@ -17,7 +17,8 @@
 #define DELETE_WAIT_MS 10000
 
 /* The only operand of a verb that takes an id; other operands go to extra. Returns false after an error message. */
-static bool take_id(const char *verb, int argc, char **argv, const char **ret_id, const char **ret_extra)
+static bool take_id(const char *verb, int argc, char **argv, const char **ret_id,
+		    const char **ret_extra)
 {
 	const char *extra = NULL;
 
@@ -65,7 +66,7 @@ static int signal_number(const char *name)
 
 static int kill_main(int argc, char **argv)
 {
-	struct control_msg msg = { .op = CONTROL_SIGNAL }, reply;
+	struct control_msg msg = {.op = CONTROL_SIGNAL}, reply;
 	const char *id, *name;
 	int kept = 1;
 
@@ -91,7 +92,7 @@ static int kill_main(int argc, char **argv)
 /* state.json with the status added. NULL after an error message. */
 static json_t *load_state(const char *id)
 {
-	struct control_msg msg = { .op = CONTROL_STATE }, reply;
+	struct control_msg msg = {.op = CONTROL_STATE}, reply;
 	struct state_dir s;
 	char *text = NULL;
 	size_t size;
@@ -106,7 +107,8 @@ static json_t *load_state(const char *id)
 		j = json_loadb(text, size, 0, NULL);
 	free(text);
 	if (!j) {
-		cli_error("%s/%s/state.json: %s", cli.root, id, err ? strerror(-err) : "not JSON; delete the container with --force");
+		cli_error("%s/%s/state.json: %s", cli.root, id,
+			  err ? strerror(-err) : "not JSON; delete the container with --force");
 		return NULL;
 	}
 	if (request_send(id, &msg, &reply) == 0) {
@@ -151,7 +153,8 @@ static int list_main(int argc, char **argv)
 		if (e->d_name[0] == '.' || !cli_id_valid(e->d_name) || !(j = load_state(e->d_name)))
 			continue;
 		bundle = json_string_value(json_object_get(j, "bundle"));
-		printf("%-24s %-8lld %-10s %s\n", e->d_name, (long long)json_integer_value(json_object_get(j, "pid")),
+		printf("%-24s %-8lld %-10s %s\n", e->d_name,
+		       (long long)json_integer_value(json_object_get(j, "pid")),
 		       json_string_value(json_object_get(j, "status")), bundle ? bundle : "-");
 		json_decref(j);
 	}
@@ -170,7 +173,7 @@ static bool state_dir_exists(const char *id)
 
 static int delete_main(int argc, char **argv)
 {
-	struct control_msg msg = { .op = CONTROL_SIGNAL, .signo = SIGKILL }, reply;
+	struct control_msg msg = {.op = CONTROL_SIGNAL, .signo = SIGKILL}, reply;
 	bool force = false;
 	const char *id;
 	int kept = 1;
@@ -191,22 +194,25 @@ static int delete_main(int argc, char **argv)
 		if (state_open(cli.root, id, &s))
 			return 1;
 		state_close(&s);
-		cli_error("cannot delete container %s that is not stopped: running; use --force", id);
+		cli_error("cannot delete container %s that is not stopped: running; use --force",
+			  id);
 		return 1;
 	}
 	if (request_send(id, &msg, &reply) == 0)
 		control_msg_fini(&reply);
 	for (int ms = 0; ms < DELETE_WAIT_MS && state_dir_exists(id); ms += 10)
-		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	if (!state_dir_exists(id))
 		return 0;
-	cli_error("container %s does not end; kill its processes ('moat state %s' has the pid) and try again", id, id);
+	cli_error("container %s does not end; kill its processes ('moat state %s' has the pid) and "
+		  "try again",
+		  id, id);
 	return 1;
 }
 
 static int debug_main(int argc, char **argv)
 {
-	struct control_msg msg = { .op = CONTROL_DEBUG }, reply;
+	struct control_msg msg = {.op = CONTROL_DEBUG}, reply;
 	const char *id, *what;
 
 	if (!take_id("debug", argc, argv, &id, &what))
@@ -219,14 +225,19 @@ static int debug_main(int argc, char **argv)
 	return 0;
 }
 
-const struct cli_verb verb_kill = { "kill", "send a signal to a container's init process",
-				    "Usage: moat kill [--all] ID [SIGNAL]\n\nSIGNAL is a name or number (default TERM).\n", kill_main };
-const struct cli_verb verb_state = { "state", "print a container's state as JSON", "Usage: moat state ID\n", state_main };
-const struct cli_verb verb_list = { "list", "list containers", "Usage: moat list\n", list_main };
-const struct cli_verb verb_delete = { "delete", "remove a container",
-				      "Usage: moat delete [--force] ID\n\n--force kills a running one.\n", delete_main };
-const struct cli_verb verb_debug = { "debug", "show a sentry's insides",
-				     "Usage: moat debug ID [WHAT]\n\n"
-				     "WHAT: objects (live objects by type), tasks, memory, platform, strace-on, strace-off.\n"
-				     "Default: objects, tasks, memory and platform.\n",
-				     debug_main };
+const struct cli_verb verb_kill = {
+	"kill", "send a signal to a container's init process",
+	"Usage: moat kill [--all] ID [SIGNAL]\n\nSIGNAL is a name or number (default TERM).\n",
+	kill_main};
+const struct cli_verb verb_state = {"state", "print a container's state as JSON",
+				    "Usage: moat state ID\n", state_main};
+const struct cli_verb verb_list = {"list", "list containers", "Usage: moat list\n", list_main};
+const struct cli_verb verb_delete = {
+	"delete", "remove a container",
+	"Usage: moat delete [--force] ID\n\n--force kills a running one.\n", delete_main};
+const struct cli_verb verb_debug = {
+	"debug", "show a sentry's insides",
+	"Usage: moat debug ID [WHAT]\n\n"
+	"WHAT: objects (live objects by type), tasks, memory, platform, strace-on, strace-off.\n"
+	"Default: objects, tasks, memory and platform.\n",
+	debug_main};

@@ -30,14 +30,15 @@ struct do_mount {
 };
 
 static const struct do_mount do_mounts[] = {
-	{ "/proc", "proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
-	{ "/sys", "sysfs", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY },
-	{ "/dev", "tmpfs", "tmpfs", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME },
-	{ "/dev/pts", "devpts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC },
-	{ "/dev/shm", "tmpfs", "shm", "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC },
-	{ "/dev/mqueue", "mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
-	{ "/tmp", "tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV },
-	{ "/run", "tmpfs", "tmpfs", "mode=755", MS_NOSUID | MS_NODEV },
+	{"/proc", "proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	{"/sys", "sysfs", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY},
+	{"/dev", "tmpfs", "tmpfs", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
+	{"/dev/pts", "devpts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5",
+	 MS_NOSUID | MS_NOEXEC},
+	{"/dev/shm", "tmpfs", "shm", "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	{"/dev/mqueue", "mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	{"/tmp", "tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV},
+	{"/run", "tmpfs", "tmpfs", "mode=755", MS_NOSUID | MS_NODEV},
 };
 
 static char *dup_opt(const char *s)
@@ -45,7 +46,8 @@ static char *dup_opt(const char *s)
 	return s ? strdup(s) : NULL;
 }
 
-static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cwd, const char *rootfs, bool tty)
+static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cwd,
+		     const char *rootfs, bool tty)
 {
 	struct boot_spec *s = &c->spec;
 	size_t envc = 0;
@@ -58,7 +60,8 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 	s->envp = calloc(envc + 1, sizeof(*s->envp));
 	s->mounts = calloc(ARRAY_SIZE(do_mounts), sizeof(*s->mounts));
 	s->cwd = strdup(cwd);
-	if (!s->argv || !s->envp || !s->mounts || !s->cwd || oci_attach_add(c, strdup(rootfs), true, false) < 0)
+	if (!s->argv || !s->envp || !s->mounts || !s->cwd ||
+	    oci_attach_add(c, strdup(rootfs), true, false) < 0)
 		return -ENOMEM;
 	for (int i = 0; i < argc; i++)
 		s->argv[i] = strdup(argv[i]);
@@ -67,8 +70,14 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 	for (size_t i = 0; i < ARRAY_SIZE(do_mounts); i++) {
 		const struct do_mount *m = &do_mounts[i];
 
-		s->mounts[s->nmounts++] = (struct boot_mount){ strdup(m->destination), strdup(m->type), strdup(m->source),
-							       dup_opt(m->data), m->flags, 0, -1, false };
+		s->mounts[s->nmounts++] = (struct boot_mount){strdup(m->destination),
+							      strdup(m->type),
+							      strdup(m->source),
+							      dup_opt(m->data),
+							      m->flags,
+							      0,
+							      -1,
+							      false};
 	}
 	s->umask = 022;
 	s->cap_bounding = s->cap_effective = s->cap_permitted = (1ull << 41) - 1;
@@ -80,7 +89,7 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 static int do_main(int argc, char **argv)
 {
 	const char *cwd = NULL, *rootfs = "/";
-	struct sandbox_options opts = { 0 };
+	struct sandbox_options opts = {0};
 	struct oci_config config;
 	char cwd_buf[PATH_MAX], id[64];
 	int tty = -1, i, status;
@@ -90,7 +99,8 @@ static int do_main(int argc, char **argv)
 			i++;
 			break;
 		}
-		if (cli_flag(argc, argv, &i, "cwd", 0, &cwd) || cli_flag(argc, argv, &i, "rootfs", 0, &rootfs))
+		if (cli_flag(argc, argv, &i, "cwd", 0, &cwd) ||
+		    cli_flag(argc, argv, &i, "rootfs", 0, &rootfs))
 			continue;
 		if (cli_flag(argc, argv, &i, "tty", 't', NULL))
 			tty = 1;
@@ -108,7 +118,9 @@ static int do_main(int argc, char **argv)
 	if (!platform_usable(cli.platform))
 		return 1;
 	if (!cwd)
-		cwd = strcmp(rootfs, "/") != 0 ? "/" : getcwd(cwd_buf, sizeof(cwd_buf)) ? cwd_buf : "/";
+		cwd = strcmp(rootfs, "/") != 0		 ? "/"
+		      : getcwd(cwd_buf, sizeof(cwd_buf)) ? cwd_buf
+							 : "/";
 	if (tty < 0)
 		tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	if (fill_spec(&config, argv + i, argc - i, cwd, rootfs, tty)) {
@@ -123,4 +135,5 @@ static int do_main(int argc, char **argv)
 	return status;
 }
 
-const struct cli_verb verb_do = { "do", "run one command over the host's root, read-only", do_help, do_main };
+const struct cli_verb verb_do = {"do", "run one command over the host's root, read-only", do_help,
+				 do_main};

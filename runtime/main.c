@@ -12,7 +12,8 @@
 #endif
 
 static const struct cli_verb *const verbs[] = {
-	&verb_run, &verb_do, &verb_spec, &verb_list, &verb_state, &verb_kill, &verb_delete, &verb_debug,
+	&verb_run,   &verb_do,	 &verb_spec,   &verb_list,
+	&verb_state, &verb_kill, &verb_delete, &verb_debug,
 };
 
 static int print_help(void)
@@ -24,7 +25,8 @@ static int print_help(void)
 	printf("\nGlobal flags:\n"
 	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT ")\n"
 	       "  --platform NAME    how programs run: kvm (default)\n"
-	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma separated)\n"
+	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma "
+	       "separated)\n"
 	       "  --debug-log FILE   where the sentry and the gofer log ('-': standard error)\n"
 	       "  --debug            log at debug level\n"
 	       "  --log FILE         errors of the command line also go here\n"
@@ -59,7 +61,9 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		if (!cli_global_flag(argc, argv, &i)) {
-			cli_error("unknown flag '%s' before the verb; 'moat --help' lists the global flags", argv[i]);
+			cli_error("unknown flag '%s' before the verb; 'moat --help' lists the "
+				  "global flags",
+				  argv[i]);
 			return 1;
 		}
 	}

@@ -48,11 +48,13 @@ static char *dup_or_fail(struct parse *p, const char *s)
 }
 
 /* An optional member of the wanted type; NULL if absent or null; an error if of another type. */
-static const json_t *member(struct parse *p, const json_t *obj, const char *where, const char *name, json_type type)
+static const json_t *member(struct parse *p, const json_t *obj, const char *where, const char *name,
+			    json_type type)
 {
 	const json_t *j = json_object_get(obj, name);
-	static const char *const type_names[] = { "an object", "an array", "a string", "an integer",
-						  "a number",  "a boolean", "a boolean", "null" };
+	static const char *const type_names[] = {"an object",  "an array", "a string",
+						 "an integer", "a number", "a boolean",
+						 "a boolean",  "null"};
 
 	if (!j || json_is_null(j))
 		return NULL;
@@ -62,7 +64,8 @@ static const json_t *member(struct parse *p, const json_t *obj, const char *wher
 	return NULL;
 }
 
-static const char *member_string(struct parse *p, const json_t *obj, const char *where, const char *name)
+static const char *member_string(struct parse *p, const json_t *obj, const char *where,
+				 const char *name)
 {
 	const json_t *j = member(p, obj, where, name, JSON_STRING);
 
@@ -78,13 +81,15 @@ static bool member_bool(struct parse *p, const json_t *obj, const char *where, c
 	return json_is_true(member(p, obj, where, name, JSON_TRUE));
 }
 
-static uint64_t member_uint(struct parse *p, const json_t *obj, const char *where, const char *name, uint64_t max)
+static uint64_t member_uint(struct parse *p, const json_t *obj, const char *where, const char *name,
+			    uint64_t max)
 {
 	const json_t *j = member(p, obj, where, name, JSON_INTEGER);
 	json_int_t v = json_integer_value(j);
 
 	if (j && (v < 0 || (uint64_t)v > max)) {
-		parse_error(p, "%s.%s is out of range (0 to %llu)", where, name, (unsigned long long)max);
+		parse_error(p, "%s.%s is out of range (0 to %llu)", where, name,
+			    (unsigned long long)max);
 		return 0;
 	}
 	return (uint64_t)v;
@@ -112,7 +117,8 @@ static char **member_strv(struct parse *p, const json_t *obj, const char *where,
 		const json_t *s = json_array_get(j, i);
 
 		if (!json_is_string(s) || strlen(json_string_value(s)) != json_string_length(s)) {
-			parse_error(p, "%s.%s[%zu] must be a string without NUL bytes", where, name, i);
+			parse_error(p, "%s.%s[%zu] must be a string without NUL bytes", where, name,
+				    i);
 			break;
 		}
 		v[i] = dup_or_fail(p, json_string_value(s));
@@ -167,23 +173,30 @@ static void parse_rlimits(struct parse *p, const json_t *proc)
 		const json_t *soft = json_object_get(r, "soft"), *hard = json_object_get(r, "hard");
 
 		if (n < 0) {
-			parse_error(p, "process.rlimits[%zu].type '%s' is no rlimit", i, type ? type : "");
+			parse_error(p, "process.rlimits[%zu].type '%s' is no rlimit", i,
+				    type ? type : "");
 			return;
 		}
 		if (!json_is_number(soft) || !json_is_number(hard)) {
-			parse_error(p, "process.rlimits[%zu] (%s) needs numbers 'soft' and 'hard'", i, type);
+			parse_error(p, "process.rlimits[%zu] (%s) needs numbers 'soft' and 'hard'",
+				    i, type);
 			return;
 		}
 		/* 2^64-1 (unlimited) does not fit JSON's signed integers and arrives as a real. */
 		struct boot_rlimit *lim = &p->c->spec.rlimits[n];
 		*lim = (struct boot_rlimit){
 			.set = true,
-			.cur = json_is_integer(soft) ? (uint64_t)json_integer_value(soft) : UINT64_MAX,
-			.max = json_is_integer(hard) ? (uint64_t)json_integer_value(hard) : UINT64_MAX,
+			.cur = json_is_integer(soft) ? (uint64_t)json_integer_value(soft)
+						     : UINT64_MAX,
+			.max = json_is_integer(hard) ? (uint64_t)json_integer_value(hard)
+						     : UINT64_MAX,
 		};
 		if (lim->cur > lim->max) {
-			parse_error(p, "process.rlimits[%zu] (%s): soft limit %llu is above the hard limit %llu", i, type,
-				    (unsigned long long)lim->cur, (unsigned long long)lim->max);
+			parse_error(p,
+				    "process.rlimits[%zu] (%s): soft limit %llu is above the hard "
+				    "limit %llu",
+				    i, type, (unsigned long long)lim->cur,
+				    (unsigned long long)lim->max);
 			return;
 		}
 	}
@@ -217,7 +230,8 @@ static void parse_user(struct parse *p, const json_t *proc)
 	for (size_t i = 0; i < n; i++) {
 		const json_t *g = json_array_get(groups, i);
 
-		if (!json_is_integer(g) || json_integer_value(g) < 0 || json_integer_value(g) >= UINT32_MAX) {
+		if (!json_is_integer(g) || json_integer_value(g) < 0 ||
+		    json_integer_value(g) >= UINT32_MAX) {
 			parse_error(p, "process.user.additionalGids[%zu] is no group id", i);
 			return;
 		}
@@ -254,8 +268,10 @@ static void parse_process(struct parse *p, const json_t *root)
 	s->terminal = member_bool(p, proc, "process", "terminal");
 	size = member(p, proc, "process", "consoleSize", JSON_OBJECT);
 	if (size) {
-		s->console_rows = (unsigned)member_uint(p, size, "process.consoleSize", "height", 65535);
-		s->console_cols = (unsigned)member_uint(p, size, "process.consoleSize", "width", 65535);
+		s->console_rows =
+			(unsigned)member_uint(p, size, "process.consoleSize", "height", 65535);
+		s->console_cols =
+			(unsigned)member_uint(p, size, "process.consoleSize", "width", 65535);
 	}
 	s->no_new_privs = member_bool(p, proc, "process", "noNewPrivileges");
 	const json_t *adj = member(p, proc, "process", "oomScoreAdj", JSON_INTEGER);
@@ -287,7 +303,8 @@ int oci_attach_add(struct oci_config *c, char *host_path, bool readonly, bool is
 		return -ENOMEM;
 	}
 	c->attaches = grown;
-	grown[c->nattaches] = (struct oci_attach){ .host_path = host_path, .readonly = readonly, .is_file = is_file };
+	grown[c->nattaches] = (struct oci_attach){
+		.host_path = host_path, .readonly = readonly, .is_file = is_file};
 	return (int)c->nattaches++;
 }
 
@@ -300,7 +317,9 @@ static void parse_root(struct parse *p, const json_t *root)
 	if (p->err)
 		return;
 	if (!path || !*path) {
-		parse_error(p, "root.path is missing: name the directory that holds the root filesystem");
+		parse_error(
+			p,
+			"root.path is missing: name the directory that holds the root filesystem");
 		return;
 	}
 	p->c->spec.rootfs_readonly = member_bool(p, r, "root", "readonly");
@@ -310,7 +329,8 @@ static void parse_root(struct parse *p, const json_t *root)
 }
 
 /* Splits the options between VFS flags and the filesystem's own data. */
-static void parse_mount_options(struct parse *p, const json_t *list, size_t index, struct boot_mount *m)
+static void parse_mount_options(struct parse *p, const json_t *list, size_t index,
+				struct boot_mount *m)
 {
 	struct buf data;
 
@@ -364,8 +384,10 @@ static void parse_mount(struct parse *p, const json_t *j, size_t index, struct b
 	if (m->flags & MS_BIND)
 		type = "bind";
 	if (!type || !oci_mount_type_known(type)) {
-		parse_error(p, "%s (%s): unknown type '%s'; known are proc, sysfs, tmpfs, devpts, mqueue, cgroup, bind", where,
-			    dst, type ? type : "");
+		parse_error(p,
+			    "%s (%s): unknown type '%s'; known are proc, sysfs, tmpfs, devpts, "
+			    "mqueue, cgroup, bind",
+			    where, dst, type ? type : "");
 		return;
 	}
 	m->type = dup_or_fail(p, type);
@@ -376,7 +398,8 @@ static void parse_mount(struct parse *p, const json_t *j, size_t index, struct b
 		}
 		m->source = path_from(p, src);
 		char *host = m->source ? strdup(m->source) : NULL;
-		m->attach = host ? oci_attach_add(p->c, host, m->flags & MS_RDONLY, false) : -ENOMEM;
+		m->attach =
+			host ? oci_attach_add(p->c, host, m->flags & MS_RDONLY, false) : -ENOMEM;
 		if (m->attach < 0)
 			p->err = -ENOMEM;
 	} else {
@@ -419,8 +442,12 @@ static void parse_linux(struct parse *p, const json_t *root)
 	if (prop) {
 		uint64_t flags = 0;
 
-		if (!oci_mount_option(prop, &flags, &s->rootfs_propagation) || !s->rootfs_propagation)
-			parse_error(p, "linux.rootfsPropagation '%s' is none of shared, slave, private, unbindable", prop);
+		if (!oci_mount_option(prop, &flags, &s->rootfs_propagation) ||
+		    !s->rootfs_propagation)
+			parse_error(p,
+				    "linux.rootfsPropagation '%s' is none of shared, slave, "
+				    "private, unbindable",
+				    prop);
 	}
 	res = member(p, l, "linux", "resources", JSON_OBJECT);
 	mem = res ? member(p, res, "linux.resources", "memory", JSON_OBJECT) : NULL;
@@ -433,9 +460,10 @@ static void parse_linux(struct parse *p, const json_t *root)
 		s->pids_limit = (uint32_t)MIN(json_integer_value(limit), INT32_MAX);
 }
 
-int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle, struct oci_config *ret, char *why)
+int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle,
+		     struct oci_config *ret, char *why)
 {
-	struct parse p = { .c = ret, .file = name, .bundle = bundle, .why = why };
+	struct parse p = {.c = ret, .file = name, .bundle = bundle, .why = why};
 	const char *hostname, *version;
 	json_error_t jerr;
 	json_t *root;
@@ -445,7 +473,8 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	why[0] = '\0';
 	root = json_loadb(json, size, 0, &jerr);
 	if (!root) {
-		snprintf(why, OCI_ERROR_MAX, "%.200s:%d:%d: not valid JSON: %.200s", name, jerr.line, jerr.column, jerr.text);
+		snprintf(why, OCI_ERROR_MAX, "%.200s:%d:%d: not valid JSON: %.200s", name,
+			 jerr.line, jerr.column, jerr.text);
 		return -EINVAL;
 	}
 	if (!json_is_object(root))
@@ -488,7 +517,8 @@ static int check_sources(struct oci_config *c, const char *file, char *why)
 
 	errno = ENOTDIR;
 	if (stat(c->attaches[0].host_path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		snprintf(why, OCI_ERROR_MAX, "%.150s: root.path: %.200s: %s; make it or correct root.path", file,
+		snprintf(why, OCI_ERROR_MAX,
+			 "%.150s: root.path: %.200s: %s; make it or correct root.path", file,
 			 c->attaches[0].host_path, strerror(errno));
 		return -EINVAL;
 	}
@@ -498,8 +528,9 @@ static int check_sources(struct oci_config *c, const char *file, char *why)
 		if (m->attach < 0)
 			continue;
 		if (stat(m->source, &st) < 0) {
-			snprintf(why, OCI_ERROR_MAX, "%.150s: mounts[%u] (%.100s): source %.150s: %s", file, i, m->destination,
-				 m->source, strerror(errno));
+			snprintf(why, OCI_ERROR_MAX,
+				 "%.150s: mounts[%u] (%.100s): source %.150s: %s", file, i,
+				 m->destination, m->source, strerror(errno));
 			return -EINVAL;
 		}
 		m->is_file = !S_ISDIR(st.st_mode);
@@ -516,7 +547,8 @@ int oci_config_load(const char *bundle, struct oci_config *ret, char *why)
 	int err;
 
 	if (stat(bundle, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		snprintf(why, OCI_ERROR_MAX, "bundle %.300s: no such directory; give one with --bundle", bundle);
+		snprintf(why, OCI_ERROR_MAX,
+			 "bundle %.300s: no such directory; give one with --bundle", bundle);
 		return -ENOENT;
 	}
 	snprintf(path, sizeof(path), "%.4000s/config.json", bundle);

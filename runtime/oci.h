@@ -30,8 +30,8 @@ struct oci_config {
  * Pure part, for the fuzzer: parses `json` (from `name`, for messages); `bundle` is the absolute directory that relative paths start at.
  * Touches no files. Return: 0, -EINVAL with `why` set, -ENOMEM.
  */
-must_check int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle, struct oci_config *ret,
-				char *why);
+must_check int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle,
+				struct oci_config *ret, char *why);
 /* Reads DIR/config.json, parses it, and checks that the root and bind sources exist. */
 must_check int oci_config_load(const char *bundle, struct oci_config *ret, char *why);
 void oci_config_fini(struct oci_config *c);

@@ -12,7 +12,7 @@
 
 int request_send(const char *id, const struct control_msg *msg, struct control_msg *ret_reply)
 {
-	struct timeval tv = { .tv_sec = REQUEST_TIMEOUT_S };
+	struct timeval tv = {.tv_sec = REQUEST_TIMEOUT_S};
 	struct state_dir s;
 	int sock, err;
 
@@ -31,7 +31,8 @@ int request_send(const char *id, const struct control_msg *msg, struct control_m
 	if (!err)
 		err = control_recv(sock, ret_reply);
 	if (err)
-		cli_error("container %s: %s", id, err == -EAGAIN ? "the sentry does not answer" : strerror(-err));
+		cli_error("container %s: %s", id,
+			  err == -EAGAIN ? "the sentry does not answer" : strerror(-err));
 	close(sock);
 	if (!err && ret_reply->exit_code) {
 		cli_error("container %s: %s", id, ret_reply->text ? ret_reply->text : "refused");

@@ -5,6 +5,7 @@
 #include "wire/control.h"
 
 /* Sends msg to container `id`, waits for the reply. Prints its own errors. Return 0 with *ret_reply (control_msg_fini), or -errno. */
-must_check int request_send(const char *id, const struct control_msg *msg, struct control_msg *ret_reply);
+must_check int request_send(const char *id, const struct control_msg *msg,
+			    struct control_msg *ret_reply);
 
 #endif

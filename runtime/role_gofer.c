@@ -14,7 +14,8 @@
 
 int role_gofer_main(int argc, char **argv)
 {
-	struct gofer_config config = { .sock_fd = ROLE_SOCK_FD, .log_fd = -1, .log_level = LOG_INFO_LEVEL };
+	struct gofer_config config = {
+		.sock_fd = ROLE_SOCK_FD, .log_fd = -1, .log_level = LOG_INFO_LEVEL};
 	struct gofer_attach *attaches = calloc((size_t)argc, sizeof(*attaches));
 
 	if (!attaches || argc < 2 || argc - 1 > GOFER_ATTACHES_MAX)
@@ -24,10 +25,11 @@ int role_gofer_main(int argc, char **argv)
 
 		if (!colon || (strncmp(argv[i], "ro", 2) != 0 && strncmp(argv[i], "rw", 2) != 0))
 			return 1;
-		attaches[i - 1] = (struct gofer_attach){ .host_path = colon + 1,
-							 .readonly = argv[i][1] == 'o',
-							 .is_file = strncmp(argv[i] + 2, ",file:", 6) == 0,
-							 .recursive = true };
+		attaches[i - 1] =
+			(struct gofer_attach){.host_path = colon + 1,
+					      .readonly = argv[i][1] == 'o',
+					      .is_file = strncmp(argv[i] + 2, ",file:", 6) == 0,
+					      .recursive = true};
 	}
 	if (fcntl(ROLE_LOG_FD, F_GETFD) >= 0)
 		config.log_fd = ROLE_LOG_FD;

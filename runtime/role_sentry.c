@@ -21,7 +21,8 @@ static int enable_strace(const char *list)
 
 int role_sentry_main(int argc, char **argv)
 {
-	static const struct boot_hooks hooks = { .syscalls_init = syscalls_init, .strace_enable = enable_strace };
+	static const struct boot_hooks hooks = {.syscalls_init = syscalls_init,
+						.strace_enable = enable_strace};
 
 	(void)argc;
 	(void)argv;

@@ -21,7 +21,7 @@ static const char run_help[] =
 
 static int run_main(int argc, char **argv)
 {
-	struct sandbox_options opts = { 0 };
+	struct sandbox_options opts = {0};
 	const char *bundle = ".";
 	char resolved[PATH_MAX], why[OCI_ERROR_MAX];
 	struct oci_config config;
@@ -30,7 +30,8 @@ static int run_main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (argv[i][0] != '-') {
 			if (opts.id) {
-				cli_error("run: one container id, not '%s' and '%s'", opts.id, argv[i]);
+				cli_error("run: one container id, not '%s' and '%s'", opts.id,
+					  argv[i]);
 				return 1;
 			}
 			opts.id = argv[i];
@@ -52,7 +53,8 @@ static int run_main(int argc, char **argv)
 		return 1;
 	}
 	if (!realpath(bundle, resolved)) {
-		cli_error("bundle %s: %m; give a directory that holds config.json with --bundle", bundle);
+		cli_error("bundle %s: %m; give a directory that holds config.json with --bundle",
+			  bundle);
 		return 1;
 	}
 	if (!platform_usable(cli.platform))
@@ -68,4 +70,4 @@ static int run_main(int argc, char **argv)
 	return status;
 }
 
-const struct cli_verb verb_run = { "run", "run an OCI bundle in a sandbox", run_help, run_main };
+const struct cli_verb verb_run = {"run", "run an OCI bundle in a sandbox", run_help, run_main};

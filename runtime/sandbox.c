@@ -35,9 +35,9 @@ struct sandbox {
 	const struct sandbox_options *opts;
 	struct state_dir state;
 	int exe_fd, log_fd;
-	int lifeline;	   /* our end; -1 once the sentry has gone */
-	int console;	   /* our end of the terminal's byte stream, -1 */
-	int monitor_pipe;  /* write end: its closing is the monitor's cue */
+	int lifeline; /* our end; -1 once the sentry has gone */
+	int console; /* our end of the terminal's byte stream, -1 */
+	int monitor_pipe; /* write end: its closing is the monitor's cue */
 	pid_t sentry, gofer, monitor;
 	int signal_fd;
 	sigset_t old_mask;
@@ -74,8 +74,11 @@ static void kill_and_reap(pid_t pid)
  */
 static noreturn_fn void monitor_main(struct sandbox *sb, int pipe_fd)
 {
-	pid_t pids[2] = { 0, 0 };
-	struct { char tag; int32_t pid; } __attribute__((packed)) msg;
+	pid_t pids[2] = {0, 0};
+	struct {
+		char tag;
+		int32_t pid;
+	} __attribute__((packed)) msg;
 	unsigned n = 0;
 
 	prctl(PR_SET_NAME, "moat-monitor");
@@ -93,7 +96,8 @@ static noreturn_fn void monitor_main(struct sandbox *sb, int pipe_fd)
 	}
 	/* Only what it needs: an inherited pipe must not be kept open by the monitor. */
 	for (int fd = 3; fd < 1024; fd++)
-		if (fd != pipe_fd && fd != sb->state.dirfd && fd != sb->state.rootfd && fd != sb->state.lockfd)
+		if (fd != pipe_fd && fd != sb->state.dirfd && fd != sb->state.rootfd &&
+		    fd != sb->state.lockfd)
 			close(fd);
 	while (io_read_full(pipe_fd, &msg, sizeof(msg)) == 0) {
 		if (msg.tag == 'q')
@@ -125,16 +129,20 @@ static int start_monitor(struct sandbox *sb)
 
 static void tell_monitor(struct sandbox *sb, char tag, pid_t pid)
 {
-	struct { char tag; int32_t pid; } __attribute__((packed)) msg = { tag, pid };
+	struct {
+		char tag;
+		int32_t pid;
+	} __attribute__((packed)) msg = {tag, pid};
 
 	if (sb->monitor_pipe >= 0 && io_write_full(sb->monitor_pipe, &msg, sizeof(msg)) < 0)
 		cli_warn("the sandbox's monitor is gone");
 }
 
 /* In a child: descriptors src[i] become SANDBOX_FD_FIRST + i, everything else from there on is closed, and the role is executed. */
-static noreturn_fn void exec_role(struct sandbox *sb, const char *role, int *src, unsigned count, char **extra)
+static noreturn_fn void exec_role(struct sandbox *sb, const char *role, int *src, unsigned count,
+				  char **extra)
 {
-	char *argv[2 + 512 + 1] = { (char *)"moat", (char *)role };
+	char *argv[2 + 512 + 1] = {(char *)"moat", (char *)role};
 	char exe[64];
 	unsigned n = 2;
 	int high[32], exe_fd = fcntl(sb->exe_fd, F_DUPFD, 200);
@@ -154,7 +162,7 @@ static noreturn_fn void exec_role(struct sandbox *sb, const char *role, int *src
 	fcntl(exe_fd, F_SETFD, FD_CLOEXEC);
 	for (; extra && *extra && n < ARRAY_SIZE(argv) - 1; extra++)
 		argv[n++] = *extra;
-	char *envp[] = { (char *)"PATH=/usr/bin:/bin", NULL, NULL };
+	char *envp[] = {(char *)"PATH=/usr/bin:/bin", NULL, NULL};
 
 	/* Sanitizer builds take their options from the environment. */
 	for (char **e = environ; *e; e++)
@@ -169,7 +177,8 @@ static noreturn_fn void exec_role(struct sandbox *sb, const char *role, int *src
 static int start_gofer(struct sandbox *sb, int sock)
 {
 	struct oci_config *c = sb->config;
-	struct clone_args args = { .flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS, .exit_signal = SIGCHLD };
+	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
+				  .exit_signal = SIGCHLD};
 	char **extra = calloc((size_t)c->nattaches + 1, sizeof(*extra));
 	unsigned n = 0;
 	pid_t pid;
@@ -179,13 +188,14 @@ static int start_gofer(struct sandbox *sb, int sock)
 	for (unsigned i = 0; i < c->nattaches; i++) {
 		const struct oci_attach *a = &c->attaches[i];
 
-		if (asprintf(&extra[n], "%s%s:%s", a->readonly ? "ro" : "rw", a->is_file ? ",file" : "", a->host_path) < 0)
+		if (asprintf(&extra[n], "%s%s:%s", a->readonly ? "ro" : "rw",
+			     a->is_file ? ",file" : "", a->host_path) < 0)
 			return -ENOMEM;
 		n++;
 	}
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		int fds[] = { sock, sb->log_fd };
+		int fds[] = {sock, sb->log_fd};
 
 		setsid();
 		exec_role(sb, "gofer-role", fds, ARRAY_SIZE(fds), extra);
@@ -226,8 +236,8 @@ static int spec_memfd(struct sandbox *sb, bool have_console)
 static int start_sentry(struct sandbox *sb, int gofer_sock, int control, int listen_fd, int console)
 {
 	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
-			 (sb->opts->host_network ? 0 : CLONE_NEWNET),
+		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+			 CLONE_NEWCGROUP | (sb->opts->host_network ? 0 : CLONE_NEWNET),
 		.exit_signal = SIGCHLD,
 	};
 	int spec = spec_memfd(sb, console >= 0);
@@ -237,7 +247,8 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control, int lis
 		return spec;
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		int fds[9] = { spec, gofer_sock, control, listen_fd, sb->log_fd, console, -1, -1, -1 };
+		int fds[9] = {spec,    gofer_sock, control, listen_fd, sb->log_fd,
+			      console, -1,	   -1,	    -1};
 
 		setsid();
 		for (int i = 0; i < 3 && console < 0; i++)
@@ -249,7 +260,9 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control, int lis
 	if (pid < 0) {
 		int err = -errno;
 
-		cli_error("cannot make the sentry's namespaces: %s; moat needs CAP_SYS_ADMIN here (run it as root)", strerror(-err));
+		cli_error("cannot make the sentry's namespaces: %s; moat needs CAP_SYS_ADMIN here "
+			  "(run it as root)",
+			  strerror(-err));
 		return err;
 	}
 	return 0;
@@ -278,12 +291,15 @@ static void on_control(struct sandbox *sb)
 		sb->done = true;
 		break;
 	case CONTROL_EXIT:
-		sb->exit_code = WIFSIGNALED(msg.status) ? 128 + WTERMSIG(msg.status) : WEXITSTATUS(msg.status);
+		sb->exit_code = WIFSIGNALED(msg.status) ? 128 + WTERMSIG(msg.status)
+							: WEXITSTATUS(msg.status);
 		sb->done = true;
 		break;
 	case CONTROL_STOPPED:
 		terminal_suspend();
-		if (sb->lifeline >= 0 && control_send(sb->lifeline, &(struct control_msg){ .op = CONTROL_SIGNAL, .signo = SIGCONT }) < 0)
+		if (sb->lifeline >= 0 &&
+		    control_send(sb->lifeline,
+				 &(struct control_msg){.op = CONTROL_SIGNAL, .signo = SIGCONT}) < 0)
 			cli_warn("cannot continue the program");
 		break;
 	default:
@@ -294,16 +310,17 @@ static void on_control(struct sandbox *sb)
 
 static void send_resize(struct sandbox *sb)
 {
-	struct control_msg msg = { .op = CONTROL_RESIZE };
+	struct control_msg msg = {.op = CONTROL_RESIZE};
 
-	if (sb->lifeline >= 0 && terminal_size(&msg.rows, &msg.cols) == 0 && control_send(sb->lifeline, &msg) < 0)
+	if (sb->lifeline >= 0 && terminal_size(&msg.rows, &msg.cols) == 0 &&
+	    control_send(sb->lifeline, &msg) < 0)
 		cli_warn("cannot pass on the terminal's size");
 }
 
 static void on_signal(struct sandbox *sb)
 {
 	struct signalfd_siginfo si;
-	struct control_msg msg = { .op = CONTROL_SIGNAL };
+	struct control_msg msg = {.op = CONTROL_SIGNAL};
 	int status;
 
 	if (read(sb->signal_fd, &si, sizeof(si)) != sizeof(si))
@@ -320,9 +337,12 @@ static void on_signal(struct sandbox *sb)
 				on_control(sb);
 			if (!sb->done) {
 				sb->exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : 1;
-				cli_error("the sentry ended unexpectedly (%s %d)%s", WIFSIGNALED(status) ? "signal" : "status",
-					  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-					  cli.debug_log ? "; see the debug log" : "; --debug-log FILE tells more");
+				cli_error("the sentry ended unexpectedly (%s %d)%s",
+					  WIFSIGNALED(status) ? "signal" : "status",
+					  WIFSIGNALED(status) ? WTERMSIG(status)
+							      : WEXITSTATUS(status),
+					  cli.debug_log ? "; see the debug log"
+							: "; --debug-log FILE tells more");
 			}
 			sb->done = true;
 		}
@@ -339,8 +359,9 @@ static void on_signal(struct sandbox *sb)
 
 static int block_signals(struct sandbox *sb)
 {
-	static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH, SIGALRM, SIGCHLD,
-					 SIGTSTP, SIGTTIN, SIGTTOU };
+	static const int forwarded[] = {SIGHUP,	 SIGINT,  SIGQUIT,  SIGTERM, SIGUSR1,
+					SIGUSR2, SIGCONT, SIGWINCH, SIGALRM, SIGCHLD,
+					SIGTSTP, SIGTTIN, SIGTTOU};
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -356,9 +377,11 @@ static void event_loop(struct sandbox *sb)
 {
 	while (!sb->done || (sb->console >= 0 && terminal_pump_pending())) {
 		struct pollfd pfd[5] = {
-			{ .fd = sb->signal_fd, .events = POLLIN },
-			{ .fd = sb->lifeline, .events = POLLIN },
-			{ .fd = -1 }, { .fd = -1 }, { .fd = -1 },
+			{.fd = sb->signal_fd, .events = POLLIN},
+			{.fd = sb->lifeline, .events = POLLIN},
+			{.fd = -1},
+			{.fd = -1},
+			{.fd = -1},
 		};
 
 		if (sb->console >= 0)
@@ -385,7 +408,8 @@ static int start_all(struct sandbox *sb, int *gofer_sp, int *control_sp, int *co
 
 	listen_fd = state_listen(&sb->state);
 	if (listen_fd < 0) {
-		cli_error("control socket in %s/%s: %s", cli.root, sb->state.id, strerror(-listen_fd));
+		cli_error("control socket in %s/%s: %s", cli.root, sb->state.id,
+			  strerror(-listen_fd));
 		return listen_fd;
 	}
 	err = start_gofer(sb, gofer_sp[1]);
@@ -424,12 +448,20 @@ static void close_pair(int *sp)
 
 int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 {
-	struct sandbox sb = { .config = config, .opts = opts, .exe_fd = -1, .log_fd = -1, .lifeline = -1, .console = -1,
-			      .monitor_pipe = -1, .signal_fd = -1, .exit_code = 1 };
-	int gofer_sp[2] = { -1, -1 }, control_sp[2] = { -1, -1 }, console_sp[2] = { -1, -1 };
+	struct sandbox sb = {.config = config,
+			     .opts = opts,
+			     .exe_fd = -1,
+			     .log_fd = -1,
+			     .lifeline = -1,
+			     .console = -1,
+			     .monitor_pipe = -1,
+			     .signal_fd = -1,
+			     .exit_code = 1};
+	int gofer_sp[2] = {-1, -1}, control_sp[2] = {-1, -1}, console_sp[2] = {-1, -1};
 
 	if (config->spec.terminal && !isatty(STDIN_FILENO)) {
-		cli_error("process.terminal is true, but standard input is no terminal; set it to false, or run from a terminal");
+		cli_error("process.terminal is true, but standard input is no terminal; set it to "
+			  "false, or run from a terminal");
 		return 1;
 	}
 	if (open_log(&sb) || state_create(cli.root, opts->id, &sb.state))
@@ -442,7 +474,8 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 	sb.exe_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	if (sb.exe_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gofer_sp) < 0 ||
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control_sp) < 0 ||
-	    (config->spec.terminal && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console_sp) < 0)) {
+	    (config->spec.terminal &&
+	     socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console_sp) < 0)) {
 		cli_error("cannot make the sandbox's sockets: %m");
 		goto out;
 	}
@@ -451,7 +484,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 		config->spec.console_rows = config->spec.console_cols = 0;
 	if (block_signals(&sb) || start_all(&sb, gofer_sp, control_sp, console_sp))
 		goto out;
-	close_pair((int[]){ gofer_sp[0], gofer_sp[1] });
+	close_pair((int[]){gofer_sp[0], gofer_sp[1]});
 	gofer_sp[0] = gofer_sp[1] = -1;
 	close(control_sp[1]);
 	control_sp[1] = -1;

@@ -70,23 +70,27 @@ static bool remove_if_stale(int rootfd, const char *id)
 
 int state_create(const char *root, const char *id, struct state_dir *ret)
 {
-	struct state_dir s = { .dirfd = -1, .lockfd = -1 };
+	struct state_dir s = {.dirfd = -1, .lockfd = -1};
 	int err;
 
 	s.rootfd = open_root(root);
 	if (s.rootfd < 0)
 		return s.rootfd;
-	if (mkdirat(s.rootfd, id, 0700) < 0 &&
-	    (errno != EEXIST || !remove_if_stale(s.rootfd, id) || mkdirat(s.rootfd, id, 0700) < 0)) {
+	if (mkdirat(s.rootfd, id, 0700) < 0 && (errno != EEXIST || !remove_if_stale(s.rootfd, id) ||
+						mkdirat(s.rootfd, id, 0700) < 0)) {
 		err = -errno;
 		if (err == -EEXIST)
-			cli_error("container with id exists: %s; choose another id or 'moat delete --force %s'", id, id);
+			cli_error("container with id exists: %s; choose another id or 'moat delete "
+				  "--force %s'",
+				  id, id);
 		else
 			cli_error("%s/%s: %m", root, id);
 		goto out_close;
 	}
 	s.dirfd = openat(s.rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	s.lockfd = s.dirfd < 0 ? -1 : openat(s.dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	s.lockfd = s.dirfd < 0 ? -1
+			       : openat(s.dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+					0600);
 	if (s.lockfd < 0 || flock(s.lockfd, LOCK_EX | LOCK_NB) < 0) {
 		err = -errno;
 		cli_error("%s/%s/lock: %m", root, id);
@@ -108,7 +112,7 @@ out_close:
 
 int state_open(const char *root, const char *id, struct state_dir *ret)
 {
-	struct state_dir s = { .dirfd = -1, .lockfd = -1 };
+	struct state_dir s = {.dirfd = -1, .lockfd = -1};
 
 	if (!cli_id_valid(id)) {
 		cli_error("invalid container id '%s': letters, digits, and _ + - . only", id);
@@ -121,7 +125,8 @@ int state_open(const char *root, const char *id, struct state_dir *ret)
 	s.dirfd = openat(s.rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	s.id = s.dirfd < 0 ? NULL : strdup(id);
 	if (!s.id) {
-		cli_error("container does not exist: %s (in %s; 'moat list' shows what there is)", id, root);
+		cli_error("container does not exist: %s (in %s; 'moat list' shows what there is)",
+			  id, root);
 		state_close(&s);
 		return -ENOENT;
 	}
@@ -138,7 +143,7 @@ void state_close(struct state_dir *s)
 	if (s->rootfd >= 0)
 		close(s->rootfd);
 	free(s->id);
-	*s = (struct state_dir){ .dirfd = -1, .lockfd = -1, .rootfd = -1 };
+	*s = (struct state_dir){.dirfd = -1, .lockfd = -1, .rootfd = -1};
 }
 
 void state_remove(struct state_dir *s)
@@ -156,8 +161,8 @@ int state_write_json(struct state_dir *s, const char *bundle, int pid, const cha
 	int err;
 
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-	j = json_pack("{ss ss si ss* ss* ss}", "ociVersion", "1.1.0", "id", s->id, "pid", pid, "bundle", bundle, "rootfs",
-		      rootfs, "created", when);
+	j = json_pack("{ss ss si ss* ss* ss}", "ociVersion", "1.1.0", "id", s->id, "pid", pid,
+		      "bundle", bundle, "rootfs", rootfs, "created", when);
 	text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
 	json_decref(j);
 	if (!text)
@@ -170,7 +175,7 @@ int state_write_json(struct state_dir *s, const char *bundle, int pid, const cha
 /* Unix socket paths are short: go through the directory's descriptor. */
 static void socket_address(struct state_dir *s, struct sockaddr_un *addr)
 {
-	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	*addr = (struct sockaddr_un){.sun_family = AF_UNIX};
 	snprintf(addr->sun_path, sizeof(addr->sun_path), "/proc/self/fd/%d/control.sock", s->dirfd);
 }
 

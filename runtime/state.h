@@ -14,7 +14,7 @@
 
 struct state_dir {
 	char *id;
-	int dirfd;  /* ROOT/ID */
+	int dirfd; /* ROOT/ID */
 	int rootfd; /* ROOT */
 	int lockfd;
 };
@@ -26,7 +26,8 @@ must_check int state_open(const char *root, const char *id, struct state_dir *re
 void state_close(struct state_dir *s);
 /* Removes the directory and what is in it. */
 void state_remove(struct state_dir *s);
-must_check int state_write_json(struct state_dir *s, const char *bundle, int pid, const char *rootfs);
+must_check int state_write_json(struct state_dir *s, const char *bundle, int pid,
+				const char *rootfs);
 /* A listening SOCK_SEQPACKET socket at control.sock. Return the descriptor or -errno. */
 must_check int state_listen(struct state_dir *s);
 must_check int state_connect(struct state_dir *s);

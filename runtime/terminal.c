@@ -68,9 +68,12 @@ bool terminal_pump_pending(void)
 
 void terminal_poll_prepare(int console, struct pollfd *pfd)
 {
-	pfd[0] = (struct pollfd){ .fd = stdin_ended || !pump_empty(&in) ? -1 : STDIN_FILENO, .events = POLLIN };
-	pfd[1] = (struct pollfd){ .fd = console, .events = (short)((pump_empty(&out) ? POLLIN : 0) | (pump_empty(&in) ? 0 : POLLOUT)) };
-	pfd[2] = (struct pollfd){ .fd = pump_empty(&out) ? -1 : STDOUT_FILENO, .events = POLLOUT };
+	pfd[0] = (struct pollfd){.fd = stdin_ended || !pump_empty(&in) ? -1 : STDIN_FILENO,
+				 .events = POLLIN};
+	pfd[1] = (struct pollfd){.fd = console,
+				 .events = (short)((pump_empty(&out) ? POLLIN : 0) |
+						   (pump_empty(&in) ? 0 : POLLOUT))};
+	pfd[2] = (struct pollfd){.fd = pump_empty(&out) ? -1 : STDOUT_FILENO, .events = POLLOUT};
 }
 
 /* False at the end of the source. */
@@ -102,7 +105,8 @@ bool terminal_poll_done(int console, const struct pollfd *pfd)
 		stdin_ended = true;
 	if (!pump_empty(&in) && (pfd[1].revents & (POLLOUT | POLLERR)))
 		pump_drain(&in, console);
-	if (pump_empty(&out) && (pfd[1].revents & (POLLIN | POLLHUP | POLLERR)) && !pump_fill(&out, console))
+	if (pump_empty(&out) && (pfd[1].revents & (POLLIN | POLLHUP | POLLERR)) &&
+	    !pump_fill(&out, console))
 		return false;
 	if (!pump_empty(&out))
 		pump_drain(&out, STDOUT_FILENO);

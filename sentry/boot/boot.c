@@ -47,7 +47,7 @@ int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...)
 	return -1;
 }
 
-static const struct platform_ops *const platforms[] = { &kvm_platform_ops };
+static const struct platform_ops *const platforms[] = {&kvm_platform_ops};
 
 const struct platform_ops *boot_platform(const char *name)
 {
@@ -95,7 +95,8 @@ static int prepare_stdio(struct boot_state *b)
 			continue;
 		b->spec.stdio[i] = hostfd_reopen_nonblock(fd);
 		if (b->spec.stdio[i] < 0)
-			return boot_fail(&b->error, 1, "sentry: standard descriptor %d: %s", i, strerror(-b->spec.stdio[i]));
+			return boot_fail(&b->error, 1, "sentry: standard descriptor %d: %s", i,
+					 strerror(-b->spec.stdio[i]));
 		close(fd);
 	}
 	return 0;
@@ -122,7 +123,8 @@ static int before_confinement(struct boot_state *b, struct platform **ret_platfo
 	int err;
 
 	if (!ops)
-		return boot_fail(&b->error, 1, "unknown platform '%s'; this moat has: kvm", b->spec.platform);
+		return boot_fail(&b->error, 1, "unknown platform '%s'; this moat has: kvm",
+				 b->spec.platform);
 	err = mem_init(memory_bytes(&b->spec));
 	if (!err)
 		err = guard_install();
@@ -167,9 +169,9 @@ static int start_kernel(struct boot_state *b, struct platform *platform)
 	if (!err)
 		err = memfs_register();
 	if (!err)
-		err = gofer_fs_register();
-	if (!err)
 		err = overlay_register();
+	if (!err)
+		gofer_fs_register();
 	if (!err)
 		err = sentry_fs_register();
 	if (!err)
@@ -192,7 +194,7 @@ static void log_boot_lines(const struct boot_spec *spec)
 /* On init's thread, every other task is being killed. */
 static void on_init_exit(int status)
 {
-	struct control_msg msg = { .op = CONTROL_EXIT, .status = status };
+	struct control_msg msg = {.op = CONTROL_EXIT, .status = status};
 
 	if (boot.console)
 		tty_console_drain(boot.console, time_monotonic_ns() + BOOT_EXIT_DRAIN_NS);
@@ -203,7 +205,7 @@ static void on_init_exit(int status)
 static int boot_all(struct boot_state *b, int spec_fd)
 {
 	struct platform *platform;
-	struct control_msg started = { .op = CONTROL_STARTED, .pid = 1 };
+	struct control_msg started = {.op = CONTROL_STARTED, .pid = 1};
 	struct task *init;
 	char why[256];
 
@@ -232,14 +234,15 @@ static int boot_all(struct boot_state *b, int spec_fd)
 
 int boot_main(int spec_fd, const struct boot_hooks *hooks)
 {
-	struct control_msg msg = { .op = CONTROL_ERROR };
+	struct control_msg msg = {.op = CONTROL_ERROR};
 	sigset_t set;
 
 	boot_hooks = hooks;
 	/* Kernel signals that terminals and users may send to a process group are the CLI's to forward. */
 	sigemptyset(&set);
 	for (int s = 1; s < 32; s++)
-		if (s != SIGSEGV && s != SIGBUS && s != SIGSYS && s != SIGILL && s != SIGFPE && s != SIGABRT && s != SIGTRAP)
+		if (s != SIGSEGV && s != SIGBUS && s != SIGSYS && s != SIGILL && s != SIGFPE &&
+		    s != SIGABRT && s != SIGTRAP)
 			sigaddset(&set, s);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	if (boot_all(&boot, spec_fd) == 0)

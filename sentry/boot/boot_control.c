@@ -24,7 +24,8 @@ static _Atomic int lifeline = -1;
 void control_post(const struct control_msg *msg)
 {
 	int fd = atomic_load(&lifeline);
-	int err = fd >= 0 ? control_send(fd, msg) : control_send(control_boot ? control_boot->spec.control_fd : -1, msg);
+	int err = fd >= 0 ? control_send(fd, msg)
+			  : control_send(control_boot ? control_boot->spec.control_fd : -1, msg);
 
 	if (err)
 		log_warn("control: the command line is gone: %s", strerror(-err));
@@ -32,7 +33,7 @@ void control_post(const struct control_msg *msg)
 
 static int send_signal(const struct control_msg *msg)
 {
-	struct moat_siginfo info = { .si_signo = msg->signo, .si_code = 0 /* SI_USER */ };
+	struct moat_siginfo info = {.si_signo = msg->signo, .si_code = 0 /* SI_USER */};
 	struct task *init;
 
 	if (msg->signo < 1 || msg->signo > SIG_COUNT)
@@ -69,7 +70,7 @@ static int send_signal(const struct control_msg *msg)
 
 static void handle(int sock, struct control_msg *msg, bool is_lifeline)
 {
-	struct control_msg reply = { .op = CONTROL_REPLY };
+	struct control_msg reply = {.op = CONTROL_REPLY};
 	struct buf text;
 	int err = 0;
 
@@ -80,8 +81,9 @@ static void handle(int sock, struct control_msg *msg, bool is_lifeline)
 		break;
 	case CONTROL_RESIZE:
 		if (control_boot->console)
-			tty_resize(control_boot->console, &(struct winsize){ .ws_row = (unsigned short)msg->rows,
-									     .ws_col = (unsigned short)msg->cols });
+			tty_resize(control_boot->console,
+				   &(struct winsize){.ws_row = (unsigned short)msg->rows,
+						     .ws_col = (unsigned short)msg->cols});
 		break;
 	case CONTROL_STATE:
 		buf_puts(&text, "running");
@@ -109,8 +111,8 @@ void control_serve(struct boot_state *b)
 
 	control_boot = b;
 	atomic_store(&lifeline, b->spec.control_fd);
-	pfd[0] = (struct pollfd){ .fd = b->spec.control_fd, .events = POLLIN };
-	pfd[1] = (struct pollfd){ .fd = b->spec.listen_fd, .events = POLLIN };
+	pfd[0] = (struct pollfd){.fd = b->spec.control_fd, .events = POLLIN};
+	pfd[1] = (struct pollfd){.fd = b->spec.listen_fd, .events = POLLIN};
 	for (;;) {
 		if (poll(pfd, n, -1) < 0)
 			continue;
@@ -118,7 +120,7 @@ void control_serve(struct boot_state *b)
 			int fd = accept4(b->spec.listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 			if (fd >= 0 && n < ARRAY_SIZE(pfd))
-				pfd[n++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+				pfd[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
 			else if (fd >= 0)
 				close(fd);
 		}

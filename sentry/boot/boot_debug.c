@@ -30,15 +30,18 @@ static void show_tasks(struct buf *out)
 	struct task *t;
 	int32_t tid = 1;
 
-	buf_printf(out, "tasks: %d\n  %7s %7s %c %-16s %s\n", atomic_load(&kernel.task_count), "TID", "TGID", 'S', "COMM", "WAITS FOR");
+	buf_printf(out, "tasks: %d\n  %7s %7s %c %-16s %s\n", atomic_load(&kernel.task_count),
+		   "TID", "TGID", 'S', "COMM", "WAITS FOR");
 	rcu_read_begin();
 	while ((t = idr_next(&kernel.tasks, &tid)) != NULL) {
 		char comm[TASK_COMM_LEN], quoted[TASK_COMM_LEN * 4];
 		const char *what = t->sleeper.what;
 
 		task_get_comm(t, comm);
-		buf_printf(out, "  %7d %7d %c %-16s %s\n", t->tid, t->group->tgid, task_state_char(t),
-			   log_quote(quoted, sizeof(quoted), comm, strlen(comm)), what ? what : "-");
+		buf_printf(out, "  %7d %7d %c %-16s %s\n", t->tid, t->group->tgid,
+			   task_state_char(t),
+			   log_quote(quoted, sizeof(quoted), comm, strlen(comm)),
+			   what ? what : "-");
 		tid++;
 	}
 	rcu_read_end();
@@ -49,9 +52,11 @@ static void show_memory(struct buf *out)
 	struct mem_stats st;
 
 	mem_get_stats(&st);
-	buf_printf(out, "memory:\n  %-24s %llu\n  %-24s %llu\n  %-24s %llu\n  %-24s %llu\n", "private bytes",
-		   (unsigned long long)st.private_bytes, "private free pending", (unsigned long long)st.private_free_pending,
-		   "window bytes", (unsigned long long)st.window_bytes, "limit bytes", (unsigned long long)st.limit_bytes);
+	buf_printf(out, "memory:\n  %-24s %llu\n  %-24s %llu\n  %-24s %llu\n  %-24s %llu\n",
+		   "private bytes", (unsigned long long)st.private_bytes, "private free pending",
+		   (unsigned long long)st.private_free_pending, "window bytes",
+		   (unsigned long long)st.window_bytes, "limit bytes",
+		   (unsigned long long)st.limit_bytes);
 }
 
 static void show_platform(struct buf *out)
@@ -97,5 +102,8 @@ void control_debug_text(const char *what, struct buf *out)
 	if (all || strcmp(what, "platform") == 0)
 		show_platform(out);
 	if (out->len == 0)
-		buf_printf(out, "nothing called '%.40s'; there are objects, tasks, memory, platform, strace-on, strace-off\n", what);
+		buf_printf(out,
+			   "nothing called '%.40s'; there are objects, tasks, memory, platform, "
+			   "strace-on, strace-off\n",
+			   what);
 }

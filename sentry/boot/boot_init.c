@@ -40,14 +40,16 @@ static int make_cred(struct boot_state *b, struct cred **ret)
 
 static int open_console(struct boot_state *b, struct fd_table *fds)
 {
-	struct winsize ws = { .ws_row = (unsigned short)b->spec.console_rows, .ws_col = (unsigned short)b->spec.console_cols };
+	struct winsize ws = {.ws_row = (unsigned short)b->spec.console_rows,
+			     .ws_col = (unsigned short)b->spec.console_cols};
 	struct file *f;
 	unsigned index;
 	int err = tty_console_create(NULL, b->spec.console_fd, &index, &b->console);
 
 	if (err)
 		return boot_fail(&b->error, 1, "terminal: %s%s", strerror(-err),
-				 err == -ENODEV ? "; the configuration mounts no devpts on /dev/pts" : "");
+				 err == -ENODEV ? "; the configuration mounts no devpts on /dev/pts"
+						: "");
 	tty_resize(b->console, &ws);
 	for (int i = 0; i < 3; i++) {
 		err = tty_open_slave(b->console, O_RDWR, &f);
@@ -77,7 +79,8 @@ static int install_stdio(struct boot_state *b, struct fd_table *fds)
 			file_unref(f);
 		}
 		if (err < 0)
-			return boot_fail(&b->error, 1, "standard descriptor %d: %s", i, strerror(-err));
+			return boot_fail(&b->error, 1, "standard descriptor %d: %s", i,
+					 strerror(-err));
 	}
 	return 0;
 }
@@ -93,7 +96,8 @@ static const char *env_value(char **envp, const char *name)
 }
 
 /* Is this a file that the new credentials may execute? 0, or the errno that says why not. */
-static int check_executable(struct boot_state *b, const struct cred *cred, const struct vfs_path *cwd, const char *path)
+static int check_executable(struct boot_state *b, const struct cred *cred,
+			    const struct vfs_path *cwd, const char *path)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
 	struct moat_statx st;
@@ -101,7 +105,7 @@ static int check_executable(struct boot_state *b, const struct cred *cred, const
 
 	lk.cred = cred;
 	lk.start = *cwd;
-	err = vfs_stat(&lk, &(struct stat_args){ .mask = 0x7ff }, &st);
+	err = vfs_stat(&lk, &(struct stat_args){.mask = 0x7ff}, &st);
 	if (err)
 		return err;
 	if (!S_ISREG(st.mode))
@@ -110,7 +114,8 @@ static int check_executable(struct boot_state *b, const struct cred *cred, const
 }
 
 /* args[0] through PATH, as runc resolves it. *ret is malloc'd. */
-static int find_executable(struct boot_state *b, const struct cred *cred, const struct vfs_path *cwd, char **ret)
+static int find_executable(struct boot_state *b, const struct cred *cred,
+			   const struct vfs_path *cwd, char **ret)
 {
 	const char *name = b->spec.argv[0], *path = env_value(b->spec.envp, "PATH");
 	int err = -ENOENT;
@@ -146,21 +151,40 @@ static int exec_error(struct boot_state *b, int err)
 	const char *name = b->spec.argv[0];
 
 	if (err == -ENOENT && !strchr(name, '/'))
-		return boot_fail(&b->error, 127, "exec: \"%s\": executable file not found in $PATH", name);
+		return boot_fail(&b->error, 127, "exec: \"%s\": executable file not found in $PATH",
+				 name);
 	if (err == -ENOENT || err == -ENOTDIR)
-		return boot_fail(&b->error, 127, "exec: \"%s\": no such file or directory (or its interpreter is missing)", name);
+		return boot_fail(
+			&b->error, 127,
+			"exec: \"%s\": no such file or directory (or its interpreter is missing)",
+			name);
 	if (err == -ENOEXEC)
-		return boot_fail(&b->error, 126, "exec: \"%s\": exec format error: no x86-64 ELF file or script", name);
-	return boot_fail(&b->error, 126, "exec: \"%s\": %s", name, err == -EACCES ? "permission denied" : strerror(-err));
+		return boot_fail(&b->error, 126,
+				 "exec: \"%s\": exec format error: no x86-64 ELF file or script",
+				 name);
+	return boot_fail(&b->error, 126, "exec: \"%s\": %s", name,
+			 err == -EACCES ? "permission denied" : strerror(-err));
 }
 
 static void make_rlimits(const struct boot_spec *s, struct rlimits *out)
 {
 	static const uint64_t defaults[RLIM_COUNT][2] = {
-		{ UINT64_MAX, UINT64_MAX }, { UINT64_MAX, UINT64_MAX }, { UINT64_MAX, UINT64_MAX }, { 8 << 20, UINT64_MAX },
-		{ 0, UINT64_MAX },	    { UINT64_MAX, UINT64_MAX }, { TASKS_MAX, TASKS_MAX },   { 1024, 1048576 },
-		{ 8 << 20, 8 << 20 },	    { UINT64_MAX, UINT64_MAX }, { UINT64_MAX, UINT64_MAX }, { TASKS_MAX, TASKS_MAX },
-		{ 819200, 819200 },	    { 0, 0 },			{ 0, 0 },		    { UINT64_MAX, UINT64_MAX },
+		{UINT64_MAX, UINT64_MAX},
+		{UINT64_MAX, UINT64_MAX},
+		{UINT64_MAX, UINT64_MAX},
+		{8 << 20, UINT64_MAX},
+		{0, UINT64_MAX},
+		{UINT64_MAX, UINT64_MAX},
+		{TASKS_MAX, TASKS_MAX},
+		{1024, 1048576},
+		{8 << 20, 8 << 20},
+		{UINT64_MAX, UINT64_MAX},
+		{UINT64_MAX, UINT64_MAX},
+		{TASKS_MAX, TASKS_MAX},
+		{819200, 819200},
+		{0, 0},
+		{0, 0},
+		{UINT64_MAX, UINT64_MAX},
 	};
 
 	for (int i = 0; i < RLIM_COUNT; i++) {
@@ -177,18 +201,29 @@ static int resolve_cwd(struct boot_state *b, const struct cred *cred, struct vfs
 	lk.cred = cred;
 	err = vfs_get_path(&lk, ret);
 	if (err)
-		return boot_fail(&b->error, 127, "process.cwd: %s: %s; make it in the root filesystem or correct process.cwd",
+		return boot_fail(&b->error, 127,
+				 "process.cwd: %s: %s; make it in the root filesystem or correct "
+				 "process.cwd",
 				 b->spec.cwd, strerror(-err));
 	return 0;
 }
 
-static int create_init(struct boot_state *b, const struct vfs_path *cwd, struct cred *cred, struct fd_table *fds,
-		       struct task **ret_task)
+static int create_init(struct boot_state *b, const struct vfs_path *cwd, struct cred *cred,
+		       struct fd_table *fds, struct task **ret_task)
 {
 	struct rlimits rlimits;
 	struct task_exec_args args = {
-		.root = b->root, .cwd = *cwd, .argv = b->spec.argv, .envp = b->spec.envp, .cred = cred, .mnt_ns = b->ns,
-		.uts_ns = kernel.uts_ns, .fdtable = fds, .rlimits = &rlimits, .umask = b->spec.umask, .new_session = true,
+		.root = b->root,
+		.cwd = *cwd,
+		.argv = b->spec.argv,
+		.envp = b->spec.envp,
+		.cred = cred,
+		.mnt_ns = b->ns,
+		.uts_ns = kernel.uts_ns,
+		.fdtable = fds,
+		.rlimits = &rlimits,
+		.umask = b->spec.umask,
+		.new_session = true,
 		.ctty = b->console,
 	};
 	char *filename = NULL;
@@ -212,9 +247,11 @@ int boot_start_init(struct boot_state *b, struct task **ret_task)
 	int err;
 
 	mutex_lock(&kernel.uts_ns->lock);
-	snprintf(kernel.uts_ns->nodename, sizeof(kernel.uts_ns->nodename), "%s", b->spec.hostname ? b->spec.hostname : "moat");
+	snprintf(kernel.uts_ns->nodename, sizeof(kernel.uts_ns->nodename), "%s",
+		 b->spec.hostname ? b->spec.hostname : "moat");
 	if (b->spec.domainname)
-		snprintf(kernel.uts_ns->domainname, sizeof(kernel.uts_ns->domainname), "%s", b->spec.domainname);
+		snprintf(kernel.uts_ns->domainname, sizeof(kernel.uts_ns->domainname), "%s",
+			 b->spec.domainname);
 	mutex_unlock(&kernel.uts_ns->lock);
 	err = make_cred(b, &cred);
 	if (!err)

@@ -17,19 +17,24 @@
 
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
 
-static struct gofer_connection *gofer;
+static struct p9_conn *gofer;
 
 struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags)
 {
-	return (struct vfs_lookup){ .cred = b->root_cred, .ns = b->ns, .root = b->root, .start = b->root, .path = path,
-				    .flags = flags };
+	return (struct vfs_lookup){.cred = b->root_cred,
+				   .ns = b->ns,
+				   .root = b->root,
+				   .start = b->root,
+				   .path = path,
+				   .flags = flags};
 }
 
 static unsigned mount_flags(uint64_t ms)
 {
-	return (ms & MS_RDONLY ? MNT_RDONLY_F : 0) | (ms & MS_NOSUID ? MNT_NOSUID_F : 0) | (ms & MS_NODEV ? MNT_NODEV_F : 0) |
-	       (ms & MS_NOEXEC ? MNT_NOEXEC_F : 0) | (ms & MS_NOATIME ? MNT_NOATIME_F : 0) |
-	       (ms & MS_NODIRATIME ? MNT_NODIRATIME_F : 0) | (ms & (MS_STRICTATIME | MS_NOATIME) ? 0 : MNT_RELATIME_F);
+	return (ms & MS_RDONLY ? MNT_RDONLY_F : 0) | (ms & MS_NOSUID ? MNT_NOSUID_F : 0) |
+	       (ms & MS_NODEV ? MNT_NODEV_F : 0) | (ms & MS_NOEXEC ? MNT_NOEXEC_F : 0) |
+	       (ms & MS_NOATIME ? MNT_NOATIME_F : 0) | (ms & MS_NODIRATIME ? MNT_NODIRATIME_F : 0) |
+	       (ms & (MS_STRICTATIME | MS_NOATIME) ? 0 : MNT_RELATIME_F);
 }
 
 int boot_make_root(struct boot_state *b)
@@ -43,11 +48,19 @@ int boot_make_root(struct boot_state *b)
 	if (err)
 		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));
 	cred_set_current(b->root_cred);
-	err = gofer_connect(b->spec.gofer_fd, &gofer);
+	err = p9_conn_create(b->spec.gofer_fd, &gofer);
 	if (!err)
-		err = gofer_attach(gofer, 0, GOFER_EXCLUSIVE, &fs, &root);
+		err = gofer_fs_create(
+			&(struct gofer_mount_args){.conn = gofer,
+						   .attach = 0,
+						   .source = "rootfs",
+						   .readonly =
+							   b->spec.rootfs == BOOT_ROOTFS_OVERLAY ||
+							   b->spec.rootfs_readonly},
+			&fs, &root);
 	if (err)
-		return boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s", strerror(-err));
+		return boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s",
+				 strerror(-err));
 	if (b->spec.rootfs == BOOT_ROOTFS_OVERLAY) {
 		struct filesystem *lower_fs = fs;
 		struct dentry *lower = root;
@@ -56,7 +69,8 @@ int boot_make_root(struct boot_state *b)
 		dentry_unref(lower);
 		filesystem_unref(lower_fs);
 		if (err)
-			return boot_fail(&b->error, 1, "root filesystem: overlay: %s", strerror(-err));
+			return boot_fail(&b->error, 1, "root filesystem: overlay: %s",
+					 strerror(-err));
 	}
 	err = mount_namespace_create(fs, root, flags, &b->ns);
 	dentry_unref(root);
@@ -81,7 +95,7 @@ static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
 			continue;
 		*p = '\0';
 		struct vfs_lookup lk = boot_lookup(b, copy, 0);
-		err = vfs_mkdir(&lk, &(struct mkdir_args){ .mode = 0755 });
+		err = vfs_mkdir(&lk, &(struct mkdir_args){.mode = 0755});
 		*p = '/';
 		if (err == -EEXIST || err == -EROFS)
 			err = 0;
@@ -89,8 +103,8 @@ static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
 	if (!err) {
 		struct vfs_lookup lk = boot_lookup(b, path, 0);
 
-		err = is_file ? vfs_mknod(&lk, &(struct mknod_args){ .mode = S_IFREG | 0644 }) :
-				vfs_mkdir(&lk, &(struct mkdir_args){ .mode = 0755 });
+		err = is_file ? vfs_mknod(&lk, &(struct mknod_args){.mode = S_IFREG | 0644})
+			      : vfs_mkdir(&lk, &(struct mkdir_args){.mode = 0755});
 		if (err == -EEXIST)
 			err = 0;
 	}
@@ -109,11 +123,16 @@ static bool path_exists(struct boot_state *b, const char *path)
 	return true;
 }
 
-static int mount_bind(struct boot_state *b, const struct boot_mount *m, const struct vfs_lookup *target)
+static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *target)
 {
 	struct filesystem *fs;
 	struct dentry *root;
-	int err = gofer_attach(gofer, (unsigned)m->attach, GOFER_SHARED, &fs, &root);
+	struct gofer_mount_args args = {.conn = gofer,
+					.attach = (unsigned)m->attach,
+					.shared = true,
+					.readonly = m->flags & MS_RDONLY,
+					.source = m->source};
+	int err = gofer_fs_create(&args, &fs, &root);
 
 	if (err)
 		return err;
@@ -132,25 +151,27 @@ static int mount_one(struct boot_state *b, const struct boot_mount *m)
 	if (!path_exists(b, m->destination)) {
 		err = make_mountpoint(b, m->destination, m->is_file);
 		if (err)
-			return boot_fail(&b->error, 1, "mount %s: making the mount point: %s", m->destination, strerror(-err));
+			return boot_fail(&b->error, 1, "mount %s: making the mount point: %s",
+					 m->destination, strerror(-err));
 	}
 	/* The container's cgroups are not shown yet: an empty read-only directory, as runc shows without controllers. */
 	if (strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0)
 		err = vfs_mount_new(&target, "tmpfs", m->source, m->flags, "mode=755,size=0", NULL);
 	else if (m->attach >= 0)
-		err = mount_bind(b, m, &target);
+		err = mount_bind(m, &target);
 	else
 		err = vfs_mount_new(&target, type, m->source, m->flags, m->data, NULL);
 	if (!err && (m->propagation & MS_PROPAGATION)) {
-		enum mount_propagation prop = m->propagation & MS_SHARED ? PROP_SHARED :
-					      m->propagation & MS_SLAVE  ? PROP_SLAVE :
-					      m->propagation & MS_UNBINDABLE ? PROP_UNBINDABLE :
-									       PROP_PRIVATE;
+		enum mount_propagation prop = m->propagation & MS_SHARED       ? PROP_SHARED
+					      : m->propagation & MS_SLAVE      ? PROP_SLAVE
+					      : m->propagation & MS_UNBINDABLE ? PROP_UNBINDABLE
+									       : PROP_PRIVATE;
 		err = vfs_set_propagation(&target, prop, m->propagation & MS_REC);
 	}
 	if (err)
-		return boot_fail(&b->error, 1, "mount %s (type %s%s%s): %s", m->destination, m->type, m->data ? ", options " : "",
-				 m->data ? m->data : "", strerror(-err));
+		return boot_fail(&b->error, 1, "mount %s (type %s%s%s): %s", m->destination,
+				 m->type, m->data ? ", options " : "", m->data ? m->data : "",
+				 strerror(-err));
 	return 0;
 }
 
@@ -160,14 +181,14 @@ struct device {
 };
 
 static const struct device devices[] = {
-	{ "/dev/null", 1, 3 },	 { "/dev/zero", 1, 5 },	   { "/dev/full", 1, 7 },
-	{ "/dev/random", 1, 8 }, { "/dev/urandom", 1, 9 }, { "/dev/tty", 5, 0 },
+	{"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
+	{"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
 };
 
 static const char *const dev_links[][2] = {
-	{ "/dev/fd", "/proc/self/fd" },	      { "/dev/stdin", "/proc/self/fd/0" },
-	{ "/dev/stdout", "/proc/self/fd/1" }, { "/dev/stderr", "/proc/self/fd/2" },
-	{ "/dev/ptmx", "pts/ptmx" },
+	{"/dev/fd", "/proc/self/fd"},	    {"/dev/stdin", "/proc/self/fd/0"},
+	{"/dev/stdout", "/proc/self/fd/1"}, {"/dev/stderr", "/proc/self/fd/2"},
+	{"/dev/ptmx", "pts/ptmx"},
 };
 
 /* Default devices of the OCI specification, in whatever is mounted on /dev. */
@@ -180,8 +201,9 @@ static int make_devices(struct boot_state *b)
 	for (size_t i = 0; !err && i < ARRAY_SIZE(devices); i++) {
 		struct vfs_lookup lk = boot_lookup(b, devices[i].path, 0);
 
-		err = vfs_mknod(&lk, &(struct mknod_args){ .mode = S_IFCHR | 0666, .rdev_major = devices[i].major,
-							   .rdev_minor = devices[i].minor });
+		err = vfs_mknod(&lk, &(struct mknod_args){.mode = S_IFCHR | 0666,
+							  .rdev_major = devices[i].major,
+							  .rdev_minor = devices[i].minor});
 		if (err == -EEXIST || err == -EROFS || err == -EPERM)
 			err = 0;
 	}
@@ -195,7 +217,9 @@ static int make_devices(struct boot_state *b)
 	if (!err && b->spec.terminal) {
 		struct vfs_lookup lk = boot_lookup(b, "/dev/console", 0);
 
-		err = vfs_mknod(&lk, &(struct mknod_args){ .mode = S_IFCHR | 0620, .rdev_major = 5, .rdev_minor = 1 });
+		err = vfs_mknod(&lk, &(struct mknod_args){.mode = S_IFCHR | 0620,
+							  .rdev_major = 5,
+							  .rdev_minor = 1});
 		if (err == -EEXIST || err == -EROFS)
 			err = 0;
 	}
@@ -205,9 +229,10 @@ static int make_devices(struct boot_state *b)
 /* Nothing can be read there any more: /dev/null over a file, an empty read-only tmpfs over a directory. */
 static int mask_path(struct boot_state *b, const char *path)
 {
-	struct vfs_lookup target = boot_lookup(b, path, LOOKUP_FOLLOW), null = boot_lookup(b, "/dev/null", LOOKUP_FOLLOW);
+	struct vfs_lookup target = boot_lookup(b, path, LOOKUP_FOLLOW),
+			  null = boot_lookup(b, "/dev/null", LOOKUP_FOLLOW);
 	struct moat_statx st;
-	int err = vfs_stat(&target, &(struct stat_args){ .mask = 0x7ff }, &st);
+	int err = vfs_stat(&target, &(struct stat_args){.mask = 0x7ff}, &st);
 
 	if (err)
 		return err == -ENOENT || err == -ENOTDIR ? 0 : err;

@@ -49,21 +49,23 @@ static int empty_root(char *why, size_t why_size)
 	/* Any directory that surely exists can be covered: nothing below it is used any more. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return fail(why, why_size, "making mounts private");
-	if (mount("moat", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=2,mode=555") < 0)
+	if (mount("moat", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  "size=4k,nr_inodes=2,mode=555") < 0)
 		return fail(why, why_size, "mounting the empty root");
 	if (chdir("/proc") < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
 		return fail(why, why_size, "pivot_root");
 	if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return fail(why, why_size, "leaving the old root");
-	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+	if (mount(NULL, "/", NULL,
+		  MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return fail(why, why_size, "making the empty root read-only");
 	return 0;
 }
 
 static int drop_capabilities(char *why, size_t why_size)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[2] = { { 0 } };
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {{0}};
 
 	for (int cap = 0; cap <= 63; cap++)
 		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno == EPERM)
@@ -86,7 +88,8 @@ int confine_namespaces(char *why, size_t why_size)
 	err = empty_root(why, why_size);
 	if (err)
 		return err;
-	if (was_root && (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0 ||
+	if (was_root && (syscall(SYS_setgroups, 0, NULL) < 0 ||
+			 syscall(SYS_setresgid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0 ||
 			 prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 ||
 			 syscall(SYS_setresuid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0))
 		return fail(why, why_size, "becoming nobody");
@@ -105,7 +108,15 @@ int confine_namespaces(char *why, size_t why_size)
 }
 
 #define ANY 0
-#define ALLOW(name) { SCMP_SYS(name), ANY, { { 0 } } }
+#define ALLOW(name)                  \
+	{                            \
+		SCMP_SYS(name), ANY, \
+		{                    \
+			{            \
+				0    \
+			}            \
+		}                    \
+	}
 
 struct rule {
 	int nr;
@@ -113,67 +124,174 @@ struct rule {
 	struct scmp_arg_cmp args[3];
 };
 
-#define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+#define THREAD_FLAGS \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 
 static const struct rule rules[] = {
 	/* Files that the gofer donated, the container's stdio, memory files. Positional: donated descriptors share no offset. */
-	ALLOW(read), ALLOW(write), ALLOW(readv), ALLOW(writev), ALLOW(pread64), ALLOW(pwrite64), ALLOW(preadv), ALLOW(pwritev),
-	ALLOW(preadv2), ALLOW(pwritev2), ALLOW(lseek), ALLOW(fstat), ALLOW(fsync), ALLOW(fdatasync), ALLOW(ftruncate),
-	ALLOW(fallocate), ALLOW(fstatfs), ALLOW(copy_file_range), ALLOW(sync_file_range), ALLOW(fadvise64), ALLOW(close),
+	ALLOW(read),
+	ALLOW(write),
+	ALLOW(readv),
+	ALLOW(writev),
+	ALLOW(pread64),
+	ALLOW(pwrite64),
+	ALLOW(preadv),
+	ALLOW(pwritev),
+	ALLOW(preadv2),
+	ALLOW(pwritev2),
+	ALLOW(lseek),
+	ALLOW(fstat),
+	ALLOW(fsync),
+	ALLOW(fdatasync),
+	ALLOW(ftruncate),
+	ALLOW(fallocate),
+	ALLOW(fstatfs),
+	ALLOW(copy_file_range),
+	ALLOW(sync_file_range),
+	ALLOW(fadvise64),
+	ALLOW(close),
 	/* fstat() of newer libcs: only with AT_EMPTY_PATH, and the root is empty anyway. */
-	{ SCMP_SYS(newfstatat), 1, { { 3, SCMP_CMP_MASKED_EQ, 0x1000, 0x1000 } } },
-	{ SCMP_SYS(fcntl), 1, { { 1, SCMP_CMP_EQ, 1 /* F_GETFD */, 0 } } },
-	{ SCMP_SYS(fcntl), 1, { { 1, SCMP_CMP_EQ, 2 /* F_SETFD */, 0 } } },
-	{ SCMP_SYS(fcntl), 1, { { 1, SCMP_CMP_EQ, 3 /* F_GETFL */, 0 } } },
-	{ SCMP_SYS(fcntl), 1, { { 1, SCMP_CMP_EQ, 4 /* F_SETFL */, 0 } } },
-	{ SCMP_SYS(fcntl), 1, { { 1, SCMP_CMP_EQ, 1030 /* F_DUPFD_CLOEXEC */, 0 } } },
-	{ SCMP_SYS(fcntl), 1, { { 1, SCMP_CMP_EQ, 1032 /* F_GETPIPE_SZ */, 0 } } },
+	{SCMP_SYS(newfstatat), 1, {{3, SCMP_CMP_MASKED_EQ, 0x1000, 0x1000}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1 /* F_GETFD */, 0}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 2 /* F_SETFD */, 0}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 3 /* F_GETFL */, 0}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 4 /* F_SETFL */, 0}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1030 /* F_DUPFD_CLOEXEC */, 0}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1032 /* F_GETPIPE_SZ */, 0}}},
 	/* Memory: never executable. */
-	{ SCMP_SYS(mmap), 1, { { 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0 } } },
-	{ SCMP_SYS(mprotect), 1, { { 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0 } } },
-	ALLOW(munmap), ALLOW(mremap), ALLOW(madvise), ALLOW(brk),
+	{SCMP_SYS(mmap), 1, {{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}}},
+	{SCMP_SYS(mprotect), 1, {{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}}},
+	ALLOW(munmap),
+	ALLOW(mremap),
+	ALLOW(madvise),
+	ALLOW(brk),
 	/* Threads of our own and what they wait on. */
-	{ SCMP_SYS(clone), 1, { { 0, SCMP_CMP_MASKED_EQ, THREAD_FLAGS, THREAD_FLAGS } } },
-	ALLOW(futex), ALLOW(set_robust_list), ALLOW(rseq), ALLOW(exit), ALLOW(exit_group), ALLOW(gettid), ALLOW(getpid),
-	ALLOW(sched_yield), ALLOW(sched_getaffinity), ALLOW(sched_setaffinity), ALLOW(getcpu), ALLOW(membarrier),
-	ALLOW(nanosleep), ALLOW(clock_nanosleep), ALLOW(restart_syscall), ALLOW(set_tid_address),
-	{ SCMP_SYS(prctl), 1, { { 0, SCMP_CMP_EQ, PR_SET_NAME, 0 } } },
-	{ SCMP_SYS(prctl), 1, { { 0, SCMP_CMP_EQ, PR_SET_TIMERSLACK, 0 } } },
+	{SCMP_SYS(clone), 1, {{0, SCMP_CMP_MASKED_EQ, THREAD_FLAGS, THREAD_FLAGS}}},
+	ALLOW(futex),
+	ALLOW(set_robust_list),
+	ALLOW(rseq),
+	ALLOW(exit),
+	ALLOW(exit_group),
+	ALLOW(gettid),
+	ALLOW(getpid),
+	ALLOW(sched_yield),
+	ALLOW(sched_getaffinity),
+	ALLOW(sched_setaffinity),
+	ALLOW(getcpu),
+	ALLOW(membarrier),
+	ALLOW(nanosleep),
+	ALLOW(clock_nanosleep),
+	ALLOW(restart_syscall),
+	ALLOW(set_tid_address),
+	{SCMP_SYS(prctl), 1, {{0, SCMP_CMP_EQ, PR_SET_NAME, 0}}},
+	{SCMP_SYS(prctl), 1, {{0, SCMP_CMP_EQ, PR_SET_TIMERSLACK, 0}}},
 	/* Signals: kicks between our threads, SIGBUS and SIGSEGV fix-ups. tgkill cannot leave the pid namespace: we are alone in it. */
-	ALLOW(rt_sigaction), ALLOW(rt_sigprocmask), ALLOW(rt_sigreturn), ALLOW(sigaltstack), ALLOW(tgkill),
-	ALLOW(rt_sigpending), ALLOW(rt_sigtimedwait),
+	ALLOW(rt_sigaction),
+	ALLOW(rt_sigprocmask),
+	ALLOW(rt_sigreturn),
+	ALLOW(sigaltstack),
+	ALLOW(tgkill),
+	ALLOW(rt_sigpending),
+	ALLOW(rt_sigtimedwait),
 	/* Clocks and randomness. */
-	ALLOW(clock_gettime), ALLOW(clock_getres), ALLOW(gettimeofday), ALLOW(getrandom), ALLOW(getrusage),
+	ALLOW(clock_gettime),
+	ALLOW(clock_getres),
+	ALLOW(gettimeofday),
+	ALLOW(getrandom),
+	ALLOW(getrusage),
 	/* Readiness, the gofer's socket, the control socket. */
-	ALLOW(poll), ALLOW(ppoll), ALLOW(epoll_wait), ALLOW(epoll_pwait), ALLOW(epoll_ctl), ALLOW(eventfd2), ALLOW(recvmsg),
-	ALLOW(sendmsg), ALLOW(recvfrom), ALLOW(sendto), ALLOW(shutdown),
-	{ SCMP_SYS(accept4), 1, { { 3, SCMP_CMP_EQ, 02000000, 0 } } },
-	/* KVM, by command. */
-#define KVM_IOCTL(cmd) { SCMP_SYS(ioctl), 1, { { 1, SCMP_CMP_EQ, cmd, 0 } } }
-	KVM_IOCTL(KVM_RUN), KVM_IOCTL(KVM_SET_USER_MEMORY_REGION), KVM_IOCTL(KVM_CREATE_VCPU), KVM_IOCTL(KVM_SET_CPUID2),
-	KVM_IOCTL(KVM_GET_SREGS), KVM_IOCTL(KVM_SET_SREGS), KVM_IOCTL(KVM_GET_REGS), KVM_IOCTL(KVM_SET_REGS),
-	KVM_IOCTL(KVM_GET_MSRS), KVM_IOCTL(KVM_SET_MSRS), KVM_IOCTL(KVM_GET_XCRS), KVM_IOCTL(KVM_SET_XCRS),
-	KVM_IOCTL(KVM_GET_XSAVE), KVM_IOCTL(KVM_SET_XSAVE), KVM_IOCTL(KVM_GET_XSAVE2), KVM_IOCTL(KVM_GET_FPU),
-	KVM_IOCTL(KVM_SET_FPU), KVM_IOCTL(KVM_GET_VCPU_EVENTS), KVM_IOCTL(KVM_SET_VCPU_EVENTS), KVM_IOCTL(KVM_SET_SIGNAL_MASK),
-	KVM_IOCTL(KVM_GET_DEBUGREGS), KVM_IOCTL(KVM_SET_DEBUGREGS), KVM_IOCTL(KVM_SET_GUEST_DEBUG),
-	KVM_IOCTL(KVM_SET_TSC_KHZ), KVM_IOCTL(KVM_GET_TSC_KHZ), KVM_IOCTL(KVM_SET_DEVICE_ATTR), KVM_IOCTL(KVM_GET_DEVICE_ATTR),
-	KVM_IOCTL(KVM_HAS_DEVICE_ATTR), KVM_IOCTL(KVM_CHECK_EXTENSION),
+	ALLOW(poll),
+	ALLOW(ppoll),
+	ALLOW(epoll_wait),
+	ALLOW(epoll_pwait),
+	ALLOW(epoll_ctl),
+	ALLOW(eventfd2),
+	ALLOW(recvmsg),
+	ALLOW(sendmsg),
+	ALLOW(recvfrom),
+	ALLOW(sendto),
+	ALLOW(shutdown),
+	{SCMP_SYS(accept4), 1, {{3, SCMP_CMP_EQ, 02000000, 0}}},
+/* KVM, by command. */
+#define KVM_IOCTL(cmd)                                 \
+	{                                              \
+		SCMP_SYS(ioctl), 1,                    \
+		{                                      \
+			{                              \
+				1, SCMP_CMP_EQ, cmd, 0 \
+			}                              \
+		}                                      \
+	}
+	KVM_IOCTL(KVM_RUN),
+	KVM_IOCTL(KVM_SET_USER_MEMORY_REGION),
+	KVM_IOCTL(KVM_CREATE_VCPU),
+	KVM_IOCTL(KVM_SET_CPUID2),
+	KVM_IOCTL(KVM_GET_SREGS),
+	KVM_IOCTL(KVM_SET_SREGS),
+	KVM_IOCTL(KVM_GET_REGS),
+	KVM_IOCTL(KVM_SET_REGS),
+	KVM_IOCTL(KVM_GET_MSRS),
+	KVM_IOCTL(KVM_SET_MSRS),
+	KVM_IOCTL(KVM_GET_XCRS),
+	KVM_IOCTL(KVM_SET_XCRS),
+	KVM_IOCTL(KVM_GET_XSAVE),
+	KVM_IOCTL(KVM_SET_XSAVE),
+	KVM_IOCTL(KVM_GET_XSAVE2),
+	KVM_IOCTL(KVM_GET_FPU),
+	KVM_IOCTL(KVM_SET_FPU),
+	KVM_IOCTL(KVM_GET_VCPU_EVENTS),
+	KVM_IOCTL(KVM_SET_VCPU_EVENTS),
+	KVM_IOCTL(KVM_SET_SIGNAL_MASK),
+	KVM_IOCTL(KVM_GET_DEBUGREGS),
+	KVM_IOCTL(KVM_SET_DEBUGREGS),
+	KVM_IOCTL(KVM_SET_GUEST_DEBUG),
+	KVM_IOCTL(KVM_SET_TSC_KHZ),
+	KVM_IOCTL(KVM_GET_TSC_KHZ),
+	KVM_IOCTL(KVM_SET_DEVICE_ATTR),
+	KVM_IOCTL(KVM_GET_DEVICE_ATTR),
+	KVM_IOCTL(KVM_HAS_DEVICE_ATTR),
+	KVM_IOCTL(KVM_CHECK_EXTENSION),
 	/* The container's terminal when it is the host's own. */
-	KVM_IOCTL(TCGETS), KVM_IOCTL(TCSETS), KVM_IOCTL(TCSETSW), KVM_IOCTL(TCSETSF), KVM_IOCTL(TIOCGWINSZ),
-	KVM_IOCTL(TIOCSWINSZ), KVM_IOCTL(FIONREAD), KVM_IOCTL(TIOCOUTQ), KVM_IOCTL(TCSBRK), KVM_IOCTL(TCXONC), KVM_IOCTL(TCFLSH),
-	KVM_IOCTL(TIOCGPGRP), KVM_IOCTL(FIONBIO),
+	KVM_IOCTL(TCGETS),
+	KVM_IOCTL(TCSETS),
+	KVM_IOCTL(TCSETSW),
+	KVM_IOCTL(TCSETSF),
+	KVM_IOCTL(TIOCGWINSZ),
+	KVM_IOCTL(TIOCSWINSZ),
+	KVM_IOCTL(FIONREAD),
+	KVM_IOCTL(TIOCOUTQ),
+	KVM_IOCTL(TCSBRK),
+	KVM_IOCTL(TCXONC),
+	KVM_IOCTL(TCFLSH),
+	KVM_IOCTL(TIOCGPGRP),
+	KVM_IOCTL(FIONBIO),
 #ifdef CONFINE_SANITIZER
 	/* What the sanitizers' runtimes do besides (reports, shadow memory, symbolizing gives up). */
-	ALLOW(open), ALLOW(openat), ALLOW(readlink), ALLOW(stat), ALLOW(access), ALLOW(getppid), ALLOW(sysinfo), ALLOW(prlimit64),
-	ALLOW(arch_prctl), ALLOW(kill), ALLOW(dup), ALLOW(dup2), ALLOW(pipe2), ALLOW(uname), ALLOW(getuid), ALLOW(geteuid),
+	ALLOW(open),
+	ALLOW(openat),
+	ALLOW(readlink),
+	ALLOW(stat),
+	ALLOW(access),
+	ALLOW(getppid),
+	ALLOW(sysinfo),
+	ALLOW(prlimit64),
+	ALLOW(arch_prctl),
+	ALLOW(kill),
+	ALLOW(dup),
+	ALLOW(dup2),
+	ALLOW(pipe2),
+	ALLOW(uname),
+	ALLOW(getuid),
+	ALLOW(geteuid),
 #endif
 };
 
 static void on_sigsys(int signo, siginfo_t *info, void *context)
 {
 	char line[160];
-	int n = snprintf(line, sizeof(line), "host call %d is not in the sentry's allow-list (from %p)\n", info->si_syscall,
-			 info->si_call_addr);
+	int n = snprintf(line, sizeof(line),
+			 "host call %d is not in the sentry's allow-list (from %p)\n",
+			 info->si_syscall, info->si_call_addr);
 
 	(void)signo;
 	(void)context;
@@ -185,7 +303,7 @@ static void on_sigsys(int signo, siginfo_t *info, void *context)
 
 int confine_seccomp(char *why, size_t why_size)
 {
-	struct sigaction sa = { .sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO };
+	struct sigaction sa = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int err = ctx ? 0 : -ENOMEM;
 
@@ -199,7 +317,8 @@ int confine_seccomp(char *why, size_t why_size)
 	if (!err)
 		err = seccomp_syscall_priority(ctx, SCMP_SYS(futex), 254);
 	for (size_t i = 0; !err && i < ARRAY_SIZE(rules); i++)
-		err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].nargs, rules[i].args);
+		err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].nargs,
+					     rules[i].args);
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (!err)

@@ -20,10 +20,10 @@ int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...) printf_
 struct boot_state {
 	struct boot_spec spec;
 	struct boot_error error;
-	struct cred *root_cred;	      /* full: mounts are made with it */
+	struct cred *root_cred; /* full: mounts are made with it */
 	struct mount_namespace *ns;
-	struct vfs_path root;	      /* references */
-	struct tty *console;	      /* NULL without a terminal */
+	struct vfs_path root; /* references */
+	struct tty *console; /* NULL without a terminal */
 };
 
 /* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */

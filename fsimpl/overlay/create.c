@@ -1,0 +1,315 @@
+/* fsimpl/overlay/create.c - new names and removed ones. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/overlay/internal.h"
+
+/* A change of one name: dir is copied up, fs->change held, a whiteout of the name removed. */
+struct change {
+	struct overlay_fs *fs;
+	struct overlay_dentry *dir;
+	struct cred *cred;
+	char name[VFS_NAME_MAX + 1];
+	struct vfs_path upper_dir; /* borrowed */
+	struct vfs_lookup lk; /* the name in the upper directory */
+	bool was_whiteout;
+};
+
+static int check_absent(struct overlay_fs *fs, struct resolving_path *rp,
+			struct overlay_dentry *dir)
+{
+	struct overlay_dentry *child;
+	int err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &child);
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	dentry_unref(&child->base);
+	return -EEXIST;
+}
+
+static int may_create(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *dir)
+{
+	struct perm_inode pi;
+	int err;
+
+	if (atomic_load(&dir->base.flags) & DENTRY_DEAD)
+		return -ENOENT;
+	err = rp_begin_write(rp);
+	if (!err)
+		err = overlay_perm(fs, dir, &pi);
+	return err ? err : vfs_permission(rp_cred(rp), &pi, W_OK | X_OK);
+}
+
+/* Pre: the name was checked. On success the change must be ended. */
+static int change_begin(struct change *c, struct overlay_fs *fs, struct resolving_path *rp,
+			struct overlay_dentry *dir)
+{
+	int err;
+
+	c->fs = fs;
+	c->dir = dir;
+	memcpy(c->name, rp_component(rp), rp_component_len(rp));
+	c->name[rp_component_len(rp)] = '\0';
+	err = overlay_create_cred(fs, rp_cred(rp), &c->cred);
+	if (err)
+		return err;
+	err = overlay_copy_up(fs, dir, true);
+	if (!err)
+		err = op_lock_killable(&fs->change);
+	if (err)
+		goto out_cred;
+	if (atomic_load(&dir->base.flags) & DENTRY_DEAD)
+		err = -ENOENT;
+	else
+		err = check_absent(fs, rp, dir);
+	if (err)
+		goto out_unlock;
+	c->upper_dir = (struct vfs_path){fs->upper_mount, overlay_upper(dir)};
+	err = overlay_whiteout_remove(fs, dir, c->name);
+	if (err < 0)
+		goto out_unlock;
+	c->was_whiteout = err > 0;
+	c->lk = overlay_layer_lookup(fs, &c->upper_dir, c->name, 0);
+	c->lk.cred = c->cred;
+	return 0;
+out_unlock:
+	op_unlock(&fs->change);
+out_cred:
+	cred_unref(c->cred);
+	return err;
+}
+
+static int change_end(struct change *c, int err)
+{
+	/* What was hidden must stay hidden when the creation failed. */
+	if (err && c->was_whiteout)
+		(void)!overlay_whiteout_make(c->fs, c->dir, c->name);
+	overlay_dir_changed(c->dir);
+	op_unlock(&c->fs->change);
+	cred_unref(c->cred);
+	return err;
+}
+
+/* Walks to the parent and makes all checks of a creation. *ret_dir: a reference. */
+static int create_begin(struct change *c, struct overlay_fs *fs, struct resolving_path *rp,
+			bool is_dir, struct overlay_dentry **ret_dir)
+{
+	struct overlay_dentry *dir;
+	int err = overlay_walk_parent(fs, rp, &dir);
+
+	if (err)
+		return err;
+	err = rp_done(rp) || rp_is_dot(rp) || rp_is_dotdot(rp) ? -EEXIST : rp_check_name(rp);
+	if (!err)
+		err = check_absent(fs, rp, dir);
+	if (!err)
+		err = rp_check_create_name(rp, is_dir);
+	if (!err)
+		err = may_create(fs, rp, dir);
+	if (!err)
+		err = change_begin(c, fs, rp, dir);
+	if (err) {
+		dentry_unref(&dir->base);
+		return err;
+	}
+	*ret_dir = dir;
+	return 0;
+}
+
+int overlay_mkdir_at(struct filesystem *base, struct resolving_path *rp,
+		     const struct mkdir_args *args)
+{
+	struct overlay_fs *fs = overlay_fs_of(base);
+	struct overlay_dentry *dir;
+	struct vfs_path made;
+	struct change c;
+	int err = create_begin(&c, fs, rp, true, &dir);
+
+	if (err)
+		return err;
+	err = vfs_mkdir(&c.lk, args);
+	/* A lower directory of that name was removed before: it must not show through. */
+	if (!err && c.was_whiteout) {
+		err = vfs_get_path(&c.lk, &made);
+		if (!err) {
+			err = overlay_set_opaque(fs, &made);
+			vfs_path_unref(&made);
+		}
+	}
+	err = change_end(&c, err);
+	dentry_unref(&dir->base);
+	return err;
+}
+
+int overlay_mknod_at(struct filesystem *base, struct resolving_path *rp,
+		     const struct mknod_args *args)
+{
+	struct overlay_fs *fs = overlay_fs_of(base);
+	struct overlay_dentry *dir;
+	struct change c;
+	int err = create_begin(&c, fs, rp, false, &dir);
+
+	if (err)
+		return err;
+	/* A 0:0 character device is the overlay's own mark. */
+	if (S_ISCHR(args->mode) && !args->rdev_major && !args->rdev_minor)
+		err = -EPERM;
+	else
+		err = vfs_mknod(&c.lk, args);
+	err = change_end(&c, err);
+	dentry_unref(&dir->base);
+	return err;
+}
+
+int overlay_symlink_at(struct filesystem *base, struct resolving_path *rp, const char *target)
+{
+	struct overlay_fs *fs = overlay_fs_of(base);
+	struct overlay_dentry *dir;
+	struct change c;
+	int err = create_begin(&c, fs, rp, false, &dir);
+
+	if (err)
+		return err;
+	err = change_end(&c, vfs_symlink(&c.lk, target));
+	dentry_unref(&dir->base);
+	return err;
+}
+
+int overlay_link_at(struct filesystem *base, struct resolving_path *rp, struct dentry *old_base)
+{
+	struct overlay_fs *fs = overlay_fs_of(base);
+	struct overlay_dentry *old = overlay_of(old_base), *dir;
+	struct vfs_path real;
+	struct vfs_lookup old_lk;
+	struct perm_inode pi;
+	struct change c;
+	int err = create_begin(&c, fs, rp, false, &dir);
+
+	if (err)
+		return err;
+	/* copy_up takes fs->change itself. */
+	op_unlock(&fs->change);
+	err = S_ISDIR(old->type) ? -EPERM : overlay_perm(fs, old, &pi);
+	if (!err)
+		err = vfs_may_linkat(rp_cred(rp), &pi);
+	if (!err)
+		err = overlay_copy_up(fs, old, true);
+	op_lock(&fs->change);
+	if (!err)
+		err = check_absent(fs, rp, dir);
+	if (!err) {
+		real = overlay_real(old);
+		old_lk = overlay_layer_lookup(fs, &real, "", 0);
+		c.lk.cred = fs->cred;
+		err = vfs_link(&old_lk, &c.lk);
+	}
+	err = change_end(&c, err);
+	dentry_unref(&dir->base);
+	return err;
+}
+
+int overlay_create_file(struct overlay_fs *fs, struct resolving_path *rp,
+			struct overlay_dentry *dir, const struct open_args *args,
+			struct overlay_dentry **ret_d, struct file **ret_real)
+{
+	struct open_args real_args = *args;
+	struct file *real;
+	struct change c;
+	int err = may_create(fs, rp, dir);
+
+	if (!err)
+		err = change_begin(&c, fs, rp, dir);
+	if (err)
+		return err;
+	real_args.flags = (args->flags | O_CREAT | O_EXCL) &
+			  ~(unsigned)(O_NOFOLLOW | O_TRUNC | O_DIRECTORY | O_NOATIME);
+	err = change_end(&c, vfs_open(&c.lk, &real_args, &real));
+	if (err)
+		return err;
+	err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), ret_d);
+	if (err) {
+		file_unref(real);
+		return err;
+	}
+	*ret_real = real;
+	return 0;
+}
+
+/* Removes child (a reference is held) from dir; checks were made; fs->change is held. */
+static int remove_locked(struct overlay_fs *fs, struct overlay_dentry *dir,
+			 struct overlay_dentry *child, bool is_dir)
+{
+	struct vfs_path upper_dir = {fs->upper_mount, overlay_upper(dir)};
+	struct vfs_lookup lk = overlay_layer_lookup(fs, &upper_dir, child->name, 0);
+	int whiteout = overlay_in_lower(fs, dir, child->name), err = 0;
+
+	if (whiteout < 0)
+		return whiteout;
+	if (overlay_upper(child))
+		err = is_dir ? vfs_rmdir(&lk) : vfs_unlink(&lk);
+	if (!err && whiteout)
+		err = overlay_whiteout_make(fs, dir, child->name);
+	return err;
+}
+
+static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_dir)
+{
+	struct overlay_dentry *dir, *child;
+	struct perm_inode dpi, cpi;
+	int err = overlay_walk_parent(fs, rp, &dir);
+
+	if (err)
+		return err;
+	err = rp_check_remove_name(rp, is_dir);
+	if (err)
+		goto out_dir;
+	err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &child);
+	if (err)
+		goto out_dir;
+	err = rp_begin_write(rp);
+	if (!err)
+		err = overlay_perm(fs, dir, &dpi);
+	if (!err)
+		err = overlay_perm(fs, child, &cpi);
+	if (!err)
+		err = vfs_may_delete(rp_cred(rp), &dpi, &cpi, is_dir);
+	/* unlink("file/") */
+	if (!err && !is_dir && rp->trailing_slash)
+		err = -ENOTDIR;
+	if (!err)
+		err = overlay_copy_up(fs, dir, true);
+	if (!err)
+		err = op_lock_killable(&fs->change);
+	if (err)
+		goto out_child;
+	if ((atomic_load(&child->base.flags) & DENTRY_DEAD) || child->parent != dir)
+		err = -ENOENT;
+	if (!err)
+		err = vfs_dentry_delete_begin(rp, &child->base);
+	if (!err && is_dir)
+		err = overlay_dir_empty(fs, child, true);
+	if (!err)
+		err = remove_locked(fs, dir, child, is_dir);
+	if (!err) {
+		overlay_child_unlink(child);
+		vfs_dentry_delete_end(&child->base);
+	}
+	op_unlock(&fs->change);
+out_child:
+	dentry_unref(&child->base);
+out_dir:
+	dentry_unref(&dir->base);
+	return err;
+}
+
+int overlay_unlink_at(struct filesystem *fs, struct resolving_path *rp)
+{
+	return remove_at(overlay_fs_of(fs), rp, false);
+}
+
+int overlay_rmdir_at(struct filesystem *fs, struct resolving_path *rp)
+{
+	return remove_at(overlay_fs_of(fs), rp, true);
+}
