@@ -1,0 +1,40 @@
+/* fsimpl/synth/internal.h - shared by the files of fsimpl/synth/. */
+#ifndef MOAT_FSIMPL_SYNTH_INTERNAL_H
+#define MOAT_FSIMPL_SYNTH_INTERNAL_H
+
+#include "fsimpl/synth/synth.h"
+#include "vfs/perm.h"
+
+struct synth_fs {
+	struct filesystem fs; /* base */
+	struct mutex lock;    /* LOCK_FS_DIR: every node's `live`, `sibling`, `hashed` */
+	void *priv;
+	void (*release)(void *priv);
+};
+
+static inline struct synth_fs *synth_fs_of(struct filesystem *fs)
+{
+	return (struct synth_fs *)fs;
+}
+static inline bool synth_is_dir(const struct synth_node *n)
+{
+	return S_ISDIR(atomic_load_explicit(&n->mode, memory_order_relaxed));
+}
+static inline bool synth_is_link(const struct synth_node *n)
+{
+	return S_ISLNK(atomic_load_explicit(&n->mode, memory_order_relaxed));
+}
+
+/* node.c */
+must_check int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret);
+must_check int synth_root_create(struct filesystem *fs, const struct synth_entry *root, void *priv, struct synth_node **ret);
+void synth_dentry_release(struct dentry *d);
+const struct synth_entry *synth_find_entry(struct synth_node *dir, const char *name, size_t len);
+must_check int synth_getattr(struct synth_node *n, struct synth_attr *ret);
+must_check int synth_permission(struct synth_node *n, const struct cred *cred, int mask);
+
+/* file.c */
+must_check int synth_open_node(struct synth_node *n, struct resolving_path *rp, const struct open_args *args, struct file **ret);
+int synth_stat_node(struct synth_node *n, const struct stat_args *args, struct moat_statx *ret);
+
+#endif
