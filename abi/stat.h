@@ -27,6 +27,22 @@ struct moat_statx {
 };
 _Static_assert(sizeof(struct moat_statx) == 256, "statx ABI");
 
+/* struct stat of arch/x86/include/uapi/asm/stat.h, 144 bytes. */
+struct moat_stat {
+	uint64_t dev, ino, nlink;
+	uint32_t mode, uid, gid, pad0;
+	uint64_t rdev;
+	int64_t size, blksize, blocks;
+	int64_t atime;
+	uint64_t atime_nsec;
+	int64_t mtime;
+	uint64_t mtime_nsec;
+	int64_t ctime;
+	uint64_t ctime_nsec;
+	int64_t unused[3];
+};
+_Static_assert(sizeof(struct moat_stat) == 144, "stat ABI");
+
 struct stat_args {
 	uint32_t mask;	/* STATX_* wanted */
 	unsigned flags; /* AT_STATX_* sync type */

@@ -2,9 +2,9 @@
  * sentry/fdtable.c - descriptor tables.
  *
  * A table is one struct fd_array, replaced when it grows: slots (file pointers), and two bitmaps, `open` (taken, perhaps only
- * reserved) and `cloexec`. Writers hold the table's lock; fd_get() reads under RCU: array pointer, slot, tryref. A file's
- * memory outlives the grace period after its last reference (vfs/file.c), so tryref never touches freed memory; if the slot
- * changed in between, the reference may be to a file just closed, as if the call had come a moment earlier.
+ * reserved) and `cloexec`. Writers hold the table's lock. fd_get() takes no lock when the caller's reference is the table's only
+ * one (Linux's fdget): only holders change a table, and a new holder can only come from the caller itself. A reader of
+ * another task's table (/proc, pidfd_getfd) holds a reference, so both it and the owner see a shared table and lock.
  *
  * Lookup of the lowest free descriptor starts at `next_free`, below which everything is taken.
  */
@@ -17,19 +17,19 @@
 
 #define FD_ARRAY_MIN 64 /* one bitmap word */
 
+/* All guarded by the table's lock, but for the sole holder's reads. */
 struct fd_array {
-	struct rcu_cb rcu;
-	unsigned size;		   /* immutable; a multiple of 64 */
-	_Atomic uint64_t *cloexec; /* bits; written under the table's lock */
-	uint64_t *open;		   /* bits; guarded by the table's lock */
-	struct file *_Atomic slots[];
+	unsigned size; /* immutable; a multiple of 64 */
+	uint64_t *cloexec; /* bits */
+	uint64_t *open; /* bits */
+	struct file *slots[];
 };
 
 struct fd_table {
 	struct ref ref;
-	struct mutex lock;	       /* LOCK_FDTABLE */
-	struct fd_array *_Atomic array; /* read under RCU; replaced under lock */
-	unsigned next_free;	       /* guarded by lock */
+	struct mutex lock; /* LOCK_FDTABLE */
+	struct fd_array *array;
+	unsigned next_free; /* guarded by lock */
 };
 
 static REF_TYPE(fd_table_type, "fd_table");
@@ -44,18 +44,8 @@ static struct fd_array *array_create(unsigned size)
 		return NULL;
 	a->size = size;
 	a->open = (uint64_t *)((char *)(a + 1) + slots);
-	a->cloexec = (_Atomic uint64_t *)((char *)(a + 1) + slots + bits);
+	a->cloexec = (uint64_t *)((char *)(a + 1) + slots + bits);
 	return a;
-}
-
-static void array_free(struct rcu_cb *cb)
-{
-	free(container_of(cb, struct fd_array, rcu));
-}
-
-static struct fd_array *array_of(struct fd_table *t)
-{
-	return atomic_load_explicit(&t->array, memory_order_acquire);
 }
 
 static bool bit_test(const uint64_t *bits, unsigned fd)
@@ -63,27 +53,11 @@ static bool bit_test(const uint64_t *bits, unsigned fd)
 	return (bits[fd / 64] >> (fd % 64)) & 1;
 }
 
-static void cloexec_set(struct fd_array *a, unsigned fd, bool on)
+static void bit_assign(uint64_t *bits, unsigned fd, bool on)
 {
-	uint64_t w = atomic_load_explicit(&a->cloexec[fd / 64], memory_order_relaxed);
 	uint64_t bit = 1ull << (fd % 64);
 
-	atomic_store_explicit(&a->cloexec[fd / 64], on ? w | bit : w & ~bit, memory_order_relaxed);
-}
-
-static bool cloexec_test(struct fd_array *a, unsigned fd)
-{
-	return (atomic_load_explicit(&a->cloexec[fd / 64], memory_order_relaxed) >> (fd % 64)) & 1;
-}
-
-static struct file *slot_load(struct fd_array *a, unsigned fd)
-{
-	return atomic_load_explicit(&a->slots[fd], memory_order_acquire);
-}
-
-static void slot_store(struct fd_array *a, unsigned fd, struct file *f)
-{
-	atomic_store_explicit(&a->slots[fd], f, memory_order_release);
+	bits[fd / 64] = on ? bits[fd / 64] | bit : bits[fd / 64] & ~bit;
 }
 
 int fd_table_create(struct fd_table **ret)
@@ -98,7 +72,7 @@ int fd_table_create(struct fd_table **ret)
 	}
 	ref_init(&t->ref, &fd_table_type);
 	mutex_init(&t->lock, LOCK_FDTABLE, "fd_table");
-	atomic_init(&t->array, a);
+	t->array = a;
 	*ret = t;
 	return 0;
 }
@@ -106,7 +80,7 @@ int fd_table_create(struct fd_table **ret)
 /* Makes room for `fd`. Lock held; may drop nothing. Return: 0, -EMFILE, -ENOMEM. */
 static int table_grow_locked(struct fd_table *t, unsigned fd)
 {
-	struct fd_array *old = array_of(t), *a;
+	struct fd_array *old = t->array, *a;
 	unsigned size = old->size;
 
 	if (fd < size)
@@ -119,21 +93,20 @@ static int table_grow_locked(struct fd_table *t, unsigned fd)
 	if (!a)
 		return -ENOMEM;
 	for (unsigned i = 0; i < old->size; i++)
-		atomic_init(&a->slots[i], slot_load(old, i));
+		a->slots[i] = old->slots[i];
 	for (unsigned i = 0; i < old->size / 64; i++) {
 		a->open[i] = old->open[i];
-		atomic_init(&a->cloexec[i],
-			    atomic_load_explicit(&old->cloexec[i], memory_order_relaxed));
+		a->cloexec[i] = old->cloexec[i];
 	}
-	rcu_store(t->array, a);
-	rcu_call(&old->rcu, array_free);
+	t->array = a;
+	free(old);
 	return 0;
 }
 
 /* The lowest free descriptor >= min; may be the array's size. Lock held. */
 static unsigned find_free_locked(struct fd_table *t, unsigned min)
 {
-	struct fd_array *a = array_of(t);
+	struct fd_array *a = t->array;
 	unsigned fd = MAX(min, t->next_free);
 
 	while (fd < a->size) {
@@ -157,9 +130,9 @@ static int reserve_locked(struct fd_table *t, int min, unsigned limit, bool cloe
 	err = table_grow_locked(t, fd);
 	if (err)
 		return err;
-	a = array_of(t);
+	a = t->array;
 	a->open[fd / 64] |= 1ull << (fd % 64);
-	cloexec_set(a, fd, cloexec);
+	bit_assign(a->cloexec, fd, cloexec);
 	if ((unsigned)min <= t->next_free)
 		t->next_free = fd + 1;
 	return (int)fd;
@@ -167,10 +140,10 @@ static int reserve_locked(struct fd_table *t, int min, unsigned limit, bool cloe
 
 static void release_locked(struct fd_table *t, unsigned fd)
 {
-	struct fd_array *a = array_of(t);
+	struct fd_array *a = t->array;
 
 	a->open[fd / 64] &= ~(1ull << (fd % 64));
-	cloexec_set(a, fd, false);
+	bit_assign(a->cloexec, fd, false);
 	if (fd < t->next_free)
 		t->next_free = fd;
 }
@@ -189,8 +162,8 @@ void fd_commit(struct fd_table *t, int fd, struct file *f)
 {
 	file_ref(f);
 	mutex_lock(&t->lock);
-	assert(bit_test(array_of(t)->open, (unsigned)fd) && !slot_load(array_of(t), (unsigned)fd));
-	slot_store(array_of(t), (unsigned)fd, f);
+	assert(bit_test(t->array->open, (unsigned)fd) && !t->array->slots[fd]);
+	t->array->slots[fd] = f;
 	mutex_unlock(&t->lock);
 }
 
@@ -208,26 +181,25 @@ int fd_install(struct fd_table *t, struct file *f, int min, unsigned limit, bool
 	mutex_lock(&t->lock);
 	fd = reserve_locked(t, min, limit, cloexec);
 	if (fd >= 0)
-		slot_store(array_of(t), (unsigned)fd, file_ref(f));
+		t->array->slots[fd] = file_ref(f);
 	mutex_unlock(&t->lock);
 	return fd;
 }
 
 struct file *fd_get_flags(struct fd_table *t, int fd, bool *ret_cloexec)
 {
-	struct fd_array *a;
+	bool shared = fd_table_shared(t);
 	struct file *f = NULL;
 
-	rcu_read_begin();
-	a = array_of(t);
-	if ((unsigned)fd < a->size) {
-		f = slot_load(a, (unsigned)fd);
-		if (f && !file_tryref(f))
-			f = NULL;
-		if (f && ret_cloexec)
-			*ret_cloexec = cloexec_test(a, (unsigned)fd);
+	if (shared)
+		mutex_lock(&t->lock);
+	if ((unsigned)fd < t->array->size && t->array->slots[fd]) {
+		f = file_ref(t->array->slots[fd]);
+		if (ret_cloexec)
+			*ret_cloexec = bit_test(t->array->cloexec, (unsigned)fd);
 	}
-	rcu_read_end();
+	if (shared)
+		mutex_unlock(&t->lock);
 	return f;
 }
 
@@ -262,15 +234,15 @@ int fd_install_at(struct fd_table *t, struct file *f, int fd, unsigned limit, bo
 		mutex_unlock(&t->lock);
 		return err == -EMFILE ? -EBADF : err;
 	}
-	a = array_of(t);
-	old = slot_load(a, (unsigned)fd);
+	a = t->array;
+	old = a->slots[fd];
 	if (!old && bit_test(a->open, (unsigned)fd)) {
 		mutex_unlock(&t->lock);
 		return -EBUSY;
 	}
 	a->open[fd / 64] |= 1ull << (fd % 64);
-	cloexec_set(a, (unsigned)fd, cloexec);
-	slot_store(a, (unsigned)fd, file_ref(f));
+	bit_assign(a->cloexec, (unsigned)fd, cloexec);
+	a->slots[fd] = file_ref(f);
 	mutex_unlock(&t->lock);
 	if (old)
 		(void)close_file(t, old); /* dup2 loses the error, as on Linux */
@@ -283,11 +255,11 @@ int fd_close(struct fd_table *t, int fd)
 	struct fd_array *a;
 
 	mutex_lock(&t->lock);
-	a = array_of(t);
+	a = t->array;
 	if ((unsigned)fd < a->size)
-		f = slot_load(a, (unsigned)fd);
+		f = a->slots[fd];
 	if (f) {
-		slot_store(a, (unsigned)fd, NULL);
+		a->slots[fd] = NULL;
 		release_locked(t, (unsigned)fd);
 	}
 	mutex_unlock(&t->lock);
@@ -297,7 +269,7 @@ int fd_close(struct fd_table *t, int fd)
 /* The first descriptor >= fd and <= last with a file; -1. Lock held. */
 static int next_open_locked(struct fd_table *t, unsigned fd, unsigned last)
 {
-	struct fd_array *a = array_of(t);
+	struct fd_array *a = t->array;
 
 	while (fd < a->size && fd <= last) {
 		uint64_t w = a->open[fd / 64] & ~((1ull << (fd % 64)) - 1);
@@ -309,7 +281,7 @@ static int next_open_locked(struct fd_table *t, unsigned fd, unsigned last)
 		fd = (fd & ~63u) + (unsigned)__builtin_ctzll(w);
 		if (fd > last)
 			break;
-		if (slot_load(a, fd))
+		if (a->slots[fd])
 			return (int)fd;
 		fd++;
 	}
@@ -324,7 +296,7 @@ int fd_close_range(struct fd_table *t, unsigned first, unsigned last, bool cloex
 	if (cloexec_only) {
 		mutex_lock(&t->lock);
 		while ((fd = next_open_locked(t, first, last)) >= 0) {
-			cloexec_set(array_of(t), (unsigned)fd, true);
+			bit_assign(t->array->cloexec, (unsigned)fd, true);
 			first = (unsigned)fd + 1;
 		}
 		mutex_unlock(&t->lock);
@@ -335,8 +307,8 @@ int fd_close_range(struct fd_table *t, unsigned first, unsigned last, bool cloex
 		fd = next_open_locked(t, first, last);
 		if (fd < 0)
 			break;
-		f = slot_load(array_of(t), (unsigned)fd);
-		slot_store(array_of(t), (unsigned)fd, NULL);
+		f = t->array->slots[fd];
+		t->array->slots[fd] = NULL;
 		release_locked(t, (unsigned)fd);
 		mutex_unlock(&t->lock);
 		(void)close_file(t, f);
@@ -352,9 +324,9 @@ int fd_set_cloexec(struct fd_table *t, int fd, bool cloexec)
 	int err = -EBADF;
 
 	mutex_lock(&t->lock);
-	a = array_of(t);
-	if ((unsigned)fd < a->size && slot_load(a, (unsigned)fd)) {
-		cloexec_set(a, (unsigned)fd, cloexec);
+	a = t->array;
+	if ((unsigned)fd < a->size && a->slots[fd]) {
+		bit_assign(a->cloexec, (unsigned)fd, cloexec);
 		err = 0;
 	}
 	mutex_unlock(&t->lock);
@@ -368,10 +340,10 @@ void fd_close_on_exec(struct fd_table *t)
 		uint64_t bits;
 
 		mutex_lock(&t->lock);
-		a = array_of(t);
+		a = t->array;
 		if (w >= a->size / 64)
 			break;
-		bits = atomic_load_explicit(&a->cloexec[w], memory_order_relaxed) & a->open[w];
+		bits = a->cloexec[w] & a->open[w];
 		mutex_unlock(&t->lock);
 		for (; bits; bits &= bits - 1)
 			(void)fd_close(t, (int)(w * 64 + (unsigned)__builtin_ctzll(bits)));
@@ -384,7 +356,7 @@ int fd_next(struct fd_table *t, int fd, struct file **ret)
 	mutex_lock(&t->lock);
 	fd = next_open_locked(t, (unsigned)MAX(fd, 0), FD_TABLE_MAX);
 	if (fd >= 0)
-		*ret = file_ref(slot_load(array_of(t), (unsigned)fd));
+		*ret = file_ref(t->array->slots[fd]);
 	mutex_unlock(&t->lock);
 	return fd;
 }
@@ -392,7 +364,7 @@ int fd_next(struct fd_table *t, int fd, struct file **ret)
 /* Enough slots for the highest open descriptor below max_fds. Lock held. */
 static unsigned fork_size_locked(struct fd_table *t, unsigned max_fds)
 {
-	struct fd_array *a = array_of(t);
+	struct fd_array *a = t->array;
 	unsigned words = a->size / 64, size = FD_ARRAY_MIN;
 
 	while (words > 1 && (!a->open[words - 1] || (words - 1) * 64 >= max_fds))
@@ -424,17 +396,18 @@ int fd_table_fork(struct fd_table *old, struct fd_table **ret, unsigned max_fds)
 			return -ENOMEM;
 		}
 	}
-	from = array_of(old);
+	from = old->array;
 	/* Reserved descriptors are the reserving task's only: the child does not get them. */
-	for (fd = -1; max_fds && (fd = next_open_locked(old, (unsigned)(fd + 1), max_fds - 1)) >= 0;) {
-		atomic_init(&a->slots[fd], file_ref(slot_load(from, (unsigned)fd)));
+	for (fd = -1;
+	     max_fds && (fd = next_open_locked(old, (unsigned)(fd + 1), max_fds - 1)) >= 0;) {
+		a->slots[fd] = file_ref(from->slots[fd]);
 		a->open[fd / 64] |= 1ull << (fd % 64);
-		cloexec_set(a, (unsigned)fd, cloexec_test(from, (unsigned)fd));
+		bit_assign(a->cloexec, (unsigned)fd, bit_test(from->cloexec, (unsigned)fd));
 	}
 	mutex_unlock(&old->lock);
 	ref_init(&t->ref, &fd_table_type);
 	mutex_init(&t->lock, LOCK_FDTABLE, "fd_table");
-	atomic_init(&t->array, a);
+	t->array = a;
 	*ret = t;
 	return 0;
 }
@@ -449,24 +422,24 @@ void fd_table_unref(struct fd_table *t)
 	if (!ref_put(&t->ref))
 		return;
 	(void)fd_close_range(t, 0, FD_TABLE_MAX, false);
-	/* A reader that got the table by RCU took a reference: nobody sees the array now. */
-	free(array_of(t));
+	free(t->array);
 	ref_fini(&t->ref, &fd_table_type);
 	free(t);
 }
 
 bool fd_table_shared(struct fd_table *t)
 {
-	return ref_read(&t->ref) > 1;
+	/* acquire: what a holder that has just let go did is seen. */
+	return atomic_load_explicit(&t->ref.count, memory_order_acquire) > 1;
 }
 
 unsigned fd_table_size(struct fd_table *t)
 {
 	unsigned size;
 
-	rcu_read_begin();
-	size = array_of(t)->size;
-	rcu_read_end();
+	mutex_lock(&t->lock);
+	size = t->array->size;
+	mutex_unlock(&t->lock);
 	return size;
 }
 

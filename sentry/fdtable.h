@@ -1,7 +1,7 @@
 /*
  * sentry/fdtable.h - descriptor tables, and the fs context (root, cwd, umask).
  *
- * fd_get() is lock-free under RCU (array pointer + tryref); changes take the table's lock (LOCK_FDTABLE).
+ * fd_get() takes no lock on a table that the caller alone holds; else, and for changes, the table's lock (LOCK_FDTABLE).
  * Nothing is closed under the lock: replaced files are released after it.
  */
 #ifndef MOAT_SENTRY_FDTABLE_H

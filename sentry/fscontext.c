@@ -6,7 +6,7 @@
 
 struct fs_context {
 	struct ref ref;
-	struct mutex lock;	   /* LOCK_FSCONTEXT */
+	struct mutex lock; /* LOCK_FSCONTEXT */
 	struct vfs_path root, cwd; /* guarded by lock; references */
 	_Atomic uint32_t umask;
 };
@@ -118,7 +118,8 @@ uint32_t fs_context_set_umask(struct fs_context *c, uint32_t mask)
 	return atomic_exchange_explicit(&c->umask, mask & 0777, memory_order_relaxed);
 }
 
-void fs_context_replace(struct fs_context *c, const struct vfs_path *old, const struct vfs_path *now)
+void fs_context_replace(struct fs_context *c, const struct vfs_path *old,
+			const struct vfs_path *now)
 {
 	struct vfs_path drop[2];
 	unsigned n = 0;

@@ -23,15 +23,12 @@
  */
 #include "syscalls/syscalls.h"
 
+#include "sentry/ptrace.h"
+#include "sentry/seccomp.h"
 #include "syscalls/strace.h"
 #include "syscalls/table.h"
 
 #define SYSCALL_SHARDS 8
-
-bool (*syscall_seccomp_hook)(struct task *t, int64_t nr, const struct syscall_args *a,
-			     int64_t *ret_rax);
-bool (*syscall_trace_enter_hook)(struct task *t);
-void (*syscall_trace_exit_hook)(struct task *t);
 
 static _Atomic uint64_t counts[SYSCALL_SHARDS][SYSCALL_NR_MAX];
 
@@ -68,17 +65,17 @@ void syscall_dispatch(struct task *t)
 
 	r->orig_rax = r->rax;
 	r->rax = (uint64_t)-ENOSYS;
-	if (unlikely(syscall_trace_enter_hook && t->ptrace)) {
-		run = syscall_trace_enter_hook(t);
+	if (unlikely(t->ptrace)) {
+		run = ptrace_syscall_enter(t);
 		rax = (int64_t)r->rax;
 	}
 	nr = (int32_t)r->orig_rax;
 	t->syscall_nr = nr;
-	a = (struct syscall_args){ { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 } };
+	a = (struct syscall_args){{r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9}};
 	if (unlikely(atomic_load_explicit(&t->strace, memory_order_relaxed)))
 		printed = strace_enter(&st, t, nr, &a);
-	if (run && unlikely(t->seccomp) && syscall_seccomp_hook)
-		run = syscall_seccomp_hook(t, nr, &a, &rax);
+	if (run && unlikely(atomic_load_explicit(&t->seccomp_mode, memory_order_relaxed)))
+		run = seccomp_check(t, nr, &a, &rax);
 	/* A filter's tracer may have changed the number. */
 	nr = (int32_t)r->orig_rax;
 	if (likely(run && nr != -1))
@@ -87,8 +84,8 @@ void syscall_dispatch(struct task *t)
 	r->rax = (uint64_t)rax;
 	if (unlikely(printed))
 		strace_exit(&st, t, rax);
-	if (unlikely(syscall_trace_exit_hook && t->ptrace))
-		syscall_trace_exit_hook(t);
+	if (unlikely(t->ptrace))
+		ptrace_syscall_exit(t);
 }
 
 void syscall_stats(void (*emit)(void *arg, const char *name, uint64_t count), void *arg)

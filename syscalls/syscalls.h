@@ -19,17 +19,6 @@ must_check int syscalls_init(void);
 /* kernel.dispatch: serves the call in t->regs (its number is in rax) and sets rax. */
 void syscall_dispatch(struct task *t);
 
-/*
- * The guest's seccomp filters, if t->seccomp is set: false when the call must not run, with *ret_rax set (or left for SIGSYS).
- * Installed by whoever keeps the filters; NULL: no filters exist.
- */
-extern bool (*syscall_seccomp_hook)(struct task *t, int64_t nr, const struct syscall_args *a,
-				    int64_t *ret_rax);
-
-/* ptrace's syscall stops; NULL when there is no tracer support. enter: may change regs; false skips the call (rax as set). */
-extern bool (*syscall_trace_enter_hook)(struct task *t);
-extern void (*syscall_trace_exit_hook)(struct task *t);
-
 /* Calls emit(name, calls served) for every call that was made (moat debug). Approximate: counters are not locked. */
 void syscall_stats(void (*emit)(void *arg, const char *name, uint64_t count), void *arg);
 

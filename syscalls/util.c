@@ -22,7 +22,7 @@ int sys_path_init(struct task *t, int dirfd, unsigned lookup_flags, struct sys_p
 	int err;
 
 	p->file = NULL;
-	p->start = (struct vfs_path){ 0 };
+	p->start = (struct vfs_path){0};
 	p->empty = !p->path[0];
 	if (p->empty && !(lookup_flags & LOOKUP_EMPTY))
 		return -ENOENT;
@@ -97,8 +97,7 @@ struct file *sys_fd(struct task *t, int fd)
 
 int sys_fd_install(struct task *t, struct file *f, bool cloexec)
 {
-	int fd = fd_install(t->fdtable, f, 0, (unsigned)MIN(task_rlimit(t, RLIMIT_NOFILE), (uint64_t)FD_TABLE_MAX),
-			    cloexec);
+	int fd = fd_install(t->fdtable, f, 0, sys_fd_limit(t), cloexec);
 
 	file_unref(f);
 	return fd;
@@ -107,7 +106,7 @@ int sys_fd_install(struct task *t, struct file *f, bool cloexec)
 int sys_fd_install_pair(struct task *t, struct file *fa, struct file *fb, bool cloexec,
 			uint64_t uaddr)
 {
-	unsigned limit = (unsigned)MIN(task_rlimit(t, RLIMIT_NOFILE), (uint64_t)FD_TABLE_MAX);
+	unsigned limit = sys_fd_limit(t);
 	int fds[2], err;
 
 	fds[0] = fd_reserve(t->fdtable, 0, limit, cloexec);

@@ -13,6 +13,9 @@
 #include "vfs/vfs.h"
 
 #define SYS_AT_FDCWD (-100)
+/* glibc hides these two on 64-bit */
+#define SYS_O_LARGEFILE 0100000
+#define SYS_O_TMPFILE 020000000 /* __O_TMPFILE: without O_DIRECTORY */
 #define SYS_IOV_MAX 1024 /* UIO_MAXIOV */
 #define SYS_IOV_FAST 8	 /* UIO_FASTIOV: copied to the stack */
 
@@ -57,6 +60,12 @@ struct file *sys_fd(struct task *t, int fd);
 /* Any descriptor (fdget_raw). */
 struct file *sys_fd_raw(struct task *t, int fd);
 
+/* RLIMIT_NOFILE, as far as tables go. */
+static inline unsigned sys_fd_limit(struct task *t)
+{
+	return (unsigned)MIN(task_rlimit(t, RLIMIT_NOFILE), (uint64_t)FD_TABLE_MAX);
+}
+
 /* The lowest descriptor for f, which is taken (also on failure). Return: fd, -EMFILE, -ENOMEM. */
 must_check int sys_fd_install(struct task *t, struct file *f, bool cloexec);
 /* Two descriptors for a and b (both taken), written to guest memory as int[2]. */
@@ -92,5 +101,12 @@ int64_t sys_deadline_after(int64_t ns); /* now + ns, saturating */
 /* copy_struct_from_user: a sized struct; bytes past ksize must be zero (-E2BIG). */
 must_check int sys_copy_struct_in(struct task *t, void *dst, size_t ksize, uint64_t uaddr,
 				  uint64_t usize);
+
+/* sys_poll.c: the temporary signal mask of ppoll, pselect6, epoll_pwait; umask 0: none. -EINVAL, -EFAULT. */
+must_check int sys_temp_mask(struct task *t, uint64_t umask, uint64_t size);
+/* sys_fcntl.c: vfs_hooks.send_sigio. */
+void fcntl_send_sigio(struct file *f, uint32_t events);
+/* sys_lock.c: fcntl's record locks; arg is a guest struct flock. */
+int64_t fcntl_lock(struct task *t, struct file *f, unsigned cmd, uint64_t arg);
 
 #endif

@@ -1,0 +1,320 @@
+/*
+ * syscalls/sys_socket.c - sockets: addresses, options, and the making of connections. Messages are in sys_sockmsg.c.
+ *
+ * Operations of fsimpl/socket never wait; blocking is here: try, wait for readiness (with SO_RCVTIMEO or SO_SNDTIMEO), try again.
+ */
+#include "syscalls/sock.h"
+
+#include "syscalls/syscalls.h"
+
+#define SOCK_TYPE_MASK_ 0xf
+#define SOCK_MAX_ 11
+#define SOCKOPT_MAX 1024u
+
+struct file *sock_fd(struct task *t, int fd, int *ret_err)
+{
+	struct file *f = sys_fd(t, fd);
+
+	if (f && socket_is(f))
+		return f;
+	*ret_err = f ? -ENOTSOCK : -EBADF;
+	if (f)
+		file_unref(f);
+	return NULL;
+}
+
+bool sock_may_wait(struct file *f, int flags)
+{
+	return !(file_flags(f) & O_NONBLOCK) && !(flags & MSG_DONTWAIT);
+}
+
+int64_t sock_deadline(int64_t timeout_ns)
+{
+	return timeout_ns > 0 ? sys_deadline_after(timeout_ns) : TIME_FOREVER;
+}
+
+int sock_wait(struct file *f, uint32_t events, int64_t deadline, unsigned *inout_spins)
+{
+	int64_t start = time_monotonic_ns();
+	int err = file_wait(f, events, deadline);
+
+	/* Ready, yet the operation said -EAGAIN (a full peer of a datagram): do not spin on it. */
+	if (!err && time_monotonic_ns() - start < 20000 && ++*inout_spins > 8)
+		err = sleeper_wait(sleeper_current(), SLEEP_INTERRUPTIBLE,
+				   MIN(deadline, time_monotonic_ns() + 500000));
+	if (err == -ETIMEDOUT)
+		return time_monotonic_ns() >= deadline ? -EAGAIN : 0;
+	/* sock_intr_errno: with a timeout the wait cannot be restarted whole. */
+	if (err == -EINTR)
+		return deadline == TIME_FOREVER ? -ERESTARTSYS_ : -EINTR;
+	return err;
+}
+
+int sock_addr_in(struct task *t, uint64_t uaddr, int len, struct socket_addr *ret)
+{
+	if (len < 0 || (size_t)len > sizeof(ret->ss))
+		return -EINVAL;
+	memset(ret, 0, sizeof(*ret));
+	ret->len = (unsigned)len;
+	return len ? task_copy_in(t, &ret->ss, uaddr, (size_t)len) : 0;
+}
+
+int sock_addr_out(struct task *t, const struct socket_addr *addr, uint64_t uaddr, uint64_t ulen)
+{
+	int len;
+
+	if (task_copy_in(t, &len, ulen, sizeof(len)))
+		return -EFAULT;
+	if (len < 0)
+		return -EINVAL;
+	len = MIN(len, (int)addr->len);
+	if (len && task_copy_out(t, uaddr, &addr->ss, (size_t)len))
+		return -EFAULT;
+	return task_copy_out(t, ulen, &addr->len, sizeof(addr->len));
+}
+
+int sock_lookup(struct task *t, struct sys_path *p)
+{
+	strcpy(p->path, ".");
+	return sys_path_init(t, SYS_AT_FDCWD, 0, p);
+}
+
+static int check_type(int type)
+{
+	if (type & ~(SOCK_TYPE_MASK_ | SOCK_CLOEXEC | SOCK_NONBLOCK))
+		return -EINVAL;
+	return 0;
+}
+
+static int check_family(int family, int type)
+{
+	if (family < 0 || family >= AF_MAX)
+		return -EAFNOSUPPORT;
+	if ((type & SOCK_TYPE_MASK_) >= SOCK_MAX_)
+		return -EINVAL;
+	return 0;
+}
+
+int64_t sys_socket(struct task *t, const struct syscall_args *a)
+{
+	int type = ARG_INT(1), err = check_type(type);
+	struct file *f;
+
+	if (!err)
+		err = check_family(ARG_INT(0), type);
+	if (!err)
+		err = socket_create(ARG_INT(0), type & ~SOCK_CLOEXEC, ARG_INT(2), &f);
+	return err ? err : sys_fd_install(t, f, type & SOCK_CLOEXEC);
+}
+
+int64_t sys_socketpair(struct task *t, const struct syscall_args *a)
+{
+	int type = ARG_INT(1), err = check_type(type);
+	struct file *f[2];
+
+	if (!err)
+		err = check_family(ARG_INT(0), type);
+	if (!err)
+		err = socket_pair(ARG_INT(0), type & ~SOCK_CLOEXEC, ARG_INT(2), f);
+	return err ? err : sys_fd_install_pair(t, f[0], f[1], type & SOCK_CLOEXEC, a->a[3]);
+}
+
+int64_t sys_bind(struct task *t, const struct syscall_args *a)
+{
+	struct socket_addr addr;
+	struct sys_path p;
+	struct file *f;
+	int err = 0;
+
+	f = sock_fd(t, ARG_INT(0), &err);
+	if (!f)
+		return err;
+	err = sock_addr_in(t, a->a[1], ARG_INT(2), &addr);
+	if (!err)
+		err = sock_lookup(t, &p);
+	if (!err) {
+		err = socket_bind(f, &addr, &p.lk, fs_context_umask(t->fsctx));
+		sys_path_put(&p);
+	}
+	file_unref(f);
+	return err;
+}
+
+int64_t sys_connect(struct task *t, const struct syscall_args *a)
+{
+	struct socket_addr addr;
+	struct sys_path p;
+	struct file *f;
+	int err = 0;
+
+	f = sock_fd(t, ARG_INT(0), &err);
+	if (!f)
+		return err;
+	err = sock_addr_in(t, a->a[1], ARG_INT(2), &addr);
+	if (!err)
+		err = sock_lookup(t, &p);
+	if (err)
+		goto out_unref;
+	for (;;) {
+		err = socket_connect(f, &addr, &p.lk);
+		if (err != -EAGAIN || !sock_may_wait(f, 0))
+			break;
+		err = socket_connect_wait(f);
+		if (err)
+			break;
+	}
+	sys_path_put(&p);
+out_unref:
+	file_unref(f);
+	return sys_restart(err);
+}
+
+int64_t sys_listen(struct task *t, const struct syscall_args *a)
+{
+	int err = 0;
+	struct file *f = sock_fd(t, ARG_INT(0), &err);
+
+	if (!f)
+		return err;
+	err = socket_listen(f, ARG_INT(1));
+	file_unref(f);
+	return err;
+}
+
+static int64_t accept_conn(struct task *t, int fd, uint64_t uaddr, uint64_t ulen, int flags)
+{
+	struct socket_addr addr = {0};
+	struct file *f, *conn = NULL;
+	int64_t deadline;
+	unsigned spins = 0;
+	int err = 0, newfd;
+
+	if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK))
+		return -EINVAL;
+	f = sock_fd(t, fd, &err);
+	if (!f)
+		return err;
+	newfd = fd_reserve(t->fdtable, 0, sys_fd_limit(t), flags & SOCK_CLOEXEC);
+	if (newfd < 0) {
+		err = newfd;
+		goto out_unref;
+	}
+	deadline = sock_deadline(socket_rcvtimeo_ns(f));
+	for (;;) {
+		err = socket_accept(f, flags & SOCK_NONBLOCK, &addr, &conn);
+		if (err != -EAGAIN || !sock_may_wait(f, 0))
+			break;
+		err = sock_wait(f, POLLIN, deadline, &spins);
+		if (err)
+			break;
+	}
+	if (!err && uaddr)
+		err = sock_addr_out(t, &addr, uaddr, ulen);
+	if (err) {
+		fd_cancel(t->fdtable, newfd);
+	} else {
+		fd_commit(t->fdtable, newfd, conn);
+		err = newfd;
+	}
+	if (conn)
+		file_unref(conn);
+out_unref:
+	file_unref(f);
+	return err;
+}
+
+int64_t sys_accept(struct task *t, const struct syscall_args *a)
+{
+	return accept_conn(t, ARG_INT(0), a->a[1], a->a[2], 0);
+}
+
+int64_t sys_accept4(struct task *t, const struct syscall_args *a)
+{
+	return accept_conn(t, ARG_INT(0), a->a[1], a->a[2], ARG_INT(3));
+}
+
+static int64_t getname(struct task *t, const struct syscall_args *a, bool peer)
+{
+	struct socket_addr addr = {0};
+	int err = 0;
+	struct file *f = sock_fd(t, ARG_INT(0), &err);
+
+	if (!f)
+		return err;
+	err = socket_getname(f, peer, &addr);
+	file_unref(f);
+	return err ? err : sock_addr_out(t, &addr, a->a[1], a->a[2]);
+}
+
+int64_t sys_getsockname(struct task *t, const struct syscall_args *a)
+{
+	return getname(t, a, false);
+}
+
+int64_t sys_getpeername(struct task *t, const struct syscall_args *a)
+{
+	return getname(t, a, true);
+}
+
+int64_t sys_shutdown(struct task *t, const struct syscall_args *a)
+{
+	int err = 0;
+	struct file *f = sock_fd(t, ARG_INT(0), &err);
+
+	if (!f)
+		return err;
+	err = ARG_UINT(1) > SHUT_RDWR ? -EINVAL : socket_shutdown(f, ARG_INT(1));
+	file_unref(f);
+	return err;
+}
+
+int64_t sys_setsockopt(struct task *t, const struct syscall_args *a)
+{
+	uint8_t val[SOCKOPT_MAX];
+	unsigned len;
+	int err = 0;
+	struct file *f;
+
+	if (ARG_INT(4) < 0)
+		return -EINVAL;
+	f = sock_fd(t, ARG_INT(0), &err);
+	if (!f)
+		return err;
+	len = MIN(ARG_UINT(4), SOCKOPT_MAX);
+	if (len && task_copy_in(t, val, a->a[3], len))
+		err = -EFAULT;
+	else
+		err = socket_setsockopt(f, ARG_INT(1), ARG_INT(2), val, len);
+	file_unref(f);
+	return err;
+}
+
+int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
+{
+	uint8_t val[SOCKOPT_MAX];
+	int err = 0, ulen;
+	struct file *f;
+	unsigned len;
+
+	f = sock_fd(t, ARG_INT(0), &err);
+	if (!f)
+		return err;
+	err = -EFAULT;
+	if (task_copy_in(t, &ulen, a->a[4], sizeof(ulen)))
+		goto out_unref;
+	err = -EINVAL;
+	if (ulen < 0)
+		goto out_unref;
+	len = MIN((unsigned)ulen, SOCKOPT_MAX);
+	err = socket_getsockopt(f, ARG_INT(1), ARG_INT(2), val, &len);
+	if (err)
+		goto out_unref;
+	err = -EFAULT;
+	if ((len && task_copy_out(t, a->a[3], val, MIN(len, (unsigned)ulen))) ||
+	    task_copy_out(t, a->a[4], &len, sizeof(len)))
+		goto out_unref;
+	err = 0;
+out_unref:
+	file_unref(f);
+	return err;
+}
