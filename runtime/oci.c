@@ -162,6 +162,14 @@ static void parse_capabilities(struct parse *p, const json_t *proc)
 	s->cap_ambient = parse_capset(p, caps, "ambient", 0);
 }
 
+/* 2^64-1, and whatever else is past INT64_MAX, is unlimited: see clamp_integers(). */
+static uint64_t rlimit_value(const json_t *j)
+{
+	json_int_t v = json_integer_value(j);
+
+	return v == INT64_MAX || v == -1 ? UINT64_MAX : (uint64_t)v;
+}
+
 static void parse_rlimits(struct parse *p, const json_t *proc)
 {
 	const json_t *list = member(p, proc, "process", "rlimits", JSON_ARRAY);
@@ -177,20 +185,13 @@ static void parse_rlimits(struct parse *p, const json_t *proc)
 				    type ? type : "");
 			return;
 		}
-		if (!json_is_number(soft) || !json_is_number(hard)) {
+		if (!json_is_integer(soft) || !json_is_integer(hard)) {
 			parse_error(p, "process.rlimits[%zu] (%s) needs numbers 'soft' and 'hard'",
 				    i, type);
 			return;
 		}
-		/* 2^64-1 (unlimited) does not fit JSON's signed integers and arrives as a real. */
 		struct boot_rlimit *lim = &p->c->spec.rlimits[n];
-		*lim = (struct boot_rlimit){
-			.set = true,
-			.cur = json_is_integer(soft) ? (uint64_t)json_integer_value(soft)
-						     : UINT64_MAX,
-			.max = json_is_integer(hard) ? (uint64_t)json_integer_value(hard)
-						     : UINT64_MAX,
-		};
+		*lim = (struct boot_rlimit){true, rlimit_value(soft), rlimit_value(hard)};
 		if (lim->cur > lim->max) {
 			parse_error(p,
 				    "process.rlimits[%zu] (%s): soft limit %llu is above the hard "
@@ -460,18 +461,53 @@ static void parse_linux(struct parse *p, const json_t *root)
 		s->pids_limit = (uint32_t)MIN(json_integer_value(limit), INT32_MAX);
 }
 
+/*
+ * Engines write 18446744073709551615 for "unlimited", which jansson refuses. Integers past INT64_MAX become INT64_MAX, in place
+ * and padded with spaces so that positions in messages stay right.
+ */
+static void clamp_integers(char *json, size_t size)
+{
+	static const char max[] = "9223372036854775807";
+	bool in_string = false;
+
+	for (size_t i = 0; i < size; i++) {
+		size_t n = 0;
+
+		if (json[i] == '"')
+			in_string = !in_string;
+		else if (in_string && json[i] == '\\')
+			i++;
+		if (in_string || json[i] < '1' || json[i] > '9')
+			continue;
+		while (i + n < size && json[i + n] >= '0' && json[i + n] <= '9')
+			n++;
+		if (n > 19 || (n == 19 && memcmp(json + i, max, 19) > 0)) {
+			memset(json + i, ' ', n);
+			memcpy(json + i, max, 19);
+		}
+		i += n - 1;
+	}
+}
+
 int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle,
 		     struct oci_config *ret, char *why)
 {
 	struct parse p = {.c = ret, .file = name, .bundle = bundle, .why = why};
 	const char *hostname, *version;
 	json_error_t jerr;
-	json_t *root;
+	json_t *root = NULL;
+	char *copy = malloc(size + 1);
 
 	memset(ret, 0, sizeof(*ret));
 	boot_spec_init(&ret->spec);
+	snprintf(why, OCI_ERROR_MAX, "%.200s: out of memory", name);
+	if (!copy)
+		return -ENOMEM;
 	why[0] = '\0';
-	root = json_loadb(json, size, 0, &jerr);
+	memcpy(copy, json, size);
+	clamp_integers(copy, size);
+	root = json_loadb(copy, size, 0, &jerr);
+	free(copy);
 	if (!root) {
 		snprintf(why, OCI_ERROR_MAX, "%.200s:%d:%d: not valid JSON: %.200s", name,
 			 jerr.line, jerr.column, jerr.text);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -158,7 +159,7 @@ static int start_services(struct boot_state *b)
 
 static int start_kernel(struct boot_state *b, struct platform *platform)
 {
-	int32_t pids = b->spec.pids_limit ? (int32_t)MIN(b->spec.pids_limit, TASKS_MAX) : TASKS_MAX;
+	int32_t pids = b->spec.pids_limit ? (int32_t)MIN(b->spec.pids_limit, (uint32_t)TASKS_MAX) : TASKS_MAX;
 	int err;
 
 	err = vfs_init();

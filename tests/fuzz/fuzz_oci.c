@@ -1,0 +1,23 @@
+// LINK: moat_oci moat_wire moat_base
+/* config.json: any bytes give a configuration or one line that says why not. */
+#include <assert.h>
+#include <string.h>
+
+#include "runtime/oci.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct oci_config c;
+	char why[OCI_ERROR_MAX];
+	int err = oci_config_parse((const char *)data, size, "config.json", "/bundle", &c, why);
+
+	if (err) {
+		assert(why[0] && !strchr(why, '\n'));
+		return 0;
+	}
+	assert(c.spec.argv[0] && c.nattaches >= 1);
+	oci_config_fini(&c);
+	return 0;
+}
