@@ -1,0 +1,215 @@
+/* Which calls a signal ends with EINTR, and which go on under SA_RESTART (signal(7)). */
+#include "t.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+
+static volatile sig_atomic_t count;
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+	count++;
+}
+
+static void arm(int flags, int ms)
+{
+	struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = flags};
+
+	CHECK_OK(sigaction(SIGALRM, &sa, NULL));
+	CHECK_OK(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, ms * 1000}}, NULL));
+}
+
+/* A child that writes a byte after the signal has come. */
+static pid_t write_later(int fd, int ms)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		t_sleep_ms(ms);
+		CHECK_EQ(write(fd, "x", 1), 1);
+		_exit(0);
+	}
+	return pid;
+}
+
+TEST(pipe_read)
+{
+	int p[2];
+	char c;
+
+	CHECK_OK(pipe(p));
+	arm(0, 30);
+	CHECK_ERR(read(p[0], &c, 1), EINTR);
+	arm(SA_RESTART, 30);
+	write_later(p[1], 80);
+	CHECK_EQ(read(p[0], &c, 1), 1);
+	CHECK_EQ(count, 2);
+}
+
+TEST(pipe_write)
+{
+	char buf[65536] = "";
+	int p[2];
+
+	CHECK_OK(pipe(p));
+	CHECK_EQ(write(p[1], buf, 65536), 65536);
+	arm(0, 30);
+	CHECK_ERR(write(p[1], buf, 1), EINTR);
+	/* With part of it done, the part is the answer. */
+	CHECK_EQ(read(p[0], buf, 8192), 8192);
+	arm(SA_RESTART, 30);
+	CHECK_EQ(write(p[1], buf, 20000), 8192);
+}
+
+TEST(socket)
+{
+	int s[2];
+	char c;
+
+	CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	arm(0, 30);
+	CHECK_ERR(recv(s[0], &c, 1, 0), EINTR);
+	arm(SA_RESTART, 30);
+	write_later(s[1], 80);
+	CHECK_EQ(recv(s[0], &c, 1, 0), 1);
+	/* A receive timeout makes it end even with SA_RESTART. */
+	CHECK_OK(setsockopt(s[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){5, 0},
+			    sizeof(struct timeval)));
+	arm(SA_RESTART, 30);
+	CHECK_ERR(recv(s[0], &c, 1, 0), EINTR);
+}
+
+TEST(wait)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		t_sleep_ms(150);
+		_exit(0);
+	}
+	arm(0, 30);
+	CHECK_ERR(waitpid(pid, NULL, 0), EINTR);
+	arm(SA_RESTART, 30);
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+	CHECK_EQ(count, 2);
+}
+
+/* Never restarted. */
+TEST(poll_family)
+{
+	struct epoll_event ev;
+	struct pollfd pfd;
+	fd_set fds;
+	int p[2], ep = epoll_create1(0);
+
+	CHECK_OK(pipe(p));
+	pfd = (struct pollfd){p[0], POLLIN, 0};
+	arm(SA_RESTART, 30);
+	CHECK_ERR(poll(&pfd, 1, 5000), EINTR);
+	arm(SA_RESTART, 30);
+	CHECK_ERR(poll(&pfd, 1, -1), EINTR);
+	arm(SA_RESTART, 30);
+	CHECK_ERR(ppoll(&pfd, 1, NULL, NULL), EINTR);
+	FD_ZERO(&fds);
+	FD_SET(p[0], &fds);
+	arm(SA_RESTART, 30);
+	CHECK_ERR(select(p[0] + 1, &fds, NULL, NULL, NULL), EINTR);
+	arm(SA_RESTART, 30);
+	CHECK_ERR(epoll_wait(ep, &ev, 1, -1), EINTR);
+	CHECK_EQ(count, 5);
+}
+
+TEST(sleeps)
+{
+	struct timespec ts = {0, 200000000}, rem = {0, 0};
+
+	arm(SA_RESTART, 50);
+	CHECK_ERR(nanosleep(&ts, &rem), EINTR);
+	CHECK(rem.tv_nsec > 50000000 && rem.tv_nsec < 170000000);
+	arm(SA_RESTART, 50);
+	CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &rem), EINTR);
+	CHECK(rem.tv_nsec > 50000000 && rem.tv_nsec < 170000000);
+	arm(0, 50);
+	CHECK_EQ(pause(), -1);
+	CHECK_EQ(count, 3);
+}
+
+/* An ignored signal, or one that stops and continues, does not end a sleep. */
+TEST(not_woken_by_ignored)
+{
+	struct timespec ts = {0, 150000000};
+	int64_t start = t_now_ms();
+	struct pollfd pfd = {-1, 0, 0};
+	pid_t pid;
+
+	pid = fork();
+	if (pid == 0) {
+		t_sleep_ms(30);
+		kill(getppid(), SIGWINCH);
+		t_sleep_ms(30);
+		kill(getppid(), SIGSTOP);
+		t_sleep_ms(30);
+		kill(getppid(), SIGCONT);
+		_exit(0);
+	}
+	CHECK_OK(nanosleep(&ts, NULL));
+	CHECK(t_now_ms() - start >= 149);
+	t_wait_ok(pid);
+	pid = fork();
+	if (pid == 0) {
+		t_sleep_ms(20);
+		kill(getppid(), SIGSTOP);
+		t_sleep_ms(20);
+		kill(getppid(), SIGCONT);
+		_exit(0);
+	}
+	CHECK_EQ(poll(&pfd, 1, 100), 0);
+	t_wait_ok(pid);
+}
+
+TEST(ppoll_mask)
+{
+	struct timespec ts = {0, 100000000};
+	sigset_t block, none;
+	int p[2];
+
+	CHECK_OK(pipe(p));
+	sigemptyset(&none);
+	sigemptyset(&block);
+	sigaddset(&block, SIGALRM);
+	CHECK_OK(sigprocmask(SIG_BLOCK, &block, NULL));
+	arm(0, 10);
+	t_sleep_ms(30);
+	CHECK_EQ(count, 0);
+	/* Atomic: the pending signal comes in at the start of the wait. */
+	CHECK_ERR(ppoll(&(struct pollfd){p[0], POLLIN, 0}, 1, &ts, &none), EINTR);
+	CHECK_EQ(count, 1);
+	arm(0, 10);
+	t_sleep_ms(30);
+	CHECK_ERR(pselect(0, NULL, NULL, NULL, &ts, &none), EINTR);
+	CHECK_EQ(count, 2);
+	/* And is blocked again afterwards. */
+	arm(0, 10);
+	t_sleep_ms(30);
+	CHECK_EQ(count, 2);
+}
+
+TEST(fifo_open)
+{
+	pid_t pid;
+
+	CHECK_OK(mkfifo("p", 0600));
+	arm(0, 30);
+	CHECK_ERR(open("p", O_RDONLY), EINTR);
+	pid = fork();
+	if (pid == 0) {
+		t_sleep_ms(80);
+		_exit(open("p", O_WRONLY) < 0);
+	}
+	arm(SA_RESTART, 30);
+	CHECK_OK(open("p", O_RDONLY));
+	t_wait_ok(pid);
+}
