@@ -489,6 +489,14 @@ static void clamp_integers(char *json, size_t size)
 	}
 }
 
+/* Names from the file are quoted in messages: whatever is in them, a message stays one line. */
+static void make_one_line(char *why)
+{
+	for (; *why; why++)
+		if ((unsigned char)*why < 0x20 || *why == 0x7f)
+			*why = '?';
+}
+
 int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle,
 		     struct oci_config *ret, char *why)
 {
@@ -511,6 +519,7 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	if (!root) {
 		snprintf(why, OCI_ERROR_MAX, "%.200s:%d:%d: not valid JSON: %.200s", name,
 			 jerr.line, jerr.column, jerr.text);
+		make_one_line(why);
 		return -EINVAL;
 	}
 	if (!json_is_object(root))
@@ -542,6 +551,7 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	if (p.err) {
 		if (!why[0])
 			snprintf(why, OCI_ERROR_MAX, "%.200s: out of memory", name);
+		make_one_line(why);
 		oci_config_fini(ret);
 	}
 	return p.err;
