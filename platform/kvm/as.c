@@ -14,15 +14,26 @@
 
 #define LEAF_SPAN (1ul << 21)
 #define LEAF_INDEX(va) ((va) >> MOAT_PAGE_SHIFT & 511)
-/* After this many separate extents a fresh tree is cheaper than further madvise calls. */
-#define FLUSH_EXTENTS_MAX 128u
+#define FLUSH_EXTENTS_MAX 64u
+
+/*
+ * What the two ways to take translations away cost, in tenths of a microsecond: rule (a) a call an extent and KVM's
+ * work a page; rule (b) a tree, and a shadow fault for each page that is touched again.
+ */
+#define COST_EXTENT 20u
+#define COST_FLUSHED_PAGE 2u
+#define COST_TREE 600u
+#define COST_SHADOW_FAULT 7u
 
 /* What rule (a) still has to drop, batched by contiguous host address. */
 struct kvm_flush {
-	struct kvm_platform *p;
-	uint8_t *start, *end;
-	unsigned extents;
-	bool failed; /* madvise refused, or there are too many extents: the tree must be replaced */
+	struct address_space *as;
+	struct {
+		uint8_t *start, *end;
+	} extents[FLUSH_EXTENTS_MAX];
+	unsigned count;
+	uint64_t pages, cost;
+	bool rebuild; /* a fresh tree instead: madvise refused, or it is cheaper */
 };
 
 static uint64_t pte_bits(unsigned access, unsigned flags)
@@ -58,37 +69,49 @@ static bool pte_takes_away(uint64_t old, uint64_t val)
 	return ((old & PTE_W) && !(val & PTE_W)) || (!(old & PTE_NX) && (val & PTE_NX));
 }
 
-static void flush_range(struct kvm_flush *f)
+static void flush_init(struct kvm_flush *f, struct address_space *as)
 {
-	if (f->start == f->end || f->failed)
-		return;
-	/*
-	 * KVM drops every shadow of these pages and every combined translation; a shared file's pages stay. This
-	 * comes after the entries' stores: a shadow fault that read an old entry re-reads it under the lock
-	 * that this call takes.
-	 */
-	if (f->extents >= FLUSH_EXTENTS_MAX ||
-	    madvise(f->start, f->end - f->start, MADV_DONTNEED)) {
-		f->failed = true;
-		return;
-	}
-	f->extents++;
-	KVM_STAT_ADD(f->p, flushes, 1);
-	KVM_STAT_ADD(f->p, flushed_pages, (f->end - f->start) / MOAT_PAGE_SIZE);
+	f->as = as;
+	f->count = 0;
+	f->pages = f->cost = 0;
+	f->rebuild = false;
+}
+
+/*
+ * Drops what has been collected. KVM drops every shadow of these pages and every combined translation; a shared
+ * file's pages stay. This comes after the entries' stores: a shadow fault that read an old entry reads it again
+ * under the lock that this call takes.
+ */
+static void flush_extents(struct kvm_flush *f)
+{
+	f->cost += f->count * COST_EXTENT + f->pages * COST_FLUSHED_PAGE;
+	if (f->cost > COST_TREE + f->as->tree.present * COST_SHADOW_FAULT)
+		f->rebuild = true;
+	for (unsigned i = 0; i < f->count && !f->rebuild; i++)
+		if (madvise(f->extents[i].start, f->extents[i].end - f->extents[i].start,
+			    MADV_DONTNEED))
+			f->rebuild = true;
+	KVM_STAT_ADD(f->as->p, flushes, f->count);
+	KVM_STAT_ADD(f->as->p, flushed_pages, f->pages);
+	f->count = 0;
+	f->pages = 0;
 }
 
 /* The entry that led to `gpa` has been overwritten. */
 static void flush_page(struct kvm_flush *f, uint64_t gpa)
 {
-	uint8_t *hva = kvm_gpa_hva(f->p, gpa);
+	uint8_t *hva = kvm_gpa_hva(f->as->p, gpa);
 
-	if (hva == f->end && f->start != f->end) {
-		f->end += MOAT_PAGE_SIZE;
+	f->pages++;
+	if (f->count && f->extents[f->count - 1].end == hva) {
+		f->extents[f->count - 1].end += MOAT_PAGE_SIZE;
 		return;
 	}
-	flush_range(f);
-	f->start = hva;
-	f->end = hva + MOAT_PAGE_SIZE;
+	if (f->count == FLUSH_EXTENTS_MAX)
+		flush_extents(f);
+	f->extents[f->count].start = hva;
+	f->extents[f->count].end = hva + MOAT_PAGE_SIZE;
+	f->count++;
 }
 
 int kvm_as_create(struct platform *base, struct address_space **ret_as)
@@ -164,6 +187,7 @@ static int tree_copy(struct kvm_platform *p, const struct kvm_tree *from, struct
 			if (!dst)
 				return -ENOMEM;
 			pte_store(&dst[i], pte);
+			to->present++;
 		}
 	}
 	return 0;
@@ -186,8 +210,8 @@ static void rebuild_locked(struct address_space *as)
 /* Nothing that was taken away is usable when this returns. */
 static void flush_end_locked(struct address_space *as, struct kvm_flush *f)
 {
-	flush_range(f);
-	if (f->failed)
+	flush_extents(f);
+	if (f->rebuild)
 		rebuild_locked(as);
 }
 
@@ -224,6 +248,7 @@ static void install(uint64_t *entry, uint64_t val, struct kvm_flush *f)
 
 	if (old == val)
 		return;
+	f->as->tree.present += (val & PTE_P) - (old & PTE_P);
 	pte_store(entry, val);
 	if (pte_takes_away(old, val))
 		flush_page(f, old & PTE_ADDR);
@@ -301,7 +326,7 @@ static int64_t map_run_locked(struct address_space *as, uint64_t va, uint64_t si
 int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf,
 	       uint64_t mf_off, unsigned access, unsigned flags)
 {
-	struct kvm_flush f = {.p = as->p};
+	struct kvm_flush f;
 	uint64_t bits, done = 0;
 	int err = 0;
 
@@ -311,6 +336,7 @@ int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memf
 		access &= memfile_max_access(mf) | MEM_EXEC;
 	bits = pte_bits(access, flags);
 	mutex_lock(&as->lock);
+	flush_init(&f, as);
 	err = kvm_tree_root(as->p, &as->tree);
 	if (err)
 		goto out_unlock;
@@ -339,11 +365,12 @@ out_unlock:
 
 void kvm_as_unmap(struct address_space *as, uint64_t va, uint64_t size)
 {
-	struct kvm_flush f = {.p = as->p};
+	struct kvm_flush f;
 
 	assert(!((va | size) & ~MOAT_PAGE_MASK));
 	assert(va <= ARCH_TASK_SIZE && size <= ARCH_TASK_SIZE - va);
 	mutex_lock(&as->lock);
+	flush_init(&f, as);
 	change_locked(as, va, size, 0, 0, &f);
 	flush_end_locked(as, &f);
 	mutex_unlock(&as->lock);
@@ -351,7 +378,7 @@ void kvm_as_unmap(struct address_space *as, uint64_t va, uint64_t size)
 
 void kvm_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsigned access)
 {
-	struct kvm_flush f = {.p = as->p};
+	struct kvm_flush f;
 	uint64_t keep = ~0ul, set = 0;
 
 	assert(!((va | size) & ~MOAT_PAGE_MASK));
@@ -364,6 +391,7 @@ void kvm_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsign
 	if (!(access & (MEM_READ | MEM_WRITE | MEM_EXEC)))
 		keep = set = 0;
 	mutex_lock(&as->lock);
+	flush_init(&f, as);
 	change_locked(as, va, size, keep, set, &f);
 	flush_end_locked(as, &f);
 	mutex_unlock(&as->lock);
@@ -382,11 +410,12 @@ void kvm_as_clear(struct address_space *as)
 
 size_t kvm_as_drop_window(struct address_space *as)
 {
-	struct kvm_flush f = {.p = as->p};
+	struct kvm_flush f;
 	uint64_t va = 0, *leaf;
 	size_t dropped = 0;
 
 	mutex_lock(&as->lock);
+	flush_init(&f, as);
 	while ((leaf = kvm_tree_next_leaf(as->p, &as->tree, &va, ARCH_TASK_SIZE)) != NULL) {
 		for (unsigned i = 0; i < 512; i++) {
 			uint64_t pte = pte_load(&leaf[i]);
@@ -428,17 +457,19 @@ static int fork_leaf_locked(struct address_space *child, uint64_t va, uint64_t *
 		if (!dst)
 			return -ENOMEM;
 		pte_store(&dst[i], pte);
+		child->tree.present++;
 	}
 	return 0;
 }
 
 int kvm_as_fork(struct address_space *parent, struct address_space *child)
 {
-	struct kvm_flush f = {.p = parent->p};
+	struct kvm_flush f;
 	uint64_t va = 0, *leaf;
 	int err;
 
 	mutex_lock(&parent->lock);
+	flush_init(&f, parent);
 	/* The child is not known to anyone else yet: parent first is the order. */
 	mutex_lock_nested(&child->lock);
 	assert(!child->tree.root);

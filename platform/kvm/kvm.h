@@ -102,6 +102,7 @@ SLIST_HEAD(kvm_table_slots, kvm_table_slot);
 struct kvm_tree {
 	struct kvm_table_slots slots; /* the first one is allocated from */
 	unsigned nslots;
+	uint64_t present; /* entries below ARCH_TASK_SIZE */
 	uint64_t *root; /* NULL: no tree yet */
 	uint64_t root_gpa;
 };

@@ -16,6 +16,7 @@
 #define LEVEL_SHIFT(level) (12 + 9 * (level)) /* 0: the leaf table's entries */
 #define LEVEL_INDEX(va, level) ((va) >> LEVEL_SHIFT(level) & 511)
 #define ROOT_LEVEL 3
+#define POPULATE_PAGES 12u
 /* Released pages past this many of one slot go back to the host at once. */
 #define RELEASE_EAGER_PAGES 64u
 
@@ -103,6 +104,10 @@ out_unlock:
 	return slot;
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* since 5.14; before, pages come one by one */
+#endif
+
 /* A zeroed page that was never a table since its slot was added. */
 static uint64_t *page_alloc(struct kvm_platform *p, struct kvm_tree *t, uint64_t *ret_gpa)
 {
@@ -116,6 +121,12 @@ static uint64_t *page_alloc(struct kvm_platform *p, struct kvm_tree *t, uint64_t
 		SLIST_INSERT_HEAD(&t->slots, slot, link);
 		t->nslots++;
 	}
+	/* By the dozen and for writing: a page at a time would be two faults of the host's each. */
+	if ((slot->used - slot->first) % POPULATE_PAGES == 0)
+		(void)madvise(slot->mem + slot->used * MOAT_PAGE_SIZE,
+			      MIN(POPULATE_PAGES, KVM_TABLE_SLOT_PAGES - slot->used) *
+				      MOAT_PAGE_SIZE,
+			      MADV_POPULATE_WRITE);
 	n = slot->used++;
 	*ret_gpa = slot->gpa + n * MOAT_PAGE_SIZE;
 	return (uint64_t *)(slot->mem + n * MOAT_PAGE_SIZE);
