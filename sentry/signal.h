@@ -10,7 +10,9 @@
 #include <bsd/sys/queue.h>
 
 #include "base/lock.h"
+#include "base/rcu.h"
 #include "base/ref.h"
+#include "vfs/wait.h"
 
 #define SIG_COUNT 64
 #define sigbit(signo) (1ull << ((signo)-1))
@@ -49,14 +51,22 @@ struct sigpending {
 	TAILQ_HEAD(, sigqueue_entry) queue;
 };
 
+/* Guarded by the sighand lock. */
 struct stop_state {
 	int signo;	    /* group stop in progress or done; 0 none */
 	int count;	    /* threads still to stop */
-	bool stopped, continued; /* for waitid */
-	bool notify_stop, notify_cont;
+	bool stopped;	    /* all of them have stopped */
+	bool stop_unwaited; /* waitid(WSTOPPED) has not taken it yet */
+	bool continued;	    /* waitid(WCONTINUED) has not taken it yet */
+	int notify;	    /* CLD_STOPPED or CLD_CONTINUED still to be told to the parent; 0 none */
 };
 
-struct sighand;
+struct sighand {
+	struct ref ref;
+	struct rcu_cb rcu;
+	struct mutex lock;		     /* LOCK_SIGNAL */
+	struct moat_sigaction actions[SIG_COUNT]; /* guarded by lock */
+};
 
 /*
  * Send: checks nothing about permission. Return 0 (also when ignored), -EAGAIN (RT queue full, RLIMIT_SIGPENDING).
@@ -83,9 +93,24 @@ void signal_set_blocked(struct task *t, uint64_t mask);
 void signal_set_temp_mask(struct task *t, uint64_t mask);
 /* Dequeues one of `mask` for sigtimedwait and signalfd: true and *ret. */
 bool signal_dequeue(struct task *t, uint64_t mask, struct moat_siginfo *ret);
-struct wait_queue *signal_wait_queue(struct task *t); /* woken on every new signal: signalfd's poll */
+/* Woken on every new signal, and on others': signalfd's poll. Lives as long as the process. */
+struct wait_queue *signal_wait_queue(struct task *t);
+/*
+ * sigtimedwait(2): waits for one of `set` until the deadline. Return: the signal's number, -EAGAIN, -EINTR.
+ */
+must_check int signal_timed_wait(struct task *t, uint64_t set, int64_t deadline_ns, struct moat_siginfo *ret);
+/* A fatal signal of the kernel's own: whatever the action and mask are (bad frames, seccomp). */
+void signal_force_fatal(struct task *t, int signo);
 /* Job control for terminals: is pgrp (of the caller's session) orphaned; is signo ignored or blocked by the caller? */
 bool pgrp_is_orphaned(int32_t pgid);
 bool signal_ignored_or_blocked(struct task *t, int signo);
+/* sigaction(2): reads and/or replaces. signo is 1..64. -EINVAL for SIGKILL and SIGSTOP with `act`. */
+must_check int signal_action(struct task *t, int signo, const struct moat_sigaction *act, struct moat_sigaction *ret_old);
+/* Snapshot for /proc/PID/status; masks by bit signo-1. */
+struct signal_masks {
+	uint64_t pending, shared_pending, blocked, ignored, caught;
+	uint32_t queued, queue_limit;
+};
+void signal_get_masks(struct task *t, struct signal_masks *ret);
 
 #endif

@@ -35,6 +35,9 @@ struct process_group;
 struct session;
 struct tty;
 struct pid_namespace;
+struct task_worker;
+struct user_counts;
+struct futex_waiter;
 
 /* What a system call got. */
 struct syscall_args {
@@ -77,6 +80,8 @@ struct session {
 	int32_t id;
 	struct thread_group *leader;   /* guarded by taskset_lock; NULL when it exited */
 	struct tty *tty;	       /* controlling terminal; guarded by taskset_lock; a reference by the tty layer's ops */
+	int32_t tty_old_pgrp;	       /* foreground group at a hang-up, told when the leader exits; guarded by taskset_lock */
+	SLIST_ENTRY(session) dead_link; /* freed later: pgrp.c */
 };
 
 struct thread_group {
@@ -92,8 +97,17 @@ struct thread_group {
 	TAILQ_HEAD(, thread_group) children; /* guarded by taskset_lock */
 	TAILQ_ENTRY(thread_group) sibling;
 	int exit_signal;		/* sent to the parent; 0 for none */
-	bool is_subreaper, has_child_subreaper, did_exec;
-	struct sighand *sighand;	/* actions and lock; a reference; may be shared (CLONE_SIGHAND) */
+	bool is_subreaper, did_exec;	/* guarded by taskset_lock */
+	bool unkillable;		/* container init: SIG_DFL signals from inside do nothing; guarded by sighand lock */
+	bool reaped;			/* guarded by taskset_lock */
+	bool zombie;			/* the whole group is dead and waits to be reaped; guarded by taskset_lock */
+	_Atomic int dumpable;		/* PR_SET_DUMPABLE */
+	int32_t parent_tid;		/* the parent's thread that forked us (__WNOTHREAD, PDEATHSIG); guarded by taskset_lock */
+	struct sighand *_Atomic sighand; /* actions and lock; a reference; may be shared (CLONE_SIGHAND); replaced by exec under its lock */
+	struct task *exec_task;		/* kills its siblings for execve; guarded by sighand lock */
+	bool exec_busy;			/* one execve (cred_guard_mutex) at a time; guarded by sighand lock */
+	struct task *curr_target;	/* where the last group signal went; guarded by sighand lock */
+	int ntasks;			/* length of threads, zombies too; guarded by taskset_lock */
 	struct sigpending pending;	/* shared pending; guarded by sighand lock */
 	/* group exit and stop; guarded by sighand lock */
 	bool exiting;
@@ -102,11 +116,12 @@ struct thread_group {
 	struct wait_queue wait;		/* wait4 of this group's threads sleep here */
 	struct wait_queue pidfd_wait;	/* pidfds poll here */
 	struct rlimits *rlimits;
-	struct posix_timers *timers;	/* ITIMER_*, timer_create; sentry/timers.c */
+	struct posix_timers *_Atomic timers; /* ITIMER_*, timer_create; sentry/timers.c; set once */
 	/* accumulated from threads that exited, and waited-for children; guarded by LOCK_LEAF in task_stats.c */
 	struct task_times { int64_t utime_ns, stime_ns; int64_t minflt, majflt, nvcsw, nivcsw, inblock, oublock; uint64_t maxrss_kib; } dead_times, child_times;
 	int64_t start_ns;		/* CLOCK_BOOTTIME */
-	int oom_score_adj;
+	_Atomic int oom_score_adj;
+	_Atomic uint32_t membarrier;	/* registered commands */
 };
 
 struct task {
@@ -114,7 +129,7 @@ struct task {
 	struct rcu_cb rcu;
 	int32_t tid;			/* in the root pid namespace; immutable but for exec's leader swap */
 	struct thread_group *group;	/* immutable; a reference */
-	TAILQ_ENTRY(task) thread_link;	/* guarded by taskset_lock */
+	TAILQ_ENTRY(task) thread_link;	/* written under taskset_lock and sighand lock, so either is enough to read */
 	struct sleeper sleeper;
 	_Atomic int state;		/* enum task_state */
 	struct mutex lock;		/* LOCK_TASK */
@@ -147,17 +162,36 @@ struct task {
 	struct sigpending pending;	/* guarded by sighand lock */
 	struct sigaltstack_state { uint64_t sp, size; unsigned flags; } altstack;
 	_Atomic bool fatal_pending;
+	bool stop_pending, stop_dequeued; /* group stop; guarded by sighand lock */
+	bool stopped;			/* parked in a group stop; guarded by sighand lock */
+	bool linked;			/* on group->threads; guarded as thread_link */
+	uint64_t real_blocked;		/* sigtimedwait's: not ignored meanwhile; guarded by sighand lock */
+	/* the last fault, for sigcontext; owned by the task's thread */
+	uint64_t fault_trapno, fault_err, fault_cr2;
 	struct ptrace_state *ptrace;	/* NULL when not traced; sentry/ptrace.c */
-	struct seccomp_filter *seccomp;	/* guest filters; NULL */
+	struct seccomp_filter *seccomp;	/* guest filters; NULL; written by the owner, or by a sibling's TSYNC under LOCK_TASK */
+	_Atomic int seccomp_mode;	/* SECCOMP_MODE_* */
 	/* vfork */
-	struct vfork_done *vfork;
+	struct vfork_done *vfork;	/* set by clone before the start; owned by the task's thread */
+	struct user_counts *user;	/* of cred->uid: pending signals, processes; owner writes under LOCK_TASK */
+	_Atomic uint32_t in_app;	/* inside context_switch: others must context_interrupt */
+	_Atomic int64_t app_ns;		/* wall time inside context_switch */
+	_Atomic int64_t cpu_base_ns;	/* the worker's CPU clock when this task started */
+	_Atomic int64_t stime_seen_ns;	/* keeps reported system time monotonic */
+	int64_t app_since_ns;		/* owned by the task's thread */
+	struct task_worker *worker;	/* the host thread; set before start */
+	_Atomic int32_t pi_waiters;	/* futex waiters that wait for this owner; sentry/futex_pi.c */
+	uint64_t timer_slack_ns;
+	int tsc_mode;			/* PR_TSC_* */
+	bool mm_shared;			/* CLONE_VM was used on this mm; owned by the task's thread */
+	int64_t start_mono_ns;		/* immutable */
 	_Atomic int64_t utime_ns, stime_ns, minflt, majflt, nvcsw, nivcsw;
-	bool exiting;
-	int exit_code;
-	pthread_t thread;
-	int host_tid;
+	bool exiting;			/* owned by the task's thread: leaves at its next loop turn */
+	int exit_code;			/* wait status */
+	_Atomic int host_tid;		/* 0 once the host thread is done with it */
 	uint64_t cpu_mask;
 	int nice, sched_policy, sched_priority;
+	bool sched_reset_on_fork;
 	_Atomic bool strace;
 };
 
@@ -170,7 +204,8 @@ struct kernel {
 	struct task *init;		/* pid 1's leader; a reference */
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
-	_Atomic int32_t task_count;
+	_Atomic int32_t task_count;	/* tasks that exist, zombies too: the pids limit */
+	_Atomic int32_t running;	/* host threads in task_run() */
 	int32_t task_limit;		/* pids limit */
 	int64_t boot_monotonic_ns, boot_realtime_ns;
 	unsigned cpus;			/* that guests see */
@@ -186,6 +221,17 @@ struct kernel {
 extern struct kernel kernel;
 
 struct task *task_current(void); /* NULL on threads that are no task's */
+/*
+ * Iteration for /proc and kill(-1): the first task (group) with id >= *id, a reference; *id becomes its id.
+ * NULL at the end. Groups are found until they are reaped.
+ */
+struct task *task_next(int32_t *tid);
+struct thread_group *group_next(int32_t *tgid);
+/* The group's leader (a zombie too), a reference; NULL when it is reaped. */
+struct task *group_leader(struct thread_group *g);
+/* Waits until the group is dead: 0 and its wait status, -EINTR, -ETIMEDOUT. For moat exec and wait. */
+must_check int group_wait_exit(struct thread_group *g, int64_t deadline_ns, int *ret_status);
+bool group_is_dead(struct thread_group *g);
 
 /* ---- life ---- */
 
@@ -220,12 +266,33 @@ must_check int kernel_kill_all(int64_t timeout_ns);
 /* The calling task ends (exit) / its whole group ends (exit_group, fatal signal). The task leaves at its next loop turn. */
 void task_exit(struct task *t, int code);
 void task_group_exit(struct thread_group *g, int wait_status);
+/* This thread alone dies of signo (seccomp); the whole group if it is the last one. The calling task. */
+void task_thread_kill(struct task *t, int signo);
 
 /* clone's work; args as clone3. Return the child's tid or -errno. */
 struct clone_args_k { uint64_t flags, pidfd, child_tid, parent_tid, stack, stack_size, tls; int exit_signal; const int32_t *set_tid; size_t set_tid_size; };
 int64_t task_clone(struct task *t, const struct clone_args_k *args);
+/* setsid(2), setpgid(2). */
+int32_t group_setsid(struct thread_group *g);
+int group_setpgid(struct thread_group *caller, int32_t pid, int32_t pgid);
+/* What wait4, waitid found. */
+struct task_wait_args {
+	int idtype;		/* P_PID, P_PGID, P_ALL */
+	int32_t id;
+	int options;		/* W* */
+	bool nonblock;		/* a non-blocking pidfd: -EAGAIN in place of waiting */
+};
+struct task_wait_result {
+	int32_t pid;		/* 0: nothing (WNOHANG) */
+	uint32_t uid;
+	int code, status;	/* CLD_*; exit code or signal */
+	int wait_status;	/* as wait4 gives it */
+	struct task_times times; /* the child's and its waited-for children's */
+};
+/* Return: 0, -ECHILD, -ERESTARTSYS_, -EAGAIN. */
+must_check int task_wait(struct task *t, const struct task_wait_args *args, struct task_wait_result *ret);
 /* Never returns an error after the point of no return: the task is killed. */
-int64_t task_execve(struct task *t, const struct vfs_lookup *lk, struct file *exe_file, char **argv, size_t argc, char **envp, size_t envc);
+int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv, size_t argc, char *const *envp, size_t envc);
 
 /* ---- snapshots with references, for /proc and others ---- */
 struct mm *task_get_mm(struct task *t);		  /* NULL after exit; mm_unref() */
@@ -247,7 +314,7 @@ int32_t group_pgid(struct thread_group *g);
 int32_t group_sid(struct thread_group *g);
 
 /* ---- what task_run and system calls share ---- */
-noreturn_fn void task_run(struct task *t); /* thread body */
+void task_run(struct task *t); /* thread body: returns when the task is dead */
 /* Signals or exit requests are pending for the caller. */
 bool task_should_interrupt(struct task *t);
 

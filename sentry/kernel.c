@@ -1,0 +1,298 @@
+/*
+ * sentry/kernel.c - the kernel object: task tables, start, and the end of everything.
+ *
+ * How tasks are organised. A struct task is one guest thread; a struct thread_group is a process. A task is found by its tid in
+ * kernel.tasks (lock-free, RCU) from task_link_thread() until it is released: at once for a thread that ends, when its parent has
+ * waited for a leader. The tables' entry is a reference. Family links (parent, children, process group, session) are among groups and
+ * guarded by kernel.taskset_lock; what signals touch is guarded by the group's sighand lock; a group's list of threads by both.
+ *
+ *	task_clone.c   fork, vfork, threads; first process
+ *	task_thread.c  host threads, parked and reused
+ *	task_run.c     the loop: application, event, signals
+ *	task_exec.c    execve: other threads die, the tid is swapped, the image is replaced
+ *	task_exit.c    the end: resources, children to a reaper, the parent is told
+ *	task_wait.c    wait4, waitid
+ *	pgrp.c         process groups, sessions, orphans
+ *
+ * Performance: fork takes a parked host thread with its vCPU; nothing global is taken but taskset_lock and the tid table's lock.
+ * Watch: object counts (ref_report) of "task", "thread group", "sighand"; kernel.forks; task_state_char().
+ * Not here: pid namespaces other than the root one.
+ */
+#include "sentry/task_internal.h"
+
+struct kernel kernel;
+
+static _Thread_local struct task *current_task;
+
+struct task *task_current(void)
+{
+	return current_task;
+}
+
+void task_set_current(struct task *t)
+{
+	current_task = t;
+}
+
+int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
+{
+	kernel.platform = p;
+	kernel.cpus = cpus ? cpus : 1;
+	kernel.task_limit = task_limit > 0 && task_limit < TASKS_MAX ? task_limit : TASKS_MAX - 2;
+	kernel.boot_monotonic_ns = time_monotonic_ns();
+	kernel.boot_realtime_ns = time_realtime_ns();
+	rwlock_init(&kernel.taskset_lock, LOCK_TASKSET, "taskset");
+	idr_init(&kernel.tasks, 1, TASKS_MAX - 1, "tasks");
+	idr_init(&kernel.groups, 1, TASKS_MAX - 1, "process groups");
+	idr_init(&kernel.sessions, 1, TASKS_MAX - 1, "sessions");
+	wait_queue_init(&kernel.exit_wait);
+	futex_tables_init();
+	return 0;
+}
+
+/* ---- lookups ---- */
+
+struct task *task_find(int32_t tid)
+{
+	struct task *t;
+
+	if (tid <= 0)
+		return NULL;
+	rcu_read_begin();
+	t = idr_find(&kernel.tasks, tid);
+	if (t && !ref_tryget(&t->ref))
+		t = NULL;
+	rcu_read_end();
+	return t;
+}
+
+struct thread_group *group_find(int32_t tgid)
+{
+	struct task *t = task_find(tgid);
+	struct thread_group *g = NULL;
+
+	if (!t)
+		return NULL;
+	if (t->group->tgid == tgid) {
+		g = t->group;
+		group_ref(g);
+	}
+	task_unref(t);
+	return g;
+}
+
+struct task *task_next(int32_t *tid)
+{
+	struct task *t;
+	int32_t id = *tid;
+
+	rcu_read_begin();
+	for (;;) {
+		t = idr_next(&kernel.tasks, &id);
+		if (!t || ref_tryget(&t->ref))
+			break;
+		id++;
+	}
+	rcu_read_end();
+	if (t)
+		*tid = id;
+	return t;
+}
+
+struct thread_group *group_next(int32_t *tgid)
+{
+	struct thread_group *g;
+	struct task *t;
+
+	while ((t = task_next(tgid))) {
+		g = t->group;
+		if (g->tgid == *tgid) {
+			group_ref(g);
+			task_unref(t);
+			return g;
+		}
+		task_unref(t);
+		(*tgid)++;
+	}
+	return NULL;
+}
+
+struct task *group_leader(struct thread_group *g)
+{
+	struct task *t;
+
+	rwlock_read_lock(&kernel.taskset_lock);
+	t = g->leader;
+	if (t)
+		task_ref(t);
+	rwlock_read_unlock(&kernel.taskset_lock);
+	return t;
+}
+
+struct task *group_any_task(struct thread_group *g)
+{
+	struct task *t;
+
+	if (g->leader && atomic_load(&g->leader->state) != TASK_ZOMBIE)
+		return g->leader;
+	TAILQ_FOREACH(t, &g->threads, thread_link)
+		if (atomic_load(&t->state) != TASK_ZOMBIE && atomic_load(&t->state) != TASK_DEAD)
+			return t;
+	return g->leader;
+}
+
+/* ---- tables ---- */
+
+/* A number stays taken while a process group or session still bears it. */
+static bool tid_reserved(int32_t tid)
+{
+	return idr_find(&kernel.groups, tid) || idr_find(&kernel.sessions, tid);
+}
+
+int task_assign_tid(struct task *t, const int32_t *want)
+{
+	int32_t tid;
+	int err;
+
+	if (atomic_load(&kernel.task_count) >= kernel.task_limit)
+		return -EAGAIN;
+	if (want) {
+		if (*want < 1 || *want >= TASKS_MAX)
+			return -EINVAL;
+		if (tid_reserved(*want))
+			return -EEXIST;
+		err = idr_alloc_at(&kernel.tasks, *want, t);
+		if (err)
+			return err;
+		tid = *want;
+	} else {
+		int32_t tries = 0;
+
+		for (;;) {
+			tid = idr_alloc(&kernel.tasks, t);
+			if (tid < 0)
+				return tid;
+			if (!tid_reserved(tid))
+				break;
+			idr_remove(&kernel.tasks, tid);
+			if (++tries == TASKS_MAX)
+				return -EAGAIN;
+		}
+	}
+	/* Lookups between the allocation and here saw a task with tid 0, which matches nothing. */
+	t->tid = tid;
+	if (!t->group->leader)
+		t->group->tgid = tid;
+	atomic_fetch_add(&kernel.task_count, 1);
+	return 0;
+}
+
+void task_link_thread(struct task *t)
+{
+	struct thread_group *g = t->group;
+
+	if (!g->leader)
+		g->leader = t;
+	TAILQ_INSERT_TAIL(&g->threads, t, thread_link);
+	g->ntasks++;
+	t->linked = true;
+	atomic_fetch_add(&g->live, 1);
+	if (t->user)
+		atomic_fetch_add_explicit(&t->user->processes, 1, memory_order_relaxed);
+}
+
+void task_unlink(struct task *t)
+{
+	struct thread_group *g = t->group;
+	struct sighand *sh = sighand_lock(g);
+
+	if (t->linked) {
+		if (g->curr_target == t)
+			g->curr_target = TAILQ_NEXT(t, thread_link);
+		TAILQ_REMOVE(&g->threads, t, thread_link);
+		g->ntasks--;
+		t->linked = false;
+		if (t->user)
+			atomic_fetch_sub_explicit(&t->user->processes, 1, memory_order_relaxed);
+	}
+	sigpending_flush(&t->pending, ~0ull);
+	sighand_unlock(sh);
+	if (g->leader == t)
+		g->leader = NULL;
+	if (t->tid && idr_find(&kernel.tasks, t->tid) == t)
+		idr_remove(&kernel.tasks, t->tid);
+	atomic_store(&t->state, TASK_DEAD);
+	atomic_fetch_sub(&kernel.task_count, 1);
+}
+
+void task_list_free(struct task_list *dead)
+{
+	struct task *t;
+
+	while ((t = TAILQ_FIRST(dead))) {
+		TAILQ_REMOVE(dead, t, thread_link);
+		task_unref(t);
+	}
+}
+
+/* ---- the end of everything ---- */
+
+static void kill_all_but(struct thread_group *except)
+{
+	struct thread_group *g;
+	struct sighand *sh;
+	int32_t id = 1;
+
+	atomic_store(&kernel.shutting_down, true);
+	while ((g = group_next(&id))) {
+		if (g != except) {
+			sh = sighand_lock(g);
+			g->unkillable = false;
+			group_kill_locked(g, SIGKILL);
+			sighand_unlock(sh);
+		}
+		group_unref(g);
+		id++;
+	}
+}
+
+struct kill_all_wait {
+	int32_t left;
+};
+
+static bool all_gone(void *arg)
+{
+	struct kill_all_wait *w = arg;
+
+	return atomic_load(&kernel.running) <= w->left;
+}
+
+static int kill_all_wait(struct thread_group *except, int32_t left, int64_t timeout_ns)
+{
+	struct kill_all_wait w = { left };
+	int64_t deadline = timeout_ns == TIME_FOREVER ? TIME_FOREVER : time_monotonic_ns() + timeout_ns;
+	int64_t step;
+	int err;
+
+	/* A fork may slip through while we look: look again until nobody runs. */
+	do {
+		kill_all_but(except);
+		step = MIN(time_monotonic_ns() + 50 * 1000000ll, deadline);
+		err = wait_event(&kernel.exit_wait, all_gone, &w, SLEEP_UNINTERRUPTIBLE, step);
+	} while (err == -ETIMEDOUT && time_monotonic_ns() < deadline);
+	return err == -EINTR ? -ETIMEDOUT : err;
+}
+
+int kernel_kill_all(int64_t timeout_ns)
+{
+	return kill_all_wait(NULL, 0, timeout_ns);
+}
+
+/* The container's init has ended: nothing else may live on. Runs on init's last thread. */
+void kernel_init_exited(int status)
+{
+	if (kill_all_wait(kernel.init ? kernel.init->group : NULL, 1, 10 * 1000000000ll))
+		log_warn("tasks: %d did not end after init", (int)atomic_load(&kernel.running) - 1);
+	if (kernel.on_init_exit)
+		kernel.on_init_exit(status);
+}

@@ -1,0 +1,117 @@
+/*
+ * sentry/pidfd.c - pidfds: readable when the process is dead; fdinfo shows its pid.
+ */
+#include "fsimpl/anon/anon.h"
+#include "sentry/pidfd.h"
+#include "sentry/task_internal.h"
+
+struct pidfd_file {
+	struct file f;
+	struct thread_group *group; /* a reference */
+	int32_t tid;		    /* the thread of a PIDFD_THREAD one; 0: the process */
+	struct task *task;	    /* a reference; NULL for a process */
+};
+
+static struct pidfd_file *pidfd_of(struct file *f)
+{
+	return (struct pidfd_file *)f;
+}
+
+static void pidfd_release(struct file *f)
+{
+	struct pidfd_file *p = pidfd_of(f);
+
+	if (p->task)
+		task_unref(p->task);
+	group_unref(p->group);
+	file_fini(f);
+	free(p);
+}
+
+static uint32_t pidfd_poll(struct file *f)
+{
+	struct pidfd_file *p = pidfd_of(f);
+	int state;
+
+	if (p->task) {
+		state = atomic_load(&p->task->state);
+		return state == TASK_ZOMBIE || state == TASK_DEAD ? POLLIN | POLLRDNORM : 0;
+	}
+	return group_is_dead(p->group) ? POLLIN | POLLRDNORM : 0;
+}
+
+static void pidfd_poll_add(struct file *f, struct waiter *w)
+{
+	wait_queue_add(&pidfd_of(f)->group->pidfd_wait, w);
+}
+
+static void pidfd_poll_remove(struct file *f, struct waiter *w)
+{
+	(void)f;
+	wait_queue_remove(w);
+}
+
+static void pidfd_fdinfo(struct file *f, struct buf *b)
+{
+	struct pidfd_file *p = pidfd_of(f);
+	int32_t pid = p->task ? p->tid : p->group->tgid;
+
+	if (pidfd_poll(f))
+		pid = -1;
+	buf_printf(b, "Pid:\t%d\nNSpid:\t%d\n", pid, pid);
+}
+
+static const struct file_ops pidfd_ops = {
+	.name = "anon_inode:[pidfd]",
+	.release = pidfd_release,
+	.poll = pidfd_poll,
+	.poll_add = pidfd_poll_add,
+	.poll_remove = pidfd_poll_remove,
+	.show_fdinfo = pidfd_fdinfo,
+	.stat = anon_file_stat,
+	.set_stat = anon_file_set_stat,
+};
+
+int pidfd_create_file(struct task *t, unsigned flags, struct file **ret)
+{
+	const struct anon_args args = { .kind = ANON_INODE, .name = "pidfd", .mode = 0600 };
+	struct pidfd_file *p = calloc(1, sizeof(*p));
+	int err;
+
+	if (!p)
+		return -ENOMEM;
+	group_ref(t->group);
+	p->group = t->group;
+	if (flags & O_EXCL) {
+		task_ref(t);
+		p->task = t;
+		p->tid = t->tid;
+	}
+	err = anon_file_init(&p->f, &pidfd_ops, &args, O_RDWR | (flags & (O_NONBLOCK | O_EXCL)), FILE_READ | FILE_WRITE | FILE_STREAM);
+	if (err) {
+		if (p->task)
+			task_unref(p->task);
+		group_unref(p->group);
+		free(p);
+		return err;
+	}
+	*ret = &p->f;
+	return 0;
+}
+
+struct thread_group *pidfd_group(struct file *f, int32_t *ret_tid)
+{
+	struct pidfd_file *p = pidfd_of(f);
+
+	if (f->ops != &pidfd_ops)
+		return NULL;
+	group_ref(p->group);
+	if (ret_tid)
+		*ret_tid = p->task ? p->tid : 0;
+	return p->group;
+}
+
+unsigned pidfd_flags(struct file *f)
+{
+	return file_flags(f);
+}
