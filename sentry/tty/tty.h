@@ -55,8 +55,11 @@ void tty_session_free(struct session *s);
  * *ret_index: N of /dev/pts/N. Returns a reference. -ENODEV (no devpts), -ENOSPC, -ENOMEM.
  */
 must_check int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index, struct tty **ret);
-/* Opens the slave side as a file (for the fd table of pid 1). flags: O_RDWR | ... Returns a reference. */
-must_check int tty_open_slave(struct tty *t, unsigned flags, struct file **ret);
+/*
+ * Opens the slave side as a file (for the fd table of pid 1). lk: a template (cred, ns, root) in which /dev/pts/N is found, so that
+ * ttyname(3) works inside; NULL or not there: a place outside every namespace. flags: O_RDWR | O_NOCTTY ... Returns a reference.
+ */
+must_check int tty_open_slave(struct tty *t, const struct vfs_lookup *lk, unsigned flags, struct file **ret);
 /* The host terminal changed size: SIGWINCH to the foreground group. Any thread, no locks. */
 void tty_resize(struct tty *t, const struct winsize *ws);
 /* The runtime's end went away: hang up. */
