@@ -37,6 +37,7 @@
 /* Of those, how many belong to no thread: tasks beyond the limit take turns on them. */
 #define KVM_VCPUS_SHARED 16u
 #define KVM_SHARE_SLICE_NS 3000000l
+#define KVM_SHARE_SLICE_SLOW_NS 50000000l /* where a vCPU's change of threads is slow */
 
 #define KVM_CPUID_ENTRIES_MAX 256
 #define KVM_XSAVE_MAX 16384u
@@ -132,6 +133,7 @@ struct kvm_vcpu {
 	bool shared; /* immutable */
 	bool busy; /* shared ones: guarded by platform lock */
 	_Atomic bool yield; /* shared ones: somebody waits for a turn */
+	_Atomic int64_t turn_ns; /* shared ones: when the turn began; INT64_MAX: it has not */
 	SLIST_ENTRY(kvm_vcpu) link; /* pool; guarded by platform lock */
 };
 
@@ -164,7 +166,9 @@ struct kvm_platform {
 	int kvm_fd, vm_fd; /* immutable after create; kvm_fd is closed at its end */
 	pid_t pid;
 	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
-	bool has_xsave, has_tsc_offset, slot_zap_all;
+	bool has_xsave;
+	bool vcpus_move; /* a vCPU may change threads at no cost */
+	int64_t share_slice_ns;
 	uint64_t cr4, xcr0;
 	unsigned units_limit, slots_limit;
 	size_t run_size, xsave_size, fpu_size;

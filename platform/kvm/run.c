@@ -34,6 +34,12 @@
 
 enum run_verdict { RUN_EVENT, RUN_AGAIN, RUN_INTERRUPTED, RUN_BAD };
 
+enum run_mode {
+	RUN_FRESH, /* registers are loaded, nothing has run */
+	RUN_RESUME, /* the vCPU goes on as it was; it may be told not to */
+	RUN_FORCED, /* it is on its way to an exit of its own and must get there */
+};
+
 static bool canonical(uint64_t va)
 {
 	return (int64_t)(va << 16) >> 16 == (int64_t)va;
@@ -321,10 +327,10 @@ static bool at_rest(struct kvm_vcpu *v)
 	       !is_soft(events.exception.nr);
 }
 
-/* The context is wanted elsewhere, or its shared vCPU is. */
-static bool wanted(struct kvm_vcpu *v, struct platform_context *ctx)
+/* The context is wanted elsewhere, or its shared vCPU is, which does not take a turn's first run away. */
+static bool wanted(struct kvm_vcpu *v, struct platform_context *ctx, enum run_mode mode)
 {
-	return atomic_load(&ctx->interrupt) || atomic_load(&v->yield);
+	return atomic_load(&ctx->interrupt) || (mode != RUN_FRESH && atomic_load(&v->yield));
 }
 
 /* Registers in the shared page are what the vCPU has. Return: RUN_INTERRUPTED, or RUN_AGAIN: it must go on. */
@@ -358,12 +364,6 @@ static enum run_verdict judge_exit(struct kvm_vcpu *v, struct address_space *as,
 	return verdict == RUN_BAD ? exit_bad(v, regs, ev) : verdict;
 }
 
-enum run_mode {
-	RUN_FRESH, /* registers are loaded, nothing has run */
-	RUN_RESUME, /* the vCPU goes on as it was; it may be told not to */
-	RUN_FORCED, /* it is on its way to an exit of its own and must get there */
-};
-
 /*
  * KVM_RUN once, in `as`. Unless RUN_FRESH, nothing but CR3 is set.
  * Return: 0; 1: wanted() before it ran; -errno of KVM_RUN; -ENOMEM.
@@ -394,7 +394,7 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	 * it sets immediate_exit again.
 	 */
 	__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	if (unlikely(mode != RUN_FORCED && wanted(v, ctx)))
+	if (unlikely(mode != RUN_FORCED && wanted(v, ctx, mode)))
 		ret = 1;
 	else if (unlikely(atomic_load(&as->root) != root))
 		ret = -EAGAIN;
@@ -426,7 +426,7 @@ static int run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
 			mode = RUN_RESUME;
 		} else if (ret == 1 || ret == -EINTR) {
 			mode = RUN_RESUME;
-			if (ret == 1 || wanted(v, ctx)) {
+			if (ret == 1 || wanted(v, ctx, mode)) {
 				verdict = run_interrupted(v, regs);
 				mode = RUN_FORCED;
 			}

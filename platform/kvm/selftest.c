@@ -3,9 +3,7 @@
  * system call, an exception and a fault come back as they should? Costs 0.4 ms, most of it a vCPU
  * that the first task then takes over.
  */
-#include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 #include "base/log.h"
 #include "platform/kvm/kvm.h"
@@ -50,16 +48,6 @@ static bool exceptions_work(struct platform_context *ctx, struct address_space *
 	       ev.addr == FAULT_VA && ev.access == MEM_READ && !ev.present;
 }
 
-/* Before 6.13 a vCPU that changes threads costs an RCU grace period: leave it to the thread that made it. */
-static bool vcpus_move_freely(void)
-{
-	struct utsname un;
-	unsigned major = 0, minor = 0;
-
-	return uname(&un) == 0 && sscanf(un.release, "%u.%u", &major, &minor) == 2 &&
-	       (major > 6 || (major == 6 && minor >= 13));
-}
-
 int kvm_selftest(struct kvm_platform *p)
 {
 	struct platform_context *ctx = NULL;
@@ -102,7 +90,7 @@ out:
 	kvm_context_destroy(ctx);
 	if (as)
 		kvm_as_destroy(as);
-	if (vcpus_move_freely())
+	if (p->vcpus_move)
 		kvm_vcpu_thread_exit(&p->base);
 	return err;
 }

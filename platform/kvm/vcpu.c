@@ -199,6 +199,7 @@ static int vcpu_new(struct kvm_platform *p, bool shared, struct kvm_vcpu **ret_v
 		mutex_unlock(&p->lock);
 		return -EAGAIN;
 	}
+	atomic_store(&v->turn_ns, INT64_MAX);
 	v->shared = shared;
 	v->busy = shared;
 	atomic_store(&p->vcpus[id], v);
@@ -243,17 +244,20 @@ static void deadline_after(struct timespec *ts, long ns)
 	ts->tv_nsec = at % 1000000000;
 }
 
-/* Asks one of the shared ones, each in its turn, to let go. */
+/* Asks one of the shared ones whose turn has lasted a slice, each in its turn, to let go. */
 static void shared_ask_locked(struct kvm_platform *p)
 {
 	unsigned n = atomic_load(&p->nvcpus);
+	int64_t before = time_monotonic_ns() - p->share_slice_ns;
 
 	for (unsigned i = 0; i < n; i++) {
 		unsigned id = (p->next_victim + i) % n;
 		struct kvm_vcpu *v = atomic_load(&p->vcpus[id]);
 
-		if (!v || !v->shared || !v->busy || atomic_exchange(&v->yield, true))
+		/* A turn begins when its thread gets a CPU: one that has not begun is let alone. */
+		if (!v || !v->shared || !v->busy || atomic_load(&v->turn_ns) > before)
 			continue;
+		atomic_store(&v->yield, true);
 		p->next_victim = id + 1;
 		kvm_vcpu_kick(v);
 		return;
@@ -289,7 +293,7 @@ static struct kvm_vcpu *shared_wait(struct kvm_platform *p, struct platform_cont
 		bool interrupted;
 		int err;
 
-		deadline_after(&deadline, KVM_SHARE_SLICE_NS);
+		deadline_after(&deadline, p->share_slice_ns);
 		err = futex_wait(&w->given, 0, &deadline);
 		interrupted = atomic_load(&ctx->interrupt);
 		if (err != -ETIMEDOUT && !interrupted)
@@ -323,8 +327,13 @@ static int vcpu_share(struct kvm_platform *p, struct platform_context *ctx, stru
 		if (!v)
 			return -EINTR;
 	}
-	atomic_store(&v->yield, false);
 	adopt(v);
+	/* KVM_RUN's grace period for a new thread, where it needs one, is not part of the turn. */
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	if (kvm_ioctl(v->fd, KVM_RUN, NULL) != -EINTR)
+		v->broken = true;
+	atomic_store(&v->yield, false);
+	atomic_store(&v->turn_ns, time_monotonic_ns());
 	*ret_v = v;
 	return 0;
 }
@@ -350,6 +359,7 @@ void kvm_vcpu_put(struct kvm_vcpu *v)
 	if (likely(!v->shared))
 		return;
 	mutex_lock(&p->lock);
+	atomic_store(&v->turn_ns, INT64_MAX);
 	w = TAILQ_FIRST(&p->turns);
 	if (w) {
 		TAILQ_REMOVE(&p->turns, w, link);

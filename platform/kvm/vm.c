@@ -7,11 +7,13 @@
  * keeps pages of its own below 4 GiB).
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -94,7 +96,8 @@ static void vm_tune(struct kvm_platform *p)
 		log_warn("kvm: quirks %#x stay on: %s", quirks, strerror(errno));
 		quirks = 0;
 	}
-	p->slot_zap_all = !(quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL);
+	if (!(quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL))
+		log_info("kvm: deleting a slot drops every slot's shadows here");
 	if (ioctl(p->vm_fd, KVM_SET_NR_MMU_PAGES, mmu_pages()) < 0)
 		log_warn("kvm: KVM_SET_NR_MMU_PAGES: %s", strerror(errno));
 	if (check_extension(p->vm_fd, KVM_CAP_SET_TSS_ADDR) > 0) {
@@ -135,6 +138,16 @@ static int vm_memory(struct kvm_platform *p)
 	return kvm_slot_set(p, p->kvm_slots_used++, 0, p->kernel, KVM_KERNEL_SIZE);
 }
 
+/* Before 6.13 a vCPU that changes threads costs an RCU grace period. */
+static bool vcpus_move_freely(void)
+{
+	struct utsname un;
+	unsigned major = 0, minor = 0;
+
+	return uname(&un) == 0 && sscanf(un.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 13));
+}
+
 int kvm_vm_open(struct kvm_platform *p)
 {
 	int err;
@@ -153,6 +166,8 @@ int kvm_vm_open(struct kvm_platform *p)
 	if (p->vm_fd < 0)
 		return -errno;
 	vm_tune(p);
+	p->vcpus_move = vcpus_move_freely();
+	p->share_slice_ns = p->vcpus_move ? KVM_SHARE_SLICE_NS : KVM_SHARE_SLICE_SLOW_NS;
 	err = ioctl(p->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (err < (int)sizeof(struct kvm_run))
 		return err < 0 ? -errno : -EOPNOTSUPP;

@@ -147,7 +147,8 @@ static void exceptions(void)
 	g.regs.r.rbx = DATA_VA;
 	g.regs.r.eflags = 0x40202;
 	guest_resume(&g);
-	EXPECT(is_exception(&g, 17));
+	/* QEMU's TCG has no alignment checks. */
+	EXPECT(is_exception(&g, 17) || (slow_machine && g.ev.kind == PLATFORM_SYSCALL));
 	guest_fini(&g);
 	ops->as_destroy(as);
 }

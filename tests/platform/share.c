@@ -31,6 +31,8 @@ static void beyond_the_limit(void)
 	waits = stat_value("kvm/shared_waits");
 	for (unsigned i = 0; i < THREADS; i++) {
 		runner_stop(&r[i]);
+		printf("# thread %u: %llu rounds in %lu turns\n", i, r[i].g.regs.r.rsi,
+		       (uint64_t)atomic_load(&r[i].interrupts));
 		EXPECT(r[i].g.regs.r.rsi > 1000);
 	}
 	EXPECT(waits > 0);
