@@ -346,7 +346,7 @@ void fd_close_on_exec(struct fd_table *t)
 		bits = a->cloexec[w] & a->open[w];
 		mutex_unlock(&t->lock);
 		for (; bits; bits &= bits - 1)
-			(void)fd_close(t, (int)(w * 64 + (unsigned)__builtin_ctzll(bits)));
+			(void)!fd_close(t, (int)(w * 64 + (unsigned)__builtin_ctzll(bits)));
 	}
 	mutex_unlock(&t->lock);
 }

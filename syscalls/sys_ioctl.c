@@ -38,6 +38,15 @@ static int64_t fionread_regular(struct task *t, struct file *f, uint64_t uaddr)
 	return task_copy_out(t, uaddr, &left, sizeof(left));
 }
 
+static int64_t block_size(struct task *t, struct file *f, uint64_t uaddr)
+{
+	struct moat_statx st = { 0 };
+	int err = file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st);
+	int size = (int)st.blksize;
+
+	return err ? err : task_copy_out(t, uaddr, &size, sizeof(size));
+}
+
 int64_t sys_ioctl(struct task *t, const struct syscall_args *a)
 {
 	struct file *f = sys_fd(t, ARG_INT(0));
@@ -58,6 +67,14 @@ int64_t sys_ioctl(struct task *t, const struct syscall_args *a)
 		break;
 	case FIOASYNC:
 		ret = set_status_flag(t, f, a->a[2], O_ASYNC);
+		break;
+	case FIGETBSZ:
+		ret = block_size(t, f, a->a[2]);
+		break;
+	case FICLONE:
+	case FICLONERANGE:
+	case FIDEDUPERANGE:
+		ret = -EOPNOTSUPP;
 		break;
 	case FIONREAD:
 		d = f->path.dentry;

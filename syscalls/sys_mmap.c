@@ -61,6 +61,46 @@ static int check_file_mapping(struct file *f, unsigned type, unsigned flags, uns
 	return 0;
 }
 
+/* ---- MAP_32BIT: the first gap in [1 GiB, 2 GiB), as Linux's ---- */
+
+#define LOW_START 0x40000000ull
+#define LOW_END 0x80000000ull
+#define LOW_TRIES 8 /* another thread may take the gap */
+
+struct gap_search {
+	uint64_t at, size;
+};
+
+static int gap_step(void *arg, const struct mm_vma_info *info)
+{
+	struct gap_search *s = arg;
+
+	if (info->start >= s->at + s->size)
+		return 1;
+	s->at = MAX(s->at, info->end);
+	return 0;
+}
+
+static int map_low(struct task *t, struct mm_map_args *args, const struct mm_limits *lim,
+		   uint64_t *ret_addr)
+{
+	int err = -ENOMEM;
+
+	for (int i = 0; i < LOW_TRIES; i++) {
+		struct gap_search s = { LOW_START, round_up_u64(args->size, MOAT_PAGE_SIZE) };
+
+		(void)mm_for_each_vma(t->mm, LOW_START, gap_step, &s);
+		if (s.at + s.size > LOW_END)
+			return -ENOMEM;
+		args->addr = s.at;
+		args->fixed = args->fixed_noreplace = true;
+		err = mm_map(t->mm, args, lim, ret_addr);
+		if (err != -EEXIST)
+			return err;
+	}
+	return err == -EEXIST ? -ENOMEM : err;
+}
+
 static int64_t do_mmap(struct task *t, struct file *f, uint64_t addr, uint64_t size, unsigned prot,
 		       unsigned flags, uint64_t off)
 {
@@ -106,7 +146,10 @@ static int64_t do_mmap(struct task *t, struct file *f, uint64_t addr, uint64_t s
 		args.off = 0;
 	}
 	task_mm_limits(t, &lim);
-	err = mm_map(t->mm, &args, &lim, &ret);
+	if ((flags & MAP_32BIT_) && !args.fixed)
+		err = map_low(t, &args, &lim, &ret);
+	else
+		err = mm_map(t->mm, &args, &lim, &ret);
 	return err ? err : (int64_t)ret;
 }
 
