@@ -52,7 +52,9 @@ static int open_console(struct boot_state *b, struct fd_table *fds)
 						: "");
 	tty_resize(b->console, &ws);
 	for (int i = 0; i < 3; i++) {
-		err = tty_open_slave(b->console, O_RDWR, &f);
+		struct vfs_lookup lk = boot_lookup(b, "", 0);
+
+		err = tty_open_slave(b->console, &lk, O_RDWR, &f);
 		if (!err) {
 			err = fd_install(fds, f, i, FD_TABLE_MAX, false);
 			file_unref(f);
