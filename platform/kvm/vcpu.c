@@ -56,26 +56,35 @@ static void kick_unblock(void)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-static int set_msrs(struct kvm_vcpu *v)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entries[3];
-	} msrs = {
-		.head.nmsrs = 3,
-		.entries =
-			{
-				/* sysret is never used: the user half only has to be something. */
-				{.index = MSR_STAR,
-				 .data = (uint64_t)(ARCH_USER_SS - 8) << 48 |
-					 (uint64_t)KVM_KERNEL_CS << 32},
-				{.index = MSR_LSTAR, .data = KVM_STUB_VA + KVM_STUB_OFFSET},
-				{.index = MSR_SFMASK, .data = SFMASK_BITS},
-			},
-	};
-	int n = kvm_ioctl(v->fd, KVM_SET_MSRS, &msrs);
+#define MSRS_MAX 3
 
-	return n == 3 ? 0 : n < 0 ? n : -EIO;
+/* Return: 0, -EIO if one is refused, -errno. */
+static int set_msrs(struct kvm_vcpu *v, const struct kvm_msr_entry *entries, uint32_t count)
+{
+	_Alignas(struct kvm_msrs)
+		uint8_t buf[sizeof(struct kvm_msrs) + MSRS_MAX * sizeof(struct kvm_msr_entry)] = {
+			0};
+	struct kvm_msrs *msrs = (struct kvm_msrs *)buf;
+	int n;
+
+	assert(count <= MSRS_MAX);
+	msrs->nmsrs = count;
+	memcpy(buf + sizeof(*msrs), entries, count * sizeof(*entries));
+	n = kvm_ioctl(v->fd, KVM_SET_MSRS, msrs);
+	return n == (int)count ? 0 : n < 0 ? n : -EIO;
+}
+
+static int set_syscall_msrs(struct kvm_vcpu *v)
+{
+	const struct kvm_msr_entry entries[] = {
+		/* sysret is never used: the user half only has to be something. */
+		{.index = MSR_STAR,
+		 .data = (uint64_t)(ARCH_USER_SS - 8) << 48 | (uint64_t)KVM_KERNEL_CS << 32},
+		{.index = MSR_LSTAR, .data = KVM_STUB_VA + KVM_STUB_OFFSET},
+		{.index = MSR_SFMASK, .data = SFMASK_BITS},
+	};
+
+	return set_msrs(v, entries, ARRAY_SIZE(entries));
 }
 
 static int set_xcrs(struct kvm_vcpu *v)
@@ -94,15 +103,12 @@ static void set_tsc(struct kvm_vcpu *v)
 		.attr = KVM_VCPU_TSC_OFFSET,
 		.addr = (uintptr_t)&offset,
 	};
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = {.head.nmsrs = 1, .entry.index = 0x10 /* IA32_TSC */};
+	struct kvm_msr_entry msr = {.index = 0x10 /* IA32_TSC */};
 
 	if (kvm_ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0)
 		return;
-	msr.entry.data = __builtin_ia32_rdtsc();
-	if (kvm_ioctl(v->fd, KVM_SET_MSRS, &msr) != 1)
+	msr.data = __builtin_ia32_rdtsc();
+	if (set_msrs(v, &msr, 1))
 		log_warn("kvm: vCPU %u's time stamp counter is not the host's", v->id);
 }
 
@@ -123,7 +129,7 @@ int kvm_vcpu_init_state(struct kvm_vcpu *v)
 	if (!err)
 		err = set_xcrs(v);
 	if (!err)
-		err = set_msrs(v);
+		err = set_syscall_msrs(v);
 	if (err)
 		return err;
 	set_tsc(v);

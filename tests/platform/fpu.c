@@ -203,12 +203,14 @@ static void get_set_reset(void)
 static void xsave_size(void)
 {
 	struct address_space *as = space_new();
+	unsigned eax = 0, ebx, ecx, edx;
 	uint64_t xcr0, leaf_bits, size;
 	uint8_t *area;
 	size_t last = 0;
 	struct guest g;
 
-	if (!__builtin_cpu_supports("xsave")) {
+	/* As in cpuid.c: leaf 0xd, not the bit in leaf 1. */
+	if (!__get_cpuid_count(0xd, 0, &eax, &ebx, &ecx, &edx) || !eax) {
 		printf("# no xsave here\n");
 		ops->as_destroy(as);
 		return;
