@@ -1,0 +1,275 @@
+/*
+ * sentry/loader/vdso.c - the vDSO's pages, and the clock parameters in the first of them.
+ *
+ * One chunk of private memory: the data page, then the image. Both are mapped as a file would be; the data page shared
+ * and for good read-only, so that a debugger cannot copy it away from the clock.
+ *
+ * A clock's line is continuous: each update starts where the old line is now, and gets the slope that
+ * meets the host's clock in a second. Only a step of more than VDSO_STEP_NS jumps: REALTIME either
+ * way, MONOTONIC forward.
+ */
+#include <cpuid.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#include "base/lock.h"
+#include "base/sleep.h"
+#include "base/timer.h"
+#include "sentry/loader.h"
+#include "sentry/loader/vdso/data.h"
+
+#define VDSO_STEP_NS 1000000l
+#define VDSO_PERIOD_NS 1000000000l
+#define VDSO_FIRST_NS 2000000l /* the first calibration's length, at least */
+#define VDSO_IMAGE_MAX (MEM_CHUNK_SIZE - MOAT_PAGE_SIZE)
+
+extern const char vdso_image_start[], vdso_image_end[];
+
+struct clock_sample {
+	uint64_t tsc;
+	int64_t ns[VDSO_CLOCKS];
+};
+
+static struct {
+	uint64_t mf_off; /* immutable: the chunk */
+	size_t image_size; /* immutable: bytes, page multiple */
+	struct vdso_data *data; /* in the chunk */
+	struct mappable mappable;
+	bool tsc_ok; /* immutable */
+	struct mutex lock; /* LOCK_LEAF: below */
+	struct clock_sample first; /* calibration starts here */
+	uint64_t rate; /* ns per cycle, 32.32 */
+	bool started;
+	struct ktimer timer;
+} vdso;
+
+static const clockid_t vdso_host_clock[VDSO_CLOCKS] = {CLOCK_REALTIME, CLOCK_MONOTONIC};
+
+/* Reads counter and clocks close together: the shortest of a few tries counts. */
+static void sample_clocks(struct clock_sample *ret)
+{
+	uint64_t best = UINT64_MAX;
+	int i, k;
+
+	for (i = 0; i < 8; i++) {
+		struct clock_sample s;
+		uint64_t before = __rdtsc(), after;
+
+		for (k = 0; k < VDSO_CLOCKS; k++) {
+			struct timespec ts;
+
+			clock_gettime(vdso_host_clock[k], &ts);
+			s.ns[k] = ts.tv_sec * 1000000000l + ts.tv_nsec;
+		}
+		after = __rdtsc();
+		if (after - before < best) {
+			best = after - before;
+			s.tsc = before + best / 2;
+			*ret = s;
+		}
+	}
+}
+
+static bool tsc_is_invariant(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(0x80000007, &a, &b, &c, &d) && (d & (1u << 8));
+}
+
+static uint64_t rate_between(const struct clock_sample *from, const struct clock_sample *to)
+{
+	uint64_t cycles = to->tsc - from->tsc;
+	uint64_t ns = (uint64_t)(to->ns[VDSO_MONOTONIC] - from->ns[VDSO_MONOTONIC]);
+
+	return cycles ? (uint64_t)(((unsigned __int128)ns << 32) / cycles) : 0;
+}
+
+/* What the application computes for `tsc` now. */
+static int64_t line_at(const struct vdso_clock *c, uint64_t tsc)
+{
+	return (int64_t)(c->base_ns +
+			 (uint64_t)(((unsigned __int128)(tsc - c->base_tsc) * c->mult) >> 32));
+}
+
+/* The next line of one clock, from where the old one is at s. */
+static struct vdso_clock next_line(const struct vdso_clock *old, const struct clock_sample *s,
+				   int which, bool fresh)
+{
+	struct vdso_clock c = {
+		.base_tsc = s->tsc, .base_ns = (uint64_t)s->ns[which], .mult = vdso.rate};
+	int64_t behind, at;
+
+	if (fresh)
+		return c;
+	at = line_at(old, s->tsc);
+	behind = s->ns[which] - at;
+	if (behind > VDSO_STEP_NS || (which == VDSO_REALTIME && behind < -VDSO_STEP_NS))
+		return c;
+	if (behind < -VDSO_PERIOD_NS / 2)
+		behind = -VDSO_PERIOD_NS / 2;
+	c.base_ns = (uint64_t)at;
+	c.mult = (uint64_t)((unsigned __int128)vdso.rate * (uint64_t)(VDSO_PERIOD_NS + behind) /
+			    VDSO_PERIOD_NS);
+	return c;
+}
+
+static void publish_locked(const struct clock_sample *s)
+{
+	struct vdso_data *d = vdso.data;
+	struct vdso_clock next[VDSO_CLOCKS];
+	int k;
+
+	for (k = 0; k < VDSO_CLOCKS; k++)
+		next[k] = next_line(&d->clock[k], s, k, !d->usable);
+	/* Pairs with read_clock() in vdso/vdso.c: odd before the words, even after. x86 keeps stores in order. */
+	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_SEQ_CST);
+	for (k = 0; k < VDSO_CLOCKS; k++) {
+		__atomic_store_n(&d->clock[k].base_tsc, next[k].base_tsc, __ATOMIC_RELAXED);
+		__atomic_store_n(&d->clock[k].base_ns, next[k].base_ns, __ATOMIC_RELAXED);
+		__atomic_store_n(&d->clock[k].mult, next[k].mult, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&d->usable, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_RELEASE);
+}
+
+void vdso_update_time(void)
+{
+	struct clock_sample s;
+
+	if (!vdso.tsc_ok)
+		return;
+	mutex_lock(&vdso.lock);
+	sample_clocks(&s);
+	/* Too soon to know the counter's rate. */
+	if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] >= VDSO_FIRST_NS) {
+		vdso.rate = rate_between(&vdso.first, &s);
+		/* The rate over the last while, not over a lifetime in which the host slewed its clock. */
+		if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] > 64 * VDSO_PERIOD_NS)
+			vdso.first = s;
+		if (vdso.rate)
+			publish_locked(&s);
+	}
+	mutex_unlock(&vdso.lock);
+}
+
+static void vdso_tick(struct ktimer *t)
+{
+	vdso_update_time();
+	ktimer_arm(t, time_monotonic_ns() + VDSO_PERIOD_NS);
+}
+
+/* The first program waits out the rest of the first calibration, so the first call costs no exit. */
+static void vdso_start(void)
+{
+	int64_t ready = vdso.first.ns[VDSO_MONOTONIC] + VDSO_FIRST_NS;
+	bool start;
+
+	if (!vdso.tsc_ok)
+		return;
+	mutex_lock(&vdso.lock);
+	start = !vdso.started;
+	vdso.started = true;
+	mutex_unlock(&vdso.lock);
+	if (!start)
+		return;
+	while (time_monotonic_ns() < ready)
+		_mm_pause();
+	vdso_update_time();
+	ktimer_arm(&vdso.timer, time_monotonic_ns() + VDSO_PERIOD_NS / 10);
+}
+
+static int vdso_translate(struct mappable *m, uint64_t off, uint64_t hint_start, uint64_t hint_end,
+			  unsigned access, struct mem_trans *ret)
+{
+	uint64_t size = MOAT_PAGE_SIZE + vdso.image_size;
+
+	(void)m;
+	(void)access;
+	if (off >= size)
+		return -EFAULT;
+	ret->mf = mem_private();
+	ret->mf_off = vdso.mf_off + hint_start;
+	ret->start = hint_start;
+	ret->size = MIN(hint_end, size) - hint_start;
+	ret->access = MEM_READ | MEM_EXEC;
+	return memfile_range_ref(ret->mf, ret->mf_off, ret->size);
+}
+
+/* Lives as long as the process. */
+static void vdso_ref(struct mappable *m)
+{
+	(void)m;
+}
+
+static const struct mappable_ops vdso_ops = {
+	.translate = vdso_translate,
+	.ref = vdso_ref,
+	.unref = vdso_ref,
+};
+
+int vdso_init(void)
+{
+	size_t size = (size_t)(vdso_image_end - vdso_image_start);
+	char *chunk;
+	int err;
+
+	if (vdso.data)
+		return 0;
+	if (size > VDSO_IMAGE_MAX)
+		return -E2BIG;
+	err = memfile_alloc(mem_private(), MEM_CHUNK_SIZE, 0, 0, &vdso.mf_off);
+	if (err)
+		return err;
+	chunk = memfile_ptr(mem_private(), vdso.mf_off);
+	memcpy(chunk + MOAT_PAGE_SIZE, vdso_image_start, size);
+	vdso.image_size = round_up_u64(size, MOAT_PAGE_SIZE);
+	vdso.data = (struct vdso_data *)(void *)chunk;
+	mappable_init(&vdso.mappable, &vdso_ops);
+	mutex_init(&vdso.lock, LOCK_LEAF, "vdso");
+	ktimer_init(&vdso.timer, vdso_tick);
+	vdso.tsc_ok = tsc_is_invariant();
+	sample_clocks(&vdso.first);
+	return 0;
+}
+
+int vdso_map(struct mm *mm, uint64_t *ret_base)
+{
+	const struct mm_limits none = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
+	struct mm_map_args map = {
+		.size = MOAT_PAGE_SIZE + vdso.image_size,
+		.prot = PROT_READ,
+		.max_prot = PROT_READ,
+		.shared = true,
+		.mappable = &vdso.mappable,
+		.name = "[vvar]",
+	};
+	uint64_t base;
+	int err;
+
+	if (!vdso.data) {
+		*ret_base = 0;
+		return 0;
+	}
+	vdso_start();
+	err = mm_map(mm, &map, &none, &base);
+	if (err)
+		return err;
+	map.addr = base + MOAT_PAGE_SIZE;
+	map.fixed = true;
+	map.size = vdso.image_size;
+	map.off = MOAT_PAGE_SIZE;
+	map.prot = PROT_READ | PROT_EXEC;
+	map.max_prot = PROT_READ | PROT_WRITE | PROT_EXEC;
+	map.shared = false;
+	map.name = "[vdso]";
+	err = mm_map(mm, &map, &none, ret_base);
+	return err;
+}
+
+uint64_t vdso_sigreturn_offset(void)
+{
+	return 0;
+}

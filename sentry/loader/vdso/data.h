@@ -1,0 +1,26 @@
+/*
+ * vdso/data.h - what the sentry tells the vDSO: one page, mapped read-only before the image.
+ *
+ * `seq` is odd while the sentry writes. A clock is base_ns + ((tsc - base_tsc) * mult >> 32), each step with a
+ * slope of its own that ends where the host's clock will be, so that a clock never goes back.
+ */
+#ifndef MOAT_VDSO_DATA_H
+#define MOAT_VDSO_DATA_H
+
+#define VDSO_CLOCKS 2
+#define VDSO_REALTIME 0
+#define VDSO_MONOTONIC 1
+
+struct vdso_clock {
+	unsigned long base_tsc;
+	unsigned long base_ns;
+	unsigned long mult; /* ns per cycle, 32.32 */
+};
+
+struct vdso_data {
+	unsigned int seq;
+	unsigned int usable; /* 0: make the call */
+	struct vdso_clock clock[VDSO_CLOCKS];
+};
+
+#endif
