@@ -1,0 +1,75 @@
+/*
+ * fsimpl/gofer/conn.h - remote procedure calls over one 9P connection.
+ *
+ * Locks: p9_conn.lock (LOCK_RPC) guards the tag table and who reads; send_lock (LOCK_RPC) is never held with it.
+ * Callers hold at most LOCK_FS_OP.
+ */
+#ifndef MOAT_FSIMPL_GOFER_CONN_H
+#define MOAT_FSIMPL_GOFER_CONN_H
+
+#include "base/lock.h"
+#include "base/ref.h"
+#include "fsimpl/gofer/gofer_fs.h"
+#include "wire/p9.h"
+
+#define P9_TAGS_MAX 256
+#define P9_CLUNKS_MAX P9_FIDS_MAX
+#define P9_CLUNK_BATCH 64
+#define P9_FD_QUEUE_MAX 64
+#define P9_REPLY_INLINE 1024
+
+/* One request and its reply. On the caller's stack. */
+struct p9_call {
+	struct p9_msg r;	/* the decoded reply; borrows from buf */
+	int fd;			/* a donated descriptor, or -1: the caller takes it by setting -1 */
+	/* conn.c's own */
+	_Atomic uint32_t word; /* futex: 1 look again */
+	bool done;
+	bool async; /* nobody waits: freed by whoever reads the reply */
+	int err;
+	uint16_t tag;
+	uint8_t *buf;
+	uint32_t size;
+	uint8_t inline_buf[P9_REPLY_INLINE];
+};
+
+struct p9_conn {
+	struct ref ref;
+	int sock;
+	uint32_t msize;
+	struct mutex send_lock;
+	uint8_t *tx; /* guarded by send_lock */
+	struct mutex lock;
+	bool reading;			      /* guarded by lock: somebody is in recvmsg(2) */
+	struct p9_call *calls[P9_TAGS_MAX];   /* guarded by lock */
+	unsigned in_flight;		      /* guarded by lock */
+	_Atomic uint32_t tag_word;	      /* futex: a tag was freed */
+	_Atomic int dead;		      /* 0 or -EIO */
+	/* owned by the reader */
+	uint8_t *rx;
+	size_t rx_len;
+	int fds[P9_FD_QUEUE_MAX];
+	unsigned fd_count;
+	/* fids to be given back; guarded by lock */
+	uint32_t clunks[P9_CLUNKS_MAX];
+	unsigned clunk_count;
+	_Atomic uint32_t next_fid;
+	_Atomic uint64_t requests;
+	/* donated descriptors, of all filesystems on this connection: fsimpl/gofer/hostfd.c */
+	struct mutex fd_lock; /* LOCK_LEAF */
+	TAILQ_HEAD(, gofer_inode) idle_fds; /* guarded by fd_lock: inodes whose descriptors nothing uses, oldest first */
+	_Atomic unsigned host_fds;
+};
+
+/*
+ * p9_rpc - sends t (its tag is filled in), waits for the reply, which is call->r. Uninterruptible.
+ * Return: 0: p9_call_fini() must follow; -errno of the server; -EIO when the connection is dead or was killed for
+ * a reply that makes no sense. Nothing to free on an error.
+ */
+must_check int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
+void p9_call_fini(struct p9_call *call);
+uint32_t p9_fid_alloc(struct p9_conn *c);
+/* Gives a fid back, some time soon. Never sleeps. */
+void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * fsimpl/gofer/dir.c - open directories and O_PATH files.
+ *
+ * Opening a directory is no request: the first getdents asks for the entries by path, attributes included, and a small directory's
+ * whole listing is that one reply. What it says about the entries goes into the dentry cache, so that the stat of each which
+ * usually follows costs nothing. Cookies are the host's own (d_off): stable while entries come and go.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <dirent.h>
+#include <unistd.h>
+
+#include "fsimpl/gofer/internal.h"
+
+struct gofer_dir {
+	struct file f;
+	/* guarded by f.pos_lock */
+	uint32_t fid; /* holds the host's stream of a large directory, or P9_NOFID */
+	uint8_t *data; /* owned: entries of one reply */
+	size_t size, at; /* bytes; parsed so far */
+	int64_t pos; /* the cookie of what is at `at` */
+	bool eof; /* nothing follows the reply */
+	bool filled;
+};
+
+static struct gofer_dir *gofer_dir_of(struct file *f)
+{
+	return container_of(f, struct gofer_dir, f);
+}
+
+/* The attributes of the entries. Pre: tree_lock. */
+static void enter_entries(struct gofer_fs *fs, struct gofer_dentry *d, const struct p9_blob *data)
+{
+	struct p9_dirent e;
+	size_t off = 0;
+
+	while (p9_dirent_get(data->data, data->size, &off, true, &e) == 1) {
+		struct gofer_dentry *child;
+
+		/* Symlinks would need their targets. */
+		if (!e.has_node || S_ISLNK(e.node.mode) || !p9_name_ok(e.name.data, e.name.len))
+			continue;
+		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node, NULL, &child))
+			return;
+		gofer_dentry_unref(child);
+	}
+}
+
+static int fetch(struct gofer_dir *dir, struct gofer_dentry *d, int64_t pos)
+{
+	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
+	struct p9_msg t = {.type = P9_Tmreaddir};
+	const struct p9_Rmreaddir *r;
+	struct gofer_where where;
+	struct p9_call call;
+	uint8_t *data;
+	int err = 0;
+
+	t.Tmreaddir.newfid = P9_NOFID;
+	t.Tmreaddir.offset = (uint64_t)pos;
+	t.Tmreaddir.count = fs->conn->msize - P9_IO_OVERHEAD;
+	t.Tmreaddir.want = fs->shared ? 0 : P9_WANT_NODES;
+	rwlock_read_lock(&fs->tree_lock);
+	if (dir->fid != P9_NOFID) {
+		t.Tmreaddir.fid = dir->fid;
+	} else {
+		err = gofer_where(d, &where);
+		if (err)
+			goto out_unlock;
+		t.Tmreaddir.fid = where.fid;
+		t.Tmreaddir.path = gofer_where_path(&where);
+		t.Tmreaddir.newfid = p9_fid_alloc(fs->conn);
+	}
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		goto out_unlock;
+	r = &call.r.Rmreaddir;
+	if (r->bound)
+		dir->fid = t.Tmreaddir.newfid;
+	data = realloc(dir->data, r->data.size ? r->data.size : 1);
+	if (data) {
+		memcpy(data, r->data.data, r->data.size);
+		dir->data = data;
+		dir->size = r->data.size;
+		dir->at = 0;
+		dir->pos = pos;
+		dir->eof = r->eof || !r->data.size;
+		dir->filled = true;
+		if (!fs->shared)
+			enter_entries(fs, d, &r->data);
+	} else {
+		err = -ENOMEM;
+	}
+	p9_call_fini(&call);
+out_unlock:
+	rwlock_read_unlock(&fs->tree_lock);
+	return err;
+}
+
+static int gofer_iterate(struct file *f, struct dir_emit *ctx)
+{
+	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
+	struct gofer_dir *dir = gofer_dir_of(f);
+	int err;
+
+	if (atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD)
+		return -ENOENT;
+	/* A seek, or another look from the start, must see what is there now. */
+	if (!dir->filled || dir->pos != f->pos) {
+		err = fetch(dir, d, f->pos);
+		if (err)
+			return err;
+	}
+	for (;;) {
+		size_t next = dir->at;
+		struct p9_dirent e;
+		int got = p9_dirent_get(dir->data, dir->size, &next, true, &e);
+
+		if (got < 0 || (got && (e.name.len == 0 || e.name.len > P9_NAME_MAX)))
+			return -EIO;
+		if (!got) {
+			if (dir->eof)
+				return 0;
+			err = fetch(dir, d, dir->pos);
+			if (err)
+				return err;
+			continue;
+		}
+		if (!ctx->emit(ctx, e.name.data, e.name.len, e.qid.path, e.type, (int64_t)e.offset))
+			return 0;
+		dir->at = next;
+		dir->pos = (int64_t)e.offset;
+		f->pos = dir->pos;
+	}
+}
+
+static int64_t gofer_dir_seek(struct file *f, int64_t off, int whence)
+{
+	if (whence == SEEK_CUR)
+		off += f->pos;
+	else if (whence != SEEK_SET)
+		return -EINVAL;
+	if (off < 0)
+		return -EINVAL;
+	f->pos = off;
+	/* rewinddir(3) shows what came since. */
+	gofer_dir_of(f)->filled = false;
+	return off;
+}
+
+static int gofer_dir_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
+{
+	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
+	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
+	struct p9_msg t = {.type = P9_Tfsync};
+	struct p9_call call;
+	int err;
+
+	(void)start;
+	(void)end;
+	/* By the root's fid: the server syncs the whole directory's filesystem journal with it. */
+	t.Tfsync.fid = fs->root_fid;
+	t.Tfsync.datasync = data_only;
+	err = p9_rpc(fs->conn, &call, &t);
+	if (!err)
+		p9_call_fini(&call);
+	return err;
+}
+
+static void dir_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct gofer_dir, f.rcu));
+}
+
+static void gofer_dir_release(struct file *f)
+{
+	struct gofer_fs *fs = gofer_fs_of(f->path.dentry->fs);
+	struct gofer_dir *dir = gofer_dir_of(f);
+
+	p9_fid_clunk(fs->conn, dir->fid);
+	free(dir->data);
+	file_fini(f);
+	rcu_call(&dir->f.rcu, dir_free_rcu);
+}
+
+static const struct file_ops gofer_dir_ops = {
+	.release = gofer_dir_release,
+	.iterate = gofer_iterate,
+	.seek = gofer_dir_seek,
+	.fsync = gofer_dir_fsync,
+};
+
+int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags,
+		     struct file **ret)
+{
+	struct gofer_dir *dir = calloc(1, sizeof(*dir));
+	struct vfs_path place;
+
+	if (!dir)
+		return -ENOMEM;
+	rp_place(rp, &d->d, &place);
+	file_init(&dir->f, &gofer_dir_ops, &place, flags, 0);
+	dir->fid = P9_NOFID;
+	*ret = &dir->f;
+	return 0;
+}
+
+/* ---- O_PATH ---- */
+
+static void path_file_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct file, rcu));
+}
+
+static void path_file_release(struct file *f)
+{
+	file_fini(f);
+	rcu_call(&f->rcu, path_file_free_rcu);
+}
+
+static const struct file_ops gofer_path_ops = {
+	.release = path_file_release,
+};
+
+int gofer_path_file_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags,
+			   struct file **ret)
+{
+	struct file *f = calloc(1, sizeof(*f));
+	struct vfs_path place;
+
+	if (!f)
+		return -ENOMEM;
+	rp_place(rp, &d->d, &place);
+	file_init(f, &gofer_path_ops, &place, flags, 0);
+	*ret = f;
+	return 0;
+}

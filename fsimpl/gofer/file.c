@@ -1,0 +1,414 @@
+/*
+ * fsimpl/gofer/file.c - regular files: reads, writes and mappings of the donated descriptor.
+ *
+ * Bytes go straight between the host's page cache and the guest's pages (io_iter windows), and a mapping maps the host's page cache itself:
+ * there is one cache, the host's, and it is always coherent. Writers of one file take its write_lock, as Linux takes i_rwsem, so
+ * that appends find the end that their write then gets.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "fsimpl/gofer/internal.h"
+
+struct gofer_file {
+	struct file f;
+	int fd; /* the inode's, pinned: immutable */
+	bool writable; /* fd may write */
+};
+
+#define WINDOW_MAX (16ul << 20)
+
+static struct gofer_file *gofer_file_of(struct file *f)
+{
+	return container_of(f, struct gofer_file, f);
+}
+
+static struct gofer_inode *file_inode(struct file *f)
+{
+	return gofer_dentry_of(f->path.dentry)->inode;
+}
+
+/* ---- reads and writes ---- */
+
+static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
+{
+	int fd = gofer_file_of(f)->fd;
+	ssize_t done = 0;
+
+	while (it->remaining) {
+		struct iovec iov[IO_ITER_SEGS];
+		size_t asked = 0;
+		ssize_t got;
+		int count = io_iter_window(it, MIN(it->remaining, WINDOW_MAX), iov, IO_ITER_SEGS);
+
+		if (count < 0)
+			return done ? done : count;
+		for (int i = 0; i < count; i++)
+			asked += iov[i].iov_len;
+		got = preadv2(fd, iov, count, off + done, rwf & RWF_NOWAIT);
+		if (got < 0)
+			return done ? done : -errno;
+		io_iter_advance(it, (uint64_t)got);
+		done += got;
+		if ((size_t)got < asked)
+			break;
+	}
+	return done;
+}
+
+/* Writing takes setuid and setgid away from who may not keep them; the host has done it for everybody. */
+static void fix_priv_after_write(struct file *f, uint32_t mode)
+{
+	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
+	struct setattr_args a = {.valid = SETATTR_MODE,
+				 .mode = vfs_kill_priv_mode(cred_current(), mode) & 07777};
+
+	/* The data is written: a failure here has nobody to tell. */
+	(void)!gofer_setattr(d->inode->fs, d, &a);
+}
+
+static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
+{
+	ssize_t done = 0;
+
+	while (it->remaining) {
+		struct iovec iov[IO_ITER_SEGS];
+		size_t asked = 0;
+		ssize_t put;
+		int count = io_iter_window(it, MIN(it->remaining, WINDOW_MAX), iov, IO_ITER_SEGS);
+
+		if (count < 0)
+			return done ? done : count;
+		for (int i = 0; i < count; i++)
+			asked += iov[i].iov_len;
+		put = pwritev2(fd, iov, count, off + done, rwf & RWF_NOWAIT);
+		if (put < 0)
+			return done ? done : -errno;
+		io_iter_advance(it, (uint64_t)put);
+		done += put;
+		if ((size_t)put < asked)
+			break;
+	}
+	return done;
+}
+
+static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
+{
+	bool append = (file_flags(f) & O_APPEND) || (rwf & RWF_APPEND);
+	struct gofer_inode *in = file_inode(f);
+	int fd = gofer_file_of(f)->fd;
+	struct perm_inode pi;
+	ssize_t ret;
+
+	ret = op_lock_killable(&in->write_lock);
+	if (ret)
+		return ret;
+	if (append)
+		*inout_off = (int64_t)gofer_inode_size(in);
+	if (vfs_hooks.check_fsize)
+		ret = vfs_hooks.check_fsize(*inout_off, it);
+	gofer_inode_perm(in, &pi);
+	if (!ret)
+		ret = write_windows(fd, it, *inout_off, rwf);
+	op_unlock(&in->write_lock);
+	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
+		fix_priv_after_write(f, pi.mode);
+	return ret;
+}
+
+static int64_t gofer_seek(struct file *f, int64_t off, int whence)
+{
+	int64_t base = 0;
+
+	switch (whence) {
+	case SEEK_SET:
+		break;
+	case SEEK_CUR:
+		base = f->pos;
+		break;
+	case SEEK_END:
+		base = (int64_t)gofer_inode_size(file_inode(f));
+		break;
+	case SEEK_DATA:
+	case SEEK_HOLE:
+		/* The descriptor's own position means nothing: all I/O says where. */
+		off = lseek(gofer_file_of(f)->fd, off, whence);
+		if (off < 0)
+			return -errno;
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (__builtin_add_overflow(base, off, &off))
+		return -EOVERFLOW;
+	if (off < 0)
+		return -EINVAL;
+	f->pos = off;
+	return off;
+}
+
+/* ---- size ---- */
+
+void gofer_inode_truncated(struct gofer_inode *in, uint64_t size)
+{
+	rwlock_write_lock(&in->map.data_lock);
+	mappable_invalidate(&in->map, round_up_u64(size, MOAT_PAGE_SIZE), UINT64_MAX, true);
+	rwlock_write_unlock(&in->map.data_lock);
+}
+
+int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size)
+{
+	/* translate() looks at the size under data_lock: what it gave out before this is dropped after it. */
+	if (ftruncate(rw_fd, (off_t)size) < 0)
+		return -errno;
+	gofer_inode_truncated(in, size);
+	return 0;
+}
+
+static int gofer_truncate(struct file *f, uint64_t size)
+{
+	struct gofer_inode *in = file_inode(f);
+	struct perm_inode pi;
+	int err;
+
+	if (!gofer_file_of(f)->writable)
+		return -EINVAL;
+	gofer_inode_perm(in, &pi);
+	err = op_lock_killable(&in->write_lock);
+	if (err)
+		return err;
+	err = gofer_inode_truncate(in, gofer_file_of(f)->fd, size);
+	op_unlock(&in->write_lock);
+	if (!err && (pi.mode & (S_ISUID | S_ISGID)))
+		fix_priv_after_write(f, pi.mode);
+	return err;
+}
+
+static int gofer_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
+{
+	struct gofer_inode *in = file_inode(f);
+	int err;
+
+	err = op_lock_killable(&in->write_lock);
+	if (err)
+		return err;
+	if (fallocate(gofer_file_of(f)->fd, mode, (off_t)off, (off_t)size) < 0)
+		err = -errno;
+	op_unlock(&in->write_lock);
+	return err;
+}
+
+static int gofer_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
+{
+	int fd = gofer_file_of(f)->fd;
+
+	(void)start;
+	(void)end;
+	return (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
+}
+
+static int gofer_file_stat(struct file *f, const struct stat_args *args, struct moat_statx *ret)
+{
+	(void)args;
+	gofer_inode_stat(file_inode(f), ret);
+	return 0;
+}
+
+/* ---- mappings ---- */
+
+static struct gofer_inode *inode_of_map(struct mappable *m)
+{
+	return container_of(m, struct gofer_inode, map);
+}
+
+/*
+ * The memory file of in's pages, with writing allowed if this file may write. A first writer replaces a read-only one: what is mapped
+ * is dropped and faults again, so that one page has one (memory file, offset).
+ */
+static int need_memfile(struct gofer_inode *in, int fd, bool writable)
+{
+	struct memfile *mf, *old = NULL;
+	int err, own;
+	bool enough;
+
+	rwlock_read_lock(&in->map.data_lock);
+	enough = in->mf && (in->mf_writable || !writable);
+	rwlock_read_unlock(&in->map.data_lock);
+	if (enough)
+		return 0;
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (own < 0)
+		return -errno;
+	err = memfile_create_host(own, MEM_READ | MEM_EXEC | (writable ? MEM_WRITE : 0), &mf);
+	if (err)
+		return err;
+	rwlock_write_lock(&in->map.data_lock);
+	if (in->mf && (in->mf_writable || !writable)) {
+		old = mf;
+	} else {
+		old = in->mf;
+		in->mf = mf;
+		in->mf_writable = writable;
+		if (old)
+			mappable_invalidate(&in->map, 0, UINT64_MAX, false);
+	}
+	rwlock_write_unlock(&in->map.data_lock);
+	if (old)
+		memfile_unref(old);
+	else
+		atomic_fetch_add(&in->fs->conn->host_fds, 1);
+	return 0;
+}
+
+static struct mappable *gofer_mappable(struct file *f)
+{
+	struct gofer_file *gf = gofer_file_of(f);
+	struct gofer_inode *in = file_inode(f);
+
+	return need_memfile(in, gf->fd, gf->writable) ? NULL : &in->map;
+}
+
+static int gofer_map_translate(struct mappable *m, uint64_t off, uint64_t hint_start,
+			       uint64_t hint_end, unsigned access, struct mem_trans *ret)
+{
+	struct gofer_inode *in = inode_of_map(m);
+	uint64_t start, end, file_end;
+	struct stat st;
+	int err;
+
+	if (!in->mf)
+		return -EFAULT;
+	if ((access & MEM_WRITE) && !in->mf_writable)
+		return -EACCES;
+	if (fstat(memfile_fd(in->mf), &st) < 0)
+		return -EFAULT;
+	file_end = round_up_u64((uint64_t)st.st_size, MOAT_PAGE_SIZE);
+	if (off >= file_end)
+		return -EFAULT;
+	/* A chunk at a time: further ones need a host mapping each. */
+	start = MAX(hint_start, round_down_u64(off, MEM_CHUNK_SIZE));
+	end = round_down_u64(off, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE;
+	end = MIN(end, file_end);
+	end = MIN(end, hint_end);
+	err = memfile_range_ref(in->mf, start, end - start);
+	if (err)
+		return err;
+	*ret = (struct mem_trans){
+		.mf = in->mf,
+		.mf_off = start,
+		.start = start,
+		.size = end - start,
+		.access = MEM_READ | MEM_EXEC | (in->mf_writable ? MEM_WRITE : 0),
+	};
+	return 0;
+}
+
+static int gofer_map_sync(struct mappable *m, uint64_t off, uint64_t size)
+{
+	struct gofer_inode *in = inode_of_map(m);
+	int fd;
+
+	(void)off;
+	(void)size;
+	mutex_lock(&in->lock);
+	fd = in->rw_fd;
+	mutex_unlock(&in->lock);
+	/* Pinned by the mapping. */
+	return fd < 0 || fdatasync(fd) == 0 ? 0 : -errno;
+}
+
+/* The caller holds an open file or another reference: the pin is there. May be called under any lock. */
+static void gofer_map_ref(struct mappable *m)
+{
+	struct gofer_inode *in = inode_of_map(m);
+
+	if (atomic_fetch_add(&in->map_refs, 1) == 0) {
+		gofer_inode_pin_again(in);
+		gofer_inode_ref(in);
+	}
+}
+
+static void gofer_map_work(struct deferred_work *w)
+{
+	struct gofer_inode *in = container_of(w, struct gofer_inode, map_work);
+	uint32_t drops = atomic_exchange(&in->map_drops, 0);
+
+	while (drops--) {
+		gofer_inode_unpin(in);
+		gofer_inode_unref(in);
+	}
+}
+
+static void gofer_map_unref(struct mappable *m)
+{
+	struct gofer_inode *in = inode_of_map(m);
+
+	if (atomic_fetch_sub(&in->map_refs, 1) != 1)
+		return;
+	if (atomic_fetch_add(&in->map_drops, 1) == 0) {
+		in->map_work.run = gofer_map_work;
+		vfs_defer(&in->map_work);
+	}
+}
+
+const struct mappable_ops gofer_mappable_ops = {
+	.translate = gofer_map_translate,
+	.sync = gofer_map_sync,
+	.ref = gofer_map_ref,
+	.unref = gofer_map_unref,
+};
+
+/* ---- life ---- */
+
+static void file_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct gofer_file, f.rcu));
+}
+
+static void gofer_file_release(struct file *f)
+{
+	struct gofer_file *gf = gofer_file_of(f);
+
+	gofer_inode_unpin(file_inode(f));
+	file_fini(f);
+	rcu_call(&gf->f.rcu, file_free_rcu);
+}
+
+static const struct file_ops gofer_file_ops = {
+	.release = gofer_file_release,
+	.read_iter = gofer_read_iter,
+	.write_iter = gofer_write_iter,
+	.seek = gofer_seek,
+	.mappable = gofer_mappable,
+	.stat = gofer_file_stat,
+	.truncate = gofer_truncate,
+	.fallocate = gofer_fallocate,
+	.fsync = gofer_fsync,
+};
+
+int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd, unsigned flags,
+		      struct file **ret)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY;
+	struct gofer_file *gf = calloc(1, sizeof(*gf));
+	struct vfs_path place;
+	int err = gf ? 0 : -ENOMEM;
+
+	if (!err && write)
+		err = mount_begin_write(rp_mount(rp));
+	if (err) {
+		gofer_inode_unpin(d->inode);
+		free(gf);
+		return err;
+	}
+	rp_place(rp, &d->d, &place);
+	file_init(&gf->f, &gofer_file_ops, &place, flags,
+		  FILE_SEEKABLE | (write ? FILE_WRITER : 0));
+	gf->fd = fd;
+	gf->writable = write;
+	*ret = &gf->f;
+	return 0;
+}

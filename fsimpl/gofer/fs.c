@@ -1,0 +1,245 @@
+/*
+ * fsimpl/gofer/fs.c - the filesystem: a host tree behind a gofer, cached.
+ *
+ * Every name and attribute that the server told is cached (cache.c, inode.c), because nobody else changes the tree (policy
+ * `exclusive`; `shared` asks again at every walk). A walk that meets something unknown asks for all that remains of the path in one
+ * request (walk.c); creations, removals, renames and attribute changes are one request each (change.c). Regular files are read, written
+ * and mapped through descriptors that the gofer donated (hostfd.c, file.c): no request at all.
+ *
+ * Performs: a warm stat or open touches no lock that is written by others but tree_lock's reader count. One tree_lock per filesystem: a
+ * change keeps cold lookups waiting for the length of its request.
+ * Watch: --debug-log of the gofer shows each request; p9_conn_requests() counts them; ref_report() counts inodes.
+ * Cannot: POSIX ACLs, fall back to read requests when descriptors run out (opens give ENFILE then), servers without Moat's extension.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fsimpl/gofer/internal.h"
+
+static int gofer_get_parent(struct dentry *base, struct dentry **ret_parent, char *name,
+			    size_t size)
+{
+	struct gofer_dentry *d = gofer_dentry_of(base);
+	struct gofer_dentry *parent = NULL;
+	const struct gofer_key *key;
+
+	for (;;) {
+		rcu_read_begin();
+		key = rcu_load(d->key);
+		parent = key->parent;
+		if (size)
+			snprintf(name, size, "%s", key->name);
+		if (!parent || ref_tryget(&parent->d.ref)) {
+			rcu_read_end();
+			break;
+		}
+		/* A rename replaced the key while we looked. */
+		rcu_read_end();
+	}
+	*ret_parent = parent ? &parent->d : NULL;
+	return atomic_load_explicit(&base->flags, memory_order_acquire) & DENTRY_DEAD ? -ENOENT : 0;
+}
+
+static uint32_t gofer_dentry_type(struct dentry *d)
+{
+	return gofer_dentry_of(d)->inode->type;
+}
+
+static uint64_t gofer_inode_key(struct dentry *d)
+{
+	return gofer_dentry_of(d)->inode->qid_path;
+}
+
+static int gofer_sync(struct filesystem *base)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+	struct p9_msg t = {.type = P9_Tfsync};
+	struct p9_call call;
+	int err;
+
+	t.Tfsync.fid = fs->root_fid;
+	err = p9_rpc(fs->conn, &call, &t);
+	if (!err)
+		p9_call_fini(&call);
+	return err;
+}
+
+static void gofer_show_options(struct filesystem *base, struct buf *b)
+{
+	buf_puts(b, gofer_fs_of(base)->shared ? ",trans=fd,cache=none" : ",trans=fd,cache=loose");
+}
+
+static void fs_free_rcu(struct rcu_cb *cb)
+{
+	struct filesystem *base = container_of(cb, struct filesystem, rcu);
+
+	free(gofer_fs_of(base));
+}
+
+/* Sockets' dentries are pinned for their endpoints' sake. */
+static void drop_endpoints(struct gofer_fs *fs)
+{
+	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++) {
+		struct gofer_dentry *d;
+
+		do {
+			struct gofer_inode *in;
+
+			d = NULL;
+			mutex_lock(&fs->cache_lock);
+			LIST_FOREACH (in, &fs->inodes[i], hash_link)
+				if (in->endpoint_dentry) {
+					d = in->endpoint_dentry;
+					in->endpoint_dentry = NULL;
+					break;
+				}
+			mutex_unlock(&fs->cache_lock);
+			gofer_dentry_unref(d);
+		} while (d);
+	}
+}
+
+static void gofer_release(struct filesystem *base)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+
+	drop_endpoints(fs);
+	gofer_cache_shrink(fs);
+	gofer_dentry_unref(fs->root);
+	p9_fid_clunk(fs->conn, fs->root_fid);
+	p9_conn_unref(fs->conn);
+	filesystem_fini(base);
+	rcu_call(&base->rcu, fs_free_rcu);
+}
+
+static struct filesystem_ops gofer_ops = {
+	.get_dentry_at = gofer_get_dentry_at,
+	.open_at = gofer_open_at,
+	.stat_at = gofer_stat_at,
+	.set_stat_at = gofer_set_stat_at,
+	.access_at = gofer_access_at,
+	.mkdir_at = gofer_mkdir_at,
+	.mknod_at = gofer_mknod_at,
+	.link_at = gofer_link_at,
+	.symlink_at = gofer_symlink_at,
+	.readlink_at = gofer_readlink_at,
+	.rename_at = gofer_rename_at,
+	.unlink_at = gofer_unlink_at,
+	.rmdir_at = gofer_rmdir_at,
+	.statfs = gofer_statfs,
+	.get_xattr_at = gofer_get_xattr_at,
+	.set_xattr_at = gofer_set_xattr_at,
+	.list_xattr_at = gofer_list_xattr_at,
+	.remove_xattr_at = gofer_remove_xattr_at,
+	.get_endpoint_at = gofer_get_endpoint_at,
+	.get_parent = gofer_get_parent,
+	.dentry_type = gofer_dentry_type,
+	.inode_key = gofer_inode_key,
+	.dentry_release = gofer_dentry_release,
+	.sync = gofer_sync,
+	.show_options = gofer_show_options,
+	.release = gofer_release,
+};
+
+/* mount(2) inside the sandbox has no connection to give. */
+static int gofer_mount(const struct filesystem_type *type, const char *source, unsigned ms_flags,
+		       const char *data, void *kernel_data, struct filesystem **ret_fs,
+		       struct dentry **ret_root)
+{
+	const struct gofer_mount_args *args = kernel_data;
+
+	(void)type;
+	(void)source;
+	(void)ms_flags;
+	(void)data;
+	return args ? gofer_fs_create(args, ret_fs, ret_root) : -EPERM;
+}
+
+static struct filesystem_type gofer_type = {
+	.name = "9p",
+	.flags = FS_NODEV | FS_NO_ACL,
+	.mount = gofer_mount,
+	.ops = &gofer_ops,
+};
+
+void gofer_fs_register(void)
+{
+	vfs_register_type(&gofer_type);
+}
+
+static int attach(struct gofer_fs *fs, unsigned index)
+{
+	struct p9_msg t = {.type = P9_Tattach};
+	char aname[16];
+	struct p9_call call;
+	int err;
+
+	snprintf(aname, sizeof(aname), "%u", index);
+	fs->root_fid = p9_fid_alloc(fs->conn);
+	t.Tattach.fid = fs->root_fid;
+	t.Tattach.afid = P9_NOFID;
+	t.Tattach.uname = p9_str("");
+	t.Tattach.aname = p9_str(aname);
+	t.Tattach.n_uname = 0;
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err;
+	p9_call_fini(&call);
+	/* No valid bits: just the attributes. */
+	t = (struct p9_msg){.type = P9_Tmsetattr};
+	t.Tmsetattr.fid = fs->root_fid;
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err;
+	err = gofer_dentry_create_root(fs, &call.r.Rmsetattr.node);
+	p9_call_fini(&call);
+	return err;
+}
+
+int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret_fs,
+		    struct dentry **ret_root)
+{
+	struct gofer_fs *fs = calloc(1, sizeof(*fs));
+	int err;
+
+	if (!fs)
+		return -ENOMEM;
+	err = filesystem_init(&fs->fs, &gofer_type, &gofer_ops,
+			      args->source ? args->source : "none");
+	if (err) {
+		free(fs);
+		return err;
+	}
+	p9_conn_ref(args->conn);
+	fs->conn = args->conn;
+	fs->shared = args->shared;
+	fs->max_dentries = args->max_dentries ? args->max_dentries : GOFER_DENTRIES_MAX;
+	fs->fs.magic = V9FS_MAGIC;
+	if (args->readonly)
+		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
+	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "gofer_tree");
+	mutex_init(&fs->cache_lock, LOCK_FS_DIR, "gofer_cache");
+	TAILQ_INIT(&fs->clock);
+	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++)
+		LIST_INIT(&fs->inodes[i]);
+	err = attach(fs, args->attach);
+	if (err) {
+		p9_conn_unref(fs->conn);
+		filesystem_fini(&fs->fs);
+		free(fs);
+		return err;
+	}
+	gofer_dentry_ref(fs->root);
+	*ret_fs = &fs->fs;
+	*ret_root = &fs->root->d;
+	return 0;
+}
+
+void gofer_fs_shrink(struct filesystem *base)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+
+	gofer_cache_shrink(fs);
+	gofer_host_fds_trim(fs->conn, 0);
+}

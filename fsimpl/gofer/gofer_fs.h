@@ -1,0 +1,48 @@
+/*
+ * fsimpl/gofer/gofer_fs.h - host trees served by a gofer over 9P, as filesystems.
+ *
+ * A struct p9_conn is one connection, shared by all mounts of a container. It is made before the sentry gives up its
+ * rights and lives as long as a filesystem on it. A mount names an attach point of the gofer by its index.
+ */
+#ifndef MOAT_FSIMPL_GOFER_GOFER_FS_H
+#define MOAT_FSIMPL_GOFER_GOFER_FS_H
+
+#include "vfs/vfs.h"
+
+struct p9_conn;
+
+/* The type that mount(2) and /proc/filesystems show: "9p". It can only be mounted by gofer_fs_create(). */
+void gofer_fs_register(void);
+
+/*
+ * p9_conn_create - takes a connected stream socket and negotiates the version. Blocks for the answer.
+ * Return: 0 and a reference; -EPROTO (the server does not speak Moat's extension), -EIO, -ENOMEM.
+ */
+must_check int p9_conn_create(int sock, struct p9_conn **ret);
+void p9_conn_ref(struct p9_conn *c);
+void p9_conn_unref(struct p9_conn *c);
+bool p9_conn_alive(const struct p9_conn *c);
+/* Requests sent so far: benchmarks and tests count round trips. */
+uint64_t p9_conn_requests(const struct p9_conn *c);
+
+struct gofer_mount_args {
+	struct p9_conn *conn; /* borrowed */
+	unsigned attach;      /* index of the gofer's attach point */
+	bool shared;	      /* others may change the tree: revalidate. Default: exclusive, cache everything */
+	bool readonly;	      /* the attach point is read-only: the filesystem is too */
+	const char *source;   /* what mountinfo shows; NULL: "none" */
+	unsigned max_dentries; /* 0: GOFER_DENTRIES_MAX */
+};
+
+#define GOFER_DENTRIES_MAX 65536 /* cached and unused, per filesystem */
+#define GOFER_HOST_FDS_MAX 12000 /* donated descriptors held at once, all filesystems together */
+
+/*
+ * gofer_fs_create - attaches. *ret_fs has one reference, *ret_root (a directory, or the file of a single-file attach point) one.
+ * Return: 0, -ENOENT (no such attach point), -EIO, -ENOMEM.
+ */
+must_check int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret_fs, struct dentry **ret_root);
+/* Drops every cached dentry, inode and descriptor that nothing uses. For tests and memory pressure. */
+void gofer_fs_shrink(struct filesystem *fs);
+
+#endif

@@ -1,0 +1,206 @@
+/*
+ * fsimpl/gofer/hostfd.c - descriptors of regular files that the gofer donated.
+ *
+ * An inode has at most one for reading and one for reading and writing, shared by all its open files and mappings (its pins).
+ * When the last pin goes the descriptors stay, on a list of idle ones: opening again is then no request at all. The oldest
+ * idle ones are closed when there are too many; what they know about size and times is kept then.
+ */
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "fsimpl/gofer/internal.h"
+
+#define TRIM_BATCH (GOFER_HOST_FDS_MAX / 8)
+
+/* Pre: in->lock. */
+static int usable_fd_locked(const struct gofer_inode *in, bool write)
+{
+	return write || in->rw_fd >= 0 ? in->rw_fd : in->rd_fd;
+}
+
+static unsigned close_fds_locked(struct gofer_inode *in)
+{
+	unsigned count = 0;
+
+	gofer_inode_refresh_locked(in);
+	if (in->rd_fd >= 0) {
+		close(in->rd_fd);
+		count++;
+	}
+	if (in->rw_fd >= 0) {
+		close(in->rw_fd);
+		count++;
+	}
+	in->rd_fd = -1;
+	in->rw_fd = -1;
+	return count;
+}
+
+/* The mapping's own descriptor goes when nothing maps the file. Return: how many were closed. */
+static unsigned drop_memfile(struct gofer_inode *in)
+{
+	struct memfile *mf = NULL;
+
+	rwlock_write_lock(&in->map.data_lock);
+	if (!mappable_is_mapped(&in->map)) {
+		mf = in->mf;
+		in->mf = NULL;
+		in->mf_writable = false;
+	}
+	rwlock_write_unlock(&in->map.data_lock);
+	if (!mf)
+		return 0;
+	memfile_unref(mf);
+	return 1;
+}
+
+void gofer_inode_close_fds(struct gofer_inode *in)
+{
+	struct p9_conn *c = in->fs->conn;
+	unsigned count;
+
+	mutex_lock(&c->fd_lock);
+	if (in->on_idle) {
+		TAILQ_REMOVE(&c->idle_fds, in, idle_link);
+		in->on_idle = false;
+	}
+	mutex_unlock(&c->fd_lock);
+	mutex_lock(&in->lock);
+	count = close_fds_locked(in);
+	mutex_unlock(&in->lock);
+	if (in->mf) {
+		memfile_unref(in->mf);
+		in->mf = NULL;
+		count++;
+	}
+	atomic_fetch_sub(&c->host_fds, count);
+}
+
+void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
+{
+	while (atomic_load(&c->host_fds) > keep) {
+		struct gofer_inode *in;
+		unsigned count = 0;
+
+		mutex_lock(&c->fd_lock);
+		while ((in = TAILQ_FIRST(&c->idle_fds))) {
+			TAILQ_REMOVE(&c->idle_fds, in, idle_link);
+			in->on_idle = false;
+			/* Going away by itself otherwise. */
+			if (ref_tryget(&in->ref))
+				break;
+		}
+		mutex_unlock(&c->fd_lock);
+		if (!in)
+			return;
+		mutex_lock(&in->lock);
+		if (!atomic_load(&in->pins))
+			count = close_fds_locked(in);
+		mutex_unlock(&in->lock);
+		if (count)
+			count += drop_memfile(in);
+		atomic_fetch_sub(&c->host_fds, count);
+		gofer_inode_unref(in);
+	}
+}
+
+int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write)
+{
+	struct p9_conn *c = in->fs->conn;
+	int *slot, use;
+	bool keep;
+
+	mutex_lock(&in->lock);
+	slot = write ? &in->rw_fd : &in->rd_fd;
+	keep = *slot < 0;
+	if (keep)
+		*slot = fd;
+	atomic_fetch_add(&in->pins, 1);
+	use = usable_fd_locked(in, write);
+	mutex_unlock(&in->lock);
+	/* Another thread's came first. */
+	if (!keep)
+		close(fd);
+	else if (atomic_fetch_add(&c->host_fds, 1) >= GOFER_HOST_FDS_MAX)
+		gofer_host_fds_trim(c, GOFER_HOST_FDS_MAX - TRIM_BATCH);
+	return use;
+}
+
+static bool pin_existing(struct gofer_inode *in, bool write, int *ret_fd)
+{
+	int fd;
+
+	mutex_lock(&in->lock);
+	fd = usable_fd_locked(in, write);
+	if (fd >= 0) {
+		atomic_fetch_add(&in->pins, 1);
+		*ret_fd = fd;
+	}
+	mutex_unlock(&in->lock);
+	return fd >= 0;
+}
+
+int gofer_inode_pin(struct gofer_dentry *d, bool write, int *ret_fd)
+{
+	struct gofer_inode *in = d->inode;
+	struct p9_conn *c = in->fs->conn;
+	struct p9_msg t = {.type = P9_Tmopen};
+	struct gofer_where where;
+	struct p9_call call;
+	int err;
+
+	if (pin_existing(in, write, ret_fd))
+		return 0;
+	if (atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX) {
+		gofer_host_fds_trim(c, GOFER_HOST_FDS_MAX - TRIM_BATCH);
+		if (atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX)
+			return -ENFILE;
+	}
+	err = gofer_where(d, &where);
+	if (err)
+		return err;
+	t.Tmopen.fid = where.fid;
+	t.Tmopen.newfid = P9_NOFID;
+	t.Tmopen.want = P9_WANT_FD;
+	t.Tmopen.flags = write ? O_RDWR : O_RDONLY;
+	t.Tmopen.skip = where.depth;
+	t.Tmopen.path = gofer_where_path(&where);
+	err = p9_rpc(c, &call, &t);
+	if (err)
+		return err;
+	if (call.r.Rmopen.err)
+		err = call.r.Rmopen.err < 4096 ? -(int)call.r.Rmopen.err : -EIO;
+	else if (call.fd < 0)
+		err = -EIO;
+	if (!err) {
+		*ret_fd = gofer_inode_take_fd(in, call.fd, write);
+		call.fd = -1;
+	}
+	p9_call_fini(&call);
+	return err;
+}
+
+void gofer_inode_pin_again(struct gofer_inode *in)
+{
+	uint32_t old = atomic_fetch_add(&in->pins, 1);
+
+	assert(old > 0);
+	(void)old;
+}
+
+void gofer_inode_unpin(struct gofer_inode *in)
+{
+	struct p9_conn *c = in->fs->conn;
+
+	if (atomic_fetch_sub(&in->pins, 1) != 1)
+		return;
+	mutex_lock(&in->lock);
+	gofer_inode_refresh_locked(in);
+	mutex_unlock(&in->lock);
+	mutex_lock(&c->fd_lock);
+	if (in->on_idle)
+		TAILQ_REMOVE(&c->idle_fds, in, idle_link);
+	TAILQ_INSERT_TAIL(&c->idle_fds, in, idle_link);
+	in->on_idle = true;
+	mutex_unlock(&c->fd_lock);
+}

@@ -1,0 +1,193 @@
+/* fsimpl/gofer/inode.c - one file of the host: its attributes and its life. */
+#include <stdlib.h>
+#include <string.h>
+#include <linux/stat.h>
+#include <sys/stat.h>
+
+#include "fsimpl/gofer/internal.h"
+
+static REF_TYPE(inode_type, "gofer_inode");
+
+static struct moat_timestamp to_timestamp(const struct p9_time *t)
+{
+	return (struct moat_timestamp){.sec = (int64_t)t->sec,
+				       .nsec = t->nsec < 1000000000u ? t->nsec : 0};
+}
+
+static void attr_from_node(struct gofer_attr *a, const struct p9_node *node)
+{
+	*a = (struct gofer_attr){
+		.mode = node->mode,
+		.uid = node->uid,
+		.gid = node->gid,
+		.nlink = node->nlink,
+		.blksize = node->blksize,
+		.size = node->size,
+		.blocks = node->blocks,
+		.atime = to_timestamp(&node->atime),
+		.mtime = to_timestamp(&node->mtime),
+		.ctime = to_timestamp(&node->ctime),
+		.btime = to_timestamp(&node->btime),
+	};
+}
+
+int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const struct p9_str *target,
+		       struct gofer_inode **ret)
+{
+	struct gofer_inode *in;
+
+	switch (node->mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		break;
+	case S_IFLNK:
+		if (!target || target->len == 0 || target->len >= VFS_PATH_MAX ||
+		    memchr(target->data, '\0', target->len))
+			return -EIO;
+		break;
+	default:
+		return -EIO;
+	}
+	in = calloc(1, sizeof(*in));
+	if (!in)
+		return -ENOMEM;
+	in->type = node->mode & S_IFMT;
+	if (in->type == S_IFLNK) {
+		in->target = malloc(target->len + 1u);
+		if (!in->target) {
+			free(in);
+			return -ENOMEM;
+		}
+		memcpy(in->target, target->data, target->len);
+		in->target[target->len] = '\0';
+		in->target_len = target->len;
+	}
+	ref_init(&in->ref, &inode_type);
+	in->fs = fs;
+	in->qid_path = node->qid.path;
+	in->rdev_major = node->rdev_major;
+	in->rdev_minor = node->rdev_minor;
+	mutex_init(&in->lock, LOCK_FS_INODE, "gofer_inode");
+	op_lock_init(&in->write_lock);
+	attr_from_node(&in->attr, node);
+	in->fid = P9_NOFID;
+	in->rd_fd = -1;
+	in->rw_fd = -1;
+	mappable_init(&in->map, &gofer_mappable_ops);
+	*ret = in;
+	return 0;
+}
+
+void gofer_inode_ref(struct gofer_inode *in)
+{
+	ref_get(&in->ref);
+}
+
+static void inode_free_rcu(struct rcu_cb *cb)
+{
+	struct gofer_inode *in = container_of(cb, struct gofer_inode, rcu);
+
+	free(in->target);
+	free(in);
+}
+
+void gofer_inode_unref(struct gofer_inode *in)
+{
+	if (!ref_put(&in->ref))
+		return;
+	gofer_inode_unhash(in);
+	gofer_inode_close_fds(in);
+	if (in->mf)
+		memfile_unref(in->mf);
+	mappable_fini(&in->map);
+	p9_fid_clunk(in->fs->conn, in->fid);
+	if (in->endpoint && ref_put(&in->endpoint->ref))
+		in->endpoint->release(in->endpoint);
+	ref_fini(&in->ref, &inode_type);
+	rcu_call(&in->rcu, inode_free_rcu);
+}
+
+void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node)
+{
+	mutex_lock(&in->lock);
+	attr_from_node(&in->attr, node);
+	mutex_unlock(&in->lock);
+}
+
+void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret)
+{
+	mutex_lock(&in->lock);
+	ret->mode = in->attr.mode;
+	ret->uid = in->attr.uid;
+	ret->gid = in->attr.gid;
+	mutex_unlock(&in->lock);
+	ret->acl = NULL;
+}
+
+static void stamp(struct moat_timestamp *t, const struct timespec *ts)
+{
+	t->sec = ts->tv_sec;
+	t->nsec = (uint32_t)ts->tv_nsec;
+}
+
+/*
+ * Descriptors of ours change these without a word to the server. Pre: in->lock. Mode, owner and link count are
+ * changed by requests alone, but a write of ours may have taken setuid away.
+ */
+void gofer_inode_refresh_locked(struct gofer_inode *in)
+{
+	int fd = in->rw_fd >= 0 ? in->rw_fd : in->rd_fd;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return;
+	in->attr.mode = st.st_mode;
+	in->attr.size = (uint64_t)st.st_size;
+	in->attr.blocks = (uint64_t)st.st_blocks;
+	stamp(&in->attr.atime, &st.st_atim);
+	stamp(&in->attr.mtime, &st.st_mtim);
+	stamp(&in->attr.ctime, &st.st_ctim);
+}
+
+uint64_t gofer_inode_size(struct gofer_inode *in)
+{
+	uint64_t size;
+
+	mutex_lock(&in->lock);
+	gofer_inode_refresh_locked(in);
+	size = in->attr.size;
+	mutex_unlock(&in->lock);
+	return size;
+}
+
+void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret)
+{
+	struct gofer_attr a;
+
+	mutex_lock(&in->lock);
+	gofer_inode_refresh_locked(in);
+	a = in->attr;
+	mutex_unlock(&in->lock);
+	*ret = (struct moat_statx){
+		.mask = STATX_BASIC_STATS | (a.btime.sec || a.btime.nsec ? STATX_BTIME : 0),
+		.blksize = a.blksize ? a.blksize : 4096,
+		.nlink = a.nlink,
+		.uid = a.uid,
+		.gid = a.gid,
+		.mode = (uint16_t)a.mode,
+		.ino = in->qid_path,
+		.size = a.size,
+		.blocks = a.blocks,
+		.atime = a.atime,
+		.btime = a.btime,
+		.ctime = a.ctime,
+		.mtime = a.mtime,
+		.rdev_major = in->rdev_major,
+		.rdev_minor = in->rdev_minor,
+		.dev_minor = in->fs->fs.dev_minor,
+	};
+}

@@ -1,0 +1,260 @@
+/*
+ * fsimpl/gofer/internal.h - the 9P filesystem client inside.
+ *
+ * Lock order:
+ *
+ *	op_lock of an inode's data (vfs/op_lock.h; not on the fault path)
+ *	  tree_lock (LOCK_FS_OP, rwlock): held over RPCs. Read: paths are built and walked; what replies say is entered in
+ *	    |       the cache. Write: the tree is changed.
+ *	    cache_lock (LOCK_FS_DIR): the dentry and inode tables, the clock of unused dentries
+ *	    inode->lock (LOCK_FS_INODE): attributes, host descriptors. Not taken inside cache_lock.
+ *	      conn->fd_lock, conn->lock (leaves)
+ *	mappable data_lock (LOCK_FILE_DATA): what the mappable's pages are; never with an RPC
+ *
+ * So a reply is entered before anybody can change what it told about, and no cached path is stale.
+ */
+#ifndef MOAT_FSIMPL_GOFER_INTERNAL_H
+#define MOAT_FSIMPL_GOFER_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "base/rcu.h"
+#include "fsimpl/gofer/conn.h"
+#include "mem/mappable.h"
+#include "vfs/op_lock.h"
+#include "vfs/perm.h"
+#include "vfs/resolving_path.h"
+#include "vfs/vfs.h"
+
+#define GOFER_DENTRY_BUCKETS 16384
+#define GOFER_INODE_BUCKETS 16384
+#define V9FS_MAGIC 0x01021997
+
+struct gofer_fs;
+
+/* What stat shows; guarded by inode->lock. */
+struct gofer_attr {
+	uint32_t mode, uid, gid, nlink, blksize;
+	uint64_t size, blocks;
+	struct moat_timestamp atime, mtime, ctime, btime;
+};
+
+/* One file of the host, whatever its names. */
+struct gofer_inode {
+	struct ref ref;
+	struct gofer_fs *fs; /* immutable; borrowed: dentries pin the filesystem through mounts */
+	LIST_ENTRY(gofer_inode) hash_link; /* guarded by cache_lock */
+	bool hashed;			   /* guarded by cache_lock */
+	uint64_t qid_path;		   /* immutable */
+	uint32_t type;			   /* immutable: S_IFMT bits */
+	uint32_t rdev_major, rdev_minor;   /* immutable */
+	char *target;			   /* immutable: a symlink's; owned */
+	size_t target_len;
+
+	struct mutex lock; /* LOCK_FS_INODE */
+	struct gofer_attr attr;
+	uint32_t fid;	/* guarded by tree_lock (write to set): holds an object that has no name, else P9_NOFID */
+	/* donated descriptors; guarded by lock, and do not change while pins > 0 once set */
+	int rd_fd, rw_fd;
+	_Atomic uint32_t pins; /* open files and mappings; from 0 only under lock */
+	bool on_idle;	/* guarded by conn->fd_lock */
+	TAILQ_ENTRY(gofer_inode) idle_link;
+	bool no_xattrs; /* guarded by lock: known to have none (exclusive only) */
+	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
+	struct gofer_dentry *endpoint_dentry; /* guarded by tree_lock (write); a reference that keeps it cached */
+
+	struct op_lock write_lock; /* appends, truncation: i_rwsem */
+	struct mappable map;	   /* regular files */
+	struct memfile *mf;	   /* guarded by map.data_lock; a reference */
+	bool mf_writable;	   /* guarded by map.data_lock */
+	_Atomic uint32_t map_refs; /* the mm's references; together they hold one pin and one reference */
+	_Atomic uint32_t map_drops; /* such pairs that map_work gives back */
+	struct deferred_work map_work;
+	struct rcu_cb rcu;
+};
+
+/* Where a dentry is. Replaced as a whole, freed by RCU, so readers see a consistent pair. */
+struct gofer_key {
+	struct gofer_dentry *parent; /* a reference; NULL: the root */
+	uint64_t hash;
+	uint16_t len;
+	struct rcu_cb rcu;
+	char name[]; /* terminated */
+};
+
+/* A name in a directory. Negative ones (no inode) are the cache's alone. */
+struct gofer_dentry {
+	struct dentry d; /* the cache holds one reference while hashed */
+	struct gofer_inode *inode; /* immutable; a reference; NULL: negative */
+	struct gofer_key *_Atomic key; /* RCU; changed under tree_lock (write) */
+	struct gofer_dentry *_Atomic hash_next; /* RCU; changed under cache_lock */
+	TAILQ_ENTRY(gofer_dentry) clock; /* guarded by cache_lock */
+	bool hashed;			 /* guarded by cache_lock */
+	_Atomic bool recent;		 /* used since the clock's hand came by */
+	struct rcu_cb rcu;
+};
+
+struct gofer_fs {
+	struct filesystem fs;
+	struct p9_conn *conn; /* a reference */
+	uint32_t root_fid;
+	bool shared;
+	struct gofer_dentry *root; /* a reference */
+	struct rwlock tree_lock;   /* LOCK_FS_OP */
+	struct mutex cache_lock;   /* LOCK_FS_DIR */
+	struct gofer_dentry *_Atomic dentries[GOFER_DENTRY_BUCKETS];
+	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by cache_lock */
+	TAILQ_HEAD(, gofer_dentry) clock;		      /* guarded by cache_lock */
+	unsigned dentry_count, max_dentries;		      /* guarded by cache_lock */
+};
+
+static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)
+{
+	return container_of(fs, struct gofer_fs, fs);
+}
+
+static inline struct gofer_dentry *gofer_dentry_of(struct dentry *d)
+{
+	return container_of(d, struct gofer_dentry, d);
+}
+
+static inline bool gofer_is_dir(const struct gofer_dentry *d)
+{
+	return d->inode->type == S_IFDIR;
+}
+
+static inline struct gofer_dentry *gofer_parent(const struct gofer_dentry *d)
+{
+	return rcu_load(d->key)->parent;
+}
+
+/* ---- cache.c ---- */
+
+struct gofer_dentry *gofer_dentry_ref(struct gofer_dentry *d);
+void gofer_dentry_unref(struct gofer_dentry *d);
+void gofer_dentry_release(struct dentry *d);
+/* The child of that name, positive (a reference, *ret_negative false), or *ret_negative, or neither: unknown. */
+struct gofer_dentry *gofer_cache_find(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, bool *ret_negative);
+/* As gofer_cache_find() within an RCU read section, without a reference; may return a negative one. */
+struct gofer_dentry *gofer_cache_find_rcu(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+/*
+ * Enters what a reply said: the child `name` of dir is `node`. Pre: tree_lock held. target: of a symlink.
+ * Return: 0 and a reference; -ENOMEM, -EIO (nonsense).
+ */
+must_check int gofer_cache_enter(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, const struct p9_node *node,
+				 const struct p9_str *target, struct gofer_dentry **ret);
+/* The name does not exist. Failure to remember that is no error. */
+void gofer_cache_enter_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+/* Forgets whatever is known of the name: the next lookup asks. */
+void gofer_cache_forget(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+/* d is not there any more (tree_lock held for writing): leaves a negative entry. */
+void gofer_cache_remove(struct gofer_fs *fs, struct gofer_dentry *d);
+/* d is now `name` in dir. On -ENOMEM d is only forgotten. */
+void gofer_cache_move(struct gofer_fs *fs, struct gofer_dentry *d, struct gofer_dentry *dir, const char *name, size_t len);
+/* The two have changed places. */
+void gofer_cache_exchange(struct gofer_fs *fs, struct gofer_dentry *a, struct gofer_dentry *b);
+must_check int gofer_dentry_create_root(struct gofer_fs *fs, const struct p9_node *node);
+/* A dentry without a place (O_TMPFILE): below dir for getcwd's sake, not in the table. */
+must_check int gofer_dentry_create_unnamed(struct gofer_fs *fs, struct gofer_dentry *dir, const struct p9_node *node, struct gofer_dentry **ret);
+void gofer_cache_shrink(struct gofer_fs *fs);
+/* The host may give the number to a new file from here on. */
+void gofer_inode_unhash(struct gofer_inode *in);
+/* Something that decides what paths through d mean has changed. */
+void gofer_path_changed(struct gofer_fs *fs, struct gofer_dentry *d);
+
+/* ---- inode.c ---- */
+
+must_check int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const struct p9_str *target, struct gofer_inode **ret);
+void gofer_inode_ref(struct gofer_inode *in);
+void gofer_inode_unref(struct gofer_inode *in);
+void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node);
+void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret);
+/* Size and times from a donated descriptor, if there is one. Pre: in->lock. */
+void gofer_inode_refresh_locked(struct gofer_inode *in);
+/* Attributes now: a donated descriptor is asked where there is one. */
+void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret);
+uint64_t gofer_inode_size(struct gofer_inode *in);
+
+/* ---- walk.c ---- */
+
+/* The way to a dentry for a request: a fid and a path below it. */
+struct gofer_where {
+	uint32_t fid;
+	uint16_t depth; /* components */
+	uint16_t len;
+	char path[P9_PATH_MAX + 1];
+};
+/* Pre: tree_lock. Return: 0, -ENAMETOOLONG. */
+must_check int gofer_where(struct gofer_dentry *d, struct gofer_where *ret);
+must_check int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len, struct gofer_where *ret);
+static inline struct p9_str gofer_where_path(const struct gofer_where *w)
+{
+	return (struct p9_str){ w->path, w->len };
+}
+
+/*
+ * gofer_walk - along rp to its end, or with to_parent to the directory of the final component.
+ * Pre: tree_lock held (either way), rp in reference mode.
+ * Return: 0 and a reference, -errno, a restart.
+ */
+must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent, struct gofer_dentry **ret);
+/* One name in dir: asks the server if nothing is known. Pre: tree_lock. Return: 0 and a reference, -ENOENT, -errno. */
+must_check int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, struct gofer_dentry **ret);
+/* A directory that rp's credentials may search: 0, -ENOTDIR, -EACCES. */
+must_check int gofer_check_dir(struct resolving_path *rp, struct gofer_dentry *d);
+
+/* ---- path_ops.c, change.c, open.c, xattr.c: filesystem_ops ---- */
+
+int gofer_get_dentry_at(struct filesystem *fs, struct resolving_path *rp, struct dentry **ret_dentry);
+int gofer_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args, struct moat_statx *ret);
+int gofer_access_at(struct filesystem *fs, struct resolving_path *rp, int mask);
+int gofer_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size, size_t *ret_len);
+int gofer_set_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct setattr_args *args);
+int gofer_statfs(struct filesystem *fs, struct dentry *d, struct statfs *ret);
+int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp, struct vfs_endpoint **ret);
+int gofer_open_at(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args, struct file **ret_file);
+int gofer_mkdir_at(struct filesystem *fs, struct resolving_path *rp, const struct mkdir_args *args);
+int gofer_mknod_at(struct filesystem *fs, struct resolving_path *rp, const struct mknod_args *args);
+int gofer_symlink_at(struct filesystem *fs, struct resolving_path *rp, const char *target);
+int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old);
+int gofer_unlink_at(struct filesystem *fs, struct resolving_path *rp);
+int gofer_rmdir_at(struct filesystem *fs, struct resolving_path *rp);
+int gofer_rename_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
+		    const struct rename_args *args);
+ssize_t gofer_get_xattr_at(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
+int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
+ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size);
+int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
+
+/* Applies a change that was allowed. Takes tree_lock for writing. */
+must_check int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d, const struct setattr_args *args);
+/* Sends it; tree_lock is held for writing. */
+must_check int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d, const struct setattr_args *args);
+
+/* ---- hostfd.c: donated descriptors ---- */
+
+/* Pins a descriptor for reading (or reading and writing); fetches one if needed. Pre: tree_lock. Return: 0, -errno. */
+must_check int gofer_inode_pin(struct gofer_dentry *d, bool write, int *ret_fd);
+/* One more pin of an inode that is pinned. */
+void gofer_inode_pin_again(struct gofer_inode *in);
+void gofer_inode_unpin(struct gofer_inode *in);
+/* A descriptor that came with a reply; pins it. Takes fd. */
+int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write);
+/* At the end of an inode's life. */
+void gofer_inode_close_fds(struct gofer_inode *in);
+/* Closes idle descriptors down to `keep`. */
+void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
+
+/* ---- file.c, dir.c ---- */
+
+/* fd is pinned; the file takes the pin over, also on failure. flags: O_*. */
+must_check int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd, unsigned flags, struct file **ret);
+must_check int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags, struct file **ret);
+must_check int gofer_path_file_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags, struct file **ret);
+/* New size through a descriptor that may write. Pages beyond go. */
+must_check int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size);
+/* After the size was changed by a request. */
+void gofer_inode_truncated(struct gofer_inode *in, uint64_t size);
+extern const struct mappable_ops gofer_mappable_ops;
+
+#endif

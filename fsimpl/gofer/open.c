@@ -1,0 +1,384 @@
+/* fsimpl/gofer/open.c - open(2): existing places, O_CREAT, O_TMPFILE, and what is not a regular file. */
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/gofer/internal.h"
+#include "vfs/inotify.h"
+
+static bool wants_write(unsigned flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* O_TRUNC on an existing file, after all checks. The fd may write. */
+static int truncate_at_open(struct resolving_path *rp, struct gofer_dentry *d, int rw_fd)
+{
+	struct gofer_inode *in = d->inode;
+	struct perm_inode pi;
+	uint32_t mode;
+	int err;
+
+	gofer_inode_perm(in, &pi);
+	op_lock(&in->write_lock);
+	err = gofer_inode_truncate(in, rw_fd, 0);
+	op_unlock(&in->write_lock);
+	mode = vfs_kill_priv_mode(rp_cred(rp), pi.mode);
+	if (!err && (pi.mode & (S_ISUID | S_ISGID))) {
+		struct setattr_args a = {.valid = SETATTR_MODE, .mode = mode & 07777};
+
+		err = gofer_setattr(in->fs, d, &a);
+	}
+	return err;
+}
+
+/* A regular file, checked. tree_lock is held for reading and dropped here. */
+static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *d,
+			const struct open_args *args, struct file **ret)
+{
+	bool trunc = args->flags & O_TRUNC, write = wants_write(args->flags);
+	int err, fd;
+
+	err = gofer_inode_pin(d, write || trunc, &fd);
+	rwlock_read_unlock(&fs->tree_lock);
+	if (err)
+		return err;
+	if (trunc)
+		err = truncate_at_open(rp, d, fd);
+	if (err) {
+		gofer_inode_unpin(d->inode);
+		return err;
+	}
+	return gofer_file_create(rp, d, fd, args->flags, ret);
+}
+
+static int open_special(struct resolving_path *rp, struct gofer_dentry *d,
+			const struct open_args *args, struct file **ret)
+{
+	struct gofer_inode *in = d->inode;
+	struct vfs_path place;
+
+	if (in->type == S_IFSOCK || !vfs_hooks.open_special)
+		return -ENXIO;
+	rp_place(rp, &d->d, &place);
+	return vfs_hooks.open_special(&place, in->type, in->rdev_major, in->rdev_minor,
+				      in->qid_path, args->flags, ret);
+}
+
+/* Pre: tree_lock held for reading; dropped here. created: O_CREAT found it there. */
+static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *d,
+			 const struct perm_inode *sticky_dir, const struct open_args *args,
+			 struct file **ret)
+{
+	struct perm_inode pi;
+	int err = 0;
+
+	if (args->flags & O_PATH) {
+		rwlock_read_unlock(&fs->tree_lock);
+		return gofer_path_file_create(rp, d, args->flags, ret);
+	}
+	gofer_inode_perm(d->inode, &pi);
+	if (sticky_dir && S_ISDIR(pi.mode))
+		err = -EISDIR;
+	if (!err && sticky_dir && (S_ISREG(pi.mode) || S_ISFIFO(pi.mode)))
+		err = vfs_may_create_in_sticky(rp_cred(rp), sticky_dir, &pi);
+	if (!err && (args->flags & O_DIRECTORY) && !S_ISDIR(pi.mode))
+		err = -ENOTDIR;
+	if (!err)
+		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
+	if (!err && S_ISREG(pi.mode) && (wants_write(args->flags) || (args->flags & O_TRUNC)))
+		err = rp_begin_write(rp);
+	if (err) {
+		rwlock_read_unlock(&fs->tree_lock);
+		return err;
+	}
+	if (S_ISREG(pi.mode))
+		return open_regular(fs, rp, d, args, ret);
+	rwlock_read_unlock(&fs->tree_lock);
+	if (S_ISDIR(pi.mode))
+		return gofer_dir_create(rp, d, args->flags, ret);
+	return open_special(rp, d, args, ret);
+}
+
+static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const struct open_args *args,
+		      struct file **ret)
+{
+	struct gofer_dentry *d;
+	int err;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = gofer_walk(fs, rp, false, &d);
+	if (err) {
+		rwlock_read_unlock(&fs->tree_lock);
+		return err;
+	}
+	err = open_existing(fs, rp, d, NULL, args, ret);
+	gofer_dentry_unref(d);
+	return err;
+}
+
+/* ---- creation ---- */
+
+struct newfile {
+	struct gofer_dentry *d; /* a reference */
+	int fd; /* pinned */
+	bool created;
+};
+
+static void fill_create(struct p9_Tmcreate *t, const struct resolving_path *rp,
+			const struct perm_inode *dir, const struct open_args *args,
+			const struct gofer_where *where)
+{
+	uint32_t mode = (args->mode & 07777) | S_IFREG;
+
+	vfs_init_owner(rp_cred(rp), dir, &mode, &t->uid, &t->gid);
+	t->fid = where->fid;
+	t->want = P9_WANT_FD;
+	t->flags = wants_write(args->flags) ? O_RDWR : O_RDONLY;
+	t->mode = mode & 07777;
+	t->umask = args->umask;
+	t->path = gofer_where_path(where);
+}
+
+/*
+ * Tmcreate of a name about which nothing is known, or that is known to be absent. Pre: tree_lock held for writing, everything allowed.
+ * Return: 0 with ret->d; ret->created false: it was there and ret->d is what is there (not opened).
+ */
+static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *dir,
+			 const struct perm_inode *pi, const struct open_args *args,
+			 struct newfile *ret)
+{
+	struct p9_msg t = {.type = P9_Tmcreate};
+	const char *name = rp_component(rp);
+	size_t len = rp_component_len(rp);
+	const struct p9_Rmcreate *r;
+	struct gofer_where where;
+	struct p9_call call;
+	struct p9_node node;
+	int err;
+
+	err = gofer_where_child(dir, name, len, &where);
+	if (err)
+		return err;
+	fill_create(&t.Tmcreate, rp, pi, args, &where);
+	t.Tmcreate.newfid = P9_NOFID;
+	t.Tmcreate.flags |= O_EXCL;
+	t.Tmcreate.skip = (uint16_t)(where.depth - 1);
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err;
+	r = &call.r.Rmcreate;
+	if (r->err)
+		err = r->err < 4096 ? -(int)r->err : -EIO;
+	else if (!r->created || r->nodes.count != 2 || call.fd < 0)
+		err = -EIO;
+	if (err) {
+		gofer_cache_forget(fs, dir, name, len);
+		goto out;
+	}
+	p9_nodes_get(&r->nodes, 0, &node);
+	gofer_inode_update(dir->inode, &node);
+	p9_nodes_get(&r->nodes, 1, &node);
+	err = gofer_cache_enter(fs, dir, name, len, &node, NULL, &ret->d);
+	if (err)
+		goto out;
+	ret->created = true;
+	ret->fd = gofer_inode_take_fd(ret->d->inode, call.fd, wants_write(args->flags));
+	call.fd = -1;
+out:
+	p9_call_fini(&call);
+	return err;
+}
+
+/* May rp's final name be created in dir? Linux's order: the name's shape, read-only, rights. */
+static int may_create(struct resolving_path *rp, struct gofer_dentry *dir,
+		      struct perm_inode *ret_pi)
+{
+	int err = rp_begin_write(rp);
+
+	if (err)
+		return err;
+	if (atomic_load_explicit(&dir->d.flags, memory_order_acquire) & DENTRY_DEAD)
+		return -ENOENT;
+	gofer_inode_perm(dir->inode, ret_pi);
+	return vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
+}
+
+/*
+ * The final component of an O_CREAT walk, which stands at dir. tree_lock is held for writing.
+ * Return: 0: *ret; RP_STAY: a symlink was followed, walk on; -errno; a restart.
+ */
+static int create_or_find(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *dir,
+			  const struct open_args *args, struct newfile *ret)
+{
+	struct gofer_dentry *d = NULL;
+	struct perm_inode pi;
+	bool negative = false;
+	int err, may;
+
+	err = rp_check_name(rp);
+	if (err)
+		return err;
+	if (!fs->shared)
+		d = gofer_cache_find(fs, dir, rp_component(rp), rp_component_len(rp), &negative);
+	if (!d) {
+		may = may_create(rp, dir, &pi);
+		if (!may) {
+			err = create_locked(fs, rp, dir, &pi, args, ret);
+			if (err != -EEXIST)
+				return err;
+		} else if (negative) {
+			return may;
+		}
+		/* It is there after all, or creating is not allowed: then an existing file may still be opened. */
+		err = gofer_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
+		if (err)
+			return err == -ENOENT && may ? may : err;
+	}
+	err = rp_check_mount(rp, &d->d);
+	if (!err && (args->flags & O_EXCL))
+		err = -EEXIST;
+	if (!err && d->inode->type == S_IFLNK && rp_should_follow(rp)) {
+		struct perm_inode link;
+
+		gofer_inode_perm(dir->inode, &pi);
+		gofer_inode_perm(d->inode, &link);
+		err = vfs_may_follow_link(rp_cred(rp), &pi, &link);
+		if (!err)
+			err = rp_follow_symlink(rp, d->inode->target, d->inode->target_len);
+		if (!err)
+			err = RP_STAY;
+	}
+	if (err) {
+		gofer_dentry_unref(d);
+		return err;
+	}
+	ret->d = d;
+	return 0;
+}
+
+/* One pass of O_CREAT: to the parent, then its final name. RP_STAY: again, from *inout_dir. */
+static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const struct open_args *args,
+		       struct file **ret)
+{
+	struct newfile nf = {.fd = -1};
+	struct gofer_dentry *dir;
+	struct perm_inode pi;
+	int err;
+
+	rwlock_write_lock(&fs->tree_lock);
+	err = gofer_walk(fs, rp, true, &dir);
+	if (err)
+		goto out_unlock;
+	err = rp_done(rp) ? -EISDIR : rp_check_open_create(rp, args->flags);
+	if (!err)
+		err = create_or_find(fs, rp, dir, args, &nf);
+	if (err == RP_STAY) {
+		/* The walk goes on from the link's directory: the rp keeps it. */
+		rp_hold(rp, &gofer_dentry_ref(dir)->d);
+		rp->start = &dir->d;
+	}
+	if (err)
+		goto out_unref;
+	if (nf.created) {
+		rwlock_write_unlock(&fs->tree_lock);
+		vfs_notify_name(&dir->d, IN_CREATE, 0, rcu_load(nf.d->key)->name,
+				rcu_load(nf.d->key)->len, false);
+		err = gofer_file_create(rp, nf.d, nf.fd, args->flags, ret);
+		gofer_dentry_unref(nf.d);
+		gofer_dentry_unref(dir);
+		return err;
+	}
+	rwlock_downgrade(&fs->tree_lock);
+	gofer_inode_perm(dir->inode, &pi);
+	err = open_existing(fs, rp, nf.d, &pi, args, ret);
+	gofer_dentry_unref(nf.d);
+	gofer_dentry_unref(dir);
+	return err;
+out_unref:
+	gofer_dentry_unref(dir);
+out_unlock:
+	rwlock_write_unlock(&fs->tree_lock);
+	return err;
+}
+
+static int open_create(struct gofer_fs *fs, struct resolving_path *rp, const struct open_args *args,
+		       struct file **ret)
+{
+	int err;
+
+	do
+		err = create_pass(fs, rp, args, ret);
+	while (err == RP_STAY);
+	return err;
+}
+
+static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
+			const struct open_args *args, struct file **ret)
+{
+	struct p9_msg t = {.type = P9_Tmcreate};
+	struct gofer_dentry *dir, *d = NULL;
+	const struct p9_Rmcreate *r;
+	struct gofer_where where;
+	struct perm_inode pi;
+	struct p9_call call;
+	struct p9_node node;
+	int err, fd;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = gofer_walk(fs, rp, false, &dir);
+	if (err) {
+		rwlock_read_unlock(&fs->tree_lock);
+		return err;
+	}
+	err = gofer_is_dir(dir) ? may_create(rp, dir, &pi) : -ENOTDIR;
+	if (!err)
+		err = gofer_where(dir, &where);
+	if (err)
+		goto out_dir;
+	fill_create(&t.Tmcreate, rp, &pi, args, &where);
+	t.Tmcreate.newfid = p9_fid_alloc(fs->conn);
+	t.Tmcreate.flags |= O_TMPFILE | (args->flags & O_EXCL);
+	t.Tmcreate.skip = where.depth;
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		goto out_dir;
+	r = &call.r.Rmcreate;
+	if (r->err)
+		err = r->err < 4096 ? -(int)r->err : -EIO;
+	else if (!r->created || !r->bound || r->nodes.count != 2 || call.fd < 0)
+		err = -EIO;
+	if (!err) {
+		p9_nodes_get(&r->nodes, 1, &node);
+		err = gofer_dentry_create_unnamed(fs, dir, &node, &d);
+	}
+	if (!err) {
+		d->inode->fid = t.Tmcreate.newfid;
+		fd = gofer_inode_take_fd(d->inode, call.fd, true);
+		call.fd = -1;
+	} else if (r->bound) {
+		p9_fid_clunk(fs->conn, t.Tmcreate.newfid);
+	}
+	p9_call_fini(&call);
+	if (!err)
+		err = gofer_file_create(rp, d, fd, args->flags, ret);
+	gofer_dentry_unref(d);
+out_dir:
+	rwlock_read_unlock(&fs->tree_lock);
+	gofer_dentry_unref(dir);
+	return err;
+}
+
+int gofer_open_at(struct filesystem *base, struct resolving_path *rp, const struct open_args *args,
+		  struct file **ret_file)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+
+	if (args->flags & O_PATH)
+		return open_plain(fs, rp, args, ret_file);
+	if ((args->flags & O_TMPFILE) == O_TMPFILE)
+		return open_tmpfile(fs, rp, args, ret_file);
+	if (args->flags & O_CREAT)
+		return open_create(fs, rp, args, ret_file);
+	return open_plain(fs, rp, args, ret_file);
+}

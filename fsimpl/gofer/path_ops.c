@@ -1,0 +1,232 @@
+/* fsimpl/gofer/path_ops.c - filesystem_ops that look, and set_stat. */
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/gofer/internal.h"
+#include "vfs/inotify.h"
+
+/* Walks to the end with tree_lock held for reading just for that. */
+static int walk_to(struct filesystem *base, struct resolving_path *rp, struct gofer_dentry **ret)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+	int err;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = gofer_walk(fs, rp, false, ret);
+	rwlock_read_unlock(&fs->tree_lock);
+	return err;
+}
+
+int gofer_get_dentry_at(struct filesystem *fs, struct resolving_path *rp,
+			struct dentry **ret_dentry)
+{
+	struct gofer_dentry *d;
+	int err = walk_to(fs, rp, &d);
+
+	if (!err)
+		*ret_dentry = &d->d;
+	return err;
+}
+
+int gofer_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args,
+		  struct moat_statx *ret)
+{
+	struct gofer_dentry *d;
+	int err = walk_to(fs, rp, &d);
+
+	(void)args;
+	if (err)
+		return err;
+	gofer_inode_stat(d->inode, ret);
+	gofer_dentry_unref(d);
+	return 0;
+}
+
+int gofer_access_at(struct filesystem *fs, struct resolving_path *rp, int mask)
+{
+	struct gofer_dentry *d;
+	struct perm_inode pi;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	gofer_inode_perm(d->inode, &pi);
+	/* access(2): a no-exec mount refuses X_OK on files; a read-only one W_OK on what is stored there. */
+	if ((mask & X_OK) && S_ISREG(pi.mode) &&
+	    (atomic_load_explicit(&rp_mount(rp)->flags, memory_order_relaxed) & MNT_NOEXEC_F))
+		err = -EACCES;
+	if (!err)
+		err = vfs_permission(rp_cred(rp), &pi, mask);
+	if (!err && (mask & W_OK) && (S_ISREG(pi.mode) || S_ISDIR(pi.mode) || S_ISLNK(pi.mode)))
+		err = rp_begin_write(rp);
+	gofer_dentry_unref(d);
+	return err;
+}
+
+int gofer_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size,
+		      size_t *ret_len)
+{
+	struct gofer_dentry *d;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	if (d->inode->type == S_IFLNK) {
+		*ret_len = MIN(size, d->inode->target_len);
+		memcpy(buf, d->inode->target, *ret_len);
+	} else {
+		err = -EINVAL;
+	}
+	gofer_dentry_unref(d);
+	return err;
+}
+
+int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
+			  struct vfs_endpoint **ret)
+{
+	struct gofer_dentry *d;
+	struct perm_inode pi;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	gofer_inode_perm(d->inode, &pi);
+	err = vfs_permission(rp_cred(rp), &pi, W_OK);
+	if (!err) {
+		mutex_lock(&d->inode->lock);
+		*ret = d->inode->type == S_IFSOCK ? d->inode->endpoint : NULL;
+		if (!*ret || !ref_tryget(&(*ret)->ref))
+			err = -ECONNREFUSED;
+		mutex_unlock(&d->inode->lock);
+	}
+	gofer_dentry_unref(d);
+	return err;
+}
+
+int gofer_statfs(struct filesystem *base, struct dentry *d, struct statfs *ret)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+	struct p9_msg t = {.type = P9_Tstatfs};
+	const struct p9_Rstatfs *r;
+	struct p9_call call;
+	int err;
+
+	(void)d;
+	t.Tstatfs.fid = fs->root_fid;
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err;
+	r = &call.r.Rstatfs;
+	memset(ret, 0, sizeof(*ret));
+	/* Programs ask whether they are on ext4 or tmpfs: the host's type, as Linux's client shows it. */
+	ret->f_type = r->type ? r->type : V9FS_MAGIC;
+	ret->f_bsize = r->bsize;
+	ret->f_frsize = r->bsize;
+	ret->f_blocks = r->blocks;
+	ret->f_bfree = r->bfree;
+	ret->f_bavail = r->bavail;
+	ret->f_files = r->files;
+	ret->f_ffree = r->ffree;
+	memcpy(&ret->f_fsid, &r->fsid, sizeof(ret->f_fsid));
+	ret->f_namelen = r->namelen ? MIN(r->namelen, (uint32_t)VFS_NAME_MAX) : VFS_NAME_MAX;
+	p9_call_fini(&call);
+	return 0;
+}
+
+/* ---- set_stat ---- */
+
+static void fill_setattr(struct p9_Tmsetattr *t, const struct setattr_args *a)
+{
+	unsigned v = a->valid;
+
+	t->valid = (v & SETATTR_MODE ? P9_SETATTR_MODE : 0) |
+		   (v & SETATTR_UID ? P9_SETATTR_UID : 0) | (v & SETATTR_GID ? P9_SETATTR_GID : 0) |
+		   (v & SETATTR_SIZE ? P9_SETATTR_SIZE : 0) |
+		   (v & SETATTR_ATIME ? P9_SETATTR_ATIME | P9_SETATTR_ATIME_SET : 0) |
+		   (v & SETATTR_MTIME ? P9_SETATTR_MTIME | P9_SETATTR_MTIME_SET : 0) |
+		   (v & SETATTR_ATIME_NOW ? P9_SETATTR_ATIME : 0) |
+		   (v & SETATTR_MTIME_NOW ? P9_SETATTR_MTIME : 0);
+	t->mode = a->mode & 07777;
+	t->uid = a->uid;
+	t->gid = a->gid;
+	t->size = a->size;
+	t->atime_sec = (uint64_t)a->atime.sec;
+	t->atime_nsec = a->atime.nsec;
+	t->mtime_sec = (uint64_t)a->mtime.sec;
+	t->mtime_nsec = a->mtime.nsec;
+}
+
+int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d,
+			 const struct setattr_args *args)
+{
+	struct p9_msg t = {.type = P9_Tmsetattr};
+	struct gofer_where where;
+	struct p9_call call;
+	int err = gofer_where(d, &where);
+
+	if (err)
+		return err;
+	t.Tmsetattr.fid = where.fid;
+	t.Tmsetattr.path = gofer_where_path(&where);
+	fill_setattr(&t.Tmsetattr, args);
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err;
+	if ((call.r.Rmsetattr.node.mode & S_IFMT) == d->inode->type)
+		gofer_inode_update(d->inode, &call.r.Rmsetattr.node);
+	p9_call_fini(&call);
+	if (args->valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID))
+		gofer_path_changed(fs, d);
+	return 0;
+}
+
+int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d, const struct setattr_args *args)
+{
+	int err;
+
+	rwlock_write_lock(&fs->tree_lock);
+	err = gofer_setattr_locked(fs, d, args);
+	rwlock_write_unlock(&fs->tree_lock);
+	if (!err && (args->valid & SETATTR_SIZE))
+		gofer_inode_truncated(d->inode, args->size);
+	return err;
+}
+
+int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
+		      const struct setattr_args *args)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+	struct setattr_args a = *args;
+	struct gofer_dentry *d;
+	struct perm_inode pi;
+	bool has_size = a.valid & SETATTR_SIZE;
+	int err = walk_to(base, rp, &d);
+
+	if (err)
+		return err;
+	gofer_inode_perm(d->inode, &pi);
+	if (has_size && !S_ISREG(pi.mode))
+		err = S_ISDIR(pi.mode) ? -EISDIR : -EINVAL;
+	if (!err)
+		err = rp_begin_write(rp);
+	if (!err)
+		err = vfs_may_setattr(rp_cred(rp), &pi, &a);
+	if (!err && has_size) {
+		uint32_t kept = vfs_kill_priv_mode(rp_cred(rp), pi.mode);
+
+		if (kept != pi.mode && !(a.valid & SETATTR_MODE)) {
+			a.valid |= SETATTR_MODE;
+			a.mode = kept & 07777;
+		}
+		op_lock(&d->inode->write_lock);
+	}
+	if (!err) {
+		err = gofer_setattr(fs, d, &a);
+		if (has_size)
+			op_unlock(&d->inode->write_lock);
+	}
+	if (!err)
+		vfs_notify_attrib(&d->d);
+	gofer_dentry_unref(d);
+	return err;
+}

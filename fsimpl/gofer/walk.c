@@ -1,0 +1,403 @@
+/*
+ * fsimpl/gofer/walk.c - walking a path: from the cache, and in one request for all that is not there.
+ *
+ * The walk steps through cached dentries. At the first component of which nothing is known, everything that remains of the
+ * path (up to "..", whose meaning only the VFS knows, or the end of a symlink's text) is asked for in one Tmwalk; the reply's
+ * nodes are entered and the walk goes on over them, checking the guest's search permission on each as if it had always
+ * been there. What is unknown cannot hold a mount point, since a mount pins its dentry and all above it in the cache: the request
+ * need not be cut for mounts.
+ *
+ * In a shared tree cached dentries are not believed: the request covers the whole path from where the walk starts, up to the
+ * first mount point, and its answer holds for this walk only.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fsimpl/gofer/internal.h"
+
+#define WALK_TRIES 16 /* lookups of one name whose entry is evicted under us */
+
+struct gwalk {
+	struct gofer_fs *fs;
+	struct resolving_path *rp;
+	struct gofer_dentry *cur; /* a reference */
+	/* what the last request could not find: name lookups in `fail_dir` give fail_err */
+	struct gofer_dentry *fail_dir; /* borrowed: compared only */
+	int fail_err;
+	unsigned fresh; /* shared: components ahead that were just asked for */
+};
+
+/* ---- where ---- */
+
+int gofer_where(struct gofer_dentry *d, struct gofer_where *ret)
+{
+	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
+	size_t at = sizeof(ret->path);
+
+	ret->depth = 0;
+	ret->path[--at] = '\0';
+	for (; d != fs->root; d = gofer_parent(d)) {
+		const struct gofer_key *key = rcu_load(d->key);
+
+		if (d->inode->fid != P9_NOFID)
+			break;
+		/* Another object may have its old place. */
+		if (atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD)
+			return -ENOENT;
+		if (key->len + 1u > at)
+			return -ENAMETOOLONG;
+		if (ret->depth)
+			ret->path[--at] = '/';
+		at -= key->len;
+		memcpy(ret->path + at, key->name, key->len);
+		ret->depth++;
+	}
+	ret->fid = d == fs->root ? fs->root_fid : d->inode->fid;
+	ret->len = (uint16_t)(sizeof(ret->path) - 1 - at);
+	memmove(ret->path, ret->path + at, ret->len + 1u);
+	return 0;
+}
+
+int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
+		      struct gofer_where *ret)
+{
+	int err = gofer_where(dir, ret);
+
+	if (err)
+		return err;
+	if (ret->len + len + 1 > P9_PATH_MAX)
+		return -ENAMETOOLONG;
+	if (ret->len)
+		ret->path[ret->len++] = '/';
+	memcpy(ret->path + ret->len, name, len);
+	ret->len += (uint16_t)len;
+	ret->path[ret->len] = '\0';
+	ret->depth++;
+	return 0;
+}
+
+/* ---- asking ---- */
+
+/*
+ * The names that remain from rp's current component on, in the text that it stands in, joined behind `where`.
+ * Stops before "..", and in a shared tree behind a mount point. Return: how many.
+ */
+static unsigned add_names(struct gwalk *wk, struct gofer_where *where)
+{
+	struct resolving_path *rp = wk->rp;
+	const struct rp_part *part = &rp->parts[rp->nparts - 1];
+	const char *name = rp_component(rp), *end = part->end;
+	size_t len = rp_component_len(rp);
+	struct gofer_dentry *dir = wk->cur;
+	unsigned count = 0;
+
+	for (;;) {
+		if (len > VFS_NAME_MAX || (len == 2 && name[0] == '.' && name[1] == '.'))
+			break;
+		if (!(len == 1 && name[0] == '.')) {
+			if (where->len + len + 1 > P9_PATH_MAX)
+				break;
+			if (where->len)
+				where->path[where->len++] = '/';
+			memcpy(where->path + where->len, name, len);
+			where->len += (uint16_t)len;
+			count++;
+			if (dir && wk->fs->shared) {
+				rcu_read_begin();
+				dir = gofer_cache_find_rcu(wk->fs, dir, name, len);
+				rcu_read_end();
+				if (dir && (atomic_load(&dir->d.flags) & DENTRY_MAYBE_MOUNTPOINT))
+					break;
+			}
+		}
+		name += len;
+		while (name < end && *name == '/')
+			name++;
+		if (name >= end)
+			break;
+		len = 0;
+		while (name + len < end && name[len] != '/')
+			len++;
+	}
+	where->path[where->len] = '\0';
+	return count;
+}
+
+/* The n-th component of what add_names() added. */
+static const char *next_name(const char *p, size_t *ret_len)
+{
+	*ret_len = strcspn(p, "/");
+	return p + *ret_len + (p[*ret_len] == '/');
+}
+
+/* Enters the reply's nodes below wk->cur. */
+static int enter_nodes(struct gwalk *wk, const struct p9_Rmwalk *r, const char *names,
+		       unsigned asked)
+{
+	struct gofer_dentry *dir = gofer_dentry_ref(wk->cur);
+	unsigned i;
+	int err = 0;
+
+	for (i = 0; i < r->nodes.count && i < asked && !err; i++) {
+		struct gofer_dentry *child;
+		const char *name = names;
+		struct p9_node node;
+		size_t len;
+
+		names = next_name(names, &len);
+		p9_nodes_get(&r->nodes, i, &node);
+		if (!gofer_is_dir(dir)) {
+			err = -EIO;
+			break;
+		}
+		err = gofer_cache_enter(wk->fs, dir, name, len, &node, &r->target, &child);
+		if (err)
+			break;
+		gofer_dentry_unref(dir);
+		dir = child;
+	}
+	wk->fresh = i;
+	if (!err && r->err && i < asked) {
+		size_t len;
+
+		(void)next_name(names, &len);
+		wk->fail_dir = dir;
+		wk->fail_err = r->err < 4096 ? -(int)r->err : -EIO;
+		wk->fresh++;
+		if (r->err == ENOENT)
+			gofer_cache_enter_negative(wk->fs, dir, names, len);
+		if (wk->fs->shared)
+			gofer_cache_forget(wk->fs, dir, names, len);
+	}
+	gofer_dentry_unref(dir);
+	return err;
+}
+
+static int ask(struct gwalk *wk)
+{
+	struct gofer_where where;
+	struct p9_msg t = {.type = P9_Tmwalk};
+	struct p9_call call;
+	unsigned asked;
+	size_t base_len;
+	int err;
+
+	err = gofer_where(wk->cur, &where);
+	if (err)
+		return err;
+	base_len = where.len;
+	t.Tmwalk.skip = where.depth;
+	asked = add_names(wk, &where);
+	if (!asked)
+		return -ENAMETOOLONG;
+	t.Tmwalk.fid = where.fid;
+	t.Tmwalk.newfid = P9_NOFID;
+	t.Tmwalk.path = gofer_where_path(&where);
+	err = p9_rpc(wk->fs->conn, &call, &t);
+	if (err)
+		return err;
+	wk->fail_dir = NULL;
+	if (!call.r.Rmwalk.nodes.count && !call.r.Rmwalk.err)
+		err = -EIO;
+	else
+		err = enter_nodes(wk, &call.r.Rmwalk, where.path + base_len + (base_len != 0),
+				  asked);
+	p9_call_fini(&call);
+	return err;
+}
+
+/* A shared tree's starting point: its attributes anew. */
+static int refresh(struct gofer_fs *fs, struct gofer_dentry *d)
+{
+	struct p9_msg t = {.type = P9_Tmsetattr};
+	struct gofer_where where;
+	struct p9_call call;
+	int err = gofer_where(d, &where);
+
+	if (err)
+		return err;
+	t.Tmsetattr.fid = where.fid;
+	t.Tmsetattr.path = gofer_where_path(&where);
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err == -ENOENT ? -ESTALE : err;
+	if (call.r.Rmsetattr.node.qid.path == d->inode->qid_path)
+		gofer_inode_update(d->inode, &call.r.Rmsetattr.node);
+	else
+		err = -ESTALE;
+	p9_call_fini(&call);
+	return err;
+}
+
+/* ---- stepping ---- */
+
+static int find_child(struct gwalk *wk, struct gofer_dentry **ret)
+{
+	const char *name = rp_component(wk->rp);
+	size_t len = rp_component_len(wk->rp);
+
+	for (unsigned i = 0; i < WALK_TRIES; i++) {
+		bool believe = !wk->fs->shared || wk->fresh;
+		struct gofer_dentry *d = NULL;
+		bool negative = false;
+		int err;
+
+		if (believe)
+			d = gofer_cache_find(wk->fs, wk->cur, name, len, &negative);
+		if (d || negative || (wk->fail_dir == wk->cur && wk->fail_err && believe)) {
+			if (wk->fresh)
+				wk->fresh--;
+			*ret = d;
+			return d ? 0 : negative ? -ENOENT : wk->fail_err;
+		}
+		err = ask(wk);
+		if (err)
+			return err;
+	}
+	return -EIO;
+}
+
+int gofer_check_dir(struct resolving_path *rp, struct gofer_dentry *d)
+{
+	struct perm_inode pi;
+
+	if (!gofer_is_dir(d))
+		return -ENOTDIR;
+	gofer_inode_perm(d->inode, &pi);
+	return vfs_permission(rp_cred(rp), &pi, 1 /* X_OK */);
+}
+
+static void step_to(struct gwalk *wk, struct gofer_dentry *d)
+{
+	gofer_dentry_unref(wk->cur);
+	wk->cur = d;
+}
+
+static int step_up(struct gwalk *wk)
+{
+	struct gofer_dentry *parent;
+	int err = rp_check_root(wk->rp, &wk->cur->d);
+
+	if (err && err != RP_STAY)
+		return err;
+	parent = gofer_parent(wk->cur);
+	if (err == 0 && parent) {
+		err = rp_check_mount(wk->rp, &parent->d);
+		if (err)
+			return err;
+		step_to(wk, gofer_dentry_ref(parent));
+	}
+	rp_advance(wk->rp);
+	wk->fresh = 0;
+	return 0;
+}
+
+static int follow(struct gwalk *wk, struct gofer_dentry *link)
+{
+	struct perm_inode dir, pi;
+	int err;
+
+	gofer_inode_perm(wk->cur->inode, &dir);
+	gofer_inode_perm(link->inode, &pi);
+	err = vfs_may_follow_link(rp_cred(wk->rp), &dir, &pi);
+	if (err)
+		return err;
+	wk->fresh = 0;
+	return rp_follow_symlink(wk->rp, link->inode->target, link->inode->target_len);
+}
+
+static int step(struct gwalk *wk)
+{
+	struct gofer_dentry *child;
+	int err = gofer_check_dir(wk->rp, wk->cur);
+
+	if (err)
+		return err;
+	if (rp_is_dotdot(wk->rp))
+		return step_up(wk);
+	err = rp_check_name(wk->rp);
+	if (!err)
+		err = find_child(wk, &child);
+	if (err)
+		return err;
+	err = rp_check_mount(wk->rp, &child->d);
+	if (!err && child->inode->type == S_IFLNK && rp_should_follow(wk->rp)) {
+		err = follow(wk, child);
+	} else if (!err) {
+		rp_advance(wk->rp);
+		step_to(wk, child);
+		return 0;
+	}
+	gofer_dentry_unref(child);
+	return err;
+}
+
+static int finish(struct gwalk *wk, bool to_parent)
+{
+	struct resolving_path *rp = wk->rp;
+
+	if (to_parent)
+		return rp_done(rp) ? 0 : gofer_check_dir(rp, wk->cur);
+	if (rp_must_dir(rp) && !gofer_is_dir(wk->cur))
+		return -ENOTDIR;
+	return rp->final_dot ? gofer_check_dir(rp, wk->cur) : 0;
+}
+
+int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
+	       struct gofer_dentry **ret)
+{
+	struct gwalk wk = {.fs = fs, .rp = rp};
+	int err = 0;
+
+	wk.cur = gofer_dentry_ref(gofer_dentry_of(rp_start(rp)));
+	if (fs->shared)
+		err = refresh(fs, wk.cur);
+	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
+		err = step(&wk);
+	if (!err)
+		err = finish(&wk, to_parent);
+	if (err) {
+		gofer_dentry_unref(wk.cur);
+		return err;
+	}
+	*ret = wk.cur;
+	return 0;
+}
+
+int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len,
+		 struct gofer_dentry **ret)
+{
+	struct p9_msg t = {.type = P9_Tmwalk};
+	struct gofer_where where;
+	struct p9_call call;
+	struct p9_node node;
+	bool negative = false;
+	int err;
+
+	*ret = NULL;
+	if (!fs->shared)
+		*ret = gofer_cache_find(fs, dir, name, len, &negative);
+	if (*ret || negative)
+		return *ret ? 0 : -ENOENT;
+	err = gofer_where_child(dir, name, len, &where);
+	if (err)
+		return err;
+	t.Tmwalk.fid = where.fid;
+	t.Tmwalk.newfid = P9_NOFID;
+	t.Tmwalk.skip = (uint16_t)(where.depth - 1);
+	t.Tmwalk.path = gofer_where_path(&where);
+	err = p9_rpc(fs->conn, &call, &t);
+	if (err)
+		return err;
+	if (call.r.Rmwalk.nodes.count) {
+		p9_nodes_get(&call.r.Rmwalk.nodes, 0, &node);
+		err = gofer_cache_enter(fs, dir, name, len, &node, &call.r.Rmwalk.target, ret);
+	} else {
+		err = call.r.Rmwalk.err && call.r.Rmwalk.err < 4096 ? -(int)call.r.Rmwalk.err
+								    : -EIO;
+		if (err == -ENOENT)
+			gofer_cache_enter_negative(fs, dir, name, len);
+	}
+	p9_call_fini(&call);
+	return err;
+}

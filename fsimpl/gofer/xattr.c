@@ -1,0 +1,195 @@
+/*
+ * fsimpl/gofer/xattr.c - extended attributes: one request each, and none for a file known to have none.
+ *
+ * POSIX ACLs are not served (the filesystem is mounted as if with noacl): system.* is EOPNOTSUPP.
+ */
+#include <string.h>
+
+#include "fsimpl/gofer/internal.h"
+#include "vfs/inotify.h"
+
+/* Where the operation is; the caller drops d and tree_lock. */
+struct xattr_op {
+	struct gofer_fs *fs;
+	struct gofer_dentry *d;
+	struct gofer_where where;
+};
+
+static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_path *rp,
+		 const char *name, bool write)
+{
+	struct perm_inode pi;
+	int err;
+
+	x->fs = gofer_fs_of(base);
+	if (write)
+		rwlock_write_lock(&x->fs->tree_lock);
+	else
+		rwlock_read_lock(&x->fs->tree_lock);
+	err = gofer_walk(x->fs, rp, false, &x->d);
+	if (err)
+		goto out_unlock;
+	gofer_inode_perm(x->d->inode, &pi);
+	if (write)
+		err = rp_begin_write(rp);
+	if (!err && name)
+		err = strncmp(name, "system.", 7) == 0
+			      ? -EOPNOTSUPP
+			      : vfs_may_xattr(rp_cred(rp), &pi, name, write);
+	if (!err)
+		err = gofer_where(x->d, &x->where);
+	if (!err)
+		return 0;
+	gofer_dentry_unref(x->d);
+out_unlock:
+	if (write)
+		rwlock_write_unlock(&x->fs->tree_lock);
+	else
+		rwlock_read_unlock(&x->fs->tree_lock);
+	return err;
+}
+
+static void end(struct xattr_op *x, bool write)
+{
+	if (write)
+		rwlock_write_unlock(&x->fs->tree_lock);
+	else
+		rwlock_read_unlock(&x->fs->tree_lock);
+	gofer_dentry_unref(x->d);
+}
+
+static bool known_empty(struct xattr_op *x)
+{
+	bool ret;
+
+	mutex_lock(&x->d->inode->lock);
+	ret = x->d->inode->no_xattrs;
+	mutex_unlock(&x->d->inode->lock);
+	return ret;
+}
+
+static void set_known_empty(struct xattr_op *x, bool empty)
+{
+	mutex_lock(&x->d->inode->lock);
+	x->d->inode->no_xattrs = empty && !x->fs->shared;
+	mutex_unlock(&x->d->inode->lock);
+}
+
+/* The list's size; remembers an empty one. */
+static ssize_t list(struct xattr_op *x, char *buf, size_t size)
+{
+	struct p9_msg t = {.type = P9_Tmlistxattr};
+	struct p9_call call;
+	ssize_t ret;
+
+	t.Tmlistxattr.fid = x->where.fid;
+	t.Tmlistxattr.path = gofer_where_path(&x->where);
+	t.Tmlistxattr.size = (uint32_t)MIN(size, (size_t)VFS_XATTR_SIZE_MAX);
+	ret = p9_rpc(x->fs->conn, &call, &t);
+	if (ret)
+		return ret;
+	ret = call.r.Rmlistxattr.size;
+	if (ret == 0)
+		set_known_empty(x, true);
+	if (ret > VFS_XATTR_SIZE_MAX || call.r.Rmlistxattr.data.size > size)
+		ret = -EIO;
+	else if (size && call.r.Rmlistxattr.data.size)
+		memcpy(buf, call.r.Rmlistxattr.data.data, call.r.Rmlistxattr.data.size);
+	p9_call_fini(&call);
+	return ret;
+}
+
+ssize_t gofer_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			   const struct xattr_args *args)
+{
+	struct p9_msg t = {.type = P9_Tmgetxattr};
+	struct xattr_op x;
+	struct p9_call call;
+	ssize_t ret = begin(&x, fs, rp, args->name, false);
+
+	if (ret)
+		return ret;
+	/* Most files have none, and are asked for several names. */
+	if (!x.fs->shared && (known_empty(&x) || list(&x, NULL, 0) == 0)) {
+		ret = -ENODATA;
+		goto out;
+	}
+	t.Tmgetxattr.fid = x.where.fid;
+	t.Tmgetxattr.path = gofer_where_path(&x.where);
+	t.Tmgetxattr.name = p9_str(args->name);
+	t.Tmgetxattr.size = (uint32_t)MIN(args->size, (size_t)VFS_XATTR_SIZE_MAX);
+	ret = p9_rpc(x.fs->conn, &call, &t);
+	if (ret)
+		goto out;
+	ret = call.r.Rmgetxattr.size;
+	if (ret > VFS_XATTR_SIZE_MAX || call.r.Rmgetxattr.data.size > args->size)
+		ret = -EIO;
+	else if (call.r.Rmgetxattr.data.size)
+		memcpy(args->value, call.r.Rmgetxattr.data.data, call.r.Rmgetxattr.data.size);
+	p9_call_fini(&call);
+out:
+	end(&x, false);
+	return ret;
+}
+
+int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+		       const struct xattr_args *args)
+{
+	struct p9_msg t = {.type = P9_Tmsetxattr};
+	struct xattr_op x;
+	struct p9_call call;
+	int err = begin(&x, fs, rp, args->name, true);
+
+	if (err)
+		return err;
+	t.Tmsetxattr.fid = x.where.fid;
+	t.Tmsetxattr.path = gofer_where_path(&x.where);
+	t.Tmsetxattr.name = p9_str(args->name);
+	t.Tmsetxattr.flags = (uint32_t)args->flags;
+	t.Tmsetxattr.data =
+		(struct p9_blob){args->size ? args->value : (const void *)"", (uint32_t)args->size};
+	set_known_empty(&x, false);
+	err = p9_rpc(x.fs->conn, &call, &t);
+	if (!err) {
+		gofer_inode_update(x.d->inode, &call.r.Rmsetxattr.node);
+		p9_call_fini(&call);
+		vfs_notify_attrib(&x.d->d);
+	}
+	end(&x, true);
+	return err;
+}
+
+ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf,
+			    size_t size)
+{
+	struct xattr_op x;
+	ssize_t ret = begin(&x, fs, rp, NULL, false);
+
+	if (ret)
+		return ret;
+	ret = known_empty(&x) ? 0 : list(&x, buf, size);
+	end(&x, false);
+	return ret;
+}
+
+int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name)
+{
+	struct p9_msg t = {.type = P9_Tmremovexattr};
+	struct xattr_op x;
+	struct p9_call call;
+	int err = begin(&x, fs, rp, name, true);
+
+	if (err)
+		return err;
+	t.Tmremovexattr.fid = x.where.fid;
+	t.Tmremovexattr.path = gofer_where_path(&x.where);
+	t.Tmremovexattr.name = p9_str(name);
+	err = p9_rpc(x.fs->conn, &call, &t);
+	if (!err) {
+		gofer_inode_update(x.d->inode, &call.r.Rmremovexattr.node);
+		p9_call_fini(&call);
+		vfs_notify_attrib(&x.d->d);
+	}
+	end(&x, true);
+	return err;
+}
