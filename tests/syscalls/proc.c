@@ -1,0 +1,324 @@
+/* /proc: what programs read there. */
+#include "t.h"
+
+#include <pthread.h>
+#include <sys/statfs.h>
+
+static const char *field(const char *text, const char *name)
+{
+	static char value[256];
+	const char *p = strstr(text, name);
+
+	if (!p)
+		return "";
+	p += strlen(name);
+	while (*p == ':' || *p == ' ' || *p == '\t')
+		p++;
+	snprintf(value, sizeof(value), "%.*s", (int)strcspn(p, "\n"), p);
+	return value;
+}
+
+TEST(self)
+{
+	char buf[64] = "", want[64];
+
+	CHECK(readlink("/proc/self", buf, sizeof(buf) - 1) > 0);
+	snprintf(want, sizeof(want), "%d", getpid());
+	CHECK_STR(buf, want);
+	memset(buf, 0, sizeof(buf));
+	CHECK(readlink("/proc/thread-self", buf, sizeof(buf) - 1) > 0);
+	snprintf(want, sizeof(want), "%d/task/%d", getpid(), gettid());
+	CHECK_STR(buf, want);
+}
+
+TEST(stat)
+{
+	int pid, ppid, pgrp, session;
+	char state, comm[64];
+
+	CHECK_OK(prctl(PR_SET_NAME, "odd ) name"));
+	CHECK_EQ(sscanf(t_read("/proc/self/stat"), "%d (%10c) %c %d %d %d", &pid, comm, &state,
+			&ppid, &pgrp, &session),
+		 6);
+	CHECK_EQ(pid, getpid());
+	CHECK_EQ(ppid, getppid());
+	CHECK_EQ(pgrp, getpgrp());
+	CHECK_EQ(session, getsid(0));
+	CHECK_EQ(state, 'R');
+	CHECK(!memcmp(comm, "odd ) name", 10));
+}
+
+TEST(status)
+{
+	char text[8192], want[32];
+
+	snprintf(text, sizeof(text), "%s", t_read("/proc/self/status"));
+	snprintf(want, sizeof(want), "%d", getpid());
+	CHECK_STR(field(text, "\nPid"), want);
+	CHECK_STR(field(text, "\nTgid"), want);
+	snprintf(want, sizeof(want), "%d", getppid());
+	CHECK_STR(field(text, "\nPPid"), want);
+	CHECK_STR(field(text, "\nThreads"), "1");
+	CHECK(strstr(field(text, "\nVmRSS"), "kB"));
+	CHECK(strstr(field(text, "\nVmSize"), "kB"));
+	CHECK(field(text, "\nState")[0] == 'R');
+	CHECK(strlen(field(text, "\nSigBlk")) == 16);
+}
+
+TEST(cmdline_and_exe)
+{
+	char exe[PATH_MAX] = "", via[PATH_MAX] = "";
+	struct stat a, b;
+
+	CHECK(!strcmp(t_read("/proc/self/cmdline"), t_argv[0]));
+	CHECK(readlink("/proc/self/exe", exe, sizeof(exe) - 1) > 0);
+	CHECK_EQ(exe[0], '/');
+	CHECK_OK(stat(exe, &a));
+	CHECK_OK(stat("/proc/self/exe", &b));
+	CHECK_EQ(a.st_ino, b.st_ino);
+	(void)via;
+}
+
+TEST(cwd_and_root)
+{
+	char cwd[PATH_MAX], link[PATH_MAX] = "";
+
+	CHECK(getcwd(cwd, sizeof(cwd)));
+	CHECK(readlink("/proc/self/cwd", link, sizeof(link) - 1) > 0);
+	CHECK_STR(link, cwd);
+	memset(link, 0, sizeof(link));
+	CHECK(readlink("/proc/self/root", link, sizeof(link) - 1) > 0);
+	CHECK_STR(link, "/");
+	close(t_file("f", "through"));
+	CHECK_STR(t_read("/proc/self/cwd/f"), "through");
+	CHECK_OK(mkdir("gone", 0755));
+	CHECK_OK(chdir("gone"));
+	CHECK_OK(rmdir("../gone"));
+	memset(link, 0, sizeof(link));
+	CHECK(readlink("/proc/self/cwd", link, sizeof(link) - 1) > 0);
+	CHECK(strstr(link, "/gone (deleted)"));
+}
+
+TEST(fd)
+{
+	char path[64], link[PATH_MAX] = "", cwd[PATH_MAX], want[PATH_MAX + 8], buf[8] = "";
+	int fd = t_file("f", "hello"), p[2], count = 0, again;
+	struct dirent *e;
+	DIR *dir;
+
+	CHECK(getcwd(cwd, sizeof(cwd)));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	CHECK(readlink(path, link, sizeof(link) - 1) > 0);
+	snprintf(want, sizeof(want), "%s/f", cwd);
+	CHECK_STR(link, want);
+	CHECK_OK(unlink("f"));
+	memset(link, 0, sizeof(link));
+	CHECK(readlink(path, link, sizeof(link) - 1) > 0);
+	CHECK(strstr(link, " (deleted)"));
+	/* Opening it opens the file anew, removed or not. */
+	again = open(path, O_RDONLY);
+	CHECK(again >= 0);
+	CHECK_EQ(read(again, buf, 8), 5);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 0);
+	CHECK_OK(pipe(p));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", p[0]);
+	memset(link, 0, sizeof(link));
+	CHECK(readlink(path, link, sizeof(link) - 1) > 0);
+	CHECK(!strncmp(link, "pipe:[", 6));
+	dir = opendir("/proc/self/fd");
+	while ((e = readdir(dir)))
+		count += e->d_name[0] != '.';
+	CHECK(count >= 5);
+	CHECK_ERR(open("/proc/self/fd/999", O_RDONLY), ENOENT);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", again);
+	CHECK_STR(field(t_read(path), "pos"), "5");
+	CHECK(strtol(field(t_read(path), "flags"), NULL, 8) >= 0);
+}
+
+TEST(maps)
+{
+	char *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+	     line[256], want[64];
+	bool found = false, stack = false, text = false;
+	int fd = t_file("mapped", "x");
+	char *q = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	unsigned long last = 0, start, end;
+	FILE *f = fopen("/proc/self/maps", "r");
+	char perm[5];
+
+	CHECK(f);
+	CHECK_OK(mprotect(p, 4096, PROT_READ));
+	snprintf(want, sizeof(want), "%lx-%lx r-xp", 0ul, 0ul);
+	while (fgets(line, sizeof(line), f)) {
+		CHECK_EQ(sscanf(line, "%lx-%lx %4s", &start, &end, perm), 3);
+		CHECK(start >= last && end > start);
+		last = end;
+		if (start <= (unsigned long)p && end >= (unsigned long)p + 4096 &&
+		    !strcmp(perm, "r--p"))
+			found = true;
+		if (start == (unsigned long)q)
+			CHECK(strstr(line, "/mapped") && !strcmp(perm, "r--s"));
+		stack |= strstr(line, "[stack]") != NULL;
+		text |= start <= (unsigned long)&test_maps && end > (unsigned long)&test_maps &&
+			perm[2] == 'x';
+	}
+	CHECK(found && stack && text);
+}
+
+TEST(mem_and_smaps)
+{
+	volatile long secret = 0x5ec7e7;
+	long got = 0;
+	int fd = open("/proc/self/mem", O_RDWR);
+
+	CHECK(fd >= 0);
+	CHECK_EQ(pread(fd, &got, sizeof(got), (off_t)(uintptr_t)&secret), (ssize_t)sizeof(got));
+	CHECK_EQ(got, 0x5ec7e7);
+	got = 7;
+	CHECK_EQ(pwrite(fd, &got, sizeof(got), (off_t)(uintptr_t)&secret), (ssize_t)sizeof(got));
+	CHECK_EQ(secret, 7);
+	CHECK_ERR(pread(fd, &got, 8, 0), EIO);
+	CHECK(strstr(t_read("/proc/self/statm"), " "));
+}
+
+static void *wait_there(void *arg)
+{
+	pthread_barrier_wait(arg);
+	pthread_barrier_wait(arg);
+	return NULL;
+}
+
+TEST(task)
+{
+	pthread_barrier_t barrier;
+	struct dirent *e;
+	pthread_t t[3];
+	int count = 0;
+	DIR *dir;
+
+	pthread_barrier_init(&barrier, NULL, 4);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(pthread_create(&t[i], NULL, wait_there, &barrier), 0);
+	pthread_barrier_wait(&barrier);
+	dir = opendir("/proc/self/task");
+	while ((e = readdir(dir))) {
+		char path[64];
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%.20s/status", e->d_name);
+		CHECK_STR(field(t_read(path), "\nPid"), e->d_name);
+		CHECK_STR(field(t_read(path), "\nThreads"), "4");
+		count++;
+	}
+	CHECK_EQ(count, 4);
+	pthread_barrier_wait(&barrier);
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+}
+
+TEST(other_processes)
+{
+	char path[64], want[32];
+	bool found = false;
+	struct dirent *e;
+	pid_t pid = fork();
+	DIR *dir;
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	dir = opendir("/proc");
+	snprintf(want, sizeof(want), "%d", pid);
+	while ((e = readdir(dir)))
+		found |= !strcmp(e->d_name, want);
+	CHECK(found);
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	snprintf(want, sizeof(want), "%d", getpid());
+	CHECK_STR(field(t_read(path), "\nPPid"), want);
+	t_wait_state(pid, "S");
+	CHECK_OK(kill(pid, SIGKILL));
+	t_wait_state(pid, "Z");
+	CHECK_EQ(t_wait_status(pid), SIGKILL);
+	CHECK_ERR(open(path, O_RDONLY), ENOENT);
+	CHECK_ERR(open("/proc/9999999", O_RDONLY), ENOENT);
+}
+
+TEST(system_files)
+{
+	double up, idle;
+
+	CHECK(strstr(t_read("/proc/version"), "Linux version "));
+	CHECK(strstr(t_read("/proc/meminfo"), "MemTotal:"));
+	CHECK(strstr(t_read("/proc/meminfo"), "MemAvailable:"));
+	CHECK(strstr(t_read("/proc/cpuinfo"), "processor\t: 0"));
+	CHECK(!strncmp(t_read("/proc/stat"), "cpu ", 4));
+	CHECK(strstr(t_read("/proc/stat"), "btime "));
+	CHECK_EQ(sscanf(t_read("/proc/uptime"), "%lf %lf", &up, &idle), 2);
+	CHECK(up > 0);
+	CHECK(strstr(t_read("/proc/loadavg"), "/"));
+	CHECK(strstr(t_read("/proc/filesystems"), "nodev\tproc"));
+	CHECK(strstr(t_read("/proc/mounts"), " / "));
+	CHECK(strstr(t_read("/proc/mounts"), " /proc proc "));
+	CHECK(strstr(t_read("/proc/self/mountinfo"), " /proc "));
+	CHECK(strlen(t_read("/proc/cmdline")) > 0 || access("/proc/cmdline", R_OK) == 0);
+}
+
+TEST(sysctls)
+{
+	char host[256];
+
+	CHECK_OK(gethostname(host, sizeof(host)));
+	strcat(host, "\n");
+	CHECK_STR(t_read("/proc/sys/kernel/hostname"), host);
+	CHECK_STR(t_read("/proc/sys/kernel/ostype"), "Linux\n");
+	CHECK(atoi(t_read("/proc/sys/kernel/pid_max")) >= 301);
+	CHECK(strlen(t_read("/proc/sys/kernel/osrelease")) > 3);
+	CHECK(atoi(t_read("/proc/sys/fs/file-max")) != 0);
+	CHECK_EQ(strlen(t_read("/proc/sys/kernel/random/uuid")), 37);
+	CHECK_EQ(strlen(t_read("/proc/sys/kernel/random/boot_id")), 37);
+	CHECK(strlen(t_read("/proc/sys/vm/overcommit_memory")) == 2);
+}
+
+TEST(limits_and_others)
+{
+	CHECK(strstr(t_read("/proc/self/limits"), "Max open files"));
+	CHECK(strstr(t_read("/proc/self/environ"), "=") || t_read("/proc/self/environ")[0] == 0);
+	CHECK(strlen(t_read("/proc/self/oom_score_adj")) >= 2);
+	CHECK(strlen(t_read("/proc/self/cgroup")) > 1);
+	CHECK(t_read("/proc/self/uid_map")[0]);
+	CHECK(strlen(t_read("/proc/self/auxv")) || true);
+	CHECK_OK(access("/proc/self/ns/pid", F_OK));
+}
+
+TEST(read_only_and_errors)
+{
+	struct statfs sf;
+
+	CHECK_OK(statfs("/proc", &sf));
+	CHECK_EQ(sf.f_type, 0x9fa0);
+	CHECK_ERR(mkdir("/proc/x", 0755), ENOENT);
+	CHECK_ERR(open("/proc/x", O_CREAT | O_RDWR, 0600), ENOENT);
+	CHECK_ERR(unlink("/proc/version"), EPERM);
+	CHECK_ERR(rmdir("/proc/self/fd"), EPERM);
+}
+
+/* Small reads with a moving offset give the same text. */
+TEST(piecewise)
+{
+	char whole[8192], piece[8192];
+	int fd = open("/proc/self/limits", O_RDONLY);
+	size_t len = 0;
+	ssize_t n;
+
+	snprintf(whole, sizeof(whole), "%s", t_read("/proc/self/limits"));
+	while ((n = read(fd, piece + len, 7)) > 0)
+		len += (size_t)n;
+	piece[len] = '\0';
+	CHECK_STR(piece, whole);
+	CHECK_EQ(pread(fd, piece, 5, 3), 5);
+	CHECK(!memcmp(piece, whole + 3, 5));
+	CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
+	CHECK_EQ(read(fd, piece, 5), 5);
+}
