@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/lock.h"
+#include "vfs/locks.h"
 
 #define FD_ARRAY_MIN 64 /* one bitmap word */
 
@@ -213,9 +214,11 @@ static int close_file(struct fd_table *t, struct file *f)
 {
 	int err = 0;
 
-	(void)t;
-	if (!(f->mode & FILE_PATH_ONLY))
-		err = f->ops->flush(f);
+	if (!(f->mode & FILE_PATH_ONLY)) {
+		if (f->ops->flush)
+			err = f->ops->flush(f);
+		file_locks_close(f, t);
+	}
 	file_unref(f);
 	return err;
 }

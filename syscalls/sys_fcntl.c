@@ -215,7 +215,7 @@ static int64_t fcntl_owner(struct task *t, struct file *f, unsigned cmd, uint64_
 	}
 }
 
-static int64_t fcntl_file(struct task *t, struct file *f, unsigned cmd, uint64_t arg)
+static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, uint64_t arg)
 {
 	switch (cmd) {
 	case F_SETFL:
@@ -243,7 +243,7 @@ static int64_t fcntl_file(struct task *t, struct file *f, unsigned cmd, uint64_t
 	case F_OFD_GETLK:
 	case F_OFD_SETLK:
 	case F_OFD_SETLKW:
-		return fcntl_lock(t, f, cmd, arg);
+		return fcntl_lock(t, f, fd, cmd, arg);
 	default: /* F_SETLEASE, F_NOTIFY, F_*_RW_HINT too: as not built */
 		return -EINVAL;
 	}
@@ -260,7 +260,8 @@ int64_t sys_fcntl(struct task *t, const struct syscall_args *a)
 		return -EBADF;
 	ret = fcntl_fd(t, f, fd, ARG_UINT(1), a->a[2], cloexec);
 	if (ret == -ENOTTY)
-		ret = f->mode & FILE_PATH_ONLY ? -EBADF : fcntl_file(t, f, ARG_UINT(1), a->a[2]);
+		ret = f->mode & FILE_PATH_ONLY ? -EBADF
+					       : fcntl_file(t, f, fd, ARG_UINT(1), a->a[2]);
 	file_unref(f);
 	return ret;
 }

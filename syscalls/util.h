@@ -107,6 +107,6 @@ must_check int sys_temp_mask(struct task *t, uint64_t umask, uint64_t size);
 /* sys_fcntl.c: vfs_hooks.send_sigio. */
 void fcntl_send_sigio(struct file *f, uint32_t events);
 /* sys_lock.c: fcntl's record locks; arg is a guest struct flock. */
-int64_t fcntl_lock(struct task *t, struct file *f, unsigned cmd, uint64_t arg);
+int64_t fcntl_lock(struct task *t, struct file *f, int fd, unsigned cmd, uint64_t arg);
 
 #endif

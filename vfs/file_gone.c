@@ -1,5 +1,7 @@
+#include "vfs/locks.h"
 #include "vfs/vfs_internal.h"
 
-void vfs_file_gone(struct file *f unused_arg)
+void vfs_file_gone(struct file *f)
 {
+	file_locks_gone(f);
 }

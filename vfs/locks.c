@@ -1,0 +1,390 @@
+/*
+ * vfs/locks.c - the lock table.
+ *
+ * One hash of inodes that have locks or waiters, one mutex. Locks are rare next to the I/O they guard, so nothing here is
+ * scaled; what must be cheap is a close(2) of a file that has none, which is one load of its bucket's count.
+ *
+ * A blocked request registers on its inode's wait queue, lets go of the mutex and sleeps; every change of the inode's locks wakes all of its
+ * waiters, who try again. Deadlocks among record locks are looked for before sleeping: who waits for whom is the `blocked` list.
+ */
+#include "vfs/locks.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "base/hash.h"
+
+#define BUCKETS 256
+#define DEADLOCK_STEPS_MAX 10 /* as Linux's MAX_DEADLK_ITERATIONS */
+
+struct lock_inode {
+	LIST_ENTRY(lock_inode) link;
+	struct filesystem *fs; /* identity only: a file that is open here pins it */
+	uint64_t key;
+	LIST_HEAD(, file_lock) locks;
+	unsigned waiters;
+	struct wait_queue wait;
+};
+
+/* A request that sleeps: `owner` waits for `holder`. */
+struct blocked {
+	LIST_ENTRY(blocked) link;
+	const void *owner, *holder;
+};
+
+static struct mutex table_lock = MUTEX_INIT(LOCK_FILE_LOCKS, "file locks");
+/* All guarded by table_lock; a bucket's count is also read without it. */
+static struct {
+	LIST_HEAD(, lock_inode) inodes;
+	_Atomic unsigned count;
+} buckets[BUCKETS];
+static LIST_HEAD(, blocked) blocked_list = LIST_HEAD_INITIALIZER(blocked_list);
+static unsigned lock_count;
+static uint64_t lock_seq;
+
+/* ---- inodes ---- */
+
+static uint64_t key_of(struct file *f)
+{
+	struct dentry *d = f->path.dentry;
+
+	return d->fs->ops->inode_key(d);
+}
+
+static unsigned bucket_of(const struct filesystem *fs, uint64_t key)
+{
+	return (unsigned)(hash_u64(key ^ (uint64_t)(uintptr_t)fs) % BUCKETS);
+}
+
+static struct lock_inode *find_inode_locked(struct filesystem *fs, uint64_t key)
+{
+	struct lock_inode *li;
+
+	LIST_FOREACH (li, &buckets[bucket_of(fs, key)].inodes, link)
+		if (li->fs == fs && li->key == key)
+			return li;
+	return NULL;
+}
+
+static struct lock_inode *get_inode_locked(struct filesystem *fs, uint64_t key)
+{
+	struct lock_inode *li = find_inode_locked(fs, key);
+	unsigned b = bucket_of(fs, key);
+
+	if (li)
+		return li;
+	li = calloc(1, sizeof(*li));
+	if (!li)
+		return NULL;
+	li->fs = fs;
+	li->key = key;
+	LIST_INIT(&li->locks);
+	wait_queue_init(&li->wait);
+	LIST_INSERT_HEAD(&buckets[b].inodes, li, link);
+	atomic_fetch_add_explicit(&buckets[b].count, 1, memory_order_release);
+	return li;
+}
+
+static void put_inode_locked(struct lock_inode *li)
+{
+	unsigned b = bucket_of(li->fs, li->key);
+
+	if (!LIST_EMPTY(&li->locks) || li->waiters)
+		return;
+	LIST_REMOVE(li, link);
+	atomic_fetch_sub_explicit(&buckets[b].count, 1, memory_order_release);
+	wait_queue_fini(&li->wait);
+	free(li);
+}
+
+static void free_lock_locked(struct file_lock *l)
+{
+	LIST_REMOVE(l, link);
+	lock_count--;
+	free(l);
+}
+
+static void insert_locked(struct lock_inode *li, struct file_lock *l)
+{
+	l->seq = ++lock_seq;
+	lock_count++;
+	LIST_INSERT_HEAD(&li->locks, l, link);
+}
+
+/* ---- conflicts ---- */
+
+static bool same_owner(const struct file_lock *x, const struct file_lock *y)
+{
+	return x->owner == y->owner && x->kind == y->kind;
+}
+
+/* flock locks and record locks do not see each other. */
+static bool conflicts(const struct file_lock *x, const struct file_lock *y)
+{
+	if (same_owner(x, y) || (x->kind == FILE_LOCK_FLOCK) != (y->kind == FILE_LOCK_FLOCK))
+		return false;
+	if (x->start > y->end || y->start > x->end)
+		return false;
+	return x->type == F_WRLCK || y->type == F_WRLCK;
+}
+
+static struct file_lock *find_conflict_locked(struct lock_inode *li, const struct file_lock *req)
+{
+	struct file_lock *l, *first = NULL;
+
+	LIST_FOREACH (l, &li->locks, link)
+		if (conflicts(l, req) && (!first || l->start < first->start))
+			first = l;
+	return first;
+}
+
+/* posix_locks_deadlock: does `holder` wait, by however many steps, for `owner`? */
+static bool would_deadlock_locked(const void *owner, const void *holder)
+{
+	for (int i = 0; i < DEADLOCK_STEPS_MAX; i++) {
+		struct blocked *b;
+
+		LIST_FOREACH (b, &blocked_list, link)
+			if (b->owner == holder)
+				break;
+		if (!b)
+			return false;
+		holder = b->holder;
+		if (holder == owner)
+			return true;
+	}
+	return false;
+}
+
+/* ---- changing a range ---- */
+
+static bool touches(const struct file_lock *l, const struct file_lock *x)
+{
+	return l->start <= (x->end == INT64_MAX ? x->end : x->end + 1) &&
+	       x->start <= (l->end == INT64_MAX ? l->end : l->end + 1);
+}
+
+static bool overlaps(const struct file_lock *l, const struct file_lock *x)
+{
+	return l->start <= x->end && x->start <= l->end;
+}
+
+/*
+ * The owner's range becomes add->type: neighbours of that type are swallowed, others cut. `spare` is used when one is cut in two.
+ * Return: true if `spare` was used.
+ */
+static bool set_range_locked(struct lock_inode *li, struct file_lock *add, struct file_lock *spare)
+{
+	struct file_lock *l, *next;
+	bool used = false;
+
+	LIST_FOREACH_SAFE (l, &li->locks, link, next) {
+		if (!same_owner(l, add))
+			continue;
+		if (l->type == add->type) {
+			if (!touches(l, add))
+				continue;
+			add->start = MIN(add->start, l->start);
+			add->end = MAX(add->end, l->end);
+			free_lock_locked(l);
+		} else if (overlaps(l, add)) {
+			if (l->start < add->start && l->end > add->end) {
+				*spare = *l;
+				spare->start = add->end + 1;
+				l->end = add->start - 1;
+				insert_locked(li, spare);
+				used = true;
+			} else if (l->start < add->start) {
+				l->end = add->start - 1;
+			} else if (l->end > add->end) {
+				l->start = add->end + 1;
+			} else {
+				free_lock_locked(l);
+			}
+		}
+	}
+	return used;
+}
+
+/* One attempt. Return: 0, -EAGAIN with *ret_holder, -ENOLCK. */
+static int try_set_locked(struct lock_inode *li, const struct file_lock *req,
+			  const void **ret_holder)
+{
+	struct file_lock *holder, *add, *spare;
+	bool used;
+
+	/* flock(2) converts by giving up first: on failure the old lock is lost. */
+	if (req->kind == FILE_LOCK_FLOCK) {
+		struct file_lock *l, *next;
+
+		LIST_FOREACH_SAFE (l, &li->locks, link, next)
+			if (same_owner(l, req)) {
+				if (l->type == req->type)
+					return 0;
+				free_lock_locked(l);
+				wait_queue_wake(&li->wait, POLLIN);
+			}
+	}
+	holder = req->type == F_UNLCK ? NULL : find_conflict_locked(li, req);
+	if (holder) {
+		*ret_holder = holder->owner;
+		return -EAGAIN;
+	}
+	if (lock_count + 2 > FILE_LOCKS_MAX && req->type != F_UNLCK)
+		return -ENOLCK;
+	add = malloc(sizeof(*add));
+	spare = malloc(sizeof(*spare));
+	if (!add || !spare) {
+		free(add);
+		free(spare);
+		return -ENOLCK;
+	}
+	*add = *req;
+	used = set_range_locked(li, add, spare);
+	if (!used)
+		free(spare);
+	if (req->type == F_UNLCK)
+		free(add);
+	else
+		insert_locked(li, add);
+	wait_queue_wake(&li->wait, POLLIN);
+	return 0;
+}
+
+/* Sleeps until the inode's locks change. table_lock held on entry and return. Return: 0, -EINTR, -EDEADLK. */
+static int wait_locked(struct lock_inode *li, const struct file_lock *req, const void *holder)
+{
+	struct sleeper *s = sleeper_current();
+	struct blocked b = {.owner = req->owner, .holder = holder};
+	struct waiter w;
+	int err;
+
+	if (req->kind == FILE_LOCK_POSIX) {
+		if (would_deadlock_locked(req->owner, holder))
+			return -EDEADLK;
+		LIST_INSERT_HEAD(&blocked_list, &b, link);
+	}
+	li->waiters++;
+	waiter_init_sleeper(&w, s, POLLIN);
+	wait_queue_add(&li->wait, &w);
+	mutex_unlock(&table_lock);
+	err = sleeper_wait(s, SLEEP_INTERRUPTIBLE, TIME_FOREVER);
+	wait_queue_remove(&w);
+	mutex_lock(&table_lock);
+	li->waiters--;
+	if (req->kind == FILE_LOCK_POSIX)
+		LIST_REMOVE(&b, link);
+	return err;
+}
+
+int file_lock_set(struct file *f, const struct file_lock *req, bool wait)
+{
+	const void *holder = NULL;
+	uint64_t key = key_of(f);
+	struct lock_inode *li;
+	int err;
+
+	mutex_lock(&table_lock);
+	li = get_inode_locked(f->path.dentry->fs, key);
+	err = -ENOLCK;
+	if (!li)
+		goto out_unlock;
+	for (;;) {
+		err = try_set_locked(li, req, &holder);
+		if (err != -EAGAIN || !wait)
+			break;
+		err = wait_locked(li, req, holder);
+		if (err)
+			break;
+	}
+	put_inode_locked(li);
+out_unlock:
+	mutex_unlock(&table_lock);
+	return err;
+}
+
+void file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret)
+{
+	struct file_lock *l = NULL;
+	uint64_t key = key_of(f);
+	struct lock_inode *li;
+
+	mutex_lock(&table_lock);
+	li = find_inode_locked(f->path.dentry->fs, key);
+	if (li)
+		l = find_conflict_locked(li, req);
+	*ret = l ? *l : *req;
+	mutex_unlock(&table_lock);
+	if (!l)
+		ret->type = F_UNLCK;
+}
+
+/* ---- the ends of descriptors and descriptions ---- */
+
+static void drop_owner(struct file *f, const void *owner, bool posix)
+{
+	struct file_lock *l, *next;
+	struct lock_inode *li;
+	bool changed = false;
+	struct dentry *d = f->path.dentry;
+	uint64_t key;
+
+	if (!d)
+		return;
+	key = key_of(f);
+	/* acquire: pairs with get_inode_locked(); a lock of ours was counted before. */
+	if (likely(!atomic_load_explicit(&buckets[bucket_of(d->fs, key)].count,
+					 memory_order_acquire)))
+		return;
+	mutex_lock(&table_lock);
+	li = find_inode_locked(d->fs, key);
+	if (li) {
+		LIST_FOREACH_SAFE (l, &li->locks, link, next)
+			if (l->owner == owner && (l->kind == FILE_LOCK_POSIX) == posix) {
+				free_lock_locked(l);
+				changed = true;
+			}
+		if (changed)
+			wait_queue_wake(&li->wait, POLLIN);
+		put_inode_locked(li);
+	}
+	mutex_unlock(&table_lock);
+}
+
+void file_locks_close(struct file *f, const void *owner)
+{
+	drop_owner(f, owner, true);
+}
+
+void file_locks_gone(struct file *f)
+{
+	drop_owner(f, f, false);
+}
+
+/* ---- /proc/locks ---- */
+
+void file_locks_show(struct buf *b)
+{
+	static const char *const kinds[] = {"POSIX ", "OFDLCK", "FLOCK "};
+	unsigned n = 0;
+
+	mutex_lock(&table_lock);
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		struct lock_inode *li;
+		struct file_lock *l;
+
+		LIST_FOREACH (li, &buckets[i].inodes, link)
+			LIST_FOREACH (l, &li->locks, link) {
+				buf_printf(b, "%u: %s ADVISORY  %s %d 00:%02x:%llu %llu ", ++n,
+					   kinds[l->kind], l->type == F_WRLCK ? "WRITE" : "READ ",
+					   l->pid, li->fs->dev_minor, (unsigned long long)li->key,
+					   (unsigned long long)l->start);
+				if (l->end == INT64_MAX)
+					buf_puts(b, "EOF\n");
+				else
+					buf_printf(b, "%llu\n", (unsigned long long)l->end);
+			}
+	}
+	mutex_unlock(&table_lock);
+}
