@@ -174,7 +174,10 @@ int rp_check_remove_name(const struct resolving_path *rp, bool is_dir)
 
 int rp_check_open_create(const struct resolving_path *rp, unsigned flags)
 {
-	if (rp->comp && !rp_is_dot(rp) && !rp_is_dotdot(rp))
+	/* No name left: the start itself (a mount's root, "/") is what is opened. */
+	if (!rp->comp)
+		return flags & O_EXCL ? -EEXIST : 0;
+	if (!rp_is_dot(rp) && !rp_is_dotdot(rp))
 		return rp->trailing_slash ? -EISDIR : 0;
 	return flags & O_EXCL ? -EEXIST : -EISDIR;
 }

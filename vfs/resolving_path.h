@@ -133,7 +133,10 @@ must_check int rp_check_remove_name(const struct resolving_path *rp, bool is_dir
 must_check int rp_unlazy(struct resolving_path *rp, struct dentry *d);
 /* In reference mode: keeps d (takes the caller's reference) until the end of the call. */
 void rp_hold(struct resolving_path *rp, struct dentry *d);
-/* O_CREAT on a final "." or "..", "/" or a trailing slash: -EISDIR, or -EEXIST with O_EXCL; 0 for a plain name. */
+/*
+ * O_CREAT on a final ".", ".." or a trailing slash: -EISDIR, or -EEXIST with O_EXCL; 0 for a plain name. With rp_done() the start itself is to
+ * be opened (a mount's root, which may be a file): -EEXIST with O_EXCL, else 0.
+ */
 must_check int rp_check_open_create(const struct resolving_path *rp, unsigned flags);
 
 /*

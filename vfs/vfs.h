@@ -40,6 +40,7 @@ enum {
 	DENTRY_MAYBE_MOUNTPOINT = 1u << 0, /* some namespace may have something mounted here */
 	DENTRY_DEAD = 1u << 1,		   /* removed from its tree: nothing can be mounted or created here */
 	DENTRY_WATCHED = 1u << 2,	   /* inotify */
+	DENTRY_LINKABLE = 1u << 3,	   /* O_TMPFILE without O_EXCL: dead, but linkat(2) may give it a name */
 };
 
 struct dentry {

@@ -1,7 +1,7 @@
 /*
  * fsimpl/memfs/memfs.h - tmpfs: files whose data lies in the private memory file.
  *
- * Registers the types "tmpfs", "ramfs" and "devtmpfs" (an empty one that the sentry fills).
+ * Registers the types "tmpfs" and "ramfs".
  */
 #ifndef MOAT_FSIMPL_MEMFS_H
 #define MOAT_FSIMPL_MEMFS_H

@@ -121,16 +121,15 @@ static uint32_t synth_poll(struct file *f)
 {
 	struct synth_file *sf = synth_file_of(f);
 
-	return sf->node->ops->poll ? sf->node->ops->poll(sf->node, sf) :
-				     POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
+	return sf->node->ops->poll ? sf->node->ops->poll(sf->node, sf)
+				   : POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 }
 
 static void synth_poll_add(struct file *f, struct waiter *w)
 {
 	struct synth_file *sf = synth_file_of(f);
-	struct wait_queue *q = sf->node->ops->poll_queue ?
-				       sf->node->ops->poll_queue(sf->node, sf) :
-				       NULL;
+	struct wait_queue *q =
+		sf->node->ops->poll_queue ? sf->node->ops->poll_queue(sf->node, sf) : NULL;
 
 	if (q)
 		wait_queue_add(q, w);
@@ -213,7 +212,7 @@ static int synth_iterate(struct file *f, struct dir_emit *ctx)
 {
 	struct synth_file *sf = synth_file_of(f);
 	struct synth_node *dir = sf->node;
-	struct synth_iter it = { .ctx = ctx, .dir = dir, .file = f };
+	struct synth_iter it = {.ctx = ctx, .dir = dir, .file = f};
 
 	if (dir->ops->revalidate && !dir->ops->revalidate(dir))
 		return -ENOENT;
@@ -227,7 +226,8 @@ static int synth_iterate(struct file *f, struct dir_emit *ctx)
 
 		if (f->pos > cookie || (e->visible && !e->visible(dir, e)))
 			continue;
-		if (!iter_emit(&it, e->name, len, synth_ino(dir, e->name, len), e->mode, cookie + 1))
+		if (!iter_emit(&it, e->name, len, synth_ino(dir, e->name, len), e->mode,
+			       cookie + 1))
 			return 0;
 	}
 	if (!dir->ops->iterate)
@@ -271,8 +271,8 @@ static int open_special(struct synth_node *n, const struct vfs_path *place, unsi
 
 	if (S_ISSOCK(mode) || !vfs_hooks.open_special)
 		return -ENXIO;
-	return vfs_hooks.open_special(place, mode & S_IFMT, n->rdev_major, n->rdev_minor, n->ino, flags,
-				      ret);
+	return vfs_hooks.open_special(place, mode & S_IFMT, n->rdev_major, n->rdev_minor, n->ino,
+				      flags, ret);
 }
 
 static int file_create(struct synth_node *n, const struct vfs_path *place, unsigned flags,
@@ -327,7 +327,8 @@ int synth_open_node(struct synth_node *n, struct resolving_path *rp, const struc
 		return -EISDIR;
 	if (args->exec) {
 		if (!S_ISREG(attr.mode) ||
-		    (atomic_load_explicit(&place.mount->flags, memory_order_relaxed) & MNT_NOEXEC_F))
+		    (atomic_load_explicit(&place.mount->flags, memory_order_relaxed) &
+		     MNT_NOEXEC_F))
 			return -EACCES;
 		mask = X_OK;
 	}

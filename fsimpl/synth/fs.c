@@ -118,6 +118,12 @@ static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
 	struct synth_node *n, *dir;
 	int err;
 
+	if (create && rp_done(rp)) {
+		err = rp_check_open_create(rp, args->flags);
+		if (err)
+			return err;
+		create = false;
+	}
 	if (!create) {
 		err = walk(rp, false, &n);
 		if (err)
@@ -199,7 +205,7 @@ static int setattr_default(struct synth_node *n, const struct cred *cred,
 	err = synth_getattr(n, &attr);
 	if (err)
 		return err;
-	pi = (struct perm_inode){ .mode = attr.mode, .uid = attr.uid, .gid = attr.gid };
+	pi = (struct perm_inode){.mode = attr.mode, .uid = attr.uid, .gid = attr.gid};
 	err = vfs_may_setattr(cred, &pi, &args);
 	if (err)
 		return err;
@@ -230,12 +236,12 @@ static int synth_set_stat_at(struct filesystem *fs unused_arg, struct resolving_
 			err = -EISDIR;
 		else if (!(args->valid & (SETATTR_FILE | SETATTR_OPEN)))
 			err = synth_permission(n, rp_cred(rp), W_OK);
-		rest.valid &= ~(unsigned)(SETATTR_SIZE | SETATTR_FILE | SETATTR_OPEN |
-					  SETATTR_KILL_PRIV);
+		rest.valid &=
+			~(unsigned)(SETATTR_SIZE | SETATTR_FILE | SETATTR_OPEN | SETATTR_KILL_PRIV);
 	}
 	if (!err && rest.valid)
-		err = n->ops->setattr ? n->ops->setattr(n, &rest) :
-					setattr_default(n, rp_cred(rp), &rest);
+		err = n->ops->setattr ? n->ops->setattr(n, &rest)
+				      : setattr_default(n, rp_cred(rp), &rest);
 	synth_node_unref(n);
 	return err;
 }
@@ -327,8 +333,8 @@ static int synth_mkdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 	if (err)
 		return err;
 	err = dir->ops->mkdir ? dir->ops->mkdir(dir, rp_component(rp), rp_component_len(rp),
-						args->mode & ~args->umask & 07777) :
-				-EPERM;
+						args->mode & ~args->umask & 07777)
+			      : -EPERM;
 	synth_node_unref(dir);
 	return err;
 }
@@ -353,10 +359,10 @@ static int synth_mknod_at(struct filesystem *fs unused_arg, struct resolving_pat
 	err = walk_create(rp, false, &dir);
 	if (err)
 		return err;
-	err = S_ISREG(args->mode) && dir->ops->create ?
-		      dir->ops->create(dir, rp_component(rp), rp_component_len(rp),
-				       S_IFREG | (args->mode & ~args->umask & 07777)) :
-		      -EPERM;
+	err = S_ISREG(args->mode) && dir->ops->create
+		      ? dir->ops->create(dir, rp_component(rp), rp_component_len(rp),
+					 S_IFREG | (args->mode & ~args->umask & 07777))
+		      : -EPERM;
 	synth_node_unref(dir);
 	return err;
 }
@@ -531,32 +537,21 @@ static void synth_release(struct filesystem *fs)
 	free(sfs);
 }
 
-#define SYNTH_OPS                                     \
-	.get_dentry_at = synth_get_dentry_at,         \
-	.open_at = synth_open_at,                     \
-	.stat_at = synth_stat_at,                     \
-	.set_stat_at = synth_set_stat_at,             \
-	.access_at = synth_access_at,                 \
-	.mkdir_at = synth_mkdir_at,                   \
-	.mknod_at = synth_mknod_at,                   \
-	.link_at = synth_link_at,                     \
-	.symlink_at = synth_symlink_at,               \
-	.readlink_at = synth_readlink_at,             \
-	.rename_at = synth_rename_at,                 \
-	.unlink_at = synth_unlink_at,                 \
-	.rmdir_at = synth_rmdir_at,                   \
-	.get_endpoint_at = synth_get_endpoint_at,     \
-	.get_parent = synth_get_parent,               \
-	.is_descendant = synth_is_descendant,         \
-	.dentry_type = synth_dentry_type,             \
-	.inode_key = synth_inode_key,                 \
-	.dentry_release = synth_dentry_release,       \
+#define SYNTH_OPS                                                                                 \
+	.get_dentry_at = synth_get_dentry_at, .open_at = synth_open_at, .stat_at = synth_stat_at, \
+	.set_stat_at = synth_set_stat_at, .access_at = synth_access_at,                           \
+	.mkdir_at = synth_mkdir_at, .mknod_at = synth_mknod_at, .link_at = synth_link_at,         \
+	.symlink_at = synth_symlink_at, .readlink_at = synth_readlink_at,                         \
+	.rename_at = synth_rename_at, .unlink_at = synth_unlink_at, .rmdir_at = synth_rmdir_at,   \
+	.get_endpoint_at = synth_get_endpoint_at, .get_parent = synth_get_parent,                 \
+	.is_descendant = synth_is_descendant, .dentry_type = synth_dentry_type,                   \
+	.inode_key = synth_inode_key, .dentry_release = synth_dentry_release,                     \
 	.release = synth_release
 
-const struct filesystem_ops synth_filesystem_ops = { SYNTH_OPS };
+const struct filesystem_ops synth_filesystem_ops = {SYNTH_OPS};
 
 /* For types that were registered with the constant table itself. */
-static struct filesystem_ops complete_ops = { SYNTH_OPS };
+static struct filesystem_ops complete_ops = {SYNTH_OPS};
 
 __attribute__((constructor)) static void synth_complete_ops(void)
 {

@@ -41,7 +41,8 @@ static int node_alloc(struct filesystem *fs, struct synth_node *dir, const char 
 	n->priv = priv;
 	atomic_init(&n->mode, mode);
 	n->ino = dir ? synth_ino(dir, name, len) : 1;
-	atomic_init(&n->time_ns, vfs_hooks.realtime_ns ? vfs_hooks.realtime_ns() : time_realtime_ns());
+	atomic_init(&n->time_ns,
+		    vfs_hooks.realtime_ns ? vfs_hooks.realtime_ns() : time_realtime_ns());
 	LIST_INIT(&n->live);
 	n->name_len = (uint16_t)len;
 	memcpy(n->name, name, len);
@@ -210,7 +211,7 @@ int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct sy
 int synth_getattr(struct synth_node *n, struct synth_attr *ret)
 {
 	int64_t ns = atomic_load_explicit(&n->time_ns, memory_order_relaxed);
-	struct moat_timestamp t = { .sec = ns / 1000000000, .nsec = (uint32_t)(ns % 1000000000) };
+	struct moat_timestamp t = {.sec = ns / 1000000000, .nsec = (uint32_t)(ns % 1000000000)};
 
 	*ret = (struct synth_attr){
 		.mode = atomic_load_explicit(&n->mode, memory_order_relaxed),
@@ -240,14 +241,14 @@ int synth_permission_default(struct synth_node *n, const struct cred *cred, int 
 	err = synth_getattr(n, &attr);
 	if (err)
 		return err == -ESRCH ? -ENOENT : err;
-	pi = (struct perm_inode){ .mode = attr.mode, .uid = attr.uid, .gid = attr.gid };
+	pi = (struct perm_inode){.mode = attr.mode, .uid = attr.uid, .gid = attr.gid};
 	return vfs_permission(cred, &pi, mask);
 }
 
 int synth_permission(struct synth_node *n, const struct cred *cred, int mask)
 {
-	return n->ops->permission ? n->ops->permission(n, cred, mask) :
-				    synth_permission_default(n, cred, mask);
+	return n->ops->permission ? n->ops->permission(n, cred, mask)
+				  : synth_permission_default(n, cred, mask);
 }
 
 int synth_setattr_eperm(struct synth_node *n unused_arg, const struct setattr_args *args unused_arg)

@@ -1,0 +1,468 @@
+/*
+ * fsimpl/memfs/dir.c - directories: names to dentries, and entries in a stable order.
+ *
+ * Lookup is a hash table of singly linked chains, read under RCU, that doubles as the directory grows. Whoever finds a
+ * matching name has its answer; a miss counts only if children_seq did not move meanwhile (an insertion, a removal or a
+ * resize that moved a chain away under the reader).
+ *
+ * getdents needs cookies that survive concurrent changes: every entry gets the directory's next number when it comes, and a
+ * red-black tree by number finds where to go on. A reader stops at the number that was next when it opened (or rewound), so that
+ * renaming what one reads ends.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "fsimpl/memfs/internal.h"
+
+#define TABLE_FIRST 4u
+#define TABLE_MAX (1u << 26)
+#define FIND_TRIES 4
+
+static int order_compare(struct memfs_dentry *a, struct memfs_dentry *b)
+{
+	return (a->cookie > b->cookie) - (a->cookie < b->cookie);
+}
+
+RB_GENERATE_LOCAL(memfs_order, memfs_dentry, order, order_compare)
+
+uint32_t memfs_hash(const char *name, size_t len)
+{
+	return (uint32_t)hash_bytes(name, len);
+}
+
+/* ---- names and dentries ---- */
+
+static void name_init(struct memfs_name *n, struct memfs_dentry *parent, const char *s, size_t len)
+{
+	n->parent = parent;
+	n->hash = memfs_hash(s, len);
+	n->len = (uint16_t)len;
+	memcpy(n->s, s, len);
+	n->s[len] = '\0';
+}
+
+int memfs_name_create(struct memfs_dentry *parent, const char *s, size_t len,
+		      struct memfs_name **ret)
+{
+	struct memfs_name *n = malloc(sizeof(*n) + len + 1);
+
+	if (!n)
+		return -ENOMEM;
+	name_init(n, parent, s, len);
+	n->inlined = false;
+	*ret = n;
+	return 0;
+}
+
+void memfs_name_free(struct memfs_name *name)
+{
+	if (name && !name->inlined)
+		free(name);
+}
+
+int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir, const char *name, size_t len,
+			struct memfs_inode *inode, struct memfs_dentry **ret)
+{
+	struct memfs_dentry *c = malloc(sizeof(*c) + sizeof(struct memfs_name) + len + 1);
+	struct memfs_name *n;
+
+	if (!c)
+		return -ENOMEM;
+	memset(c, 0, sizeof(*c));
+	n = (struct memfs_name *)(c + 1);
+	name_init(n, dir, name, len);
+	n->inlined = true;
+	dentry_init(&c->d, &fs->fs);
+	c->inode = inode;
+	atomic_init(&c->name, n);
+	if (dir)
+		dentry_ref(&dir->d);
+	*ret = c;
+	return 0;
+}
+
+static void dentry_free_cb(struct rcu_cb *cb)
+{
+	struct memfs_dentry *c = container_of(cb, struct memfs_dentry, rcu);
+
+	memfs_name_free(memfs_name_of(c));
+	free(c);
+}
+
+void memfs_dentry_release(struct dentry *d)
+{
+	struct memfs_dentry *c = memfs_dentry_of(d), *parent;
+
+	/* A loop, not a recursion: a chain of removed directories may be as deep as they were. */
+	for (;;) {
+		parent = memfs_name_of(c)->parent;
+		memfs_inode_unref(c->inode);
+		dentry_fini(&c->d);
+		rcu_call(&c->rcu, dentry_free_cb);
+		if (!parent || !ref_put(&parent->d.ref))
+			return;
+		c = parent;
+	}
+}
+
+struct name_free {
+	struct rcu_cb rcu;
+	struct memfs_name *name;
+};
+
+static void name_free_cb(struct rcu_cb *cb)
+{
+	struct name_free *nf = container_of(cb, struct name_free, rcu);
+
+	free(nf->name);
+	free(nf);
+}
+
+void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name,
+			 struct memfs_dentry **ret_old)
+{
+	struct memfs_name *old = atomic_exchange_explicit(&c->name, name, memory_order_acq_rel);
+	struct name_free *nf;
+
+	*ret_old = old->parent;
+	if (name->parent)
+		dentry_ref(&name->parent->d);
+	dentry_path_changed(&c->d);
+	if (old->inlined)
+		return;
+	nf = malloc(sizeof(*nf));
+	if (!nf) /* a name leaks, a reader does not crash */
+		return;
+	nf->name = old;
+	rcu_call(&nf->rcu, name_free_cb);
+}
+
+int memfs_get_parent(struct dentry *d, struct dentry **ret_parent, char *name, size_t size)
+{
+	struct memfs_dentry *c = memfs_dentry_of(d);
+	struct memfs_name *n;
+	bool ok;
+
+	do {
+		rcu_read_begin();
+		n = memfs_name_of(c);
+		ok = !n->parent || ref_tryget(&n->parent->d.ref);
+		*ret_parent = n->parent ? &n->parent->d : NULL;
+		if (ok && size) {
+			size_t len = MIN((size_t)n->len, size - 1);
+
+			memcpy(name, n->s, len);
+			name[len] = '\0';
+		}
+		rcu_read_end();
+		/* The parent of a referenced dentry is pinned; it can only have been renamed away just now. */
+	} while (!ok);
+	return memfs_is_dead(c) ? -ENOENT : 0;
+}
+
+bool memfs_is_descendant(struct dentry *d, struct dentry *ancestor)
+{
+	struct memfs_dentry *c = memfs_dentry_of(d);
+
+	rcu_read_begin();
+	while (c && &c->d != ancestor)
+		c = memfs_name_of(c)->parent;
+	rcu_read_end();
+	return c != NULL;
+}
+
+/* ---- lookup ---- */
+
+static inline struct memfs_dentry *table_find(struct memfs_table *t, struct memfs_dentry *dir,
+					      uint32_t hash, const char *name, size_t len)
+{
+	struct memfs_dentry *c;
+
+	for (c = rcu_load(t->buckets[hash & t->mask]); c; c = rcu_load(c->hash_next)) {
+		const struct memfs_name *n = memfs_name_of(c);
+
+		if (n->hash == hash && n->len == len && n->parent == dir &&
+		    !memcmp(n->s, name, len))
+			return c;
+	}
+	return NULL;
+}
+
+struct memfs_dentry *memfs_dir_find(struct memfs_dentry *dentry, const char *name, size_t len)
+{
+	uint32_t hash = memfs_hash(name, len), seq;
+	struct memfs_dir *dir = memfs_dir_of(dentry);
+	struct memfs_dentry *c;
+	struct memfs_table *t;
+
+	for (int tries = 0; tries < FIND_TRIES; tries++) {
+		seq = seqcount_read_begin(&dir->children_seq);
+		t = rcu_load(dir->table);
+		c = t ? table_find(t, dentry, hash, name, len) : NULL;
+		/* A dentry that was just removed may still be seen: then the removal is what the caller is ordered before. */
+		if (likely(c != NULL))
+			return c;
+		if (!seqcount_read_retry_acquired(&dir->children_seq, seq))
+			return NULL;
+	}
+	mutex_lock(&dir->lock);
+	t = rcu_load(dir->table);
+	c = t ? table_find(t, dentry, hash, name, len) : NULL;
+	mutex_unlock(&dir->lock);
+	return c;
+}
+
+struct memfs_dentry *memfs_dir_find_locked(struct memfs_dir *dir, const char *name, size_t len)
+{
+	uint32_t hash = memfs_hash(name, len);
+	struct memfs_table *t = rcu_load(dir->table);
+	struct memfs_dentry *c;
+
+	mutex_assert_held(&dir->lock);
+	for (c = t ? rcu_load(t->buckets[hash & t->mask]) : NULL; c; c = rcu_load(c->hash_next)) {
+		const struct memfs_name *n = memfs_name_of(c);
+
+		if (n->hash == hash && n->len == len && !memcmp(n->s, name, len))
+			return c;
+	}
+	return NULL;
+}
+
+/* ---- changes ---- */
+
+static void table_free_cb(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct memfs_table, rcu));
+}
+
+static void table_link(struct memfs_table *t, struct memfs_dentry *c)
+{
+	struct memfs_dentry *_Atomic *bucket = &t->buckets[memfs_name_of(c)->hash & t->mask];
+
+	rcu_store(c->hash_next, rcu_load(*bucket));
+	rcu_store(*bucket, c);
+}
+
+static int table_create(uint32_t size, struct memfs_table **ret)
+{
+	struct memfs_table *t = calloc(1, sizeof(*t) + size * sizeof(t->buckets[0]));
+
+	if (!t)
+		return -ENOMEM;
+	t->mask = size - 1;
+	*ret = t;
+	return 0;
+}
+
+int memfs_dir_reserve_locked(struct memfs_dir *dir)
+{
+	struct memfs_table *old = rcu_load(dir->table), *t;
+	uint32_t count = atomic_load_explicit(&dir->count, memory_order_relaxed);
+	uint32_t size = old ? (old->mask + 1) * 2 : TABLE_FIRST;
+	int err;
+
+	mutex_assert_held(&dir->lock);
+	if (count == UINT32_MAX - 1)
+		return -ENOSPC;
+	if (old && (count <= old->mask || old->mask + 1 >= TABLE_MAX))
+		return 0;
+	err = table_create(size, &t);
+	if (err) /* a longer chain will do */
+		return old ? 0 : err;
+	seqcount_write_begin(&dir->children_seq);
+	for (uint32_t i = 0; old && i <= old->mask; i++) {
+		struct memfs_dentry *c = rcu_load(old->buckets[i]), *next;
+
+		for (; c; c = next) {
+			next = rcu_load(c->hash_next);
+			table_link(t, c);
+		}
+	}
+	rcu_store(dir->table, t);
+	seqcount_write_end(&dir->children_seq);
+	if (old)
+		rcu_call(&old->rcu, table_free_cb);
+	return 0;
+}
+
+void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c)
+{
+	mutex_assert_held(&dir->lock);
+	dentry_ref(&c->d);
+	c->cookie = dir->next_cookie++;
+	RB_INSERT(memfs_order, &dir->order, c);
+	seqcount_write_begin(&dir->children_seq);
+	table_link(rcu_load(dir->table), c);
+	atomic_fetch_add_explicit(&dir->count, 1, memory_order_relaxed);
+	seqcount_write_end(&dir->children_seq);
+}
+
+void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
+{
+	struct memfs_table *t = rcu_load(dir->table);
+	struct memfs_dentry *_Atomic *link = &t->buckets[memfs_name_of(c)->hash & t->mask];
+	struct memfs_dentry *entry;
+
+	mutex_assert_held(&dir->lock);
+	RB_REMOVE(memfs_order, &dir->order, c);
+	seqcount_write_begin(&dir->children_seq);
+	while ((entry = rcu_load(*link)) != c) {
+		assert(entry);
+		link = &entry->hash_next;
+	}
+	/* c keeps its own link: a reader that stands on it goes on. */
+	rcu_store(*link, rcu_load(c->hash_next));
+	atomic_fetch_sub_explicit(&dir->count, 1, memory_order_relaxed);
+	seqcount_write_end(&dir->children_seq);
+}
+
+/* Nobody else is there any more: everything below the root goes, leaves first. */
+void memfs_tree_destroy(struct memfs_fs *fs)
+{
+	struct memfs_dentry *at = fs->root, *child;
+
+	while (at) {
+		struct memfs_dir *dir = memfs_dir_of(at);
+
+		child = RB_MIN(memfs_order, &dir->order);
+		if (child && memfs_is_dir(child)) {
+			at = child;
+		} else if (child) {
+			RB_REMOVE(memfs_order, &dir->order, child);
+			dentry_unref(&child->d);
+		} else {
+			struct memfs_dentry *up = memfs_name_of(at)->parent;
+
+			if (up)
+				RB_REMOVE(memfs_order, &memfs_dir_of(up)->order, at);
+			dentry_unref(&at->d);
+			at = up;
+		}
+	}
+}
+
+/* ---- open directories ---- */
+
+struct memfs_dir_file {
+	struct file file; /* base */
+	uint64_t
+		end; /* cookies from here on came after the open or the last rewind; guarded by pos_lock */
+};
+
+static struct memfs_dentry *file_dentry(struct file *f)
+{
+	return memfs_dentry_of(f->path.dentry);
+}
+
+static uint64_t dir_end(struct memfs_dentry *d)
+{
+	struct memfs_dir *dir = memfs_dir_of(d);
+	uint64_t end;
+
+	mutex_lock(&dir->lock);
+	end = dir->next_cookie;
+	mutex_unlock(&dir->lock);
+	return end;
+}
+
+static uint64_t parent_ino(struct memfs_dentry *d)
+{
+	struct memfs_dentry *up;
+	uint64_t ino;
+
+	rcu_read_begin();
+	up = memfs_name_of(d)->parent;
+	ino = up ? up->inode->ino : d->inode->ino;
+	rcu_read_end();
+	return ino;
+}
+
+static bool emit(struct file *f, struct dir_emit *ctx, const char *name, size_t len, uint64_t ino,
+		 uint32_t mode, int64_t next)
+{
+	if (!ctx->emit(ctx, name, len, ino, (mode & S_IFMT) >> 12, next))
+		return false;
+	f->pos = next;
+	return true;
+}
+
+static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
+{
+	struct memfs_dir_file *df = (struct memfs_dir_file *)f;
+	struct memfs_dentry *d = file_dentry(f), *c, key;
+	struct memfs_dir *dir = memfs_dir_of(d);
+
+	if (memfs_is_dead(d))
+		return -ENOENT;
+	memfs_update_atime(d->inode, f->path.mount, file_flags(f));
+	if (f->pos == 0 && !emit(f, ctx, ".", 1, d->inode->ino, S_IFDIR, 1))
+		return 0;
+	if (f->pos == 1 && !emit(f, ctx, "..", 2, parent_ino(d), S_IFDIR, MEMFS_COOKIE_FIRST))
+		return 0;
+	mutex_lock(&dir->lock);
+	key.cookie = (uint64_t)f->pos;
+	for (c = RB_NFIND(memfs_order, &dir->order, &key); c && c->cookie < df->end;
+	     c = RB_NEXT(memfs_order, &dir->order, c)) {
+		const struct memfs_name *n = memfs_name_of(c);
+
+		if (!emit(f, ctx, n->s, n->len, c->inode->ino, memfs_mode(c->inode),
+			  (int64_t)c->cookie + 1))
+			break;
+	}
+	mutex_unlock(&dir->lock);
+	return 0;
+}
+
+static int64_t memfs_dir_seek(struct file *f, int64_t off, int whence)
+{
+	struct memfs_dir_file *df = (struct memfs_dir_file *)f;
+
+	if (whence == SEEK_CUR) {
+		if (__builtin_add_overflow(f->pos, off, &off))
+			return -EOVERFLOW;
+	} else if (whence != SEEK_SET) {
+		return -EINVAL;
+	}
+	if (off < 0)
+		return -EINVAL;
+	/* A rewind sees what came since. */
+	if (off <= 1)
+		df->end = dir_end(file_dentry(f));
+	f->pos = off;
+	return off;
+}
+
+static void memfs_dir_release(struct file *f)
+{
+	file_fini(f);
+	free(f);
+}
+
+static int memfs_dir_fsync(struct file *f unused_arg, bool data_only unused_arg,
+			   uint64_t start unused_arg, uint64_t end unused_arg)
+{
+	return 0;
+}
+
+static const struct file_ops memfs_dir_file_ops = {
+	.name = "directory",
+	.release = memfs_dir_release,
+	.iterate = memfs_dir_iterate,
+	.seek = memfs_dir_seek,
+	.fsync = memfs_dir_fsync,
+};
+
+int memfs_open_dir(struct memfs_dentry *d, const struct vfs_path *place, unsigned flags,
+		   struct file **ret)
+{
+	struct memfs_dir_file *df = calloc(1, sizeof(*df));
+
+	if (!df)
+		return -ENOMEM;
+	file_init(&df->file, &memfs_dir_file_ops, place, flags, 0);
+	df->end = dir_end(d);
+	*ret = &df->file;
+	return 0;
+}

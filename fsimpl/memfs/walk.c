@@ -1,0 +1,154 @@
+/*
+ * fsimpl/memfs/walk.c - the walk: lock-free, for both modes.
+ *
+ * Children are found in RCU hash chains; modes, owners and ACLs are read as they are now; a name and its parent are one
+ * pointer. So a step is true at the moment it is taken, which is all that a walk with locks per directory gives. References are taken once, on
+ * the final place, by tryref: if that place died in the meantime the whole walk starts again in reference mode.
+ */
+#include <unistd.h>
+
+#include "fsimpl/memfs/internal.h"
+
+/* Search permission for the common directory: everybody's x, or root's. */
+static inline int may_search(const struct memfs_inode *i, uint32_t mode, const struct cred *cred)
+{
+	struct perm_inode pi;
+
+	if (likely((mode & 0111) == 0111 && !atomic_load_explicit(&i->acl, memory_order_relaxed)))
+		return 0;
+	pi = memfs_perm(i);
+	return vfs_permission(cred, &pi, X_OK);
+}
+
+static int follow_link(struct resolving_path *rp, struct memfs_dentry *dir,
+		       struct memfs_dentry *link)
+{
+	struct memfs_link *l = memfs_link_of(link->inode);
+	int err;
+
+	if (rp_final(rp)) {
+		struct perm_inode dir_perm = memfs_perm(dir->inode);
+		struct perm_inode link_perm = memfs_perm(link->inode);
+
+		err = vfs_may_follow_link(rp_cred(rp), &dir_perm, &link_perm);
+		if (err)
+			return err;
+	}
+	memfs_update_atime(link->inode, rp_mount(rp), 0);
+	return rp_follow_symlink(rp, l->target, l->len);
+}
+
+/* One step down or up. Return: 0 with *ret, RP_STAY, a restart, -errno. */
+static inline int step(struct resolving_path *rp, struct memfs_dentry *d, struct memfs_dentry **ret)
+{
+	uint32_t mode = memfs_mode(d->inode);
+	struct memfs_dentry *child;
+	int err;
+
+	if (unlikely(!S_ISDIR(mode)))
+		return -ENOTDIR;
+	err = may_search(d->inode, mode, rp_cred(rp));
+	if (unlikely(err))
+		return err;
+	if (unlikely(rp_is_dotdot(rp))) {
+		err = rp_check_root(rp, &d->d);
+		if (err)
+			return err;
+		child = memfs_name_of(d)->parent;
+		if (!child) /* the filesystem's root, reached through a mount of something below it */
+			child = d;
+	} else {
+		if (unlikely(rp_component_len(rp) > VFS_NAME_MAX))
+			return -ENAMETOOLONG;
+		child = memfs_dir_find(d, rp_component(rp), rp_component_len(rp));
+		if (!child)
+			return -ENOENT;
+	}
+	*ret = child;
+	return 0;
+}
+
+int memfs_walk(struct resolving_path *rp, bool to_parent, struct memfs_dentry **ret)
+{
+	struct memfs_dentry *d = memfs_dentry_of(rp_start(rp)), *child;
+	int err;
+
+	while (!rp_done(rp) && !(to_parent && rp_final(rp))) {
+		err = step(rp, d, &child);
+		if (unlikely(err)) {
+			if (err != RP_STAY)
+				return err;
+			rp_advance(rp);
+			continue;
+		}
+		if (unlikely(atomic_load_explicit(&child->d.flags, memory_order_acquire) &
+			     DENTRY_MAYBE_MOUNTPOINT)) {
+			err = rp_check_mount(rp, &child->d);
+			if (err)
+				return err;
+		}
+		if (unlikely(S_ISLNK(memfs_mode(child->inode))) && rp_should_follow(rp)) {
+			err = follow_link(rp, d, child);
+			if (err)
+				return err;
+			continue;
+		}
+		rp_advance(rp);
+		d = child;
+	}
+	if (to_parent && !rp_done(rp)) {
+		if (!memfs_is_dir(d))
+			return -ENOTDIR;
+		err = may_search(d->inode, memfs_mode(d->inode), rp_cred(rp));
+		if (err)
+			return err;
+	} else if (unlikely(rp_must_dir(rp))) {
+		if (!memfs_is_dir(d))
+			return -ENOTDIR;
+		if (rp->final_dot) {
+			err = may_search(d->inode, memfs_mode(d->inode), rp_cred(rp));
+			if (err)
+				return err;
+		}
+	}
+	*ret = d;
+	return 0;
+}
+
+int memfs_resolve(struct resolving_path *rp, bool to_parent, struct memfs_dentry **ret)
+{
+	struct memfs_dentry *d;
+	int err;
+
+	if (!rp_locked(rp)) {
+		err = memfs_walk(rp, to_parent, &d);
+		if (!err)
+			err = rp_unlazy(rp, &d->d);
+		if (err)
+			return err;
+	} else {
+		rcu_read_begin();
+		err = memfs_walk(rp, to_parent, &d);
+		if (!err && !ref_tryget(&d->d.ref))
+			err = RP_RESTART_REFWALK;
+		rcu_read_end();
+		if (err)
+			return err;
+		rp_hold(rp, &d->d);
+	}
+	rp->start = &d->d;
+	*ret = d;
+	return 0;
+}
+
+int memfs_permission(const struct memfs_inode *i, const struct cred *cred, int mask)
+{
+	struct perm_inode pi;
+	int err;
+
+	rcu_read_begin();
+	pi = memfs_perm(i);
+	err = vfs_permission(cred, &pi, mask);
+	rcu_read_end();
+	return err;
+}
