@@ -345,7 +345,7 @@ int64_t futex_op_wait_requeue_pi(struct task *t, uint64_t uaddr, unsigned flags,
 	err = futex_get_key(t, uaddr2, shared, true, &key2);
 	if (err)
 		return err;
-	err = futex_get_key(t, uaddr, shared, false, &w.key);
+	ret = err = futex_get_key(t, uaddr, shared, false, &w.key);
 	if (err)
 		goto out_key2;
 	w.requeue_key = &key2;

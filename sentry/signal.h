@@ -104,6 +104,8 @@ void signal_force_fatal(struct task *t, int signo);
 /* Job control for terminals: is pgrp (of the caller's session) orphaned; is signo ignored or blocked by the caller? */
 bool pgrp_is_orphaned(int32_t pgid);
 bool signal_ignored_or_blocked(struct task *t, int signo);
+/* rt_sigreturn(2): the new rax. */
+int64_t signal_return(struct task *t);
 /* sigaction(2): reads and/or replaces. signo is 1..64. -EINVAL for SIGKILL and SIGSTOP with `act`. */
 must_check int signal_action(struct task *t, int signo, const struct moat_sigaction *act, struct moat_sigaction *ret_old);
 /* Snapshot for /proc/PID/status; masks by bit signo-1. */

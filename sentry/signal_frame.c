@@ -279,7 +279,7 @@ static void frame_restore_altstack(struct task *t, const struct frame_stack *s)
 	t->altstack = (struct sigaltstack_state){ .sp = s->sp, .size = s->size, .flags = s->flags };
 }
 
-int64_t signal_frame_return(struct task *t)
+int64_t signal_return(struct task *t)
 {
 	uint64_t addr = t->regs.r.rsp - 8; /* ret popped pretcode */
 	struct rt_sigframe frame;

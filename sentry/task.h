@@ -272,6 +272,7 @@ void task_thread_kill(struct task *t, int signo);
 /* clone's work; args as clone3. Return the child's tid or -errno. */
 struct clone_args_k { uint64_t flags, pidfd, child_tid, parent_tid, stack, stack_size, tls; int exit_signal; const int32_t *set_tid; size_t set_tid_size; };
 int64_t task_clone(struct task *t, const struct clone_args_k *args);
+void group_set_subreaper(struct thread_group *g, bool on);
 /* unshare(2): files, fs context, mount and UTS namespaces. -EINVAL for what does not exist. */
 int64_t task_unshare(struct task *t, uint64_t flags);
 /* ptrace_may_access(PTRACE_MODE_ATTACH_REALCREDS). */

@@ -155,6 +155,13 @@ struct thread_group *group_find_reaper(struct thread_group *g)
 	return a && a != g && !a->zombie && atomic_load(&a->live) ? a : NULL;
 }
 
+void group_set_subreaper(struct thread_group *g, bool on)
+{
+	rwlock_write_lock(&kernel.taskset_lock);
+	g->is_subreaper = on;
+	rwlock_write_unlock(&kernel.taskset_lock);
+}
+
 static void send_parent_death(struct thread_group *child)
 {
 	struct task *t;

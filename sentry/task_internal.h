@@ -79,8 +79,6 @@ void signal_deliver(struct task *t, bool from_syscall);
 /* The handler's frame on the application's stack: 0 or -EFAULT. */
 int signal_frame_setup(struct task *t, int signo, const struct moat_sigaction *sa,
 		       const struct moat_siginfo *info, uint64_t mask);
-/* Back from a handler: rax, or the task was sent SIGSEGV. */
-int64_t signal_frame_return(struct task *t);
 
 /* ---- life ---- */
 void task_set_current(struct task *t);

@@ -682,8 +682,8 @@ int posix_timer_create(struct task *t, const struct posix_timer_args *args, int 
 		mutex_lock(&pts->lock);
 		pt->id = idr_alloc(&pts->timers, pt);
 		err = pt->id < 0 ? -EAGAIN : 0;
-		if (!err && args->notify == SIGEV_SIGNAL && args->value == UINT64_MAX)
-			pt->value = (uint64_t)(uint32_t)pt->id; /* no sigevent: the id */
+		if (!err && args->value_is_id)
+			pt->value = (uint64_t)(uint32_t)pt->id;
 		mutex_unlock(&pts->lock);
 	}
 	if (err) {

@@ -29,6 +29,7 @@ must_check int itimer_set(struct task *t, int which, const struct itimer_ns *new
 
 struct posix_timer_args {
 	int clock, notify, signo, tid; /* notify: SIGEV_* */
+	bool value_is_id; /* no sigevent was given */
 	uint64_t value;
 };
 must_check int posix_timer_create(struct task *t, const struct posix_timer_args *args, int *ret_id);

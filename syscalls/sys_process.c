@@ -2,6 +2,7 @@
 #include "syscalls/syscalls.h"
 
 #include <linux/sched.h>
+#include <stdio.h>
 #include <sys/wait.h>
 
 #include "sentry/pidfd.h"

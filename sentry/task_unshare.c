@@ -1,0 +1,126 @@
+/*
+ * sentry/task_unshare.c - unshare(2), and who may look into whom.
+ */
+#include <linux/sched.h>
+
+#include "sentry/task_internal.h"
+
+#define UNSHARE_ALL                                                                                 \
+	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM | \
+	 CLONE_NEWUTS)
+
+static int unshare_files(struct task *t)
+{
+	struct fd_table *own, *old;
+	int err;
+
+	if (!fd_table_shared(t->fdtable))
+		return 0;
+	err = fd_table_fork(t->fdtable, &own, FD_TABLE_MAX);
+	if (err)
+		return err;
+	mutex_lock(&t->lock);
+	old = t->fdtable;
+	t->fdtable = own;
+	mutex_unlock(&t->lock);
+	fd_table_unref(old);
+	return 0;
+}
+
+static int unshare_fs(struct task *t)
+{
+	struct fs_context *own, *old;
+	int err;
+
+	if (!fs_context_shared(t->fsctx))
+		return 0;
+	err = fs_context_fork(t->fsctx, &own);
+	if (err)
+		return err;
+	mutex_lock(&t->lock);
+	old = t->fsctx;
+	t->fsctx = own;
+	mutex_unlock(&t->lock);
+	fs_context_unref(old);
+	return 0;
+}
+
+static int unshare_mounts(struct task *t)
+{
+	struct vfs_path root, cwd, *paths[2] = { &root, &cwd };
+	struct mount_namespace *ns, *old;
+	int err;
+
+	fs_context_get_root(t->fsctx, &root);
+	fs_context_get_cwd(t->fsctx, &cwd);
+	err = mount_namespace_copy(t->mnt_ns, &ns, paths, 2);
+	if (!err) {
+		fs_context_set_root(t->fsctx, &root);
+		fs_context_set_cwd(t->fsctx, &cwd);
+		mutex_lock(&t->lock);
+		old = t->mnt_ns;
+		t->mnt_ns = ns;
+		mutex_unlock(&t->lock);
+		mount_namespace_unref(old);
+	}
+	vfs_path_unref(&root);
+	vfs_path_unref(&cwd);
+	return err;
+}
+
+static int unshare_uts(struct task *t)
+{
+	struct uts_namespace *own = uts_create(t->uts_ns), *old;
+
+	if (!own)
+		return -ENOMEM;
+	mutex_lock(&t->lock);
+	old = t->uts_ns;
+	t->uts_ns = own;
+	mutex_unlock(&t->lock);
+	uts_unref(old);
+	return 0;
+}
+
+int64_t task_unshare(struct task *t, uint64_t flags)
+{
+	int err = 0;
+
+	if (flags & CLONE_NEWNS)
+		flags |= CLONE_FS;
+	if (flags & ~(uint64_t)UNSHARE_ALL)
+		return -EINVAL;
+	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS)) && !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
+		return -EPERM;
+	/* These cannot be taken apart once there is something to share them with. */
+	if ((flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM)) && atomic_load(&t->group->live) > 1)
+		return -EINVAL;
+	if ((flags & (CLONE_SIGHAND | CLONE_VM)) && ref_read(&t->group->sighand->ref) > 1)
+		return -EINVAL;
+	if (flags & CLONE_FILES)
+		err = unshare_files(t);
+	if (!err && (flags & CLONE_FS))
+		err = unshare_fs(t);
+	if (!err && (flags & CLONE_NEWNS))
+		err = unshare_mounts(t);
+	if (!err && (flags & CLONE_NEWUTS))
+		err = unshare_uts(t);
+	return err;
+}
+
+bool task_may_access(struct task *from, struct task *to)
+{
+	struct cred *a, *b;
+	bool ok;
+
+	if (from->group == to->group)
+		return true;
+	a = task_get_cred(from);
+	b = task_get_cred(to);
+	ok = a->uid == b->euid && a->uid == b->suid && a->uid == b->uid && a->gid == b->egid && a->gid == b->sgid &&
+	     a->gid == b->gid && atomic_load(&to->group->dumpable) == 1 && !(b->cap_permitted & ~a->cap_permitted);
+	ok = ok || cred_has_cap(a, 19 /* CAP_SYS_PTRACE */);
+	cred_unref(a);
+	cred_unref(b);
+	return ok;
+}
