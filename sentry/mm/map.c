@@ -124,8 +124,9 @@ static struct vma *mm_vma_from_args(struct mm *mm, const struct mm_map_args *arg
 	vma->prot = args->prot & (PROT_READ | PROT_WRITE | PROT_EXEC);
 	vma->max_prot = args->max_prot | vma->prot;
 	vma->flags = (args->shared ? VMA_SHARED : 0) | (args->grows_down ? VMA_GROWS_DOWN : 0) |
-		     (args->stack ? VMA_STACK : 0) | (args->locked ? VMA_LOCKED : 0) |
-		     (args->noreserve ? VMA_NORESERVE : 0) | mm->lock_future;
+		     (args->stack && args->grows_down ? VMA_STACK : 0) |
+		     (args->locked ? VMA_LOCKED : 0) | (args->noreserve ? VMA_NORESERVE : 0) |
+		     mm->lock_future;
 	vma->name = args->name;
 	if (args->mappable) {
 		vma->off = args->off;
@@ -192,6 +193,8 @@ static int mm_map_locked(struct mm *mm, const struct mm_map_args *args, const st
 int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits *lim,
 	   uint64_t *ret_addr)
 {
+	struct mm_map_args with_shm;
+	struct mappable *shm = NULL;
 	struct mm_reap reap;
 	uint64_t size, addr;
 	bool populate;
@@ -199,6 +202,19 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 
 	if (err)
 		return err;
+	if (args->shared && !args->mappable) {
+		/* Checked again under the lock; here so that a wild size costs no table. */
+		if (size > mm_total_bytes() && !args->noreserve)
+			return -ENOMEM;
+		err = shm_create(size, &shm);
+		if (err)
+			return err;
+		with_shm = *args;
+		with_shm.mappable = shm;
+		with_shm.off = 0;
+		with_shm.name = "/dev/zero (deleted)";
+		args = &with_shm;
+	}
 	mm_reap_init(&reap);
 	rwlock_write_lock(&mm->vma_lock);
 	err = mm_map_locked(mm, args, lim, size, &reap, &addr);
@@ -206,6 +222,8 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 		   (mm->lock_future & (VMA_LOCKED | VMA_LOCK_ONFAULT)) == VMA_LOCKED;
 	rwlock_write_unlock(&mm->vma_lock);
 	mm_reap_run(&reap);
+	if (shm)
+		shm->ops->unref(shm);
 	if (err)
 		return err;
 	/* As on Linux, what cannot be populated now faults later. */

@@ -941,6 +941,41 @@ static int count_vma(void *arg, const struct mm_vma_info *info)
 	return 0;
 }
 
+/* MAP_SHARED|MAP_ANONYMOUS: one memory for all who inherit it. */
+static void test_shared_anon(void **state)
+{
+	struct mm *mm = new_mm(), *kid;
+	struct mm_map_args args = {.size = 600 * PAGE, .prot = 3, .max_prot = 7, .shared = true};
+	struct futex_key k1, k2;
+	uint64_t a, b;
+
+	(void)state;
+	assert_int_equal(mm_map(mm, &args, &no_limits, &a), 0);
+	store(mm, a + 5 * PAGE, 1);
+	assert_int_equal(mm_fork(mm, &kid), 0);
+	store(kid, a + 6 * PAGE, 2);
+	store(kid, a + 500 * PAGE, 3);
+	assert_int_equal(load(mm, a + 6 * PAGE), 2);
+	assert_int_equal(load(mm, a + 500 * PAGE), 3);
+	store(mm, a + 501 * PAGE, 4);
+	assert_int_equal(load(kid, a + 501 * PAGE), 4);
+	assert_int_equal(load(kid, a + 5 * PAGE), 1);
+	assert_int_equal(mm_advise(mm, a, 600 * PAGE, MADV_DONTNEED), 0);
+	assert_int_equal(load(mm, a + 6 * PAGE), 2);
+	assert_int_equal(mm_futex_key(mm, a + 4, true, true, &k1), 0);
+	assert_int_equal(mm_futex_key(kid, a + 4, true, true, &k2), 0);
+	assert_true(k1.a == k2.a && k1.b == k2.b);
+	futex_key_fini(&k1);
+	futex_key_fini(&k2);
+	assert_int_equal(mm_remap(kid, a, 0, 600 * PAGE, MREMAP_MAYMOVE, 0, &no_limits, &b), 0);
+	assert_int_equal(load(kid, b + 500 * PAGE), 3);
+	check_mm(kid);
+	check_mm(mm);
+	mm_unref(mm);
+	assert_int_equal(load(kid, b + 501 * PAGE), 4);
+	mm_unref(kid);
+}
+
 static void test_walk(void **state)
 {
 	struct mm *mm = new_mm();
@@ -1015,6 +1050,7 @@ int main(void)
 		T(test_lock_and_mincore),
 		T(test_remote),
 		T(test_iter),
+		T(test_shared_anon),
 		T(test_walk),
 		T(test_seal),
 		T(test_out_of_memory),
