@@ -331,10 +331,10 @@ TEST(subreaper)
 	CHECK_OK(pipe(tell));
 	child = fork();
 	if (child == 0) {
+		pid_t before = getpid();
+
 		grandchild = fork();
 		if (grandchild == 0) {
-			pid_t before = getppid();
-
 			while (getppid() == before)
 				t_sleep_ms(5);
 			_exit(getppid() == getpgrp() ? 6 : 1);
