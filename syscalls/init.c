@@ -2,8 +2,6 @@
 #include <fcntl.h>
 #include <signal.h>
 
-#include "sentry/ptrace.h"
-#include "sentry/seccomp.h"
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 
@@ -79,8 +77,5 @@ int syscalls_init(void)
 	vfs_hooks.replace_root = hook_replace_root;
 	vfs_hooks.send_sigio = fcntl_send_sigio;
 	kernel.dispatch = syscall_dispatch;
-	syscall_seccomp_hook = seccomp_check;
-	syscall_trace_enter_hook = ptrace_syscall_enter;
-	syscall_trace_exit_hook = ptrace_syscall_exit;
 	return 0;
 }
