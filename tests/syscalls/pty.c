@@ -474,12 +474,15 @@ TEST(flush_and_queues)
 	open_pair();
 	set_flags(ICANON | ECHO, 0);
 	CHECK_EQ(write(master, "abc", 3), 3);
+	/* Linux passes it on from a work queue. */
+	CHECK_EQ(poll(&(struct pollfd){slave, POLLIN, 0}, 1, 1000), 1);
 	CHECK_OK(ioctl(slave, FIONREAD, &n));
 	CHECK_EQ(n, 3);
 	CHECK_OK(tcflush(slave, TCIFLUSH));
 	CHECK_OK(ioctl(slave, FIONREAD, &n));
 	CHECK_EQ(n, 0);
 	CHECK_EQ(write(slave, "out", 3), 3);
+	CHECK_EQ(poll(&(struct pollfd){master, POLLIN, 0}, 1, 1000), 1);
 	CHECK_OK(ioctl(master, FIONREAD, &n));
 	CHECK_EQ(n, 3);
 	CHECK_OK(tcdrain(slave));
