@@ -323,7 +323,7 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 	struct perm_inode pi;
 	struct p9_call call;
 	struct p9_node node;
-	int err, fd;
+	int err, fd = -1;
 
 	rwlock_read_lock(&fs->tree_lock);
 	err = gofer_walk(fs, rp, false, &dir);
