@@ -22,18 +22,18 @@
 #define container_of(ptr, type, member) \
 	((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - offsetof(type, member)))
 
-#define MIN(a, b)                   \
-	({                          \
-		typeof(a) _a = (a); \
-		typeof(b) _b = (b); \
-		_a < _b ? _a : _b;  \
+/* Each use has names of its own, so that they nest without shadowing. */
+#define MOAT_PASTE_(a, b) a##b
+#define MOAT_PASTE(a, b) MOAT_PASTE_(a, b)
+#define MOAT_PICK_(a, op, b, x, y) \
+	({                         \
+		typeof(a) x = (a); \
+		typeof(b) y = (b); \
+		x op y ? x : y;    \
 	})
-#define MAX(a, b)                   \
-	({                          \
-		typeof(a) _a = (a); \
-		typeof(b) _b = (b); \
-		_a > _b ? _a : _b;  \
-	})
+#define MOAT_PICK(a, op, b, n) MOAT_PICK_(a, op, b, MOAT_PASTE(pick_a_, n), MOAT_PASTE(pick_b_, n))
+#define MIN(a, b) MOAT_PICK(a, <, b, __COUNTER__)
+#define MAX(a, b) MOAT_PICK(a, >, b, __COUNTER__)
 
 #define MOAT_PAGE_SHIFT 12
 #define MOAT_PAGE_SIZE 4096ul
