@@ -96,6 +96,7 @@ struct kvm_table_slot {
 	uint32_t kvm_id; /* immutable: the memory slot's number */
 	unsigned used; /* pages [0, used) have been tables since the slot was last added */
 	unsigned first; /* `used` when the present owner got it */
+	unsigned dropped; /* pages [0, dropped) hold no host memory any more */
 };
 SLIST_HEAD(kvm_table_slots, kvm_table_slot);
 

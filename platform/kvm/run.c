@@ -179,6 +179,47 @@ static bool rip_refused(uint64_t rip, struct platform_event *ev)
 }
 
 /*
+ * Publishes that v is in `as` and gives it the root that is there then. `fresh`: registers are loaded, CR3 with them.
+ * Return: 0, to be ended by kvm_vcpu_exit(); -ENOMEM.
+ */
+static int enter_with_root(struct kvm_vcpu *v, struct address_space *as, bool fresh)
+{
+	struct kvm_sregs *sregs = &v->run->s.regs.sregs;
+	uint64_t root;
+	int err;
+
+	for (;;) {
+		kvm_vcpu_enter(v, as);
+		root = atomic_load(&as->root);
+		if (likely(root))
+			break;
+		kvm_vcpu_exit(v);
+		err = kvm_as_ready(as);
+		if (err)
+			return err;
+	}
+	if (fresh || sregs->cr3 != root) {
+		sregs->cr3 = root;
+		v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+	}
+	return 0;
+}
+
+/* KVM finishes what it was emulating, in the tree that `as` has now, and runs nothing. */
+static void complete_io(struct kvm_vcpu *v, struct address_space *as)
+{
+	if (!enter_with_root(v, as, false)) {
+		__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+		if (kvm_ioctl(v->fd, KVM_RUN, NULL) == -EINTR) {
+			kvm_vcpu_exit(v);
+			return;
+		}
+		kvm_vcpu_exit(v);
+	}
+	v->broken = true;
+}
+
+/*
  * The application's own use of the stub's port, which is open to ring 3 where ring 0 is emulated: on Linux a #GP
  * at the instruction. KVM may have stepped over it already, so its start is looked for; what it has left to do it
  * does now, before registers are replaced.
@@ -190,9 +231,7 @@ static void own_port_io(struct kvm_vcpu *v, struct address_space *as, struct arc
 
 	store_regs(v, regs);
 	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
-	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-	if (kvm_ioctl(v->fd, KVM_RUN, NULL) != -EINTR)
-		v->broken = true;
+	complete_io(v, as);
 	if (rip_refused(regs->r.rip, ev))
 		return;
 	kvm_as_fetch(as, regs->r.rip - 2, insn, sizeof(insn));
@@ -372,23 +411,10 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 		    enum run_mode mode)
 {
 	struct kvm_run *run = v->run;
-	uint64_t root;
-	int ret;
+	int ret = enter_with_root(v, as, mode == RUN_FRESH);
 
-	for (;;) {
-		kvm_vcpu_enter(v, as);
-		root = atomic_load(&as->root);
-		if (likely(root))
-			break;
-		kvm_vcpu_exit(v);
-		ret = kvm_as_ready(as);
-		if (ret)
-			return ret;
-	}
-	if (mode == RUN_FRESH || run->s.regs.sregs.cr3 != root) {
-		run->s.regs.sregs.cr3 = root;
-		run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
-	}
+	if (ret)
+		return ret;
 	/*
 	 * Pairs with kvm_vcpu_kick(): what was asked for before the exchange is seen below, what is asked for after
 	 * it sets immediate_exit again.
@@ -396,7 +422,7 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 	if (unlikely(mode != RUN_FORCED && wanted(v, ctx, mode)))
 		ret = 1;
-	else if (unlikely(atomic_load(&as->root) != root))
+	else if (unlikely(atomic_load(&as->root) != run->s.regs.sregs.cr3))
 		ret = -EAGAIN;
 	else
 		ret = kvm_ioctl(v->fd, KVM_RUN, NULL);

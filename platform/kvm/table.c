@@ -17,7 +17,7 @@
 #define LEVEL_INDEX(va, level) ((va) >> LEVEL_SHIFT(level) & 511)
 #define ROOT_LEVEL 3
 #define POPULATE_PAGES 12u
-/* Released pages past this many of one slot go back to the host at once. */
+/* This many dead pages of one slot go back to the host before it is recycled. */
 #define RELEASE_EAGER_PAGES 64u
 
 int kvm_tables_init(struct kvm_platform *p)
@@ -75,7 +75,7 @@ static bool slot_recycle_locked(struct kvm_platform *p, struct kvm_table_slot *s
 		memset(slot->mem, 0, KVM_TABLE_SLOT_SIZE);
 	if (kvm_slot_set(p, slot->kvm_id, slot->gpa, slot->mem, KVM_TABLE_SLOT_SIZE))
 		return false;
-	slot->used = 0;
+	slot->used = slot->dropped = 0;
 	KVM_STAT_ADD(p, slot_recycles, 1);
 	return true;
 }
@@ -220,13 +220,14 @@ void kvm_tree_release(struct kvm_platform *p, struct kvm_tree *t)
 	struct kvm_table_slot *slot, *next;
 
 	for (slot = SLIST_FIRST(&t->slots); slot; slot = next) {
-		unsigned used = slot->used - slot->first;
+		unsigned dead = slot->used - slot->dropped;
 
 		next = SLIST_NEXT(slot, link);
 		/* Dead shadows of these pages are out of reach: no CR3 leads to them. */
-		if (used > RELEASE_EAGER_PAGES)
-			(void)madvise(slot->mem + slot->first * MOAT_PAGE_SIZE,
-				      used * MOAT_PAGE_SIZE, MADV_DONTNEED);
+		if (dead >= RELEASE_EAGER_PAGES &&
+		    !madvise(slot->mem + slot->dropped * MOAT_PAGE_SIZE, dead * MOAT_PAGE_SIZE,
+			     MADV_DONTNEED))
+			slot->dropped = slot->used;
 		mutex_lock(&p->lock);
 		if (KVM_TABLE_SLOT_PAGES - slot->used >= KVM_TABLE_SLOT_LEFT_MIN)
 			SLIST_INSERT_HEAD(&p->table_free, slot, link);
