@@ -25,18 +25,18 @@ struct address_space;
 struct platform_context;
 
 enum platform_event_kind {
-	PLATFORM_SYSCALL,     /* rip is past the instruction; rcx and r11 as the instruction leaves them */
-	PLATFORM_FAULT,	      /* page fault: addr, access; rip at the faulting instruction */
-	PLATFORM_EXCEPTION,   /* vector other than 14, error_code; rip as the CPU reports it */
+	PLATFORM_SYSCALL, /* rip is past the instruction; rcx and r11 as the instruction leaves them */
+	PLATFORM_FAULT, /* page fault: addr, access; rip at the faulting instruction */
+	PLATFORM_EXCEPTION, /* vector other than 14, error_code; rip as the CPU reports it */
 	PLATFORM_INTERRUPTED, /* context_interrupt(), or no reason at all */
 };
 
 struct platform_event {
 	enum platform_event_kind kind;
-	uint64_t addr;	     /* FAULT: guest-virtual */
-	unsigned access;     /* FAULT: MEM_READ, MEM_WRITE or MEM_EXEC */
-	bool present;	     /* FAULT: a translation was there and forbade it */
-	uint32_t vector;     /* EXCEPTION */
+	uint64_t addr; /* FAULT: guest-virtual */
+	unsigned access; /* FAULT: MEM_READ, MEM_WRITE or MEM_EXEC */
+	bool present; /* FAULT: a translation was there and forbade it */
+	uint32_t vector; /* EXCEPTION */
 	uint32_t error_code; /* FAULT, EXCEPTION */
 };
 
@@ -65,8 +65,8 @@ struct platform_ops {
 	 * what was there. The caller holds chunk references on the range for as long as it stays mapped.
 	 * Return: 0, -ENOMEM, -EFAULT if a host file's page cannot be touched (first page; later ones are left unmapped).
 	 */
-	int (*as_map)(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf, uint64_t mf_off,
-		      unsigned access, unsigned flags);
+	int (*as_map)(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf,
+		      uint64_t mf_off, unsigned access, unsigned flags);
 	void (*as_unmap)(struct address_space *as, uint64_t va, uint64_t size);
 	/* Takes away access bits that are not in `access`; never adds. */
 	void (*as_protect)(struct address_space *as, uint64_t va, uint64_t size, unsigned access);
@@ -79,14 +79,15 @@ struct platform_ops {
 	void (*as_clear)(struct address_space *as);
 
 	/* FPU state starts as the CPU's reset state, or as a copy of `from`, which belongs to the calling thread. */
-	int (*context_create)(struct platform *p, struct platform_context *from, struct platform_context **ret_ctx);
+	int (*context_create)(struct platform *p, struct platform_context *from,
+			      struct platform_context **ret_ctx);
 	void (*context_destroy)(struct platform_context *ctx);
 	/*
 	 * Runs the application until an event. `regs` in and out; segments and flags are sanitised by the platform.
 	 * Return: 0 with *ret_event; -ENOMEM, -EAGAIN (no host resources: the task gets SIGKILL).
 	 */
-	int (*context_switch)(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
-			      struct platform_event *ret_event);
+	int (*context_switch)(struct platform_context *ctx, struct address_space *as,
+			      struct arch_regs *regs, struct platform_event *ret_event);
 	/*
 	 * Makes the current or the next context_switch() return PLATFORM_INTERRUPTED soon; sticky until one does.
 	 * Any thread; async-signal-safe not required; no locks taken above LOCK_LEAF.
@@ -103,7 +104,8 @@ struct platform_ops {
 	void (*fpu_reset)(struct platform_context *ctx);
 
 	/* Counters for moat debug: calls emit(name, value). */
-	void (*stats)(struct platform *p, void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
+	void (*stats)(struct platform *p, void (*emit)(void *arg, const char *name, uint64_t value),
+		      void *arg);
 };
 
 struct platform {
