@@ -62,7 +62,11 @@ static int fork_copy_now(struct mm *child, struct pma *copy)
 		return err;
 	copy->off = off + skew;
 	copy->ptr = (char *)memfile_ptr(mem_private(), off) + skew;
-	pma_copy_private(copy->ptr, src, size);
+	err = pma_copy_private(copy->ptr, src, size);
+	if (err) {
+		memfile_range_unref(mem_private(), copy->off, size);
+		return err;
+	}
 	child->platform->ops->as_unmap(child->as, copy->start, size);
 	return 0;
 }

@@ -206,8 +206,8 @@ must_check int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64
 must_check int pma_break_cow(struct mm *mm, struct vma *vma, uint64_t addr, struct mm_reap *reap,
 			     uint64_t *ret_start, uint64_t *ret_end);
 
-/* Copies whole pages of private memory, but for those that do not exist, which read as zeros. */
-void pma_copy_private(char *dst, const char *src, uint64_t size);
+/* Copies whole pages of private memory, but for those that do not exist, which read as zeros. Return: 0, -ENOMEM. */
+must_check int pma_copy_private(char *dst, const char *src, uint64_t size);
 
 void mm_reap_init(struct mm_reap *reap);
 /* No locks held. */

@@ -196,7 +196,7 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 	struct mm_map_args with_shm;
 	struct mappable *shm = NULL;
 	struct mm_reap reap;
-	uint64_t size, addr;
+	uint64_t size, addr = 0;
 	bool populate;
 	int err = mm_map_check(args, &size);
 

@@ -295,13 +295,16 @@ static bool cow_claim(struct mm *mm, struct vma *vma, struct pma *pma, uint64_t 
  * Copies [src, src + size) of private memory, skipping pages that do not exist: they read as
  * zeros on both sides, and touching them would allocate them.
  */
-void pma_copy_private(char *dst, const char *src, uint64_t size)
+int pma_copy_private(char *dst, const char *src, uint64_t size)
 {
 	unsigned char present[MM_COW_GROUP >> MOAT_PAGE_SHIFT];
 	size_t pages, i, run;
 
 	for (; size > MM_COW_GROUP; size -= MM_COW_GROUP) {
-		pma_copy_private(dst, src, MM_COW_GROUP);
+		int err = pma_copy_private(dst, src, MM_COW_GROUP);
+
+		if (err)
+			return err;
 		dst += MM_COW_GROUP;
 		src += MM_COW_GROUP;
 	}
@@ -312,10 +315,13 @@ void pma_copy_private(char *dst, const char *src, uint64_t size)
 		for (run = 1; i + run < pages; run++)
 			if ((present[i + run] ^ present[i]) & 1)
 				break;
-		if (present[i] & 1)
-			memcpy(dst + (i << MOAT_PAGE_SHIFT), src + (i << MOAT_PAGE_SHIFT),
-			       run << MOAT_PAGE_SHIFT);
+		/* Guarded: the host raises SIGBUS when it has no page left. */
+		if ((present[i] & 1) &&
+		    guard_copy(dst + (i << MOAT_PAGE_SHIFT), src + (i << MOAT_PAGE_SHIFT),
+			       run << MOAT_PAGE_SHIFT))
+			return -ENOMEM;
 	}
+	return 0;
 }
 
 /*
@@ -374,7 +380,9 @@ static int cow_copy(struct mm *mm, struct vma *vma, struct pma *pma, uint64_t ad
 		goto out_free;
 	dst = (char *)memfile_ptr(mem_private(), dst_off) + shift;
 	if (memfile_kind(pma->mf) == MEMFILE_PRIVATE) {
-		pma_copy_private(dst, pma->ptr + (start - pma->start), end - start);
+		err = pma_copy_private(dst, pma->ptr + (start - pma->start), end - start);
+		if (err)
+			goto out_unref;
 	} else if (!cow_copy_host(dst, pma->ptr + (start - pma->start), page_down(addr) - start,
 				  &from, &to)) {
 		err = -EFAULT;
