@@ -27,6 +27,7 @@ static void eventfd_release(struct file *f)
 	struct eventfd *e = eventfd_of(f);
 
 	wait_queue_fini(&e->wait);
+	file_fini(f);
 	free(e);
 }
 

@@ -141,6 +141,7 @@ static void timerfd_release(struct file *f)
 
 	ktimer_cancel_sync(&t->timer);
 	wait_queue_fini(&t->wait);
+	file_fini(f);
 	free(t);
 }
 

@@ -395,6 +395,7 @@ static void pipe_release(struct file *f)
 	wait_queue_wake(&p->wait,
 			POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP);
 	pipe_unref(p);
+	file_fini(f);
 	free(f);
 }
 

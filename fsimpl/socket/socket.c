@@ -137,6 +137,7 @@ static void socket_release(struct file *f)
 
 	usock_close(s);
 	usock_unref(s);
+	file_fini(f);
 	free(f);
 }
 

@@ -19,6 +19,7 @@ enum { DEV_MEM = 1, DEV_NULL = 3, DEV_PORT = 4, DEV_ZERO = 5, DEV_FULL = 7, DEV_
 
 static void dev_release(struct file *f)
 {
+	file_fini(f);
 	free(f);
 }
 

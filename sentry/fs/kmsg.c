@@ -265,6 +265,7 @@ static void kmsg_poll_remove(unused_arg struct file *f, struct waiter *w)
 
 static void kmsg_release(struct file *f)
 {
+	file_fini(f);
 	free(f);
 }
 

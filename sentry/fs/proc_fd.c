@@ -453,6 +453,7 @@ static int ns_readlink(struct synth_node *n, struct buf *b)
 
 static void ns_file_release(struct file *f)
 {
+	file_fini(f);
 	free(f);
 }
 

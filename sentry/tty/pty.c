@@ -229,6 +229,7 @@ static void slave_release(struct file *f)
 	}
 	mutex_unlock(&t->lock);
 	tty_unref(t);
+	file_fini(f);
 	free(f);
 }
 
@@ -423,6 +424,7 @@ static void master_release(struct file *f)
 	/* The name goes now (devpts_find_named), the number with the last slave. */
 	tty_hangup(t, false);
 	tty_unref(t);
+	file_fini(f);
 	free(f);
 }
 
