@@ -354,6 +354,8 @@ int gofer_cache_enter(struct gofer_fs *fs, struct gofer_dentry *dir, const char 
 		if (d) {
 			/* Negative, or (in a shared tree) another file by now. */
 			drop_stale(fs, d);
+			if (d->inode)
+				atomic_fetch_or(&d->d.flags, DENTRY_DEAD);
 			gofer_dentry_unref(d);
 		}
 		err = inode_for(fs, node, target, &in);
@@ -386,7 +388,31 @@ void gofer_cache_enter_negative(struct gofer_fs *fs, struct gofer_dentry *dir, c
 		gofer_dentry_unref(insert_or_get(fs, dir, d));
 }
 
-void gofer_cache_forget(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len)
+void gofer_cache_forget_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+				 size_t len)
+{
+	struct gofer_dentry *d = find_any(fs, dir, name, len);
+
+	if (d && !d->inode)
+		drop_stale(fs, d);
+	gofer_dentry_unref(d);
+}
+
+void gofer_cache_vanished(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+			  size_t len)
+{
+	struct gofer_dentry *d = find_any(fs, dir, name, len);
+
+	if (!d)
+		return;
+	drop_stale(fs, d);
+	/* Open files keep it: by its old name another file might be reached. */
+	atomic_fetch_or(&d->d.flags, DENTRY_DEAD);
+	gofer_dentry_unref(d);
+}
+
+/* The table's entry for the name, positive or not, goes; the dentry itself lives on elsewhere or is about to die. */
+static void forget(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len)
 {
 	struct gofer_dentry *d = find_any(fs, dir, name, len);
 
@@ -427,7 +453,7 @@ void gofer_cache_move(struct gofer_fs *fs, struct gofer_dentry *d, struct gofer_
 {
 	bool was_hashed;
 
-	gofer_cache_forget(fs, dir, name, len);
+	forget(fs, dir, name, len);
 	mutex_lock(&fs->cache_lock);
 	was_hashed = d->hashed;
 	if (was_hashed)

@@ -124,11 +124,11 @@ static int end_creation(struct creation *c, int err, uint32_t reply_err,
 		p9_nodes_get(nodes, 1, &node);
 		/* It exists: not to remember it is no failure of the call. */
 		if (gofer_cache_enter(c->fs, c->dir, c->name, c->len, &node, target, &child)) {
-			gofer_cache_forget(c->fs, c->dir, c->name, c->len);
+			gofer_cache_forget_negative(c->fs, c->dir, c->name, c->len);
 			child = NULL;
 		}
 	} else {
-		gofer_cache_forget(c->fs, c->dir, c->name, c->len);
+		gofer_cache_forget_negative(c->fs, c->dir, c->name, c->len);
 	}
 	if (child && endpoint) {
 		mutex_lock(&child->inode->lock);
@@ -362,7 +362,7 @@ static int remove_locked(struct gofer_fs *fs, struct gofer_dentry *dir, struct g
 		removed(d, &node, t.Tmunlink.keepfid, r->bound);
 	} else if (err == -ENOENT || !err) {
 		/* A shared tree, or a server that forgot to tell. */
-		gofer_cache_forget(fs, dir, key->name, key->len);
+		gofer_cache_vanished(fs, dir, key->name, key->len);
 		if (!err)
 			removed(d, NULL, t.Tmunlink.keepfid, r->bound);
 	}
@@ -514,7 +514,7 @@ static void renamed(struct renaming *r, const struct p9_Rmrename *reply, uint32_
 		return;
 	}
 	if (r->new_) {
-		gofer_cache_forget(r->fs, r->newdir, r->new_name, r->new_len);
+		gofer_cache_remove(r->fs, r->new_);
 		if (reply->nodes.count > 3)
 			p9_nodes_get(&reply->nodes, 3, &node);
 		removed(r->new_, reply->nodes.count > 3 ? &node : NULL, keepfid, reply->bound);

@@ -145,8 +145,10 @@ must_check int gofer_cache_enter(struct gofer_fs *fs, struct gofer_dentry *dir, 
 				 const struct p9_str *target, struct gofer_dentry **ret);
 /* The name does not exist. Failure to remember that is no error. */
 void gofer_cache_enter_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
-/* Forgets whatever is known of the name: the next lookup asks. */
-void gofer_cache_forget(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+/* The name may exist: the next lookup asks. What is known to exist stays known. */
+void gofer_cache_forget_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+/* Somebody else removed the name. */
+void gofer_cache_vanished(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
 /* d is not there any more (tree_lock held for writing): leaves a negative entry. */
 void gofer_cache_remove(struct gofer_fs *fs, struct gofer_dentry *d);
 /* d is now `name` in dir. On -ENOMEM d is only forgotten. */

@@ -173,7 +173,7 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	else if (!r->created || r->nodes.count != 2 || call.fd < 0)
 		err = -EIO;
 	if (err) {
-		gofer_cache_forget(fs, dir, name, len);
+		gofer_cache_forget_negative(fs, dir, name, len);
 		goto out;
 	}
 	p9_nodes_get(&r->nodes, 0, &node);

@@ -166,8 +166,8 @@ static int enter_nodes(struct gwalk *wk, const struct p9_Rmwalk *r, const char *
 		wk->fresh++;
 		if (r->err == ENOENT)
 			gofer_cache_enter_negative(wk->fs, dir, names, len);
-		if (wk->fs->shared)
-			gofer_cache_forget(wk->fs, dir, names, len);
+		if (r->err == ENOENT && wk->fs->shared)
+			gofer_cache_vanished(wk->fs, dir, names, len);
 	}
 	gofer_dentry_unref(dir);
 	return err;
