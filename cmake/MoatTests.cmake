@@ -40,7 +40,8 @@ function(moat_unit_test source)
 	endif()
 	add_executable(${name} ${source})
 	# A test may call what must fail and look at nothing but what it left behind.
-	target_compile_options(${name} PRIVATE -Wno-missing-prototypes -Wno-unused-result)
+	target_compile_options(${name} PRIVATE -Wno-missing-prototypes -Wno-unused-result
+		$<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 	moat_link(${name} ${libs})
 	target_link_libraries(${name} PRIVATE cmocka)
 	add_test(NAME ${name} COMMAND ${name})
@@ -66,6 +67,7 @@ function(moat_fuzzer source)
 			COMMAND ${name} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
 		set_tests_properties(${name}_replay PROPERTIES TIMEOUT 300 LABELS unit)
 	endif()
-	target_compile_options(${name} PRIVATE -Wno-missing-prototypes -Wno-unused-result)
+	target_compile_options(${name} PRIVATE -Wno-missing-prototypes -Wno-unused-result
+		$<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 	moat_link(${name} ${libs})
 endfunction()
