@@ -47,7 +47,8 @@ int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 	idr_init(&kernel.sessions, 1, TASKS_MAX - 1, "sessions");
 	wait_queue_init(&kernel.exit_wait);
 	futex_tables_init();
-	return 0;
+	kernel.uts_ns = uts_create(NULL);
+	return kernel.uts_ns ? 0 : -ENOMEM;
 }
 
 /* ---- lookups ---- */
