@@ -50,10 +50,13 @@ struct platform_ops {
 
 	/*
 	 * Is it usable here? Return 0, or -errno with a one-line reason and what to do in `why`.
-	 * Called before the sandbox is confined.
+	 * Called before the sandbox is confined; keeps the host devices that create() needs open.
 	 */
 	int (*probe)(char *why, size_t why_size);
-	/* Takes what it needs from the host (descriptors, threads) before confinement. mem_init() was called. */
+	/*
+	 * Takes what it needs from the host before the seccomp filter and after anything that must be single-threaded.
+	 * mem_init() was called; probe() was, if paths lead nowhere any more.
+	 */
 	int (*create)(struct platform **ret_p);
 	void (*destroy)(struct platform *p);
 

@@ -261,9 +261,9 @@ static int64_t cpu_timer_now(struct posix_timers *pts, const struct posix_timer 
 {
 	struct task_times times = { 0 };
 	struct thread_group *g;
-	bool thread;
+	bool thread = false;
 	int32_t id;
-	int kind;
+	int kind = CPUCLOCK_SCHED;
 
 	(void)cpu_clock_decode(pt->clock, &id, &thread, &kind);
 	if (thread) {

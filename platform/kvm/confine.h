@@ -1,11 +1,13 @@
 /*
  * platform/kvm/confine.h - what the KVM platform asks of the host after create() has returned.
  *
- * create() opens /dev/kvm, makes the VM, reads CPUID, installs the kick signal's handler, maps what it needs and
- * closes /dev/kvm again: from then on no path, no /dev and no /proc is used, and the root may be empty. It must
- * run in the process that goes on (a VM belongs to its memory), as the pid that process will have.
+ * probe() opens /dev/kvm and keeps it for create(), which may therefore run where no path leads there any more. create()
+ * makes the VM, reads CPUID, installs the kick signal's handler, maps what it needs, runs the self-test and closes the
+ * device: from then on no path, no /dev and no /proc is used, and the root may be empty. It must run in the process that
+ * goes on (a VM belongs to its memory), as the pid that process will have, and after anything that wants a single
+ * thread (unshare of a user namespace): KVM's first KVM_RUN adds a kernel thread to the process.
  *
- * System calls after that, with their arguments where a filter can tell:
+ * System calls after create(), with their arguments where a filter can tell:
  *
  *	ioctl(vm or vCPU, ...)	one of kvm_confined_ioctls; a vCPU's descriptor is new each time
  *	mmap(NULL, a few pages, PROT_READ | PROT_WRITE, MAP_SHARED, vCPU, 0)	a new vCPU's shared page

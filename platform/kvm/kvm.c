@@ -35,6 +35,9 @@
 #include "base/log.h"
 #include "platform/kvm/kvm.h"
 
+/* What kvm_probe() opened: create() may run where /dev/kvm can no longer be reached. Boot thread only. */
+static int probed_fd = -1;
+
 static int kvm_probe(char *why, size_t why_size)
 {
 	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), version, err = errno;
@@ -55,14 +58,27 @@ static int kvm_probe(char *why, size_t why_size)
 		return -err;
 	}
 	version = ioctl(fd, KVM_GET_API_VERSION, 0);
-	close(fd);
 	if (version != KVM_API_VERSION) {
+		close(fd);
 		snprintf(why, why_size,
 			 "/dev/kvm: not a KVM device (API version %d, wanted %d): check what it is",
 			 version, KVM_API_VERSION);
 		return -EOPNOTSUPP;
 	}
+	if (probed_fd >= 0)
+		close(probed_fd);
+	probed_fd = fd;
 	return 0;
+}
+
+int kvm_device_open(void)
+{
+	int fd = probed_fd;
+
+	probed_fd = -1;
+	if (fd < 0)
+		fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 static void platform_free(struct kvm_platform *p)

@@ -212,6 +212,8 @@ static inline uint8_t *kvm_gpa_hva(struct kvm_platform *p, uint64_t gpa)
 /* vm.c: the VM, its memory slots. Return 0 or -errno. */
 must_check int kvm_ioctl(int fd, unsigned long request,
 			 void *arg); /* -errno; EINTR is not retried */
+/* The descriptor that the probe opened, or a new one. */
+must_check int kvm_device_open(void);
 must_check int kvm_vm_open(struct kvm_platform *p);
 void kvm_vm_close(struct kvm_platform *p);
 must_check int kvm_slot_set(struct kvm_platform *p, uint32_t id, uint64_t gpa, void *hva,

@@ -152,9 +152,9 @@ int kvm_vm_open(struct kvm_platform *p)
 {
 	int err;
 
-	p->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	p->kvm_fd = kvm_device_open();
 	if (p->kvm_fd < 0)
-		return -errno;
+		return p->kvm_fd;
 	if (ioctl(p->kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
 		return -EOPNOTSUPP;
 	err = check_capabilities(p);

@@ -117,7 +117,7 @@ static uint64_t memory_bytes(const struct boot_spec *spec)
 }
 
 /* All that needs the host's files, devices or a single thread. */
-static int before_confinement(struct boot_state *b, struct platform **ret_platform)
+static int before_confinement(struct boot_state *b)
 {
 	const struct platform_ops *ops = boot_platform(b->spec.platform);
 	char why[256] = "";
@@ -135,13 +135,21 @@ static int before_confinement(struct boot_state *b, struct platform **ret_platfo
 	err = ops->probe(why, sizeof(why));
 	if (err)
 		return boot_fail(&b->error, 1, "%s", why);
-	err = ops->create(ret_platform);
+	return prepare_stdio(b);
+}
+
+/* What may start threads (KVM has kernel threads of its own) comes after the user namespace, which must be single-threaded. */
+static int create_platform(struct boot_state *b, struct platform **ret_platform)
+{
+	const struct platform_ops *ops = boot_platform(b->spec.platform);
+	int err = ops->create(ret_platform);
+
 	if (err)
 		return boot_fail(&b->error, 1, "platform %s: %s", ops->name, strerror(-err));
 	err = vdso_init();
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: vDSO: %s", strerror(-err));
-	return prepare_stdio(b);
+	return 0;
 }
 
 static int start_services(struct boot_state *b)
@@ -159,7 +167,8 @@ static int start_services(struct boot_state *b)
 
 static int start_kernel(struct boot_state *b, struct platform *platform)
 {
-	int32_t pids = b->spec.pids_limit ? (int32_t)MIN(b->spec.pids_limit, (uint32_t)TASKS_MAX) : TASKS_MAX;
+	int32_t pids = b->spec.pids_limit ? (int32_t)MIN(b->spec.pids_limit, (uint32_t)TASKS_MAX)
+					  : TASKS_MAX;
 	int err;
 
 	err = vfs_init();
@@ -213,16 +222,20 @@ static int boot_all(struct boot_state *b, int spec_fd)
 	if (read_spec(b, spec_fd))
 		return -1;
 	log_init(b->spec.log_fd, b->spec.debug ? LOG_DEBUG_LEVEL : LOG_INFO_LEVEL, "sentry");
-	if (before_confinement(b, &platform))
+#ifndef CONFINE_SANITIZER
+	crash_handler_install(b->spec.log_fd);
+#endif
+	if (before_confinement(b))
 		return -1;
-	if (confine_namespaces(why, sizeof(why)))
+	if (sentry_confine_namespaces(why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
-	if (start_services(b))
+	if (create_platform(b, &platform) || start_services(b))
 		return -1;
-	if (confine_seccomp(why, sizeof(why)))
+	if (sentry_confine_seccomp(why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
 	if (start_kernel(b, platform))
 		return -1;
+	control_init(b);
 	log_boot_lines(&b->spec);
 	kernel.on_init_exit = on_init_exit;
 	if (boot_make_root(b) || boot_make_mounts(b) || boot_start_init(b, &init))

@@ -21,11 +21,15 @@
 static struct boot_state *control_boot;
 static _Atomic int lifeline = -1;
 
+void control_init(struct boot_state *b)
+{
+	control_boot = b;
+	atomic_store(&lifeline, b->spec.control_fd);
+}
+
 void control_post(const struct control_msg *msg)
 {
-	int fd = atomic_load(&lifeline);
-	int err = fd >= 0 ? control_send(fd, msg)
-			  : control_send(control_boot ? control_boot->spec.control_fd : -1, msg);
+	int err = control_send(atomic_load(&lifeline), msg);
 
 	if (err)
 		log_warn("control: the command line is gone: %s", strerror(-err));
@@ -109,8 +113,6 @@ void control_serve(struct boot_state *b)
 	struct pollfd pfd[2 + CONTROL_CLIENTS_MAX];
 	nfds_t n = 2;
 
-	control_boot = b;
-	atomic_store(&lifeline, b->spec.control_fd);
 	pfd[0] = (struct pollfd){.fd = b->spec.control_fd, .events = POLLIN};
 	pfd[1] = (struct pollfd){.fd = b->spec.listen_fd, .events = POLLIN};
 	for (;;) {

@@ -28,14 +28,6 @@
 #include "base/log.h"
 #include "sentry/boot/confine.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define CONFINE_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define CONFINE_SANITIZER 1
-#endif
-#endif
-
 static int fail(char *why, size_t why_size, const char *what)
 {
 	int err = -errno;
@@ -62,20 +54,25 @@ static int empty_root(char *why, size_t why_size)
 	return 0;
 }
 
+static int drop_bounding_set(char *why, size_t why_size)
+{
+	for (int cap = 0; cap <= 63; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno == EPERM)
+			return fail(why, why_size, "dropping the capability bounding set");
+	return 0;
+}
+
 static int drop_capabilities(char *why, size_t why_size)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[2] = {{0}};
 
-	for (int cap = 0; cap <= 63; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno == EPERM)
-			return fail(why, why_size, "dropping the capability bounding set");
 	if (syscall(SYS_capset, &header, none) < 0)
 		return fail(why, why_size, "dropping capabilities");
 	return 0;
 }
 
-int confine_namespaces(char *why, size_t why_size)
+int sentry_confine_namespaces(char *why, size_t why_size)
 {
 	bool was_root = geteuid() == 0;
 	struct rlimit nofile;
@@ -88,14 +85,25 @@ int confine_namespaces(char *why, size_t why_size)
 	err = empty_root(why, why_size);
 	if (err)
 		return err;
-	if (was_root && (syscall(SYS_setgroups, 0, NULL) < 0 ||
-			 syscall(SYS_setresgid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0 ||
-			 prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 ||
-			 syscall(SYS_setresuid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0))
-		return fail(why, why_size, "becoming nobody");
-	/* Unmapped ids: nothing outside belongs to us. A host that forbids it is still covered by the rest. */
-	if (unshare(CLONE_NEWUSER) < 0)
+	if (was_root) {
+		err = drop_bounding_set(why, why_size);
+		if (err)
+			return err;
+		if (syscall(SYS_setgroups, 0, NULL) < 0 ||
+		    syscall(SYS_setresgid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0 ||
+		    syscall(SYS_setresuid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0)
+			return fail(why, why_size, "becoming nobody");
+	}
+	/*
+	 * Unmapped ids: nothing outside belongs to us. A new user namespace begins with every capability in it, and they
+	 * go next. A host that forbids it is still covered by the rest.
+	 */
+	if (unshare(CLONE_NEWUSER) == 0)
+		err = drop_bounding_set(why, why_size);
+	else
 		log_warn("no user namespace for the sentry: %s", strerror(errno));
+	if (err)
+		return err;
 	err = drop_capabilities(why, why_size);
 	if (err)
 		return err;
@@ -139,6 +147,8 @@ static const struct rule rules[] = {
 	ALLOW(pwritev),
 	ALLOW(preadv2),
 	ALLOW(pwritev2),
+	/* Which pages of copy-on-write and shared memory are there. */
+	ALLOW(mincore),
 	ALLOW(lseek),
 	ALLOW(fstat),
 	ALLOW(fsync),
@@ -193,7 +203,8 @@ static const struct rule rules[] = {
 	ALLOW(tgkill),
 	ALLOW(rt_sigpending),
 	ALLOW(rt_sigtimedwait),
-	/* Clocks and randomness. */
+	/* Clocks and randomness; libc's qsort asks how much memory there is. */
+	ALLOW(sysinfo),
 	ALLOW(clock_gettime),
 	ALLOW(clock_getres),
 	ALLOW(gettimeofday),
@@ -273,7 +284,6 @@ static const struct rule rules[] = {
 	ALLOW(stat),
 	ALLOW(access),
 	ALLOW(getppid),
-	ALLOW(sysinfo),
 	ALLOW(prlimit64),
 	ALLOW(arch_prctl),
 	ALLOW(kill),
@@ -301,7 +311,7 @@ static void on_sigsys(int signo, siginfo_t *info, void *context)
 	_exit(140);
 }
 
-int confine_seccomp(char *why, size_t why_size)
+int sentry_confine_seccomp(char *why, size_t why_size)
 {
 	struct sigaction sa = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);

@@ -2,8 +2,8 @@
  * sentry/boot/confine.h - the sentry gives up what it does not need.
  *
  * Two steps, because the first needs a single thread and the second must see every thread:
- *   confine_namespaces()  empty read-only root, no capabilities, uid nobody, own user namespace, no new privileges
- *   confine_seccomp()     the allow-list of host calls (confine.c says of each why), on all threads
+ *   sentry_confine_namespaces()  empty read-only root, no capabilities, uid nobody, own user namespace, no new privileges
+ *   sentry_confine_seccomp()     the allow-list of host calls (confine.c says of each why), on all threads
  * Both before the first untrusted byte is read.
  */
 #ifndef MOAT_SENTRY_BOOT_CONFINE_H
@@ -11,11 +11,19 @@
 
 #include "base/compiler.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CONFINE_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define CONFINE_SANITIZER 1
+#endif
+#endif
+
 /* The uid and gid that the sentry runs as when it was started by root. */
 #define CONFINE_UID 65534u
 
 /* Return 0, or -errno with one line in `why`. */
-must_check int confine_namespaces(char *why, size_t why_size);
-must_check int confine_seccomp(char *why, size_t why_size);
+must_check int sentry_confine_namespaces(char *why, size_t why_size);
+must_check int sentry_confine_seccomp(char *why, size_t why_size);
 
 #endif

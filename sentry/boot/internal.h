@@ -36,8 +36,12 @@ struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned f
 must_check int boot_start_init(struct boot_state *b, struct task **ret_task);
 
 /* boot_control.c: serves the lifeline and the listening socket; never returns. */
+void control_init(struct boot_state *b); /* before the first control_post() */
 void control_post(const struct control_msg *msg); /* to the lifeline; any thread */
 noreturn_fn void control_serve(struct boot_state *b);
 void control_debug_text(const char *what, struct buf *out);
+
+/* crash.c: before guard_install(). log_fd -1: standard error. */
+void crash_handler_install(int log_fd);
 
 #endif
