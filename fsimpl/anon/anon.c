@@ -63,6 +63,7 @@ static void anon_dentry_release(struct dentry *d)
 
 	if (ad->drop)
 		ad->drop(ad->priv);
+	dentry_fini(d);
 	free(ad);
 }
 

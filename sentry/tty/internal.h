@@ -65,6 +65,9 @@ struct ldisc {
 	uint64_t flags[LDISC_BUF / 64]; /* ends of lines */
 	uint32_t read_head, canon_head, read_tail; /* free-running */
 	uint32_t column, canon_column;
+	/* where the output and the columns stood when this batch of input began */
+	uint32_t batch_out, batch_column, batch_canon_column;
+	bool in_batch;
 	bool lnext, erasing, icanon;
 };
 
@@ -125,6 +128,7 @@ bool ldisc_readable(const struct tty *t, bool poll);
 size_t ldisc_read(struct tty *t, uint8_t *data, size_t size, bool *ret_eof);
 size_t ldisc_chars(const struct tty *t); /* FIONREAD */
 void ldisc_flush_input(struct tty *t);
+void ldisc_flush_output(struct tty *t);
 void ldisc_set_termios(struct tty *t, const struct ktermios *new_);
 void tty_default_termios(struct ktermios *k);
 void tty_start(struct tty *t);

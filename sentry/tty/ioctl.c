@@ -55,13 +55,8 @@ static void flush_tty(struct tty *t, bool in, bool out)
 		ldisc_flush_input(t);
 		t->in.tail = t->in.head;
 	}
-	if (out) {
-		t->out.tail = t->out.head;
-		if (t->packet)
-			t->packet_status |= TIOCPKT_FLUSHWRITE;
-		wait_queue_wake(&t->wait, POLLOUT | POLLWRNORM);
-		wait_queue_wake(&t->master_wait, POLLPRI);
-	}
+	if (out)
+		ldisc_flush_output(t);
 	mutex_unlock(&t->lock);
 }
 

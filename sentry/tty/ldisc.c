@@ -8,7 +8,6 @@
  *
  * Cannot do: parity marking (a pty has no line to err on), XTABS-style delays, other disciplines.
  */
-#include <ctype.h>
 #include <signal.h>
 #include <string.h>
 
@@ -66,6 +65,22 @@ static void ld_put(struct ldisc *ld, uint8_t c)
 static bool is_control(uint8_t c)
 {
 	return c < 32 || c == 127;
+}
+
+/* Characters are Latin-1 to the kernel (lib/ctype.c). */
+static bool is_upper(uint8_t c)
+{
+	return (c >= 'A' && c <= 'Z') || (c >= 0xc0 && c <= 0xde && c != 0xd7);
+}
+
+static bool is_lower(uint8_t c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 0xdf && c != 0xf7);
+}
+
+static bool is_alnum(uint8_t c)
+{
+	return is_upper(c) || is_lower(c) || (c >= '0' && c <= '9');
 }
 
 static bool is_continuation(const struct tty *t, uint8_t c)
@@ -130,7 +145,7 @@ static void out_char(struct tty *t, uint8_t c)
 	default:
 		if (!is_control(c)) {
 			if (O_(t, OLCUC))
-				c = (uint8_t)toupper(c);
+				c = is_lower(c) ? (uint8_t)(c - 32) : c;
 			if (!is_continuation(t, c))
 				ld->column++;
 		}
@@ -268,7 +283,7 @@ static void eraser(struct tty *t, enum erase_kind kind)
 		if (is_continuation(t, c))
 			break; /* never half a character */
 		if (kind == ERASE_WORD) {
-			if (isalnum(c) || c == '_')
+			if (is_alnum(c) || c == '_')
 				seen_alnum = true;
 			else if (seen_alnum)
 				break;
@@ -331,10 +346,28 @@ void ldisc_flush_input(struct tty *t)
 	wait_queue_wake(&t->master_wait, POLLOUT | POLLWRNORM);
 }
 
+/* On Linux what the master's own buffer has taken is out of reach; so the first bytes stay here too. */
+void ldisc_flush_output(struct tty *t)
+{
+	if (ring_used(&t->out) > LDISC_BUF - 1)
+		t->out.head = t->out.tail + LDISC_BUF - 1;
+	if (t->packet) {
+		t->packet_status |= TIOCPKT_FLUSHWRITE;
+		wait_queue_wake(&t->master_wait, POLLIN | POLLRDNORM | POLLPRI);
+	}
+	wait_queue_wake(&t->wait, POLLOUT | POLLWRNORM);
+}
+
 static void signal_char(struct tty *t, int signo, uint8_t c)
 {
 	if (!L_(t, NOFLSH)) {
-		t->out.tail = t->out.head;
+		/* Linux processes echoes at the end of a batch: those before this character are dropped. */
+		if (t->ld.in_batch) {
+			t->out.head = t->ld.batch_out;
+			t->ld.column = t->ld.batch_column;
+			t->ld.canon_column = t->ld.batch_canon_column;
+		}
+		ldisc_flush_output(t);
 		ldisc_flush_input(t);
 	}
 	if (t->pgrp)
@@ -435,13 +468,14 @@ static bool receive_canon(struct tty *t, uint8_t c)
 	return true;
 }
 
-static void receive_plain(struct tty *t, uint8_t c)
+/* was_cr: a newline made from a carriage return echoes as one; a bare one is an ordinary control character here. */
+static void receive_plain(struct tty *t, uint8_t c, bool was_cr)
 {
 	struct ldisc *ld = &t->ld;
 
 	if (L_(t, ECHO)) {
 		finish_erasing(t);
-		if (c == '\n') {
+		if (c == '\n' && was_cr) {
 			echo_raw(t, '\n');
 		} else {
 			if (ld->canon_head == ld->read_head)
@@ -456,17 +490,19 @@ static void receive_plain(struct tty *t, uint8_t c)
 
 static void receive_char(struct tty *t, uint8_t c)
 {
+	bool was_cr = false;
+
 	if (I_(t, ISTRIP))
 		c &= 0x7f;
 	if (I_(t, IUCLC) && L_(t, IEXTEN))
-		c = (uint8_t)tolower(c);
+		c = is_upper(c) ? (uint8_t)(c + 32) : c;
 	if (L_(t, EXTPROC)) {
 		ld_put(&t->ld, c);
 		return;
 	}
 	if (t->ld.lnext) {
 		t->ld.lnext = false;
-		receive_plain(t, c);
+		receive_plain(t, c, false);
 		return;
 	}
 	/* NUL is what a disabled special character is set to: never special. */
@@ -477,14 +513,16 @@ static void receive_char(struct tty *t, uint8_t c)
 	if (c == '\r') {
 		if (I_(t, IGNCR))
 			return;
-		if (I_(t, ICRNL))
+		if (I_(t, ICRNL)) {
 			c = '\n';
+			was_cr = true;
+		}
 	} else if (c == '\n' && I_(t, INLCR)) {
 		c = '\r';
 	}
 	if (t->ld.icanon && c != DISABLED_CHAR && receive_canon(t, c))
 		return;
-	receive_plain(t, c);
+	receive_plain(t, c, was_cr);
 }
 
 /* How many bytes may come: a canonical buffer without a whole line never refuses, it overwrites its last byte. */
@@ -505,12 +543,22 @@ static int ld_room(struct ldisc *ld, bool parmrk)
 	return room;
 }
 
+static void batch_begin(struct tty *t)
+{
+	t->ld.batch_out = t->out.head;
+	t->ld.batch_column = t->ld.column;
+	t->ld.batch_canon_column = t->ld.canon_column;
+	t->ld.in_batch = true;
+}
+
 static size_t ldisc_feed(struct tty *t, const uint8_t *data, size_t size)
 {
 	size_t done = 0;
 
+	batch_begin(t);
 	while (done < size && ld_room(&t->ld, I_(t, PARMRK)) > 0)
 		receive_char(t, data[done++]);
+	t->ld.in_batch = false;
 	if (ldisc_readable(t, true))
 		wake_readers(t);
 	return done;
@@ -520,8 +568,10 @@ void ldisc_pump(struct tty *t)
 {
 	uint32_t before = ring_used(&t->in);
 
+	batch_begin(t);
 	while (ring_used(&t->in) && ld_room(&t->ld, I_(t, PARMRK)) > 0)
 		receive_char(t, ring_get(&t->in));
+	t->ld.in_batch = false;
 	if (ring_used(&t->in) != before) {
 		wait_queue_wake(&t->master_wait, POLLOUT | POLLWRNORM);
 		if (ldisc_readable(t, true))
