@@ -4,4 +4,5 @@
 void vfs_file_gone(struct file *f)
 {
 	file_locks_gone(f);
+	epoll_file_gone(f);
 }

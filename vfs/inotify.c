@@ -1,20 +1,63 @@
+/*
+ * vfs/inotify.c - inotify(7).
+ *
+ * Watches are found by (filesystem, inode key) in one hash table under one lock (LOCK_INOTIFY); while there is none, reporting an event
+ * costs a load. A watch pins its dentry and filesystem. Events queue per inotify file, the last one is merged with its like,
+ * and past INOTIFY_QUEUE_MAX one IN_Q_OVERFLOW stands for the rest.
+ *
+ * Watch: /proc/PID/fdinfo. Cannot do: IN_UNMOUNT (a watch keeps its filesystem alive instead); IN_DELETE_SELF comes when the last name
+ * goes, not when the last descriptor is closed.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/hash.h"
 #include "vfs/inotify.h"
+#include "vfs/vfs_internal.h"
+
+#define WATCH_BUCKETS 1024u
+#define MASK_FLAGS                                                                                \
+	((uint32_t)(IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_ADD | IN_MASK_CREATE | \
+		    IN_ISDIR | IN_ONESHOT))
+
+struct inotify_watch {
+	LIST_ENTRY(inotify_watch) bucket;
+	TAILQ_ENTRY(inotify_watch) in_group;
+	struct inotify_file *group;
+	struct filesystem *fs; /* a reference */
+	struct dentry *dentry; /* a reference */
+	uint64_t key;
+	int wd;
+	uint32_t mask; /* guarded by inotify_lock */
+	struct deferred_work drop;
+};
+
+struct queued_event {
+	TAILQ_ENTRY(queued_event) link;
+	struct inotify_event ev; /* followed by the padded name */
+};
+
+struct inotify_file {
+	struct file file; /* base */
+	struct wait_queue wait;
+	/* guarded by inotify_lock */
+	TAILQ_HEAD(event_list, queued_event) events;
+	TAILQ_HEAD(watch_list, inotify_watch) watches;
+	uint32_t count, watch_count;
+	size_t bytes;
+	int next_wd;
+};
 
 _Atomic uint32_t vfs_watch_count;
 
-void vfs_notify_self_slow(struct dentry *d unused_arg, uint32_t mask unused_arg,
-			  bool isdir unused_arg)
-{
-}
+static struct mutex inotify_lock = MUTEX_INIT(LOCK_INOTIFY, "inotify");
+static LIST_HEAD(, inotify_watch) watch_table[WATCH_BUCKETS]; /* guarded by inotify_lock */
 
-void vfs_notify_child_slow(struct dentry *dir unused_arg, uint32_t mask unused_arg,
-			   uint32_t cookie unused_arg, const char *name unused_arg,
-			   size_t len unused_arg, bool isdir unused_arg)
+static unsigned bucket_of(const struct filesystem *fs, uint64_t key)
 {
-}
-
-void vfs_notify_both_slow(struct dentry *d unused_arg, uint32_t mask unused_arg)
-{
+	return (unsigned)(hash_u64(key ^ (uintptr_t)fs) % WATCH_BUCKETS);
 }
 
 uint32_t vfs_notify_cookie(void)
@@ -22,4 +65,360 @@ uint32_t vfs_notify_cookie(void)
 	static _Atomic uint32_t last;
 
 	return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+}
+
+/* ---- queues ---- */
+
+static size_t padded(size_t len)
+{
+	return len ? round_up_u64(len + 1, sizeof(struct inotify_event)) : 0;
+}
+
+static bool event_same(const struct queued_event *q, int wd, uint32_t mask, uint32_t cookie,
+		       const char *name, size_t len)
+{
+	if (q->ev.wd != wd || q->ev.mask != mask || q->ev.cookie != cookie ||
+	    q->ev.len != padded(len))
+		return false;
+	return !len || (!memcmp(q->ev.name, name, len) && !q->ev.name[len]);
+}
+
+static void queue_locked(struct inotify_file *g, int wd, uint32_t mask, uint32_t cookie,
+			 const char *name, size_t len)
+{
+	struct queued_event *q = TAILQ_LAST(&g->events, event_list);
+	size_t pad;
+
+	if (q && event_same(q, wd, mask, cookie, name, len))
+		return;
+	if (g->count >= INOTIFY_QUEUE_MAX) {
+		if (g->count > INOTIFY_QUEUE_MAX)
+			return;
+		wd = -1;
+		mask = IN_Q_OVERFLOW;
+		cookie = 0;
+		len = 0;
+	}
+	pad = padded(len);
+	q = calloc(1, sizeof(*q) + pad);
+	if (!q)
+		return;
+	q->ev = (struct inotify_event){
+		.wd = wd, .mask = mask, .cookie = cookie, .len = (uint32_t)pad};
+	if (len)
+		memcpy(q->ev.name, name, len);
+	TAILQ_INSERT_TAIL(&g->events, q, link);
+	g->count++;
+	g->bytes += sizeof(q->ev) + pad;
+	wait_queue_wake(&g->wait, POLLIN | POLLRDNORM);
+}
+
+/* ---- watches ---- */
+
+static void watch_drop_run(struct deferred_work *w)
+{
+	struct inotify_watch *watch = container_of(w, struct inotify_watch, drop);
+
+	dentry_unref(watch->dentry);
+	filesystem_unref(watch->fs);
+	free(watch);
+}
+
+/* Out of all lists, with IN_IGNORED; its references go when no lock is held. inotify_lock held. */
+static void watch_remove_locked(struct inotify_watch *w)
+{
+	LIST_REMOVE(w, bucket);
+	TAILQ_REMOVE(&w->group->watches, w, in_group);
+	w->group->watch_count--;
+	atomic_fetch_sub_explicit(&vfs_watch_count, 1, memory_order_relaxed);
+	queue_locked(w->group, w->wd, IN_IGNORED, 0, NULL, 0);
+	w->drop.run = watch_drop_run;
+	vfs_defer(&w->drop);
+}
+
+/* An event for the watchers of one inode. */
+static void report(struct dentry *d, uint32_t mask, uint32_t cookie, const char *name, size_t len,
+		   bool excl_dead)
+{
+	struct filesystem *fs = d->fs;
+	uint64_t key = fs->ops->inode_key(d);
+	struct inotify_watch *w, *next;
+	uint32_t what = mask & IN_ALL_EVENTS;
+
+	mutex_lock(&inotify_lock);
+	for (w = LIST_FIRST(&watch_table[bucket_of(fs, key)]); w; w = next) {
+		next = LIST_NEXT(w, bucket);
+		if (w->fs != fs || w->key != key)
+			continue;
+		if ((w->mask & what) && !(excl_dead && (w->mask & IN_EXCL_UNLINK))) {
+			queue_locked(w->group, w->wd, mask, cookie, name, len);
+			if (w->mask & IN_ONESHOT) {
+				watch_remove_locked(w);
+				continue;
+			}
+		}
+		if (what & IN_DELETE_SELF)
+			watch_remove_locked(w);
+	}
+	mutex_unlock(&inotify_lock);
+}
+
+static uint32_t dir_bit(bool isdir)
+{
+	return isdir ? IN_ISDIR : 0;
+}
+
+void vfs_notify_self_slow(struct dentry *d, uint32_t mask, bool isdir)
+{
+	/* The kernel leaves the bit out of what is said about a watched thing's own end and move. */
+	bool own = mask & (IN_DELETE_SELF | IN_MOVE_SELF);
+
+	report(d, mask | (own ? 0 : dir_bit(isdir)), 0, NULL, 0, false);
+}
+
+void vfs_notify_child_slow(struct dentry *dir, uint32_t mask, uint32_t cookie, const char *name,
+			   size_t len, bool isdir)
+{
+	report(dir, mask | dir_bit(isdir), cookie, name, len, false);
+}
+
+void vfs_notify_both_slow(struct dentry *d, uint32_t mask)
+{
+	bool isdir = d->fs->ops->dentry_type(d) == S_IFDIR;
+	char name[VFS_NAME_MAX + 1];
+	struct dentry *parent = NULL;
+	int err;
+
+	err = d->fs->ops->get_parent(d, &parent, name, sizeof(name));
+	if (parent && name[0])
+		report(parent, mask | dir_bit(isdir), 0, name, strlen(name), err == -ENOENT);
+	dentry_unref(parent);
+	report(d, mask | dir_bit(isdir), 0, NULL, 0, false);
+}
+
+/* ---- the file ---- */
+
+static struct inotify_file *inotify_of(struct file *f)
+{
+	return (struct inotify_file *)f;
+}
+
+/* The next event if it fits. -EAGAIN: none; -EINVAL: too big for the buffer. */
+static int pop_event(struct inotify_file *g, uint64_t room, struct queued_event **ret)
+{
+	struct queued_event *q;
+	int err = 0;
+
+	mutex_lock(&inotify_lock);
+	q = TAILQ_FIRST(&g->events);
+	if (!q) {
+		err = -EAGAIN;
+	} else if (sizeof(q->ev) + q->ev.len > room) {
+		err = -EINVAL;
+	} else {
+		TAILQ_REMOVE(&g->events, q, link);
+		g->count--;
+		g->bytes -= sizeof(q->ev) + q->ev.len;
+		*ret = q;
+	}
+	mutex_unlock(&inotify_lock);
+	return err;
+}
+
+static ssize_t inotify_read_iter(struct file *f, struct io_iter *it, int64_t off unused_arg,
+				 int rwf unused_arg)
+{
+	struct inotify_file *g = inotify_of(f);
+	struct queued_event *q;
+	ssize_t done = 0;
+	int err;
+
+	for (;;) {
+		size_t size, got;
+
+		err = pop_event(g, it->remaining, &q);
+		if (err)
+			break;
+		size = sizeof(q->ev) + q->ev.len;
+		got = io_iter_put(it, &q->ev, size);
+		free(q);
+		if (got < size)
+			return done ? done : -EFAULT;
+		done += (ssize_t)size;
+	}
+	return done ? done : err;
+}
+
+static uint32_t inotify_poll(struct file *f)
+{
+	struct inotify_file *g = inotify_of(f);
+	uint32_t now;
+
+	mutex_lock(&inotify_lock);
+	now = TAILQ_EMPTY(&g->events) ? 0 : POLLIN | POLLRDNORM;
+	mutex_unlock(&inotify_lock);
+	return now;
+}
+
+static void inotify_poll_add(struct file *f, struct waiter *w)
+{
+	wait_queue_add(&inotify_of(f)->wait, w);
+}
+
+static void inotify_poll_remove(struct file *f unused_arg, struct waiter *w)
+{
+	wait_queue_remove(w);
+}
+
+static int64_t inotify_ioctl(struct file *f, unsigned cmd, uint64_t arg)
+{
+	int bytes;
+
+	if (cmd != FIONREAD)
+		return -ENOTTY;
+	mutex_lock(&inotify_lock);
+	bytes = (int)inotify_of(f)->bytes;
+	mutex_unlock(&inotify_lock);
+	return vfs_user_copy_out(arg, &bytes, sizeof(bytes));
+}
+
+static void inotify_release(struct file *f)
+{
+	struct inotify_file *g = inotify_of(f);
+	struct inotify_watch *w;
+	struct queued_event *q;
+
+	mutex_lock(&inotify_lock);
+	while ((w = TAILQ_FIRST(&g->watches)))
+		watch_remove_locked(w);
+	mutex_unlock(&inotify_lock);
+	while ((q = TAILQ_FIRST(&g->events))) {
+		TAILQ_REMOVE(&g->events, q, link);
+		free(q);
+	}
+	wait_queue_fini(&g->wait);
+	file_fini(f);
+	free(g);
+}
+
+static void inotify_show_fdinfo(struct file *f, struct buf *b)
+{
+	struct inotify_watch *w;
+
+	mutex_lock(&inotify_lock);
+	TAILQ_FOREACH (w, &inotify_of(f)->watches, in_group)
+		buf_printf(b, "inotify wd:%x ino:%llx sdev:%x mask:%x ignored_mask:0\n", w->wd,
+			   (unsigned long long)w->key, w->fs->dev_minor, w->mask & IN_ALL_EVENTS);
+	mutex_unlock(&inotify_lock);
+}
+
+static const struct file_ops inotify_ops = {
+	.name = "anon_inode:inotify",
+	.release = inotify_release,
+	.read_iter = inotify_read_iter,
+	.poll = inotify_poll,
+	.poll_add = inotify_poll_add,
+	.poll_remove = inotify_poll_remove,
+	.ioctl = inotify_ioctl,
+	.show_fdinfo = inotify_show_fdinfo,
+};
+
+bool file_is_inotify(const struct file *f)
+{
+	return f->ops == &inotify_ops;
+}
+
+int inotify_file_create(const struct vfs_path *place, unsigned flags, struct file **ret)
+{
+	struct inotify_file *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return -ENOMEM;
+	file_init(&g->file, &inotify_ops, place, flags & ~(unsigned)O_ACCMODE, FILE_STREAM);
+	TAILQ_INIT(&g->events);
+	TAILQ_INIT(&g->watches);
+	wait_queue_init(&g->wait);
+	g->next_wd = 1;
+	*ret = &g->file;
+	return 0;
+}
+
+static struct inotify_watch *find_locked(struct inotify_file *g, struct filesystem *fs,
+					 uint64_t key)
+{
+	struct inotify_watch *w;
+
+	LIST_FOREACH (w, &watch_table[bucket_of(fs, key)], bucket)
+		if (w->group == g && w->fs == fs && w->key == key)
+			return w;
+	return NULL;
+}
+
+static int update_locked(struct inotify_watch *w, uint32_t mask)
+{
+	if (mask & IN_MASK_CREATE)
+		return -EEXIST;
+	if (mask & IN_MASK_ADD)
+		w->mask |= mask;
+	else
+		w->mask = mask;
+	return w->wd;
+}
+
+int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t mask)
+{
+	struct inotify_file *g = inotify_of(f);
+	struct filesystem *fs = p->dentry->fs;
+	struct inotify_watch *w, *fresh;
+	uint64_t key = fs->ops->inode_key(p->dentry);
+	int ret;
+
+	if (!file_is_inotify(f) || !(mask & IN_ALL_EVENTS) ||
+	    (mask & ~(uint32_t)(IN_ALL_EVENTS | MASK_FLAGS)) ||
+	    ((mask & IN_MASK_ADD) && (mask & IN_MASK_CREATE)))
+		return -EINVAL;
+	fresh = calloc(1, sizeof(*fresh));
+	if (!fresh)
+		return -ENOMEM;
+	mutex_lock(&inotify_lock);
+	w = find_locked(g, fs, key);
+	if (w) {
+		ret = update_locked(w, mask);
+	} else if (g->watch_count >= INOTIFY_WATCHES_MAX || g->next_wd == INT32_MAX) {
+		ret = -ENOSPC;
+	} else {
+		filesystem_ref(fs);
+		dentry_ref(p->dentry);
+		*fresh = (struct inotify_watch){.group = g,
+						.fs = fs,
+						.dentry = p->dentry,
+						.key = key,
+						.wd = g->next_wd++,
+						.mask = mask};
+		LIST_INSERT_HEAD(&watch_table[bucket_of(fs, key)], fresh, bucket);
+		TAILQ_INSERT_TAIL(&g->watches, fresh, in_group);
+		g->watch_count++;
+		atomic_fetch_add_explicit(&vfs_watch_count, 1, memory_order_relaxed);
+		ret = fresh->wd;
+		fresh = NULL;
+	}
+	mutex_unlock(&inotify_lock);
+	free(fresh);
+	return ret;
+}
+
+int inotify_file_rm_watch(struct file *f, int wd)
+{
+	struct inotify_watch *w;
+
+	if (!file_is_inotify(f))
+		return -EINVAL;
+	mutex_lock(&inotify_lock);
+	TAILQ_FOREACH (w, &inotify_of(f)->watches, in_group)
+		if (w->wd == wd)
+			break;
+	if (w)
+		watch_remove_locked(w);
+	mutex_unlock(&inotify_lock);
+	return w ? 0 : -EINVAL;
 }

@@ -34,5 +34,6 @@ must_check bool vfs_path_tryref(struct mount *m, struct dentry *d);
 void vfs_stat_add_mount(const struct mount *m, const struct stat_args *args, struct moat_statx *st);
 /* The last reference of f is gone: epoll and lock tables forget it. */
 void vfs_file_gone(struct file *f);
+void epoll_file_gone(struct file *f); /* vfs/epoll.c */
 
 #endif

@@ -70,7 +70,8 @@ void wait_queue_wake(struct wait_queue *q, uint32_t events)
 	/* Pairs with the increment in wait_queue_add(): see the top. */
 	if (!atomic_fetch_add_explicit(&q->count, 0, memory_order_seq_cst))
 		return;
-	mutex_lock(&q->lock);
+	/* Nested: an epoll file's callback wakes its own queue, watched before watcher; epoll_ctl() refuses loops. */
+	mutex_lock_nested(&q->lock);
 	for (w = TAILQ_FIRST(&q->waiters); w; w = next) {
 		next = TAILQ_NEXT(w, link);
 		if (!(events & (w->events | POLLERR | POLLHUP)))
