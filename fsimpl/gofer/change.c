@@ -5,6 +5,7 @@
  * nothing is known about is not looked up first: the host's EEXIST says it. Only when the answer will be an error anyway is it
  * looked up, because Linux reports EEXIST before EROFS and EACCES.
  */
+#include <linux/capability.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -188,6 +189,10 @@ int gofer_mknod_at(struct filesystem *fs, struct resolving_path *rp, const struc
 		return err;
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
+	/* A whiteout, device 0:0, is no device. */
+	if ((S_ISBLK(mode) || (S_ISCHR(mode) && (args->rdev_major || args->rdev_minor))) &&
+	    !cred_has_cap(rp_cred(rp), CAP_MKNOD))
+		return end_creation(&c, -EPERM, 0, NULL, NULL, NULL);
 	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &t.Tmmknod.uid, &t.Tmmknod.gid);
 	t.Tmmknod.fid = c.where.fid;
 	t.Tmmknod.mode = mode;
@@ -479,7 +484,7 @@ static int check_rename_rights(const struct renaming *r)
 		err = vfs_permission(cred, &old, W_OK);
 	if (!err && moves && exchange && gofer_is_dir(r->new_))
 		err = vfs_permission(cred, &new_, W_OK);
-	if (!err && (r->flags & RENAME_FLAG_WHITEOUT) && !cred_has_cap(cred, 27 /* CAP_MKNOD */))
+	if (!err && (r->flags & RENAME_FLAG_WHITEOUT) && !cred_has_cap(cred, CAP_MKNOD))
 		err = -EPERM;
 	if (!err)
 		err = vfs_dentry_delete_begin(r->rp, &r->old->d);

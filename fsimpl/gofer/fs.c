@@ -165,7 +165,10 @@ static struct filesystem_type gofer_type = {
 
 void gofer_fs_register(void)
 {
-	vfs_register_type(&gofer_type);
+	static _Atomic bool registered;
+
+	if (!atomic_exchange(&registered, true))
+		vfs_register_type(&gofer_type);
 }
 
 static int attach(struct gofer_fs *fs, unsigned index)

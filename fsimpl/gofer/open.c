@@ -270,8 +270,11 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	err = gofer_walk(fs, rp, true, &dir);
 	if (err)
 		goto out_unlock;
-	err = rp_done(rp) ? -EISDIR : rp_check_open_create(rp, args->flags);
-	if (!err)
+	err = rp_check_open_create(rp, args->flags);
+	/* No name left: the root of a mount, which may be a file. */
+	if (!err && rp_done(rp))
+		nf.d = gofer_dentry_ref(dir);
+	else if (!err)
 		err = create_or_find(fs, rp, dir, args, &nf);
 	if (err == RP_STAY) {
 		/* The walk goes on from the link's directory: the rp keeps it. */

@@ -307,8 +307,9 @@ static void test_rename(void **state)
 	OK(fs_lstat(&e, "/g", &st));
 	assert_int_equal(st.mode & S_IFMT, S_IFCHR);
 	OK(fs_rename(&e, "/f", "/a/dir", 0));
+	OK(fs_stat(&e, "/", &a));
 	OK(fs_stat(&e, "/a/dir/../..", &st));
-	assert_int_equal(st.ino, 1);
+	assert_int_equal(st.ino, a.ino);
 }
 
 static void test_names(void **state)
@@ -415,8 +416,14 @@ static void test_xattrs(void **state)
 	assert_int_equal(get_xattr("/f", "user.a", buf, 0), 5);
 	assert_int_equal(get_xattr("/f", "user.a", buf, 4), -ERANGE);
 	assert_int_equal(get_xattr("/f", "user.a", buf, 100), 5);
-	OK(set_xattr("/f", "trusted.t", "", 0, 0));
-	assert_int_equal(vfs_list_xattr(&lk, NULL, 0), 7 + 10);
+	if (!fs_backend.lacks_trusted) {
+		OK(set_xattr("/f", "trusted.t", "", 0, 0));
+		assert_int_equal(vfs_list_xattr(&lk, NULL, 0), 7 + 10);
+	}
+	if (fs_backend.lacks_acl) {
+		FAILS(set_xattr("/f", "system.posix_acl_access", &acl, sizeof(acl), 0), EOPNOTSUPP);
+		return;
+	}
 	OK(set_xattr("/f", "system.posix_acl_access", &acl, sizeof(acl), 0));
 	OK(fs_stat(&e, "/f", &st));
 	assert_int_equal(st.mode & 0777, 0750);
@@ -493,7 +500,9 @@ static void test_mounts(void **state)
 	assert_string_equal(b.data, "/b/f");
 	buf_reset(&b);
 	vfs_show_mounts(e.ns, &e.root, MOUNT_SHOW_MOUNTINFO, &b);
-	assert_non_null(strstr(b.data, " / / rw,relatime - tmpfs tmpfs rw"));
+	assert_non_null(strstr(b.data, " / / rw,relatime - "));
+	if (!strcmp(fs_backend.name, "memfs"))
+		assert_non_null(strstr(b.data, " / / rw,relatime - tmpfs tmpfs rw"));
 	assert_non_null(strstr(b.data, " / /m rw,nodev,relatime - tmpfs tmpfs rw,size=1024k,mode=755"));
 	assert_non_null(strstr(b.data, " /d /b rw,nodev,relatime - tmpfs"));
 	buf_fini(&b);

@@ -26,6 +26,8 @@ struct fs_env {
 struct fs_backend {
 	const char *name;
 	int (*create)(struct filesystem **ret_fs, struct dentry **ret_root);
+	bool lacks_acl;	    /* as if mounted noacl */
+	bool lacks_trusted; /* trusted.* cannot be stored */
 };
 extern const struct fs_backend fs_backend;
 

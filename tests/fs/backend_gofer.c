@@ -1,0 +1,89 @@
+/* A scratch directory of the host behind a gofer: a confined process of its own per filesystem, forked here. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "fsimpl/gofer/gofer_fs.h"
+#include "gofer/gofer.h"
+#include "tests/fs/env.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SECCOMP_FLAG GOFER_NO_SECCOMP /* the sanitizers' run time calls what it likes */
+#else
+#define SECCOMP_FLAG 0
+#endif
+
+static char scratch[64];
+
+static void remove_scratch(void)
+{
+	char cmd[128];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", scratch);
+	(void)!system(cmd);
+}
+
+/* A directory below one scratch directory per process, removed at exit by the process that made it. */
+static int make_dir(char *path, size_t size)
+{
+	static unsigned count;
+
+	if (!scratch[0]) {
+		const char *tmp = getenv("TMPDIR");
+
+		snprintf(scratch, sizeof(scratch), "%.40s/moat-fs.XXXXXX", tmp ? tmp : "/tmp");
+		if (!mkdtemp(scratch))
+			return -errno;
+		atexit(remove_scratch);
+	}
+	snprintf(path, size, "%s/%u", scratch, count++);
+	return mkdir(path, 0755) < 0 ? -errno : 0;
+}
+
+static int create(struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	struct gofer_mount_args args = {.source = "scratch"};
+	char path[96];
+	pid_t pid;
+	int sv[2], err;
+
+	err = make_dir(path, sizeof(path));
+	if (err)
+		return err;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	signal(SIGCHLD, SIG_IGN);
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		const struct gofer_attach attach = {.host_path = path};
+		const struct gofer_config config = {
+			.sock_fd = sv[1],
+			.attaches = &attach,
+			.attach_count = 1,
+			.log_fd = 2,
+			.log_level = LOG_WARN_LEVEL,
+			.flags = (geteuid() ? GOFER_NO_NAMESPACES : 0) | SECCOMP_FLAG,
+		};
+
+		_exit(gofer_main(&config) ? 1 : 0);
+	}
+	close(sv[1]);
+	gofer_fs_register();
+	err = p9_conn_create(sv[0], &args.conn);
+	if (err)
+		return err;
+	err = gofer_fs_create(&args, ret_fs, ret_root);
+	p9_conn_unref(args.conn);
+	return err;
+}
+
+const struct fs_backend fs_backend = {
+	.name = "gofer",
+	.create = create,
+	.lacks_acl = true,
+	.lacks_trusted = true,
+};
