@@ -9,12 +9,6 @@
 #include "gofer/gofer.h"
 #include "tests/fs/env.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SECCOMP_FLAG GOFER_NO_SECCOMP /* the sanitizers' run time calls what it likes */
-#else
-#define SECCOMP_FLAG 0
-#endif
-
 static char scratch[64];
 
 static void remove_scratch(void)
@@ -66,7 +60,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 			.attach_count = 1,
 			.log_fd = 2,
 			.log_level = LOG_WARN_LEVEL,
-			.flags = (geteuid() ? GOFER_NO_NAMESPACES : 0) | SECCOMP_FLAG,
+			.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,
 		};
 
 		_exit(gofer_main(&config) ? 1 : 0);

@@ -52,13 +52,7 @@ static pid_t start_gofer(const char *dir, int *ret_sock)
 			.attach_count = 1,
 			.log_fd = 2,
 			.log_level = getenv("P9_DEBUG") ? LOG_DEBUG_LEVEL : LOG_WARN_LEVEL,
-			.flags = (geteuid() ? GOFER_NO_NAMESPACES : 0)
-#ifdef __SANITIZE_ADDRESS__
-				 | GOFER_NO_SECCOMP
-#endif
-#ifdef __SANITIZE_THREAD__
-				 | GOFER_NO_SECCOMP
-#endif
+			.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,
 		};
 		_exit(gofer_main(&config) ? 1 : 0);
 	}
