@@ -27,8 +27,20 @@
 #define MEM_CHUNK_SIZE (1ul << MEM_CHUNK_SHIFT)
 
 /* Virtual size of the private memory file and of the window; both sparse. */
+#if defined(__SANITIZE_THREAD__)
+#define MEM_SMALL_SPACE
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MEM_SMALL_SPACE /* TSan leaves no free TiB */
+#endif
+#endif
+#ifdef MEM_SMALL_SPACE
+#define MEMFILE_PRIVATE_MAX (1ul << 37)
+#define MEM_WINDOW_SIZE (1ul << 36)
+#else
 #define MEMFILE_PRIVATE_MAX (1ul << 40)
 #define MEM_WINDOW_SIZE (1ul << 38)
+#endif
 #define MEMFILE_HOST_MAX 16384 /* host memory files mapped at once */
 
 /* What may be done with memory; also mmap's PROT_* values. */

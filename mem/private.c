@@ -5,6 +5,10 @@
  * reader in an RCU section may still look at it, or even write to it, so it is punched out and
  * becomes free only in the callback after a grace period. Pending runs are linked through sparse
  * arrays indexed by chunk, so freeing needs no memory.
+ *
+ * A fresh page costs 3 us here and a punched one 1 us, clearing one that is there 0.2 us. So a few freed chunks are
+ * cleared instead of punched and kept warm, last in first out, for the next single chunk: what a
+ * fork, a small program's heap or its stack takes. Unused for WARM_IDLE_NS, they are punched after all.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -14,7 +18,10 @@
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/sleep.h"
+#include "base/timer.h"
 #include "mem/chunk_map.h"
+#include "mem/guard.h"
 #include "mem/internal.h"
 
 #ifndef MFD_NOEXEC_SEAL
@@ -23,6 +30,11 @@
 
 #define PRIVATE_CHUNKS ((uint32_t)(MEMFILE_PRIVATE_MAX >> MEM_CHUNK_SHIFT))
 #define CHUNKS_2M ((uint32_t)((2ul << 20) >> MEM_CHUNK_SHIFT))
+
+/* Chunks kept warm, and how long a run may be to be kept. */
+#define WARM_MAX 128u
+#define WARM_RUN_MAX 8u
+#define WARM_IDLE_NS 500000000l
 
 char *mem_private_base;
 
@@ -39,7 +51,15 @@ static struct {
 	uint64_t held, pending; /* chunks */
 	uint64_t limit; /* chunks; 0 for none */
 	struct rcu_cb rcu;
+	uint32_t warm[WARM_MAX],
+		warm_count; /* cleared chunks; their bits are set, their counts 0 */
+	bool warm_used; /* taken from since the timer looked */
+	bool trim_armed; /* the timer or its callback is under way */
+	struct ktimer trim_timer;
+	struct rcu_cb trim_rcu;
 } priv;
+
+static void trim_timeout(struct ktimer *t);
 
 static void *sparse(size_t count)
 {
@@ -55,6 +75,7 @@ int private_init(struct memfile *mf, uint64_t limit)
 	int err;
 
 	mutex_init(&priv.lock, LOCK_MEMFILE, "memfile");
+	ktimer_init(&priv.trim_timer, trim_timeout);
 	priv.limit = limit >> MEM_CHUNK_SHIFT;
 	priv.refs = sparse(PRIVATE_CHUNKS);
 	priv.run_next = sparse(PRIVATE_CHUNKS);
@@ -92,6 +113,12 @@ out_close:
 	return err;
 }
 
+static noreturn_fn void chunk_bug(uint32_t chunk, const char *what)
+{
+	log_error("memfile: chunk %u: %s", chunk, what);
+	abort();
+}
+
 int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near,
 		  uint64_t *ret_off)
 {
@@ -105,6 +132,10 @@ int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t ne
 	mutex_lock(&priv.lock);
 	if (priv.limit && priv.held + len > priv.limit) {
 		first = CHUNK_NONE;
+	} else if (len == 1 && priv.warm_count) {
+		first = priv.warm[--priv.warm_count];
+		priv.warm_used = true;
+		priv.held++;
 	} else {
 		first = CHUNK_NONE;
 		if (flags & MEMFILE_ALLOC_ALIGN_2M)
@@ -123,12 +154,6 @@ int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t ne
 	return 0;
 }
 
-static noreturn_fn void chunk_bug(uint32_t chunk, const char *what)
-{
-	log_error("memfile: chunk %u: %s", chunk, what);
-	abort();
-}
-
 void private_ref(uint64_t off, uint64_t size)
 {
 	uint32_t i, end = chunk_end(off, size);
@@ -138,10 +163,94 @@ void private_ref(uint64_t off, uint64_t size)
 			chunk_bug(i, "reference to a free chunk");
 }
 
+static void punch(uint32_t first, uint32_t len)
+{
+	if (fallocate(priv.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)first << MEM_CHUNK_SHIFT, (off_t)len << MEM_CHUNK_SHIFT) < 0)
+		memset(mem_private_base + ((uint64_t)first << MEM_CHUNK_SHIFT), 0,
+		       (size_t)len << MEM_CHUNK_SHIFT);
+}
+
+/* Clears the pages of a chunk that exist. */
+static void chunk_clear(uint32_t chunk)
+{
+	char *p = mem_private_base + ((uint64_t)chunk << MEM_CHUNK_SHIFT);
+	unsigned char present[MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT];
+	unsigned i;
+
+	if (mincore(p, MEM_CHUNK_SIZE, present) < 0)
+		memset(present, 1, sizeof(present));
+	for (i = 0; i < ARRAY_SIZE(present); i++)
+		/* Pages that exist do not fault for good; guarded like every touch of guest memory. */
+		if ((present[i] & 1) &&
+		    guard_zero(p + ((size_t)i << MOAT_PAGE_SHIFT), MOAT_PAGE_SIZE))
+			chunk_bug(chunk, "cannot be cleared");
+}
+
+/* Keeps what it can of a run of nobody's chunks warm. Return: how many of its first chunks. */
+static uint32_t keep_warm(uint32_t first, uint32_t len)
+{
+	uint32_t room, i;
+	bool arm = false;
+
+	if (len > WARM_RUN_MAX)
+		return 0;
+	mutex_lock(&priv.lock);
+	room = WARM_MAX - priv.warm_count;
+	mutex_unlock(&priv.lock);
+	len = MIN(len, room);
+	for (i = 0; i < len; i++)
+		chunk_clear(first + i);
+	mutex_lock(&priv.lock);
+	/* Only this thread adds, so the room is still there. */
+	for (i = 0; i < len; i++)
+		priv.warm[priv.warm_count++] = first + i;
+	priv.pending -= len;
+	if (len && !priv.trim_armed) {
+		priv.trim_armed = true;
+		arm = true;
+	}
+	mutex_unlock(&priv.lock);
+	if (arm)
+		ktimer_arm(&priv.trim_timer, time_monotonic_ns() + WARM_IDLE_NS);
+	return len;
+}
+
+/* On the RCU thread, as all that gives chunks back. */
+static void trim_rcu(struct rcu_cb *cb)
+{
+	uint32_t idle[WARM_MAX], count, i;
+	bool again;
+
+	(void)cb;
+	mutex_lock(&priv.lock);
+	count = priv.warm_used ? 0 : priv.warm_count;
+	priv.warm_used = false;
+	memcpy(idle, priv.warm, count * sizeof(idle[0]));
+	priv.warm_count -= count;
+	again = priv.warm_count != 0;
+	priv.trim_armed = again;
+	mutex_unlock(&priv.lock);
+	for (i = 0; i < count; i++) {
+		punch(idle[i], 1);
+		mutex_lock(&priv.lock);
+		chunk_map_give(&priv.map, idle[i], 1);
+		mutex_unlock(&priv.lock);
+	}
+	if (again)
+		ktimer_arm(&priv.trim_timer, time_monotonic_ns() + WARM_IDLE_NS);
+}
+
+static void trim_timeout(struct ktimer *t)
+{
+	(void)t;
+	rcu_call(&priv.trim_rcu, trim_rcu);
+}
+
 /* Punches what its grace period has freed, and starts the next one if more has come. */
 static void private_free_rcu(struct rcu_cb *cb)
 {
-	uint32_t run, next;
+	uint32_t run, next, kept;
 
 	mutex_lock(&priv.lock);
 	run = priv.waiting;
@@ -152,10 +261,12 @@ static void private_free_rcu(struct rcu_cb *cb)
 
 		/* The run is nobody's until its bits are cleared: no lock for the host call. */
 		next = priv.run_next[first];
-		if (fallocate(priv.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      (off_t)first << MEM_CHUNK_SHIFT, (off_t)len << MEM_CHUNK_SHIFT) < 0)
-			memset(mem_private_base + ((uint64_t)first << MEM_CHUNK_SHIFT), 0,
-			       (size_t)len << MEM_CHUNK_SHIFT);
+		kept = keep_warm(first, len);
+		first += kept;
+		len -= kept;
+		if (!len)
+			continue;
+		punch(first, len);
 		mutex_lock(&priv.lock);
 		chunk_map_give(&priv.map, first, len);
 		priv.pending -= len;
