@@ -331,6 +331,14 @@ int sentry_confine_seccomp(char *why, size_t why_size)
 					     rules[i].args);
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+#ifndef CONFINE_SANITIZER
+	/*
+	 * malloc asks /proc/sys/vm/overcommit_memory when it first shrinks a thread's heap (check_may_shrink_heap()), and takes
+	 * any error for "no".
+	 */
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOENT), SCMP_SYS(openat), 0);
+#endif
 	if (!err)
 		err = seccomp_load(ctx);
 	if (ctx)
