@@ -222,7 +222,12 @@ static bool wants_signal(struct task *t, int signo)
 		return true;
 	if (t->stopped)
 		return false;
-	return t == task_current() || !signal_pending_locked(t);
+	/*
+	 * task_sigpending(): has it been told already? Not signal_pending_locked(), which sees the very signal that
+	 * is being sent.
+	 */
+	return t == task_current() ||
+	       !(atomic_load_explicit(&t->sleeper.word, memory_order_relaxed) & SLEEPER_INTERRUPTED);
 }
 
 static struct task *signal_pick_target(struct thread_group *g, int signo)
