@@ -97,6 +97,19 @@ static bool acl_valid(const struct vfs_acl *acl)
 	return state == 0;
 }
 
+static bool acl_tags_known(const struct vfs_acl *acl)
+{
+	for (uint32_t i = 0; i < acl->count; i++) {
+		const struct vfs_acl_entry *e = &acl->entries[i];
+
+		if (!e->tag || (e->tag & (e->tag - 1)) || e->tag > ACL_TAG_OTHER)
+			return false;
+		if ((e->tag == ACL_TAG_USER || e->tag == ACL_TAG_GROUP) && e->id == UINT32_MAX)
+			return false;
+	}
+	return true;
+}
+
 int vfs_acl_parse(const void *data, size_t size, struct vfs_acl **ret)
 {
 	struct acl_xattr_header header;
@@ -127,12 +140,17 @@ int vfs_acl_parse(const void *data, size_t size, struct vfs_acl **ret)
 		memcpy(&e, (const char *)data + sizeof(header) + i * sizeof(e), sizeof(e));
 		acl->entries[i] = (struct vfs_acl_entry){.tag = e.tag, .perm = e.perm, .id = e.id};
 	}
-	if (!acl_valid(acl)) {
+	if (!acl_tags_known(acl)) {
 		vfs_acl_unref(acl);
 		return -EINVAL;
 	}
 	*ret = acl;
 	return 0;
+}
+
+int vfs_acl_check(const struct vfs_acl *acl)
+{
+	return !acl || acl_valid(acl) ? 0 : -EINVAL;
 }
 
 ssize_t vfs_acl_format(const struct vfs_acl *acl, void *data, size_t size)

@@ -32,8 +32,13 @@ struct vfs_acl {
 	struct vfs_acl_entry entries[];
 };
 
-/* From the xattr's bytes; *ret is NULL for an empty ACL. Return: 0, -EINVAL, -EOPNOTSUPP (version), -ENOMEM. Returns a reference. */
+/*
+ * From the xattr's bytes; *ret is NULL for an empty ACL. Only the format is checked: vfs_acl_check() comes after the permission to set it.
+ * Return: 0, -EINVAL, -EOPNOTSUPP (version), -ENOMEM. Returns a reference.
+ */
 must_check int vfs_acl_parse(const void *data, size_t size, struct vfs_acl **ret);
+/* Are the right entries there in the right order? -EINVAL. NULL is fine. */
+must_check int vfs_acl_check(const struct vfs_acl *acl);
 /* Into the xattr's format; size 0 asks. Return: bytes, -ERANGE. */
 ssize_t vfs_acl_format(const struct vfs_acl *acl, void *data, size_t size);
 void vfs_acl_ref(struct vfs_acl *acl);

@@ -232,16 +232,18 @@ static ssize_t write_blocking(struct file *f, struct io_iter *it, int64_t *off, 
 static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off, unsigned need,
 			 int rwf)
 {
-	if ((f->mode & FILE_PATH_ONLY) || !(f->mode & need))
+	if (f->mode & FILE_PATH_ONLY)
 		return -EBADF;
-	if (rwf & ~RWF_KNOWN)
-		return -EOPNOTSUPP;
 	if (off) {
 		if (*off < 0)
 			return -EINVAL;
-		if (!(f->mode & FILE_SEEKABLE))
+		if (!(f->mode & FILE_SEEKABLE) && !f->ops->iterate)
 			return -ESPIPE;
 	}
+	if (!(f->mode & need))
+		return -EBADF;
+	if (rwf & ~RWF_KNOWN)
+		return -EOPNOTSUPP;
 	if (!(need == FILE_READ ? (void *)f->ops->read_iter : (void *)f->ops->write_iter))
 		return f->ops->iterate ? -EISDIR : -EINVAL;
 	io_iter_truncate(it, FILE_IO_MAX);

@@ -59,6 +59,12 @@ static void climb_locked(struct vfs_path *p, struct mount **ret_m, struct dentry
 	*ret_d = d;
 }
 
+/* Neither a removed dentry nor an unmounted mount takes a mount. */
+static bool can_mount_on(struct mount *m, struct dentry *d)
+{
+	return ns_of(m) && !(atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_DEAD);
+}
+
 /* Attaches the tree m at `at`, with propagation. On success the tree owns m's reference. */
 static int graft_locked(struct mount *m, struct vfs_path *at, struct mount_namespace *ns,
 			struct mount_trash *trash)
@@ -68,12 +74,12 @@ static int graft_locked(struct mount *m, struct vfs_path *at, struct mount_names
 	int err;
 
 	climb_locked(at, &parent, &d);
+	if (!can_mount_on(parent, d))
+		return -ENOENT;
 	if (ns_of(parent) != ns)
 		return -EINVAL;
 	if (is_dir(m->root) != is_dir(d))
 		return -ENOTDIR;
-	if (atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_DEAD)
-		return -ENOENT;
 	if (ns->count + mount_tree_size(m->priv) > VFS_MOUNTS_MAX)
 		return -ENOSPC;
 	err = mount_propagate_attach_locked(m, parent, d, trash);
@@ -144,12 +150,12 @@ int vfs_mount_new(const struct vfs_lookup *target, const char *type, const char 
 	return err;
 }
 
-/* Does a mount below `m` sit on a place under d? Then a plain bind would uncover it: only matters for locked mounts. */
 int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target, bool recursive)
 {
 	struct vfs_path from, at;
 	struct mount_trash trash;
-	struct mount *copy;
+	struct mount *copy, *parent;
+	struct dentry *d;
 	int err;
 
 	err = vfs_get_path(target, &at);
@@ -160,13 +166,14 @@ int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target, b
 		goto out_at;
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
-	if (from.mount->priv->base == PROP_UNBINDABLE || ns_of(at.mount) != target->ns)
+	climb_locked(&at, &parent, &d);
+	if (!can_mount_on(parent, d))
+		err = -ENOENT;
+	else if (ns_of(parent) != target->ns || from.mount->priv->base == PROP_UNBINDABLE)
 		err = -EINVAL;
 	/* A place that is in no namespace (a descriptor's own mount: nsfs, a detached tree) may be bound alone. */
 	else if (ns_of(from.mount) != source->ns && (recursive || ns_of(from.mount)))
 		err = -EINVAL;
-	else if (atomic_load_explicit(&from.dentry->flags, memory_order_acquire) & DENTRY_DEAD)
-		err = -ENOENT;
 	if (!err)
 		err = mount_copy_tree_locked(from.mount, from.dentry,
 					     recursive ? COPY_RECURSIVE : 0, &copy, &trash);
@@ -207,6 +214,10 @@ static int move_locked(struct vfs_path *from, struct vfs_path *at, struct mount_
 	int err;
 
 	climb_locked(at, &parent, &d);
+	if (from->dentry != m->root || is_dir(m->root) != is_dir(at->dentry))
+		return -EINVAL;
+	if (!can_mount_on(parent, d))
+		return -ENOENT;
 	if (from->dentry != m->root || ns_of(m) != ns || ns_of(parent) != ns || !old_parent)
 		return -EINVAL;
 	if (atomic_load_explicit(&m->flags, memory_order_relaxed) & MNT_LOCKED_F)
@@ -219,8 +230,6 @@ static int move_locked(struct vfs_path *from, struct vfs_path *at, struct mount_
 		return -EINVAL;
 	if (in_tree(parent, m))
 		return -ELOOP;
-	if (atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_DEAD)
-		return -ENOENT;
 	old_at = atomic_load_explicit(&m->mountpoint, memory_order_relaxed);
 	dentry_ref(old_at);
 	mount_unhook_locked(m, trash);

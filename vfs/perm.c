@@ -9,6 +9,9 @@
 #include "vfs/acl.h"
 #include "vfs/perm.h"
 
+_Atomic int vfs_protected_symlinks = 1, vfs_protected_hardlinks = 1, vfs_protected_regular = 1,
+	    vfs_protected_fifos = 1;
+
 static bool is_owner_or_capable(const struct cred *cred, const struct perm_inode *pi)
 {
 	return cred->fsuid == pi->uid || cred_has_cap(cred, CAP_FOWNER);
@@ -125,7 +128,7 @@ int vfs_may_follow_link(const struct cred *cred, const struct perm_inode *dir,
 		return 0;
 	if (cred->fsuid == link->uid || dir->uid == link->uid)
 		return 0;
-	return -EACCES;
+	return atomic_load_explicit(&vfs_protected_symlinks, memory_order_relaxed) ? -EACCES : 0;
 }
 
 int vfs_may_linkat(const struct cred *cred, const struct perm_inode *pi)
@@ -134,15 +137,27 @@ int vfs_may_linkat(const struct cred *cred, const struct perm_inode *pi)
 		    (pi->mode & (S_ISGID | S_IXGRP)) != (S_ISGID | S_IXGRP) &&
 		    !vfs_permission(cred, pi, R_OK | W_OK);
 
+	if (!atomic_load_explicit(&vfs_protected_hardlinks, memory_order_relaxed))
+		return 0;
 	return safe || is_owner_or_capable(cred, pi) ? 0 : -EPERM;
 }
 
 int vfs_may_create_in_sticky(const struct cred *cred, const struct perm_inode *dir,
 			     const struct perm_inode *pi)
 {
+	int regular = atomic_load_explicit(&vfs_protected_regular, memory_order_relaxed);
+	int fifos = atomic_load_explicit(&vfs_protected_fifos, memory_order_relaxed);
+
 	if (!(dir->mode & S_ISVTX) || pi->uid == dir->uid || pi->uid == cred->fsuid)
 		return 0;
-	return dir->mode & S_IWOTH ? -EACCES : 0;
+	if ((S_ISREG(pi->mode) && !regular) || (S_ISFIFO(pi->mode) && !fifos))
+		return 0;
+	if (dir->mode & S_IWOTH)
+		return -EACCES;
+	if ((dir->mode & S_IWGRP) &&
+	    ((S_ISREG(pi->mode) && regular >= 2) || (S_ISFIFO(pi->mode) && fifos >= 2)))
+		return -EACCES;
+	return 0;
 }
 
 /* What chown takes away, whoever asks (chown_common(), setattr_should_drop_sgid()). */
@@ -177,7 +192,8 @@ int vfs_may_setattr(const struct cred *cred, const struct perm_inode *pi, struct
 	if ((args->valid & SETATTR_SIZE) && !(args->valid & (SETATTR_FILE | SETATTR_OPEN)) &&
 	    vfs_permission(cred, pi, W_OK))
 		return -EACCES;
-	if (args->valid & (SETATTR_UID | SETATTR_GID))
+	/* chown(2) that names neither still takes setuid away: its caller sets KILL_PRIV. */
+	if (args->valid & (SETATTR_UID | SETATTR_GID | SETATTR_KILL_PRIV))
 		setattr_chown_mode(cred, pi, args);
 	if ((args->valid & SETATTR_UID) && !cred_has_cap(cred, CAP_CHOWN) &&
 	    (cred->fsuid != pi->uid || args->uid != pi->uid))

@@ -6,6 +6,9 @@
 
 #include "vfs/vfs.h"
 
+/* /proc/sys/fs/protected_*; distributions set 1 (regular, fifos: 2 also covers group-writable directories). */
+extern _Atomic int vfs_protected_symlinks, vfs_protected_hardlinks, vfs_protected_regular, vfs_protected_fifos;
+
 struct vfs_acl; /* a parsed POSIX ACL; vfs/acl.h */
 
 /* What checks look at; a snapshot taken by the filesystem. */

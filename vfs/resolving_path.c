@@ -71,6 +71,7 @@ static void rp_pop_part(struct resolving_path *rp)
 /* Parses the next component into comp; NULL when the path is used up. */
 static void rp_parse(struct resolving_path *rp)
 {
+	rp->climbing = false;
 	for (;;) {
 		struct rp_part *part;
 		const char *p, *start, *end;
@@ -383,6 +384,7 @@ bool rp_again(struct resolving_path *rp, ssize_t *inout_result)
 	}
 	assert(rp->have_next);
 	rp->have_next = false;
+	rp->climbing = *inout_result == RP_RESTART_PARENT_MOUNT;
 	if (rp->locked) {
 		assert(rp->next_ref);
 		rp_drop_held(rp);

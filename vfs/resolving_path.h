@@ -73,6 +73,7 @@ struct resolving_path {
 	struct dentry *held_start;
 	struct mount *write_mount; /* of rp_begin_write */
 	bool next_ref;		   /* `next` holds references */
+	bool climbing;		   /* ".." continues at a mount point: search permission was checked on what covers it */
 	int error;		   /* why rp_enter() gave no filesystem */
 	const char *path_start;	   /* where a restart in reference mode begins: the string left of lk->path to walk */
 	bool has_start;		   /* `start_place` instead of lk's start (renames and links: the parent was resolved) */

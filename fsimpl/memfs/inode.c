@@ -463,7 +463,7 @@ int memfs_inode_setattr(struct memfs_dentry *d, const struct cred *cred,
 	mutex_lock(&i->lock);
 	pi = memfs_perm(i);
 	err = vfs_may_setattr(cred, &pi, &args);
-	if (err || !(args.valid & others))
+	if (err || !(args.valid & (args.valid & SETATTR_SIZE ? others : ~0u)))
 		goto out_unlock;
 	if (args.valid & SETATTR_MODE) {
 		err = acl_for_chmod_locked(i, args.mode, &acl);

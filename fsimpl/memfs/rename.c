@@ -69,6 +69,8 @@ static int lookup_locked(struct rename *r)
 	r->from = memfs_dir_find_locked(memfs_dir_of(r->from_dir), r->from_name, r->from_len);
 	if (!r->from)
 		return -ENOENT;
+	if (r->to_len > VFS_NAME_MAX)
+		return -ENAMETOOLONG;
 	r->to = memfs_dir_find_locked(memfs_dir_of(r->to_dir), r->to_name, r->to_len);
 	if (r->to && (r->flags & RENAME_NOREPLACE))
 		return -EEXIST;
@@ -343,7 +345,7 @@ int memfs_rename_at(struct filesystem *fs, struct resolving_path *rp, struct den
 		return err;
 	if (!memfs_is_dir(r.from_dir))
 		return -ENOTDIR;
-	if (r.from_len > VFS_NAME_MAX || rp_check_name(rp))
+	if (r.from_len > VFS_NAME_MAX)
 		return -ENAMETOOLONG;
 	r.to_name = rp_component(rp);
 	r.to_len = rp_component_len(rp);

@@ -48,7 +48,7 @@ static inline int step(struct resolving_path *rp, struct memfs_dentry *d, struct
 	if (unlikely(!S_ISDIR(mode)))
 		return -ENOTDIR;
 	err = may_search(d->inode, mode, rp_cred(rp));
-	if (unlikely(err))
+	if (unlikely(err) && !rp->climbing)
 		return err;
 	if (unlikely(rp_is_dotdot(rp))) {
 		err = rp_check_root(rp, &d->d);

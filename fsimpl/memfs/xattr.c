@@ -192,6 +192,12 @@ static int set_plain(struct memfs_inode *i, const struct xattr_args *args)
 	return err;
 }
 
+/* A default ACL is a directory's: elsewhere none can be set, and taking it away is fine, whoever asks. */
+static bool no_default_acl(struct memfs_inode *i, const char *name)
+{
+	return is_acl_name(name) && !S_ISLNK(memfs_mode(i)) && !acl_slot(i, name);
+}
+
 int memfs_set_xattr_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
 		       const struct xattr_args *args)
 {
@@ -204,10 +210,16 @@ int memfs_set_xattr_at(struct filesystem *fs unused_arg, struct resolving_path *
 		err = rp_begin_write(rp);
 	if (!err && is_acl_name(args->name) && args->size)
 		err = vfs_acl_parse(args->value, args->size, &acl);
+	if (!err && no_default_acl(d->inode, args->name)) {
+		vfs_acl_unref(acl);
+		return acl ? -EACCES : 0;
+	}
 	if (!err)
 		err = may_xattr(d->inode, rp_cred(rp), args->name, true);
 	if (!err)
 		err = check_suffix(args->name);
+	if (!err)
+		err = vfs_acl_check(acl);
 	if (err) {
 		vfs_acl_unref(acl);
 		return err;
@@ -272,6 +284,8 @@ int memfs_remove_xattr_at(struct filesystem *fs unused_arg, struct resolving_pat
 	err = memfs_resolve(rp, false, &d);
 	if (!err)
 		err = rp_begin_write(rp);
+	if (!err && no_default_acl(d->inode, name))
+		return 0;
 	if (!err)
 		err = may_xattr(d->inode, rp_cred(rp), name, true);
 	if (!err)

@@ -3,9 +3,9 @@
 
 static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	struct memfs_options opts = { .mode = 0755 };
+	struct memfs_options opts = {.mode = 0755};
 
 	return memfs_create_fs("tmpfs", &opts, ret_fs, ret_root);
 }
 
-const struct fs_backend fs_backend = { .name = "memfs", .create = create };
+const struct fs_backend fs_backend = {.name = "memfs", .create = create};

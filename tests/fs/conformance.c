@@ -175,7 +175,7 @@ static void test_data(void **state)
 	assert_memory_equal(big, got, 300000);
 	assert_int_equal(fs_pread(f, got, 10, 60000), 10);
 	assert_memory_equal(got, "\0\0\0\0\0\0\0\0\0\0", 10);
-	OK(file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st));
+	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.size, 365000);
 	/* Shrink and grow: what was cut reads as zeros. */
 	OK(file_truncate(f, 65010));
@@ -192,7 +192,7 @@ static void test_data(void **state)
 	assert_memory_equal(buf, "end", 3);
 	fs_close(f);
 	OK(fs_open(&e, "/f", O_RDWR | O_TRUNC, 0, &f));
-	OK(file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st));
+	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.size, 0);
 	assert_int_equal(st.blocks, 0);
 	/* Unlinked, it lives on. */
@@ -212,7 +212,7 @@ static void test_sparse(void **state)
 	(void)state;
 	OK(fs_open(&e, "/f", O_CREAT | O_RDWR, 0644, &f));
 	assert_int_equal(fs_pwrite(f, "x", 1, 1ll << 40), 1);
-	OK(file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st));
+	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.size, (1ll << 40) + 1);
 	assert_int_equal(st.blocks, 8);
 	assert_int_equal(file_seek(f, 0, SEEK_DATA), 1ll << 40);
@@ -222,11 +222,11 @@ static void test_sparse(void **state)
 	assert_int_equal(fs_pread(f, &c, 1, 12345), 1);
 	assert_int_equal(c, 0);
 	OK(file_fallocate(f, 0, 0, 100000));
-	OK(file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st));
+	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.blocks, 8 * 26);
 	OK(file_fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4000, 200));
 	OK(file_fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192, 8192));
-	OK(file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st));
+	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.blocks, 8 * 24);
 	FAILS(file_fallocate(f, FALLOC_FL_PUNCH_HOLE, 0, 1), EOPNOTSUPP);
 	FAILS(file_truncate(f, 1ull << 63), EINVAL);
@@ -380,15 +380,16 @@ static ssize_t get_xattr(const char *path, const char *name, void *buf, size_t s
 {
 	struct vfs_lookup lk = fs_env_at(&e, path, LOOKUP_FOLLOW);
 
-	return vfs_get_xattr(&lk, &(struct xattr_args){ .name = name, .value = buf, .size = size });
+	return vfs_get_xattr(&lk, &(struct xattr_args){.name = name, .value = buf, .size = size});
 }
 
 static int set_xattr(const char *path, const char *name, const void *buf, size_t size, int flags)
 {
 	struct vfs_lookup lk = fs_env_at(&e, path, LOOKUP_FOLLOW);
 
-	return vfs_set_xattr(&lk, &(struct xattr_args){
-					  .name = name, .value = (void *)buf, .size = size, .flags = flags });
+	return vfs_set_xattr(
+		&lk, &(struct xattr_args){
+			     .name = name, .value = (void *)buf, .size = size, .flags = flags});
 }
 
 static void test_xattrs(void **state)
@@ -399,8 +400,7 @@ static void test_xattrs(void **state)
 			uint16_t tag, perm;
 			uint32_t id;
 		} e[5];
-	} acl = { 2,
-		  { { 1, 7, -1u }, { 2, 4, 1000 }, { 4, 0, -1u }, { 16, 5, -1u }, { 32, 0, -1u } } };
+	} acl = {2, {{1, 7, -1u}, {2, 4, 1000}, {4, 0, -1u}, {16, 5, -1u}, {32, 0, -1u}}};
 	struct vfs_lookup lk = fs_env_at(&e, "/f", 0);
 	struct moat_statx st;
 	struct file *f;
@@ -503,7 +503,8 @@ static void test_mounts(void **state)
 	assert_non_null(strstr(b.data, " / / rw,relatime - "));
 	if (!strcmp(fs_backend.name, "memfs"))
 		assert_non_null(strstr(b.data, " / / rw,relatime - tmpfs tmpfs rw"));
-	assert_non_null(strstr(b.data, " / /m rw,nodev,relatime - tmpfs tmpfs rw,size=1024k,mode=755"));
+	assert_non_null(
+		strstr(b.data, " / /m rw,nodev,relatime - tmpfs tmpfs rw,size=1024k,mode=755"));
 	assert_non_null(strstr(b.data, " /d /b rw,nodev,relatime - tmpfs"));
 	buf_fini(&b);
 	FAILS(fs_umount(&e, "/b", 0), EBUSY);
@@ -565,7 +566,7 @@ static void test_mount_limits(void **state)
 static void test_namespaces(void **state)
 {
 	struct mount_namespace *copy;
-	struct vfs_path *paths[2] = { &e.root, &e.cwd };
+	struct vfs_path *paths[2] = {&e.root, &e.cwd};
 	struct vfs_path root = e.root, cwd = e.cwd;
 	struct mount_namespace *old = e.ns;
 	struct moat_statx st;
@@ -657,7 +658,7 @@ static void test_memfd_and_seals(void **state)
 	(void)state;
 	OK(memfs_create_unlinked_file(memfs_internal_mount(), "memfd:x", MEMFS_FILE_SEALABLE, &f));
 	assert_int_equal(fs_write(f, "data", 4), 4);
-	OK(f->ops->stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st));
+	OK(f->ops->stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.nlink, 0);
 	buf_init(&b, 4096);
 	OK(vfs_path_to_string(&e.root, &f->path, true, &b));
@@ -679,12 +680,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_create_and_stat), T(test_remove),      T(test_symlinks),
-		T(test_open_flags),	 T(test_data),	      T(test_sparse),
-		T(test_links),		 T(test_rename),      T(test_names),
-		T(test_permissions),	 T(test_xattrs),      T(test_readdir),
+		T(test_create_and_stat), T(test_remove),       T(test_symlinks),
+		T(test_open_flags),	 T(test_data),	       T(test_sparse),
+		T(test_links),		 T(test_rename),       T(test_names),
+		T(test_permissions),	 T(test_xattrs),       T(test_readdir),
 		T(test_mounts),		 T(test_mount_limits), T(test_namespaces),
-		T(test_propagation),	 T(test_pivot_root),  T(test_memfd_and_seals),
+		T(test_propagation),	 T(test_pivot_root),   T(test_memfd_and_seals),
 	};
 
 	if (fs_env_process_init())

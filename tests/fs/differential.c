@@ -1,0 +1,714 @@
+/*
+ * tests/fs/differential.c [OPERATIONS [SEED [VERBOSE]]] - a seeded stream of path and file operations, each run on the host's tmpfs and
+ * on the backend; every result, errno and attribute must agree, and the trees at the end.
+ *
+ * Not compared: inode and device numbers (only which paths share one), directories' sizes, the order of readdir, times (but that a time
+ * which was set is what stat shows). A difference prints the seed, the operation's number and both results. Exit status 77: no tmpfs of our own here.
+ */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+
+#include "tests/fs/env.h"
+#include "tests/fs/host_ops.h"
+#include "vfs/perm.h"
+
+#define FDS 6
+#define MOUNTS_MAX 6
+
+static struct fs_env e;
+static uint64_t rng;
+static long op_nr;
+static uint64_t seed;
+static int verbose;
+static char what[20000];
+static char name255[256], name256[257];
+
+static struct {
+	int host;
+	struct file *ours;
+} fds[FDS];
+
+static uint32_t rnd(uint32_t n)
+{
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return (uint32_t)((rng * 0x2545f4914f6cdd1dull >> 33) % n);
+}
+
+/* What each prefix of the operation's paths is on both sides, with the credentials as they are. */
+static void explain(const char *path)
+{
+	struct moat_statx h, o;
+	char *copy = strdup(path);
+
+	for (size_t i = 1; i <= strlen(path) && i < 300; i++) {
+		if (path[i] && path[i] != '/')
+			continue;
+		copy[i] = '\0';
+		memset(&h, 0, sizeof(h));
+		memset(&o, 0, sizeof(o));
+		printf("  %.80s: host %d", copy, host_stat(copy, false, &h));
+		printf(" mode %o uid %u gid %u nlink %u ino %llu dev %u", h.mode, h.uid, h.gid,
+		       h.nlink, (unsigned long long)h.ino, h.dev_minor);
+		printf("; ours %d", fs_lstat(&e, copy, &o));
+		printf(" mode %o uid %u gid %u nlink %u ino %llu dev %u\n", o.mode, o.uid, o.gid,
+		       o.nlink, (unsigned long long)o.ino, o.dev_minor);
+		copy[i] = path[i];
+	}
+	free(copy);
+}
+
+static char p1[8192], p2[8192];
+
+static void differ(const char *field, long long host, long long ours)
+{
+	printf("seed %llu, operation %ld: %s\n  %s: host %lld (%s), ours %lld (%s)\n",
+	       (unsigned long long)seed, op_nr, what, field, host,
+	       host < 0 ? strerror((int)-host) : "", ours, ours < 0 ? strerror((int)-ours) : "");
+	explain(p1);
+	explain(p2);
+	exit(1);
+}
+
+static void same(const char *field, long long host, long long ours)
+{
+	if (host != ours)
+		differ(field, host, ours);
+}
+
+/* ---- inode numbers up to renaming ---- */
+
+#define IDS 65536
+static struct {
+	uint64_t host, ours;
+	bool used;
+} ids[IDS];
+
+static void same_inode(const struct moat_statx *h, const struct moat_statx *o)
+{
+	uint64_t hk = h->ino * 4096 + h->dev_minor, ok = o->ino * 4096 + o->dev_minor;
+	unsigned at = (unsigned)(hk * 0x9e3779b97f4a7c15ull >> 48);
+
+	while (ids[at].used && ids[at].host != hk)
+		at = (at + 1) % IDS;
+	if (!ids[at].used) {
+		ids[at].used = true;
+		ids[at].host = hk;
+		ids[at].ours = ok;
+	} else if (ids[at].ours != ok) {
+		/* The host gives a number again once its inode is gone: then this is a new pair. */
+		if (h->nlink && rnd(1) == 0)
+			ids[at].ours = ok;
+	}
+}
+
+static void same_stat(const struct moat_statx *h, const struct moat_statx *o)
+{
+	same("mode", h->mode, o->mode);
+	same("nlink", h->nlink, o->nlink);
+	same("uid", h->uid, o->uid);
+	same("gid", h->gid, o->gid);
+	if (!S_ISDIR(h->mode)) {
+		same("size", (long long)h->size, (long long)o->size);
+		same("blocks", (long long)h->blocks, (long long)o->blocks);
+	}
+	same("rdev major", h->rdev_major, o->rdev_major);
+	same("rdev minor", h->rdev_minor, o->rdev_minor);
+	same_inode(h, o);
+}
+
+/* ---- paths ---- */
+
+static const char *pick_name(void)
+{
+	static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+	uint32_t n = rnd(100);
+
+	if (n < 80)
+		return names[rnd(8)];
+	if (n < 86)
+		return ".";
+	if (n < 95)
+		return "..";
+	if (n < 97)
+		return name255;
+	if (n < 98)
+		return name256;
+	return "nobody";
+}
+
+static char *pick_path(char *buf)
+{
+	unsigned depth = 1 + rnd(rnd(3) ? 2 : 5);
+	char *p = buf;
+
+	*p = '\0';
+	if (!rnd(300))
+		return buf;
+	if (!rnd(400)) { /* as long as a path may be, or one more */
+		size_t len = rnd(2) ? 4095 : 4096;
+
+		memset(buf, '/', len);
+		buf[len - 1] = "abcd"[rnd(4)];
+		buf[len] = '\0';
+		return buf;
+	}
+	if (rnd(2))
+		*p++ = '/';
+	for (unsigned i = 0; i < depth; i++) {
+		const char *n = pick_name();
+
+		strcpy(p, n);
+		p += strlen(n);
+		if (i + 1 < depth || !rnd(12))
+			*p++ = '/';
+		if (!rnd(20))
+			*p++ = '/';
+	}
+	*p = '\0';
+	return buf;
+}
+
+/* ---- operations ---- */
+
+static void note(const char *op, const char *a, const char *b, long x, long y)
+{
+	snprintf(what, sizeof(what), "%s(%.60s%s, %.60s%s, 0x%lx, 0x%lx) as %u:%u caps %llx", op,
+		 a ? a : "", a && strlen(a) > 60 ? "..." : "", b ? b : "",
+		 b && strlen(b) > 60 ? "..." : "", x, y, e.cred->fsuid, e.cred->fsgid,
+		 (unsigned long long)e.cred->cap_effective);
+	if (verbose)
+		printf("%ld: %s\n", op_nr, what);
+}
+
+static void do_open(void)
+{
+	static const int modes[] = {O_RDONLY, O_WRONLY, O_RDWR, 3};
+	unsigned slot = rnd(FDS);
+	int flags = modes[rnd(rnd(20) ? 3 : 4)], h, o;
+	uint32_t mode = rnd(010000);
+	struct file *f = NULL;
+
+	if (fds[slot].ours) {
+		host_close(fds[slot].host);
+		fs_close(fds[slot].ours);
+		fds[slot].ours = NULL;
+	}
+	if (rnd(2))
+		flags |= O_CREAT;
+	if (!rnd(4))
+		flags |= O_EXCL;
+	if (!rnd(4))
+		flags |= O_TRUNC;
+	if (!rnd(6))
+		flags |= O_APPEND;
+	if (!rnd(8))
+		flags |= O_NOFOLLOW;
+	if (!(flags & O_CREAT) && !rnd(8))
+		flags |= O_DIRECTORY;
+	if (!rnd(30))
+		flags = O_PATH | (flags & (O_NOFOLLOW | O_DIRECTORY));
+	if (!rnd(40))
+		flags = O_TMPFILE | (rnd(2) ? O_RDWR : O_WRONLY) | (rnd(3) ? 0 : O_EXCL);
+	if (!rnd(30))
+		flags |= O_NOATIME;
+	pick_path(p1);
+	note("open", p1, NULL, flags, mode);
+	/* Special files need a driver, which the library has none of. */
+	{
+		struct moat_statx st;
+
+		if (!(flags & O_PATH) && !host_stat(p1, true, &st) && !S_ISREG(st.mode) &&
+		    !S_ISDIR(st.mode))
+			return;
+	}
+	h = host_open(p1, flags, mode);
+	o = fs_open(&e, p1, flags, mode & 07777, &f);
+	same("result", h < 0 ? h : 0, o);
+	if (o)
+		return;
+	fds[slot].host = h;
+	fds[slot].ours = f;
+}
+
+static void do_file(void)
+{
+	static char data[70000], hb[70000], ob[70000];
+	unsigned slot = rnd(FDS);
+	struct file *f = fds[slot].ours;
+	int fd = fds[slot].host;
+	struct moat_statx h, o;
+	int64_t off = rnd(4) ? rnd(20000) : rnd(300000);
+	size_t size = rnd(4) ? rnd(5000) : rnd(sizeof(data));
+	int whence, mode;
+
+	if (!f)
+		return;
+	switch (rnd(8)) {
+	case 0:
+	case 1:
+		for (size_t i = 0; i < size; i++)
+			data[i] = (char)(op_nr + (long)i * 7);
+		note("pwrite", NULL, NULL, off, (long)size);
+		same("result", host_pwrite(fd, data, size, off), fs_pwrite(f, data, size, off));
+		break;
+	case 2:
+	case 3: {
+		ssize_t n;
+
+		note("pread", NULL, NULL, off, (long)size);
+		n = host_pread(fd, hb, size, off);
+		same("result", n, fs_pread(f, ob, size, off));
+		if (n > 0)
+			same("data", 0, memcmp(hb, ob, (size_t)n));
+		break;
+	}
+	case 4:
+		note("fstat", NULL, NULL, 0, 0);
+		same("result", host_fstat(fd, &h),
+		     file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &o));
+		same_stat(&h, &o);
+		break;
+	case 5:
+		note("ftruncate", NULL, NULL, off, 0);
+		same("result", host_ftruncate(fd, (uint64_t)off), file_truncate(f, (uint64_t)off));
+		break;
+	case 6:
+		mode = (int)rnd(4);
+		note("fallocate", NULL, NULL, off, mode);
+		same("result", host_fallocate(fd, mode, (uint64_t)off, size),
+		     file_fallocate(f, mode, (uint64_t)off, size));
+		break;
+	default:
+		whence = (int)rnd(6);
+		note("lseek", NULL, NULL, off, whence);
+		/* Directories have their own cookies. */
+		host_fstat(fd, &h);
+		if (!S_ISREG(h.mode))
+			return;
+		same("result", host_lseek(fd, off, whence), file_seek(f, off, whence));
+	}
+}
+
+static int ours_setxattr(const char *path, const char *name, const void *v, size_t size, int flags)
+{
+	struct vfs_lookup lk = fs_env_at(&e, path, LOOKUP_FOLLOW);
+
+	return vfs_set_xattr(
+		&lk, &(struct xattr_args){
+			     .name = name, .value = (void *)v, .size = size, .flags = flags});
+}
+
+static size_t make_acl(uint8_t *buf)
+{
+	static const uint16_t tags[] = {1, 2, 4, 8, 16, 32};
+	uint32_t version = 2, id;
+	size_t n = 4;
+
+	memcpy(buf, &version, 4);
+	for (int i = 0; i < 6; i++) {
+		uint16_t perm = (uint16_t)rnd(8);
+
+		if ((i == 1 || i == 3) && rnd(2))
+			continue;
+		if (i == 4 && !rnd(5))
+			continue;
+		if (!rnd(50))
+			continue;
+		id = i == 1 ? 1000 + rnd(2) : i == 3 ? 100 + rnd(3) : UINT32_MAX;
+		memcpy(buf + n, &tags[i], 2);
+		memcpy(buf + n + 2, &perm, 2);
+		memcpy(buf + n + 4, &id, 4);
+		n += 8;
+	}
+	return n;
+}
+
+static void do_xattr(void)
+{
+	static const char *const names[] = {"user.one",
+					    "user.two",
+					    "trusted.t",
+					    "security.s",
+					    "user.",
+					    "nonsense",
+					    "system.posix_acl_access",
+					    "system.posix_acl_default",
+					    "system.other",
+					    "security.capability2"};
+	const char *name = names[rnd(10)];
+	struct vfs_lookup lk;
+	uint8_t value[200];
+	char hb[300], ob[300];
+	size_t size = rnd(100), room = rnd(4) ? sizeof(hb) : rnd(3) ? 0 : 5;
+	int flags = rnd(3) ? 0 : (int)rnd(4);
+	ssize_t h, o;
+
+	pick_path(p1);
+	lk = fs_env_at(&e, p1, LOOKUP_FOLLOW);
+	switch (rnd(4)) {
+	case 0:
+		memset(value, (int)rnd(256), sizeof(value));
+		if (strstr(name, "acl"))
+			size = make_acl(value);
+		note("setxattr", p1, name, (long)size, flags);
+		same("result", host_setxattr(p1, name, value, size, flags),
+		     ours_setxattr(p1, name, value, size, flags));
+		break;
+	case 1:
+		note("getxattr", p1, name, (long)room, 0);
+		h = host_getxattr(p1, name, hb, room);
+		o = vfs_get_xattr(&lk,
+				  &(struct xattr_args){.name = name, .value = ob, .size = room});
+		same("result", h, o);
+		if (h > 0 && room)
+			same("value", 0, memcmp(hb, ob, (size_t)h));
+		break;
+	case 2:
+		note("listxattr", p1, NULL, (long)room, 0);
+		h = host_listxattr(p1, hb, room);
+		o = vfs_list_xattr(&lk, ob, room);
+		same("result", h, o);
+		break;
+	default:
+		note("removexattr", p1, name, 0, 0);
+		same("result", host_removexattr(p1, name), vfs_remove_xattr(&lk, name));
+	}
+}
+
+static void do_become(void)
+{
+	static const uint64_t sets[] = {0,
+					CAP_FULL,
+					1ull << CAP_DAC_OVERRIDE,
+					1ull << CAP_DAC_READ_SEARCH,
+					1ull << CAP_FOWNER,
+					1ull << CAP_CHOWN,
+					1ull << CAP_FSETID,
+					1ull << CAP_MKNOD,
+					1ull << CAP_SYS_ADMIN};
+	uint32_t groups[2] = {100, 101};
+	uint32_t uid = rnd(3) ? 0 : 1000 + rnd(2), gid = uid ? 100 + rnd(3) : 0, n = rnd(3);
+	uint64_t caps = uid == 0 && rnd(4) ? CAP_FULL : sets[rnd(9)];
+
+	/* What this process itself may not have cannot be compared. */
+	caps &= ~(1ull << CAP_SYS_RESOURCE);
+	note("become", NULL, NULL, uid, (long)caps);
+	same("become", host_become(uid, gid, groups, n, caps),
+	     fs_env_become(&e, uid, gid, groups, n, caps));
+}
+
+static void do_stat(void)
+{
+	struct moat_statx h, o;
+	bool follow = rnd(2);
+	int err;
+
+	pick_path(p1);
+	note(follow ? "stat" : "lstat", p1, NULL, 0, 0);
+	err = host_stat(p1, follow, &h);
+	same("result", err, follow ? fs_stat(&e, p1, &o) : fs_lstat(&e, p1, &o));
+	if (!err)
+		same_stat(&h, &o);
+}
+
+static void do_times(void)
+{
+	struct setattr_args args = {0};
+	struct vfs_lookup lk;
+	struct moat_statx h, o;
+	int how = (int)rnd(4), err;
+	int64_t t = (int64_t)rnd(2000000000) * 1000000000 + rnd(1000000000);
+
+	pick_path(p1);
+	lk = fs_env_at(&e, p1, LOOKUP_FOLLOW);
+	args.atime = args.mtime =
+		(struct moat_timestamp){.sec = t / 1000000000, .nsec = (uint32_t)(t % 1000000000)};
+	args.valid = how == 0	? SETATTR_ATIME | SETATTR_MTIME
+		     : how == 1 ? SETATTR_ATIME_NOW | SETATTR_MTIME_NOW
+		     : how == 2 ? SETATTR_MTIME
+				: SETATTR_ATIME_NOW;
+	note("utimensat", p1, NULL, how, 0);
+	err = host_utimens(p1, t, t, how);
+	same("result", err, vfs_set_stat(&lk, &args));
+	if (!err && how == 0 && !host_stat(p1, true, &h) && !fs_stat(&e, p1, &o)) {
+		same("atime", h.atime.sec, o.atime.sec);
+		same("mtime", h.mtime.nsec, o.mtime.nsec);
+	}
+}
+
+/* ---- mounts ---- */
+
+static int mounts;
+
+static void do_mount(void)
+{
+	struct vfs_lookup a, b;
+	int h;
+
+	/* Only root with everything: the library leaves that check to the system call. */
+	if (e.cred->fsuid || e.cred->cap_effective != (CAP_FULL & ~(1ull << CAP_SYS_RESOURCE)))
+		return;
+	pick_path(p1);
+	pick_path(p2);
+	if (!*p1 || !*p2)
+		return;
+	a = fs_env_at(&e, p1, LOOKUP_FOLLOW);
+	b = fs_env_at(&e, p2, LOOKUP_FOLLOW);
+	switch (rnd(6)) {
+	case 0:
+		if (mounts >= MOUNTS_MAX)
+			return;
+		note("mount", p1, NULL, 0, 0);
+		h = host_mount(p1, 0, "mode=755");
+		same("result", h, vfs_mount_new(&a, "tmpfs", "tmpfs", 0, "mode=755", NULL));
+		mounts += !h;
+		break;
+	case 1: {
+		bool rec = rnd(2);
+
+		if (mounts >= MOUNTS_MAX)
+			return;
+		note("bind", p1, p2, rec, 0);
+		h = host_bind(p1, p2, rec);
+		same("result", h, vfs_bind(&a, &b, rec));
+		mounts += !h;
+		break;
+	}
+	case 2: {
+		unsigned long flags = rnd(2) ? MS_RDONLY : 0;
+
+		note("remount", p1, NULL, (long)flags, 0);
+		same("result", host_remount(p1, flags), vfs_remount(&a, flags, NULL, true));
+		break;
+	}
+	case 3:
+		note("move", p1, p2, 0, 0);
+		same("result", host_move(p1, p2), vfs_move_mount(&a, &b));
+		break;
+	default: {
+		int flags = rnd(3) ? MNT_DETACH : 0;
+		struct moat_statx r, st;
+
+		/* "/" would remount it read-only for good. */
+		if (host_stat("/", true, &r) || host_stat(p1, true, &st) ||
+		    (r.ino == st.ino && r.dev_minor == st.dev_minor))
+			return;
+		note("umount", p1, NULL, flags, 0);
+		h = host_umount(p1, flags);
+		/* Deferred references would keep it busy where the host dropped them. */
+		rcu_drain();
+		vfs_run_deferred();
+		same("result", h, vfs_umount(&a, flags));
+		mounts -= !h;
+	}
+	}
+}
+
+static void do_op(void)
+{
+	static char hb[70000], ob[70000];
+	uint32_t x;
+	int h;
+
+	switch (rnd(40)) {
+	case 0 ... 4:
+		do_open();
+		break;
+	case 5 ... 9:
+		do_file();
+		break;
+	case 10 ... 12:
+		x = rnd(010000);
+		note("mkdir", pick_path(p1), NULL, x, 0);
+		same("result", host_mkdir(p1, x), fs_mkdir(&e, p1, x));
+		break;
+	case 13:
+		x = (uint32_t[]){S_IFIFO, S_IFSOCK, S_IFREG, S_IFCHR, S_IFBLK, 0}[rnd(6)] |
+		    rnd(01000);
+		note("mknod", pick_path(p1), NULL, x, 0);
+		same("result", host_mknod(p1, x, 1, 3),
+		     fs_mknod(&e, p1, x, S_ISCHR(x) || S_ISBLK(x) ? 1 : 0,
+			      S_ISCHR(x) || S_ISBLK(x) ? 3 : 0));
+		break;
+	case 14 ... 15:
+		note("symlink", pick_path(p1), pick_path(p2), 0, 0);
+		same("result", host_symlink(p1, p2), fs_symlink(&e, p1, p2));
+		break;
+	case 16 ... 17:
+		x = rnd(2);
+		note("link", pick_path(p1), pick_path(p2), x, 0);
+		same("result", host_link(p1, p2, x), fs_link(&e, p1, p2, x));
+		break;
+	case 18 ... 19:
+		note("unlink", pick_path(p1), NULL, 0, 0);
+		same("result", host_unlink(p1), fs_unlink(&e, p1));
+		break;
+	case 20:
+		note("rmdir", pick_path(p1), NULL, 0, 0);
+		same("result", host_rmdir(p1), fs_rmdir(&e, p1));
+		break;
+	case 21 ... 24:
+		x = rnd(3) ? 0 : rnd(8);
+		note("rename", pick_path(p1), pick_path(p2), x, 0);
+		same("result", host_rename(p1, p2, x), fs_rename(&e, p1, p2, x));
+		break;
+	case 25 ... 28:
+		do_stat();
+		break;
+	case 29:
+		x = rnd(010000);
+		note("chmod", pick_path(p1), NULL, x, 0);
+		same("result", host_chmod(p1, x), fs_chmod(&e, p1, x));
+		break;
+	case 30: {
+		uint32_t uid = rnd(3) ? UINT32_MAX : 1000 + rnd(2),
+			 gid = rnd(2) ? UINT32_MAX : 100 + rnd(3);
+
+		note("chown", pick_path(p1), NULL, uid, gid);
+		same("result", host_chown(p1, uid, gid, true), fs_chown(&e, p1, uid, gid));
+		break;
+	}
+	case 31:
+		x = rnd(100000);
+		note("truncate", pick_path(p1), NULL, x, 0);
+		same("result", host_truncate(p1, x), fs_truncate(&e, p1, x));
+		break;
+	case 32:
+		x = rnd(8);
+		note("access", pick_path(p1), NULL, x, 0);
+		same("result", host_access(p1, (int)x), fs_access(&e, p1, (int)x));
+		break;
+	case 33:
+		note("readlink", pick_path(p1), NULL, 0, 0);
+		h = host_readlink(p1, hb, sizeof(hb));
+		same("result", h, fs_readlink(&e, p1, ob, sizeof(ob)));
+		if (h > 0)
+			same("target", 0, strcmp(hb, ob));
+		break;
+	case 34 ... 35:
+		do_xattr();
+		break;
+	case 36:
+		note("list", pick_path(p1), NULL, 0, 0);
+		h = host_list(p1, hb, sizeof(hb));
+		x = (uint32_t)fs_list(&e, p1, ob, sizeof(ob));
+		same("result", h, (int)x == -ENOENT && h == 0 ? 0 : (int)x);
+		break;
+	case 37:
+		if (rnd(3)) {
+			do_times();
+			break;
+		}
+		note("chdir", pick_path(p1), NULL, 0, 0);
+		/* chdir asks for search permission on the directory itself, which the system call checks. */
+		if (e.cred->fsuid || !cred_has_cap(e.cred, CAP_DAC_OVERRIDE))
+			break;
+		same("result", host_chdir(p1), fs_chdir(&e, p1));
+		break;
+	case 38:
+		do_become();
+		break;
+	default:
+		do_mount();
+	}
+}
+
+/* ---- the trees ---- */
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int split(char *list, char **names, int max)
+{
+	int n = 0;
+
+	for (char *p = strtok(list, "\n"); p && n < max; p = strtok(NULL, "\n"))
+		names[n++] = p;
+	qsort(names, (size_t)n, sizeof(*names), by_name);
+	return n;
+}
+
+static void compare_tree(const char *path, int depth)
+{
+	char *hb = malloc(70000), *ob = malloc(70000), *child = malloc(8192);
+	char *hn[100], *on[100];
+	struct moat_statx h, o;
+	int n;
+
+	snprintf(what, sizeof(what), "final tree at %.200s", path);
+	same("lstat", host_stat(path, false, &h), fs_lstat(&e, path, &o));
+	same_stat(&h, &o);
+	if (S_ISDIR(h.mode) && depth < 12 && strlen(path) < 3000) {
+		same("list", host_list(path, hb, 70000), fs_list(&e, path, ob, 70000));
+		n = split(hb, hn, 100);
+		same("entries", n, split(ob, on, 100));
+		for (int i = 0; i < n; i++) {
+			same("name", 0, strcmp(hn[i], on[i]));
+			snprintf(child, 8192, "%s/%s", path, hn[i]);
+			compare_tree(child, depth + 1);
+		}
+	}
+	free(hb);
+	free(ob);
+	free(child);
+}
+
+static int read_int(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	int v = 0;
+
+	if (f) {
+		if (fscanf(f, "%d", &v) != 1)
+			v = 0;
+		fclose(f);
+	}
+	return v;
+}
+
+int main(int argc, char **argv)
+{
+	long count = argc > 1 ? atol(argv[1]) : 20000;
+	int err;
+
+	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
+	verbose = argc > 3;
+	rng = seed * 0x9e3779b97f4a7c15ull + 1;
+	memset(name255, 'n', 255);
+	memset(name256, 'm', 256);
+	vfs_protected_symlinks = read_int("/proc/sys/fs/protected_symlinks");
+	vfs_protected_hardlinks = read_int("/proc/sys/fs/protected_hardlinks");
+	vfs_protected_regular = read_int("/proc/sys/fs/protected_regular");
+	vfs_protected_fifos = read_int("/proc/sys/fs/protected_fifos");
+	/* Forks: before anything of ours has a thread. */
+	err = host_init();
+	if (err) {
+		printf("no tmpfs of our own to compare with: %s\n", strerror(-err));
+		return 77;
+	}
+	if (fs_env_process_init() || fs_env_init(&e))
+		return 1;
+	host_umask(022);
+	for (op_nr = 0; op_nr < count; op_nr++)
+		do_op();
+	for (int i = 0; i < FDS; i++) {
+		if (!fds[i].ours)
+			continue;
+		host_close(fds[i].host);
+		fs_close(fds[i].ours);
+	}
+	if (host_become(0, 0, NULL, 0, CAP_FULL) || fs_env_become(&e, 0, 0, NULL, 0, CAP_FULL))
+		return 1;
+	compare_tree("/", 0);
+	fs_env_fini(&e);
+	printf("%ld operations, seed %llu: no difference\n", count, (unsigned long long)seed);
+	return 0;
+}

@@ -36,7 +36,7 @@ int fs_env_init(struct fs_env *e)
 	struct dentry *root;
 	int err;
 
-	*e = (struct fs_env){ .umask = 022 };
+	*e = (struct fs_env){.umask = 022};
 	err = cred_create_root(&e->cred);
 	if (err)
 		return err;
@@ -94,19 +94,20 @@ int fs_env_become(struct fs_env *e, uint32_t uid, uint32_t gid, const uint32_t *
 
 struct vfs_lookup fs_env_at(const struct fs_env *e, const char *path, unsigned flags)
 {
-	return (struct vfs_lookup){ .cred = e->cred,
-				    .ns = e->ns,
-				    .root = e->root,
-				    .start = e->cwd,
-				    .path = path,
-				    .flags = flags };
+	return (struct vfs_lookup){.cred = e->cred,
+				   .ns = e->ns,
+				   .root = e->root,
+				   .start = e->cwd,
+				   .path = path,
+				   .flags = flags};
 }
 
 int fs_open(struct fs_env *e, const char *path, int flags, uint32_t mode, struct file **ret)
 {
 	unsigned lf = flags & O_NOFOLLOW ? 0 : LOOKUP_FOLLOW;
-	struct vfs_lookup lk = fs_env_at(e, path, lf | (flags & O_DIRECTORY ? LOOKUP_DIRECTORY : 0));
-	struct open_args args = { .flags = (unsigned)flags, .mode = mode, .umask = e->umask };
+	struct vfs_lookup lk =
+		fs_env_at(e, path, lf | (flags & O_DIRECTORY ? LOOKUP_DIRECTORY : 0));
+	struct open_args args = {.flags = (unsigned)flags, .mode = mode, .umask = e->umask};
 
 	return vfs_open(&lk, &args, ret);
 }
@@ -129,16 +130,14 @@ int fs_mkdir(struct fs_env *e, const char *path, uint32_t mode)
 {
 	struct vfs_lookup lk = fs_env_at(e, path, 0);
 
-	return vfs_mkdir(&lk, &(struct mkdir_args){ .mode = mode, .umask = e->umask });
+	return vfs_mkdir(&lk, &(struct mkdir_args){.mode = mode, .umask = e->umask});
 }
 
 int fs_mknod(struct fs_env *e, const char *path, uint32_t mode, uint32_t major, uint32_t minor)
 {
 	struct vfs_lookup lk = fs_env_at(e, path, 0);
-	struct mknod_args args = { .mode = mode,
-				   .umask = e->umask,
-				   .rdev_major = major,
-				   .rdev_minor = minor };
+	struct mknod_args args = {
+		.mode = mode, .umask = e->umask, .rdev_major = major, .rdev_minor = minor};
 
 	return vfs_mknod(&lk, &args);
 }
@@ -176,14 +175,14 @@ int fs_rename(struct fs_env *e, const char *old, const char *path, unsigned flag
 {
 	struct vfs_lookup from = fs_env_at(e, old, 0), to = fs_env_at(e, path, 0);
 
-	return vfs_rename(&from, &to, &(struct rename_args){ .flags = flags });
+	return vfs_rename(&from, &to, &(struct rename_args){.flags = flags});
 }
 
 static int stat_flags(struct fs_env *e, const char *path, unsigned flags, struct moat_statx *ret)
 {
 	struct vfs_lookup lk = fs_env_at(e, path, flags);
 
-	return vfs_stat(&lk, &(struct stat_args){ .mask = STATX_BASIC_STATS }, ret);
+	return vfs_stat(&lk, &(struct stat_args){.mask = STATX_BASIC_STATS}, ret);
 }
 
 int fs_stat(struct fs_env *e, const char *path, struct moat_statx *ret)
@@ -205,20 +204,21 @@ static int set_attr(struct fs_env *e, const char *path, const struct setattr_arg
 
 int fs_chmod(struct fs_env *e, const char *path, uint32_t mode)
 {
-	return set_attr(e, path, &(struct setattr_args){ .valid = SETATTR_MODE, .mode = mode });
+	return set_attr(e, path, &(struct setattr_args){.valid = SETATTR_MODE, .mode = mode});
 }
 
 int fs_chown(struct fs_env *e, const char *path, uint32_t uid, uint32_t gid)
 {
-	struct setattr_args args = { .uid = uid, .gid = gid };
+	struct setattr_args args = {.uid = uid, .gid = gid};
 
-	args.valid = (uid != UINT32_MAX ? SETATTR_UID : 0) | (gid != UINT32_MAX ? SETATTR_GID : 0);
+	args.valid = (uid != UINT32_MAX ? SETATTR_UID : 0) | (gid != UINT32_MAX ? SETATTR_GID : 0) |
+		     SETATTR_KILL_PRIV;
 	return set_attr(e, path, &args);
 }
 
 int fs_truncate(struct fs_env *e, const char *path, uint64_t size)
 {
-	return set_attr(e, path, &(struct setattr_args){ .valid = SETATTR_SIZE, .size = size });
+	return set_attr(e, path, &(struct setattr_args){.valid = SETATTR_SIZE, .size = size});
 }
 
 int fs_access(struct fs_env *e, const char *path, int mask)
@@ -313,7 +313,7 @@ static bool list_emit(struct dir_emit *ctx, const char *name, size_t len, uint64
 
 int fs_list(struct fs_env *e, const char *path, char *buf, size_t size)
 {
-	struct list_ctx l = { .ctx = { .emit = list_emit }, .buf = buf, .size = size };
+	struct list_ctx l = {.ctx = {.emit = list_emit}, .buf = buf, .size = size};
 	struct file *f;
 	int err;
 
