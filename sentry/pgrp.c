@@ -126,7 +126,8 @@ bool pgrp_orphaned_locked(struct process_group *p, struct thread_group *ignored)
 	struct thread_group *g;
 
 	LIST_FOREACH(g, &p->members, pgrp_link) {
-		if (g == ignored || g->zombie || !g->parent || g->parent == kernel.init->group)
+		/* A container's pid 1 is a parent like any other: Linux only leaves out the machine's own init. */
+		if (g == ignored || g->zombie || !g->parent)
 			continue;
 		if (g->parent->pgrp && g->parent->pgrp != p && g->parent->pgrp->session == p->session)
 			return false;

@@ -332,6 +332,8 @@ bool anon_name(struct dentry *d, char *buf, size_t size)
 		return false;
 	if (ad->kind == ANON_INODE && ad->name)
 		snprintf(buf, size, "anon_inode:%s", ad->name);
+	else if (ad->name && ad->name[0] == '/')
+		snprintf(buf, size, "%s", ad->name);
 	else
 		snprintf(buf, size, "%s:[%llu]", ad->name ? ad->name : prefix[ad->kind],
 			 (unsigned long long)ad->ino);

@@ -17,7 +17,7 @@ struct anon_dentry {
 	struct dentry d;
 	enum anon_kind kind; /* immutable */
 	uint64_t ino;	     /* immutable */
-	const char *name;    /* immutable, static: the part in [] of "anon_inode:[name]"; NULL: the number */
+	const char *name;    /* immutable, static: "[eventfd]" of "anon_inode:[eventfd]", "pipe" of "pipe:[1]", or a path */
 	struct mutex lock;   /* LOCK_LEAF */
 	uint32_t mode, uid, gid;		   /* guarded by lock */
 	struct moat_timestamp atime, mtime, ctime; /* guarded by lock */

@@ -443,6 +443,8 @@ int hostfd_file_create(int fd, unsigned flags, struct file **ret)
 	/* Whoever is in the container may reopen its stdio, whatever the host's owner is. */
 	args.mode = node->type | 0666;
 	args.name = node->type == S_IFIFO ? "pipe" : node->type == S_IFSOCK ? "socket" : NULL;
+	if (node->type == S_IFCHR && st.st_rdev == makedev(1, 3))
+		args.name = "/dev/null"; /* shown as it is */
 	args.priv = node;
 	err = anon_path_create(&args, &place);
 	if (err) {

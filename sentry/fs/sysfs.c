@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 
+#include "mem/memfile.h"
 #include "sentry/fs/internal.h"
 #include "sentry/fs/proc.h"
 #include "sentry/version.h"
@@ -39,8 +40,19 @@ static int node_cpumap_show(NODE_ARGS, struct buf *b)
 
 static int node_meminfo_show(NODE_ARGS, struct buf *b)
 {
-	buf_printf(b, "Node 0 MemTotal:       %llu kB\n",
-		   (unsigned long long)(mm_total_bytes() >> 10));
+	unsigned long long total = mm_total_bytes() >> 10, used;
+	struct mem_stats ms;
+
+	mem_get_stats(&ms);
+	used = MIN((unsigned long long)(ms.private_bytes >> 10), total);
+	buf_printf(b, "Node 0 MemTotal:       %8llu kB\nNode 0 MemFree:        %8llu kB\n"
+		      "Node 0 MemUsed:        %8llu kB\nNode 0 SwapCached:     %8u kB\n",
+		   total, total - used, used, 0u);
+	buf_printf(b, "Node 0 Active:         %8llu kB\nNode 0 Inactive:       %8u kB\n"
+		      "Node 0 AnonPages:      %8llu kB\nNode 0 FilePages:      %8u kB\n",
+		   used, 0u, used, 0u);
+	buf_puts(b, "Node 0 HugePages_Total:     0\nNode 0 HugePages_Free:      0\n"
+		    "Node 0 HugePages_Surp:      0\n");
 	return 0;
 }
 
