@@ -428,16 +428,10 @@ static int helper(int argc, char **argv, char **envp)
 
 int main(int argc, char **argv, char **envp)
 {
-	int failed = 0;
-
 	t_argv = argv;
 	if (argc > 2 && !strcmp(argv[1], "--helper"))
 		return helper(argc, argv, envp);
 	if (argc == 4 && !strcmp(argv[1], "--helper-script an argument"))
 		return strstr(argv[2], "/script") && !strcmp(argv[3], "tail") ? 0 : 1;
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	for (int i = 0; i < t_count; i++)
-		if (argc == 1 || !strcmp(argv[1], t_tests[i].name))
-			failed |= t_run(&t_tests[i]);
-	return failed;
+	return t_run_named(argc, argv);
 }

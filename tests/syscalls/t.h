@@ -288,12 +288,11 @@ static inline int t_run(const struct t_test *test)
 	return status != 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == T_SKIP_STATUS);
 }
 
-#ifndef T_OWN_MAIN
-int main(int argc, char **argv)
+/* All cases, or those named. Return: 1 if any failed. */
+static inline int t_run_named(int argc, char **argv)
 {
 	int failed = 0;
 
-	t_argv = argv;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 0; i < t_count; i++) {
 		bool wanted = argc == 1;
@@ -304,6 +303,13 @@ int main(int argc, char **argv)
 			failed |= t_run(&t_tests[i]);
 	}
 	return failed;
+}
+
+#ifndef T_OWN_MAIN
+int main(int argc, char **argv)
+{
+	t_argv = argv;
+	return t_run_named(argc, argv);
 }
 #endif
 
