@@ -200,6 +200,13 @@ static inline struct p9_str gofer_where_path(const struct gofer_where *w)
  * Return: 0 and a reference, -errno, a restart.
  */
 must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent, struct gofer_dentry **ret);
+/* For open(2): the request that completes the walk also asks for a descriptor. */
+struct gofer_open_hint {
+	bool write;
+	int fd;		   /* -1, or a descriptor of qid_path: the caller's to close */
+	uint64_t qid_path;
+};
+must_check int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_open_hint *hint, struct gofer_dentry **ret);
 /* One name in dir: asks the server if nothing is known. Pre: tree_lock. Return: 0 and a reference, -ENOENT, -errno. */
 must_check int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, struct gofer_dentry **ret);
 /* A directory that rp's credentials may search: 0, -ENOTDIR, -EACCES. */

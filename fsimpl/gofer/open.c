@@ -34,12 +34,18 @@ static int truncate_at_open(struct resolving_path *rp, struct gofer_dentry *d, i
 
 /* A regular file, checked. tree_lock is held for reading and dropped here. */
 static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *d,
-			const struct open_args *args, struct file **ret)
+			struct gofer_open_hint *hint, const struct open_args *args,
+			struct file **ret)
 {
 	bool trunc = args->flags & O_TRUNC, write = wants_write(args->flags);
-	int err, fd;
+	int err = 0, fd;
 
-	err = gofer_inode_pin(d, write || trunc, &fd);
+	if (hint && hint->fd >= 0 && hint->qid_path == d->inode->qid_path) {
+		fd = gofer_inode_take_fd(d->inode, hint->fd, hint->write);
+		hint->fd = -1;
+	} else {
+		err = gofer_inode_pin(d, write || trunc, &fd);
+	}
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err)
 		return err;
@@ -67,8 +73,8 @@ static int open_special(struct resolving_path *rp, struct gofer_dentry *d,
 
 /* Pre: tree_lock held for reading; dropped here. created: O_CREAT found it there. */
 static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *d,
-			 const struct perm_inode *sticky_dir, const struct open_args *args,
-			 struct file **ret)
+			 struct gofer_open_hint *hint, const struct perm_inode *sticky_dir,
+			 const struct open_args *args, struct file **ret)
 {
 	struct perm_inode pi;
 	int err = 0;
@@ -93,7 +99,7 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 		return err;
 	}
 	if (S_ISREG(pi.mode))
-		return open_regular(fs, rp, d, args, ret);
+		return open_regular(fs, rp, d, hint, args, ret);
 	rwlock_read_unlock(&fs->tree_lock);
 	if (S_ISDIR(pi.mode))
 		return gofer_dir_create(rp, d, args->flags, ret);
@@ -103,17 +109,25 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const struct open_args *args,
 		      struct file **ret)
 {
+	struct gofer_open_hint hint = {
+		.fd = -1, .write = wants_write(args->flags) || (args->flags & O_TRUNC)};
 	struct gofer_dentry *d;
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, false, &d);
+	if (args->flags & (O_PATH | O_DIRECTORY))
+		err = gofer_walk(fs, rp, false, &d);
+	else
+		err = gofer_walk_open(fs, rp, &hint, &d);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);
-		return err;
+	} else {
+		err = open_existing(fs, rp, d, &hint, NULL, args, ret);
+		gofer_dentry_unref(d);
 	}
-	err = open_existing(fs, rp, d, NULL, args, ret);
-	gofer_dentry_unref(d);
+	/* Not allowed, or not what was asked for after all. */
+	if (hint.fd >= 0)
+		close(hint.fd);
 	return err;
 }
 
@@ -294,7 +308,7 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	}
 	rwlock_downgrade(&fs->tree_lock);
 	gofer_inode_perm(dir->inode, &pi);
-	err = open_existing(fs, rp, nf.d, &pi, args, ret);
+	err = open_existing(fs, rp, nf.d, NULL, &pi, args, ret);
 	gofer_dentry_unref(nf.d);
 	gofer_dentry_unref(dir);
 	return err;

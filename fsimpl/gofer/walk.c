@@ -10,8 +10,9 @@
  * In a shared tree cached dentries are not believed: the request covers the whole path from where the walk starts, up to the
  * first mount point, and its answer holds for this walk only.
  */
-#include <stdlib.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fsimpl/gofer/internal.h"
 
@@ -25,6 +26,14 @@ struct gwalk {
 	struct gofer_dentry *fail_dir; /* borrowed: compared only */
 	int fail_err;
 	unsigned fresh; /* shared: components ahead that were just asked for */
+	struct gofer_open_hint *hint; /* NULL: not for open(2) */
+};
+
+/* What Rmwalk and Rmopen have in common. */
+struct walk_reply {
+	uint32_t err;
+	struct p9_nodes nodes;
+	struct p9_str target;
 };
 
 /* ---- where ---- */
@@ -80,9 +89,9 @@ int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
 
 /*
  * The names that remain from rp's current component on, in the text that it stands in, joined behind `where`.
- * Stops before "..", and in a shared tree behind a mount point. Return: how many.
+ * Stops before "..", and in a shared tree behind a mount point. Return: how many; *ret_all: that is the whole rest of the path.
  */
-static unsigned add_names(struct gwalk *wk, struct gofer_where *where)
+static unsigned add_names(struct gwalk *wk, struct gofer_where *where, bool *ret_all)
 {
 	struct resolving_path *rp = wk->rp;
 	const struct rp_part *part = &rp->parts[rp->nparts - 1];
@@ -91,6 +100,7 @@ static unsigned add_names(struct gwalk *wk, struct gofer_where *where)
 	struct gofer_dentry *dir = wk->cur;
 	unsigned count = 0;
 
+	*ret_all = false;
 	for (;;) {
 		if (len > VFS_NAME_MAX || (len == 2 && name[0] == '.' && name[1] == '.'))
 			break;
@@ -113,8 +123,10 @@ static unsigned add_names(struct gwalk *wk, struct gofer_where *where)
 		name += len;
 		while (name < end && *name == '/')
 			name++;
-		if (name >= end)
+		if (name >= end) {
+			*ret_all = rp->nparts == 1;
 			break;
+		}
 		len = 0;
 		while (name + len < end && name[len] != '/')
 			len++;
@@ -131,7 +143,7 @@ static const char *next_name(const char *p, size_t *ret_len)
 }
 
 /* Enters the reply's nodes below wk->cur. */
-static int enter_nodes(struct gwalk *wk, const struct p9_Rmwalk *r, const char *names,
+static int enter_nodes(struct gwalk *wk, const struct walk_reply *r, const char *names,
 		       unsigned asked)
 {
 	struct gofer_dentry *dir = gofer_dentry_ref(wk->cur);
@@ -173,35 +185,87 @@ static int enter_nodes(struct gwalk *wk, const struct p9_Rmwalk *r, const char *
 	return err;
 }
 
+/* Asks for the walk and, at its end, a descriptor. */
+static void fill_open(struct p9_msg *t, const struct gofer_where *where, uint16_t skip,
+		      const struct gofer_open_hint *hint)
+{
+	t->type = P9_Tmopen;
+	t->Tmopen.fid = where->fid;
+	t->Tmopen.newfid = P9_NOFID;
+	t->Tmopen.want = P9_WANT_FD;
+	t->Tmopen.flags = hint->write ? O_RDWR : O_RDONLY;
+	t->Tmopen.skip = skip;
+	t->Tmopen.path = gofer_where_path(where);
+}
+
+static void fill_walk(struct p9_msg *t, const struct gofer_where *where, uint16_t skip)
+{
+	t->type = P9_Tmwalk;
+	t->Tmwalk.fid = where->fid;
+	t->Tmwalk.newfid = P9_NOFID;
+	t->Tmwalk.skip = skip;
+	t->Tmwalk.path = gofer_where_path(where);
+}
+
+/* The common part; keeps a descriptor for the one who opens. */
+static void read_reply(struct gwalk *wk, struct p9_call *call, unsigned asked,
+		       struct walk_reply *ret)
+{
+	const struct p9_Rmopen *o = &call->r.Rmopen;
+	struct p9_node last;
+
+	if (call->r.type == P9_Rmwalk) {
+		*ret = (struct walk_reply){call->r.Rmwalk.err, call->r.Rmwalk.nodes,
+					   call->r.Rmwalk.target};
+		return;
+	}
+	*ret = (struct walk_reply){o->err, o->nodes, o->target};
+	/* The walk was complete, it only could not be opened: open(2) finds out why after its checks. */
+	if (o->nodes.count == asked)
+		ret->err = 0;
+	if (call->fd < 0 || o->nodes.count != asked)
+		return;
+	if (wk->hint->fd >= 0)
+		close(wk->hint->fd);
+	p9_nodes_get(&o->nodes, asked - 1, &last);
+	wk->hint->fd = call->fd;
+	wk->hint->qid_path = last.qid.path;
+	call->fd = -1;
+}
+
 static int ask(struct gwalk *wk)
 {
 	struct gofer_where where;
-	struct p9_msg t = {.type = P9_Tmwalk};
+	struct walk_reply reply;
+	struct p9_msg t = {0};
 	struct p9_call call;
-	unsigned asked;
 	size_t base_len;
+	unsigned asked;
+	uint16_t skip;
+	bool all;
 	int err;
 
 	err = gofer_where(wk->cur, &where);
 	if (err)
 		return err;
 	base_len = where.len;
-	t.Tmwalk.skip = where.depth;
-	asked = add_names(wk, &where);
+	skip = where.depth;
+	asked = add_names(wk, &where, &all);
 	if (!asked)
 		return -ENAMETOOLONG;
-	t.Tmwalk.fid = where.fid;
-	t.Tmwalk.newfid = P9_NOFID;
-	t.Tmwalk.path = gofer_where_path(&where);
+	if (wk->hint && all)
+		fill_open(&t, &where, skip, wk->hint);
+	else
+		fill_walk(&t, &where, skip);
 	err = p9_rpc(wk->fs->conn, &call, &t);
 	if (err)
 		return err;
 	wk->fail_dir = NULL;
-	if (!call.r.Rmwalk.nodes.count && !call.r.Rmwalk.err)
+	read_reply(wk, &call, asked, &reply);
+	if (!reply.nodes.count && !reply.err)
 		err = -EIO;
 	else
-		err = enter_nodes(wk, &call.r.Rmwalk, where.path + base_len + (base_len != 0),
-				  asked);
+		err = enter_nodes(wk, &reply, where.path + base_len + (base_len != 0), asked);
 	p9_call_fini(&call);
 	return err;
 }
@@ -343,10 +407,10 @@ static int finish(struct gwalk *wk, bool to_parent)
 	return rp->final_dot ? gofer_check_dir(rp, wk->cur) : 0;
 }
 
-int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
-	       struct gofer_dentry **ret)
+static int walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
+		struct gofer_open_hint *hint, struct gofer_dentry **ret)
 {
-	struct gwalk wk = {.fs = fs, .rp = rp};
+	struct gwalk wk = {.fs = fs, .rp = rp, .hint = hint};
 	int err = 0;
 
 	wk.cur = gofer_dentry_ref(gofer_dentry_of(rp_start(rp)));
@@ -362,6 +426,18 @@ int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 	}
 	*ret = wk.cur;
 	return 0;
+}
+
+int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
+	       struct gofer_dentry **ret)
+{
+	return walk(fs, rp, to_parent, NULL, ret);
+}
+
+int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_open_hint *hint,
+		    struct gofer_dentry **ret)
+{
+	return walk(fs, rp, false, hint, ret);
 }
 
 int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len,
