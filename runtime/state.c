@@ -76,9 +76,11 @@ int state_create(const char *root, const char *id, struct state_dir *ret)
 	s.rootfd = open_root(root);
 	if (s.rootfd < 0)
 		return s.rootfd;
-	if (mkdirat(s.rootfd, id, 0700) < 0 && (errno != EEXIST || !remove_if_stale(s.rootfd, id) ||
-						mkdirat(s.rootfd, id, 0700) < 0)) {
-		err = -errno;
+	err = mkdirat(s.rootfd, id, 0700) < 0 ? -errno : 0;
+	if (err == -EEXIST && remove_if_stale(s.rootfd, id))
+		err = mkdirat(s.rootfd, id, 0700) < 0 ? -errno : 0;
+	if (err) {
+		errno = -err;
 		if (err == -EEXIST)
 			cli_error("container with id exists: %s; choose another id or 'moat delete "
 				  "--force %s'",

@@ -185,20 +185,15 @@ int overlay_link_at(struct filesystem *base, struct resolving_path *rp, struct d
 	struct vfs_lookup old_lk;
 	struct perm_inode pi;
 	struct change c;
-	int err = create_begin(&c, fs, rp, false, &dir);
+	int err = S_ISDIR(old->type) ? 0 : overlay_copy_up(fs, old, true);
 
+	if (!err)
+		err = create_begin(&c, fs, rp, false, &dir);
 	if (err)
 		return err;
-	/* copy_up takes fs->change itself. */
-	op_unlock(&fs->change);
 	err = S_ISDIR(old->type) ? -EPERM : overlay_perm(fs, old, &pi);
 	if (!err)
 		err = vfs_may_linkat(rp_cred(rp), &pi);
-	if (!err)
-		err = overlay_copy_up(fs, old, true);
-	op_lock(&fs->change);
-	if (!err)
-		err = check_absent(fs, rp, dir);
 	if (!err) {
 		real = overlay_real(old);
 		old_lk = overlay_layer_lookup(fs, &real, "", 0);

@@ -2,6 +2,7 @@
  * sentry/boot/boot.c - the sentry's main: the order in which things come to life.
  */
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,6 +33,7 @@
 /* Of the host's memory, what a sandbox without a limit may use. */
 #define BOOT_MEMORY_DEFAULT_NUM 3
 #define BOOT_MEMORY_DEFAULT_DEN 4
+#define BOOT_MALLOC_ARENAS 8
 #define BOOT_EXIT_DRAIN_NS 1000000000ll
 
 static struct boot_state boot;
@@ -252,6 +254,8 @@ int boot_main(int spec_fd, const struct boot_hooks *hooks)
 	sigset_t set;
 
 	boot_hooks = hooks;
+	/* Without a bound malloc counts the CPUs in /sys, which a confined sentry cannot open. */
+	mallopt(M_ARENA_MAX, BOOT_MALLOC_ARENAS);
 	/* Kernel signals that terminals and users may send to a process group are the CLI's to forward. */
 	sigemptyset(&set);
 	for (int s = 1; s < 32; s++)
