@@ -172,7 +172,8 @@ static int copy_range_check(struct file *in, struct file *out)
 		return -EINVAL;
 	if (!(in->mode & FILE_READ) || !(out->mode & FILE_WRITE) || (file_flags(out) & O_APPEND))
 		return -EBADF;
-	return 0;
+	/* A host file passed in as stdio moves at the host's offset: callers fall back to read and write. */
+	return (in->mode | out->mode) & FILE_STREAM ? -EINVAL : 0;
 }
 
 static bool same_inode(struct file *x, struct file *y)

@@ -60,6 +60,8 @@ static int fifo_get(struct filesystem *fs, uint64_t key, struct pipe **ret)
 int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_path *path,
 		 unsigned flags, struct file **ret)
 {
+	/* A pipe without a name is there already: its opens never wait (fs/pipe.c, is_pipe). */
+	bool named = ops == &fifo_ops;
 	unsigned accmode = flags & O_ACCMODE;
 	struct pipe_file *pf;
 	struct file *f;
@@ -67,7 +69,7 @@ int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_pa
 
 	if (accmode == O_ACCMODE)
 		return -EINVAL;
-	if (accmode == O_WRONLY && (flags & O_NONBLOCK)) {
+	if (named && accmode == O_WRONLY && (flags & O_NONBLOCK)) {
 		mutex_lock(&p->lock);
 		err = p->readers ? 0 : -ENXIO;
 		mutex_unlock(&p->lock);
@@ -79,13 +81,13 @@ int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_pa
 		return err;
 	pf = pipe_file_of(f);
 	mutex_lock(&p->lock);
-	if (accmode == O_RDONLY && !p->writers) {
+	if (named && accmode == O_RDONLY && !p->writers) {
 		if (flags & O_NONBLOCK)
 			pf->hup_seq = p->writer_seq; /* no POLLHUP before the first writer */
 		else
 			pf->must_wait = true;
 		pf->open_seq = p->writer_seq;
-	} else if (accmode == O_WRONLY && !p->readers) {
+	} else if (named && accmode == O_WRONLY && !p->readers) {
 		pf->must_wait = true;
 		pf->open_seq = p->reader_seq;
 	}
