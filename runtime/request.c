@@ -30,6 +30,11 @@ int request_send(const char *id, const struct control_msg *msg, struct control_m
 	err = control_send(sock, msg);
 	if (!err)
 		err = control_recv(sock, ret_reply);
+	/* The signal ended the container before the sentry could answer. */
+	if (err == -EPIPE && msg->op == CONTROL_SIGNAL) {
+		*ret_reply = (struct control_msg){ .op = CONTROL_REPLY };
+		err = 0;
+	}
 	if (err)
 		cli_error("container %s: %s", id,
 			  err == -EAGAIN ? "the sentry does not answer" : strerror(-err));
