@@ -179,6 +179,9 @@ static int serve(struct worker *w, const struct p9_msg *t)
 		r.Rlerror.ecode = (uint32_t)-err;
 	}
 	trace(">", &r);
+	mutex_lock(&w->srv->reader_lock);
+	w->state = WORKER_REPLYING;
+	mutex_unlock(&w->srv->reader_lock);
 	err = send_reply(w, &r);
 	if (w->donate_fd >= 0)
 		close(w->donate_fd);
@@ -292,9 +295,9 @@ static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_kee
 
 	mutex_lock(&srv->reader_lock);
 	for (unsigned i = 0; i < srv->worker_count; i++)
-		if (srv->workers[i].busy && srv->workers[i].tag == t->tag)
+		if (srv->workers[i].state == WORKER_SERVING && srv->workers[i].tag == t->tag)
 			err = -EBADMSG;
-	w->busy = !err;
+	w->state = err ? WORKER_IDLE : WORKER_SERVING;
 	w->tag = t->tag;
 	w->flushes = 0;
 	*ret_keep = !(slow && srv->idle);
@@ -315,7 +318,7 @@ static int end_request(struct worker *w, bool keep)
 
 	(void)keep;
 	mutex_lock(&srv->reader_lock);
-	w->busy = false;
+	w->state = WORKER_IDLE;
 	count = w->flushes;
 	memcpy(tags, w->flush_tags, count * sizeof(tags[0]));
 	mutex_unlock(&srv->reader_lock);
@@ -328,20 +331,22 @@ static int end_request(struct worker *w, bool keep)
 static int serve_flush(struct worker *w, const struct p9_msg *t)
 {
 	struct server *srv = w->srv;
-	bool queued = false;
+	struct worker *found = NULL;
 
 	mutex_lock(&srv->reader_lock);
 	for (unsigned i = 0; i < srv->worker_count; i++) {
 		struct worker *o = &srv->workers[i];
 
-		if (o != w && o->busy && o->tag == t->Tflush.oldtag &&
-		    o->flushes < SERVER_FLUSHES_MAX) {
-			o->flush_tags[o->flushes++] = t->tag;
-			queued = true;
-		}
+		if (o->state != WORKER_IDLE && o->tag == t->Tflush.oldtag &&
+		    (!found || o->state == WORKER_SERVING))
+			found = o;
 	}
+	if (found && found->flushes < SERVER_FLUSHES_MAX)
+		found->flush_tags[found->flushes++] = t->tag;
+	else
+		found = NULL;
 	mutex_unlock(&srv->reader_lock);
-	return queued ? 0 : send_simple(w, P9_Rflush, t->tag, 0);
+	return found ? 0 : send_simple(w, P9_Rflush, t->tag, 0);
 }
 
 /* Reads and serves until the role was handed on (1), or for good (0, -errno). */

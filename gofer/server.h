@@ -70,8 +70,8 @@ struct worker {
 	char target[P9_PATH_MAX + 1];
 	mode_t umask; /* this thread's own: it unshared CLONE_FS */
 	int donate_fd; /* -1, or sent with the reply and closed */
-	/* guarded by reader_lock */
-	bool busy;
+	/* guarded by reader_lock. Replying: the client may see the reply, and use the tag again, at any moment. */
+	enum { WORKER_IDLE, WORKER_SERVING, WORKER_REPLYING } state;
 	uint16_t tag;
 	uint16_t flush_tags[SERVER_FLUSHES_MAX];
 	unsigned flushes;

@@ -203,7 +203,7 @@ static void trim(struct gofer_fs *fs)
 	struct gofer_dentry *victims[8];
 	unsigned count = 0;
 
-	if (likely(fs->dentry_count <= fs->max_dentries)) /* racy: the next insertion sees it */
+	if (likely(fs->dentry_count <= fs->max_dentries))
 		return;
 	mutex_lock(&fs->cache_lock);
 	evict_locked(fs, fs->max_dentries, EVICT_SCAN_MAX, false, victims, &count,

@@ -42,7 +42,7 @@ static unsigned drop_memfile(struct gofer_inode *in)
 	struct memfile *mf = NULL;
 
 	rwlock_write_lock(&in->map.data_lock);
-	if (!mappable_is_mapped(&in->map)) {
+	if (LIST_EMPTY(&in->map.mappings)) {
 		mf = in->mf;
 		in->mf = NULL;
 		in->mf_writable = false;

@@ -105,7 +105,8 @@ struct gofer_fs {
 	struct gofer_dentry *_Atomic dentries[GOFER_DENTRY_BUCKETS];
 	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by cache_lock */
 	TAILQ_HEAD(, gofer_dentry) clock;		      /* guarded by cache_lock */
-	unsigned dentry_count, max_dentries;		      /* guarded by cache_lock */
+	_Atomic unsigned dentry_count; /* changed under cache_lock */
+	unsigned max_dentries;	       /* immutable */
 };
 
 static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)
