@@ -240,6 +240,14 @@ uint32_t vfs_kill_priv_mode(const struct cred *cred, uint32_t mode)
 	return mode;
 }
 
+uint32_t vfs_kill_priv_mode_gid(const struct cred *cred, uint32_t mode, uint32_t gid)
+{
+	mode = vfs_kill_priv_mode(cred, mode);
+	if ((mode & S_ISGID) && cred && !in_group_or_capable(cred, gid))
+		mode &= ~(uint32_t)S_ISGID;
+	return mode;
+}
+
 static bool has_prefix(const char *name, const char *prefix)
 {
 	return strncmp(name, prefix, strlen(prefix)) == 0;

@@ -36,6 +36,8 @@ must_check int vfs_may_setattr(const struct cred *cred, const struct perm_inode 
 void vfs_init_owner(const struct cred *cred, const struct perm_inode *dir, uint32_t *inout_mode, uint32_t *ret_uid, uint32_t *ret_gid);
 /* After a write by cred: which of setuid/setgid bits must go. Return the new mode. */
 uint32_t vfs_kill_priv_mode(const struct cred *cred, uint32_t mode);
+/* The same, knowing the file's group: setgid without group execution goes too when the writer is not in it. */
+uint32_t vfs_kill_priv_mode_gid(const struct cred *cred, uint32_t mode, uint32_t gid);
 /* xattr namespaces: user.*, trusted.*, security.*, system.posix_acl_*: may cred read/write this name on this inode? -EPERM, -ENODATA (trusted without capability), -EOPNOTSUPP. */
 must_check int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const char *name, bool write);
 /* relatime etc.: should a read update atime now? */

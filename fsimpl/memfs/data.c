@@ -308,7 +308,8 @@ int memfs_truncate(struct memfs_reg *r, uint64_t size)
 		err = -EPERM;
 	} else {
 		atomic_store_explicit(&r->size, size, memory_order_release);
-		if (size < old) {
+		/* Also to the same size: what fallocate put beyond the end goes. */
+		if (size <= old) {
 			mappable_invalidate(&d->m, round_up_u64(size, MOAT_PAGE_SIZE), UINT64_MAX,
 					    true);
 			memfs_data_punch(d, size, UINT64_MAX - MEM_CHUNK_SIZE);

@@ -332,6 +332,7 @@ static int memfs_fallocate(struct file *f, int mode, uint64_t off, uint64_t size
 		err = op_lock_killable(&d->write_lock);
 	if (err)
 		return err;
+	memfs_kill_priv(&r->inode, cred_current());
 	before = memfs_data_pages(r);
 	if (mode & FALLOC_FL_PUNCH_HOLE) {
 		err = punch_hole(d, off, size);

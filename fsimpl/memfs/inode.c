@@ -367,18 +367,23 @@ void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret)
 	stat_by_type(i, mode, ret);
 }
 
+static uint32_t killed_mode(const struct memfs_inode *i, const struct cred *cred)
+{
+	return vfs_kill_priv_mode_gid(cred, memfs_mode(i),
+				      atomic_load_explicit(&i->gid, memory_order_relaxed));
+}
+
 void memfs_kill_priv(struct memfs_inode *i, const struct cred *cred)
 {
-	uint32_t mode = memfs_mode(i), new_mode;
+	uint32_t mode = memfs_mode(i);
 
-	if (likely(!(mode & (S_ISUID | S_ISGID))) || vfs_kill_priv_mode(cred, mode) == mode)
+	if (likely(!(mode & (S_ISUID | S_ISGID))) || killed_mode(i, cred) == mode)
 		return;
 	mutex_lock(&i->lock);
-	mode = memfs_mode(i);
-	new_mode = vfs_kill_priv_mode(cred, mode);
-	if (new_mode != mode) {
+	mode = killed_mode(i, cred);
+	if (mode != memfs_mode(i)) {
 		seqcount_write_begin(&i->seq);
-		atomic_store_explicit(&i->mode, new_mode, memory_order_release);
+		atomic_store_explicit(&i->mode, mode, memory_order_release);
 		touch_locked(i, MEMFS_CTIME, memfs_now());
 		seqcount_write_end(&i->seq);
 	}

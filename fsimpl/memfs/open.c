@@ -48,7 +48,8 @@ static int open_special(struct memfs_dentry *d, const struct vfs_path *place, un
 static int open_reg(struct resolving_path *rp, struct memfs_dentry *d, const struct vfs_path *place,
 		    unsigned flags, bool created, struct file **ret)
 {
-	bool write = (flags & O_ACCMODE) != O_RDONLY;
+	/* Access mode 3 asks for both permissions and gives neither. */
+	bool write = (flags & O_ACCMODE) == O_WRONLY || (flags & O_ACCMODE) == O_RDWR;
 	unsigned mode = FILE_SEEKABLE;
 	int err;
 
@@ -230,13 +231,14 @@ static int open_found(struct resolving_path *rp, struct memfs_dentry *dir, struc
 	rcu_read_begin();
 	dir_perm = memfs_perm(dir->inode);
 	pi = memfs_perm(d->inode);
-	if (S_ISLNK(mode))
-		err = rp_should_follow(rp) ? vfs_may_follow_link(rp_cred(rp), &dir_perm, &pi)
-					   : -ELOOP;
-	else if (S_ISDIR(mode))
+	if (S_ISDIR(mode))
 		err = -EISDIR;
+	else if (S_ISLNK(mode) && rp_should_follow(rp))
+		err = vfs_may_follow_link(rp_cred(rp), &dir_perm, &pi);
 	else
 		err = vfs_may_create_in_sticky(rp_cred(rp), &dir_perm, &pi);
+	if (!err && S_ISLNK(mode) && !rp_should_follow(rp))
+		err = -ELOOP;
 	rcu_read_end();
 	if (err || !S_ISLNK(mode))
 		return err;

@@ -95,7 +95,11 @@ static int memfs_set_stat_at(struct filesystem *fs unused_arg, struct resolving_
 		return err;
 	if ((args->valid & SETATTR_SIZE) && !S_ISREG(memfs_mode(d->inode)))
 		return S_ISDIR(memfs_mode(d->inode)) ? -EISDIR : -EINVAL;
-	err = rp_begin_write(rp);
+	/* truncate(2) asks for permission before it looks at the mount. */
+	if ((args->valid & SETATTR_SIZE) && !(args->valid & (SETATTR_FILE | SETATTR_OPEN)))
+		err = memfs_permission(d->inode, rp_cred(rp), W_OK);
+	if (!err)
+		err = rp_begin_write(rp);
 	if (err)
 		return err;
 	err = memfs_inode_setattr(d, rp_cred(rp), args);
@@ -325,6 +329,17 @@ static int remove_check(struct resolving_path *rp, struct memfs_dentry *dir,
 	return err ? err : vfs_dentry_delete_begin(rp, &victim->d);
 }
 
+/* "." and "..", then a read-only mount, then a name too long. */
+static int remove_begin(struct resolving_path *rp, bool isdir)
+{
+	int err = rp_check_remove_name(rp, isdir), write_err;
+
+	if (err && err != -ENAMETOOLONG)
+		return err;
+	write_err = rp_begin_write(rp);
+	return write_err ? write_err : err;
+}
+
 static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_path *rp)
 {
 	struct memfs_dentry *dir, *victim;
@@ -334,9 +349,7 @@ static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_pa
 
 	err = memfs_resolve(rp, true, &dir);
 	if (!err)
-		err = rp_check_remove_name(rp, false);
-	if (!err)
-		err = rp_begin_write(rp);
+		err = remove_begin(rp, false);
 	if (err)
 		return err;
 	md = memfs_dir_of(dir);
@@ -373,9 +386,7 @@ static int memfs_rmdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 
 	err = memfs_resolve(rp, true, &dir);
 	if (!err)
-		err = rp_check_remove_name(rp, true);
-	if (!err)
-		err = rp_begin_write(rp);
+		err = remove_begin(rp, true);
 	if (err)
 		return err;
 	md = memfs_dir_of(dir);
