@@ -43,6 +43,8 @@ struct platform_event {
 enum {
 	/* as_map: as_fork() keeps write permission (a shared mapping). */
 	PLATFORM_MAP_SHARED = 1 << 0,
+	/* as_map: all of it is about to be written, so the host's pages may be made at once. A hint. */
+	PLATFORM_MAP_WILL_TOUCH = 1 << 1,
 };
 
 struct platform_ops {

@@ -20,6 +20,7 @@ struct fault {
 	uint64_t addr;
 	unsigned access; /* MEM_* that is wanted */
 	unsigned flags; /* FAULT_* */
+	unsigned map_flags; /* PLATFORM_MAP_* */
 	bool sigbus; /* -EFAULT means SIGBUS */
 	bool accerr;
 	struct mappable *populate; /* a reference, with FAULT_AGAIN */
@@ -60,7 +61,7 @@ static void fault_hole(struct fault *f, uint64_t *ret_lo, uint64_t *ret_hi)
 
 static int fault_map(struct fault *f, uint64_t start, uint64_t end)
 {
-	int err = pma_map_range(f->mm, start, end, f->addr);
+	int err = pma_map_range(f->mm, start, end, f->addr, f->map_flags);
 	if (err == -EFAULT)
 		f->sigbus = true;
 	return err;
@@ -140,6 +141,9 @@ static int fault_anon_new(struct fault *f)
 	pma->access = pma_calc_access(pma, f->vma->prot);
 	pma_insert(mm, pma);
 	pma_merge(mm, pma);
+	/* A walk through memory: the host's pages may as well be made in one go. */
+	if (end - start > MM_EXTENT_MIN && (f->access & MEM_WRITE))
+		f->map_flags = PLATFORM_MAP_WILL_TOUCH;
 	return fault_map(f, start, end);
 }
 

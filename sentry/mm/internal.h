@@ -26,6 +26,8 @@
 #define MM_EXTENT_MAX (2ul << 20) /* ... growing to this on sequential faults */
 #define MM_AROUND_SMALL (512ul << 10) /* a private file VMA up to this size is mapped whole */
 #define MM_COW_GROUP MEM_CHUNK_SIZE
+#define MM_HOT_MAX 6 /* chunks that fork copies at once */
+#define MM_HOT_FORKS 32 /* ... for this many forks, then they must prove themselves again */
 
 enum {
 	VMA_SHARED = 1 << 0,
@@ -92,6 +94,12 @@ struct mm_pin {
 	uint64_t start, end;
 };
 
+/* A chunk that was written soon after a fork: the stack's end, thread data. */
+struct mm_hot {
+	uint64_t start, end;
+	unsigned forks; /* since it was noticed */
+};
+
 struct mm {
 	struct ref ref;
 	struct platform *platform; /* immutable */
@@ -109,6 +117,9 @@ struct mm {
 	struct pma_tree pmas;
 	uint64_t rss_anon, rss_file, rss_shmem, rss_peak; /* guarded by pt_lock */
 	struct pma *reserve; /* guarded by pt_lock: lets a split succeed without memory */
+	struct mm_hot hot[MM_HOT_MAX]; /* guarded by pt_lock, as the next two */
+	unsigned hot_count;
+	unsigned cow_faults; /* since the last fork */
 	struct mutex pin_lock; /* LOCK_LEAF, inside pt_lock */
 	LIST_HEAD(, mm_pin) pins; /* guarded by pin_lock */
 };
@@ -197,8 +208,9 @@ unsigned pma_calc_access(const struct pma *pma, unsigned prot);
 /* Removes [start, end) from tree and platform. keep_own: only translations of files' own pages. */
 void pma_drop_range(struct mm *mm, uint64_t start, uint64_t end, bool keep_own,
 		    struct mm_reap *reap);
-/* Installs what is there in [start, end) into the platform. Return: of the piece with `need`: 0, -ENOMEM, -EFAULT. */
-must_check int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need);
+/* Installs what is there in [start, end) into the platform, with more PLATFORM_MAP_* flags. Return: of the piece with `need`: 0, -ENOMEM, -EFAULT. */
+must_check int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need,
+			     unsigned flags);
 /*
  * Makes the page at addr writable: copies its group, or takes the chunk as it is if it is ours alone.
  * The platform still has the old translations. Return: 0 and the range to map again; -ENOMEM; -EFAULT (SIGBUS).

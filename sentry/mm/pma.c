@@ -194,11 +194,12 @@ void pma_drop_range(struct mm *mm, uint64_t start, uint64_t end, bool keep_own,
 		mm->platform->ops->as_unmap(mm->as, lo, hi - lo);
 }
 
-static int pma_map_piece(struct mm *mm, const struct pma *pma, uint64_t start, uint64_t end)
+static int pma_map_piece(struct mm *mm, const struct pma *pma, uint64_t start, uint64_t end,
+			 unsigned flags)
 {
-	int err = mm->platform->ops->as_map(mm->as, start, end - start, pma->mf,
-					    pma->off + (start - pma->start), pma->access,
-					    pma->flags & PMA_SHARED ? PLATFORM_MAP_SHARED : 0);
+	int err = mm->platform->ops->as_map(
+		mm->as, start, end - start, pma->mf, pma->off + (start - pma->start), pma->access,
+		flags | (pma->flags & PMA_SHARED ? PLATFORM_MAP_SHARED : 0));
 
 	/* What was there before may be a page that is no longer ours. */
 	if (err)
@@ -206,7 +207,7 @@ static int pma_map_piece(struct mm *mm, const struct pma *pma, uint64_t start, u
 	return err;
 }
 
-int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need)
+int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need, unsigned flags)
 {
 	struct pma *pma = pma_find_next(mm, start);
 	int ret = 0;
@@ -220,11 +221,11 @@ int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need)
 			continue;
 		/* A host file may end anywhere: the page that is needed comes first. */
 		if (has_need && page_down(need) > lo && memfile_kind(pma->mf) == MEMFILE_HOST) {
-			ret = pma_map_piece(mm, pma, page_down(need), hi);
+			ret = pma_map_piece(mm, pma, page_down(need), hi, flags);
 			hi = page_down(need);
 			has_need = false;
 		}
-		err = pma_map_piece(mm, pma, lo, hi);
+		err = pma_map_piece(mm, pma, lo, hi, flags);
 		if (err && has_need)
 			ret = err;
 	}
@@ -446,6 +447,29 @@ out_free:
 	return err;
 }
 
+/* The first chunks that are written after a fork will be after the next one, by parent and child. */
+static void note_hot(struct mm *mm, const struct pma *pma, uint64_t addr)
+{
+	uint64_t off = pma->off + (page_down(addr) - pma->start);
+	uint64_t lo = MAX(round_down_u64(off, MEM_CHUNK_SIZE), pma->off);
+	uint64_t start = pma->start + (lo - pma->off);
+	uint64_t end = MIN(start + (round_up_u64(lo + 1, MEM_CHUNK_SIZE) - lo), pma->end);
+	struct mm_hot *hot = &mm->hot[0];
+	unsigned i;
+
+	if (mm->cow_faults++ >= MM_HOT_MAX)
+		return;
+	for (i = 0; i < mm->hot_count; i++) {
+		if (mm->hot[i].start < end && start < mm->hot[i].end)
+			return;
+		if (mm->hot[i].forks > hot->forks)
+			hot = &mm->hot[i];
+	}
+	if (mm->hot_count < MM_HOT_MAX)
+		hot = &mm->hot[mm->hot_count++];
+	*hot = (struct mm_hot){.start = start, .end = end};
+}
+
 int pma_break_cow(struct mm *mm, struct vma *vma, uint64_t addr, struct mm_reap *reap,
 		  uint64_t *ret_start, uint64_t *ret_end)
 {
@@ -462,6 +486,7 @@ int pma_break_cow(struct mm *mm, struct vma *vma, uint64_t addr, struct mm_reap 
 			*ret_end = pma->end;
 			return 0;
 		}
+		note_hot(mm, pma, addr);
 		if (cow_claim(mm, vma, pma, addr, ret_start, ret_end))
 			return 0;
 	}

@@ -34,7 +34,7 @@ static int protect_pmas(struct mm *mm, uint64_t start, uint64_t end, unsigned ol
 	else if (prot_access(old) & ~now)
 		mm->platform->ops->as_protect(mm->as, lo, hi - lo, now);
 	/* New rights at once where it is cheap: each fault that is saved is an exit. */
-	if (gained && hi - lo <= MM_EXTENT_MAX && pma_map_range(mm, lo, hi, UINT64_MAX))
+	if (gained && hi - lo <= MM_EXTENT_MAX && pma_map_range(mm, lo, hi, UINT64_MAX, 0))
 		gained = false;
 out:
 	rwlock_write_unlock(&mm->pt_lock);
