@@ -178,7 +178,7 @@ struct task {
 	_Atomic int64_t app_ns;		/* wall time inside context_switch */
 	_Atomic int64_t cpu_base_ns;	/* the worker's CPU clock when this task started */
 	_Atomic int64_t stime_seen_ns;	/* keeps reported system time monotonic */
-	int64_t app_since_ns;		/* owned by the task's thread */
+	_Atomic int64_t app_since_ns;	/* when it entered the application; 0 outside */
 	struct task_worker *worker;	/* the host thread; set before start */
 	_Atomic int32_t pi_waiters;	/* futex waiters that wait for this owner; sentry/futex_pi.c */
 	uint64_t timer_slack_ns;

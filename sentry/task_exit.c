@@ -217,13 +217,11 @@ static void children_reparent(struct task *t, struct task_list *dead)
 
 /* ---- the end ---- */
 
-static void exit_robust_and_clear_tid(struct task *t)
+static void exit_clear_tid(struct task *t)
 {
 	static const uint32_t zero;
 	uint64_t addr = t->clear_child_tid;
 
-	task_futex_exit(t);
-	t->robust_list = 0;
 	if (!addr)
 		return;
 	t->clear_child_tid = 0;
@@ -236,8 +234,11 @@ static void exit_robust_and_clear_tid(struct task *t)
 
 void task_mm_release(struct task *t)
 {
-	if (t->mm)
-		exit_robust_and_clear_tid(t);
+	if (!t->mm)
+		return;
+	task_futex_exit(t);
+	t->robust_list = 0;
+	exit_clear_tid(t);
 }
 
 static uint64_t exit_maxrss(struct task *t)
@@ -339,6 +340,17 @@ static void exit_account(struct task *t, uint64_t maxrss_kib)
 	atomic_store_explicit(&t->host_tid, 0, memory_order_release);
 }
 
+/* A thread that leaves a living process: its tid is gone before a join (the cleared word's futex) can return. */
+static void exit_thread(struct task *t, uint64_t maxrss_kib)
+{
+	exit_account(t, maxrss_kib);
+	exit_notify(t, false);
+	exit_clear_tid(t);
+	task_vfork_done(t);
+	task_drop_resources(t);
+	vfs_run_deferred();
+}
+
 void task_do_exit(struct task *t)
 {
 	struct thread_group *g = t->group;
@@ -359,8 +371,14 @@ void task_do_exit(struct task *t)
 	if (group_dead)
 		group_timers_exit(g);
 	maxrss = exit_maxrss(t);
-	task_mm_release(t);
 	ptrace_exit(t);
+	task_futex_exit(t);
+	t->robust_list = 0;
+	if (!group_dead && t != g->leader) {
+		exit_thread(t, maxrss);
+		return;
+	}
+	exit_clear_tid(t);
 	/* Descriptors go before the parent hears of it: a pipe's reader and a waiter see them in this order. */
 	if (group_dead)
 		exit_session(g);

@@ -154,16 +154,18 @@ static void task_exception(struct task *t, const struct platform_event *ev)
 
 /* ---- the loop ---- */
 
+/* app_since_ns is set while the application runs, so that others see time that has not been added yet. */
 static void task_account_enter(struct task *t, int64_t now)
 {
-	t->app_since_ns = now;
+	atomic_store_explicit(&t->app_since_ns, now, memory_order_relaxed);
 }
 
 static void task_account_leave(struct task *t)
 {
-	int64_t spent = time_monotonic_ns() - t->app_since_ns;
+	int64_t spent = time_monotonic_ns() - atomic_load_explicit(&t->app_since_ns, memory_order_relaxed);
 	int64_t sum = atomic_load_explicit(&t->app_ns, memory_order_relaxed) + spent;
 
+	atomic_store_explicit(&t->app_since_ns, 0, memory_order_relaxed);
 	atomic_store_explicit(&t->app_ns, sum, memory_order_relaxed);
 }
 
@@ -249,6 +251,9 @@ void task_run(struct task *t)
 	struct platform_event *ev = &t->event;
 	bool in_syscall = false;
 
+	/* CLONE_CHILD_SETTID: in the child's memory, before it runs. A bad address is no error. */
+	if (t->set_child_tid)
+		(void)!task_copy_out(t, t->set_child_tid, &t->tid, sizeof(t->tid));
 	while (!t->exiting) {
 		vfs_run_deferred();
 		if (unlikely(signal_pending(t))) {

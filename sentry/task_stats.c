@@ -27,8 +27,12 @@ static void task_split_cpu(struct task *t, struct task_times *ret)
 {
 	int64_t total = task_worker_cpu_ns(t);
 	int64_t app = atomic_load_explicit(&t->app_ns, memory_order_relaxed);
+	int64_t since = atomic_load_explicit(&t->app_since_ns, memory_order_relaxed);
 	int64_t sys, seen;
 
+	/* Added twice in a race with task_account_leave(): bounded by the total. */
+	if (since)
+		app += time_monotonic_ns() - since;
 	if (total < 0) { /* ended: the final values */
 		ret->utime_ns = atomic_load_explicit(&t->utime_ns, memory_order_relaxed);
 		ret->stime_ns = atomic_load_explicit(&t->stime_ns, memory_order_relaxed);
