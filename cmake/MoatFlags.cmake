@@ -10,7 +10,8 @@ set(CMAKE_C_FLAGS_DEBUG "-Og -g")
 
 find_package(Threads REQUIRED)
 
-add_compile_definitions(_GNU_SOURCE)
+# Empty, as a file that defines it itself would.
+add_compile_definitions(_GNU_SOURCE=)
 add_compile_options(
 	-Wall -Wextra -Werror -Wshadow
 	$<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes>
