@@ -334,6 +334,8 @@ int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memf
 	assert(va < ARCH_TASK_SIZE && size <= ARCH_TASK_SIZE - va);
 	if (memfile_kind(mf) == MEMFILE_HOST)
 		access &= memfile_max_access(mf) | MEM_EXEC;
+	else if (flags & PLATFORM_MAP_WILL_TOUCH)
+		(void)madvise(as->p->private_map + mf_off, size, MADV_POPULATE_WRITE);
 	bits = pte_bits(access, flags);
 	mutex_lock(&as->lock);
 	flush_init(&f, as);

@@ -29,7 +29,6 @@
 #define CR4_FSGSBASE (1ul << 16)
 #define CR4_OSXSAVE (1ul << 18)
 
-#define FXSAVE_SIZE 512u
 #define XSAVE_HEADER_END 576u
 
 const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_platform *p, uint32_t function,
@@ -77,7 +76,8 @@ static void derive(struct kvm_platform *p)
 		p->cr4 |= CR4_FSGSBASE;
 	if (e && (e->ecx & CPUID_7_ECX_UMIP))
 		p->cr4 |= CR4_UMIP;
-	p->fpu_size = FXSAVE_SIZE;
+	/* Without XSAVE too: signal frames have one format. */
+	p->fpu_size = XSAVE_HEADER_END;
 	/* Not leaf 1: software hypervisors leave XSAVE out there while ring 3 has it. */
 	e = kvm_cpuid_find(p, 0xd, 0);
 	if (e && e->eax) {

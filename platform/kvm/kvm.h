@@ -15,6 +15,10 @@
 #include "base/lock.h"
 #include "platform/platform.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* since 5.14; before, pages come one by one */
+#endif
+
 /* Guest-physical memory is handed out in units; a unit holds one kind of memory. */
 #define KVM_UNIT_SHIFT 28
 #define KVM_UNIT_SIZE (1ul << KVM_UNIT_SHIFT)

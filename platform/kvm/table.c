@@ -104,10 +104,6 @@ out_unlock:
 	return slot;
 }
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* since 5.14; before, pages come one by one */
-#endif
-
 /* A zeroed page that was never a table since its slot was added. */
 static uint64_t *page_alloc(struct kvm_platform *p, struct kvm_tree *t, uint64_t *ret_gpa)
 {
