@@ -340,6 +340,8 @@ int mount_create_internal(struct filesystem *fs, struct dentry *root, struct mou
 
 	mutex_lock(&mount_lock);
 	err = mount_create_locked(fs, root, 0, ret);
+	if (!err)
+		(*ret)->priv->internal = true;
 	mutex_unlock(&mount_lock);
 	return err;
 }

@@ -21,6 +21,7 @@ struct mount_private {
 	TAILQ_ENTRY(mount_private) all;
 	TAILQ_ENTRY(mount_private) work; /* a tree being copied, a list to detach */
 	bool attached;			 /* in the hash chains */
+	bool internal;			 /* immutable: never in a namespace */
 	bool expiring;			 /* MNT_EXPIRE was asked once and nothing used it since */
 	/* propagation */
 	enum mount_propagation base; /* PRIVATE, SLAVE or UNBINDABLE when group is 0 */

@@ -171,8 +171,8 @@ int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target, b
 		err = -ENOENT;
 	else if (ns_of(parent) != target->ns || from.mount->priv->base == PROP_UNBINDABLE)
 		err = -EINVAL;
-	/* A place that is in no namespace (a descriptor's own mount: nsfs, a detached tree) may be bound alone. */
-	else if (ns_of(from.mount) != source->ns && (recursive || ns_of(from.mount)))
+	/* Of places in no namespace only a descriptor's own (nsfs) may be bound; not what was unmounted. */
+	else if (ns_of(from.mount) != source->ns && (recursive || !from.mount->priv->internal))
 		err = -EINVAL;
 	if (!err)
 		err = mount_copy_tree_locked(from.mount, from.dentry,

@@ -120,9 +120,10 @@ static int set_acl(struct memfs_dentry *d, const struct cred *cred, const char *
 	mutex_lock(&i->lock);
 	mode = memfs_mode(i);
 	seqcount_write_begin(&i->seq);
-	if (slot == &i->acl && acl) {
-		bool equivalent = vfs_acl_to_mode(acl, &mode);
+	if (slot == &i->acl) {
+		bool equivalent = acl && vfs_acl_to_mode(acl, &mode);
 
+		/* Also when the ACL is taken away, as posix_acl_update_mode() does. */
 		if (!cred_in_group(cred, atomic_load_explicit(&i->gid, memory_order_relaxed)) &&
 		    !cred_has_cap(cred, CAP_FSETID))
 			mode &= ~(uint32_t)S_ISGID;

@@ -44,9 +44,13 @@ static uint32_t rnd(uint32_t n)
 static void explain(const char *path)
 {
 	struct moat_statx h, o;
-	char *copy = strdup(path);
+	char *copy;
 
-	for (size_t i = 1; i <= strlen(path) && i < 300; i++) {
+	if (strlen(path) > 300)
+		return;
+	copy = strdup(path);
+
+	for (size_t i = 1; i <= strlen(path); i++) {
 		if (path[i] && path[i] != '/')
 			continue;
 		copy[i] = '\0';
@@ -461,7 +465,8 @@ static void do_mount(void)
 		return;
 	pick_path(p1);
 	pick_path(p2);
-	if (!*p1 || !*p2)
+	/* mount(2) copies its strings its own way. */
+	if (!*p1 || !*p2 || strlen(p1) > 4000 || strlen(p2) > 4000)
 		return;
 	a = fs_env_at(&e, p1, LOOKUP_FOLLOW);
 	b = fs_env_at(&e, p2, LOOKUP_FOLLOW);
