@@ -47,6 +47,16 @@ static int check_file_mapping(struct file *f, unsigned type, unsigned flags, uns
 	}
 	if (!(f->mode & FILE_READ))
 		return -EACCES;
+	/* seal_check_write: a sealed file is mapped shared for reading at most. */
+	if (args->shared && f->ops->get_seals) {
+		int seals = f->ops->get_seals(f);
+
+		if (seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))) {
+			if (prot & PROT_WRITE)
+				return -EPERM;
+			args->max_prot &= ~(unsigned)PROT_WRITE;
+		}
+	}
 	if (noexec) {
 		if (prot & PROT_EXEC)
 			return -EPERM;

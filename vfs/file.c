@@ -413,7 +413,7 @@ static int64_t seek_default(struct file *f, int64_t off, int whence)
 		return -EINVAL;
 	}
 	if (__builtin_add_overflow(base, off, &off))
-		return -EOVERFLOW;
+		return -EINVAL;
 	if (off < 0)
 		return -EINVAL;
 	f->pos = off;

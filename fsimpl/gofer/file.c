@@ -143,7 +143,7 @@ static int64_t gofer_seek(struct file *f, int64_t off, int whence)
 		return -EINVAL;
 	}
 	if (__builtin_add_overflow(base, off, &off))
-		return -EOVERFLOW;
+		return -EINVAL;
 	if (off < 0)
 		return -EINVAL;
 	f->pos = off;

@@ -421,7 +421,7 @@ static int64_t memfs_dir_seek(struct file *f, int64_t off, int whence)
 
 	if (whence == SEEK_CUR) {
 		if (__builtin_add_overflow(f->pos, off, &off))
-			return -EOVERFLOW;
+			return -EINVAL;
 	} else if (whence != SEEK_SET) {
 		return -EINVAL;
 	}

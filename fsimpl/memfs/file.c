@@ -258,11 +258,11 @@ static int64_t memfs_seek(struct file *f, int64_t off, int whence)
 		break;
 	case SEEK_CUR:
 		if (__builtin_add_overflow(off, f->pos, &off))
-			return -EOVERFLOW;
+			return -EINVAL;
 		break;
 	case SEEK_END:
 		if (__builtin_add_overflow(off, (int64_t)reg_size(r), &off))
-			return -EOVERFLOW;
+			return -EINVAL;
 		break;
 	case SEEK_DATA:
 	case SEEK_HOLE:
