@@ -158,6 +158,11 @@ static inline bool memfs_is_dead(const struct memfs_dentry *d)
 {
 	return (atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD) != 0;
 }
+/* A name too long: in a removed directory nothing is looked up at all. */
+static inline int memfs_name_error(const struct memfs_dentry *dir)
+{
+	return memfs_is_dead(dir) ? -ENOENT : -ENAMETOOLONG;
+}
 /* The snapshot that permission checks take. RCU read section or inode.lock for the ACL. */
 static inline struct perm_inode memfs_perm(const struct memfs_inode *i)
 {

@@ -264,9 +264,8 @@ static int open_create(struct resolving_path *rp, const struct open_args *args, 
 				return -EISDIR;
 			return open_dentry(rp, dir, args, false, ret);
 		}
-		err = rp_check_name(rp);
-		if (err)
-			return err;
+		if (rp_check_name(rp))
+			return memfs_name_error(dir);
 		rcu_read_begin();
 		d = memfs_dir_find(dir, rp_component(rp), rp_component_len(rp));
 		if (d && !ref_tryget(&d->d.ref)) {

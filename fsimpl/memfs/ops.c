@@ -124,6 +124,8 @@ static int create_begin(struct resolving_path *rp, bool is_dir, struct memfs_den
 	if (err)
 		return err;
 	name_err = rp_check_create_name(rp, is_dir);
+	if (name_err == -ENAMETOOLONG)
+		return memfs_name_error(dir);
 	if (name_err && name_err != -ENOENT)
 		return name_err;
 	write_err = rp_begin_write(rp);
@@ -330,14 +332,16 @@ static int remove_check(struct resolving_path *rp, struct memfs_dentry *dir,
 }
 
 /* "." and "..", then a read-only mount, then a name too long. */
-static int remove_begin(struct resolving_path *rp, bool isdir)
+static int remove_begin(struct resolving_path *rp, struct memfs_dentry *dir, bool isdir)
 {
 	int err = rp_check_remove_name(rp, isdir), write_err;
 
 	if (err && err != -ENAMETOOLONG)
 		return err;
 	write_err = rp_begin_write(rp);
-	return write_err ? write_err : err;
+	if (write_err)
+		return write_err;
+	return err ? memfs_name_error(dir) : 0;
 }
 
 static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_path *rp)
@@ -349,7 +353,7 @@ static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_pa
 
 	err = memfs_resolve(rp, true, &dir);
 	if (!err)
-		err = remove_begin(rp, false);
+		err = remove_begin(rp, dir, false);
 	if (err)
 		return err;
 	md = memfs_dir_of(dir);
@@ -386,7 +390,7 @@ static int memfs_rmdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 
 	err = memfs_resolve(rp, true, &dir);
 	if (!err)
-		err = remove_begin(rp, true);
+		err = remove_begin(rp, dir, true);
 	if (err)
 		return err;
 	md = memfs_dir_of(dir);

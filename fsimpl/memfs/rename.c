@@ -70,7 +70,7 @@ static int lookup_locked(struct rename *r)
 	if (!r->from)
 		return -ENOENT;
 	if (r->to_len > VFS_NAME_MAX)
-		return -ENAMETOOLONG;
+		return memfs_name_error(r->to_dir);
 	r->to = memfs_dir_find_locked(memfs_dir_of(r->to_dir), r->to_name, r->to_len);
 	if (r->to && (r->flags & RENAME_NOREPLACE))
 		return -EEXIST;
@@ -346,7 +346,7 @@ int memfs_rename_at(struct filesystem *fs, struct resolving_path *rp, struct den
 	if (!memfs_is_dir(r.from_dir))
 		return -ENOTDIR;
 	if (r.from_len > VFS_NAME_MAX)
-		return -ENAMETOOLONG;
+		return memfs_name_error(r.from_dir);
 	r.to_name = rp_component(rp);
 	r.to_len = rp_component_len(rp);
 	return rename_run(&r);

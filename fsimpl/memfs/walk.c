@@ -59,7 +59,7 @@ static inline int step(struct resolving_path *rp, struct memfs_dentry *d, struct
 			child = d;
 	} else {
 		if (unlikely(rp_component_len(rp) > VFS_NAME_MAX))
-			return -ENAMETOOLONG;
+			return memfs_name_error(d);
 		child = memfs_dir_find(d, rp_component(rp), rp_component_len(rp));
 		if (!child)
 			return -ENOENT;
