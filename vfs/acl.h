@@ -44,7 +44,8 @@ ssize_t vfs_acl_format(const struct vfs_acl *acl, void *data, size_t size);
 void vfs_acl_ref(struct vfs_acl *acl);
 void vfs_acl_unref(struct vfs_acl *acl); /* NULL is fine; freed by RCU */
 /* May an inode of uid:gid with this ACL be used so? -EACCES. */
-must_check int vfs_acl_permission(const struct vfs_acl *acl, uint32_t uid, uint32_t gid, const struct cred *cred, int mask);
+must_check int vfs_acl_permission(const struct vfs_acl *acl, uint32_t uid, uint32_t gid,
+				  const struct cred *cred, int mask);
 /* An access ACL is set: *inout_mode's permission bits follow; true when the bits say it all (no ACL need be kept). */
 bool vfs_acl_to_mode(const struct vfs_acl *acl, uint32_t *inout_mode);
 /* chmod on an inode with an ACL: a new one. Returns a reference. */
@@ -53,6 +54,7 @@ must_check int vfs_acl_chmod(const struct vfs_acl *acl, uint32_t mode, struct vf
  * A child of a directory with default ACL `dir_default` (NULL: the umask applies): its mode, access ACL (NULL if the mode says it) . A new
  * directory also inherits dir_default itself. Returns a reference.
  */
-must_check int vfs_acl_create(struct vfs_acl *dir_default, uint32_t umask, uint32_t *inout_mode, struct vfs_acl **ret_access);
+must_check int vfs_acl_create(struct vfs_acl *dir_default, uint32_t umask, uint32_t *inout_mode,
+			      struct vfs_acl **ret_access);
 
 #endif

@@ -35,7 +35,8 @@ struct cred {
 must_check int cred_create_root(struct cred **ret);
 /* A private copy to change, then cred_commit(). */
 must_check int cred_prepare(const struct cred *old, struct cred **ret);
-must_check int cred_set_groups(struct cred *c, const uint32_t *groups, uint32_t count); /* prepared only; sorts */
+must_check int cred_set_groups(struct cred *c, const uint32_t *groups,
+			       uint32_t count); /* prepared only; sorts */
 void cred_commit(struct cred *c); /* gives it its id; immutable from here */
 struct cred *cred_ref(const struct cred *c);
 void cred_unref(const struct cred *c);

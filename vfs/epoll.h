@@ -21,10 +21,12 @@ bool file_is_epoll(const struct file *f);
  * epoll_ctl(2). `fd` is the number under which the caller knows target. Return: 0, -EINVAL (ep is no epoll file, or is target; wrong EPOLLEXCLUSIVE),
  * -EEXIST, -ENOENT, -EPERM (target cannot be polled), -ELOOP, -ENOSPC, -ENOMEM.
  */
-must_check int epoll_file_ctl(struct file *ep, int op, struct file *target, int fd, const struct epoll_event *event);
+must_check int epoll_file_ctl(struct file *ep, int op, struct file *target, int fd,
+			      const struct epoll_event *event);
 /*
  * epoll_wait(2): at most `max` > 0 events. deadline_ns as sleeper_wait(); 0 or past: only looks. Return: how many, 0 at the deadline, -EINTR, -EINVAL.
  */
-must_check int epoll_file_wait(struct file *ep, struct epoll_event *events, int max, int64_t deadline_ns);
+must_check int epoll_file_wait(struct file *ep, struct epoll_event *events, int max,
+			       int64_t deadline_ns);
 
 #endif

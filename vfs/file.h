@@ -43,11 +43,13 @@ struct vfs_path {
 
 /* getdents: return false to stop (the entry was not taken). `next` is the cookie to resume after this entry. */
 struct dir_emit {
-	bool (*emit)(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino, unsigned type, int64_t next);
+	bool (*emit)(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino,
+		     unsigned type, int64_t next);
 };
 
 struct file_ops {
-	const char *name; /* for /proc/PID/fd of anonymous files: "anon_inode:[eventfd]", "pipe", "socket" */
+	const char *
+		name; /* for /proc/PID/fd of anonymous files: "anon_inode:[eventfd]", "pipe", "socket" */
 
 	/* The last reference is gone. Frees the embedding object. */
 	void (*release)(struct file *f);
@@ -96,29 +98,29 @@ enum {
 	FILE_READ = 1 << 0, /* FMODE_READ */
 	FILE_WRITE = 1 << 1,
 	FILE_SEEKABLE = 1 << 2, /* pos matters; pread and pwrite work */
-	FILE_STREAM = 1 << 3,	/* no offset at all */
+	FILE_STREAM = 1 << 3, /* no offset at all */
 	FILE_PATH_ONLY = 1 << 4, /* O_PATH */
-	FILE_EXEC = 1 << 5,	/* opened for execution */
-	FILE_WRITER = 1 << 6,	/* holds a write access on the mount */
+	FILE_EXEC = 1 << 5, /* opened for execution */
+	FILE_WRITER = 1 << 6, /* holds a write access on the mount */
 	FILE_NOWAIT_RETRY = 1 << 7, /* internal: see file_read_iter */
 	FILE_NOCMTIME = 1 << 8,
 };
 
 struct file {
 	struct ref ref;
-	const struct file_ops *ops;    /* immutable */
-	struct vfs_path path;	       /* immutable; references */
-	struct cred *cred;	       /* immutable: the opener's; a reference */
-	unsigned mode;		       /* FILE_*; immutable after open */
-	_Atomic unsigned flags;	       /* O_* status flags (O_APPEND, O_NONBLOCK, ...) and access mode */
-	struct op_lock pos_lock;       /* around I/O at pos; sleeps */
-	int64_t pos;		       /* guarded by pos_lock; directories: cookie */
+	const struct file_ops *ops; /* immutable */
+	struct vfs_path path; /* immutable; references */
+	struct cred *cred; /* immutable: the opener's; a reference */
+	unsigned mode; /* FILE_*; immutable after open */
+	_Atomic unsigned flags; /* O_* status flags (O_APPEND, O_NONBLOCK, ...) and access mode */
+	struct op_lock pos_lock; /* around I/O at pos; sleeps */
+	int64_t pos; /* guarded by pos_lock; directories: cookie */
 	/* fcntl F_SETOWN/F_SETSIG; guarded by LOCK_LEAF in vfs/file.c */
 	int32_t owner_type, owner_id;
 	int signum;
-	uint64_t id;		       /* unique: kcmp, epoll keys */
-	void *epoll_links;	       /* epoll's list of watches on this file; guarded by epoll */
-	void *priv;		       /* the filesystem's, when it does not embed */
+	uint64_t id; /* unique: kcmp, epoll keys */
+	void *epoll_links; /* epoll's list of watches on this file; guarded by epoll */
+	void *priv; /* the filesystem's, when it does not embed */
 	/* Once the last reference is gone: */
 	union {
 		struct rcu_cb rcu;
@@ -129,14 +131,18 @@ struct file {
 #define FILE_IO_MAX 0x7ffff000ul /* MAX_RW_COUNT */
 
 /* Initialises the base: takes references on path's parts and cred. `flags` are O_* as opened; computes mode bits FILE_READ/FILE_WRITE. */
-void file_init(struct file *f, const struct file_ops *ops, const struct vfs_path *path, unsigned flags, unsigned mode);
+void file_init(struct file *f, const struct file_ops *ops, const struct vfs_path *path,
+	       unsigned flags, unsigned mode);
 struct file *file_ref(struct file *f);
 must_check bool file_tryref(struct file *f);
-void file_unref(struct file *f); /* may sleep (release); no locks held. Delayed to a safe point by file_unref_later() */
-void file_unref_later(struct file *f); /* from a context that holds locks: queued, run by vfs_run_deferred() */
+void file_unref(
+	struct
+	file *f); /* may sleep (release); no locks held. Delayed to a safe point by file_unref_later() */
+void file_unref_later(
+	struct file *f); /* from a context that holds locks: queued, run by vfs_run_deferred() */
 /* Own work for the same point: for objects whose last reference may be dropped under a lock. */
 void vfs_defer(struct deferred_work *w);
-void vfs_run_deferred(void);	 /* the task loop calls it before returning to the application */
+void vfs_run_deferred(void); /* the task loop calls it before returning to the application */
 /* Undo of file_init for an open that failed before it was shared. */
 void file_fini(struct file *f);
 

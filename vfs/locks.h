@@ -18,11 +18,12 @@ enum file_lock_kind { FILE_LOCK_POSIX, FILE_LOCK_OFD, FILE_LOCK_FLOCK };
 struct file_lock {
 	LIST_ENTRY(file_lock) link; /* guarded by the lock table's mutex */
 	enum file_lock_kind kind;
-	short type;	     /* F_RDLCK, F_WRLCK; F_UNLCK in requests */
-	uint64_t start, end; /* bytes, inclusive; end INT64_MAX: to the end of file. flock: the whole file */
-	const void *owner;   /* POSIX: the fd table; else the struct file */
-	int32_t pid;	     /* of the process that took it; -1 for OFD */
-	uint64_t seq;	     /* order of /proc/locks */
+	short type; /* F_RDLCK, F_WRLCK; F_UNLCK in requests */
+	uint64_t start,
+		end; /* bytes, inclusive; end INT64_MAX: to the end of file. flock: the whole file */
+	const void *owner; /* POSIX: the fd table; else the struct file */
+	int32_t pid; /* of the process that took it; -1 for OFD */
+	uint64_t seq; /* order of /proc/locks */
 };
 
 /* The lock that `req` would meet (F_GETLK): *ret is a copy, or has type F_UNLCK. */

@@ -13,34 +13,34 @@
 
 struct mount_private {
 	struct mount *mount;
-	struct mount *_Atomic hash_next;  /* chain of (parent, mountpoint) */
+	struct mount *_Atomic hash_next; /* chain of (parent, mountpoint) */
 	struct mount *_Atomic point_next; /* chain of mountpoint alone */
 	TAILQ_HEAD(mount_list, mount_private) children;
 	TAILQ_ENTRY(mount_private) sibling; /* valid when it has a parent */
-	TAILQ_ENTRY(mount_private) in_ns;   /* valid when ns is set */
+	TAILQ_ENTRY(mount_private) in_ns; /* valid when ns is set */
 	TAILQ_ENTRY(mount_private) all;
 	TAILQ_ENTRY(mount_private) work; /* a tree being copied, a list to detach */
-	bool attached;			 /* in the hash chains */
-	bool internal;			 /* immutable: never in a namespace */
-	bool expiring;			 /* MNT_EXPIRE was asked once and nothing used it since */
+	bool attached; /* in the hash chains */
+	bool internal; /* immutable: never in a namespace */
+	bool expiring; /* MNT_EXPIRE was asked once and nothing used it since */
 	/* propagation */
 	enum mount_propagation base; /* PRIVATE, SLAVE or UNBINDABLE when group is 0 */
-	uint32_t group;		     /* peer group id; 0: not shared */
+	uint32_t group; /* peer group id; 0: not shared */
 	struct mount_private *next_peer; /* ring; itself when alone */
-	struct mount_private *master;	 /* it is a slave of that one's group; NULL */
+	struct mount_private *master; /* it is a slave of that one's group; NULL */
 	LIST_HEAD(, mount_private) slaves;
 	LIST_ENTRY(mount_private) slave; /* valid when master is set */
-	uint32_t visited;		 /* propagation's mark */
-	struct mount_private *copy;	 /* during a tree copy: the new one */
+	uint32_t visited; /* propagation's mark */
+	struct mount_private *copy; /* during a tree copy: the new one */
 	struct deferred_work work_free;
 };
 
 struct mount_namespace {
 	struct ref ref;
 	uint64_t id;
-	struct mount *root;	    /* guarded by mount_lock; a reference (the tree's) */
+	struct mount *root; /* guarded by mount_lock; a reference (the tree's) */
 	struct mount_list mounts; /* in mountinfo's order; guarded by mount_lock */
-	uint32_t count;		    /* guarded by mount_lock */
+	uint32_t count; /* guarded by mount_lock */
 	struct wait_queue changed;
 	_Atomic uint64_t event; /* one more with every change */
 };
@@ -68,9 +68,11 @@ static inline bool mount_is_shared(const struct mount_private *p)
 }
 
 /* All need mount_lock. */
-must_check int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned flags, struct mount **ret);
+must_check int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned flags,
+				   struct mount **ret);
 /* Enters m and what hangs below it into ns at (parent, at); the tree takes m's reference. */
-void mount_attach_locked(struct mount *m, struct mount *parent, struct dentry *at, struct mount_namespace *ns);
+void mount_attach_locked(struct mount *m, struct mount *parent, struct dentry *at,
+			 struct mount_namespace *ns);
 /* Out of the hash and its parent's children; (parent's dentry reference goes to trash). ns membership stays. */
 void mount_unhook_locked(struct mount *m, struct mount_trash *trash);
 /* Detaches m and everything below it from its namespace; tree references go to trash. */
@@ -90,11 +92,13 @@ void mount_inherit_propagation_locked(struct mount_private *clone, struct mount_
 void mount_leave_groups_locked(struct mount_private *p);
 uint32_t mount_tree_size(struct mount_private *top);
 /* A mount event at (parent, at) for the tree `m`, about to be attached there: copies appear below peers and slaves of parent. */
-must_check int mount_propagate_attach_locked(struct mount *m, struct mount *parent, struct dentry *at, struct mount_trash *trash);
+must_check int mount_propagate_attach_locked(struct mount *m, struct mount *parent,
+					     struct dentry *at, struct mount_trash *trash);
 void mount_propagate_detach_locked(struct mount *m, bool lazy, struct mount_trash *trash);
 /* A copy of m's tree from `root` on; not attached. bits below. Returns the top, holding the tree's references. */
 enum { COPY_RECURSIVE = 1, COPY_UNBINDABLE = 2, COPY_PRIVATE = 4, COPY_SLAVE = 8 };
-must_check int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsigned how, struct mount **ret, struct mount_trash *trash);
+must_check int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsigned how,
+				      struct mount **ret, struct mount_trash *trash);
 /* Throws an unattached copy away. */
 void mount_drop_tree_locked(struct mount *m, struct mount_trash *trash);
 

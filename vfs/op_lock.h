@@ -26,8 +26,8 @@ static inline must_check bool op_trylock(struct op_lock *l)
 {
 	uint32_t free_word = 0;
 
-	return atomic_compare_exchange_strong_explicit(&l->word, &free_word, 1, memory_order_acquire,
-						       memory_order_relaxed);
+	return atomic_compare_exchange_strong_explicit(&l->word, &free_word, 1,
+						       memory_order_acquire, memory_order_relaxed);
 }
 
 static inline void op_lock(struct op_lock *l)

@@ -356,7 +356,8 @@ static int link_other_mount(const struct vfs_lookup *new_, const struct last_nam
 	}
 	if (err != -ENOENT)
 		return err;
-	if (last->slash)
+	if (last->slash ||
+	    (atomic_load_explicit(&last->parent.dentry->flags, memory_order_relaxed) & DENTRY_DEAD))
 		return -ENOENT;
 	err = mount_begin_write(last->parent.mount);
 	if (err)

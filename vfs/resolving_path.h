@@ -27,11 +27,11 @@
 /* Above every size that an xattr operation may return: its results and these share one return value. */
 enum rp_restart {
 	RP_RESTART_BASE = 1 << 24,
-	RP_RESTART_MOUNT,	 /* stepped onto a mount point */
+	RP_RESTART_MOUNT, /* stepped onto a mount point */
 	RP_RESTART_PARENT_MOUNT, /* ".." from a mount's root */
-	RP_RESTART_ABSOLUTE,	 /* an absolute symlink: again at the root */
-	RP_RESTART_JUMP,	 /* a magic link led elsewhere */
-	RP_RESTART_REFWALK,	 /* the lock-free walk gave up: all of it again with rp_locked(rp) true */
+	RP_RESTART_ABSOLUTE, /* an absolute symlink: again at the root */
+	RP_RESTART_JUMP, /* a magic link led elsewhere */
+	RP_RESTART_REFWALK, /* the lock-free walk gave up: all of it again with rp_locked(rp) true */
 };
 
 static inline bool rp_is_restart(ssize_t result)
@@ -47,20 +47,20 @@ struct rp_part {
 struct resolving_path {
 	const struct vfs_lookup *lk;
 	const struct cred *cred;
-	struct vfs_path root;	/* borrowed from lk */
-	struct mount *mount;	/* current; referenced when `locked`, else under RCU */
-	struct dentry *start;	/* where the current filesystem begins */
+	struct vfs_path root; /* borrowed from lk */
+	struct mount *mount; /* current; referenced when `locked`, else under RCU */
+	struct dentry *start; /* where the current filesystem begins */
 	struct rp_part parts[VFS_SYMLINK_MAX + 1];
 	unsigned nparts;
-	unsigned symlinks;	/* followed so far */
-	unsigned flags;		/* LOOKUP_* */
-	bool must_dir;		/* a trailing slash was seen after the last component, or LOOKUP_DIRECTORY */
-	bool want_parent;	/* creation/removal: stop at the final component */
-	bool locked;		/* reference mode */
-	bool writing;		/* rp_begin_write done */
+	unsigned symlinks; /* followed so far */
+	unsigned flags; /* LOOKUP_* */
+	bool must_dir; /* a trailing slash was seen after the last component, or LOOKUP_DIRECTORY */
+	bool want_parent; /* creation/removal: stop at the final component */
+	bool locked; /* reference mode */
+	bool writing; /* rp_begin_write done */
 	bool trailing_slash;
-	bool final_dot;		/* a final "." was skipped: the place must be a directory that the caller may search */
-	bool in_rcu;		/* the VFS holds a read section: the complement of `locked` while an operation runs */
+	bool final_dot; /* a final "." was skipped: the place must be a directory that the caller may search */
+	bool in_rcu; /* the VFS holds a read section: the complement of `locked` while an operation runs */
 	/* current component, parsed */
 	const char *comp;
 	unsigned comp_len;
@@ -72,31 +72,62 @@ struct resolving_path {
 	struct mount *held_mount;
 	struct dentry *held_start;
 	struct mount *write_mount; /* of rp_begin_write */
-	bool next_ref;		   /* `next` holds references */
-	bool climbing;		   /* ".." continues at a mount point: search permission was checked on what covers it */
-	int error;		   /* why rp_enter() gave no filesystem */
-	const char *path_start;	   /* where a restart in reference mode begins: the string left of lk->path to walk */
-	bool has_start;		   /* `start_place` instead of lk's start (renames and links: the parent was resolved) */
+	bool next_ref; /* `next` holds references */
+	bool climbing; /* ".." continues at a mount point: search permission was checked on what covers it */
+	int error; /* why rp_enter() gave no filesystem */
+	const char *
+		path_start; /* where a restart in reference mode begins: the string left of lk->path to walk */
+	bool has_start; /* `start_place` instead of lk's start (renames and links: the parent was resolved) */
 	struct vfs_path start_place; /* borrowed */
 };
 
-static inline struct dentry *rp_start(const struct resolving_path *rp) { return rp->start; }
-static inline bool rp_done(const struct resolving_path *rp) { return rp->comp == NULL; }
+static inline struct dentry *rp_start(const struct resolving_path *rp)
+{
+	return rp->start;
+}
+static inline bool rp_done(const struct resolving_path *rp)
+{
+	return rp->comp == NULL;
+}
 /* True if the current component is the last one (trailing slashes aside). */
-static inline bool rp_final(const struct resolving_path *rp) { return rp->comp_final; }
+static inline bool rp_final(const struct resolving_path *rp)
+{
+	return rp->comp_final;
+}
 /* Not NUL-terminated; rp_component_len bytes, 1..VFS_NAME_MAX (longer: the parse gives -ENAMETOOLONG by rp_check_name). */
-static inline const char *rp_component(const struct resolving_path *rp) { return rp->comp; }
-static inline unsigned rp_component_len(const struct resolving_path *rp) { return rp->comp_len; }
+static inline const char *rp_component(const struct resolving_path *rp)
+{
+	return rp->comp;
+}
+static inline unsigned rp_component_len(const struct resolving_path *rp)
+{
+	return rp->comp_len;
+}
 static inline bool rp_is_dotdot(const struct resolving_path *rp)
 {
 	return rp->comp_len == 2 && rp->comp[0] == '.' && rp->comp[1] == '.';
 }
 /* "." appears only as the final component of a want_parent path (mkdir("a/.")): elsewhere it is skipped. */
-static inline bool rp_is_dot(const struct resolving_path *rp) { return rp->comp_len == 1 && rp->comp[0] == '.'; }
-static inline struct mount *rp_mount(const struct resolving_path *rp) { return rp->mount; }
-static inline const struct cred *rp_cred(const struct resolving_path *rp) { return rp->cred; }
-static inline bool rp_locked(const struct resolving_path *rp) { return rp->locked; }
-static inline bool rp_must_dir(const struct resolving_path *rp) { return rp->must_dir; }
+static inline bool rp_is_dot(const struct resolving_path *rp)
+{
+	return rp->comp_len == 1 && rp->comp[0] == '.';
+}
+static inline struct mount *rp_mount(const struct resolving_path *rp)
+{
+	return rp->mount;
+}
+static inline const struct cred *rp_cred(const struct resolving_path *rp)
+{
+	return rp->cred;
+}
+static inline bool rp_locked(const struct resolving_path *rp)
+{
+	return rp->locked;
+}
+static inline bool rp_must_dir(const struct resolving_path *rp)
+{
+	return rp->must_dir;
+}
 
 /* Goes past the current component. */
 void rp_advance(struct resolving_path *rp);
@@ -151,9 +182,11 @@ must_check int rp_check_open_create(const struct resolving_path *rp, unsigned fl
  */
 void rp_init(struct resolving_path *rp, const struct vfs_lookup *lk, bool want_parent);
 /* At `place` itself, which the caller keeps referenced: an operation on an open file. */
-void rp_init_at(struct resolving_path *rp, struct vfs_lookup *lk, const struct vfs_path *place, const struct cred *cred);
+void rp_init_at(struct resolving_path *rp, struct vfs_lookup *lk, const struct vfs_path *place,
+		const struct cred *cred);
 /* The one component `name` (with its trailing slashes) below `parent`, which the caller keeps referenced. */
-void rp_init_child(struct resolving_path *rp, const struct vfs_lookup *lk, const struct vfs_path *parent, const char *name);
+void rp_init_child(struct resolving_path *rp, const struct vfs_lookup *lk,
+		   const struct vfs_path *parent, const char *name);
 struct filesystem *rp_enter(struct resolving_path *rp);
 must_check bool rp_again(struct resolving_path *rp, ssize_t *inout_result);
 void rp_end(struct resolving_path *rp);

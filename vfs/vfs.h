@@ -38,21 +38,26 @@ struct mount_namespace;
 
 enum {
 	DENTRY_MAYBE_MOUNTPOINT = 1u << 0, /* some namespace may have something mounted here */
-	DENTRY_DEAD = 1u << 1,		   /* removed from its tree: nothing can be mounted or created here */
-	DENTRY_WATCHED = 1u << 2,	   /* inotify */
-	DENTRY_LINKABLE = 1u << 3,	   /* O_TMPFILE without O_EXCL: dead, but linkat(2) may give it a name */
+	DENTRY_DEAD = 1u << 1, /* removed from its tree: nothing can be mounted or created here */
+	DENTRY_WATCHED = 1u << 2, /* inotify */
+	DENTRY_LINKABLE =
+		1u << 3, /* O_TMPFILE without O_EXCL: dead, but linkat(2) may give it a name */
 };
 
 struct dentry {
 	struct ref ref;
 	_Atomic uint32_t flags;
 	struct filesystem *fs; /* immutable; borrowed (a mount or file pins it) */
-	_Atomic uint64_t path_gen; /* bumped when what a cached path through or to it means may have changed */
+	_Atomic uint64_t
+		path_gen; /* bumped when what a cached path through or to it means may have changed */
 };
 
 /* Base initialisation, count one. */
 void dentry_init(struct dentry *d, struct filesystem *fs);
-static inline void dentry_ref(struct dentry *d) { ref_get(&d->ref); }
+static inline void dentry_ref(struct dentry *d)
+{
+	ref_get(&d->ref);
+}
 /* Calls fs->ops->dentry_release on the last one. May sleep. */
 void dentry_unref(struct dentry *d);
 /* In dentry_release, once d will not be used again and before it is freed (by RCU). */
@@ -74,15 +79,31 @@ void vfs_dentry_delete_end(struct dentry *d);
 /* ---- filesystems ---- */
 
 struct open_args {
-	unsigned flags; /* O_*, already checked; O_CREAT, O_EXCL, O_TRUNC, O_TMPFILE, O_PATH handled by the filesystem through helpers */
-	uint32_t mode;	/* creation mode with the umask NOT yet applied: see umask */
+	unsigned
+		flags; /* O_*, already checked; O_CREAT, O_EXCL, O_TRUNC, O_TMPFILE, O_PATH handled by the filesystem through helpers */
+	uint32_t mode; /* creation mode with the umask NOT yet applied: see umask */
 	uint32_t umask; /* applied unless the directory has a default ACL */
-	bool exec;	/* opened by execve: needs x permission and a regular file (-EACCES) */
+	bool exec; /* opened by execve: needs x permission and a regular file (-EACCES) */
 };
-struct mkdir_args { uint32_t mode, umask; bool for_sync; };
-struct mknod_args { uint32_t mode, umask; uint32_t rdev_major, rdev_minor; struct vfs_endpoint *endpoint; /* S_IFSOCK by bind(2): a reference the fs keeps; NULL otherwise */ };
-struct rename_args { unsigned flags; /* RENAME_* */ };
-struct xattr_args { const char *name; void *value; size_t size; int flags; /* XATTR_CREATE/REPLACE */ };
+struct mkdir_args {
+	uint32_t mode, umask;
+	bool for_sync;
+};
+struct mknod_args {
+	uint32_t mode, umask;
+	uint32_t rdev_major, rdev_minor;
+	struct vfs_endpoint
+		*endpoint; /* S_IFSOCK by bind(2): a reference the fs keeps; NULL otherwise */
+};
+struct rename_args {
+	unsigned flags; /* RENAME_* */
+};
+struct xattr_args {
+	const char *name;
+	void *value;
+	size_t size;
+	int flags; /* XATTR_CREATE/REPLACE */
+};
 
 /* What a path-bound Unix socket's dentry holds. The socket layer embeds it. */
 struct vfs_endpoint {
@@ -100,33 +121,45 @@ struct vfs_endpoint {
  */
 struct filesystem_ops {
 	/* The final place: *ret_dentry gets a reference. For directories asked (rp flag) -ENOTDIR otherwise. */
-	int (*get_dentry_at)(struct filesystem *fs, struct resolving_path *rp, struct dentry **ret_dentry);
+	int (*get_dentry_at)(struct filesystem *fs, struct resolving_path *rp,
+			     struct dentry **ret_dentry);
 	/* open(2), with O_CREAT etc. *ret_file is a new description on rp's mount. */
-	int (*open_at)(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args, struct file **ret_file);
-	int (*stat_at)(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args, struct moat_statx *ret);
-	int (*set_stat_at)(struct filesystem *fs, struct resolving_path *rp, const struct setattr_args *args);
+	int (*open_at)(struct filesystem *fs, struct resolving_path *rp,
+		       const struct open_args *args, struct file **ret_file);
+	int (*stat_at)(struct filesystem *fs, struct resolving_path *rp,
+		       const struct stat_args *args, struct moat_statx *ret);
+	int (*set_stat_at)(struct filesystem *fs, struct resolving_path *rp,
+			   const struct setattr_args *args);
 	/* mask: R_OK|W_OK|X_OK; 0 is existence. */
 	int (*access_at)(struct filesystem *fs, struct resolving_path *rp, int mask);
-	int (*mkdir_at)(struct filesystem *fs, struct resolving_path *rp, const struct mkdir_args *args);
-	int (*mknod_at)(struct filesystem *fs, struct resolving_path *rp, const struct mknod_args *args);
+	int (*mkdir_at)(struct filesystem *fs, struct resolving_path *rp,
+			const struct mkdir_args *args);
+	int (*mknod_at)(struct filesystem *fs, struct resolving_path *rp,
+			const struct mknod_args *args);
 	/* `old` is the place to link (same filesystem and mount were checked by the VFS). */
 	int (*link_at)(struct filesystem *fs, struct resolving_path *rp, struct dentry *old);
 	int (*symlink_at)(struct filesystem *fs, struct resolving_path *rp, const char *target);
 	/* The target into buf (not terminated); *ret_len. -EINVAL if no symlink. */
-	int (*readlink_at)(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size, size_t *ret_len);
+	int (*readlink_at)(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size,
+			   size_t *ret_len);
 	/* rp is at the new parent's path; old_parent/old_name were resolved by the VFS (same mount). Names without slashes; `old_must_be_dir`: a trailing slash. */
-	int (*rename_at)(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
+	int (*rename_at)(struct filesystem *fs, struct resolving_path *rp,
+			 struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
 			 const struct rename_args *args);
 	int (*unlink_at)(struct filesystem *fs, struct resolving_path *rp);
 	int (*rmdir_at)(struct filesystem *fs, struct resolving_path *rp);
 	int (*statfs)(struct filesystem *fs, struct dentry *d, struct statfs *ret);
 	/* xattrs: name is a checked, namespaced name; size 0 asks for the size. Return bytes or -errno. Defaults: -EOPNOTSUPP (list: 0). */
-	ssize_t (*get_xattr_at)(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
-	int (*set_xattr_at)(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
-	ssize_t (*list_xattr_at)(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size);
+	ssize_t (*get_xattr_at)(struct filesystem *fs, struct resolving_path *rp,
+				const struct xattr_args *args);
+	int (*set_xattr_at)(struct filesystem *fs, struct resolving_path *rp,
+			    const struct xattr_args *args);
+	ssize_t (*list_xattr_at)(struct filesystem *fs, struct resolving_path *rp, char *buf,
+				 size_t size);
 	int (*remove_xattr_at)(struct filesystem *fs, struct resolving_path *rp, const char *name);
 	/* connect(2) to a path: the endpoint bound there (a reference). -ECONNREFUSED when it is no live socket. */
-	int (*get_endpoint_at)(struct filesystem *fs, struct resolving_path *rp, struct vfs_endpoint **ret);
+	int (*get_endpoint_at)(struct filesystem *fs, struct resolving_path *rp,
+			       struct vfs_endpoint **ret);
 
 	/* ---- not path operations ---- */
 	/* d's parent and its name there, for getcwd, /proc links, mountinfo: a consistent pair. parent NULL for the root; a reference. -ENOENT when unlinked (name still given). */
@@ -137,7 +170,8 @@ struct filesystem_ops {
 	uint32_t (*dentry_type)(struct dentry *d);
 	/* A key for comparing inodes: same file <=> same key (hard links). */
 	uint64_t (*inode_key)(struct dentry *d);
-	void (*dentry_release)(struct dentry *d); /* count reached zero; frees by RCU or caches it */
+	void (*dentry_release)(
+		struct dentry *d); /* count reached zero; frees by RCU or caches it */
 	int (*sync)(struct filesystem *fs);
 	int (*remount)(struct filesystem *fs, unsigned ms_flags, const char *data);
 	/* mountinfo's super options, with a leading comma each. */
@@ -146,21 +180,22 @@ struct filesystem_ops {
 };
 
 enum {
-	FS_NODEV = 1 << 0,	/* shows as nodev in /proc/filesystems */
-	FS_RDONLY = 1 << 1,	/* SB_RDONLY; in filesystem.sb_flags */
+	FS_NODEV = 1 << 0, /* shows as nodev in /proc/filesystems */
+	FS_RDONLY = 1 << 1, /* SB_RDONLY; in filesystem.sb_flags */
 	FS_NO_ACL = 1 << 2,
 	FS_USERNS_MOUNT = 1 << 3,
 	FS_MAGIC_LINKS = 1 << 4, /* has magic links: never path-cached */
-	FS_RCU_WALK = 1 << 5,	/* path operations may begin lock-free: see rp_unlazy() */
-	FS_NO_MOUNT = 1 << 6,	/* internal: mount(2) answers -EINVAL... never listed */
+	FS_RCU_WALK = 1 << 5, /* path operations may begin lock-free: see rp_unlazy() */
+	FS_NO_MOUNT = 1 << 6, /* internal: mount(2) answers -EINVAL... never listed */
 };
 
 struct filesystem_type {
 	const char *name; /* "tmpfs", "proc" */
 	unsigned flags;
 	/* mount(2): data is the option string; returns the fs with one reference and its root dentry (a reference). */
-	int (*mount)(const struct filesystem_type *type, const char *source, unsigned ms_flags, const char *data, void *kernel_data,
-		     struct filesystem **ret_fs, struct dentry **ret_root);
+	int (*mount)(const struct filesystem_type *type, const char *source, unsigned ms_flags,
+		     const char *data, void *kernel_data, struct filesystem **ret_fs,
+		     struct dentry **ret_root);
 	struct filesystem_ops *ops; /* missing slots filled by vfs_register_type */
 	SLIST_ENTRY(filesystem_type) link;
 };
@@ -184,7 +219,8 @@ void fs_ops_complete(struct filesystem_ops *ops);
 void vfs_register_type(struct filesystem_type *type);
 const struct filesystem_type *vfs_find_type(const char *name, size_t len);
 void vfs_for_each_type(void (*emit)(void *arg, const struct filesystem_type *t), void *arg);
-must_check int filesystem_init(struct filesystem *fs, const struct filesystem_type *type, const struct filesystem_ops *ops, const char *source);
+must_check int filesystem_init(struct filesystem *fs, const struct filesystem_type *type,
+			       const struct filesystem_ops *ops, const char *source);
 void filesystem_ref(struct filesystem *fs);
 void filesystem_unref(struct filesystem *fs);
 void filesystem_fini(struct filesystem *fs); /* in ops->release, before freeing */
@@ -192,8 +228,14 @@ void filesystem_fini(struct filesystem *fs); /* in ops->release, before freeing 
 /* ---- mounts ---- */
 
 enum {
-	MNT_RDONLY_F = 1 << 0, MNT_NOSUID_F = 1 << 1, MNT_NODEV_F = 1 << 2, MNT_NOEXEC_F = 1 << 3,
-	MNT_NOATIME_F = 1 << 4, MNT_NODIRATIME_F = 1 << 5, MNT_RELATIME_F = 1 << 6, MNT_NOSYMFOLLOW_F = 1 << 7,
+	MNT_RDONLY_F = 1 << 0,
+	MNT_NOSUID_F = 1 << 1,
+	MNT_NODEV_F = 1 << 2,
+	MNT_NOEXEC_F = 1 << 3,
+	MNT_NOATIME_F = 1 << 4,
+	MNT_NODIRATIME_F = 1 << 5,
+	MNT_RELATIME_F = 1 << 6,
+	MNT_NOSYMFOLLOW_F = 1 << 7,
 	MNT_LOCKED_F = 1 << 8,
 };
 
@@ -201,12 +243,13 @@ enum mount_propagation { PROP_PRIVATE, PROP_SHARED, PROP_SLAVE, PROP_UNBINDABLE 
 
 struct mount {
 	struct ref ref;
-	struct filesystem *fs;	/* immutable; a reference */
-	struct dentry *root;	/* immutable; a reference */
+	struct filesystem *fs; /* immutable; a reference */
+	struct dentry *root; /* immutable; a reference */
 	_Atomic unsigned flags; /* MNT_*_F */
-	int32_t id;		/* unique, reused late; mountinfo */
-	uint64_t unique_id;	/* statx STATX_MNT_ID_UNIQUE */
-	_Atomic int32_t writers; /* rp_begin_write, open for write; negative: frozen for read-only */
+	int32_t id; /* unique, reused late; mountinfo */
+	uint64_t unique_id; /* statx STATX_MNT_ID_UNIQUE */
+	_Atomic int32_t
+		writers; /* rp_begin_write, open for write; negative: frozen for read-only */
 	/* guarded by the mount lock (write), read under RCU: */
 	struct mount *_Atomic parent; /* NULL: a namespace's root or detached */
 	struct dentry *_Atomic mountpoint;
@@ -229,11 +272,14 @@ must_check int mount_begin_write(struct mount *m);
 void mount_end_write(struct mount *m);
 
 /* A kernel-internal mount of fs (pipes, memfds, anon files): in no namespace. Returns a reference. */
-must_check int mount_create_internal(struct filesystem *fs, struct dentry *root, struct mount **ret);
+must_check int mount_create_internal(struct filesystem *fs, struct dentry *root,
+				     struct mount **ret);
 
-must_check int mount_namespace_create(struct filesystem *rootfs, struct dentry *root, unsigned mnt_flags, struct mount_namespace **ret);
+must_check int mount_namespace_create(struct filesystem *rootfs, struct dentry *root,
+				      unsigned mnt_flags, struct mount_namespace **ret);
 /* CLONE_NEWNS: a copy; translates root/cwd given in inout (array of paths whose mounts are mapped to their copies). */
-must_check int mount_namespace_copy(struct mount_namespace *ns, struct mount_namespace **ret, struct vfs_path **inout_paths, size_t count);
+must_check int mount_namespace_copy(struct mount_namespace *ns, struct mount_namespace **ret,
+				    struct vfs_path **inout_paths, size_t count);
 void mount_namespace_ref(struct mount_namespace *ns);
 void mount_namespace_unref(struct mount_namespace *ns); /* the last one unmounts everything */
 /* Root path of the namespace: a reference. */
@@ -243,10 +289,14 @@ uint64_t mount_namespace_id(struct mount_namespace *ns);
 /* ---- lookups ---- */
 
 enum {
-	LOOKUP_FOLLOW = 1 << 0,	     /* follow a final symlink */
-	LOOKUP_DIRECTORY = 1 << 1,   /* the result must be a directory */
-	LOOKUP_EMPTY = 1 << 2,	     /* AT_EMPTY_PATH */
-	LOOKUP_BENEATH = 1 << 3, LOOKUP_IN_ROOT = 1 << 4, LOOKUP_NO_XDEV = 1 << 5, LOOKUP_NO_MAGICLINKS = 1 << 6, LOOKUP_NO_SYMLINKS = 1 << 7,
+	LOOKUP_FOLLOW = 1 << 0, /* follow a final symlink */
+	LOOKUP_DIRECTORY = 1 << 1, /* the result must be a directory */
+	LOOKUP_EMPTY = 1 << 2, /* AT_EMPTY_PATH */
+	LOOKUP_BENEATH = 1 << 3,
+	LOOKUP_IN_ROOT = 1 << 4,
+	LOOKUP_NO_XDEV = 1 << 5,
+	LOOKUP_NO_MAGICLINKS = 1 << 6,
+	LOOKUP_NO_SYMLINKS = 1 << 7,
 	LOOKUP_CACHED = 1 << 8,
 	LOOKUP_NO_AUTOMOUNT = 1 << 9,
 };
@@ -254,15 +304,17 @@ enum {
 struct vfs_lookup {
 	const struct cred *cred;
 	struct mount_namespace *ns;
-	struct vfs_path root;  /* borrowed for the call */
+	struct vfs_path root; /* borrowed for the call */
 	struct vfs_path start; /* cwd or dirfd's place; used when the path is relative */
-	const char *path;      /* NUL-terminated, at most VFS_PATH_MAX with the terminator (checked) */
-	unsigned flags;	       /* LOOKUP_* */
+	const char *path; /* NUL-terminated, at most VFS_PATH_MAX with the terminator (checked) */
+	unsigned flags; /* LOOKUP_* */
 };
 
 must_check int vfs_get_path(const struct vfs_lookup *lk, struct vfs_path *ret); /* references */
-must_check int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct file **ret_file);
-must_check int vfs_stat(const struct vfs_lookup *lk, const struct stat_args *args, struct moat_statx *ret);
+must_check int vfs_open(const struct vfs_lookup *lk, const struct open_args *args,
+			struct file **ret_file);
+must_check int vfs_stat(const struct vfs_lookup *lk, const struct stat_args *args,
+			struct moat_statx *ret);
 must_check int vfs_set_stat(const struct vfs_lookup *lk, const struct setattr_args *args);
 must_check int vfs_access(const struct vfs_lookup *lk, int mask);
 must_check int vfs_mkdir(const struct vfs_lookup *lk, const struct mkdir_args *args);
@@ -270,7 +322,8 @@ must_check int vfs_mknod(const struct vfs_lookup *lk, const struct mknod_args *a
 must_check int vfs_link(const struct vfs_lookup *old, const struct vfs_lookup *new_);
 must_check int vfs_symlink(const struct vfs_lookup *lk, const char *target);
 must_check int vfs_readlink(const struct vfs_lookup *lk, char *buf, size_t size, size_t *ret_len);
-must_check int vfs_rename(const struct vfs_lookup *old, const struct vfs_lookup *new_, const struct rename_args *args);
+must_check int vfs_rename(const struct vfs_lookup *old, const struct vfs_lookup *new_,
+			  const struct rename_args *args);
 must_check int vfs_unlink(const struct vfs_lookup *lk);
 must_check int vfs_rmdir(const struct vfs_lookup *lk);
 must_check int vfs_statfs(const struct vfs_path *p, struct statfs *ret);
@@ -281,24 +334,34 @@ must_check int vfs_remove_xattr(const struct vfs_lookup *lk, const char *name);
 must_check int vfs_get_endpoint(const struct vfs_lookup *lk, struct vfs_endpoint **ret);
 
 /* mount(2) and kin. Capability checks are the caller's. */
-must_check int vfs_mount_new(const struct vfs_lookup *target, const char *type, const char *source, unsigned long ms_flags, const char *data, void *kernel_data);
-must_check int vfs_mount_fs(const struct vfs_lookup *target, struct filesystem *fs, struct dentry *root, unsigned mnt_flags); /* takes no references of the caller's */
-must_check int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target, bool recursive);
+must_check int vfs_mount_new(const struct vfs_lookup *target, const char *type, const char *source,
+			     unsigned long ms_flags, const char *data, void *kernel_data);
+must_check int vfs_mount_fs(const struct vfs_lookup *target, struct filesystem *fs,
+			    struct dentry *root,
+			    unsigned mnt_flags); /* takes no references of the caller's */
+must_check int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target,
+			bool recursive);
 must_check int vfs_move_mount(const struct vfs_lookup *source, const struct vfs_lookup *target);
-must_check int vfs_remount(const struct vfs_lookup *target, unsigned long ms_flags, const char *data, bool bind_only);
-must_check int vfs_set_propagation(const struct vfs_lookup *target, enum mount_propagation prop, bool recursive);
-must_check int vfs_umount(const struct vfs_lookup *target, int flags); /* MNT_DETACH, MNT_FORCE, MNT_EXPIRE, UMOUNT_NOFOLLOW */
+must_check int vfs_remount(const struct vfs_lookup *target, unsigned long ms_flags,
+			   const char *data, bool bind_only);
+must_check int vfs_set_propagation(const struct vfs_lookup *target, enum mount_propagation prop,
+				   bool recursive);
+must_check int vfs_umount(const struct vfs_lookup *target,
+			  int flags); /* MNT_DETACH, MNT_FORCE, MNT_EXPIRE, UMOUNT_NOFOLLOW */
 must_check int vfs_pivot_root(const struct vfs_lookup *new_root, const struct vfs_lookup *put_old);
 
 /*
  * The absolute path of `p` as seen from `root` into b: getcwd, /proc/PID/fd, maps. Unreachable places get "(unreachable)" and
  * removed ones " (deleted)" appended as Linux does when `decorate`. Return: 0, -ENOENT (deleted, not decorated), -ENAMETOOLONG.
  */
-must_check int vfs_path_to_string(const struct vfs_path *root, const struct vfs_path *p, bool decorate, struct buf *b);
+must_check int vfs_path_to_string(const struct vfs_path *root, const struct vfs_path *p,
+				  bool decorate, struct buf *b);
 /* /proc/PID/{mounts,mountinfo,mountstats}. */
 enum mount_show { MOUNT_SHOW_MOUNTS, MOUNT_SHOW_MOUNTINFO, MOUNT_SHOW_MOUNTSTATS };
-void vfs_show_mounts(struct mount_namespace *ns, const struct vfs_path *root, enum mount_show what, struct buf *b);
-struct wait_queue *mount_namespace_wait_queue(struct mount_namespace *ns); /* POLLERR|POLLPRI on change */
+void vfs_show_mounts(struct mount_namespace *ns, const struct vfs_path *root, enum mount_show what,
+		     struct buf *b);
+struct wait_queue *
+mount_namespace_wait_queue(struct mount_namespace *ns); /* POLLERR|POLLPRI on change */
 
 uint64_t mount_namespace_event(struct mount_namespace *ns); /* one more with every change */
 
@@ -306,7 +369,8 @@ uint64_t mount_namespace_event(struct mount_namespace *ns); /* one more with eve
 
 struct vfs_hooks {
 	/* Opens a character/block device or fifo found in any filesystem. Default: -ENXIO. Returns a new file. */
-	int (*open_special)(const struct vfs_path *place, uint32_t type, uint32_t major, uint32_t minor, uint64_t inode_key, unsigned flags, struct file **ret);
+	int (*open_special)(const struct vfs_path *place, uint32_t type, uint32_t major,
+			    uint32_t minor, uint64_t inode_key, unsigned flags, struct file **ret);
 	/* Per-task RLIMIT_FSIZE; raises SIGXFSZ and returns -EFBIG when off is at or past it, else trims. */
 	int (*check_fsize)(int64_t off, struct io_iter *it);
 	/* Copies for ioctl and friends: the calling task's memory. */

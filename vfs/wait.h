@@ -18,8 +18,8 @@ struct waiter {
 	TAILQ_ENTRY(waiter) link; /* guarded by the queue's lock */
 	struct wait_queue *queue; /* NULL when on none; guarded by the queue's lock */
 	void (*wake)(struct waiter *w, uint32_t events);
-	uint32_t events;	  /* POLL* mask; POLLERR and POLLHUP always count */
-	bool exclusive;		  /* wake-one (EPOLLEXCLUSIVE, accept) */
+	uint32_t events; /* POLL* mask; POLLERR and POLLHUP always count */
+	bool exclusive; /* wake-one (EPOLLEXCLUSIVE, accept) */
 	void *arg;
 };
 
@@ -32,14 +32,17 @@ struct wait_queue {
 void wait_queue_init(struct wait_queue *q);
 void wait_queue_fini(struct wait_queue *q); /* empty */
 void waiter_init_sleeper(struct waiter *w, struct sleeper *s, uint32_t events);
-void waiter_init(struct waiter *w, void (*wake)(struct waiter *, uint32_t), void *arg, uint32_t events);
+void waiter_init(struct waiter *w, void (*wake)(struct waiter *, uint32_t), void *arg,
+		 uint32_t events);
 void wait_queue_add(struct wait_queue *q, struct waiter *w);
-void wait_queue_remove(struct waiter *w); /* idempotent; after it returns the callback does not run */
+void wait_queue_remove(
+	struct waiter *w); /* idempotent; after it returns the callback does not run */
 void wait_queue_wake(struct wait_queue *q, uint32_t events);
 
 /*
  * Sleeps until cond(arg) is true. Return: 0, -EINTR, -ETIMEDOUT. No locks held.
  */
-must_check int wait_event(struct wait_queue *q, bool (*cond)(void *arg), void *arg, enum sleep_mode mode, int64_t deadline_ns);
+must_check int wait_event(struct wait_queue *q, bool (*cond)(void *arg), void *arg,
+			  enum sleep_mode mode, int64_t deadline_ns);
 
 #endif

@@ -21,7 +21,7 @@ static inline uint32_t slot_bits(uint64_t slot)
 }
 
 struct memfs_map {
-	uint64_t *root;	 /* node of 64 slots, or NULL */
+	uint64_t *root; /* node of 64 slots, or NULL */
 	unsigned height; /* 0: `direct` alone, chunk 0 */
 	uint64_t direct;
 };
@@ -29,7 +29,8 @@ struct memfs_map {
 struct memfs_data {
 	struct mappable m; /* base; data_lock guards map, pages and the size */
 	struct memfs_reg *reg; /* immutable; borrowed: the inode owns this */
-	struct op_lock write_lock; /* one writer, truncation or fallocate at a time; sleeps over user copies */
+	struct op_lock
+		write_lock; /* one writer, truncation or fallocate at a time; sleeps over user copies */
 	struct memfs_map map;
 	_Atomic uint64_t pages;
 	_Atomic unsigned seals; /* F_SEAL_*; changed under write_lock */
@@ -47,7 +48,8 @@ void memfs_map_fini(struct memfs_map *map);
 
 /* data.c */
 /* Pages [first, last] of one chunk exist afterwards. data_lock (write). -ENOSPC, -ENOMEM. */
-must_check int memfs_data_fill_chunk(struct memfs_data *d, uint64_t index, unsigned first, unsigned last);
+must_check int memfs_data_fill_chunk(struct memfs_data *d, uint64_t index, unsigned first,
+				     unsigned last);
 /* Bytes [start, end) read as zeros afterwards; whole pages go. data_lock (write); mappings were invalidated. */
 void memfs_data_punch(struct memfs_data *d, uint64_t start, uint64_t end);
 must_check int memfs_data_allocate(struct memfs_data *d, uint64_t start, uint64_t end);

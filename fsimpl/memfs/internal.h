@@ -44,15 +44,15 @@ struct memfs_name {
 	uint32_t hash;
 	uint16_t len;
 	bool inlined; /* part of the dentry */
-	char s[];     /* NUL-terminated */
+	char s[]; /* NUL-terminated */
 };
 
 struct memfs_dentry {
-	struct dentry d;	      /* base */
-	struct memfs_inode *inode;    /* immutable; a reference */
+	struct dentry d; /* base */
+	struct memfs_inode *inode; /* immutable; a reference */
 	struct memfs_name *_Atomic name;
 	struct memfs_dentry *_Atomic hash_next; /* guarded by the parent's lock; read under RCU */
-	uint64_t cookie;	      /* guarded by the parent's lock */
+	uint64_t cookie; /* guarded by the parent's lock */
 	union {
 		RB_ENTRY(memfs_dentry) order; /* guarded by the parent's lock */
 		struct rcu_cb rcu;
@@ -72,19 +72,20 @@ struct memfs_xattr {
 struct memfs_inode {
 	struct ref ref; /* dentries, and mappings of its data */
 	_Atomic uint32_t mode, uid, gid, nlink; /* changed under lock */
-	struct mutex lock;   /* LOCK_FS_INODE */
+	struct mutex lock; /* LOCK_FS_INODE */
 	struct seqcount seq; /* around changes of what stat shows; writers hold lock */
 	struct memfs_fs *fs; /* immutable; borrowed */
-	uint64_t ino;	     /* immutable */
+	uint64_t ino; /* immutable */
 	_Atomic int64_t atime, mtime, ctime, btime; /* ns; changed under lock */
-	struct vfs_acl *_Atomic acl;	      /* access ACL; changed under lock; freed by RCU */
-	struct memfs_xattr *xattrs;	      /* guarded by lock */
+	struct vfs_acl *_Atomic acl; /* access ACL; changed under lock; freed by RCU */
+	struct memfs_xattr *xattrs; /* guarded by lock */
 	struct rcu_cb rcu;
 };
 
 struct memfs_reg {
 	struct memfs_inode inode; /* base */
-	_Atomic uint64_t size;	  /* changed under data->m.data_lock (write), or inode.lock while there is no data */
+	_Atomic uint64_t
+		size; /* changed under data->m.data_lock (write), or inode.lock while there is no data */
 	struct memfs_data *_Atomic data; /* NULL until first needed; set once under inode.lock */
 };
 
@@ -96,7 +97,7 @@ struct memfs_table {
 
 struct memfs_dir {
 	struct memfs_inode inode; /* base */
-	struct mutex lock;	  /* LOCK_FS_DIR: table, order, count, next_cookie */
+	struct mutex lock; /* LOCK_FS_DIR: table, order, count, next_cookie */
 	struct seqcount children_seq; /* misses are valid only if it did not change */
 	struct memfs_table *_Atomic table; /* NULL while empty from the start */
 	struct memfs_order order; /* by cookie */
@@ -107,14 +108,14 @@ struct memfs_dir {
 
 struct memfs_link {
 	struct memfs_inode inode; /* base */
-	uint32_t len;		  /* immutable */
-	char target[];		  /* immutable, NUL-terminated */
+	uint32_t len; /* immutable */
+	char target[]; /* immutable, NUL-terminated */
 };
 
 struct memfs_special {
 	struct memfs_inode inode; /* base */
 	uint32_t rdev_major, rdev_minor; /* immutable */
-	struct vfs_endpoint *endpoint;	 /* immutable; a reference; sockets */
+	struct vfs_endpoint *endpoint; /* immutable; a reference; sockets */
 };
 
 static inline struct memfs_fs *memfs_of(struct filesystem *fs)
@@ -166,10 +167,10 @@ static inline int memfs_name_error(const struct memfs_dentry *dir)
 /* The snapshot that permission checks take. RCU read section or inode.lock for the ACL. */
 static inline struct perm_inode memfs_perm(const struct memfs_inode *i)
 {
-	return (struct perm_inode){ .mode = memfs_mode(i),
-				    .uid = atomic_load_explicit(&i->uid, memory_order_acquire),
-				    .gid = atomic_load_explicit(&i->gid, memory_order_acquire),
-				    .acl = atomic_load_explicit(&i->acl, memory_order_acquire) };
+	return (struct perm_inode){.mode = memfs_mode(i),
+				   .uid = atomic_load_explicit(&i->uid, memory_order_acquire),
+				   .gid = atomic_load_explicit(&i->gid, memory_order_acquire),
+				   .acl = atomic_load_explicit(&i->acl, memory_order_acquire)};
 }
 /* As vfs_permission(), with its own read section. */
 must_check int memfs_permission(const struct memfs_inode *i, const struct cred *cred, int mask);
@@ -180,15 +181,17 @@ struct memfs_new {
 	uint32_t umask;
 	const struct cred *cred;
 	struct memfs_dentry *dir; /* whose gid and default ACL count; NULL: none */
-	const char *target;	  /* symlinks */
+	const char *target; /* symlinks */
 	uint32_t rdev_major, rdev_minor;
 	struct vfs_endpoint *endpoint;
 };
-must_check int memfs_inode_create(struct memfs_fs *fs, const struct memfs_new *how, struct memfs_inode **ret);
+must_check int memfs_inode_create(struct memfs_fs *fs, const struct memfs_new *how,
+				  struct memfs_inode **ret);
 void memfs_inode_ref(struct memfs_inode *i);
 void memfs_inode_unref(struct memfs_inode *i);
 void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret);
-must_check int memfs_inode_setattr(struct memfs_dentry *d, const struct cred *cred, const struct setattr_args *args);
+must_check int memfs_inode_setattr(struct memfs_dentry *d, const struct cred *cred,
+				   const struct setattr_args *args);
 int64_t memfs_now(void);
 enum { MEMFS_ATIME = 1, MEMFS_MTIME = 2, MEMFS_CTIME = 4 };
 void memfs_touch(struct memfs_inode *i, unsigned which, int64_t now);
@@ -208,7 +211,8 @@ struct memfs_dentry *memfs_dir_find(struct memfs_dentry *dir, const char *name, 
 /* dir's lock held. */
 struct memfs_dentry *memfs_dir_find_locked(struct memfs_dir *dir, const char *name, size_t len);
 /* A dentry for inode (takes the caller's reference), not yet in a directory. Returns a reference. */
-must_check int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir, const char *name, size_t len, struct memfs_inode *inode,
+must_check int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir, const char *name,
+				   size_t len, struct memfs_inode *inode,
 				   struct memfs_dentry **ret);
 void memfs_dentry_release(struct dentry *d);
 /* Room for one more entry: the only part of an insertion that can fail. dir's lock held. */
@@ -218,10 +222,13 @@ void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c);
 /* Takes c out; the tree's reference goes to the caller. */
 void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c);
 /* Gives c another name and parent. Both directories' locks held, c in neither; takes `name`; returns the old parent's reference in *ret_old. */
-void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name, struct memfs_dentry **ret_old);
-must_check int memfs_name_create(struct memfs_dentry *parent, const char *s, size_t len, struct memfs_name **ret);
+void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name,
+			 struct memfs_dentry **ret_old);
+must_check int memfs_name_create(struct memfs_dentry *parent, const char *s, size_t len,
+				 struct memfs_name **ret);
 void memfs_name_free(struct memfs_name *name); /* never published, or after a grace period */
-must_check int memfs_open_dir(struct memfs_dentry *d, const struct vfs_path *place, unsigned flags, struct file **ret);
+must_check int memfs_open_dir(struct memfs_dentry *d, const struct vfs_path *place, unsigned flags,
+			      struct file **ret);
 void memfs_tree_destroy(struct memfs_fs *fs);
 int memfs_get_parent(struct dentry *d, struct dentry **ret_parent, char *name, size_t size);
 bool memfs_is_descendant(struct dentry *d, struct dentry *ancestor);
@@ -249,12 +256,16 @@ static inline void memfs_look_end(bool began)
 }
 
 /* ---- ops.c, open.c, rename.c, xattr.c ---- */
-int memfs_open_at(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args, struct file **ret);
-int memfs_rename_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
-		    const struct rename_args *args);
-ssize_t memfs_get_xattr_at(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
-int memfs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
-ssize_t memfs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size);
+int memfs_open_at(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args,
+		  struct file **ret);
+int memfs_rename_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent,
+		    const char *old_name, bool old_must_be_dir, const struct rename_args *args);
+ssize_t memfs_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			   const struct xattr_args *args);
+int memfs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+		       const struct xattr_args *args);
+ssize_t memfs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf,
+			    size_t size);
 int memfs_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
 int memfs_remount(struct filesystem *fs, unsigned ms_flags, const char *data);
 void memfs_show_options(struct filesystem *fs, struct buf *b);
@@ -269,7 +280,9 @@ must_check int memfs_data_get(struct memfs_reg *r, struct memfs_data **ret);
 void memfs_data_destroy(struct memfs_data *data);
 uint64_t memfs_data_pages(const struct memfs_reg *r);
 must_check int memfs_truncate(struct memfs_reg *r, uint64_t size);
-must_check int memfs_open_reg(struct memfs_dentry *d, const struct vfs_path *place, unsigned flags, unsigned mode, struct file **ret);
-must_check int memfs_open_path_only(const struct vfs_path *place, unsigned flags, struct file **ret);
+must_check int memfs_open_reg(struct memfs_dentry *d, const struct vfs_path *place, unsigned flags,
+			      unsigned mode, struct file **ret);
+must_check int memfs_open_path_only(const struct vfs_path *place, unsigned flags,
+				    struct file **ret);
 
 #endif

@@ -69,6 +69,8 @@ static int lookup_locked(struct rename *r)
 	r->from = memfs_dir_find_locked(memfs_dir_of(r->from_dir), r->from_name, r->from_len);
 	if (!r->from)
 		return -ENOENT;
+	if (memfs_is_dead(r->to_dir))
+		return -ENOENT;
 	if (r->to_len > VFS_NAME_MAX)
 		return memfs_name_error(r->to_dir);
 	r->to = memfs_dir_find_locked(memfs_dir_of(r->to_dir), r->to_name, r->to_len);
