@@ -44,7 +44,7 @@ struct moat_stat {
 _Static_assert(sizeof(struct moat_stat) == 144, "stat ABI");
 
 struct stat_args {
-	uint32_t mask;	/* STATX_* wanted */
+	uint32_t mask; /* STATX_* wanted */
 	unsigned flags; /* AT_STATX_* sync type */
 };
 
@@ -53,18 +53,18 @@ enum {
 	SETATTR_UID = 1 << 1,
 	SETATTR_GID = 1 << 2,
 	SETATTR_SIZE = 1 << 3,
-	SETATTR_ATIME = 1 << 4,	    /* to the given time */
+	SETATTR_ATIME = 1 << 4, /* to the given time */
 	SETATTR_MTIME = 1 << 5,
 	SETATTR_ATIME_NOW = 1 << 6, /* to the current time: writers may, not only owners */
 	SETATTR_MTIME_NOW = 1 << 7,
-	SETATTR_OPEN = 1 << 8,	    /* truncation by O_TRUNC: permission was checked by open */
-	SETATTR_FILE = 1 << 9,	    /* through an open descriptor (ftruncate): its mode was checked */
+	SETATTR_OPEN = 1 << 8, /* truncation by O_TRUNC: permission was checked by open */
+	SETATTR_FILE = 1 << 9, /* through an open descriptor (ftruncate): its mode was checked */
 	SETATTR_KILL_PRIV = 1 << 10, /* clear setuid/setgid/capabilities (write, truncate, chown) */
 };
 
 struct setattr_args {
 	unsigned valid; /* SETATTR_* */
-	uint32_t mode;	/* permission bits */
+	uint32_t mode; /* permission bits */
 	uint32_t uid, gid;
 	uint64_t size;
 	struct moat_timestamp atime, mtime;

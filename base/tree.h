@@ -7,8 +7,8 @@
 #include "base/compiler.h"
 
 /* RB_PROTOTYPE_STATIC and RB_GENERATE_STATIC in one; libbsd's own need BSD's __unused. */
-#define RB_GENERATE_LOCAL(name, type, field, cmp)                                 \
-	RB_PROTOTYPE_INTERNAL(name, type, field, cmp, unused_arg static)          \
+#define RB_GENERATE_LOCAL(name, type, field, cmp)                        \
+	RB_PROTOTYPE_INTERNAL(name, type, field, cmp, unused_arg static) \
 	RB_GENERATE_INTERNAL(name, type, field, cmp, unused_arg static)
 
 #endif

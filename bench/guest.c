@@ -3,7 +3,6 @@
  *
  * Usage: guest DIR [CASE ...]. Prints "case VALUE UNIT" lines: the median of several rounds. DIR is where the file cases work.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

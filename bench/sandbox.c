@@ -5,7 +5,6 @@
  * Moat's median divided by the peer's. Subjects alternate in every round, so that a noisy minute hits all of them.
  * Needs busybox, runc and runsc (scripts/deps peers); a subject that cannot run is named on standard error and left out.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -17,16 +17,17 @@
 
 /* One tree (or single file) that is served. A client attaches to it with aname = its index in decimal. */
 struct gofer_attach {
-	const char *host_path; /* absolute; symbolic links in it are followed: it is the operator's */
+	const char
+		*host_path; /* absolute; symbolic links in it are followed: it is the operator's */
 	bool readonly;
-	bool is_file;	/* a single file of any type but a directory; else host_path is a directory */
+	bool is_file; /* a single file of any type but a directory; else host_path is a directory */
 	bool recursive; /* mounts below come along (rbind), but for proc, sysfs and their like */
 };
 
 enum {
 	GOFER_NO_NAMESPACES = 1 << 0, /* debugging: no mount namespace, no private root */
-	GOFER_NO_SECCOMP = 1 << 1,    /* debugging, sanitizers */
-	GOFER_NO_PDEATHSIG = 1 << 2,  /* the parent is not the sandbox's monitor */
+	GOFER_NO_SECCOMP = 1 << 1, /* debugging, sanitizers */
+	GOFER_NO_PDEATHSIG = 1 << 2, /* the parent is not the sandbox's monitor */
 };
 
 struct gofer_config {
@@ -34,7 +35,7 @@ struct gofer_config {
 	const struct gofer_attach *attaches;
 	size_t attach_count;
 	unsigned threads; /* 0: GOFER_THREADS_DEFAULT */
-	int log_fd;	  /* -1: none; borrowed */
+	int log_fd; /* -1: none; borrowed */
 	enum log_level log_level;
 	unsigned flags; /* GOFER_NO_* */
 };

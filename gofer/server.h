@@ -29,7 +29,7 @@ struct attach {
 	int fd; /* O_PATH of its root; immutable */
 	bool readonly, is_file;
 	uint64_t resolve; /* RESOLVE_* for openat2 */
-	dev_t dev;	  /* of the root */
+	dev_t dev; /* of the root */
 	ino_t ino;
 	char *real_path; /* as /proc/self/fd shows the root; owned */
 };
@@ -37,12 +37,12 @@ struct attach {
 struct fid {
 	struct ref ref; /* the table's and one per request that uses it */
 	LIST_ENTRY(fid) link; /* guarded by fid_lock */
-	uint32_t id;	      /* immutable */
+	uint32_t id; /* immutable */
 	const struct attach *attach; /* immutable */
-	uint32_t uid;	      /* immutable: plain creations belong to it */
-	int path_fd;	      /* O_PATH; -1 for a fid that a compound open bound */
-	struct mutex lock;    /* guards what follows; LOCK_FILE_POS */
-	int io_fd;	      /* opened: -1 or a descriptor */
+	uint32_t uid; /* immutable: plain creations belong to it */
+	int path_fd; /* O_PATH; -1 for a fid that a compound open bound */
+	struct mutex lock; /* guards what follows; LOCK_FILE_POS */
+	int io_fd; /* opened: -1 or a descriptor */
 	uint32_t open_flags;
 	bool is_dir;
 	int64_t dir_pos; /* where io_fd's directory stream stands */
@@ -60,8 +60,8 @@ struct server;
 struct worker {
 	struct server *srv;
 	pthread_t thread;
-	uint8_t *rx;   /* the request */
-	uint8_t *tx;   /* the reply's fixed part */
+	uint8_t *rx; /* the request */
+	uint8_t *tx; /* the reply's fixed part */
 	uint8_t *data; /* the reply's payload, msize bytes */
 	uint8_t *dents; /* SERVER_DENTS_SIZE */
 	uint8_t *nodes; /* P9_NODES_MAX raw nodes */
@@ -86,10 +86,10 @@ struct server {
 
 	struct mutex reader_lock;
 	_Atomic uint32_t reader_word; /* futex: changes when the reader's role is free */
-	bool reader;		      /* guarded by reader_lock */
-	_Atomic uint32_t ready;	      /* futex: worker threads that have set themselves up */
-	unsigned idle;		      /* guarded by reader_lock: workers that wait for the role */
-	int stop;		      /* guarded by reader_lock: 0, 1 (closed) or -errno */
+	bool reader; /* guarded by reader_lock */
+	_Atomic uint32_t ready; /* futex: worker threads that have set themselves up */
+	unsigned idle; /* guarded by reader_lock: workers that wait for the role */
+	int stop; /* guarded by reader_lock: 0, 1 (closed) or -errno */
 	/* owned by the reader */
 	uint8_t *rx;
 	size_t rx_len, rx_start;
@@ -116,8 +116,8 @@ struct server {
 struct fid *fid_get(struct server *srv, uint32_t id);
 void fid_put(struct fid *f);
 /* A new fid; takes path_fd and io_fd (closed on error). Return: 0, -EBADF (id in use or NOFID), -EMFILE, -ENOMEM. */
-must_check int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid, int path_fd, int io_fd,
-		       uint32_t open_flags, bool is_dir);
+must_check int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid,
+		       int path_fd, int io_fd, uint32_t open_flags, bool is_dir);
 must_check int fid_remove(struct server *srv, uint32_t id); /* -EBADF */
 void fid_remove_all(struct server *srv);
 
@@ -134,13 +134,13 @@ static inline void fid_put_cleanup(struct fid **f)
 struct walk {
 	struct worker *w;
 	struct fid *fid; /* a reference */
-	int fd;		 /* where it stands: O_PATH, borrowed from the fid unless owned */
+	int fd; /* where it stands: O_PATH, borrowed from the fid unless owned */
 	bool owned;
-	char *next;	 /* the next component, terminated; NULL at the end */
-	unsigned left;	 /* components from `next` on */
-	unsigned nodes;	 /* in w->nodes */
-	bool stopped;	 /* a symlink (w->target), a non-directory or an error ended it early */
-	int err;	 /* 0 or the -errno that ended it */
+	char *next; /* the next component, terminated; NULL at the end */
+	unsigned left; /* components from `next` on */
+	unsigned nodes; /* in w->nodes */
+	bool stopped; /* a symlink (w->target), a non-directory or an error ended it early */
+	int err; /* 0 or the -errno that ended it */
 	struct p9_str target;
 };
 
@@ -148,7 +148,8 @@ struct walk {
  * walk_begin - takes the fid, checks the path, goes past the first `skip` components at once.
  * Return: 0, -EBADF, -EINVAL (bad path, skip), or what resolving the skipped part gave.
  */
-must_check int walk_begin(struct walk *wk, struct worker *w, uint32_t fid, const struct p9_str *path, unsigned skip, bool want_self);
+must_check int walk_begin(struct walk *wk, struct worker *w, uint32_t fid,
+			  const struct p9_str *path, unsigned skip, bool want_self);
 void walk_end(struct walk *wk);
 /* Steps into directories, a node each, until `keep` components are left or it stopped. */
 void walk_dirs(struct walk *wk, unsigned keep);
@@ -162,10 +163,11 @@ void walk_nodes(const struct walk *wk, struct p9_nodes *ret);
 /*
  * resolve_path - an O_PATH descriptor of (fid, path); the last component is not followed. *ret_owned: close it.
  */
-must_check int resolve_path(struct worker *w, struct fid *f, const struct p9_str *path, char *scratch, int *ret_fd, bool *ret_owned);
+must_check int resolve_path(struct worker *w, struct fid *f, const struct p9_str *path,
+			    char *scratch, int *ret_fd, bool *ret_owned);
 /* The directory of the last component, which is left in *ret_name (points into scratch). -EINVAL for an empty path. */
-must_check int resolve_parent(struct worker *w, struct fid *f, const struct p9_str *path, char *scratch, int *ret_fd, bool *ret_owned,
-			      const char **ret_name);
+must_check int resolve_parent(struct worker *w, struct fid *f, const struct p9_str *path,
+			      char *scratch, int *ret_fd, bool *ret_owned, const char **ret_name);
 /* A fresh descriptor for what an O_PATH one names: only regular files and directories (-ENXIO). */
 must_check int reopen(struct worker *w, int path_fd, uint32_t flags);
 void fd_name(int fd, char out[16]); /* the relative path that names it */
@@ -187,11 +189,13 @@ struct op {
 };
 extern const struct op server_ops[P9_TYPE_MAX];
 
-op_fn op_version, op_auth, op_attach, op_walk, op_clunk, op_remove, op_getattr, op_setattr, op_statfs, op_lopen, op_lcreate, op_read,
-	op_write, op_readdir, op_fsync, op_readlink, op_symlink, op_mknod, op_mkdir, op_link, op_rename, op_renameat, op_unlinkat,
-	op_xattrwalk, op_xattrcreate, op_lock, op_getlock;
-op_fn op_mwalk, op_mopen, op_mcreate, op_mmkdir, op_msymlink, op_mmknod, op_mlink, op_munlink, op_mrename, op_msetattr, op_mreaddir,
-	op_mclunk, op_mgetxattr, op_msetxattr, op_mlistxattr, op_mremovexattr, op_mfallocate, op_mseek;
+op_fn op_version, op_auth, op_attach, op_walk, op_clunk, op_remove, op_getattr, op_setattr,
+	op_statfs, op_lopen, op_lcreate, op_read, op_write, op_readdir, op_fsync, op_readlink,
+	op_symlink, op_mknod, op_mkdir, op_link, op_rename, op_renameat, op_unlinkat, op_xattrwalk,
+	op_xattrcreate, op_lock, op_getlock;
+op_fn op_mwalk, op_mopen, op_mcreate, op_mmkdir, op_msymlink, op_mmknod, op_mlink, op_munlink,
+	op_mrename, op_msetattr, op_mreaddir, op_mclunk, op_mgetxattr, op_msetxattr, op_mlistxattr,
+	op_mremovexattr, op_mfallocate, op_mseek;
 
 /* ---- create.c: what plain and compound operations share ---- */
 
@@ -201,10 +205,14 @@ struct new_owner {
 
 void worker_umask(struct worker *w, uint32_t mask);
 /* Opens a new file. Return: a descriptor, -errno (-EEXIST: was there). */
-must_check int create_file(struct worker *w, int dirfd, const char *name, uint32_t flags, uint32_t mode, const struct new_owner *o);
-must_check int create_dir(struct worker *w, int dirfd, const char *name, uint32_t mode, const struct new_owner *o);
-must_check int create_node(struct worker *w, int dirfd, const char *name, uint32_t mode, uint32_t major, uint32_t minor, const struct new_owner *o);
-must_check int create_symlink(struct worker *w, int dirfd, const char *name, const struct p9_str *target, const struct new_owner *o);
+must_check int create_file(struct worker *w, int dirfd, const char *name, uint32_t flags,
+			   uint32_t mode, const struct new_owner *o);
+must_check int create_dir(struct worker *w, int dirfd, const char *name, uint32_t mode,
+			  const struct new_owner *o);
+must_check int create_node(struct worker *w, int dirfd, const char *name, uint32_t mode,
+			   uint32_t major, uint32_t minor, const struct new_owner *o);
+must_check int create_symlink(struct worker *w, int dirfd, const char *name,
+			      const struct p9_str *target, const struct new_owner *o);
 must_check int link_fd(struct worker *w, int fd, int dirfd, const char *name);
 
 struct setattr {
@@ -215,8 +223,9 @@ struct setattr {
 /* fd: O_PATH. io_fd: an open descriptor of the same file, or -1. */
 must_check int apply_setattr(struct worker *w, int fd, int io_fd, const struct setattr *sa);
 /* Directory entries from offset on. Fills w->data up to max. f's lock is held. */
-must_check int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos, int64_t offset, size_t max, bool moat,
-			  bool want_nodes, size_t *ret_size, bool *ret_eof);
+must_check int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos,
+			  int64_t offset, size_t max, bool moat, bool want_nodes, size_t *ret_size,
+			  bool *ret_eof);
 must_check int dup_fd(int fd);
 
 /* ---- conn.c ---- */

@@ -21,7 +21,8 @@ must_check size_t guard_zero(void *dst, size_t size);
 /* Return: 0 or -EFAULT. Pointers are naturally aligned. */
 must_check int guard_load_u32(const void *src, uint32_t *ret_val);
 must_check int guard_load_u64(const void *src, uint64_t *ret_val);
-must_check int guard_cmpxchg_u32(void *dst, uint32_t *inout_expected, uint32_t desired); /* -EAGAIN: differs, *inout updated */
+must_check int guard_cmpxchg_u32(void *dst, uint32_t *inout_expected,
+				 uint32_t desired); /* -EAGAIN: differs, *inout updated */
 must_check int guard_xchg_u32(void *dst, uint32_t val, uint32_t *ret_old);
 /* Touches one byte for reading (or by a locked or of 0 for writing): a PTE may be installed if 0. */
 must_check int guard_probe(void *addr, bool write);

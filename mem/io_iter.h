@@ -34,10 +34,10 @@ struct io_iter {
 	const struct io_iter_ops *ops; /* NULL: the segments are all there is */
 	struct iovec segs[IO_ITER_SEGS];
 	unsigned nsegs, cur; /* current segment */
-	size_t seg_off;	     /* bytes used of segs[cur] */
-	uint64_t remaining;  /* bytes left in all */
+	size_t seg_off; /* bytes used of segs[cur] */
+	uint64_t remaining; /* bytes left in all */
 	uint64_t consumed;
-	bool is_dest;	     /* true: read(2)-like, bytes go into it */
+	bool is_dest; /* true: read(2)-like, bytes go into it */
 	int error;
 	/* owned by ops */
 	void *priv;
@@ -53,7 +53,7 @@ void io_iter_init_kernel(struct io_iter *it, void *buf, size_t size, bool is_des
 void io_iter_fini(struct io_iter *it);
 /* Copies up to `size` bytes and advances. Return: bytes copied (short on a fault or at the end). */
 size_t io_iter_put(struct io_iter *it, const void *src, size_t size); /* into the iterator */
-size_t io_iter_get(struct io_iter *it, void *dst, size_t size);	      /* out of it */
+size_t io_iter_get(struct io_iter *it, void *dst, size_t size); /* out of it */
 size_t io_iter_zero(struct io_iter *it, size_t size);
 /* The current window as host iovecs, at most `max` and `size` bytes; does not advance. Return: count, -EFAULT. */
 must_check int io_iter_window(struct io_iter *it, uint64_t size, struct iovec *iov, int max);

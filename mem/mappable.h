@@ -22,10 +22,10 @@ struct mapping_space;
 /* A page range of a mappable at rest in a memory file. Holds references on mf's chunks (not on mf itself: chunks keep it). */
 struct mem_trans {
 	struct memfile *mf;
-	uint64_t mf_off;   /* where `start` lies in mf */
-	uint64_t start;	   /* offset in the mappable, page-aligned */
-	uint64_t size;	   /* bytes, page multiple */
-	unsigned access;   /* enum mem_access mask that may be installed for a shared mapping */
+	uint64_t mf_off; /* where `start` lies in mf */
+	uint64_t start; /* offset in the mappable, page-aligned */
+	uint64_t size; /* bytes, page multiple */
+	unsigned access; /* enum mem_access mask that may be installed for a shared mapping */
 };
 
 struct mappable_ops {
@@ -48,11 +48,11 @@ struct mappable_ops {
 
 /* One VMA's registration. Embedded in or owned by the VMA. */
 struct mapping {
-	LIST_ENTRY(mapping) link;   /* guarded by data_lock (write) */
+	LIST_ENTRY(mapping) link; /* guarded by data_lock (write) */
 	struct mapping_space *space;
-	uint64_t addr, size;	    /* guest-virtual range */
-	uint64_t off;		    /* of addr in the mappable */
-	bool writable_shared;	    /* counts for seals and ETXTBSY */
+	uint64_t addr, size; /* guest-virtual range */
+	uint64_t off; /* of addr in the mappable */
+	bool writable_shared; /* counts for seals and ETXTBSY */
 };
 
 struct mapping_space_ops {
@@ -60,7 +60,8 @@ struct mapping_space_ops {
 	 * Drops translations of [addr, addr + size). `private_too`: copy-on-write copies go as well (truncate), else
 	 * only those that point at the file's own pages. Pre: data_lock held; takes translation locks only.
 	 */
-	void (*invalidate)(struct mapping_space *space, uint64_t addr, uint64_t size, bool private_too);
+	void (*invalidate)(struct mapping_space *space, uint64_t addr, uint64_t size,
+			   bool private_too);
 };
 
 struct mapping_space {
@@ -68,9 +69,9 @@ struct mapping_space {
 };
 
 struct mappable {
-	const struct mappable_ops *ops;	  /* immutable */
-	struct rwlock data_lock;	  /* LOCK_FILE_DATA */
-	LIST_HEAD(, mapping) mappings;	  /* guarded by data_lock */
+	const struct mappable_ops *ops; /* immutable */
+	struct rwlock data_lock; /* LOCK_FILE_DATA */
+	LIST_HEAD(, mapping) mappings; /* guarded by data_lock */
 	_Atomic int32_t writable_mappings; /* shared writable registrations; < 0 denies (seals) */
 };
 
@@ -89,7 +90,8 @@ void mappable_split(struct mappable *m, struct mapping *map, struct mapping *upp
 /* `upper`, which continues map, is joined to it and unregistered. */
 void mappable_join(struct mappable *m, struct mapping *map, struct mapping *upper);
 /* Changes what a registration covers. */
-void mappable_resize(struct mappable *m, struct mapping *map, uint64_t addr, uint64_t size, uint64_t off);
+void mappable_resize(struct mappable *m, struct mapping *map, uint64_t addr, uint64_t size,
+		     uint64_t off);
 /* Pre: data_lock held (write). [off, off + size), size UINT64_MAX for "to the end". */
 void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size, bool private_too);
 bool mappable_is_mapped(struct mappable *m);

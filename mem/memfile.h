@@ -41,6 +41,8 @@
 #define MEMFILE_PRIVATE_MAX (1ul << 40)
 #define MEM_WINDOW_SIZE (1ul << 38)
 #endif
+/* Host files are mapped in aligned spans of this size, as far as they reach: translate() need not answer with less. */
+#define MEM_HOST_SPAN (2ul << 20)
 #define MEMFILE_HOST_MAX 16384 /* host memory files mapped at once */
 
 /* What may be done with memory; also mmap's PROT_* values. */
@@ -84,7 +86,8 @@ enum {
  * The caller gets one reference on each chunk. Prefers to continue where `near` (an offset, or 0) ends.
  * Return: 0, -ENOMEM past the limit.
  */
-must_check int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near, uint64_t *ret_off);
+must_check int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near,
+			     uint64_t *ret_off);
 
 /*
  * memfile_range_ref - one reference on every chunk overlapping [off, off + size).

@@ -21,7 +21,7 @@
 #include "mem/internal.h"
 
 #define WINDOW_CHUNKS ((uint32_t)(MEM_WINDOW_SIZE >> MEM_CHUNK_SHIFT))
-#define SEGMENT_CHUNKS ((uint32_t)((2ul << 20) >> MEM_CHUNK_SHIFT))
+#define SEGMENT_CHUNKS ((uint32_t)(MEM_HOST_SPAN >> MEM_CHUNK_SHIFT))
 #define WINDOW_IDLE_MAX 4096
 /* Each is a mapping of the sentry: stay well below vm.max_map_count (65,530). */
 #define WINDOW_SEGMENTS_MAX 40000

@@ -32,7 +32,7 @@ int request_send(const char *id, const struct control_msg *msg, struct control_m
 		err = control_recv(sock, ret_reply);
 	/* The signal ended the container before the sentry could answer. */
 	if (err == -EPIPE && msg->op == CONTROL_SIGNAL) {
-		*ret_reply = (struct control_msg){ .op = CONTROL_REPLY };
+		*ret_reply = (struct control_msg){.op = CONTROL_REPLY};
 		err = 0;
 	}
 	if (err)

@@ -18,12 +18,17 @@ struct file_caps {
 static int exec_file_caps(struct file *exe, const struct cred *cred, struct file_caps *ret)
 {
 	struct vfs_ns_cap_data data;
-	struct vfs_lookup lk = { .cred = cred, .root = exe->path, .start = exe->path, .path = "", .flags = LOOKUP_EMPTY };
-	struct xattr_args xa = { .name = "security.capability", .value = &data, .size = sizeof(data) };
+	struct vfs_lookup lk = {.cred = cred,
+				.root = exe->path,
+				.start = exe->path,
+				.path = "",
+				.flags = LOOKUP_EMPTY};
+	struct xattr_args xa = {
+		.name = "security.capability", .value = &data, .size = sizeof(data)};
 	uint32_t magic, words;
 	ssize_t n;
 
-	*ret = (struct file_caps){ 0 };
+	*ret = (struct file_caps){0};
 	n = vfs_get_xattr(&lk, &xa);
 	if (n < 0)
 		return 0; /* none, or a filesystem without them */
@@ -54,12 +59,13 @@ static bool exec_is_script(struct file *exe)
 {
 	char head[2];
 
-	return file_read_kernel(exe, head, sizeof(head), 0) == (ssize_t)sizeof(head) && head[0] == '#' && head[1] == '!';
+	return file_read_kernel(exe, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
+	       head[0] == '#' && head[1] == '!';
 }
 
 static int exec_set_ids(struct file *exe, struct cred *c)
 {
-	struct stat_args sa = { .mask = 0x7ff };
+	struct stat_args sa = {.mask = 0x7ff};
 	struct moat_statx st;
 	int err;
 
@@ -73,14 +79,16 @@ static int exec_set_ids(struct file *exe, struct cred *c)
 	return 0;
 }
 
-static int exec_caps(struct cred *c, const struct cred *old, const struct file_caps *fc, bool *ret_effective)
+static int exec_caps(struct cred *c, const struct cred *old, const struct file_caps *fc,
+		     bool *ret_effective)
 {
 	bool effective = false;
 	uint64_t permitted = 0;
 
 	if (fc->present) {
 		effective = fc->effective;
-		permitted = (c->cap_bounding & fc->permitted) | (c->cap_inheritable & fc->inheritable);
+		permitted =
+			(c->cap_bounding & fc->permitted) | (c->cap_inheritable & fc->inheritable);
 		if (effective && (fc->permitted & ~permitted))
 			return -EPERM; /* the program could not tell that it lacks some */
 	}
@@ -100,7 +108,7 @@ int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred, 
 {
 	const struct cred *old = t->cred;
 	bool script = exec_is_script(exe), nosuid, setid, effective;
-	struct file_caps fc = { 0 };
+	struct file_caps fc = {0};
 	struct cred *c;
 	int err;
 
@@ -120,7 +128,8 @@ int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred, 
 	if (err)
 		goto out_unref;
 	setid = c->euid != old->uid || c->egid != old->gid;
-	if (c->no_new_privs && (c->cap_permitted & ~old->cap_permitted) && old->uid != 0 && old->euid != 0)
+	if (c->no_new_privs && (c->cap_permitted & ~old->cap_permitted) && old->uid != 0 &&
+	    old->euid != 0)
 		c->cap_permitted &= old->cap_permitted;
 	c->suid = c->fsuid = c->euid;
 	c->sgid = c->fsgid = c->egid;
@@ -129,8 +138,7 @@ int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred, 
 	c->cap_permitted |= c->cap_ambient;
 	c->cap_effective = effective ? c->cap_permitted : c->cap_ambient;
 	c->securebits &= ~SECBIT_KEEP_CAPS;
-	*ret_secure = setid ||
-		      (c->uid != 0 && (effective || (c->cap_permitted & ~c->cap_ambient)));
+	*ret_secure = setid || (c->uid != 0 && (effective || (c->cap_permitted & ~c->cap_ambient)));
 	cred_commit(c);
 	*ret_cred = c;
 	return 0;

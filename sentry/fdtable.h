@@ -15,7 +15,8 @@ struct fd_table;
 struct task;
 
 must_check int fd_table_create(struct fd_table **ret);
-must_check int fd_table_fork(struct fd_table *old, struct fd_table **ret, unsigned max_fds); /* copies descriptors < max_fds */
+must_check int fd_table_fork(struct fd_table *old, struct fd_table **ret,
+			     unsigned max_fds); /* copies descriptors < max_fds */
 unsigned fd_table_size(struct fd_table *t); /* slots: FDSize of /proc/PID/status */
 void fd_table_ref(struct fd_table *t);
 void fd_table_unref(struct fd_table *t); /* the last one closes all */
@@ -23,9 +24,11 @@ bool fd_table_shared(struct fd_table *t);
 struct file *fd_get(struct fd_table *t, int fd); /* a reference or NULL */
 struct file *fd_get_flags(struct fd_table *t, int fd, bool *ret_cloexec);
 /* Lowest free descriptor >= min and < limit. Takes nothing: refs the file. Return fd, -EMFILE, -ENOMEM. */
-must_check int fd_install(struct fd_table *t, struct file *f, int min, unsigned limit, bool cloexec);
+must_check int fd_install(struct fd_table *t, struct file *f, int min, unsigned limit,
+			  bool cloexec);
 /* dup2/dup3: replaces. Return fd, -EBADF (>= limit), -EBUSY. */
-must_check int fd_install_at(struct fd_table *t, struct file *f, int fd, unsigned limit, bool cloexec);
+must_check int fd_install_at(struct fd_table *t, struct file *f, int fd, unsigned limit,
+			     bool cloexec);
 must_check int fd_close(struct fd_table *t, int fd); /* -EBADF; flush's error */
 /*
  * In two steps, so that -EMFILE comes before the work that makes the file (open, accept, pipe): reserve marks a descriptor taken
@@ -42,7 +45,8 @@ int fd_next(struct fd_table *t, int fd, struct file **ret);
 void *fd_table_owner(struct fd_table *t); /* lock owner identity */
 
 struct fs_context;
-must_check int fs_context_create(const struct vfs_path *root, const struct vfs_path *cwd, uint32_t umask, struct fs_context **ret);
+must_check int fs_context_create(const struct vfs_path *root, const struct vfs_path *cwd,
+				 uint32_t umask, struct fs_context **ret);
 must_check int fs_context_fork(struct fs_context *old, struct fs_context **ret);
 void fs_context_ref(struct fs_context *c);
 void fs_context_unref(struct fs_context *c);
@@ -54,6 +58,7 @@ void fs_context_set_cwd(struct fs_context *c, const struct vfs_path *p);
 uint32_t fs_context_umask(struct fs_context *c);
 uint32_t fs_context_set_umask(struct fs_context *c, uint32_t mask); /* returns the old one */
 /* pivot_root: every fs context at `old` moves. */
-void fs_context_replace(struct fs_context *c, const struct vfs_path *old, const struct vfs_path *now);
+void fs_context_replace(struct fs_context *c, const struct vfs_path *old,
+			const struct vfs_path *now);
 
 #endif

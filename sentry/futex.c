@@ -37,12 +37,14 @@ void futex_for_each_bucket(void (*fn)(struct futex_bucket *b, struct task *t), s
 
 struct futex_bucket *futex_bucket_of(const struct futex_key *key)
 {
-	return &buckets[hash_u64(key->a ^ hash_u64(key->b ^ ((uint64_t)key->off << 40))) % FUTEX_BUCKETS];
+	return &buckets[hash_u64(key->a ^ hash_u64(key->b ^ ((uint64_t)key->off << 40))) %
+			FUTEX_BUCKETS];
 }
 
 bool futex_key_equal(const struct futex_key *a, const struct futex_key *b)
 {
-	return a->a == b->a && a->b == b->b && a->off == b->off && a->mm == b->mm && a->mappable == b->mappable;
+	return a->a == b->a && a->b == b->b && a->off == b->off && a->mm == b->mm &&
+	       a->mappable == b->mappable;
 }
 
 int futex_get_key(struct task *t, uint64_t uaddr, bool shared, bool write, struct futex_key *ret)
@@ -182,9 +184,10 @@ static void wait_give_back(struct futex_waiter *w)
 		wake_key(&w->key, 1, w->woken_bitset);
 }
 
-int64_t futex_op_wait(struct task *t, uint64_t uaddr, unsigned flags, uint32_t val, uint32_t bitset, int64_t deadline)
+int64_t futex_op_wait(struct task *t, uint64_t uaddr, unsigned flags, uint32_t val, uint32_t bitset,
+		      int64_t deadline)
 {
-	struct futex_waiter w = { .bitset = bitset, .task = t };
+	struct futex_waiter w = {.bitset = bitset, .task = t};
 	uint32_t now;
 	int err;
 
@@ -212,8 +215,9 @@ out_key:
 
 /* ---- requeue ---- */
 
-static int requeue_locked(struct futex_bucket *b1, struct futex_bucket *b2, const struct futex_key *k1,
-			  const struct futex_key *k2, int wake, int requeue)
+static int requeue_locked(struct futex_bucket *b1, struct futex_bucket *b2,
+			  const struct futex_key *k1, const struct futex_key *k2, int wake,
+			  int requeue)
 {
 	struct futex_waiter *w, *next;
 	int done = 0;
@@ -233,7 +237,8 @@ static int requeue_locked(struct futex_bucket *b1, struct futex_bucket *b2, cons
 			TAILQ_REMOVE(&b1->waiters, w, link);
 			futex_key_copy(&w->key, k2);
 			bucket_insert(b2, w);
-			futex_key_fini(&old); /* never the last reference: the caller's k1 is the same */
+			futex_key_fini(
+				&old); /* never the last reference: the caller's k1 is the same */
 		}
 		done++;
 	}
@@ -250,10 +255,11 @@ static uint32_t bucket_seq(struct futex_bucket *b)
 	return seq;
 }
 
-#define FUTEX_CMP_TRIES 64 /* against waiters that keep coming; then the comparison counts as it was */
+#define FUTEX_CMP_TRIES \
+	64 /* against waiters that keep coming; then the comparison counts as it was */
 
-int64_t futex_op_requeue(struct task *t, uint64_t uaddr, unsigned flags, int wake, int requeue, uint64_t uaddr2,
-			 const uint32_t *cmpval)
+int64_t futex_op_requeue(struct task *t, uint64_t uaddr, unsigned flags, int wake, int requeue,
+			 uint64_t uaddr2, const uint32_t *cmpval)
 {
 	bool shared = flags & FUTEX_F_SHARED, same;
 	struct futex_bucket *b1, *b2;
@@ -305,12 +311,23 @@ static int wake_op_apply(uint32_t op, uint32_t old, uint32_t *ret_new)
 		oparg = (int32_t)(1u << (oparg & 31));
 	}
 	switch (kind) {
-	case 0: *ret_new = (uint32_t)oparg; return 0;
-	case 1: *ret_new = old + (uint32_t)oparg; return 0;
-	case 2: *ret_new = old | (uint32_t)oparg; return 0;
-	case 3: *ret_new = old & ~(uint32_t)oparg; return 0;
-	case 4: *ret_new = old ^ (uint32_t)oparg; return 0;
-	default: return -ENOSYS;
+	case 0:
+		*ret_new = (uint32_t)oparg;
+		return 0;
+	case 1:
+		*ret_new = old + (uint32_t)oparg;
+		return 0;
+	case 2:
+		*ret_new = old | (uint32_t)oparg;
+		return 0;
+	case 3:
+		*ret_new = old & ~(uint32_t)oparg;
+		return 0;
+	case 4:
+		*ret_new = old ^ (uint32_t)oparg;
+		return 0;
+	default:
+		return -ENOSYS;
 	}
 }
 
@@ -319,17 +336,25 @@ static int wake_op_compare(uint32_t op, uint32_t old)
 	int32_t cmparg = (int32_t)(op << 20) >> 20, v = (int32_t)old;
 
 	switch ((op >> 24) & 15) {
-	case 0: return v == cmparg;
-	case 1: return v != cmparg;
-	case 2: return v < cmparg;
-	case 3: return v <= cmparg;
-	case 4: return v > cmparg;
-	case 5: return v >= cmparg;
-	default: return -ENOSYS;
+	case 0:
+		return v == cmparg;
+	case 1:
+		return v != cmparg;
+	case 2:
+		return v < cmparg;
+	case 3:
+		return v <= cmparg;
+	case 4:
+		return v > cmparg;
+	case 5:
+		return v >= cmparg;
+	default:
+		return -ENOSYS;
 	}
 }
 
-int64_t futex_op_wake_op(struct task *t, uint64_t uaddr, unsigned flags, int wake, int wake2, uint64_t uaddr2, uint32_t op)
+int64_t futex_op_wake_op(struct task *t, uint64_t uaddr, unsigned flags, int wake, int wake2,
+			 uint64_t uaddr2, uint32_t op)
 {
 	bool shared = flags & FUTEX_F_SHARED;
 	struct futex_key k1, k2;
@@ -390,7 +415,8 @@ out:
 	return err;
 }
 
-int64_t futex_op_waitv(struct task *t, const struct futex_waitv_k *v, unsigned count, int64_t deadline)
+int64_t futex_op_waitv(struct task *t, const struct futex_waitv_k *v, unsigned count,
+		       int64_t deadline)
 {
 	struct futex_waiter *ws = calloc(count, sizeof(*ws));
 	unsigned queued = 0;
@@ -405,7 +431,8 @@ int64_t futex_op_waitv(struct task *t, const struct futex_waitv_k *v, unsigned c
 
 		w->task = t;
 		w->bitset = FUTEX_BITSET_ANY;
-		err = futex_get_key(t, v[queued].uaddr, !(v[queued].flags & 128 /* FUTEX2_PRIVATE */), false, &w->key);
+		err = futex_get_key(t, v[queued].uaddr,
+				    !(v[queued].flags & 128 /* FUTEX2_PRIVATE */), false, &w->key);
 		if (err)
 			break;
 		futex_enqueue(w);
@@ -420,7 +447,9 @@ int64_t futex_op_waitv(struct task *t, const struct futex_waitv_k *v, unsigned c
 			if (woken < 0)
 				woken = i;
 			else
-				wake_key(&ws[i].key, 1, ws[i].woken_bitset); /* one answer only: pass the others on */
+				wake_key(
+					&ws[i].key, 1,
+					ws[i].woken_bitset); /* one answer only: pass the others on */
 		}
 	for (unsigned i = 0; i < queued; i++)
 		futex_key_fini(&ws[i].key);

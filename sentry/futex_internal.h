@@ -12,28 +12,29 @@
 
 struct futex_bucket {
 	struct mutex lock; /* LOCK_FUTEX */
-	uint32_t seq;	   /* guarded by lock: counts enqueues */
+	uint32_t seq; /* guarded by lock: counts enqueues */
 	TAILQ_HEAD(, futex_waiter) waiters; /* guarded by lock; arrival order */
 };
 
 /* Lives on the waiting task's stack. Guarded by the lock of `bucket` unless said. */
 struct futex_waiter {
 	TAILQ_ENTRY(futex_waiter) link;
-	struct futex_bucket *_Atomic bucket; /* NULL: on none: woken. Changes under both buckets' locks */
-	struct futex_key key;		     /* requeue replaces it */
+	struct futex_bucket
+		*_Atomic bucket; /* NULL: on none: woken. Changes under both buckets' locks */
+	struct futex_key key; /* requeue replaces it */
 	uint32_t bitset;
-	uint32_t woken_bitset;		     /* the waker's: to pass the wake on */
-	struct task *task;		     /* immutable */
+	uint32_t woken_bitset; /* the waker's: to pass the wake on */
+	struct task *task; /* immutable */
 	/* PI */
-	bool pi;			     /* waits for ownership of key */
-	bool granting;			     /* the owner is writing our tid into the word: stay until it is done */
-	bool granted;			     /* became the owner */
-	int32_t dead_owner;		     /* the owner of this tid died without unlocking: the word may be taken over */
-	struct task *pi_owner;		     /* a reference: counted in its pi_waiters */
+	bool pi; /* waits for ownership of key */
+	bool granting; /* the owner is writing our tid into the word: stay until it is done */
+	bool granted; /* became the owner */
+	int32_t dead_owner; /* the owner of this tid died without unlocking: the word may be taken over */
+	struct task *pi_owner; /* a reference: counted in its pi_waiters */
 	/* WAIT_REQUEUE_PI: where it may be requeued to */
 	bool requeue_pi;
 	const struct futex_key *requeue_key; /* immutable */
-	bool requeued;			     /* woken to take the PI lock itself */
+	bool requeued; /* woken to take the PI lock itself */
 };
 
 struct futex_bucket *futex_bucket_of(const struct futex_key *key);

@@ -23,7 +23,8 @@
 /* False if the owner has ended: nobody will wake us on its behalf. */
 static bool pi_set_owner(struct futex_waiter *w, struct task *owner)
 {
-	bool alive = !(atomic_fetch_add_explicit(&owner->pi_waiters, 1, memory_order_acq_rel) & PI_EXITED);
+	bool alive = !(atomic_fetch_add_explicit(&owner->pi_waiters, 1, memory_order_acq_rel) &
+		       PI_EXITED);
 
 	task_ref(owner);
 	w->pi_owner = owner;
@@ -52,7 +53,7 @@ static struct futex_waiter *pi_first(struct futex_bucket *b, const struct futex_
 {
 	struct futex_waiter *w;
 
-	TAILQ_FOREACH(w, &b->waiters, link)
+	TAILQ_FOREACH (w, &b->waiters, link)
 		if (futex_key_equal(&w->key, key))
 			return w;
 	return NULL;
@@ -94,7 +95,8 @@ static bool pi_leave_queue(struct task *t, struct futex_waiter *w)
 enum pi_try { PI_GOT, PI_AGAIN, PI_MUST_WAIT, PI_ERROR };
 
 /* Takes a free word, or one whose owner is known to be dead. */
-static enum pi_try pi_try_take(struct task *t, struct futex_waiter *w, uint64_t uaddr, uint32_t *inout_val, int *ret_err)
+static enum pi_try pi_try_take(struct task *t, struct futex_waiter *w, uint64_t uaddr,
+			       uint32_t *inout_val, int *ret_err)
 {
 	uint32_t val = *inout_val, owner = val & FUTEX_TID_MASK_, new;
 
@@ -148,7 +150,8 @@ static int pi_enqueue(struct task *t, struct futex_waiter *w, uint64_t uaddr, ui
 	return err ? err : -EAGAIN;
 }
 
-static int64_t pi_lock_key(struct task *t, struct futex_waiter *w, uint64_t uaddr, int64_t deadline, bool try_only)
+static int64_t pi_lock_key(struct task *t, struct futex_waiter *w, uint64_t uaddr, int64_t deadline,
+			   bool try_only)
 {
 	enum pi_try got;
 	uint32_t val;
@@ -188,9 +191,10 @@ static int64_t pi_lock_key(struct task *t, struct futex_waiter *w, uint64_t uadd
 	return err;
 }
 
-int64_t futex_op_lock_pi(struct task *t, uint64_t uaddr, unsigned flags, int64_t deadline, bool try_only)
+int64_t futex_op_lock_pi(struct task *t, uint64_t uaddr, unsigned flags, int64_t deadline,
+			 bool try_only)
 {
-	struct futex_waiter w = { .bitset = FUTEX_BITSET_ANY, .task = t, .pi = true };
+	struct futex_waiter w = {.bitset = FUTEX_BITSET_ANY, .task = t, .pi = true};
 	int64_t ret;
 	int err;
 
@@ -205,11 +209,12 @@ int64_t futex_op_lock_pi(struct task *t, uint64_t uaddr, unsigned flags, int64_t
 /* ---- unlock ---- */
 
 /* Those that stay in the queue wait for the new owner from now on. The bucket's lock is held. */
-static void pi_change_owner_locked(struct futex_bucket *b, const struct futex_key *key, struct futex_waiter *heir)
+static void pi_change_owner_locked(struct futex_bucket *b, const struct futex_key *key,
+				   struct futex_waiter *heir)
 {
 	struct futex_waiter *w;
 
-	TAILQ_FOREACH(w, &b->waiters, link) {
+	TAILQ_FOREACH (w, &b->waiters, link) {
 		struct task *old;
 
 		if (w == heir || !futex_key_equal(&w->key, key))
@@ -235,8 +240,8 @@ static int pi_hand_over(struct task *t, uint64_t uaddr, uint32_t val, int32_t ti
 	return err;
 }
 
-static int pi_unlock_to(struct task *t, uint64_t uaddr, uint32_t val, struct futex_bucket *b, struct futex_waiter *w,
-			const struct futex_key *key)
+static int pi_unlock_to(struct task *t, uint64_t uaddr, uint32_t val, struct futex_bucket *b,
+			struct futex_waiter *w, const struct futex_key *key)
 {
 	int32_t tid = w->task->tid;
 	int err;
@@ -317,7 +322,8 @@ static void pi_wake_orphans(struct futex_bucket *b, struct task *t)
 
 void futex_pi_owner_exit(struct task *t)
 {
-	if (!(atomic_fetch_or_explicit(&t->pi_waiters, PI_EXITED, memory_order_acq_rel) & (PI_EXITED - 1)))
+	if (!(atomic_fetch_or_explicit(&t->pi_waiters, PI_EXITED, memory_order_acq_rel) &
+	      (PI_EXITED - 1)))
 		return;
 	futex_for_each_bucket(pi_wake_orphans, t);
 }
@@ -330,11 +336,11 @@ void futex_pi_revive(struct task *t)
 
 /* ---- condition variables with a PI mutex ---- */
 
-int64_t futex_op_wait_requeue_pi(struct task *t, uint64_t uaddr, unsigned flags, uint32_t val, uint32_t bitset,
-				 int64_t deadline, uint64_t uaddr2)
+int64_t futex_op_wait_requeue_pi(struct task *t, uint64_t uaddr, unsigned flags, uint32_t val,
+				 uint32_t bitset, int64_t deadline, uint64_t uaddr2)
 {
 	bool shared = flags & FUTEX_F_SHARED;
-	struct futex_waiter w = { .bitset = bitset, .task = t, .requeue_pi = true };
+	struct futex_waiter w = {.bitset = bitset, .task = t, .requeue_pi = true};
 	struct futex_key key2;
 	uint32_t now;
 	int64_t ret;
@@ -370,7 +376,8 @@ out_key2:
 	return ret;
 }
 
-static int requeue_pi_locked(struct futex_bucket *b, const struct futex_key *k1, const struct futex_key *k2, int max)
+static int requeue_pi_locked(struct futex_bucket *b, const struct futex_key *k1,
+			     const struct futex_key *k2, int max)
 {
 	struct futex_waiter *w, *next;
 	int done = 0;
@@ -388,8 +395,8 @@ static int requeue_pi_locked(struct futex_bucket *b, const struct futex_key *k1,
 	return done;
 }
 
-int64_t futex_op_cmp_requeue_pi(struct task *t, uint64_t uaddr, unsigned flags, int wake, int requeue, uint64_t uaddr2,
-				uint32_t cmpval)
+int64_t futex_op_cmp_requeue_pi(struct task *t, uint64_t uaddr, unsigned flags, int wake,
+				int requeue, uint64_t uaddr2, uint32_t cmpval)
 {
 	bool shared = flags & FUTEX_F_SHARED;
 	struct futex_key k1, k2;

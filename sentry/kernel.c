@@ -136,7 +136,7 @@ struct task *group_any_task(struct thread_group *g)
 
 	if (g->leader && atomic_load(&g->leader->state) != TASK_ZOMBIE)
 		return g->leader;
-	TAILQ_FOREACH(t, &g->threads, thread_link)
+	TAILQ_FOREACH (t, &g->threads, thread_link)
 		if (atomic_load(&t->state) != TASK_ZOMBIE && atomic_load(&t->state) != TASK_DEAD)
 			return t;
 	return g->leader;
@@ -270,8 +270,9 @@ static bool all_gone(void *arg)
 
 static int kill_all_wait(struct thread_group *except, int32_t left, int64_t timeout_ns)
 {
-	struct kill_all_wait w = { left };
-	int64_t deadline = timeout_ns == TIME_FOREVER ? TIME_FOREVER : time_monotonic_ns() + timeout_ns;
+	struct kill_all_wait w = {left};
+	int64_t deadline =
+		timeout_ns == TIME_FOREVER ? TIME_FOREVER : time_monotonic_ns() + timeout_ns;
 	int64_t step;
 	int err;
 

@@ -11,30 +11,30 @@
 struct cred;
 struct file;
 
-#define LOADER_INTERP_MAX 5	  /* nested #! */
+#define LOADER_INTERP_MAX 5 /* nested #! */
 #define LOADER_ARG_STRLEN_MAX (32 * 4096)
-#define LOADER_PHDRS_MAX 65536	  /* bytes of program headers, as Linux's ELF_MIN_ALIGN rule */
+#define LOADER_PHDRS_MAX 65536 /* bytes of program headers, as Linux's ELF_MIN_ALIGN rule */
 
 struct loader_args {
 	struct platform *platform;
-	struct file *file;	   /* the executable, opened for exec; borrowed */
-	const char *filename;	   /* as execve got it (AT_EXECFN) */
+	struct file *file; /* the executable, opened for exec; borrowed */
+	const char *filename; /* as execve got it (AT_EXECFN) */
 	char *const *argv, *const *envp; /* sentry strings */
 	size_t argc, envc;
 	const struct mm_limits *limits;
 	uint64_t stack_rlimit;
-	const struct cred *cred;   /* for AT_UID ...: the new credentials */
-	bool secure;		   /* AT_SECURE */
-	bool no_randomize;	   /* personality ADDR_NO_RANDOMIZE */
+	const struct cred *cred; /* for AT_UID ...: the new credentials */
+	bool secure; /* AT_SECURE */
+	bool no_randomize; /* personality ADDR_NO_RANDOMIZE */
 	/* Opens an interpreter by path for execution in the caller's fs context. Returns a reference. */
 	int (*open_exec)(void *arg, const char *path, struct file **ret_file);
 	void *open_arg;
 };
 
 struct loader_result {
-	struct mm *mm;	   /* a reference */
+	struct mm *mm; /* a reference */
 	uint64_t entry, sp;
-	struct file *exe;  /* a reference: the file that runs (the script's interpreter for #!) */
+	struct file *exe; /* a reference: the file that runs (the script's interpreter for #!) */
 	char comm[16];
 };
 

@@ -22,13 +22,14 @@ struct cred;
 
 /* What mmap and the loader ask for. */
 struct mm_map_args {
-	uint64_t addr;	 /* hint, or exact with fixed */
-	uint64_t size;	 /* rounded up to pages */
-	unsigned prot;	 /* PROT_* */
+	uint64_t addr; /* hint, or exact with fixed */
+	uint64_t size; /* rounded up to pages */
+	unsigned prot; /* PROT_* */
 	unsigned max_prot; /* what mprotect may grant */
-	bool fixed, fixed_noreplace, shared, grows_down, stack, locked, noreserve, populate, huge_align;
+	bool fixed, fixed_noreplace, shared, grows_down, stack, locked, noreserve, populate,
+		huge_align;
 	struct mappable *mappable; /* NULL: anonymous private; borrowed */
-	uint64_t off;	 /* in the mappable */
+	uint64_t off; /* in the mappable */
 	struct file *file; /* for /proc/PID/maps; borrowed, may be NULL */
 	const char *name; /* "[heap]", "[stack]", "[vdso]"; static string or NULL */
 };
@@ -47,15 +48,19 @@ void mm_unref(struct mm *mm);
 struct address_space *mm_address_space(struct mm *mm);
 
 /* mmap(2) and kin. Return 0 (or an address in *ret_addr) or Linux's errno. */
-must_check int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits *lim, uint64_t *ret_addr);
+must_check int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits *lim,
+		      uint64_t *ret_addr);
 must_check int mm_unmap(struct mm *mm, uint64_t addr, uint64_t size);
-must_check int mm_protect(struct mm *mm, uint64_t addr, uint64_t size, unsigned prot, bool grows_down, const struct mm_limits *lim);
-must_check int mm_remap(struct mm *mm, uint64_t old_addr, uint64_t old_size, uint64_t new_size, unsigned flags,
-			uint64_t new_addr, const struct mm_limits *lim, uint64_t *ret_addr);
+must_check int mm_protect(struct mm *mm, uint64_t addr, uint64_t size, unsigned prot,
+			  bool grows_down, const struct mm_limits *lim);
+must_check int mm_remap(struct mm *mm, uint64_t old_addr, uint64_t old_size, uint64_t new_size,
+			unsigned flags, uint64_t new_addr, const struct mm_limits *lim,
+			uint64_t *ret_addr);
 must_check int mm_advise(struct mm *mm, uint64_t addr, uint64_t size, int advice);
 must_check int mm_sync(struct mm *mm, uint64_t addr, uint64_t size, int flags);
 must_check int mm_brk(struct mm *mm, uint64_t brk, const struct mm_limits *lim, uint64_t *ret_brk);
-must_check int mm_lock(struct mm *mm, uint64_t addr, uint64_t size, unsigned flags, bool lock, const struct mm_limits *lim);
+must_check int mm_lock(struct mm *mm, uint64_t addr, uint64_t size, unsigned flags, bool lock,
+		       const struct mm_limits *lim);
 must_check int mm_lock_all(struct mm *mm, unsigned flags, bool lock, const struct mm_limits *lim);
 must_check int mm_mincore(struct mm *mm, uint64_t addr, uint64_t size, uint64_t uvec);
 must_check int mm_populate(struct mm *mm, uint64_t addr, uint64_t size);
@@ -65,7 +70,8 @@ must_check int mm_populate(struct mm *mm, uint64_t addr, uint64_t size);
  * Return: 0 (mapped: run again), -EFAULT (SIGSEGV: *ret_sicode SEGV_MAPERR or SEGV_ACCERR; or SIGBUS when
  * *ret_signo says so: BUS_ADRERR), -ENOMEM (the task is killed), -EINTR (a populate was interrupted by a fatal signal).
  */
-must_check int mm_fault(struct mm *mm, uint64_t addr, unsigned access, int *ret_signo, int *ret_sicode);
+must_check int mm_fault(struct mm *mm, uint64_t addr, unsigned access, int *ret_signo,
+			int *ret_sicode);
 
 /* Copies from and to guest memory. Each byte is read once. Return: 0 or -EFAULT. */
 must_check int mm_copy_in(struct mm *mm, void *dst, uint64_t addr, size_t size);
@@ -81,22 +87,26 @@ size_t mm_access_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bo
 
 /* Futexes, robust lists. addr is aligned. Return 0, -EFAULT, -EAGAIN. */
 must_check int mm_load_u32(struct mm *mm, uint64_t addr, uint32_t *ret_val);
-must_check int mm_cmpxchg_u32(struct mm *mm, uint64_t addr, uint32_t *inout_expected, uint32_t desired);
+must_check int mm_cmpxchg_u32(struct mm *mm, uint64_t addr, uint32_t *inout_expected,
+			      uint32_t desired);
 
 /* What a futex at addr is keyed by. Private: (mm, addr). Shared: (memory file, offset) of the page, or (mappable, offset). */
 struct futex_key {
 	uint64_t a, b;
-	uint32_t off;	/* in the page */
-	struct mm *mm;	/* borrowed: private keys */
+	uint32_t off; /* in the page */
+	struct mm *mm; /* borrowed: private keys */
 	struct mappable *mappable; /* a reference is held by the key */
 };
-must_check int mm_futex_key(struct mm *mm, uint64_t addr, bool shared, bool write, struct futex_key *ret_key);
+must_check int mm_futex_key(struct mm *mm, uint64_t addr, bool shared, bool write,
+			    struct futex_key *ret_key);
 void futex_key_fini(struct futex_key *key);
 
 /* The guest's iovec array (already copied in) as an iterator; the array outlives it. is_dest: read(2). */
-void mm_iter_init(struct mm *mm, struct io_iter *it, const struct iovec *uiov, unsigned count, bool is_dest);
+void mm_iter_init(struct mm *mm, struct io_iter *it, const struct iovec *uiov, unsigned count,
+		  bool is_dest);
 /* One range; uses inline storage in `one`. */
-void mm_iter_init_one(struct mm *mm, struct io_iter *it, struct iovec *one, uint64_t addr, uint64_t size, bool is_dest);
+void mm_iter_init_one(struct mm *mm, struct io_iter *it, struct iovec *one, uint64_t addr,
+		      uint64_t size, bool is_dest);
 
 /* exec's layout and prctl(PR_SET_MM): plain words, guarded by vma_lock. */
 struct mm_layout {
@@ -113,7 +123,8 @@ struct file *mm_get_exe(struct mm *mm); /* returns a reference or NULL */
 void mm_set_exe(struct mm *mm, struct file *exe);
 
 struct mm_usage {
-	uint64_t vm_bytes, vm_peak, rss_anon, rss_file, rss_shmem, rss_peak, data_bytes, stack_bytes, exec_bytes, locked_bytes;
+	uint64_t vm_bytes, vm_peak, rss_anon, rss_file, rss_shmem, rss_peak, data_bytes,
+		stack_bytes, exec_bytes, locked_bytes;
 	unsigned vmas;
 };
 void mm_get_usage(struct mm *mm, struct mm_usage *ret);
@@ -125,7 +136,8 @@ struct mm_vma_info {
 	const char *name;
 	struct file *file; /* borrowed for the call */
 };
-int mm_for_each_vma(struct mm *mm, uint64_t from, int (*emit)(void *arg, const struct mm_vma_info *info), void *arg);
+int mm_for_each_vma(struct mm *mm, uint64_t from,
+		    int (*emit)(void *arg, const struct mm_vma_info *info), void *arg);
 
 /* Overcommit policy 0 (heuristic) by default; MemTotal as the sandbox sees it. */
 uint64_t mm_total_bytes(void);

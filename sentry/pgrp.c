@@ -125,11 +125,12 @@ bool pgrp_orphaned_locked(struct process_group *p, struct thread_group *ignored)
 {
 	struct thread_group *g;
 
-	LIST_FOREACH(g, &p->members, pgrp_link) {
+	LIST_FOREACH (g, &p->members, pgrp_link) {
 		/* A container's pid 1 is a parent like any other: Linux only leaves out the machine's own init. */
 		if (g == ignored || g->zombie || !g->parent)
 			continue;
-		if (g->parent->pgrp && g->parent->pgrp != p && g->parent->pgrp->session == p->session)
+		if (g->parent->pgrp && g->parent->pgrp != p &&
+		    g->parent->pgrp->session == p->session)
 			return false;
 	}
 	return true;
@@ -154,7 +155,7 @@ static bool pgrp_has_stopped(struct process_group *p)
 	struct sighand *sh;
 	bool stopped = false;
 
-	LIST_FOREACH(g, &p->members, pgrp_link) {
+	LIST_FOREACH (g, &p->members, pgrp_link) {
 		sh = sighand_lock(g);
 		stopped = g->stop.stopped;
 		sighand_unlock(sh);
@@ -180,7 +181,7 @@ void pgrp_check_orphaned(struct thread_group *g, struct thread_group *parent)
 		return;
 	if (!pgrp_orphaned_locked(p, ignored) || !pgrp_has_stopped(p))
 		return;
-	LIST_FOREACH(m, &p->members, pgrp_link) {
+	LIST_FOREACH (m, &p->members, pgrp_link) {
 		signal_send_group_kernel(m, SIGHUP);
 		signal_send_group_kernel(m, SIGCONT);
 	}

@@ -8,8 +8,8 @@
 struct pidfd_file {
 	struct file f;
 	struct thread_group *group; /* a reference */
-	int32_t tid;		    /* the thread of a PIDFD_THREAD one; 0: the process */
-	struct task *task;	    /* a reference; NULL for a process */
+	int32_t tid; /* the thread of a PIDFD_THREAD one; 0: the process */
+	struct task *task; /* a reference; NULL for a process */
 };
 
 static struct pidfd_file *pidfd_of(struct file *f)
@@ -74,7 +74,7 @@ static const struct file_ops pidfd_ops = {
 
 int pidfd_create_file(struct task *t, unsigned flags, struct file **ret)
 {
-	const struct anon_args args = { .kind = ANON_INODE, .name = "pidfd", .mode = 0600 };
+	const struct anon_args args = {.kind = ANON_INODE, .name = "pidfd", .mode = 0600};
 	struct pidfd_file *p = calloc(1, sizeof(*p));
 	int err;
 
@@ -87,7 +87,8 @@ int pidfd_create_file(struct task *t, unsigned flags, struct file **ret)
 		p->task = t;
 		p->tid = t->tid;
 	}
-	err = anon_file_init(&p->f, &pidfd_ops, &args, O_RDWR | (flags & (O_NONBLOCK | O_EXCL)), FILE_READ | FILE_WRITE | FILE_STREAM);
+	err = anon_file_init(&p->f, &pidfd_ops, &args, O_RDWR | (flags & (O_NONBLOCK | O_EXCL)),
+			     FILE_READ | FILE_WRITE | FILE_STREAM);
 	if (err) {
 		if (p->task)
 			task_unref(p->task);

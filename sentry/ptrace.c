@@ -29,33 +29,35 @@ enum ptrace_resume { RESUME_CONT, RESUME_SYSCALL, RESUME_STEP, RESUME_SYSEMU, RE
 
 struct ptrace_state {
 	TAILQ_ENTRY(ptrace_state) link; /* guarded by taskset_lock */
-	struct task *task;		/* immutable; borrowed: it owns us */
-	struct thread_group *tracer;	/* immutable; borrowed: untraced before it dies */
+	struct task *task; /* immutable; borrowed: it owns us */
+	struct thread_group *tracer; /* immutable; borrowed: untraced before it dies */
 	/* guarded by the tracee's sighand lock: */
 	uint32_t options;
 	bool seized;
-	bool stopped;		  /* sleeps for the tracer */
-	bool in_stop;		  /* its thread is in ptrace_stop(), which frees us if we end meanwhile */
-	bool listening;		  /* PTRACE_LISTEN: still stopped for the application */
-	bool news;		  /* the stop was not waited for yet */
-	bool dead_news;		  /* died; the tracer has not waited */
-	int stop_code;		  /* signal | event << 8 */
-	int resume_signo;	  /* what the tracer injects */
-	bool interrupt;		  /* PTRACE_INTERRUPT, or SEIZE'd child's first stop */
+	bool stopped; /* sleeps for the tracer */
+	bool in_stop; /* its thread is in ptrace_stop(), which frees us if we end meanwhile */
+	bool listening; /* PTRACE_LISTEN: still stopped for the application */
+	bool news; /* the stop was not waited for yet */
+	bool dead_news; /* died; the tracer has not waited */
+	int stop_code; /* signal | event << 8 */
+	int resume_signo; /* what the tracer injects */
+	bool interrupt; /* PTRACE_INTERRUPT, or SEIZE'd child's first stop */
 	enum ptrace_resume mode;
 	uint64_t message;
 	struct moat_siginfo info;
-	uint8_t syscall_op;	  /* PTRACE_SYSCALL_INFO_* of this stop */
-	void *fpu;		  /* copy of the FPU state while stopped */
+	uint8_t syscall_op; /* PTRACE_SYSCALL_INFO_* of this stop */
+	void *fpu; /* copy of the FPU state while stopped */
 	size_t fpu_size;
 	bool fpu_changed;
 };
 
-static TAILQ_HEAD(, ptrace_state) tracees = TAILQ_HEAD_INITIALIZER(tracees); /* guarded by taskset_lock */
+static TAILQ_HEAD(, ptrace_state) tracees =
+	TAILQ_HEAD_INITIALIZER(tracees); /* guarded by taskset_lock */
 
 /* ---- attaching and letting go; taskset_lock (write) and the sighand lock of t are held ---- */
 
-static int trace_begin_locked(struct task *t, struct thread_group *tracer, bool seized, uint32_t options)
+static int trace_begin_locked(struct task *t, struct thread_group *tracer, bool seized,
+			      uint32_t options)
 {
 	struct ptrace_state *p;
 
@@ -116,7 +118,7 @@ bool ptrace_is_tracer_of(struct thread_group *g, struct task *t)
 
 static void tell_tracer(struct thread_group *tracer, struct task *t, int code, int status)
 {
-	struct moat_siginfo info = { .si_signo = SIGCHLD, .si_code = code };
+	struct moat_siginfo info = {.si_signo = SIGCHLD, .si_code = code};
 	struct sighand *sh;
 	struct task *any;
 
@@ -125,7 +127,8 @@ static void tell_tracer(struct thread_group *tracer, struct task *t, int code, i
 	info.chld.status = status;
 	sh = sighand_lock(tracer);
 	any = group_any_task(tracer);
-	if (any && sh->actions[SIGCHLD - 1].handler != SIG_IGN_ && !(sh->actions[SIGCHLD - 1].flags & SA_NOCLDSTOP))
+	if (any && sh->actions[SIGCHLD - 1].handler != SIG_IGN_ &&
+	    !(sh->actions[SIGCHLD - 1].flags & SA_NOCLDSTOP))
 		(void)signal_send_locked(any, tracer, true, &info, NULL);
 	sighand_unlock(sh);
 	wait_queue_wake(&tracer->wait, POLLIN);
@@ -142,7 +145,8 @@ static void stop_save_fpu(struct task *t, struct ptrace_state *p)
  * Stops the calling tracee until the tracer says otherwise. No locks held. `info` is in and out when the stop is about a signal.
  * Return: the signal that the tracer wants delivered, 0 for none. Also returns when the task is killed or let go.
  */
-static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct moat_siginfo *info, uint8_t syscall_op)
+static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct moat_siginfo *info,
+		       uint8_t syscall_op)
 {
 	struct sighand *sh = sighand_lock(t->group);
 	struct ptrace_state *p = t->ptrace;
@@ -165,7 +169,8 @@ static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct m
 	p->message = message;
 	p->resume_signo = 0;
 	p->syscall_op = syscall_op;
-	p->info = info ? *info : (struct moat_siginfo){ .si_signo = stop_code & 0x7f, .si_code = stop_code };
+	p->info = info ? *info
+		       : (struct moat_siginfo){.si_signo = stop_code & 0x7f, .si_code = stop_code};
 	p->stopped = p->news = true;
 	p->listening = false;
 	tracer = p->tracer;
@@ -177,7 +182,8 @@ static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct m
 	rwlock_read_unlock(&kernel.taskset_lock);
 	group_unref(tracer);
 	sh = sighand_lock(t->group);
-	while (p->stopped && !t->group->exiting && !(t->group->exec_task && t->group->exec_task != t)) {
+	while (p->stopped && !t->group->exiting &&
+	       !(t->group->exec_task && t->group->exec_task != t)) {
 		sighand_unlock(sh);
 		(void)!sleeper_wait(&t->sleeper, SLEEP_KILLABLE, TIME_FOREVER);
 		sh = sighand_lock(t->group);
@@ -188,7 +194,7 @@ static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct m
 	if (info) {
 		/* A signal other than the one it stopped for comes without its siginfo. */
 		if (p->info.si_signo != signo)
-			p->info = (struct moat_siginfo){ .si_signo = signo, .si_code = SI_USER };
+			p->info = (struct moat_siginfo){.si_signo = signo, .si_code = SI_USER};
 		*info = p->info;
 	}
 	if (p->fpu_changed) {
@@ -220,10 +226,11 @@ struct ptrace_view {
 static struct ptrace_view ptrace_look(struct task *t)
 {
 	struct sighand *sh = sighand_lock(t->group);
-	struct ptrace_view v = { 0 };
+	struct ptrace_view v = {0};
 
 	if (t->ptrace)
-		v = (struct ptrace_view){ true, t->ptrace->seized, t->ptrace->options, t->ptrace->mode };
+		v = (struct ptrace_view){true, t->ptrace->seized, t->ptrace->options,
+					 t->ptrace->mode};
 	sighand_unlock(sh);
 	return v;
 }
@@ -277,7 +284,8 @@ bool ptrace_syscall_enter(struct task *t)
 	struct ptrace_view v = ptrace_look(t);
 	int signo;
 
-	if (!v.traced || (v.mode != RESUME_SYSCALL && v.mode != RESUME_SYSEMU && v.mode != RESUME_SYSEMU_STEP))
+	if (!v.traced ||
+	    (v.mode != RESUME_SYSCALL && v.mode != RESUME_SYSEMU && v.mode != RESUME_SYSEMU_STEP))
 		return true;
 	signo = ptrace_stop(t, v.options & PTRACE_O_TRACESYSGOOD ? SYSGOOD_STOP : SIGTRAP, 1, NULL,
 			    PTRACE_SYSCALL_INFO_ENTRY);
@@ -300,8 +308,8 @@ void ptrace_syscall_exit(struct task *t)
 		t->regs.r.eflags &= ~ARCH_EFLAGS_TF;
 		signo = ptrace_stop(t, SIGTRAP, 0, NULL, 0);
 	} else if (v.mode == RESUME_SYSCALL) {
-		signo = ptrace_stop(t, v.options & PTRACE_O_TRACESYSGOOD ? SYSGOOD_STOP : SIGTRAP, 2, NULL,
-				    PTRACE_SYSCALL_INFO_EXIT);
+		signo = ptrace_stop(t, v.options & PTRACE_O_TRACESYSGOOD ? SYSGOOD_STOP : SIGTRAP,
+				    2, NULL, PTRACE_SYSCALL_INFO_EXIT);
 	} else {
 		return;
 	}
@@ -324,7 +332,8 @@ void ptrace_event(struct task *t, int event, uint64_t message)
 	v = ptrace_look(t);
 	if (v.options & (1u << event)) {
 		signo = ptrace_stop(t, SIGTRAP | event << 8, message, NULL,
-				    event == PTRACE_EVENT_SECCOMP ? PTRACE_SYSCALL_INFO_SECCOMP : 0);
+				    event == PTRACE_EVENT_SECCOMP ? PTRACE_SYSCALL_INFO_SECCOMP
+								  : 0);
 		if (signo)
 			(void)signal_send_task_kernel(t, signo);
 	} else if (event == PTRACE_EVENT_EXEC && v.traced && !v.seized) {
@@ -336,7 +345,8 @@ void ptrace_attach_child(struct task *parent, struct task *child, int event)
 {
 	struct ptrace_state *p = parent->ptrace;
 
-	if (!p || !(p->options & (1u << event)) || trace_begin_locked(child, p->tracer, p->seized, p->options))
+	if (!p || !(p->options & (1u << event)) ||
+	    trace_begin_locked(child, p->tracer, p->seized, p->options))
 		return;
 	if (p->seized) {
 		child->ptrace->interrupt = true;
@@ -359,8 +369,8 @@ struct task *ptrace_next_tracee(struct thread_group *tracer, struct task *prev)
 	return p ? p->task : NULL;
 }
 
-bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, int *ret_code, int *ret_status,
-		      int *ret_wait_status)
+bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, int *ret_code,
+		      int *ret_status, int *ret_wait_status)
 {
 	struct sighand *sh = sighand_lock(t->group);
 	struct ptrace_state *p = t->ptrace;
@@ -368,7 +378,8 @@ bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, 
 
 	(void)tracer;
 	if (p->dead_news && (options & WEXITED)) {
-		int status = t->group->leader == t && t->group->ntasks == 1 ? t->group->exit_code : t->exit_code;
+		int status = t->group->leader == t && t->group->ntasks == 1 ? t->group->exit_code
+									    : t->exit_code;
 
 		*ret_wait_status = status;
 		*ret_code = status & 0x7f ? CLD_KILLED : CLD_EXITED;
@@ -396,7 +407,8 @@ bool ptrace_notify_exit(struct task *leader)
 	}
 	p->dead_news = true;
 	tell_tracer(p->tracer, leader, leader->group->exit_code & 0x7f ? CLD_KILLED : CLD_EXITED,
-		    leader->group->exit_code & 0x7f ? leader->group->exit_code & 0x7f : leader->group->exit_code >> 8);
+		    leader->group->exit_code & 0x7f ? leader->group->exit_code & 0x7f
+						    : leader->group->exit_code >> 8);
 	return true;
 }
 
@@ -450,8 +462,9 @@ void ptrace_exit(struct task *t)
 	for (;;) {
 		rwlock_write_lock(&kernel.taskset_lock);
 		tracee = exit_next_tracee(g, &kill);
-		if (tracee && atomic_load(&tracee->state) == TASK_ZOMBIE && tracee->group->ntasks == 1 &&
-		    !tracee->group->zombie && group_notify_exit(tracee->group))
+		if (tracee && atomic_load(&tracee->state) == TASK_ZOMBIE &&
+		    tracee->group->ntasks == 1 && !tracee->group->zombie &&
+		    group_notify_exit(tracee->group))
 			group_reap(tracee->group, &dead);
 		rwlock_write_unlock(&kernel.taskset_lock);
 		if (!tracee)
@@ -475,7 +488,7 @@ static int set_regs(struct task *t, const struct user_regs_struct *new)
 	if (new->fs_base >= ARCH_TASK_SIZE || new->gs_base >= ARCH_TASK_SIZE)
 		return -EIO;
 	*r = *new;
-	r->eflags = (new->eflags & (ARCH_EFLAGS_USER & ~RF_FLAG)) | ARCH_EFLAGS_FIXED;
+	r->eflags = (new->eflags &(ARCH_EFLAGS_USER & ~RF_FLAG)) | ARCH_EFLAGS_FIXED;
 	r->cs = ARCH_USER_CS;
 	r->ss = ARCH_USER_SS;
 	return 0;
@@ -548,7 +561,8 @@ out:
 
 #define REGSET_MAX (16ul << 10)
 
-static int64_t request_regset(struct task *t, struct task *target, uint64_t note, uint64_t uaddr, size_t *inout_size, bool write)
+static int64_t request_regset(struct task *t, struct task *target, uint64_t note, uint64_t uaddr,
+			      size_t *inout_size, bool write)
 {
 	size_t size = MIN(*inout_size, REGSET_MAX);
 	uint8_t *buf = calloc(1, REGSET_MAX);
@@ -569,9 +583,12 @@ out:
 	return err;
 }
 
-static int64_t request_regset_iov(struct task *t, struct task *target, uint64_t note, uint64_t uiov, bool write)
+static int64_t request_regset_iov(struct task *t, struct task *target, uint64_t note, uint64_t uiov,
+				  bool write)
 {
-	struct { uint64_t base, len; } iov;
+	struct {
+		uint64_t base, len;
+	} iov;
 	size_t size;
 	int64_t err;
 
@@ -585,7 +602,8 @@ static int64_t request_regset_iov(struct task *t, struct task *target, uint64_t 
 	return task_copy_out(t, uiov, &iov, sizeof(iov));
 }
 
-static int64_t request_memory(struct task *t, struct task *target, uint64_t addr, uint64_t data, bool write)
+static int64_t request_memory(struct task *t, struct task *target, uint64_t addr, uint64_t data,
+			      bool write)
 {
 	struct mm *mm = task_get_mm(target);
 	uint64_t word = data;
@@ -601,7 +619,8 @@ static int64_t request_memory(struct task *t, struct task *target, uint64_t addr
 }
 
 /* PEEKUSER and POKEUSER: struct user; only the registers are really there. */
-static int64_t request_user(struct task *t, struct task *target, uint64_t off, uint64_t data, bool write)
+static int64_t request_user(struct task *t, struct task *target, uint64_t off, uint64_t data,
+			    bool write)
 {
 	struct user_regs_struct regs;
 	size_t size = sizeof(regs);
@@ -656,7 +675,8 @@ static int64_t request_message(struct task *t, struct task *target, uint64_t uad
 	return task_copy_out(t, uaddr, &message, sizeof(message));
 }
 
-static int64_t request_sigmask(struct task *t, struct task *target, uint64_t size, uint64_t uaddr, bool write)
+static int64_t request_sigmask(struct task *t, struct task *target, uint64_t size, uint64_t uaddr,
+			       bool write)
 {
 	struct sighand *sh;
 	uint64_t mask = 0;
@@ -674,9 +694,10 @@ static int64_t request_sigmask(struct task *t, struct task *target, uint64_t siz
 	return write ? 0 : task_copy_out(t, uaddr, &mask, sizeof(mask));
 }
 
-static int64_t request_syscall_info(struct task *t, struct task *target, uint64_t size, uint64_t uaddr)
+static int64_t request_syscall_info(struct task *t, struct task *target, uint64_t size,
+				    uint64_t uaddr)
 {
-	struct ptrace_syscall_info si = { .arch = AUDIT_ARCH_X86_64 };
+	struct ptrace_syscall_info si = {.arch = AUDIT_ARCH_X86_64};
 	const struct user_regs_struct *r = &target->regs.r;
 	size_t full = offsetof(struct ptrace_syscall_info, entry);
 	struct sighand *sh = sighand_lock(target->group);
@@ -689,7 +710,7 @@ static int64_t request_syscall_info(struct task *t, struct task *target, uint64_
 	si.instruction_pointer = r->rip;
 	si.stack_pointer = r->rsp;
 	if (si.op == PTRACE_SYSCALL_INFO_ENTRY || si.op == PTRACE_SYSCALL_INFO_SECCOMP) {
-		const uint64_t args[6] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
+		const uint64_t args[6] = {r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9};
 
 		si.entry.nr = r->orig_rax;
 		memcpy(si.entry.args, args, sizeof(args));
@@ -778,7 +799,8 @@ static int64_t request_listen(struct task *target)
 	struct sighand *sh = sighand_lock(target->group);
 	int err = -EIO;
 
-	if (target->ptrace && target->ptrace->seized && target->ptrace->stopped && target->ptrace->stop_code >> 8 == EVENT_STOP) {
+	if (target->ptrace && target->ptrace->seized && target->ptrace->stopped &&
+	    target->ptrace->stop_code >> 8 == EVENT_STOP) {
 		target->ptrace->listening = true;
 		err = 0;
 	}
@@ -830,7 +852,8 @@ static int check_tracee(struct task *t, struct task *target, bool any_state)
 	struct sighand *sh = sighand_lock(target->group);
 	int err = -ESRCH;
 
-	if (target->ptrace && target->ptrace->tracer == t->group && (any_state || target->ptrace->stopped))
+	if (target->ptrace && target->ptrace->tracer == t->group &&
+	    (any_state || target->ptrace->stopped))
 		err = 0;
 	sighand_unlock(sh);
 	return err;
@@ -845,7 +868,8 @@ static int64_t request_registers(struct task *t, struct task *target, int reques
 	return request_regset(t, target, fp ? NT_PRFPREG : NT_PRSTATUS, data, &size, write);
 }
 
-static int64_t request_stopped(struct task *t, struct task *target, int request, uint64_t addr, uint64_t data)
+static int64_t request_stopped(struct task *t, struct task *target, int request, uint64_t addr,
+			       uint64_t data)
 {
 	switch (request) {
 	case PTRACE_PEEKTEXT:
@@ -911,7 +935,9 @@ int64_t ptrace_request(struct task *t, int request, int32_t tid, uint64_t addr, 
 	if (!target)
 		return -ESRCH;
 	if (request == PTRACE_ATTACH || request == PTRACE_SEIZE) {
-		ret = addr && request == PTRACE_SEIZE ? -EIO : request_attach(t, target, request == PTRACE_SEIZE, data);
+		ret = addr && request == PTRACE_SEIZE
+			      ? -EIO
+			      : request_attach(t, target, request == PTRACE_SEIZE, data);
 		goto out;
 	}
 	ret = check_tracee(t, target, request == PTRACE_KILL || request == PTRACE_INTERRUPT);

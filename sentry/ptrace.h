@@ -30,7 +30,8 @@ void ptrace_exit(struct task *t);
 struct task *ptrace_next_tracee(struct thread_group *tracer, struct task *prev);
 bool ptrace_is_tracer_of(struct thread_group *g, struct task *t);
 /* A stop or death that the tracer has not taken. options: W*. */
-bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, int *ret_code, int *ret_status, int *ret_wait_status);
+bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, int *ret_code,
+		      int *ret_status, int *ret_wait_status);
 /* The tracer waited for the dead tracee: a thread goes, a leader is announced to its real parent. taskset_lock (write). */
 struct task_list;
 void ptrace_reap_tracee(struct task *t, struct task_list *dead);

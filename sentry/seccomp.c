@@ -19,7 +19,7 @@ REF_TYPE(seccomp_ref_type, "seccomp filter");
 struct seccomp_filter {
 	struct ref ref;
 	struct seccomp_filter *prev; /* immutable; a reference */
-	unsigned count, total;	     /* instructions: own, and of the chain (plus 4 each) */
+	unsigned count, total; /* instructions: own, and of the chain (plus 4 each) */
 	bool log;
 	struct seccomp_insn insns[];
 };
@@ -121,32 +121,46 @@ static bool program_ok(const struct seccomp_insn *insns, unsigned count)
 static uint32_t alu(unsigned op, uint32_t a, uint32_t b)
 {
 	switch (op) {
-	case BPF_ADD: return a + b;
-	case BPF_SUB: return a - b;
-	case BPF_MUL: return a * b;
-	case BPF_AND: return a & b;
-	case BPF_OR: return a | b;
-	case BPF_XOR: return a ^ b;
-	case BPF_LSH: return b < 32 ? a << b : 0;
-	case BPF_RSH: return b < 32 ? a >> b : 0;
-	case BPF_NEG: return -a;
-	default: return a / b; /* BPF_DIV: 0 was looked at */
+	case BPF_ADD:
+		return a + b;
+	case BPF_SUB:
+		return a - b;
+	case BPF_MUL:
+		return a * b;
+	case BPF_AND:
+		return a & b;
+	case BPF_OR:
+		return a | b;
+	case BPF_XOR:
+		return a ^ b;
+	case BPF_LSH:
+		return b < 32 ? a << b : 0;
+	case BPF_RSH:
+		return b < 32 ? a >> b : 0;
+	case BPF_NEG:
+		return -a;
+	default:
+		return a / b; /* BPF_DIV: 0 was looked at */
 	}
 }
 
 static bool jump_taken(unsigned op, uint32_t a, uint32_t b)
 {
 	switch (op) {
-	case BPF_JEQ: return a == b;
-	case BPF_JGT: return a > b;
-	case BPF_JGE: return a >= b;
-	default: return a & b; /* BPF_JSET */
+	case BPF_JEQ:
+		return a == b;
+	case BPF_JGT:
+		return a > b;
+	case BPF_JGE:
+		return a >= b;
+	default:
+		return a & b; /* BPF_JSET */
 	}
 }
 
 static uint32_t filter_run(const struct seccomp_filter *f, const struct seccomp_data *data)
 {
-	uint32_t a = 0, x = 0, mem[BPF_MEMWORDS] = { 0 }, word, src;
+	uint32_t a = 0, x = 0, mem[BPF_MEMWORDS] = {0}, word, src;
 	const struct seccomp_insn *i;
 
 	for (unsigned pc = 0; pc < f->count; pc++) {
@@ -199,7 +213,8 @@ static uint32_t filter_run(const struct seccomp_filter *f, const struct seccomp_
 
 static void sigsys(struct task *t, int64_t nr, int reason, bool kill)
 {
-	struct moat_siginfo info = { .si_signo = SIGSYS, .si_errno = reason, .si_code = 1 /* SYS_SECCOMP */ };
+	struct moat_siginfo info = {
+		.si_signo = SIGSYS, .si_errno = reason, .si_code = 1 /* SYS_SECCOMP */};
 
 	info.sys.call_addr = t->regs.r.rip;
 	info.sys.syscall = (int32_t)nr;
@@ -253,7 +268,8 @@ static bool apply(struct task *t, int64_t nr, uint32_t action, int64_t *ret_rax)
 
 bool seccomp_check(struct task *t, int64_t nr, const struct syscall_args *a, int64_t *ret_rax)
 {
-	struct seccomp_data data = { .nr = (int)nr, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = t->regs.r.rip };
+	struct seccomp_data data = {
+		.nr = (int)nr, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = t->regs.r.rip};
 	uint32_t action = SECCOMP_RET_ALLOW, one;
 
 	if (atomic_load_explicit(&t->seccomp_mode, memory_order_relaxed) == SECCOMP_MODE_STRICT)
@@ -263,7 +279,8 @@ bool seccomp_check(struct task *t, int64_t nr, const struct syscall_args *a, int
 	for (struct seccomp_filter *f = t->seccomp; f; f = f->prev) {
 		one = filter_run(f, &data);
 		/* The action is signed: KILL_PROCESS is the lowest, and the lowest wins. */
-		if ((int32_t)(one & SECCOMP_RET_ACTION_FULL) < (int32_t)(action & SECCOMP_RET_ACTION_FULL))
+		if ((int32_t)(one & SECCOMP_RET_ACTION_FULL) <
+		    (int32_t)(action & SECCOMP_RET_ACTION_FULL))
 			action = one;
 	}
 	return apply(t, nr, action, ret_rax);
@@ -304,12 +321,13 @@ static int32_t tsync_blocker(struct task *t)
 {
 	struct task *o;
 
-	TAILQ_FOREACH(o, &t->group->threads, thread_link) {
+	TAILQ_FOREACH (o, &t->group->threads, thread_link) {
 		int mode = atomic_load(&o->seccomp_mode);
 
 		if (o == t || atomic_load(&o->state) == TASK_ZOMBIE)
 			continue;
-		if (mode == SECCOMP_MODE_STRICT || (mode == SECCOMP_MODE_FILTER && !is_ancestor(o->seccomp, t->seccomp)))
+		if (mode == SECCOMP_MODE_STRICT ||
+		    (mode == SECCOMP_MODE_FILTER && !is_ancestor(o->seccomp, t->seccomp)))
 			return o->tid;
 	}
 	return 0;
@@ -319,7 +337,7 @@ static void tsync_siblings(struct task *t, struct seccomp_filter *f)
 {
 	struct task *o;
 
-	TAILQ_FOREACH(o, &t->group->threads, thread_link) {
+	TAILQ_FOREACH (o, &t->group->threads, thread_link) {
 		struct seccomp_filter *old = o->seccomp;
 
 		if (o == t || atomic_load(&o->state) == TASK_ZOMBIE)
@@ -332,7 +350,8 @@ static void tsync_siblings(struct task *t, struct seccomp_filter *f)
 	}
 }
 
-int64_t seccomp_install(struct task *t, unsigned flags, const struct seccomp_insn *insns, unsigned count)
+int64_t seccomp_install(struct task *t, unsigned flags, const struct seccomp_insn *insns,
+			unsigned count)
 {
 	struct seccomp_filter *f, *prev = t->seccomp;
 	struct sighand *sh;

@@ -81,7 +81,7 @@ void signal_flush_handlers(struct sighand *sh)
 	for (int i = 0; i < SIG_COUNT; i++) {
 		uint64_t keep = sh->actions[i].handler == SIG_IGN_ ? SIG_IGN_ : SIG_DFL_;
 
-		sh->actions[i] = (struct moat_sigaction){ .handler = keep };
+		sh->actions[i] = (struct moat_sigaction){.handler = keep};
 	}
 }
 
@@ -202,8 +202,8 @@ void group_kill_locked(struct thread_group *g, int wait_status)
 		return;
 	g->exiting = true;
 	g->exit_code = wait_status;
-	g->stop = (struct stop_state){ 0 };
-	TAILQ_FOREACH(t, &g->threads, thread_link) {
+	g->stop = (struct stop_state){0};
+	TAILQ_FOREACH (t, &g->threads, thread_link) {
 		t->stop_pending = false;
 		if (task_is_dead(t))
 			continue;
@@ -227,7 +227,8 @@ static bool wants_signal(struct task *t, int signo)
 	 * is being sent.
 	 */
 	return t == task_current() ||
-	       !(atomic_load_explicit(&t->sleeper.word, memory_order_relaxed) & SLEEPER_INTERRUPTED);
+	       !(atomic_load_explicit(&t->sleeper.word, memory_order_relaxed) &
+		 SLEEPER_INTERRUPTED);
 }
 
 static struct task *signal_pick_target(struct thread_group *g, int signo)
@@ -252,7 +253,8 @@ found:
 	return t;
 }
 
-static void signal_complete(struct task *t, struct thread_group *g, const struct sighand *sh, int signo, bool to_group)
+static void signal_complete(struct task *t, struct thread_group *g, const struct sighand *sh,
+			    int signo, bool to_group)
 {
 	struct task *target = NULL;
 
@@ -280,12 +282,12 @@ static void signal_prepare_stop_cont(struct thread_group *g, int signo)
 
 	if (SIGMASK_STOP & sigbit(signo)) {
 		sigpending_flush(&g->pending, sigbit(SIGCONT));
-		TAILQ_FOREACH(t, &g->threads, thread_link)
+		TAILQ_FOREACH (t, &g->threads, thread_link)
 			sigpending_flush(&t->pending, sigbit(SIGCONT));
 		return;
 	}
 	sigpending_flush(&g->pending, SIGMASK_STOP);
-	TAILQ_FOREACH(t, &g->threads, thread_link) {
+	TAILQ_FOREACH (t, &g->threads, thread_link) {
 		sigpending_flush(&t->pending, SIGMASK_STOP);
 		t->stop_pending = t->stop_dequeued = false;
 		if (t->stopped) {
@@ -372,13 +374,14 @@ static struct task *group_signal_task(struct thread_group *g)
 {
 	struct task *t;
 
-	TAILQ_FOREACH(t, &g->threads, thread_link)
+	TAILQ_FOREACH (t, &g->threads, thread_link)
 		if (!task_is_dead(t))
 			return t;
 	return NULL;
 }
 
-int signal_send_group_own(struct thread_group *g, const struct moat_siginfo *info, struct sigqueue_entry *own)
+int signal_send_group_own(struct thread_group *g, const struct moat_siginfo *info,
+			  struct sigqueue_entry *own)
 {
 	struct sighand *sh = sighand_lock(g);
 	struct task *t = group_signal_task(g);
@@ -390,7 +393,8 @@ int signal_send_group_own(struct thread_group *g, const struct moat_siginfo *inf
 	return err;
 }
 
-int signal_send_task_own(struct task *t, const struct moat_siginfo *info, struct sigqueue_entry *own)
+int signal_send_task_own(struct task *t, const struct moat_siginfo *info,
+			 struct sigqueue_entry *own)
 {
 	struct sighand *sh = sighand_lock(t->group);
 	int err = signal_send_locked(t, t->group, false, info, own);
@@ -407,14 +411,14 @@ int signal_send_group(struct thread_group *g, const struct moat_siginfo *info)
 
 int signal_send_task_kernel(struct task *t, int signo)
 {
-	struct moat_siginfo info = { .si_signo = signo, .si_code = SI_KERNEL };
+	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_KERNEL};
 
 	return signal_send_task(t, &info);
 }
 
 int signal_send_group_kernel(struct thread_group *g, int signo)
 {
-	struct moat_siginfo info = { .si_signo = signo, .si_code = SI_KERNEL };
+	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_KERNEL};
 
 	return signal_send_group(g, &info);
 }
@@ -428,7 +432,7 @@ int signal_send_pgrp_kernel(int32_t pgid, int signo)
 	rwlock_read_lock(&kernel.taskset_lock);
 	p = pgrp_find(pgid);
 	if (p)
-		LIST_FOREACH(g, &p->members, pgrp_link) {
+		LIST_FOREACH (g, &p->members, pgrp_link) {
 			signal_send_group_kernel(g, signo);
 			err = 0;
 		}
@@ -436,7 +440,8 @@ int signal_send_pgrp_kernel(int32_t pgid, int signo)
 	return err;
 }
 
-static void signal_force_locked(struct task *t, struct sighand *sh, const struct moat_siginfo *info, bool to_default)
+static void signal_force_locked(struct task *t, struct sighand *sh, const struct moat_siginfo *info,
+				bool to_default)
 {
 	uint64_t bit = sigbit(info->si_signo);
 	struct moat_sigaction *sa = &sh->actions[info->si_signo - 1];
@@ -463,14 +468,14 @@ void signal_force(struct task *t, const struct moat_siginfo *info)
 
 void signal_force_kernel(struct task *t, int signo)
 {
-	struct moat_siginfo info = { .si_signo = signo, .si_code = SI_KERNEL };
+	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_KERNEL};
 
 	signal_force(t, &info);
 }
 
 void signal_force_fatal(struct task *t, int signo)
 {
-	struct moat_siginfo info = { .si_signo = signo, .si_code = SI_KERNEL };
+	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_KERNEL};
 	struct sighand *sh = sighand_lock(t->group);
 
 	signal_force_locked(t, sh, &info, true);
@@ -501,8 +506,9 @@ bool signal_pending_locked(struct task *t)
 {
 	struct thread_group *g = t->group;
 
-	return ((t->pending.set | g->pending.set) & ~t->blocked) || t->stop_pending || g->stop.notify ||
-	       g->exiting || (g->exec_task && g->exec_task != t) || ptrace_trap_pending(t);
+	return ((t->pending.set | g->pending.set) & ~t->blocked) || t->stop_pending ||
+	       g->stop.notify || g->exiting || (g->exec_task && g->exec_task != t) ||
+	       ptrace_trap_pending(t);
 }
 
 void signal_recalc_locked(struct task *t)
@@ -531,9 +537,9 @@ uint64_t signal_pending_set(struct task *t)
 void signal_get_masks(struct task *t, struct signal_masks *ret)
 {
 	struct sighand *sh = sighand_lock(t->group);
-	struct signal_masks m = { .pending = t->pending.set,
-				  .shared_pending = t->group->pending.set,
-				  .blocked = t->blocked };
+	struct signal_masks m = {.pending = t->pending.set,
+				 .shared_pending = t->group->pending.set,
+				 .blocked = t->blocked};
 
 	for (int i = 0; i < SIG_COUNT; i++) {
 		if (sh->actions[i].handler == SIG_IGN_)
@@ -542,7 +548,8 @@ void signal_get_masks(struct task *t, struct signal_masks *ret)
 			m.caught |= 1ull << i;
 	}
 	if (t->user)
-		m.queued = (uint32_t)atomic_load_explicit(&t->user->sigpending, memory_order_relaxed);
+		m.queued =
+			(uint32_t)atomic_load_explicit(&t->user->sigpending, memory_order_relaxed);
 	m.queue_limit = (uint32_t)task_rlimit(t, RLIMIT_SIGPENDING);
 	sighand_unlock(sh);
 	*ret = m;
@@ -556,7 +563,7 @@ static void signal_retarget_locked(struct task *t, uint64_t newly_blocked)
 
 	if (!which)
 		return;
-	TAILQ_FOREACH(other, &t->group->threads, thread_link) {
+	TAILQ_FOREACH (other, &t->group->threads, thread_link) {
 		if (other == t || task_is_dead(other) || !(which & ~other->blocked))
 			continue;
 		which &= other->blocked;
@@ -611,12 +618,13 @@ static int sig_lowest(uint64_t set)
 	return set ? __builtin_ctzll(set) + 1 : 0;
 }
 
-static void sigpending_take(struct sigpending *p, int signo, struct moat_siginfo *ret, struct posix_timer **ret_timer)
+static void sigpending_take(struct sigpending *p, int signo, struct moat_siginfo *ret,
+			    struct posix_timer **ret_timer)
 {
 	struct sigqueue_entry *e, *found = NULL;
 	bool more = false;
 
-	TAILQ_FOREACH(e, &p->queue, link) {
+	TAILQ_FOREACH (e, &p->queue, link) {
 		if (e->info.si_signo != signo)
 			continue;
 		if (found) {
@@ -628,7 +636,7 @@ static void sigpending_take(struct sigpending *p, int signo, struct moat_siginfo
 	if (!more)
 		p->set &= ~sigbit(signo);
 	if (!found) {
-		*ret = (struct moat_siginfo){ .si_signo = signo, .si_code = SI_USER };
+		*ret = (struct moat_siginfo){.si_signo = signo, .si_code = SI_USER};
 		return;
 	}
 	TAILQ_REMOVE(&p->queue, found, link);
@@ -642,7 +650,8 @@ static void sigpending_take(struct sigpending *p, int signo, struct moat_siginfo
 	sigqueue_drop(found);
 }
 
-int signal_dequeue_locked(struct task *t, uint64_t mask, struct moat_siginfo *ret, struct posix_timer **ret_timer)
+int signal_dequeue_locked(struct task *t, uint64_t mask, struct moat_siginfo *ret,
+			  struct posix_timer **ret_timer)
 {
 	struct sigpending *p = &t->pending;
 	int signo = sig_lowest(p->set & mask);
@@ -706,7 +715,8 @@ int signal_timed_wait(struct task *t, uint64_t set, int64_t deadline_ns, struct 
 	return err == -EINTR ? -EINTR : -EAGAIN;
 }
 
-int signal_action(struct task *t, int signo, const struct moat_sigaction *act, struct moat_sigaction *ret_old)
+int signal_action(struct task *t, int signo, const struct moat_sigaction *act,
+		  struct moat_sigaction *ret_old)
 {
 	struct moat_sigaction *sa;
 	struct sighand *sh;
@@ -724,7 +734,7 @@ int signal_action(struct task *t, int signo, const struct moat_sigaction *act, s
 		/* POSIX: setting "ignore" discards what is pending, even if it is blocked. */
 		if (sig_handler_ignores(sh, signo)) {
 			sigpending_flush(&t->group->pending, sigbit(signo));
-			TAILQ_FOREACH(other, &t->group->threads, thread_link)
+			TAILQ_FOREACH (other, &t->group->threads, thread_link)
 				sigpending_flush(&other->pending, sigbit(signo));
 		}
 	}

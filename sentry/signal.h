@@ -26,12 +26,38 @@ struct process_group;
 struct moat_siginfo {
 	int32_t si_signo, si_errno, si_code, pad;
 	union {
-		struct { int32_t pid; uint32_t uid; uint64_t value; } rt;	/* kill, sigqueue, tkill */
-		struct { int32_t timerid, overrun; uint64_t value; int32_t sys_private; } timer;
-		struct { int32_t pid; uint32_t uid; int32_t status; int32_t pad; int64_t utime, stime; } chld;
-		struct { uint64_t addr; int16_t addr_lsb; int16_t pad[3]; uint64_t lower, upper; } fault;
-		struct { int64_t band; int32_t fd; } poll;
-		struct { uint64_t call_addr; int32_t syscall; uint32_t arch; } sys;
+		struct {
+			int32_t pid;
+			uint32_t uid;
+			uint64_t value;
+		} rt; /* kill, sigqueue, tkill */
+		struct {
+			int32_t timerid, overrun;
+			uint64_t value;
+			int32_t sys_private;
+		} timer;
+		struct {
+			int32_t pid;
+			uint32_t uid;
+			int32_t status;
+			int32_t pad;
+			int64_t utime, stime;
+		} chld;
+		struct {
+			uint64_t addr;
+			int16_t addr_lsb;
+			int16_t pad[3];
+			uint64_t lower, upper;
+		} fault;
+		struct {
+			int64_t band;
+			int32_t fd;
+		} poll;
+		struct {
+			uint64_t call_addr;
+			int32_t syscall;
+			uint32_t arch;
+		} sys;
 		uint8_t bytes[112];
 	};
 };
@@ -53,18 +79,18 @@ struct sigpending {
 
 /* Guarded by the sighand lock. */
 struct stop_state {
-	int signo;	    /* group stop in progress or done; 0 none */
-	int count;	    /* threads still to stop */
-	bool stopped;	    /* all of them have stopped */
+	int signo; /* group stop in progress or done; 0 none */
+	int count; /* threads still to stop */
+	bool stopped; /* all of them have stopped */
 	bool stop_unwaited; /* waitid(WSTOPPED) has not taken it yet */
-	bool continued;	    /* waitid(WCONTINUED) has not taken it yet */
-	int notify;	    /* CLD_STOPPED or CLD_CONTINUED still to be told to the parent; 0 none */
+	bool continued; /* waitid(WCONTINUED) has not taken it yet */
+	int notify; /* CLD_STOPPED or CLD_CONTINUED still to be told to the parent; 0 none */
 };
 
 struct sighand {
 	struct ref ref;
 	struct rcu_cb rcu;
-	struct mutex lock;		     /* LOCK_SIGNAL */
+	struct mutex lock; /* LOCK_SIGNAL */
 	struct moat_sigaction actions[SIG_COUNT]; /* guarded by lock */
 };
 
@@ -98,7 +124,8 @@ struct wait_queue *signal_wait_queue(struct task *t);
 /*
  * sigtimedwait(2): waits for one of `set` until the deadline. Return: the signal's number, -EAGAIN, -EINTR.
  */
-must_check int signal_timed_wait(struct task *t, uint64_t set, int64_t deadline_ns, struct moat_siginfo *ret);
+must_check int signal_timed_wait(struct task *t, uint64_t set, int64_t deadline_ns,
+				 struct moat_siginfo *ret);
 /* A fatal signal of the kernel's own: whatever the action and mask are (bad frames, seccomp). */
 void signal_force_fatal(struct task *t, int signo);
 /* Job control for terminals: is pgrp (of the caller's session) orphaned; is signo ignored or blocked by the caller? */
@@ -107,7 +134,8 @@ bool signal_ignored_or_blocked(struct task *t, int signo);
 /* rt_sigreturn(2): the new rax. */
 int64_t signal_return(struct task *t);
 /* sigaction(2): reads and/or replaces. signo is 1..64. -EINVAL for SIGKILL and SIGSTOP with `act`. */
-must_check int signal_action(struct task *t, int signo, const struct moat_sigaction *act, struct moat_sigaction *ret_old);
+must_check int signal_action(struct task *t, int signo, const struct moat_sigaction *act,
+			     struct moat_sigaction *ret_old);
 /* Snapshot for /proc/PID/status; masks by bit signo-1. */
 struct signal_masks {
 	uint64_t pending, shared_pending, blocked, ignored, caught;

@@ -32,7 +32,7 @@ static void stop_begin_locked(struct task *t, int signo)
 	if (!g->stop.stopped)
 		g->stop.signo = signo;
 	g->stop.count = 0;
-	TAILQ_FOREACH(other, &g->threads, thread_link) {
+	TAILQ_FOREACH (other, &g->threads, thread_link) {
 		int state = atomic_load_explicit(&other->state, memory_order_relaxed);
 
 		if (state == TASK_ZOMBIE || state == TASK_DEAD || other->stopped)
@@ -234,7 +234,8 @@ static bool is_restart_code(uint64_t rax)
 {
 	int64_t e = -(int64_t)rax;
 
-	return e == ERESTARTSYS_ || e == ERESTARTNOINTR_ || e == ERESTARTNOHAND_ || e == ERESTART_RESTARTBLOCK_;
+	return e == ERESTARTSYS_ || e == ERESTARTNOINTR_ || e == ERESTARTNOHAND_ ||
+	       e == ERESTART_RESTARTBLOCK_;
 }
 
 static void syscall_rewind(struct task *t, uint64_t nr)
@@ -275,7 +276,7 @@ static void signal_handle(struct task *t, const struct taken_signal *sig)
 
 void signal_deliver(struct task *t, bool from_syscall)
 {
-	struct taken_signal sig = { 0 };
+	struct taken_signal sig = {0};
 
 	if (!from_syscall)
 		t->regs.r.orig_rax = (unsigned long long)-1;

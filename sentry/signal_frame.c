@@ -101,10 +101,10 @@ static uint64_t fp_xfeatures(size_t size)
 /* Writes the FPU image at `addr`. */
 static int frame_write_fpu(struct task *t, uint64_t addr, size_t size)
 {
-	struct fp_sw_bytes sw = { .magic1 = FP_XSTATE_MAGIC1,
-				  .extended_size = (uint32_t)size + 4,
-				  .xfeatures = fp_xfeatures(size),
-				  .xstate_size = (uint32_t)size };
+	struct fp_sw_bytes sw = {.magic1 = FP_XSTATE_MAGIC1,
+				 .extended_size = (uint32_t)size + 4,
+				 .xfeatures = fp_xfeatures(size),
+				 .xstate_size = (uint32_t)size};
 	uint32_t magic2 = FP_XSTATE_MAGIC2;
 	uint64_t bv;
 	uint8_t *buf;
@@ -135,18 +135,38 @@ static void frame_fill(struct task *t, struct rt_sigframe *f, const struct moat_
 {
 	const struct user_regs_struct *r = &t->regs.r;
 
-	*f = (struct rt_sigframe){ .pretcode = sa->restorer, .info = *info };
+	*f = (struct rt_sigframe){.pretcode = sa->restorer, .info = *info};
 	f->uc.flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
 	f->uc.stack.sp = t->altstack.sp;
 	f->uc.stack.size = t->altstack.size;
-	f->uc.stack.flags = altstack_flags(&t->altstack, r->rsp) | (t->altstack.flags & SS_AUTODISARM_);
+	f->uc.stack.flags =
+		altstack_flags(&t->altstack, r->rsp) | (t->altstack.flags & SS_AUTODISARM_);
 	f->uc.sigmask = mask;
 	f->uc.mc = (struct frame_sigcontext){
-		.r8 = r->r8, .r9 = r->r9, .r10 = r->r10, .r11 = r->r11, .r12 = r->r12, .r13 = r->r13,
-		.r14 = r->r14, .r15 = r->r15, .di = r->rdi, .si = r->rsi, .bp = r->rbp, .bx = r->rbx,
-		.dx = r->rdx, .ax = r->rax, .cx = r->rcx, .sp = r->rsp, .ip = r->rip, .flags = r->eflags,
-		.cs = ARCH_USER_CS, .ss = ARCH_USER_SS, .err = t->fault_err, .trapno = t->fault_trapno,
-		.oldmask = mask, .cr2 = t->fault_cr2,
+		.r8 = r->r8,
+		.r9 = r->r9,
+		.r10 = r->r10,
+		.r11 = r->r11,
+		.r12 = r->r12,
+		.r13 = r->r13,
+		.r14 = r->r14,
+		.r15 = r->r15,
+		.di = r->rdi,
+		.si = r->rsi,
+		.bp = r->rbp,
+		.bx = r->rbx,
+		.dx = r->rdx,
+		.ax = r->rax,
+		.cx = r->rcx,
+		.sp = r->rsp,
+		.ip = r->rip,
+		.flags = r->eflags,
+		.cs = ARCH_USER_CS,
+		.ss = ARCH_USER_SS,
+		.err = t->fault_err,
+		.trapno = t->fault_trapno,
+		.oldmask = mask,
+		.cr2 = t->fault_cr2,
 	};
 }
 
@@ -177,7 +197,7 @@ int signal_frame_setup(struct task *t, int signo, const struct moat_sigaction *s
 	if (frame_write_fpu(t, fp, fpsize) || task_copy_out(t, sp, &frame, sizeof(frame)))
 		return -EFAULT;
 	if (t->altstack.flags & SS_AUTODISARM_)
-		t->altstack = (struct sigaltstack_state){ .flags = SS_DISABLE_ };
+		t->altstack = (struct sigaltstack_state){.flags = SS_DISABLE_};
 	r->rdi = (uint64_t)signo;
 	r->rsi = sp + offsetof(struct rt_sigframe, info);
 	r->rdx = sp + offsetof(struct rt_sigframe, uc);
@@ -199,10 +219,11 @@ static size_t frame_fpu_size(struct task *t, uint64_t addr, const uint8_t *legac
 	uint32_t magic2;
 
 	memcpy(&sw, legacy + FP_SW_OFFSET, sizeof(sw));
-	if (sw.magic1 != FP_XSTATE_MAGIC1 || sw.xstate_size < FP_LEGACY_SIZE + 64 || sw.xstate_size > max ||
-	    sw.xstate_size > sw.extended_size)
+	if (sw.magic1 != FP_XSTATE_MAGIC1 || sw.xstate_size < FP_LEGACY_SIZE + 64 ||
+	    sw.xstate_size > max || sw.xstate_size > sw.extended_size)
 		return FP_LEGACY_SIZE;
-	if (task_copy_in(t, &magic2, addr + sw.xstate_size, sizeof(magic2)) || magic2 != FP_XSTATE_MAGIC2)
+	if (task_copy_in(t, &magic2, addr + sw.xstate_size, sizeof(magic2)) ||
+	    magic2 != FP_XSTATE_MAGIC2)
 		return FP_LEGACY_SIZE;
 	return sw.xstate_size;
 }
@@ -230,7 +251,8 @@ static int frame_read_fpu(struct task *t, uint64_t addr)
 	size = frame_fpu_size(t, addr, buf, max);
 	memcpy(&sw, buf + FP_SW_OFFSET, sizeof(sw));
 	if (size > FP_LEGACY_SIZE) {
-		if (task_copy_in(t, buf + FP_LEGACY_SIZE, addr + FP_LEGACY_SIZE, size - FP_LEGACY_SIZE))
+		if (task_copy_in(t, buf + FP_LEGACY_SIZE, addr + FP_LEGACY_SIZE,
+				 size - FP_LEGACY_SIZE))
 			goto out_free;
 		memcpy(&bv, buf + FP_XFEATURES_OFFSET, 8);
 		bv &= sw.xfeatures & fp_xfeatures(max); /* the rest goes to its initial state */
@@ -271,12 +293,12 @@ static void frame_restore_altstack(struct task *t, const struct frame_stack *s)
 	if (mode != 0 && mode != SS_ONSTACK_ && mode != SS_DISABLE_)
 		return;
 	if (mode == SS_DISABLE_) {
-		t->altstack = (struct sigaltstack_state){ .flags = s->flags };
+		t->altstack = (struct sigaltstack_state){.flags = s->flags};
 		return;
 	}
 	if (s->size < 2048)
 		return;
-	t->altstack = (struct sigaltstack_state){ .sp = s->sp, .size = s->size, .flags = s->flags };
+	t->altstack = (struct sigaltstack_state){.sp = s->sp, .size = s->size, .flags = s->flags};
 }
 
 int64_t signal_return(struct task *t)

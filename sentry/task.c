@@ -22,7 +22,7 @@ struct user_counts *user_counts_get(uint32_t uid)
 	struct user_counts *u;
 
 	mutex_lock(&user_lock);
-	LIST_FOREACH(u, &user_table[uid % USER_BUCKETS], link)
+	LIST_FOREACH (u, &user_table[uid % USER_BUCKETS], link)
 		if (u->uid == uid)
 			break;
 	if (!u) {
@@ -322,7 +322,7 @@ void task_get_comm(struct task *t, char *buf)
 
 void task_set_comm(struct task *t, const char *name)
 {
-	char comm[TASK_COMM_LEN] = { 0 };
+	char comm[TASK_COMM_LEN] = {0};
 
 	strncpy(comm, name, TASK_COMM_LEN - 1);
 	mutex_lock(&t->lock);
@@ -349,7 +349,8 @@ void task_set_cred(struct task *t, struct cred *c)
 		if (t->linked) {
 			atomic_fetch_add_explicit(&user->processes, 1, memory_order_relaxed);
 			if (old_user)
-				atomic_fetch_sub_explicit(&old_user->processes, 1, memory_order_relaxed);
+				atomic_fetch_sub_explicit(&old_user->processes, 1,
+							  memory_order_relaxed);
 		}
 		sighand_unlock(sh);
 	}
@@ -392,7 +393,9 @@ char task_state_char(struct task *t)
 	switch (atomic_load_explicit(&t->state, memory_order_relaxed)) {
 	case TASK_RUNNING:
 		/* A blocked task is asleep in the host's futex(2); its own state word is not touched for that. */
-		return atomic_load_explicit(&t->sleeper.word, memory_order_relaxed) & SLEEPER_ASLEEP ? 'S' : 'R';
+		return atomic_load_explicit(&t->sleeper.word, memory_order_relaxed) & SLEEPER_ASLEEP
+			       ? 'S'
+			       : 'R';
 	case TASK_SLEEPING:
 		return 'S';
 	case TASK_DISK_SLEEP:

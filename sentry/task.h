@@ -46,18 +46,28 @@ struct syscall_args {
 
 /* In-kernel results that never reach the application as such (include/linux/errno.h). */
 enum {
-	ERESTARTSYS_ = 512,	      /* restart if SA_RESTART, else EINTR */
-	ERESTARTNOINTR_ = 513,	      /* always restart */
-	ERESTARTNOHAND_ = 514,	      /* restart only if no handler runs */
+	ERESTARTSYS_ = 512, /* restart if SA_RESTART, else EINTR */
+	ERESTARTNOINTR_ = 513, /* always restart */
+	ERESTARTNOHAND_ = 514, /* restart only if no handler runs */
 	ERESTART_RESTARTBLOCK_ = 516, /* restart through restart_syscall */
 };
 
-enum task_state { TASK_RUNNING, TASK_SLEEPING, TASK_DISK_SLEEP, TASK_STOPPED, TASK_TRACED, TASK_ZOMBIE, TASK_DEAD };
+enum task_state {
+	TASK_RUNNING,
+	TASK_SLEEPING,
+	TASK_DISK_SLEEP,
+	TASK_STOPPED,
+	TASK_TRACED,
+	TASK_ZOMBIE,
+	TASK_DEAD
+};
 
 struct rlimits {
 	struct ref ref;
 	struct mutex lock; /* LOCK_LEAF */
-	struct { uint64_t cur, max; } lim[RLIM_COUNT]; /* guarded by lock */
+	struct {
+		uint64_t cur, max;
+	} lim[RLIM_COUNT]; /* guarded by lock */
 };
 
 /* UTS namespace. */
@@ -70,17 +80,18 @@ struct uts_namespace {
 
 struct process_group {
 	struct ref ref;
-	int32_t id;		       /* pid of its leader, in the root pid namespace */
-	struct session *session;       /* immutable; a reference */
+	int32_t id; /* pid of its leader, in the root pid namespace */
+	struct session *session; /* immutable; a reference */
 	LIST_HEAD(, thread_group) members; /* guarded by taskset_lock */
 };
 
 struct session {
 	struct ref ref;
 	int32_t id;
-	struct thread_group *leader;   /* guarded by taskset_lock; NULL when it exited */
-	struct tty *tty;	       /* controlling terminal; guarded by taskset_lock; a reference by the tty layer's ops */
-	int32_t tty_old_pgrp;	       /* foreground group at a hang-up, told when the leader exits; guarded by taskset_lock */
+	struct thread_group *leader; /* guarded by taskset_lock; NULL when it exited */
+	struct tty *
+		tty; /* controlling terminal; guarded by taskset_lock; a reference by the tty layer's ops */
+	int32_t tty_old_pgrp; /* foreground group at a hang-up, told when the leader exits; guarded by taskset_lock */
 	SLIST_ENTRY(session) dead_link; /* freed later: pgrp.c */
 };
 
@@ -88,56 +99,62 @@ struct thread_group {
 	struct ref ref;
 	struct rcu_cb rcu;
 	int32_t tgid;
-	struct task *leader;		/* guarded by taskset_lock */
-	TAILQ_HEAD(, task) threads;	/* guarded by taskset_lock */
-	_Atomic int32_t live;		/* threads that have not exited */
-	struct process_group *pgrp;	/* guarded by taskset_lock; a reference */
+	struct task *leader; /* guarded by taskset_lock */
+	TAILQ_HEAD(, task) threads; /* guarded by taskset_lock */
+	_Atomic int32_t live; /* threads that have not exited */
+	struct process_group *pgrp; /* guarded by taskset_lock; a reference */
 	LIST_ENTRY(thread_group) pgrp_link;
-	struct thread_group *parent;	/* guarded by taskset_lock */
+	struct thread_group *parent; /* guarded by taskset_lock */
 	TAILQ_HEAD(, thread_group) children; /* guarded by taskset_lock */
 	TAILQ_ENTRY(thread_group) sibling;
-	int exit_signal;		/* sent to the parent; 0 for none */
-	bool is_subreaper, did_exec;	/* guarded by taskset_lock */
-	bool unkillable;		/* container init: SIG_DFL signals from inside do nothing; guarded by sighand lock */
-	bool reaped;			/* guarded by taskset_lock */
-	bool zombie;			/* the whole group is dead and waits to be reaped; guarded by taskset_lock */
-	_Atomic int dumpable;		/* PR_SET_DUMPABLE */
-	int32_t parent_tid;		/* the parent's thread that forked us (__WNOTHREAD, PDEATHSIG); guarded by taskset_lock */
-	struct sighand *_Atomic sighand; /* actions and lock; a reference; may be shared (CLONE_SIGHAND); replaced by exec under its lock */
-	struct task *exec_task;		/* kills its siblings for execve; guarded by sighand lock */
-	bool exec_busy;			/* one execve (cred_guard_mutex) at a time; guarded by sighand lock */
-	struct task *curr_target;	/* where the last group signal went; guarded by sighand lock */
-	int ntasks;			/* length of threads, zombies too; guarded by taskset_lock */
-	struct sigpending pending;	/* shared pending; guarded by sighand lock */
+	int exit_signal; /* sent to the parent; 0 for none */
+	bool is_subreaper, did_exec; /* guarded by taskset_lock */
+	bool unkillable; /* container init: SIG_DFL signals from inside do nothing; guarded by sighand lock */
+	bool reaped; /* guarded by taskset_lock */
+	bool zombie; /* the whole group is dead and waits to be reaped; guarded by taskset_lock */
+	_Atomic int dumpable; /* PR_SET_DUMPABLE */
+	int32_t parent_tid; /* the parent's thread that forked us (__WNOTHREAD, PDEATHSIG); guarded by taskset_lock */
+	struct sighand *_Atomic
+		sighand; /* actions and lock; a reference; may be shared (CLONE_SIGHAND); replaced by exec under its lock */
+	struct task *exec_task; /* kills its siblings for execve; guarded by sighand lock */
+	bool exec_busy; /* one execve (cred_guard_mutex) at a time; guarded by sighand lock */
+	struct task *curr_target; /* where the last group signal went; guarded by sighand lock */
+	int ntasks; /* length of threads, zombies too; guarded by taskset_lock */
+	struct sigpending pending; /* shared pending; guarded by sighand lock */
 	/* group exit and stop; guarded by sighand lock */
 	bool exiting;
-	int exit_code;			/* wait status: code << 8 or signal (| 0x80 core) */
+	int exit_code; /* wait status: code << 8 or signal (| 0x80 core) */
 	struct stop_state stop;
-	struct wait_queue wait;		/* wait4 of this group's threads sleep here */
-	struct wait_queue pidfd_wait;	/* pidfds poll here */
+	struct wait_queue wait; /* wait4 of this group's threads sleep here */
+	struct wait_queue pidfd_wait; /* pidfds poll here */
 	struct rlimits *rlimits;
 	struct posix_timers *_Atomic timers; /* ITIMER_*, timer_create; sentry/timers.c; set once */
 	/* accumulated from threads that exited, and waited-for children; guarded by LOCK_LEAF in task_stats.c */
-	struct task_times { int64_t utime_ns, stime_ns; int64_t minflt, majflt, nvcsw, nivcsw, inblock, oublock; uint64_t maxrss_kib; } dead_times, child_times;
-	int64_t start_ns;		/* CLOCK_BOOTTIME */
+	struct task_times {
+		int64_t utime_ns, stime_ns;
+		int64_t minflt, majflt, nvcsw, nivcsw, inblock, oublock;
+		uint64_t maxrss_kib;
+	} dead_times, child_times;
+	int64_t start_ns; /* CLOCK_BOOTTIME */
 	_Atomic int oom_score_adj;
-	_Atomic uint32_t membarrier;	/* registered commands */
+	_Atomic uint32_t membarrier; /* registered commands */
 };
 
 struct task {
 	struct ref ref;
 	struct rcu_cb rcu;
-	int32_t tid;			/* in the root pid namespace; immutable but for exec's leader swap */
-	struct thread_group *group;	/* immutable; a reference */
-	TAILQ_ENTRY(task) thread_link;	/* written under taskset_lock and sighand lock, so either is enough to read */
+	int32_t tid; /* in the root pid namespace; immutable but for exec's leader swap */
+	struct thread_group *group; /* immutable; a reference */
+	TAILQ_ENTRY(task)
+	thread_link; /* written under taskset_lock and sighand lock, so either is enough to read */
 	struct sleeper sleeper;
-	_Atomic int state;		/* enum task_state */
-	struct mutex lock;		/* LOCK_TASK */
+	_Atomic int state; /* enum task_state */
+	struct mutex lock; /* LOCK_TASK */
 	/* guarded by lock for others; owner reads without: */
 	struct mm *mm;
 	struct fd_table *fdtable;
 	struct fs_context *fsctx;
-	struct cred *cred;		/* RCU for readers of other tasks */
+	struct cred *cred; /* RCU for readers of other tasks */
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
 	char comm[TASK_COMM_LEN];
@@ -149,46 +166,65 @@ struct task {
 	uint32_t rseq_len, rseq_sig;
 	int32_t parent_death_signal;
 	uint32_t personality;
-	int64_t syscall_nr;		/* being served; -1 */
+	int64_t syscall_nr; /* being served; -1 */
 	int64_t (*restart_fn)(struct task *t); /* restart_syscall */
 	union {
-		struct { uint64_t uaddr; uint32_t val, bitset; int64_t deadline; unsigned flags; } futex;
-		struct { int64_t deadline; uint64_t rem_addr; int clock; } nanosleep;
-		struct { uint64_t ufds; uint32_t nfds; int64_t deadline; } poll;
+		struct {
+			uint64_t uaddr;
+			uint32_t val, bitset;
+			int64_t deadline;
+			unsigned flags;
+		} futex;
+		struct {
+			int64_t deadline;
+			uint64_t rem_addr;
+			int clock;
+		} nanosleep;
+		struct {
+			uint64_t ufds;
+			uint32_t nfds;
+			int64_t deadline;
+		} poll;
 	} restart;
 	/* signals: sentry/signal.h */
-	uint64_t blocked, saved_blocked; /* masks, bit signo-1; blocked is written by the owner under the sighand lock */
+	uint64_t blocked,
+		saved_blocked; /* masks, bit signo-1; blocked is written by the owner under the sighand lock */
 	bool restore_saved_blocked;
-	struct sigpending pending;	/* guarded by sighand lock */
-	struct sigaltstack_state { uint64_t sp, size; unsigned flags; } altstack;
+	struct sigpending pending; /* guarded by sighand lock */
+	struct sigaltstack_state {
+		uint64_t sp, size;
+		unsigned flags;
+	} altstack;
 	_Atomic bool fatal_pending;
 	bool stop_pending, stop_dequeued; /* group stop; guarded by sighand lock */
-	bool stopped;			/* parked in a group stop; guarded by sighand lock */
-	bool linked;			/* on group->threads; guarded as thread_link */
-	uint64_t real_blocked;		/* sigtimedwait's: not ignored meanwhile; guarded by sighand lock */
+	bool stopped; /* parked in a group stop; guarded by sighand lock */
+	bool linked; /* on group->threads; guarded as thread_link */
+	uint64_t real_blocked; /* sigtimedwait's: not ignored meanwhile; guarded by sighand lock */
 	/* the last fault, for sigcontext; owned by the task's thread */
 	uint64_t fault_trapno, fault_err, fault_cr2;
-	struct ptrace_state *ptrace;	/* NULL when not traced; sentry/ptrace.c */
-	struct seccomp_filter *seccomp;	/* guest filters; NULL; written by the owner, or by a sibling's TSYNC under LOCK_TASK */
-	_Atomic int seccomp_mode;	/* SECCOMP_MODE_* */
+	struct ptrace_state *ptrace; /* NULL when not traced; sentry/ptrace.c */
+	struct seccomp_filter *
+		seccomp; /* guest filters; NULL; written by the owner, or by a sibling's TSYNC under LOCK_TASK */
+	_Atomic int seccomp_mode; /* SECCOMP_MODE_* */
 	/* vfork */
-	struct vfork_done *vfork;	/* set by clone before the start; owned by the task's thread */
-	struct user_counts *user;	/* of cred->uid: pending signals, processes; owner writes under LOCK_TASK */
-	_Atomic uint32_t in_app;	/* inside context_switch: others must context_interrupt */
-	_Atomic int64_t app_ns;		/* wall time inside context_switch */
-	_Atomic int64_t cpu_base_ns;	/* the worker's CPU clock when this task started */
-	_Atomic int64_t stime_seen_ns;	/* keeps reported system time monotonic */
-	_Atomic int64_t app_since_ns;	/* when it entered the application; 0 outside */
-	struct task_worker *worker;	/* the host thread; set before start */
-	_Atomic int32_t pi_waiters;	/* futex waiters that wait for this owner; sentry/futex_pi.c */
+	struct vfork_done *vfork; /* set by clone before the start; owned by the task's thread */
+	struct user_counts
+		*user; /* of cred->uid: pending signals, processes; owner writes under LOCK_TASK */
+	_Atomic uint32_t in_app; /* inside context_switch: others must context_interrupt */
+	_Atomic int64_t app_ns; /* wall time inside context_switch */
+	_Atomic int64_t cpu_base_ns; /* the worker's CPU clock when this task started */
+	_Atomic int64_t stime_seen_ns; /* keeps reported system time monotonic */
+	_Atomic int64_t app_since_ns; /* when it entered the application; 0 outside */
+	struct task_worker *worker; /* the host thread; set before start */
+	_Atomic int32_t pi_waiters; /* futex waiters that wait for this owner; sentry/futex_pi.c */
 	uint64_t timer_slack_ns;
-	int tsc_mode;			/* PR_TSC_* */
-	bool mm_shared;			/* CLONE_VM was used on this mm; owned by the task's thread */
-	int64_t start_mono_ns;		/* immutable */
+	int tsc_mode; /* PR_TSC_* */
+	bool mm_shared; /* CLONE_VM was used on this mm; owned by the task's thread */
+	int64_t start_mono_ns; /* immutable */
 	_Atomic int64_t utime_ns, stime_ns, minflt, majflt, nvcsw, nivcsw;
-	bool exiting;			/* owned by the task's thread: leaves at its next loop turn */
-	int exit_code;			/* wait status */
-	_Atomic int host_tid;		/* 0 once the host thread is done with it */
+	bool exiting; /* owned by the task's thread: leaves at its next loop turn */
+	int exit_code; /* wait status */
+	_Atomic int host_tid; /* 0 once the host thread is done with it */
 	uint64_t cpu_mask;
 	int nice, sched_policy, sched_priority;
 	bool sched_reset_on_fork;
@@ -197,18 +233,18 @@ struct task {
 
 struct kernel {
 	struct platform *platform;
-	struct idr tasks;		/* tid -> struct task, RCU */
-	struct idr groups;		/* pgid -> process_group (guarded by taskset_lock) */
+	struct idr tasks; /* tid -> struct task, RCU */
+	struct idr groups; /* pgid -> process_group (guarded by taskset_lock) */
 	struct idr sessions;
 	struct rwlock taskset_lock;
-	struct task *init;		/* pid 1's leader; a reference */
+	struct task *init; /* pid 1's leader; a reference */
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
-	_Atomic int32_t task_count;	/* tasks that exist, zombies too: the pids limit */
-	_Atomic int32_t running;	/* host threads in task_run() */
-	int32_t task_limit;		/* pids limit */
+	_Atomic int32_t task_count; /* tasks that exist, zombies too: the pids limit */
+	_Atomic int32_t running; /* host threads in task_run() */
+	int32_t task_limit; /* pids limit */
 	int64_t boot_monotonic_ns, boot_realtime_ns;
-	unsigned cpus;			/* that guests see */
+	unsigned cpus; /* that guests see */
 	_Atomic bool shutting_down;
 	_Atomic uint64_t forks, switches;
 	/* Serves the call in t->regs; sets rax. Installed by syscalls/. */
@@ -242,11 +278,11 @@ struct task_exec_args {
 	struct cred *cred;
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
-	struct fd_table *fdtable;   /* takes */
+	struct fd_table *fdtable; /* takes */
 	const struct rlimits *rlimits; /* copied; NULL: defaults */
 	uint32_t umask;
 	bool new_session;
-	struct tty *ctty;	    /* becomes the controlling terminal; borrowed; NULL */
+	struct tty *ctty; /* becomes the controlling terminal; borrowed; NULL */
 	struct thread_group *parent; /* NULL: init itself, or init's child for exec */
 };
 must_check int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit);
@@ -254,12 +290,18 @@ must_check int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit
 must_check int task_create_process(const struct task_exec_args *args, struct task **ret);
 must_check int task_start(struct task *t);
 void task_unref(struct task *t);
-static inline void task_ref(struct task *t) { ref_get(&t->ref); }
+static inline void task_ref(struct task *t)
+{
+	ref_get(&t->ref);
+}
 /* By root-namespace tid / tgid. Return a reference or NULL. */
 struct task *task_find(int32_t tid);
 struct thread_group *group_find(int32_t tgid);
 void group_unref(struct thread_group *g);
-static inline void group_ref(struct thread_group *g) { ref_get(&g->ref); }
+static inline void group_ref(struct thread_group *g)
+{
+	ref_get(&g->ref);
+}
 /* Kills every task and waits at most timeout_ns until all threads are gone: 0 or -ETIMEDOUT. */
 must_check int kernel_kill_all(int64_t timeout_ns);
 
@@ -270,7 +312,12 @@ void task_group_exit(struct thread_group *g, int wait_status);
 void task_thread_kill(struct task *t, int signo);
 
 /* clone's work; args as clone3. Return the child's tid or -errno. */
-struct clone_args_k { uint64_t flags, pidfd, child_tid, parent_tid, stack, stack_size, tls; int exit_signal; const int32_t *set_tid; size_t set_tid_size; };
+struct clone_args_k {
+	uint64_t flags, pidfd, child_tid, parent_tid, stack, stack_size, tls;
+	int exit_signal;
+	const int32_t *set_tid;
+	size_t set_tid_size;
+};
 int64_t task_clone(struct task *t, const struct clone_args_k *args);
 void group_set_subreaper(struct thread_group *g, bool on);
 /* unshare(2): files, fs context, mount and UTS namespaces. -EINVAL for what does not exist. */
@@ -282,25 +329,27 @@ int32_t group_setsid(struct thread_group *g);
 int group_setpgid(struct thread_group *caller, int32_t pid, int32_t pgid);
 /* What wait4, waitid found. */
 struct task_wait_args {
-	int idtype;		/* P_PID, P_PGID, P_ALL */
+	int idtype; /* P_PID, P_PGID, P_ALL */
 	int32_t id;
-	int options;		/* W* */
-	bool nonblock;		/* a non-blocking pidfd: -EAGAIN in place of waiting */
+	int options; /* W* */
+	bool nonblock; /* a non-blocking pidfd: -EAGAIN in place of waiting */
 };
 struct task_wait_result {
-	int32_t pid;		/* 0: nothing (WNOHANG) */
+	int32_t pid; /* 0: nothing (WNOHANG) */
 	uint32_t uid;
-	int code, status;	/* CLD_*; exit code or signal */
-	int wait_status;	/* as wait4 gives it */
+	int code, status; /* CLD_*; exit code or signal */
+	int wait_status; /* as wait4 gives it */
 	struct task_times times; /* the child's and its waited-for children's */
 };
 /* Return: 0, -ECHILD, -ERESTARTSYS_, -EAGAIN. */
-must_check int task_wait(struct task *t, const struct task_wait_args *args, struct task_wait_result *ret);
+must_check int task_wait(struct task *t, const struct task_wait_args *args,
+			 struct task_wait_result *ret);
 /* Never returns an error after the point of no return: the task is killed. */
-int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv, size_t argc, char *const *envp, size_t envc);
+int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv,
+		    size_t argc, char *const *envp, size_t envc);
 
 /* ---- snapshots with references, for /proc and others ---- */
-struct mm *task_get_mm(struct task *t);		  /* NULL after exit; mm_unref() */
+struct mm *task_get_mm(struct task *t); /* NULL after exit; mm_unref() */
 struct fd_table *task_get_fdtable(struct task *t); /* NULL; fd_table_unref() */
 struct fs_context *task_get_fsctx(struct task *t);
 struct cred *task_get_cred(struct task *t);

@@ -13,8 +13,9 @@
 #define PTRACE_EVENT_VFORK_ 2
 #define PTRACE_EVENT_CLONE_ 3
 #define PTRACE_EVENT_VFORK_DONE_ 5
-#define CLONE_NS_ABSENT \
-	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWTIME)
+#define CLONE_NS_ABSENT                                                                 \
+	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWCGROUP | \
+	 CLONE_NEWTIME)
 
 REF_TYPE(vfork_ref_type, "vfork");
 
@@ -142,7 +143,7 @@ static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret
 		goto out_unref;
 	err = -ENOMEM;
 	mutex_lock(&t->group->rlimits->lock);
-	struct rlimits copy = { .ref = { 0 } };
+	struct rlimits copy = {.ref = {0}};
 	memcpy(copy.lim, t->group->rlimits->lim, sizeof(copy.lim));
 	mutex_unlock(&t->group->rlimits->lock);
 	g->rlimits = rlimits_alloc(&copy);
@@ -172,7 +173,7 @@ static int clone_mm(struct task *t, struct task *child, uint64_t flags)
 
 static int clone_fs(struct task *t, struct task *child, uint64_t flags)
 {
-	struct vfs_path root, cwd, *paths[2] = { &root, &cwd };
+	struct vfs_path root, cwd, *paths[2] = {&root, &cwd};
 	int err;
 
 	if (flags & CLONE_FS) {
@@ -304,7 +305,8 @@ static int clone_link(struct task *t, struct task *child, const struct clone_arg
 		goto out_unlock;
 	/* A new process shares no handlers with us: its filters cannot be changed by our siblings, only copied from us by us. */
 	sh = sighand_lock(child->group);
-	if (atomic_load(&kernel.shutting_down) || ((a->flags & CLONE_THREAD) && (t->group->exiting || t->group->exec_task)))
+	if (atomic_load(&kernel.shutting_down) ||
+	    ((a->flags & CLONE_THREAD) && (t->group->exiting || t->group->exec_task)))
 		err = -EINTR;
 	else
 		task_link_thread(child);
@@ -352,7 +354,8 @@ static int clone_pidfd(struct task *t, struct task *child, const struct clone_ar
 	err = pidfd_create_file(child, a->flags & CLONE_THREAD ? O_EXCL : 0, &f);
 	if (err)
 		return err;
-	fd = fd_install(t->fdtable, f, 0, (unsigned)MIN(task_rlimit(t, RLIMIT_NOFILE), (uint64_t)FD_TABLE_MAX), true);
+	fd = fd_install(t->fdtable, f, 0,
+			(unsigned)MIN(task_rlimit(t, RLIMIT_NOFILE), (uint64_t)FD_TABLE_MAX), true);
 	file_unref(f);
 	if (fd < 0)
 		return fd;
@@ -437,7 +440,8 @@ int64_t task_clone(struct task *t, const struct clone_args_k *a)
 	if (unlikely(traced))
 		ptrace_event(t, event, (uint64_t)tid);
 	if (vfork) {
-		if (!wait_event(&vfork->wait, vfork_is_done, vfork, SLEEP_KILLABLE, TIME_FOREVER) && traced)
+		if (!wait_event(&vfork->wait, vfork_is_done, vfork, SLEEP_KILLABLE, TIME_FOREVER) &&
+		    traced)
 			ptrace_event(t, PTRACE_EVENT_VFORK_DONE_, (uint64_t)tid);
 		vfork_unref(vfork);
 	}

@@ -10,7 +10,9 @@
 #include "sentry/task_internal.h"
 
 #define PTRACE_EVENT_EXEC_ 4
-#define PER_CLEAR_ON_SETID (0x0400000u | 0x0040000u | 0x0100000u | 0x0200000u) /* READ_IMPLIES_EXEC NO_RANDOMIZE MMAP_PAGE_ZERO COMPAT_LAYOUT */
+#define PER_CLEAR_ON_SETID                      \
+	(0x0400000u | 0x0040000u | 0x0100000u | \
+	 0x0200000u) /* READ_IMPLIES_EXEC NO_RANDOMIZE MMAP_PAGE_ZERO COMPAT_LAYOUT */
 #define ADDR_NO_RANDOMIZE_ 0x0040000u
 
 /* From where the loader opens interpreters. */
@@ -23,9 +25,13 @@ struct exec_place {
 static int exec_open(void *arg, const char *path, struct file **ret)
 {
 	struct exec_place *p = arg;
-	struct vfs_lookup lk = { .cred = p->cred, .ns = p->ns, .root = p->root, .start = p->cwd, .path = path,
-				 .flags = LOOKUP_FOLLOW };
-	struct open_args oa = { .flags = O_RDONLY, .exec = true };
+	struct vfs_lookup lk = {.cred = p->cred,
+				.ns = p->ns,
+				.root = p->root,
+				.start = p->cwd,
+				.path = path,
+				.flags = LOOKUP_FOLLOW};
+	struct open_args oa = {.flags = O_RDONLY, .exec = true};
 
 	return vfs_open(&lk, &oa, ret);
 }
@@ -69,17 +75,24 @@ static size_t count_strings(char *const *v)
 	return n;
 }
 
-static int exec_build(struct task *t, struct file *exe, const char *filename, char *const *argv, size_t argc,
-		      char *const *envp, size_t envc, struct exec_image *img)
+static int exec_build(struct task *t, struct file *exe, const char *filename, char *const *argv,
+		      size_t argc, char *const *envp, size_t envc, struct exec_image *img)
 {
 	struct mm_limits limits;
 	struct exec_place place;
-	struct loader_args la = { .platform = kernel.platform, .file = exe, .filename = filename, .argv = argv,
-				  .envp = envp, .argc = argc, .envc = envc, .limits = &limits,
-				  .open_exec = exec_open, .open_arg = &place };
+	struct loader_args la = {.platform = kernel.platform,
+				 .file = exe,
+				 .filename = filename,
+				 .argv = argv,
+				 .envp = envp,
+				 .argc = argc,
+				 .envc = envc,
+				 .limits = &limits,
+				 .open_exec = exec_open,
+				 .open_arg = &place};
 	int err;
 
-	*img = (struct exec_image){ 0 };
+	*img = (struct exec_image){0};
 	err = exec_prepare_cred(t, exe, &img->cred, &img->secure);
 	if (err)
 		return err;
@@ -98,7 +111,7 @@ static int exec_build(struct task *t, struct file *exe, const char *filename, ch
 
 static void exec_set_regs(struct task *t, const struct exec_image *img)
 {
-	t->regs.r = (struct user_regs_struct){ 0 };
+	t->regs.r = (struct user_regs_struct){0};
 	t->regs.r.rip = img->res.entry;
 	t->regs.r.rsp = img->res.sp;
 	t->regs.r.cs = ARCH_USER_CS;
@@ -121,7 +134,8 @@ int exec_first_image(struct task *t, const char *filename, char *const *argv, ch
 	exec_place_put(&place);
 	if (err)
 		return err;
-	err = exec_build(t, exe, filename, argv, count_strings(argv), envp, count_strings(envp), &img);
+	err = exec_build(t, exe, filename, argv, count_strings(argv), envp, count_strings(envp),
+			 &img);
 	file_unref(exe);
 	if (err)
 		return err;
@@ -216,7 +230,7 @@ static int exec_dethread(struct task *t)
 	}
 	g->exec_task = t;
 	g->stop.count = 0;
-	TAILQ_FOREACH(other, &g->threads, thread_link) {
+	TAILQ_FOREACH (other, &g->threads, thread_link) {
 		if (other == t)
 			continue;
 		other->stop_pending = false;
@@ -285,7 +299,7 @@ static void exec_commit(struct task *t, struct exec_image *img, struct sighand *
 	task_set_cred(t, img->cred);
 	img->cred = NULL;
 	task_set_comm(t, img->res.comm);
-	t->altstack = (struct sigaltstack_state){ 0 };
+	t->altstack = (struct sigaltstack_state){0};
 	t->robust_list = t->clear_child_tid = t->set_child_tid = 0;
 	t->rseq_addr = 0;
 	atomic_store(&t->group->membarrier, 0);
@@ -314,8 +328,8 @@ static int exec_unshare_files(struct task *t)
 	return 0;
 }
 
-int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv, size_t argc,
-		    char *const *envp, size_t envc)
+int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv,
+		    size_t argc, char *const *envp, size_t envc)
 {
 	struct thread_group *g = t->group;
 	struct sighand *spare = NULL;

@@ -71,7 +71,7 @@ static void fill_child_status(int wait_status, struct moat_siginfo *info)
 void group_notify_stop(struct thread_group *g, int why)
 {
 	struct thread_group *parent = g->parent;
-	struct moat_siginfo info = { .si_signo = SIGCHLD, .si_code = why };
+	struct moat_siginfo info = {.si_signo = SIGCHLD, .si_code = why};
 	const struct moat_sigaction *sa;
 	struct sighand *sh;
 	struct task *t;
@@ -93,7 +93,7 @@ void group_notify_stop(struct thread_group *g, int why)
 bool group_notify_exit(struct thread_group *g)
 {
 	struct thread_group *parent = g->parent;
-	struct moat_siginfo info = { .si_signo = g->exit_signal };
+	struct moat_siginfo info = {.si_signo = g->exit_signal};
 	const struct moat_sigaction *sa;
 	struct sighand *sh;
 	struct task *t;
@@ -166,9 +166,10 @@ static void send_parent_death(struct thread_group *child)
 {
 	struct task *t;
 
-	TAILQ_FOREACH(t, &child->threads, thread_link)
+	TAILQ_FOREACH (t, &child->threads, thread_link)
 		if (t->parent_death_signal) {
-			struct moat_siginfo info = { .si_signo = t->parent_death_signal, .si_code = SI_KERNEL };
+			struct moat_siginfo info = {.si_signo = t->parent_death_signal,
+						    .si_code = SI_KERNEL};
 
 			(void)signal_send_group(child, &info);
 		}
@@ -180,10 +181,10 @@ static void children_change_thread(struct task *t)
 	struct thread_group *g = t->group, *c;
 	struct task *heir = NULL;
 
-	TAILQ_FOREACH(heir, &g->threads, thread_link)
+	TAILQ_FOREACH (heir, &g->threads, thread_link)
 		if (heir != t && !heir->exiting && atomic_load(&heir->state) != TASK_ZOMBIE)
 			break;
-	TAILQ_FOREACH(c, &g->children, sibling) {
+	TAILQ_FOREACH (c, &g->children, sibling) {
 		if (c->parent_tid != t->tid)
 			continue;
 		c->parent_tid = heir ? heir->tid : g->tgid;

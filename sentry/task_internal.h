@@ -35,9 +35,9 @@ struct posix_timer;
 struct sigqueue_entry {
 	TAILQ_ENTRY(sigqueue_entry) link;
 	struct moat_siginfo info;
-	struct user_counts *user;   /* charged; NULL for a timer's own entry */
-	struct posix_timer *timer;  /* it embeds this entry; NULL otherwise */
-	bool queued;		    /* guarded by the sighand lock; timers only */
+	struct user_counts *user; /* charged; NULL for a timer's own entry */
+	struct posix_timer *timer; /* it embeds this entry; NULL otherwise */
+	bool queued; /* guarded by the sighand lock; timers only */
 };
 
 #define SIG_DFL_ 0ull
@@ -45,7 +45,7 @@ struct sigqueue_entry {
 #define SIGMASK_STOP (sigbit(SIGSTOP) | sigbit(SIGTSTP) | sigbit(SIGTTIN) | sigbit(SIGTTOU))
 #define SIGMASK_IGNORE (sigbit(SIGCONT) | sigbit(SIGCHLD) | sigbit(SIGWINCH) | sigbit(SIGURG))
 #define SIGMASK_KERNEL_ONLY (sigbit(SIGKILL) | sigbit(SIGSTOP))
-#define SIGMASK_SYNCHRONOUS                                                                      \
+#define SIGMASK_SYNCHRONOUS                                                                     \
 	(sigbit(SIGSEGV) | sigbit(SIGBUS) | sigbit(SIGILL) | sigbit(SIGTRAP) | sigbit(SIGFPE) | \
 	 sigbit(SIGSYS))
 #define SIGRTMIN_ 32
@@ -68,10 +68,13 @@ bool signal_pending_locked(struct task *t);
 /* Starts the death of the group with this wait status; sighand lock held. */
 void group_kill_locked(struct thread_group *g, int wait_status);
 /* `own`: a timer's entry, in place of an allocated one. Also return 1 (dropped: not queued) and 2 (is queued already). */
-int signal_send_task_own(struct task *t, const struct moat_siginfo *info, struct sigqueue_entry *own);
-int signal_send_group_own(struct thread_group *g, const struct moat_siginfo *info, struct sigqueue_entry *own);
+int signal_send_task_own(struct task *t, const struct moat_siginfo *info,
+			 struct sigqueue_entry *own);
+int signal_send_group_own(struct thread_group *g, const struct moat_siginfo *info,
+			  struct sigqueue_entry *own);
 void signal_retarget_exit_locked(struct task *t);
-int signal_dequeue_locked(struct task *t, uint64_t mask, struct moat_siginfo *ret, struct posix_timer **ret_timer);
+int signal_dequeue_locked(struct task *t, uint64_t mask, struct moat_siginfo *ret,
+			  struct posix_timer **ret_timer);
 /* exec: caught handlers to default; altstack and so on are the caller's. */
 void signal_flush_handlers(struct sighand *sh);
 /* Delivers what is pending before the return to the application; restarts a call that was interrupted. */
@@ -91,7 +94,10 @@ void rlimits_unref(struct rlimits *r);
 void rlimits_defaults(struct rlimits *r);
 struct uts_namespace *uts_create(const struct uts_namespace *from);
 void uts_unref(struct uts_namespace *u);
-static inline void uts_ref(struct uts_namespace *u) { ref_get(&u->ref); }
+static inline void uts_ref(struct uts_namespace *u)
+{
+	ref_get(&u->ref);
+}
 /* Gives the task its tid and, for a leader, its group's id. taskset_lock held for writing. 0, -EAGAIN, -ENOMEM */
 must_check int task_assign_tid(struct task *t, const int32_t *want);
 /* Adds t to its group's threads and the tables. taskset_lock and sighand lock held. */
@@ -126,18 +132,21 @@ struct thread_group *group_find_reaper(struct thread_group *g);
 
 /* ---- process groups and sessions; taskset_lock held for writing unless said ---- */
 struct process_group *pgrp_find(int32_t id);
-must_check int pgrp_create(int32_t id, struct session *s, struct process_group **ret); /* a reference */
+must_check int pgrp_create(int32_t id, struct session *s,
+			   struct process_group **ret); /* a reference */
 struct session *session_create(int32_t id);
 void pgrp_unref(struct process_group *p);
 void session_unref(struct session *s);
-void group_set_pgrp(struct thread_group *g, struct process_group *p); /* takes a reference of its own */
+void group_set_pgrp(struct thread_group *g,
+		    struct process_group *p); /* takes a reference of its own */
 void group_leave_pgrp(struct thread_group *g);
 /* `g` leaves (or its parent died): newly orphaned groups with stopped members get SIGHUP and SIGCONT. */
 void pgrp_check_orphaned(struct thread_group *g, struct thread_group *parent);
 bool pgrp_orphaned_locked(struct process_group *p, struct thread_group *ignored);
 /* Frees sessions whose last member left; no locks held. */
 void session_run_deferred(void);
-struct task *group_any_task(struct thread_group *g); /* leader or any thread; borrowed; taskset_lock held */
+struct task *
+group_any_task(struct thread_group *g); /* leader or any thread; borrowed; taskset_lock held */
 
 /* ---- times ---- */
 void times_add(struct task_times *sum, const struct task_times *more);
@@ -149,7 +158,8 @@ extern struct mutex task_stats_lock;
 void group_timers_exit(struct thread_group *g); /* sleeps until callbacks are done */
 void group_timers_exec(struct thread_group *g);
 /* A timer's signal was taken: fills the overrun and re-arms. No lock held. */
-void posix_timer_dequeued(struct posix_timer *pt, struct moat_siginfo *info); /* takes the queue's reference */
+void posix_timer_dequeued(struct posix_timer *pt,
+			  struct moat_siginfo *info); /* takes the queue's reference */
 void posix_timer_put(struct posix_timer *pt); /* any lock may be held */
 
 /* ---- ptrace (sentry/ptrace.c) ---- */
@@ -157,7 +167,9 @@ bool ptrace_trap_pending(const struct task *t); /* sighand lock held */
 
 /* ---- exec ---- */
 /* The image of a process from outside, which has all but an mm. */
-must_check int exec_first_image(struct task *t, const char *filename, char *const *argv, char *const *envp);
-must_check int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred, bool *ret_secure);
+must_check int exec_first_image(struct task *t, const char *filename, char *const *argv,
+				char *const *envp);
+must_check int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred,
+				 bool *ret_secure);
 
 #endif

@@ -9,8 +9,20 @@
 
 /* x86 exception vectors. */
 enum {
-	VECTOR_DE = 0, VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_BR = 5, VECTOR_UD = 6, VECTOR_NM = 7,
-	VECTOR_TS = 10, VECTOR_NP = 11, VECTOR_SS = 12, VECTOR_GP = 13, VECTOR_PF = 14, VECTOR_MF = 16, VECTOR_AC = 17,
+	VECTOR_DE = 0,
+	VECTOR_DB = 1,
+	VECTOR_BP = 3,
+	VECTOR_OF = 4,
+	VECTOR_BR = 5,
+	VECTOR_UD = 6,
+	VECTOR_NM = 7,
+	VECTOR_TS = 10,
+	VECTOR_NP = 11,
+	VECTOR_SS = 12,
+	VECTOR_GP = 13,
+	VECTOR_PF = 14,
+	VECTOR_MF = 16,
+	VECTOR_AC = 17,
 	VECTOR_XM = 19,
 };
 
@@ -21,7 +33,7 @@ enum {
 
 static void force_fault(struct task *t, int signo, int code, uint64_t addr)
 {
-	struct moat_siginfo info = { .si_signo = signo, .si_code = code };
+	struct moat_siginfo info = {.si_signo = signo, .si_code = code};
 
 	info.fault.addr = addr;
 	signal_force(t, &info);
@@ -31,7 +43,7 @@ static void force_fault(struct task *t, int signo, int code, uint64_t addr)
 
 static bool vsyscall_serve(struct task *t)
 {
-	static const int calls[3] = { 96 /* gettimeofday */, 201 /* time */, 309 /* getcpu */ };
+	static const int calls[3] = {96 /* gettimeofday */, 201 /* time */, 309 /* getcpu */};
 	struct user_regs_struct *r = &t->regs.r;
 	uint64_t off = r->rip - VSYSCALL_BASE, ret_addr;
 
@@ -54,7 +66,8 @@ static void task_page_fault(struct task *t, const struct platform_event *ev)
 	int signo = SIGSEGV, code = SEGV_MAPERR, err;
 	uint64_t rip = t->regs.r.rip;
 
-	if (unlikely(ev->addr - VSYSCALL_BASE < VSYSCALL_SIZE && ev->access == MEM_EXEC && rip == ev->addr) &&
+	if (unlikely(ev->addr - VSYSCALL_BASE < VSYSCALL_SIZE && ev->access == MEM_EXEC &&
+		     rip == ev->addr) &&
 	    vsyscall_serve(t))
 		return;
 	if (ev->addr < ARCH_TASK_SIZE) {
@@ -74,7 +87,8 @@ static void task_page_fault(struct task *t, const struct platform_event *ev)
 	t->fault_cr2 = ev->addr;
 	t->fault_err = ev->error_code;
 	if (!t->fault_err)
-		t->fault_err = (ev->present ? PF_ERR_PRESENT : 0) | (ev->access == MEM_WRITE ? PF_ERR_WRITE : 0) |
+		t->fault_err = (ev->present ? PF_ERR_PRESENT : 0) |
+			       (ev->access == MEM_WRITE ? PF_ERR_WRITE : 0) |
 			       (ev->access == MEM_EXEC ? PF_ERR_FETCH : 0) | PF_ERR_USER;
 	force_fault(t, signo, code, ev->addr);
 }
@@ -162,7 +176,8 @@ static void task_account_enter(struct task *t, int64_t now)
 
 static void task_account_leave(struct task *t)
 {
-	int64_t spent = time_monotonic_ns() - atomic_load_explicit(&t->app_since_ns, memory_order_relaxed);
+	int64_t spent =
+		time_monotonic_ns() - atomic_load_explicit(&t->app_since_ns, memory_order_relaxed);
 	int64_t sum = atomic_load_explicit(&t->app_ns, memory_order_relaxed) + spent;
 
 	atomic_store_explicit(&t->app_since_ns, 0, memory_order_relaxed);
@@ -198,7 +213,8 @@ static void task_syscall(struct task *t)
 
 static void task_no_resources(struct task *t, int err)
 {
-	log_warn("tasks: pid %d killed: the platform cannot run it: %s", t->group->tgid, strerror(-err));
+	log_warn("tasks: pid %d killed: the platform cannot run it: %s", t->group->tgid,
+		 strerror(-err));
 	signal_force_fatal(t, SIGKILL);
 }
 

@@ -42,7 +42,8 @@ static void task_split_cpu(struct task *t, struct task_times *ret)
 	seen = atomic_load_explicit(&t->stime_seen_ns, memory_order_relaxed);
 	while (sys > seen)
 		if (atomic_compare_exchange_weak_explicit(&t->stime_seen_ns, &seen, sys,
-							  memory_order_relaxed, memory_order_relaxed))
+							  memory_order_relaxed,
+							  memory_order_relaxed))
 			break;
 	sys = MAX(sys, seen);
 	ret->stime_ns = MIN(sys, total);
@@ -51,7 +52,7 @@ static void task_split_cpu(struct task *t, struct task_times *ret)
 
 void task_get_times(struct task *t, struct task_times *ret)
 {
-	struct task_times times = { 0 };
+	struct task_times times = {0};
 
 	task_split_cpu(t, &times);
 	times.minflt = atomic_load_explicit(&t->minflt, memory_order_relaxed);
@@ -90,7 +91,7 @@ void group_get_times(struct thread_group *g, struct task_times *ret)
 	mutex_lock(&task_stats_lock);
 	sum = g->dead_times;
 	mutex_unlock(&task_stats_lock);
-	TAILQ_FOREACH(t, &g->threads, thread_link) {
+	TAILQ_FOREACH (t, &g->threads, thread_link) {
 		if (task_accounted(t))
 			continue;
 		task_get_times(t, &one);

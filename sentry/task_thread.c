@@ -28,18 +28,18 @@ enum { WORKER_IDLE, WORKER_RUN, WORKER_QUIT };
 
 struct task_worker {
 	SLIST_ENTRY(task_worker) link; /* guarded by workers_lock */
-	_Atomic uint32_t word;	       /* WORKER_*; the futex it parks on */
-	struct task *task;	       /* set before word */
+	_Atomic uint32_t word; /* WORKER_*; the futex it parks on */
+	struct task *task; /* set before word */
 	_Atomic int host_tid;
 };
 
 static struct mutex workers_lock = MUTEX_INIT(LOCK_LEAF, "task workers");
 static SLIST_HEAD(, task_worker) workers_parked; /* guarded by workers_lock */
-static unsigned workers_parked_count;		 /* guarded by workers_lock */
+static unsigned workers_parked_count; /* guarded by workers_lock */
 
 static void worker_block_signals(void)
 {
-	static const int keep[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS };
+	static const int keep[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
 	sigset_t set;
 
 	sigfillset(&set);

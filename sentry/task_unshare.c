@@ -5,9 +5,9 @@
 
 #include "sentry/task_internal.h"
 
-#define UNSHARE_ALL                                                                                 \
-	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM | \
-	 CLONE_NEWUTS)
+#define UNSHARE_ALL                                                                       \
+	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | \
+	 CLONE_SYSVSEM | CLONE_NEWUTS)
 
 static int unshare_files(struct task *t)
 {
@@ -47,7 +47,7 @@ static int unshare_fs(struct task *t)
 
 static int unshare_mounts(struct task *t)
 {
-	struct vfs_path root, cwd, *paths[2] = { &root, &cwd };
+	struct vfs_path root, cwd, *paths[2] = {&root, &cwd};
 	struct mount_namespace *ns, *old;
 	int err;
 
@@ -90,7 +90,8 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		flags |= CLONE_FS;
 	if (flags & ~(uint64_t)UNSHARE_ALL)
 		return -EINVAL;
-	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS)) && !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
+	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS)) &&
+	    !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
 		return -EPERM;
 	/* These cannot be taken apart once there is something to share them with. */
 	if ((flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM)) && atomic_load(&t->group->live) > 1)
@@ -117,8 +118,9 @@ bool task_may_access(struct task *from, struct task *to)
 		return true;
 	a = task_get_cred(from);
 	b = task_get_cred(to);
-	ok = a->uid == b->euid && a->uid == b->suid && a->uid == b->uid && a->gid == b->egid && a->gid == b->sgid &&
-	     a->gid == b->gid && atomic_load(&to->group->dumpable) == 1 && !(b->cap_permitted & ~a->cap_permitted);
+	ok = a->uid == b->euid && a->uid == b->suid && a->uid == b->uid && a->gid == b->egid &&
+	     a->gid == b->sgid && a->gid == b->gid && atomic_load(&to->group->dumpable) == 1 &&
+	     !(b->cap_permitted & ~a->cap_permitted);
 	ok = ok || cred_has_cap(a, 19 /* CAP_SYS_PTRACE */);
 	cred_unref(a);
 	cred_unref(b);

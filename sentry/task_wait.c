@@ -42,8 +42,8 @@ static bool wait_matches(const struct wait_look *w, struct thread_group *g, bool
 	return (g->exit_signal != SIGCHLD) == !!(a->options & WCLONE_);
 }
 
-static void wait_fill(struct wait_look *w, struct task *leader, struct thread_group *g, int code, int status,
-		      int wait_status)
+static void wait_fill(struct wait_look *w, struct task *leader, struct thread_group *g, int code,
+		      int status, int wait_status)
 {
 	struct task_wait_result *r = w->ret;
 	struct task_times own;
@@ -67,7 +67,8 @@ static bool wait_zombie(struct wait_look *w, struct thread_group *g)
 	if (!(w->args->options & WEXITED) || !g->zombie)
 		return false;
 	if (signo)
-		wait_fill(w, g->leader, g, g->exit_code & 0x80 ? CLD_DUMPED : CLD_KILLED, signo, g->exit_code);
+		wait_fill(w, g->leader, g, g->exit_code & 0x80 ? CLD_DUMPED : CLD_KILLED, signo,
+			  g->exit_code);
 	else
 		wait_fill(w, g->leader, g, CLD_EXITED, (g->exit_code >> 8) & 0xff, g->exit_code);
 	if (w->args->options & WNOWAIT)
@@ -119,7 +120,7 @@ static bool wait_children(struct wait_look *w)
 {
 	struct thread_group *me = w->t->group, *g;
 
-	TAILQ_FOREACH(g, &me->children, sibling) {
+	TAILQ_FOREACH (g, &me->children, sibling) {
 		bool foreign;
 
 		if (!wait_matches(w, g, false))
@@ -159,7 +160,8 @@ static bool wait_tracees(struct wait_look *w)
 		if (!ptrace_take_news(w->t->group, t, a->options, &code, &status, &wait_status))
 			continue;
 		wait_fill(w, t, t->group, code, status, wait_status);
-		if (code != CLD_TRAPPED && code != CLD_STOPPED && code != CLD_CONTINUED && !(a->options & WNOWAIT))
+		if (code != CLD_TRAPPED && code != CLD_STOPPED && code != CLD_CONTINUED &&
+		    !(a->options & WNOWAIT))
 			ptrace_reap_tracee(t, &w->dead);
 		return true;
 	}
@@ -181,16 +183,21 @@ static bool wait_look_once(struct wait_look *w)
 
 int task_wait(struct task *t, const struct task_wait_args *args, struct task_wait_result *ret)
 {
-	struct wait_look w = { .t = t, .args = args, .ret = ret };
+	struct wait_look w = {.t = t, .args = args, .ret = ret};
 	struct waiter waiter;
 	int err = 0;
 
-	*ret = (struct task_wait_result){ 0 };
+	*ret = (struct task_wait_result){0};
 	TAILQ_INIT(&w.dead);
 	waiter_init_sleeper(&waiter, &t->sleeper, POLLIN);
 	wait_queue_add(&t->group->wait, &waiter);
 	for (;;) {
-		if (wait_look_once(&w))
+		if (wait_look_once(&w)) {
+			err = 0;
+			break;
+		}
+		/* SIGCHLD comes with the news it is about: what is there was looked at before the interruption counts. */
+		if (err)
 			break;
 		err = -ECHILD;
 		if (!w.any)
@@ -202,12 +209,8 @@ int task_wait(struct task *t, const struct task_wait_args *args, struct task_wai
 		if (args->nonblock)
 			break;
 		t->sleeper.what = "wait";
-		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER);
+		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER) ? -ERESTARTSYS_ : 0;
 		t->sleeper.what = NULL;
-		if (err) {
-			err = -ERESTARTSYS_;
-			break;
-		}
 	}
 	wait_queue_remove(&waiter);
 	return err;

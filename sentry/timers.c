@@ -20,9 +20,9 @@
 
 #define LOCK_POSIX_TIMERS ((enum lock_rank)(LOCK_TIMER - 1))
 #define NSEC 1000000000ll
-#define CPU_POLL_MIN_NS 1000000ll   /* 1 ms */
-#define IGNORED_MIN_NS 1000000ll    /* an ignored signal's timer expires at most so often */
-#define REAL_BUSY_MIN_NS 100000ll   /* ITIMER_REAL whose SIGALRM is still pending */
+#define CPU_POLL_MIN_NS 1000000ll /* 1 ms */
+#define IGNORED_MIN_NS 1000000ll /* an ignored signal's timer expires at most so often */
+#define REAL_BUSY_MIN_NS 100000ll /* ITIMER_REAL whose SIGALRM is still pending */
 
 REF_TYPE(posix_timer_ref_type, "posix timer");
 
@@ -33,17 +33,17 @@ struct posix_timer {
 	struct posix_timers *pts; /* borrowed: outlives every armed timer */
 	int id;
 	int clock, notify, signo;
-	int32_t cpu_tid;	  /* CPU clocks: whose; a tid or a tgid */
+	int32_t cpu_tid; /* CPU clocks: whose; a tid or a tgid */
 	uint64_t value;
-	struct task *task;	  /* SIGEV_THREAD_ID: a reference */
+	struct task *task; /* SIGEV_THREAD_ID: a reference */
 	struct sigqueue_entry entry;
 	/* guarded by pts->lock: */
 	bool deleted, armed;
-	bool wait_dequeue;	  /* expired, its signal is queued: re-armed when it is taken */
-	int64_t expires_ns;	  /* CLOCK_MONOTONIC, or CPU time */
+	bool wait_dequeue; /* expired, its signal is queued: re-armed when it is taken */
+	int64_t expires_ns; /* CLOCK_MONOTONIC, or CPU time */
 	int64_t interval_ns;
 	int64_t overrun, overrun_last;
-	int32_t seq;		  /* of the setting: signals of an older one do not re-arm */
+	int32_t seq; /* of the setting: signals of an older one do not re-arm */
 };
 
 struct cpu_itimer {
@@ -259,7 +259,7 @@ static void group_cpu(struct thread_group *g, int64_t *ret_virt, int64_t *ret_pr
 
 static int64_t cpu_timer_now(struct posix_timers *pts, const struct posix_timer *pt)
 {
-	struct task_times times = { 0 };
+	struct task_times times = {0};
 	struct thread_group *g;
 	bool thread = false;
 	int32_t id;
@@ -295,7 +295,8 @@ static bool cpu_itimer_check(struct cpu_itimer *it, int64_t now, int64_t *left)
 	if (now >= it->expires_ns) {
 		fired = true;
 		if (it->interval_ns)
-			it->expires_ns += ((now - it->expires_ns) / it->interval_ns + 1) * it->interval_ns;
+			it->expires_ns +=
+				((now - it->expires_ns) / it->interval_ns + 1) * it->interval_ns;
 		else
 			it->expires_ns = 0;
 	}
@@ -409,7 +410,10 @@ void rlimit_cpu_update(struct thread_group *g)
 	if (!pts)
 		return;
 	mutex_lock(&pts->lock);
-	pts->rlimit_next_ns = soft == RLIM_INFINITY ? 0 : (int64_t)MIN(MAX(soft, 1ul), (uint64_t)INT64_MAX / NSEC) * NSEC;
+	pts->rlimit_next_ns =
+		soft == RLIM_INFINITY
+			? 0
+			: (int64_t)MIN(MAX(soft, 1ul), (uint64_t)INT64_MAX / NSEC) * NSEC;
 	mutex_unlock(&pts->lock);
 	cpu_check(pts);
 }
@@ -423,7 +427,8 @@ static int64_t sat_add(int64_t a, int64_t b)
 	return __builtin_add_overflow(a, b, &sum) ? TIME_FOREVER : sum;
 }
 
-static void itimer_real_set(struct posix_timers *pts, const struct itimer_ns *new_, struct itimer_ns *old, int64_t now)
+static void itimer_real_set(struct posix_timers *pts, const struct itimer_ns *new_,
+			    struct itimer_ns *old, int64_t now)
 {
 	old->value = pts->real_deadline ? MAX(pts->real_deadline - now, 1000) : 0;
 	old->interval = pts->real_interval;
@@ -437,7 +442,8 @@ static void itimer_real_set(struct posix_timers *pts, const struct itimer_ns *ne
 		ktimer_cancel(&pts->real);
 }
 
-static void itimer_cpu_set(struct cpu_itimer *it, const struct itimer_ns *new_, struct itimer_ns *old, int64_t now)
+static void itimer_cpu_set(struct cpu_itimer *it, const struct itimer_ns *new_,
+			   struct itimer_ns *old, int64_t now)
 {
 	old->value = it->expires_ns ? MAX(it->expires_ns - now, 1000) : 0;
 	old->interval = it->interval_ns;
@@ -450,7 +456,7 @@ static void itimer_cpu_set(struct cpu_itimer *it, const struct itimer_ns *new_, 
 int itimer_set(struct task *t, int which, const struct itimer_ns *new_, struct itimer_ns *ret_old)
 {
 	struct posix_timers *pts = rcu_load(t->group->timers);
-	struct itimer_ns old = { 0 };
+	struct itimer_ns old = {0};
 	int64_t virt, prof;
 
 	if (which < ITIMER_REAL || which > ITIMER_PROF)
@@ -536,7 +542,7 @@ static void posix_timer_stop(struct posix_timer *pt)
 
 static int posix_timer_signal(struct posix_timer *pt)
 {
-	struct moat_siginfo info = { .si_signo = pt->signo, .si_code = SI_TIMER };
+	struct moat_siginfo info = {.si_signo = pt->signo, .si_code = SI_TIMER};
 	int err;
 
 	info.timer.timerid = pt->id;
@@ -713,7 +719,7 @@ static void posix_timer_read(struct posix_timer *pt, struct itimer_ns *ret)
 {
 	int64_t now = posix_timer_now(pt);
 
-	*ret = (struct itimer_ns){ .interval = pt->interval_ns };
+	*ret = (struct itimer_ns){.interval = pt->interval_ns};
 	if (!pt->armed && !pt->wait_dequeue)
 		return;
 	if (pt->interval_ns && (pt->wait_dequeue || pt->notify == SIGEV_NONE)) {
@@ -727,7 +733,8 @@ static void posix_timer_read(struct posix_timer *pt, struct itimer_ns *ret)
 		ret->value = pt->notify == SIGEV_NONE ? 0 : 1;
 }
 
-int posix_timer_settime(struct task *t, int id, bool absolute, const struct itimer_ns *new_, struct itimer_ns *ret_old)
+int posix_timer_settime(struct task *t, int id, bool absolute, const struct itimer_ns *new_,
+			struct itimer_ns *ret_old)
 {
 	struct posix_timer *pt = posix_timer_lock(t, id);
 	int64_t now;
@@ -745,7 +752,9 @@ int posix_timer_settime(struct task *t, int id, bool absolute, const struct itim
 		if (!absolute)
 			pt->expires_ns = sat_add(now, new_->value);
 		else
-			pt->expires_ns = posix_timer_is_cpu(pt) ? new_->value : clock_to_monotonic(pt->clock, new_->value);
+			pt->expires_ns = posix_timer_is_cpu(pt)
+						 ? new_->value
+						 : clock_to_monotonic(pt->clock, new_->value);
 		posix_timer_start(pt, 0);
 	}
 	mutex_unlock(&pt->pts->lock);

@@ -25,7 +25,8 @@ struct itimer_ns {
 	int64_t value, interval;
 };
 /* which: ITIMER_*. Return 0, -EINVAL, -ENOMEM. new may be NULL. */
-must_check int itimer_set(struct task *t, int which, const struct itimer_ns *new_, struct itimer_ns *ret_old);
+must_check int itimer_set(struct task *t, int which, const struct itimer_ns *new_,
+			  struct itimer_ns *ret_old);
 
 struct posix_timer_args {
 	int clock, notify, signo, tid; /* notify: SIGEV_* */
@@ -33,7 +34,8 @@ struct posix_timer_args {
 	uint64_t value;
 };
 must_check int posix_timer_create(struct task *t, const struct posix_timer_args *args, int *ret_id);
-must_check int posix_timer_settime(struct task *t, int id, bool absolute, const struct itimer_ns *new_, struct itimer_ns *ret_old);
+must_check int posix_timer_settime(struct task *t, int id, bool absolute,
+				   const struct itimer_ns *new_, struct itimer_ns *ret_old);
 must_check int posix_timer_gettime(struct task *t, int id, struct itimer_ns *ret);
 must_check int posix_timer_getoverrun(struct task *t, int id);
 must_check int posix_timer_delete(struct task *t, int id);

@@ -12,8 +12,8 @@
 #include "sentry/task.h"
 
 #define STRACE_LINE_MAX 900 /* a log line holds it with its prefix */
-#define STRACE_STR_MAX 48   /* bytes of a buffer or string that are shown */
-#define STRACE_LIST_MAX 8   /* elements of an array that are shown */
+#define STRACE_STR_MAX 48 /* bytes of a buffer or string that are shown */
+#define STRACE_LIST_MAX 8 /* elements of an array that are shown */
 
 /* Text that is cut, never overrun. */
 struct strace_text {
@@ -37,12 +37,13 @@ void strace_exit(struct strace_call *st, struct task *t, int64_t rax);
 void strace_printf(struct strace_text *x, const char *fmt, ...) printf_like(2, 3);
 
 /* strace_names.c: values by their names. */
-void strace_flags(struct strace_text *x, unsigned kind, uint64_t value); /* a SC_*_FLAGS or enumeration kind */
-const char *strace_errno(int err);	   /* "ENOENT"; NULL */
+void strace_flags(struct strace_text *x, unsigned kind,
+		  uint64_t value); /* a SC_*_FLAGS or enumeration kind */
+const char *strace_errno(int err); /* "ENOENT"; NULL */
 const char *strace_signal(uint64_t signo); /* "SIGINT"; NULL */
 
 /* strace_data.c: structures in guest memory. `count` is the next argument, `ret` the result (0 at entry). */
-void strace_data(struct strace_text *x, struct task *t, unsigned kind, uint64_t addr, uint64_t count,
-		 int64_t ret);
+void strace_data(struct strace_text *x, struct task *t, unsigned kind, uint64_t addr,
+		 uint64_t count, int64_t ret);
 
 #endif

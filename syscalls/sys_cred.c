@@ -7,19 +7,33 @@
 
 #define SECBIT_NO_SETUID_FIXUP (1u << 2)
 #define SECBIT_KEEP_CAPS (1u << 4)
-#define FS_CAPS                                                                                               \
-	((1ull << CAP_CHOWN) | (1ull << CAP_DAC_OVERRIDE) | (1ull << CAP_DAC_READ_SEARCH) | (1ull << CAP_FOWNER) | \
-	 (1ull << CAP_FSETID) | (1ull << CAP_LINUX_IMMUTABLE) | (1ull << CAP_MKNOD) | (1ull << CAP_MAC_OVERRIDE))
+#define FS_CAPS                                                                             \
+	((1ull << CAP_CHOWN) | (1ull << CAP_DAC_OVERRIDE) | (1ull << CAP_DAC_READ_SEARCH) | \
+	 (1ull << CAP_FOWNER) | (1ull << CAP_FSETID) | (1ull << CAP_LINUX_IMMUTABLE) |      \
+	 (1ull << CAP_MKNOD) | (1ull << CAP_MAC_OVERRIDE))
 #define NO_ID ((uint32_t)-1)
 
 /* ---- reading ---- */
 
-int64_t sys_getuid(struct task *t, const struct syscall_args *a unused_arg) { return t->cred->uid; }
-int64_t sys_geteuid(struct task *t, const struct syscall_args *a unused_arg) { return t->cred->euid; }
-int64_t sys_getgid(struct task *t, const struct syscall_args *a unused_arg) { return t->cred->gid; }
-int64_t sys_getegid(struct task *t, const struct syscall_args *a unused_arg) { return t->cred->egid; }
+int64_t sys_getuid(struct task *t, const struct syscall_args *a unused_arg)
+{
+	return t->cred->uid;
+}
+int64_t sys_geteuid(struct task *t, const struct syscall_args *a unused_arg)
+{
+	return t->cred->euid;
+}
+int64_t sys_getgid(struct task *t, const struct syscall_args *a unused_arg)
+{
+	return t->cred->gid;
+}
+int64_t sys_getegid(struct task *t, const struct syscall_args *a unused_arg)
+{
+	return t->cred->egid;
+}
 
-static int64_t put_ids(struct task *t, const struct syscall_args *a, uint32_t r, uint32_t e, uint32_t s)
+static int64_t put_ids(struct task *t, const struct syscall_args *a, uint32_t r, uint32_t e,
+		       uint32_t s)
 {
 	if (task_copy_out(t, a->a[0], &r, sizeof(r)) || task_copy_out(t, a->a[1], &e, sizeof(e)) ||
 	    task_copy_out(t, a->a[2], &s, sizeof(s)))
@@ -48,7 +62,7 @@ static void fix_caps(struct cred *new, const struct cred *old)
 	if (new->securebits & SECBIT_NO_SETUID_FIXUP)
 		return;
 	if (was_root && !is_root) {
-		if (!(new->securebits & SECBIT_KEEP_CAPS)) {
+		if (!(new->securebits &SECBIT_KEEP_CAPS)) {
 			new->cap_permitted = 0;
 			new->cap_effective = 0;
 		}
@@ -65,8 +79,8 @@ static int64_t commit(struct task *t, struct cred *new)
 {
 	const struct cred *old = t->cred;
 
-	if (new->euid != old->euid || new->egid != old->egid || new->fsuid != old->fsuid || new->fsgid != old->fsgid ||
-	    (new->cap_permitted & ~old->cap_permitted)) {
+	if (new->euid != old->euid || new->egid != old->egid || new->fsuid != old->fsuid ||
+	    new->fsgid != old->fsgid || (new->cap_permitted & ~old->cap_permitted)) {
 		atomic_store(&t->group->dumpable, 0);
 		t->parent_death_signal = 0;
 	}
@@ -231,15 +245,16 @@ int64_t sys_setfsuid(struct task *t, const struct syscall_args *a)
 	uint32_t uid = ARG_UINT(0), before = old->fsuid;
 	struct cred *new;
 
-	if (uid == NO_ID || uid == before || (!one_of(uid, old->uid, old->euid, old->suid) && !may_setuid(t)) ||
+	if (uid == NO_ID || uid == before ||
+	    (!one_of(uid, old->uid, old->euid, old->suid) && !may_setuid(t)) ||
 	    cred_prepare(old, &new))
 		return before;
 	new->fsuid = uid;
-	if (!(new->securebits & SECBIT_NO_SETUID_FIXUP)) {
+	if (!(new->securebits &SECBIT_NO_SETUID_FIXUP)) {
 		if (before == 0 && uid != 0)
 			new->cap_effective &= ~FS_CAPS;
 		else if (before != 0 && uid == 0)
-			new->cap_effective |= new->cap_permitted & FS_CAPS;
+			new->cap_effective |= new->cap_permitted &FS_CAPS;
 	}
 	commit(t, new);
 	return before;
@@ -251,7 +266,8 @@ int64_t sys_setfsgid(struct task *t, const struct syscall_args *a)
 	uint32_t gid = ARG_UINT(0), before = old->fsgid;
 	struct cred *new;
 
-	if (gid == NO_ID || gid == before || (!one_of(gid, old->gid, old->egid, old->sgid) && !may_setgid(t)) ||
+	if (gid == NO_ID || gid == before ||
+	    (!one_of(gid, old->gid, old->egid, old->sgid) && !may_setgid(t)) ||
 	    cred_prepare(old, &new))
 		return before;
 	new->fsgid = gid;
@@ -271,7 +287,8 @@ int64_t sys_getgroups(struct task *t, const struct syscall_args *a)
 	if (size) {
 		if ((uint32_t)size < c->ngroups)
 			return -EINVAL;
-		if (c->ngroups && task_copy_out(t, a->a[1], c->groups, c->ngroups * sizeof(uint32_t)))
+		if (c->ngroups &&
+		    task_copy_out(t, a->a[1], c->groups, c->ngroups * sizeof(uint32_t)))
 			return -EFAULT;
 	}
 	return c->ngroups;
@@ -341,7 +358,7 @@ static int cap_words(struct task *t, uint64_t uhdr, struct cap_header *hdr, unsi
 
 int64_t sys_capget(struct task *t, const struct syscall_args *a)
 {
-	struct cap_data data[2] = { 0 };
+	struct cap_data data[2] = {0};
 	struct cap_header hdr;
 	struct task *other;
 	struct cred *c;
@@ -371,7 +388,7 @@ int64_t sys_capset(struct task *t, const struct syscall_args *a)
 {
 	uint64_t e = 0, p = 0, inh = 0;
 	const struct cred *old = t->cred;
-	struct cap_data data[2] = { 0 };
+	struct cap_data data[2] = {0};
 	struct cap_header hdr;
 	struct cred *new;
 	unsigned words;
@@ -402,6 +419,6 @@ int64_t sys_capset(struct task *t, const struct syscall_args *a)
 	new->cap_effective = e;
 	new->cap_permitted = p;
 	new->cap_inheritable = inh;
-	new->cap_ambient &= p & inh;
+	new->cap_ambient &= p &inh;
 	return commit(t, new);
 }

@@ -6,14 +6,14 @@
 #include "syscalls/util.h"
 #include "vfs/epoll.h"
 
-#define EPOLL_FAST 32	  /* events gathered on the stack */
-#define EPOLL_BATCH 4096  /* at most in one call; the caller comes back for the rest */
+#define EPOLL_FAST 32 /* events gathered on the stack */
+#define EPOLL_BATCH 4096 /* at most in one call; the caller comes back for the rest */
 
 _Static_assert(sizeof(struct epoll_event) == 12, "epoll_event ABI");
 
 static int64_t make_epoll(struct task *t, unsigned flags)
 {
-	const struct anon_args args = { .kind = ANON_INODE, .name = "eventpoll", .mode = 0600 };
+	const struct anon_args args = {.kind = ANON_INODE, .name = "eventpoll", .mode = 0600};
 	struct vfs_path place;
 	struct file *f;
 	int err;
@@ -40,7 +40,7 @@ int64_t sys_epoll_create1(struct task *t, const struct syscall_args *a)
 
 int64_t sys_epoll_ctl(struct task *t, const struct syscall_args *a)
 {
-	struct epoll_event ev = { 0 };
+	struct epoll_event ev = {0};
 	struct file *ep, *target;
 	int err;
 

@@ -38,8 +38,9 @@ static int futex_deadline(struct task *t, uint64_t uts, bool absolute, int clock
 
 static int64_t futex_wait_restart(struct task *t)
 {
-	int64_t ret = futex_op_wait(t, t->restart.futex.uaddr, t->restart.futex.flags, t->restart.futex.val,
-				    t->restart.futex.bitset, t->restart.futex.deadline);
+	int64_t ret = futex_op_wait(t, t->restart.futex.uaddr, t->restart.futex.flags,
+				    t->restart.futex.val, t->restart.futex.bitset,
+				    t->restart.futex.deadline);
 
 	if (ret != -EINTR)
 		return ret;
@@ -48,7 +49,8 @@ static int64_t futex_wait_restart(struct task *t)
 }
 
 /* A relative timeout must not start anew after a signal: restart_syscall goes on with the deadline. */
-static int64_t wait_op(struct task *t, uint64_t uaddr, unsigned flags, uint32_t val, uint32_t bitset, int64_t deadline)
+static int64_t wait_op(struct task *t, uint64_t uaddr, unsigned flags, uint32_t val,
+		       uint32_t bitset, int64_t deadline)
 {
 	int64_t ret = futex_op_wait(t, uaddr, flags, val, bitset, deadline);
 
@@ -90,7 +92,8 @@ int64_t sys_futex(struct task *t, const struct syscall_args *a)
 	int64_t deadline = TIME_FOREVER;
 	int err;
 
-	if ((op & FUTEX_CLOCK_REALTIME) && cmd != FUTEX_WAIT_BITSET && cmd != FUTEX_WAIT_REQUEUE_PI && cmd != FUTEX_LOCK_PI2_)
+	if ((op & FUTEX_CLOCK_REALTIME) && cmd != FUTEX_WAIT_BITSET &&
+	    cmd != FUTEX_WAIT_REQUEUE_PI && cmd != FUTEX_LOCK_PI2_)
 		return -ENOSYS;
 	if (cmd == FUTEX_LOCK_PI)
 		clock = CLOCK_REALTIME;
@@ -165,7 +168,8 @@ int64_t sys_futex_wake(struct task *t, const struct syscall_args *a)
 
 	if (!futex2_flags_ok(flags) || a->a[1] >> 32)
 		return -EINVAL;
-	return futex_op_wake(t, a->a[0], flags & FUTEX2_PRIVATE_ ? 0 : FUTEX_F_SHARED, ARG_INT(2), ARG_UINT(1));
+	return futex_op_wake(t, a->a[0], flags & FUTEX2_PRIVATE_ ? 0 : FUTEX_F_SHARED, ARG_INT(2),
+			     ARG_UINT(1));
 }
 
 int64_t sys_futex_wait(struct task *t, const struct syscall_args *a)
@@ -182,7 +186,8 @@ int64_t sys_futex_wait(struct task *t, const struct syscall_args *a)
 	err = futex_deadline(t, a->a[4], true, clock, &deadline);
 	if (err)
 		return err;
-	ret = futex_op_wait(t, a->a[0], flags & FUTEX2_PRIVATE_ ? 0 : FUTEX_F_SHARED, ARG_UINT(1), ARG_UINT(2), deadline);
+	ret = futex_op_wait(t, a->a[0], flags & FUTEX2_PRIVATE_ ? 0 : FUTEX_F_SHARED, ARG_UINT(1),
+			    ARG_UINT(2), deadline);
 	return sys_restart(ret);
 }
 
@@ -201,8 +206,8 @@ int64_t sys_futex_requeue(struct task *t, const struct syscall_args *a)
 	if ((v[0].flags ^ v[1].flags) & FUTEX2_PRIVATE_)
 		return -EINVAL; /* one kind of key for both */
 	cmpval = (uint32_t)v[0].val;
-	return futex_op_requeue(t, v[0].uaddr, v[0].flags & FUTEX2_PRIVATE_ ? 0 : FUTEX_F_SHARED, ARG_INT(2), ARG_INT(3),
-				v[1].uaddr, &cmpval);
+	return futex_op_requeue(t, v[0].uaddr, v[0].flags & FUTEX2_PRIVATE_ ? 0 : FUTEX_F_SHARED,
+				ARG_INT(2), ARG_INT(3), v[1].uaddr, &cmpval);
 }
 
 /* ---- robust lists ---- */
@@ -238,10 +243,10 @@ int64_t sys_get_robust_list(struct task *t, const struct syscall_args *a)
 
 /* ---- membarrier ---- */
 
-#define MEMBARRIER_SUPPORTED                                                                        \
-	(MEMBARRIER_CMD_GLOBAL | MEMBARRIER_CMD_GLOBAL_EXPEDITED |                                    \
-	 MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED |                \
-	 MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE |     \
+#define MEMBARRIER_SUPPORTED                                                                      \
+	(MEMBARRIER_CMD_GLOBAL | MEMBARRIER_CMD_GLOBAL_EXPEDITED |                                \
+	 MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED |            \
+	 MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE | \
 	 MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)
 
 /*
@@ -279,9 +284,12 @@ int64_t sys_membarrier(struct task *t, const struct syscall_args *a)
 		atomic_fetch_or(reg, (uint32_t)cmd);
 		return 0;
 	case MEMBARRIER_CMD_PRIVATE_EXPEDITED:
-		return atomic_load(reg) & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED ? host_barrier() : -EPERM;
+		return atomic_load(reg) & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED ? host_barrier()
+										    : -EPERM;
 	case MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE:
-		return atomic_load(reg) & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE ? host_barrier() : -EPERM;
+		return atomic_load(reg) & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
+			       ? host_barrier()
+			       : -EPERM;
 	default:
 		return -EINVAL;
 	}

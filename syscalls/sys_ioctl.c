@@ -40,8 +40,8 @@ static int64_t fionread_regular(struct task *t, struct file *f, uint64_t uaddr)
 
 static int64_t block_size(struct task *t, struct file *f, uint64_t uaddr)
 {
-	struct moat_statx st = { 0 };
-	int err = file_stat(f, &(struct stat_args){ .mask = STATX_BASIC_STATS }, &st);
+	struct moat_statx st = {0};
+	int err = file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st);
 	int size = (int)st.blksize;
 
 	return err ? err : task_copy_out(t, uaddr, &size, sizeof(size));

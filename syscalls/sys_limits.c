@@ -19,7 +19,8 @@ static void limit_get(struct rlimits *r, unsigned res, struct moat_rlimit *ret)
 }
 
 /* do_prlimit(): old first, then new. */
-static int limit_change(struct task *t, struct task *target, unsigned res, const struct moat_rlimit *new, struct moat_rlimit *old)
+static int limit_change(struct task *t, struct task *target, unsigned res,
+			const struct moat_rlimit *new, struct moat_rlimit *old)
 {
 	struct rlimits *r = target->group->rlimits;
 	int err = 0;
@@ -44,7 +45,7 @@ static int limit_change(struct task *t, struct task *target, unsigned res, const
 		}
 	}
 	mutex_unlock(&r->lock);
-	if (!err && new && res == RLIMIT_CPU)
+	if (!err && new &&res == RLIMIT_CPU)
 		rlimit_cpu_update(target->group);
 	return err;
 }
@@ -78,8 +79,8 @@ static bool may_prlimit(struct task *t, struct task *target)
 	if (t->group == target->group)
 		return true;
 	o = task_get_cred(target);
-	ok = c->uid == o->euid && c->uid == o->suid && c->uid == o->uid && c->gid == o->egid && c->gid == o->sgid &&
-	     c->gid == o->gid;
+	ok = c->uid == o->euid && c->uid == o->suid && c->uid == o->uid && c->gid == o->egid &&
+	     c->gid == o->sgid && c->gid == o->gid;
 	cred_unref(o);
 	return ok || cred_has_cap(c, CAP_SYS_RESOURCE_);
 }
@@ -108,7 +109,8 @@ int64_t sys_prlimit64(struct task *t, const struct syscall_args *a)
 
 struct moat_rusage {
 	struct moat_timeval utime, stime;
-	int64_t maxrss, ixrss, idrss, isrss, minflt, majflt, nswap, inblock, oublock, msgsnd, msgrcv, nsignals, nvcsw, nivcsw;
+	int64_t maxrss, ixrss, idrss, isrss, minflt, majflt, nswap, inblock, oublock, msgsnd,
+		msgrcv, nsignals, nvcsw, nivcsw;
 };
 
 int64_t sys_getrusage(struct task *t, const struct syscall_args *a)
@@ -135,12 +137,15 @@ int64_t sys_getrusage(struct task *t, const struct syscall_args *a)
 		times.maxrss_kib = MAX(times.maxrss_kib, usage.rss_peak >> 10);
 	}
 	ru = (struct moat_rusage){
-		.utime = { times.utime_ns / 1000000000, times.utime_ns % 1000000000 / 1000 },
-		.stime = { times.stime_ns / 1000000000, times.stime_ns % 1000000000 / 1000 },
+		.utime = {times.utime_ns / 1000000000, times.utime_ns % 1000000000 / 1000},
+		.stime = {times.stime_ns / 1000000000, times.stime_ns % 1000000000 / 1000},
 		.maxrss = (int64_t)times.maxrss_kib,
-		.minflt = times.minflt, .majflt = times.majflt,
-		.inblock = times.inblock, .oublock = times.oublock,
-		.nvcsw = times.nvcsw, .nivcsw = times.nivcsw,
+		.minflt = times.minflt,
+		.majflt = times.majflt,
+		.inblock = times.inblock,
+		.oublock = times.oublock,
+		.nvcsw = times.nvcsw,
+		.nivcsw = times.nivcsw,
 	};
 	return task_copy_out(t, a->a[1], &ru, sizeof(ru));
 }

@@ -97,7 +97,7 @@ static int map_low(struct task *t, struct mm_map_args *args, const struct mm_lim
 	int err = -ENOMEM;
 
 	for (int i = 0; i < LOW_TRIES; i++) {
-		struct gap_search s = { LOW_START, round_up_u64(args->size, MOAT_PAGE_SIZE) };
+		struct gap_search s = {LOW_START, round_up_u64(args->size, MOAT_PAGE_SIZE)};
 
 		(void)mm_for_each_vma(t->mm, LOW_START, gap_step, &s);
 		if (s.at + s.size > LOW_END)

@@ -48,8 +48,8 @@ static int64_t set_securebits(struct task *t, uint64_t bits)
 	int err;
 
 	/* A locked bit stays; unknown bits do not exist; and it takes CAP_SETPCAP. */
-	if ((((old & SECBITS_LOCKS) >> 1) & (old ^ bits)) || (old & SECBITS_LOCKS & ~bits) || (bits & ~(uint64_t)SECBITS_ALL) ||
-	    !cred_has_cap(t->cred, CAP_SETPCAP))
+	if ((((old & SECBITS_LOCKS) >> 1) & (old ^ bits)) || (old & SECBITS_LOCKS & ~bits) ||
+	    (bits & ~(uint64_t)SECBITS_ALL) || !cred_has_cap(t->cred, CAP_SETPCAP))
 		return -EPERM;
 	err = cred_prepare(t->cred, &c);
 	if (err)
@@ -99,7 +99,8 @@ static int64_t cap_ambient(struct task *t, const struct syscall_args *a)
 	case PR_CAP_AMBIENT_IS_SET:
 		return !!(old->cap_ambient & bit);
 	case PR_CAP_AMBIENT_RAISE:
-		if (!(old->cap_permitted & old->cap_inheritable & bit) || (old->securebits & SECBIT_NO_CAP_AMBIENT_RAISE))
+		if (!(old->cap_permitted & old->cap_inheritable & bit) ||
+		    (old->securebits & SECBIT_NO_CAP_AMBIENT_RAISE))
 			return -EPERM;
 		break;
 	case PR_CAP_AMBIENT_LOWER:
@@ -110,7 +111,8 @@ static int64_t cap_ambient(struct task *t, const struct syscall_args *a)
 	err = cred_prepare(old, &c);
 	if (err)
 		return err;
-	c->cap_ambient = a->a[1] == PR_CAP_AMBIENT_RAISE ? c->cap_ambient | bit : c->cap_ambient & ~bit;
+	c->cap_ambient =
+		a->a[1] == PR_CAP_AMBIENT_RAISE ? c->cap_ambient | bit : c->cap_ambient & ~bit;
 	return commit(t, c);
 }
 
@@ -132,12 +134,16 @@ static int64_t set_no_new_privs(struct task *t, const struct syscall_args *a)
 
 static int64_t seccomp_filter_get(struct task *t, unsigned flags, uint64_t ufprog)
 {
-	struct { uint16_t len; uint16_t pad[3]; uint64_t filter; } prog;
+	struct {
+		uint16_t len;
+		uint16_t pad[3];
+		uint64_t filter;
+	} prog;
 	struct seccomp_insn *insns;
 	int64_t ret;
 
-	if (flags & ~(unsigned)(SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW |
-				SECCOMP_FILTER_FLAG_TSYNC_ESRCH))
+	if (flags & ~(unsigned)(SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG |
+				SECCOMP_FILTER_FLAG_SPEC_ALLOW | SECCOMP_FILTER_FLAG_TSYNC_ESRCH))
 		return -EINVAL;
 	if (task_copy_in(t, &prog, ufprog, sizeof(prog)))
 		return -EFAULT;
@@ -193,7 +199,8 @@ static int64_t set_mm(struct task *t, const struct syscall_args *a)
 {
 	struct mm_layout l;
 
-	if (a->a[4] || (a->a[3] && a->a[1] != PR_SET_MM_AUXV && a->a[1] != PR_SET_MM_MAP && a->a[1] != PR_SET_MM_MAP_SIZE))
+	if (a->a[4] || (a->a[3] && a->a[1] != PR_SET_MM_AUXV && a->a[1] != PR_SET_MM_MAP &&
+			a->a[1] != PR_SET_MM_MAP_SIZE))
 		return -EINVAL;
 	if (!cred_has_cap(t->cred, CAP_SYS_RESOURCE))
 		return -EPERM;
@@ -201,16 +208,35 @@ static int64_t set_mm(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	mm_get_layout(t->mm, &l);
 	switch (a->a[1]) {
-	case PR_SET_MM_START_CODE: l.start_code = a->a[2]; break;
-	case PR_SET_MM_END_CODE: l.end_code = a->a[2]; break;
-	case PR_SET_MM_START_DATA: l.start_data = a->a[2]; break;
-	case PR_SET_MM_END_DATA: l.end_data = a->a[2]; break;
-	case PR_SET_MM_START_STACK: l.start_stack = a->a[2]; break;
-	case PR_SET_MM_ARG_START: l.arg_start = a->a[2]; break;
-	case PR_SET_MM_ARG_END: l.arg_end = a->a[2]; break;
-	case PR_SET_MM_ENV_START: l.env_start = a->a[2]; break;
-	case PR_SET_MM_ENV_END: l.env_end = a->a[2]; break;
-	default: return -EINVAL; /* brk, auxv, exe file, whole map */
+	case PR_SET_MM_START_CODE:
+		l.start_code = a->a[2];
+		break;
+	case PR_SET_MM_END_CODE:
+		l.end_code = a->a[2];
+		break;
+	case PR_SET_MM_START_DATA:
+		l.start_data = a->a[2];
+		break;
+	case PR_SET_MM_END_DATA:
+		l.end_data = a->a[2];
+		break;
+	case PR_SET_MM_START_STACK:
+		l.start_stack = a->a[2];
+		break;
+	case PR_SET_MM_ARG_START:
+		l.arg_start = a->a[2];
+		break;
+	case PR_SET_MM_ARG_END:
+		l.arg_end = a->a[2];
+		break;
+	case PR_SET_MM_ENV_START:
+		l.env_start = a->a[2];
+		break;
+	case PR_SET_MM_ENV_END:
+		l.env_end = a->a[2];
+		break;
+	default:
+		return -EINVAL; /* brk, auxv, exe file, whole map */
 	}
 	mm_set_layout(t->mm, &l);
 	return 0;
@@ -319,7 +345,8 @@ static int64_t prctl_creds(struct task *t, const struct syscall_args *a)
 	case PR_SET_KEEPCAPS:
 		return set_keepcaps(t, a->a[1]);
 	case PR_CAPBSET_READ:
-		return a->a[1] > CAP_LAST ? -EINVAL : (int64_t)((t->cred->cap_bounding >> a->a[1]) & 1);
+		return a->a[1] > CAP_LAST ? -EINVAL
+					  : (int64_t)((t->cred->cap_bounding >> a->a[1]) & 1);
 	case PR_CAPBSET_DROP:
 		return capbset_drop(t, a->a[1]);
 	case PR_GET_SECUREBITS:

@@ -19,14 +19,14 @@
 
 int64_t sys_fork(struct task *t, const struct syscall_args *a unused_arg)
 {
-	struct clone_args_k args = { .exit_signal = SIGCHLD };
+	struct clone_args_k args = {.exit_signal = SIGCHLD};
 
 	return task_clone(t, &args);
 }
 
 int64_t sys_vfork(struct task *t, const struct syscall_args *a unused_arg)
 {
-	struct clone_args_k args = { .flags = CLONE_VFORK | CLONE_VM, .exit_signal = SIGCHLD };
+	struct clone_args_k args = {.flags = CLONE_VFORK | CLONE_VM, .exit_signal = SIGCHLD};
 
 	return task_clone(t, &args);
 }
@@ -53,7 +53,7 @@ int64_t sys_clone(struct task *t, const struct syscall_args *a)
 
 int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 {
-	struct clone_args ca = { 0 };
+	struct clone_args ca = {0};
 	struct clone_args_k args;
 	int32_t set_tid;
 	int err;
@@ -65,7 +65,8 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 	err = sys_copy_struct_in(t, &ca, sizeof(ca), a->a[0], a->a[1]);
 	if (err)
 		return err;
-	if (ca.set_tid_size > 32 || (!ca.set_tid && ca.set_tid_size) || (ca.set_tid && !ca.set_tid_size))
+	if (ca.set_tid_size > 32 || (!ca.set_tid && ca.set_tid_size) ||
+	    (ca.set_tid && !ca.set_tid_size))
 		return -EINVAL;
 	if ((ca.exit_signal & ~(uint64_t)CSIGNAL) || ca.exit_signal > SIG_COUNT)
 		return -EINVAL;
@@ -75,22 +76,32 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 		return -EINVAL; /* as many as there are pid namespaces: one */
 	if (ca.set_tid_size && task_copy_in(t, &set_tid, ca.set_tid, sizeof(set_tid)))
 		return -EFAULT;
-	if (ca.set_tid_size && !cred_has_cap(t->cred, 40 /* CAP_CHECKPOINT_RESTORE */) && !cred_has_cap(t->cred, 21))
+	if (ca.set_tid_size && !cred_has_cap(t->cred, 40 /* CAP_CHECKPOINT_RESTORE */) &&
+	    !cred_has_cap(t->cred, 21))
 		return -EPERM;
 	if (ca.flags & ~(0xffffffffull | CLONE_CLEAR_SIGHAND))
 		return -EINVAL;
 	if (ca.flags & (CLONE_DETACHED | (CSIGNAL & ~(uint64_t)CLONE_NEWTIME)))
 		return -EINVAL;
-	if ((ca.flags & (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND)) == (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND))
+	if ((ca.flags & (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND)) ==
+	    (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND))
 		return -EINVAL;
 	if ((ca.flags & (CLONE_THREAD | CLONE_PARENT)) && ca.exit_signal)
 		return -EINVAL;
-	if ((!ca.stack && ca.stack_size) || (ca.stack && (!ca.stack_size || !sys_range_ok(ca.stack, ca.stack_size))))
+	if ((!ca.stack && ca.stack_size) ||
+	    (ca.stack && (!ca.stack_size || !sys_range_ok(ca.stack, ca.stack_size))))
 		return -EINVAL;
 	args = (struct clone_args_k){
-		.flags = ca.flags, .pidfd = ca.pidfd, .child_tid = ca.child_tid, .parent_tid = ca.parent_tid,
-		.stack = ca.stack, .stack_size = ca.stack_size, .tls = ca.tls, .exit_signal = (int)ca.exit_signal,
-		.set_tid = &set_tid, .set_tid_size = ca.set_tid_size,
+		.flags = ca.flags,
+		.pidfd = ca.pidfd,
+		.child_tid = ca.child_tid,
+		.parent_tid = ca.parent_tid,
+		.stack = ca.stack,
+		.stack_size = ca.stack_size,
+		.tls = ca.tls,
+		.exit_signal = (int)ca.exit_signal,
+		.set_tid = &set_tid,
+		.set_tid_size = ca.set_tid_size,
 	};
 	return task_clone(t, &args);
 }
@@ -126,13 +137,14 @@ static int exec_strings_add(struct exec_strings *s, char *str)
 }
 
 /* One array of strings. `left` bounds strings and pointers together, of argv and envp. */
-static int exec_strings_get(struct task *t, uint64_t uvec, struct exec_strings *s, size_t *left, char *buf)
+static int exec_strings_get(struct task *t, uint64_t uvec, struct exec_strings *s, size_t *left,
+			    char *buf)
 {
 	uint64_t ptr;
 	ssize_t len;
 	char *copy;
 
-	*s = (struct exec_strings){ 0 };
+	*s = (struct exec_strings){0};
 	s->v = calloc(1, sizeof(*s->v));
 	if (!s->v)
 		return -ENOMEM;
@@ -183,9 +195,10 @@ static void exec_name(int dirfd, const struct sys_path *p, char *buf, size_t siz
 		snprintf(buf, size, "/dev/fd/%d/%s", dirfd, p->path);
 }
 
-static int exec_open_file(struct task *t, int dirfd, uint64_t upath, int flags, char *name, size_t size, struct file **ret)
+static int exec_open_file(struct task *t, int dirfd, uint64_t upath, int flags, char *name,
+			  size_t size, struct file **ret)
 {
-	struct open_args oa = { .flags = O_RDONLY, .exec = true };
+	struct open_args oa = {.flags = O_RDONLY, .exec = true};
 	unsigned lookup = 0;
 	struct sys_path *p;
 	int err;
@@ -209,9 +222,10 @@ out_free:
 	return err;
 }
 
-static int64_t exec_common(struct task *t, int dirfd, uint64_t upath, uint64_t uargv, uint64_t uenvp, int flags)
+static int64_t exec_common(struct task *t, int dirfd, uint64_t upath, uint64_t uargv,
+			   uint64_t uenvp, int flags)
 {
-	struct exec_strings argv = { 0 }, envp = { 0 };
+	struct exec_strings argv = {0}, envp = {0};
 	size_t left = exec_args_limit(t);
 	char name[VFS_PATH_MAX + 32];
 	struct file *exe = NULL;
@@ -274,18 +288,22 @@ int64_t sys_exit_group(struct task *t, const struct syscall_args *a)
 
 struct moat_rusage {
 	struct moat_timeval utime, stime;
-	int64_t maxrss, ixrss, idrss, isrss, minflt, majflt, nswap, inblock, oublock, msgsnd, msgrcv, nsignals, nvcsw, nivcsw;
+	int64_t maxrss, ixrss, idrss, isrss, minflt, majflt, nswap, inblock, oublock, msgsnd,
+		msgrcv, nsignals, nvcsw, nivcsw;
 };
 
 static int put_rusage(struct task *t, uint64_t uaddr, const struct task_times *times)
 {
 	struct moat_rusage ru = {
-		.utime = { times->utime_ns / 1000000000, times->utime_ns % 1000000000 / 1000 },
-		.stime = { times->stime_ns / 1000000000, times->stime_ns % 1000000000 / 1000 },
+		.utime = {times->utime_ns / 1000000000, times->utime_ns % 1000000000 / 1000},
+		.stime = {times->stime_ns / 1000000000, times->stime_ns % 1000000000 / 1000},
 		.maxrss = (int64_t)times->maxrss_kib,
-		.minflt = times->minflt, .majflt = times->majflt,
-		.inblock = times->inblock, .oublock = times->oublock,
-		.nvcsw = times->nvcsw, .nivcsw = times->nivcsw,
+		.minflt = times->minflt,
+		.majflt = times->majflt,
+		.inblock = times->inblock,
+		.oublock = times->oublock,
+		.nvcsw = times->nvcsw,
+		.nivcsw = times->nivcsw,
 	};
 
 	return uaddr ? task_copy_out(t, uaddr, &ru, sizeof(ru)) : 0;
@@ -294,11 +312,12 @@ static int put_rusage(struct task *t, uint64_t uaddr, const struct task_times *t
 int64_t sys_wait4(struct task *t, const struct syscall_args *a)
 {
 	int32_t pid = ARG_INT(0);
-	struct task_wait_args args = { .idtype = P_PID, .id = pid, .options = ARG_INT(2) | WEXITED };
+	struct task_wait_args args = {.idtype = P_PID, .id = pid, .options = ARG_INT(2) | WEXITED};
 	struct task_wait_result res;
 	int err;
 
-	if ((unsigned)ARG_INT(2) & ~(unsigned)(WNOHANG | WUNTRACED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL))
+	if ((unsigned)ARG_INT(2) &
+	    ~(unsigned)(WNOHANG | WUNTRACED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL))
 		return -EINVAL;
 	if (pid == INT32_MIN)
 		return -ESRCH;
@@ -362,13 +381,13 @@ static int waitid_target(struct task *t, int idtype, int32_t id, struct task_wai
 int64_t sys_waitid(struct task *t, const struct syscall_args *a)
 {
 	int options = ARG_INT(3);
-	struct task_wait_args args = { .options = options };
-	struct moat_siginfo info = { 0 };
+	struct task_wait_args args = {.options = options};
+	struct moat_siginfo info = {0};
 	struct task_wait_result res;
 	int err;
 
-	if ((unsigned)options &
-	    ~(unsigned)(WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL))
+	if ((unsigned)options & ~(unsigned)(WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED |
+					    __WNOTHREAD | __WCLONE | __WALL))
 		return -EINVAL;
 	if (!(options & (WEXITED | WSTOPPED | WCONTINUED)))
 		return -EINVAL;

@@ -46,7 +46,8 @@ static bool is_rt(int policy)
 
 static bool policy_ok(int policy)
 {
-	return policy == SCHED_OTHER || is_rt(policy) || policy == SCHED_BATCH || policy == SCHED_IDLE;
+	return policy == SCHED_OTHER || is_rt(policy) || policy == SCHED_BATCH ||
+	       policy == SCHED_IDLE;
 }
 
 static bool may_set_policy(struct task *t, struct task *target, int policy, int priority)
@@ -75,7 +76,8 @@ static int64_t set_policy(struct task *t, struct task *target, int policy, int p
 		return -EINVAL;
 	if (is_rt(policy) ? priority < 1 || priority > 99 : priority != 0)
 		return -EINVAL;
-	if (!may_set_policy(t, target, policy, priority) || (target->sched_reset_on_fork && !reset && !cred_has_cap(t->cred, CAP_SYS_NICE_)))
+	if (!may_set_policy(t, target, policy, priority) ||
+	    (target->sched_reset_on_fork && !reset && !cred_has_cap(t->cred, CAP_SYS_NICE_)))
 		return -EPERM;
 	target->sched_policy = policy;
 	target->sched_priority = priority;
@@ -114,7 +116,10 @@ int64_t sys_sched_setparam(struct task *t, const struct syscall_args *a)
 	target = target_of(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
-	ret = set_policy(t, target, target->sched_policy | (target->sched_reset_on_fork ? SCHED_RESET_ON_FORK_ : 0), priority);
+	ret = set_policy(t, target,
+			 target->sched_policy |
+				 (target->sched_reset_on_fork ? SCHED_RESET_ON_FORK_ : 0),
+			 priority);
 	task_unref(target);
 	return ret;
 }
@@ -165,7 +170,7 @@ int64_t sys_sched_get_priority_min(struct task *t unused_arg, const struct sysca
 
 int64_t sys_sched_rr_get_interval(struct task *t, const struct syscall_args *a)
 {
-	struct moat_timespec ts = { 0, 0 };
+	struct moat_timespec ts = {0, 0};
 	struct task *target;
 
 	if (ARG_INT(0) < 0)
@@ -195,7 +200,7 @@ static int64_t set_nice(struct task *t, struct task *target, int nice);
 
 int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 {
-	struct moat_sched_attr attr = { 0 };
+	struct moat_sched_attr attr = {0};
 	struct task *target;
 	uint32_t size, now = sizeof(attr);
 	int64_t ret;
@@ -207,7 +212,9 @@ int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 		return -EFAULT;
 	if (!size)
 		size = SCHED_ATTR_SIZE_VER0;
-	err = size < SCHED_ATTR_SIZE_VER0 || size > MOAT_PAGE_SIZE ? -E2BIG : sys_copy_struct_in(t, &attr, sizeof(attr), a->a[1], size);
+	err = size < SCHED_ATTR_SIZE_VER0 || size > MOAT_PAGE_SIZE
+		      ? -E2BIG
+		      : sys_copy_struct_in(t, &attr, sizeof(attr), a->a[1], size);
 	if (err == -E2BIG)
 		(void)!task_copy_out(t, a->a[1], &now, sizeof(now));
 	if (err)
@@ -219,7 +226,10 @@ int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 	target = target_of(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
-	ret = set_policy(t, target, (int)attr.policy | (attr.flags & SCHED_FLAG_RESET_ON_FORK_ ? SCHED_RESET_ON_FORK_ : 0),
+	ret = set_policy(t, target,
+			 (int)attr.policy |
+				 (attr.flags & SCHED_FLAG_RESET_ON_FORK_ ? SCHED_RESET_ON_FORK_
+									 : 0),
 			 (int)attr.priority);
 	if (!ret && (attr.policy == SCHED_OTHER || attr.policy == SCHED_BATCH))
 		ret = set_nice(t, target, attr.nice);
@@ -229,11 +239,12 @@ int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 
 int64_t sys_sched_getattr(struct task *t, const struct syscall_args *a)
 {
-	struct moat_sched_attr attr = { 0 };
+	struct moat_sched_attr attr = {0};
 	uint32_t usize = ARG_UINT(2);
 	struct task *target;
 
-	if (!a->a[1] || ARG_INT(0) < 0 || usize > MOAT_PAGE_SIZE || usize < SCHED_ATTR_SIZE_VER0 || ARG_UINT(3))
+	if (!a->a[1] || ARG_INT(0) < 0 || usize > MOAT_PAGE_SIZE || usize < SCHED_ATTR_SIZE_VER0 ||
+	    ARG_UINT(3))
 		return -EINVAL;
 	target = target_of(t, ARG_INT(0));
 	if (!target)
@@ -326,7 +337,7 @@ static int64_t prio_walk(struct prio_walk *w, int which, int32_t who)
 
 int64_t sys_getpriority(struct task *t, const struct syscall_args *a)
 {
-	struct prio_walk w = { .t = t };
+	struct prio_walk w = {.t = t};
 
 	if (ARG_INT(0) < PRIO_PROCESS || ARG_INT(0) > PRIO_USER)
 		return -EINVAL;
@@ -335,7 +346,7 @@ int64_t sys_getpriority(struct task *t, const struct syscall_args *a)
 
 int64_t sys_setpriority(struct task *t, const struct syscall_args *a)
 {
-	struct prio_walk w = { .t = t, .set = true, .nice = ARG_INT(2) };
+	struct prio_walk w = {.t = t, .set = true, .nice = ARG_INT(2)};
 
 	if (ARG_INT(0) < PRIO_PROCESS || ARG_INT(0) > PRIO_USER)
 		return -EINVAL;

@@ -11,9 +11,10 @@
 #define SS_ONSTACK_ 1
 #define SS_DISABLE_ 2
 #define SS_AUTODISARM_ (1u << 31)
-#define SA_SUPPORTED                                                                                     \
-	(SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x800ull /* EXPOSE_TAGBITS */ | SA_ONSTACK | SA_RESTART | \
-	 SA_NODEFER | (uint64_t)(uint32_t)SA_RESETHAND | 0x04000000ull /* RESTORER */)
+#define SA_SUPPORTED                                                                             \
+	(SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x800ull /* EXPOSE_TAGBITS */ | SA_ONSTACK | \
+	 SA_RESTART | SA_NODEFER | (uint64_t)(uint32_t)SA_RESETHAND |                            \
+	 0x04000000ull /* RESTORER */)
 
 /* ---- actions and masks ---- */
 
@@ -142,7 +143,7 @@ static uint32_t altstack_state(struct task *t)
 
 int64_t sys_sigaltstack(struct task *t, const struct syscall_args *a)
 {
-	struct moat_stack old = { .sp = t->altstack.sp, .size = t->altstack.size }, new;
+	struct moat_stack old = {.sp = t->altstack.sp, .size = t->altstack.size}, new;
 	uint32_t mode;
 
 	old.flags = altstack_state(t) | (t->altstack.flags & SS_AUTODISARM_);
@@ -158,7 +159,8 @@ int64_t sys_sigaltstack(struct task *t, const struct syscall_args *a)
 			new.size = new.sp = 0;
 		else if (new.size < MINSIGSTKSZ_)
 			return -ENOMEM;
-		t->altstack = (struct sigaltstack_state){ .sp = new.sp, .size = new.size, .flags = new.flags };
+		t->altstack = (struct sigaltstack_state){
+			.sp = new.sp, .size = new.size, .flags = new.flags};
 	}
 	if (a->a[1] && task_copy_out(t, a->a[1], &old, sizeof(old)))
 		return -EFAULT;
@@ -169,7 +171,7 @@ int64_t sys_sigaltstack(struct task *t, const struct syscall_args *a)
 
 static void fill_sender(struct task *t, int signo, int code, struct moat_siginfo *info)
 {
-	*info = (struct moat_siginfo){ .si_signo = signo, .si_code = code };
+	*info = (struct moat_siginfo){.si_signo = signo, .si_code = code};
 	info->rt.pid = t->group->tgid;
 	info->rt.uid = t->cred->uid;
 }
@@ -180,7 +182,8 @@ static bool signo_ok(int signo)
 }
 
 /* kill's permission is asked of the group's leader, or whoever is left. */
-static int send_group(struct task *t, struct thread_group *g, int signo, const struct moat_siginfo *info)
+static int send_group(struct task *t, struct thread_group *g, int signo,
+		      const struct moat_siginfo *info)
 {
 	struct task *leader = group_leader(g);
 	bool may;
@@ -198,7 +201,8 @@ struct kill_many {
 	int found, sent, err;
 };
 
-static void kill_one(struct task *t, struct thread_group *g, int signo, const struct moat_siginfo *info, struct kill_many *k)
+static void kill_one(struct task *t, struct thread_group *g, int signo,
+		     const struct moat_siginfo *info, struct kill_many *k)
 {
 	int err = send_group(t, g, signo, info);
 
@@ -211,7 +215,7 @@ static void kill_one(struct task *t, struct thread_group *g, int signo, const st
 
 static int64_t kill_pgrp(struct task *t, int32_t pgid, int signo, const struct moat_siginfo *info)
 {
-	struct kill_many k = { 0 };
+	struct kill_many k = {0};
 	struct thread_group *g;
 	int32_t id = 1;
 
@@ -228,7 +232,7 @@ static int64_t kill_pgrp(struct task *t, int32_t pgid, int signo, const struct m
 
 static int64_t kill_all(struct task *t, int signo, const struct moat_siginfo *info)
 {
-	struct kill_many k = { 0 };
+	struct kill_many k = {0};
 	struct thread_group *g;
 	int32_t id = 2; /* all but init and the caller */
 
@@ -274,7 +278,8 @@ int64_t sys_kill(struct task *t, const struct syscall_args *a)
 	return ret;
 }
 
-static int64_t send_thread(struct task *t, int32_t tgid, int32_t tid, int signo, const struct moat_siginfo *info)
+static int64_t send_thread(struct task *t, int32_t tgid, int32_t tid, int signo,
+			   const struct moat_siginfo *info)
 {
 	struct task *target = task_find(tid);
 	int64_t ret = -ESRCH;
@@ -313,7 +318,8 @@ int64_t sys_tgkill(struct task *t, const struct syscall_args *a)
 }
 
 /* A siginfo of the caller's own making: not one that only the kernel or kill sends, unless to itself. */
-static int queue_info_get(struct task *t, uint64_t uinfo, int signo, int32_t target, struct moat_siginfo *info)
+static int queue_info_get(struct task *t, uint64_t uinfo, int signo, int32_t target,
+			  struct moat_siginfo *info)
 {
 	if (task_copy_in(t, info, uinfo, sizeof(*info)))
 		return -EFAULT;

@@ -14,7 +14,7 @@
 
 static int put_timespec(struct task *t, uint64_t uaddr, int64_t ns)
 {
-	struct moat_timespec ts = { ns / NSEC, ns % NSEC };
+	struct moat_timespec ts = {ns / NSEC, ns % NSEC};
 
 	return task_copy_out(t, uaddr, &ts, sizeof(ts));
 }
@@ -83,8 +83,10 @@ int64_t sys_settimeofday(struct task *t, const struct syscall_args *a)
 int64_t sys_gettimeofday(struct task *t, const struct syscall_args *a)
 {
 	int64_t ns = time_realtime_ns();
-	struct moat_timeval tv = { ns / NSEC, ns % NSEC / 1000 };
-	struct { int32_t minuteswest, dsttime; } tz = { 0, 0 };
+	struct moat_timeval tv = {ns / NSEC, ns % NSEC / 1000};
+	struct {
+		int32_t minuteswest, dsttime;
+	} tz = {0, 0};
 
 	if (a->a[0] && task_copy_out(t, a->a[0], &tv, sizeof(tv)))
 		return -EFAULT;
@@ -147,9 +149,15 @@ static int64_t adjtimex_common(struct task *t, uint64_t uaddr)
 		return -EFAULT;
 	if (tx.modes && tx.modes != ADJ_OFFSET_SS_READ_)
 		return -EPERM;
-	tx = (struct moat_timex){ .modes = tx.modes, .maxerror = 16000000, .esterror = 16000000, .status = STA_UNSYNC_,
-				  .constant = 2, .precision = 1, .tolerance = 32768000, .tick = 10000,
-				  .time = { now / NSEC, now % NSEC / 1000 } };
+	tx = (struct moat_timex){.modes = tx.modes,
+				 .maxerror = 16000000,
+				 .esterror = 16000000,
+				 .status = STA_UNSYNC_,
+				 .constant = 2,
+				 .precision = 1,
+				 .tolerance = 32768000,
+				 .tick = 10000,
+				 .time = {now / NSEC, now % NSEC / 1000}};
 	if (task_copy_out(t, uaddr, &tx, sizeof(tx)))
 		return -EFAULT;
 	return TIME_ERROR_;
@@ -296,12 +304,13 @@ static struct moat_timeval ns_timeval(int64_t ns)
 {
 	/* Rounded up: a timer that runs never reads as zero. */
 	ns += 999;
-	return (struct moat_timeval){ ns / NSEC, ns % NSEC / 1000 };
+	return (struct moat_timeval){ns / NSEC, ns % NSEC / 1000};
 }
 
 static int put_itimer(struct task *t, uint64_t uaddr, const struct itimer_ns *it)
 {
-	struct moat_itimerval v = { .interval = ns_timeval(it->interval), .value = ns_timeval(it->value) };
+	struct moat_itimerval v = {.interval = ns_timeval(it->interval),
+				   .value = ns_timeval(it->value)};
 
 	return task_copy_out(t, uaddr, &v, sizeof(v));
 }
@@ -321,7 +330,7 @@ static bool timeval_ok(const struct moat_timeval *tv)
 
 int64_t sys_setitimer(struct task *t, const struct syscall_args *a)
 {
-	struct moat_itimerval v = { 0 };
+	struct moat_itimerval v = {0};
 	struct itimer_ns new, old;
 	int err;
 
@@ -341,7 +350,7 @@ int64_t sys_setitimer(struct task *t, const struct syscall_args *a)
 
 int64_t sys_alarm(struct task *t, const struct syscall_args *a)
 {
-	struct itimer_ns new = { .value = (int64_t)ARG_UINT(0) * NSEC }, old;
+	struct itimer_ns new = {.value = (int64_t)ARG_UINT(0) * NSEC}, old;
 	int64_t sec;
 
 	if (itimer_set(t, ITIMER_REAL, &new, &old))
@@ -365,7 +374,8 @@ struct moat_itimerspec {
 
 int64_t sys_timer_create(struct task *t, const struct syscall_args *a)
 {
-	struct posix_timer_args args = { .clock = ARG_INT(0), .notify = SIGEV_SIGNAL, .signo = SIGALRM, .value_is_id = true };
+	struct posix_timer_args args = {
+		.clock = ARG_INT(0), .notify = SIGEV_SIGNAL, .signo = SIGALRM, .value_is_id = true};
 	struct moat_sigevent ev;
 	int32_t id;
 	int err;
@@ -391,8 +401,8 @@ int64_t sys_timer_create(struct task *t, const struct syscall_args *a)
 
 static int put_itimerspec(struct task *t, uint64_t uaddr, const struct itimer_ns *it)
 {
-	struct moat_itimerspec v = { .interval = { it->interval / NSEC, it->interval % NSEC },
-				     .value = { it->value / NSEC, it->value % NSEC } };
+	struct moat_itimerspec v = {.interval = {it->interval / NSEC, it->interval % NSEC},
+				    .value = {it->value / NSEC, it->value % NSEC}};
 
 	return task_copy_out(t, uaddr, &v, sizeof(v));
 }

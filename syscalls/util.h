@@ -17,7 +17,7 @@
 #define SYS_O_LARGEFILE 0100000
 #define SYS_O_TMPFILE 020000000 /* __O_TMPFILE: without O_DIRECTORY */
 #define SYS_IOV_MAX 1024 /* UIO_MAXIOV */
-#define SYS_IOV_FAST 8	 /* UIO_FASTIOV: copied to the stack */
+#define SYS_IOV_FAST 8 /* UIO_FASTIOV: copied to the stack */
 
 /* arguments as the C types of Linux's prototypes */
 #define ARG_INT(n) ((int)a->a[n])

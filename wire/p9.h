@@ -28,9 +28,9 @@
 #define P9_NOTAG 0xffffu
 #define P9_NOFID 0xffffffffu
 #define P9_NONUNAME 0xffffffffu
-#define P9_WALK_MAX 16	 /* names in one Twalk */
+#define P9_WALK_MAX 16 /* names in one Twalk */
 #define P9_NODES_MAX 512 /* nodes in one reply: a walk stops there */
-#define P9_FIDS_MAX 256	 /* fids in one Tmclunk */
+#define P9_FIDS_MAX 256 /* fids in one Tmclunk */
 #define P9_NAME_MAX 255
 #define P9_PATH_MAX 4095
 #define P9_NODE_SIZE 105u
@@ -108,88 +108,92 @@ struct p9_fids { /* raw: p9_fids_get() */
  * The opcode table: OP(name, number of the request); the reply is the number after it.
  * Rlerror alone has no request.
  */
-#define P9_OPCODES(OP)                                                                             \
-	OP(lerror, 6)                                                                              \
-	OP(statfs, 8)                                                                              \
-	OP(lopen, 12)                                                                              \
-	OP(lcreate, 14)                                                                            \
-	OP(symlink, 16)                                                                            \
-	OP(mknod, 18)                                                                              \
-	OP(rename, 20)                                                                             \
-	OP(readlink, 22)                                                                           \
-	OP(getattr, 24)                                                                            \
-	OP(setattr, 26)                                                                            \
-	OP(xattrwalk, 30)                                                                          \
-	OP(xattrcreate, 32)                                                                        \
-	OP(readdir, 40)                                                                            \
-	OP(fsync, 50)                                                                              \
-	OP(lock, 52)                                                                               \
-	OP(getlock, 54)                                                                            \
-	OP(link, 70)                                                                               \
-	OP(mkdir, 72)                                                                              \
-	OP(renameat, 74)                                                                           \
-	OP(unlinkat, 76)                                                                           \
-	OP(version, 100)                                                                           \
-	OP(auth, 102)                                                                              \
-	OP(attach, 104)                                                                            \
-	OP(flush, 108)                                                                             \
-	OP(walk, 110)                                                                              \
-	OP(read, 116)                                                                              \
-	OP(write, 118)                                                                             \
-	OP(clunk, 120)                                                                             \
-	OP(remove, 122)                                                                            \
-	OP(mwalk, 160)                                                                             \
-	OP(mopen, 162)                                                                             \
-	OP(mcreate, 164)                                                                           \
-	OP(mmkdir, 166)                                                                            \
-	OP(msymlink, 168)                                                                          \
-	OP(mmknod, 170)                                                                            \
-	OP(mlink, 172)                                                                             \
-	OP(munlink, 174)                                                                           \
-	OP(mrename, 176)                                                                           \
-	OP(msetattr, 178)                                                                          \
-	OP(mreaddir, 180)                                                                          \
-	OP(mclunk, 182)                                                                            \
-	OP(mgetxattr, 184)                                                                         \
-	OP(msetxattr, 186)                                                                         \
-	OP(mlistxattr, 188)                                                                        \
-	OP(mremovexattr, 190)                                                                      \
-	OP(mfallocate, 192)                                                                        \
+#define P9_OPCODES(OP)        \
+	OP(lerror, 6)         \
+	OP(statfs, 8)         \
+	OP(lopen, 12)         \
+	OP(lcreate, 14)       \
+	OP(symlink, 16)       \
+	OP(mknod, 18)         \
+	OP(rename, 20)        \
+	OP(readlink, 22)      \
+	OP(getattr, 24)       \
+	OP(setattr, 26)       \
+	OP(xattrwalk, 30)     \
+	OP(xattrcreate, 32)   \
+	OP(readdir, 40)       \
+	OP(fsync, 50)         \
+	OP(lock, 52)          \
+	OP(getlock, 54)       \
+	OP(link, 70)          \
+	OP(mkdir, 72)         \
+	OP(renameat, 74)      \
+	OP(unlinkat, 76)      \
+	OP(version, 100)      \
+	OP(auth, 102)         \
+	OP(attach, 104)       \
+	OP(flush, 108)        \
+	OP(walk, 110)         \
+	OP(read, 116)         \
+	OP(write, 118)        \
+	OP(clunk, 120)        \
+	OP(remove, 122)       \
+	OP(mwalk, 160)        \
+	OP(mopen, 162)        \
+	OP(mcreate, 164)      \
+	OP(mmkdir, 166)       \
+	OP(msymlink, 168)     \
+	OP(mmknod, 170)       \
+	OP(mlink, 172)        \
+	OP(munlink, 174)      \
+	OP(mrename, 176)      \
+	OP(msetattr, 178)     \
+	OP(mreaddir, 180)     \
+	OP(mclunk, 182)       \
+	OP(mgetxattr, 184)    \
+	OP(msetxattr, 186)    \
+	OP(mlistxattr, 188)   \
+	OP(mremovexattr, 190) \
+	OP(mfallocate, 192)   \
 	OP(mseek, 194)
 
 /* Layouts: F(message, kind, field), in wire order. */
 #define P9_FIELDS_Tlerror(F, m)
 #define P9_FIELDS_Rlerror(F, m) F(m, u32, ecode)
 #define P9_FIELDS_Tstatfs(F, m) F(m, u32, fid)
-#define P9_FIELDS_Rstatfs(F, m)                                                                    \
-	F(m, u32, type) F(m, u32, bsize) F(m, u64, blocks) F(m, u64, bfree) F(m, u64, bavail)      \
-	F(m, u64, files) F(m, u64, ffree) F(m, u64, fsid) F(m, u32, namelen)
+#define P9_FIELDS_Rstatfs(F, m)                                                                \
+	F(m, u32, type)                                                                        \
+	F(m, u32, bsize) F(m, u64, blocks) F(m, u64, bfree) F(m, u64, bavail) F(m, u64, files) \
+		F(m, u64, ffree) F(m, u64, fsid) F(m, u32, namelen)
 #define P9_FIELDS_Tlopen(F, m) F(m, u32, fid) F(m, u32, flags)
 #define P9_FIELDS_Rlopen(F, m) F(m, qid, qid) F(m, u32, iounit)
-#define P9_FIELDS_Tlcreate(F, m)                                                                   \
+#define P9_FIELDS_Tlcreate(F, m) \
 	F(m, u32, fid) F(m, str, name) F(m, u32, flags) F(m, u32, mode) F(m, u32, gid)
 #define P9_FIELDS_Rlcreate(F, m) F(m, qid, qid) F(m, u32, iounit)
 #define P9_FIELDS_Tsymlink(F, m) F(m, u32, fid) F(m, str, name) F(m, str, target) F(m, u32, gid)
 #define P9_FIELDS_Rsymlink(F, m) F(m, qid, qid)
-#define P9_FIELDS_Tmknod(F, m)                                                                     \
-	F(m, u32, fid) F(m, str, name) F(m, u32, mode) F(m, u32, major) F(m, u32, minor)           \
-	F(m, u32, gid)
+#define P9_FIELDS_Tmknod(F, m) \
+	F(m, u32, fid)         \
+	F(m, str, name) F(m, u32, mode) F(m, u32, major) F(m, u32, minor) F(m, u32, gid)
 #define P9_FIELDS_Rmknod(F, m) F(m, qid, qid)
 #define P9_FIELDS_Trename(F, m) F(m, u32, fid) F(m, u32, dfid) F(m, str, name)
 #define P9_FIELDS_Rrename(F, m)
 #define P9_FIELDS_Treadlink(F, m) F(m, u32, fid)
 #define P9_FIELDS_Rreadlink(F, m) F(m, str, target)
 #define P9_FIELDS_Tgetattr(F, m) F(m, u32, fid) F(m, u64, mask)
-#define P9_FIELDS_Rgetattr(F, m)                                                                   \
-	F(m, u64, valid) F(m, qid, qid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid)              \
-	F(m, u64, nlink) F(m, u64, rdev) F(m, u64, size) F(m, u64, blksize) F(m, u64, blocks)      \
-	F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec) F(m, u64, mtime_nsec)      \
-	F(m, u64, ctime_sec) F(m, u64, ctime_nsec) F(m, u64, btime_sec) F(m, u64, btime_nsec)      \
-	F(m, u64, gen) F(m, u64, data_version)
-#define P9_FIELDS_Tsetattr(F, m)                                                                   \
-	F(m, u32, fid) F(m, u32, valid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid)              \
-	F(m, u64, size) F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec)            \
-	F(m, u64, mtime_nsec)
+#define P9_FIELDS_Rgetattr(F, m)                                                                  \
+	F(m, u64, valid)                                                                          \
+	F(m, qid, qid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid) F(m, u64, nlink)             \
+		F(m, u64, rdev) F(m, u64, size) F(m, u64, blksize) F(m, u64, blocks)              \
+			F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec)           \
+				F(m, u64, mtime_nsec) F(m, u64, ctime_sec) F(m, u64, ctime_nsec)  \
+					F(m, u64, btime_sec) F(m, u64, btime_nsec) F(m, u64, gen) \
+						F(m, u64, data_version)
+#define P9_FIELDS_Tsetattr(F, m)                                                       \
+	F(m, u32, fid)                                                                 \
+	F(m, u32, valid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid) F(m, u64, size) \
+		F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec)        \
+			F(m, u64, mtime_nsec)
 #define P9_FIELDS_Rsetattr(F, m)
 #define P9_FIELDS_Txattrwalk(F, m) F(m, u32, fid) F(m, u32, newfid) F(m, str, name)
 #define P9_FIELDS_Rxattrwalk(F, m) F(m, u64, size)
@@ -199,20 +203,21 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Rreaddir(F, m) F(m, blob, data)
 #define P9_FIELDS_Tfsync(F, m) F(m, u32, fid) F(m, opt32, datasync)
 #define P9_FIELDS_Rfsync(F, m)
-#define P9_FIELDS_Tlock(F, m)                                                                      \
-	F(m, u32, fid) F(m, u8, type) F(m, u32, flags) F(m, u64, start) F(m, u64, length)          \
-	F(m, u32, proc_id) F(m, str, client_id)
+#define P9_FIELDS_Tlock(F, m)                                                                 \
+	F(m, u32, fid)                                                                        \
+	F(m, u8, type) F(m, u32, flags) F(m, u64, start) F(m, u64, length) F(m, u32, proc_id) \
+		F(m, str, client_id)
 #define P9_FIELDS_Rlock(F, m) F(m, u8, status)
-#define P9_FIELDS_Tgetlock(F, m)                                                                   \
-	F(m, u32, fid) F(m, u8, type) F(m, u64, start) F(m, u64, length) F(m, u32, proc_id)        \
-	F(m, str, client_id)
-#define P9_FIELDS_Rgetlock(F, m)                                                                   \
+#define P9_FIELDS_Tgetlock(F, m) \
+	F(m, u32, fid)           \
+	F(m, u8, type) F(m, u64, start) F(m, u64, length) F(m, u32, proc_id) F(m, str, client_id)
+#define P9_FIELDS_Rgetlock(F, m) \
 	F(m, u8, type) F(m, u64, start) F(m, u64, length) F(m, u32, proc_id) F(m, str, client_id)
 #define P9_FIELDS_Tlink(F, m) F(m, u32, dfid) F(m, u32, fid) F(m, str, name)
 #define P9_FIELDS_Rlink(F, m)
 #define P9_FIELDS_Tmkdir(F, m) F(m, u32, fid) F(m, str, name) F(m, u32, mode) F(m, u32, gid)
 #define P9_FIELDS_Rmkdir(F, m) F(m, qid, qid)
-#define P9_FIELDS_Trenameat(F, m)                                                                  \
+#define P9_FIELDS_Trenameat(F, m) \
 	F(m, u32, oldfid) F(m, str, oldname) F(m, u32, newfid) F(m, str, newname)
 #define P9_FIELDS_Rrenameat(F, m)
 #define P9_FIELDS_Tunlinkat(F, m) F(m, u32, fid) F(m, str, name) F(m, u32, flags)
@@ -221,7 +226,7 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Rversion(F, m) F(m, u32, msize) F(m, str, version)
 #define P9_FIELDS_Tauth(F, m) F(m, u32, afid) F(m, str, uname) F(m, str, aname) F(m, u32, n_uname)
 #define P9_FIELDS_Rauth(F, m) F(m, qid, qid)
-#define P9_FIELDS_Tattach(F, m)                                                                    \
+#define P9_FIELDS_Tattach(F, m) \
 	F(m, u32, fid) F(m, u32, afid) F(m, str, uname) F(m, str, aname) F(m, u32, n_uname)
 #define P9_FIELDS_Rattach(F, m) F(m, qid, qid)
 #define P9_FIELDS_Tflush(F, m) F(m, u16, oldtag)
@@ -238,83 +243,88 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Rremove(F, m)
 
 /* newfid NOFID: none wanted. err: what stopped the walk after the nodes (0: complete, a symlink or no directory). */
-#define P9_FIELDS_Tmwalk(F, m)                                                                     \
+#define P9_FIELDS_Tmwalk(F, m) \
 	F(m, u32, fid) F(m, u32, newfid) F(m, u32, want) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmwalk(F, m) F(m, u32, err) F(m, u8, bound) F(m, nodes, nodes) F(m, str, target)
 /* flags: O_ACCMODE and O_DIRECTORY of open(2), nothing with a side effect. */
-#define P9_FIELDS_Tmopen(F, m)                                                                     \
-	F(m, u32, fid) F(m, u32, newfid) F(m, u32, want) F(m, u32, flags) F(m, u16, skip)          \
-	F(m, str, path)
-#define P9_FIELDS_Rmopen(F, m)                                                                     \
+#define P9_FIELDS_Tmopen(F, m) \
+	F(m, u32, fid)         \
+	F(m, u32, newfid) F(m, u32, want) F(m, u32, flags) F(m, u16, skip) F(m, str, path)
+#define P9_FIELDS_Rmopen(F, m) \
 	F(m, u32, err) F(m, u8, bound) F(m, u8, donated) F(m, nodes, nodes) F(m, str, target)
 /* flags: O_ACCMODE, O_EXCL, or O_TMPFILE (path is then the directory). nodes: [place at skip], ..., parent, child. */
-#define P9_FIELDS_Tmcreate(F, m)                                                                   \
-	F(m, u32, fid) F(m, u32, newfid) F(m, u32, want) F(m, u32, flags) F(m, u32, mode)          \
-	F(m, u32, umask) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
-#define P9_FIELDS_Rmcreate(F, m)                                                                   \
-	F(m, u32, err) F(m, u8, created) F(m, u8, bound) F(m, u8, donated) F(m, nodes, nodes)      \
-	F(m, str, target)
-#define P9_FIELDS_Tmmkdir(F, m)                                                                    \
-	F(m, u32, fid) F(m, u32, want) F(m, u32, mode) F(m, u32, umask) F(m, u32, uid)             \
-	F(m, u32, gid) F(m, u16, skip) F(m, str, path)
+#define P9_FIELDS_Tmcreate(F, m)                                                            \
+	F(m, u32, fid)                                                                      \
+	F(m, u32, newfid) F(m, u32, want) F(m, u32, flags) F(m, u32, mode) F(m, u32, umask) \
+		F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
+#define P9_FIELDS_Rmcreate(F, m) \
+	F(m, u32, err)           \
+	F(m, u8, created) F(m, u8, bound) F(m, u8, donated) F(m, nodes, nodes) F(m, str, target)
+#define P9_FIELDS_Tmmkdir(F, m)                                                        \
+	F(m, u32, fid)                                                                 \
+	F(m, u32, want) F(m, u32, mode) F(m, u32, umask) F(m, u32, uid) F(m, u32, gid) \
+		F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmmkdir(F, m) F(m, u32, err) F(m, nodes, nodes)
-#define P9_FIELDS_Tmsymlink(F, m)                                                                  \
-	F(m, u32, fid) F(m, u32, want) F(m, u32, uid) F(m, u32, gid) F(m, str, target)             \
-	F(m, u16, skip) F(m, str, path)
+#define P9_FIELDS_Tmsymlink(F, m)                                                       \
+	F(m, u32, fid)                                                                  \
+	F(m, u32, want) F(m, u32, uid) F(m, u32, gid) F(m, str, target) F(m, u16, skip) \
+		F(m, str, path)
 #define P9_FIELDS_Rmsymlink(F, m) F(m, u32, err) F(m, nodes, nodes)
-#define P9_FIELDS_Tmmknod(F, m)                                                                    \
-	F(m, u32, fid) F(m, u32, want) F(m, u32, mode) F(m, u32, umask) F(m, u32, major)           \
-	F(m, u32, minor) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
+#define P9_FIELDS_Tmmknod(F, m)                                                            \
+	F(m, u32, fid)                                                                     \
+	F(m, u32, want) F(m, u32, mode) F(m, u32, umask) F(m, u32, major) F(m, u32, minor) \
+		F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmmknod(F, m) F(m, u32, err) F(m, nodes, nodes)
-#define P9_FIELDS_Tmlink(F, m)                                                                     \
-	F(m, u32, oldfid) F(m, str, oldpath) F(m, u32, fid) F(m, u32, want) F(m, u16, skip)        \
-	F(m, str, path)
+#define P9_FIELDS_Tmlink(F, m) \
+	F(m, u32, oldfid)      \
+	F(m, str, oldpath) F(m, u32, fid) F(m, u32, want) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmlink(F, m) F(m, u32, err) F(m, nodes, nodes)
 /* keepfid: is bound to the removed object unless NOFID. nodes: [place at skip], ..., parent, victim; taken afterwards. */
-#define P9_FIELDS_Tmunlink(F, m)                                                                   \
-	F(m, u32, fid) F(m, u32, want) F(m, u32, flags) F(m, u32, keepfid) F(m, u16, skip)         \
-	F(m, str, path)
+#define P9_FIELDS_Tmunlink(F, m) \
+	F(m, u32, fid)           \
+	F(m, u32, want) F(m, u32, flags) F(m, u32, keepfid) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmunlink(F, m) F(m, u32, err) F(m, u8, bound) F(m, nodes, nodes)
 /* nodes: old parent, new parent, the moved object, and the one replaced or exchanged if there was one. */
-#define P9_FIELDS_Tmrename(F, m)                                                                   \
-	F(m, u32, oldfid) F(m, str, oldpath) F(m, u32, fid) F(m, str, path) F(m, u32, flags)       \
-	F(m, u32, keepfid)
+#define P9_FIELDS_Tmrename(F, m) \
+	F(m, u32, oldfid)        \
+	F(m, str, oldpath) F(m, u32, fid) F(m, str, path) F(m, u32, flags) F(m, u32, keepfid)
 #define P9_FIELDS_Rmrename(F, m) F(m, u8, bound) F(m, nodes, nodes)
-#define P9_FIELDS_Tmsetattr(F, m)                                                                  \
-	F(m, u32, fid) F(m, str, path) F(m, u32, valid) F(m, u32, mode) F(m, u32, uid)             \
-	F(m, u32, gid) F(m, u64, size) F(m, u64, atime_sec) F(m, u32, atime_nsec)                  \
-	F(m, u64, mtime_sec) F(m, u32, mtime_nsec)
+#define P9_FIELDS_Tmsetattr(F, m)                                                               \
+	F(m, u32, fid)                                                                          \
+	F(m, str, path) F(m, u32, valid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid)          \
+		F(m, u64, size) F(m, u64, atime_sec) F(m, u32, atime_nsec) F(m, u64, mtime_sec) \
+			F(m, u32, mtime_nsec)
 #define P9_FIELDS_Rmsetattr(F, m) F(m, node, node)
 /* path "" with an open fid continues it; otherwise the directory is opened and, unless all was sent, bound to newfid. */
-#define P9_FIELDS_Tmreaddir(F, m)                                                                  \
-	F(m, u32, fid) F(m, str, path) F(m, u32, newfid) F(m, u64, offset) F(m, u32, count)        \
-	F(m, u32, want)
+#define P9_FIELDS_Tmreaddir(F, m) \
+	F(m, u32, fid)            \
+	F(m, str, path) F(m, u32, newfid) F(m, u64, offset) F(m, u32, count) F(m, u32, want)
 #define P9_FIELDS_Rmreaddir(F, m) F(m, u8, eof) F(m, u8, bound) F(m, blob, data)
 #define P9_FIELDS_Tmclunk(F, m) F(m, fids, fids)
 #define P9_FIELDS_Rmclunk(F, m)
 /* size 0 asks for the size. */
-#define P9_FIELDS_Tmgetxattr(F, m)                                                                 \
-	F(m, u32, fid) F(m, str, path) F(m, str, name) F(m, u32, size)
+#define P9_FIELDS_Tmgetxattr(F, m) F(m, u32, fid) F(m, str, path) F(m, str, name) F(m, u32, size)
 #define P9_FIELDS_Rmgetxattr(F, m) F(m, u32, size) F(m, blob, data)
-#define P9_FIELDS_Tmsetxattr(F, m)                                                                 \
+#define P9_FIELDS_Tmsetxattr(F, m) \
 	F(m, u32, fid) F(m, str, path) F(m, str, name) F(m, u32, flags) F(m, blob, data)
 #define P9_FIELDS_Rmsetxattr(F, m) F(m, node, node)
 #define P9_FIELDS_Tmlistxattr(F, m) F(m, u32, fid) F(m, str, path) F(m, u32, size)
 #define P9_FIELDS_Rmlistxattr(F, m) F(m, u32, size) F(m, blob, data)
 #define P9_FIELDS_Tmremovexattr(F, m) F(m, u32, fid) F(m, str, path) F(m, str, name)
 #define P9_FIELDS_Rmremovexattr(F, m) F(m, node, node)
-#define P9_FIELDS_Tmfallocate(F, m)                                                                \
-	F(m, u32, fid) F(m, u32, mode) F(m, u64, offset) F(m, u64, size)
+#define P9_FIELDS_Tmfallocate(F, m) F(m, u32, fid) F(m, u32, mode) F(m, u64, offset) F(m, u64, size)
 #define P9_FIELDS_Rmfallocate(F, m) F(m, node, node)
 #define P9_FIELDS_Tmseek(F, m) F(m, u32, fid) F(m, u64, offset) F(m, u32, whence)
 #define P9_FIELDS_Rmseek(F, m) F(m, u64, offset)
 
 /* Bits of `want`. */
 enum {
-	P9_WANT_SELF = 1 << 0,	 /* the place at `skip` as the first node */
-	P9_WANT_FD = 1 << 1,	 /* donate a descriptor (regular files); then newfid is not bound */
-	P9_WANT_NODES = 1 << 2,	 /* readdir: attributes of every entry */
-	P9_WANT_SETGID = 1 << 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
+	P9_WANT_SELF = 1 << 0, /* the place at `skip` as the first node */
+	P9_WANT_FD = 1 << 1, /* donate a descriptor (regular files); then newfid is not bound */
+	P9_WANT_NODES = 1 << 2, /* readdir: attributes of every entry */
+	P9_WANT_SETGID =
+		1
+		<< 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
 };
 
 /* Tsetattr's and Tmsetattr's `valid`. */
@@ -338,12 +348,12 @@ enum p9_type { P9_OPCODES(P9_OP_ENUM) P9_TYPE_MAX = 256 };
 #undef P9_OP_ENUM
 
 #define P9_DECL_FIELD(m, kind, field) P9_C_##kind field;
-#define P9_DECL_STRUCTS(name, num)                                                                 \
-	struct p9_T##name {                                                                        \
-		P9_FIELDS_T##name(P9_DECL_FIELD, T##name)                                          \
-	};                                                                                         \
-	struct p9_R##name {                                                                        \
-		P9_FIELDS_R##name(P9_DECL_FIELD, R##name)                                          \
+#define P9_DECL_STRUCTS(name, num)                        \
+	struct p9_T##name {                               \
+		P9_FIELDS_T##name(P9_DECL_FIELD, T##name) \
+	};                                                \
+	struct p9_R##name {                               \
+		P9_FIELDS_R##name(P9_DECL_FIELD, R##name) \
 	};
 P9_OPCODES(P9_DECL_STRUCTS)
 #undef P9_DECL_STRUCTS
@@ -352,8 +362,8 @@ struct p9_msg {
 	uint8_t type; /* enum p9_type */
 	uint16_t tag;
 	union {
-#define P9_DECL_UNION(name, num)                                                                   \
-	struct p9_T##name T##name;                                                                 \
+#define P9_DECL_UNION(name, num)   \
+	struct p9_T##name T##name; \
 	struct p9_R##name R##name;
 		P9_OPCODES(P9_DECL_UNION)
 #undef P9_DECL_UNION
@@ -396,15 +406,17 @@ void p9_fids_put(uint8_t *out, unsigned i, uint32_t fid);
 struct p9_dirent {
 	struct p9_qid qid;
 	uint64_t offset; /* cookie of the entry after this */
-	uint8_t type;	 /* DT_* */
-	bool has_node;	 /* Rmreaddir only */
+	uint8_t type; /* DT_* */
+	bool has_node; /* Rmreaddir only */
 	struct p9_node node;
 	struct p9_str name;
 };
 /* Appends at *inout_off. Return: 0, -EMSGSIZE. */
-must_check int p9_dirent_put(void *buf, size_t max, size_t *inout_off, const struct p9_dirent *d, bool moat);
+must_check int p9_dirent_put(void *buf, size_t max, size_t *inout_off, const struct p9_dirent *d,
+			     bool moat);
 /* Reads at *inout_off. Return: 1, 0 at the end, -EBADMSG. */
-must_check int p9_dirent_get(const void *buf, size_t size, size_t *inout_off, bool moat, struct p9_dirent *ret);
+must_check int p9_dirent_get(const void *buf, size_t size, size_t *inout_off, bool moat,
+			     struct p9_dirent *ret);
 
 /* One component: 1..255 bytes, no slash, no NUL, not "." or "..". */
 bool p9_name_ok(const char *name, size_t len);
@@ -413,7 +425,7 @@ bool p9_path_ok(const char *path, size_t len, unsigned *ret_count);
 
 static inline struct p9_str p9_str(const char *s)
 {
-	return (struct p9_str){ .data = s, .len = (uint16_t)__builtin_strlen(s) };
+	return (struct p9_str){.data = s, .len = (uint16_t)__builtin_strlen(s)};
 }
 
 #endif

@@ -93,7 +93,7 @@ static int anon_open_at(unused_arg struct filesystem *fs, struct resolving_path 
 	if (!ad->reopen)
 		return -ENXIO;
 	mutex_lock(&ad->lock);
-	pi = (struct perm_inode){ .mode = ad->mode, .uid = ad->uid, .gid = ad->gid };
+	pi = (struct perm_inode){.mode = ad->mode, .uid = ad->uid, .gid = ad->gid};
 	mutex_unlock(&ad->lock);
 	err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, false);
 	if (err)
@@ -130,7 +130,7 @@ static int anon_change(struct anon_dentry *ad, const struct cred *cred,
 	if (a.valid & SETATTR_SIZE)
 		return -EINVAL;
 	mutex_lock(&ad->lock);
-	pi = (struct perm_inode){ .mode = ad->mode, .uid = ad->uid, .gid = ad->gid };
+	pi = (struct perm_inode){.mode = ad->mode, .uid = ad->uid, .gid = ad->gid};
 	mutex_unlock(&ad->lock);
 	err = vfs_may_setattr(cred, &pi, &a);
 	if (err)
@@ -176,7 +176,7 @@ static int anon_access_at(unused_arg struct filesystem *fs, struct resolving_pat
 	if (!rp_done(rp) || rp_must_dir(rp))
 		return -ENOTDIR;
 	mutex_lock(&ad->lock);
-	pi = (struct perm_inode){ .mode = ad->mode, .uid = ad->uid, .gid = ad->gid };
+	pi = (struct perm_inode){.mode = ad->mode, .uid = ad->uid, .gid = ad->gid};
 	mutex_unlock(&ad->lock);
 	return mask ? vfs_permission(rp_cred(rp), &pi, mask) : 0;
 }
@@ -244,25 +244,24 @@ static int anon_mount(unused_arg const struct filesystem_type *type, unused_arg 
 }
 
 static struct filesystem_type anon_types[ANON_KINDS] = {
-	[ANON_PIPE] = { .name = "pipefs", .flags = FS_NODEV | FS_MAGIC_LINKS },
-	[ANON_SOCKET] = { .name = "sockfs", .flags = FS_NODEV | FS_MAGIC_LINKS },
-	[ANON_INODE] = { .name = "anon_inodefs", .flags = FS_NODEV | FS_MAGIC_LINKS },
-	[ANON_HOST] = { .name = "hostfd", .flags = FS_NODEV | FS_MAGIC_LINKS },
-	[ANON_NS] = { .name = "nsfs", .flags = FS_NODEV | FS_MAGIC_LINKS },
+	[ANON_PIPE] = {.name = "pipefs", .flags = FS_NODEV | FS_MAGIC_LINKS},
+	[ANON_SOCKET] = {.name = "sockfs", .flags = FS_NODEV | FS_MAGIC_LINKS},
+	[ANON_INODE] = {.name = "anon_inodefs", .flags = FS_NODEV | FS_MAGIC_LINKS},
+	[ANON_HOST] = {.name = "hostfd", .flags = FS_NODEV | FS_MAGIC_LINKS},
+	[ANON_NS] = {.name = "nsfs", .flags = FS_NODEV | FS_MAGIC_LINKS},
 };
 
 static const uint64_t anon_magics[ANON_KINDS] = {
-	[ANON_PIPE] = 0x50495045,   /* PIPEFS_MAGIC */
+	[ANON_PIPE] = 0x50495045, /* PIPEFS_MAGIC */
 	[ANON_SOCKET] = 0x534f434b, /* SOCKFS_MAGIC */
-	[ANON_INODE] = 0x09041934,  /* ANON_INODE_FS_MAGIC */
-	[ANON_HOST] = 0x50495045,
-	[ANON_NS] = 0x6e736673, /* NSFS_MAGIC */
+	[ANON_INODE] = 0x09041934, /* ANON_INODE_FS_MAGIC */
+	[ANON_HOST] = 0x50495045,   [ANON_NS] = 0x6e736673, /* NSFS_MAGIC */
 };
 
 static int anon_fs_create(enum anon_kind kind, struct anon_fs **ret)
 {
 	struct filesystem_type *type = &anon_types[kind];
-	struct anon_args root_args = { .kind = kind, .mode = S_IFDIR | 0500 };
+	struct anon_args root_args = {.kind = kind, .mode = S_IFDIR | 0500};
 	struct anon_fs *afs = calloc(1, sizeof(*afs));
 	struct anon_dentry *root;
 	int err = -ENOMEM;
@@ -320,11 +319,8 @@ bool anon_is_anon(const struct dentry *d)
 bool anon_name(struct dentry *d, char *buf, size_t size)
 {
 	static const char *const prefix[ANON_KINDS] = {
-		[ANON_PIPE] = "pipe",
-		[ANON_SOCKET] = "socket",
-		[ANON_INODE] = "anon_inode",
-		[ANON_HOST] = "host",
-		[ANON_NS] = "ns",
+		[ANON_PIPE] = "pipe", [ANON_SOCKET] = "socket", [ANON_INODE] = "anon_inode",
+		[ANON_HOST] = "host", [ANON_NS] = "ns",
 	};
 	struct anon_dentry *ad = anon_dentry_of(d);
 

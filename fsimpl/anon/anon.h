@@ -16,10 +16,11 @@ enum anon_kind { ANON_PIPE, ANON_SOCKET, ANON_INODE, ANON_HOST, ANON_NS, ANON_KI
 struct anon_dentry {
 	struct dentry d;
 	enum anon_kind kind; /* immutable */
-	uint64_t ino;	     /* immutable */
-	const char *name;    /* immutable, static: "[eventfd]" of "anon_inode:[eventfd]", "pipe" of "pipe:[1]", or a path */
-	struct mutex lock;   /* LOCK_LEAF */
-	uint32_t mode, uid, gid;		   /* guarded by lock */
+	uint64_t ino; /* immutable */
+	const char *
+		name; /* immutable, static: "[eventfd]" of "anon_inode:[eventfd]", "pipe" of "pipe:[1]", or a path */
+	struct mutex lock; /* LOCK_LEAF */
+	uint32_t mode, uid, gid; /* guarded by lock */
 	struct moat_timestamp atime, mtime, ctime; /* guarded by lock */
 	/* open(2) of /proc/PID/fd/N. NULL: -ENXIO. `place` is borrowed. Immutable. */
 	int (*reopen)(struct anon_dentry *ad, const struct vfs_path *place, unsigned flags,
@@ -32,8 +33,8 @@ struct anon_dentry {
 struct anon_args {
 	enum anon_kind kind;
 	const char *name; /* static */
-	uint64_t ino;	  /* 0: a fresh one */
-	uint32_t mode;	  /* with type bits */
+	uint64_t ino; /* 0: a fresh one */
+	uint32_t mode; /* with type bits */
 	int (*reopen)(struct anon_dentry *ad, const struct vfs_path *place, unsigned flags,
 		      struct file **ret);
 	void (*drop)(void *priv);

@@ -32,7 +32,7 @@ static void eventfd_release(struct file *f)
 }
 
 static ssize_t evfile_read(struct file *f, struct io_iter *it, unused_arg int64_t off,
-			    unused_arg int rwf)
+			   unused_arg int rwf)
 {
 	struct eventfd *e = eventfd_of(f);
 	uint64_t value;
@@ -47,12 +47,12 @@ static ssize_t evfile_read(struct file *f, struct io_iter *it, unused_arg int64_
 		return -EAGAIN;
 	wait_queue_wake(&e->wait, POLLOUT | POLLWRNORM);
 	/* As Linux: the count is gone even if the copy faults. */
-	return io_iter_put(it, &value, sizeof(value)) == sizeof(value) ? (ssize_t)sizeof(value) :
-									  -EFAULT;
+	return io_iter_put(it, &value, sizeof(value)) == sizeof(value) ? (ssize_t)sizeof(value)
+								       : -EFAULT;
 }
 
 static ssize_t evfile_write(struct file *f, struct io_iter *it, unused_arg int64_t *inout_off,
-			     unused_arg int rwf)
+			    unused_arg int rwf)
 {
 	struct eventfd *e = eventfd_of(f);
 	uint64_t value;
@@ -130,7 +130,7 @@ static const struct file_ops eventfd_ops = {
 
 int eventfd_create(uint32_t initial, unsigned flags, struct file **ret)
 {
-	struct anon_args args = { .kind = ANON_INODE, .name = "[eventfd]", .mode = 0600 };
+	struct anon_args args = {.kind = ANON_INODE, .name = "[eventfd]", .mode = 0600};
 	struct eventfd *e;
 	int err;
 

@@ -93,7 +93,7 @@ static const struct file_ops sigfd_ops = {
 
 int signalfd_create(uint64_t mask, unsigned flags, struct file **ret)
 {
-	struct anon_args args = { .kind = ANON_INODE, .name = "[signalfd]", .mode = 0600 };
+	struct anon_args args = {.kind = ANON_INODE, .name = "[signalfd]", .mode = 0600};
 	struct sigfd *s;
 	int err;
 

@@ -20,7 +20,7 @@ struct timerfd {
 	struct ktimer timer;
 	int clockid; /* immutable */
 	struct mutex lock; /* LOCK_PIPE; guards what follows. The ktimer is armed without it */
-	int64_t next;	   /* host monotonic ns; 0: disarmed */
+	int64_t next; /* host monotonic ns; 0: disarmed */
 	int64_t interval;
 	uint64_t ticks; /* not read yet */
 	int settime_flags;
@@ -110,8 +110,8 @@ static ssize_t timerfd_read_iter(struct file *f, struct io_iter *it, unused_arg 
 		timerfd_arm(t);
 	if (!ticks)
 		return -EAGAIN;
-	return io_iter_put(it, &ticks, sizeof(ticks)) == sizeof(ticks) ? (ssize_t)sizeof(ticks) :
-									  -EFAULT;
+	return io_iter_put(it, &ticks, sizeof(ticks)) == sizeof(ticks) ? (ssize_t)sizeof(ticks)
+								       : -EFAULT;
 }
 
 static uint32_t timerfd_poll(struct file *f)
@@ -181,7 +181,7 @@ static const struct file_ops timerfd_ops = {
 
 int timerfd_create_file(int clockid, unsigned flags, struct file **ret)
 {
-	struct anon_args args = { .kind = ANON_INODE, .name = "[timerfd]", .mode = 0600 };
+	struct anon_args args = {.kind = ANON_INODE, .name = "[timerfd]", .mode = 0600};
 	struct timerfd *t;
 	int err;
 
@@ -215,13 +215,13 @@ bool timerfd_is(struct file *f)
 /* ns, saturated: ktime_t's range. */
 static int64_t ns_of(const struct timespec *ts)
 {
-	return ts->tv_sec >= INT64_MAX / NS_PER_S ? INT64_MAX / 2 :
-						    ts->tv_sec * NS_PER_S + ts->tv_nsec;
+	return ts->tv_sec >= INT64_MAX / NS_PER_S ? INT64_MAX / 2
+						  : ts->tv_sec * NS_PER_S + ts->tv_nsec;
 }
 
 static struct timespec timespec_of(int64_t ns)
 {
-	return (struct timespec){ .tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S };
+	return (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 }
 
 static void timerfd_get_locked(struct timerfd *t, struct itimerspec *ret)

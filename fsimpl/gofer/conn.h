@@ -20,8 +20,8 @@
 
 /* One request and its reply. On the caller's stack. */
 struct p9_call {
-	struct p9_msg r;	/* the decoded reply; borrows from buf */
-	int fd;			/* a donated descriptor, or -1: the caller takes it by setting -1 */
+	struct p9_msg r; /* the decoded reply; borrows from buf */
+	int fd; /* a donated descriptor, or -1: the caller takes it by setting -1 */
 	/* conn.c's own */
 	_Atomic uint32_t word; /* futex: 1 look again */
 	bool done;
@@ -40,11 +40,11 @@ struct p9_conn {
 	struct mutex send_lock;
 	uint8_t *tx; /* guarded by send_lock */
 	struct mutex lock;
-	bool reading;			      /* guarded by lock: somebody is in recvmsg(2) */
-	struct p9_call *calls[P9_TAGS_MAX];   /* guarded by lock */
-	unsigned in_flight;		      /* guarded by lock */
-	_Atomic uint32_t tag_word;	      /* futex: a tag was freed */
-	_Atomic int dead;		      /* 0 or -EIO */
+	bool reading; /* guarded by lock: somebody is in recvmsg(2) */
+	struct p9_call *calls[P9_TAGS_MAX]; /* guarded by lock */
+	unsigned in_flight; /* guarded by lock */
+	_Atomic uint32_t tag_word; /* futex: a tag was freed */
+	_Atomic int dead; /* 0 or -EIO */
 	/* owned by the reader */
 	uint8_t *rx;
 	size_t rx_len;
@@ -57,7 +57,8 @@ struct p9_conn {
 	_Atomic uint64_t requests;
 	/* donated descriptors, of all filesystems on this connection: fsimpl/gofer/hostfd.c */
 	struct mutex fd_lock; /* LOCK_LEAF */
-	TAILQ_HEAD(, gofer_inode) idle_fds; /* guarded by fd_lock: inodes whose descriptors nothing uses, oldest first */
+	TAILQ_HEAD(, gofer_inode)
+	idle_fds; /* guarded by fd_lock: inodes whose descriptors nothing uses, oldest first */
 	_Atomic unsigned host_fds;
 };
 

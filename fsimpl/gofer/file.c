@@ -288,9 +288,9 @@ static int gofer_map_translate(struct mappable *m, uint64_t off, uint64_t hint_s
 	file_end = round_up_u64((uint64_t)st.st_size, MOAT_PAGE_SIZE);
 	if (off >= file_end)
 		return -EFAULT;
-	/* A chunk at a time: further ones need a host mapping each. */
-	start = MAX(hint_start, round_down_u64(off, MEM_CHUNK_SIZE));
-	end = round_down_u64(off, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE;
+	/* The window maps host files in aligned spans of this size: one host mapping answers it all. */
+	start = MAX(hint_start, round_down_u64(off, MEM_HOST_SPAN));
+	end = round_down_u64(off, MEM_HOST_SPAN) + MEM_HOST_SPAN;
 	end = MIN(end, file_end);
 	end = MIN(end, hint_end);
 	err = memfile_range_ref(in->mf, start, end - start);

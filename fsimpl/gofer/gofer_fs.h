@@ -27,10 +27,10 @@ uint64_t p9_conn_requests(const struct p9_conn *c);
 
 struct gofer_mount_args {
 	struct p9_conn *conn; /* borrowed */
-	unsigned attach;      /* index of the gofer's attach point */
-	bool shared;	      /* others may change the tree: revalidate. Default: exclusive, cache everything */
-	bool readonly;	      /* the attach point is read-only: the filesystem is too */
-	const char *source;   /* what mountinfo shows; NULL: "none" */
+	unsigned attach; /* index of the gofer's attach point */
+	bool shared; /* others may change the tree: revalidate. Default: exclusive, cache everything */
+	bool readonly; /* the attach point is read-only: the filesystem is too */
+	const char *source; /* what mountinfo shows; NULL: "none" */
 	unsigned max_dentries; /* 0: GOFER_DENTRIES_MAX */
 };
 
@@ -41,7 +41,8 @@ struct gofer_mount_args {
  * gofer_fs_create - attaches. *ret_fs has one reference, *ret_root (a directory, or the file of a single-file attach point) one.
  * Return: 0, -ENOENT (no such attach point), -EIO, -ENOMEM.
  */
-must_check int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret_fs, struct dentry **ret_root);
+must_check int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret_fs,
+			       struct dentry **ret_root);
 /* Drops every cached dentry, inode and descriptor that nothing uses. For tests and memory pressure. */
 void gofer_fs_shrink(struct filesystem *fs);
 

@@ -44,30 +44,33 @@ struct gofer_inode {
 	struct ref ref;
 	struct gofer_fs *fs; /* immutable; borrowed: dentries pin the filesystem through mounts */
 	LIST_ENTRY(gofer_inode) hash_link; /* guarded by cache_lock */
-	bool hashed;			   /* guarded by cache_lock */
-	uint64_t qid_path;		   /* immutable */
-	uint32_t type;			   /* immutable: S_IFMT bits */
-	uint32_t rdev_major, rdev_minor;   /* immutable */
-	char *target;			   /* immutable: a symlink's; owned */
+	bool hashed; /* guarded by cache_lock */
+	uint64_t qid_path; /* immutable */
+	uint32_t type; /* immutable: S_IFMT bits */
+	uint32_t rdev_major, rdev_minor; /* immutable */
+	char *target; /* immutable: a symlink's; owned */
 	size_t target_len;
 
 	struct mutex lock; /* LOCK_FS_INODE */
 	struct gofer_attr attr;
-	uint32_t fid;	/* guarded by tree_lock (write to set): holds an object that has no name, else P9_NOFID */
+	uint32_t
+		fid; /* guarded by tree_lock (write to set): holds an object that has no name, else P9_NOFID */
 	/* donated descriptors; guarded by lock, and do not change while pins > 0 once set */
 	int rd_fd, rw_fd;
 	_Atomic uint32_t pins; /* open files and mappings; from 0 only under lock */
-	bool on_idle;	/* guarded by conn->fd_lock */
+	bool on_idle; /* guarded by conn->fd_lock */
 	TAILQ_ENTRY(gofer_inode) idle_link;
 	bool no_xattrs; /* guarded by lock: known to have none (exclusive only) */
 	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
-	struct gofer_dentry *endpoint_dentry; /* guarded by tree_lock (write); a reference that keeps it cached */
+	struct gofer_dentry *
+		endpoint_dentry; /* guarded by tree_lock (write); a reference that keeps it cached */
 
 	struct op_lock write_lock; /* appends, truncation: i_rwsem */
-	struct mappable map;	   /* regular files */
-	struct memfile *mf;	   /* guarded by map.data_lock; a reference */
-	bool mf_writable;	   /* guarded by map.data_lock */
-	_Atomic uint32_t map_refs; /* the mm's references; together they hold one pin and one reference */
+	struct mappable map; /* regular files */
+	struct memfile *mf; /* guarded by map.data_lock; a reference */
+	bool mf_writable; /* guarded by map.data_lock */
+	_Atomic uint32_t
+		map_refs; /* the mm's references; together they hold one pin and one reference */
 	_Atomic uint32_t map_drops; /* such pairs that map_work gives back */
 	struct deferred_work map_work;
 	struct rcu_cb rcu;
@@ -89,8 +92,8 @@ struct gofer_dentry {
 	struct gofer_key *_Atomic key; /* RCU; changed under tree_lock (write) */
 	struct gofer_dentry *_Atomic hash_next; /* RCU; changed under cache_lock */
 	TAILQ_ENTRY(gofer_dentry) clock; /* guarded by cache_lock */
-	bool hashed;			 /* guarded by cache_lock */
-	_Atomic bool recent;		 /* used since the clock's hand came by */
+	bool hashed; /* guarded by cache_lock */
+	_Atomic bool recent; /* used since the clock's hand came by */
 	struct rcu_cb rcu;
 };
 
@@ -100,13 +103,13 @@ struct gofer_fs {
 	uint32_t root_fid;
 	bool shared;
 	struct gofer_dentry *root; /* a reference */
-	struct rwlock tree_lock;   /* LOCK_FS_OP */
-	struct mutex cache_lock;   /* LOCK_FS_DIR */
+	struct rwlock tree_lock; /* LOCK_FS_OP */
+	struct mutex cache_lock; /* LOCK_FS_DIR */
 	struct gofer_dentry *_Atomic dentries[GOFER_DENTRY_BUCKETS];
 	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by cache_lock */
-	TAILQ_HEAD(, gofer_dentry) clock;		      /* guarded by cache_lock */
+	TAILQ_HEAD(, gofer_dentry) clock; /* guarded by cache_lock */
 	_Atomic unsigned dentry_count; /* changed under cache_lock */
-	unsigned max_dentries;	       /* immutable */
+	unsigned max_dentries; /* immutable */
 };
 
 static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)
@@ -135,30 +138,38 @@ struct gofer_dentry *gofer_dentry_ref(struct gofer_dentry *d);
 void gofer_dentry_unref(struct gofer_dentry *d);
 void gofer_dentry_release(struct dentry *d);
 /* The child of that name, positive (a reference, *ret_negative false), or *ret_negative, or neither: unknown. */
-struct gofer_dentry *gofer_cache_find(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, bool *ret_negative);
+struct gofer_dentry *gofer_cache_find(struct gofer_fs *fs, struct gofer_dentry *dir,
+				      const char *name, size_t len, bool *ret_negative);
 /* As gofer_cache_find() within an RCU read section, without a reference; may return a negative one. */
-struct gofer_dentry *gofer_cache_find_rcu(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+struct gofer_dentry *gofer_cache_find_rcu(struct gofer_fs *fs, struct gofer_dentry *dir,
+					  const char *name, size_t len);
 /*
  * Enters what a reply said: the child `name` of dir is `node`. Pre: tree_lock held. target: of a symlink.
  * Return: 0 and a reference; -ENOMEM, -EIO (nonsense).
  */
-must_check int gofer_cache_enter(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, const struct p9_node *node,
+must_check int gofer_cache_enter(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+				 size_t len, const struct p9_node *node,
 				 const struct p9_str *target, struct gofer_dentry **ret);
 /* The name does not exist. Failure to remember that is no error. */
-void gofer_cache_enter_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+void gofer_cache_enter_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+				size_t len);
 /* The name may exist: the next lookup asks. What is known to exist stays known. */
-void gofer_cache_forget_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+void gofer_cache_forget_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+				 size_t len);
 /* Somebody else removed the name. */
-void gofer_cache_vanished(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len);
+void gofer_cache_vanished(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+			  size_t len);
 /* d is not there any more (tree_lock held for writing): leaves a negative entry. */
 void gofer_cache_remove(struct gofer_fs *fs, struct gofer_dentry *d);
 /* d is now `name` in dir. On -ENOMEM d is only forgotten. */
-void gofer_cache_move(struct gofer_fs *fs, struct gofer_dentry *d, struct gofer_dentry *dir, const char *name, size_t len);
+void gofer_cache_move(struct gofer_fs *fs, struct gofer_dentry *d, struct gofer_dentry *dir,
+		      const char *name, size_t len);
 /* The two have changed places. */
 void gofer_cache_exchange(struct gofer_fs *fs, struct gofer_dentry *a, struct gofer_dentry *b);
 must_check int gofer_dentry_create_root(struct gofer_fs *fs, const struct p9_node *node);
 /* A dentry without a place (O_TMPFILE): below dir for getcwd's sake, not in the table. */
-must_check int gofer_dentry_create_unnamed(struct gofer_fs *fs, struct gofer_dentry *dir, const struct p9_node *node, struct gofer_dentry **ret);
+must_check int gofer_dentry_create_unnamed(struct gofer_fs *fs, struct gofer_dentry *dir,
+					   const struct p9_node *node, struct gofer_dentry **ret);
 void gofer_cache_shrink(struct gofer_fs *fs);
 /* The host may give the number to a new file from here on. */
 void gofer_inode_unhash(struct gofer_inode *in);
@@ -167,7 +178,8 @@ void gofer_path_changed(struct gofer_fs *fs, struct gofer_dentry *d);
 
 /* ---- inode.c ---- */
 
-must_check int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const struct p9_str *target, struct gofer_inode **ret);
+must_check int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node,
+				  const struct p9_str *target, struct gofer_inode **ret);
 void gofer_inode_ref(struct gofer_inode *in);
 void gofer_inode_unref(struct gofer_inode *in);
 void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node);
@@ -189,10 +201,11 @@ struct gofer_where {
 };
 /* Pre: tree_lock. Return: 0, -ENAMETOOLONG. */
 must_check int gofer_where(struct gofer_dentry *d, struct gofer_where *ret);
-must_check int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len, struct gofer_where *ret);
+must_check int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
+				 struct gofer_where *ret);
 static inline struct p9_str gofer_where_path(const struct gofer_where *w)
 {
-	return (struct p9_str){ w->path, w->len };
+	return (struct p9_str){w->path, w->len};
 }
 
 /*
@@ -200,46 +213,60 @@ static inline struct p9_str gofer_where_path(const struct gofer_where *w)
  * Pre: tree_lock held (either way), rp in reference mode.
  * Return: 0 and a reference, -errno, a restart.
  */
-must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent, struct gofer_dentry **ret);
+must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
+			  struct gofer_dentry **ret);
 /* For open(2): the request that completes the walk also asks for a descriptor. */
 struct gofer_open_hint {
 	bool write;
-	int fd;		   /* -1, or a descriptor of qid_path: the caller's to close */
+	int fd; /* -1, or a descriptor of qid_path: the caller's to close */
 	uint64_t qid_path;
 };
-must_check int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_open_hint *hint, struct gofer_dentry **ret);
+must_check int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp,
+			       struct gofer_open_hint *hint, struct gofer_dentry **ret);
 /* One name in dir: asks the server if nothing is known. Pre: tree_lock. Return: 0 and a reference, -ENOENT, -errno. */
-must_check int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len, struct gofer_dentry **ret);
+must_check int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+			    size_t len, struct gofer_dentry **ret);
 /* A directory that rp's credentials may search: 0, -ENOTDIR, -EACCES. */
 must_check int gofer_check_dir(struct resolving_path *rp, struct gofer_dentry *d);
 
 /* ---- path_ops.c, change.c, open.c, xattr.c: filesystem_ops ---- */
 
-int gofer_get_dentry_at(struct filesystem *fs, struct resolving_path *rp, struct dentry **ret_dentry);
-int gofer_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args, struct moat_statx *ret);
+int gofer_get_dentry_at(struct filesystem *fs, struct resolving_path *rp,
+			struct dentry **ret_dentry);
+int gofer_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args,
+		  struct moat_statx *ret);
 int gofer_access_at(struct filesystem *fs, struct resolving_path *rp, int mask);
-int gofer_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size, size_t *ret_len);
-int gofer_set_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct setattr_args *args);
+int gofer_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size,
+		      size_t *ret_len);
+int gofer_set_stat_at(struct filesystem *fs, struct resolving_path *rp,
+		      const struct setattr_args *args);
 int gofer_statfs(struct filesystem *fs, struct dentry *d, struct statfs *ret);
-int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp, struct vfs_endpoint **ret);
-int gofer_open_at(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args, struct file **ret_file);
+int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
+			  struct vfs_endpoint **ret);
+int gofer_open_at(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args,
+		  struct file **ret_file);
 int gofer_mkdir_at(struct filesystem *fs, struct resolving_path *rp, const struct mkdir_args *args);
 int gofer_mknod_at(struct filesystem *fs, struct resolving_path *rp, const struct mknod_args *args);
 int gofer_symlink_at(struct filesystem *fs, struct resolving_path *rp, const char *target);
 int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old);
 int gofer_unlink_at(struct filesystem *fs, struct resolving_path *rp);
 int gofer_rmdir_at(struct filesystem *fs, struct resolving_path *rp);
-int gofer_rename_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
-		    const struct rename_args *args);
-ssize_t gofer_get_xattr_at(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
-int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp, const struct xattr_args *args);
-ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size);
+int gofer_rename_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent,
+		    const char *old_name, bool old_must_be_dir, const struct rename_args *args);
+ssize_t gofer_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			   const struct xattr_args *args);
+int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+		       const struct xattr_args *args);
+ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf,
+			    size_t size);
 int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
 
 /* Applies a change that was allowed. Takes tree_lock for writing. */
-must_check int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d, const struct setattr_args *args);
+must_check int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d,
+			     const struct setattr_args *args);
 /* Sends it; tree_lock is held for writing. */
-must_check int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d, const struct setattr_args *args);
+must_check int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d,
+				    const struct setattr_args *args);
 
 /* ---- hostfd.c: donated descriptors ---- */
 
@@ -258,9 +285,12 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
 /* ---- file.c, dir.c ---- */
 
 /* fd is pinned; the file takes the pin over, also on failure. flags: O_*. */
-must_check int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd, unsigned flags, struct file **ret);
-must_check int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags, struct file **ret);
-must_check int gofer_path_file_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags, struct file **ret);
+must_check int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd,
+				 unsigned flags, struct file **ret);
+must_check int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags,
+				struct file **ret);
+must_check int gofer_path_file_create(struct resolving_path *rp, struct gofer_dentry *d,
+				      unsigned flags, struct file **ret);
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size);
 /* After the size was changed by a request. */

@@ -29,10 +29,10 @@
 
 struct hostfd {
 	struct file f;
-	int fd;		     /* owned; immutable */
-	uint32_t type;	     /* S_IFMT bits; immutable */
-	bool nonblock;	     /* the host description is O_NONBLOCK */
-	bool polled;	     /* hostpoll watches it: immutable after create */
+	int fd; /* owned; immutable */
+	uint32_t type; /* S_IFMT bits; immutable */
+	bool nonblock; /* the host description is O_NONBLOCK */
+	bool polled; /* hostpoll watches it: immutable after create */
 	struct hostpoll hp;
 	struct wait_queue wait;
 };
@@ -66,7 +66,7 @@ static bool hostfd_always_ready(const struct hostfd *h)
 
 static uint32_t hostfd_poll_now(struct hostfd *h, short events)
 {
-	struct pollfd pfd = { .fd = h->fd, .events = events };
+	struct pollfd pfd = {.fd = h->fd, .events = events};
 
 	if (poll(&pfd, 1, 0) < 0)
 		return POLLERR;
@@ -84,7 +84,7 @@ static bool hostfd_can(struct hostfd *h, short events)
 static ssize_t hostfd_readv(struct hostfd *h, struct iovec *iov, int n)
 {
 	if (h->type == S_IFSOCK) {
-		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)n };
+		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
 
 		return recvmsg(h->fd, &msg, MSG_DONTWAIT);
 	}
@@ -94,7 +94,7 @@ static ssize_t hostfd_readv(struct hostfd *h, struct iovec *iov, int n)
 static ssize_t hostfd_writev(struct hostfd *h, struct iovec *iov, int n)
 {
 	if (h->type == S_IFSOCK) {
-		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)n };
+		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
 
 		return sendmsg(h->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
@@ -188,8 +188,7 @@ static uint32_t hostfd_poll(struct file *f)
 
 	if (hostfd_always_ready(h))
 		return POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
-	return hostfd_poll_now(h, POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM |
-					  POLLWRNORM);
+	return hostfd_poll_now(h, POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM);
 }
 
 static void hostfd_poll_add(struct file *f, struct waiter *w)
@@ -220,9 +219,9 @@ static int hostfd_stat(struct file *f, unused_arg const struct stat_args *args,
 	ret->ino = st.st_ino;
 	ret->size = (uint64_t)st.st_size;
 	ret->blocks = (uint64_t)st.st_blocks;
-	ret->atime = (struct moat_timestamp){ st.st_atim.tv_sec, (uint32_t)st.st_atim.tv_nsec, 0 };
-	ret->mtime = (struct moat_timestamp){ st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec, 0 };
-	ret->ctime = (struct moat_timestamp){ st.st_ctim.tv_sec, (uint32_t)st.st_ctim.tv_nsec, 0 };
+	ret->atime = (struct moat_timestamp){st.st_atim.tv_sec, (uint32_t)st.st_atim.tv_nsec, 0};
+	ret->mtime = (struct moat_timestamp){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec, 0};
+	ret->ctime = (struct moat_timestamp){st.st_ctim.tv_sec, (uint32_t)st.st_ctim.tv_nsec, 0};
 	ret->rdev_major = major(st.st_rdev);
 	ret->rdev_minor = minor(st.st_rdev);
 	ret->dev_major = 0;
@@ -255,24 +254,30 @@ struct hostfd_ioctl {
 	uint16_t in, out;
 };
 
-#define KTERMIOS_SIZE 36u  /* struct termios of the kernel: TCGETS */
+#define KTERMIOS_SIZE 36u /* struct termios of the kernel: TCGETS */
 #define KTERMIOS2_SIZE 44u
 /* The macros of the C library need a struct termios2 that it does not declare. */
 enum { K_TCGETS2 = 0x802c542a, K_TCSETS2 = 0x402c542b, K_TCSETSW2, K_TCSETSF2 };
 
 static const struct hostfd_ioctl hostfd_ioctls[] = {
-	{ TCGETS, 0, KTERMIOS_SIZE },	{ TCSETS, KTERMIOS_SIZE, 0 },
-	{ TCSETSW, KTERMIOS_SIZE, 0 },	{ TCSETSF, KTERMIOS_SIZE, 0 },
-	{ K_TCGETS2, 0, KTERMIOS2_SIZE }, { K_TCSETS2, KTERMIOS2_SIZE, 0 },
-	{ K_TCSETSW2, KTERMIOS2_SIZE, 0 }, { K_TCSETSF2, KTERMIOS2_SIZE, 0 },
-	{ TIOCGWINSZ, 0, sizeof(struct winsize) }, { TIOCSWINSZ, sizeof(struct winsize), 0 },
-	{ FIONREAD, 0, sizeof(int) },	{ TIOCOUTQ, 0, sizeof(int) },
+	{TCGETS, 0, KTERMIOS_SIZE},
+	{TCSETS, KTERMIOS_SIZE, 0},
+	{TCSETSW, KTERMIOS_SIZE, 0},
+	{TCSETSF, KTERMIOS_SIZE, 0},
+	{K_TCGETS2, 0, KTERMIOS2_SIZE},
+	{K_TCSETS2, KTERMIOS2_SIZE, 0},
+	{K_TCSETSW2, KTERMIOS2_SIZE, 0},
+	{K_TCSETSF2, KTERMIOS2_SIZE, 0},
+	{TIOCGWINSZ, 0, sizeof(struct winsize)},
+	{TIOCSWINSZ, sizeof(struct winsize), 0},
+	{FIONREAD, 0, sizeof(int)},
+	{TIOCOUTQ, 0, sizeof(int)},
 };
 
 static int64_t hostfd_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 {
 	struct hostfd *h = hostfd_of(f);
-	char data[64] = { 0 };
+	char data[64] = {0};
 	int ret;
 
 	for (size_t i = 0; i < ARRAY_SIZE(hostfd_ioctls); i++) {
@@ -322,7 +327,7 @@ int hostfd_host_fd(struct file *f)
 
 /* The host object that several descriptions inside may stand for: /proc/PID/fd reopens by duplicating. */
 struct hostfd_node {
-	int fd;	       /* owned */
+	int fd; /* owned */
 	uint32_t type;
 };
 
@@ -420,9 +425,8 @@ static int hostfd_reopen(struct anon_dentry *ad, const struct vfs_path *place, u
 
 int hostfd_file_create(int fd, unsigned flags, struct file **ret)
 {
-	struct anon_args args = { .kind = ANON_HOST,
-				  .reopen = hostfd_reopen,
-				  .drop = hostfd_node_drop };
+	struct anon_args args = {
+		.kind = ANON_HOST, .reopen = hostfd_reopen, .drop = hostfd_node_drop};
 	struct hostfd_node *node;
 	struct vfs_path place;
 	struct stat st;

@@ -76,7 +76,9 @@ int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_pa
 		if (err)
 			return err;
 	}
-	err = pipe_file_create(p, ops, path, flags & ~(unsigned)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC), &f);
+	err = pipe_file_create(
+		p, ops, path,
+		flags & ~(unsigned)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC), &f);
 	if (err)
 		return err;
 	pf = pipe_file_of(f);

@@ -15,7 +15,7 @@ struct pipe_buf {
 	struct pipe_page *page; /* a reference */
 	uint32_t off, len;
 	bool packet; /* O_DIRECT: one read takes one */
-	bool merge;  /* a later write may append (the page is ours alone) */
+	bool merge; /* a later write may append (the page is ours alone) */
 };
 
 struct pipe {
@@ -23,11 +23,11 @@ struct pipe {
 	struct mutex lock;
 	struct wait_queue wait;
 	/* guarded by lock */
-	struct pipe_buf *bufs;	      /* nslots of them, a power of two */
-	uint32_t nslots, head, tail;  /* free-running; head - tail are full */
+	struct pipe_buf *bufs; /* nslots of them, a power of two */
+	uint32_t nslots, head, tail; /* free-running; head - tail are full */
 	uint32_t readers, writers;
 	uint32_t reader_seq, writer_seq; /* opens ever: FIFO open waits on a change */
-	bool busy;			 /* splice_to holds the front out of the lock */
+	bool busy; /* splice_to holds the front out of the lock */
 	struct pipe_page *spare[PIPE_SPARE_PAGES];
 	/* FIFOs; immutable, guarded by the table lock while hashed */
 	struct filesystem *fs;
@@ -39,9 +39,9 @@ struct pipe {
 struct pipe_file {
 	struct file f;
 	struct pipe *pipe; /* a reference */
-	bool must_wait;	   /* owned by the opener: pipe_open_wait has something to do */
+	bool must_wait; /* owned by the opener: pipe_open_wait has something to do */
 	uint32_t open_seq; /* the other side's sequence at open */
-	uint32_t hup_seq;  /* POLLHUP only once writer_seq differs */
+	uint32_t hup_seq; /* POLLHUP only once writer_seq differs */
 };
 
 extern const struct file_ops pipe_ops, fifo_ops;
@@ -74,10 +74,13 @@ struct pipe_page *pipe_page_get_locked(struct pipe *p);
 void pipe_page_put_locked(struct pipe *p, struct pipe_page *page);
 void pipe_page_unref(struct pipe_page *page);
 /* Takes a slot's page. Pre: p->lock, not full. */
-void pipe_push_locked(struct pipe *p, struct pipe_page *page, uint32_t off, uint32_t len, bool packet, bool merge);
+void pipe_push_locked(struct pipe *p, struct pipe_page *page, uint32_t off, uint32_t len,
+		      bool packet, bool merge);
 /* A description on p, counted as reader/writer. `path` is borrowed. -ENXIO, -ENOMEM. */
-must_check int pipe_file_create(struct pipe *p, const struct file_ops *ops, const struct vfs_path *path, unsigned flags, struct file **ret);
-must_check int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_path *path, unsigned flags, struct file **ret);
+must_check int pipe_file_create(struct pipe *p, const struct file_ops *ops,
+				const struct vfs_path *path, unsigned flags, struct file **ret);
+must_check int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_path *path,
+			    unsigned flags, struct file **ret);
 void pipe_fifo_forget(struct pipe *p); /* the last reference is gone */
 ssize_t pipe_broken(void); /* SIGPIPE, -EPIPE */
 #endif

@@ -69,8 +69,7 @@ void pipe_push_locked(struct pipe *p, struct pipe_page *page, uint32_t off, uint
 {
 	assert(!pipe_full(p));
 	*pipe_slot(p, p->head) = (struct pipe_buf){
-		.page = page, .off = off, .len = len, .packet = packet, .merge = merge
-	};
+		.page = page, .off = off, .len = len, .packet = packet, .merge = merge};
 	p->head++;
 }
 
@@ -123,8 +122,8 @@ static int pipe_take_locked(struct pipe *p, const struct iovec *iov, int n, size
 	while (i < n && p->head != p->tail && !*ret_stop && !err) {
 		struct pipe_buf *b = pipe_slot(p, p->tail);
 		size_t chunk = MIN((size_t)b->len, iov[i].iov_len - in_seg);
-		size_t left = guard_copy((char *)iov[i].iov_base + in_seg, b->page->data + b->off,
-					 chunk);
+		size_t left =
+			guard_copy((char *)iov[i].iov_base + in_seg, b->page->data + b->off, chunk);
 
 		if (left)
 			err = -EFAULT;
@@ -392,8 +391,7 @@ static void pipe_release(struct file *f)
 		p->writers--;
 	mutex_unlock(&p->lock);
 	/* Either side may be waiting for what now cannot come. */
-	wait_queue_wake(&p->wait,
-			POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP);
+	wait_queue_wake(&p->wait, POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP);
 	pipe_unref(p);
 	file_fini(f);
 	free(f);
@@ -472,10 +470,10 @@ static void pipe_drop(void *priv)
 
 int pipe_create(unsigned flags, struct file *ret[2])
 {
-	struct anon_args args = { .kind = ANON_PIPE,
-				  .mode = S_IFIFO | 0600,
-				  .reopen = pipe_reopen,
-				  .drop = pipe_drop };
+	struct anon_args args = {.kind = ANON_PIPE,
+				 .mode = S_IFIFO | 0600,
+				 .reopen = pipe_reopen,
+				 .drop = pipe_drop};
 	struct vfs_path path;
 	struct file *r, *w;
 	struct pipe *p;
@@ -495,8 +493,8 @@ int pipe_create(unsigned flags, struct file *ret[2])
 	err = pipe_file_create(p, &pipe_ops, &path, O_RDONLY | (flags & O_NONBLOCK), &r);
 	if (err)
 		goto out_path;
-	err = pipe_file_create(p, &pipe_ops, &path,
-			       O_WRONLY | (flags & (O_NONBLOCK | O_DIRECT)), &w);
+	err = pipe_file_create(p, &pipe_ops, &path, O_WRONLY | (flags & (O_NONBLOCK | O_DIRECT)),
+			       &w);
 	if (err) {
 		file_unref(r);
 		goto out_path;

@@ -12,7 +12,7 @@
 
 #define PIPE_DEFAULT_SIZE 65536u
 #define PIPE_SIZE_MAX (1u << 20) /* fs.pipe-max-size: unprivileged F_SETPIPE_SZ */
-#define PIPE_ATOMIC_MAX 4096u	 /* PIPE_BUF */
+#define PIPE_ATOMIC_MAX 4096u /* PIPE_BUF */
 
 /* pipe2(2). flags: O_NONBLOCK | O_DIRECT (O_CLOEXEC is the descriptor's). ret[0] reads. Return 0, -EINVAL, -ENOMEM, -ENFILE. */
 must_check int pipe_create(unsigned flags, struct file *ret[2]);
@@ -21,7 +21,8 @@ must_check int pipe_create(unsigned flags, struct file *ret[2]);
  * open(2) of a FIFO found at `place` in any filesystem (vfs_hooks.open_special). Does not wait; whoever opened calls
  * pipe_open_wait() on the file. -ENXIO: O_WRONLY|O_NONBLOCK and nobody reads.
  */
-must_check int pipe_fifo_open(const struct vfs_path *place, uint64_t inode_key, unsigned flags, struct file **ret);
+must_check int pipe_fifo_open(const struct vfs_path *place, uint64_t inode_key, unsigned flags,
+			      struct file **ret);
 /*
  * The part of open(2) that waits for the other side of a FIFO. 0 at once for every other file. -EINTR: the
  * caller drops the file and restarts the call.

@@ -24,8 +24,7 @@ static size_t pipe_link_locked(struct pipe *in, struct pipe *out, size_t size, b
 		if (share || !whole)
 			atomic_fetch_add_explicit(&b->page->refs, 1, memory_order_relaxed);
 		/* A shared page must not grow under the other ring. */
-		pipe_push_locked(out, b->page, b->off, len, b->packet,
-				 b->merge && whole && !share);
+		pipe_push_locked(out, b->page, b->off, len, b->packet, b->merge && whole && !share);
 		if (share || !whole)
 			b->merge = false;
 		done += len;
@@ -180,7 +179,7 @@ ssize_t pipe_splice_to(struct file *pipe, struct file *out, int64_t *inout_off, 
 		return err < 0 ? err : 0;
 	while ((size_t)total < size) {
 		struct io_iter it;
-		struct pipe_buf b = { 0 };
+		struct pipe_buf b = {0};
 
 		mutex_lock(&p->lock);
 		if (p->head != p->tail) {
@@ -192,8 +191,8 @@ ssize_t pipe_splice_to(struct file *pipe, struct file *out, int64_t *inout_off, 
 		mutex_unlock(&p->lock);
 		if (!b.page)
 			break;
-		io_iter_init_kernel(&it, b.page->data + b.off, MIN((size_t)b.len, size - (size_t)total),
-				    false);
+		io_iter_init_kernel(&it, b.page->data + b.off,
+				    MIN((size_t)b.len, size - (size_t)total), false);
 		n = file_write_iter(out, &it, inout_off, 0);
 		io_iter_fini(&it);
 		if (n <= 0)

@@ -13,8 +13,8 @@
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/socket/socket.h"
 
-#define UMSG_OVERHEAD 576u	 /* what a message is charged beyond its bytes: about an skb */
-#define UMSG_CHUNK_MAX 65536u	 /* a stream's larger sends are cut */
+#define UMSG_OVERHEAD 576u /* what a message is charged beyond its bytes: about an skb */
+#define UMSG_CHUNK_MAX 65536u /* a stream's larger sends are cut */
 #define RIGHTS_INFLIGHT_MAX 65536 /* descriptors in queues, all sockets together */
 
 /* A name: immutable, shared by a listener and what it accepted. */
@@ -29,8 +29,8 @@ struct usock;
 struct umsg {
 	struct ref ref; /* MSG_PEEK reads outside the lock */
 	TAILQ_ENTRY(umsg) link; /* guarded by the receiver's lock */
-	struct usock *owner;	/* whose send buffer it is charged to; a reference */
-	struct uaddr *from;	/* a reference or NULL */
+	struct usock *owner; /* whose send buffer it is charged to; a reference */
+	struct uaddr *from; /* a reference or NULL */
 	struct socket_cred cred;
 	int64_t stamp_ns;
 	struct file **files; /* references */
@@ -43,21 +43,21 @@ enum usock_state { USOCK_IDLE, USOCK_LISTEN, USOCK_CONNECTED, USOCK_DEAD };
 
 struct uendpoint {
 	struct vfs_endpoint e;
-	struct mutex lock;   /* LOCK_SOCKET_NS */
-	struct usock *s;     /* guarded by lock; NULL once closed; not a reference */
+	struct mutex lock; /* LOCK_SOCKET_NS */
+	struct usock *s; /* guarded by lock; NULL once closed; not a reference */
 };
 
 struct usock {
 	struct ref ref;
 	struct mutex lock; /* LOCK_SOCKET; guards what follows but atomics */
 	struct wait_queue wait;
-	int type;	   /* immutable: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET */
-	uint64_t ino;	   /* of the file; 0 while in an accept queue */
+	int type; /* immutable: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET */
+	uint64_t ino; /* of the file; 0 while in an accept queue */
 	enum usock_state state;
 	struct usock *peer; /* a reference */
-	bool had_peer;	    /* was connected once */
-	unsigned shut;	    /* 1 receive, 2 send */
-	int error;	    /* SO_ERROR, positive */
+	bool had_peer; /* was connected once */
+	unsigned shut; /* 1 receive, 2 send */
+	int error; /* SO_ERROR, positive */
 	TAILQ_HEAD(, umsg) queue;
 	size_t queued; /* bytes to read */
 	_Atomic int64_t wmem; /* charged for messages not read yet */
@@ -76,7 +76,8 @@ struct usock {
 	struct socket_cred own, peer_cred;
 	bool has_peer_cred;
 	/* options */
-	bool passcred, timestamp, timestamp_ns, keepalive, reuse, reuseport, broadcast, oobinline, passsec;
+	bool passcred, timestamp, timestamp_ns, keepalive, reuse, reuseport, broadcast, oobinline,
+		passsec;
 	int priority, rcvlowat, peek_off;
 	struct linger linger;
 	int64_t rcvtimeo_ns, sndtimeo_ns;
@@ -110,7 +111,8 @@ static inline void usock_ref(struct usock *s)
 	ref_get(&s->ref);
 }
 void usock_unref(struct usock *s);
-must_check int socket_file_create(struct usock *s, unsigned flags, struct file **ret); /* takes s's reference on success */
+must_check int socket_file_create(struct usock *s, unsigned flags,
+				  struct file **ret); /* takes s's reference on success */
 void socket_current_cred(struct socket_cred *ret, bool real);
 
 /* ---- unix.c ---- */
@@ -127,12 +129,15 @@ struct usock *usock_get_peer(struct usock *s); /* a reference or NULL */
 struct uaddr *uaddr_ref(struct uaddr *a);
 void uaddr_unref(struct uaddr *a); /* NULL is fine */
 /* Checks and normalises: -EINVAL. *ret_abstract; an autobind address (no name) is -ENODATA. */
-must_check int uaddr_parse(const struct socket_addr *addr, struct sockaddr_un *ret, unsigned *ret_len, bool *ret_abstract);
-must_check int name_bind(struct usock *s, const struct socket_addr *addr, const struct vfs_lookup *lookup, uint32_t umask);
+must_check int uaddr_parse(const struct socket_addr *addr, struct sockaddr_un *ret,
+			   unsigned *ret_len, bool *ret_abstract);
+must_check int name_bind(struct usock *s, const struct socket_addr *addr,
+			 const struct vfs_lookup *lookup, uint32_t umask);
 must_check int name_autobind(struct usock *s);
 void name_release(struct usock *s);
 /* The socket behind an address: a reference. -ECONNREFUSED, -ENOENT, -EACCES, ... */
-must_check int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup *lookup, struct usock **ret);
+must_check int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup *lookup,
+			 struct usock **ret);
 void uaddr_copy(const struct uaddr *a, struct socket_addr *ret);
 
 /* ---- sockopt.c: entry points are in socket.h ---- */

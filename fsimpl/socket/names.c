@@ -119,7 +119,7 @@ int name_autobind(struct usock *s)
 	int err = -ENOSPC;
 
 	for (int i = 0; i < 1 << 20 && err; i++) {
-		struct sockaddr_un un = { .sun_family = AF_UNIX };
+		struct sockaddr_un un = {.sun_family = AF_UNIX};
 		struct uaddr *a;
 		char digits[8];
 
@@ -158,9 +158,9 @@ static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_loo
 			  uint32_t umask)
 {
 	struct uendpoint *ep = calloc(1, sizeof(*ep));
-	struct mknod_args args = { .mode = S_IFSOCK | 0777, .umask = umask };
+	struct mknod_args args = {.mode = S_IFSOCK | 0777, .umask = umask};
 	struct vfs_lookup lk = *lookup;
-	char path[sizeof(a->un.sun_path) + 1] = { 0 };
+	char path[sizeof(a->un.sun_path) + 1] = {0};
 	int err;
 
 	if (!ep)
@@ -253,7 +253,7 @@ void name_release(struct usock *s)
 static int name_find_path(const struct sockaddr_un *un, const struct vfs_lookup *lookup,
 			  struct usock **ret)
 {
-	char path[sizeof(un->sun_path) + 1] = { 0 };
+	char path[sizeof(un->sun_path) + 1] = {0};
 	struct vfs_endpoint *e;
 	struct uendpoint *ep;
 	struct vfs_lookup lk;

@@ -16,7 +16,8 @@
 
 static REF_TYPE(usock_type, "unix socket");
 static struct mutex all_lock = MUTEX_INIT(LOCK_SOCKET_NS, "unix_all");
-static LIST_HEAD(, usock) all_sockets = LIST_HEAD_INITIALIZER(all_sockets); /* guarded by all_lock */
+static LIST_HEAD(,
+		 usock) all_sockets = LIST_HEAD_INITIALIZER(all_sockets); /* guarded by all_lock */
 
 struct socket_hooks socket_hooks;
 
@@ -161,7 +162,7 @@ bool socket_is(struct file *f)
 
 int socket_file_create(struct usock *s, unsigned flags, struct file **ret)
 {
-	struct anon_args args = { .kind = ANON_SOCKET, .mode = S_IFSOCK | 0777 };
+	struct anon_args args = {.kind = ANON_SOCKET, .mode = S_IFSOCK | 0777};
 	struct socket_file *sf = calloc(1, sizeof(*sf));
 	int err;
 

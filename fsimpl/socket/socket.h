@@ -15,10 +15,10 @@
 
 #include "vfs/vfs.h"
 
-#define SOCKET_RIGHTS_MAX 253	   /* SCM_MAX_FD */
+#define SOCKET_RIGHTS_MAX 253 /* SCM_MAX_FD */
 #define SOCKET_BUFFER_DEFAULT 212992u
-#define SOCKET_BUFFER_MAX 212992u  /* net.core.wmem_max */
-#define SOCKET_BACKLOG_MAX 4096	   /* net.core.somaxconn */
+#define SOCKET_BUFFER_MAX 212992u /* net.core.wmem_max */
+#define SOCKET_BACKLOG_MAX 4096 /* net.core.somaxconn */
 
 struct socket_addr {
 	unsigned len; /* 0: none */
@@ -49,7 +49,8 @@ struct socket_msg {
 	/* SO_TIMESTAMP on and a stamp is there (recv) */
 	bool has_stamp;
 	int64_t stamp_ns;
-	unsigned flags; /* recv: MSG_TRUNC, MSG_EOR ... for msg_flags (MSG_CTRUNC is the caller's) */
+	unsigned
+		flags; /* recv: MSG_TRUNC, MSG_EOR ... for msg_flags (MSG_CTRUNC is the caller's) */
 };
 
 /* type: SOCK_* with SOCK_NONBLOCK; SOCK_CLOEXEC is the descriptor's. -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT, -EINVAL, -ENOMEM. Return references. */
@@ -58,19 +59,23 @@ must_check int socket_pair(int family, int type, int protocol, struct file *ret[
 bool socket_is(struct file *f);
 
 /* lookup: a template (cred, ns, root, start) for path names; umask for the node's mode. */
-must_check int socket_bind(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup, uint32_t umask);
+must_check int socket_bind(struct file *f, const struct socket_addr *addr,
+			   const struct vfs_lookup *lookup, uint32_t umask);
 /* -EAGAIN: the listener's queue is full; wait with socket_connect_wait() and call again. */
-must_check int socket_connect(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup);
+must_check int socket_connect(struct file *f, const struct socket_addr *addr,
+			      const struct vfs_lookup *lookup);
 /* Until the queue that made connect answer -EAGAIN may have room (SO_SNDTIMEO applies: -EAGAIN). -EINTR. */
 must_check int socket_connect_wait(struct file *f);
 must_check int socket_listen(struct file *f, int backlog);
 /* Never waits: -EAGAIN. flags: SOCK_NONBLOCK. addr may be NULL. Returns a reference. */
-must_check int socket_accept(struct file *f, int flags, struct socket_addr *addr, struct file **ret);
+must_check int socket_accept(struct file *f, int flags, struct socket_addr *addr,
+			     struct file **ret);
 must_check int socket_getname(struct file *f, bool peer, struct socket_addr *ret);
 must_check int socket_shutdown(struct file *f, int how);
 /* val is sentry memory of len bytes. get: *inout_len is the room, then the length. -ENOPROTOOPT, -EINVAL, ... SO_PEERPIDFD and SO_ATTACH_FILTER: -ENOPROTOOPT */
 must_check int socket_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);
-must_check int socket_getsockopt(struct file *f, int level, int opt, void *val, unsigned *inout_len);
+must_check int socket_getsockopt(struct file *f, int level, int opt, void *val,
+				 unsigned *inout_len);
 /* flags: MSG_*. Non-blocking. Return bytes, -EAGAIN, -EPIPE (SIGPIPE was raised unless MSG_NOSIGNAL), ... A stream send may be short. */
 ssize_t socket_sendmsg(struct file *f, struct socket_msg *m, int flags);
 ssize_t socket_recvmsg(struct file *f, struct socket_msg *m, int flags);

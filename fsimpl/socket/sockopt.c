@@ -38,8 +38,8 @@ static int set_timeout(const void *val, unsigned len, int64_t *ret_ns)
 		return -EDOM;
 	if (tv.tv_sec < 0)
 		tv.tv_sec = tv.tv_usec = 0;
-	*ret_ns = tv.tv_sec > INT64_MAX / 2000000000 ? 0 :
-						       tv.tv_sec * 1000000000 + tv.tv_usec * 1000;
+	*ret_ns =
+		tv.tv_sec > INT64_MAX / 2000000000 ? 0 : tv.tv_sec * 1000000000 + tv.tv_usec * 1000;
 	return 0;
 }
 
@@ -172,17 +172,17 @@ static int put_val(void *dst, unsigned *inout_len, const void *src, unsigned siz
 
 static int get_timeout(void *dst, unsigned *inout_len, int64_t ns)
 {
-	struct timeval64 tv = { .tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000 };
+	struct timeval64 tv = {.tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000};
 
 	return put_val(dst, inout_len, &tv, sizeof(tv));
 }
 
 static int get_peercred(struct usock *s, void *dst, unsigned *inout_len)
 {
-	struct ucred uc = { .pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1 };
+	struct ucred uc = {.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};
 
 	if (s->has_peer_cred)
-		uc = (struct ucred){ s->peer_cred.pid, s->peer_cred.uid, s->peer_cred.gid };
+		uc = (struct ucred){s->peer_cred.pid, s->peer_cred.uid, s->peer_cred.gid};
 	return put_val(dst, inout_len, &uc, sizeof(uc));
 }
 
@@ -295,9 +295,9 @@ int socket_getsockopt(struct file *f, int level, int opt, void *val, unsigned *i
 		err = get_peercred(s, val, inout_len);
 		break;
 	case SO_COOKIE:
-		err = *inout_len < sizeof(cookie) ?
-			      -EINVAL :
-			      put_val(val, inout_len, &cookie, sizeof(cookie));
+		err = *inout_len < sizeof(cookie)
+			      ? -EINVAL
+			      : put_val(val, inout_len, &cookie, sizeof(cookie));
 		break;
 	default:
 		err = get_flag_locked(s, opt, &v);

@@ -12,8 +12,7 @@
 
 enum { SHUT_RECV = 1, SHUT_SEND = 2, SHUT_BOTH = 3 };
 
-#define WAKE_ALL \
-	(POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLHUP | POLLERR | POLLRDHUP)
+#define WAKE_ALL (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLHUP | POLLERR | POLLRDHUP)
 
 struct usock *usock_get_peer(struct usock *s)
 {
@@ -109,8 +108,8 @@ int socket_listen(struct file *f, int backlog)
 	if (!s->addr || (s->state != USOCK_IDLE && s->state != USOCK_LISTEN) || s->had_peer) {
 		err = -EINVAL;
 	} else {
-		s->backlog = backlog < 0 || backlog > SOCKET_BACKLOG_MAX ? SOCKET_BACKLOG_MAX :
-									  (unsigned)backlog;
+		s->backlog = backlog < 0 || backlog > SOCKET_BACKLOG_MAX ? SOCKET_BACKLOG_MAX
+									 : (unsigned)backlog;
 		s->state = USOCK_LISTEN;
 		/* What SO_PEERCRED of a client will show. */
 		socket_current_cred(&s->own, false);

@@ -373,8 +373,8 @@ static size_t stream_copy_locked(struct stream_read *r, const struct iovec *iov,
 		}
 		off += skip;
 		skip = 0;
-		if (r->got_any && ((s->passcred && !same_cred(&r->sm->cred, &m->cred)) ||
-				   m->nfiles)) {
+		if (r->got_any &&
+		    ((s->passcred && !same_cred(&r->sm->cred, &m->cred)) || m->nfiles)) {
 			r->stop = true;
 			break;
 		}
@@ -390,8 +390,8 @@ static size_t stream_copy_locked(struct stream_read *r, const struct iovec *iov,
 		}
 		while (i < n && off < m->size && !*ret_err) {
 			size_t chunk = MIN(iov[i].iov_len - in_seg, m->size - off);
-			size_t left = guard_copy((char *)iov[i].iov_base + in_seg, m->data + off,
-						 chunk);
+			size_t left =
+				guard_copy((char *)iov[i].iov_base + in_seg, m->data + off, chunk);
 
 			if (left)
 				*ret_err = -EFAULT;
@@ -419,7 +419,7 @@ static size_t stream_copy_locked(struct stream_read *r, const struct iovec *iov,
 
 static ssize_t recv_stream(struct usock *s, struct socket_msg *sm, int flags)
 {
-	struct stream_read r = { .s = s, .sm = sm, .peek = flags & MSG_PEEK };
+	struct stream_read r = {.s = s, .sm = sm, .peek = flags & MSG_PEEK};
 	ssize_t total = 0;
 	struct umsg *m;
 	int err = 0;

@@ -7,7 +7,7 @@
 
 struct synth_fs {
 	struct filesystem fs; /* base */
-	struct mutex lock;    /* LOCK_FS_DIR: every node's `live`, `sibling`, `hashed` */
+	struct mutex lock; /* LOCK_FS_DIR: every node's `live`, `sibling`, `hashed` */
 	void *priv;
 	void (*release)(void *priv);
 };
@@ -26,15 +26,18 @@ static inline bool synth_is_link(const struct synth_node *n)
 }
 
 /* node.c */
-must_check int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret);
-must_check int synth_root_create(struct filesystem *fs, const struct synth_entry *root, void *priv, struct synth_node **ret);
+must_check int synth_lookup(struct synth_node *dir, const char *name, size_t len,
+			    struct synth_node **ret);
+must_check int synth_root_create(struct filesystem *fs, const struct synth_entry *root, void *priv,
+				 struct synth_node **ret);
 void synth_dentry_release(struct dentry *d);
 const struct synth_entry *synth_find_entry(struct synth_node *dir, const char *name, size_t len);
 must_check int synth_getattr(struct synth_node *n, struct synth_attr *ret);
 must_check int synth_permission(struct synth_node *n, const struct cred *cred, int mask);
 
 /* file.c */
-must_check int synth_open_node(struct synth_node *n, struct resolving_path *rp, const struct open_args *args, struct file **ret);
+must_check int synth_open_node(struct synth_node *n, struct resolving_path *rp,
+			       const struct open_args *args, struct file **ret);
 int synth_stat_node(struct synth_node *n, const struct stat_args *args, struct moat_statx *ret);
 
 #endif

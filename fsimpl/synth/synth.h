@@ -28,8 +28,9 @@
 #include "vfs/resolving_path.h"
 #include "vfs/vfs.h"
 
-#define SYNTH_FILE_MAX (64ul << 20)	/* bytes that one show() may render */
-#define SYNTH_STORE_MAX (1ul << 20)	/* bytes that one write(2) hands to store(); more is written short */
+#define SYNTH_FILE_MAX (64ul << 20) /* bytes that one show() may render */
+#define SYNTH_STORE_MAX \
+	(1ul << 20) /* bytes that one write(2) hands to store(); more is written short */
 
 struct synth_node;
 struct synth_file;
@@ -62,7 +63,8 @@ struct synth_node_ops {
 	 * A dynamic child: makes it with synth_node_create(dir, name, ...). Return 0, -ENOENT, ... Called when the static table has
 	 * no such name and no live node exists.
 	 */
-	int (*lookup)(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret);
+	int (*lookup)(struct synth_node *dir, const char *name, size_t len,
+		      struct synth_node **ret);
 	/*
 	 * Dynamic entries in ascending `key` order, from key `from` on: call synth_emit() until it returns false.
 	 * "." and ".." and the static table were emitted before. Keys: 0 .. INT64_MAX / 2. Return 0 or -errno.
@@ -73,7 +75,8 @@ struct synth_node_ops {
 	int (*rmdir)(struct synth_node *dir, struct synth_node *child);
 	/* unlink and rename of a child (mqueue, devpts' none). NULL: -EPERM. */
 	int (*unlink)(struct synth_node *dir, struct synth_node *child);
-	int (*rename)(struct synth_node *dir, struct synth_node *child, struct synth_node *new_dir, const char *new_name, size_t len);
+	int (*rename)(struct synth_node *dir, struct synth_node *child, struct synth_node *new_dir,
+		      const char *new_name, size_t len);
 	/* creat of a regular file (mqueue). NULL: -EACCES as proc gives... -EPERM for sysfs alike. */
 	int (*create)(struct synth_node *dir, const char *name, size_t len, uint32_t mode);
 
@@ -84,15 +87,19 @@ struct synth_node_ops {
 	 */
 	int (*show)(struct synth_node *n, struct synth_file *sf, struct buf *b);
 	/* One write(2): data is NUL-terminated past size. Return bytes taken or -errno. NULL: writes give -EIO (mode bits usually forbid the open). */
-	ssize_t (*store)(struct synth_node *n, struct synth_file *sf, const char *data, size_t size, int64_t off);
+	ssize_t (*store)(struct synth_node *n, struct synth_file *sf, const char *data, size_t size,
+			 int64_t off);
 	/* Instead of show/store: positional I/O of one's own (/proc/PID/mem, pagemap). */
-	ssize_t (*read_at)(struct synth_node *n, struct synth_file *sf, struct io_iter *it, int64_t off);
-	ssize_t (*write_at)(struct synth_node *n, struct synth_file *sf, struct io_iter *it, int64_t off);
+	ssize_t (*read_at)(struct synth_node *n, struct synth_file *sf, struct io_iter *it,
+			   int64_t off);
+	ssize_t (*write_at)(struct synth_node *n, struct synth_file *sf, struct io_iter *it,
+			    int64_t off);
 	/* At open, after permission checks, before the file is visible; may set sf->priv. NULL: nothing. */
 	int (*open)(struct synth_node *n, struct synth_file *sf);
 	void (*close)(struct synth_node *n, struct synth_file *sf);
 	/* A file object of one's own instead of a synth_file (e.g. /proc/PID/ns/x, device nodes, ptys): returns it through ret. NULL: synth_file, or vfs_hooks.open_special for devices and fifos. */
-	int (*open_file)(struct synth_node *n, const struct vfs_path *place, unsigned flags, struct file **ret);
+	int (*open_file)(struct synth_node *n, const struct vfs_path *place, unsigned flags,
+			 struct file **ret);
 	/* poll mask (NULL: always readable and writable) and where its changes are announced (NULL: never). */
 	uint32_t (*poll)(struct synth_node *n, struct synth_file *sf);
 	struct wait_queue *(*poll_queue)(struct synth_node *n, struct synth_file *sf);
@@ -109,41 +116,42 @@ struct synth_node_ops {
 
 struct synth_entry {
 	const char *name; /* NULL ends a table */
-	uint32_t mode;	  /* with S_IFMT */
-	const struct synth_node_ops *ops;     /* NULL: no callbacks */
+	uint32_t mode; /* with S_IFMT */
+	const struct synth_node_ops *ops; /* NULL: no callbacks */
 	const struct synth_entry *children; /* directories: static table, or NULL */
-	const void *data;		      /* whatever the callbacks want: n->entry->data */
+	const void *data; /* whatever the callbacks want: n->entry->data */
 	bool (*visible)(struct synth_node *dir, const struct synth_entry *e); /* NULL: always */
 };
 
 struct synth_node {
 	struct dentry dentry; /* base */
-	struct synth_node *parent;	      /* immutable; a reference; NULL for the root */
-	const struct synth_node_ops *ops;     /* immutable; never NULL */
-	const struct synth_entry *entry;      /* immutable; NULL for dynamic nodes */
-	const struct synth_entry *children;  /* immutable; static table or NULL; a dynamic directory's creator may set it before returning the node */
-	void *priv;			      /* the creator's; static children inherit the parent's (borrowed: the parent is pinned) */
+	struct synth_node *parent; /* immutable; a reference; NULL for the root */
+	const struct synth_node_ops *ops; /* immutable; never NULL */
+	const struct synth_entry *entry; /* immutable; NULL for dynamic nodes */
+	const struct synth_entry *
+		children; /* immutable; static table or NULL; a dynamic directory's creator may set it before returning the node */
+	void *priv; /* the creator's; static children inherit the parent's (borrowed: the parent is pinned) */
 	_Atomic uint32_t mode, uid, gid;
-	uint32_t rdev_major, rdev_minor;      /* devices; immutable once returned */
-	uint64_t ino;			      /* immutable once returned; stable for (parent, name) by default */
-	uint64_t size;			      /* st_size; 0 unless the creator sets it */
-	_Atomic int64_t time_ns;	      /* atime = mtime = ctime */
+	uint32_t rdev_major, rdev_minor; /* devices; immutable once returned */
+	uint64_t ino; /* immutable once returned; stable for (parent, name) by default */
+	uint64_t size; /* st_size; 0 unless the creator sets it */
+	_Atomic int64_t time_ns; /* atime = mtime = ctime */
 	/* the library's; guarded by the filesystem's lock */
 	LIST_ENTRY(synth_node) sibling;
-	LIST_HEAD(, synth_node) live;	      /* children that exist now */
+	LIST_HEAD(, synth_node) live; /* children that exist now */
 	bool hashed;
 	uint16_t name_len;
 	struct rcu_cb rcu;
-	char name[];			      /* immutable */
+	char name[]; /* immutable */
 };
 
 /* An open synthetic file or directory. */
 struct synth_file {
 	struct file file; /* base */
 	struct synth_node *node; /* immutable; pinned by file.path */
-	void *priv;		 /* owner: the open() callback's */
-	struct op_lock lock;	 /* around content; sleeps */
-	struct buf content;	 /* what show() rendered; guarded by lock */
+	void *priv; /* owner: the open() callback's */
+	struct op_lock lock; /* around content; sleeps */
+	struct buf content; /* what show() rendered; guarded by lock */
 	bool rendered;
 };
 
@@ -165,16 +173,19 @@ extern const struct filesystem_ops synth_filesystem_ops;
  * A filesystem with a root made from `root` (mode, ops, children; copied by pointer: static storage for children). `priv` becomes the root node's.
  * Returns one reference on each. `release` (may be NULL) is called with priv when the filesystem goes.
  */
-must_check int synth_fs_create(const struct filesystem_type *type, const char *source, uint64_t magic, const struct synth_entry *root,
-			       void *priv, void (*release)(void *priv), struct filesystem **ret_fs, struct dentry **ret_root);
+must_check int synth_fs_create(const struct filesystem_type *type, const char *source,
+			       uint64_t magic, const struct synth_entry *root, void *priv,
+			       void (*release)(void *priv), struct filesystem **ret_fs,
+			       struct dentry **ret_root);
 void *synth_fs_priv(struct filesystem *fs);
 
 /*
  * A node below dir, for lookup(). mode with S_IFMT; owner root. The caller may set fields (priv, uid, gid, ino, children, size, rdev) before returning it.
  * On failure of the caller afterwards: synth_node_unref(). Returns a reference.
  */
-must_check int synth_node_create(struct synth_node *dir, const char *name, size_t len, uint32_t mode, const struct synth_node_ops *ops,
-				 void *priv, struct synth_node **ret);
+must_check int synth_node_create(struct synth_node *dir, const char *name, size_t len,
+				 uint32_t mode, const struct synth_node_ops *ops, void *priv,
+				 struct synth_node **ret);
 static inline void synth_node_unref(struct synth_node *n)
 {
 	dentry_unref(&n->dentry);
@@ -185,7 +196,8 @@ void synth_node_forget(struct synth_node *n);
 void synth_dir_forget(struct synth_node *dir, const char *name, size_t len);
 
 /* For iterate(): false when the caller's buffer is full. `type` is S_IFMT bits; ino 0: the default of synth_ino(). */
-bool synth_emit(struct synth_iter *it, const char *name, size_t len, uint32_t type, uint64_t ino, int64_t key);
+bool synth_emit(struct synth_iter *it, const char *name, size_t len, uint32_t type, uint64_t ino,
+		int64_t key);
 /* The default inode number of `name` in dir. */
 uint64_t synth_ino(const struct synth_node *dir, const char *name, size_t len);
 /* Mode bits, owner and capabilities on getattr()'s result. */
@@ -193,6 +205,7 @@ must_check int synth_permission_default(struct synth_node *n, const struct cred 
 int synth_setattr_eperm(struct synth_node *n, const struct setattr_args *args); /* -EPERM */
 /* Parses what was written, as sysctl handlers do: surrounding white space is skipped. -EINVAL, -ERANGE. */
 must_check int synth_parse_u64(const char *data, size_t size, uint64_t max, uint64_t *ret);
-must_check int synth_parse_i64(const char *data, size_t size, int64_t min, int64_t max, int64_t *ret);
+must_check int synth_parse_i64(const char *data, size_t size, int64_t min, int64_t max,
+			       int64_t *ret);
 
 #endif

@@ -22,8 +22,9 @@ static void on_crash(int signo, siginfo_t *info, void *context)
 	char line[200];
 	int n;
 
-	n = snprintf(line, sizeof(line), "sentry crash: signal %d code %d addr %p rip %llx\n", signo, info->si_code,
-		     info->si_addr, (unsigned long long)uc->uc_mcontext.gregs[REG_RIP]);
+	n = snprintf(line, sizeof(line), "sentry crash: signal %d code %d addr %p rip %llx\n",
+		     signo, info->si_code, info->si_addr,
+		     (unsigned long long)uc->uc_mcontext.gregs[REG_RIP]);
 	(void)!write(crash_fd, line, (size_t)n);
 	backtrace_symbols_fd(frames, backtrace(frames, CRASH_FRAMES), crash_fd);
 	log_dump_recorder(crash_fd);
@@ -33,8 +34,8 @@ static void on_crash(int signo, siginfo_t *info, void *context)
 
 void crash_handler_install(int log_fd)
 {
-	static const int signals[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
-	struct sigaction sa = { .sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+	struct sigaction sa = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_NODEFER};
 	void *frames[2];
 
 	if (log_fd >= 0)

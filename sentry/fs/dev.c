@@ -15,7 +15,16 @@
 #include "sentry/tty/tty.h"
 
 enum { MEM_MAJOR = 1, TTYAUX_MAJOR = 5, PTS_MAJOR_FIRST = 136, PTS_MAJOR_LAST = 143 };
-enum { DEV_MEM = 1, DEV_NULL = 3, DEV_PORT = 4, DEV_ZERO = 5, DEV_FULL = 7, DEV_RANDOM = 8, DEV_URANDOM = 9, DEV_KMSG = 11 };
+enum {
+	DEV_MEM = 1,
+	DEV_NULL = 3,
+	DEV_PORT = 4,
+	DEV_ZERO = 5,
+	DEV_FULL = 7,
+	DEV_RANDOM = 8,
+	DEV_URANDOM = 9,
+	DEV_KMSG = 11
+};
 
 static void dev_release(struct file *f)
 {
@@ -132,8 +141,8 @@ bool dev_is_zero(struct file *f)
 	return f->ops == &zero_ops;
 }
 
-static int dev_open_simple(const struct vfs_path *place, const struct file_ops *ops,
-			   unsigned flags, struct file **ret)
+static int dev_open_simple(const struct vfs_path *place, const struct file_ops *ops, unsigned flags,
+			   struct file **ret)
 {
 	unsigned accmode = flags & O_ACCMODE;
 	unsigned mode = FILE_SEEKABLE;
@@ -150,8 +159,7 @@ static int dev_open_simple(const struct vfs_path *place, const struct file_ops *
 	return 0;
 }
 
-static int mem_open(const struct vfs_path *place, uint32_t minor, unsigned flags,
-		    struct file **ret)
+static int mem_open(const struct vfs_path *place, uint32_t minor, unsigned flags, struct file **ret)
 {
 	switch (minor) {
 	case DEV_NULL:

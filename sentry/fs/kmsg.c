@@ -26,7 +26,7 @@ struct kmsg_record {
 
 static struct mutex kmsg_lock = MUTEX_INIT(LOCK_LEAF, "kmsg");
 static struct kmsg_record kmsg_ring[KMSG_RECORDS]; /* guarded by kmsg_lock */
-static uint64_t kmsg_next, kmsg_cleared;	   /* guarded by kmsg_lock */
+static uint64_t kmsg_next, kmsg_cleared; /* guarded by kmsg_lock */
 static struct wait_queue kmsg_wait;
 
 struct kmsg_file {

@@ -66,9 +66,8 @@ static int proc_mount(const struct filesystem_type *type, const char *source,
 		      unused_arg unsigned ms_flags, const char *data, unused_arg void *kernel_data,
 		      struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	static const struct synth_entry root = { .mode = S_IFDIR | 0555,
-						 .ops = &proc_root_ops,
-						 .children = proc_root_entries };
+	static const struct synth_entry root = {
+		.mode = S_IFDIR | 0555, .ops = &proc_root_ops, .children = proc_root_entries};
 
 	/* hidepid=, gid=, subset=: accepted as an unprivileged view shows no less here. */
 	if (data && *data && !fs_options_known(data, "hidepid\0gid\0subset\0"))

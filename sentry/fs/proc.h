@@ -23,7 +23,7 @@
 /* What a /proc/PID or /proc/PID/task/TID node (and, inherited, its static children) is about. */
 struct proc_pid {
 	struct thread_group *group; /* immutable; a reference */
-	struct task *task;	    /* immutable; a reference; NULL for /proc/PID: its leader */
+	struct task *task; /* immutable; a reference; NULL for /proc/PID: its leader */
 };
 
 static inline struct proc_pid *proc_pid_of(const struct synth_node *n)
@@ -58,14 +58,15 @@ int proc_pid_iterate(struct synth_node *dir, int64_t from, struct synth_iter *it
 must_check int proc_parse_id(const char *name, size_t len, int32_t *ret);
 
 /* proc_stat.c */
-extern const struct synth_node_ops proc_stat_ops, proc_thread_stat_ops, proc_status_ops, proc_statm_ops,
-	proc_limits_ops, proc_io_ops, proc_schedstat_ops, proc_sched_ops;
+extern const struct synth_node_ops proc_stat_ops, proc_thread_stat_ops, proc_status_ops,
+	proc_statm_ops, proc_limits_ops, proc_io_ops, proc_schedstat_ops, proc_sched_ops;
 /* proc_mm.c */
-extern const struct synth_node_ops proc_maps_ops, proc_smaps_ops, proc_smaps_rollup_ops, proc_mem_ops,
-	proc_cmdline_ops, proc_environ_ops, proc_auxv_ops, proc_numa_maps_ops, proc_clear_refs_ops, proc_pagemap_ops;
+extern const struct synth_node_ops proc_maps_ops, proc_smaps_ops, proc_smaps_rollup_ops,
+	proc_mem_ops, proc_cmdline_ops, proc_environ_ops, proc_auxv_ops, proc_numa_maps_ops,
+	proc_clear_refs_ops, proc_pagemap_ops;
 /* proc_fd.c */
-extern const struct synth_node_ops proc_fd_ops, proc_fdinfo_ops, proc_cwd_ops, proc_rootlink_ops, proc_exe_ops,
-	proc_ns_ops;
+extern const struct synth_node_ops proc_fd_ops, proc_fdinfo_ops, proc_cwd_ops, proc_rootlink_ops,
+	proc_exe_ops, proc_ns_ops;
 /* proc_cpu.c */
 int proc_cpuinfo_show(struct synth_node *n, struct synth_file *sf, struct buf *b);
 void proc_cpu_init(void);

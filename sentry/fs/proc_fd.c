@@ -250,8 +250,8 @@ const struct synth_node_ops proc_fd_ops = {
 static int fdinfo_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	int fd = proc_fd_number(n);
-	struct moat_statx st = { 0 };
-	struct stat_args args = { .mask = STATX_INO };
+	struct moat_statx st = {0};
+	struct stat_args args = {.mask = STATX_INO};
 	struct fd_table *table;
 	struct task *t;
 	struct file *f;
@@ -374,22 +374,22 @@ static int exe_place(struct synth_node *n, struct vfs_path *ret)
 	return 0;
 }
 
-#define PLACE_LINK(var, place_fn)                                                \
-	static int place_fn##_readlink(struct synth_node *n, struct buf *b)      \
-	{                                                                        \
-		struct vfs_path place;                                           \
-		int err = place_fn(n, &place);                                   \
-                                                                                 \
-		if (err)                                                         \
-			return err;                                              \
-		err = proc_path_text(&place, b);                                 \
-		vfs_path_unref(&place);                                          \
-		return err;                                                      \
-	}                                                                        \
-	const struct synth_node_ops var = { .getattr = proc_pid_getattr,         \
-					    .setattr = synth_setattr_eperm,      \
-					    .readlink = place_fn##_readlink,     \
-					    .jump = place_fn }
+#define PLACE_LINK(var, place_fn)                                           \
+	static int place_fn##_readlink(struct synth_node *n, struct buf *b) \
+	{                                                                   \
+		struct vfs_path place;                                      \
+		int err = place_fn(n, &place);                              \
+                                                                            \
+		if (err)                                                    \
+			return err;                                         \
+		err = proc_path_text(&place, b);                            \
+		vfs_path_unref(&place);                                     \
+		return err;                                                 \
+	}                                                                   \
+	const struct synth_node_ops var = {.getattr = proc_pid_getattr,     \
+					   .setattr = synth_setattr_eperm,  \
+					   .readlink = place_fn##_readlink, \
+					   .jump = place_fn}
 
 PLACE_LINK(proc_cwd_ops, cwd_place);
 PLACE_LINK(proc_rootlink_ops, root_place);
@@ -402,13 +402,13 @@ PLACE_LINK(proc_exe_ops, exe_place);
 
 struct proc_ns {
 	const char *shown; /* the text before [] */
-	uint64_t ino;	   /* 0: computed */
+	uint64_t ino; /* 0: computed */
 };
 
-static const struct proc_ns ns_cgroup = { "cgroup", 4026531835 }, ns_ipc = { "ipc", 4026531839 },
-			    ns_mnt = { "mnt", 0 }, ns_net = { "net", 4026531840 },
-			    ns_pid = { "pid", 4026531836 }, ns_time = { "time", 4026531834 },
-			    ns_user = { "user", 4026531837 }, ns_uts = { "uts", 0 };
+static const struct proc_ns ns_cgroup = {"cgroup", 4026531835}, ns_ipc = {"ipc", 4026531839},
+			    ns_mnt = {"mnt", 0}, ns_net = {"net", 4026531840},
+			    ns_pid = {"pid", 4026531836}, ns_time = {"time", 4026531834},
+			    ns_user = {"user", 4026531837}, ns_uts = {"uts", 0};
 
 static int ns_number(struct synth_node *n, uint64_t *ret)
 {
@@ -489,10 +489,8 @@ static int ns_reopen(unused_arg struct anon_dentry *ad, const struct vfs_path *p
 static int ns_jump(struct synth_node *n, struct vfs_path *ret)
 {
 	const struct proc_ns *ns = n->entry->data;
-	struct anon_args args = { .kind = ANON_NS,
-				  .name = ns->shown,
-				  .mode = S_IFREG | 0444,
-				  .reopen = ns_reopen };
+	struct anon_args args = {
+		.kind = ANON_NS, .name = ns->shown, .mode = S_IFREG | 0444, .reopen = ns_reopen};
 	int err = ns_number(n, &args.ino);
 
 	return err ? err : anon_path_create(&args, ret);
@@ -505,9 +503,9 @@ static const struct synth_node_ops ns_link_ops = {
 	.jump = ns_jump,
 };
 
-#define NS(link_name, ns)                                                                      \
-	{                                                                                      \
-		.name = link_name, .mode = S_IFLNK | 0777, .ops = &ns_link_ops, .data = &(ns)  \
+#define NS(link_name, ns)                                                                     \
+	{                                                                                     \
+		.name = link_name, .mode = S_IFLNK | 0777, .ops = &ns_link_ops, .data = &(ns) \
 	}
 
 const struct synth_entry proc_ns_entries[] = {
@@ -521,7 +519,7 @@ const struct synth_entry proc_ns_entries[] = {
 	NS("time_for_children", ns_time),
 	NS("user", ns_user),
 	NS("uts", ns_uts),
-	{ 0 },
+	{0},
 };
 
 const struct synth_node_ops proc_ns_ops = {

@@ -56,8 +56,8 @@ static int rows_add(void *arg, const struct mm_vma_info *info)
 		size_t alloc = r->alloc ? r->alloc * 2 : 64;
 		struct map_row *rows;
 
-		rows = alloc > MAPS_ROWS_MAX * 2 ? NULL :
-						   reallocarray(r->rows, alloc, sizeof(*rows));
+		rows = alloc > MAPS_ROWS_MAX * 2 ? NULL
+						 : reallocarray(r->rows, alloc, sizeof(*rows));
 		if (!rows) {
 			r->error = -ENOMEM;
 			return 1;
@@ -111,8 +111,8 @@ static void row_name(const struct mm_vma_info *v, size_t line_start, struct buf 
 
 static void row_render(const struct mm_vma_info *v, struct buf *b)
 {
-	struct stat_args args = { .mask = STATX_INO };
-	struct moat_statx st = { 0 };
+	struct stat_args args = {.mask = STATX_INO};
+	struct moat_statx st = {0};
 	size_t line = b->len;
 
 	if (v->file && file_stat(v->file, &args, &st))
@@ -254,7 +254,7 @@ static int smaps_show(unused_arg struct synth_node *n, struct synth_file *sf, st
 
 static int smaps_rollup_show(unused_arg struct synth_node *n, struct synth_file *sf, struct buf *b)
 {
-	struct smaps_sums sum = { 0 };
+	struct smaps_sums sum = {0};
 	uint64_t start = 0, end = 0;
 	struct map_rows r;
 	size_t line = b->len;
@@ -279,7 +279,7 @@ static int smaps_rollup_show(unused_arg struct synth_node *n, struct synth_file 
 		return err;
 	buf_printf(b, "%08llx-%08llx ---p 00000000 00:00 0 ", (unsigned long long)start,
 		   (unsigned long long)end);
-	row_name(&(struct mm_vma_info){ .name = "[rollup]" }, line, b);
+	row_name(&(struct mm_vma_info){.name = "[rollup]"}, line, b);
 	buf_putc(b, '\n');
 	smaps_body(b, &sum, true);
 	return 0;
@@ -372,8 +372,8 @@ static ssize_t mem_read(unused_arg struct synth_node *n, struct synth_file *sf, 
 	return mem_io(sf, it, off, false);
 }
 
-static ssize_t mem_write(unused_arg struct synth_node *n, struct synth_file *sf,
-			 struct io_iter *it, int64_t off)
+static ssize_t mem_write(unused_arg struct synth_node *n, struct synth_file *sf, struct io_iter *it,
+			 int64_t off)
 {
 	return mem_io(sf, it, off, true);
 }
@@ -484,10 +484,9 @@ static ssize_t pagemap_read(unused_arg struct synth_node *n, struct synth_file *
 	return (ssize_t)io_iter_zero(it, MIN(it->remaining, 1ul << 20));
 }
 
-#define OPS(var, ...)                                                                      \
-	const struct synth_node_ops var = {                                                \
-		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__   \
-	}
+#define OPS(var, ...)                       \
+	const struct synth_node_ops var = { \
+		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
 
 OPS(proc_maps_ops, .show = maps_show, .open = mm_open, .close = mm_close);
 OPS(proc_smaps_ops, .show = smaps_show, .open = mm_open, .close = mm_close);

@@ -17,31 +17,30 @@ static int unix_show(unused_arg struct synth_node *n, unused_arg struct synth_fi
 	return 0;
 }
 
-static const struct synth_node_ops text_ops = { .show = text_show,
-						.setattr = synth_setattr_eperm };
-static const struct synth_node_ops unix_ops = { .show = unix_show,
-						.setattr = synth_setattr_eperm };
+static const struct synth_node_ops text_ops = {.show = text_show, .setattr = synth_setattr_eperm};
+static const struct synth_node_ops unix_ops = {.show = unix_show, .setattr = synth_setattr_eperm};
 
 #define TCP_HEADER                                                                     \
 	"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt " \
 	"  uid  timeout inode                                                     \n"
-#define TCP6_HEADER                                                             \
+#define TCP6_HEADER                                                                             \
 	"  sl  local_address                         remote_address                        st " \
 	"tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-#define UDP_HEADER                                                             \
+#define UDP_HEADER                                                                            \
 	"   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid " \
 	" timeout inode ref pointer drops             \n"
-#define UDP6_HEADER                                                             \
+#define UDP6_HEADER                                                                             \
 	"  sl  local_address                         remote_address                        st " \
 	"tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
 
-#define T(file_name, text)                                                             \
-	{                                                                              \
+#define T(file_name, text)                                                                  \
+	{                                                                                   \
 		.name = file_name, .mode = S_IFREG | 0444, .ops = &text_ops, .data = (text) \
 	}
 
 const struct synth_entry proc_net_entries[] = {
-	T("arp", "IP address       HW type     Flags       HW address            Mask     Device\n"),
+	T("arp",
+	  "IP address       HW type     Flags       HW address            Mask     Device\n"),
 	T("dev",
 	  "Inter-|   Receive                                                |  Transmit\n"
 	  " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
@@ -70,6 +69,6 @@ const struct synth_entry proc_net_entries[] = {
 	T("tcp6", TCP6_HEADER),
 	T("udp", UDP_HEADER),
 	T("udp6", UDP6_HEADER),
-	{ .name = "unix", .mode = S_IFREG | 0444, .ops = &unix_ops },
-	{ 0 },
+	{.name = "unix", .mode = S_IFREG | 0444, .ops = &unix_ops},
+	{0},
 };

@@ -275,19 +275,19 @@ static const struct synth_node_ops proc_task_ops = {
 /* ---- small files ---- */
 
 /* Every show_* below starts by finding its task. */
-#define PROC_SHOW(fn)                                                                         \
-	static int fn##_task(struct task *t, struct buf *b);                                  \
-	static int fn(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)  \
-	{                                                                                     \
-		struct task *t = proc_task(n);                                                \
-		int err;                                                                      \
-                                                                                              \
-		if (!t)                                                                       \
-			return -ESRCH;                                                        \
-		err = fn##_task(t, b);                                                        \
-		task_unref(t);                                                                \
-		return err;                                                                   \
-	}                                                                                     \
+#define PROC_SHOW(fn)                                                                        \
+	static int fn##_task(struct task *t, struct buf *b);                                 \
+	static int fn(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b) \
+	{                                                                                    \
+		struct task *t = proc_task(n);                                               \
+		int err;                                                                     \
+                                                                                             \
+		if (!t)                                                                      \
+			return -ESRCH;                                                       \
+		err = fn##_task(t, b);                                                       \
+		task_unref(t);                                                               \
+		return err;                                                                  \
+	}                                                                                    \
 	static int fn##_task(struct task *t, struct buf *b)
 
 PROC_SHOW(comm_show)
@@ -610,9 +610,9 @@ static uint32_t mounts_poll(unused_arg struct synth_node *n, unused_arg struct s
 	return POLLIN | POLLRDNORM;
 }
 
-#define OPS(var, ...)                                                         \
-	static const struct synth_node_ops var = { .getattr = proc_pid_getattr, \
-						   .setattr = synth_setattr_eperm, __VA_ARGS__ }
+#define OPS(var, ...)                              \
+	static const struct synth_node_ops var = { \
+		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
 
 OPS(comm_ops, .show = comm_show, .store = comm_store);
 OPS(personality_ops, .show = personality_show, .open = proc_open_ptrace);
@@ -656,13 +656,13 @@ static ssize_t attr_store(unused_arg struct synth_node *n, unused_arg struct syn
 OPS(attr_ops, .show = attr_show, .store = attr_store);
 
 static const struct synth_entry proc_attr_entries[] = {
-	{ .name = "current", .mode = S_IFREG | 0666, .ops = &attr_ops },
-	{ .name = "prev", .mode = S_IFREG | 0444, .ops = &attr_ops },
-	{ .name = "exec", .mode = S_IFREG | 0666, .ops = &attr_ops },
-	{ .name = "fscreate", .mode = S_IFREG | 0666, .ops = &attr_ops },
-	{ .name = "keycreate", .mode = S_IFREG | 0666, .ops = &attr_ops },
-	{ .name = "sockcreate", .mode = S_IFREG | 0666, .ops = &attr_ops },
-	{ 0 },
+	{.name = "current", .mode = S_IFREG | 0666, .ops = &attr_ops},
+	{.name = "prev", .mode = S_IFREG | 0444, .ops = &attr_ops},
+	{.name = "exec", .mode = S_IFREG | 0666, .ops = &attr_ops},
+	{.name = "fscreate", .mode = S_IFREG | 0666, .ops = &attr_ops},
+	{.name = "keycreate", .mode = S_IFREG | 0666, .ops = &attr_ops},
+	{.name = "sockcreate", .mode = S_IFREG | 0666, .ops = &attr_ops},
+	{0},
 };
 
 /* clang-format off */

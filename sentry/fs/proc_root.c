@@ -13,8 +13,9 @@
 #include "sentry/fs/proc.h"
 #include "sentry/version.h"
 
-#define SHOW(fn) \
-	static int fn(unused_arg struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+#define SHOW(fn)                                                                         \
+	static int fn(unused_arg struct synth_node *n, unused_arg struct synth_file *sf, \
+		      struct buf *b)
 
 int64_t proc_cpu_time_ns(void)
 {
@@ -110,16 +111,14 @@ static void meminfo_line(struct buf *b, const char *name, uint64_t kib)
 
 SHOW(meminfo_show)
 {
-	static const char *const zeros_1[] = { "SwapTotal:", "SwapFree:", "Zswap:", "Zswapped:",
-					       "Dirty:", "Writeback:" };
-	static const char *const zeros_2[] = { "KReclaimable:", "Slab:", "SReclaimable:",
-					       "SUnreclaim:", "KernelStack:", "PageTables:",
-					       "SecPageTables:", "NFS_Unstable:", "Bounce:",
-					       "WritebackTmp:" };
-	static const char *const zeros_3[] = { "VmallocUsed:", "VmallocChunk:", "Percpu:",
-					       "AnonHugePages:", "ShmemHugePages:",
-					       "ShmemPmdMapped:", "FileHugePages:",
-					       "FilePmdMapped:" };
+	static const char *const zeros_1[] = {
+		"SwapTotal:", "SwapFree:", "Zswap:", "Zswapped:", "Dirty:", "Writeback:"};
+	static const char *const zeros_2[] = {
+		"KReclaimable:", "Slab:",	   "SReclaimable:", "SUnreclaim:", "KernelStack:",
+		"PageTables:",	 "SecPageTables:", "NFS_Unstable:", "Bounce:",	   "WritebackTmp:"};
+	static const char *const zeros_3[] = {
+		"VmallocUsed:",	   "VmallocChunk:",   "Percpu:",	"AnonHugePages:",
+		"ShmemHugePages:", "ShmemPmdMapped:", "FileHugePages:", "FilePmdMapped:"};
 	uint64_t total = mm_total_bytes() >> 10, used, window;
 	struct mem_stats ms;
 
@@ -198,11 +197,20 @@ SHOW(partitions_show)
 
 SHOW(vmstat_show)
 {
-	static const char *const zeros[] = { "nr_zone_inactive_anon", "nr_mlock",   "nr_bounce",
-					     "nr_dirty",	      "nr_writeback", "nr_slab_reclaimable",
-					     "nr_slab_unreclaimable", "pgpgin",	    "pgpgout",
-					     "pswpin",		      "pswpout",    "pgsteal_kswapd",
-					     "pgscan_kswapd",	      "oom_kill" };
+	static const char *const zeros[] = {"nr_zone_inactive_anon",
+					    "nr_mlock",
+					    "nr_bounce",
+					    "nr_dirty",
+					    "nr_writeback",
+					    "nr_slab_reclaimable",
+					    "nr_slab_unreclaimable",
+					    "pgpgin",
+					    "pgpgout",
+					    "pswpin",
+					    "pswpout",
+					    "pgsteal_kswapd",
+					    "pgscan_kswapd",
+					    "oom_kill"};
 	uint64_t total = mm_total_bytes() >> MOAT_PAGE_SHIFT;
 	struct mem_stats ms;
 	uint64_t used;
@@ -316,7 +324,7 @@ SHOW(tty_drivers_show)
 
 /* Access and chmod of /proc's own files follow the mode bits; they cannot be changed. */
 #define OPS(var, ...) \
-	static const struct synth_node_ops var = { .setattr = synth_setattr_eperm, __VA_ARGS__ }
+	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, __VA_ARGS__}
 
 OPS(version_ops, .show = version_show);
 OPS(uptime_ops, .show = uptime_show);

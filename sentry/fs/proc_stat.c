@@ -90,7 +90,7 @@ static int stat_render(struct synth_node *n, struct buf *b, bool thread)
 {
 	struct task *t = proc_task(n);
 	struct proc_snapshot s;
-	struct mm_layout zero = { 0 };
+	struct mm_layout zero = {0};
 	const struct mm_layout *l;
 	int64_t start_ns;
 
@@ -121,14 +121,13 @@ static int stat_render(struct synth_node *n, struct buf *b, bool thread)
 		   (unsigned long long)(s.sig.blocked & 0x7fffffff),
 		   (unsigned long long)(s.sig.ignored & 0x7fffffff),
 		   (unsigned long long)(s.sig.caught & 0x7fffffff));
-	buf_printf(b, "%d 0 0 %d %d %u %u 0 0 0 ",
-		   s.may_see && s.state == 'S' ? 1 : 0, t->group->exit_signal, 0,
-		   (unsigned)t->sched_priority, (unsigned)t->sched_policy);
-	buf_printf(b, "%llu %llu %llu %llu %llu %llu %llu %d\n",
-		   (unsigned long long)l->start_data, (unsigned long long)l->end_data,
-		   (unsigned long long)l->start_brk, (unsigned long long)l->arg_start,
-		   (unsigned long long)l->arg_end, (unsigned long long)l->env_start,
-		   (unsigned long long)l->env_end,
+	buf_printf(b, "%d 0 0 %d %d %u %u 0 0 0 ", s.may_see && s.state == 'S' ? 1 : 0,
+		   t->group->exit_signal, 0, (unsigned)t->sched_priority,
+		   (unsigned)t->sched_policy);
+	buf_printf(b, "%llu %llu %llu %llu %llu %llu %llu %d\n", (unsigned long long)l->start_data,
+		   (unsigned long long)l->end_data, (unsigned long long)l->start_brk,
+		   (unsigned long long)l->arg_start, (unsigned long long)l->arg_end,
+		   (unsigned long long)l->env_start, (unsigned long long)l->env_end,
 		   s.may_see && s.state == 'Z' ? t->group->exit_code : 0);
 	task_unref(t);
 	return 0;
@@ -200,8 +199,8 @@ static void status_ids(struct task *t, const struct proc_snapshot *s, const stru
 		fd_table_unref(fds);
 	for (uint32_t i = 0; i < c->ngroups; i++)
 		buf_printf(b, i ? " %u" : "%u", c->groups[i]);
-	buf_printf(b, " \nNStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n",
-		   s->tgid, s->pid, s->pgid, s->sid);
+	buf_printf(b, " \nNStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n", s->tgid,
+		   s->pid, s->pgid, s->sid);
 }
 
 static void status_mem(const struct mm_usage *u, const struct mm_layout *l, struct buf *b)
@@ -303,7 +302,7 @@ static int status_show(struct synth_node *n, unused_arg struct synth_file *sf, s
 static int statm_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	struct task *t = proc_task(n);
-	struct mm_usage u = { 0 };
+	struct mm_usage u = {0};
 	struct mm *mm;
 
 	if (!t)
@@ -328,22 +327,22 @@ static int statm_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 static const struct {
 	const char *name, *unit;
 } limit_names[RLIM_COUNT] = {
-	[RLIMIT_CPU] = { "Max cpu time", "seconds" },
-	[RLIMIT_FSIZE] = { "Max file size", "bytes" },
-	[RLIMIT_DATA] = { "Max data size", "bytes" },
-	[RLIMIT_STACK] = { "Max stack size", "bytes" },
-	[RLIMIT_CORE] = { "Max core file size", "bytes" },
-	[RLIMIT_RSS] = { "Max resident set", "bytes" },
-	[RLIMIT_NPROC] = { "Max processes", "processes" },
-	[RLIMIT_NOFILE] = { "Max open files", "files" },
-	[RLIMIT_MEMLOCK] = { "Max locked memory", "bytes" },
-	[RLIMIT_AS] = { "Max address space", "bytes" },
-	[RLIMIT_LOCKS] = { "Max file locks", "locks" },
-	[RLIMIT_SIGPENDING] = { "Max pending signals", "signals" },
-	[RLIMIT_MSGQUEUE] = { "Max msgqueue size", "bytes" },
-	[RLIMIT_NICE] = { "Max nice priority", NULL },
-	[RLIMIT_RTPRIO] = { "Max realtime priority", NULL },
-	[RLIMIT_RTTIME] = { "Max realtime timeout", "us" },
+	[RLIMIT_CPU] = {"Max cpu time", "seconds"},
+	[RLIMIT_FSIZE] = {"Max file size", "bytes"},
+	[RLIMIT_DATA] = {"Max data size", "bytes"},
+	[RLIMIT_STACK] = {"Max stack size", "bytes"},
+	[RLIMIT_CORE] = {"Max core file size", "bytes"},
+	[RLIMIT_RSS] = {"Max resident set", "bytes"},
+	[RLIMIT_NPROC] = {"Max processes", "processes"},
+	[RLIMIT_NOFILE] = {"Max open files", "files"},
+	[RLIMIT_MEMLOCK] = {"Max locked memory", "bytes"},
+	[RLIMIT_AS] = {"Max address space", "bytes"},
+	[RLIMIT_LOCKS] = {"Max file locks", "locks"},
+	[RLIMIT_SIGPENDING] = {"Max pending signals", "signals"},
+	[RLIMIT_MSGQUEUE] = {"Max msgqueue size", "bytes"},
+	[RLIMIT_NICE] = {"Max nice priority", NULL},
+	[RLIMIT_RTPRIO] = {"Max realtime priority", NULL},
+	[RLIMIT_RTTIME] = {"Max realtime timeout", "us"},
 };
 
 static void limit_value(uint64_t v, struct buf *b)
@@ -447,10 +446,9 @@ static int sched_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 	return 0;
 }
 
-#define OPS(var, ...)                                    \
-	const struct synth_node_ops var = {                  \
-		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__ \
-	}
+#define OPS(var, ...)                       \
+	const struct synth_node_ops var = { \
+		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
 
 OPS(proc_stat_ops, .show = stat_show);
 OPS(proc_thread_stat_ops, .show = thread_stat_show);

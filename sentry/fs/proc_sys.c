@@ -37,8 +37,7 @@ static int num_show(struct synth_node *n, unused_arg struct synth_file *sf, stru
 {
 	struct sysctl_num *num = (struct sysctl_num *)n->entry->data;
 
-	buf_printf(b, "%lld\n",
-		   (long long)atomic_load_explicit(&num->value, memory_order_relaxed));
+	buf_printf(b, "%lld\n", (long long)atomic_load_explicit(&num->value, memory_order_relaxed));
 	return 0;
 }
 
@@ -178,7 +177,7 @@ static int pty_nr_show(NODE_ARGS, struct buf *b)
 }
 
 #define OPS(var, ...) \
-	static const struct synth_node_ops var = { .setattr = synth_setattr_eperm, __VA_ARGS__ }
+	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, __VA_ARGS__}
 
 OPS(const_ops, .show = const_show);
 OPS(num_ops, .show = num_show, .store = num_store);
@@ -192,7 +191,7 @@ OPS(ns_last_pid_ops, .show = ns_last_pid_show);
 OPS(pty_nr_ops, .show = pty_nr_show);
 OPS(dir_ops);
 
-#define NUM(var, v, lo, hi) static struct sysctl_num var = { .value = (v), .min = (lo), .max = (hi) }
+#define NUM(var, v, lo, hi) static struct sysctl_num var = {.value = (v), .min = (lo), .max = (hi)}
 
 NUM(num_overcommit, 0, 0, 2);
 NUM(num_overcommit_ratio, 50, 0, INT32_MAX);

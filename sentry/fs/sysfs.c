@@ -45,11 +45,13 @@ static int node_meminfo_show(NODE_ARGS, struct buf *b)
 
 	mem_get_stats(&ms);
 	used = MIN((unsigned long long)(ms.private_bytes >> 10), total);
-	buf_printf(b, "Node 0 MemTotal:       %8llu kB\nNode 0 MemFree:        %8llu kB\n"
-		      "Node 0 MemUsed:        %8llu kB\nNode 0 SwapCached:     %8u kB\n",
+	buf_printf(b,
+		   "Node 0 MemTotal:       %8llu kB\nNode 0 MemFree:        %8llu kB\n"
+		   "Node 0 MemUsed:        %8llu kB\nNode 0 SwapCached:     %8u kB\n",
 		   total, total - used, used, 0u);
-	buf_printf(b, "Node 0 Active:         %8llu kB\nNode 0 Inactive:       %8u kB\n"
-		      "Node 0 AnonPages:      %8llu kB\nNode 0 FilePages:      %8u kB\n",
+	buf_printf(b,
+		   "Node 0 Active:         %8llu kB\nNode 0 Inactive:       %8u kB\n"
+		   "Node 0 AnonPages:      %8llu kB\nNode 0 FilePages:      %8u kB\n",
 		   used, 0u, used, 0u);
 	buf_puts(b, "Node 0 HugePages_Total:     0\nNode 0 HugePages_Free:      0\n"
 		    "Node 0 HugePages_Surp:      0\n");
@@ -57,7 +59,7 @@ static int node_meminfo_show(NODE_ARGS, struct buf *b)
 }
 
 #define OPS(var, ...) \
-	static const struct synth_node_ops var = { .setattr = synth_setattr_eperm, __VA_ARGS__ }
+	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, __VA_ARGS__}
 
 OPS(const_ops, .show = const_show);
 OPS(cpu_range_ops, .show = cpu_range_show);
@@ -288,9 +290,8 @@ static int sysfs_mount(const struct filesystem_type *type, const char *source,
 		       unused_arg void *kernel_data, struct filesystem **ret_fs,
 		       struct dentry **ret_root)
 {
-	static const struct synth_entry root = { .mode = S_IFDIR | 0555,
-						 .ops = &dir_ops,
-						 .children = sysfs_entries };
+	static const struct synth_entry root = {
+		.mode = S_IFDIR | 0555, .ops = &dir_ops, .children = sysfs_entries};
 
 	return synth_fs_create(type, source ? source : "sysfs", SYSFS_SUPER_MAGIC, &root, NULL,
 			       NULL, ret_fs, ret_root);
@@ -310,8 +311,7 @@ static int mqueue_mount(const struct filesystem_type *type, const char *source,
 			unused_arg void *kernel_data, struct filesystem **ret_fs,
 			struct dentry **ret_root)
 {
-	static const struct synth_entry root = { .mode = S_IFDIR | S_ISVTX | 0777,
-						 .ops = &dir_ops };
+	static const struct synth_entry root = {.mode = S_IFDIR | S_ISVTX | 0777, .ops = &dir_ops};
 
 	return synth_fs_create(type, source ? source : "mqueue", MQUEUE_MAGIC, &root, NULL, NULL,
 			       ret_fs, ret_root);

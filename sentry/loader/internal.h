@@ -18,6 +18,8 @@ must_check int loader_map_image(const struct loader_args *args, struct mm *mm, s
 /* Maps around what the program touches first, so that its start costs few exits. */
 void loader_prefault(struct mm *mm, const struct elf_image *img, const struct loaded_image *at);
 
+void loader_prefault_vdso(struct mm *mm, uint64_t vdso);
+
 /* stack.c */
 struct stack_args {
 	const struct loader_args *args;

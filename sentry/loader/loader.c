@@ -282,6 +282,7 @@ static int load_map(const struct loader_args *args, struct load_state *ls,
 	loader_prefault(ls->mm, &ls->img, &exe);
 	if (ls->interp)
 		loader_prefault(ls->mm, &ls->interp_img, &interp);
+	loader_prefault_vdso(ls->mm, l.vdso);
 	return 0;
 }
 

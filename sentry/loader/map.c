@@ -140,3 +140,13 @@ void loader_prefault(struct mm *mm, const struct elf_image *img, const struct lo
 			continue;
 	}
 }
+
+void loader_prefault_vdso(struct mm *mm, uint64_t vdso)
+{
+	int signo, sicode;
+
+	/* The image, and the data page below it. */
+	if (vdso && (mm_fault(mm, vdso, MEM_EXEC, &signo, &sicode) ||
+		     mm_fault(mm, vdso - MOAT_PAGE_SIZE, MEM_READ, &signo, &sicode)))
+		return;
+}

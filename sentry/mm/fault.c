@@ -332,6 +332,8 @@ static int fault_file(struct fault *f)
 		rwlock_write_lock(&f->mm->pt_lock);
 		err = fault_file_install(f, &t, start, end);
 		rwlock_write_unlock(&f->mm->pt_lock);
+	} else if (err == -EAGAIN && (f->flags & FAULT_NO_POPULATE)) {
+		err = -EFAULT;
 	} else if (err == -EAGAIN && m->ops->populate) {
 		m->ops->ref(m);
 		f->populate = m;
@@ -505,6 +507,20 @@ static uint64_t populated_to(struct mm *mm, uint64_t addr, unsigned access)
 		end = pma->end;
 	rwlock_read_unlock(&mm->pt_lock);
 	return end;
+}
+
+void mm_prefault(struct mm *mm, uint64_t addr, uint64_t size, bool write)
+{
+	uint64_t end = addr + size;
+	int signo, sicode;
+
+	while (addr < end) {
+		if (mm_fault_flags(mm, addr, write ? MEM_WRITE : MEM_READ, FAULT_NO_POPULATE,
+				   &signo, &sicode))
+			return;
+		addr = MAX(populated_to(mm, addr, write ? MEM_WRITE : MEM_READ),
+			   addr + MOAT_PAGE_SIZE);
+	}
 }
 
 int mm_populate(struct mm *mm, uint64_t addr, uint64_t size)

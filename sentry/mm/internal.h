@@ -26,6 +26,8 @@
 #define MM_EXTENT_MAX (2ul << 20) /* ... growing to this on sequential faults */
 #define MM_AROUND_SMALL (512ul << 10) /* a private file VMA up to this size is mapped whole */
 #define MM_COW_GROUP MEM_CHUNK_SIZE
+#define MM_PREFAULT_ANON \
+	(128ul << 10) /* a new anonymous mapping up to this size is mapped at once */
 #define MM_HOT_MAX 6 /* chunks that fork copies at once */
 #define MM_HOT_FORKS 32 /* ... for this many forks, then they must prove themselves again */
 
@@ -234,7 +236,13 @@ must_check int shm_create(uint64_t size, struct mappable **ret);
 
 enum {
 	FAULT_FORCE = 1 << 0, /* a debugger: the VMA's protection does not matter, max_prot does */
+	FAULT_NO_POPULATE = 1 << 1, /* fail rather than wait for a file's data */
 };
+/*
+ * Installs what is there or cheap to make in [addr, addr + size), which the application is about to touch: a call saved is
+ * an exit saved. `write`: as for writing. Best effort; no locks held.
+ */
+void mm_prefault(struct mm *mm, uint64_t addr, uint64_t size, bool write);
 must_check int mm_fault_flags(struct mm *mm, uint64_t addr, unsigned access, unsigned flags,
 			      int *ret_signo, int *ret_sicode);
 

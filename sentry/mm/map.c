@@ -190,6 +190,25 @@ static int mm_map_locked(struct mm *mm, const struct mm_map_args *args, const st
 	return 0;
 }
 
+/*
+ * What is surely touched next: a library's segments (MAP_FIXED over its reservation), and small new
+ * anonymous memory. A library's first mapping, which the others replace, is not.
+ */
+static void mm_map_prefault(struct mm *mm, const struct mm_map_args *args, uint64_t addr,
+			    uint64_t size)
+{
+	bool write = args->prot & PROT_WRITE;
+
+	if (args->shared || args->grows_down || !args->prot)
+		return;
+	if (!args->mappable) {
+		if (write && size <= MM_PREFAULT_ANON)
+			mm_prefault(mm, addr, size, true);
+	} else if (args->fixed && ((args->prot & PROT_EXEC) || size <= MM_AROUND_SMALL)) {
+		mm_prefault(mm, addr, MIN(size, MM_EXTENT_MAX), write && size <= 2 * MM_COW_GROUP);
+	}
+}
+
 int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits *lim,
 	   uint64_t *ret_addr)
 {
@@ -229,6 +248,8 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 	/* As on Linux, what cannot be populated now faults later. */
 	if (populate && mm_populate(mm, addr, size))
 		populate = false;
+	if (!populate)
+		mm_map_prefault(mm, args, addr, size);
 	*ret_addr = addr;
 	return 0;
 }
@@ -274,6 +295,7 @@ int mm_brk(struct mm *mm, uint64_t brk, const struct mm_limits *lim, uint64_t *r
 	struct mm_reap reap;
 	struct mm_layout *l = &mm->layout;
 	uint64_t from, to;
+	bool grown = false;
 	int err = 0;
 
 	mm_reap_init(&reap);
@@ -288,12 +310,16 @@ int mm_brk(struct mm *mm, uint64_t brk, const struct mm_limits *lim, uint64_t *r
 		err = mm_unmap_locked(mm, to, from, &reap);
 	else if (to > from)
 		err = mm_brk_grow(mm, from, to, lim, &reap);
-	if (!err)
+	if (!err) {
+		grown = to > from;
 		l->brk = brk;
+	}
 out:
 	/* The call has no errors: the old break says that nothing happened. */
 	*ret_brk = l->brk;
 	rwlock_write_unlock(&mm->vma_lock);
 	mm_reap_run(&reap);
+	if (grown)
+		mm_prefault(mm, from, MIN(to - from, MM_EXTENT_MIN), true);
 	return 0;
 }

@@ -72,6 +72,7 @@ int mm_protect(struct mm *mm, uint64_t addr, uint64_t size, unsigned prot, bool 
 	uint64_t end = addr + page_up(size), pos;
 	struct mm_reap reap;
 	struct vma *vma;
+	bool anon = false;
 	int err = 0;
 
 	if (addr & ~MOAT_PAGE_MASK)
@@ -111,12 +112,17 @@ int mm_protect(struct mm *mm, uint64_t addr, uint64_t size, unsigned prot, bool 
 			break;
 		}
 		stop = MIN(end, vma->end);
+		/* Memory that could not be used before. */
+		anon = !vma->mappable && !vma->prot;
 		err = protect_vma(mm, vma, pos, stop, prot, lim, &reap);
 		pos = stop;
 	}
 out:
 	rwlock_write_unlock(&mm->vma_lock);
 	mm_reap_run(&reap);
+	/* A malloc arena that grows. */
+	if (!err && (prot & PROT_WRITE) && anon && end - addr <= 2 * MM_PREFAULT_ANON)
+		mm_prefault(mm, addr, MIN(end - addr, MM_EXTENT_MIN), true);
 	return err;
 }
 

@@ -21,7 +21,7 @@ static struct tty *console; /* guarded by console_lock; a reference */
 
 static bool host_ready(struct tty *t, short events)
 {
-	struct pollfd pfd = { .fd = t->host_fd, .events = events };
+	struct pollfd pfd = {.fd = t->host_fd, .events = events};
 
 	return t->host_nonblock || (poll(&pfd, 1, 0) == 1 && pfd.revents);
 }

@@ -16,7 +16,8 @@
 #define DEVPTS_SUPER_MAGIC 0x1cd1
 
 static struct mutex devpts_list_lock = MUTEX_INIT(LOCK_FS_SUPER, "devpts_list");
-static LIST_HEAD(, devpts) devpts_list = LIST_HEAD_INITIALIZER(devpts_list); /* guarded by devpts_list_lock; last is first mounted */
+static LIST_HEAD(, devpts) devpts_list =
+	LIST_HEAD_INITIALIZER(devpts_list); /* guarded by devpts_list_lock; last is first mounted */
 
 static struct devpts *node_devpts(const struct synth_node *n)
 {
@@ -116,9 +117,8 @@ static int pts_getattr(struct synth_node *n, struct synth_attr *inout)
 	inout->mode = t->mode;
 	inout->uid = t->uid;
 	inout->gid = t->gid;
-	inout->atime = inout->mtime = inout->ctime =
-		(struct moat_timestamp){ .sec = t->time_ns / 1000000000,
-					 .nsec = (uint32_t)(t->time_ns % 1000000000) };
+	inout->atime = inout->mtime = inout->ctime = (struct moat_timestamp){
+		.sec = t->time_ns / 1000000000, .nsec = (uint32_t)(t->time_ns % 1000000000)};
 	mutex_unlock(&t->lock);
 	inout->rdev_major = PTS_MAJOR;
 	inout->rdev_minor = t->index;
@@ -130,7 +130,7 @@ static int pts_setattr(struct synth_node *n, const struct setattr_args *args)
 {
 	struct tty *t = devpts_find(node_devpts(n), (unsigned)pts_index(n));
 	struct setattr_args a = *args;
-	struct perm_inode pi = { 0 };
+	struct perm_inode pi = {0};
 	int err;
 
 	if (!t)
@@ -208,7 +208,7 @@ static int ptmx_setattr(struct synth_node *n, const struct setattr_args *args)
 {
 	struct devpts *inst = node_devpts(n);
 	struct setattr_args a = *args;
-	struct perm_inode pi = { .mode = S_IFCHR };
+	struct perm_inode pi = {.mode = S_IFCHR};
 	int err = vfs_may_setattr(cred_current(), &pi, &a);
 
 	if (err)
@@ -260,8 +260,8 @@ static int devpts_lookup(struct synth_node *dir, const char *name, size_t len,
 	t = devpts_find_named(node_devpts(dir), index);
 	if (!t)
 		return -ENOENT;
-	err = synth_node_create(dir, name, len, S_IFCHR | 0620, &pts_ops,
-				(void *)(intptr_t)index, ret);
+	err = synth_node_create(dir, name, len, S_IFCHR | 0620, &pts_ops, (void *)(intptr_t)index,
+				ret);
 	if (!err) {
 		(*ret)->rdev_major = PTS_MAJOR;
 		(*ret)->rdev_minor = index;
@@ -296,8 +296,8 @@ static const struct synth_node_ops devpts_root_ops = {
 };
 
 static const struct synth_entry devpts_entries[] = {
-	{ .name = "ptmx", .mode = S_IFCHR, .ops = &ptmx_ops },
-	{ 0 },
+	{.name = "ptmx", .mode = S_IFCHR, .ops = &ptmx_ops},
+	{0},
 };
 
 /* ---- mounting ---- */
@@ -320,7 +320,7 @@ static int parse_number(const char *s, size_t len, int base, uint32_t max, uint3
 
 static int devpts_option(struct devpts *inst, const char *opt, size_t len)
 {
-	static const char *const flags[] = { "newinstance", "rw", "ro" };
+	static const char *const flags[] = {"newinstance", "rw", "ro"};
 	const char *eq = memchr(opt, '=', len), *val = eq ? eq + 1 : opt + len;
 	size_t klen = eq ? (size_t)(eq - opt) : len, vlen = (size_t)(opt + len - val);
 	int err;
@@ -396,9 +396,8 @@ static int devpts_mount(const struct filesystem_type *type, const char *source,
 			unused_arg void *kernel_data, struct filesystem **ret_fs,
 			struct dentry **ret_root)
 {
-	static const struct synth_entry root = { .mode = S_IFDIR | 0755,
-						 .ops = &devpts_root_ops,
-						 .children = devpts_entries };
+	static const struct synth_entry root = {
+		.mode = S_IFDIR | 0755, .ops = &devpts_root_ops, .children = devpts_entries};
 	struct devpts *inst = calloc(1, sizeof(*inst));
 	int err;
 
@@ -484,8 +483,7 @@ int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor
 	if (major == 5)
 		err = tty_master_open(inst, place, flags, ret);
 	else
-		err = devpts_open_index(inst, place, (major - PTS_MAJOR) << 20 | minor, flags,
-					ret);
+		err = devpts_open_index(inst, place, (major - PTS_MAJOR) << 20 | minor, flags, ret);
 	filesystem_unref(inst->fs);
 	return err;
 }
@@ -515,9 +513,9 @@ int tty_ioctl_open_peer(struct file *f, unsigned cmd, uint64_t arg, struct file 
 int tty_slave_place(struct tty *t, struct mount *mnt, struct vfs_path *ret)
 {
 	struct filesystem *fs = t->inst->fs;
-	struct vfs_path root = { 0 };
+	struct vfs_path root = {0};
 	char path[16];
-	struct vfs_lookup lk = { .cred = cred_current(), .path = path };
+	struct vfs_lookup lk = {.cred = cred_current(), .path = path};
 	int err;
 
 	if (mnt) {

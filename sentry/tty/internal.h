@@ -19,19 +19,21 @@
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
 
-#define LDISC_BUF 4096u	  /* N_TTY_BUF_SIZE */
-#define TTY_OUT_SOFT 8192u  /* a slave's write waits beyond it */
+#define LDISC_BUF 4096u /* N_TTY_BUF_SIZE */
+#define TTY_OUT_SOFT 8192u /* a slave's write waits beyond it */
 #define TTY_OUT_HARD 16384u /* echo is dropped beyond it; a power of two */
-#define TTY_IN_MAX 8192u  /* master's bytes that the line discipline cannot take yet; a power of two */
+#define TTY_IN_MAX \
+	8192u /* master's bytes that the line discipline cannot take yet; a power of two */
 
 #define PTS_MAJOR 136
 #define PTM_MAJOR 128
 
 struct devpts {
 	struct filesystem *fs; /* immutable after mount; borrowed: it owns us */
-	struct dentry *root;   /* likewise; only used while a mount or a terminal pins the filesystem */
-	struct mutex lock;     /* LOCK_FS_SUPER: lookups against the last unref */
-	struct idr ptys;       /* index -> struct tty; changed under lock */
+	struct dentry
+		*root; /* likewise; only used while a mount or a terminal pins the filesystem */
+	struct mutex lock; /* LOCK_FS_SUPER: lookups against the last unref */
+	struct idr ptys; /* index -> struct tty; changed under lock */
 	bool set_uid, set_gid; /* options; guarded by lock */
 	uint32_t uid, gid, mode, ptmxmode, max;
 	_Atomic uint32_t count;
@@ -73,33 +75,33 @@ struct ldisc {
 
 struct tty {
 	struct ref ref;
-	struct mutex lock;	     /* LOCK_TTY; guards everything below but what says otherwise */
-	struct wait_queue wait;	     /* slave side */
+	struct mutex lock; /* LOCK_TTY; guards everything below but what says otherwise */
+	struct wait_queue wait; /* slave side */
 	struct wait_queue master_wait;
-	struct devpts *inst;	     /* immutable; its filesystem is referenced */
-	unsigned index;		     /* immutable */
-	bool indexed;		     /* guarded by inst->lock */
+	struct devpts *inst; /* immutable; its filesystem is referenced */
+	unsigned index; /* immutable */
+	bool indexed; /* guarded by inst->lock */
 	struct ktermios termios;
 	struct winsize ws;
 	struct ldisc ld;
 	struct byte_ring out; /* slave to master */
-	struct byte_ring in;  /* master to line discipline, overflow */
-	bool stopped;	      /* ^S */
-	bool tco_stopped;     /* tcflow(TCOOFF) */
-	bool locked;	      /* TIOCSPTLCK */
+	struct byte_ring in; /* master to line discipline, overflow */
+	bool stopped; /* ^S */
+	bool tco_stopped; /* tcflow(TCOOFF) */
+	bool locked; /* TIOCSPTLCK */
 	bool exclusive;
 	bool packet;
 	uint8_t packet_status;
 	bool master_open, slave_was_open;
-	uint32_t slaves;      /* open slave files */
-	uint32_t hup_gen;     /* files of older generations are hung up */
+	uint32_t slaves; /* open slave files */
+	uint32_t hup_gen; /* files of older generations are hung up */
 	int32_t session, pgrp; /* 0: none */
 	/* the inode in devpts */
 	uint32_t mode, uid, gid;
 	int64_t time_ns;
 	/* console.c */
-	bool console;	      /* immutable */
-	int host_fd;	      /* owned; -1 */
+	bool console; /* immutable */
+	int host_fd; /* owned; -1 */
 	bool host_nonblock, host_eof;
 	struct hostpoll hp;
 };
@@ -107,7 +109,7 @@ struct tty {
 struct tty_file {
 	struct file f;
 	struct tty *tty; /* a reference */
-	uint32_t gen;	 /* immutable */
+	uint32_t gen; /* immutable */
 };
 
 extern const struct file_ops tty_slave_ops, tty_master_ops;
@@ -146,8 +148,10 @@ bool tty_file_hung(struct tty_file *tf);
 void tty_output_ready(struct tty *t);
 
 /* ---- pty.c ---- */
-must_check int tty_slave_open(struct tty *t, const struct vfs_path *place, unsigned flags, struct file **ret);
-must_check int tty_master_open(struct devpts *inst, const struct vfs_path *place, unsigned flags, struct file **ret);
+must_check int tty_slave_open(struct tty *t, const struct vfs_path *place, unsigned flags,
+			      struct file **ret);
+must_check int tty_master_open(struct devpts *inst, const struct vfs_path *place, unsigned flags,
+			       struct file **ret);
 
 /* ---- ioctl.c ---- */
 int64_t tty_ioctl(struct file *f, unsigned cmd, uint64_t arg);
@@ -156,13 +160,15 @@ int64_t tty_ioctl(struct file *f, unsigned cmd, uint64_t arg);
 must_check int devpts_add(struct devpts *inst, struct tty *t); /* gives it an index: -ENOSPC */
 void devpts_remove(struct devpts *inst, struct tty *t);
 struct tty *devpts_find(struct devpts *inst, unsigned index); /* a reference or NULL */
-struct devpts *devpts_first(struct filesystem *fs); /* fs's, or any; its filesystem gets a reference. NULL */
-must_check int devpts_open_index(struct devpts *inst, const struct vfs_path *place, unsigned index, unsigned flags, struct file **ret);
+struct devpts *
+devpts_first(struct filesystem *fs); /* fs's, or any; its filesystem gets a reference. NULL */
+must_check int devpts_open_index(struct devpts *inst, const struct vfs_path *place, unsigned index,
+				 unsigned flags, struct file **ret);
 void devpts_register(void);
 must_check int tty_slave_place(struct tty *t, struct mount *mnt, struct vfs_path *ret);
 
 /* ---- console.c ---- */
 struct tty *tty_console(void); /* a reference or NULL */
 void console_flush(struct tty *t); /* Pre: tty->lock */
-void console_pump(struct tty *t);  /* Pre: tty->lock */
+void console_pump(struct tty *t); /* Pre: tty->lock */
 #endif

@@ -23,10 +23,11 @@ enum {
 	K_TCSETSF2,
 };
 
-static const uint32_t bauds[] = { 0,	  50,	  75,	  110,	  134,	   150,	    200,    300,
-				  600,	  1200,	  1800,	  2400,	  4800,	   9600,    19200,  38400,
-				  57600,  115200, 230400, 460800, 500000,  576000,  921600, 1000000,
-				  1152000, 1500000, 2000000, 2500000, 3000000, 3500000, 4000000 };
+static const uint32_t bauds[] = {0,	  50,	   75,	    110,     134,     150,     200,
+				 300,	  600,	   1200,    1800,    2400,    4800,    9600,
+				 19200,	  38400,   57600,   115200,  230400,  460800,  500000,
+				 576000,  921600,  1000000, 1152000, 1500000, 2000000, 2500000,
+				 3000000, 3500000, 4000000};
 
 static uint32_t baud_of(const struct ktermios *k, unsigned bits, uint32_t given)
 {
@@ -96,7 +97,7 @@ static int set_termios_user(struct tty *t, uint64_t arg, bool two, bool flush)
 
 static int get_termio_user(struct tty *t, uint64_t arg)
 {
-	struct ktermio io = { 0 };
+	struct ktermio io = {0};
 	struct ktermios k;
 
 	get_termios(t, &k);

@@ -392,10 +392,10 @@ static bool receive_control(struct tty *t, uint8_t c)
 		}
 	}
 	if (L_(t, ISIG)) {
-		int signo = c == CC(t, VINTR) ? SIGINT :
-			    c == CC(t, VQUIT) ? SIGQUIT :
-			    c == CC(t, VSUSP) ? SIGTSTP :
-						0;
+		int signo = c == CC(t, VINTR)	? SIGINT
+			    : c == CC(t, VQUIT) ? SIGQUIT
+			    : c == CC(t, VSUSP) ? SIGTSTP
+						: 0;
 
 		if (signo) {
 			signal_char(t, signo, c);
@@ -681,7 +681,7 @@ static void packet_flow_change(struct tty *t, const struct ktermios *old)
 	if (!t->packet)
 		return;
 	if (was != now) {
-		t->packet_status &= (uint8_t)~(TIOCPKT_DOSTOP | TIOCPKT_NOSTOP);
+		t->packet_status &= (uint8_t) ~(TIOCPKT_DOSTOP | TIOCPKT_NOSTOP);
 		t->packet_status |= now ? TIOCPKT_DOSTOP : TIOCPKT_NOSTOP;
 	}
 	if (((old->c_lflag ^ k->c_lflag) & (EXTPROC | ICANON)) && (old->c_lflag & EXTPROC))

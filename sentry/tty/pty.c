@@ -46,7 +46,7 @@ static bool vtime_ready(void *arg)
  */
 static int slave_vtime_wait(struct tty_file *tf, uint8_t vmin, uint8_t vtime, size_t size)
 {
-	struct vtime_wait w = { .tf = tf, .want = 1 };
+	struct vtime_wait w = {.tf = tf, .want = 1};
 	struct tty *t = tf->tty;
 	uint32_t target = MIN((size_t)MAX(vmin, 1), size);
 

@@ -54,12 +54,14 @@ void tty_session_free(struct session *s);
  * or a socket or pipe pair driven by the runtime. Takes host_fd (O_NONBLOCK recommended) on success. It becomes /dev/console.
  * *ret_index: N of /dev/pts/N. Returns a reference. -ENODEV (no devpts), -ENOSPC, -ENOMEM.
  */
-must_check int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index, struct tty **ret);
+must_check int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
+				  struct tty **ret);
 /*
  * Opens the slave side as a file (for the fd table of pid 1). lk: a template (cred, ns, root) in which /dev/pts/N is found, so that
  * ttyname(3) works inside; NULL or not there: a place outside every namespace. flags: O_RDWR | O_NOCTTY ... Returns a reference.
  */
-must_check int tty_open_slave(struct tty *t, const struct vfs_lookup *lk, unsigned flags, struct file **ret);
+must_check int tty_open_slave(struct tty *t, const struct vfs_lookup *lk, unsigned flags,
+			      struct file **ret);
 /* The host terminal changed size: SIGWINCH to the foreground group. Any thread, no locks. */
 void tty_resize(struct tty *t, const struct winsize *ws);
 /* The runtime's end went away: hang up. */
@@ -71,7 +73,8 @@ void tty_console_drain(struct tty *t, int64_t deadline_ns);
 unsigned tty_pty_count(void); /* ptys that exist: /proc/sys/kernel/pty/nr */
 must_check int tty_init(void); /* registers devpts */
 /* open(2) of character devices 5:0 (tty), 5:1 (console), 5:2 (ptmx), 136..143:N. */
-must_check int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor, unsigned flags, struct file **ret);
+must_check int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor,
+			       unsigned flags, struct file **ret);
 /* TIOCGPTPEER needs a descriptor: the ioctl's syscall asks here first. Returns a reference in *ret or -ENOTTY (not that ioctl or file). */
 must_check int tty_ioctl_open_peer(struct file *f, unsigned cmd, uint64_t arg, struct file **ret);
 

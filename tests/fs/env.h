@@ -18,7 +18,7 @@
 struct fs_env {
 	struct mount_namespace *ns;
 	struct vfs_path root, cwd; /* references */
-	struct cred *cred;	   /* a reference; also cred_current() */
+	struct cred *cred; /* a reference; also cred_current() */
 	uint32_t umask;
 };
 
@@ -26,7 +26,7 @@ struct fs_env {
 struct fs_backend {
 	const char *name;
 	int (*create)(struct filesystem **ret_fs, struct dentry **ret_root);
-	bool lacks_acl;	    /* as if mounted noacl */
+	bool lacks_acl; /* as if mounted noacl */
 	bool lacks_trusted; /* trusted.* cannot be stored */
 };
 extern const struct fs_backend fs_backend;
@@ -36,7 +36,8 @@ int fs_env_process_init(void);
 int fs_env_init(struct fs_env *e);
 void fs_env_fini(struct fs_env *e); /* and whatever is deferred */
 /* Fresh credentials: uid, gid, supplementary groups, capabilities. */
-int fs_env_become(struct fs_env *e, uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t ngroups, uint64_t caps);
+int fs_env_become(struct fs_env *e, uint32_t uid, uint32_t gid, const uint32_t *groups,
+		  uint32_t ngroups, uint64_t caps);
 struct vfs_lookup fs_env_at(const struct fs_env *e, const char *path, unsigned flags);
 
 int fs_open(struct fs_env *e, const char *path, int flags, uint32_t mode, struct file **ret);
@@ -55,7 +56,8 @@ int fs_chmod(struct fs_env *e, const char *path, uint32_t mode);
 int fs_chown(struct fs_env *e, const char *path, uint32_t uid, uint32_t gid);
 int fs_truncate(struct fs_env *e, const char *path, uint64_t size);
 int fs_access(struct fs_env *e, const char *path, int mask);
-int fs_readlink(struct fs_env *e, const char *path, char *buf, size_t size); /* length; terminated */
+int fs_readlink(struct fs_env *e, const char *path, char *buf,
+		size_t size); /* length; terminated */
 ssize_t fs_read(struct file *f, void *buf, size_t size);
 ssize_t fs_write(struct file *f, const void *buf, size_t size);
 ssize_t fs_pread(struct file *f, void *buf, size_t size, int64_t off);
@@ -63,7 +65,8 @@ ssize_t fs_pwrite(struct file *f, const void *buf, size_t size, int64_t off);
 /* Names in the order given, each followed by a newline, "." and ".." left out. -errno or the count. */
 int fs_list(struct fs_env *e, const char *path, char *buf, size_t size);
 int fs_chdir(struct fs_env *e, const char *path);
-int fs_mount(struct fs_env *e, const char *path, const char *type, unsigned long flags, const char *data);
+int fs_mount(struct fs_env *e, const char *path, const char *type, unsigned long flags,
+	     const char *data);
 int fs_bind(struct fs_env *e, const char *from, const char *to, bool recursive);
 int fs_umount(struct fs_env *e, const char *path, int flags);
 

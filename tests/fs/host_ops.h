@@ -7,7 +7,8 @@
 
 /* Private mount namespace, fresh tmpfs as root directory. -errno: the test cannot run here. */
 int host_init(void);
-int host_become(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t ngroups, uint64_t caps);
+int host_become(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t ngroups,
+		uint64_t caps);
 void host_umask(uint32_t mask);
 int host_open(const char *path, int flags, uint32_t mode); /* descriptor or -errno */
 void host_close(int fd);

@@ -233,7 +233,7 @@ static void *fifo_writer(void *arg)
 
 static void test_fifo(void **state)
 {
-	struct anon_args args = { .kind = ANON_PIPE, .mode = S_IFIFO | 0600 };
+	struct anon_args args = {.kind = ANON_PIPE, .mode = S_IFIFO | 0600};
 	struct vfs_path place;
 	struct file *r, *w;
 	pthread_t t;
@@ -298,7 +298,7 @@ static void test_names(void **state)
 	struct file *p[2];
 	char name[64], want[64];
 	struct moat_statx st;
-	struct stat_args args = { .mask = 0x7ff };
+	struct stat_args args = {.mask = 0x7ff};
 
 	(void)state;
 	make(p, 0);
@@ -327,10 +327,14 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_basic),	       cmocka_unit_test(test_broken),
-		cmocka_unit_test(test_full_and_atomic), cmocka_unit_test(test_packets),
-		cmocka_unit_test(test_blocking_stream), cmocka_unit_test(test_splice),
-		cmocka_unit_test(test_fifo),	       cmocka_unit_test(test_eventfd),
+		cmocka_unit_test(test_basic),
+		cmocka_unit_test(test_broken),
+		cmocka_unit_test(test_full_and_atomic),
+		cmocka_unit_test(test_packets),
+		cmocka_unit_test(test_blocking_stream),
+		cmocka_unit_test(test_splice),
+		cmocka_unit_test(test_fifo),
+		cmocka_unit_test(test_eventfd),
 		cmocka_unit_test(test_names),
 	};
 

@@ -29,14 +29,15 @@ static int fake_flush(struct file *f)
 	return 0;
 }
 
-static const struct file_ops fake_ops = { .name = "fake", .release = fake_release, .flush = fake_flush };
+static const struct file_ops fake_ops = {
+	.name = "fake", .release = fake_release, .flush = fake_flush};
 
 static struct file *fake_file(void)
 {
 	struct file *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	file_init(f, &fake_ops, &(struct vfs_path){ 0 }, O_RDWR, 0);
+	file_init(f, &fake_ops, &(struct vfs_path){0}, O_RDWR, 0);
 	atomic_fetch_add(&live, 1);
 	return f;
 }
@@ -207,7 +208,8 @@ static void test_threads(void **state)
 	shared = new_table();
 	for (int i = 0; i < 4; i++) {
 		fd_table_ref(shared);
-		assert_int_equal(pthread_create(&th[i], NULL, churn, (void *)(uintptr_t)(i + 1)), 0);
+		assert_int_equal(pthread_create(&th[i], NULL, churn, (void *)(uintptr_t)(i + 1)),
+				 0);
 	}
 	for (int i = 0; i < 4; i++) {
 		pthread_join(th[i], NULL);

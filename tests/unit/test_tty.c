@@ -93,9 +93,13 @@ static struct cred *root_cred;
 
 static int open_path(const char *path, unsigned flags, struct file **ret)
 {
-	struct vfs_lookup lk = { .cred = root_cred, .ns = ns, .root = root, .start = root,
-				 .path = path, .flags = LOOKUP_FOLLOW };
-	struct open_args args = { .flags = flags };
+	struct vfs_lookup lk = {.cred = root_cred,
+				.ns = ns,
+				.root = root,
+				.start = root,
+				.path = path,
+				.flags = LOOKUP_FOLLOW};
+	struct open_args args = {.flags = flags};
 
 	return vfs_open(&lk, &args, ret);
 }
@@ -210,7 +214,8 @@ static void show(char *out, size_t size, const void *data, ssize_t n)
 	for (ssize_t i = 0; i < n && len + 8 < size; i++) {
 		unsigned char c = ((const unsigned char *)data)[i];
 
-		len += (size_t)snprintf(out + len, size - len, c < 32 || c > 126 ? "\\%02x" : "%c", c);
+		len += (size_t)snprintf(out + len, size - len, c < 32 || c > 126 ? "\\%02x" : "%c",
+					c);
 	}
 }
 
@@ -274,7 +279,8 @@ static void compare(const char *what, const struct kterm *set, const void *in, s
 		    size_t read_size)
 {
 	/* A second try: the host's worker may have been late. */
-	if (differs(set, in, size, NULL, 0, read_size) && differs(set, in, size, NULL, 0, read_size)) {
+	if (differs(set, in, size, NULL, 0, read_size) &&
+	    differs(set, in, size, NULL, 0, read_size)) {
 		print_message("%s\nhost:\n%sours:\n%s", what, theirs, ours);
 		fail();
 	}
@@ -284,7 +290,7 @@ static const struct kterm dflt = {
 	.i = ICRNL | IXON,
 	.o = OPOST | ONLCR,
 	.l = ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHOCTL | ECHOKE | IEXTEN,
-	.cc = { 3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0 },
+	.cc = {3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0},
 };
 
 static void test_line_discipline_cases(void **state)
@@ -344,12 +350,13 @@ static uint32_t rnd(uint32_t *s)
 
 static void test_line_discipline_random(void **state)
 {
-	static const uint8_t bytes[] = { 'a', 'b', ' ', '_', 'Z', '\t', '\r', '\n', 127, 21,  23, 22,
-					 18,  4,   3,	'9', 1,	  27,  8,   0,	 0xc3, 0xa9, '-', 26 };
-	static const uint32_t iflags[] = { ICRNL, INLCR, IGNCR, IXON, IXANY, ISTRIP, IUCLC, IUTF8 };
-	static const uint32_t oflags[] = { OPOST, ONLCR, OCRNL, ONOCR, ONLRET, OLCUC, XTABS };
-	static const uint32_t lflags[] = { ISIG,   ICANON, ECHO,    ECHOE,  ECHOK,
-					   ECHONL, NOFLSH, ECHOCTL, ECHOKE, ECHOPRT, IEXTEN };
+	static const uint8_t bytes[] = {'a', 'b', ' ', '_', 'Z',  '\t', '\r', '\n',
+					127, 21,  23,  22,  18,	  4,	3,    '9',
+					1,   27,  8,   0,   0xc3, 0xa9, '-',  26};
+	static const uint32_t iflags[] = {ICRNL, INLCR, IGNCR, IXON, IXANY, ISTRIP, IUCLC, IUTF8};
+	static const uint32_t oflags[] = {OPOST, ONLCR, OCRNL, ONOCR, ONLRET, OLCUC, XTABS};
+	static const uint32_t lflags[] = {ISIG,	  ICANON,  ECHO,   ECHOE,   ECHOK, ECHONL,
+					  NOFLSH, ECHOCTL, ECHOKE, ECHOPRT, IEXTEN};
 	uint32_t seed = 12345;
 	int rounds = getenv("TTY_ROUNDS") ? atoi(getenv("TTY_ROUNDS")) : 400;
 
@@ -374,8 +381,8 @@ static void test_line_discipline_random(void **state)
 			char text[512];
 
 			show(text, sizeof(text), in, (ssize_t)n);
-			print_message("round %d i %x o %x l %x in %s\nhost:\n%sours:\n%s", round, k.i,
-				      k.o, k.l, text, theirs, ours);
+			print_message("round %d i %x o %x l %x in %s\nhost:\n%sours:\n%s", round,
+				      k.i, k.o, k.l, text, theirs, ours);
 			fail();
 		}
 	}
@@ -507,7 +514,7 @@ static void test_packet(void **state)
 
 static void test_job_control(void **state)
 {
-	struct winsize ws = { 24, 80, 0, 0 };
+	struct winsize ws = {24, 80, 0, 0};
 	struct pty p;
 	struct file *tty;
 	char buf[16];
@@ -516,8 +523,8 @@ static void test_job_control(void **state)
 	(void)state;
 	pty_open(&p, false);
 	/* a session leader, group 100 */
-	self_session = (struct session){ .id = 100, .leader = &self_group };
-	self_pgrp = (struct process_group){ .id = 100, .session = &self_session };
+	self_session = (struct session){.id = 100, .leader = &self_group};
+	self_pgrp = (struct process_group){.id = 100, .session = &self_session};
 	self_group.pgrp = &self_pgrp;
 	self_task.group = &self_group;
 	current_task = &self_task;
@@ -619,7 +626,8 @@ static void test_console(void **state)
 	assert_int_equal(n, 8);
 	assert_memory_equal(buf, "prompt\r\n", 8);
 	assert_int_equal(write(sv[0], "ls\r", 3), 3);
-	assert_int_equal(f_read(f, buf, sizeof(buf)), 3); /* blocks until the housekeeping thread brings it */
+	assert_int_equal(f_read(f, buf, sizeof(buf)),
+			 3); /* blocks until the housekeeping thread brings it */
 	assert_memory_equal(buf, "ls\n", 3);
 	usleep(20000);
 	n = read(sv[0], buf, sizeof(buf));

@@ -49,7 +49,7 @@ static ssize_t wr(struct file *f, const void *buf, size_t size)
 static ssize_t msg_send(struct file *f, const void *buf, size_t size, struct socket_addr *to,
 			struct file *pass, int flags)
 {
-	struct socket_msg m = { .addr = to };
+	struct socket_msg m = {.addr = to};
 	struct io_iter it;
 	ssize_t n;
 
@@ -76,7 +76,7 @@ static ssize_t msg_recv(struct file *f, void *buf, size_t size, struct socket_ms
 
 static struct socket_addr abstract(const char *name)
 {
-	struct socket_addr a = { .un = { .sun_family = AF_UNIX } };
+	struct socket_addr a = {.un = {.sun_family = AF_UNIX}};
 
 	memcpy(a.un.sun_path + 1, name, strlen(name));
 	a.len = (unsigned)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
@@ -111,7 +111,7 @@ static void test_pair_stream(void **state)
 	assert_int_equal(rd(p[1], buf, 7), 7);
 	assert_memory_equal(buf, "hellowo", 7);
 	{
-		struct socket_msg m = { 0 };
+		struct socket_msg m = {0};
 
 		assert_int_equal(msg_recv(p[1], buf, 10, &m, MSG_PEEK), 3);
 		assert_int_equal(msg_recv(p[1], buf, 10, &m, 0), 3);
@@ -209,9 +209,9 @@ static void test_connect(void **state)
 
 static void test_dgram(void **state)
 {
-	struct socket_addr a = abstract("dg"), from = { 0 }, un = { 0 };
+	struct socket_addr a = abstract("dg"), from = {0}, un = {0};
 	struct file *r, *s;
-	struct socket_msg m = { 0 };
+	struct socket_msg m = {0};
 	char buf[64];
 
 	(void)state;
@@ -260,7 +260,7 @@ static void test_seqpacket(void **state)
 static void test_rights(void **state)
 {
 	struct file *p[2], *pp[2];
-	struct socket_msg m = { 0 };
+	struct socket_msg m = {0};
 	char buf[32];
 
 	(void)state;
@@ -294,7 +294,7 @@ static void test_rights(void **state)
 static void test_creds(void **state)
 {
 	struct file *p[2];
-	struct socket_msg m = { 0 };
+	struct socket_msg m = {0};
 	char buf[8];
 	int one = 1;
 

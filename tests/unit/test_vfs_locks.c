@@ -20,22 +20,32 @@ static uint64_t fake_key(struct dentry *d)
 	return (uint64_t)(uintptr_t)d;
 }
 
-static const struct filesystem_ops fake_ops = { .inode_key = fake_key };
-static struct filesystem fake_fs = { .ops = &fake_ops };
-static struct dentry inode_a = { .fs = &fake_fs }, inode_b = { .fs = &fake_fs };
-static struct file file_a = { .path.dentry = &inode_a }, file_a2 = { .path.dentry = &inode_a },
-		   file_b = { .path.dentry = &inode_b };
+static const struct filesystem_ops fake_ops = {.inode_key = fake_key};
+static struct filesystem fake_fs = {.ops = &fake_ops};
+static struct dentry inode_a = {.fs = &fake_fs}, inode_b = {.fs = &fake_fs};
+static struct file file_a = {.path.dentry = &inode_a}, file_a2 = {.path.dentry = &inode_a},
+		   file_b = {.path.dentry = &inode_b};
 
 static int set(struct file *f, const void *owner, short type, uint64_t start, uint64_t end)
 {
-	struct file_lock req = { .kind = FILE_LOCK_POSIX, .type = type, .start = start, .end = end, .owner = owner, .pid = 1 };
+	struct file_lock req = {.kind = FILE_LOCK_POSIX,
+				.type = type,
+				.start = start,
+				.end = end,
+				.owner = owner,
+				.pid = 1};
 
 	return file_lock_set(f, &req, false);
 }
 
 static short test_at(struct file *f, const void *owner, short type, uint64_t at)
 {
-	struct file_lock req = { .kind = FILE_LOCK_POSIX, .type = type, .start = at, .end = at, .owner = owner }, got;
+	struct file_lock req = {.kind = FILE_LOCK_POSIX,
+				.type = type,
+				.start = at,
+				.end = at,
+				.owner = owner},
+			 got;
 
 	file_lock_test(f, &req, &got);
 	return got.type;
@@ -47,7 +57,7 @@ static short test_at(struct file *f, const void *owner, short type, uint64_t at)
 /* Random requests; after each, what a stranger sees of every byte must match a model. */
 static void test_model(void **state)
 {
-	static const short types[] = { F_RDLCK, F_WRLCK, F_UNLCK };
+	static const short types[] = {F_RDLCK, F_WRLCK, F_UNLCK};
 	short model[OWNERS][BYTES];
 	int owners[OWNERS], stranger;
 	unsigned seed = 42;
@@ -65,8 +75,10 @@ static void test_model(void **state)
 
 		for (int i = s; i <= e && type != F_UNLCK; i++)
 			for (int p = 0; p < OWNERS; p++)
-				clash |= p != o && (model[p][i] == F_WRLCK || (model[p][i] == F_RDLCK && type == F_WRLCK));
-		assert_int_equal(set(&file_a, &owners[o], type, (uint64_t)s, (uint64_t)e), clash ? -EAGAIN : 0);
+				clash |= p != o && (model[p][i] == F_WRLCK ||
+						    (model[p][i] == F_RDLCK && type == F_WRLCK));
+		assert_int_equal(set(&file_a, &owners[o], type, (uint64_t)s, (uint64_t)e),
+				 clash ? -EAGAIN : 0);
 		for (int i = s; i <= e && !clash; i++)
 			model[o][i] = type;
 		for (int i = 0; i < BYTES; i++) {
@@ -86,8 +98,9 @@ static void test_model(void **state)
 
 static void test_kinds(void **state)
 {
-	struct file_lock fl = { .kind = FILE_LOCK_FLOCK, .type = F_WRLCK, .end = INT64_MAX, .owner = &file_a };
-	struct file_lock ofd = { .kind = FILE_LOCK_OFD, .type = F_WRLCK, .end = 9, .owner = &file_a };
+	struct file_lock fl = {
+		.kind = FILE_LOCK_FLOCK, .type = F_WRLCK, .end = INT64_MAX, .owner = &file_a};
+	struct file_lock ofd = {.kind = FILE_LOCK_OFD, .type = F_WRLCK, .end = 9, .owner = &file_a};
 	int me;
 
 	(void)state;
@@ -114,7 +127,8 @@ static _Atomic int result2 = 1;
 
 static void *waiter_thread(void *arg)
 {
-	struct file_lock req = { .kind = FILE_LOCK_POSIX, .type = F_WRLCK, .start = 0, .end = 0, .owner = &owner2 };
+	struct file_lock req = {
+		.kind = FILE_LOCK_POSIX, .type = F_WRLCK, .start = 0, .end = 0, .owner = &owner2};
 
 	(void)arg;
 	rcu_thread_begin();
@@ -125,7 +139,8 @@ static void *waiter_thread(void *arg)
 
 static void test_wait_and_deadlock(void **state)
 {
-	struct file_lock req = { .kind = FILE_LOCK_POSIX, .type = F_WRLCK, .start = 1, .end = 1, .owner = &owner1 };
+	struct file_lock req = {
+		.kind = FILE_LOCK_POSIX, .type = F_WRLCK, .start = 1, .end = 1, .owner = &owner1};
 	pthread_t th;
 
 	(void)state;
