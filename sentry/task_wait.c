@@ -209,7 +209,8 @@ int task_wait(struct task *t, const struct task_wait_args *args, struct task_wai
 		if (args->nonblock)
 			break;
 		t->sleeper.what = "wait";
-		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER) ? -ERESTARTSYS_ : 0;
+		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER) ? -ERESTARTSYS_
+										   : 0;
 		t->sleeper.what = NULL;
 	}
 	wait_queue_remove(&waiter);
