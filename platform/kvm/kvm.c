@@ -143,6 +143,7 @@ static void kvm_emit_stats(struct platform *base,
 {
 	struct kvm_platform *p = kvm_platform_of(base);
 	unsigned slots, units, owned, shared, free_slots = 0, exhausted = 0;
+	uint64_t runs = 0, syscalls = 0, faults = 0, exceptions = 0;
 	struct kvm_table_slot *slot;
 
 	mutex_lock(&p->lock);
@@ -155,11 +156,21 @@ static void kvm_emit_stats(struct platform *base,
 	SLIST_FOREACH (slot, &p->table_exhausted, link)
 		exhausted++;
 	mutex_unlock(&p->lock);
+	for (unsigned id = 0; id < atomic_load(&p->nvcpus); id++) {
+		struct kvm_vcpu *v = atomic_load(&p->vcpus[id]);
+
+		if (!v)
+			continue;
+		runs += atomic_load(&v->counts.runs);
+		syscalls += atomic_load(&v->counts.syscalls);
+		faults += atomic_load(&v->counts.faults);
+		exceptions += atomic_load(&v->counts.exceptions);
+	}
+	emit(arg, "kvm/runs", runs);
+	emit(arg, "kvm/syscalls", syscalls);
+	emit(arg, "kvm/faults", faults);
+	emit(arg, "kvm/exceptions", exceptions);
 #define EMIT(field) emit(arg, "kvm/" #field, atomic_load(&p->stats.field))
-	EMIT(runs);
-	EMIT(syscalls);
-	EMIT(faults);
-	EMIT(exceptions);
 	EMIT(interrupts);
 	EMIT(reruns);
 	EMIT(kicks);

@@ -133,8 +133,12 @@ struct kvm_vcpu {
 	struct address_space *_Atomic as; /* runs, or is about to run, in this one */
 	_Atomic uint32_t gen; /* odd from before `as->root` is read until KVM_RUN has returned */
 	_Atomic uint32_t waiters; /* somebody waits for gen to change */
-	struct platform_context
-		*_Atomic fpu_owner; /* whose FPU state is in it; changed under platform lock */
+	/* Whose FPU state is in it; changed under platform lock. */
+	struct platform_context *_Atomic fpu_owner;
+	/* The hot ones, by vCPU: events of each kind. Written by the owner's thread. */
+	struct {
+		_Atomic uint64_t runs, syscalls, faults, exceptions;
+	} counts;
 	bool shared; /* immutable */
 	bool busy; /* shared ones: guarded by platform lock */
 	_Atomic bool yield; /* shared ones: somebody waits for a turn */
@@ -159,9 +163,8 @@ struct kvm_turn {
 };
 
 struct kvm_stats {
-	_Atomic uint64_t runs, syscalls, faults, exceptions, interrupts, reruns, kicks, flushes,
-		flushed_pages, rebuilds, compactions, slot_recycles, window_drops, fpu_loads,
-		shared_waits, bad_exits, spaces;
+	_Atomic uint64_t interrupts, reruns, kicks, flushes, flushed_pages, rebuilds, compactions,
+		slot_recycles, window_drops, fpu_loads, shared_waits, bad_exits, spaces;
 };
 #define KVM_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
@@ -214,8 +217,8 @@ static inline uint8_t *kvm_gpa_hva(struct kvm_platform *p, uint64_t gpa)
 }
 
 /* vm.c: the VM, its memory slots. Return 0 or -errno. */
-must_check int kvm_ioctl(int fd, unsigned long request,
-			 void *arg); /* -errno; EINTR is not retried */
+/* ioctl(2) with -errno; EINTR is not retried. */
+must_check int kvm_ioctl(int fd, unsigned long request, void *arg);
 /* The descriptor that the probe opened, or a new one. */
 must_check int kvm_device_open(void);
 must_check int kvm_vm_open(struct kvm_platform *p);
@@ -239,7 +242,7 @@ const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_platform *p, uint
 /* guest.c: what ring 0 of the guest consists of. */
 void kvm_guest_build(struct kvm_platform *p);
 void kvm_guest_vcpu_page(struct kvm_platform *p, unsigned id, uint8_t **ret_page);
-/* The template for an entry to ring 3. `base` holds what KVM_GET_SREGS said of a new vCPU. */
+/* The template for an entry to ring 3. In: what KVM_GET_SREGS says. */
 void kvm_guest_sregs(struct kvm_platform *p, unsigned vcpu_id, struct kvm_sregs *inout_sregs);
 uint64_t kvm_guest_tss_va(unsigned vcpu_id);
 
@@ -307,7 +310,7 @@ void kvm_fpu_reset(struct platform_context *ctx);
 must_check int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
 				  struct arch_regs *regs, struct platform_event *ret_event);
 void kvm_context_interrupt(struct platform_context *ctx);
-/* selftest.c: runs it: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
+/* selftest.c: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
 must_check int kvm_selftest(struct kvm_platform *p);
 
 #endif
