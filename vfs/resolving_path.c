@@ -371,6 +371,7 @@ struct filesystem *rp_enter(struct resolving_path *rp)
 				return NULL;
 		}
 	}
+	rp->entered_done = rp_done(rp);
 	return rp->mount->fs;
 }
 

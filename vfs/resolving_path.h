@@ -73,6 +73,7 @@ struct resolving_path {
 	struct dentry *held_start;
 	struct mount *write_mount; /* of rp_begin_write */
 	bool next_ref; /* `next` holds references */
+	bool entered_done; /* no component was left when the last filesystem was entered: its start is the place */
 	bool climbing; /* ".." continues at a mount point: search permission was checked on what covers it */
 	int error; /* why rp_enter() gave no filesystem */
 	const char *

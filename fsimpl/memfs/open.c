@@ -173,9 +173,7 @@ static int create(struct resolving_path *rp, struct memfs_dentry *dir, const str
 	int64_t now;
 	int err;
 
-	err = rp_begin_write(rp);
-	if (!err && memfs_is_dead(dir))
-		err = -ENOENT;
+	err = memfs_is_dead(dir) ? -ENOENT : rp_begin_write(rp);
 	if (!err)
 		err = memfs_permission(dir->inode, rp_cred(rp), W_OK | X_OK);
 	if (err)
