@@ -173,6 +173,9 @@ int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct sy
 
 	if (atomic_load_explicit(&dir->dentry.flags, memory_order_relaxed) & DENTRY_DEAD)
 		return -ENOENT;
+	/* Reached by a descriptor, not by name: what it stands for may be gone all the same. */
+	if (dir->ops->revalidate && !dir->ops->revalidate(dir))
+		return -ENOENT;
 	mutex_lock(dir_lock_of(dir));
 	n = live_find_locked(dir, name, len);
 	mutex_unlock(dir_lock_of(dir));
