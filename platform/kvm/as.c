@@ -297,6 +297,7 @@ static int64_t map_run_locked(struct address_space *as, uint64_t va, uint64_t si
 			      struct kvm_flush *f)
 {
 	uint64_t gpa, run, *leaf;
+	const uint64_t allowed = bits;
 	bool host = memfile_kind(mf) == MEMFILE_HOST;
 	int err = kvm_mem_gpa(as->p, mf, mf_off, &gpa);
 
@@ -316,7 +317,14 @@ static int64_t map_run_locked(struct address_space *as, uint64_t va, uint64_t si
 	if (!leaf)
 		return -ENOMEM;
 	for (uint64_t done = 0; done < run; done += MOAT_PAGE_SIZE) {
-		install(&leaf[LEAF_INDEX(va + done)], (gpa + done) | bits, f);
+		uint64_t *entry = &leaf[LEAF_INDEX(va + done)];
+
+		/*
+		 * A neighbour that may be written already stays so: a store across two pages would otherwise take each
+		 * page's right away while getting the other's, for ever.
+		 */
+		if (!host || pte_load(entry) != ((gpa + done) | allowed))
+			install(entry, (gpa + done) | bits, f);
 		if (host)
 			bits &= ~PTE_W;
 	}
