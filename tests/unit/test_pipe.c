@@ -267,6 +267,28 @@ static void test_fifo(void **state)
 	vfs_path_unref(&place);
 }
 
+/* open(2) of /proc/self/fd/N of a pipe whose writer is gone does not wait. */
+static void test_reopen(void **state)
+{
+	struct file *p[2], *again;
+	struct vfs_path place;
+	char buf[8];
+
+	(void)state;
+	make(p, 0);
+	assert_int_equal(wr(p[1], "left", 4), 4);
+	file_unref(p[1]);
+	place = p[0]->path;
+	assert_int_equal(anon_dentry_of(place.dentry)
+				 ->reopen(anon_dentry_of(place.dentry), &place, O_RDONLY, &again),
+			 0);
+	assert_int_equal(pipe_open_wait(again), 0);
+	assert_int_equal(rd(again, buf, 8), 4);
+	assert_int_equal(rd(again, buf, 8), 0);
+	file_unref(again);
+	file_unref(p[0]);
+}
+
 static void test_eventfd(void **state)
 {
 	uint64_t v = 5;
@@ -336,6 +358,7 @@ int main(void)
 		cmocka_unit_test(test_fifo),
 		cmocka_unit_test(test_eventfd),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_reopen),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
