@@ -199,7 +199,7 @@ struct gofer_where {
 	uint16_t len;
 	char path[P9_PATH_MAX + 1];
 };
-/* Pre: tree_lock. Return: 0, -ENAMETOOLONG. */
+/* Pre: tree_lock. May send a request (for a place far down). Return: 0, -ENOENT (removed), -EIO, ... */
 must_check int gofer_where(struct gofer_dentry *d, struct gofer_where *ret);
 must_check int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
 				 struct gofer_where *ret);

@@ -16,6 +16,7 @@
 
 #include "fsimpl/gofer/internal.h"
 
+#define WHERE_MIN_ROOM (VFS_NAME_MAX + 2) /* kept free in a path for one more name */
 #define WALK_TRIES 16 /* lookups of one name whose entry is evicted under us */
 
 struct gwalk {
@@ -38,33 +39,83 @@ struct walk_reply {
 
 /* ---- where ---- */
 
-int gofer_where(struct gofer_dentry *d, struct gofer_where *ret)
+/*
+ * Builds the path upwards to the root or the first directory that has a fid.
+ * Return: 0; -ENAMETOOLONG with *ret_anchor an ancestor about half way up.
+ */
+static int build_where(struct gofer_dentry *d, struct gofer_where *ret,
+		       struct gofer_dentry **ret_anchor)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	size_t at = sizeof(ret->path);
 
 	ret->depth = 0;
 	ret->path[--at] = '\0';
+	*ret_anchor = NULL;
 	for (; d != fs->root; d = gofer_parent(d)) {
 		const struct gofer_key *key = rcu_load(d->key);
 
-		if (d->inode->fid != P9_NOFID)
+		if (atomic_load(&d->inode->fid) != P9_NOFID)
 			break;
 		/* Another object may have its old place. */
 		if (atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD)
 			return -ENOENT;
-		if (key->len + 1u > at)
+		if (key->len + 1u + WHERE_MIN_ROOM > at)
 			return -ENAMETOOLONG;
+		if (!*ret_anchor && at < sizeof(ret->path) / 2 && gofer_is_dir(d))
+			*ret_anchor = d;
 		if (ret->depth)
 			ret->path[--at] = '/';
 		at -= key->len;
 		memcpy(ret->path + at, key->name, key->len);
 		ret->depth++;
 	}
-	ret->fid = d == fs->root ? fs->root_fid : d->inode->fid;
+	ret->fid = d == fs->root ? fs->root_fid : atomic_load(&d->inode->fid);
 	ret->len = (uint16_t)(sizeof(ret->path) - 1 - at);
 	memmove(ret->path, ret->path + at, ret->len + 1u);
 	return 0;
+}
+
+/* Gives the directory a fid of its own, so that paths below it begin there. Pre: its own path is short enough. */
+static int bind_fid(struct gofer_dentry *d)
+{
+	struct p9_conn *c = gofer_fs_of(d->d.fs)->conn;
+	struct p9_msg t = {.type = P9_Tmwalk};
+	struct gofer_dentry *unused;
+	struct gofer_where where;
+	uint32_t none = P9_NOFID;
+	struct p9_call call;
+	int err = build_where(d, &where, &unused);
+
+	if (err)
+		return err;
+	t.Tmwalk.fid = where.fid;
+	t.Tmwalk.newfid = p9_fid_alloc(c);
+	t.Tmwalk.skip = where.depth;
+	t.Tmwalk.path = gofer_where_path(&where);
+	err = p9_rpc(c, &call, &t);
+	if (err)
+		return err;
+	if (!call.r.Rmwalk.bound)
+		err = -EIO;
+	else if (!atomic_compare_exchange_strong(&d->inode->fid, &none, t.Tmwalk.newfid))
+		p9_fid_clunk(c, t.Tmwalk.newfid);
+	p9_call_fini(&call);
+	return err;
+}
+
+int gofer_where(struct gofer_dentry *d, struct gofer_where *ret)
+{
+	struct gofer_dentry *anchor;
+	int err;
+
+	/* Each round makes the path at least a third shorter. */
+	while ((err = build_where(d, ret, &anchor)) == -ENAMETOOLONG && anchor) {
+		err = bind_fid(anchor);
+		if (err)
+			return err;
+	}
+	return err;
 }
 
 int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
