@@ -158,6 +158,8 @@ struct p9_fids { /* raw: p9_fids_get() */
 	OP(mseek, 194)
 
 /* Layouts: F(message, kind, field), in wire order. */
+/* It never settles on some of these. */
+/* clang-format off */
 #define P9_FIELDS_Tlerror(F, m)
 #define P9_FIELDS_Rlerror(F, m) F(m, u32, ecode)
 #define P9_FIELDS_Tstatfs(F, m) F(m, u32, fid)
@@ -185,21 +187,17 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Tgetattr(F, m) F(m, u32, fid) F(m, u64, mask)
 #define P9_FIELDS_Rgetattr(F, m)                                                                  \
 	F(m, u64, valid)                                                                          \
-	F(m, qid, qid)                                                                            \
-	F(m, u32, mode)                                                                           \
-	F(m, u32, uid)                                                                            \
-	F(m, u32, gid) F(m, u64, nlink) F(m, u64, rdev) F(m, u64, size) F(m, u64, blksize)        \
-		F(m, u64, blocks) F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec) \
-			F(m, u64, mtime_nsec) F(m, u64, ctime_sec) F(m, u64, ctime_nsec)          \
-				F(m, u64, btime_sec) F(m, u64, btime_nsec) F(m, u64, gen)         \
-					F(m, u64, data_version)
-#define P9_FIELDS_Tsetattr(F, m)                                                  \
-	F(m, u32, fid)                                                            \
-	F(m, u32, valid)                                                          \
-	F(m, u32, mode)                                                           \
-	F(m, u32, uid)                                                            \
-	F(m, u32, gid) F(m, u64, size) F(m, u64, atime_sec) F(m, u64, atime_nsec) \
-		F(m, u64, mtime_sec) F(m, u64, mtime_nsec)
+	F(m, qid, qid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid) F(m, u64, nlink)             \
+		F(m, u64, rdev) F(m, u64, size) F(m, u64, blksize) F(m, u64, blocks)              \
+			F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec)           \
+				F(m, u64, mtime_nsec) F(m, u64, ctime_sec) F(m, u64, ctime_nsec)  \
+					F(m, u64, btime_sec) F(m, u64, btime_nsec) F(m, u64, gen) \
+						F(m, u64, data_version)
+#define P9_FIELDS_Tsetattr(F, m)                                                       \
+	F(m, u32, fid)                                                                 \
+	F(m, u32, valid) F(m, u32, mode) F(m, u32, uid) F(m, u32, gid) F(m, u64, size) \
+		F(m, u64, atime_sec) F(m, u64, atime_nsec) F(m, u64, mtime_sec)        \
+			F(m, u64, mtime_nsec)
 #define P9_FIELDS_Rsetattr(F, m)
 #define P9_FIELDS_Txattrwalk(F, m) F(m, u32, fid) F(m, u32, newfid) F(m, str, name)
 #define P9_FIELDS_Rxattrwalk(F, m) F(m, u64, size)
@@ -259,13 +257,13 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Rmopen(F, m) \
 	F(m, u32, err) F(m, u8, bound) F(m, u8, donated) F(m, nodes, nodes) F(m, str, target)
 /* flags: O_ACCMODE, O_EXCL, or O_TMPFILE (path is then the directory). nodes: [place at skip], ..., parent, child. */
-#define P9_FIELDS_Tmcreate(F, m)                                                       \
-	F(m, u32, fid)                                                                 \
-	F(m, u32, newfid)                                                              \
-	F(m, u32, want)                                                                \
-	F(m, u32, flags)                                                               \
-	F(m, u32, mode) F(m, u32, umask) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) \
-		F(m, str, path)
+#define P9_FIELDS_Tmcreate(F, m) \
+	F(m, u32, fid)           \
+	F(m, u32, newfid)        \
+	F(m, u32, want)          \
+	F(m, u32, flags)         \
+	F(m, u32, mode)          \
+	F(m, u32, umask) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmcreate(F, m) \
 	F(m, u32, err)           \
 	F(m, u8, created) F(m, u8, bound) F(m, u8, donated) F(m, nodes, nodes) F(m, str, target)
@@ -280,13 +278,13 @@ struct p9_fids { /* raw: p9_fids_get() */
 	F(m, u32, want)           \
 	F(m, u32, uid) F(m, u32, gid) F(m, str, target) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmsymlink(F, m) F(m, u32, err) F(m, nodes, nodes)
-#define P9_FIELDS_Tmmknod(F, m)                                                         \
-	F(m, u32, fid)                                                                  \
-	F(m, u32, want)                                                                 \
-	F(m, u32, mode)                                                                 \
-	F(m, u32, umask)                                                                \
-	F(m, u32, major) F(m, u32, minor) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) \
-		F(m, str, path)
+#define P9_FIELDS_Tmmknod(F, m) \
+	F(m, u32, fid)          \
+	F(m, u32, want)         \
+	F(m, u32, mode)         \
+	F(m, u32, umask)        \
+	F(m, u32, major)        \
+	F(m, u32, minor) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
 #define P9_FIELDS_Rmmknod(F, m) F(m, u32, err) F(m, nodes, nodes)
 #define P9_FIELDS_Tmlink(F, m) \
 	F(m, u32, oldfid)      \
@@ -302,12 +300,13 @@ struct p9_fids { /* raw: p9_fids_get() */
 	F(m, u32, oldfid)        \
 	F(m, str, oldpath) F(m, u32, fid) F(m, str, path) F(m, u32, flags) F(m, u32, keepfid)
 #define P9_FIELDS_Rmrename(F, m) F(m, u8, bound) F(m, nodes, nodes)
-#define P9_FIELDS_Tmsetattr(F, m)                                                                \
-	F(m, u32, fid)                                                                           \
-	F(m, str, path)                                                                          \
-	F(m, u32, valid)                                                                         \
-	F(m, u32, mode)                                                                          \
-	F(m, u32, uid) F(m, u32, gid) F(m, u64, size) F(m, u64, atime_sec) F(m, u32, atime_nsec) \
+#define P9_FIELDS_Tmsetattr(F, m)                                                 \
+	F(m, u32, fid)                                                            \
+	F(m, str, path)                                                           \
+	F(m, u32, valid)                                                          \
+	F(m, u32, mode)                                                           \
+	F(m, u32, uid)                                                            \
+	F(m, u32, gid) F(m, u64, size) F(m, u64, atime_sec) F(m, u32, atime_nsec) \
 		F(m, u64, mtime_sec) F(m, u32, mtime_nsec)
 #define P9_FIELDS_Rmsetattr(F, m) F(m, node, node)
 /* path "" with an open fid continues it; otherwise the directory is opened and, unless all was sent, bound to newfid. */
@@ -331,6 +330,7 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Rmfallocate(F, m) F(m, node, node)
 #define P9_FIELDS_Tmseek(F, m) F(m, u32, fid) F(m, u64, offset) F(m, u32, whence)
 #define P9_FIELDS_Rmseek(F, m) F(m, u64, offset)
+/* clang-format on */
 
 /* Bits of `want`. */
 enum {
