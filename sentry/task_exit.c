@@ -182,7 +182,7 @@ static void children_change_thread(struct task *t)
 	struct task *heir = NULL;
 
 	TAILQ_FOREACH (heir, &g->threads, thread_link)
-		if (heir != t && !heir->exiting && atomic_load(&heir->state) != TASK_ZOMBIE)
+		if (heir != t && atomic_load(&heir->state) != TASK_ZOMBIE)
 			break;
 	TAILQ_FOREACH (c, &g->children, sibling) {
 		if (c->parent_tid != t->tid)

@@ -62,10 +62,11 @@ static void wait_fill(struct wait_look *w, struct task *leader, struct thread_gr
 
 static bool wait_zombie(struct wait_look *w, struct thread_group *g)
 {
-	int signo = g->exit_code & 0x7f;
+	int signo;
 
 	if (!(w->args->options & WEXITED) || !g->zombie)
 		return false;
+	signo = g->exit_code & 0x7f; /* final from here */
 	if (signo)
 		wait_fill(w, g->leader, g, g->exit_code & 0x80 ? CLD_DUMPED : CLD_KILLED, signo,
 			  g->exit_code);

@@ -140,7 +140,7 @@ static int32_t spawn(struct task *t, program fn, uint64_t arg, uint64_t flags)
 	} while (tid == -ERESTARTNOINTR_);
 	t->regs.r.rbx = rbx;
 	t->regs.r.rbp = rbp;
-	assert(tid > 0);
+	assert(tid > 0 || atomic_load(&t->fatal_pending)); /* killed while it forks */
 	return (int32_t)tid;
 }
 
