@@ -152,6 +152,7 @@ static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret
 	g->start_ns = time_monotonic_ns();
 	atomic_store(&g->oom_score_adj, atomic_load(&t->group->oom_score_adj));
 	atomic_store(&g->dumpable, atomic_load(&t->group->dumpable));
+	atomic_store(&g->thp_disabled, atomic_load(&t->group->thp_disabled));
 	*ret = g;
 	return 0;
 out_unref:

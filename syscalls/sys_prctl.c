@@ -402,9 +402,14 @@ int64_t sys_prctl(struct task *t, const struct syscall_args *a)
 	case PR_MCE_KILL_GET:
 		return PR_MCE_KILL_DEFAULT;
 	case PR_SET_THP_DISABLE:
-		return a->a[2] || a->a[3] || a->a[4] ? -EINVAL : 0;
+		if (a->a[2] || a->a[3] || a->a[4])
+			return -EINVAL;
+		atomic_store(&t->group->thp_disabled, a->a[1] != 0);
+		return 0;
 	case PR_GET_THP_DISABLE:
-		return a->a[1] || a->a[2] || a->a[3] || a->a[4] ? -EINVAL : 0;
+		if (a->a[1] || a->a[2] || a->a[3] || a->a[4])
+			return -EINVAL;
+		return atomic_load(&t->group->thp_disabled);
 	case PR_SET_PTRACER:
 		return 0; /* Yama is off: whoever may, may */
 	default:
