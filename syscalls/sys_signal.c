@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include "sentry/fs/fs.h"
 #include "sentry/pidfd.h"
 #include "syscalls/util.h"
 
@@ -377,7 +378,10 @@ int64_t sys_pidfd_send_signal(struct task *t, const struct syscall_args *a)
 	f = sys_fd(t, ARG_INT(0));
 	if (!f)
 		return -EBADF;
+	tid = 0;
 	g = pidfd_group(f, &tid);
+	if (!g)
+		g = procfs_file_group(f);
 	file_unref(f);
 	if (!g)
 		return -EBADF;

@@ -26,6 +26,10 @@ size_t kmsg_size_buffer(void);
 void kmsg_clear(void);
 size_t kmsg_unread(void); /* bytes since the last clear */
 
+struct thread_group;
+/* The process of an open /proc/PID directory, which pidfd_send_signal(2) takes like a pidfd: a reference, NULL for any other file. */
+struct thread_group *procfs_file_group(struct file *f);
+
 /* The container's cgroup path as /proc/PID/cgroup shows it ("/" by default); copied. */
 void procfs_set_cgroup_path(const char *path);
 

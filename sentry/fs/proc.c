@@ -76,7 +76,7 @@ static int proc_mount(const struct filesystem_type *type, const char *source,
 			       ret_fs, ret_root);
 }
 
-static struct filesystem_ops proc_fs_ops;
+struct filesystem_ops proc_fs_ops;
 static struct filesystem_type proc_type = {
 	.name = "proc",
 	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_MAGIC_LINKS,

@@ -50,6 +50,7 @@ extern const struct synth_entry proc_root_entries[];
 extern const struct synth_entry proc_sys_entries[];
 extern const struct synth_entry proc_net_entries[];
 extern const struct synth_entry proc_ns_entries[];
+extern struct filesystem_ops proc_fs_ops;
 extern const struct synth_node_ops proc_root_ops, proc_self_ops, proc_thread_self_ops;
 
 int proc_pid_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret);

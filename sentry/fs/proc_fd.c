@@ -423,7 +423,7 @@ static int ns_number(struct synth_node *n, uint64_t *ret)
 	if (ns == &ns_mnt) {
 		mnt = task_get_mnt_ns(t);
 		if (mnt) {
-			*ret = NS_INO_BASE + mount_namespace_id(mnt);
+			*ret = mount_namespace_id(mnt);
 			mount_namespace_unref(mnt);
 		} else {
 			err = -ENOENT;

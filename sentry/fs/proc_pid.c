@@ -179,6 +179,20 @@ static const struct synth_node_ops proc_pid_dir_ops = {
 	.destroy = proc_pid_destroy,
 };
 
+struct thread_group *procfs_file_group(struct file *f)
+{
+	struct dentry *d = f->path.dentry;
+	struct proc_pid *pp;
+
+	if (d->fs->ops != &proc_fs_ops || synth_node_of(d)->ops != &proc_pid_dir_ops)
+		return NULL;
+	pp = proc_pid_of(synth_node_of(d));
+	if (pp->task)
+		return NULL; /* task/TID */
+	group_ref(pp->group);
+	return pp->group;
+}
+
 int proc_pid_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret)
 {
 	struct task *t;

@@ -6,7 +6,6 @@
 #include "sentry/fs/internal.h"
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
-#include "sentry/version.h"
 
 bool fs_options_known(const char *data, const char *known)
 {
@@ -80,7 +79,6 @@ int sentry_fs_register(void)
 	vfs_hooks.open_special = dev_open_special;
 	signalfd_install(&sigfd);
 	socket_hooks.current_tgid = current_tgid;
-	kmsg_printf(5, "%s", MOAT_PROC_VERSION);
 	kmsg_printf(6, "Moat: the kernel of this sandbox is a program of its own");
 	return 0;
 }
