@@ -52,7 +52,7 @@ unit_tests() {
 	[ "$preset" != release ] || dir=$repo/build
 	progress "unit tests, $preset"
 	rm -f "$junit"
-	TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+	TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 die_after_fork=0" \
 	ASAN_OPTIONS="detect_leaks=1 abort_on_error=0" \
 	UBSAN_OPTIONS="print_stacktrace=1" \
 		setarch -R ctest --test-dir "$dir" -j "$jobs" --timeout 300 --output-on-failure \
