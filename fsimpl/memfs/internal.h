@@ -33,6 +33,8 @@ struct memfs_fs {
 	_Atomic uint64_t pages_used, inodes_used;
 	_Atomic uint64_t pages_max, inodes_max; /* 0: no limit */
 	_Atomic uint64_t next_ino;
+	uint64_t
+		nominal_pages; /* immutable: what statfs says of an instance of the sentry's own without a limit; else 0 */
 	/* immutable, for show_options */
 	uint32_t root_mode, root_uid, root_gid;
 	bool show_size, show_inodes, mode_given, uid_given, gid_given;

@@ -236,8 +236,13 @@ int memfs_create_fs(const char *source, const struct memfs_options *opts,
 		    struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct memfs_parsed p = {.o = *opts, .size_given = opts->size_max != 0};
+	int err;
 
-	return memfs_create(&tmpfs_type, TMPFS_MAGIC_NUMBER, source, &p, ret_fs, ret_root);
+	err = memfs_create(&tmpfs_type, TMPFS_MAGIC_NUMBER, source, &p, ret_fs, ret_root);
+	/* Programs take 0 of 0 blocks for a full disk: a root without a limit shows the machine's memory. */
+	if (!err && !opts->size_max)
+		memfs_of(*ret_fs)->nominal_pages = pages_of(ram_bytes());
+	return err;
 }
 
 static int tmpfs_mount(const struct filesystem_type *type, const char *source,
