@@ -604,19 +604,27 @@ PROC_SHOW(mountstats_show)
 	return mounts_render(t, MOUNT_SHOW_MOUNTSTATS, b);
 }
 
-/* poll(2) on mounts and mountinfo: POLLERR | POLLPRI once something was mounted since the last read. */
-static struct wait_queue *mounts_poll_queue(struct synth_node *n, unused_arg struct synth_file *sf)
+/* The namespace that an open mounts file watches stays while it is open. */
+static int mounts_open(struct synth_node *n, struct synth_file *sf)
 {
 	struct task *t = proc_task(n);
-	struct mount_namespace *ns = t ? task_get_mnt_ns(t) : NULL;
-	struct wait_queue *q = ns ? mount_namespace_wait_queue(ns) : NULL;
 
-	/* The queue lives as long as the namespace, and that as long as a task that polls its own. */
-	if (ns)
-		mount_namespace_unref(ns);
-	if (t)
-		task_unref(t);
-	return q;
+	if (!t)
+		return -ESRCH;
+	sf->priv = task_get_mnt_ns(t);
+	task_unref(t);
+	return sf->priv ? 0 : -EINVAL;
+}
+
+static void mounts_close(unused_arg struct synth_node *n, struct synth_file *sf)
+{
+	if (sf->priv)
+		mount_namespace_unref(sf->priv);
+}
+
+static struct wait_queue *mounts_poll_queue(unused_arg struct synth_node *n, struct synth_file *sf)
+{
+	return mount_namespace_wait_queue(sf->priv);
 }
 
 static uint32_t mounts_poll(unused_arg struct synth_node *n, unused_arg struct synth_file *sf)
@@ -648,8 +656,10 @@ OPS(timers_ops, .show = empty_show);
 OPS(autogroup_ops, .show = autogroup_show, .store = eperm_store);
 OPS(arch_status_ops, .show = arch_status_show);
 OPS(children_ops, .show = children_show);
-OPS(mounts_ops, .show = mounts_show, .poll = mounts_poll, .poll_queue = mounts_poll_queue);
-OPS(mountinfo_ops, .show = mountinfo_show, .poll = mounts_poll, .poll_queue = mounts_poll_queue);
+OPS(mounts_ops, .show = mounts_show, .open = mounts_open, .close = mounts_close,
+    .poll = mounts_poll, .poll_queue = mounts_poll_queue);
+OPS(mountinfo_ops, .show = mountinfo_show, .open = mounts_open, .close = mounts_close,
+    .poll = mounts_poll, .poll_queue = mounts_poll_queue);
 OPS(mountstats_ops, .show = mountstats_show);
 OPS(plain_dir_ops);
 
