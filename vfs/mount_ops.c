@@ -379,6 +379,18 @@ static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, i
 	return 0;
 }
 
+/* umount(".") means what was mounted over the working directory: LOOKUP_MOUNTPOINT. *at's references move up. */
+static void climb(struct vfs_path *at)
+{
+	struct vfs_path old = *at;
+
+	mutex_lock(&mount_lock);
+	climb_locked(&old, &at->mount, &at->dentry);
+	vfs_path_ref(at);
+	mutex_unlock(&mount_lock);
+	vfs_path_unref(&old);
+}
+
 int vfs_umount(const struct vfs_lookup *target, int flags)
 {
 	struct vfs_lookup lk = *target;
@@ -397,6 +409,7 @@ int vfs_umount(const struct vfs_lookup *target, int flags)
 	err = vfs_get_path(&lk, &at);
 	if (err)
 		return err;
+	climb(&at);
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
 	err = umount_locked(&at, target, flags, &trash);
