@@ -33,7 +33,8 @@ static double now_us(void)
 static void report(const char *name, double total_us, unsigned n)
 {
 	if (json)
-		printf("%s{\"case\": \"%s\", \"subject\": \"kvm\", \"value\": %.3f, \"unit\": \"us\"}",
+		printf("%s{\"case\": \"%s\", \"subject\": \"kvm\", \"value\": %.3f, \"unit\": "
+		       "\"us\"}",
 		       first ? "[\n" : ",\n", name, total_us / n);
 	else
 		printf("%s/kvm %.3f us\n", name, total_us / n);
@@ -65,7 +66,8 @@ static struct address_space *space(void)
 	struct address_space *as;
 
 	check("address space", ops->as_create(plat, &as));
-	check("map", ops->as_map(as, CODE_VA, MOAT_PAGE_SIZE, mem_private(), code_off, MEM_READ | MEM_EXEC, 0));
+	check("map", ops->as_map(as, CODE_VA, MOAT_PAGE_SIZE, mem_private(), code_off,
+				 MEM_READ | MEM_EXEC, 0));
 	return as;
 }
 
@@ -74,10 +76,10 @@ static void map(struct address_space *as, unsigned long n)
 	check("map", ops->as_map(as, DATA_VA, n * MOAT_PAGE_SIZE, mem_private(), data_off, RW, 0));
 }
 
-static void run(struct platform_context *ctx, struct address_space *as, uint64_t at, uint64_t rbx, uint64_t rax,
-		enum platform_event_kind want)
+static void run(struct platform_context *ctx, struct address_space *as, uint64_t at, uint64_t rbx,
+		uint64_t rax, enum platform_event_kind want)
 {
-	struct arch_regs regs = { .r = { .rip = CODE_VA + at, .rbx = rbx, .rax = rax } };
+	struct arch_regs regs = {.r = {.rip = CODE_VA + at, .rbx = rbx, .rax = rax}};
 	struct platform_event ev;
 
 	check("switch", ops->context_switch(ctx, as, &regs, &ev));
@@ -183,15 +185,15 @@ static void bench_fork(struct platform_context *ctx)
 static void install_code(void)
 {
 	static const uint8_t code[] = {
-		0x0f, 0x05,				  /* 0: syscall */
-		0x48, 0x8b, 0x03,			  /* 2: mov (%rbx), %rax */
-		0x0f, 0x05,				  /* 5: syscall */
-		0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
-		0x48, 0x8b, 0x13,			  /* 16: mov (%rbx), %rdx */
+		0x0f, 0x05, /* 0: syscall */
+		0x48, 0x8b, 0x03, /* 2: mov (%rbx), %rax */
+		0x0f, 0x05, /* 5: syscall */
+		0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+		0x90, 0x90, 0x48, 0x8b, 0x13, /* 16: mov (%rbx), %rdx */
 		0x48, 0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, /* add $4096, %rbx */
-		0x48, 0x39, 0xc3,			  /* cmp %rax, %rbx */
-		0x72, 0xf1,				  /* jb 16 */
-		0x0f, 0x05,				  /* syscall */
+		0x48, 0x39, 0xc3, /* cmp %rax, %rbx */
+		0x72, 0xf1, /* jb 16 */
+		0x0f, 0x05, /* syscall */
 	};
 
 	code_off = pages(1);
