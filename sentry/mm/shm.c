@@ -13,6 +13,7 @@ struct shm {
 	struct ref ref;
 	uint64_t size; /* immutable: bytes, page multiple */
 	_Atomic uint64_t *chunks; /* memory-file offsets; 0: untouched. Set once */
+	_Atomic uint64_t low, high; /* entries that may be set: [low, high) */
 };
 
 static REF_TYPE(shm_type, "shared anonymous memory");
@@ -20,6 +21,18 @@ static REF_TYPE(shm_type, "shared anonymous memory");
 static struct shm *shm_of(struct mappable *m)
 {
 	return container_of(m, struct shm, mappable);
+}
+
+/* A huge mapping of which little is touched must not cost a walk over its table in the end. */
+static void shm_widen(struct shm *shm, uint64_t first, uint64_t end)
+{
+	uint64_t low = atomic_load_explicit(&shm->low, memory_order_relaxed);
+	uint64_t high = atomic_load_explicit(&shm->high, memory_order_relaxed);
+
+	while (first < low && !atomic_compare_exchange_weak(&shm->low, &low, first))
+		;
+	while (end > high && !atomic_compare_exchange_weak(&shm->high, &high, end))
+		;
 }
 
 /* Fills the untouched entries of [first, end) that follow each other from `first`. */
@@ -38,6 +51,7 @@ static int shm_fill(struct shm *shm, uint64_t first, uint64_t end)
 			    near ? near + MEM_CHUNK_SIZE : 0, &off);
 	if (err)
 		return err;
+	shm_widen(shm, first, end);
 	for (i = first; i < end; i++, off += MEM_CHUNK_SIZE) {
 		uint64_t none = 0;
 
@@ -103,7 +117,7 @@ static void shm_unref(struct mappable *m)
 	if (!ref_put(&shm->ref))
 		return;
 	mappable_fini(m);
-	for (i = 0; i < round_up_u64(shm->size, MEM_CHUNK_SIZE) >> MEM_CHUNK_SHIFT; i++) {
+	for (i = shm->low; i < shm->high; i++) {
 		uint64_t off = atomic_load_explicit(&shm->chunks[i], memory_order_relaxed);
 
 		if (off)
@@ -134,6 +148,8 @@ int shm_create(uint64_t size, struct mappable **ret)
 	}
 	ref_init(&shm->ref, &shm_type);
 	shm->size = size;
+	atomic_init(&shm->low, UINT64_MAX);
+	atomic_init(&shm->high, 0);
 	mappable_init(&shm->mappable, &shm_ops);
 	*ret = &shm->mappable;
 	return 0;
