@@ -155,7 +155,7 @@ static ssize_t pipe_read(struct file *f, struct io_iter *it, unused_arg int64_t 
 {
 	struct pipe *p = pipe_of(f);
 	ssize_t total = 0;
-	bool stop = false;
+	bool stop = false, freed = false;
 	int err = 0;
 
 	while (it->remaining && !stop && !err) {
@@ -168,21 +168,26 @@ static ssize_t pipe_read(struct file *f, struct io_iter *it, unused_arg int64_t 
 			break;
 		}
 		mutex_lock(&p->lock);
-		if (p->busy)
+		if (p->busy) {
 			err = -EAGAIN;
-		else if (p->head != p->tail)
+		} else if (p->head != p->tail) {
+			uint32_t tail = p->tail;
+
 			err = pipe_take_locked(p, iov, n, &done, &stop);
-		else if (p->writers)
+			freed |= p->tail != tail;
+		} else if (p->writers) {
 			err = -EAGAIN;
-		else
+		} else {
 			stop = true;
+		}
 		mutex_unlock(&p->lock);
 		io_iter_advance(it, done);
 		total += (ssize_t)done;
 	}
 	if (err == -EFAULT)
 		it->error = err;
-	if (total)
+	/* A page that is only partly read makes no room: waking a writer for it would be in vain. */
+	if (freed)
 		wait_queue_wake(&p->wait, POLLOUT | POLLWRNORM);
 	return total ? total : err;
 }
