@@ -301,7 +301,7 @@ static int memfs_link_at(struct filesystem *fs unused_arg, struct resolving_path
 	if (err)
 		memfs_add_links(inode, -1, memfs_now());
 	else
-		vfs_notify_attrib(&old->d);
+		vfs_notify_self(&old->d, IN_ATTRIB, false);
 	return err;
 }
 
@@ -373,7 +373,7 @@ static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_pa
 		return err;
 	memfs_add_links(victim->inode, -1, now);
 	if (vfs_notify_wanted()) {
-		vfs_notify_attrib(&victim->d);
+		vfs_notify_self(&victim->d, IN_ATTRIB, false);
 		vfs_notify_name(&dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
 				false);
 	}

@@ -217,6 +217,8 @@ TEST(getdents)
 		snprintf(name, sizeof(name), "file%d", i);
 		close(t_file(name, ""));
 	}
+	/* Some file systems (tmpfs of 6.12) show an open directory what came since only after a rewind. */
+	CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
 	CHECK_EQ(list(fd, 4096, seen, 1000), 1002);
 	memset(seen, 0, sizeof(seen));
 	CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
