@@ -7,6 +7,7 @@
 #include "sentry/ptrace.h"
 #include "sentry/seccomp.h"
 #include "sentry/task_internal.h"
+#include "sentry/timers.h"
 #include "sentry/tty/tty.h"
 
 #define PTRACE_EVENT_FORK_ 1
@@ -432,6 +433,8 @@ int64_t task_clone(struct task *t, const struct clone_args_k *a)
 		child->vfork = vfork;
 	}
 	tid = child->tid;
+	if (!(a->flags & CLONE_THREAD) && task_rlimit(child, RLIMIT_CPU) != RLIM_INFINITY)
+		rlimit_cpu_update(child->group);
 	if (a->flags & CLONE_PARENT_SETTID)
 		(void)!task_copy_out(t, a->parent_tid, &tid, sizeof(tid));
 	atomic_fetch_add_explicit(&kernel.forks, 1, memory_order_relaxed);
@@ -578,6 +581,8 @@ int task_create_process(const struct task_exec_args *args, struct task **ret)
 		if (err)
 			log_warn("tasks: no controlling terminal: %s", strerror(-err));
 	}
+	if (task_rlimit(t, RLIMIT_CPU) != RLIM_INFINITY)
+		rlimit_cpu_update(g);
 	task_ref(t);
 	*ret = t;
 	return 0;
