@@ -10,7 +10,6 @@
 
 #include "fsimpl/hostfd/hostfd.h"
 #include "sentry/boot/internal.h"
-#include "sentry/task_internal.h"
 #include "sentry/tty/tty.h"
 
 static int make_cred(struct boot_state *b, struct cred **ret)
@@ -249,9 +248,6 @@ int boot_start_init(struct boot_state *b, struct task **ret_task)
 	struct cred *cred;
 	int err;
 
-	kernel.uts_ns = uts_create(NULL);
-	if (!kernel.uts_ns)
-		return boot_fail(&b->error, 1, "first process: %s", strerror(ENOMEM));
 	mutex_lock(&kernel.uts_ns->lock);
 	snprintf(kernel.uts_ns->nodename, sizeof(kernel.uts_ns->nodename), "%s",
 		 b->spec.hostname ? b->spec.hostname : "moat");
