@@ -45,7 +45,7 @@ def main():
         mount("sysfs", "/sys", "nosuid", "noexec", "nodev", "ro"),
     ]
     if args.readonly:
-        mounts.append(mount("tmpfs", "/tmp", "nosuid", "nodev", "mode=1777"))
+        mounts.append(mount("tmpfs", "/tmp", "nodev", "mode=1777"))
     for spec in args.bind:
         host, guest, *flags = spec.split(":")
         mounts.append(mount("bind", guest, "rbind", *(flags or ["rw"]), source=os.path.abspath(host)))

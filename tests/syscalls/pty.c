@@ -40,7 +40,7 @@ static const char *drain(int fd)
 	struct pollfd p = {fd, POLLIN, 0};
 	size_t len = 0;
 
-	while (poll(&p, 1, 60) == 1 && (p.revents & POLLIN)) {
+	while (poll(&p, 1, len ? 60 : 400) == 1 && (p.revents & POLLIN)) {
 		ssize_t n = read(fd, buf + len, sizeof(buf) - 1 - len);
 
 		if (n <= 0)
