@@ -376,6 +376,8 @@ static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_pa
 		vfs_notify_self(&victim->d, IN_ATTRIB, false);
 		vfs_notify_name(&dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
 				false);
+		if (!atomic_load_explicit(&victim->inode->nlink, memory_order_acquire))
+			vfs_notify_self(&victim->d, IN_DELETE_SELF, false);
 	}
 	dentry_unref(&victim->d);
 	return 0;
@@ -413,9 +415,11 @@ static int memfs_rmdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 	if (err)
 		return err;
 	memfs_add_links(victim->inode, -2, now);
-	if (vfs_notify_wanted())
+	if (vfs_notify_wanted()) {
 		vfs_notify_name(&dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
 				true);
+		vfs_notify_self(&victim->d, IN_DELETE_SELF, true);
+	}
 	dentry_unref(&victim->d);
 	return 0;
 }

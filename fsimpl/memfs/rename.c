@@ -301,8 +301,11 @@ static void notify(struct rename *r)
 	vfs_notify_name(&r->from_dir->d, IN_MOVED_FROM, cookie, r->from_name, r->from_len, is_dir);
 	vfs_notify_name(&r->to_dir->d, IN_MOVED_TO, cookie, r->to_name, r->to_len, is_dir);
 	vfs_notify_self(&r->from->d, IN_MOVE_SELF, is_dir);
-	if (r->to && !(r->flags & RENAME_EXCHANGE))
+	if (r->to && !(r->flags & RENAME_EXCHANGE)) {
 		vfs_notify_self(&r->to->d, IN_ATTRIB, is_dir);
+		if (is_dir || !atomic_load_explicit(&r->to->inode->nlink, memory_order_acquire))
+			vfs_notify_self(&r->to->d, IN_DELETE_SELF, is_dir);
+	}
 }
 
 static int rename_run(struct rename *r)
