@@ -81,9 +81,14 @@ static uint32_t altstack_flags(const struct sigaltstack_state *s, uint64_t sp)
 /* The features whose state fits in the platform's area: what XSAVE in the application writes. */
 static uint64_t fp_xfeatures(size_t size)
 {
-	uint64_t mask = 3;
+	/* CPUID exits to the hypervisor: asked once. The size is the platform's, the same for every task. */
+	static _Atomic uint64_t cached;
+	uint64_t mask = atomic_load_explicit(&cached, memory_order_relaxed);
 	uint32_t a, b, c, d, lo, hi;
 
+	if (mask)
+		return mask;
+	mask = 3;
 	if (size <= FP_LEGACY_SIZE + 64)
 		return mask;
 	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
@@ -95,6 +100,7 @@ static uint64_t fp_xfeatures(size_t size)
 		if ((uint64_t)a + b <= size)
 			mask |= 1ull << i;
 	}
+	atomic_store_explicit(&cached, mask, memory_order_relaxed);
 	return mask;
 }
 
