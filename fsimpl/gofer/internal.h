@@ -53,7 +53,8 @@ struct gofer_inode {
 
 	struct mutex lock; /* LOCK_FS_INODE */
 	struct gofer_attr attr;
-	_Atomic uint32_t fid; /* set once: holds an object without a name, or a directory far down; else P9_NOFID */
+	_Atomic uint32_t
+		fid; /* set once: holds an object without a name, or a directory far down; else P9_NOFID */
 	/* donated descriptors; guarded by lock, and do not change while pins > 0 once set */
 	int rd_fd, rw_fd;
 	_Atomic uint32_t pins; /* open files and mappings; from 0 only under lock */
