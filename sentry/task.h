@@ -138,7 +138,8 @@ struct thread_group {
 	int64_t start_ns; /* CLOCK_BOOTTIME */
 	_Atomic int oom_score_adj;
 	_Atomic uint32_t membarrier; /* registered commands */
-	_Atomic bool thp_disabled; /* PR_SET_THP_DISABLE: kept and shown; there are no huge pages to disable */
+	_Atomic bool
+		thp_disabled; /* PR_SET_THP_DISABLE: kept and shown; there are no huge pages to disable */
 };
 
 struct task {
