@@ -42,6 +42,10 @@ static void fault_window(struct fault *f, uint64_t lo, uint64_t hi, uint64_t *re
 		if (up || down)
 			size = MIN(vma->window * 2, MM_EXTENT_MAX);
 	}
+	if (size == MM_EXTENT_MIN) {
+		vma->ahead = 0;
+		vma->plain = true;
+	}
 	vma->window = size;
 	*ret_start = MAX(round_down_u64(page, size), lo);
 	*ret_end = MIN(round_down_u64(page, size) + size, hi);
@@ -95,12 +99,48 @@ static bool anon_extend(struct fault *f, struct pma *prev, uint64_t start, uint6
 	return true;
 }
 
+/*
+ * Should the next window's pages be made ahead? Only if the application used what it was given: every eighth window is left
+ * to be touched page by page, and counted when it is full. One that strides makes no page it does not touch.
+ * Pre: pt_lock (write), before fault_window().
+ */
+static bool window_worth_it(struct fault *f)
+{
+	unsigned char present[MM_EXTENT_MAX >> MOAT_PAGE_SHIFT];
+	struct vma *vma = f->vma;
+	struct pma *pma = pma_find(f->mm, vma->seq_lo);
+	size_t pages, used = 0, i;
+
+	if (vma->ahead) {
+		vma->ahead--;
+		return true;
+	}
+	if (!vma->plain) {
+		vma->plain = true;
+		return false;
+	}
+	if (!pma || !(pma->flags & PMA_OWN) || vma->seq_hi <= vma->seq_lo)
+		return false;
+	pages = (MIN(vma->seq_hi, pma->end) - vma->seq_lo) >> MOAT_PAGE_SHIFT;
+	pages = MIN(pages, sizeof(present));
+	if (mincore(pma->ptr + (vma->seq_lo - pma->start), pages << MOAT_PAGE_SHIFT, present) < 0)
+		return false;
+	for (i = 0; i < pages; i++)
+		used += present[i] & 1;
+	if (used * 4 < pages * 3)
+		return false;
+	vma->ahead = MM_AHEAD_WINDOWS - 1;
+	vma->plain = false;
+	return true;
+}
+
 /* A new anonymous extent around addr. Pre: pt_lock (write), nothing is there. */
 static int fault_anon_new(struct fault *f)
 {
 	struct mm *mm = f->mm;
 	uint64_t lo, hi, start, end, skew, size, off, near = 0;
 	struct pma *pma, *prev;
+	bool ahead = f->vma->window && window_worth_it(f);
 	int err;
 
 	fault_hole(f, &lo, &hi);
@@ -142,7 +182,7 @@ static int fault_anon_new(struct fault *f)
 	pma_insert(mm, pma);
 	pma_merge(mm, pma);
 	/* A walk through memory: the host's pages may as well be made in one go. */
-	if (end - start > MM_EXTENT_MIN && (f->access & MEM_WRITE))
+	if (ahead && end - start > MM_EXTENT_MIN && (f->access & MEM_WRITE))
 		f->map_flags = PLATFORM_MAP_WILL_TOUCH;
 	return fault_map(f, start, end);
 }

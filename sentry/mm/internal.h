@@ -26,6 +26,7 @@
 #define MM_EXTENT_MAX (2ul << 20) /* ... growing to this on sequential faults */
 #define MM_AROUND_SMALL (512ul << 10) /* a private file VMA up to this size is mapped whole */
 #define MM_COW_GROUP MEM_CHUNK_SIZE
+#define MM_AHEAD_WINDOWS 7 /* made ahead for each that was seen to be used */
 #define MM_PREFAULT_ANON \
 	(128ul << 10) /* a new anonymous mapping up to this size is mapped at once */
 #define MM_HOT_MAX 6 /* chunks that fork copies at once */
@@ -61,6 +62,8 @@ struct vma {
 	/* Fault-around: guarded by pt_lock. */
 	uint64_t seq_lo, seq_hi; /* the last window */
 	uint64_t window; /* its size */
+	unsigned ahead; /* windows whose pages may still be made ahead */
+	bool plain; /* the last window's pages were not */
 	struct vma *reap_next;
 };
 
