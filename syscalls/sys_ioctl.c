@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "sentry/tty/tty.h"
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 
@@ -47,6 +48,15 @@ static int64_t block_size(struct task *t, struct file *f, uint64_t uaddr)
 	return err ? err : task_copy_out(t, uaddr, &size, sizeof(size));
 }
 
+/* TIOCGPTPEER: the terminal's other side as a new descriptor; arg is open(2)'s flags. */
+static int64_t open_peer(struct task *t, struct file *f, unsigned cmd, uint64_t arg)
+{
+	struct file *peer;
+	int err = tty_ioctl_open_peer(f, cmd, arg, &peer);
+
+	return err ? err : sys_fd_install(t, peer, arg & O_CLOEXEC);
+}
+
 int64_t sys_ioctl(struct task *t, const struct syscall_args *a)
 {
 	struct file *f = sys_fd(t, ARG_INT(0));
@@ -67,6 +77,9 @@ int64_t sys_ioctl(struct task *t, const struct syscall_args *a)
 		break;
 	case FIOASYNC:
 		ret = set_status_flag(t, f, a->a[2], O_ASYNC);
+		break;
+	case TIOCGPTPEER:
+		ret = open_peer(t, f, ARG_UINT(1), a->a[2]);
 		break;
 	case FIGETBSZ:
 		ret = block_size(t, f, a->a[2]);
