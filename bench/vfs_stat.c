@@ -195,7 +195,6 @@ struct pair {
 static void *pair_thread(void *arg)
 {
 	struct pair *p = arg;
-	volatile uint64_t sink = 0;
 	int64_t start;
 	long n = 0;
 
@@ -206,7 +205,7 @@ static void *pair_thread(void *arg)
 		for (int i = 0; i < 64; i++) {
 			if (p->spin)
 				for (int k = 0; k < 100; k++)
-					sink += (uint64_t)k;
+					__asm__ volatile("" : : "r"(k)); /* keeps the loop */
 			else
 				op_stat(&p->job);
 		}
