@@ -111,6 +111,12 @@ static int synth_get_dentry_at(struct filesystem *fs unused_arg, struct resolvin
 	return err;
 }
 
+/* Nothing is made here. procfs's lookup of a name that is not there fails before that would be found out. */
+static int refusal(const struct filesystem *fs, int err)
+{
+	return fs->magic == 0x9fa0 /* PROC_SUPER_MAGIC */ ? -ENOENT : err;
+}
+
 static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
 			 const struct open_args *args, struct file **ret_file)
 {
@@ -142,7 +148,7 @@ static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
 		if (rp_begin_write(rp))
 			err = -EROFS;
 		else if (!dir->ops->create)
-			err = -EACCES;
+			err = refusal(fs, -EACCES);
 		else
 			err = synth_permission(dir, rp_cred(rp), W_OK | X_OK);
 		if (!err)
@@ -324,7 +330,7 @@ out:
 	return err;
 }
 
-static int synth_mkdir_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
+static int synth_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
 			  const struct mkdir_args *args)
 {
 	struct synth_node *dir;
@@ -334,7 +340,7 @@ static int synth_mkdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 		return err;
 	err = dir->ops->mkdir ? dir->ops->mkdir(dir, rp_component(rp), rp_component_len(rp),
 						args->mode & ~args->umask & 07777)
-			      : -EPERM;
+			      : refusal(fs, -EPERM);
 	synth_node_unref(dir);
 	return err;
 }
@@ -350,7 +356,7 @@ static int create_refused(struct resolving_path *rp)
 	return -EPERM;
 }
 
-static int synth_mknod_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
+static int synth_mknod_at(struct filesystem *fs, struct resolving_path *rp,
 			  const struct mknod_args *args)
 {
 	struct synth_node *dir;
@@ -362,7 +368,7 @@ static int synth_mknod_at(struct filesystem *fs unused_arg, struct resolving_pat
 	err = S_ISREG(args->mode) && dir->ops->create
 		      ? dir->ops->create(dir, rp_component(rp), rp_component_len(rp),
 					 S_IFREG | (args->mode & ~args->umask & 07777))
-		      : -EPERM;
+		      : refusal(fs, -EPERM);
 	synth_node_unref(dir);
 	return err;
 }
