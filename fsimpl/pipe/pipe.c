@@ -109,17 +109,25 @@ void pipe_unref(struct pipe *p)
 
 /* ---- reading ---- */
 
+/* What one read keeps between its windows. */
+struct pipe_taking {
+	size_t part; /* bytes that it took of the front buffer, which holds more */
+	struct pipe_page *page; /* that buffer's; compared only */
+	uint32_t off; /* and where the buffer has begun since */
+	bool stop; /* a packet was taken */
+};
+
 /*
  * Moves bytes from the ring's front to the pinned window. Pre: p->lock, not empty. *ret_done is set even on a fault.
- * Return: 0, or -EFAULT. Sets *ret_stop when a packet was taken.
+ * last: the window is all that the reader has left. Return: 0, or -EFAULT.
  */
-static int pipe_take_locked(struct pipe *p, const struct iovec *iov, int n, size_t *ret_done,
-			    bool *ret_stop)
+static int pipe_take_locked(struct pipe *p, struct pipe_taking *t, const struct iovec *iov, int n,
+			    bool last, size_t *ret_done)
 {
 	size_t done = 0, in_seg = 0;
 	int err = 0, i = 0;
 
-	while (i < n && p->head != p->tail && !*ret_stop && !err) {
+	while (i < n && p->head != p->tail && !t->stop && !err) {
 		struct pipe_buf *b = pipe_slot(p, p->tail);
 		size_t chunk = MIN((size_t)b->len, iov[i].iov_len - in_seg);
 		size_t left =
@@ -128,52 +136,85 @@ static int pipe_take_locked(struct pipe *p, const struct iovec *iov, int n, size
 		if (left)
 			err = -EFAULT;
 		chunk -= left;
+		if (t->page != b->page || t->off != b->off)
+			t->part = 0;
 		b->off += chunk;
 		b->len -= chunk;
+		t->part += chunk;
+		t->page = b->page;
+		t->off = b->off;
 		done += chunk;
 		in_seg += chunk;
 		if (in_seg == iov[i].iov_len) {
 			i++;
 			in_seg = 0;
 		}
-		if (b->packet && (b->len == 0 || i == n)) {
-			*ret_stop = true; /* what did not fit of a packet is lost */
+		if (b->packet && !err && (b->len == 0 || (last && i == n))) {
+			t->stop = true; /* what did not fit of a packet is lost */
 			b->len = 0;
 		}
 		if (!b->len) {
 			pipe_page_put_locked(p, b->page);
 			b->page = NULL;
 			p->tail++;
+			t->page = NULL;
+			t->part = 0;
 		}
 	}
 	*ret_done = done;
 	return err;
 }
 
+/*
+ * A fault cut the read: what it took of a buffer that it did not finish goes back, since Linux moves all that is
+ * asked of a buffer or nothing. Not when another reader went on from there. Return: bytes put back.
+ */
+static size_t pipe_untake(struct pipe *p, const struct pipe_taking *t)
+{
+	size_t back = 0;
+
+	mutex_lock(&p->lock);
+	if (t->part && !p->busy && p->head != p->tail) {
+		struct pipe_buf *b = pipe_slot(p, p->tail);
+
+		if (b->page == t->page && b->off == t->off) {
+			back = t->part;
+			b->off -= (uint32_t)back;
+			b->len += (uint32_t)back;
+		}
+	}
+	mutex_unlock(&p->lock);
+	return back;
+}
+
 static ssize_t pipe_read(struct file *f, struct io_iter *it, unused_arg int64_t off,
 			 unused_arg int rwf)
 {
 	struct pipe *p = pipe_of(f);
+	struct pipe_taking taking = {0};
 	ssize_t total = 0;
 	bool stop = false, freed = false;
 	int err = 0;
 
 	while (it->remaining && !stop && !err) {
 		struct iovec iov[IO_ITER_SEGS];
-		size_t done = 0;
+		size_t done = 0, room = 0;
 		int n = io_iter_window(it, it->remaining, iov, IO_ITER_SEGS);
 
 		if (n < 0) {
 			err = n;
 			break;
 		}
+		for (int i = 0; i < n; i++)
+			room += iov[i].iov_len;
 		mutex_lock(&p->lock);
 		if (p->busy) {
 			err = -EAGAIN;
 		} else if (p->head != p->tail) {
 			uint32_t tail = p->tail;
 
-			err = pipe_take_locked(p, iov, n, &done, &stop);
+			err = pipe_take_locked(p, &taking, iov, n, room == it->remaining, &done);
+			stop = taking.stop;
 			freed |= p->tail != tail;
 		} else if (p->writers) {
 			err = -EAGAIN;
@@ -184,8 +225,13 @@ static ssize_t pipe_read(struct file *f, struct io_iter *it, unused_arg int64_t 
 		io_iter_advance(it, done);
 		total += (ssize_t)done;
 	}
-	if (err == -EFAULT)
+	if (err == -EFAULT) {
+		size_t back = pipe_untake(p, &taking);
+
+		io_iter_revert(it, back);
+		total -= (ssize_t)back;
 		it->error = err;
+	}
 	/* A page that is only partly read makes no room: waking a writer for it would be in vain. */
 	if (freed)
 		wait_queue_wake(&p->wait, POLLOUT | POLLWRNORM);
