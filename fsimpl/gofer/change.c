@@ -393,11 +393,14 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 		err = remove_locked(fs, dir, d, is_dir);
 	rwlock_write_unlock(&fs->tree_lock);
 	if (!err) {
+		bool gone;
+
+		mutex_lock(&d->inode->lock);
+		gone = is_dir || d->inode->attr.nlink == 0;
+		mutex_unlock(&d->inode->lock);
 		key = rcu_load(d->key);
 		vfs_notify_name(&dir->d, IN_DELETE, 0, key->name, key->len, is_dir);
-		vfs_notify_self(&d->d,
-				is_dir || d->inode->attr.nlink == 0 ? IN_DELETE_SELF : IN_ATTRIB,
-				is_dir);
+		vfs_notify_self(&d->d, gone ? IN_DELETE_SELF : IN_ATTRIB, is_dir);
 	}
 	gofer_dentry_unref(d);
 	gofer_dentry_unref(dir);
