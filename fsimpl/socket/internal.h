@@ -4,6 +4,7 @@
  *	socket.c	the file, creation, pairs, options' entry points
  *	unix.c		bind, listen, connect, accept, shutdown, close
  *	unix_io.c	messages: sending, receiving, readiness
+ *	gc.c		collecting sockets that only messages refer to
  *	names.c		abstract names and path endpoints
  *	sockopt.c	getsockopt and setsockopt
  */
@@ -35,8 +36,24 @@ struct umsg {
 	int64_t stamp_ns;
 	struct file **files; /* references */
 	unsigned nfiles;
+	unsigned nsockets; /* immutable once queued: how many of the files sent are sockets */
+	/* guarded by gc_lock */
+	struct usock *to; /* in whose queue it is, when nsockets; not a reference */
+	TAILQ_ENTRY(umsg) gc_link;
+	SLIST_ENTRY(umsg) gc_out;
 	size_t size, off; /* off: guarded by the receiver's lock (streams) */
 	char data[];
+};
+
+/* The collector's; all guarded by gc_lock. */
+struct usock_gc {
+	struct usock *listener; /* in whose accept queue the socket is; not a reference */
+	uint64_t run; /* what follows is of this run */
+	struct file *file; /* its own, when in flight; not a reference */
+	int64_t inflight;
+	bool live;
+	SLIST_HEAD(, umsg) out;
+	SLIST_ENTRY(usock) link, todo;
 };
 
 enum usock_state { USOCK_IDLE, USOCK_LISTEN, USOCK_CONNECTED, USOCK_DEAD };
@@ -82,6 +99,7 @@ struct usock {
 	struct linger linger;
 	int64_t rcvtimeo_ns, sndtimeo_ns;
 	LIST_ENTRY(usock) all_link; /* guarded by the list's lock */
+	struct usock_gc gc;
 };
 
 struct socket_file {
@@ -124,6 +142,14 @@ void umsg_unref(struct umsg *m);
 void usock_purge(struct usock *s); /* throws the queue away */
 uint32_t usock_poll(struct usock *s);
 struct usock *usock_get_peer(struct usock *s); /* a reference or NULL */
+
+/* ---- gc.c ---- */
+void gc_message_queued(struct umsg *m, struct usock *to); /* with to's lock */
+void gc_message_gone(struct umsg *m); /* no longer in a queue, its files still its own */
+void gc_peek_files(struct umsg *m,
+		   struct file **files); /* references; with the lock of its queue */
+void gc_set_listener(struct usock *embryo, struct usock *listener); /* NULL: accepted */
+void usock_collect(void); /* no locks held; closes what nobody can reach */
 
 /* ---- names.c ---- */
 struct uaddr *uaddr_ref(struct uaddr *a);

@@ -140,6 +140,7 @@ static void socket_release(struct file *f)
 	usock_unref(s);
 	file_fini(f);
 	free(f);
+	usock_collect();
 }
 
 const struct file_ops socket_ops = {

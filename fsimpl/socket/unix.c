@@ -181,6 +181,7 @@ static int connect_queue_locked(struct usock *s, struct usock *listener, struct 
 	usock_ref(e); /* the queue's */
 	TAILQ_INSERT_TAIL(&listener->embryos, e, embryo_link);
 	listener->nembryos++;
+	gc_set_listener(e, listener);
 	return 0;
 }
 
@@ -299,6 +300,7 @@ int socket_accept(struct file *f, int flags, struct socket_addr *addr, struct fi
 	if (peer)
 		usock_unref(peer);
 	err = socket_file_create(e, (unsigned)flags & SOCK_NONBLOCK, ret);
+	gc_set_listener(e, NULL); /* our caller holds the listener until here */
 	if (err) {
 		usock_close(e);
 		usock_unref(e);

@@ -5,8 +5,7 @@
  * Data is copied into the message before any lock. A datagram is taken off the queue and then copied out (a fault loses it, as on
  * Linux); a stream's bytes are copied under the receiver's lock into guest memory that was pinned before.
  *
- * Cannot do: out-of-band bytes; collecting descriptors that sockets in flight keep alive in a cycle (Linux's unix_gc): their
- * number is bounded by RIGHTS_INFLIGHT_MAX.
+ * Cannot do: out-of-band bytes.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -30,6 +29,7 @@ void umsg_unref(struct umsg *m)
 {
 	if (!ref_put(&m->ref))
 		return;
+	gc_message_gone(m);
 	if (m->owner) {
 		atomic_fetch_sub_explicit(&m->owner->wmem, (int64_t)(m->size + UMSG_OVERHEAD),
 					  memory_order_relaxed);
@@ -46,23 +46,33 @@ void umsg_unref(struct umsg *m)
 	free(m);
 }
 
+static bool rights_charge(unsigned n)
+{
+	if (atomic_fetch_add_explicit(&rights_inflight, n, memory_order_relaxed) + n <=
+	    RIGHTS_INFLIGHT_MAX)
+		return true;
+	atomic_fetch_sub_explicit(&rights_inflight, n, memory_order_relaxed);
+	return false;
+}
+
 static int umsg_attach_files(struct umsg *m, const struct socket_msg *sm)
 {
 	if (!sm->nfiles)
 		return 0;
-	if (atomic_fetch_add_explicit(&rights_inflight, sm->nfiles, memory_order_relaxed) +
-		    sm->nfiles >
-	    RIGHTS_INFLIGHT_MAX) {
-		atomic_fetch_sub_explicit(&rights_inflight, sm->nfiles, memory_order_relaxed);
-		return -ETOOMANYREFS;
+	if (!rights_charge(sm->nfiles)) {
+		usock_collect();
+		if (!rights_charge(sm->nfiles))
+			return -ETOOMANYREFS;
 	}
 	m->files = calloc(sm->nfiles, sizeof(*m->files));
 	if (!m->files) {
 		atomic_fetch_sub_explicit(&rights_inflight, sm->nfiles, memory_order_relaxed);
 		return -ENOMEM;
 	}
-	for (unsigned i = 0; i < sm->nfiles; i++)
+	for (unsigned i = 0; i < sm->nfiles; i++) {
 		m->files[i] = file_ref(sm->files[i]);
+		m->nsockets += socket_is(sm->files[i]);
+	}
 	m->nfiles = sm->nfiles;
 	return 0;
 }
@@ -113,6 +123,7 @@ void usock_purge(struct usock *s)
 	mutex_unlock(&s->lock);
 	while ((m = TAILQ_FIRST(&all))) {
 		TAILQ_REMOVE(&all, m, link);
+		gc_message_gone(m); /* a peeker may keep it for longer than s lives */
 		umsg_unref(m);
 	}
 }
@@ -145,6 +156,7 @@ static int usock_deliver(struct usock *to, struct umsg *m, int refused)
 		err = -EPIPE;
 	else {
 		TAILQ_INSERT_TAIL(&to->queue, m, link);
+		gc_message_queued(m, to);
 		to->queued += m->size;
 	}
 	mutex_unlock(&to->lock);
@@ -334,9 +346,13 @@ static void msg_control(struct usock *s, struct umsg *m, struct socket_msg *sm)
 static void msg_files(struct umsg *m, struct socket_msg *sm, bool peek)
 {
 	sm->nfiles = m->nfiles;
-	for (unsigned i = 0; i < m->nfiles; i++)
-		sm->files[i] = peek ? file_ref(m->files[i]) : m->files[i];
-	if (!peek && m->nfiles) {
+	if (!m->nfiles)
+		return;
+	if (peek) {
+		gc_peek_files(m, sm->files);
+	} else {
+		gc_message_gone(m);
+		memcpy(sm->files, m->files, m->nfiles * sizeof(*m->files));
 		atomic_fetch_sub_explicit(&rights_inflight, m->nfiles, memory_order_relaxed);
 		m->nfiles = 0;
 	}

@@ -291,6 +291,108 @@ static void test_rights(void **state)
 	vfs_run_deferred();
 }
 
+/* True when nobody has the pipe's writing end any more. */
+static bool pipe_ended(struct file *reader)
+{
+	char c;
+
+	vfs_run_deferred();
+	return rd(reader, &c, 1) == 0;
+}
+
+static void fresh_pair(struct file *p[2])
+{
+	assert_int_equal(socket_pair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p), 0);
+}
+
+static void drop_pair(struct file *p[2])
+{
+	file_unref(p[0]);
+	file_unref(p[1]);
+}
+
+#define CYCLE_LENGTH 200
+
+static void test_cycles(void **state)
+{
+	struct file *pp[2], *p[CYCLE_LENGTH][2], *q[2];
+	struct socket_msg m = {0};
+	char c;
+
+	(void)state;
+	assert_int_equal(pipe_create(O_NONBLOCK, pp), 0);
+	/* A ring of sockets, each in the queue of the next, with leaves that have nothing. */
+	for (int i = 0; i < CYCLE_LENGTH; i++)
+		fresh_pair(p[i]);
+	for (int i = 0; i < CYCLE_LENGTH; i++) {
+		assert_int_equal(msg_send(p[i][0], "x", 1, NULL, p[(i + 1) % CYCLE_LENGTH][1], 0),
+				 1);
+		fresh_pair(q);
+		assert_int_equal(msg_send(p[0][0], "x", 1, NULL, q[0], 0), 1);
+		drop_pair(q);
+	}
+	assert_int_equal(msg_send(p[7][0], "x", 1, NULL, pp[1], 0), 1);
+	file_unref(pp[1]);
+	for (int i = 0; i < CYCLE_LENGTH; i++) {
+		file_unref(p[i][0]);
+		if (i)
+			file_unref(p[i][1]);
+	}
+	/* One of them is held: all can be reached through it. */
+	fresh_pair(q);
+	drop_pair(q);
+	assert_false(pipe_ended(pp[0]));
+	assert_int_equal(msg_recv(p[0][1], &c, 1, &m, MSG_PEEK), 1);
+	assert_int_equal(m.nfiles, 1);
+	file_unref(p[0][1]);
+	fresh_pair(q);
+	drop_pair(q);
+	assert_false(pipe_ended(pp[0]));
+	file_unref(m.files[0]);
+	fresh_pair(q);
+	drop_pair(q);
+	assert_true(pipe_ended(pp[0]));
+	file_unref(pp[0]);
+}
+
+/* A listener in the queue of a connection that it has not accepted. */
+static void test_cycle_of_listener(void **state)
+{
+	struct file *pp[2], *l, *client, *q[2], *conn;
+	struct socket_addr a = {.len = 4, .un = {.sun_family = AF_UNIX, .sun_path = {0, 'g'}}};
+	struct socket_msg m = {0};
+	char c;
+
+	(void)state;
+	for (int accepted = 0; accepted < 2; accepted++) {
+		assert_int_equal(pipe_create(O_NONBLOCK, pp), 0);
+		assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, &l), 0);
+		assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, &client),
+				 0);
+		assert_int_equal(socket_bind(l, &a, NULL, 0), 0);
+		assert_int_equal(socket_listen(l, 1), 0);
+		assert_int_equal(socket_connect(client, &a, NULL), 0);
+		assert_int_equal(msg_send(client, "x", 1, NULL, l, 0), 1);
+		assert_int_equal(msg_send(client, "x", 1, NULL, pp[1], 0), 1);
+		file_unref(pp[1]);
+		if (accepted)
+			assert_int_equal(socket_accept(l, SOCK_NONBLOCK, NULL, &conn), 0);
+		file_unref(l);
+		file_unref(client);
+		fresh_pair(q);
+		drop_pair(q);
+		if (accepted) {
+			assert_false(pipe_ended(pp[0]));
+			assert_int_equal(msg_recv(conn, &c, 1, &m, 0), 1);
+			assert_int_equal(m.nfiles, 1);
+			file_unref(m.files[0]);
+			file_unref(conn);
+		}
+		assert_true(pipe_ended(pp[0]));
+		file_unref(pp[0]);
+	}
+}
+
 static void test_creds(void **state)
 {
 	struct file *p[2];
@@ -406,6 +508,7 @@ int main(void)
 		cmocka_unit_test(test_errors),	cmocka_unit_test(test_pair_stream),
 		cmocka_unit_test(test_full),	cmocka_unit_test(test_connect),
 		cmocka_unit_test(test_dgram),	cmocka_unit_test(test_seqpacket),
+		cmocka_unit_test(test_cycles),	cmocka_unit_test(test_cycle_of_listener),
 		cmocka_unit_test(test_rights),	cmocka_unit_test(test_creds),
 		cmocka_unit_test(test_threads), cmocka_unit_test(test_no_leaks),
 	};
