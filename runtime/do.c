@@ -17,7 +17,7 @@
 static const char do_help[] =
 	"Usage: moat do [--cwd DIR] [--rootfs DIR] [--] CMD [ARGS...]\n\n"
 	"Runs CMD in a sandbox that sees the host's files read-only; what it writes stays\n"
-	"in memory and is gone when it ends. /proc, /sys, /dev, /tmp are the sandbox's own.\n\n"
+	"in memory and is gone when it ends. /proc, /sys and /dev are the sandbox's own.\n\n"
 	"  --cwd DIR      start there (default: the current directory)\n"
 	"  --rootfs DIR   another tree than /\n"
 	"  --tty, --no-tty  a terminal of its own (default: if standard input and output are one)\n"
@@ -27,18 +27,19 @@ static const char do_help[] =
 struct do_mount {
 	const char *destination, *type, *source, *data;
 	uint64_t flags;
+	bool only_other_root;
 };
 
 static const struct do_mount do_mounts[] = {
-	{"/proc", "proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	{"/sys", "sysfs", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY},
-	{"/dev", "tmpfs", "tmpfs", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
+	{"/proc", "proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+	{"/sys", "sysfs", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, false},
+	{"/dev", "tmpfs", "tmpfs", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME, false},
 	{"/dev/pts", "devpts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5",
-	 MS_NOSUID | MS_NOEXEC},
-	{"/dev/shm", "tmpfs", "shm", "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	{"/dev/mqueue", "mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	{"/tmp", "tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV},
-	{"/run", "tmpfs", "tmpfs", "mode=755", MS_NOSUID | MS_NODEV},
+	 MS_NOSUID | MS_NOEXEC, false},
+	{"/dev/shm", "tmpfs", "shm", "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+	{"/dev/mqueue", "mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+	{"/tmp", "tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV, true},
+	{"/run", "tmpfs", "tmpfs", "mode=755", MS_NOSUID | MS_NODEV, true},
 };
 
 static char *dup_opt(const char *s)
@@ -69,6 +70,10 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 		s->envp[i] = strdup(environ[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(do_mounts); i++) {
 		const struct do_mount *m = &do_mounts[i];
+
+		/* The host's own temporary files are part of its tree; another tree gets fresh ones. */
+		if (m->only_other_root && strcmp(rootfs, "/") == 0)
+			continue;
 
 		s->mounts[s->nmounts++] = (struct boot_mount){strdup(m->destination),
 							      strdup(m->type),
