@@ -355,6 +355,63 @@ static void test_cycles(void **state)
 	file_unref(pp[0]);
 }
 
+#define SHARED_ROUNDS 2000
+
+/* Makes a cycle that holds a socket of use, sends it to everyone, and checks what it gets from someone. */
+static void *cycler(void *arg)
+{
+	struct cred *root;
+	struct file *shared = arg, *p[2];
+	struct socket_msg m = {0};
+	char c;
+
+	rcu_thread_begin();
+	if (cred_create_root(&root))
+		abort();
+	cred_set_current(root);
+	for (int i = 0; i < SHARED_ROUNDS; i++) {
+		if (socket_pair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p))
+			abort();
+		if (msg_send(p[0], "c", 1, NULL, p[1], 0) != 1)
+			abort();
+		if (i & 1)
+			(void)!msg_send(shared, "s", 1, NULL, p[1], 0);
+		drop_pair(p);
+		if (msg_recv(shared, &c, 1, &m, i % 16 == 3 ? MSG_PEEK : 0) == 1 && m.nfiles) {
+			struct file *got = m.files[0];
+
+			/* Not collected: the message that it holds is still there. */
+			if (msg_recv(got, &c, 1, &m, MSG_PEEK) != 1 || c != 'c' || m.nfiles != 1)
+				abort();
+			file_unref(m.files[0]);
+			file_unref(got);
+		}
+		vfs_run_deferred();
+	}
+	cred_set_current(NULL);
+	cred_unref(root);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void test_cycles_in_threads(void **state)
+{
+	struct file *p[2];
+	pthread_t t[3];
+
+	(void)state;
+	fresh_pair(p);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, cycler, p[i & 1]), 0);
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	drop_pair(p);
+	vfs_run_deferred();
+	fresh_pair(p);
+	drop_pair(p);
+	vfs_run_deferred();
+}
+
 /* A listener in the queue of a connection that it has not accepted. */
 static void test_cycle_of_listener(void **state)
 {
@@ -505,12 +562,19 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_errors),	cmocka_unit_test(test_pair_stream),
-		cmocka_unit_test(test_full),	cmocka_unit_test(test_connect),
-		cmocka_unit_test(test_dgram),	cmocka_unit_test(test_seqpacket),
-		cmocka_unit_test(test_cycles),	cmocka_unit_test(test_cycle_of_listener),
-		cmocka_unit_test(test_rights),	cmocka_unit_test(test_creds),
-		cmocka_unit_test(test_threads), cmocka_unit_test(test_no_leaks),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_pair_stream),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_connect),
+		cmocka_unit_test(test_dgram),
+		cmocka_unit_test(test_seqpacket),
+		cmocka_unit_test(test_cycles),
+		cmocka_unit_test(test_cycle_of_listener),
+		cmocka_unit_test(test_cycles_in_threads),
+		cmocka_unit_test(test_rights),
+		cmocka_unit_test(test_creds),
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_no_leaks),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
