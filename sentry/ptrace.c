@@ -428,7 +428,7 @@ void ptrace_reap_tracee(struct task *t, struct task_list *dead)
 }
 
 /* A tracer that ends frees its tracees, or takes them along. */
-static struct task *exit_next_tracee(struct thread_group *g, bool *ret_kill)
+static struct task *exit_next_tracee(struct thread_group *g)
 {
 	struct task *t;
 	struct sighand *sh;
@@ -438,7 +438,10 @@ static struct task *exit_next_tracee(struct thread_group *g, bool *ret_kill)
 		return NULL;
 	task_ref(t);
 	sh = sighand_lock(t->group);
-	*ret_kill = t->ptrace->options & PTRACE_O_EXITKILL;
+	/* Before it is let go: it must not run on. */
+	if ((t->ptrace->options & PTRACE_O_EXITKILL) && !t->group->exiting &&
+	    atomic_load(&t->state) != TASK_ZOMBIE)
+		group_kill_locked(t->group, SIGKILL);
 	trace_end_locked(t);
 	sighand_unlock(sh);
 	return t;
@@ -449,7 +452,6 @@ void ptrace_exit(struct task *t)
 	struct task_list dead = TAILQ_HEAD_INITIALIZER(dead);
 	struct thread_group *g = t->group;
 	struct task *tracee;
-	bool kill;
 
 	/* A thread that is no leader leaves no zombie for a tracer here: its exit is told by PTRACE_EVENT_EXIT. */
 	if (t->ptrace && t != g->leader) {
@@ -461,7 +463,7 @@ void ptrace_exit(struct task *t)
 		return;
 	for (;;) {
 		rwlock_write_lock(&kernel.taskset_lock);
-		tracee = exit_next_tracee(g, &kill);
+		tracee = exit_next_tracee(g);
 		if (tracee && atomic_load(&tracee->state) == TASK_ZOMBIE &&
 		    tracee->group->ntasks == 1 && !tracee->group->zombie &&
 		    group_notify_exit(tracee->group))
@@ -469,8 +471,6 @@ void ptrace_exit(struct task *t)
 		rwlock_write_unlock(&kernel.taskset_lock);
 		if (!tracee)
 			break;
-		if (kill)
-			(void)signal_send_group_kernel(tracee->group, SIGKILL);
 		task_unref(tracee);
 	}
 	session_run_deferred();

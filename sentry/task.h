@@ -204,8 +204,8 @@ struct task {
 	uint64_t real_blocked; /* sigtimedwait's: not ignored meanwhile; guarded by sighand lock */
 	/* the last fault, for sigcontext; owned by the task's thread */
 	uint64_t fault_trapno, fault_err, fault_cr2;
-	struct ptrace_state *ptrace; /* NULL when not traced; sentry/ptrace.c */
-	struct seccomp_filter *
+	struct ptrace_state *_Atomic ptrace; /* NULL when not traced; sentry/ptrace.c */
+	struct seccomp_filter *_Atomic
 		seccomp; /* guest filters; NULL; written by the owner, or by a sibling's TSYNC under LOCK_TASK */
 	_Atomic int seccomp_mode; /* SECCOMP_MODE_* */
 	/* vfork */
