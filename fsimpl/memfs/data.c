@@ -264,6 +264,11 @@ int memfs_data_get(struct memfs_reg *r, struct memfs_data **ret)
 	return 0;
 }
 
+static void data_free_cb(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct memfs_data, rcu));
+}
+
 void memfs_data_destroy(struct memfs_data *d)
 {
 	uint64_t index = 0;
@@ -277,7 +282,7 @@ void memfs_data_destroy(struct memfs_data *d)
 	}
 	memfs_map_fini(&d->map);
 	mappable_fini(&d->m);
-	free(d);
+	rcu_call(&d->rcu, data_free_cb);
 }
 
 uint64_t memfs_data_pages(const struct memfs_reg *r)

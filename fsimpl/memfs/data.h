@@ -34,6 +34,7 @@ struct memfs_data {
 	struct memfs_map map;
 	_Atomic uint64_t pages;
 	_Atomic unsigned seals; /* F_SEAL_*; changed under write_lock */
+	struct rcu_cb rcu; /* a lock-free stat may still read pages */
 };
 
 /* map.c. data_lock held (write where it changes). */
