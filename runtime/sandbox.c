@@ -295,13 +295,6 @@ static void on_control(struct sandbox *sb)
 							: WEXITSTATUS(msg.status);
 		sb->done = true;
 		break;
-	case CONTROL_STOPPED:
-		terminal_suspend();
-		if (sb->lifeline >= 0 &&
-		    control_send(sb->lifeline,
-				 &(struct control_msg){.op = CONTROL_SIGNAL, .signo = SIGCONT}) < 0)
-			cli_warn("cannot continue the program");
-		break;
 	default:
 		break;
 	}

@@ -38,13 +38,6 @@ void terminal_restore(void)
 	is_raw = false;
 }
 
-void terminal_suspend(void)
-{
-	terminal_restore();
-	kill(getpid(), SIGSTOP);
-	terminal_raw();
-}
-
 int terminal_size(unsigned *ret_rows, unsigned *ret_cols)
 {
 	struct winsize ws;

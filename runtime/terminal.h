@@ -13,8 +13,6 @@
 
 void terminal_raw(void);
 void terminal_restore(void);
-/* Restores the terminal, stops the CLI (the shell takes over), and goes raw again when it is continued. */
-void terminal_suspend(void);
 must_check int terminal_size(unsigned *ret_rows, unsigned *ret_cols);
 /* Fills pfd[0..2]: standard input, the console stream, standard output. */
 void terminal_poll_prepare(int console, struct pollfd *pfd);

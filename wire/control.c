@@ -7,9 +7,9 @@
 #include "wire/control.h"
 
 static const char *const op_names[CONTROL_OPS] = {
-	[CONTROL_STARTED] = "started", [CONTROL_ERROR] = "error", [CONTROL_EXIT] = "exit",
-	[CONTROL_STOPPED] = "stopped", [CONTROL_REPLY] = "reply", [CONTROL_SIGNAL] = "signal",
-	[CONTROL_RESIZE] = "resize",   [CONTROL_DEBUG] = "debug", [CONTROL_STATE] = "state",
+	[CONTROL_STARTED] = "started", [CONTROL_ERROR] = "error",   [CONTROL_EXIT] = "exit",
+	[CONTROL_REPLY] = "reply",     [CONTROL_SIGNAL] = "signal", [CONTROL_RESIZE] = "resize",
+	[CONTROL_DEBUG] = "debug",     [CONTROL_STATE] = "state",
 };
 
 void control_msg_fini(struct control_msg *msg)

@@ -19,7 +19,6 @@ enum control_op {
 	CONTROL_STARTED, /* pid: of the container's init, as the sentry numbers it */
 	CONTROL_ERROR, /* text; exit_code: what the CLI exits with */
 	CONTROL_EXIT, /* status: wait status of init */
-	CONTROL_STOPPED, /* the foreground program stopped (^Z) */
 	CONTROL_REPLY, /* text, or exit_code != 0 with text as the reason */
 	/* runtime to sentry */
 	CONTROL_SIGNAL, /* signo, all */
