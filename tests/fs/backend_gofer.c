@@ -1,18 +1,13 @@
-/*
- * A scratch directory of the host behind a gofer: a confined process of its own per filesystem. It is this
- * program executed anew (see serve()): a fork alone would inherit the locks of whatever threads run here,
- * an allocator's among them, and hang.
- */
+/* A scratch directory of the host behind a gofer: a confined process of its own per filesystem. */
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "fsimpl/gofer/gofer_fs.h"
-#include "gofer/gofer.h"
 #include "tests/fs/env.h"
+#include "tests/gofer_process.h"
 
 static char scratch[64];
 
@@ -41,45 +36,6 @@ static int make_dir(char *path, size_t size)
 	return mkdir(path, 0755) < 0 ? -errno : 0;
 }
 
-#define SERVE_ARG "--serve-gofer"
-
-/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. */
-__attribute__((constructor)) static void serve(int argc, char **argv, char **envp)
-{
-	(void)envp;
-	if (argc != 4 || strcmp(argv[1], SERVE_ARG))
-		return;
-
-	const struct gofer_attach attach = {.host_path = argv[2]};
-	const struct gofer_config config = {
-		.sock_fd = atoi(argv[3]),
-		.attaches = &attach,
-		.attach_count = 1,
-		.log_fd = 2,
-		.log_level = LOG_WARN_LEVEL,
-		.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,
-	};
-
-	_exit(gofer_main(&config) ? 1 : 0);
-}
-
-static int start_gofer(char *path, int sock_fd)
-{
-	posix_spawn_file_actions_t actions;
-	char fd_arg[16];
-	char *argv[] = {program_invocation_name, SERVE_ARG, path, fd_arg, NULL};
-	pid_t pid;
-	int err;
-
-	snprintf(fd_arg, sizeof(fd_arg), "%d", sock_fd);
-	posix_spawn_file_actions_init(&actions);
-	/* Onto itself: the descriptor loses its close-on-exec flag. */
-	posix_spawn_file_actions_adddup2(&actions, sock_fd, sock_fd);
-	err = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	return -err;
-}
-
 static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct gofer_mount_args args = {.source = "scratch"};
@@ -92,7 +48,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
 	signal(SIGCHLD, SIG_IGN);
-	err = start_gofer(path, sv[1]);
+	err = gofer_process_start(path, sv[1], NULL);
 	if (err)
 		return err;
 	close(sv[1]);

@@ -19,8 +19,8 @@
 
 #include "base/rcu.h"
 #include "fsimpl/gofer/gofer_fs.h"
-#include "gofer/gofer.h"
 #include "mem/memfile.h"
+#include "tests/gofer_process.h"
 #include "vfs/vfs.h"
 
 #define AT_EMPTY 0
@@ -38,25 +38,13 @@ struct fixture {
 static struct fixture fx;
 static bool shared_mode;
 
-static pid_t start_gofer(const char *dir, int *ret_sock)
+static pid_t start_gofer(char *dir, int *ret_sock)
 {
 	int sv[2];
 	pid_t pid;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
-	pid = fork();
-	if (pid == 0) {
-		const struct gofer_attach attach = {.host_path = dir};
-		const struct gofer_config config = {
-			.sock_fd = sv[1],
-			.attaches = &attach,
-			.attach_count = 1,
-			.log_fd = 2,
-			.log_level = getenv("P9_DEBUG") ? LOG_DEBUG_LEVEL : LOG_WARN_LEVEL,
-			.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,
-		};
-		_exit(gofer_main(&config) ? 1 : 0);
-	}
+	assert_int_equal(gofer_process_start(dir, sv[1], &pid), 0);
 	close(sv[1]);
 	*ret_sock = sv[0];
 	return pid;

@@ -1,0 +1,62 @@
+/*
+ * tests/gofer_process.h - a gofer in a process of its own, for tests of its clients.
+ *
+ * It is the test program executed anew (gofer_process_serve() runs before main): a fork alone would inherit
+ * the locks of whatever threads the test has, an allocator's among them, and hang. Include it in one file of a program.
+ */
+#ifndef MOAT_TESTS_GOFER_PROCESS_H
+#define MOAT_TESTS_GOFER_PROCESS_H
+
+#include <errno.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "gofer/gofer.h"
+
+#define GOFER_PROCESS_ARG "--serve-gofer"
+
+/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. */
+__attribute__((constructor)) static void gofer_process_serve(int argc, char **argv, char **envp)
+{
+	(void)envp;
+	if (argc != 4 || strcmp(argv[1], GOFER_PROCESS_ARG))
+		return;
+
+	const struct gofer_attach attach = {.host_path = argv[2]};
+	const struct gofer_config config = {
+		.sock_fd = atoi(argv[3]),
+		.attaches = &attach,
+		.attach_count = 1,
+		.log_fd = 2,
+		.log_level = getenv("P9_DEBUG") ? LOG_DEBUG_LEVEL : LOG_WARN_LEVEL,
+		.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,
+	};
+
+	_exit(gofer_main(&config) ? 1 : 0);
+}
+
+/* Return: 0 with the process in *ret_pid unless NULL, or -errno. sock_fd stays the caller's. */
+static int gofer_process_start(char *path, int sock_fd, pid_t *ret_pid)
+{
+	posix_spawn_file_actions_t actions;
+	char fd_arg[16];
+	char *argv[] = {program_invocation_name, GOFER_PROCESS_ARG, path, fd_arg, NULL};
+	pid_t pid;
+	int err;
+
+	snprintf(fd_arg, sizeof(fd_arg), "%d", sock_fd);
+	posix_spawn_file_actions_init(&actions);
+	/* Onto itself: the descriptor loses its close-on-exec flag. */
+	posix_spawn_file_actions_adddup2(&actions, sock_fd, sock_fd);
+	err = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (!err && ret_pid)
+		*ret_pid = pid;
+	return -err;
+}
+
+#endif
