@@ -17,7 +17,8 @@ def main():
             print(f"skip {name} it says that it cannot run here")
         else:
             failure = case.find("failure")
-            print(f"not ok {name} {(failure.get('message') if failure is not None else '') or status}")
+            reason = (failure.get("message") if failure is not None else "") or status
+            print(f"not ok {name} {reason} after {case.get('time')} s")
             output = case.findtext("system-out") or ""
             for line in output.splitlines()[-OUTPUT_LINES:]:
                 print(f"  {line}")
