@@ -83,6 +83,14 @@ struct platform_ops {
 	/* Everything below ARCH_TASK_SIZE goes (exec, exit). */
 	void (*as_clear)(struct address_space *as);
 
+	/*
+	 * The mm has a mapping of the application's in [va, va + size) now (nothing need be translated there yet): what
+	 * the platform itself keeps at these addresses gives way. Any time. May be absent: platform_as_claim().
+	 */
+	void (*as_claim)(struct address_space *as, uint64_t va, uint64_t size);
+	/* While on, the application's text is executed exactly as the mm has it: ptrace. May be absent. Counts. */
+	void (*as_set_traced)(struct address_space *as, bool on);
+
 	/* FPU state starts as the CPU's reset state, or as a copy of `from`, which belongs to the calling thread. */
 	int (*context_create)(struct platform *p, struct platform_context *from,
 			      struct platform_context **ret_ctx);
@@ -116,6 +124,24 @@ struct platform_ops {
 struct platform {
 	const struct platform_ops *ops;
 };
+
+/* Lowest address that platforms keep for themselves below ARCH_TASK_SIZE, and its end: where as_claim matters. */
+#define PLATFORM_CLAIM_START 0x050f0000ul
+#define PLATFORM_CLAIM_END 0x05250000ul
+
+static inline void platform_as_claim(struct platform *p, struct address_space *as, uint64_t va,
+				     uint64_t size)
+{
+	if (unlikely(va < PLATFORM_CLAIM_END && va + size > PLATFORM_CLAIM_START) &&
+	    p->ops->as_claim)
+		p->ops->as_claim(as, va, size);
+}
+
+static inline void platform_as_set_traced(struct platform *p, struct address_space *as, bool on)
+{
+	if (p->ops->as_set_traced)
+		p->ops->as_set_traced(as, on);
+}
 
 extern const struct platform_ops kvm_platform_ops;
 
