@@ -1,0 +1,646 @@
+/*
+ * platform/patch/patch.c - sites, entries, copies of pages, mailboxes, and what registers mean in a trampoline.
+ *
+ *	site S, in the patched copy	table (0x050f0000)	entry (32 bytes)	trampoline.S
+ *	jmp *[0x050fXXXX]  ──────────►	address of the entry ─►	mov $nr,%eax	   ──►	gs? listening?
+ *	0f 05  (still a syscall) ◄───────────── no ──────────	movabs $S+7,%r11	  │ yes
+ *	S+7 ◄────────────────── rax, rcx, r11 as after the call ───────────────── post, spin, done
+ *
+ * Everything that an address space's trampolines consist of lies in one 64 KiB chunk of private memory: two
+ * pages of table, eight of entries, one of code. Copies of pages come from further chunks, sixteen each, as do
+ * mailboxes. A site's entry is written before the first page that jumps to it exists and never changes: threads may
+ * be in it at any time, also after its page has been dropped.
+ *
+ * A page that gets another site gets another copy; the old one is freed when the platform says that nobody can be in
+ * it. So no byte that may be executed is ever changed.
+ *
+ * What cannot be patched: calls whose number is loaded in another way (xor %eax,%eax; a register), sites at
+ * the start or across the end of a page, those behind a REX or operand-size prefix byte (another instruction).
+ * A file that is written while its text is executed (a library overwritten in place) is not seen by
+ * threads that execute a copy; programs see the patch if they read their own text.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/memfile.h"
+#include "platform/patch/patch.h"
+
+#define CHUNK_PAGES (MEM_CHUNK_SIZE / MOAT_PAGE_SIZE)
+#define COPY_CHUNKS_MAX ((2 * PATCH_PAGES_MAX + CHUNK_PAGES - 1) / CHUNK_PAGES)
+#define MAILBOX_CHUNKS_MAX (PATCH_MAILBOXES_MAX / CHUNK_PAGES)
+
+#define SITE_SIZE 7u
+#define SITE_SYSCALL_AT 5u
+#define TABLE_OFF 0u
+#define TABLE_BYTES (PATCH_SITES_MAX * 8u)
+#define ENTRY_OFF TABLE_BYTES
+#define ENTRY_BYTES (PATCH_SITES_MAX * PATCH_ENTRY_SIZE)
+#define CODE_OFF (ENTRY_OFF + ENTRY_BYTES)
+#define ENTRY_AT_MOVABS 5u
+#define ENTRY_AT_JMP 15u
+#define ENTRY_USED 20u
+
+_Static_assert(CODE_OFF + MOAT_PAGE_SIZE <= MEM_CHUNK_SIZE, "one chunk holds it all");
+_Static_assert(PATCH_MAILBOX_VA + PATCH_MAILBOXES_MAX * MOAT_PAGE_SIZE == PATCH_END_VA, "layout");
+_Static_assert(PATCH_SITES_MAX * 8u <= PATCH_ENTRY_VA - PATCH_TABLE_VA, "layout");
+
+/* trampoline.S */
+extern const uint8_t patch_code[], patch_code_slow_jmp[], patch_code_pushf[], patch_code_popped[],
+	patch_code_posted[], patch_code_done[], patch_code_done_rax[], patch_code_done_rcx[],
+	patch_code_done_jmp[], patch_code_leave[], patch_code_end[];
+
+#define CODE_VA_OF(label) (PATCH_CODE_VA + (uint64_t)((label)-patch_code))
+
+struct patch_mailbox {
+	uint64_t magic;
+	_Atomic uint32_t asleep;
+	_Atomic uint32_t spins;
+	uint64_t stack;
+	uint8_t pad0[MB_STATE - 24];
+	_Atomic uint32_t state;
+	uint8_t pad1[MB_RAX - MB_STATE - 4];
+	_Atomic uint64_t rax, rdi, rsi, rdx, r10, r8, r9, rbx, rbp, rsp, r12, r13, r14, r15, rip,
+		flags;
+};
+
+#define CHECK_OFFSET(field, off) \
+	_Static_assert(offsetof(struct patch_mailbox, field) == (off), #field)
+CHECK_OFFSET(magic, MB_MAGIC);
+CHECK_OFFSET(asleep, MB_ASLEEP);
+CHECK_OFFSET(spins, MB_SPINS);
+CHECK_OFFSET(stack, MB_STACK);
+CHECK_OFFSET(state, MB_STATE);
+CHECK_OFFSET(rax, MB_RAX);
+CHECK_OFFSET(r10, MB_R10);
+CHECK_OFFSET(r9, MB_R9);
+CHECK_OFFSET(rsp, MB_RSP);
+CHECK_OFFSET(r15, MB_R15);
+CHECK_OFFSET(rip, MB_RIP);
+CHECK_OFFSET(flags, MB_FLAGS);
+_Static_assert(sizeof(struct patch_mailbox) == MB_STACK_TOP, "pushfq writes `flags`");
+
+struct site {
+	uint64_t rip; /* past the `syscall` */
+	uint32_t nr;
+};
+
+struct patched_page {
+	uint64_t va, off;
+};
+
+struct patch_space {
+	uint64_t off; /* immutable: the chunk */
+	/* Entries [0, nsites) are immutable; read without a lock. */
+	_Atomic unsigned nsites;
+	struct site sites[PATCH_SITES_MAX];
+	unsigned npages, ndead;
+	struct patched_page pages[PATCH_PAGES_MAX];
+	uint64_t dead[2 * PATCH_PAGES_MAX]; /* copies to free at the next patch_reap() */
+	uint64_t copy_chunks[COPY_CHUNKS_MAX]; /* offset + 1; 0: none */
+	uint16_t copy_used[COPY_CHUNKS_MAX]; /* a bit a page */
+	uint64_t mailbox_chunks[MAILBOX_CHUNKS_MAX]; /* offset + 1 */
+	uint16_t mailbox_used[MAILBOX_CHUNKS_MAX];
+};
+
+static bool enabled = true;
+
+void patch_set_enabled(bool on)
+{
+	enabled = on;
+}
+
+bool patch_enabled(void)
+{
+	return enabled;
+}
+
+/* ---- heat ---- */
+
+#define HEAT_HOT 64u
+#define HEAT_COLD (1u << 31)
+
+static unsigned heat_index(uint64_t rip)
+{
+	return (unsigned)((rip * 0x9e3779b97f4a7c15ull) >> 58) % PATCH_HEAT_SLOTS;
+}
+
+bool patch_heat_note(struct patch_heat *heat, uint64_t rip)
+{
+	unsigned i = heat_index(rip);
+	uint64_t has = atomic_load_explicit(&heat->slots[i].rip, memory_order_relaxed);
+	uint32_t count = atomic_load_explicit(&heat->slots[i].count, memory_order_relaxed);
+
+	if (likely(has == rip)) {
+		if (count & HEAT_COLD)
+			return false;
+		atomic_store_explicit(&heat->slots[i].count, count + 1, memory_order_relaxed);
+		return (count + 1) % HEAT_HOT == 0;
+	}
+	/* Whoever holds the slot cools down before it is taken over. */
+	if (has && (count & ~HEAT_COLD)) {
+		atomic_store_explicit(&heat->slots[i].count,
+				      (count & HEAT_COLD) | ((count & ~HEAT_COLD) - 1),
+				      memory_order_relaxed);
+		return false;
+	}
+	atomic_store_explicit(&heat->slots[i].rip, rip, memory_order_relaxed);
+	atomic_store_explicit(&heat->slots[i].count, 1, memory_order_relaxed);
+	return false;
+}
+
+void patch_heat_cold(struct patch_heat *heat, uint64_t rip)
+{
+	unsigned i = heat_index(rip);
+
+	if (atomic_load_explicit(&heat->slots[i].rip, memory_order_relaxed) == rip)
+		atomic_store_explicit(&heat->slots[i].count, HEAT_COLD | HEAT_HOT,
+				      memory_order_relaxed);
+}
+
+/* ---- spaces ---- */
+
+static uint8_t *mem_at_off(uint64_t off)
+{
+	return memfile_ptr(mem_private(), off);
+}
+
+int patch_space_create(struct patch_space **ret_space)
+{
+	struct patch_space *s = calloc(1, sizeof(*s));
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	err = memfile_alloc(mem_private(), MEM_CHUNK_SIZE, 0, 0, &s->off);
+	if (err) {
+		free(s);
+		return err;
+	}
+	memcpy(mem_at_off(s->off + CODE_OFF), patch_code, patch_code_end - patch_code);
+	*ret_space = s;
+	return 0;
+}
+
+void patch_space_destroy(struct patch_space *s)
+{
+	memfile_range_unref(mem_private(), s->off, MEM_CHUNK_SIZE);
+	for (unsigned i = 0; i < COPY_CHUNKS_MAX; i++)
+		if (s->copy_chunks[i])
+			memfile_range_unref(mem_private(), s->copy_chunks[i] - 1, MEM_CHUNK_SIZE);
+	for (unsigned i = 0; i < MAILBOX_CHUNKS_MAX; i++)
+		if (s->mailbox_chunks[i])
+			memfile_range_unref(mem_private(), s->mailbox_chunks[i] - 1,
+					    MEM_CHUNK_SIZE);
+	free(s);
+}
+
+bool patch_space_range(struct patch_space *s, unsigned n, struct patch_range *ret_range)
+{
+	const struct patch_range ranges[] = {
+		{PATCH_TABLE_VA, TABLE_BYTES, s->off + TABLE_OFF, MEM_READ},
+		{PATCH_ENTRY_VA, ENTRY_BYTES, s->off + ENTRY_OFF, MEM_READ | MEM_EXEC},
+		{PATCH_CODE_VA, MOAT_PAGE_SIZE, s->off + CODE_OFF, MEM_READ | MEM_EXEC},
+	};
+
+	if (n >= ARRAY_SIZE(ranges))
+		return false;
+	*ret_range = ranges[n];
+	return true;
+}
+
+/* A page of one of `count` chunks. Return: its number, -ENOSPC, -ENOMEM. */
+static int page_get(uint64_t *chunks, uint16_t *used, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t off;
+		int err, bit;
+
+		if (used[i] == 0xffff)
+			continue;
+		if (!chunks[i]) {
+			err = memfile_alloc(mem_private(), MEM_CHUNK_SIZE, 0, 0, &off);
+			if (err)
+				return err;
+			chunks[i] = off + 1;
+		}
+		bit = __builtin_ctz(~(unsigned)used[i]);
+		used[i] |= 1u << bit;
+		return (int)(i * CHUNK_PAGES) + bit;
+	}
+	return -ENOSPC;
+}
+
+static void copy_free(struct patch_space *s, uint64_t off)
+{
+	for (unsigned i = 0; i < COPY_CHUNKS_MAX; i++) {
+		uint64_t start = s->copy_chunks[i] - 1;
+
+		if (s->copy_chunks[i] && off - start < MEM_CHUNK_SIZE)
+			s->copy_used[i] &= ~(1u << ((off - start) >> MOAT_PAGE_SHIFT));
+	}
+}
+
+void patch_reap(struct patch_space *s)
+{
+	for (unsigned i = 0; i < s->ndead; i++)
+		copy_free(s, s->dead[i]);
+	s->ndead = 0;
+}
+
+unsigned patch_pages(const struct patch_space *s)
+{
+	return s->npages;
+}
+
+static struct patched_page *page_find(struct patch_space *s, uint64_t va)
+{
+	for (unsigned i = 0; i < s->npages; i++)
+		if (s->pages[i].va == va)
+			return &s->pages[i];
+	return NULL;
+}
+
+bool patch_find(struct patch_space *s, uint64_t va, uint64_t size, uint64_t *ret_va,
+		uint64_t *ret_off)
+{
+	const struct patched_page *best = NULL;
+
+	for (unsigned i = 0; i < s->npages; i++)
+		if (s->pages[i].va - va < size && (!best || s->pages[i].va < best->va))
+			best = &s->pages[i];
+	if (!best)
+		return false;
+	if (ret_va)
+		*ret_va = best->va;
+	if (ret_off)
+		*ret_off = best->off;
+	return true;
+}
+
+static void copy_dies(struct patch_space *s, uint64_t off)
+{
+	assert(s->ndead < ARRAY_SIZE(s->dead));
+	s->dead[s->ndead++] = off;
+}
+
+void patch_drop(struct patch_space *s, uint64_t va, uint64_t size)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < s->npages; i++) {
+		if (s->pages[i].va - va < size)
+			copy_dies(s, s->pages[i].off);
+		else
+			s->pages[kept++] = s->pages[i];
+	}
+	s->npages = kept;
+}
+
+static void put32(uint8_t *p, uint32_t val)
+{
+	memcpy(p, &val, sizeof(val));
+}
+
+/* The site's slot: found, or made. Return: its number, -ENOSPC. */
+static int site_get(struct patch_space *s, uint64_t rip, uint32_t nr)
+{
+	unsigned n = atomic_load_explicit(&s->nsites, memory_order_relaxed);
+	uint64_t entry_va;
+	uint8_t *entry;
+
+	for (unsigned i = 0; i < n; i++)
+		if (s->sites[i].rip == rip && s->sites[i].nr == nr)
+			return (int)i;
+	if (n == PATCH_SITES_MAX)
+		return -ENOSPC;
+	s->sites[n] = (struct site){.rip = rip, .nr = nr};
+	entry_va = PATCH_ENTRY_VA + n * PATCH_ENTRY_SIZE;
+	entry = mem_at_off(s->off + ENTRY_OFF + n * PATCH_ENTRY_SIZE);
+	entry[0] = 0xb8; /* mov $nr, %eax */
+	put32(entry + 1, nr);
+	entry[ENTRY_AT_MOVABS] = 0x49; /* movabs $rip, %r11 */
+	entry[ENTRY_AT_MOVABS + 1] = 0xbb;
+	memcpy(entry + ENTRY_AT_MOVABS + 2, &rip, sizeof(rip));
+	entry[ENTRY_AT_JMP] = 0xe9; /* jmp PATCH_CODE_VA */
+	put32(entry + ENTRY_AT_JMP + 1, (uint32_t)(PATCH_CODE_VA - (entry_va + ENTRY_USED)));
+	memset(entry + ENTRY_USED, 0xcc, PATCH_ENTRY_SIZE - ENTRY_USED);
+	memcpy(mem_at_off(s->off + TABLE_OFF + n * 8), &entry_va, sizeof(entry_va));
+	atomic_store_explicit(&s->nsites, n + 1, memory_order_release);
+	return (int)n;
+}
+
+/* Is there `mov $nr,%eax; syscall` at `at`, as far as bytes can tell? */
+static bool is_site(const uint8_t *page, uint64_t at, uint32_t nr)
+{
+	static const uint8_t syscall_insn[] = {0x0f, 0x05};
+	uint32_t imm;
+
+	if (at == 0 || at + SITE_SIZE > MOAT_PAGE_SIZE || page[at] != 0xb8 ||
+	    memcmp(page + at + SITE_SYSCALL_AT, syscall_insn, sizeof(syscall_insn)) != 0)
+		return false;
+	/* Behind these it is another register's load, or a shorter one. */
+	if ((page[at - 1] & 0xf0) == 0x40 || page[at - 1] == 0x66)
+		return false;
+	memcpy(&imm, page + at + 1, sizeof(imm));
+	return imm == nr;
+}
+
+int patch_apply(struct patch_space *s, uint64_t rip, uint64_t nr, uint64_t page_va,
+		const void *page, uint64_t *ret_off)
+{
+	uint64_t at = rip - SITE_SIZE - page_va, off;
+	uint8_t bytes[MOAT_PAGE_SIZE];
+	struct patched_page *old;
+	int slot, n;
+
+	if (at >= MOAT_PAGE_SIZE || nr > UINT32_MAX || patch_range_touches(page_va, MOAT_PAGE_SIZE))
+		return -ENOTSUP;
+	/* Once: the application may be able to write it by another mapping. */
+	memcpy(bytes, page, sizeof(bytes));
+	if (bytes[at] == 0xff && at + SITE_SIZE <= MOAT_PAGE_SIZE && bytes[at + 1] == 0x24 &&
+	    page_find(s, page_va))
+		return -EALREADY;
+	if (!is_site(bytes, at, (uint32_t)nr))
+		return -ENOTSUP;
+	old = page_find(s, page_va);
+	if ((!old && s->npages == PATCH_PAGES_MAX) || s->ndead == ARRAY_SIZE(s->dead))
+		return -ENOSPC;
+	slot = site_get(s, rip, (uint32_t)nr);
+	if (slot < 0)
+		return slot;
+	n = page_get(s->copy_chunks, s->copy_used, COPY_CHUNKS_MAX);
+	if (n < 0)
+		return n;
+	off = s->copy_chunks[n / CHUNK_PAGES] - 1 + n % CHUNK_PAGES * MOAT_PAGE_SIZE;
+	bytes[at] =
+		0xff; /* jmp *[PATCH_TABLE_VA + slot * 8]: the address's upper half is the site's `syscall` */
+	bytes[at + 1] = 0x24;
+	bytes[at + 2] = 0x25;
+	put32(bytes + at + 3, PATCH_TABLE_VA + (uint32_t)slot * 8);
+	memcpy(mem_at_off(off), bytes, sizeof(bytes));
+	if (old) {
+		copy_dies(s, old->off);
+		old->off = off;
+	} else {
+		s->pages[s->npages++] = (struct patched_page){.va = page_va, .off = off};
+	}
+	*ret_off = off;
+	return 0;
+}
+
+/* ---- mailboxes ---- */
+
+int patch_mailbox_get(struct patch_space *s, struct patch_range *ret_range,
+		      struct patch_mailbox **ret_mb)
+{
+	int n = page_get(s->mailbox_chunks, s->mailbox_used, MAILBOX_CHUNKS_MAX);
+	struct patch_mailbox *mb;
+	uint64_t off;
+
+	if (n < 0)
+		return n;
+	off = s->mailbox_chunks[n / CHUNK_PAGES] - 1 + n % CHUNK_PAGES * MOAT_PAGE_SIZE;
+	mb = (struct patch_mailbox *)mem_at_off(off);
+	mb->magic = PATCH_MAGIC;
+	mb->stack = patch_mailbox_va(n) + MB_STACK_TOP;
+	patch_mailbox_listen(mb, false, 0);
+	patch_mailbox_reset(mb);
+	*ret_range = (struct patch_range){patch_mailbox_va(n), MOAT_PAGE_SIZE, off,
+					  MEM_READ | MEM_WRITE};
+	*ret_mb = mb;
+	return n;
+}
+
+void patch_mailbox_put(struct patch_space *s, int index)
+{
+	s->mailbox_used[index / CHUNK_PAGES] &= ~(1u << index % CHUNK_PAGES);
+}
+
+void patch_mailbox_listen(struct patch_mailbox *mb, bool listening, uint32_t spins)
+{
+	atomic_store_explicit(&mb->spins, spins, memory_order_relaxed);
+	atomic_store_explicit(&mb->asleep, !listening, memory_order_release);
+}
+
+bool patch_mailbox_posted(const struct patch_mailbox *mb)
+{
+	return atomic_load_explicit(&mb->state, memory_order_acquire) == MB_POSTED;
+}
+
+static void as_after_syscall(struct user_regs_struct *r, uint64_t rip, uint64_t flags)
+{
+	r->eflags = (flags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
+	r->rip = r->rcx = rip;
+	r->r11 = r->eflags;
+}
+
+bool patch_mailbox_take(struct patch_mailbox *mb, struct arch_regs *regs)
+{
+	struct user_regs_struct *r = &regs->r;
+
+	if (!patch_mailbox_posted(mb))
+		return false;
+	atomic_store_explicit(&mb->state, MB_TAKEN, memory_order_relaxed);
+#define TAKE(reg) r->reg = atomic_load_explicit(&mb->reg, memory_order_relaxed)
+	TAKE(rax);
+	TAKE(rdi);
+	TAKE(rsi);
+	TAKE(rdx);
+	TAKE(r10);
+	TAKE(r8);
+	TAKE(r9);
+	TAKE(rbx);
+	TAKE(rbp);
+	TAKE(rsp);
+	TAKE(r12);
+	TAKE(r13);
+	TAKE(r14);
+	TAKE(r15);
+#undef TAKE
+	as_after_syscall(r, atomic_load_explicit(&mb->rip, memory_order_relaxed),
+			 atomic_load_explicit(&mb->flags, memory_order_relaxed));
+	return true;
+}
+
+void patch_mailbox_reply(struct patch_mailbox *mb, uint64_t rax)
+{
+	atomic_store_explicit(&mb->rax, rax, memory_order_relaxed);
+	atomic_store_explicit(&mb->state, MB_DONE, memory_order_release);
+}
+
+void patch_mailbox_leave(struct patch_mailbox *mb)
+{
+	atomic_store_explicit(&mb->state, MB_LEAVE, memory_order_release);
+}
+
+void patch_mailbox_reset(struct patch_mailbox *mb)
+{
+	atomic_store_explicit(&mb->state, MB_DONE, memory_order_relaxed);
+}
+
+bool patch_only_rax_changed(const struct arch_regs *taken, const struct arch_regs *now)
+{
+	const struct user_regs_struct *a = &taken->r, *b = &now->r;
+	uint64_t diff = 0;
+
+#define DIFF(reg) diff |= a->reg ^ b->reg
+	DIFF(rdi);
+	DIFF(rsi);
+	DIFF(rdx);
+	DIFF(r10);
+	DIFF(r8);
+	DIFF(r9);
+	DIFF(rbx);
+	DIFF(rbp);
+	DIFF(rsp);
+	DIFF(r12);
+	DIFF(r13);
+	DIFF(r14);
+	DIFF(r15);
+	DIFF(rip);
+	DIFF(rcx);
+	DIFF(r11);
+	DIFF(eflags);
+	DIFF(fs_base);
+	DIFF(gs_base);
+	DIFF(ds);
+	DIFF(es);
+	DIFF(fs);
+	DIFF(gs);
+#undef DIFF
+	return diff == 0;
+}
+
+/* ---- registers inside a trampoline ---- */
+
+/* The site whose call returns to `rip`; of several (its text was replaced), the last. */
+static const struct site *site_by_rip(const struct patch_space *s, uint64_t rip)
+{
+	unsigned n = s ? atomic_load_explicit(&s->nsites, memory_order_acquire) : 0;
+
+	while (n-- > 0)
+		if (s->sites[n].rip == rip)
+			return &s->sites[n];
+	return NULL;
+}
+
+static enum patch_verdict resolve_entry(const struct patch_space *s, struct user_regs_struct *r)
+{
+	unsigned n = s ? atomic_load_explicit(&s->nsites, memory_order_acquire) : 0;
+	uint64_t at = r->rip - PATCH_ENTRY_VA;
+	const struct site *site;
+
+	if (at / PATCH_ENTRY_SIZE >= n)
+		return PATCH_STRAY;
+	site = &s->sites[at / PATCH_ENTRY_SIZE];
+	switch (at % PATCH_ENTRY_SIZE) {
+	case 0:
+	case ENTRY_AT_MOVABS:
+		r->rax = site->nr;
+		r->rip = site->rip - 2;
+		return PATCH_BEFORE;
+	case ENTRY_AT_JMP:
+		r->rax = site->nr;
+		as_after_syscall(r, site->rip, r->eflags);
+		return PATCH_CALL;
+	}
+	return PATCH_STRAY;
+}
+
+/* The call is over: its result is in the mailbox, or already in rax. */
+static enum patch_verdict resolve_done(const struct patch_space *s, const struct patch_mailbox *mb,
+				       struct user_regs_struct *r)
+{
+	bool has_rax = r->rip != CODE_VA_OF(patch_code_done);
+	uint64_t rip = r->rip >= CODE_VA_OF(patch_code_done_rcx) ? r->rcx : r->r11;
+
+	if (!site_by_rip(s, rip) || (!has_rax && !mb))
+		return PATCH_STRAY;
+	if (!has_rax)
+		r->rax = atomic_load_explicit(&mb->rax, memory_order_relaxed);
+	as_after_syscall(r, rip, r->eflags);
+	return PATCH_AFTER;
+}
+
+enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch_mailbox *mb,
+				 struct arch_regs *inout_regs)
+{
+	struct user_regs_struct *r = &inout_regs->r;
+	const struct site *site;
+	uint64_t rip = r->rip;
+
+	if (!patch_rip_inside(rip))
+		return PATCH_OUTSIDE;
+	if (rip >= PATCH_ENTRY_VA && rip < PATCH_CODE_VA)
+		return resolve_entry(s, r);
+	if (rip < PATCH_CODE_VA || rip >= CODE_VA_OF(patch_code_end))
+		return PATCH_STRAY;
+	if (rip >= CODE_VA_OF(patch_code_done) && rip <= CODE_VA_OF(patch_code_done_jmp))
+		return resolve_done(s, mb, r);
+	site = site_by_rip(s, rip == CODE_VA_OF(patch_code_slow_jmp) ? r->r11 + 2 : r->r11);
+	if (!site)
+		return PATCH_STRAY;
+	if (rip >= CODE_VA_OF(patch_code_pushf) && rip < CODE_VA_OF(patch_code_popped))
+		r->rsp = r->rcx;
+	r->rax = site->nr;
+	as_after_syscall(r, site->rip, r->eflags);
+	return PATCH_CALL;
+}
+
+/* ---- when to listen ---- */
+
+#define PACE_SCORE_ON 24u
+#define PACE_SOON_NS 60000
+#define PACE_WORTH_NS 20000
+#define PACE_WINDOW 64u
+#define PACE_STOLEN_WEIGHT 4u
+#define PACE_BACKOFF_MIN 64u
+#define PACE_BACKOFF_MAX 16384u
+
+void patch_pace_trapped(struct patch_pace *p, int64_t ns)
+{
+	if (p->skip) {
+		p->skip--;
+		return;
+	}
+	p->score = ns < PACE_SOON_NS ? p->score + 1 : p->score / 2;
+	if (p->score >= PACE_SCORE_ON) {
+		p->on = true;
+		p->score = p->hits = p->misses = 0;
+	}
+}
+
+bool patch_pace_on(const struct patch_pace *p)
+{
+	return p->on;
+}
+
+static void pace_window(struct patch_pace *p)
+{
+	if (p->hits + p->misses < PACE_WINDOW)
+		return;
+	if (p->misses > PACE_WINDOW / 4) {
+		p->backoff = MIN(MAX(p->backoff * 2, PACE_BACKOFF_MIN), PACE_BACKOFF_MAX);
+		p->skip = p->backoff;
+		p->score = 0;
+		p->on = false;
+	} else if (p->backoff) {
+		p->backoff -= p->backoff / 8 + 1;
+	}
+	p->hits = p->misses = 0;
+}
+
+void patch_pace_hit(struct patch_pace *p, int64_t ns)
+{
+	if (ns < PACE_WORTH_NS)
+		p->hits++;
+	else
+		p->misses++;
+	pace_window(p);
+}
+
+void patch_pace_miss(struct patch_pace *p, bool stolen)
+{
+	p->misses += stolen ? PACE_STOLEN_WEIGHT : 1;
+	pace_window(p);
+}
