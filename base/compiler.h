@@ -13,6 +13,7 @@
 #define must_check __attribute__((warn_unused_result))
 #define printf_like(fmt, args) __attribute__((format(printf, fmt, args)))
 #define noreturn_fn __attribute__((noreturn))
+#define noinline_fn __attribute__((noinline))
 #define unused_arg __attribute__((unused))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

@@ -8,7 +8,8 @@
 
 static uint64_t seed; /* immutable after start */
 
-__attribute__((constructor)) static void hash_choose_seed(void)
+/* Early: other constructors derive theirs. */
+__attribute__((constructor(101))) static void hash_choose_seed(void)
 {
 	/* At start, before any filter: eight bytes never come short. */
 	if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))

@@ -1,22 +1,13 @@
 #include <stdlib.h>
-#include <urcu/urcu-memb.h>
 
 #include "base/log.h"
 #include "base/rcu.h"
 
-_Static_assert(sizeof(struct rcu_cb) == sizeof(struct rcu_head), "struct rcu_cb holds a rcu_head");
+#ifdef RCU_TSAN
+#include <urcu/urcu-memb.h>
+#endif
 
-/*
- * liburcu is not instrumented, so TSan must be told that the end of a read section happens before
- * the callbacks and the returns of rcu_synchronize() that waited for it.
- */
-#if defined(__SANITIZE_THREAD__)
-#define RCU_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define RCU_TSAN 1
-#endif
-#endif
+_Static_assert(sizeof(struct rcu_cb) == sizeof(struct rcu_head), "struct rcu_cb holds a rcu_head");
 
 #ifdef RCU_TSAN
 void __tsan_acquire(void *addr);
@@ -52,6 +43,7 @@ void rcu_thread_end(void)
 		urcu_memb_unregister_thread();
 }
 
+#ifdef RCU_TSAN
 void rcu_read_begin(void)
 {
 	urcu_memb_read_lock();
@@ -61,6 +53,14 @@ void rcu_read_end(void)
 {
 	rcu_tsan_release(&rcu_tsan_readers);
 	urcu_memb_read_unlock();
+}
+#endif
+
+bool rcu_readers_are_cheap(void)
+{
+	extern int urcu_memb_has_sys_membarrier;
+
+	return urcu_memb_has_sys_membarrier != 0;
 }
 
 bool rcu_read_ongoing(void)

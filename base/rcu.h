@@ -10,14 +10,47 @@
 
 #include "base/compiler.h"
 
+/*
+ * liburcu is not instrumented, so TSan must be told that the end of a read section happens before
+ * the callbacks and the returns of rcu_synchronize() that waited for it.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define RCU_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RCU_TSAN 1
+#endif
+#endif
+
+#ifndef RCU_TSAN
+/* For the read side's inline functions, each under the ten lines of LGPL 2.1's section 5. */
+#define _LGPL_SOURCE
+#include <urcu/urcu-memb.h>
+#undef _LGPL_SOURCE
+#endif
+
 struct rcu_cb {
 	void *opaque[2]; /* struct rcu_head; base/rcu.c asserts the size */
 };
 
 void rcu_thread_begin(void);
 void rcu_thread_end(void);
+#ifdef RCU_TSAN
 void rcu_read_begin(void);
 void rcu_read_end(void);
+#else
+/* A walk's constant part is counted in nanoseconds: no calls. The other CPUs' barrier is membarrier(2). */
+static inline void rcu_read_begin(void)
+{
+	_urcu_memb_read_lock();
+}
+static inline void rcu_read_end(void)
+{
+	_urcu_memb_read_unlock();
+}
+#endif
+/* False where membarrier(2) is missing: a read section then costs two fences. */
+bool rcu_readers_are_cheap(void);
 /* Runs fn(cb) after every reader that could see the object is gone. Never blocks. */
 void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
 /* Waits for a grace period. The caller is in no read section. */

@@ -74,9 +74,9 @@ int vfs_stat(const struct vfs_lookup *lk, const struct stat_args *args, struct m
 	rp_init(&rp, lk, false);
 	RP_RUN(&rp, err, fs->ops->stat_at(fs, &rp, args, ret));
 	if (!err) {
-		vfs_stat_add_mount(rp.mount, args, ret);
+		stat_add_mount(rp.mount, args, ret);
 		ret->attributes_mask |= STATX_ATTR_MOUNT_ROOT;
-		if (rp.entered_done && rp.start == rp.mount->root)
+		if (rp.place == rp.mount->root)
 			ret->attributes |= STATX_ATTR_MOUNT_ROOT;
 	}
 	rp_end(&rp);

@@ -16,10 +16,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs_internal.h"
 
 /* ---- parsing ---- */
+
+uint64_t vfs_name_seed;
+
+__attribute__((constructor)) static void name_seed_choose(void)
+{
+	vfs_name_seed = hash_seed();
+}
+
+/* Fewer than nine bytes as a word. */
+static uint64_t name_tail(const char *p, size_t len)
+{
+	uint64_t w = 0;
+
+	memcpy(&w, p, len);
+	return w;
+}
+
+uint32_t vfs_name_hash(const char *name, size_t len)
+{
+	uint64_t h = vfs_name_seed;
+
+	for (; len >= 8; name += 8, len -= 8)
+		h = name_hash_step(h, name_word(name));
+	if (len)
+		h = name_hash_step(h, name_tail(name, len));
+	return name_hash_end(h);
+}
 
 static bool part_only_slashes(const struct rp_part *part)
 {
@@ -69,7 +97,7 @@ static void rp_pop_part(struct resolving_path *rp)
 }
 
 /* Parses the next component into comp; NULL when the path is used up. */
-static void rp_parse(struct resolving_path *rp)
+void rp_parse(struct resolving_path *rp)
 {
 	rp->climbing = false;
 	for (;;) {
@@ -123,13 +151,10 @@ static void rp_parse(struct resolving_path *rp)
 		}
 		if (rp->comp_final && rp->trailing_slash && !rp->want_parent)
 			rp->must_dir = true;
+		rp->comp_hash = vfs_name_hash(rp->comp, rp->comp_len);
+		rp->comp_word = name_tail(rp->comp, MIN(rp->comp_len, 8u));
 		return;
 	}
-}
-
-void rp_advance(struct resolving_path *rp)
-{
-	rp_parse(rp);
 }
 
 int rp_check_name(const struct resolving_path *rp)
@@ -190,47 +215,63 @@ static bool rp_is_jail(const struct resolving_path *rp)
 	return (rp->flags & (LOOKUP_BENEATH | LOOKUP_IN_ROOT)) != 0;
 }
 
-/* Sets the walk to its first byte. Errors wait in rp->error until rp_enter(). */
-static void rp_reset(struct resolving_path *rp)
+/* The less common things that flags and errors ask of a beginning. */
+static noinline_fn const struct vfs_path *rp_reset_slow(struct resolving_path *rp,
+							const struct vfs_path *start, size_t len)
 {
 	const struct vfs_lookup *lk = rp->lk;
-	const char *path = rp->path_start;
-	const struct vfs_path *start;
-	size_t len;
 
-	rp->flags = lk->flags;
-	rp->symlinks = 0;
-	rp->nparts = 0;
-	rp->must_dir = (rp->flags & LOOKUP_DIRECTORY) != 0;
-	rp->final_dot = false;
-	rp->trailing_slash = false;
-	rp->have_next = false;
-	rp->error = 0;
-	start = rp->has_start ? &rp->start_place : &lk->start;
 	/* IN_ROOT and BENEATH: the start is the root of this walk. */
-	rp->root = rp_is_jail(rp) ? *start : lk->root;
-	if (!rp->has_start && path[0] == '/') {
+	if (rp_is_jail(rp))
+		rp->root = rp->has_start ? rp->start_place : lk->start;
+	if (!rp->has_start && rp->path_start[0] == '/') {
 		if (rp->flags & LOOKUP_BENEATH)
 			rp->error = -EXDEV;
 		start = &rp->root;
 	}
-	rp->mount = start->mount;
-	rp->start = start->dentry;
-	len = strnlen(path, VFS_PATH_MAX);
 	if (len == VFS_PATH_MAX)
 		rp->error = -ENAMETOOLONG;
 	else if (len == 0 && !(rp->flags & LOOKUP_EMPTY))
 		rp->error = -ENOENT;
 	else if (!start->mount)
 		rp->error = -ENOENT;
-	rp->parts[0] = (struct rp_part){.pos = path, .end = path + len};
-	rp->nparts = 1;
-	if (!rp->error)
-		rp_parse(rp);
+	return start;
 }
 
-static void rp_init_common(struct resolving_path *rp, const struct vfs_lookup *lk, const char *path,
-			   bool want_parent)
+/* Sets the walk to its first byte. Errors wait in rp->error until rp_enter(). */
+static inline void rp_reset(struct resolving_path *rp)
+{
+	const struct vfs_lookup *lk = rp->lk;
+	const char *path = rp->path_start;
+	size_t len = strnlen(path, VFS_PATH_MAX);
+	const struct vfs_path *start;
+	bool absolute = !rp->has_start && path[0] == '/';
+
+	rp->flags = lk->flags;
+	rp->symlinks = 0;
+	rp->must_dir = (lk->flags & LOOKUP_DIRECTORY) != 0;
+	rp->final_dot = false;
+	rp->trailing_slash = false;
+	rp->have_next = false;
+	rp->error = 0;
+	rp->place = NULL;
+	rp->comp = NULL;
+	rp->root = lk->root;
+	start = absolute ? &rp->root : rp->has_start ? &rp->start_place : &lk->start;
+	if (unlikely(len - 1 >= VFS_PATH_MAX - 1 || rp_is_jail(rp) || !start->mount))
+		start = rp_reset_slow(rp, start, len);
+	rp->mount = start->mount;
+	rp->start = start->dentry;
+	/* Past an absolute path's first slash, so that the quick parse meets a name. */
+	rp->parts[0] =
+		(struct rp_part){.pos = path + absolute, .end = path + len, .wide = len >= 8};
+	rp->nparts = 1;
+	if (likely(!rp->error))
+		rp_advance(rp);
+}
+
+static inline void rp_init_common(struct resolving_path *rp, const struct vfs_lookup *lk,
+				  const char *path, bool want_parent)
 {
 	rp->lk = lk;
 	rp->cred = lk->cred;
@@ -348,7 +389,7 @@ static void rp_restart_locked(struct resolving_path *rp)
 	}
 }
 
-struct filesystem *rp_enter(struct resolving_path *rp)
+struct filesystem *rp_enter_slow(struct resolving_path *rp)
 {
 	if (unlikely(rp->error))
 		return NULL;
@@ -371,14 +412,13 @@ struct filesystem *rp_enter(struct resolving_path *rp)
 				return NULL;
 		}
 	}
-	rp->entered_done = rp_done(rp);
+	/* No component left: the start is the place, whatever the filesystem says of itself. */
+	rp->place = rp_done(rp) ? rp->start : NULL;
 	return rp->mount->fs;
 }
 
-bool rp_again(struct resolving_path *rp, ssize_t *inout_result)
+bool rp_restart(struct resolving_path *rp, ssize_t *inout_result)
 {
-	if (likely(!rp_is_restart(*inout_result)))
-		return false;
 	if (*inout_result == RP_RESTART_REFWALK) {
 		rp_restart_locked(rp);
 		return true;
@@ -397,7 +437,7 @@ bool rp_again(struct resolving_path *rp, ssize_t *inout_result)
 	return true;
 }
 
-void rp_end(struct resolving_path *rp)
+void rp_end_slow(struct resolving_path *rp)
 {
 	rp_leave_rcu(rp);
 	if (rp->writing) {
@@ -436,14 +476,16 @@ int rp_check_mount(struct resolving_path *rp, struct dentry *d)
 	rcu_read_begin();
 	m = mount_lookup(rp->mount, d);
 	if (m) {
-		while ((up = mount_lookup(m, m->root)))
+		while (unlikely(atomic_load_explicit(&m->root->flags, memory_order_acquire) &
+				DENTRY_MAYBE_MOUNTPOINT) &&
+		       (up = mount_lookup(m, m->root)))
 			m = up;
 		if (rp->flags & LOOKUP_NO_XDEV)
 			err = -EXDEV;
 		else
 			err = rp_set_next(rp, m, m->root, false, RP_RESTART_MOUNT);
 		if (err == RP_RESTART_MOUNT && rp->comp)
-			rp_parse(rp);
+			rp_advance(rp);
 	}
 	rcu_read_end();
 	return err;
@@ -539,7 +581,7 @@ int rp_follow_symlink(struct resolving_path *rp, const char *target, size_t len)
 	copy[len] = '\0';
 	assert(rp->nparts <= VFS_SYMLINK_MAX);
 	part = &rp->parts[rp->nparts++];
-	*part = (struct rp_part){.pos = copy, .end = copy + len, .owned = copy};
+	*part = (struct rp_part){.pos = copy, .end = copy + len, .owned = copy, .wide = len >= 8};
 	if (copy[0] != '/') {
 		rp_parse(rp);
 		return 0;

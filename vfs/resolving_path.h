@@ -42,7 +42,49 @@ static inline bool rp_is_restart(ssize_t result)
 struct rp_part {
 	const char *pos, *end;
 	char *owned; /* a symlink's target copy, freed when popped; NULL for the caller's path */
+	bool wide; /* at least eight bytes: the last eight may be read at once */
 };
+
+/* ---- the hash of a name, made while its end is looked for ---- */
+
+extern uint64_t vfs_name_seed; /* immutable after start */
+
+static inline uint64_t name_hash_step(uint64_t h, uint64_t word)
+{
+	h = (h ^ word) * 0x9e3779b97f4a7c15ull;
+	return h ^ h >> 29;
+}
+static inline uint32_t name_hash_end(uint64_t h)
+{
+	return (uint32_t)(h * 0x9e3779b97f4a7c15ull >> 32);
+}
+static inline uint64_t name_word(const char *p)
+{
+	uint64_t w;
+
+	__builtin_memcpy(&w, p, sizeof(w));
+	return w;
+}
+/* The top bits of its bytes that are slashes: the lowest is exact, those above it may be wrong. */
+static inline uint64_t name_slash(uint64_t w)
+{
+	const uint64_t ones = 0x0101010101010101ull;
+	uint64_t diff = w ^ ones * '/';
+
+	return (diff - ones) & ~diff & ones << 7;
+}
+/* Names of `len` bytes, more than eight. */
+static inline bool name_equal_long(const char *a, const char *b, unsigned len)
+{
+	unsigned i = 0;
+
+	for (; i + 8 < len; i += 8)
+		if (name_word(a + i) != name_word(b + i))
+			return false;
+	return name_word(a + len - 8) == name_word(b + len - 8);
+}
+/* The hash that rp_component_hash() gives for the same bytes. */
+uint32_t vfs_name_hash(const char *name, size_t len);
 
 struct resolving_path {
 	const struct vfs_lookup *lk;
@@ -63,6 +105,8 @@ struct resolving_path {
 	bool in_rcu; /* the VFS holds a read section: the complement of `locked` while an operation runs */
 	/* current component, parsed */
 	const char *comp;
+	uint64_t comp_word; /* its first eight bytes, zeroes behind its end */
+	uint32_t comp_hash;
 	unsigned comp_len;
 	bool comp_final;
 	/* where a restart goes on; references */
@@ -73,7 +117,8 @@ struct resolving_path {
 	struct dentry *held_start;
 	struct mount *write_mount; /* of rp_begin_write */
 	bool next_ref; /* `next` holds references */
-	bool entered_done; /* no component was left when the last filesystem was entered: its start is the place */
+	struct dentry *
+		place; /* where the walk ended, said by filesystems that walk lock-free (else NULL); borrowed */
 	bool climbing; /* ".." continues at a mount point: search permission was checked on what covers it */
 	int error; /* why rp_enter() gave no filesystem */
 	const char *
@@ -104,6 +149,10 @@ static inline unsigned rp_component_len(const struct resolving_path *rp)
 {
 	return rp->comp_len;
 }
+static inline uint32_t rp_component_hash(const struct resolving_path *rp)
+{
+	return rp->comp_hash;
+}
 static inline bool rp_is_dotdot(const struct resolving_path *rp)
 {
 	return rp->comp_len == 2 && rp->comp[0] == '.' && rp->comp[1] == '.';
@@ -130,8 +179,90 @@ static inline bool rp_must_dir(const struct resolving_path *rp)
 	return rp->must_dir;
 }
 
+void rp_parse(struct resolving_path *rp); /* any component; rp_advance() is the way in */
+
+/*
+ * The next component, when some part is left. Names that are neither "." nor ".." nor before a double slash are parsed
+ * here, eight bytes at a time, length and hash in one pass; the rest is rp_parse()'s.
+ */
+static inline void rp_next(struct resolving_path *rp)
+{
+	struct rp_part *part = &rp->parts[rp->nparts - 1];
+	const char *start = part->pos, *end = part->end, *p = start;
+	ptrdiff_t left = end - p;
+	uint64_t h, w, hit;
+
+	if (unlikely(left == 0 || !part->wide || *p == '.' || *p == '/')) {
+		rp_parse(rp);
+		return;
+	}
+	w = likely(left >= 8) ? name_word(p) : name_word(end - 8) >> (64 - 8 * left);
+	hit = name_slash(w);
+	if (likely(hit)) {
+		p += __builtin_ctzll(hit) / 8;
+		w &= (hit ^ (hit - 1)) >> 8; /* what comes before the slash */
+	} else {
+		rp->comp_word = w;
+		h = name_hash_step(vfs_name_seed, w);
+		for (p += 8, left -= 8; left >= 8; p += 8, left -= 8) {
+			w = name_word(p);
+			hit = name_slash(w);
+			if (hit)
+				break;
+			h = name_hash_step(h, w);
+		}
+		if (!hit && left > 0) {
+			w = name_word(end - 8) >> (64 - 8 * left);
+			hit = name_slash(w);
+			if (!hit)
+				h = name_hash_step(h, w);
+		}
+		if (hit) {
+			unsigned n = (unsigned)__builtin_ctzll(hit) / 8;
+
+			p += n;
+			if (n)
+				h = name_hash_step(h, w & ((hit ^ (hit - 1)) >> 8));
+		} else {
+			p = end;
+		}
+		goto found;
+	}
+	rp->comp_word = w;
+	h = name_hash_step(vfs_name_seed, w);
+found:
+	/* "name/x", or "name" at the very end of the path. */
+	rp->comp_len = (unsigned)(p - start);
+	rp->trailing_slash = p < end;
+	rp->comp_final = p >= end;
+	if (likely(p < end)) {
+		if (unlikely(++p == end || *p == '/' || *p == '.')) {
+			rp_parse(rp);
+			return;
+		}
+	} else if (unlikely(rp->nparts != 1)) {
+		rp_parse(rp);
+		return;
+	}
+	rp->climbing = false;
+	rp->comp = start;
+	rp->comp_hash = name_hash_end(h);
+	part->pos = p;
+}
+
 /* Goes past the current component. */
-void rp_advance(struct resolving_path *rp);
+static inline void rp_advance(struct resolving_path *rp)
+{
+	if (rp->nparts == 1 && rp->parts[0].pos == rp->parts[0].end && !rp->parts[0].owned) {
+		rp->nparts = 0;
+		rp->comp = NULL;
+		rp->comp_len = 0;
+		rp->comp_final = false;
+		rp->climbing = false;
+		return;
+	}
+	rp_next(rp);
+}
 /* -ENAMETOOLONG if the current component is longer than VFS_NAME_MAX. After the directory and search checks, as Linux orders them. */
 must_check int rp_check_name(const struct resolving_path *rp);
 /*
@@ -188,9 +319,52 @@ void rp_init_at(struct resolving_path *rp, struct vfs_lookup *lk, const struct v
 /* The one component `name` (with its trailing slashes) below `parent`, which the caller keeps referenced. */
 void rp_init_child(struct resolving_path *rp, const struct vfs_lookup *lk,
 		   const struct vfs_path *parent, const char *name);
-struct filesystem *rp_enter(struct resolving_path *rp);
-must_check bool rp_again(struct resolving_path *rp, ssize_t *inout_result);
-void rp_end(struct resolving_path *rp);
+struct filesystem *rp_enter_slow(struct resolving_path *rp);
+must_check bool rp_restart(struct resolving_path *rp, ssize_t *inout_result);
+void rp_end_slow(struct resolving_path *rp);
+
+static inline struct filesystem *rp_enter(struct resolving_path *rp)
+{
+	/* The common beginning: a walk that was just set up, in a filesystem that walks lock-free. */
+	if (likely(!rp->error && !rp->locked && rp->mount->fs->rcu_walk)) {
+		if (!rp->in_rcu) {
+			rcu_read_begin();
+			rp->in_rcu = true;
+		}
+		rp->place = rp->comp ? NULL : rp->start;
+		return rp->mount->fs;
+	}
+	return rp_enter_slow(rp);
+}
+static inline must_check bool rp_again(struct resolving_path *rp, ssize_t *inout_result)
+{
+	return unlikely(rp_is_restart(*inout_result)) && rp_restart(rp, inout_result);
+}
+static inline void rp_end(struct resolving_path *rp)
+{
+	if (likely(rp->in_rcu && !rp->parts[0].owned && rp->nparts <= 1 && !rp->have_next)) {
+		rp->in_rcu = false;
+		rcu_read_end();
+		return;
+	}
+	rp_end_slow(rp);
+}
+/*
+ * After rp_check_mount() said RP_RESTART_MOUNT in a lock-free walk: goes on in the mounted filesystem without leaving the operation, if that is
+ * one of the caller's kind (its root has operations `ops`). Returns the mount's root, or NULL: return the restart.
+ */
+static inline struct dentry *rp_cross(struct resolving_path *rp, const struct filesystem_ops *ops)
+{
+	struct dentry *d = rp->next.dentry;
+
+	if (!rp->in_rcu || d->fs->ops != ops)
+		return NULL;
+	rp->have_next = false;
+	rp->climbing = false;
+	rp->mount = rp->next.mount;
+	rp->start = d;
+	return d;
+}
 
 /* A file opened here gets this place: fills *ret with borrowed pointers to the current mount and d. */
 static inline void rp_place(const struct resolving_path *rp, struct dentry *d, struct vfs_path *ret)

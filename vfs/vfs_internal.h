@@ -32,6 +32,21 @@ must_check bool vfs_path_tryref(struct mount *m, struct dentry *d);
 
 /* Adds the mount's id to what a filesystem's stat said. */
 void vfs_stat_add_mount(const struct mount *m, const struct stat_args *args, struct moat_statx *st);
+/* The same, for the path where a call counts. */
+static inline void stat_add_mount(const struct mount *m, const struct stat_args *args,
+				  struct moat_statx *st)
+{
+	const uint32_t mnt_id = 0x1000,
+		       mnt_id_unique = 0x4000; /* STATX_MNT_ID, STATX_MNT_ID_UNIQUE */
+
+	if (unlikely(args->mask & mnt_id_unique)) {
+		st->mask |= mnt_id_unique;
+		st->mnt_id = m->unique_id;
+	} else {
+		st->mask |= mnt_id;
+		st->mnt_id = (uint64_t)m->id;
+	}
+}
 /* The last reference of f is gone: epoll and lock tables forget it. */
 void vfs_file_gone(struct file *f);
 void epoll_file_gone(struct file *f); /* vfs/epoll.c */

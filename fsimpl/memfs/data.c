@@ -237,7 +237,7 @@ static const struct mappable_ops memfs_mappable_ops = {
 
 int memfs_data_get(struct memfs_reg *r, struct memfs_data **ret)
 {
-	struct memfs_data *d = atomic_load_explicit(&r->data, memory_order_acquire), *fresh;
+	struct memfs_data *d = atomic_load_explicit(&r->inode.data, memory_order_acquire), *fresh;
 
 	if (!d) {
 		fresh = calloc(1, sizeof(*fresh));
@@ -248,11 +248,11 @@ int memfs_data_get(struct memfs_reg *r, struct memfs_data **ret)
 		op_lock_init(&fresh->write_lock);
 		atomic_init(&fresh->seals, F_SEAL_SEAL);
 		mutex_lock(&r->inode.lock);
-		d = atomic_load_explicit(&r->data, memory_order_relaxed);
+		d = atomic_load_explicit(&r->inode.data, memory_order_relaxed);
 		if (!d) {
 			d = fresh;
 			fresh = NULL;
-			atomic_store_explicit(&r->data, d, memory_order_release);
+			atomic_store_explicit(&r->inode.data, d, memory_order_release);
 		}
 		mutex_unlock(&r->inode.lock);
 		if (fresh) {
@@ -287,7 +287,7 @@ void memfs_data_destroy(struct memfs_data *d)
 
 uint64_t memfs_data_pages(const struct memfs_reg *r)
 {
-	struct memfs_data *d = atomic_load_explicit(&r->data, memory_order_acquire);
+	struct memfs_data *d = atomic_load_explicit(&r->inode.data, memory_order_acquire);
 
 	return d ? atomic_load_explicit(&d->pages, memory_order_relaxed) : 0;
 }

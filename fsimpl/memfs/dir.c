@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "fsimpl/memfs/internal.h"
 
 #define TABLE_FIRST 4u
@@ -27,18 +26,14 @@ static int order_compare(struct memfs_dentry *a, struct memfs_dentry *b)
 
 RB_GENERATE_LOCAL(memfs_order, memfs_dentry, order, order_compare)
 
-uint32_t memfs_hash(const char *name, size_t len)
-{
-	return (uint32_t)hash_bytes(name, len);
-}
-
 /* ---- names and dentries ---- */
 
 static void name_init(struct memfs_name *n, struct memfs_dentry *parent, const char *s, size_t len)
 {
 	n->parent = parent;
-	n->hash = memfs_hash(s, len);
+	n->hash = vfs_name_hash(s, len);
 	n->len = (uint16_t)len;
+	memset(n->s, 0, sizeof(uint64_t));
 	memcpy(n->s, s, len);
 	n->s[len] = '\0';
 }
@@ -46,7 +41,7 @@ static void name_init(struct memfs_name *n, struct memfs_dentry *parent, const c
 int memfs_name_create(struct memfs_dentry *parent, const char *s, size_t len,
 		      struct memfs_name **ret)
 {
-	struct memfs_name *n = malloc(sizeof(*n) + len + 1);
+	struct memfs_name *n = malloc(sizeof(*n) + MEMFS_NAME_SIZE(len));
 
 	if (!n)
 		return -ENOMEM;
@@ -65,7 +60,8 @@ void memfs_name_free(struct memfs_name *name)
 int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir, const char *name, size_t len,
 			struct memfs_inode *inode, struct memfs_dentry **ret)
 {
-	struct memfs_dentry *c = malloc(sizeof(*c) + sizeof(struct memfs_name) + len + 1);
+	struct memfs_dentry *c =
+		malloc(sizeof(*c) + sizeof(struct memfs_name) + MEMFS_NAME_SIZE(len));
 	struct memfs_name *n;
 
 	if (!c)
@@ -190,34 +186,46 @@ static inline struct memfs_dentry *table_find(struct memfs_table *t, struct memf
 	return NULL;
 }
 
-struct memfs_dentry *memfs_dir_find(struct memfs_dentry *dentry, const char *name, size_t len)
+static struct memfs_dentry *dir_find(struct memfs_dentry *dentry, uint32_t hash, const char *name,
+				     size_t len)
 {
-	uint32_t hash = memfs_hash(name, len), seq;
 	struct memfs_dir *dir = memfs_dir_of(dentry);
 	struct memfs_dentry *c;
 	struct memfs_table *t;
+	uint32_t seq;
 
 	for (int tries = 0; tries < FIND_TRIES; tries++) {
-		seq = seqcount_read_begin(&dir->children_seq);
-		t = rcu_load(dir->table);
+		seq = seqcount_read_begin(&dir->inode.children_seq);
+		t = rcu_load(dir->inode.table);
 		c = t ? table_find(t, dentry, hash, name, len) : NULL;
 		/* A dentry that was just removed may still be seen: then the removal is what the caller is ordered before. */
 		if (likely(c != NULL))
 			return c;
-		if (!seqcount_read_retry_acquired(&dir->children_seq, seq))
+		if (!seqcount_read_retry_acquired(&dir->inode.children_seq, seq))
 			return NULL;
 	}
 	mutex_lock(&dir->lock);
-	t = rcu_load(dir->table);
+	t = rcu_load(dir->inode.table);
 	c = t ? table_find(t, dentry, hash, name, len) : NULL;
 	mutex_unlock(&dir->lock);
 	return c;
 }
 
+struct memfs_dentry *memfs_dir_find(struct memfs_dentry *dentry, const char *name, size_t len)
+{
+	return dir_find(dentry, vfs_name_hash(name, len), name, len);
+}
+
+struct memfs_dentry *memfs_dir_find_again(struct memfs_dentry *dentry,
+					  const struct resolving_path *rp)
+{
+	return dir_find(dentry, rp_component_hash(rp), rp_component(rp), rp_component_len(rp));
+}
+
 struct memfs_dentry *memfs_dir_find_locked(struct memfs_dir *dir, const char *name, size_t len)
 {
-	uint32_t hash = memfs_hash(name, len);
-	struct memfs_table *t = rcu_load(dir->table);
+	uint32_t hash = vfs_name_hash(name, len);
+	struct memfs_table *t = rcu_load(dir->inode.table);
 	struct memfs_dentry *c;
 
 	mutex_assert_held(&dir->lock);
@@ -258,7 +266,7 @@ static int table_create(uint32_t size, struct memfs_table **ret)
 
 int memfs_dir_reserve_locked(struct memfs_dir *dir)
 {
-	struct memfs_table *old = rcu_load(dir->table), *t;
+	struct memfs_table *old = rcu_load(dir->inode.table), *t;
 	uint32_t count = atomic_load_explicit(&dir->count, memory_order_relaxed);
 	uint32_t size = old ? (old->mask + 1) * 2 : TABLE_FIRST;
 	int err;
@@ -271,7 +279,7 @@ int memfs_dir_reserve_locked(struct memfs_dir *dir)
 	err = table_create(size, &t);
 	if (err) /* a longer chain will do */
 		return old ? 0 : err;
-	seqcount_write_begin(&dir->children_seq);
+	seqcount_write_begin(&dir->inode.children_seq);
 	for (uint32_t i = 0; old && i <= old->mask; i++) {
 		struct memfs_dentry *c = rcu_load(old->buckets[i]), *next;
 
@@ -280,8 +288,8 @@ int memfs_dir_reserve_locked(struct memfs_dir *dir)
 			table_link(t, c);
 		}
 	}
-	rcu_store(dir->table, t);
-	seqcount_write_end(&dir->children_seq);
+	rcu_store(dir->inode.table, t);
+	seqcount_write_end(&dir->inode.children_seq);
 	if (old)
 		rcu_call(&old->rcu, table_free_cb);
 	return 0;
@@ -293,21 +301,21 @@ void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 	dentry_ref(&c->d);
 	c->cookie = dir->next_cookie++;
 	RB_INSERT(memfs_order, &dir->order, c);
-	seqcount_write_begin(&dir->children_seq);
-	table_link(rcu_load(dir->table), c);
+	seqcount_write_begin(&dir->inode.children_seq);
+	table_link(rcu_load(dir->inode.table), c);
 	atomic_fetch_add_explicit(&dir->count, 1, memory_order_relaxed);
-	seqcount_write_end(&dir->children_seq);
+	seqcount_write_end(&dir->inode.children_seq);
 }
 
 void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 {
-	struct memfs_table *t = rcu_load(dir->table);
+	struct memfs_table *t = rcu_load(dir->inode.table);
 	struct memfs_dentry *_Atomic *link = &t->buckets[memfs_name_of(c)->hash & t->mask];
 	struct memfs_dentry *entry;
 
 	mutex_assert_held(&dir->lock);
 	RB_REMOVE(memfs_order, &dir->order, c);
-	seqcount_write_begin(&dir->children_seq);
+	seqcount_write_begin(&dir->inode.children_seq);
 	while ((entry = rcu_load(*link)) != c) {
 		assert(entry);
 		link = &entry->hash_next;
@@ -315,7 +323,7 @@ void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 	/* c keeps its own link: a reader that stands on it goes on. */
 	rcu_store(*link, rcu_load(c->hash_next));
 	atomic_fetch_sub_explicit(&dir->count, 1, memory_order_relaxed);
-	seqcount_write_end(&dir->children_seq);
+	seqcount_write_end(&dir->inode.children_seq);
 }
 
 /* Nobody else is there any more: everything below the root goes, leaves first. */

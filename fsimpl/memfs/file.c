@@ -79,7 +79,7 @@ static uint64_t find_run(struct memfs_data *d, uint64_t off, uint64_t want, bool
 static ssize_t memfs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf unused_arg)
 {
 	struct memfs_reg *r = file_reg(f);
-	struct memfs_data *d = atomic_load_explicit(&r->data, memory_order_acquire);
+	struct memfs_data *d = atomic_load_explicit(&r->inode.data, memory_order_acquire);
 	uint64_t at = (uint64_t)off, len, mf_off = 0;
 	size_t got;
 	bool hole;
@@ -235,7 +235,7 @@ static uint64_t seek_state_locked(struct memfs_data *d, uint64_t off, uint64_t s
 
 static int64_t seek_data_hole(struct memfs_reg *r, int64_t off, bool data)
 {
-	struct memfs_data *d = atomic_load_explicit(&r->data, memory_order_acquire);
+	struct memfs_data *d = atomic_load_explicit(&r->inode.data, memory_order_acquire);
 	uint64_t size = reg_size(r), found;
 
 	if (off < 0 || (uint64_t)off >= size)
@@ -356,7 +356,7 @@ static int memfs_fallocate(struct file *f, int mode, uint64_t off, uint64_t size
 
 static int memfs_get_seals(struct file *f)
 {
-	struct memfs_data *d = atomic_load_explicit(&file_reg(f)->data, memory_order_acquire);
+	struct memfs_data *d = atomic_load_explicit(&file_reg(f)->inode.data, memory_order_acquire);
 
 	return d ? (int)atomic_load_explicit(&d->seals, memory_order_relaxed) : F_SEAL_SEAL;
 }

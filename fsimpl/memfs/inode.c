@@ -75,6 +75,17 @@ static size_t inode_size(const struct memfs_new *how)
 	}
 }
 
+static struct memfs_inode *inode_alloc(const struct memfs_new *how)
+{
+	size_t size = inode_size(how);
+	struct memfs_inode *i =
+		S_ISDIR(how->mode) ? aligned_alloc(64, round_up_u64(size, 64)) : malloc(size);
+
+	if (i)
+		memset(i, 0, size);
+	return i;
+}
+
 static void init_by_type(struct memfs_inode *i, const struct memfs_new *how)
 {
 	switch (how->mode & S_IFMT) {
@@ -160,7 +171,7 @@ int memfs_inode_create(struct memfs_fs *fs, const struct memfs_new *how, struct 
 		if (err)
 			goto out_inode;
 	}
-	i = calloc(1, inode_size(how));
+	i = inode_alloc(how);
 	if (!i) {
 		err = -ENOMEM;
 		goto out_page;
@@ -211,14 +222,13 @@ static void fini_by_type(struct memfs_inode *i)
 	uint32_t mode = memfs_mode(i);
 
 	if (S_ISREG(mode)) {
-		struct memfs_data *data =
-			atomic_load_explicit(&memfs_reg_of(i)->data, memory_order_relaxed);
+		struct memfs_data *data = atomic_load_explicit(&i->data, memory_order_relaxed);
 
 		if (data)
 			memfs_data_destroy(data);
 	} else if (S_ISDIR(mode)) {
 		struct memfs_dir *dir = (struct memfs_dir *)i;
-		struct memfs_table *t = atomic_load_explicit(&dir->table, memory_order_relaxed);
+		struct memfs_table *t = atomic_load_explicit(&i->table, memory_order_relaxed);
 
 		vfs_acl_unref(atomic_load_explicit(&dir->default_acl, memory_order_relaxed));
 		if (t)
@@ -321,7 +331,8 @@ static void stat_by_type(struct memfs_inode *i, uint32_t mode, struct moat_statx
 	switch (mode & S_IFMT) {
 	case S_IFREG:
 		ret->size = atomic_load_explicit(&memfs_reg_of(i)->size, memory_order_acquire);
-		ret->blocks = memfs_data_pages(memfs_reg_of(i)) * (MOAT_PAGE_SIZE / 512);
+		if (atomic_load_explicit(&i->data, memory_order_relaxed))
+			ret->blocks = memfs_data_pages(memfs_reg_of(i)) * (MOAT_PAGE_SIZE / 512);
 		break;
 	case S_IFDIR:
 		ret->size = MEMFS_DIRENT_SIZE *
@@ -360,9 +371,10 @@ void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret)
 	ret->ino = i->ino;
 	ret->blksize = MOAT_PAGE_SIZE;
 	ret->atime = timestamp(atime);
-	ret->mtime = timestamp(mtime);
-	ret->ctime = timestamp(ctime);
-	ret->btime = timestamp(btime);
+	/* Divisions are dear, and times of one moment common. */
+	ret->mtime = mtime == atime ? ret->atime : timestamp(mtime);
+	ret->ctime = ctime == mtime ? ret->mtime : timestamp(ctime);
+	ret->btime = btime == ctime ? ret->ctime : timestamp(btime);
 	ret->dev_minor = i->fs->fs.dev_minor;
 	stat_by_type(i, mode, ret);
 }

@@ -46,8 +46,9 @@ struct memfs_name {
 	uint32_t hash;
 	uint16_t len;
 	bool inlined; /* part of the dentry */
-	char s[]; /* NUL-terminated */
+	char s[]; /* NUL-terminated, and zeroes up to eight bytes: short names are compared as one word */
 };
+#define MEMFS_NAME_SIZE(len) (MAX((size_t)(len) + 1, sizeof(uint64_t)))
 
 struct memfs_dentry {
 	struct dentry d; /* base */
@@ -71,15 +72,23 @@ struct memfs_xattr {
 	char name[];
 };
 
+/* What a walk reads of a directory comes first; a directory's inode starts on a cache line. */
 struct memfs_inode {
 	struct ref ref; /* dentries, and mappings of its data */
 	_Atomic uint32_t mode, uid, gid, nlink; /* changed under lock */
 	struct mutex lock; /* LOCK_FS_INODE */
 	struct seqcount seq; /* around changes of what stat shows; writers hold lock */
+	struct seqcount children_seq; /* directories: misses are valid only if it did not change */
+	struct vfs_acl *_Atomic acl; /* access ACL; changed under lock; freed by RCU */
+	union {
+		struct memfs_table
+			*_Atomic table; /* directories: NULL while empty from the start */
+		struct memfs_data *_Atomic
+			data; /* regular files: NULL until first needed; set once under lock */
+	};
 	struct memfs_fs *fs; /* immutable; borrowed */
 	uint64_t ino; /* immutable */
 	_Atomic int64_t atime, mtime, ctime, btime; /* ns; changed under lock */
-	struct vfs_acl *_Atomic acl; /* access ACL; changed under lock; freed by RCU */
 	struct memfs_xattr *xattrs; /* guarded by lock */
 	struct rcu_cb rcu;
 };
@@ -88,7 +97,6 @@ struct memfs_reg {
 	struct memfs_inode inode; /* base */
 	_Atomic uint64_t
 		size; /* changed under data->m.data_lock (write), or inode.lock while there is no data */
-	struct memfs_data *_Atomic data; /* NULL until first needed; set once under inode.lock */
 };
 
 struct memfs_table {
@@ -100,8 +108,6 @@ struct memfs_table {
 struct memfs_dir {
 	struct memfs_inode inode; /* base */
 	struct mutex lock; /* LOCK_FS_DIR: table, order, count, next_cookie */
-	struct seqcount children_seq; /* misses are valid only if it did not change */
-	struct memfs_table *_Atomic table; /* NULL while empty from the start */
 	struct memfs_order order; /* by cookie */
 	_Atomic uint32_t count;
 	uint64_t next_cookie;
@@ -207,9 +213,33 @@ must_check int memfs_charge_pages(struct memfs_fs *fs, uint64_t pages);
 void memfs_uncharge_pages(struct memfs_fs *fs, uint64_t pages);
 
 /* ---- dir.c ---- */
-uint32_t memfs_hash(const char *name, size_t len);
 /* RCU read section. */
 struct memfs_dentry *memfs_dir_find(struct memfs_dentry *dir, const char *name, size_t len);
+/* The same for rp's current component, for what memfs_dir_find_quick() did not find. */
+struct memfs_dentry *memfs_dir_find_again(struct memfs_dentry *dir,
+					  const struct resolving_path *rp);
+/* One look, without a word on misses: NULL says nothing. Inline, since it is most of a walk. RCU read section. */
+static inline struct memfs_dentry *memfs_dir_find_quick(struct memfs_dentry *dir,
+							const struct resolving_path *rp)
+{
+	struct memfs_table *t = rcu_load(dir->inode->table);
+	uint32_t hash = rp_component_hash(rp);
+	unsigned len = rp_component_len(rp);
+	struct memfs_dentry *c;
+
+	if (unlikely(!t))
+		return NULL;
+	for (c = rcu_load(t->buckets[hash & t->mask]); c; c = rcu_load(c->hash_next)) {
+		const struct memfs_name *n = atomic_load_explicit(&c->name, memory_order_acquire);
+
+		if (n->hash != hash || n->len != len || n->parent != dir)
+			continue;
+		if (likely(len <= 8) ? name_word(n->s) == rp->comp_word
+				     : name_equal_long(n->s, rp->comp, len))
+			return c;
+	}
+	return NULL;
+}
 /* dir's lock held. */
 struct memfs_dentry *memfs_dir_find_locked(struct memfs_dir *dir, const char *name, size_t len);
 /* A dentry for inode (takes the caller's reference), not yet in a directory. Returns a reference. */

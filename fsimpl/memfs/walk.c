@@ -60,9 +60,12 @@ static inline int step(struct resolving_path *rp, struct memfs_dentry *d, struct
 	} else {
 		if (unlikely(rp_component_len(rp) > VFS_NAME_MAX))
 			return memfs_name_error(d);
-		child = memfs_dir_find(d, rp_component(rp), rp_component_len(rp));
-		if (!child)
-			return -ENOENT;
+		child = memfs_dir_find_quick(d, rp);
+		if (unlikely(!child)) {
+			child = memfs_dir_find_again(d, rp);
+			if (!child)
+				return -ENOENT;
+		}
 	}
 	*ret = child;
 	return 0;
@@ -83,7 +86,13 @@ int memfs_walk(struct resolving_path *rp, bool to_parent, struct memfs_dentry **
 		}
 		if (unlikely(atomic_load_explicit(&child->d.flags, memory_order_acquire) &
 			     DENTRY_MAYBE_MOUNTPOINT)) {
+			struct dentry *mounted;
+
 			err = rp_check_mount(rp, &child->d);
+			if (err == RP_RESTART_MOUNT && (mounted = rp_cross(rp, &memfs_ops))) {
+				d = memfs_dentry_of(mounted);
+				continue;
+			}
 			if (err)
 				return err;
 		}
@@ -111,6 +120,7 @@ int memfs_walk(struct resolving_path *rp, bool to_parent, struct memfs_dentry **
 				return err;
 		}
 	}
+	rp->place = &d->d;
 	*ret = d;
 	return 0;
 }
