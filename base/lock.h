@@ -52,6 +52,10 @@ enum lock_rank {
 	LOCK_AS = 68, /* platform address space: page tables */
 	LOCK_PLATFORM = 70, /* slots, vCPU pool, table pages */
 	LOCK_MEMFILE = 72, /* a memory file's allocator */
+	/* System V IPC: a segment is told under the mm's locks that it was mapped or unmapped */
+	LOCK_IPC_UNDO = 73, /* a task's list of semaphore adjustments */
+	LOCK_IPC_TABLE = 74, /* keys and ids of one kind of object */
+	LOCK_IPC_OBJECT = 75, /* one object's contents */
 	/* leaves that anything may take */
 	LOCK_FUTEX = 76, /* futex hash bucket; pair by address */
 	LOCK_TIMER = 78,

@@ -29,6 +29,12 @@ static int writable_get(struct mappable *m)
 	return 0;
 }
 
+static void tell_mapped(struct mappable *m, int delta)
+{
+	if (m->ops->mapped)
+		m->ops->mapped(m, delta);
+}
+
 int mappable_add(struct mappable *m, struct mapping *map)
 {
 	int err = map->writable_shared ? writable_get(m) : 0;
@@ -38,6 +44,7 @@ int mappable_add(struct mappable *m, struct mapping *map)
 	rwlock_write_lock(&m->data_lock);
 	LIST_INSERT_HEAD(&m->mappings, map, link);
 	rwlock_write_unlock(&m->data_lock);
+	tell_mapped(m, 1);
 	return 0;
 }
 
@@ -48,6 +55,7 @@ void mappable_remove(struct mappable *m, struct mapping *map)
 	rwlock_write_unlock(&m->data_lock);
 	if (map->writable_shared)
 		atomic_fetch_sub_explicit(&m->writable_mappings, 1, memory_order_release);
+	tell_mapped(m, -1);
 }
 
 void mappable_add_after(struct mappable *m, struct mapping *parent, struct mapping *child)
@@ -58,6 +66,7 @@ void mappable_add_after(struct mappable *m, struct mapping *parent, struct mappi
 	if (child->writable_shared)
 		atomic_fetch_add_explicit(&m->writable_mappings, 1, memory_order_relaxed);
 	rwlock_write_unlock(&m->data_lock);
+	tell_mapped(m, 1);
 }
 
 void mappable_split(struct mappable *m, struct mapping *map, struct mapping *upper, uint64_t size)
@@ -73,6 +82,7 @@ void mappable_split(struct mappable *m, struct mapping *map, struct mapping *upp
 	if (upper->writable_shared)
 		atomic_fetch_add_explicit(&m->writable_mappings, 1, memory_order_relaxed);
 	rwlock_write_unlock(&m->data_lock);
+	tell_mapped(m, 1);
 }
 
 void mappable_join(struct mappable *m, struct mapping *map, struct mapping *upper)
@@ -84,6 +94,7 @@ void mappable_join(struct mappable *m, struct mapping *map, struct mapping *uppe
 	rwlock_write_unlock(&m->data_lock);
 	if (upper->writable_shared)
 		atomic_fetch_sub_explicit(&m->writable_mappings, 1, memory_order_release);
+	tell_mapped(m, -1);
 }
 
 void mappable_resize(struct mappable *m, struct mapping *map, uint64_t addr, uint64_t size,

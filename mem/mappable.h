@@ -41,6 +41,8 @@ struct mappable_ops {
 	int (*populate)(struct mappable *m, uint64_t off, uint64_t size, unsigned access);
 	/* msync(MS_SYNC). NULL: nothing to write back. */
 	int (*sync)(struct mappable *m, uint64_t off, uint64_t size);
+	/* It has `delta` registrations more (less). The mm's vma_lock may be held, data_lock is not. NULL: does not matter. */
+	void (*mapped)(struct mappable *m, int delta);
 	/* The object that embeds the mappable. */
 	void (*ref)(struct mappable *m);
 	void (*unref)(struct mappable *m);

@@ -18,6 +18,7 @@
  * Watch: object counts (ref_report) of "task", "thread group", "sighand"; kernel.forks; task_state_char().
  * Not here: pid namespaces other than the root one.
  */
+#include "sentry/ipc/ipc.h"
 #include "sentry/task_internal.h"
 
 struct kernel kernel;
@@ -48,7 +49,9 @@ int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 	wait_queue_init(&kernel.exit_wait);
 	futex_tables_init();
 	kernel.uts_ns = uts_create(NULL);
-	return kernel.uts_ns ? 0 : -ENOMEM;
+	if (!kernel.uts_ns)
+		return -ENOMEM;
+	return ipc_namespace_create(&kernel.ipc_ns);
 }
 
 /* ---- lookups ---- */

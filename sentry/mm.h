@@ -51,6 +51,8 @@ struct address_space *mm_address_space(struct mm *mm);
 must_check int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits *lim,
 		      uint64_t *ret_addr);
 must_check int mm_unmap(struct mm *mm, uint64_t addr, uint64_t size);
+/* shmdt(2): unmaps what is left of the mapping at addr of a mappable with these ops. Return: 0, -EINVAL if there is none. */
+must_check int mm_detach(struct mm *mm, uint64_t addr, const struct mappable_ops *ops);
 must_check int mm_protect(struct mm *mm, uint64_t addr, uint64_t size, unsigned prot,
 			  bool grows_down, const struct mm_limits *lim);
 must_check int mm_remap(struct mm *mm, uint64_t old_addr, uint64_t old_size, uint64_t new_size,
@@ -138,6 +140,10 @@ struct mm_vma_info {
 };
 int mm_for_each_vma(struct mm *mm, uint64_t from,
 		    int (*emit)(void *arg, const struct mm_vma_info *info), void *arg);
+
+/* Memory without a file that several address spaces may share, zero at first; size: pages. Returns a reference. */
+must_check int mm_shared_memory_create(uint64_t size, struct mappable **ret);
+uint64_t mm_shared_memory_resident(struct mappable *m); /* bytes that were touched, by chunks */
 
 /* Overcommit policy 0 (heuristic) by default; MemTotal as the sandbox sees it. */
 uint64_t mm_total_bytes(void);

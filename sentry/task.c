@@ -3,6 +3,7 @@
  */
 #include "sentry/ptrace.h"
 #include "sentry/seccomp.h"
+#include "sentry/ipc/ipc.h"
 #include "sentry/task_internal.h"
 #include "sentry/timers.h"
 
@@ -102,7 +103,8 @@ void rlimits_unref(struct rlimits *r)
 
 struct uts_namespace *uts_create(const struct uts_namespace *from)
 {
-	static _Atomic uint64_t next_id = 0xeffffffe; /* /proc/PID/ns/uts of the first one */
+	/* /proc/PID/ns/uts: the first one's is Linux's; mount namespaces count from 0xf0000000. */
+	static _Atomic uint64_t next_id = 0xf1000000;
 	struct uts_namespace *u = calloc(1, sizeof(*u));
 
 	if (!u)
@@ -120,7 +122,7 @@ struct uts_namespace *uts_create(const struct uts_namespace *from)
 		strcpy(u->nodename, "moat");
 		strcpy(u->domainname, "(none)");
 	}
-	u->id = atomic_fetch_add(&next_id, 1);
+	u->id = from ? atomic_fetch_add(&next_id, 1) : 0xeffffffe;
 	return u;
 }
 
@@ -223,13 +225,18 @@ void task_drop_resources(struct task *t)
 	struct fs_context *fsctx;
 	struct mount_namespace *mnt;
 	struct uts_namespace *uts;
+	struct ipc_namespace *ipc;
 
+	/* Semaphores are put right while the namespace is still there. */
+	sem_undo_unref(t->sem_undo);
+	t->sem_undo = NULL;
 	mutex_lock(&t->lock);
 	mm = t->mm, t->mm = NULL;
 	fdt = t->fdtable, t->fdtable = NULL;
 	fsctx = t->fsctx, t->fsctx = NULL;
 	mnt = t->mnt_ns, t->mnt_ns = NULL;
 	uts = t->uts_ns, t->uts_ns = NULL;
+	ipc = t->ipc_ns, t->ipc_ns = NULL;
 	mutex_unlock(&t->lock);
 	/* Files first: their release may need nothing of the others, but the mm's files may be the last users of mounts. */
 	if (fdt)
@@ -241,6 +248,7 @@ void task_drop_resources(struct task *t)
 	if (mnt)
 		mount_namespace_unref(mnt);
 	uts_unref(uts);
+	ipc_namespace_unref(ipc);
 	if (t->ctx) {
 		struct platform_context *ctx = t->ctx;
 		struct sighand *sh = sighand_lock(t->group);

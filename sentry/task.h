@@ -38,6 +38,8 @@ struct pid_namespace;
 struct task_worker;
 struct user_counts;
 struct futex_waiter;
+struct ipc_namespace;
+struct sem_undo_list;
 
 /* What a system call got. */
 struct syscall_args {
@@ -159,6 +161,7 @@ struct task {
 	struct cred *cred; /* RCU for readers of other tasks */
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns; /* System V objects: sentry/ipc/ipc.h */
 	char comm[TASK_COMM_LEN];
 	/* owned by the task's thread: */
 	struct arch_regs regs;
@@ -219,6 +222,7 @@ struct task {
 	_Atomic int64_t app_since_ns; /* when it entered the application; 0 outside */
 	struct task_worker *worker; /* the host thread; set before start */
 	_Atomic int32_t pi_waiters; /* futex waiters that wait for this owner; sentry/futex_pi.c */
+	struct sem_undo_list *sem_undo; /* semaphores to put right at exit; NULL; owned by the task's thread */
 	uint64_t timer_slack_ns;
 	int tsc_mode; /* PR_TSC_* */
 	bool mm_shared; /* CLONE_VM was used on this mm; owned by the task's thread */
@@ -242,6 +246,7 @@ struct kernel {
 	struct task *init; /* pid 1's leader; a reference */
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
 	_Atomic int32_t task_count; /* tasks that exist, zombies too: the pids limit */
 	_Atomic int32_t running; /* host threads in task_run() */
 	int32_t task_limit; /* pids limit */

@@ -6,6 +6,7 @@
 #include "sentry/pidfd.h"
 #include "sentry/ptrace.h"
 #include "sentry/seccomp.h"
+#include "sentry/ipc/ipc.h"
 #include "sentry/task_internal.h"
 #include "sentry/timers.h"
 #include "sentry/tty/tty.h"
@@ -15,7 +16,7 @@
 #define PTRACE_EVENT_CLONE_ 3
 #define PTRACE_EVENT_VFORK_DONE_ 5
 #define CLONE_NS_ABSENT                                                                 \
-	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWCGROUP | \
+	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | \
 	 CLONE_NEWTIME)
 
 REF_TYPE(vfork_ref_type, "vfork");
@@ -203,6 +204,21 @@ static int clone_fs(struct task *t, struct task *child, uint64_t flags)
 	return err;
 }
 
+static int clone_ipc(struct task *t, struct task *child, uint64_t flags)
+{
+	if (flags & CLONE_SYSVSEM) {
+		child->sem_undo = sem_undo_list_get(t);
+		if (!child->sem_undo)
+			return -ENOMEM;
+		sem_undo_ref(child->sem_undo);
+	}
+	if (flags & CLONE_NEWIPC)
+		return ipc_namespace_create(&child->ipc_ns);
+	ipc_namespace_ref(t->ipc_ns);
+	child->ipc_ns = t->ipc_ns;
+	return 0;
+}
+
 static int clone_resources(struct task *t, struct task *child, uint64_t flags)
 {
 	int err;
@@ -226,6 +242,9 @@ static int clone_resources(struct task *t, struct task *child, uint64_t flags)
 		uts_ref(t->uts_ns);
 		child->uts_ns = t->uts_ns;
 	}
+	err = clone_ipc(t, child, flags);
+	if (err)
+		return err;
 	err = clone_mm(t, child, flags);
 	if (err)
 		return err;
@@ -492,6 +511,8 @@ static int process_task_setup(const struct task_exec_args *args, struct task *t)
 	t->mnt_ns = args->mnt_ns;
 	uts_ref(args->uts_ns);
 	t->uts_ns = args->uts_ns;
+	ipc_namespace_ref(kernel.ipc_ns);
+	t->ipc_ns = kernel.ipc_ns;
 	atomic_store(&t->strace, kernel.strace_default);
 	err = fs_context_create(&args->root, &args->cwd, args->umask, &t->fsctx);
 	if (err)

@@ -3,11 +3,12 @@
  */
 #include <linux/sched.h>
 
+#include "sentry/ipc/ipc.h"
 #include "sentry/task_internal.h"
 
 #define UNSHARE_ALL                                                                       \
 	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | \
-	 CLONE_SYSVSEM | CLONE_NEWUTS)
+	 CLONE_SYSVSEM | CLONE_NEWUTS | CLONE_NEWIPC)
 
 static int unshare_files(struct task *t)
 {
@@ -82,6 +83,27 @@ static int unshare_uts(struct task *t)
 	return 0;
 }
 
+static int unshare_ipc(struct task *t)
+{
+	struct ipc_namespace *own, *old;
+	int err = ipc_namespace_create(&own);
+
+	if (err)
+		return err;
+	mutex_lock(&t->lock);
+	old = t->ipc_ns;
+	t->ipc_ns = own;
+	mutex_unlock(&t->lock);
+	ipc_namespace_unref(old);
+	return 0;
+}
+
+static void unshare_sem_undo(struct task *t)
+{
+	sem_undo_unref(t->sem_undo);
+	t->sem_undo = NULL;
+}
+
 int64_t task_unshare(struct task *t, uint64_t flags)
 {
 	int err = 0;
@@ -90,7 +112,7 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		flags |= CLONE_FS;
 	if (flags & ~(uint64_t)UNSHARE_ALL)
 		return -EINVAL;
-	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS)) &&
+	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)) &&
 	    !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
 		return -EPERM;
 	/* These cannot be taken apart once there is something to share them with. */
@@ -106,6 +128,11 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		err = unshare_mounts(t);
 	if (!err && (flags & CLONE_NEWUTS))
 		err = unshare_uts(t);
+	/* What was to be undone belongs to the old namespace. */
+	if (!err && (flags & (CLONE_NEWIPC | CLONE_SYSVSEM)))
+		unshare_sem_undo(t);
+	if (!err && (flags & CLONE_NEWIPC))
+		err = unshare_ipc(t);
 	return err;
 }
 

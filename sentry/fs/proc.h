@@ -6,6 +6,7 @@
  *	proc_cpu.c	cpuinfo
  *	proc_sys.c	/proc/sys
  *	proc_net.c	/proc/PID/net
+ *	proc_ipc.c	/proc/sysvipc and its limits
  *	proc_pid.c	/proc/PID and task/TID: directories, tables, small files
  *	proc_stat.c	stat, status, statm, limits, io, ...
  *	proc_mm.c	maps, smaps, mem, cmdline, environ, auxv
@@ -68,6 +69,9 @@ extern const struct synth_node_ops proc_maps_ops, proc_smaps_ops, proc_smaps_rol
 /* proc_fd.c */
 extern const struct synth_node_ops proc_fd_ops, proc_fdinfo_ops, proc_cwd_ops, proc_rootlink_ops,
 	proc_exe_ops, proc_ns_ops;
+/* proc_ipc.c */
+extern const struct synth_entry proc_sysvipc_entries[];
+extern const struct synth_node_ops proc_ipc_limit_ops, proc_ipc_sem_ops;
 /* proc_cpu.c */
 int proc_cpuinfo_show(struct synth_node *n, struct synth_file *sf, struct buf *b);
 void proc_cpu_init(void);

@@ -412,6 +412,7 @@ const struct synth_entry proc_root_entries[] = {
 	R("stat", 0444, stat_ops),
 	R("swaps", 0444, swaps_ops),
 	D("sys", proc_sys_entries),
+	D("sysvipc", proc_sysvipc_entries),
 	R("timer_list", 0400, empty_ops),
 	D("tty", tty_entries),
 	R("uptime", 0444, uptime_ops),

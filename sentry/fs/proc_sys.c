@@ -13,6 +13,7 @@
 #include "fsimpl/pipe/pipe.h"
 #include "fsimpl/socket/socket.h"
 #include "sentry/fs/proc.h"
+#include "sentry/ipc/ipc.h"
 #include "sentry/tty/tty.h"
 #include "sentry/version.h"
 
@@ -202,10 +203,6 @@ NUM(num_dmesg_restrict, 0, 0, 1);
 NUM(num_kptr_restrict, 1, 0, 2);
 NUM(num_core_uses_pid, 0, 0, 1);
 NUM(num_suid_dumpable, 0, 0, 2);
-NUM(num_shmmni, 4096, 0, 32768);
-NUM(num_msgmax, 8192, 0, INT32_MAX);
-NUM(num_msgmnb, 16384, 0, INT32_MAX);
-NUM(num_msgmni, 32000, 0, 32768);
 NUM(num_somaxconn, 4096, 0, INT32_MAX);
 NUM(num_dirty_ratio, 20, 0, 100);
 NUM(num_dirty_background_ratio, 10, 0, 100);
@@ -216,6 +213,7 @@ NUM(num_ip_forward, 0, 0, 1);
 #define C(file_name, text) { .name = file_name, .mode = S_IFREG | 0444, .ops = &const_ops, .data = (text) }
 #define N(file_name, num) { .name = file_name, .mode = S_IFREG | 0644, .ops = &num_ops, .data = &(num) }
 #define R(file_name, perm, ops_var) { .name = file_name, .mode = S_IFREG | (perm), .ops = &(ops_var) }
+#define I(file_name, limit) { .name = file_name, .mode = S_IFREG | 0644, .ops = &proc_ipc_limit_ops, .data = (const void *)(uintptr_t)(limit) }
 #define D(dir_name, table) { .name = dir_name, .mode = S_IFDIR | 0555, .ops = &dir_ops, .children = table }
 #define STR_(x) #x
 #define STR(x) STR_(x)
@@ -253,9 +251,9 @@ static const struct synth_entry kernel_entries[] = {
 	R("hostname", 0644, hostname_ops),
 	C("io_uring_disabled", "2"),
 	N("kptr_restrict", num_kptr_restrict),
-	N("msgmax", num_msgmax),
-	N("msgmnb", num_msgmnb),
-	N("msgmni", num_msgmni),
+	I("msgmax", IPC_LIMIT_MSGMAX),
+	I("msgmnb", IPC_LIMIT_MSGMNB),
+	I("msgmni", IPC_LIMIT_MSGMNI),
 	C("ngroups_max", "65536"),
 	R("ns_last_pid", 0444, ns_last_pid_ops),
 	C("osrelease", MOAT_RELEASE),
@@ -275,10 +273,10 @@ static const struct synth_entry kernel_entries[] = {
 	C("sched_rt_period_us", "1000000"),
 	C("sched_rt_runtime_us", "950000"),
 	D("seccomp", seccomp_entries),
-	C("sem", "32000\t1024000000\t500\t32000"),
-	C("shmall", "18446744073692774399"),
-	C("shmmax", "18446744073692774399"),
-	N("shmmni", num_shmmni),
+	R("sem", 0644, proc_ipc_sem_ops),
+	I("shmall", IPC_LIMIT_SHMALL),
+	I("shmmax", IPC_LIMIT_SHMMAX),
+	I("shmmni", IPC_LIMIT_SHMMNI),
 	C("tainted", "0"),
 	R("threads-max", 0444, threads_max_ops),
 	C("unprivileged_bpf_disabled", "2"),

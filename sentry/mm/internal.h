@@ -230,11 +230,6 @@ void mm_reap_init(struct mm_reap *reap);
 /* No locks held. */
 void mm_reap_run(struct mm_reap *reap);
 
-/* ---- shm.c ---- */
-
-/* Memory for MAP_SHARED|MAP_ANONYMOUS. Returns a reference. */
-must_check int shm_create(uint64_t size, struct mappable **ret);
-
 /* ---- fault.c ---- */
 
 enum {

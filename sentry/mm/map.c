@@ -45,6 +45,30 @@ int mm_unmap(struct mm *mm, uint64_t addr, uint64_t size)
 	return err;
 }
 
+int mm_detach(struct mm *mm, uint64_t addr, const struct mappable_ops *ops)
+{
+	struct mappable *attached = NULL;
+	struct vma *vma, *next;
+	struct mm_reap reap;
+	int err = 0;
+
+	mm_reap_init(&reap);
+	rwlock_write_lock(&mm->vma_lock);
+	for (vma = vma_find_next(mm, addr); vma && !err; vma = next) {
+		next = vma_next(vma);
+		/* Pieces of one attachment: parts of it may be unmapped, or have another protection. */
+		if (!vma->mappable || vma->mappable->ops != ops || vma->start - vma->off != addr)
+			continue;
+		if (attached && vma->mappable != attached)
+			continue;
+		attached = vma->mappable;
+		err = mm_unmap_locked(mm, vma->start, vma->end, &reap);
+	}
+	rwlock_write_unlock(&mm->vma_lock);
+	mm_reap_run(&reap);
+	return err ? err : attached ? 0 : -EINVAL;
+}
+
 /* Where a mapping without MAP_FIXED goes: the hint if it is free, else top-down from mmap_base. */
 static int mm_place(struct mm *mm, const struct mm_map_args *args, uint64_t size,
 		    uint64_t *ret_addr)
@@ -225,7 +249,7 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 		/* Checked again under the lock; here so that a wild size costs no table. */
 		if (size > mm_total_bytes() && !args->noreserve)
 			return -ENOMEM;
-		err = shm_create(size, &shm);
+		err = mm_shared_memory_create(size, &shm);
 		if (err)
 			return err;
 		with_shm = *args;

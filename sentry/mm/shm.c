@@ -134,7 +134,7 @@ static const struct mappable_ops shm_ops = {
 	.unref = shm_unref,
 };
 
-int shm_create(uint64_t size, struct mappable **ret)
+int mm_shared_memory_create(uint64_t size, struct mappable **ret)
 {
 	struct shm *shm = calloc(1, sizeof(*shm));
 
@@ -153,4 +153,15 @@ int shm_create(uint64_t size, struct mappable **ret)
 	mappable_init(&shm->mappable, &shm_ops);
 	*ret = &shm->mappable;
 	return 0;
+}
+
+uint64_t mm_shared_memory_resident(struct mappable *m)
+{
+	struct shm *shm = shm_of(m);
+	uint64_t chunks = 0;
+
+	for (uint64_t i = atomic_load(&shm->low); i < atomic_load(&shm->high); i++)
+		if (atomic_load_explicit(&shm->chunks[i], memory_order_relaxed))
+			chunks++;
+	return MIN(chunks << MEM_CHUNK_SHIFT, shm->size);
 }

@@ -1,4 +1,4 @@
-// LINK: moat_sentry moat_loader moat_mm moat_tty moat_synth moat_anon moat_memfs moat_vfs moat_mem
+// LINK: moat_sentry moat_ipc moat_loader moat_mm moat_tty moat_synth moat_anon moat_memfs moat_vfs moat_mem
 /*
  * Tasks without a CPU: a platform whose "application" is a C function that a register points to. Every switch is one system call, in which
  * that function runs as the task: it forks, waits, signals and exits through the sentry's own interfaces, on real task threads.

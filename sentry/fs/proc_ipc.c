@@ -1,0 +1,118 @@
+/* sentry/fs/proc_ipc.c - /proc/sysvipc, and System V IPC's limits in /proc/sys/kernel: those of the reader's namespace. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sentry/fs/proc.h"
+#include "sentry/ipc/ipc.h"
+
+static struct ipc_namespace *current_ns(void)
+{
+	struct task *t = task_current();
+
+	return t ? t->ipc_ns : kernel.ipc_ns;
+}
+
+/* ---- /proc/sysvipc ---- */
+
+static int table_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+{
+	switch (n->name[1]) {
+	case 'h':
+		shm_show(current_ns(), b);
+		break;
+	case 'e':
+		sem_show(current_ns(), b);
+		break;
+	default:
+		msg_show(current_ns(), b);
+	}
+	return 0;
+}
+
+static const struct synth_node_ops table_ops = {
+	.show = table_show,
+	.setattr = synth_setattr_eperm,
+};
+
+const struct synth_entry proc_sysvipc_entries[] = {
+	{.name = "msg", .mode = S_IFREG | 0444, .ops = &table_ops},
+	{.name = "sem", .mode = S_IFREG | 0444, .ops = &table_ops},
+	{.name = "shm", .mode = S_IFREG | 0444, .ops = &table_ops},
+	{0},
+};
+
+/* ---- /proc/sys/kernel: data is the enum ipc_limit ---- */
+
+static enum ipc_limit limit_of(const struct synth_node *n)
+{
+	return (enum ipc_limit)(uintptr_t)n->entry->data;
+}
+
+static int limit_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+{
+	buf_printf(b, "%llu\n", (unsigned long long)ipc_limit(current_ns(), limit_of(n)));
+	return 0;
+}
+
+static ssize_t limit_store(struct synth_node *n, unused_arg struct synth_file *sf, const char *data,
+			   size_t size, unused_arg int64_t off)
+{
+	char *end;
+	unsigned long long v;
+
+	errno = 0;
+	v = strtoull(data, &end, 0);
+	if (end == data || errno || end[strspn(end, " \t\n")] || strchr(data, '-'))
+		return -EINVAL;
+	return ipc_set_limit(current_ns(), limit_of(n), v) ? -EINVAL : (ssize_t)size;
+}
+
+const struct synth_node_ops proc_ipc_limit_ops = {
+	.show = limit_show,
+	.store = limit_store,
+	.setattr = synth_setattr_eperm,
+};
+
+/* Four numbers in one file. */
+static const enum ipc_limit sem_limits_order[] = {
+	IPC_LIMIT_SEMMSL,
+	IPC_LIMIT_SEMMNS,
+	IPC_LIMIT_SEMOPM,
+	IPC_LIMIT_SEMMNI,
+};
+
+static int sem_limits_show(unused_arg struct synth_node *n, unused_arg struct synth_file *sf,
+			   struct buf *b)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sem_limits_order); i++)
+		buf_printf(b, "%s%llu", i ? "\t" : "",
+			   (unsigned long long)ipc_limit(current_ns(), sem_limits_order[i]));
+	buf_putc(b, '\n');
+	return 0;
+}
+
+static ssize_t sem_limits_store(unused_arg struct synth_node *n, unused_arg struct synth_file *sf,
+				const char *data, size_t size, unused_arg int64_t off)
+{
+	char *at = (char *)data, *end;
+
+	/* Fewer numbers change fewer limits. */
+	for (size_t i = 0; i < ARRAY_SIZE(sem_limits_order); i++, at = end) {
+		unsigned long long v;
+
+		errno = 0;
+		v = strtoull(at, &end, 0);
+		if (end == at)
+			break;
+		if (errno || ipc_set_limit(current_ns(), sem_limits_order[i], v))
+			return -EINVAL;
+	}
+	return at[strspn(at, " \t\n")] ? -EINVAL : (ssize_t)size;
+}
+
+const struct synth_node_ops proc_ipc_sem_ops = {
+	.show = sem_limits_show,
+	.store = sem_limits_store,
+	.setattr = synth_setattr_eperm,
+};
