@@ -222,7 +222,8 @@ struct task {
 	_Atomic int64_t app_since_ns; /* when it entered the application; 0 outside */
 	struct task_worker *worker; /* the host thread; set before start */
 	_Atomic int32_t pi_waiters; /* futex waiters that wait for this owner; sentry/futex_pi.c */
-	struct sem_undo_list *sem_undo; /* semaphores to put right at exit; NULL; owned by the task's thread */
+	struct sem_undo_list
+		*sem_undo; /* semaphores to put right at exit; NULL; owned by the task's thread */
 	uint64_t timer_slack_ns;
 	int tsc_mode; /* PR_TSC_* */
 	bool mm_shared; /* CLONE_VM was used on this mm; owned by the task's thread */

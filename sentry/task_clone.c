@@ -15,9 +15,8 @@
 #define PTRACE_EVENT_VFORK_ 2
 #define PTRACE_EVENT_CLONE_ 3
 #define PTRACE_EVENT_VFORK_DONE_ 5
-#define CLONE_NS_ABSENT                                                                 \
-	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | \
-	 CLONE_NEWTIME)
+#define CLONE_NS_ABSENT \
+	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWTIME)
 
 REF_TYPE(vfork_ref_type, "vfork");
 
