@@ -21,7 +21,7 @@ static const char do_help[] =
 	"  --cwd DIR      start there (default: the current directory)\n"
 	"  --rootfs DIR   another tree than /\n"
 	"  --tty, --no-tty  a terminal of its own (default: if standard input and output are one)\n"
-	"  --net-host     use the host's network namespace\n\n"
+	"  --network MODE none (default), host, or ns:PATH of a network namespace\n\n"
 	"Example: moat do -- python3 -c 'import platform; print(platform.uname())'\n";
 
 struct do_mount {
@@ -93,7 +93,7 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 
 static int do_main(int argc, char **argv)
 {
-	const char *cwd = NULL, *rootfs = "/";
+	const char *cwd = NULL, *rootfs = "/", *network;
 	struct sandbox_options opts = {0};
 	struct oci_config config;
 	char cwd_buf[PATH_MAX], id[64];
@@ -107,12 +107,17 @@ static int do_main(int argc, char **argv)
 		if (cli_flag(argc, argv, &i, "cwd", 0, &cwd) ||
 		    cli_flag(argc, argv, &i, "rootfs", 0, &rootfs))
 			continue;
+		if (cli_flag(argc, argv, &i, "network", 0, &network)) {
+			if (network_option_parse(network, &opts.network))
+				return 1;
+			continue;
+		}
 		if (cli_flag(argc, argv, &i, "tty", 't', NULL))
 			tty = 1;
 		else if (cli_flag(argc, argv, &i, "no-tty", 0, NULL))
 			tty = 0;
 		else if (cli_flag(argc, argv, &i, "net-host", 0, NULL))
-			opts.host_network = true;
+			opts.network.host = true;
 		else if (!cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("do", argv[i]);
 	}

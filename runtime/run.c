@@ -15,14 +15,14 @@ static const char run_help[] =
 	"through; with \"terminal\": true the sandbox gets a terminal of its own.\n\n"
 	"  -b, --bundle DIR   the bundle: a directory with config.json (default .)\n"
 	"  --pid-file FILE    the sentry's process id goes there\n"
-	"  --net-host         use the host's network namespace\n\n"
+	"  --network MODE     none, host, or ns:PATH of a network namespace (default: a new one)\n\n"
 	"Errors before the program runs: 127 if it is not there, 126 if it cannot be executed,\n"
 	"1 for everything else. 'moat spec' writes a config.json to begin with.\n";
 
 static int run_main(int argc, char **argv)
 {
 	struct sandbox_options opts = {0};
-	const char *bundle = ".";
+	const char *bundle = ".", *network;
 	char resolved[PATH_MAX], why[OCI_ERROR_MAX];
 	struct oci_config config;
 	int status;
@@ -38,8 +38,11 @@ static int run_main(int argc, char **argv)
 		} else if (cli_flag(argc, argv, &i, "bundle", 'b', &bundle) ||
 			   cli_flag(argc, argv, &i, "pid-file", 0, &opts.pid_file)) {
 			;
+		} else if (cli_flag(argc, argv, &i, "network", 0, &network)) {
+			if (network_option_parse(network, &opts.network))
+				return 1;
 		} else if (cli_flag(argc, argv, &i, "net-host", 0, NULL)) {
-			opts.host_network = true;
+			opts.network.host = true;
 		} else if (!cli_global_flag(argc, argv, &i)) {
 			return cli_unknown_flag("run", argv[i]);
 		}

@@ -237,12 +237,16 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control, int lis
 {
 	struct clone_args args = {
 		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
-			 CLONE_NEWCGROUP | (sb->opts->host_network ? 0 : CLONE_NEWNET),
+			 CLONE_NEWCGROUP | network_clone_flag(&sb->opts->network),
 		.exit_signal = SIGCHLD,
 	};
-	int spec = spec_memfd(sb, console >= 0);
+	const char *what;
+	int spec, err;
 	pid_t pid;
 
+	sb->config->spec.network =
+		sb->opts->network.host ? BOOT_NETWORK_HOST : BOOT_NETWORK_OWN;
+	spec = spec_memfd(sb, console >= 0);
 	if (spec < 0)
 		return spec;
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
@@ -250,6 +254,13 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control, int lis
 		int fds[9] = {spec,    gofer_sock, control, listen_fd, sb->log_fd,
 			      console, -1,	   -1,	    -1};
 
+		err = network_enter(&sb->opts->network, &what);
+		if (err) {
+			cli_error("network: %s%s%s: %s", what, sb->opts->network.path ? " " : "",
+				  sb->opts->network.path ? sb->opts->network.path : "",
+				  strerror(-err));
+			_exit(1);
+		}
 		setsid();
 		for (int i = 0; i < 3 && console < 0; i++)
 			fds[6 + i] = fcntl(i, F_GETFD) < 0 ? -1 : i;
@@ -258,8 +269,7 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control, int lis
 	close(spec);
 	sb->sentry = pid;
 	if (pid < 0) {
-		int err = -errno;
-
+		err = -errno;
 		cli_error("cannot make the sentry's namespaces: %s; moat needs CAP_SYS_ADMIN here "
 			  "(run it as root)",
 			  strerror(-err));

@@ -14,7 +14,8 @@ must_check int sock_wait(struct file *f, uint32_t events, int64_t deadline, unsi
 must_check int sock_addr_in(struct task *t, uint64_t uaddr, int len, struct socket_addr *ret);
 must_check int sock_addr_out(struct task *t, const struct socket_addr *addr, uint64_t uaddr,
 			     uint64_t ulen);
-/* Who looks up a path address: p->lk until sys_path_put(). */
-must_check int sock_lookup(struct task *t, struct sys_path *p);
+/* Who looks up the path in an AF_UNIX address: p->lk until sys_path_put(p), if *ret_path (false at first). */
+must_check int sock_addr_lookup(struct task *t, const struct socket_addr *addr, struct sys_path *p,
+				bool *ret_path);
 
 #endif

@@ -6,6 +6,14 @@
 
 #define RWF_SUPPORTED (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
 
+/* An interrupted call is restarted, unless it had a timeout (sock_intr_errno). */
+static int64_t io_result(struct file *f, int64_t ret, bool is_read)
+{
+	if (ret == -EINTR && f->ops->io_timeout_ns && f->ops->io_timeout_ns(f, !is_read) > 0)
+		return -EINTR;
+	return sys_restart(ret);
+}
+
 /* vfs_read/vfs_write of one range; off NULL: at the file's own offset. */
 static int64_t io_one(struct task *t, int fd, uint64_t addr, uint64_t size, const int64_t *off,
 		      bool is_read)
@@ -28,9 +36,10 @@ static int64_t io_one(struct task *t, int fd, uint64_t addr, uint64_t size, cons
 	mm_iter_init_one(t->mm, &it, &one, addr, MIN(size, FILE_IO_MAX), is_read);
 	ret = is_read ? file_read_iter(f, &it, off, 0) : file_write_iter(f, &it, off, 0);
 	io_iter_fini(&it);
+	ret = io_result(f, ret, is_read);
 out_unref:
 	file_unref(f);
-	return sys_restart(ret);
+	return ret;
 }
 
 static int64_t io_vec(struct task *t, int fd, uint64_t uiov, uint64_t count, const int64_t *off,
@@ -59,11 +68,12 @@ static int64_t io_vec(struct task *t, int fd, uint64_t uiov, uint64_t count, con
 	mm_iter_init(t->mm, &it, iov, (unsigned)count, is_read);
 	ret = is_read ? file_read_iter(f, &it, off, rwf) : file_write_iter(f, &it, off, rwf);
 	io_iter_fini(&it);
+	ret = io_result(f, ret, is_read);
 out_free:
 	sys_iov_free(fast, iov);
 out_unref:
 	file_unref(f);
-	return sys_restart(ret);
+	return ret;
 }
 
 int64_t sys_read(struct task *t, const struct syscall_args *a)

@@ -73,10 +73,17 @@ int sock_addr_out(struct task *t, const struct socket_addr *addr, uint64_t uaddr
 	return task_copy_out(t, ulen, &addr->len, sizeof(addr->len));
 }
 
-int sock_lookup(struct task *t, struct sys_path *p)
+int sock_addr_lookup(struct task *t, const struct socket_addr *addr, struct sys_path *p,
+		     bool *ret_path)
 {
+	int err;
+
+	if (addr->len < sizeof(sa_family_t) || addr->sa.sa_family != AF_UNIX)
+		return 0;
 	strcpy(p->path, ".");
-	return sys_path_init(t, SYS_AT_FDCWD, 0, p);
+	err = sys_path_init(t, SYS_AT_FDCWD, 0, p);
+	*ret_path = !err;
+	return err;
 }
 
 static int check_type(int type)
@@ -122,6 +129,7 @@ int64_t sys_socketpair(struct task *t, const struct syscall_args *a)
 int64_t sys_bind(struct task *t, const struct syscall_args *a)
 {
 	struct socket_addr addr;
+	bool have_path = false;
 	struct sys_path p;
 	struct file *f;
 	int err = 0;
@@ -131,18 +139,39 @@ int64_t sys_bind(struct task *t, const struct syscall_args *a)
 		return err;
 	err = sock_addr_in(t, a->a[1], ARG_INT(2), &addr);
 	if (!err)
-		err = sock_lookup(t, &p);
-	if (!err) {
-		err = socket_bind(f, &addr, &p.lk, fs_context_umask(t->fsctx));
+		err = sock_addr_lookup(t, &addr, &p, &have_path);
+	if (!err)
+		err = socket_bind(f, &addr, have_path ? &p.lk : NULL, fs_context_umask(t->fsctx));
+	if (have_path)
 		sys_path_put(&p);
-	}
 	file_unref(f);
 	return err;
+}
+
+/* Calls again until it is done; a connection that is being made is waited for. */
+static int connect_loop(struct file *f, const struct socket_addr *addr,
+			const struct vfs_lookup *lookup)
+{
+	int64_t deadline = sock_deadline(socket_timeout_ns(f, true));
+	int err, wait;
+
+	for (;;) {
+		err = socket_connect(f, addr, lookup);
+		if ((err != -EAGAIN && err != -EINPROGRESS && err != -EALREADY) ||
+		    !sock_may_wait(f, 0))
+			return err;
+		wait = socket_connect_wait(f, deadline);
+		if (wait == -EINTR)
+			return deadline == TIME_FOREVER ? -ERESTARTSYS_ : -EINTR;
+		if (wait)
+			return wait == -EAGAIN ? err : wait; /* the deadline */
+	}
 }
 
 int64_t sys_connect(struct task *t, const struct syscall_args *a)
 {
 	struct socket_addr addr;
+	bool have_path = false;
 	struct sys_path p;
 	struct file *f;
 	int err = 0;
@@ -152,21 +181,13 @@ int64_t sys_connect(struct task *t, const struct syscall_args *a)
 		return err;
 	err = sock_addr_in(t, a->a[1], ARG_INT(2), &addr);
 	if (!err)
-		err = sock_lookup(t, &p);
-	if (err)
-		goto out_unref;
-	for (;;) {
-		err = socket_connect(f, &addr, &p.lk);
-		if (err != -EAGAIN || !sock_may_wait(f, 0))
-			break;
-		err = socket_connect_wait(f);
-		if (err)
-			break;
-	}
-	sys_path_put(&p);
-out_unref:
+		err = sock_addr_lookup(t, &addr, &p, &have_path);
+	if (!err)
+		err = connect_loop(f, &addr, have_path ? &p.lk : NULL);
+	if (have_path)
+		sys_path_put(&p);
 	file_unref(f);
-	return sys_restart(err);
+	return err;
 }
 
 int64_t sys_listen(struct task *t, const struct syscall_args *a)
@@ -199,7 +220,7 @@ static int64_t accept_conn(struct task *t, int fd, uint64_t uaddr, uint64_t ulen
 		err = newfd;
 		goto out_unref;
 	}
-	deadline = sock_deadline(socket_rcvtimeo_ns(f));
+	deadline = sock_deadline(socket_timeout_ns(f, false));
 	for (;;) {
 		err = socket_accept(f, flags & SOCK_NONBLOCK, &addr, &conn);
 		if (err != -EAGAIN || !sock_may_wait(f, 0))

@@ -78,21 +78,11 @@ static int scm_creds(struct task *t, struct socket_msg *m, const uint8_t *data, 
 }
 
 /* __scm_send: control messages of level SOL_SOCKET; others are somebody else's. */
-static int parse_control(struct task *t, struct socket_msg *m, uint64_t ucontrol, uint64_t size)
+static int parse_scm(struct task *t, struct socket_msg *m, const uint8_t *buf, uint64_t size)
 {
-	uint8_t *buf;
 	size_t off = 0;
 	int err = 0;
 
-	if (!size)
-		return 0;
-	if (size > SOCK_CONTROL_MAX)
-		return -ENOBUFS;
-	buf = malloc(size);
-	if (!buf)
-		return -ENOBUFS;
-	if (task_copy_in(t, buf, ucontrol, size))
-		err = -EFAULT;
 	while (!err && size - off >= sizeof(struct cmsg_head)) {
 		struct cmsg_head h;
 
@@ -115,16 +105,57 @@ static int parse_control(struct task *t, struct socket_msg *m, uint64_t ucontrol
 		if (off > size)
 			break;
 	}
+	return err;
+}
+
+/* Reads the control messages; for a family that looks at them itself they stay in m->control, for free(). */
+static int get_control(struct task *t, struct file *f, struct socket_msg *m, uint64_t ucontrol,
+		       uint64_t size)
+{
+	uint8_t *buf;
+	int err;
+
+	if (!size)
+		return 0;
+	if (size > SOCK_CONTROL_MAX)
+		return -ENOBUFS;
+	buf = malloc(size);
+	if (!buf)
+		return -ENOBUFS;
+	err = task_copy_in(t, buf, ucontrol, size) ? -EFAULT : 0;
+	if (!err && socket_raw_control(f)) {
+		m->control = buf;
+		m->control_size = size;
+		return 0;
+	}
+	if (!err)
+		err = parse_scm(t, m, buf, size);
 	free(buf);
+	return err;
+}
+
+/* Waits until a send may go on. 0 or what the call returns. */
+static int64_t send_wait(struct file *f, struct socket_msg *m, int64_t ret, int *inout_flags,
+			 int64_t deadline, unsigned *inout_spins)
+{
+	int err;
+
+	if (ret == -EAGAIN)
+		return sock_wait(f, POLLOUT, deadline, inout_spins);
+	/* MSG_FASTOPEN without a cookie: the connection is made first, then the data goes. */
+	err = socket_connect_wait(f, deadline);
+	*inout_flags &= ~MSG_FASTOPEN;
+	m->addr = NULL;
+	if (err == -EINTR)
+		return deadline == TIME_FOREVER ? -ERESTARTSYS_ : -EINTR;
 	return err;
 }
 
 /* Sends what m->it holds; a blocking stream goes on until all is sent. */
 static int64_t send_loop(struct file *f, struct socket_msg *m, int flags)
 {
-	int64_t deadline = sock_deadline(socket_sndtimeo_ns(f)), done = 0, ret;
+	int64_t deadline = sock_deadline(socket_timeout_ns(f, true)), done = 0, ret, err;
 	unsigned spins = 0;
-	int err;
 
 	for (;;) {
 		ret = socket_sendmsg(f, m, flags);
@@ -133,14 +164,17 @@ static int64_t send_loop(struct file *f, struct socket_msg *m, int flags)
 			spins = 0;
 			if (!m->it->remaining || m->it->error || !ret)
 				return done;
-			/* The first part carried the descriptors. */
+			/* The first part carried the descriptors; what fails after it raises no SIGPIPE. */
 			drop_files(m);
 			m->has_cred = false;
+			m->control_size = 0;
+			flags |= MSG_NOSIGNAL;
 			continue;
 		}
-		if (ret != -EAGAIN || !sock_may_wait(f, flags))
+		if ((ret != -EAGAIN && (ret != -EINPROGRESS || !(flags & MSG_FASTOPEN))) ||
+		    !sock_may_wait(f, flags))
 			return done ? done : ret;
-		err = sock_wait(f, POLLOUT, deadline, &spins);
+		err = send_wait(f, m, ret, &flags, deadline, &spins);
 		if (err)
 			return done ? done : err;
 	}
@@ -156,12 +190,11 @@ static int send_dest(struct task *t, uint64_t uaddr, int len, struct socket_addr
 		return 0;
 	err = sock_addr_in(t, uaddr, len, addr);
 	if (!err)
-		err = sock_lookup(t, p);
+		err = sock_addr_lookup(t, addr, p, ret_path);
 	if (err)
 		return err;
-	*ret_path = true;
 	m->addr = addr;
-	m->lookup = &p->lk;
+	m->lookup = *ret_path ? &p->lk : NULL;
 	return 0;
 }
 
@@ -219,7 +252,7 @@ static int64_t send_msg(struct task *t, struct file *f, const struct user_msghdr
 	ret = sys_iov_get(t, h->iov, h->iovlen, fast, &iov);
 	if (ret < 0)
 		goto out_path;
-	ret = parse_control(t, &m, h->control, h->control ? h->controllen : 0);
+	ret = get_control(t, f, &m, h->control, h->control ? h->controllen : 0);
 	if (ret)
 		goto out_files;
 	mm_iter_init(t->mm, &it, iov, (unsigned)h->iovlen, false);
@@ -227,6 +260,7 @@ static int64_t send_msg(struct task *t, struct file *f, const struct user_msghdr
 	ret = send_loop(f, &m, flags);
 	io_iter_fini(&it);
 out_files:
+	free(m.control);
 	drop_files(&m);
 	sys_iov_free(fast, iov);
 out_path:
@@ -281,9 +315,20 @@ int64_t sys_sendmmsg(struct task *t, const struct syscall_args *a)
 
 /* ---- receiving ---- */
 
+/* Is what came enough, or does a blocking stream go on? */
+static bool recv_enough(struct file *f, const struct socket_msg *m, int flags, int64_t done)
+{
+	if ((flags & MSG_PEEK) || !(f->mode & FILE_STREAM) || !m->it->remaining || m->it->error ||
+	    m->nfiles || (m->flags & (MSG_EOR | MSG_TRUNC)))
+		return true;
+	/* MSG_WAITALL: until full, the end, or a control message. */
+	return !(flags & MSG_WAITALL) &&
+	       (done >= (int64_t)socket_rcvlowat(f) || !sock_may_wait(f, flags));
+}
+
 static int64_t recv_loop(struct file *f, struct socket_msg *m, int flags)
 {
-	int64_t deadline = sock_deadline(socket_rcvtimeo_ns(f)), done = 0, ret;
+	int64_t deadline = sock_deadline(socket_timeout_ns(f, false)), done = 0, ret;
 	unsigned spins = 0;
 	int err;
 
@@ -291,15 +336,14 @@ static int64_t recv_loop(struct file *f, struct socket_msg *m, int flags)
 		ret = socket_recvmsg(f, m, flags);
 		if (ret >= 0) {
 			done += ret;
-			/* MSG_WAITALL: until full, the end, or a control message. */
-			if (!ret || !(flags & MSG_WAITALL) || (flags & MSG_PEEK) ||
-			    !m->it->remaining || m->it->error || m->nfiles ||
-			    !(f->mode & FILE_STREAM) || (m->flags & (MSG_EOR | MSG_TRUNC)))
+			if (!ret || recv_enough(f, m, flags, done))
 				return done;
 			spins = 0;
 			continue;
 		}
-		if (ret != -EAGAIN || (done && !(flags & MSG_WAITALL)) || !sock_may_wait(f, flags))
+		/* Urgent data and the error queue are never waited for. */
+		if (ret != -EAGAIN || !sock_may_wait(f, flags) ||
+		    (flags & (MSG_OOB | MSG_ERRQUEUE)))
 			return done ? done : ret;
 		err = sock_wait(f, POLLIN | POLLRDHUP, deadline, &spins);
 		if (err)
@@ -407,6 +451,25 @@ static int put_control(struct task *t, struct control_out *c, struct socket_msg 
 	return err;
 }
 
+/* What a family with socket_raw_control() filled in. */
+static int put_raw_control(struct task *t, struct control_out *c, struct socket_msg *m)
+{
+	if (m->control_len && task_copy_out(t, c->addr, m->control, m->control_len))
+		return -EFAULT;
+	c->used = m->control_len;
+	return 0;
+}
+
+/* Room for the family to fill in, as much as the guest has (bounded). -ENOBUFS. */
+static int control_room(struct file *f, const struct user_msghdr *h, struct socket_msg *m)
+{
+	if (!socket_raw_control(f) || !h->control || !h->controllen)
+		return 0;
+	m->control_size = MIN(h->controllen, (uint64_t)SOCK_CONTROL_MAX);
+	m->control = malloc(m->control_size);
+	return m->control ? 0 : -ENOBUFS;
+}
+
 static int64_t recv_msg(struct task *t, struct file *f, uint64_t umsg, int flags)
 {
 	struct iovec fast[SYS_IOV_FAST], *iov;
@@ -427,6 +490,11 @@ static int64_t recv_msg(struct task *t, struct file *f, uint64_t umsg, int flags
 	ret = sys_iov_get(t, h.iov, h.iovlen, fast, &iov);
 	if (ret < 0)
 		return ret;
+	ret = control_room(f, &h, &m);
+	if (ret < 0) {
+		sys_iov_free(fast, iov);
+		return ret;
+	}
 	mm_iter_init(t->mm, &it, iov, (unsigned)h.iovlen, true);
 	m.it = &it;
 	m.addr = h.name ? &addr : NULL;
@@ -436,7 +504,7 @@ static int64_t recv_msg(struct task *t, struct file *f, uint64_t umsg, int flags
 	if (ret < 0)
 		goto out_files;
 	c = (struct control_out){.addr = h.control, .left = h.control ? h.controllen : 0};
-	len = put_control(t, &c, &m, flags);
+	len = socket_raw_control(f) ? put_raw_control(t, &c, &m) : put_control(t, &c, &m, flags);
 	if (!len && h.name && addr.len)
 		len = task_copy_out(t, h.name, &addr.ss, MIN(addr.len, (unsigned)h.namelen));
 	if (len) {
@@ -454,6 +522,7 @@ static int64_t recv_msg(struct task *t, struct file *f, uint64_t umsg, int flags
 	    task_copy_out(t, umsg + offsetof(struct user_msghdr, flags), &h.flags, sizeof(h.flags)))
 		ret = -EFAULT;
 out_files:
+	free(m.control);
 	drop_files(&m);
 	return ret;
 }

@@ -123,6 +123,21 @@ static void file_poll_remove(struct file *f, struct waiter *w)
 		wait_queue_remove(w);
 }
 
+/* When a blocking call gives up; TIME_FOREVER for most files. */
+static int64_t file_io_deadline(struct file *f, bool write)
+{
+	int64_t ns = f->ops->io_timeout_ns ? f->ops->io_timeout_ns(f, write) : 0;
+
+	return ns > 0 ? time_monotonic_ns() + ns : TIME_FOREVER;
+}
+
+static int file_io_sleep(struct sleeper *s, int64_t deadline)
+{
+	int err = sleeper_wait(s, SLEEP_INTERRUPTIBLE, deadline);
+
+	return err == -ETIMEDOUT ? -EAGAIN : err;
+}
+
 int file_wait(struct file *f, uint32_t events, int64_t deadline_ns)
 {
 	struct sleeper *s = sleeper_current();
@@ -154,19 +169,21 @@ static ssize_t read_blocking(struct file *f, struct io_iter *it, int64_t off, in
 {
 	struct sleeper *s = sleeper_current();
 	struct waiter w;
+	int64_t deadline;
 	ssize_t ret;
 	int err;
 
 	ret = read_once(f, it, off, rwf);
 	if (ret != -EAGAIN || !file_may_block(f, rwf))
 		return ret;
+	deadline = file_io_deadline(f, false);
 	waiter_init_sleeper(&w, s, POLLIN | POLLRDNORM | POLLRDHUP | POLLPRI | POLLERR | POLLHUP);
 	file_poll_add(f, &w);
 	for (;;) {
 		ret = read_once(f, it, off, rwf);
 		if (ret != -EAGAIN || !file_may_block(f, rwf))
 			break;
-		err = sleeper_wait(s, SLEEP_INTERRUPTIBLE, TIME_FOREVER);
+		err = file_io_sleep(s, deadline);
 		if (err) {
 			ret = err;
 			break;
@@ -197,18 +214,20 @@ static ssize_t write_blocking(struct file *f, struct io_iter *it, int64_t *off, 
 	struct sleeper *s = sleeper_current();
 	ssize_t ret, done = 0;
 	struct waiter w;
+	int64_t deadline;
 	int err = 0;
 
 	ret = write_once(f, it, off, rwf);
 	if (!write_goes_on(f, it, ret, rwf))
 		return ret;
+	deadline = file_io_deadline(f, true);
 	waiter_init_sleeper(&w, s, POLLOUT | POLLWRNORM | POLLERR | POLLHUP);
 	file_poll_add(f, &w);
 	for (;;) {
 		if (ret > 0)
 			done += ret;
 		else if (ret == -EAGAIN)
-			err = sleeper_wait(s, SLEEP_INTERRUPTIBLE, TIME_FOREVER);
+			err = file_io_sleep(s, deadline);
 		if (err)
 			break;
 		ret = write_once(f, it, off, rwf);

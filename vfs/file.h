@@ -85,6 +85,8 @@ struct file_ops {
 	int (*fsync)(struct file *f, bool data_only, uint64_t start, uint64_t end);
 	/* ioctl: arg is a guest address; memory is reached through vfs_user_* (vfs/user.h). Default: -ENOTTY. */
 	int64_t (*ioctl)(struct file *f, unsigned cmd, uint64_t arg);
+	/* How long a blocking read(2) or write(2) waits (SO_RCVTIMEO, SO_SNDTIMEO), ns; 0: for ever, also the default. */
+	int64_t (*io_timeout_ns)(struct file *f, bool write);
 	/* A change of O_NONBLOCK, O_APPEND, O_ASYNC, O_DIRECT is allowed? Default: 0. */
 	int (*set_flags)(struct file *f, unsigned new_flags);
 	/* F_ADD_SEALS etc. live in memfs; -EINVAL by default. */

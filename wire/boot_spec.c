@@ -52,6 +52,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, platform, FIELD_STR, true),
 	F(struct boot_spec, strace, FIELD_STR, false),
 	F(struct boot_spec, debug, FIELD_BOOL, true),
+	F(struct boot_spec, network, FIELD_INT, false),
 	F(struct boot_spec, console_fd, FIELD_INT, true),
 	F(struct boot_spec, gofer_fd, FIELD_INT, true),
 	F(struct boot_spec, control_fd, FIELD_INT, true),

@@ -17,6 +17,11 @@
 #define BOOT_SIZE_MAX (16ul << 20)
 #define BOOT_RLIMITS 16
 
+enum boot_network {
+	BOOT_NETWORK_OWN, /* a network namespace of the container's: made for it, or handed over by path */
+	BOOT_NETWORK_HOST, /* the one that the command line was called in */
+};
+
 enum boot_rootfs_kind {
 	BOOT_ROOTFS_GOFER, /* gofer attach point 0 */
 	BOOT_ROOTFS_OVERLAY, /* memory over gofer attach point 0 */
@@ -64,6 +69,7 @@ struct boot_spec {
 	char *platform;
 	char *strace; /* NULL: off; "": all; else a list of names */
 	bool debug;
+	int network; /* enum boot_network: which the sentry was started in */
 	/* descriptors, -1 for none */
 	int stdio[3];
 	int console_fd; /* terminal: byte stream to the CLI's terminal */

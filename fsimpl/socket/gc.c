@@ -97,7 +97,7 @@ static void gc_build_locked(struct gc_vertices *all)
 		vertex_locked(all, from);
 		SLIST_INSERT_HEAD(&from->gc.out, m, gc_out);
 		for (unsigned i = 0; i < m->nfiles; i++) {
-			if (!socket_is(m->files[i]))
+			if (!unix_is(m->files[i]))
 				continue;
 			s = vertex_locked(all, usock_of(m->files[i]));
 			s->gc.file = m->files[i];
@@ -120,7 +120,7 @@ static void gc_mark_locked(struct gc_vertices *all)
 		SLIST_REMOVE_HEAD(&todo, gc.todo);
 		SLIST_FOREACH (m, &s->gc.out, gc_out)
 			for (unsigned i = 0; i < m->nfiles; i++)
-				if (socket_is(m->files[i]))
+				if (unix_is(m->files[i]))
 					mark_live_locked(&todo, usock_of(m->files[i]));
 	}
 }

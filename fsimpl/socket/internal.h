@@ -1,7 +1,7 @@
 /*
  * fsimpl/socket/internal.h - an AF_UNIX socket.
  *
- *	socket.c	the file, creation, pairs, options' entry points
+ *	socket.c	the file, creation, pairs
  *	unix.c		bind, listen, connect, accept, shutdown, close
  *	unix_io.c	messages: sending, receiving, readiness
  *	gc.c		collecting sockets that only messages refer to
@@ -11,8 +11,7 @@
 #ifndef MOAT_FSIMPL_SOCKET_INTERNAL_H
 #define MOAT_FSIMPL_SOCKET_INTERNAL_H
 
-#include "fsimpl/anon/anon.h"
-#include "fsimpl/socket/socket.h"
+#include "fsimpl/socket/family.h"
 
 #define UMSG_OVERHEAD 576u /* what a message is charged beyond its bytes: about an skb */
 #define UMSG_CHUNK_MAX 65536u /* a stream's larger sends are cut */
@@ -102,16 +101,16 @@ struct usock {
 	struct usock_gc gc;
 };
 
-struct socket_file {
-	struct file f;
+struct unix_file {
+	struct socket_file sf;
 	struct usock *s; /* a reference */
 };
 
-extern const struct file_ops socket_ops;
+extern const struct socket_family unix_family;
 
 static inline struct usock *usock_of(struct file *f)
 {
-	return ((struct socket_file *)f)->s;
+	return ((struct unix_file *)f)->s;
 }
 static inline bool usock_is_stream(const struct usock *s)
 {
@@ -129,15 +128,25 @@ static inline void usock_ref(struct usock *s)
 	ref_get(&s->ref);
 }
 void usock_unref(struct usock *s);
-must_check int socket_file_create(struct usock *s, unsigned flags,
-				  struct file **ret); /* takes s's reference on success */
+must_check int unix_file_create(struct usock *s, unsigned flags,
+				struct file **ret); /* takes s's reference on success */
 void socket_current_cred(struct socket_cred *ret, bool real);
 
 /* ---- unix.c ---- */
+int unix_bind(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup,
+	      uint32_t umask);
+int unix_connect(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup);
+int unix_connect_wait(struct file *f, int64_t deadline);
+int unix_listen(struct file *f, int backlog);
+int unix_accept(struct file *f, int flags, struct socket_addr *addr, struct file **ret);
+int unix_getname(struct file *f, bool want_peer, struct socket_addr *ret);
+int unix_shutdown(struct file *f, int how);
 void usock_close(struct usock *s);
 void usock_pair(struct usock *a, struct usock *b); /* both fresh */
 
 /* ---- unix_io.c ---- */
+ssize_t unix_sendmsg(struct file *f, struct socket_msg *sm, int flags);
+ssize_t unix_recvmsg(struct file *f, struct socket_msg *sm, int flags);
 void umsg_unref(struct umsg *m);
 void usock_purge(struct usock *s); /* throws the queue away */
 uint32_t usock_poll(struct usock *s);
@@ -166,5 +175,8 @@ must_check int name_find(const struct socket_addr *addr, int type, const struct 
 			 struct usock **ret);
 void uaddr_copy(const struct uaddr *a, struct socket_addr *ret);
 
-/* ---- sockopt.c: entry points are in socket.h ---- */
+/* ---- sockopt.c ---- */
+int unix_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);
+int unix_getsockopt(struct file *f, int level, int opt, void *val, unsigned *inout_len);
+int64_t unix_timeout_ns(struct file *f, bool send);
 #endif

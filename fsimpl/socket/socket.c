@@ -1,10 +1,8 @@
 /*
- * fsimpl/socket/socket.c - sockets as files.
+ * fsimpl/socket/socket.c - AF_UNIX sockets as files.
  *
  * A socket (struct usock) and its file are two objects: a connection in an accept queue has no file yet, and a closed socket lives on
  * while a peer looks at it. Every socket is on one list for /proc/net/unix.
- *
- * Only AF_UNIX is here; other families answer EAFNOSUPPORT.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -18,8 +16,6 @@ static REF_TYPE(usock_type, "unix socket");
 static struct mutex all_lock = MUTEX_INIT(LOCK_SOCKET_NS, "unix_all");
 static LIST_HEAD(,
 		 usock) all_sockets = LIST_HEAD_INITIALIZER(all_sockets); /* guarded by all_lock */
-
-struct socket_hooks socket_hooks;
 
 void socket_current_cred(struct socket_cred *ret, bool real)
 {
@@ -67,50 +63,17 @@ void usock_unref(struct usock *s)
 
 /* ---- the file ---- */
 
-static ssize_t socket_read(struct file *f, struct io_iter *it, unused_arg int64_t off,
-			   unused_arg int rwf)
-{
-	struct socket_msg m;
-	ssize_t n;
-
-	m.it = it;
-	m.addr = NULL;
-	n = socket_recvmsg(f, &m, 0);
-	/* read(2) has nowhere to put descriptors. */
-	for (unsigned i = 0; i < m.nfiles; i++)
-		file_unref(m.files[i]);
-	return n;
-}
-
-static ssize_t socket_write(struct file *f, struct io_iter *it, unused_arg int64_t *inout_off,
-			    unused_arg int rwf)
-{
-	struct socket_msg m;
-
-	m.it = it;
-	m.addr = NULL;
-	m.lookup = NULL;
-	m.nfiles = 0;
-	m.has_cred = false;
-	return socket_sendmsg(f, &m, 0);
-}
-
-static uint32_t socket_poll(struct file *f)
+static uint32_t unix_poll(struct file *f)
 {
 	return usock_poll(usock_of(f));
 }
 
-static void socket_poll_add(struct file *f, struct waiter *w)
+static void unix_poll_add(struct file *f, struct waiter *w)
 {
 	wait_queue_add(&usock_of(f)->wait, w);
 }
 
-static void socket_poll_remove(unused_arg struct file *f, struct waiter *w)
-{
-	wait_queue_remove(w);
-}
-
-static int64_t socket_ioctl(struct file *f, unsigned cmd, uint64_t arg)
+static int64_t unix_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 {
 	struct usock *s = usock_of(f);
 	struct umsg *first;
@@ -126,13 +89,13 @@ static int64_t socket_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 		n = (int32_t)atomic_load_explicit(&s->wmem, memory_order_relaxed);
 	mutex_unlock(&s->lock);
 	if (cmd != SIOCINQ && cmd != SIOCOUTQ)
-		return -ENOTTY;
+		return netdev_ioctl(cmd, arg);
 	if (listening)
 		return -EINVAL;
 	return vfs_user_copy_out(arg, &n, sizeof(n));
 }
 
-static void socket_release(struct file *f)
+static void unix_release(struct file *f)
 {
 	struct usock *s = usock_of(f);
 
@@ -143,95 +106,80 @@ static void socket_release(struct file *f)
 	usock_collect();
 }
 
-const struct file_ops socket_ops = {
-	.name = "socket",
-	.release = socket_release,
-	.read_iter = socket_read,
-	.write_iter = socket_write,
-	.poll = socket_poll,
-	.poll_add = socket_poll_add,
-	.poll_remove = socket_poll_remove,
-	.stat = anon_file_stat,
-	.set_stat = anon_file_set_stat,
-	.ioctl = socket_ioctl,
+const struct socket_family unix_family = {
+	.family = AF_UNIX,
+	.bind = unix_bind,
+	.connect = unix_connect,
+	.connect_wait = unix_connect_wait,
+	.listen = unix_listen,
+	.accept = unix_accept,
+	.getname = unix_getname,
+	.shutdown = unix_shutdown,
+	.setsockopt = unix_setsockopt,
+	.getsockopt = unix_getsockopt,
+	.sendmsg = unix_sendmsg,
+	.recvmsg = unix_recvmsg,
+	.timeout_ns = unix_timeout_ns,
+	.poll = unix_poll,
+	.poll_add = unix_poll_add,
+	.ioctl = unix_ioctl,
+	.release = unix_release,
 };
 
-bool socket_is(struct file *f)
+bool unix_is(struct file *f)
 {
-	return f->ops == &socket_ops;
+	return socket_is(f) && socket_family_of(f) == &unix_family;
 }
 
-int socket_file_create(struct usock *s, unsigned flags, struct file **ret)
+int unix_file_create(struct usock *s, unsigned flags, struct file **ret)
 {
-	struct anon_args args = {.kind = ANON_SOCKET, .mode = S_IFSOCK | 0777};
-	struct socket_file *sf = calloc(1, sizeof(*sf));
+	struct unix_file *uf = calloc(1, sizeof(*uf));
 	int err;
 
-	if (!sf)
+	if (!uf)
 		return -ENOMEM;
-	err = anon_file_init(&sf->f, &socket_ops, &args, O_RDWR | (flags & O_NONBLOCK),
-			     FILE_READ | FILE_WRITE | FILE_STREAM);
+	err = socket_file_init(&uf->sf, &unix_family, 0, flags & O_NONBLOCK);
 	if (err) {
-		free(sf);
+		free(uf);
 		return err;
 	}
-	sf->s = s;
+	uf->s = s;
 	mutex_lock(&s->lock);
-	s->ino = anon_file_ino(&sf->f);
+	s->ino = anon_file_ino(&uf->sf.f);
 	mutex_unlock(&s->lock);
-	*ret = &sf->f;
+	*ret = &uf->sf.f;
 	return 0;
 }
 
-static int socket_check(int family, int *inout_type, int protocol)
+int unix_socket_create(int type, int protocol, unsigned flags, struct file **ret)
 {
-	int type = *inout_type & 0xf;
+	struct usock *s;
+	int err;
 
-	if (*inout_type & ~(0xf | SOCK_NONBLOCK | SOCK_CLOEXEC))
-		return -EINVAL;
-	if (family < 0 || family >= AF_MAX)
-		return -EAFNOSUPPORT;
-	if (type == 0 || type > SOCK_PACKET)
-		return -EINVAL;
-	if (family != AF_UNIX)
-		return -EAFNOSUPPORT;
 	if (protocol && protocol != PF_UNIX)
 		return -EPROTONOSUPPORT;
 	if (type == SOCK_RAW) /* "believe it or not BSD has AF_UNIX, SOCK_RAW" */
 		type = SOCK_DGRAM;
 	if (type != SOCK_STREAM && type != SOCK_DGRAM && type != SOCK_SEQPACKET)
 		return -ESOCKTNOSUPPORT;
-	*inout_type = type;
-	return 0;
-}
-
-int socket_create(int family, int type, int protocol, struct file **ret)
-{
-	unsigned flags = (unsigned)type & SOCK_NONBLOCK;
-	struct usock *s;
-	int err = socket_check(family, &type, protocol);
-
-	if (err)
-		return err;
 	err = usock_create(type, &s);
 	if (err)
 		return err;
-	err = socket_file_create(s, flags, ret);
+	err = unix_file_create(s, flags, ret);
 	if (err)
 		usock_unref(s);
 	return err;
 }
 
-int socket_pair(int family, int type, int protocol, struct file *ret[2])
+int unix_socket_pair(int type, int protocol, unsigned flags, struct file *ret[2])
 {
 	struct file *a, *b;
 	int err;
 
-	/* socketpair(2) of another family is EOPNOTSUPP where socket(2) works; here none does. */
-	err = socket_create(family, type, protocol, &a);
+	err = unix_socket_create(type, protocol, flags, &a);
 	if (err)
 		return err;
-	err = socket_create(family, type, protocol, &b);
+	err = unix_socket_create(type, protocol, flags, &b);
 	if (err) {
 		file_unref(a);
 		return err;

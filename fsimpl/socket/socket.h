@@ -1,5 +1,5 @@
 /*
- * fsimpl/socket/socket.h - sockets as files; AF_UNIX in the sentry.
+ * fsimpl/socket/socket.h - sockets as files: AF_UNIX in the sentry, AF_INET, AF_INET6 and AF_NETLINK on the host's network.
  *
  * The system call layer copies addresses and control messages; here they are sentry memory. Operations do not wait: -EAGAIN, and the caller waits
  * with file_wait() (POLLIN for recv and accept, POLLOUT for send and connect) unless O_NONBLOCK or MSG_DONTWAIT. read(2) and
@@ -51,6 +51,12 @@ struct socket_msg {
 	int64_t stamp_ns;
 	unsigned
 		flags; /* recv: MSG_TRUNC, MSG_EOR ... for msg_flags (MSG_CTRUNC is the caller's) */
+	/*
+	 * A family with socket_raw_control(): control messages in Linux's layout, in sentry memory. send: what the guest sent.
+	 * recv: room of control_size bytes; control_len of them filled (MSG_CTRUNC in flags when it was too small).
+	 */
+	void *control;
+	size_t control_size, control_len;
 };
 
 /* type: SOCK_* with SOCK_NONBLOCK; SOCK_CLOEXEC is the descriptor's. -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT, -EINVAL, -ENOMEM. Return references. */
@@ -64,8 +70,11 @@ must_check int socket_bind(struct file *f, const struct socket_addr *addr,
 /* -EAGAIN: the listener's queue is full; wait with socket_connect_wait() and call again. */
 must_check int socket_connect(struct file *f, const struct socket_addr *addr,
 			      const struct vfs_lookup *lookup);
-/* Until the queue that made connect answer -EAGAIN may have room (SO_SNDTIMEO applies: -EAGAIN). -EINTR. */
-must_check int socket_connect_wait(struct file *f);
+/*
+ * After connect answered -EAGAIN (a listener's queue is full), -EINPROGRESS or -EALREADY: until calling it again may say more.
+ * 0, -EINTR; at the deadline -EAGAIN, or -EINPROGRESS where a connection goes on being made.
+ */
+must_check int socket_connect_wait(struct file *f, int64_t deadline);
 must_check int socket_listen(struct file *f, int backlog);
 /* Never waits: -EAGAIN. flags: SOCK_NONBLOCK. addr may be NULL. Returns a reference. */
 must_check int socket_accept(struct file *f, int flags, struct socket_addr *addr,
@@ -79,9 +88,11 @@ must_check int socket_getsockopt(struct file *f, int level, int opt, void *val,
 /* flags: MSG_*. Non-blocking. Return bytes, -EAGAIN, -EPIPE (SIGPIPE was raised unless MSG_NOSIGNAL), ... A stream send may be short. */
 ssize_t socket_sendmsg(struct file *f, struct socket_msg *m, int flags);
 ssize_t socket_recvmsg(struct file *f, struct socket_msg *m, int flags);
+bool socket_raw_control(struct file *f);
+/* SO_RCVLOWAT: a blocking receive goes on until so many bytes are there. */
+unsigned socket_rcvlowat(struct file *f);
 /* SO_RCVTIMEO, SO_SNDTIMEO: ns, 0 for none. Blocking calls of the syscall layer honour them. */
-int64_t socket_rcvtimeo_ns(struct file *f);
-int64_t socket_sndtimeo_ns(struct file *f);
+int64_t socket_timeout_ns(struct file *f, bool send);
 
 /* What sockets ask of tasks; NULL slots: pid 0. Installed once by the sentry. */
 struct socket_hooks {

@@ -15,31 +15,11 @@
 #define SOCK_MIN_SNDBUF 4608
 #define SOCK_MIN_RCVBUF 2304
 
-struct timeval64 {
-	int64_t tv_sec, tv_usec;
-};
-
 static int get_int_val(const void *val, unsigned len, int *ret)
 {
 	if (len < sizeof(int))
 		return -EINVAL;
 	memcpy(ret, val, sizeof(int));
-	return 0;
-}
-
-static int set_timeout(const void *val, unsigned len, int64_t *ret_ns)
-{
-	struct timeval64 tv;
-
-	if (len < sizeof(tv))
-		return -EINVAL;
-	memcpy(&tv, val, sizeof(tv));
-	if (tv.tv_usec < 0 || tv.tv_usec >= 1000000)
-		return -EDOM;
-	if (tv.tv_sec < 0)
-		tv.tv_sec = tv.tv_usec = 0;
-	*ret_ns =
-		tv.tv_sec > INT64_MAX / 2000000000 ? 0 : tv.tv_sec * 1000000000 + tv.tv_usec * 1000;
 	return 0;
 }
 
@@ -130,7 +110,7 @@ static int set_flag_locked(struct usock *s, int opt, int v)
 	}
 }
 
-int socket_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len)
+int unix_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len)
 {
 	struct usock *s = usock_of(f);
 	int v, err;
@@ -141,11 +121,11 @@ int socket_setsockopt(struct file *f, int level, int opt, const void *val, unsig
 	switch (opt) {
 	case SO_RCVTIMEO:
 	case SO_RCVTIMEO_NEW:
-		err = set_timeout(val, len, &s->rcvtimeo_ns);
+		err = socket_timeout_set(val, len, &s->rcvtimeo_ns);
 		break;
 	case SO_SNDTIMEO:
 	case SO_SNDTIMEO_NEW:
-		err = set_timeout(val, len, &s->sndtimeo_ns);
+		err = socket_timeout_set(val, len, &s->sndtimeo_ns);
 		break;
 	case SO_LINGER:
 		err = set_linger(s, val, len);
@@ -168,13 +148,6 @@ static int put_val(void *dst, unsigned *inout_len, const void *src, unsigned siz
 	*inout_len = MIN(*inout_len, size);
 	memcpy(dst, src, *inout_len);
 	return 0;
-}
-
-static int get_timeout(void *dst, unsigned *inout_len, int64_t ns)
-{
-	struct timeval64 tv = {.tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000};
-
-	return put_val(dst, inout_len, &tv, sizeof(tv));
 }
 
 static int get_peercred(struct usock *s, void *dst, unsigned *inout_len)
@@ -268,7 +241,7 @@ static int get_flag_locked(struct usock *s, int opt, int *ret)
 	}
 }
 
-int socket_getsockopt(struct file *f, int level, int opt, void *val, unsigned *inout_len)
+int unix_getsockopt(struct file *f, int level, int opt, void *val, unsigned *inout_len)
 {
 	struct usock *s = usock_of(f);
 	uint64_t cookie = s->ino;
@@ -285,11 +258,11 @@ int socket_getsockopt(struct file *f, int level, int opt, void *val, unsigned *i
 		break;
 	case SO_RCVTIMEO:
 	case SO_RCVTIMEO_NEW:
-		err = get_timeout(val, inout_len, s->rcvtimeo_ns);
+		err = socket_timeout_get(val, inout_len, s->rcvtimeo_ns);
 		break;
 	case SO_SNDTIMEO:
 	case SO_SNDTIMEO_NEW:
-		err = get_timeout(val, inout_len, s->sndtimeo_ns);
+		err = socket_timeout_get(val, inout_len, s->sndtimeo_ns);
 		break;
 	case SO_PEERCRED:
 		err = get_peercred(s, val, inout_len);
@@ -308,24 +281,13 @@ int socket_getsockopt(struct file *f, int level, int opt, void *val, unsigned *i
 	return err;
 }
 
-int64_t socket_rcvtimeo_ns(struct file *f)
+int64_t unix_timeout_ns(struct file *f, bool send)
 {
 	struct usock *s = usock_of(f);
 	int64_t ns;
 
 	mutex_lock(&s->lock);
-	ns = s->rcvtimeo_ns;
-	mutex_unlock(&s->lock);
-	return ns;
-}
-
-int64_t socket_sndtimeo_ns(struct file *f)
-{
-	struct usock *s = usock_of(f);
-	int64_t ns;
-
-	mutex_lock(&s->lock);
-	ns = s->sndtimeo_ns;
+	ns = send ? s->sndtimeo_ns : s->rcvtimeo_ns;
 	mutex_unlock(&s->lock);
 	return ns;
 }

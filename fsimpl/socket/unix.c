@@ -91,13 +91,13 @@ void usock_close(struct usock *s)
 	usock_purge(s);
 }
 
-int socket_bind(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup,
-		uint32_t umask)
+int unix_bind(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup,
+	      uint32_t umask)
 {
 	return name_bind(usock_of(f), addr, lookup, umask);
 }
 
-int socket_listen(struct file *f, int backlog)
+int unix_listen(struct file *f, int backlog)
 {
 	struct usock *s = usock_of(f);
 	int err = 0;
@@ -222,7 +222,7 @@ static int connect_stream(struct usock *s, const struct socket_addr *addr,
 	return err;
 }
 
-int socket_connect(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup)
+int unix_connect(struct file *f, const struct socket_addr *addr, const struct vfs_lookup *lookup)
 {
 	struct usock *s = usock_of(f);
 
@@ -244,17 +244,14 @@ static bool listener_has_room(void *arg)
 	return room;
 }
 
-int socket_connect_wait(struct file *f)
+int unix_connect_wait(struct file *f, int64_t deadline)
 {
 	struct usock *s = usock_of(f), *l;
-	int64_t deadline = TIME_FOREVER;
 	int err;
 
 	mutex_lock(&s->lock);
 	l = s->connect_wait;
 	s->connect_wait = NULL;
-	if (s->sndtimeo_ns)
-		deadline = time_monotonic_ns() + s->sndtimeo_ns;
 	mutex_unlock(&s->lock);
 	if (!l)
 		return 0;
@@ -263,7 +260,7 @@ int socket_connect_wait(struct file *f)
 	return err == -ETIMEDOUT ? -EAGAIN : err;
 }
 
-int socket_accept(struct file *f, int flags, struct socket_addr *addr, struct file **ret)
+int unix_accept(struct file *f, int flags, struct socket_addr *addr, struct file **ret)
 {
 	struct usock *s = usock_of(f), *e, *peer;
 	int err = 0;
@@ -299,7 +296,7 @@ int socket_accept(struct file *f, int flags, struct socket_addr *addr, struct fi
 	}
 	if (peer)
 		usock_unref(peer);
-	err = socket_file_create(e, (unsigned)flags & SOCK_NONBLOCK, ret);
+	err = unix_file_create(e, (unsigned)flags & SOCK_NONBLOCK, ret);
 	gc_set_listener(e, NULL); /* our caller holds the listener until here */
 	if (err) {
 		usock_close(e);
@@ -308,7 +305,7 @@ int socket_accept(struct file *f, int flags, struct socket_addr *addr, struct fi
 	return err;
 }
 
-int socket_getname(struct file *f, bool want_peer, struct socket_addr *ret)
+int unix_getname(struct file *f, bool want_peer, struct socket_addr *ret)
 {
 	struct usock *s = usock_of(f), *peer;
 	int err = 0;
@@ -329,7 +326,7 @@ int socket_getname(struct file *f, bool want_peer, struct socket_addr *ret)
 	return err;
 }
 
-int socket_shutdown(struct file *f, int how)
+int unix_shutdown(struct file *f, int how)
 {
 	struct usock *s = usock_of(f), *peer;
 	unsigned mode, peer_mode;

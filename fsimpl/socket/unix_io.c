@@ -71,7 +71,7 @@ static int umsg_attach_files(struct umsg *m, const struct socket_msg *sm)
 	}
 	for (unsigned i = 0; i < sm->nfiles; i++) {
 		m->files[i] = file_ref(sm->files[i]);
-		m->nsockets += socket_is(sm->files[i]);
+		m->nsockets += unix_is(sm->files[i]);
 	}
 	m->nfiles = sm->nfiles;
 	return 0;
@@ -306,7 +306,7 @@ static ssize_t send_packet(struct usock *s, struct socket_msg *sm, int flags)
 	return err ? err : (ssize_t)size;
 }
 
-ssize_t socket_sendmsg(struct file *f, struct socket_msg *sm, int flags)
+ssize_t unix_sendmsg(struct file *f, struct socket_msg *sm, int flags)
 {
 	struct usock *s = usock_of(f);
 	bool has_addr = sm->addr && sm->addr->len;
@@ -540,7 +540,7 @@ static ssize_t recv_packet(struct usock *s, struct socket_msg *sm, int flags)
 	return ret;
 }
 
-ssize_t socket_recvmsg(struct file *f, struct socket_msg *sm, int flags)
+ssize_t unix_recvmsg(struct file *f, struct socket_msg *sm, int flags)
 {
 	struct usock *s = usock_of(f);
 

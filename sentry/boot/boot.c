@@ -23,6 +23,7 @@
 #include "fsimpl/overlay/overlay.h"
 #include "mem/guard.h"
 #include "sentry/boot/boot.h"
+#include "sentry/boot/boot_network.h"
 #include "sentry/boot/confine.h"
 #include "sentry/boot/internal.h"
 #include "sentry/fs/fs.h"
@@ -229,7 +230,8 @@ static int boot_all(struct boot_state *b, int spec_fd)
 #endif
 	if (before_confinement(b))
 		return -1;
-	if (sentry_confine_namespaces(why, sizeof(why)))
+	boot_network_prepare(&b->spec);
+	if (sentry_confine_namespaces(boot_network_caps(&b->spec), why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
 	if (create_platform(b, &platform) || start_services(b))
 		return -1;

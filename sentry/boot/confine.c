@@ -5,11 +5,14 @@
  * read-only tmpfs, capabilities go, the uid becomes nobody's, and a user namespace of our own takes away what is left.
  *
  * Seccomp: one table below. What is not in it kills the sentry (SIGSYS, logged with the call's number): a host call that nobody foresaw is
- * a bug or an attack. There is no open, no path-taking *at call, no socket, no execve, no process creation, and no PROT_EXEC
- * mapping. clone3 answers ENOSYS because its flags lie in memory where a filter cannot see them: libc then uses
+ * a bug or an attack. There is no open, no path-taking *at call, no socket but of the internet families and of two netlink
+ * protocols, no execve, no process creation, and no PROT_EXEC mapping. clone3 answers ENOSYS because its flags lie in memory where a filter cannot see them: libc then uses
  * clone, which is allowed with a thread's flags only.
  */
 #include <linux/kvm.h>
+#include <linux/netlink.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -21,6 +24,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
@@ -62,22 +66,36 @@ static int drop_bounding_set(char *why, size_t why_size)
 	return 0;
 }
 
-static int drop_capabilities(char *why, size_t why_size)
+/* All but `keep`, which has capabilities below 32 only. */
+static int drop_capabilities(uint64_t keep, char *why, size_t why_size)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[2] = {{0}};
+	struct __user_cap_data_struct data[2] = {{0}};
 
-	if (syscall(SYS_capset, &header, none) < 0)
+	data[0].permitted = data[0].effective = (uint32_t)keep;
+	if (syscall(SYS_capset, &header, data) < 0)
 		return fail(why, why_size, "dropping capabilities");
 	return 0;
 }
 
-int sentry_confine_namespaces(char *why, size_t why_size)
+/* Which of `want` are ours to keep. */
+static uint64_t capabilities_held(uint64_t want)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {{0}};
+
+	return syscall(SYS_capget, &header, data) < 0 ? 0 : want & data[0].permitted;
+}
+
+int sentry_confine_namespaces(uint64_t keep_caps, char *why, size_t why_size)
 {
 	bool was_root = geteuid() == 0;
 	struct rlimit nofile;
 	int err;
 
+	keep_caps = capabilities_held(keep_caps & UINT32_MAX);
+	if (keep_caps && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+		return fail(why, why_size, "keeping the container's network capabilities");
 	if (getrlimit(RLIMIT_NOFILE, &nofile) == 0) {
 		nofile.rlim_cur = nofile.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &nofile);
@@ -96,15 +114,19 @@ int sentry_confine_namespaces(char *why, size_t why_size)
 	}
 	/*
 	 * Unmapped ids: nothing outside belongs to us. A new user namespace begins with every capability in it, and they
-	 * go next. A host that forbids it is still covered by the rest.
+	 * go next. A host that forbids it is still covered by the rest. A capability over the network namespace is worth
+	 * something only in the user namespace that owns that: who keeps one stays.
 	 */
-	if (unshare(CLONE_NEWUSER) == 0)
+	err = 0;
+	if (keep_caps)
+		;
+	else if (unshare(CLONE_NEWUSER) == 0)
 		err = drop_bounding_set(why, why_size);
 	else
 		log_warn("no user namespace for the sentry: %s", strerror(errno));
 	if (err)
 		return err;
-	err = drop_capabilities(why, why_size);
+	err = drop_capabilities(keep_caps, why, why_size);
 	if (err)
 		return err;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -223,6 +245,91 @@ static const struct rule rules[] = {
 	ALLOW(sendto),
 	ALLOW(shutdown),
 	{SCMP_SYS(accept4), 1, {{3, SCMP_CMP_EQ, 02000000, 0}}},
+/*
+ * The container's network is the host's stack: sockets by family, type and protocol (docs/network.md). No AF_UNIX (the
+ * sentry's own) and no AF_PACKET, nothing of netlink but routes and sock_diag: netfilter, generic netlink and audit are other
+ * attack surface. SOCK_RAW is refused by the host unless the container has CAP_NET_RAW.
+ */
+#define HOST_SOCKET(domain, type, cmp, protocol)                                             \
+	{                                                                                    \
+		SCMP_SYS(socket), 3,                                                         \
+		{                                                                            \
+			{0, SCMP_CMP_EQ, domain, 0}, {1, SCMP_CMP_EQ, (type) | 02004000, 0}, \
+			{                                                                    \
+				2, cmp, protocol, 0                                          \
+			}                                                                    \
+		}                                                                            \
+	}
+	HOST_SOCKET(AF_INET, SOCK_STREAM, SCMP_CMP_LE, IPPROTO_TCP),
+	HOST_SOCKET(AF_INET, SOCK_DGRAM, SCMP_CMP_LE, IPPROTO_UDPLITE),
+	HOST_SOCKET(AF_INET, SOCK_RAW, SCMP_CMP_LE, IPPROTO_RAW),
+	HOST_SOCKET(AF_INET6, SOCK_STREAM, SCMP_CMP_LE, IPPROTO_TCP),
+	HOST_SOCKET(AF_INET6, SOCK_DGRAM, SCMP_CMP_LE, IPPROTO_UDPLITE),
+	HOST_SOCKET(AF_INET6, SOCK_RAW, SCMP_CMP_LE, IPPROTO_RAW),
+	HOST_SOCKET(AF_NETLINK, SOCK_RAW, SCMP_CMP_EQ, NETLINK_ROUTE),
+	HOST_SOCKET(AF_NETLINK, SOCK_RAW, SCMP_CMP_EQ, NETLINK_SOCK_DIAG),
+	/* On those; the control socket and the gofer's are bound or connected already, and there is no AF_UNIX to be had. */
+	ALLOW(bind),
+	ALLOW(connect),
+	ALLOW(listen),
+	ALLOW(getsockname),
+	ALLOW(getpeername),
+	{SCMP_SYS(accept4), 1, {{3, SCMP_CMP_EQ, 02004000, 0}}},
+/* Options by level. Of IP's and IPv6's not those of netfilter (64 and up, 64 and 65) and of multicast routing (200 and up). */
+#define OPT_LEVEL(call, level)                           \
+	{                                                \
+		SCMP_SYS(call), 1,                       \
+		{                                        \
+			{                                \
+				1, SCMP_CMP_EQ, level, 0 \
+			}                                \
+		}                                        \
+	}
+#define OPT_NAMES(call, level, cmp, name)                              \
+	{                                                              \
+		SCMP_SYS(call), 2,                                     \
+		{                                                      \
+			{1, SCMP_CMP_EQ, level, 0}, {2, cmp, name, 0}, \
+		}                                                      \
+	}
+	OPT_LEVEL(setsockopt, SOL_SOCKET),
+	OPT_LEVEL(getsockopt, SOL_SOCKET),
+	OPT_LEVEL(setsockopt, IPPROTO_TCP),
+	OPT_LEVEL(getsockopt, IPPROTO_TCP),
+	OPT_LEVEL(setsockopt, IPPROTO_UDP),
+	OPT_LEVEL(getsockopt, IPPROTO_UDP),
+	OPT_LEVEL(setsockopt, IPPROTO_UDPLITE),
+	OPT_LEVEL(getsockopt, IPPROTO_UDPLITE),
+	OPT_LEVEL(setsockopt, IPPROTO_RAW),
+	OPT_LEVEL(getsockopt, IPPROTO_RAW),
+	OPT_LEVEL(setsockopt, IPPROTO_ICMPV6),
+	OPT_LEVEL(getsockopt, IPPROTO_ICMPV6),
+	OPT_LEVEL(setsockopt, SOL_NETLINK),
+	OPT_LEVEL(getsockopt, SOL_NETLINK),
+	OPT_NAMES(setsockopt, IPPROTO_IP, SCMP_CMP_LT, 64),
+	OPT_NAMES(getsockopt, IPPROTO_IP, SCMP_CMP_LT, 64),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_LT, 64),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_LT, 64),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 66),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 67),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 70),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 72),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 73),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 74),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 75),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 76),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 77),
+	OPT_NAMES(setsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 78),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 66),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 67),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 70),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 72),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 73),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 74),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 75),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 76),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 77),
+	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 78),
 /* KVM, by command. */
 #define KVM_IOCTL(cmd)                                 \
 	{                                              \
@@ -276,6 +383,34 @@ static const struct rule rules[] = {
 	KVM_IOCTL(TCFLSH),
 	KVM_IOCTL(TIOCGPGRP),
 	KVM_IOCTL(FIONBIO),
+	/* Sockets: queues (FIONREAD and TIOCOUTQ above are SIOCINQ and SIOCOUTQ) and the urgent mark. */
+	KVM_IOCTL(SIOCOUTQNSD),
+	KVM_IOCTL(SIOCATMARK),
+	/* netdevice(7), fsimpl/socket/netdev.c: what there is; changes need the container's CAP_NET_ADMIN. */
+	KVM_IOCTL(SIOCGIFCONF),
+	KVM_IOCTL(SIOCGIFNAME),
+	KVM_IOCTL(SIOCGIFFLAGS),
+	KVM_IOCTL(SIOCGIFADDR),
+	KVM_IOCTL(SIOCGIFDSTADDR),
+	KVM_IOCTL(SIOCGIFBRDADDR),
+	KVM_IOCTL(SIOCGIFNETMASK),
+	KVM_IOCTL(SIOCGIFMETRIC),
+	KVM_IOCTL(SIOCGIFMTU),
+	KVM_IOCTL(SIOCGIFHWADDR),
+	KVM_IOCTL(SIOCGIFINDEX),
+	KVM_IOCTL(SIOCGIFTXQLEN),
+	KVM_IOCTL(SIOCGIFMAP),
+	KVM_IOCTL(SIOCGIFPFLAGS),
+	KVM_IOCTL(SIOCGARP),
+	KVM_IOCTL(SIOCSIFFLAGS),
+	KVM_IOCTL(SIOCSIFADDR),
+	KVM_IOCTL(SIOCSIFDSTADDR),
+	KVM_IOCTL(SIOCSIFBRDADDR),
+	KVM_IOCTL(SIOCSIFNETMASK),
+	KVM_IOCTL(SIOCSIFMTU),
+	KVM_IOCTL(SIOCSIFHWADDR),
+	KVM_IOCTL(SIOCSIFTXQLEN),
+	KVM_IOCTL(SIOCSIFNAME),
 #ifdef CONFINE_SANITIZER
 	/* What the sanitizers' runtimes do besides (reports, shadow memory, symbolizing gives up). */
 	ALLOW(open),

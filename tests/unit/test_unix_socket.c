@@ -190,7 +190,7 @@ static void test_connect(void **state)
 	assert_int_equal(socket_connect(l2, &a, NULL), -EAGAIN); /* backlog 0: one waits */
 	assert_int_equal(wr(c, "hi", 2), 2); /* before accept */
 	assert_int_equal(socket_accept(l, SOCK_NONBLOCK, &got, &s), 0);
-	assert_int_equal(socket_connect_wait(l2), 0);
+	assert_int_equal(socket_connect_wait(l2, TIME_FOREVER), 0);
 	assert_int_equal(socket_connect(l2, &a, NULL), 0);
 	assert_int_equal(got.len, sizeof(sa_family_t));
 	assert_int_equal(socket_getname(c, true, &got), 0);

@@ -1,0 +1,22 @@
+/* runtime/network.h - the network namespace that a sandbox's sentry is started in. */
+#ifndef MOAT_RUNTIME_NETWORK_H
+#define MOAT_RUNTIME_NETWORK_H
+
+#include "base/compiler.h"
+
+struct network_options {
+	bool host; /* the caller's namespace */
+	const char *path; /* an existing one: /run/netns/X, /proc/PID/ns/net; NULL: a new one with lo only (unless host) */
+};
+
+/* "none", "host" or "ns:PATH", of --network. -EINVAL after saying so. */
+must_check int network_option_parse(const char *value, struct network_options *ret);
+/* clone3(2)'s flag: CLONE_NEWNET, or 0. */
+must_check unsigned long network_clone_flag(const struct network_options *opts);
+/*
+ * In the sentry's process, before it is executed: enters the namespace of `path`, or brings lo up in a new one. Return: 0, or -errno
+ * with what failed in *ret_what.
+ */
+must_check int network_enter(const struct network_options *opts, const char **ret_what);
+
+#endif

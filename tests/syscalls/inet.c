@@ -1,0 +1,983 @@
+/* tests/syscalls/inet.c - AF_INET and AF_INET6: connections, datagrams, options, readiness, errors. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <linux/errqueue.h>
+#include <linux/sockios.h>
+
+#include "t.h"
+
+static struct sockaddr_in loop4(int port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_port = htons((uint16_t)port),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	return a;
+}
+
+static int tcp(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	CHECK(fd >= 0);
+	return fd;
+}
+
+/* A listener on a port of the host's choice. */
+static int listener(struct sockaddr_in *ret)
+{
+	struct sockaddr_in a = loop4(0);
+	socklen_t len = sizeof(*ret);
+	int fd = tcp();
+
+	CHECK_OK(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_OK(listen(fd, 8));
+	CHECK_OK(getsockname(fd, (struct sockaddr *)ret, &len));
+	CHECK_EQ(len, sizeof(*ret));
+	return fd;
+}
+
+static void connected(int p[2])
+{
+	struct sockaddr_in a;
+	int l = listener(&a);
+
+	p[0] = tcp();
+	CHECK_OK(connect(p[0], (struct sockaddr *)&a, sizeof(a)));
+	p[1] = accept(l, NULL, NULL);
+	CHECK(p[1] >= 0);
+	close(l);
+}
+
+static int udp(struct sockaddr_in *ret)
+{
+	struct sockaddr_in a = loop4(0);
+	socklen_t len = sizeof(*ret);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	CHECK(fd >= 0);
+	CHECK_OK(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_OK(getsockname(fd, (struct sockaddr *)ret, &len));
+	return fd;
+}
+
+static int get_int(int fd, int level, int opt)
+{
+	int v = -1;
+	socklen_t len = sizeof(v);
+
+	CHECK_OK(getsockopt(fd, level, opt, &v, &len));
+	CHECK_EQ(len, sizeof(v));
+	return v;
+}
+
+static void set_int(int fd, int level, int opt, int v)
+{
+	CHECK_OK(setsockopt(fd, level, opt, &v, sizeof(v)));
+}
+
+static short ready(int fd, short events)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+
+	CHECK(poll(&p, 1, 0) >= 0);
+	return p.revents;
+}
+
+TEST(socket_errors)
+{
+	CHECK_ERR(socket(AF_INET, SOCK_STREAM, IPPROTO_UDP), EPROTONOSUPPORT);
+	CHECK_ERR(socket(AF_INET, SOCK_DGRAM, IPPROTO_TCP), EPROTONOSUPPORT);
+	CHECK_ERR(socket(AF_INET, SOCK_RDM, 0), ESOCKTNOSUPPORT);
+	CHECK_ERR(socket(AF_INET, 0, 0), ESOCKTNOSUPPORT);
+	CHECK_ERR(socket(AF_INET, 11, 0), EINVAL);
+	CHECK_ERR(socket(AF_INET, SOCK_STREAM, -1), EINVAL);
+	CHECK_ERR(socket(AF_INET, SOCK_STREAM, 5000), EINVAL);
+	CHECK_ERR(socket(AF_INET, SOCK_RAW, 0), EPROTONOSUPPORT);
+	CHECK_ERR(socket(AF_INET, SOCK_STREAM | 0x100000, 0), EINVAL);
+	CHECK_ERR(socket(-1, SOCK_STREAM, 0), EAFNOSUPPORT);
+	CHECK_ERR(socket(9999, SOCK_STREAM, 0), EAFNOSUPPORT);
+	CHECK_ERR(socketpair(AF_INET, SOCK_STREAM, 0, (int[2]){0}), EOPNOTSUPP);
+}
+
+TEST(socket_flags)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct stat st;
+	char link[64] = {0}, want[64];
+
+	CHECK(fd >= 0);
+	CHECK_EQ(fcntl(fd, F_GETFL), O_RDWR | O_NONBLOCK);
+	CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	CHECK_OK(fstat(fd, &st));
+	CHECK(S_ISSOCK(st.st_mode));
+	snprintf(want, sizeof(want), "/proc/self/fd/%d", fd);
+	CHECK(readlink(want, link, sizeof(link) - 1) > 0);
+	snprintf(want, sizeof(want), "socket:[%lu]", (unsigned long)st.st_ino);
+	CHECK_STR(link, want);
+	CHECK_ERR(lseek(fd, 0, SEEK_SET), ESPIPE);
+}
+
+TEST(stream_echo)
+{
+	char buf[64];
+	int p[2];
+
+	connected(p);
+	CHECK_EQ(write(p[0], "hello", 5), 5);
+	CHECK_EQ(read(p[1], buf, sizeof(buf)), 5);
+	CHECK(!memcmp(buf, "hello", 5));
+	CHECK_EQ(send(p[1], "back", 4, 0), 4);
+	CHECK_EQ(recv(p[0], buf, 2, MSG_PEEK), 2);
+	CHECK_EQ(recv(p[0], buf, sizeof(buf), 0), 4);
+	CHECK(!memcmp(buf, "back", 4));
+	CHECK_ERR(recv(p[0], buf, 1, MSG_DONTWAIT), EAGAIN);
+	CHECK_EQ(read(p[0], buf, 0), 0);
+	CHECK_OK(shutdown(p[1], SHUT_WR));
+	CHECK_EQ(read(p[0], buf, sizeof(buf)), 0);
+	CHECK_EQ(write(p[0], "x", 1), 1);
+	CHECK_EQ(read(p[1], buf, sizeof(buf)), 1);
+}
+
+TEST(names)
+{
+	struct sockaddr_in a, b;
+	socklen_t len = sizeof(b);
+	int l = listener(&a), c = tcp(), s;
+
+	CHECK_ERR(getpeername(c, (struct sockaddr *)&b, &len), ENOTCONN);
+	CHECK_OK(connect(c, (struct sockaddr *)&a, sizeof(a)));
+	len = sizeof(b);
+	CHECK_OK(getpeername(c, (struct sockaddr *)&b, &len));
+	CHECK_EQ(b.sin_port, a.sin_port);
+	len = sizeof(b);
+	memset(&b, 0, sizeof(b));
+	s = accept4(l, (struct sockaddr *)&b, &len, SOCK_NONBLOCK);
+	CHECK(s >= 0);
+	CHECK_EQ(len, sizeof(b));
+	CHECK_EQ(b.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+	CHECK_EQ(fcntl(s, F_GETFL), O_RDWR | O_NONBLOCK);
+	/* A short buffer is filled as far as it goes; the length is the whole. */
+	len = 4;
+	memset(&b, 0xff, sizeof(b));
+	CHECK_OK(getsockname(c, (struct sockaddr *)&b, &len));
+	CHECK_EQ(len, sizeof(b));
+	CHECK_EQ(b.sin_addr.s_addr, 0xffffffff);
+	len = (socklen_t)-1;
+	CHECK_ERR(getsockname(c, (struct sockaddr *)&b, &len), EINVAL);
+}
+
+TEST(bind_errors)
+{
+	struct sockaddr_in a, b;
+	int l = listener(&a), fd = tcp();
+
+	CHECK_ERR(bind(fd, (struct sockaddr *)&a, sizeof(a)), EADDRINUSE);
+	CHECK_ERR(bind(fd, (struct sockaddr *)&a, 4), EINVAL);
+	b = a;
+	b.sin_family = AF_INET6;
+	CHECK_ERR(bind(fd, (struct sockaddr *)&b, sizeof(b)), EAFNOSUPPORT);
+	b = loop4(0);
+	b.sin_addr.s_addr = htonl(0x01020304);
+	CHECK_ERR(bind(fd, (struct sockaddr *)&b, sizeof(b)), EADDRNOTAVAIL);
+	CHECK_ERR(bind(l, (struct sockaddr *)&a, sizeof(a)), EINVAL);
+	CHECK_ERR(bind(fd, (struct sockaddr *)1, sizeof(a)), EFAULT);
+	CHECK_ERR(bind(fd, (struct sockaddr *)&a, 4096), EINVAL);
+	CHECK_ERR(bind(999, (struct sockaddr *)&a, sizeof(a)), EBADF);
+	CHECK_ERR(bind(t_file("f", ""), (struct sockaddr *)&a, sizeof(a)), ENOTSOCK);
+}
+
+TEST(privileged_port)
+{
+	struct sockaddr_in a = loop4(1001);
+	int fd = tcp();
+
+	CHECK_OK(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	close(fd);
+	t_become(1000, 1000);
+	fd = tcp();
+	CHECK_ERR(bind(fd, (struct sockaddr *)&a, sizeof(a)), EACCES);
+	a.sin_port = htons(10001);
+	CHECK_OK(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_ERR(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), EPERM);
+}
+
+TEST(connect_errors)
+{
+	struct sockaddr_in a;
+	int l = listener(&a), fd = tcp();
+
+	close(l);
+	CHECK_ERR(connect(fd, (struct sockaddr *)&a, sizeof(a)), ECONNREFUSED);
+	CHECK_ERR(connect(fd, (struct sockaddr *)&a, 3), EINVAL);
+	a.sin_family = AF_UNIX;
+	CHECK_ERR(connect(fd, (struct sockaddr *)&a, sizeof(a)), EAFNOSUPPORT);
+	CHECK_ERR(accept(fd, NULL, NULL), EINVAL);
+	CHECK_ERR(send(fd, "x", 1, MSG_NOSIGNAL), EPIPE);
+	CHECK_ERR(recv(fd, &a, 1, 0), ENOTCONN);
+	CHECK_ERR(shutdown(fd, SHUT_RD), ENOTCONN);
+	CHECK_ERR(shutdown(fd, 5), EINVAL);
+}
+
+TEST(connect_nonblocking)
+{
+	struct sockaddr_in a;
+	struct pollfd p;
+	int l = listener(&a), fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), err;
+
+	err = connect(fd, (struct sockaddr *)&a, sizeof(a)) ? errno : 0;
+	CHECK(err == 0 || err == EINPROGRESS);
+	p = (struct pollfd){.fd = fd, .events = POLLOUT};
+	CHECK_EQ(poll(&p, 1, 5000), 1);
+	CHECK_EQ(p.revents, POLLOUT);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_ERROR), 0);
+	err = connect(fd, (struct sockaddr *)&a, sizeof(a)) ? errno : 0;
+	CHECK(err == 0 || err == EISCONN);
+	CHECK_ERR(connect(fd, (struct sockaddr *)&a, sizeof(a)), EISCONN);
+	/* Refused. */
+	close(l);
+	close(fd);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	err = connect(fd, (struct sockaddr *)&a, sizeof(a)) ? errno : 0;
+	CHECK(err == EINPROGRESS || err == ECONNREFUSED);
+	if (err == EINPROGRESS) {
+		p = (struct pollfd){.fd = fd, .events = POLLIN | POLLOUT};
+		CHECK_EQ(poll(&p, 1, 5000), 1);
+		CHECK_EQ(p.revents, POLLIN | POLLOUT | POLLERR | POLLHUP);
+		CHECK_EQ(get_int(fd, SOL_SOCKET, SO_ERROR), ECONNREFUSED);
+		CHECK_EQ(get_int(fd, SOL_SOCKET, SO_ERROR), 0);
+	}
+}
+
+TEST(blocking_accept_wakes)
+{
+	struct sockaddr_in a;
+	int l = listener(&a), c;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		t_sleep_ms(100);
+		c = tcp();
+		CHECK_OK(connect(c, (struct sockaddr *)&a, sizeof(a)));
+		t_sleep_ms(100);
+		CHECK_EQ(write(c, "z", 1), 1);
+		_exit(0);
+	}
+	c = accept(l, NULL, NULL);
+	CHECK(c >= 0);
+	CHECK_EQ(read(c, &(char){0}, 1), 1);
+	CHECK_EQ(read(c, &(char){0}, 1), 0);
+	t_wait_ok(pid);
+}
+
+static void on_alarm(int s)
+{
+	(void)s;
+}
+
+TEST(interrupted)
+{
+	struct sigaction sa = {.sa_handler = on_alarm};
+	struct itimerval it = {.it_value.tv_usec = 50000};
+	struct timeval tv = {.tv_sec = 20};
+	struct sockaddr_in a;
+	int l = listener(&a), p[2];
+	char c;
+
+	connected(p);
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &it, NULL);
+	CHECK_ERR(accept(l, NULL, NULL), EINTR);
+	setitimer(ITIMER_REAL, &it, NULL);
+	CHECK_ERR(read(p[0], &c, 1), EINTR);
+	setitimer(ITIMER_REAL, &it, NULL);
+	CHECK_ERR(recv(p[0], &c, 1, 0), EINTR);
+	/* With a timeout SA_RESTART restarts nothing. */
+	sa.sa_flags = SA_RESTART;
+	sigaction(SIGALRM, &sa, NULL);
+	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+	setitimer(ITIMER_REAL, &it, NULL);
+	CHECK_ERR(recv(p[0], &c, 1, 0), EINTR);
+	setitimer(ITIMER_REAL, &it, NULL);
+	CHECK_ERR(read(p[0], &c, 1), EINTR);
+}
+
+TEST(restarted)
+{
+	struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	struct itimerval it = {.it_value.tv_usec = 30000};
+	int p[2];
+	char c = 0;
+	pid_t pid;
+
+	connected(p);
+	sigaction(SIGALRM, &sa, NULL);
+	pid = fork();
+	if (pid == 0) {
+		t_sleep_ms(150);
+		CHECK_EQ(write(p[1], "r", 1), 1);
+		_exit(0);
+	}
+	setitimer(ITIMER_REAL, &it, NULL);
+	CHECK_EQ(recv(p[0], &c, 1, 0), 1);
+	CHECK_EQ(c, 'r');
+	t_wait_ok(pid);
+}
+
+TEST(timeouts)
+{
+	struct timeval tv = {.tv_usec = 80000}, got;
+	socklen_t len = sizeof(got);
+	struct sockaddr_in a;
+	int p[2], l = listener(&a);
+	int64_t start;
+	char c;
+
+	connected(p);
+	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+	CHECK_OK(getsockopt(p[0], SOL_SOCKET, SO_RCVTIMEO, &got, &len));
+	CHECK_EQ(got.tv_usec, 80000);
+	start = t_now_ms();
+	CHECK_ERR(recv(p[0], &c, 1, 0), EAGAIN);
+	CHECK(t_now_ms() - start >= 70);
+	start = t_now_ms();
+	CHECK_ERR(read(p[0], &c, 1), EAGAIN);
+	CHECK(t_now_ms() - start >= 70);
+	CHECK_OK(setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+	CHECK_ERR(accept(l, NULL, NULL), EAGAIN);
+	tv.tv_usec = 1000000;
+	CHECK_ERR(setsockopt(p[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)), EDOM);
+	CHECK_ERR(setsockopt(p[0], SOL_SOCKET, SO_RCVTIMEO, &tv, 4), EINVAL);
+}
+
+/* A peer that does not read: the window closes, the sender waits, and goes on when it opens. */
+TEST(zero_window)
+{
+	static char buf[1 << 20];
+	size_t sent = 0, got = 0;
+	int p[2];
+	pid_t pid;
+	ssize_t n;
+
+	connected(p);
+	fcntl(p[0], F_SETFL, O_NONBLOCK);
+	while ((n = write(p[0], buf, sizeof(buf))) > 0)
+		sent += (size_t)n;
+	CHECK_ERR(write(p[0], buf, 1), EAGAIN);
+	CHECK(sent > 65536);
+	CHECK_EQ(ready(p[0], POLLIN | POLLOUT), 0);
+	CHECK(({ int q = 0; ioctl(p[0], SIOCOUTQ, &q); q; }) > 0);
+	fcntl(p[0], F_SETFL, 0);
+	pid = fork();
+	if (pid == 0) {
+		close(p[0]);
+		while ((n = read(p[1], buf, sizeof(buf))) > 0)
+			got += (size_t)n;
+		CHECK_EQ(got, sent + 3000000);
+		_exit(0);
+	}
+	close(p[1]);
+	for (size_t more = 3000000; more; more -= (size_t)n) {
+		n = write(p[0], buf, more < sizeof(buf) ? more : sizeof(buf));
+		CHECK(n > 0);
+	}
+	close(p[0]);
+	t_wait_ok(pid);
+}
+
+TEST(waitall_and_lowat)
+{
+	char buf[32];
+	int p[2], low;
+	pid_t pid;
+
+	connected(p);
+	pid = fork();
+	if (pid == 0) {
+		for (int i = 0; i < 12; i++) {
+			CHECK_EQ(write(p[1], "a", 1), 1);
+			t_sleep_ms(10);
+		}
+		_exit(0);
+	}
+	CHECK_EQ(recv(p[0], buf, 6, MSG_WAITALL), 6);
+	low = 4;
+	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_RCVLOWAT, &low, sizeof(low)));
+	CHECK_EQ(get_int(p[0], SOL_SOCKET, SO_RCVLOWAT), 4);
+	CHECK(recv(p[0], buf, sizeof(buf), 0) >= 4);
+	t_wait_ok(pid);
+}
+
+TEST(poll_events)
+{
+	struct linger lg = {.l_onoff = 1};
+	struct sockaddr_in a;
+	int p[2], fd = tcp(), l = listener(&a);
+
+	CHECK_EQ(ready(fd, POLLIN | POLLOUT), POLLOUT | POLLHUP);
+	CHECK_EQ(ready(l, POLLIN | POLLOUT), 0);
+	CHECK_OK(connect(fd, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_EQ(ready(l, POLLIN | POLLOUT), POLLIN);
+	connected(p);
+	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLOUT);
+	CHECK_OK(shutdown(p[1], SHUT_WR));
+	t_sleep_ms(20);
+	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLRDHUP);
+	CHECK_OK(shutdown(p[0], SHUT_WR));
+	t_sleep_ms(20);
+	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP),
+		 POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
+	connected(p);
+	CHECK_OK(setsockopt(p[1], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
+	close(p[1]);
+	t_sleep_ms(20);
+	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP),
+		 POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLERR);
+	CHECK_ERR(read(p[0], &(char){0}, 1), ECONNRESET);
+	CHECK_EQ(read(p[0], &(char){0}, 1), 0);
+}
+
+TEST(epoll_edges)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP}, got;
+	int p[2], ep = epoll_create1(0);
+	char buf[8];
+
+	connected(p);
+	CHECK_OK(epoll_ctl(ep, EPOLL_CTL_ADD, p[0], &ev));
+	CHECK_EQ(epoll_wait(ep, &got, 1, 1000), 1);
+	CHECK_EQ(got.events, EPOLLOUT);
+	CHECK_EQ(epoll_wait(ep, &got, 1, 50), 0);
+	CHECK_EQ(write(p[1], "ab", 2), 2);
+	CHECK_EQ(epoll_wait(ep, &got, 1, 1000), 1);
+	CHECK_EQ(got.events, EPOLLIN | EPOLLOUT);
+	CHECK_EQ(epoll_wait(ep, &got, 1, 50), 0);
+	CHECK_EQ(write(p[1], "c", 1), 1);
+	CHECK_EQ(epoll_wait(ep, &got, 1, 1000), 1);
+	CHECK_EQ(read(p[0], buf, sizeof(buf)), 3);
+	close(p[1]);
+	CHECK_EQ(epoll_wait(ep, &got, 1, 1000), 1);
+	CHECK_EQ(got.events, EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+}
+
+TEST(sigpipe)
+{
+	struct linger lg = {.l_onoff = 1};
+	int p[2];
+	pid_t pid;
+	int status;
+
+	connected(p);
+	CHECK_OK(setsockopt(p[1], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
+	close(p[1]);
+	t_sleep_ms(20);
+	CHECK_ERR(send(p[0], "x", 1, MSG_NOSIGNAL), ECONNRESET);
+	CHECK_ERR(send(p[0], "x", 1, MSG_NOSIGNAL), EPIPE);
+	pid = fork();
+	if (pid == 0) {
+		signal(SIGPIPE, SIG_DFL);
+		(void)!write(p[0], "x", 1);
+		_exit(0);
+	}
+	status = t_wait_status(pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE);
+}
+
+TEST(datagrams)
+{
+	struct sockaddr_in a, b, from;
+	int s = udp(&a), c = udp(&b);
+	socklen_t len = sizeof(from);
+	struct iovec iov[2];
+	struct msghdr h;
+	char buf[16], big[70000] = {0};
+
+	CHECK_EQ(sendto(c, "abcdef", 6, 0, (struct sockaddr *)&a, sizeof(a)), 6);
+	CHECK_EQ(sendto(c, "", 0, 0, (struct sockaddr *)&a, sizeof(a)), 0);
+	CHECK_EQ(sendto(c, "ghi", 3, 0, (struct sockaddr *)&a, sizeof(a)), 3);
+	CHECK_EQ(recv(s, buf, 2, MSG_PEEK | MSG_TRUNC), 6);
+	CHECK_EQ(recvfrom(s, buf, 4, 0, (struct sockaddr *)&from, &len), 4);
+	CHECK_EQ(from.sin_port, b.sin_port);
+	CHECK_EQ(len, sizeof(from));
+	CHECK_EQ(recv(s, buf, sizeof(buf), 0), 0);
+	iov[0] = (struct iovec){buf, 1};
+	iov[1] = (struct iovec){buf + 8, 1};
+	h = (struct msghdr){.msg_iov = iov, .msg_iovlen = 2};
+	CHECK_EQ(recvmsg(s, &h, 0), 2);
+	CHECK_EQ(h.msg_flags, MSG_TRUNC);
+	CHECK(buf[0] == 'g' && buf[8] == 'h');
+	CHECK_ERR(recv(s, buf, 1, MSG_DONTWAIT), EAGAIN);
+	CHECK_ERR(sendto(c, big, sizeof(big), 0, (struct sockaddr *)&a, sizeof(a)), EMSGSIZE);
+	CHECK_ERR(send(c, "x", 1, 0), EDESTADDRREQ);
+	CHECK_OK(connect(c, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_EQ(send(c, "x", 1, 0), 1);
+	CHECK_EQ(recv(s, buf, 1, 0), 1);
+	close(s);
+	CHECK_EQ(send(c, "x", 1, 0), 1);
+	CHECK_ERR(recv(c, buf, 1, 0), ECONNREFUSED);
+	CHECK_ERR(listen(c, 1), EOPNOTSUPP);
+	CHECK_ERR(accept(c, NULL, NULL), EOPNOTSUPP);
+}
+
+/* More pieces than any kernel's window of pinned memory. */
+TEST(scattered_datagram)
+{
+	struct sockaddr_in a;
+	int s = udp(&a), c = socket(AF_INET, SOCK_DGRAM, 0);
+	char *area = mmap(NULL, 64 * 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *out = mmap(NULL, 64 * 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec in[64], dst[64];
+	struct msghdr h = {.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = in, .msg_iovlen = 64};
+	struct msghdr r = {.msg_iov = dst, .msg_iovlen = 64};
+
+	for (int i = 0; i < 64; i++) {
+		in[i] = (struct iovec){area + i * 8192, 100};
+		dst[i] = (struct iovec){out + i * 8192 + 4000, 100};
+		memset(in[i].iov_base, 'A' + i % 26, 100);
+	}
+	CHECK_EQ(sendmsg(c, &h, 0), 6400);
+	CHECK_EQ(recvmsg(s, &r, 0), 6400);
+	for (int i = 0; i < 64; i++)
+		CHECK(!memcmp(in[i].iov_base, dst[i].iov_base, 100));
+}
+
+TEST(mmsg)
+{
+	struct sockaddr_in a;
+	int s = udp(&a), c = socket(AF_INET, SOCK_DGRAM, 0);
+	char data[3][4] = {"one", "two", "six"}, buf[4][8];
+	struct mmsghdr m[4];
+	struct iovec iov[4];
+	struct timespec ts = {.tv_nsec = 50000000};
+
+	memset(m, 0, sizeof(m));
+	for (int i = 0; i < 3; i++) {
+		iov[i] = (struct iovec){data[i], 3};
+		m[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1, .msg_name = &a,
+					       .msg_namelen = sizeof(a)};
+	}
+	CHECK_EQ(sendmmsg(c, m, 3, 0), 3);
+	CHECK_EQ(m[1].msg_len, 3);
+	memset(m, 0, sizeof(m));
+	for (int i = 0; i < 4; i++) {
+		iov[i] = (struct iovec){buf[i], 8};
+		m[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
+	}
+	CHECK_EQ(recvmmsg(s, m, 4, MSG_WAITFORONE, &ts), 3);
+	CHECK_EQ(m[2].msg_len, 3);
+	CHECK(!memcmp(buf[2], "six", 3));
+	CHECK_ERR(recvmmsg(s, m, 4, MSG_DONTWAIT, NULL), EAGAIN);
+}
+
+TEST(control_messages)
+{
+	union {
+		char buf[256];
+		struct cmsghdr align;
+	} u;
+	struct sockaddr_in a;
+	int s = udp(&a), c = socket(AF_INET, SOCK_DGRAM, 0), tos = 0x10, seen = 0;
+	struct iovec iov = {"x", 1};
+	struct msghdr h = {.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = &iov, .msg_iovlen = 1,
+			   .msg_control = u.buf, .msg_controllen = CMSG_SPACE(sizeof(int))};
+	struct cmsghdr *cm = CMSG_FIRSTHDR(&h);
+	char data[4];
+
+	set_int(s, IPPROTO_IP, IP_PKTINFO, 1);
+	set_int(s, IPPROTO_IP, IP_RECVTTL, 1);
+	set_int(s, IPPROTO_IP, IP_RECVTOS, 1);
+	set_int(s, SOL_SOCKET, SO_TIMESTAMP, 1);
+	cm->cmsg_level = IPPROTO_IP;
+	cm->cmsg_type = IP_TOS;
+	cm->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cm), &tos, sizeof(tos));
+	CHECK_EQ(sendmsg(c, &h, 0), 1);
+	iov = (struct iovec){data, 4};
+	h = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf,
+			    .msg_controllen = sizeof(u.buf)};
+	CHECK_EQ(recvmsg(s, &h, 0), 1);
+	CHECK_EQ(h.msg_flags, 0);
+	for (cm = CMSG_FIRSTHDR(&h); cm; cm = CMSG_NXTHDR(&h, cm)) {
+		if (cm->cmsg_level == IPPROTO_IP && cm->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo pi;
+
+			memcpy(&pi, CMSG_DATA(cm), sizeof(pi));
+			CHECK_EQ(pi.ipi_addr.s_addr, htonl(INADDR_LOOPBACK));
+			seen |= 1;
+		} else if (cm->cmsg_level == IPPROTO_IP && cm->cmsg_type == IP_TTL) {
+			seen |= 2;
+		} else if (cm->cmsg_level == IPPROTO_IP && cm->cmsg_type == IP_TOS) {
+			CHECK_EQ(*CMSG_DATA(cm), tos);
+			seen |= 4;
+		} else if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SO_TIMESTAMP) {
+			seen |= 8;
+		}
+	}
+	CHECK_EQ(seen, 15);
+	/* No room: the first in part, and a flag. */
+	CHECK_EQ(sendto(c, "y", 1, 0, (struct sockaddr *)&a, sizeof(a)), 1);
+	h.msg_controllen = 20;
+	CHECK_EQ(recvmsg(s, &h, 0), 1);
+	CHECK_EQ(h.msg_flags, MSG_CTRUNC);
+	/* Nonsense. */
+	h = (struct msghdr){.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = &iov, .msg_iovlen = 1,
+			    .msg_control = u.buf, .msg_controllen = CMSG_SPACE(sizeof(int))};
+	cm = CMSG_FIRSTHDR(&h);
+	cm->cmsg_len = 1000;
+	CHECK_ERR(sendmsg(c, &h, 0), EINVAL);
+	cm->cmsg_len = CMSG_LEN(sizeof(int));
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = 12345;
+	CHECK_ERR(sendmsg(c, &h, 0), EINVAL);
+	/* Descriptors mean nothing here. */
+	cm->cmsg_type = SCM_RIGHTS;
+	memcpy(CMSG_DATA(cm), &s, sizeof(s));
+	CHECK_EQ(sendmsg(c, &h, 0), 4);
+}
+
+TEST(error_queue)
+{
+	union {
+		char buf[512];
+		struct cmsghdr align;
+	} u;
+	struct sockaddr_in a, b;
+	int s = udp(&a), c = udp(&b);
+	char data[16];
+	struct iovec iov = {data, sizeof(data)};
+	struct msghdr h = {.msg_name = &b, .msg_namelen = sizeof(b), .msg_iov = &iov, .msg_iovlen = 1,
+			   .msg_control = u.buf, .msg_controllen = sizeof(u.buf)};
+	struct sock_extended_err ee;
+
+	close(s);
+	CHECK_ERR(recv(c, data, 1, MSG_ERRQUEUE), EAGAIN);
+	set_int(c, IPPROTO_IP, IP_RECVERR, 1);
+	CHECK_EQ(sendto(c, "dead", 4, 0, (struct sockaddr *)&a, sizeof(a)), 4);
+	t_sleep_ms(20);
+	CHECK_EQ(ready(c, POLLIN | POLLOUT) & POLLERR, POLLERR);
+	CHECK_EQ(recvmsg(c, &h, MSG_ERRQUEUE), 4);
+	CHECK_EQ(h.msg_flags & MSG_ERRQUEUE, MSG_ERRQUEUE);
+	CHECK_EQ(b.sin_port, a.sin_port);
+	memcpy(&ee, CMSG_DATA(CMSG_FIRSTHDR(&h)), sizeof(ee));
+	CHECK_EQ(ee.ee_errno, ECONNREFUSED);
+	CHECK_EQ(ee.ee_origin, SO_EE_ORIGIN_ICMP);
+}
+
+TEST(options)
+{
+	struct linger lg = {.l_onoff = 1, .l_linger = 3}, got;
+	socklen_t len = sizeof(got);
+	struct tcp_info ti;
+	char name[16];
+	int fd = tcp(), u = socket(AF_INET, SOCK_DGRAM, 0), v = 1;
+
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_TYPE), SOCK_STREAM);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_DOMAIN), AF_INET);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_PROTOCOL), IPPROTO_TCP);
+	CHECK_EQ(get_int(u, SOL_SOCKET, SO_PROTOCOL), IPPROTO_UDP);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_ACCEPTCONN), 0);
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_REUSEADDR), 1);
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+	set_int(fd, SOL_SOCKET, SO_RCVBUF, 10000);
+	CHECK_EQ(get_int(fd, SOL_SOCKET, SO_RCVBUF), 20000);
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	CHECK_EQ(get_int(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 77);
+	CHECK_EQ(get_int(fd, IPPROTO_TCP, TCP_KEEPIDLE), 77);
+	set_int(fd, IPPROTO_IP, IP_TTL, 9);
+	CHECK_EQ(get_int(fd, IPPROTO_IP, IP_TTL), 9);
+	CHECK_OK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
+	CHECK_OK(getsockopt(fd, SOL_SOCKET, SO_LINGER, &got, &len));
+	CHECK_EQ(got.l_linger, 3);
+	CHECK_EQ(got.l_onoff, 1);
+	len = sizeof(ti);
+	CHECK_OK(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len));
+	CHECK_EQ(ti.tcpi_state, TCP_CLOSE);
+	len = sizeof(name);
+	CHECK_OK(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len));
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &v, 1), EINVAL);
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, (void *)1, 4), EFAULT);
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, 9999, &v, sizeof(v)), ENOPROTOOPT);
+	CHECK_ERR(setsockopt(fd, IPPROTO_TCP, 9999, &v, sizeof(v)), ENOPROTOOPT);
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_TYPE, &v, sizeof(v)), ENOPROTOOPT);
+	len = sizeof(v);
+	CHECK_ERR(getsockopt(fd, SOL_SOCKET, 9999, &v, &len), ENOPROTOOPT);
+	len = (socklen_t)-1;
+	CHECK_ERR(getsockopt(fd, SOL_SOCKET, SO_TYPE, &v, &len), EINVAL);
+	len = 2;
+	CHECK_OK(getsockopt(fd, SOL_SOCKET, SO_TYPE, &v, &len));
+	CHECK_EQ(len, 2);
+}
+
+TEST(options_need_capabilities)
+{
+	int fd = tcp(), v = 5;
+
+	t_become(1000, 1000);
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_MARK, &v, sizeof(v)), EPERM);
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &v, sizeof(v)), EPERM);
+	CHECK_OK(setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &v, sizeof(v)));
+	v = 7;
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &v, sizeof(v)), EPERM);
+	v = 1;
+	CHECK_ERR(setsockopt(fd, SOL_SOCKET, SO_DEBUG, &v, sizeof(v)), EACCES);
+	CHECK_ERR(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &v, sizeof(v)), EPERM);
+}
+
+TEST(ipv6)
+{
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}, b;
+	int l = socket(AF_INET6, SOCK_STREAM, 0), c, s;
+	socklen_t len = sizeof(a);
+	char buf[8];
+
+	if (l < 0)
+		SKIP("no IPv6");
+	if (bind(l, (struct sockaddr *)&a, sizeof(a)) < 0)
+		SKIP("no ::1");
+	CHECK_OK(listen(l, 1));
+	CHECK_OK(getsockname(l, (struct sockaddr *)&a, &len));
+	CHECK_EQ(len, sizeof(a));
+	c = socket(AF_INET6, SOCK_STREAM, 0);
+	CHECK_OK(connect(c, (struct sockaddr *)&a, sizeof(a)));
+	len = sizeof(b);
+	s = accept(l, (struct sockaddr *)&b, &len);
+	CHECK(s >= 0);
+	CHECK(IN6_IS_ADDR_LOOPBACK(&b.sin6_addr));
+	CHECK_EQ(write(c, "six", 3), 3);
+	CHECK_EQ(read(s, buf, 8), 3);
+	set_int(c, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 12);
+	CHECK_EQ(get_int(c, IPPROTO_IPV6, IPV6_UNICAST_HOPS), 12);
+	CHECK_EQ(get_int(socket(AF_INET6, SOCK_STREAM, 0), IPPROTO_IPV6, IPV6_V6ONLY),
+		 atoi(t_read("/proc/sys/net/ipv6/bindv6only")));
+	CHECK_ERR(setsockopt(tcp(), IPPROTO_IPV6, IPV6_V6ONLY, &(int){1}, 4), ENOPROTOOPT);
+}
+
+TEST(reuseport_and_backlog)
+{
+	struct sockaddr_in a = loop4(0);
+	socklen_t len = sizeof(a);
+	int one = tcp(), two = tcp();
+
+	set_int(one, SOL_SOCKET, SO_REUSEPORT, 1);
+	CHECK_OK(bind(one, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_OK(getsockname(one, (struct sockaddr *)&a, &len));
+	CHECK_ERR(bind(two, (struct sockaddr *)&a, sizeof(a)), EADDRINUSE);
+	set_int(two, SOL_SOCKET, SO_REUSEPORT, 1);
+	CHECK_OK(bind(two, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_OK(listen(one, 1));
+	CHECK_OK(listen(one, 5));
+	CHECK_EQ(get_int(one, SOL_SOCKET, SO_ACCEPTCONN), 1);
+	fcntl(one, F_SETFL, O_NONBLOCK);
+	CHECK_ERR(accept(one, NULL, NULL), EAGAIN);
+	CHECK_ERR(accept4(one, NULL, NULL, 0x40000000), EINVAL);
+}
+
+TEST(linger_close)
+{
+	struct linger lg = {.l_onoff = 1, .l_linger = 1};
+	static char buf[1 << 18];
+	int p[2];
+	int64_t start;
+
+	connected(p);
+	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
+	start = t_now_ms();
+	close(p[0]);
+	CHECK(t_now_ms() - start < 500);
+	CHECK_EQ(read(p[1], buf, 1), 0);
+	/* Data that nobody reads: close waits for as long as it was told. */
+	connected(p);
+	fcntl(p[0], F_SETFL, O_NONBLOCK);
+	while (write(p[0], buf, sizeof(buf)) > 0)
+		;
+	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
+	start = t_now_ms();
+	close(p[0]);
+	CHECK(t_now_ms() - start >= 900);
+	CHECK(t_now_ms() - start < 5000);
+}
+
+TEST(urgent)
+{
+	int p[2], mark = -1;
+	char buf[8];
+
+	connected(p);
+	CHECK_EQ(send(p[0], "ab", 2, 0), 2);
+	CHECK_EQ(send(p[0], "!", 1, MSG_OOB), 1);
+	t_sleep_ms(20);
+	CHECK_EQ(ready(p[1], POLLIN | POLLPRI), POLLIN | POLLPRI);
+	CHECK_EQ(recv(p[1], buf, 1, MSG_OOB), 1);
+	CHECK_EQ(buf[0], '!');
+	CHECK_EQ(recv(p[1], buf, 8, 0), 2);
+	CHECK_OK(ioctl(p[1], SIOCATMARK, &mark));
+	CHECK_EQ(mark, 1);
+	CHECK_ERR(recv(p[1], buf, 1, MSG_OOB), EINVAL);
+}
+
+TEST(ioctls)
+{
+	struct ifreq ifr = {.ifr_name = "lo"};
+	struct ifconf ifc = {0};
+	char buf[1024];
+	int p[2], n = -1;
+	struct sockaddr_in a;
+	int u = udp(&a);
+
+	connected(p);
+	CHECK_EQ(write(p[0], "12345", 5), 5);
+	t_sleep_ms(20);
+	CHECK_OK(ioctl(p[1], FIONREAD, &n));
+	CHECK_EQ(n, 5);
+	CHECK_OK(ioctl(p[0], SIOCOUTQ, &n));
+	CHECK_EQ(n, 0);
+	CHECK_OK(ioctl(u, SIOCGIFINDEX, &ifr));
+	CHECK_EQ(ifr.ifr_ifindex, 1);
+	CHECK_OK(ioctl(u, SIOCGIFFLAGS, &ifr));
+	CHECK(ifr.ifr_flags & IFF_LOOPBACK);
+	CHECK(ifr.ifr_flags & IFF_UP);
+	CHECK_OK(ioctl(p[0], SIOCGIFMTU, &ifr));
+	CHECK_EQ(ifr.ifr_mtu, 65536);
+	CHECK_OK(ioctl(u, SIOCGIFADDR, &ifr));
+	CHECK_EQ(((struct sockaddr_in *)&ifr.ifr_addr)->sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+	strcpy(ifr.ifr_name, "nonesuch");
+	CHECK_ERR(ioctl(u, SIOCGIFFLAGS, &ifr), ENODEV);
+	ifc.ifc_len = sizeof(buf);
+	ifc.ifc_buf = buf;
+	CHECK_OK(ioctl(u, SIOCGIFCONF, &ifc));
+	CHECK(ifc.ifc_len >= (int)sizeof(struct ifreq));
+	CHECK_STR(ifc.ifc_req[0].ifr_name, "lo");
+	CHECK_ERR(ioctl(u, 0x12345678, &n), ENOTTY);
+	CHECK_OK(ioctl(u, FIONBIO, &(int){1}));
+	CHECK_ERR(recv(u, buf, 1, 0), EAGAIN);
+	n = socket(AF_UNIX, SOCK_DGRAM, 0);
+	strcpy(ifr.ifr_name, "lo");
+	CHECK_OK(ioctl(n, SIOCGIFINDEX, &ifr));
+}
+
+TEST(sendfile_and_splice)
+{
+	char text[5000], buf[6000];
+	int p[2], fd, pp[2];
+	size_t got = 0;
+	off_t off = 1000;
+	ssize_t n;
+
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)('a' + i % 23);
+	fd = open("data", O_RDWR | O_CREAT, 0600);
+	CHECK_EQ(write(fd, text, sizeof(text)), (ssize_t)sizeof(text));
+	connected(p);
+	CHECK_EQ(sendfile(p[0], fd, &off, 4000), 4000);
+	CHECK_EQ(off, 5000);
+	while (got < 4000 && (n = read(p[1], buf + got, 4000 - got)) > 0)
+		got += (size_t)n;
+	CHECK(!memcmp(buf, text + 1000, 4000));
+	CHECK_OK(pipe(pp));
+	CHECK_EQ(write(pp[1], "pipe!", 5), 5);
+	CHECK_EQ(splice(pp[0], NULL, p[0], NULL, 100, 0), 5);
+	CHECK_EQ(splice(p[1], NULL, pp[1], NULL, 100, 0), 5);
+	CHECK_EQ(read(pp[0], buf, 10), 5);
+	CHECK(!memcmp(buf, "pipe!", 5));
+}
+
+static volatile sig_atomic_t got_io;
+
+static void on_io(int s)
+{
+	(void)s;
+	got_io = 1;
+}
+
+TEST(sigio)
+{
+	int p[2];
+
+	connected(p);
+	signal(SIGIO, on_io);
+	CHECK_OK(fcntl(p[0], F_SETOWN, getpid()));
+	CHECK_OK(fcntl(p[0], F_SETFL, O_ASYNC));
+	t_sleep_ms(20);
+	got_io = 0;
+	CHECK_EQ(write(p[1], "x", 1), 1);
+	for (int i = 0; i < 200 && !got_io; i++)
+		t_sleep_ms(5);
+	CHECK_EQ(got_io, 1);
+}
+
+TEST(faults)
+{
+	char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sockaddr_in a;
+	int p[2], s = udp(&a);
+
+	CHECK_OK(munmap(page + 4096, 4096));
+	connected(p);
+	CHECK_ERR(send(p[0], (void *)8, 4, 0), EFAULT);
+	CHECK_EQ(write(p[1], "abcdef", 6), 6);
+	t_sleep_ms(20);
+	CHECK_ERR(recv(p[0], (void *)8, 4, 0), EFAULT);
+	CHECK_EQ(recv(p[0], page, 6, 0), 6);
+	CHECK_ERR(sendto(s, page + 4090, 20, 0, (struct sockaddr *)&a, sizeof(a)), EFAULT);
+	CHECK_ERR(recv(s, page, 1, MSG_DONTWAIT), EAGAIN);
+	CHECK_ERR(sendmsg(p[0], (struct msghdr *)8, 0), EFAULT);
+	CHECK_ERR(recvmsg(p[0], (struct msghdr *)8, MSG_DONTWAIT), EFAULT);
+}
+
+TEST(fastopen)
+{
+	struct sockaddr_in a;
+	int l = listener(&a), c = tcp(), s;
+	char buf[8];
+
+	set_int(l, IPPROTO_TCP, TCP_FASTOPEN, 5);
+	CHECK_EQ(sendto(c, "fast", 4, MSG_FASTOPEN, (struct sockaddr *)&a, sizeof(a)), 4);
+	s = accept(l, NULL, NULL);
+	CHECK(s >= 0);
+	CHECK_EQ(recv(s, buf, 8, 0), 4);
+}
+
+TEST(rights_over_unix)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} u;
+	int p[2], sp[2], fd;
+	struct iovec iov = {"x", 1};
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf,
+			   .msg_controllen = sizeof(u.buf)};
+	struct cmsghdr *cm = CMSG_FIRSTHDR(&h);
+	char c;
+
+	connected(p);
+	CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, sp));
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cm), &p[0], sizeof(int));
+	CHECK_EQ(sendmsg(sp[0], &h, 0), 1);
+	close(p[0]);
+	iov.iov_base = &c;
+	CHECK_EQ(recvmsg(sp[1], &h, 0), 1);
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&h)), sizeof(fd));
+	CHECK_EQ(write(fd, "via", 3), 3);
+	CHECK_EQ(read(p[1], &c, 1), 1);
+	CHECK_EQ(c, 'v');
+}
+
+TEST(families_that_are_not)
+{
+	CHECK_ERR(socket(AF_APPLETALK, SOCK_DGRAM, 0), EAFNOSUPPORT);
+	CHECK_ERR(socket(AF_X25, SOCK_SEQPACKET, 0), EAFNOSUPPORT);
+}
