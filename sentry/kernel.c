@@ -39,6 +39,7 @@ int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 {
 	kernel.platform = p;
 	kernel.cpus = cpus ? cpus : 1;
+	affinity_init();
 	kernel.task_limit = task_limit > 0 && task_limit < TASKS_MAX ? task_limit : TASKS_MAX - 2;
 	kernel.boot_monotonic_ns = time_monotonic_ns();
 	kernel.boot_realtime_ns = time_realtime_ns();

@@ -409,6 +409,15 @@ int signal_send_group(struct thread_group *g, const struct moat_siginfo *info)
 	return signal_send_group_own(g, info, NULL);
 }
 
+int signal_send_self(struct task *t, int signo)
+{
+	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_USER};
+
+	info.rt.pid = t->group->tgid;
+	info.rt.uid = t->cred->uid;
+	return signal_send_task(t, &info);
+}
+
 int signal_send_task_kernel(struct task *t, int signo)
 {
 	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_KERNEL};

@@ -100,7 +100,9 @@ struct sighand {
  */
 int signal_send_task(struct task *t, const struct moat_siginfo *info);
 int signal_send_group(struct thread_group *g, const struct moat_siginfo *info);
-/* Kernel-originated shorthand (SI_KERNEL): tty, SIGPIPE, timers. */
+/* As send_sig(..., 0) in Linux: SI_USER with the caller's own pid and uid. SIGPIPE, SIGXFSZ. t: the caller's task. */
+int signal_send_self(struct task *t, int signo);
+/* Kernel-originated shorthand (SI_KERNEL): tty, timers, ptrace. */
 int signal_send_task_kernel(struct task *t, int signo);
 int signal_send_group_kernel(struct thread_group *g, int signo);
 /* Every member of the process group with this id (tty job control). -ESRCH if none. */

@@ -190,7 +190,7 @@ struct task *task_alloc(struct thread_group *group)
 	sigpending_init(&t->pending);
 	t->syscall_nr = -1;
 	t->regs.r.orig_rax = (unsigned long long)-1;
-	t->cpu_mask = kernel.cpus >= 64 ? ~0ull : (1ull << kernel.cpus) - 1;
+	t->cpu_mask = affinity_all();
 	t->timer_slack_ns = 50000;
 	t->tsc_mode = 1; /* PR_TSC_ENABLE */
 	t->start_mono_ns = time_monotonic_ns();

@@ -36,6 +36,7 @@ struct session;
 struct tty;
 struct pid_namespace;
 struct task_worker;
+struct task_affinity;
 struct user_counts;
 struct futex_waiter;
 struct ipc_namespace;
@@ -232,7 +233,8 @@ struct task {
 	bool exiting; /* owned by the task's thread: leaves at its next loop turn */
 	int exit_code; /* wait status */
 	_Atomic int host_tid; /* 0 once the host thread is done with it */
-	uint64_t cpu_mask;
+	_Atomic uint64_t cpu_mask; /* sched_setaffinity(); changed by affinity_set() */
+	struct task_affinity *affinity; /* its worker's, while it runs; sentry/affinity.c */
 	int nice, sched_policy, sched_priority;
 	bool sched_reset_on_fork;
 	_Atomic bool strace;
@@ -352,6 +354,10 @@ struct task_wait_result {
 /* Return: 0, -ECHILD, -ERESTARTSYS_, -EAGAIN. */
 must_check int task_wait(struct task *t, const struct task_wait_args *args,
 			 struct task_wait_result *ret);
+/* CPUs, sentry/affinity.c. The host thread that carries t moves at once. Return: 0, -errno of the host. */
+must_check int affinity_set(struct task *t, uint64_t mask);
+uint64_t affinity_all(void);
+unsigned affinity_current_cpu(void);
 /* Never returns an error after the point of no return: the task is killed. */
 int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv,
 		    size_t argc, char *const *envp, size_t envc);

@@ -112,6 +112,16 @@ void task_worker_release(struct task *t); /* reserved but not started */
 void task_worker_start(struct task *t);
 int64_t task_worker_cpu_ns(struct task *t);
 
+/* What a host thread's affinity is. Guarded by the affinity lock (LOCK_LEAF). */
+struct task_affinity {
+	uint64_t mask; /* 0: not set yet, all */
+	int host_tid;
+};
+void affinity_init(void); /* after kernel.cpus is known */
+/* The task's worker, on its own thread, takes up its mask; and lets go of the task. */
+void affinity_begin(struct task_affinity *a, struct task *t, int host_tid);
+void affinity_end(struct task *t);
+
 /* The end of the calling task, on its thread. */
 void task_do_exit(struct task *t);
 void task_vfork_done(struct task *t);

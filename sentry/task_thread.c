@@ -31,6 +31,7 @@ struct task_worker {
 	_Atomic uint32_t word; /* WORKER_*; the futex it parks on */
 	struct task *task; /* set before word */
 	_Atomic int host_tid;
+	struct task_affinity affinity;
 };
 
 static struct mutex workers_lock = MUTEX_INIT(LOCK_LEAF, "task workers");
@@ -66,7 +67,9 @@ static void worker_run_task(struct task_worker *w, struct task *t)
 	sleeper_set_current(&t->sleeper);
 	task_set_current(t);
 	cred_set_current(t->cred);
+	affinity_begin(&w->affinity, t, atomic_load(&w->host_tid));
 	task_run(t);
+	affinity_end(t);
 	cred_set_current(NULL);
 	task_set_current(NULL);
 	sleeper_set_current(NULL);

@@ -24,7 +24,7 @@ static void hook_raise_signal(int signo)
 	struct task *t = task_current();
 
 	if (t)
-		(void)signal_send_task_kernel(t, signo);
+		(void)signal_send_self(t, signo);
 }
 
 /* generic_write_check_limits: nothing at or past the limit, and a write across it is cut. */
@@ -36,7 +36,7 @@ static int hook_check_fsize(int64_t off, struct io_iter *it)
 	if (likely(limit == RLIM_INFINITY))
 		return 0;
 	if ((uint64_t)off >= limit) {
-		(void)signal_send_task_kernel(t, SIGXFSZ);
+		(void)signal_send_self(t, SIGXFSZ);
 		return -EFBIG;
 	}
 	io_iter_truncate(it, limit - (uint64_t)off);

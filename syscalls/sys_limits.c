@@ -18,6 +18,17 @@ static void limit_get(struct rlimits *r, unsigned res, struct moat_rlimit *ret)
 	mutex_unlock(&r->lock);
 }
 
+/* Growth of the stack looks at the mm's copy. */
+static void stack_limit_update(struct task *target, uint64_t bytes)
+{
+	struct mm *mm = task_get_mm(target);
+
+	if (!mm)
+		return;
+	mm_set_stack_limit(mm, bytes);
+	mm_unref(mm);
+}
+
 /* do_prlimit(): old first, then new. */
 static int limit_change(struct task *t, struct task *target, unsigned res,
 			const struct moat_rlimit *new, struct moat_rlimit *old)
@@ -47,6 +58,8 @@ static int limit_change(struct task *t, struct task *target, unsigned res,
 	mutex_unlock(&r->lock);
 	if (!err && new &&res == RLIMIT_CPU)
 		rlimit_cpu_update(target->group);
+	if (!err && new &&res == RLIMIT_STACK)
+		stack_limit_update(target, new->cur);
 	return err;
 }
 

@@ -183,11 +183,8 @@ int64_t sys_syslog(struct task *t, const struct syscall_args *a)
 
 int64_t sys_getcpu(struct task *t, const struct syscall_args *a)
 {
-	unsigned cpu = 0, node = 0;
+	unsigned cpu = affinity_current_cpu(), node = 0;
 
-	if (getcpu(&cpu, &node))
-		cpu = 0;
-	node = 0;
 	if (a->a[0] && task_copy_out(t, a->a[0], &cpu, sizeof(cpu)))
 		return -EFAULT;
 	if (a->a[1] && task_copy_out(t, a->a[1], &node, sizeof(node)))

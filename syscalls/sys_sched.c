@@ -355,11 +355,6 @@ int64_t sys_setpriority(struct task *t, const struct syscall_args *a)
 
 /* ---- affinity ---- */
 
-static uint64_t all_cpus(void)
-{
-	return kernel.cpus >= 64 ? ~0ull : (1ull << kernel.cpus) - 1;
-}
-
 int64_t sys_sched_getaffinity(struct task *t, const struct syscall_args *a)
 {
 	struct task *target;
@@ -388,10 +383,8 @@ int64_t sys_sched_setaffinity(struct task *t, const struct syscall_args *a)
 		return -ESRCH;
 	ret = -EPERM;
 	if (same_user(t, target)) {
-		mask &= all_cpus();
-		ret = mask ? 0 : -EINVAL;
-		if (mask)
-			target->cpu_mask = mask;
+		mask &= affinity_all();
+		ret = mask ? affinity_set(target, mask) : -EINVAL;
 	}
 	task_unref(target);
 	return ret;

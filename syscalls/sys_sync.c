@@ -19,7 +19,7 @@ static int check_fsize(struct task *t, uint64_t size, uint64_t old)
 {
 	if (size <= old || size <= task_rlimit(t, RLIMIT_FSIZE))
 		return 0;
-	signal_send_task_kernel(t, SIGXFSZ);
+	(void)signal_send_self(t, SIGXFSZ);
 	return -EFBIG;
 }
 

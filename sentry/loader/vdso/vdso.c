@@ -50,8 +50,11 @@ static unsigned long read_tsc(void)
 {
 	unsigned lo, hi;
 
-	/* lfence: not before the loads of seq above it. */
-	__asm__ volatile("lfence; rdtsc; lfence" : "=a"(lo), "=d"(hi) : : "memory");
+	/*
+	 * lfence: not before the loads of seq above it. None behind: the counter may be read late, never the words
+	 * of a line that has been replaced, which the loads of seq below would show.
+	 */
+	__asm__ volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
 	return (unsigned long)hi << 32 | lo;
 }
 
