@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
+#include "sentry/nsfs.h"
 #include "sentry/pidfd.h"
 #include "syscalls/util.h"
 
@@ -552,9 +553,11 @@ int64_t sys_setns(struct task *t, const struct syscall_args *a)
 {
 	struct file *f = sys_fd(t, ARG_INT(0));
 
+	int err;
+
 	if (!f)
 		return -EBADF;
+	err = task_setns(t, f, ARG_INT(1));
 	file_unref(f);
-	/* No file stands for a namespace here. */
-	return -EINVAL;
+	return err;
 }

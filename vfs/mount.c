@@ -28,6 +28,7 @@ static REF_TYPE(namespace_type, "mount namespace");
 
 struct mutex mount_lock = MUTEX_INIT(LOCK_MOUNT, "mount table");
 struct seqcount mount_seq;
+_Atomic uint64_t vfs_mount_epoch = 1;
 
 static struct mount *_Atomic mount_table[MOUNT_BUCKETS];
 static struct mount *_Atomic point_table[MOUNT_BUCKETS];
@@ -38,6 +39,9 @@ static int32_t mount_last_id =
 static uint64_t mount_last_unique =
 	1ull << 31; /* guarded by mount_lock; above every mnt_id, as in Linux */
 static _Atomic uint64_t namespace_last_id = 0xf0000000;
+static uint64_t namespace_last_unique; /* guarded by mount_lock */
+static TAILQ_HEAD(namespace_list, mount_namespace)
+	all_namespaces = TAILQ_HEAD_INITIALIZER(all_namespaces); /* guarded by mount_lock */
 
 struct mount_entry {
 	struct mount mount;
@@ -125,7 +129,7 @@ void mount_trash_init(struct mount_trash *t)
 	t->alloc = TRASH_INLINE;
 }
 
-static void mount_trash_add(struct mount_trash *t, struct mount *m, struct dentry *d)
+void mount_trash_add(struct mount_trash *t, struct mount *m, struct dentry *d)
 {
 	if (t->count == t->alloc) {
 		size_t alloc = t->alloc * 2;
@@ -221,11 +225,19 @@ static void mount_release(struct mount_private *p)
 	rcu_call(&p->mount->rcu, mount_free_cb);
 }
 
-void mount_unref(struct mount *m)
+void mount_unref_keep_mark(struct mount *m)
 {
 	if (!m || !ref_put(&m->ref))
 		return;
 	mount_release(m->priv);
+}
+
+void mount_unref(struct mount *m)
+{
+	/* Whoever lets go of it has used it: MNT_EXPIRE begins again. */
+	if (m && unlikely(atomic_load_explicit(&m->expiring, memory_order_relaxed)))
+		atomic_store_explicit(&m->expiring, false, memory_order_relaxed);
+	mount_unref_keep_mark(m);
 }
 
 void vfs_path_ref(const struct vfs_path *p)
@@ -275,8 +287,7 @@ void mount_end_write(struct mount *m)
 	atomic_fetch_sub_explicit(&m->writers, 1, memory_order_release);
 }
 
-/* Keeps writers out; -EBUSY when there are some. mount_lock held until mount_thaw(). */
-static int mount_freeze(struct mount *m)
+int mount_freeze(struct mount *m)
 {
 	int32_t none = 0;
 
@@ -286,7 +297,7 @@ static int mount_freeze(struct mount *m)
 		       : -EBUSY;
 }
 
-static void mount_thaw(struct mount *m)
+void mount_thaw(struct mount *m)
 {
 	atomic_fetch_sub_explicit(&m->writers, WRITERS_FROZEN, memory_order_release);
 }
@@ -299,7 +310,9 @@ int mount_set_flags_locked(struct mount *m, unsigned flags)
 
 	if (err)
 		return err;
+	mount_epoch_bump_locked();
 	atomic_store_explicit(&m->flags, flags, memory_order_release);
+	mount_epoch_bump_locked();
 	if (freeze)
 		mount_thaw(m);
 	return 0;
@@ -358,8 +371,16 @@ void mount_ns_changed_locked(struct mount_namespace *ns)
 
 void mount_ns_add_locked(struct mount_namespace *ns, struct mount *m)
 {
+	struct mount_private *after = TAILQ_LAST(&ns->mounts, mount_list);
+
 	rcu_store(m->ns, ns);
-	TAILQ_INSERT_TAIL(&ns->mounts, m->priv, in_ns);
+	/* In order of ids: nearly always the last. */
+	while (after && after->mount->unique_id > m->unique_id)
+		after = TAILQ_PREV(after, mount_list, in_ns);
+	if (after)
+		TAILQ_INSERT_AFTER(&ns->mounts, after, m->priv, in_ns);
+	else
+		TAILQ_INSERT_HEAD(&ns->mounts, m->priv, in_ns);
 	ns->count++;
 }
 
@@ -387,9 +408,11 @@ void mount_attach_locked(struct mount *m, struct mount *parent, struct dentry *a
 		for (p = m->priv; p; p = mount_next_in_tree(p, m->priv))
 			if (!atomic_load_explicit(&p->mount->ns, memory_order_relaxed))
 				mount_ns_add_locked(ns, p->mount);
+	mount_epoch_bump_locked();
 	seqcount_write_begin(&mount_seq);
 	table_insert(m, parent, at);
 	seqcount_write_end(&mount_seq);
+	mount_epoch_bump_locked();
 	TAILQ_INSERT_TAIL(&parent->priv->children, m->priv, sibling);
 	m->priv->attached = true;
 	mount_ns_changed_locked(ns);
@@ -403,11 +426,13 @@ void mount_unhook_locked(struct mount *m, struct mount_trash *trash)
 	mutex_assert_held(&mount_lock);
 	if (!m->priv->attached)
 		return;
+	mount_epoch_bump_locked();
 	seqcount_write_begin(&mount_seq);
 	table_remove(m);
 	rcu_store(m->parent, NULL);
 	rcu_store(m->mountpoint, NULL);
 	seqcount_write_end(&mount_seq);
+	mount_epoch_bump_locked();
 	TAILQ_REMOVE(&parent->priv->children, m->priv, sibling);
 	m->priv->attached = false;
 	mount_trash_add(trash, NULL, at);
@@ -423,6 +448,29 @@ static void mount_ns_remove_locked(struct mount *m)
 	ns->count--;
 	rcu_store(m->ns, NULL);
 	mount_ns_changed_locked(ns);
+}
+
+void mount_tree_set_ns_locked(struct mount *m, struct mount_namespace *ns)
+{
+	for (struct mount_private *p = m->priv; p; p = mount_next_in_tree(p, m->priv)) {
+		if (mount_ns_of(p->mount) == ns)
+			continue;
+		mount_ns_remove_locked(p->mount);
+		mount_ns_add_locked(ns, p->mount);
+	}
+	mount_ns_changed_locked(ns);
+}
+
+bool mount_may_use(struct mount *m, const struct mount_namespace *ns)
+{
+	const struct mount_namespace *at = mount_ns_of(m);
+
+	return at && (at == ns || (at->anon && (!at->origin || at->origin == ns->id)));
+}
+
+bool mount_is_mounted(struct mount *m)
+{
+	return atomic_load_explicit(&m->ns, memory_order_acquire) != NULL;
 }
 
 void mount_detach_tree_locked(struct mount *m, struct mount_trash *trash)
@@ -513,7 +561,7 @@ void vfs_dentry_delete_end(struct dentry *d)
 
 /* ---- namespaces ---- */
 
-static int namespace_alloc(struct mount_namespace **ret)
+int mount_namespace_alloc(bool anon, struct mount_namespace **ret)
 {
 	struct mount_namespace *ns = calloc(1, sizeof(*ns));
 
@@ -523,15 +571,27 @@ static int namespace_alloc(struct mount_namespace **ret)
 	ns->id = atomic_fetch_add_explicit(&namespace_last_id, 1, memory_order_relaxed);
 	TAILQ_INIT(&ns->mounts);
 	wait_queue_init(&ns->changed);
+	ns->anon = anon;
+	if (!anon) {
+		mutex_lock(&mount_lock);
+		ns->unique = ++namespace_last_unique;
+		TAILQ_INSERT_TAIL(&all_namespaces, ns, all);
+		mutex_unlock(&mount_lock);
+	}
 	*ret = ns;
 	return 0;
 }
 
-/* One that never got its mounts. */
-static void namespace_free(struct mount_namespace *ns)
+void mount_namespace_free(struct mount_namespace *ns)
 {
-	if (ref_put(&ns->ref))
-		ref_fini(&ns->ref, &namespace_type);
+	if (!ref_put(&ns->ref))
+		return;
+	mutex_lock(&mount_lock);
+	if (!ns->anon)
+		TAILQ_REMOVE(&all_namespaces, ns, all);
+	mutex_unlock(&mount_lock);
+	wait_queue_fini(&ns->changed);
+	ref_fini(&ns->ref, &namespace_type);
 	free(ns);
 }
 
@@ -541,7 +601,7 @@ int mount_namespace_create(struct filesystem *rootfs, struct dentry *root, unsig
 	struct mount_namespace *ns;
 	int err;
 
-	err = namespace_alloc(&ns);
+	err = mount_namespace_alloc(false, &ns);
 	if (err)
 		return err;
 	mutex_lock(&mount_lock);
@@ -550,7 +610,7 @@ int mount_namespace_create(struct filesystem *rootfs, struct dentry *root, unsig
 		mount_ns_add_locked(ns, ns->root);
 	mutex_unlock(&mount_lock);
 	if (err) {
-		namespace_free(ns);
+		mount_namespace_free(ns);
 		return err;
 	}
 	*ret = ns;
@@ -565,13 +625,14 @@ int mount_namespace_copy(struct mount_namespace *ns, struct mount_namespace **re
 	struct mount_trash trash;
 	int err;
 
-	err = namespace_alloc(&copy);
+	err = mount_namespace_alloc(false, &copy);
 	if (err)
 		return err;
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
-	err = mount_copy_tree_locked(ns->root, ns->root->root, COPY_RECURSIVE | COPY_UNBINDABLE,
-				     &copy->root, &trash);
+	err = mount_copy_tree_locked(ns->root, ns->root->root,
+				     COPY_RECURSIVE | COPY_UNBINDABLE | COPY_NAMESPACE, &copy->root,
+				     &trash);
 	if (!err) {
 		for (p = copy->root->priv; p; p = mount_next_in_tree(p, copy->root->priv))
 			mount_ns_add_locked(copy, p->mount);
@@ -591,7 +652,7 @@ int mount_namespace_copy(struct mount_namespace *ns, struct mount_namespace **re
 	mutex_unlock(&mount_lock);
 	mount_trash_empty(&trash);
 	if (err) {
-		namespace_free(copy);
+		mount_namespace_free(copy);
 		return err;
 	}
 	*ret = copy;
@@ -611,7 +672,11 @@ void mount_namespace_unref(struct mount_namespace *ns)
 		return;
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
-	mount_detach_tree_locked(ns->root, &trash);
+	if (!ns->anon)
+		TAILQ_REMOVE(&all_namespaces, ns, all);
+	/* move_mount(2) may have left an anonymous one without a tree. */
+	if (ns->root)
+		mount_detach_tree_locked(ns->root, &trash);
 	assert(TAILQ_EMPTY(&ns->mounts));
 	mutex_unlock(&mount_lock);
 	mount_trash_empty(&trash);
@@ -635,6 +700,54 @@ void mount_namespace_root(struct mount_namespace *ns, struct vfs_path *ret)
 	ret->dentry = m->root;
 	vfs_path_ref(ret);
 	mutex_unlock(&mount_lock);
+}
+
+uint64_t mount_namespace_unique(const struct mount_namespace *ns)
+{
+	return ns->unique;
+}
+
+uint32_t mount_namespace_count(struct mount_namespace *ns)
+{
+	uint32_t n;
+
+	mutex_lock(&mount_lock);
+	n = ns->count;
+	mutex_unlock(&mount_lock);
+	return n;
+}
+
+struct mount_namespace *mount_namespace_next(uint64_t id, bool reverse)
+{
+	struct mount_namespace *ns;
+
+	mutex_lock(&mount_lock);
+	/* One whose last reference just went is still on the list, but not for us. */
+	if (reverse) {
+		TAILQ_FOREACH_REVERSE(ns, &all_namespaces, namespace_list, all)
+		if (ns->unique < id && ref_tryget(&ns->ref))
+			break;
+	} else {
+		TAILQ_FOREACH (ns, &all_namespaces, all)
+			if (ns->unique > id && ref_tryget(&ns->ref))
+				break;
+	}
+	mutex_unlock(&mount_lock);
+	return ns;
+}
+
+struct mount_namespace *mount_namespace_find(uint64_t id)
+{
+	struct mount_namespace *ns;
+
+	mutex_lock(&mount_lock);
+	TAILQ_FOREACH (ns, &all_namespaces, all)
+		if (ns->unique == id)
+			break;
+	if (ns && !ref_tryget(&ns->ref))
+		ns = NULL;
+	mutex_unlock(&mount_lock);
+	return ns;
 }
 
 uint64_t mount_namespace_id(struct mount_namespace *ns)

@@ -8,6 +8,7 @@
 #ifndef MOAT_VFS_MOUNT_INTERNAL_H
 #define MOAT_VFS_MOUNT_INTERNAL_H
 
+#include "vfs/mount.h"
 #include "vfs/vfs_internal.h"
 #include "vfs/wait.h"
 
@@ -22,7 +23,6 @@ struct mount_private {
 	TAILQ_ENTRY(mount_private) work; /* a tree being copied, a list to detach */
 	bool attached; /* in the hash chains */
 	bool internal; /* immutable: never in a namespace */
-	bool expiring; /* MNT_EXPIRE was asked once and nothing used it since */
 	/* propagation */
 	enum mount_propagation base; /* PRIVATE, SLAVE or UNBINDABLE when group is 0 */
 	uint32_t group; /* peer group id; 0: not shared */
@@ -37,15 +37,27 @@ struct mount_private {
 
 struct mount_namespace {
 	struct ref ref;
-	uint64_t id;
+	uint64_t id; /* immutable: its inode number */
+	uint64_t unique; /* immutable: never reused; 0 for an anonymous one */
+	bool anon; /* immutable: a detached tree's */
+	uint64_t
+		origin; /* immutable: whose tree an anonymous one was copied from; 0: a new mount */
+	TAILQ_ENTRY(mount_namespace)
+	all; /* by unique id; guarded by mount_lock; not for anonymous ones */
 	struct mount *root; /* guarded by mount_lock; a reference (the tree's) */
-	struct mount_list mounts; /* in mountinfo's order; guarded by mount_lock */
+	struct mount_list mounts; /* by unique id, as mountinfo shows them; guarded by mount_lock */
 	uint32_t count; /* guarded by mount_lock */
 	struct wait_queue changed;
 	_Atomic uint64_t event; /* one more with every change */
 };
 
 extern struct mutex mount_lock;
+
+/* Around every change that path walks may see. mount_lock held. */
+static inline void mount_epoch_bump_locked(void)
+{
+	atomic_fetch_add_explicit(&vfs_mount_epoch, 1, memory_order_acq_rel);
+}
 
 /* References to drop once the lock is free. */
 #define TRASH_INLINE 32
@@ -82,6 +94,44 @@ must_check int mount_set_flags_locked(struct mount *m, unsigned flags);
 must_check int mount_fs_set_readonly_locked(struct filesystem *fs, bool readonly);
 void mount_ns_changed_locked(struct mount_namespace *ns);
 void mount_ns_add_locked(struct mount_namespace *ns, struct mount *m);
+/* The whole tree of m changes to ns. */
+void mount_tree_set_ns_locked(struct mount *m, struct mount_namespace *ns);
+/* Keeps writers out: -EBUSY when there are some. mount_lock is held until mount_thaw(). */
+must_check int mount_freeze(struct mount *m);
+void mount_thaw(struct mount *m);
+must_check int mount_namespace_alloc(bool anon, struct mount_namespace **ret);
+/* One that never got its mounts. */
+void mount_namespace_free(struct mount_namespace *ns);
+void mount_trash_add(struct mount_trash *t, struct mount *m, struct dentry *d);
+
+static inline bool mount_dentry_is_dir(struct dentry *d)
+{
+	return d->fs->ops->dentry_type(d) == S_IFDIR;
+}
+static inline struct mount_namespace *mount_ns_of(struct mount *m)
+{
+	return atomic_load_explicit(&m->ns, memory_order_relaxed);
+}
+static inline struct mount *mount_parent_of(struct mount *m)
+{
+	return atomic_load_explicit(&m->parent, memory_order_relaxed);
+}
+/* In ns, or in an anonymous namespace that was copied from it or is new: may_use_mount(). */
+bool mount_may_use(struct mount *m, const struct mount_namespace *ns);
+
+/* mount_tree.c */
+/* May a copy of m's tree be made for ns: may_copy_tree()? */
+bool mount_may_copy_locked(struct mount *m, const struct mount_namespace *ns);
+/* can_change_locked_flags(): what a less privileged namespace may not take back. */
+bool mount_locked_flags_ok(unsigned old, unsigned flags);
+
+/* mount_ops.c */
+/* The place on top of whatever was mounted at `p` since it was resolved. */
+void mount_climb_locked(const struct vfs_path *p, struct mount **ret_m, struct dentry **ret_d);
+/* Neither a removed dentry nor an unmounted mount takes a mount. */
+bool mount_can_mount_on(struct mount *m, struct dentry *d);
+/* Is `m` in the tree of `top`? */
+bool mount_in_tree(struct mount *m, struct mount *top);
 /* The next mount in m's subtree `top`, parents first; NULL at the end. */
 struct mount_private *mount_next_in_tree(struct mount_private *p, struct mount_private *top);
 
@@ -96,9 +146,22 @@ must_check int mount_propagate_attach_locked(struct mount *m, struct mount *pare
 					     struct dentry *at, struct mount_trash *trash);
 void mount_propagate_detach_locked(struct mount *m, bool lazy, struct mount_trash *trash);
 /* A copy of m's tree from `root` on; not attached. bits below. Returns the top, holding the tree's references. */
-enum { COPY_RECURSIVE = 1, COPY_UNBINDABLE = 2, COPY_PRIVATE = 4, COPY_SLAVE = 8 };
+enum {
+	COPY_RECURSIVE = 1,
+	COPY_UNBINDABLE = 2,
+	COPY_PRIVATE = 4,
+	COPY_SLAVE = 8,
+	COPY_NAMESPACE = 16
+};
 must_check int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsigned how,
 				      struct mount **ret, struct mount_trash *trash);
+/* Is a copy of m at some peer or slave of its parent in use? */
+bool mount_propagate_busy_locked(struct mount *m);
+/* The nearest master's group that is visible in ns under root; 0. For "propagate_from:". */
+uint32_t mount_dominating_group_locked(struct mount_private *p, struct mount_namespace *ns,
+				       const struct vfs_path *root);
+/* is_path_reachable(): does root lead to d of m? */
+bool mount_reachable_locked(struct mount *m, struct dentry *d, const struct vfs_path *root);
 /* Throws an unattached copy away. */
 void mount_drop_tree_locked(struct mount *m, struct mount_trash *trash);
 

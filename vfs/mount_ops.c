@@ -5,20 +5,24 @@
 #include <string.h>
 #include <sys/mount.h>
 
+#include "vfs/fs_config.h"
 #include "vfs/mount_internal.h"
 
 #ifndef MS_NOSYMFOLLOW
 #define MS_NOSYMFOLLOW 256
 #endif
 
+/* What of mount(2)'s flags is the superblock's. */
+#define SB_FLAGS (MS_RDONLY | MS_SYNCHRONOUS | MS_MANDLOCK | MS_DIRSYNC | MS_LAZYTIME)
+
 static unsigned mount_flags_of(unsigned long ms)
 {
 	unsigned flags = MNT_RELATIME_F;
 
-	if (ms & MS_NOATIME)
-		flags = MNT_NOATIME_F;
-	else if (ms & MS_STRICTATIME)
+	if (ms & MS_STRICTATIME)
 		flags = 0;
+	else if (ms & MS_NOATIME)
+		flags = MNT_NOATIME_F;
 	flags |= ms & MS_NOSUID ? MNT_NOSUID_F : 0;
 	flags |= ms & MS_NODEV ? MNT_NODEV_F : 0;
 	flags |= ms & MS_NOEXEC ? MNT_NOEXEC_F : 0;
@@ -28,23 +32,7 @@ static unsigned mount_flags_of(unsigned long ms)
 	return flags;
 }
 
-static bool is_dir(struct dentry *d)
-{
-	return d->fs->ops->dentry_type(d) == S_IFDIR;
-}
-
-static struct mount_namespace *ns_of(struct mount *m)
-{
-	return atomic_load_explicit(&m->ns, memory_order_relaxed);
-}
-
-static struct mount *parent_of(struct mount *m)
-{
-	return atomic_load_explicit(&m->parent, memory_order_relaxed);
-}
-
-/* The place on top of whatever was mounted at `p` since it was resolved. mount_lock held. */
-static void climb_locked(struct vfs_path *p, struct mount **ret_m, struct dentry **ret_d)
+void mount_climb_locked(const struct vfs_path *p, struct mount **ret_m, struct dentry **ret_d)
 {
 	struct mount *m = p->mount, *up;
 	struct dentry *d = p->dentry;
@@ -59,10 +47,10 @@ static void climb_locked(struct vfs_path *p, struct mount **ret_m, struct dentry
 	*ret_d = d;
 }
 
-/* Neither a removed dentry nor an unmounted mount takes a mount. */
-static bool can_mount_on(struct mount *m, struct dentry *d)
+bool mount_can_mount_on(struct mount *m, struct dentry *d)
 {
-	return ns_of(m) && !(atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_DEAD);
+	return mount_ns_of(m) &&
+	       !(atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_DEAD);
 }
 
 /* Attaches the tree m at `at`, with propagation. On success the tree owns m's reference. */
@@ -73,12 +61,12 @@ static int graft_locked(struct mount *m, struct vfs_path *at, struct mount_names
 	struct dentry *d;
 	int err;
 
-	climb_locked(at, &parent, &d);
-	if (!can_mount_on(parent, d))
+	mount_climb_locked(at, &parent, &d);
+	if (!mount_can_mount_on(parent, d))
 		return -ENOENT;
-	if (ns_of(parent) != ns)
+	if (mount_ns_of(parent) != ns)
 		return -EINVAL;
-	if (is_dir(m->root) != is_dir(d))
+	if (mount_dentry_is_dir(m->root) != mount_dentry_is_dir(d))
 		return -ENOTDIR;
 	if (ns->count + mount_tree_size(m->priv) > VFS_MOUNTS_MAX)
 		return -ENOSPC;
@@ -104,21 +92,31 @@ static int graft(struct mount *m, struct vfs_path *at, struct mount_namespace *n
 	return err;
 }
 
+static int mount_fs_at(struct vfs_path *at, const struct vfs_lookup *target, struct filesystem *fs,
+		       struct dentry *root, unsigned mnt_flags)
+{
+	struct mount *m;
+	int err;
+
+	mutex_lock(&mount_lock);
+	/* The same filesystem is not stacked on itself. */
+	err = at->mount->fs == fs && at->dentry == at->mount->root ? -EBUSY : 0;
+	if (!err)
+		err = mount_create_locked(fs, root, mnt_flags, &m);
+	mutex_unlock(&mount_lock);
+	return err ? err : graft(m, at, target->ns);
+}
+
 int vfs_mount_fs(const struct vfs_lookup *target, struct filesystem *fs, struct dentry *root,
 		 unsigned mnt_flags)
 {
 	struct vfs_path at;
-	struct mount *m;
 	int err;
 
 	err = vfs_get_path(target, &at);
 	if (err)
 		return err;
-	mutex_lock(&mount_lock);
-	err = mount_create_locked(fs, root, mnt_flags, &m);
-	mutex_unlock(&mount_lock);
-	if (!err)
-		err = graft(m, &at, target->ns);
+	err = mount_fs_at(&at, target, fs, root, mnt_flags);
 	vfs_path_unref(&at);
 	return err;
 }
@@ -127,8 +125,8 @@ int vfs_mount_new(const struct vfs_lookup *target, const char *type, const char 
 		  unsigned long ms_flags, const char *data, void *kernel_data)
 {
 	const struct filesystem_type *t = vfs_find_type(type, strlen(type));
-	struct filesystem *fs;
-	struct dentry *root;
+	struct fs_param source_param = {.kind = FS_PARAM_STRING, .key = "source", .string = source};
+	struct fs_config *c;
 	struct vfs_path at;
 	int err;
 
@@ -136,18 +134,34 @@ int vfs_mount_new(const struct vfs_lookup *target, const char *type, const char 
 	err = vfs_get_path(target, &at);
 	if (err)
 		return err;
-	vfs_path_unref(&at);
+	err = -ENODEV;
 	if (!t || (t->flags & FS_NO_MOUNT))
-		return -ENODEV;
-	err = t->mount(t, source, (unsigned)ms_flags, data, kernel_data, &fs, &root);
+		goto out_at;
+	err = fs_config_create(t, NULL, NULL, &c);
 	if (err)
-		return err;
-	if (ms_flags & MS_RDONLY)
-		atomic_fetch_or_explicit(&fs->sb_flags, FS_RDONLY, memory_order_release);
-	err = vfs_mount_fs(target, fs, root, mount_flags_of(ms_flags));
-	dentry_unref(root);
-	filesystem_unref(fs);
+		goto out_at;
+	c->sb_flags = (unsigned)ms_flags & SB_FLAGS;
+	c->kernel_data = kernel_data;
+	if (source)
+		err = fs_config_param(c, target, &source_param);
+	if (!err)
+		err = fs_config_options(c, target, data);
+	if (!err)
+		err = fs_config_get_tree(c, target);
+	if (!err)
+		err = mount_fs_at(&at, target, c->fs, c->root, mount_flags_of(ms_flags));
+	fs_config_destroy(c);
+out_at:
+	vfs_path_unref(&at);
 	return err;
+}
+
+/* mnt_ns_loop(): d is the file of ns or of an older mount namespace, which might then hold itself. */
+static bool binds_namespace(struct dentry *d, const struct mount_namespace *ns)
+{
+	uint64_t id = vfs_hooks.mount_ns_file ? vfs_hooks.mount_ns_file(d) : 0;
+
+	return id && id <= ns->unique;
 }
 
 int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target, bool recursive)
@@ -166,13 +180,14 @@ int vfs_bind(const struct vfs_lookup *source, const struct vfs_lookup *target, b
 		goto out_at;
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
-	climb_locked(&at, &parent, &d);
-	if (!can_mount_on(parent, d))
-		err = -ENOENT;
-	else if (ns_of(parent) != target->ns || from.mount->priv->base == PROP_UNBINDABLE)
+	mount_climb_locked(&at, &parent, &d);
+	if (binds_namespace(from.dentry, target->ns))
 		err = -EINVAL;
-	/* Of places in no namespace only a descriptor's own (nsfs) may be bound; not what was unmounted. */
-	else if (ns_of(from.mount) != source->ns && (recursive || !from.mount->priv->internal))
+	else if (!mount_can_mount_on(parent, d))
+		err = -ENOENT;
+	else if (mount_ns_of(parent) != target->ns || from.mount->priv->base == PROP_UNBINDABLE)
+		err = -EINVAL;
+	else if (!mount_may_copy_locked(from.mount, source->ns))
 		err = -EINVAL;
 	if (!err)
 		err = mount_copy_tree_locked(from.mount, from.dentry,
@@ -190,65 +205,16 @@ out_at:
 	return err;
 }
 
-/* Is `m` in the tree of `top`? */
-static bool in_tree(struct mount *m, struct mount *top)
+bool mount_in_tree(struct mount *m, struct mount *top)
 {
 	while (m && m != top)
-		m = parent_of(m);
+		m = mount_parent_of(m);
 	return m != NULL;
-}
-
-static bool tree_has_unbindable(struct mount_private *top)
-{
-	for (struct mount_private *p = top; p; p = mount_next_in_tree(p, top))
-		if (p->base == PROP_UNBINDABLE)
-			return true;
-	return false;
-}
-
-static int move_locked(struct vfs_path *from, struct vfs_path *at, struct mount_namespace *ns,
-		       struct mount_trash *trash)
-{
-	struct mount *m = from->mount, *old_parent = parent_of(m), *parent;
-	struct dentry *d, *old_at;
-	int err;
-
-	climb_locked(at, &parent, &d);
-	if (from->dentry != m->root || is_dir(m->root) != is_dir(at->dentry))
-		return -EINVAL;
-	if (!can_mount_on(parent, d))
-		return -ENOENT;
-	if (from->dentry != m->root || ns_of(m) != ns || ns_of(parent) != ns || !old_parent)
-		return -EINVAL;
-	if (atomic_load_explicit(&m->flags, memory_order_relaxed) & MNT_LOCKED_F)
-		return -EINVAL;
-	if (is_dir(m->root) != is_dir(d))
-		return -EINVAL;
-	if (mount_is_shared(old_parent->priv))
-		return -EINVAL;
-	if (mount_is_shared(parent->priv) && tree_has_unbindable(m->priv))
-		return -EINVAL;
-	if (in_tree(parent, m))
-		return -ELOOP;
-	old_at = atomic_load_explicit(&m->mountpoint, memory_order_relaxed);
-	dentry_ref(old_at);
-	mount_unhook_locked(m, trash);
-	err = mount_propagate_attach_locked(m, parent, d, trash);
-	/* A failed move leaves the mount where it was. */
-	if (err)
-		mount_attach_locked(m, old_parent, old_at, ns);
-	else
-		mount_attach_locked(m, parent, d, ns);
-	/* mount_unhook_locked() left the old attachment's reference in the trash: this is not the last. */
-	if (ref_put(&old_at->ref))
-		ref_bug(&old_at->ref, "mount point dropped");
-	return err;
 }
 
 int vfs_move_mount(const struct vfs_lookup *source, const struct vfs_lookup *target)
 {
 	struct vfs_path from, at;
-	struct mount_trash trash;
 	int err;
 
 	err = vfs_get_path(target, &at);
@@ -257,22 +223,48 @@ int vfs_move_mount(const struct vfs_lookup *source, const struct vfs_lookup *tar
 	err = vfs_get_path(source, &from);
 	if (err)
 		goto out_at;
-	mount_trash_init(&trash);
-	mutex_lock(&mount_lock);
-	err = move_locked(&from, &at, target->ns, &trash);
-	mutex_unlock(&mount_lock);
-	mount_trash_empty(&trash);
+	err = vfs_move_mount_at(&from, &at, target, 0);
 	vfs_path_unref(&from);
 out_at:
 	vfs_path_unref(&at);
 	return err;
 }
 
+int vfs_fs_set_readonly(struct filesystem *fs, bool readonly)
+{
+	int err;
+
+	mutex_lock(&mount_lock);
+	err = mount_fs_set_readonly_locked(fs, readonly);
+	mutex_unlock(&mount_lock);
+	return err;
+}
+
+/* do_remount(): the superblock, then this mount's own flags. */
+static int remount_fs(struct vfs_path *at, const struct vfs_lookup *target, unsigned long ms_flags,
+		      const char *data)
+{
+	struct filesystem *fs = at->mount->fs;
+	struct fs_config *c;
+	int err;
+
+	err = fs_config_create(fs->type, fs, at->dentry, &c);
+	if (err)
+		return err;
+	c->sb_flags = (unsigned)ms_flags & FS_CONFIG_REMOUNT_FLAGS;
+	c->sb_mask = FS_CONFIG_REMOUNT_FLAGS;
+	err = fs_config_options(c, target, data);
+	if (!err)
+		err = fs_config_reconfigure(c, target);
+	fs_config_destroy(c);
+	return err;
+}
+
 int vfs_remount(const struct vfs_lookup *target, unsigned long ms_flags, const char *data,
 		bool bind_only)
 {
+	const unsigned atime = MNT_NOATIME_F | MNT_NODIRATIME_F | MNT_RELATIME_F;
 	unsigned flags = mount_flags_of(ms_flags), old;
-	bool readonly = (ms_flags & MS_RDONLY) != 0;
 	struct vfs_path at;
 	int err;
 
@@ -281,29 +273,22 @@ int vfs_remount(const struct vfs_lookup *target, unsigned long ms_flags, const c
 		return err;
 	/* "The default atime for remount is preservation." */
 	old = atomic_load_explicit(&at.mount->flags, memory_order_relaxed);
-	if (!(ms_flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME))) {
-		unsigned atime = MNT_NOATIME_F | MNT_NODIRATIME_F | MNT_RELATIME_F;
-
+	if (!(ms_flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)))
 		flags = (flags & ~atime) | (old & atime);
-	}
-	if (at.dentry != at.mount->root) {
-		err = -EINVAL;
+	err = -EINVAL;
+	if (at.dentry != at.mount->root ||
+	    atomic_load_explicit(&at.mount->ns, memory_order_acquire) != target->ns)
 		goto out;
-	}
-	if (!bind_only) {
-		struct filesystem *fs = at.mount->fs;
-
-		err = fs->ops->remount(fs, (unsigned)ms_flags, data ? data : "");
-		if (err)
-			goto out;
-	}
+	err = mount_locked_flags_ok(old, flags) ? 0 : -EPERM;
+	if (!err && !bind_only)
+		err = remount_fs(&at, target, ms_flags, data);
+	if (err)
+		goto out;
 	mutex_lock(&mount_lock);
-	if (ns_of(at.mount) != target->ns)
+	if (mount_ns_of(at.mount) != target->ns)
 		err = -EINVAL;
-	else if (!bind_only)
-		err = mount_fs_set_readonly_locked(at.mount->fs, readonly);
-	if (!err)
-		err = mount_set_flags_locked(at.mount, flags | (old & MNT_LOCKED_F));
+	else
+		err = mount_set_flags_locked(at.mount, flags | (old & MNT_LOCKS_F));
 	if (!err)
 		mount_ns_changed_locked(target->ns);
 	mutex_unlock(&mount_lock);
@@ -323,13 +308,14 @@ int vfs_set_propagation(const struct vfs_lookup *target, enum mount_propagation 
 	if (err)
 		return err;
 	mutex_lock(&mount_lock);
-	if (at.dentry != at.mount->root || ns_of(at.mount) != target->ns) {
+	/* may_change_propagation(): of any mount that is mounted. */
+	if (at.dentry != at.mount->root || !mount_ns_of(at.mount)) {
 		err = -EINVAL;
 	} else {
 		for (p = at.mount->priv; p;
 		     p = recursive ? mount_next_in_tree(p, at.mount->priv) : NULL)
 			mount_set_propagation_locked(p, prop);
-		mount_ns_changed_locked(target->ns);
+		mount_ns_changed_locked(mount_ns_of(at.mount));
 	}
 	mutex_unlock(&mount_lock);
 	vfs_path_unref(&at);
@@ -343,11 +329,7 @@ static int umount_expire_locked(struct mount *m)
 {
 	if (ref_read(&m->ref) != MOUNT_IDLE_REFS || TAILQ_FIRST(&m->priv->children))
 		return -EBUSY;
-	if (!m->priv->expiring) {
-		m->priv->expiring = true;
-		return -EAGAIN;
-	}
-	return 0;
+	return atomic_exchange_explicit(&m->expiring, true, memory_order_relaxed) ? 0 : -EAGAIN;
 }
 
 static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, int flags,
@@ -356,12 +338,12 @@ static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, i
 	struct mount *m = at->mount;
 	int err = 0;
 
-	if (at->dentry != m->root || ns_of(m) != target->ns)
+	if (at->dentry != m->root || mount_ns_of(m) != target->ns)
 		return -EINVAL;
 	if (atomic_load_explicit(&m->flags, memory_order_relaxed) & MNT_LOCKED_F)
 		return -EINVAL;
 	if (flags & MNT_EXPIRE) {
-		if (m == target->root.mount)
+		if (m == target->root.mount || (flags & (MNT_FORCE | MNT_DETACH)))
 			return -EINVAL;
 		err = umount_expire_locked(m);
 		if (err)
@@ -369,14 +351,22 @@ static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, i
 	}
 	if (m == target->root.mount && !(flags & MNT_DETACH))
 		return mount_fs_set_readonly_locked(m->fs, true);
-	if (!parent_of(m)) /* the namespace's own root */
+	if (!mount_parent_of(m)) /* the namespace's own root */
 		return -EINVAL;
 	if (!(flags & MNT_DETACH) &&
-	    (TAILQ_FIRST(&m->priv->children) || ref_read(&m->ref) > MOUNT_IDLE_REFS))
+	    (TAILQ_FIRST(&m->priv->children) || ref_read(&m->ref) > MOUNT_IDLE_REFS ||
+	     mount_propagate_busy_locked(m)))
 		return -EBUSY;
 	mount_propagate_detach_locked(m, (flags & MNT_DETACH) != 0, trash);
 	mount_detach_tree_locked(m, trash);
 	return 0;
+}
+
+/* vfs_path_unref() that is no use in the sense of MNT_EXPIRE. */
+static void umount_put(struct vfs_path *p)
+{
+	dentry_unref(p->dentry);
+	mount_unref_keep_mark(p->mount);
 }
 
 /* umount(".") means what was mounted over the working directory: LOOKUP_MOUNTPOINT. *at's references move up. */
@@ -385,10 +375,10 @@ static void climb(struct vfs_path *at)
 	struct vfs_path old = *at;
 
 	mutex_lock(&mount_lock);
-	climb_locked(&old, &at->mount, &at->dentry);
+	mount_climb_locked(&old, &at->mount, &at->dentry);
 	vfs_path_ref(at);
 	mutex_unlock(&mount_lock);
-	vfs_path_unref(&old);
+	umount_put(&old);
 }
 
 int vfs_umount(const struct vfs_lookup *target, int flags)
@@ -399,8 +389,6 @@ int vfs_umount(const struct vfs_lookup *target, int flags)
 	int err;
 
 	if (flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW))
-		return -EINVAL;
-	if ((flags & MNT_EXPIRE) && (flags & (MNT_FORCE | MNT_DETACH)))
 		return -EINVAL;
 	if (flags & UMOUNT_NOFOLLOW)
 		lk.flags &= ~(unsigned)LOOKUP_FOLLOW;
@@ -415,7 +403,7 @@ int vfs_umount(const struct vfs_lookup *target, int flags)
 	err = umount_locked(&at, target, flags, &trash);
 	mutex_unlock(&mount_lock);
 	mount_trash_empty(&trash);
-	vfs_path_unref(&at);
+	umount_put(&at);
 	return err;
 }
 
@@ -426,13 +414,13 @@ static int pivot_locked(struct vfs_path *new_root, struct vfs_path *put_old,
 	struct mount_namespace *ns = lk->ns;
 	struct dentry *old_d, *root_at = NULL;
 
-	climb_locked(put_old, &old_m, &old_d);
-	root_parent = parent_of(root);
+	mount_climb_locked(put_old, &old_m, &old_d);
+	root_parent = mount_parent_of(root);
 	if ((root_parent && mount_is_shared(root_parent->priv)) ||
-	    (parent_of(new_m) && mount_is_shared(parent_of(new_m)->priv)) ||
+	    (mount_parent_of(new_m) && mount_is_shared(mount_parent_of(new_m)->priv)) ||
 	    mount_is_shared(old_m->priv))
 		return -EINVAL;
-	if (ns_of(root) != ns || ns_of(new_m) != ns || ns_of(old_m) != ns)
+	if (mount_ns_of(root) != ns || mount_ns_of(new_m) != ns || mount_ns_of(old_m) != ns)
 		return -EINVAL;
 	if (atomic_load_explicit(&new_m->flags, memory_order_relaxed) & MNT_LOCKED_F)
 		return -EINVAL;
@@ -440,10 +428,11 @@ static int pivot_locked(struct vfs_path *new_root, struct vfs_path *put_old,
 		return -ENOENT;
 	if (new_m == root || old_m == root)
 		return -EBUSY;
-	if (lk->root.dentry != root->root || new_root->dentry != new_m->root || !parent_of(new_m))
+	if (lk->root.dentry != root->root || new_root->dentry != new_m->root ||
+	    !mount_parent_of(new_m))
 		return -EINVAL;
 	/* put_old at or below new_root; new_root below the current root. */
-	if (!in_tree(old_m, new_m) || !in_tree(new_m, root))
+	if (!mount_in_tree(old_m, new_m) || !mount_in_tree(new_m, root))
 		return -EINVAL;
 	if (root_parent) {
 		root_at = atomic_load_explicit(&root->mountpoint, memory_order_relaxed);

@@ -139,6 +139,10 @@ int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsigned how, s
 			continue;
 		if (p->base == PROP_UNBINDABLE && !(how & COPY_UNBINDABLE))
 			continue;
+		/* Like Linux, a new namespace leaves out bound mount namespaces, which might hold it. */
+		if ((how & COPY_NAMESPACE) && vfs_hooks.mount_ns_file &&
+		    vfs_hooks.mount_ns_file(p->mount->root))
+			continue;
 		if (parent == m && !m->fs->ops->is_descendant(at, root))
 			continue;
 		err = clone_one(p->mount, p->mount->root, how, &copy);
@@ -331,4 +335,71 @@ void mount_propagate_detach_locked(struct mount *m, bool lazy, struct mount_tras
 		if (child && child != m && child->fs == m->fs && child->root == m->root)
 			detach_copy(child, lazy, trash);
 	}
+}
+
+/* ---- questions ---- */
+
+/* Another reference than the tree's, and those of what only covers it, is in use. */
+static bool copy_busy(struct mount *child)
+{
+	struct mount_private *only = TAILQ_FIRST(&child->priv->children);
+
+	/* Exactly one mount that covers all of it takes its place; with others below, this copy stays. */
+	if (only &&
+	    (TAILQ_NEXT(only, sibling) ||
+	     atomic_load_explicit(&only->mount->mountpoint, memory_order_relaxed) != child->root))
+		return false;
+	return ref_read(&child->ref) > 1;
+}
+
+bool mount_propagate_busy_locked(struct mount *m)
+{
+	struct mount *parent = atomic_load_explicit(&m->parent, memory_order_relaxed), *child;
+	struct dentry *at = atomic_load_explicit(&m->mountpoint, memory_order_relaxed);
+	struct mount_list list;
+	struct mount_private *q;
+	bool busy = false;
+
+	if (!parent || !mount_is_shared(parent->priv))
+		return false;
+	TAILQ_INIT(&list);
+	visit_mark++;
+	collect_group(parent->priv, &list);
+	while ((q = TAILQ_FIRST(&list))) {
+		TAILQ_REMOVE(&list, q, work);
+		rcu_read_begin();
+		child = q->mount == parent ? NULL : mount_lookup(q->mount, at);
+		rcu_read_end();
+		busy |= child && child != m && copy_busy(child);
+	}
+	return busy;
+}
+
+bool mount_reachable_locked(struct mount *m, struct dentry *d, const struct vfs_path *root)
+{
+	struct mount *parent;
+
+	while (m != root->mount &&
+	       (parent = atomic_load_explicit(&m->parent, memory_order_relaxed))) {
+		d = atomic_load_explicit(&m->mountpoint, memory_order_relaxed);
+		m = parent;
+	}
+	return m == root->mount &&
+	       (d == root->dentry || d->fs->ops->is_descendant(d, root->dentry));
+}
+
+uint32_t mount_dominating_group_locked(struct mount_private *p, struct mount_namespace *ns,
+				       const struct vfs_path *root)
+{
+	for (struct mount_private *m = p->master; m; m = m->master) {
+		struct mount_private *q = m;
+
+		do {
+			if (atomic_load_explicit(&q->mount->ns, memory_order_relaxed) == ns &&
+			    mount_reachable_locked(q->mount, q->mount->root, root))
+				return q->group;
+			q = q->next_peer;
+		} while (q != m);
+	}
+	return 0;
 }

@@ -134,13 +134,15 @@ int vfs_path_to_string(const struct vfs_path *root, const struct vfs_path *p, bo
 
 /* ---- mount tables ---- */
 
-/* mangle(): white space, backslash and '#' in octal. */
-static void show_escaped(struct buf *b, const char *s, size_t len)
+/* Bytes of `special` in octal: mangle() has '#' among them, a path has not. */
+#define ESCAPE_PATH " \t\n\\"
+#define ESCAPE_NAME " \t\n\\#"
+static void show_escaped(struct buf *b, const char *s, size_t len, const char *special)
 {
 	for (size_t i = 0; i < len; i++) {
 		unsigned char c = (unsigned char)s[i];
 
-		if (c == ' ' || c == '\t' || c == '\n' || c == '\\' || c == '#')
+		if (c && strchr(special, c))
 			buf_printf(b, "\\%03o", c);
 		else
 			buf_putc(b, (char)c);
@@ -172,7 +174,8 @@ struct mount_row {
 	bool unbindable;
 };
 
-static void row_fill_locked(struct mount_row *row, struct mount_private *p)
+static void row_fill_locked(struct mount_row *row, struct mount_private *p,
+			    const struct vfs_path *root)
 {
 	struct mount *parent = atomic_load_explicit(&p->mount->parent, memory_order_relaxed);
 
@@ -183,11 +186,14 @@ static void row_fill_locked(struct mount_row *row, struct mount_private *p)
 		.group = p->group,
 		.unbindable = p->base == PROP_UNBINDABLE};
 	mount_ref(p->mount);
-	if (p->master)
+	if (p->master) {
 		row->master_group = p->master->group;
+		row->from_group = mount_dominating_group_locked(p, mount_ns_of(p->mount), root);
+	}
 }
 
-static size_t collect_rows(struct mount_namespace *ns, struct mount_row **ret_rows)
+static size_t collect_rows(struct mount_namespace *ns, const struct vfs_path *root,
+			   struct mount_row **ret_rows)
 {
 	struct mount_private *p;
 	struct mount_row *rows = NULL;
@@ -198,7 +204,7 @@ static size_t collect_rows(struct mount_namespace *ns, struct mount_row **ret_ro
 		rows = malloc(ns->count * sizeof(*rows));
 	if (rows)
 		TAILQ_FOREACH (p, &ns->mounts, in_ns)
-			row_fill_locked(&rows[count++], p);
+			row_fill_locked(&rows[count++], p, root);
 	mutex_unlock(&mount_lock);
 	*ret_rows = rows;
 	return count;
@@ -206,14 +212,23 @@ static size_t collect_rows(struct mount_namespace *ns, struct mount_row **ret_ro
 
 static void show_fs_type(const struct filesystem *fs, struct buf *b)
 {
-	show_escaped(b, fs->type->name, strlen(fs->type->name));
+	show_escaped(b, fs->type->name, strlen(fs->type->name), ESCAPE_NAME);
 }
 
 static void show_source(const struct filesystem *fs, struct buf *b)
 {
-	const char *source = fs->source && fs->source[0] ? fs->source : "none";
+	show_escaped(b, fs->source, strlen(fs->source), ESCAPE_NAME);
+}
 
-	show_escaped(b, source, strlen(source));
+/* show_sb_opts(). */
+static void show_sb_flags(const struct filesystem *fs, struct buf *b)
+{
+	unsigned flags = atomic_load_explicit(&fs->sb_flags, memory_order_relaxed);
+
+	buf_puts(b, flags & FS_SYNC ? ",sync" : "");
+	buf_puts(b, flags & FS_DIRSYNC ? ",dirsync" : "");
+	buf_puts(b, flags & FS_MANDLOCK ? ",mand" : "");
+	buf_puts(b, flags & FS_LAZYTIME ? ",lazytime" : "");
 }
 
 static bool fs_readonly(const struct filesystem *fs)
@@ -221,50 +236,59 @@ static bool fs_readonly(const struct filesystem *fs)
 	return (atomic_load_explicit(&fs->sb_flags, memory_order_relaxed) & FS_RDONLY) != 0;
 }
 
+/* From d up to its filesystem's root, through dentries only. Return: d was removed. */
+static bool root_in_fs(struct dentry *d, struct back_path *bp)
+{
+	struct dentry *at = d, *parent;
+	char name[VFS_NAME_MAX + 1];
+	bool deleted = false;
+
+	bp->start = sizeof(bp->data);
+	dentry_ref(at);
+	for (;;) {
+		parent = NULL;
+		if (at->fs->ops->get_parent(at, &parent, name, sizeof(name)) == -ENOENT && at == d)
+			deleted = true;
+		if (!parent)
+			break;
+		(void)(back_add(bp, name, strlen(name)) && back_add(bp, "/", 1));
+		dentry_unref(at);
+		at = parent;
+	}
+	dentry_unref(at);
+	if (bp->start == sizeof(bp->data))
+		(void)back_add(bp, "/", 1);
+	return deleted;
+}
+
 static void show_mountinfo(const struct mount_row *row, const struct back_path *place,
 			   struct buf *b)
 {
 	unsigned flags = atomic_load_explicit(&row->m->flags, memory_order_relaxed);
 	struct filesystem *fs = row->m->fs;
-	struct vfs_path root = {.mount = row->m, .dentry = row->m->root};
 	struct back_path *in_fs = malloc(sizeof(*in_fs));
-	struct vfs_path at = root;
-	bool deleted = false;
+	bool deleted;
 
 	if (!in_fs)
 		return;
 	buf_printf(b, "%i %i %u:%u ", row->m->id, row->parent_id, 0, fs->dev_minor);
-	/* From the filesystem's root to the mount's: up through dentries only. */
-	in_fs->start = sizeof(in_fs->data);
-	dentry_ref(at.dentry);
-	for (;;) {
-		struct dentry *parent = NULL;
-		char name[VFS_NAME_MAX + 1];
-		int err = fs->ops->get_parent(at.dentry, &parent, name, sizeof(name));
-
-		if (err == -ENOENT && at.dentry == row->m->root)
-			deleted = true;
-		if (!parent)
-			break;
-		(void)(back_add(in_fs, name, strlen(name)) && back_add(in_fs, "/", 1));
-		dentry_unref(at.dentry);
-		at.dentry = parent;
-	}
-	dentry_unref(at.dentry);
-	if (in_fs->start == sizeof(in_fs->data))
-		(void)back_add(in_fs, "/", 1);
-	show_escaped(b, in_fs->data + in_fs->start, sizeof(in_fs->data) - in_fs->start);
+	deleted = root_in_fs(row->m->root, in_fs);
+	show_escaped(b, in_fs->data + in_fs->start, sizeof(in_fs->data) - in_fs->start,
+		     ESCAPE_PATH);
 	if (deleted)
 		buf_puts(b, "//deleted");
 	free(in_fs);
 	buf_putc(b, ' ');
-	show_escaped(b, place->data + place->start, sizeof(place->data) - place->start);
+	show_escaped(b, place->data + place->start, sizeof(place->data) - place->start,
+		     ESCAPE_PATH);
 	buf_puts(b, flags & MNT_RDONLY_F ? " ro" : " rw");
 	show_mount_flags(flags, b);
 	if (row->group)
 		buf_printf(b, " shared:%u", row->group);
 	if (row->master_group)
 		buf_printf(b, " master:%u", row->master_group);
+	if (row->from_group && row->from_group != row->master_group)
+		buf_printf(b, " propagate_from:%u", row->from_group);
 	if (row->unbindable)
 		buf_puts(b, " unbindable");
 	buf_puts(b, " - ");
@@ -272,6 +296,7 @@ static void show_mountinfo(const struct mount_row *row, const struct back_path *
 	buf_putc(b, ' ');
 	show_source(fs, b);
 	buf_puts(b, fs_readonly(fs) ? " ro" : " rw");
+	show_sb_flags(fs, b);
 	fs->ops->show_options(fs, b);
 	buf_putc(b, '\n');
 }
@@ -284,10 +309,12 @@ static void show_mounts_line(const struct mount_row *row, const struct back_path
 
 	show_source(fs, b);
 	buf_putc(b, ' ');
-	show_escaped(b, place->data + place->start, sizeof(place->data) - place->start);
+	show_escaped(b, place->data + place->start, sizeof(place->data) - place->start,
+		     ESCAPE_PATH);
 	buf_putc(b, ' ');
 	show_fs_type(fs, b);
 	buf_puts(b, (flags & MNT_RDONLY_F) || fs_readonly(fs) ? " ro" : " rw");
+	show_sb_flags(fs, b);
 	show_mount_flags(flags, b);
 	fs->ops->show_options(fs, b);
 	buf_puts(b, " 0 0\n");
@@ -301,7 +328,8 @@ static void show_mountstats(const struct mount_row *row, const struct back_path 
 	buf_puts(b, "device ");
 	show_source(fs, b);
 	buf_puts(b, " mounted on ");
-	show_escaped(b, place->data + place->start, sizeof(place->data) - place->start);
+	show_escaped(b, place->data + place->start, sizeof(place->data) - place->start,
+		     ESCAPE_PATH);
 	buf_puts(b, " with fstype ");
 	show_fs_type(fs, b);
 	buf_putc(b, '\n');
@@ -316,7 +344,7 @@ void vfs_show_mounts(struct mount_namespace *ns, const struct vfs_path *root, en
 
 	if (!place)
 		return;
-	count = collect_rows(ns, &rows);
+	count = collect_rows(ns, root, &rows);
 	for (size_t i = 0; i < count; i++) {
 		struct vfs_path p = {.mount = rows[i].m, .dentry = rows[i].m->root};
 		enum walk_end end;
@@ -335,6 +363,36 @@ void vfs_show_mounts(struct mount_namespace *ns, const struct vfs_path *root, en
 	}
 	free(rows);
 	free(place);
+}
+
+void mount_facts_root(const struct mount_facts *f, struct buf *b)
+{
+	struct back_path *bp = malloc(sizeof(*bp));
+	bool deleted;
+
+	if (!bp)
+		return;
+	deleted = root_in_fs(f->at.dentry, bp);
+	buf_append(b, bp->data + bp->start, sizeof(bp->data) - bp->start);
+	if (deleted)
+		buf_puts(b, "//deleted");
+	free(bp);
+}
+
+int mount_facts_point(const struct mount_facts *f, const struct vfs_path *root, struct buf *b)
+{
+	struct back_path *bp = malloc(sizeof(*bp));
+	enum walk_end end;
+	bool deleted;
+	int err;
+
+	if (!bp)
+		return -ENOMEM;
+	err = path_to_back(root, &f->at, bp, &end, &deleted);
+	if (!err && end == WALK_ROOT)
+		buf_append(b, bp->data + bp->start, sizeof(bp->data) - bp->start);
+	free(bp);
+	return err;
 }
 
 void vfs_stat_add_mount(const struct mount *m, const struct stat_args *args, struct moat_statx *st)

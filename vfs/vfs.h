@@ -31,6 +31,9 @@
 #define VFS_MOUNTS_MAX 100000 /* per namespace */
 
 struct filesystem;
+struct fs_config;
+struct fs_param;
+struct fs_param_spec;
 struct resolving_path;
 struct mount_namespace;
 
@@ -182,6 +185,11 @@ struct filesystem_ops {
 enum {
 	FS_NODEV = 1 << 0, /* shows as nodev in /proc/filesystems */
 	FS_RDONLY = 1 << 1, /* SB_RDONLY; in filesystem.sb_flags */
+	/* filesystem.sb_flags: shown by mountinfo and statmount, and kept; memory has nothing to make synchronous. */
+	FS_SYNC = 1 << 8,
+	FS_DIRSYNC = 1 << 9,
+	FS_LAZYTIME = 1 << 10,
+	FS_MANDLOCK = 1 << 11,
 	FS_NO_ACL = 1 << 2,
 	FS_USERNS_MOUNT = 1 << 3,
 	FS_MAGIC_LINKS = 1 << 4, /* has magic links: never path-cached */
@@ -196,6 +204,13 @@ struct filesystem_type {
 	int (*mount)(const struct filesystem_type *type, const char *source, unsigned ms_flags,
 		     const char *data, void *kernel_data, struct filesystem **ret_fs,
 		     struct dentry **ret_root);
+	/* How it is configured, all optional: vfs/fs_config.h. */
+	const struct fs_param_spec *params;
+	int (*parse_param)(struct fs_config *c, const struct fs_param *p);
+	/* In place of mount: c->priv, c->source, c->sb_flags say what. References in both results. */
+	int (*get_tree)(struct fs_config *c, struct filesystem **ret_fs, struct dentry **ret_root);
+	int (*reconfigure)(struct fs_config *c); /* in place of ops->remount */
+	void (*config_free)(struct fs_config *c);
 	struct filesystem_ops *ops; /* missing slots filled by vfs_register_type */
 	SLIST_ENTRY(filesystem_type) link;
 };
@@ -206,7 +221,7 @@ struct filesystem {
 	const struct filesystem_type *type;
 	uint32_t dev_minor; /* anonymous device number, major 0 */
 	uint64_t magic;
-	_Atomic unsigned sb_flags; /* FS_RDONLY */
+	_Atomic unsigned sb_flags; /* FS_RDONLY, FS_SYNC ... */
 	bool rcu_walk; /* immutable: FS_RCU_WALK of the type */
 	_Atomic uint64_t epoch; /* bumped to invalidate every cached path in it */
 	struct mutex rename_lock; /* LOCK_VFS_RENAME */
@@ -237,6 +252,13 @@ enum {
 	MNT_RELATIME_F = 1 << 6,
 	MNT_NOSYMFOLLOW_F = 1 << 7,
 	MNT_LOCKED_F = 1 << 8,
+	/* What a more privileged namespace set, and the copy of a less privileged one may not change. */
+	MNT_LOCK_READONLY_F = 1 << 9,
+	MNT_LOCK_NODEV_F = 1 << 10,
+	MNT_LOCK_NOSUID_F = 1 << 11,
+	MNT_LOCK_NOEXEC_F = 1 << 12,
+	MNT_LOCK_ATIME_F = 1 << 13,
+	MNT_LOCKS_F = 0x3f << 8,
 };
 
 enum mount_propagation { PROP_PRIVATE, PROP_SHARED, PROP_SLAVE, PROP_UNBINDABLE };
@@ -248,6 +270,7 @@ struct mount {
 	_Atomic unsigned flags; /* MNT_*_F */
 	int32_t id; /* unique, reused late; mountinfo */
 	uint64_t unique_id; /* statx STATX_MNT_ID_UNIQUE */
+	_Atomic bool expiring; /* MNT_EXPIRE was asked once and nothing used it since */
 	_Atomic int32_t
 		writers; /* rp_begin_write, open for write; negative: frozen for read-only */
 	/* guarded by the mount lock (write), read under RCU: */
@@ -261,6 +284,8 @@ struct mount {
 
 void mount_ref(struct mount *m);
 void mount_unref(struct mount *m);
+/* As mount_unref(), but no use in the sense of MNT_EXPIRE: umount's own. */
+void mount_unref_keep_mark(struct mount *m);
 void vfs_path_ref(const struct vfs_path *p);
 void vfs_path_unref(struct vfs_path *p); /* NULLs it */
 static inline bool vfs_path_equal(const struct vfs_path *a, const struct vfs_path *b)
@@ -334,6 +359,8 @@ must_check int vfs_remove_xattr(const struct vfs_lookup *lk, const char *name);
 must_check int vfs_get_endpoint(const struct vfs_lookup *lk, struct vfs_endpoint **ret);
 
 /* mount(2) and kin. Capability checks are the caller's. */
+/* The superblock: -EBUSY while somebody writes through one of its mounts. */
+must_check int vfs_fs_set_readonly(struct filesystem *fs, bool readonly);
 must_check int vfs_mount_new(const struct vfs_lookup *target, const char *type, const char *source,
 			     unsigned long ms_flags, const char *data, void *kernel_data);
 must_check int vfs_mount_fs(const struct vfs_lookup *target, struct filesystem *fs,
@@ -385,6 +412,8 @@ struct vfs_hooks {
 	void *(*lock_owner)(int32_t *ret_pid);
 	/* pivot_root(2): tasks whose root or cwd is `old` get `new_` (borrowed). */
 	void (*replace_root)(const struct vfs_path *old, const struct vfs_path *new_);
+	/* The unique id of the mount namespace that d is the file of; 0: none. Default: 0. */
+	uint64_t (*mount_ns_file)(struct dentry *d);
 	/* Raises a signal for the calling thread (SIGPIPE on a broken pipe or socket, SIGXFSZ). */
 	void (*raise_signal)(int signo);
 };

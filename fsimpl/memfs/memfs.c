@@ -21,6 +21,7 @@
 #include <sys/sysinfo.h>
 
 #include "fsimpl/memfs/internal.h"
+#include "vfs/fs_config.h"
 
 #define TMPFS_MAGIC_NUMBER 0x01021994
 #define RAMFS_MAGIC_NUMBER 0x858458f6
@@ -327,9 +328,17 @@ void memfs_show_options(struct filesystem *fs, struct buf *b)
 	buf_puts(b, ",inode64");
 }
 
+static const struct fs_param_spec memfs_params[] = {
+	{"size", FS_SPEC_SIZE},	   {"nr_blocks", FS_SPEC_SIZE}, {"nr_inodes", FS_SPEC_SIZE},
+	{"mode", FS_SPEC_U32_OCT}, {"uid", FS_SPEC_U32},	{"gid", FS_SPEC_U32},
+	{"huge", FS_SPEC_STRING},  {"mpol", FS_SPEC_STRING},	{"inode32", FS_SPEC_FLAG},
+	{"inode64", FS_SPEC_FLAG}, {"noswap", FS_SPEC_FLAG},	{0},
+};
+
 static struct filesystem_type tmpfs_type = {
 	.name = "tmpfs",
 	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK,
+	.params = memfs_params,
 	.mount = tmpfs_mount,
 	.ops = &memfs_ops,
 };

@@ -12,6 +12,7 @@
 
 #include "fsimpl/anon/anon.h"
 #include "sentry/fs/proc.h"
+#include "sentry/nsfs.h"
 
 void proc_current_root(struct vfs_path *ret)
 {
@@ -397,103 +398,32 @@ PLACE_LINK(proc_exe_ops, exe_place);
 
 /* ---- namespaces ---- */
 
-/* Numbers of the initial namespaces (include/linux/proc_ns.h); mounts and hosts' names have their own. */
-#define NS_INO_BASE 4026532000ull
-
-struct proc_ns {
-	const char *shown; /* the text before [] */
-	uint64_t ino; /* 0: computed */
-};
-
-static const struct proc_ns ns_cgroup = {"cgroup", 4026531835}, ns_ipc = {"ipc", 4026531839},
-			    ns_mnt = {"mnt", 0}, ns_net = {"net", 4026531840},
-			    ns_pid = {"pid", 4026531836}, ns_time = {"time", 4026531834},
-			    ns_user = {"user", 4026531837}, ns_uts = {"uts", 0};
-
-static int ns_number(struct synth_node *n, uint64_t *ret)
+static int ns_readlink(struct synth_node *n, struct buf *b)
 {
-	const struct proc_ns *ns = n->entry->data;
-	struct mount_namespace *mnt;
+	const struct nsfs_kind *kind = n->entry->data;
+	struct task *t;
+	uint64_t ino;
+	int err = proc_task_checked(n, &t);
+
+	if (err)
+		return err;
+	err = nsfs_number(t, kind, &ino);
+	task_unref(t);
+	if (!err)
+		buf_printf(b, "%s:[%llu]", kind->name, (unsigned long long)ino);
+	return err;
+}
+
+static int ns_jump(struct synth_node *n, struct vfs_path *ret)
+{
 	struct task *t;
 	int err = proc_task_checked(n, &t);
 
 	if (err)
 		return err;
-	*ret = ns->ino;
-	if (ns == &ns_mnt) {
-		mnt = task_get_mnt_ns(t);
-		if (mnt) {
-			*ret = mount_namespace_id(mnt);
-			mount_namespace_unref(mnt);
-		} else {
-			err = -ENOENT;
-		}
-	} else if (ns == &ns_uts) {
-		mutex_lock(&t->lock);
-		if (t->uts_ns)
-			*ret = NS_INO_BASE + 500 + t->uts_ns->id;
-		else
-			err = -ENOENT;
-		mutex_unlock(&t->lock);
-	}
+	err = nsfs_place(t, n->entry->data, ret);
 	task_unref(t);
 	return err;
-}
-
-static int ns_readlink(struct synth_node *n, struct buf *b)
-{
-	const struct proc_ns *ns = n->entry->data;
-	uint64_t ino;
-	int err = ns_number(n, &ino);
-
-	if (!err)
-		buf_printf(b, "%s:[%llu]", ns->shown, (unsigned long long)ino);
-	return err;
-}
-
-static void ns_file_release(struct file *f)
-{
-	file_fini(f);
-	free(f);
-}
-
-static ssize_t ns_file_read(unused_arg struct file *f, unused_arg struct io_iter *it,
-			    unused_arg int64_t off, unused_arg int rwf)
-{
-	return -EINVAL;
-}
-
-static const struct file_ops ns_file_ops = {
-	.name = "nsfs",
-	.release = ns_file_release,
-	.read_iter = ns_file_read,
-	.stat = anon_file_stat,
-	.set_stat = anon_file_set_stat,
-};
-
-static int ns_reopen(unused_arg struct anon_dentry *ad, const struct vfs_path *place,
-		     unsigned flags, struct file **ret)
-{
-	struct file *f;
-
-	if ((flags & O_ACCMODE) != O_RDONLY)
-		return -EPERM;
-	f = calloc(1, sizeof(*f));
-	if (!f)
-		return -ENOMEM;
-	file_init(f, &ns_file_ops, place, flags, FILE_READ);
-	*ret = f;
-	return 0;
-}
-
-static int ns_jump(struct synth_node *n, struct vfs_path *ret)
-{
-	const struct proc_ns *ns = n->entry->data;
-	struct anon_args args = {
-		.kind = ANON_NS, .name = ns->shown, .mode = S_IFREG | 0444, .reopen = ns_reopen};
-	int err = ns_number(n, &args.ino);
-
-	return err ? err : anon_path_create(&args, ret);
 }
 
 static const struct synth_node_ops ns_link_ops = {
@@ -509,16 +439,16 @@ static const struct synth_node_ops ns_link_ops = {
 	}
 
 const struct synth_entry proc_ns_entries[] = {
-	NS("cgroup", ns_cgroup),
-	NS("ipc", ns_ipc),
-	NS("mnt", ns_mnt),
-	NS("net", ns_net),
-	NS("pid", ns_pid),
-	NS("pid_for_children", ns_pid),
-	NS("time", ns_time),
-	NS("time_for_children", ns_time),
-	NS("user", ns_user),
-	NS("uts", ns_uts),
+	NS("cgroup", nsfs_cgroup),
+	NS("ipc", nsfs_ipc),
+	NS("mnt", nsfs_mnt),
+	NS("net", nsfs_net),
+	NS("pid", nsfs_pid),
+	NS("pid_for_children", nsfs_pid),
+	NS("time", nsfs_time),
+	NS("time_for_children", nsfs_time),
+	NS("user", nsfs_user),
+	NS("uts", nsfs_uts),
 	{0},
 };
 

@@ -605,31 +605,57 @@ PROC_SHOW(mountstats_show)
 }
 
 /* The namespace that an open mounts file watches stays while it is open. */
+struct mounts_watch {
+	struct mount_namespace *ns; /* a reference */
+	_Atomic uint64_t seen; /* the last change that poll(2) told of */
+};
+
 static int mounts_open(struct synth_node *n, struct synth_file *sf)
 {
 	struct task *t = proc_task(n);
+	struct mounts_watch *w;
 
 	if (!t)
 		return -ESRCH;
-	sf->priv = task_get_mnt_ns(t);
+	w = calloc(1, sizeof(*w));
+	if (w)
+		w->ns = task_get_mnt_ns(t);
 	task_unref(t);
-	return sf->priv ? 0 : -EINVAL;
+	if (!w)
+		return -ENOMEM;
+	if (!w->ns) {
+		free(w);
+		return -EINVAL;
+	}
+	atomic_init(&w->seen, mount_namespace_event(w->ns));
+	sf->priv = w;
+	return 0;
 }
 
 static void mounts_close(unused_arg struct synth_node *n, struct synth_file *sf)
 {
-	if (sf->priv)
-		mount_namespace_unref(sf->priv);
+	struct mounts_watch *w = sf->priv;
+
+	if (w)
+		mount_namespace_unref(w->ns);
+	free(w);
 }
 
 static struct wait_queue *mounts_poll_queue(unused_arg struct synth_node *n, struct synth_file *sf)
 {
-	return mount_namespace_wait_queue(sf->priv);
+	struct mounts_watch *w = sf->priv;
+
+	return mount_namespace_wait_queue(w->ns);
 }
 
-static uint32_t mounts_poll(unused_arg struct synth_node *n, unused_arg struct synth_file *sf)
+/* mounts_poll(): each change is told once to each open file. */
+static uint32_t mounts_poll(unused_arg struct synth_node *n, struct synth_file *sf)
 {
-	return POLLIN | POLLRDNORM;
+	struct mounts_watch *w = sf->priv;
+	uint64_t now = mount_namespace_event(w->ns);
+
+	return POLLIN | POLLRDNORM |
+	       (atomic_exchange(&w->seen, now) != now ? POLLERR | POLLPRI : 0);
 }
 
 #define OPS(var, ...)                              \

@@ -4,6 +4,7 @@
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/socket/socket.h"
 #include "sentry/fs/internal.h"
+#include "sentry/nsfs.h"
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
 
@@ -74,6 +75,7 @@ int sentry_fs_register(void)
 	err = tty_init();
 	if (err)
 		return err;
+	nsfs_init();
 	proc_register();
 	sysfs_register();
 	vfs_hooks.open_special = dev_open_special;

@@ -1,0 +1,781 @@
+/* The mount API by descriptors: open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr; namespaces by descriptor. */
+#include "t.h"
+
+#include <linux/mount.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+
+/* sys/mount.h and linux/mount.h exclude each other in this glibc. */
+int mount(const char *source, const char *target, const char *type, unsigned long flags,
+	  const void *data);
+int umount(const char *target);
+int umount2(const char *target, int flags);
+
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+#ifndef MOVE_MOUNT_SET_GROUP
+#define MOVE_MOUNT_SET_GROUP 0x100
+#endif
+#ifndef MOVE_MOUNT_BENEATH
+#define MOVE_MOUNT_BENEATH 0x200
+#endif
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
+#define MOUNT_ATTR_NOSYMFOLLOW_ 0x200000
+#define NR_open_tree 428
+#define NR_move_mount 429
+#define NR_fsopen 430
+#define NR_fsconfig 431
+#define NR_fsmount 432
+#define NR_fspick 433
+#define NR_mount_setattr 442
+#define NR_open_tree_attr 467
+
+static int open_tree_(int dfd, const char *path, unsigned flags)
+{
+	return (int)syscall(NR_open_tree, dfd, path, flags);
+}
+
+static int move_mount_(int ffd, const char *from, int tfd, const char *to, unsigned flags)
+{
+	return (int)syscall(NR_move_mount, ffd, from, tfd, to, flags);
+}
+
+static int fsopen_(const char *name, unsigned flags)
+{
+	return (int)syscall(NR_fsopen, name, flags);
+}
+
+static int fsconfig_(int fd, unsigned cmd, const char *key, const void *value, int aux)
+{
+	return (int)syscall(NR_fsconfig, fd, cmd, key, value, aux);
+}
+
+static int fsmount_(int fd, unsigned flags, unsigned attr)
+{
+	return (int)syscall(NR_fsmount, fd, flags, attr);
+}
+
+static int fspick_(int dfd, const char *path, unsigned flags)
+{
+	return (int)syscall(NR_fspick, dfd, path, flags);
+}
+
+struct attr {
+	uint64_t set, clr, propagation, userns;
+};
+
+static int setattr_(int dfd, const char *path, unsigned flags, const struct attr *a)
+{
+	return (int)syscall(NR_mount_setattr, dfd, path, flags, a, sizeof(*a));
+}
+
+static void own_namespace(void)
+{
+	if (unshare(CLONE_NEWNS) < 0)
+		SKIP("no mount namespaces");
+	CHECK_OK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+}
+
+/* The line of mountinfo that mentions `what`, or "". */
+static const char *line_of(const char *what)
+{
+	static char line[1024];
+	const char *all = t_read("/proc/self/mountinfo"), *hit = strstr(all, what), *end;
+
+	if (!hit)
+		return "";
+	while (hit > all && hit[-1] != '\n')
+		hit--;
+	end = strchrnul(hit, '\n');
+	snprintf(line, sizeof(line), "%.*s", (int)(end - hit), hit);
+	return line;
+}
+
+/* A detached tmpfs. */
+static int new_tmpfs(unsigned attr)
+{
+	int fs = fsopen_("tmpfs", FSOPEN_CLOEXEC), m;
+
+	CHECK(fs >= 0);
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "source", "made", 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+	m = fsmount_(fs, FSMOUNT_CLOEXEC, attr);
+	CHECK(m >= 0);
+	close(fs);
+	return m;
+}
+
+TEST(fsopen_to_move)
+{
+	struct stat st;
+	int fs, m, fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	fs = fsopen_("tmpfs", FSOPEN_CLOEXEC);
+	CHECK(fs >= 0);
+	CHECK_EQ(fcntl(fs, F_GETFD), FD_CLOEXEC);
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "source", "the source", 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "mode", "0750", 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "size", "1m", 0));
+	CHECK_ERR(fsmount_(fs, 0, 0), EINVAL);
+	CHECK_OK(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), EBUSY);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "mode", "0700", 0), EBUSY);
+	CHECK_ERR(fsmount_(fs, 2, 0), EINVAL);
+	CHECK_ERR(fsmount_(fs, 0, 0x40000000), EINVAL);
+	CHECK_ERR(fsmount_(fs, 0, MOUNT_ATTR__ATIME), EINVAL);
+	m = fsmount_(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME);
+	CHECK(m >= 0);
+	CHECK_EQ(fcntl(m, F_GETFD), FD_CLOEXEC);
+	CHECK_EQ(fcntl(m, F_GETFL) & O_PATH, O_PATH);
+	CHECK_ERR(fsmount_(fs, 0, 0), EBUSY);
+	/* It is no one's yet, but can be walked. */
+	CHECK_OK(fstat(m, &st));
+	CHECK_EQ(st.st_mode & 07777, 0750);
+	fd = openat(m, "f", O_CREAT | O_RDWR, 0600);
+	CHECK(fd >= 0);
+	CHECK_EQ(write(fd, "kept", 4), 4);
+	close(fd);
+	CHECK_STR(line_of("the\\040source"), "");
+	CHECK_OK(move_mount_(m, "", AT_FDCWD, "m", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_STR(t_read("m/f"), "kept");
+	CHECK(strstr(line_of("/m "),
+		     " rw,nodev,noatime - tmpfs the\\040source rw,size=1024k,mode=750"));
+	/* Once attached it moves like any other. */
+	CHECK_OK(mkdir("n", 0755));
+	CHECK_OK(move_mount_(m, "", AT_FDCWD, "n", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_STR(t_read("n/f"), "kept");
+	close(m);
+	CHECK_STR(t_read("n/f"), "kept");
+}
+
+TEST(fsconfig_errors)
+{
+	char text[256];
+	ssize_t n;
+	int fs;
+
+	own_namespace();
+	CHECK_ERR(fsopen_("no-such-fs", 0), ENODEV);
+	CHECK_ERR(fsopen_("tmpfs", 2), EINVAL);
+	CHECK_ERR(fsopen_((void *)1, 0), EFAULT);
+	fs = fsopen_("tmpfs", 0);
+	CHECK_ERR(fsconfig_(-1, FSCONFIG_SET_FLAG, "ro", NULL, 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, NULL, NULL, 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "ro", "x", 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "ro", NULL, 1), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "size", NULL, 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FD, "size", NULL, 999), EBADF);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FD, "size", NULL, -1), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_BINARY, "size", "x", 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_BINARY, "size", "x", (1 << 20) + 1), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_PATH, "size", "", AT_FDCWD), ENOENT);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_CREATE, "x", NULL, 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, 99, NULL, NULL, 0), EOPNOTSUPP);
+	CHECK_ERR(fsconfig_(999, FSCONFIG_SET_FLAG, "ro", NULL, 0), EBADF);
+	CHECK_ERR(fsconfig_(0, FSCONFIG_SET_FLAG, "ro", NULL, 0), EINVAL);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, (void *)1, NULL, 0), EFAULT);
+	CHECK_ERR(read(fs, text, sizeof(text)), ENODATA);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "nonsense", "1", 0), EINVAL);
+	CHECK_ERR(read(fs, text, 3), EMSGSIZE);
+	n = read(fs, text, sizeof(text) - 1);
+	CHECK(n > 0);
+	text[n] = '\0';
+	CHECK_STR(text, "e tmpfs: Unknown parameter 'nonsense'\n");
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "mode", "rwx", 0), EINVAL);
+	n = read(fs, text, sizeof(text) - 1);
+	CHECK(n > 0);
+	text[n] = '\0';
+	CHECK_STR(text, "e tmpfs: Bad value for 'mode'\n");
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "size", NULL, 0), EINVAL);
+	n = read(fs, text, sizeof(text) - 1);
+	CHECK(n > 0);
+	text[n] = '\0';
+	CHECK_STR(text, "e tmpfs: Bad value for 'size'\n");
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "source", "one", 0));
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "source", "two", 0), EINVAL);
+	n = read(fs, text, sizeof(text) - 1);
+	CHECK(n > 0);
+	text[n] = '\0';
+	CHECK_STR(text, "e Multiple sources\n");
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "", NULL, 0), EINVAL);
+	n = read(fs, text, sizeof(text) - 1);
+	CHECK(n > 0);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0), EBUSY);
+	t_become(1000, 1000);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), EPERM);
+	CHECK_ERR(fsopen_("tmpfs", 0), EPERM);
+	CHECK_ERR(fsmount_(fs, 0, 0), EPERM);
+	CHECK_ERR(fspick_(AT_FDCWD, "/", 0), EPERM);
+	CHECK_ERR(open_tree_(AT_FDCWD, "/", OPEN_TREE_CLONE), EPERM);
+	CHECK_ERR(move_mount_(AT_FDCWD, "/", AT_FDCWD, "/", 0), EPERM);
+	CHECK_OK(open_tree_(AT_FDCWD, "/", 0));
+}
+
+TEST(messages_are_eight)
+{
+	char text[256], want[64];
+	int fs;
+	ssize_t n;
+
+	own_namespace();
+	fs = fsopen_("tmpfs", 0);
+	for (int i = 0; i < 10; i++) {
+		char key[8];
+
+		snprintf(key, sizeof(key), "k%d", i);
+		CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, key, NULL, 0), EINVAL);
+	}
+	for (int i = 2; i < 10; i++) {
+		snprintf(want, sizeof(want), "e tmpfs: Unknown parameter 'k%d'\n", i);
+		n = read(fs, text, sizeof(text) - 1);
+		CHECK(n > 0);
+		text[n] = '\0';
+		CHECK_STR(text, want);
+	}
+	CHECK_ERR(read(fs, text, sizeof(text)), ENODATA);
+}
+
+TEST(superblock_flags)
+{
+	int fs, m;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	fs = fsopen_("tmpfs", 0);
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "sync", NULL, 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "lazytime", NULL, 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+	m = fsmount_(fs, 0, 0);
+	CHECK_OK(move_mount_(m, "", AT_FDCWD, "m", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK(strstr(line_of("/m "), " rw,relatime - tmpfs none ro,sync,lazytime"));
+	CHECK_ERR(mkdir("m/d", 0755), EROFS);
+	/* The same descriptor reconfigures it now. */
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "rw", NULL, 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "async", NULL, 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0));
+	CHECK(strstr(line_of("/m "), " rw,relatime - tmpfs none rw"));
+	CHECK(!strstr(line_of("/m "), "sync"));
+	/* What was given once and is not given again is off: the mask outlives fsmount(2). */
+	CHECK(!strstr(line_of("/m "), "lazytime"));
+	CHECK_OK(mkdir("m/d", 0755));
+	/* mount(2) remounts by the same names. */
+	CHECK_ERR(mount(NULL, "m", NULL, MS_REMOUNT, "dirsync"), EINVAL);
+	CHECK_OK(mount(NULL, "m", NULL, MS_REMOUNT, "lazytime"));
+	CHECK(strstr(line_of("/m "), " rw,relatime - tmpfs none rw,lazytime"));
+	CHECK_OK(mount(NULL, "m", NULL, MS_REMOUNT, "ro"));
+	CHECK_ERR(mkdir("m/e", 0755), EROFS);
+	CHECK_OK(mount(NULL, "m", NULL, MS_REMOUNT, "rw,sync"));
+	CHECK(strstr(line_of("/m "), " rw,relatime - tmpfs none rw,sync"));
+}
+
+TEST(fspick_reconfigures)
+{
+	struct statfs sf;
+	int fs, fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mount("tmp", "m", "tmpfs", 0, "size=1m"));
+	CHECK_OK(mkdir("m/sub", 0755));
+	CHECK_ERR(fspick_(AT_FDCWD, "m/sub", 0), EINVAL);
+	CHECK_ERR(fspick_(AT_FDCWD, "none", 0), ENOENT);
+	CHECK_ERR(fspick_(AT_FDCWD, "m", 0x10), EINVAL);
+	fs = fspick_(AT_FDCWD, "m", FSPICK_CLOEXEC);
+	CHECK(fs >= 0);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), EBUSY);
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "size", "2m", 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0));
+	CHECK_OK(statfs("m", &sf));
+	CHECK_EQ(sf.f_blocks * (unsigned long)sf.f_bsize, 2 << 20);
+	/* A writer keeps it from becoming read-only. */
+	fd = t_file("m/f", "x");
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0));
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0), EBUSY);
+	/* A failed one is done for. */
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0), EBUSY);
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "rw", NULL, 0), EBUSY);
+	close(fs);
+	close(fd);
+	fs = fspick_(AT_FDCWD, "m", 0);
+	CHECK_ERR(fsmount_(fs, 0, 0), EBUSY);
+	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0));
+	CHECK_OK(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0));
+	CHECK_ERR(open("m/f", O_RDWR), EROFS);
+}
+
+TEST(open_tree_plain)
+{
+	struct stat a, b;
+	int fd;
+
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(symlink("d", "l"));
+	CHECK_ERR(open_tree_(AT_FDCWD, "d", 0x10), EINVAL);
+	CHECK_ERR(open_tree_(AT_FDCWD, "d", AT_RECURSIVE), EINVAL);
+	CHECK_ERR(open_tree_(AT_FDCWD, "none", 0), ENOENT);
+	CHECK_ERR(open_tree_(AT_FDCWD, "", 0), ENOENT);
+	CHECK_ERR(open_tree_(99, "", AT_EMPTY_PATH), EBADF);
+	fd = open_tree_(AT_FDCWD, "l", AT_SYMLINK_NOFOLLOW | O_CLOEXEC);
+	CHECK(fd >= 0);
+	CHECK_OK(fstat(fd, &a));
+	CHECK(S_ISLNK(a.st_mode));
+	CHECK_EQ(fcntl(fd, F_GETFL), O_PATH);
+	CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	close(fd);
+	fd = open_tree_(AT_FDCWD, "l", 0);
+	CHECK_OK(fstat(fd, &a));
+	CHECK_OK(stat("d", &b));
+	CHECK_EQ(a.st_ino, b.st_ino);
+	CHECK_ERR(read(fd, &a, 1), EBADF);
+}
+
+TEST(open_tree_clone)
+{
+	int fd, sub;
+
+	own_namespace();
+	CHECK_OK(mkdir("a", 0755));
+	CHECK_OK(mkdir("a/in", 0755));
+	CHECK_OK(mkdir("b", 0755));
+	CHECK_OK(mount("tmp", "a", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("a/in", 0755));
+	CHECK_OK(mount("inner", "a/in", "tmpfs", 0, NULL));
+	close(t_file("a/in/f", "deep"));
+	close(t_file("a/g", "flat"));
+	fd = open_tree_(AT_FDCWD, "a", OPEN_TREE_CLONE);
+	CHECK(fd >= 0);
+	CHECK_OK(faccessat(fd, "g", F_OK, 0));
+	CHECK_ERR(faccessat(fd, "in/f", F_OK, 0), ENOENT);
+	close(fd);
+	fd = open_tree_(AT_FDCWD, "a", OPEN_TREE_CLONE | AT_RECURSIVE | OPEN_TREE_CLOEXEC);
+	CHECK(fd >= 0);
+	CHECK_OK(faccessat(fd, "in/f", F_OK, 0));
+	/* ".." stays in a detached tree. */
+	CHECK_OK(faccessat(fd, "../g", F_OK, 0));
+	/* A copy of a part. */
+	sub = open_tree_(fd, "in", OPEN_TREE_CLONE);
+	CHECK(sub >= 0);
+	CHECK_OK(faccessat(sub, "f", F_OK, 0));
+	CHECK_OK(umount("a/in"));
+	CHECK_OK(faccessat(fd, "in/f", F_OK, 0));
+	CHECK_OK(move_mount_(fd, "", AT_FDCWD, "b", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_STR(t_read("b/in/f"), "deep");
+	CHECK_OK(umount("b/in"));
+	close(fd);
+	CHECK_STR(t_read("b/g"), "flat");
+	CHECK_OK(umount("b"));
+	CHECK_OK(faccessat(sub, "f", F_OK, 0));
+	/* A part of a tree that is in no namespace of ours cannot be moved out. */
+	fd = open_tree_(AT_FDCWD, "/", OPEN_TREE_CLONE | AT_RECURSIVE);
+	CHECK_ERR(move_mount_(fd, "proc", AT_FDCWD, "b", 0), EINVAL);
+	CHECK_OK(mount(NULL, "a", NULL, MS_UNBINDABLE, NULL));
+	CHECK_ERR(open_tree_(AT_FDCWD, "a", OPEN_TREE_CLONE), EINVAL);
+}
+
+TEST(detached_trees_dissolve)
+{
+	int fd, inner, file;
+	char c;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	fd = new_tmpfs(0);
+	file = openat(fd, "f", O_CREAT | O_RDWR, 0600);
+	CHECK_EQ(write(file, "x", 1), 1);
+	CHECK_OK(mkdirat(fd, "d", 0755));
+	/* Mounting on a tree that is detached. */
+	inner = new_tmpfs(0);
+	CHECK_OK(mkdirat(inner, "mark", 0755));
+	CHECK_OK(move_mount_(inner, "", fd, "d", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_OK(faccessat(fd, "d/mark", F_OK, 0));
+	close(inner);
+	CHECK_OK(faccessat(fd, "d/mark", F_OK, 0));
+	inner = openat(fd, "d", O_PATH);
+	close(fd);
+	/* The tree is gone; what was open of it is not. */
+	CHECK_EQ(pread(file, &c, 1, 0), 1);
+	CHECK_OK(faccessat(inner, "mark", F_OK, 0));
+	CHECK_ERR(move_mount_(inner, "", AT_FDCWD, "m", MOVE_MOUNT_F_EMPTY_PATH), EINVAL);
+	CHECK_ERR(open_tree_(inner, "", AT_EMPTY_PATH | OPEN_TREE_CLONE), EINVAL);
+}
+
+TEST(move_mount_errors)
+{
+	int fd, file;
+
+	own_namespace();
+	CHECK_OK(mkdir("a", 0755));
+	CHECK_OK(mkdir("b", 0755));
+	close(t_file("f", ""));
+	CHECK_OK(mount("tmp", "a", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("a/sub", 0755));
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "b", 0x1000), EINVAL);
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "b",
+			      MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP),
+		  EINVAL);
+	CHECK_ERR(move_mount_(AT_FDCWD, "none", AT_FDCWD, "b", 0), ENOENT);
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "none", 0), ENOENT);
+	CHECK_ERR(move_mount_(AT_FDCWD, "", AT_FDCWD, "b", 0), ENOENT);
+	CHECK_ERR(move_mount_(AT_FDCWD, "a/sub", AT_FDCWD, "b", 0), EINVAL);
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "f", 0), EINVAL);
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "a/sub", 0), ELOOP);
+	CHECK_OK(symlink("a", "l"));
+	CHECK_ERR(move_mount_(AT_FDCWD, "l", AT_FDCWD, "b", 0), EINVAL);
+	CHECK_OK(move_mount_(AT_FDCWD, "l", AT_FDCWD, "b", MOVE_MOUNT_F_SYMLINKS));
+	CHECK_OK(access("b/sub", F_OK));
+	/* A file on a file. */
+	file = open_tree_(AT_FDCWD, "f", OPEN_TREE_CLONE);
+	CHECK_ERR(move_mount_(file, "", AT_FDCWD, "a", MOVE_MOUNT_F_EMPTY_PATH), EINVAL);
+	close(t_file("g", "covered"));
+	CHECK_OK(move_mount_(file, "", AT_FDCWD, "g", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_STR(t_read("g"), "");
+	/* Out of a shared parent nothing moves. */
+	CHECK_OK(mount("outer", "a", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("a/x", 0755));
+	CHECK_OK(mount("tmp", "a/x", "tmpfs", 0, NULL));
+	CHECK_OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
+	CHECK_ERR(move_mount_(AT_FDCWD, "a/x", AT_FDCWD, "b", 0), EINVAL);
+	/* Into it an unbindable tree does not. */
+	fd = new_tmpfs(0);
+	CHECK_OK(setattr_(fd, "", AT_EMPTY_PATH, &(struct attr){.propagation = MS_UNBINDABLE}));
+	CHECK_OK(mkdir("a/y", 0755));
+	CHECK_ERR(move_mount_(fd, "", AT_FDCWD, "a/y", MOVE_MOUNT_F_EMPTY_PATH), EINVAL);
+}
+
+TEST(move_beneath)
+{
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mkdir("plain", 0755));
+	CHECK_OK(mount("top", "m", "tmpfs", 0, NULL));
+	close(t_file("m/top", ""));
+	fd = new_tmpfs(0);
+	close(openat(fd, "under", O_CREAT | O_RDWR, 0600));
+	CHECK_ERR(move_mount_(fd, "", AT_FDCWD, "plain",
+			      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH),
+		  EINVAL);
+	CHECK_ERR(move_mount_(fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH),
+		  EINVAL);
+	CHECK_OK(move_mount_(fd, "", AT_FDCWD, "m", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH));
+	CHECK_OK(access("m/top", F_OK));
+	CHECK_ERR(access("m/under", F_OK), ENOENT);
+	CHECK_OK(umount("m"));
+	CHECK_OK(access("m/under", F_OK));
+	CHECK_ERR(umount("m"), EBUSY);
+	close(fd);
+	CHECK_OK(umount("m"));
+	CHECK_ERR(access("m/under", F_OK), ENOENT);
+}
+
+TEST(set_group)
+{
+	own_namespace();
+	CHECK_OK(mkdir("a", 0755));
+	CHECK_OK(mkdir("b", 0755));
+	CHECK_OK(mkdir("c", 0755));
+	CHECK_OK(mount("tmp", "a", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("a/x", 0755));
+	CHECK_OK(mount("a", "b", NULL, MS_BIND, NULL));
+	/* A private one has no group to give. */
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "b", MOVE_MOUNT_SET_GROUP), EINVAL);
+	CHECK_OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
+	CHECK_ERR(move_mount_(AT_FDCWD, "a/x", AT_FDCWD, "b", MOVE_MOUNT_SET_GROUP), EINVAL);
+	CHECK_OK(mount("other", "c", "tmpfs", 0, NULL));
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "c", MOVE_MOUNT_SET_GROUP), EINVAL);
+	CHECK_OK(move_mount_(AT_FDCWD, "a", AT_FDCWD, "b", MOVE_MOUNT_SET_GROUP));
+	CHECK_OK(mount("inner", "a/x", "tmpfs", 0, NULL));
+	close(t_file("a/x/f", "seen"));
+	CHECK_STR(t_read("b/x/f"), "seen");
+	CHECK_ERR(move_mount_(AT_FDCWD, "a", AT_FDCWD, "b", MOVE_MOUNT_SET_GROUP), EINVAL);
+}
+
+TEST(setattr)
+{
+	struct attr a = {.set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC};
+	char big[64] = "";
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mount("tmp", "m", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("m/sub", 0755));
+	CHECK_OK(mount("tmp", "m/sub", "tmpfs", 0, NULL));
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0x10, &a), EINVAL);
+	CHECK_ERR(syscall(NR_mount_setattr, AT_FDCWD, "m", 0, &a, 8), EINVAL);
+	CHECK_ERR(syscall(NR_mount_setattr, AT_FDCWD, "m", 0, &a, 1 << 20), E2BIG);
+	CHECK_ERR(syscall(NR_mount_setattr, AT_FDCWD, "m", 0, (void *)8, sizeof(a)), EFAULT);
+	memcpy(big, &a, sizeof(a));
+	CHECK_OK(syscall(NR_mount_setattr, AT_FDCWD, "m", 0, big, sizeof(big)));
+	big[40] = 1;
+	CHECK_ERR(syscall(NR_mount_setattr, AT_FDCWD, "m", 0, big, sizeof(big)), E2BIG);
+	CHECK(strstr(line_of("/m "), " ro,noexec,relatime "));
+	CHECK(strstr(line_of("/m/sub "), " rw,relatime "));
+	/* Nothing to do: not even the path is looked at. */
+	CHECK_OK(setattr_(AT_FDCWD, "none", 0, &(struct attr){0}));
+	CHECK_ERR(setattr_(AT_FDCWD, "none", 0, &a), ENOENT);
+	CHECK_ERR(setattr_(AT_FDCWD, "m/sub/..", 0, &(struct attr){.set = 0x40000000}), EINVAL);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &(struct attr){.propagation = MS_SHARED | MS_SLAVE}),
+		  EINVAL);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &(struct attr){.propagation = MS_REC}), EINVAL);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &(struct attr){.set = MOUNT_ATTR_NOATIME}), EINVAL);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &(struct attr){.clr = MOUNT_ATTR_NOATIME}), EINVAL);
+	CHECK_OK(setattr_(AT_FDCWD, "m", 0,
+			  &(struct attr){.set = MOUNT_ATTR_NOATIME | MOUNT_ATTR_NOSYMFOLLOW_,
+					 .clr = MOUNT_ATTR__ATIME | MOUNT_ATTR_RDONLY}));
+	CHECK(strstr(line_of("/m "), " rw,noexec,noatime,nosymfollow "));
+	CHECK_OK(symlink("sub", "m/link"));
+	CHECK_ERR(open("m/link", O_RDONLY), ELOOP);
+	/* All or nothing: a writer below keeps the top writable. */
+	fd = t_file("m/sub/f", "x");
+	CHECK_ERR(setattr_(AT_FDCWD, "m", AT_RECURSIVE, &(struct attr){.set = MOUNT_ATTR_RDONLY}),
+		  EBUSY);
+	CHECK(strstr(line_of("/m "), " rw,"));
+	close(fd);
+	CHECK_OK(setattr_(AT_FDCWD, "m", AT_RECURSIVE,
+			  &(struct attr){.set = MOUNT_ATTR_RDONLY, .propagation = MS_SHARED}));
+	CHECK(strstr(line_of("/m "), " ro,noexec,noatime,nosymfollow shared:"));
+	CHECK(strstr(line_of("/m/sub "), " ro,relatime shared:"));
+	CHECK_ERR(open("m/sub/f", O_RDWR), EROFS);
+	CHECK_ERR(setattr_(AT_FDCWD, "m/sub/f", 0, &a), EINVAL);
+	/* Identity maps need a user namespace. */
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0,
+			   &(struct attr){.set = MOUNT_ATTR_IDMAP, .userns = 999}),
+		  EBADF);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &(struct attr){.set = MOUNT_ATTR_IDMAP, .userns = 0}),
+		  EINVAL);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &(struct attr){.clr = MOUNT_ATTR_IDMAP}), EINVAL);
+	fd = open("/proc/self/ns/user", O_RDONLY);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0,
+			   &(struct attr){.set = MOUNT_ATTR_IDMAP, .userns = (uint64_t)fd}),
+		  EPERM);
+	t_become(1000, 1000);
+	CHECK_ERR(setattr_(AT_FDCWD, "m", 0, &a), EPERM);
+}
+
+TEST(setattr_of_detached)
+{
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	fd = new_tmpfs(0);
+	CHECK_OK(mkdirat(fd, "d", 0755));
+	CHECK_OK(setattr_(fd, "", AT_EMPTY_PATH, &(struct attr){.set = MOUNT_ATTR_RDONLY}));
+	CHECK_ERR(mkdirat(fd, "e", 0755), EROFS);
+	CHECK_OK(move_mount_(fd, "", AT_FDCWD, "m", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_ERR(mkdir("m/e", 0755), EROFS);
+}
+
+TEST(open_tree_attr)
+{
+	struct attr a = {.set = MOUNT_ATTR_RDONLY};
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mkdir("n", 0755));
+	CHECK_OK(mount("tmp", "m", "tmpfs", 0, NULL));
+	fd = (int)syscall(NR_open_tree_attr, AT_FDCWD, "m", OPEN_TREE_CLONE, &a, sizeof(a));
+	if (fd < 0 && errno == ENOSYS)
+		SKIP("no open_tree_attr");
+	CHECK(fd >= 0);
+	CHECK_ERR(mkdirat(fd, "d", 0755), EROFS);
+	CHECK_OK(mkdir("m/d", 0755));
+	CHECK_OK(move_mount_(fd, "", AT_FDCWD, "n", MOVE_MOUNT_F_EMPTY_PATH));
+	CHECK_ERR(rmdir("n/d"), EROFS);
+	CHECK_ERR(syscall(NR_open_tree_attr, AT_FDCWD, "m", OPEN_TREE_CLONE, NULL, sizeof(a)),
+		  EINVAL);
+	CHECK_ERR(syscall(NR_open_tree_attr, AT_FDCWD, "m", OPEN_TREE_CLONE, &a, 8), EINVAL);
+	CHECK_OK(syscall(NR_open_tree_attr, AT_FDCWD, "m", OPEN_TREE_CLONE, NULL, 0));
+}
+
+/* ---- namespaces by descriptor ---- */
+
+static ino_t ns_ino(const char *what)
+{
+	struct stat st;
+
+	CHECK_OK(stat(what, &st));
+	return st.st_ino;
+}
+
+TEST(setns_mount)
+{
+	int back, there;
+	pid_t pid;
+	int pipefd[2];
+	char c, path[64];
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	back = open("/proc/self/ns/mnt", O_RDONLY);
+	CHECK(back >= 0);
+	CHECK_OK(pipe(pipefd));
+	pid = fork();
+	if (pid == 0) {
+		CHECK_OK(unshare(CLONE_NEWNS));
+		CHECK_OK(mount("tmp", "m", "tmpfs", 0, NULL));
+		close(t_file("m/f", "theirs"));
+		CHECK_EQ(write(pipefd[1], "x", 1), 1);
+		pause();
+	}
+	CHECK_EQ(read(pipefd[0], &c, 1), 1);
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
+	CHECK(ns_ino(path) != ns_ino("/proc/self/ns/mnt"));
+	there = open(path, O_RDONLY);
+	CHECK_OK(access("m", F_OK));
+	CHECK_ERR(access("m/f", F_OK), ENOENT);
+	CHECK_ERR(setns(there, CLONE_NEWUTS), EINVAL);
+	char cwd[PATH_MAX];
+	CHECK(getcwd(cwd, sizeof(cwd)));
+	CHECK_OK(setns(there, CLONE_NEWNS));
+	CHECK_EQ(ns_ino("/proc/self/ns/mnt"), ns_ino(path));
+	/* The working directory is the root of the namespace now. */
+	char now[PATH_MAX];
+	CHECK_STR(getcwd(now, sizeof(now)), "/");
+	CHECK_OK(chdir(cwd));
+	CHECK_STR(t_read("m/f"), "theirs");
+	CHECK_OK(setns(back, 0));
+	CHECK_OK(chdir(cwd));
+	CHECK_ERR(access("m/f", F_OK), ENOENT);
+	CHECK_ERR(setns(0, 0) == -1 && errno == EINVAL ? -1 : 0, EINVAL);
+	CHECK_ERR(setns(999, 0), EBADF);
+	kill(pid, SIGKILL);
+	t_wait_status(pid);
+	/* A namespace lives while a descriptor holds it. */
+	CHECK_OK(setns(there, 0));
+	CHECK_OK(chdir(cwd));
+	CHECK_STR(t_read("m/f"), "theirs");
+}
+
+TEST(setns_pidfd)
+{
+	char name[65];
+	int pipefd[2], pidfd;
+	pid_t pid;
+	char c;
+
+	own_namespace();
+	CHECK_OK(pipe(pipefd));
+	pid = fork();
+	if (pid == 0) {
+		CHECK_OK(unshare(CLONE_NEWNS | CLONE_NEWUTS));
+		CHECK_OK(sethostname("other", 5));
+		CHECK_OK(mount("tmp", "/tmp", "tmpfs", 0, NULL));
+		close(t_file("/tmp/f", "theirs"));
+		CHECK_EQ(write(pipefd[1], "x", 1), 1);
+		pause();
+	}
+	CHECK_EQ(read(pipefd[0], &c, 1), 1);
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	CHECK(pidfd >= 0);
+	CHECK_ERR(setns(pidfd, 0), EINVAL);
+	CHECK_ERR(setns(pidfd, 1), EINVAL);
+	CHECK_ERR(setns(pidfd, CLONE_NEWUSER), EINVAL);
+	CHECK_OK(setns(pidfd, CLONE_NEWUTS));
+	CHECK_OK(gethostname(name, sizeof(name)));
+	CHECK_STR(name, "other");
+	CHECK_OK(setns(pidfd, CLONE_NEWUTS | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWCGROUP));
+	CHECK_STR(t_read("/tmp/f"), "theirs");
+	kill(pid, SIGKILL);
+	t_wait_status(pid);
+	CHECK_ERR(setns(pidfd, CLONE_NEWUTS), ESRCH);
+}
+
+TEST(setns_needs_capabilities)
+{
+	int fd, uts, user;
+
+	own_namespace();
+	fd = open("/proc/self/ns/mnt", O_RDONLY);
+	uts = open("/proc/self/ns/uts", O_RDONLY);
+	user = open("/proc/self/ns/user", O_RDONLY);
+	CHECK(fd >= 0 && uts >= 0 && user >= 0);
+	CHECK_OK(setns(uts, CLONE_NEWUTS));
+	CHECK_OK(setns(fd, CLONE_NEWNS));
+	CHECK_ERR(setns(user, CLONE_NEWUSER), EINVAL);
+	CHECK_ERR(open("/proc/self/ns/mnt", O_RDWR), EPERM);
+	t_become(1000, 1000);
+	CHECK_ERR(setns(fd, 0), EPERM);
+	CHECK_ERR(setns(uts, 0), EPERM);
+	CHECK_ERR(setns(user, 0), EINVAL);
+	CHECK_ERR(unshare(CLONE_NEWNS), EPERM);
+	CHECK_ERR(unshare(CLONE_NEWUTS), EPERM);
+}
+
+#define NS_NSTYPE _IO(0xb7, 3)
+#define NS_USERNS _IO(0xb7, 1)
+#define NS_OWNER_UID _IO(0xb7, 4)
+#define NS_MNTNS_ID _IOR(0xb7, 5, uint64_t)
+struct ns_info {
+	uint32_t size, mounts;
+	uint64_t id;
+};
+#define NS_MNT_INFO _IOR(0xb7, 10, struct ns_info)
+
+TEST(ns_ioctls)
+{
+	struct ns_info info = {0};
+	uint64_t id = 0;
+	uid_t uid = 7;
+	int fd, user;
+
+	own_namespace();
+	fd = open("/proc/self/ns/mnt", O_RDONLY);
+	CHECK_EQ(ioctl(fd, NS_NSTYPE), CLONE_NEWNS);
+	CHECK_ERR(ioctl(fd, NS_OWNER_UID, &uid), EINVAL);
+	CHECK_OK(ioctl(fd, NS_MNTNS_ID, &id));
+	CHECK(id != 0);
+	info.size = sizeof(info);
+	CHECK_OK(ioctl(fd, NS_MNT_INFO, &info));
+	CHECK_EQ(info.id, id);
+	CHECK_EQ(info.size, 16);
+	int before = (int)info.mounts;
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mount("tmp", "m", "tmpfs", 0, NULL));
+	CHECK_OK(ioctl(fd, NS_MNT_INFO, &info));
+	CHECK_EQ(info.mounts, before + 1);
+	user = ioctl(fd, NS_USERNS);
+	CHECK(user >= 0);
+	CHECK_EQ(ioctl(user, NS_NSTYPE), CLONE_NEWUSER);
+	CHECK_OK(ioctl(user, NS_OWNER_UID, &uid));
+	CHECK_EQ(uid, 0);
+	CHECK_ERR(ioctl(user, NS_MNTNS_ID, &id), EINVAL);
+	CHECK_ERR(ioctl(fd, _IO(0xb7, 99)), ENOTTY);
+	struct statfs sf;
+	CHECK_OK(fstatfs(fd, &sf));
+	CHECK_EQ(sf.f_type, 0x6e736673);
+	char c;
+	CHECK_ERR(read(fd, &c, 1), EINVAL);
+}
+
+TEST(namespace_files_bound)
+{
+	struct stat a, b;
+	int fd;
+
+	own_namespace();
+	close(t_file("uts", ""));
+	close(t_file("mnt", ""));
+	CHECK_OK(mount("/proc/self/ns/uts", "uts", NULL, MS_BIND, NULL));
+	CHECK_OK(stat("uts", &a));
+	CHECK_OK(stat("/proc/self/ns/uts", &b));
+	CHECK_EQ(a.st_ino, b.st_ino);
+	CHECK_EQ(a.st_dev, b.st_dev);
+	fd = open("uts", O_RDONLY);
+	CHECK_OK(setns(fd, CLONE_NEWUTS));
+	close(fd);
+	CHECK(strstr(line_of("/uts "), " - nsfs nsfs rw"));
+	/* A namespace of mounts does not hold itself. */
+	CHECK_ERR(mount("/proc/self/ns/mnt", "mnt", NULL, MS_BIND, NULL), EINVAL);
+	CHECK_OK(umount("uts"));
+}
