@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "runtime/cli.h"
 
-struct cli_globals cli = {.root = MOAT_DEFAULT_ROOT, .platform = "kvm"};
+struct cli_globals cli = {.root = MOAT_DEFAULT_ROOT, .platform = "auto"};
 
 /* One line in the log file, in the format that engines parse. */
 static void log_file_write(const char *level, const char *msg)

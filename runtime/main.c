@@ -24,7 +24,7 @@ static int print_help(void)
 		printf("  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
 	printf("\nGlobal flags:\n"
 	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT ")\n"
-	       "  --platform NAME    how programs run: kvm (default)\n"
+	       "  --platform NAME    how programs run: kvm, systrap, or auto (default): the faster here\n"
 	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma "
 	       "separated)\n"
 	       "  --debug-log FILE   where the sentry and the gofer log ('-': standard error)\n"

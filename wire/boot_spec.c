@@ -50,6 +50,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, pids_limit, FIELD_U32, true),
 	F(struct boot_spec, cpus, FIELD_UINT, true),
 	F(struct boot_spec, platform, FIELD_STR, true),
+	F(struct boot_spec, platform_why, FIELD_STR, false),
 	F(struct boot_spec, strace, FIELD_STR, false),
 	F(struct boot_spec, debug, FIELD_BOOL, true),
 	F(struct boot_spec, network, FIELD_INT, false),

@@ -67,6 +67,7 @@ struct boot_spec {
 	uint32_t pids_limit; /* 0: none */
 	unsigned cpus;
 	char *platform;
+	char *platform_why; /* for moat debug; NULL: not told */
 	char *strace; /* NULL: off; "": all; else a list of names */
 	bool debug;
 	int network; /* enum boot_network: which the sentry was started in */

@@ -202,6 +202,7 @@ static void log_boot_lines(const struct boot_spec *spec)
 	kmsg_printf(6, "Moat: platform %s, %u CPUs, %llu MiB", spec->platform, spec->cpus,
 		    (unsigned long long)(mm_total_bytes() >> 20));
 	kmsg_printf(6, "Moat: sandbox %s", spec->id);
+	boot_platform_note(spec);
 }
 
 /* On init's thread, every other task is being killed. */

@@ -62,6 +62,8 @@ static void show_memory(struct buf *out)
 static void show_platform(struct buf *out)
 {
 	buf_printf(out, "platform: %s\n", kernel.platform->ops->name);
+	if (boot_platform_why())
+		buf_printf(out, "  %-24s %s\n", "why", boot_platform_why());
 	kernel.platform->ops->stats(kernel.platform, emit_counter, out);
 }
 

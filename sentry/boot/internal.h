@@ -44,4 +44,8 @@ void control_debug_text(const char *what, struct buf *out);
 /* crash.c: before guard_install(). log_fd -1: standard error. */
 void crash_handler_install(int log_fd);
 
+/* Why the spec's platform was taken: into the log, and kept for moat debug. NULL: nobody said. */
+void boot_platform_note(const struct boot_spec *spec);
+const char *boot_platform_why(void);
+
 #endif
