@@ -1,9 +1,14 @@
 // LINK: moat_memfs moat_vfs moat_mem
 /*
- * bench/vfs_stat.c [--json] [--filter=SUBSTRING] - the VFS as a library: no sandbox, no system calls.
+ * bench/vfs_stat.c [--json] [--filter=SUBSTRING | --only=NAME] [--count=N] - the VFS as a library: no sandbox, no system calls.
  *
- * MemfsStatWalk/N and MemfsMountStatWalk/N are gVisor's VFS2 benchmark: directories named by their depth counted down ("N/.../1"), the file
- * "gvisor_test_temp_0_1557494568", stat by absolute path; the second below a memfs mounted on /tmp. Medians of RUNS runs.
+ * MemfsStat/N and MemfsMountStat/N are gVisor's VFS2 benchmark: directories named by their depth counted down ("N/.../1"), the file
+ * "gvisor_test_temp_0_1557494568", stat by absolute path with every attribute; the second below a memfs mounted on /tmp. MemfsStatWalk/N and
+ * MemfsMountStatWalk/N are the same with the path cache off, as is every case whose name ends in "Walk".
+ *
+ * Each line is the median of RUNS runs. "NAME:private2" and "NAME:same2" are what one of two threads sees (ns of its own per operation),
+ * on paths of its own or on the same; "NAME:...2-scaling" is their throughput over one thread's, divided by what two loops that share
+ * nothing scale to in the same moments (1 is perfect). --count=N runs each case N times once and measures nothing: for callgrind.
  */
 #include <fcntl.h>
 #include <linux/stat.h>
@@ -16,18 +21,17 @@
 
 #include "base/rcu.h"
 #include "fsimpl/memfs/memfs.h"
-#include "mem/memfile.h"
-#include "vfs/resolving_path.h"
+#include "vfs/path_cache.h"
 
 #define RUNS 9
-#define RUN_NS 20000000ll
+#define RUN_NS 5000000ll
 #define FILE_NAME "gvisor_test_temp_0_1557494568"
 
 static struct mount_namespace *ns;
 static struct vfs_path root;
 static struct cred *cred, *user;
 static bool json, first = true;
-static const char *filter = "";
+static const char *filter = "", *only;
 
 static int64_t now_ns(void)
 {
@@ -76,7 +80,7 @@ static void make_file(const char *path)
 /* ---- what is measured ---- */
 
 struct job {
-	const char *path;
+	const char *path, *path2;
 	const struct cred *cred;
 	int expect;
 };
@@ -110,7 +114,7 @@ static void op_create_unlink(const struct job *j)
 
 static void op_rename(const struct job *j)
 {
-	struct vfs_lookup a = at(j->cred, j->path), b = at(j->cred, "/renamed");
+	struct vfs_lookup a = at(j->cred, j->path), b = at(j->cred, j->path2);
 
 	a.flags = b.flags = 0;
 	check(vfs_rename(&a, &b, &(struct rename_args){0}), "rename");
@@ -137,19 +141,18 @@ static void op_readdir(const struct job *j)
 
 typedef void (*bench_op)(const struct job *);
 
-static double one_run(bench_op op, const struct job *j)
-{
-	int64_t start = now_ns(), end;
-	long n = 0;
+struct bench_case {
+	const char *name;
+	bench_op op;
+	struct job
+		jobs[2]; /* one a thread; the second is the private path of the two-thread runs */
+	bool cache;
+	bool same_too; /* two threads may run it on one path */
+};
 
-	do {
-		for (int i = 0; i < 64; i++)
-			op(j);
-		n += 64;
-		end = now_ns();
-	} while (end - start < RUN_NS);
-	return (double)(end - start) / (double)n;
-}
+static long count; /* --count */
+
+static double by_threads(const struct bench_case *c, int threads, bool same, bool spin);
 
 static int by_value(const void *a, const void *b)
 {
@@ -158,96 +161,140 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void report(const char *name, double value, const char *unit)
+static double median(double *v)
+{
+	qsort(v, RUNS, sizeof(v[0]), by_value);
+	return v[RUNS / 2];
+}
+
+static void report(const char *name, const char *suffix, double value, const char *unit)
 {
 	if (json)
-		printf("%s{\"case\": \"%s\", \"value\": %.2f, \"unit\": \"%s\"}",
-		       first ? "[\n" : ",\n", name, value, unit);
+		printf("%s{\"case\": \"%s%s\", \"value\": %.2f, \"unit\": \"%s\"}",
+		       first ? "[\n" : ",\n", name, suffix, value, unit);
 	else
-		printf("%s %.1f %s\n", name, value, unit);
+		printf("%s%s %.*f %s\n", name, suffix, strcmp(unit, "ns/op") ? 2 : 1, value, unit);
 	fflush(stdout);
 	first = false;
 }
 
-static void run(const char *name, bench_op op, struct job j)
+static bool chosen(const char *name)
+{
+	return only ? !strcmp(name, only) : strstr(name, filter) != NULL;
+}
+
+/* One thread. */
+static void run_one(const struct bench_case *c)
 {
 	double v[RUNS];
 
-	if (!strstr(name, filter))
+	if (count) {
+		for (long i = 0; i < count; i++)
+			c->op(&c->jobs[0]);
 		return;
+	}
 	for (int i = 0; i < RUNS; i++) {
-		v[i] = one_run(op, &j);
+		v[i] = by_threads(c, 1, false, false);
 		vfs_run_deferred();
 	}
-	qsort(v, RUNS, sizeof(v[0]), by_value);
-	report(name, v[RUNS / 2], "ns/op");
+	report(c->name, "", median(v), "ns/op");
 }
 
-/* ---- two threads ---- */
+/* Two threads; what two private spin loops do is measured in between, for a machine whose second core comes and goes. */
+static void run_two(const struct bench_case *c, bool same)
+{
+	double lat[RUNS], scaling[RUNS];
+
+	for (int i = 0; i < RUNS; i++) {
+		double spin1 = by_threads(c, 1, false, true), one, spin2;
+
+		one = by_threads(c, 1, false, false);
+		lat[i] = by_threads(c, 2, same, false);
+		spin2 = by_threads(c, 2, false, true);
+		scaling[i] = (one / lat[i]) / (spin1 / spin2);
+		vfs_run_deferred();
+	}
+	report(c->name, same ? ":same2" : ":private2", median(lat), "ns/op");
+	report(c->name, same ? ":same2-scaling" : ":private2-scaling", median(scaling),
+	       "of-private-spin-scaling");
+}
+
+static void run(const struct bench_case *c, bool two)
+{
+	if (!chosen(c->name))
+		return;
+	vfs_path_cache_enable(c->cache);
+	run_one(c);
+	if (!two || count)
+		return;
+	run_two(c, false);
+	if (c->same_too)
+		run_two(c, true);
+}
+
+/* ---- threads ---- */
 
 struct pair {
+	const struct bench_case *c;
 	struct job job;
 	bool spin;
 	pthread_barrier_t *barrier;
 	double ns;
 };
 
+static void spin_64(void)
+{
+	for (int i = 0; i < 64; i++)
+		for (int k = 0; k < 100; k++)
+			__asm__ volatile("" : : "r"(k)); /* keeps the loop */
+}
+
 static void *pair_thread(void *arg)
 {
 	struct pair *p = arg;
-	int64_t start;
+	int64_t start, end;
 	long n = 0;
 
 	rcu_thread_begin();
+	cred_set_current(cred);
 	pthread_barrier_wait(p->barrier);
 	start = now_ns();
-	while (now_ns() - start < RUN_NS * 5) {
-		for (int i = 0; i < 64; i++) {
-			if (p->spin)
-				for (int k = 0; k < 100; k++)
-					__asm__ volatile("" : : "r"(k)); /* keeps the loop */
-			else
-				op_stat(&p->job);
-		}
+	do {
+		if (p->spin)
+			spin_64();
+		else
+			for (int i = 0; i < 64; i++)
+				p->c->op(&p->job);
 		n += 64;
-	}
-	p->ns = (double)(now_ns() - start) / (double)n;
+		end = now_ns();
+	} while (end - start < RUN_NS);
+	p->ns = (double)(end - start) / (double)n;
+	vfs_run_deferred();
+	cred_set_current(NULL);
 	rcu_thread_end();
 	return NULL;
 }
 
-/* Operations a second on `count` threads. */
-static double throughput(const char *const *paths, int count, bool spin)
+/* ns an operation of one of `threads` threads: the harmonic mean, so that throughputs add up. */
+static double by_threads(const struct bench_case *c, int threads, bool same, bool spin)
 {
 	pthread_barrier_t barrier;
-	pthread_t threads[2];
+	pthread_t ids[2];
 	struct pair pairs[2];
 	double sum = 0;
 
-	pthread_barrier_init(&barrier, NULL, (unsigned)count);
-	for (int i = 0; i < count; i++) {
+	pthread_barrier_init(&barrier, NULL, (unsigned)threads);
+	for (int i = 0; i < threads; i++) {
 		pairs[i] = (struct pair){
-			.job = {.path = paths[i], .cred = cred}, .spin = spin, .barrier = &barrier};
-		pthread_create(&threads[i], NULL, pair_thread, &pairs[i]);
+			.c = c, .job = c->jobs[same ? 0 : i], .spin = spin, .barrier = &barrier};
+		check(-pthread_create(&ids[i], NULL, pair_thread, &pairs[i]), "thread");
 	}
-	for (int i = 0; i < count; i++) {
-		pthread_join(threads[i], NULL);
-		sum += 1e9 / pairs[i].ns;
+	for (int i = 0; i < threads; i++) {
+		pthread_join(ids[i], NULL);
+		sum += 1 / pairs[i].ns;
 	}
 	pthread_barrier_destroy(&barrier);
-	return sum;
-}
-
-static void scale(const char *name, const char *a, const char *b)
-{
-	const char *const paths[2] = {a, b};
-	double spin, stat;
-
-	if (!strstr(name, filter))
-		return;
-	spin = throughput(paths, 2, true) / throughput(paths, 1, true);
-	stat = throughput(paths, 2, false) / throughput(paths, 1, false);
-	report(name, stat / spin, "of-private-spin-scaling");
+	return threads / sum;
 }
 
 /* ---- trees ---- */
@@ -256,7 +303,7 @@ static const int depths[] = {1, 2, 3, 8, 64, 100};
 
 static char *build(const char *prefix, int depth)
 {
-	char *path = malloc(4096), *p = path;
+	char *path = malloc(VFS_PATH_MAX), *p = path;
 
 	p += sprintf(p, "%s", prefix);
 	for (int d = depth; d >= 1; d--) {
@@ -273,17 +320,127 @@ static char *build(const char *prefix, int depth)
 	return path;
 }
 
-static void bench_depths(const char *name, const char *prefix)
+static void stat_case(const char *name, int depth, const char *path, const char *path2,
+		      const struct cred *who, int expect, bool two)
 {
 	char label[64];
 
-	for (unsigned i = 0; i < ARRAY_SIZE(depths); i++) {
-		char *path = build(prefix, depths[i]);
-
-		snprintf(label, sizeof(label), "%s/%d", name, depths[i]);
-		run(label, op_stat, (struct job){.path = path, .cred = cred});
-		free(path);
+	for (int walk = 0; walk < 2; walk++) {
+		snprintf(label, sizeof(label), "%s%s/%d", name, walk ? "Walk" : "", depth);
+		run(&(struct bench_case){.name = label,
+					 .op = op_stat,
+					 .jobs = {{.path = path, .cred = who, .expect = expect},
+						  {.path = path2, .cred = who, .expect = expect}},
+					 .cache = !walk,
+					 .same_too = true},
+		    two);
 	}
+}
+
+static void bench_depths(const char *name, const char *prefix, const char *prefix2)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(depths); i++) {
+		char *path = build(prefix, depths[i]), *path2 = build(prefix2, depths[i]);
+
+		stat_case(name, depths[i], path, path2, cred, 0, depths[i] == 1 || depths[i] == 8);
+		free(path);
+		free(path2);
+	}
+}
+
+/* Every directory on the way to the file has WIDE more entries. */
+#define WIDE 10000
+static char *build_wide(const char *prefix, int depth)
+{
+	char dir[64], name[128];
+	int len = snprintf(dir, sizeof(dir), "%s", prefix);
+
+	for (int d = depth; d >= 0; d--) {
+		for (int i = 0; i < WIDE; i++) {
+			snprintf(name, sizeof(name), "%s/entry%d", dir, i);
+			make_file(name);
+		}
+		if (d)
+			len += snprintf(dir + len, sizeof(dir) - (size_t)len, "/%d", d);
+		if (d)
+			make_dir(dir);
+	}
+	snprintf(name, sizeof(name), "%s/" FILE_NAME, dir);
+	make_file(name);
+	return strdup(name);
+}
+
+static void add_symlink(const char *path, const char *target)
+{
+	struct vfs_lookup lk = at(cred, path);
+
+	lk.flags = 0;
+	check(vfs_symlink(&lk, target), path);
+}
+
+static void bench_stats(void)
+{
+	char *p = build("/p1", 8), *q = build("/p2", 8), missing[2][VFS_PATH_MAX];
+
+	snprintf(missing[0], VFS_PATH_MAX, "%s-missing", p);
+	snprintf(missing[1], VFS_PATH_MAX, "%s-missing", q);
+	stat_case("MemfsStatMissing", 8, missing[0], missing[1], cred, -ENOENT, true);
+	stat_case("MemfsStatUser", 8, p, q, user, 0, true);
+	add_symlink("/p1/link", "8/7");
+	add_symlink("/p2/link", "8/7");
+	stat_case("MemfsStatSymlink", 8, "/p1/link/6/5/4/3/2/1/" FILE_NAME,
+		  "/p2/link/6/5/4/3/2/1/" FILE_NAME, cred, 0, true);
+	free(p);
+	free(q);
+	if (!chosen("MemfsStatWide/8") && !chosen("MemfsStatWideWalk/8") && !chosen("MemfsReaddir"))
+		return;
+	make_dir("/wide1");
+	make_dir("/wide2");
+	p = build_wide("/wide1", 8);
+	q = build_wide("/wide2", 8);
+	stat_case("MemfsStatWide", 8, p, q, cred, 0, true);
+	free(p);
+	free(q);
+}
+
+static void bench_changes(void)
+{
+	char *p = build("/p3", 8), *q = build("/p4", 8);
+
+	run(&(struct bench_case){"MemfsCreateUnlink",
+				 op_create_unlink,
+				 {{.path = "/p1/new", .cred = cred},
+				  {.path = "/p2/new", .cred = cred}},
+				 .cache = true},
+	    true);
+	run(&(struct bench_case){"MemfsOpenClose/8",
+				 op_open_close,
+				 {{.path = p, .cred = cred}, {.path = q, .cred = cred}},
+				 .cache = true,
+				 .same_too = true},
+	    true);
+	run(&(struct bench_case){"MemfsOpenCloseWalk/8",
+				 op_open_close,
+				 {{.path = p, .cred = cred}, {.path = q, .cred = cred}},
+				 .same_too = true},
+	    true);
+	make_file("/p1/moved");
+	make_file("/p2/moved");
+	run(&(struct bench_case){"MemfsRenameTwice",
+				 op_rename,
+				 {{.path = "/p1/moved", .path2 = "/p1/renamed", .cred = cred},
+				  {.path = "/p2/moved", .path2 = "/p2/renamed", .cred = cred}},
+				 .cache = true},
+	    true);
+	run(&(struct bench_case){"MemfsReaddir/10000",
+				 op_readdir,
+				 {{.path = "/wide1", .cred = cred},
+				  {.path = "/wide2", .cred = cred}},
+				 .cache = true,
+				 .same_too = true},
+	    true);
+	free(p);
+	free(q);
 }
 
 static void setup(void)
@@ -293,7 +450,6 @@ static void setup(void)
 	struct dentry *d;
 
 	rcu_thread_begin();
-	check(mem_init(0), "memory");
 	check(vfs_init(), "vfs");
 	check(cred_create_root(&cred), "credentials");
 	check(cred_prepare(cred, &user), "credentials");
@@ -310,64 +466,38 @@ static void setup(void)
 	mount_namespace_root(ns, &root);
 }
 
-static void bench_others(void)
+static void parse_arguments(int argc, char **argv)
 {
-	char *eight = build("/other", 8), *same = build("/same", 8), *p1 = build("/p1", 8),
-	     *p2 = build("/p2", 8);
-	char path[64], missing[4096];
-	struct vfs_lookup lk;
-
-	snprintf(missing, sizeof(missing), "%s-missing", eight);
-	run("MemfsStatMissing/8", op_stat,
-	    (struct job){.path = missing, .cred = cred, .expect = -ENOENT});
-	run("MemfsStatUser/8", op_stat, (struct job){.path = eight, .cred = user});
-	lk = at(cred, "/link");
-	lk.flags = 0;
-	check(vfs_symlink(&lk, "other/8/7"), "symlink");
-	run("MemfsStatSymlink/8", op_stat,
-	    (struct job){.path = "/link/6/5/4/3/2/1/" FILE_NAME, .cred = cred});
-	make_dir("/many");
-	for (int i = 0; i < 10000; i++) {
-		snprintf(path, sizeof(path), "/many/file%d", i);
-		make_file(path);
-	}
-	run("MemfsStatWide/10000", op_stat, (struct job){.path = "/many/file5000", .cred = cred});
-	run("MemfsCreateUnlink/1", op_create_unlink, (struct job){.path = "/new", .cred = cred});
-	run("MemfsOpenClose/8", op_open_close, (struct job){.path = eight, .cred = cred});
-	make_file("/moved");
-	run("MemfsRenameTwice/1", op_rename, (struct job){.path = "/moved", .cred = cred});
-	run("MemfsReaddir/10000", op_readdir, (struct job){.path = "/many", .cred = cred});
-	scale("MemfsStatScale/private", p1, p2);
-	scale("MemfsStatScale/same", same, same);
-	free(eight);
-	free(same);
-	free(p1);
-	free(p2);
-}
-
-int main(int argc, char **argv)
-{
-	struct vfs_lookup lk;
-
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--json"))
 			json = true;
 		else if (!strncmp(argv[i], "--filter=", 9))
 			filter = argv[i] + 9;
+		else if (!strncmp(argv[i], "--only=", 7))
+			only = argv[i] + 7;
+		else if (!strncmp(argv[i], "--count=", 8))
+			count = atol(argv[i] + 8);
 		else
 			check(-EINVAL, argv[i]);
 	}
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const dirs[] = {"/p1", "/p2", "/p3", "/p4", "/q", "/tmp"};
+	struct vfs_lookup lk;
+
+	parse_arguments(argc, argv);
 	setup();
-	make_dir("/other");
-	make_dir("/same");
-	make_dir("/p1");
-	make_dir("/p2");
-	make_dir("/tmp");
-	bench_depths("MemfsStatWalk", "");
+	for (unsigned i = 0; i < ARRAY_SIZE(dirs); i++)
+		make_dir(dirs[i]);
+	bench_depths("MemfsStat", "", "/q");
 	lk = at(cred, "/tmp");
 	check(vfs_mount_new(&lk, "tmpfs", "tmpfs", 0, NULL, NULL), "mount");
-	bench_depths("MemfsMountStatWalk", "/tmp");
-	bench_others();
+	make_dir("/tmp/q");
+	bench_depths("MemfsMountStat", "/tmp", "/tmp/q");
+	bench_stats();
+	bench_changes();
 	if (json)
 		printf("\n]\n");
 	return 0;

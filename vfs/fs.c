@@ -31,7 +31,6 @@ void dentry_init(struct dentry *d, struct filesystem *fs)
 	ref_init(&d->ref, &dentry_type);
 	atomic_init(&d->flags, 0);
 	d->fs = fs;
-	atomic_init(&d->path_gen, 0);
 }
 
 void dentry_unref(struct dentry *d)
@@ -42,6 +41,8 @@ void dentry_unref(struct dentry *d)
 
 void dentry_fini(struct dentry *d)
 {
+	/* Before it can be freed: cached paths hold no references. */
+	dentry_path_changed(d);
 	ref_fini(&d->ref, &dentry_type);
 }
 
@@ -268,6 +269,10 @@ static void dentry_release_default(struct dentry *d)
 	free(d);
 }
 
+static void link_followed_default(struct dentry *d unused_arg, struct mount *m unused_arg)
+{
+}
+
 static int sync_default(struct filesystem *fs unused_arg)
 {
 	return 0;
@@ -321,6 +326,7 @@ void fs_ops_complete(struct filesystem_ops *ops)
 	FS_DEFAULT(dentry_type);
 	FS_DEFAULT(inode_key);
 	FS_DEFAULT(dentry_release);
+	FS_DEFAULT(link_followed);
 	FS_DEFAULT(sync);
 	FS_DEFAULT(remount);
 	FS_DEFAULT(show_options);
@@ -391,8 +397,10 @@ int filesystem_init(struct filesystem *fs, const struct filesystem_type *type,
 		    const struct filesystem_ops *ops, const char *source)
 {
 	assert(ops->open_at && ops->release);
-	*fs = (struct filesystem){
-		.ops = ops, .type = type, .rcu_walk = (type->flags & FS_RCU_WALK) != 0};
+	*fs = (struct filesystem){.ops = ops,
+				  .type = type,
+				  .rcu_walk = (type->flags & FS_RCU_WALK) != 0,
+				  .path_cache = (type->flags & FS_PATH_CACHE) != 0};
 	fs->dev_minor = anon_dev_alloc();
 	if (!fs->dev_minor)
 		return -EMFILE;

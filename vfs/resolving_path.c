@@ -210,6 +210,11 @@ int rp_check_open_create(const struct resolving_path *rp, unsigned flags)
 
 /* ---- beginning ---- */
 
+/* RESOLVE_*: what these refuse depends on the way, not only on the place. */
+#define LOOKUP_RESTRICTED                                                          \
+	(LOOKUP_BENEATH | LOOKUP_IN_ROOT | LOOKUP_NO_XDEV | LOOKUP_NO_MAGICLINKS | \
+	 LOOKUP_NO_SYMLINKS | LOOKUP_CACHED)
+
 static bool rp_is_jail(const struct resolving_path *rp)
 {
 	return (rp->flags & (LOOKUP_BENEATH | LOOKUP_IN_ROOT)) != 0;
@@ -285,11 +290,15 @@ static inline void rp_init_common(struct resolving_path *rp, const struct vfs_lo
 	rp->write_mount = NULL;
 	rp->path_start = path;
 	rp->has_start = false;
+	rp->recording = false;
 }
 
 void rp_init(struct resolving_path *rp, const struct vfs_lookup *lk, bool want_parent)
 {
 	rp_init_common(rp, lk, lk->path, want_parent);
+	if (likely(vfs_path_cache_on && !want_parent && !(lk->flags & LOOKUP_RESTRICTED)) &&
+	    path_cache_begin(rp))
+		return;
 	rp_reset(rp);
 }
 
@@ -374,6 +383,7 @@ static void rp_drop_parts(struct resolving_path *rp)
 static void rp_restart_locked(struct resolving_path *rp)
 {
 	assert(!rp->writing);
+	rp->recording = false;
 	rp_leave_rcu(rp);
 	if (rp->have_next && rp->next_ref)
 		vfs_path_unref(&rp->next);
@@ -434,6 +444,8 @@ bool rp_restart(struct resolving_path *rp, ssize_t *inout_result)
 	}
 	rp->mount = rp->next.mount;
 	rp->start = rp->next.dentry;
+	if (unlikely(rp->recording))
+		path_record_fs(rp, rp->mount);
 	return true;
 }
 
@@ -599,6 +611,7 @@ int rp_jump(struct resolving_path *rp, struct vfs_path *place)
 	int err;
 
 	assert(rp->locked);
+	rp->recording = false;
 	err = rp_count_symlink(rp);
 	if (!err && (rp->flags & LOOKUP_NO_MAGICLINKS))
 		err = -ELOOP;

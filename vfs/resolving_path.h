@@ -22,6 +22,7 @@
 #ifndef MOAT_VFS_RESOLVING_PATH_H
 #define MOAT_VFS_RESOLVING_PATH_H
 
+#include "vfs/path_cache.h"
 #include "vfs/vfs.h"
 
 /* Above every size that an xattr operation may return: its results and these share one return value. */
@@ -125,6 +126,8 @@ struct resolving_path {
 		path_start; /* where a restart in reference mode begins: the string left of lk->path to walk */
 	bool has_start; /* `start_place` instead of lk's start (renames and links: the parent was resolved) */
 	struct vfs_path start_place; /* borrowed */
+	bool recording; /* for the path cache; the rest of the walk fills `record` */
+	struct path_record record;
 };
 
 static inline struct dentry *rp_start(const struct resolving_path *rp)
@@ -363,6 +366,8 @@ static inline struct dentry *rp_cross(struct resolving_path *rp, const struct fi
 	rp->climbing = false;
 	rp->mount = rp->next.mount;
 	rp->start = d;
+	if (unlikely(rp->recording))
+		path_record_fs(rp, rp->mount);
 	return d;
 }
 

@@ -45,14 +45,14 @@ enum {
 	DENTRY_WATCHED = 1u << 2, /* inotify */
 	DENTRY_LINKABLE =
 		1u << 3, /* O_TMPFILE without O_EXCL: dead, but linkat(2) may give it a name */
+	DENTRY_PATH_CACHED = 1u << 4, /* some cached path depends on this dentry itself */
+	DENTRY_PATH_BELOW = 1u << 5, /* some cached path goes through this directory */
 };
 
 struct dentry {
 	struct ref ref;
 	_Atomic uint32_t flags;
 	struct filesystem *fs; /* immutable; borrowed (a mount or file pins it) */
-	_Atomic uint64_t
-		path_gen; /* bumped when what a cached path through or to it means may have changed */
 };
 
 /* Base initialisation, count one. */
@@ -65,10 +65,21 @@ static inline void dentry_ref(struct dentry *d)
 void dentry_unref(struct dentry *d);
 /* In dentry_release, once d will not be used again and before it is freed (by RCU). */
 void dentry_fini(struct dentry *d);
-/* Something on d that decides what paths through it mean has changed (name, parent, mode, owner, ACL, removal). */
+/*
+ * Something on d that decides what paths through it mean is about to change (name, parent, removal; a directory's mode, owner, ACL).
+ * Only d itself: what lies below is the filesystem's to find (vfs/path_cache.h).
+ */
+void dentry_paths_gone(struct dentry *d);
 static inline void dentry_path_changed(struct dentry *d)
 {
-	atomic_fetch_add_explicit(&d->path_gen, 1, memory_order_release);
+	if (atomic_load_explicit(&d->flags, memory_order_seq_cst) &
+	    (DENTRY_PATH_CACHED | DENTRY_PATH_BELOW))
+		dentry_paths_gone(d);
+}
+static inline void dentry_mark_path(struct dentry *d, uint32_t marks)
+{
+	if ((atomic_load_explicit(&d->flags, memory_order_seq_cst) & marks) != marks)
+		atomic_fetch_or_explicit(&d->flags, marks, memory_order_seq_cst);
 }
 /*
  * The filesystem is about to remove or replace d (unlink, rmdir, rename over). vfs_dentry_delete_begin fails with -EBUSY
@@ -175,6 +186,8 @@ struct filesystem_ops {
 	uint64_t (*inode_key)(struct dentry *d);
 	void (*dentry_release)(
 		struct dentry *d); /* count reached zero; frees by RCU or caches it */
+	/* A cached path went through the symlink d on m: its access time. In a read section. Default: nothing. */
+	void (*link_followed)(struct dentry *d, struct mount *m);
 	int (*sync)(struct filesystem *fs);
 	int (*remount)(struct filesystem *fs, unsigned ms_flags, const char *data);
 	/* mountinfo's super options, with a leading comma each. */
@@ -195,6 +208,9 @@ enum {
 	FS_MAGIC_LINKS = 1 << 4, /* has magic links: never path-cached */
 	FS_RCU_WALK = 1 << 5, /* path operations may begin lock-free: see rp_unlazy() */
 	FS_NO_MOUNT = 1 << 6, /* internal: mount(2) answers -EINVAL... never listed */
+	FS_PATH_CACHE =
+		1
+		<< 7, /* with FS_RCU_WALK: keeps the promises of vfs/path_cache.h, so its paths are cached */
 };
 
 struct filesystem_type {
@@ -222,8 +238,9 @@ struct filesystem {
 	uint32_t dev_minor; /* anonymous device number, major 0 */
 	uint64_t magic;
 	_Atomic unsigned sb_flags; /* FS_RDONLY, FS_SYNC ... */
-	bool rcu_walk; /* immutable: FS_RCU_WALK of the type */
-	_Atomic uint64_t epoch; /* bumped to invalidate every cached path in it */
+	bool rcu_walk, path_cache; /* immutable: FS_RCU_WALK and FS_PATH_CACHE of the type */
+	_Atomic uint64_t
+		path_changes; /* low 16 bits: changes under way that paths may see; above: those done */
 	struct mutex rename_lock; /* LOCK_VFS_RENAME */
 	char *source;
 	struct rcu_cb rcu;
@@ -239,6 +256,11 @@ must_check int filesystem_init(struct filesystem *fs, const struct filesystem_ty
 void filesystem_ref(struct filesystem *fs);
 void filesystem_unref(struct filesystem *fs);
 void filesystem_fini(struct filesystem *fs); /* in ops->release, before freeing */
+/* Around each change that cached paths may depend on (vfs/path_cache.h). Any locks. */
+void path_change_begin(struct filesystem *fs);
+void path_change_end(struct filesystem *fs);
+/* Every cached path through fs is forgotten. */
+void filesystem_paths_changed(struct filesystem *fs);
 
 /* ---- mounts ---- */
 

@@ -548,5 +548,5 @@ void gofer_path_changed(struct gofer_fs *fs, struct gofer_dentry *d)
 	dentry_path_changed(&d->d);
 	/* What is cached below a directory is not looked for: all cached paths of the filesystem go. */
 	if (d->inode && gofer_is_dir(d))
-		atomic_fetch_add_explicit(&fs->fs.epoch, 1, memory_order_release);
+		filesystem_paths_changed(&fs->fs);
 }

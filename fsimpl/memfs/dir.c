@@ -125,7 +125,6 @@ void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name,
 	*ret_old = old->parent;
 	if (name->parent)
 		dentry_ref(&name->parent->d);
-	dentry_path_changed(&c->d);
 	if (old->inlined)
 		return;
 	nf = malloc(sizeof(*nf));
@@ -298,13 +297,12 @@ int memfs_dir_reserve_locked(struct memfs_dir *dir)
 void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 {
 	mutex_assert_held(&dir->lock);
+	assert(atomic_load_explicit(&dir->inode.children_seq.seq, memory_order_relaxed) & 1);
 	dentry_ref(&c->d);
 	c->cookie = dir->next_cookie++;
 	RB_INSERT(memfs_order, &dir->order, c);
-	seqcount_write_begin(&dir->inode.children_seq);
 	table_link(rcu_load(dir->inode.table), c);
 	atomic_fetch_add_explicit(&dir->count, 1, memory_order_relaxed);
-	seqcount_write_end(&dir->inode.children_seq);
 }
 
 void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
@@ -314,8 +312,8 @@ void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 	struct memfs_dentry *entry;
 
 	mutex_assert_held(&dir->lock);
+	assert(atomic_load_explicit(&dir->inode.children_seq.seq, memory_order_relaxed) & 1);
 	RB_REMOVE(memfs_order, &dir->order, c);
-	seqcount_write_begin(&dir->inode.children_seq);
 	while ((entry = rcu_load(*link)) != c) {
 		assert(entry);
 		link = &entry->hash_next;
@@ -323,7 +321,6 @@ void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 	/* c keeps its own link: a reader that stands on it goes on. */
 	rcu_store(*link, rcu_load(c->hash_next));
 	atomic_fetch_sub_explicit(&dir->count, 1, memory_order_relaxed);
-	seqcount_write_end(&dir->inode.children_seq);
 }
 
 /* Nobody else is there any more: everything below the root goes, leaves first. */

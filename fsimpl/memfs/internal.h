@@ -249,6 +249,18 @@ must_check int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir
 void memfs_dentry_release(struct dentry *d);
 /* Room for one more entry: the only part of an insertion that can fail. dir's lock held. */
 must_check int memfs_dir_reserve_locked(struct memfs_dir *dir);
+/*
+ * Around insertions and removals: readers that miss a name meanwhile look again, so a rename's two halves are one to them.
+ * Not around a reserve. dir's lock held.
+ */
+static inline void memfs_dir_change_begin(struct memfs_dir *dir)
+{
+	seqcount_write_begin(&dir->inode.children_seq);
+}
+static inline void memfs_dir_change_end(struct memfs_dir *dir)
+{
+	seqcount_write_end(&dir->inode.children_seq);
+}
 /* Enters c under its name; the tree takes a reference. After a reserve. */
 void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c);
 /* Takes c out; the tree's reference goes to the caller. */
@@ -273,6 +285,12 @@ bool memfs_is_descendant(struct dentry *d, struct dentry *ancestor);
 must_check int memfs_walk(struct resolving_path *rp, bool to_parent, struct memfs_dentry **ret);
 /* The same, ending in reference mode: *ret stays referenced until the end of the call, and is rp_start(rp). No read section. */
 must_check int memfs_resolve(struct resolving_path *rp, bool to_parent, struct memfs_dentry **ret);
+/*
+ * Between path_change_begin() and path_change_end(), before d's name, place, or as a directory its permissions change: cached
+ * paths to it and through it are forgotten. A directory that is about to go in or out of a locked parent may be given.
+ */
+void memfs_paths_forget(struct memfs_dentry *d);
+void memfs_link_followed(struct dentry *d, struct mount *m);
 /* For operations that only look: begins a read section if the VFS has none, and says so. */
 static inline bool memfs_look_begin(const struct resolving_path *rp)
 {

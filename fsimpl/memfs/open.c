@@ -199,7 +199,9 @@ static int create(struct resolving_path *rp, struct memfs_dentry *dir, const str
 	else
 		err = memfs_dir_reserve_locked(md);
 	if (!err) {
+		memfs_dir_change_begin(md);
 		memfs_dir_insert_locked(md, d);
+		memfs_dir_change_end(md);
 		memfs_touch(dir->inode, MEMFS_MTIME | MEMFS_CTIME, now);
 	}
 	mutex_unlock(&md->lock);

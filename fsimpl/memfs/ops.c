@@ -172,7 +172,9 @@ static int create_finish(struct resolving_path *rp, struct memfs_dentry *dir,
 	else
 		err = memfs_dir_reserve_locked(md);
 	if (!err) {
+		memfs_dir_change_begin(md);
 		memfs_dir_insert_locked(md, d);
+		memfs_dir_change_end(md);
 		memfs_touch(dir->inode, MEMFS_MTIME | MEMFS_CTIME, now);
 		if (is_dir)
 			memfs_add_links(dir->inode, 1, now);
@@ -310,8 +312,13 @@ static int memfs_link_at(struct filesystem *fs unused_arg, struct resolving_path
 /* dir's lock held; victim is in it. What is left to do after the unlock: memfs_removed(). */
 static void remove_locked(struct memfs_dentry *dir, struct memfs_dentry *victim, int64_t now)
 {
+	path_change_begin(dir->d.fs);
+	memfs_paths_forget(victim);
+	memfs_dir_change_begin(memfs_dir_of(dir));
 	memfs_dir_remove_locked(memfs_dir_of(dir), victim);
+	memfs_dir_change_end(memfs_dir_of(dir));
 	vfs_dentry_delete_end(&victim->d);
+	path_change_end(dir->d.fs);
 	memfs_touch(dir->inode, MEMFS_MTIME | MEMFS_CTIME, now);
 }
 
@@ -512,6 +519,7 @@ struct filesystem_ops memfs_ops = {
 	.dentry_type = memfs_dentry_type,
 	.inode_key = memfs_inode_key,
 	.dentry_release = memfs_dentry_release,
+	.link_followed = memfs_link_followed,
 	.remount = memfs_remount,
 	.show_options = memfs_show_options,
 	.release = memfs_release,

@@ -214,12 +214,9 @@ static int move_locked(struct rename *r)
 {
 	bool is_dir = memfs_is_dir(r->from);
 	struct memfs_dir *a = memfs_dir_of(r->from_dir), *b = memfs_dir_of(r->to_dir);
-	int err;
+	int err = 0;
 
-	err = memfs_dir_reserve_locked(b);
-	if (!err && r->whiteout)
-		err = memfs_dir_reserve_locked(a);
-	if (!err && r->to)
+	if (r->to)
 		err = remove_target_locked(r);
 	if (err)
 		return err;
@@ -235,6 +232,38 @@ static int move_locked(struct rename *r)
 		memfs_add_links(r->to_dir->inode, 1, r->now);
 	}
 	return 0;
+}
+
+/* The two directories change as one for whoever looks names up, and for cached paths. */
+static int change_locked(struct rename *r)
+{
+	struct memfs_dir *a = memfs_dir_of(r->from_dir), *b = memfs_dir_of(r->to_dir);
+	bool exchange = r->flags & RENAME_EXCHANGE;
+	int err = 0;
+
+	/* An exchange needs no room: each directory loses one entry. */
+	if (!exchange)
+		err = memfs_dir_reserve_locked(b);
+	if (!err && r->whiteout)
+		err = memfs_dir_reserve_locked(a);
+	if (err)
+		return err;
+	path_change_begin(&r->fs->fs);
+	memfs_paths_forget(r->from);
+	if (r->to)
+		memfs_paths_forget(r->to);
+	memfs_dir_change_begin(a);
+	if (a != b)
+		memfs_dir_change_begin(b);
+	if (exchange)
+		exchange_locked(r);
+	else
+		err = move_locked(r);
+	if (a != b)
+		memfs_dir_change_end(b);
+	memfs_dir_change_end(a);
+	path_change_end(&r->fs->fs);
+	return err;
 }
 
 static int rename_locked(struct rename *r, bool *ret_same)
@@ -253,10 +282,7 @@ static int rename_locked(struct rename *r, bool *ret_same)
 	rcu_read_end();
 	if (err)
 		return err;
-	if (r->flags & RENAME_EXCHANGE)
-		exchange_locked(r);
-	else
-		err = move_locked(r);
+	err = change_locked(r);
 	if (err)
 		return err;
 	memfs_touch(r->from_dir->inode, MEMFS_MTIME | MEMFS_CTIME, r->now);

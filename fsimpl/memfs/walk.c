@@ -34,8 +34,28 @@ static int follow_link(struct resolving_path *rp, struct memfs_dentry *dir,
 		if (err)
 			return err;
 	}
+	if (unlikely(rp->recording)) {
+		/* What fs.protected_symlinks asks is about the link's inode, which may have other names. */
+		if (rp_final(rp) &&
+		    (memfs_mode(dir->inode) & (S_ISVTX | S_IWOTH)) == (S_ISVTX | S_IWOTH))
+			rp->recording = false;
+		else
+			path_record_link(rp, &link->d);
+	}
 	memfs_update_atime(link->inode, rp_mount(rp), 0);
 	return rp_follow_symlink(rp, l->target, l->len);
+}
+
+/* A missing name may be cached with the count that says its directory has not changed since. */
+static void record_miss(struct resolving_path *rp, struct memfs_dentry *dir)
+{
+	const struct seqcount *children = &dir->inode->children_seq;
+	uint32_t seq = seqcount_read_begin(children);
+
+	if (!(seq & 1) && !memfs_dir_find_again(dir, rp) &&
+	    !seqcount_read_retry_acquired(children, seq))
+		path_record_miss(rp, &dir->d, children, seq);
+	rp->recording = false;
 }
 
 /* One step down or up. Return: 0 with *ret, RP_STAY, a restart, -errno. */
@@ -47,10 +67,14 @@ static inline int step(struct resolving_path *rp, struct memfs_dentry *d, struct
 
 	if (unlikely(!S_ISDIR(mode)))
 		return -ENOTDIR;
+	if (unlikely(rp->recording))
+		dentry_mark_path(&d->d, DENTRY_PATH_BELOW);
 	err = may_search(d->inode, mode, rp_cred(rp));
 	if (unlikely(err) && !rp->climbing)
 		return err;
 	if (unlikely(rp_is_dotdot(rp))) {
+		if (unlikely(rp->recording))
+			path_record_witness(rp, &d->d);
 		err = rp_check_root(rp, &d->d);
 		if (err)
 			return err;
@@ -63,8 +87,11 @@ static inline int step(struct resolving_path *rp, struct memfs_dentry *d, struct
 		child = memfs_dir_find_quick(d, rp);
 		if (unlikely(!child)) {
 			child = memfs_dir_find_again(d, rp);
-			if (!child)
+			if (!child) {
+				if (unlikely(rp->recording))
+					record_miss(rp, d);
 				return -ENOENT;
+			}
 		}
 	}
 	*ret = child;
@@ -89,6 +116,8 @@ int memfs_walk(struct resolving_path *rp, bool to_parent, struct memfs_dentry **
 			struct dentry *mounted;
 
 			err = rp_check_mount(rp, &child->d);
+			if (err == RP_RESTART_MOUNT && unlikely(rp->recording))
+				path_record_witness(rp, &child->d);
 			if (err == RP_RESTART_MOUNT && (mounted = rp_cross(rp, &memfs_ops))) {
 				d = memfs_dentry_of(mounted);
 				continue;
@@ -121,6 +150,8 @@ int memfs_walk(struct resolving_path *rp, bool to_parent, struct memfs_dentry **
 		}
 	}
 	rp->place = &d->d;
+	if (unlikely(rp->recording))
+		path_record_end(rp, &d->d);
 	*ret = d;
 	return 0;
 }
@@ -161,4 +192,57 @@ int memfs_permission(const struct memfs_inode *i, const struct cred *cred, int m
 	err = vfs_permission(cred, &pi, mask);
 	rcu_read_end();
 	return err;
+}
+
+/* ---- what a change does to cached paths (vfs/path_cache.h) ---- */
+
+#define PATHS_SCAN_MAX \
+	1024 /* buckets and entries below a changed directory; beyond, all paths of the filesystem go */
+
+static bool forget_below(struct memfs_dentry *d, unsigned *budget);
+
+static bool forget(struct memfs_dentry *d, unsigned *budget)
+{
+	uint32_t marks = atomic_load_explicit(&d->d.flags, memory_order_seq_cst);
+
+	dentry_path_changed(&d->d);
+	return !(marks & DENTRY_PATH_BELOW) || forget_below(d, budget);
+}
+
+/* False when it is too much, or the directory changes under our feet. Recursion is bounded by the budget. */
+static bool forget_below(struct memfs_dentry *d, unsigned *budget)
+{
+	struct memfs_inode *i = d->inode;
+	uint32_t seq = seqcount_read_begin(&i->children_seq);
+	struct memfs_table *t = rcu_load(i->table);
+
+	for (uint32_t b = 0; t && b <= t->mask; b++) {
+		struct memfs_dentry *c = rcu_load(t->buckets[b]);
+
+		do {
+			if (!(*budget)--) {
+				*budget = 0;
+				return false;
+			}
+			if (c && !forget(c, budget))
+				return false;
+			c = c ? rcu_load(c->hash_next) : NULL;
+		} while (c);
+	}
+	return !seqcount_read_retry_acquired(&i->children_seq, seq);
+}
+
+void memfs_paths_forget(struct memfs_dentry *d)
+{
+	unsigned budget = PATHS_SCAN_MAX;
+
+	rcu_read_begin();
+	if (!forget(d, &budget))
+		filesystem_paths_changed(d->d.fs);
+	rcu_read_end();
+}
+
+void memfs_link_followed(struct dentry *d, struct mount *m)
+{
+	memfs_update_atime(memfs_dentry_of(d)->inode, m, 0);
 }

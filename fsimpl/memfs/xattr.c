@@ -117,6 +117,8 @@ static int set_acl(struct memfs_dentry *d, const struct cred *cred, const char *
 		vfs_acl_unref(acl);
 		return acl ? -EACCES : 0;
 	}
+	path_change_begin(d->d.fs);
+	memfs_paths_forget(d);
 	mutex_lock(&i->lock);
 	mode = memfs_mode(i);
 	seqcount_write_begin(&i->seq);
@@ -138,7 +140,7 @@ static int set_acl(struct memfs_dentry *d, const struct cred *cred, const char *
 	seqcount_write_end(&i->seq);
 	mutex_unlock(&i->lock);
 	vfs_acl_unref(old);
-	dentry_path_changed(&d->d);
+	path_change_end(d->d.fs);
 	return 0;
 }
 
