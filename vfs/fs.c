@@ -269,6 +269,13 @@ static void dentry_release_default(struct dentry *d)
 	free(d);
 }
 
+static int get_acl_default(struct dentry *d unused_arg, bool is_default unused_arg,
+			   struct vfs_acl **ret)
+{
+	*ret = NULL;
+	return 0;
+}
+
 static void link_followed_default(struct dentry *d unused_arg, struct mount *m unused_arg)
 {
 }
@@ -325,6 +332,7 @@ void fs_ops_complete(struct filesystem_ops *ops)
 	FS_DEFAULT(is_descendant);
 	FS_DEFAULT(dentry_type);
 	FS_DEFAULT(inode_key);
+	FS_DEFAULT(get_acl);
 	FS_DEFAULT(dentry_release);
 	FS_DEFAULT(link_followed);
 	FS_DEFAULT(sync);

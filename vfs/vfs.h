@@ -92,6 +92,8 @@ void vfs_dentry_delete_end(struct dentry *d);
 
 /* ---- filesystems ---- */
 
+struct vfs_acl;
+
 struct open_args {
 	unsigned
 		flags; /* O_*, already checked; O_CREAT, O_EXCL, O_TRUNC, O_TMPFILE, O_PATH handled by the filesystem through helpers */
@@ -184,6 +186,8 @@ struct filesystem_ops {
 	uint32_t (*dentry_type)(struct dentry *d);
 	/* A key for comparing inodes: same file <=> same key (hard links). */
 	uint64_t (*inode_key)(struct dentry *d);
+	/* d's access or default ACL, for a filesystem that stacks on this one: a reference, or NULL when there is none (the default). */
+	int (*get_acl)(struct dentry *d, bool is_default, struct vfs_acl **ret);
 	void (*dentry_release)(
 		struct dentry *d); /* count reached zero; frees by RCU or caches it */
 	/* A cached path went through the symlink d on m: its access time. In a read section. Default: nothing. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fsimpl/memfs/internal.h"
+#include "vfs/acl.h"
 
 static int memfs_get_dentry_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
 			       struct dentry **ret_dentry)
@@ -494,6 +495,26 @@ static uint64_t memfs_inode_key(struct dentry *d)
 	return (uint64_t)(uintptr_t)memfs_dentry_of(d)->inode;
 }
 
+static int memfs_get_acl(struct dentry *base, bool is_default, struct vfs_acl **ret)
+{
+	struct memfs_inode *i = memfs_dentry_of(base)->inode;
+	struct vfs_acl *_Atomic *slot = is_default ? NULL : &i->acl;
+	struct vfs_acl *acl;
+
+	if (is_default && S_ISDIR(memfs_mode(i)))
+		slot = &((struct memfs_dir *)i)->default_acl;
+	*ret = NULL;
+	if (!slot || !atomic_load_explicit(slot, memory_order_relaxed))
+		return 0;
+	mutex_lock(&i->lock);
+	acl = atomic_load_explicit(slot, memory_order_relaxed);
+	if (acl)
+		vfs_acl_ref(acl);
+	mutex_unlock(&i->lock);
+	*ret = acl;
+	return 0;
+}
+
 struct filesystem_ops memfs_ops = {
 	.get_dentry_at = memfs_get_dentry_at,
 	.open_at = memfs_open_at,
@@ -518,6 +539,7 @@ struct filesystem_ops memfs_ops = {
 	.is_descendant = memfs_is_descendant,
 	.dentry_type = memfs_dentry_type,
 	.inode_key = memfs_inode_key,
+	.get_acl = memfs_get_acl,
 	.dentry_release = memfs_dentry_release,
 	.link_followed = memfs_link_followed,
 	.remount = memfs_remount,

@@ -1,11 +1,15 @@
 /*
  * fsimpl/overlay/copyup.c - from a lower layer to the upper one.
  *
- * A file is made without a name (O_TMPFILE), filled, given its attributes, and then linked into place: nobody sees it half done,
- * and what is interrupted leaves nothing. Directories and the rest are small enough to be made in place under fs->change.
+ * A copy is made in the work directory, filled, given its attributes, and then renamed into place: nobody sees it half done, and
+ * what is interrupted leaves nothing but a file in the work directory. Hard links of a lower file part here, as on Linux
+ * without an index: each name is copied for itself and gets a number of its own.
  */
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/fs.h>
 #include <linux/stat.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,25 +21,26 @@
 
 int overlay_create_cred(struct overlay_fs *fs, const struct cred *caller, struct cred **ret)
 {
+	const uint64_t fsetid = 1ull << CAP_FSETID;
 	struct cred *c;
-	int err = cred_prepare(fs->cred, &c);
+	int err = cred_prepare(caller, &c);
 
 	if (err)
 		return err;
-	c->fsuid = caller->fsuid;
-	c->fsgid = caller->fsgid;
+	/* Setgid of a new file is judged by the caller's groups and capability. */
+	c->cap_effective = (fs->cred->cap_effective & ~fsetid) | (caller->cap_effective & fsetid);
 	cred_commit(c);
 	*ret = c;
 	return 0;
 }
 
-static int copy_one_xattr(const struct vfs_lookup *from, const struct vfs_lookup *to,
-			  const char *name, char *value)
+static int copy_one_xattr(struct overlay_fs *fs, const struct vfs_lookup *from,
+			  const struct vfs_lookup *to, const char *name, char *value)
 {
 	ssize_t size;
 	int err;
 
-	if (strncmp(name, OVERLAY_XATTR_PREFIX, strlen(OVERLAY_XATTR_PREFIX)) == 0)
+	if (overlay_is_mark(fs, name))
 		return 0;
 	size = vfs_get_xattr(from, &(struct xattr_args){.name = name,
 							.value = value,
@@ -63,7 +68,7 @@ static int copy_xattrs(struct overlay_fs *fs, const struct vfs_path *from_place,
 	if (size < 0)
 		err = size == -EOPNOTSUPP ? 0 : (int)size;
 	for (char *n = names; !err && size > 0 && n < names + size; n += strlen(n) + 1)
-		err = copy_one_xattr(&from, &to, n, names + XATTR_LIST_MAX);
+		err = copy_one_xattr(fs, &from, &to, n, names + XATTR_LIST_MAX);
 	free(names);
 	return err;
 }
@@ -96,8 +101,8 @@ static int copy_data(struct file *from, struct file *to, uint64_t size)
 	return err ? err : file_truncate(to, size);
 }
 
-/* Owner, mode, times of st; xattrs of the lower file; the origin's inode number. Times last, since the others change them. */
-static int copy_attributes(struct overlay_fs *fs, struct overlay_dentry *d,
+/* Owner, xattrs, mode, times of st. Times last, since the others change them. */
+static int copy_attributes(struct overlay_fs *fs, const struct vfs_path *from,
 			   const struct vfs_path *to, const struct moat_statx *st)
 {
 	struct vfs_lookup lk = overlay_layer_lookup(fs, to, "", 0);
@@ -110,51 +115,59 @@ static int copy_attributes(struct overlay_fs *fs, struct overlay_dentry *d,
 	int err = vfs_set_stat(&lk, &owner);
 
 	if (!err)
-		err = copy_xattrs(fs, &d->lowers[0], to);
-	if (!err && !S_ISLNK(st->mode))
-		err = vfs_set_xattr(&lk, &(struct xattr_args){.name = OVERLAY_ORIGIN_XATTR,
-							      .value = &d->ino,
-							      .size = sizeof(d->ino)});
-	if (err == -EOPNOTSUPP)
-		err = 0;
+		err = copy_xattrs(fs, from, to);
 	if (S_ISLNK(st->mode))
 		rest.valid &= ~(unsigned)SETATTR_MODE;
 	return err ? err : vfs_set_stat(&lk, &rest);
 }
 
-static int copy_up_file(struct overlay_fs *fs, struct overlay_dentry *d,
-			const struct vfs_path *parent, const struct moat_statx *st, bool data)
+struct vfs_lookup overlay_work_lookup(struct overlay_fs *fs, char *name)
 {
-	struct vfs_lookup from_lk = overlay_layer_lookup(fs, &d->lowers[0], "", 0);
-	struct vfs_lookup tmp_lk = overlay_layer_lookup(fs, parent, "", 0),
-			  to_lk = overlay_layer_lookup(fs, parent, d->name, 0);
-	struct vfs_lookup link_lk;
-	struct file *from = NULL, *to;
-	int err;
+	struct vfs_path work = {fs->upper_mount, fs->work};
 
-	err = vfs_open(&tmp_lk, &(struct open_args){.flags = O_TMPFILE | O_RDWR, .mode = 0600},
-		       &to);
-	if (err)
-		return err;
-	if (data && st->size) {
-		err = vfs_open(&from_lk, &(struct open_args){.flags = O_RDONLY | O_NOATIME}, &from);
-		if (!err)
-			err = copy_data(from, to, st->size);
-	}
-	if (!err)
-		err = copy_attributes(fs, d, &to->path, st);
-	if (!err) {
-		link_lk = overlay_layer_lookup(fs, &to->path, "", 0);
-		err = vfs_link(&link_lk, &to_lk);
-	}
-	if (from)
-		file_unref(from);
-	file_unref(to);
-	return err;
+	snprintf(name, OVERLAY_WORK_NAME_SIZE, "#%x", atomic_fetch_add(&fs->work_next, 1));
+	return overlay_layer_lookup(fs, &work, name, 0);
 }
 
-static int copy_up_symlink(struct overlay_fs *fs, struct overlay_dentry *d,
-			   const struct vfs_lookup *to)
+int overlay_clear_dir(struct overlay_fs *fs, const struct vfs_lookup *lk)
+{
+	struct overlay_dirent *entries;
+	struct vfs_path dir;
+	size_t count;
+	int err = vfs_get_path(lk, &dir);
+
+	if (err)
+		return err;
+	err = overlay_list_layer(fs, &dir, &entries, &count);
+	if (!err) {
+		for (size_t i = 0; !err && i < count; i++) {
+			struct vfs_lookup entry =
+				overlay_layer_lookup(fs, &dir, entries[i].name, 0);
+
+			err = vfs_unlink(&entry);
+		}
+		overlay_dirents_free(entries, count);
+	}
+	vfs_path_unref(&dir);
+	return err ? err : vfs_rmdir(lk);
+}
+
+int overlay_set_impure(struct overlay_fs *fs, struct overlay_dentry *dir)
+{
+	struct vfs_path upper = {fs->upper_mount, overlay_upper(dir)};
+	int err;
+
+	if (dir->impure)
+		return 0;
+	err = overlay_mark_set(fs, &upper, "impure", "y", 1);
+	/* Without xattrs a copied-up file has no origin either. */
+	if (!err || err == -EOPNOTSUPP)
+		dir->impure = true;
+	return err == -EOPNOTSUPP ? 0 : err;
+}
+
+static int copy_symlink(struct overlay_fs *fs, struct overlay_dentry *d,
+			const struct vfs_lookup *to)
 {
 	struct vfs_lookup from = overlay_layer_lookup(fs, &d->lowers[0], "", 0);
 	char *target = malloc(VFS_PATH_MAX);
@@ -169,52 +182,111 @@ static int copy_up_symlink(struct overlay_fs *fs, struct overlay_dentry *d,
 	return err;
 }
 
+static int copy_file(struct overlay_fs *fs, struct overlay_dentry *d, const struct vfs_lookup *to,
+		     const struct moat_statx *st, bool data)
+{
+	struct vfs_lookup from_lk = overlay_layer_lookup(fs, &d->lowers[0], "", 0);
+	struct open_args create = {.flags = O_CREAT | O_EXCL | O_RDWR, .mode = 0600};
+	struct file *from, *file;
+	int err = vfs_open(to, &create, &file);
+
+	if (err)
+		return err;
+	if (data && st->size) {
+		err = vfs_open(&from_lk, &(struct open_args){.flags = O_RDONLY | O_NOATIME}, &from);
+		if (!err) {
+			err = copy_data(from, file, st->size);
+			file_unref(from);
+		}
+	}
+	if (!err && !fs->config.is_volatile)
+		err = file_fsync(file, false, 0, INT64_MAX);
+	file_unref(file);
+	return err;
+}
+
+/* The copy, complete, in the work directory: *ret is its place (references). */
+static int copy_to_work(struct overlay_fs *fs, struct overlay_dentry *d,
+			const struct vfs_lookup *work, const struct moat_statx *st, bool data,
+			struct vfs_path *ret)
+{
+	uint64_t ino = atomic_load(&d->inode->ino);
+	int err;
+
+	switch (d->type) {
+	case S_IFREG:
+		err = copy_file(fs, d, work, st, data);
+		break;
+	case S_IFDIR:
+		err = vfs_mkdir(work, &(struct mkdir_args){.mode = 0700});
+		break;
+	case S_IFLNK:
+		err = copy_symlink(fs, d, work);
+		break;
+	default:
+		err = vfs_mknod(work, &(struct mknod_args){.mode = st->mode,
+							   .rdev_major = st->rdev_major,
+							   .rdev_minor = st->rdev_minor});
+	}
+	if (!err)
+		err = vfs_get_path(work, ret);
+	if (err)
+		return err;
+	/* user.* cannot mark what is neither file nor directory. Broken hard links have no origin. */
+	if (st->nlink <= 1 || S_ISDIR(st->mode)) {
+		err = overlay_mark_set(fs, ret, "origin", &ino, sizeof(ino));
+		if (err == -EOPNOTSUPP || err == -EPERM)
+			err = 0;
+	}
+	if (!err)
+		err = copy_attributes(fs, &d->lowers[0], ret, st);
+	if (err)
+		vfs_path_unref(ret);
+	return err;
+}
+
 /* d's parent is in the upper layer; fs->change is held. */
 static int copy_up_one(struct overlay_fs *fs, struct overlay_dentry *d, bool data)
 {
 	struct vfs_path parent = {fs->upper_mount, overlay_upper(d->parent)}, made;
-	struct vfs_lookup to = overlay_layer_lookup(fs, &parent, d->name, 0);
-	struct moat_statx st, pst;
+	struct vfs_lookup to = overlay_layer_lookup(fs, &parent, d->name, 0), work;
+	struct vfs_lookup parent_lk = overlay_layer_lookup(fs, &parent, "", 0);
+	char name[OVERLAY_WORK_NAME_SIZE];
+	struct moat_statx st, pst, now;
 	int err = overlay_stat_real(fs, d, &st);
 
-	if (err)
-		return err;
-	err = overlay_stat_real(fs, d->parent, &pst);
-	if (err)
-		return err;
-	switch (d->type) {
-	case S_IFREG:
-		err = copy_up_file(fs, d, &parent, &st, data);
-		break;
-	case S_IFDIR:
-		err = vfs_mkdir(&to, &(struct mkdir_args){.mode = 0700});
-		break;
-	case S_IFLNK:
-		err = copy_up_symlink(fs, d, &to);
-		break;
-	default:
-		err = vfs_mknod(&to, &(struct mknod_args){.mode = st.mode,
-							  .rdev_major = st.rdev_major,
-							  .rdev_minor = st.rdev_minor});
-	}
 	if (!err)
-		err = vfs_get_path(&to, &made);
+		err = overlay_stat_real(fs, d->parent, &pst);
 	if (err)
 		return err;
-	if (d->type != S_IFREG)
-		err = copy_attributes(fs, d, &made, &st);
+	work = overlay_work_lookup(fs, name);
+	err = copy_to_work(fs, d, &work, &st, data, &made);
+	if (err)
+		goto out_work;
+	err = overlay_set_impure(fs, d->parent);
+	if (!err)
+		err = vfs_rename(&work, &to, &(struct rename_args){.flags = RENAME_NOREPLACE});
+	if (!err)
+		err = overlay_stat_place(fs, &made, &now);
 	if (err) {
 		vfs_path_unref(&made);
-		return err;
+		goto out_work;
 	}
 	/* The upper directory's times must not tell of the copy. */
-	struct vfs_lookup plk = overlay_layer_lookup(fs, &parent, "", 0);
-	err = vfs_set_stat(&plk, &(struct setattr_args){.valid = SETATTR_ATIME | SETATTR_MTIME,
-							.atime = pst.atime,
-							.mtime = pst.mtime});
+	err = vfs_set_stat(&parent_lk,
+			   &(struct setattr_args){.valid = SETATTR_ATIME | SETATTR_MTIME,
+						  .atime = pst.atime,
+						  .mtime = pst.mtime});
+	overlay_inode_set_upper(fs, d, made.dentry, overlay_upper_ino(fs, &made, now.ino));
 	/* Pairs with overlay_upper()'s acquire. */
 	atomic_store_explicit(&d->upper, made.dentry, memory_order_release);
 	mount_unref(made.mount);
+	return err;
+out_work:
+	if (S_ISDIR(d->type))
+		(void)!vfs_rmdir(&work);
+	else
+		(void)!vfs_unlink(&work);
 	return err;
 }
 
@@ -224,7 +296,7 @@ int overlay_copy_up(struct overlay_fs *fs, struct overlay_dentry *d, bool data)
 
 	if (overlay_upper(d))
 		return 0;
-	if (!fs->upper_mount)
+	if (!fs->work)
 		return -EROFS;
 	err = op_lock_killable(&fs->change);
 	if (err)

@@ -1,5 +1,12 @@
-/* fsimpl/overlay/create.c - new names and removed ones. */
+/*
+ * fsimpl/overlay/create.c - new names and removed ones.
+ *
+ * Something made where a whiteout stands: the whiteout is taken away, and put back if the making fails. Both happen under fs->change, so
+ * nobody sees the name in between; a machine that stops there may leave the lower name showing.
+ */
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,15 +38,12 @@ static int check_absent(struct overlay_fs *fs, struct resolving_path *rp,
 
 static int may_create(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *dir)
 {
-	struct perm_inode pi;
 	int err;
 
 	if (atomic_load(&dir->base.flags) & DENTRY_DEAD)
 		return -ENOENT;
 	err = rp_begin_write(rp);
-	if (!err)
-		err = overlay_perm(fs, dir, &pi);
-	return err ? err : vfs_permission(rp_cred(rp), &pi, W_OK | X_OK);
+	return err ? err : overlay_may(fs, dir, rp_cred(rp), W_OK | X_OK);
 }
 
 /* Pre: the name was checked. On success the change must be ended. */
@@ -92,24 +96,47 @@ static int change_end(struct change *c, int err)
 	return err;
 }
 
+static void created(struct resolving_path *rp, struct overlay_dentry *dir, bool is_dir)
+{
+	vfs_notify_name(&dir->base, IN_CREATE, 0, rp_component(rp), rp_component_len(rp), is_dir);
+}
+
 /* Walks to the parent and makes all checks of a creation. *ret_dir: a reference. */
-static int create_begin(struct change *c, struct overlay_fs *fs, struct resolving_path *rp,
-			bool is_dir, struct overlay_dentry **ret_dir)
+static int create_check(struct overlay_fs *fs, struct resolving_path *rp, bool is_dir,
+			struct overlay_dentry **ret_dir)
 {
 	struct overlay_dentry *dir;
 	int err = overlay_walk_parent(fs, rp, &dir);
 
 	if (err)
 		return err;
-	err = rp_done(rp) || rp_is_dot(rp) || rp_is_dotdot(rp) ? -EEXIST : rp_check_name(rp);
+	err = rp_done(rp) || rp_is_dot(rp) || rp_is_dotdot(rp) ? -EEXIST : 0;
+	if (!err && rp_check_name(rp))
+		err = overlay_name_error(dir);
 	if (!err)
 		err = check_absent(fs, rp, dir);
 	if (!err)
 		err = rp_check_create_name(rp, is_dir);
 	if (!err)
 		err = may_create(fs, rp, dir);
-	if (!err)
-		err = change_begin(c, fs, rp, dir);
+	if (err) {
+		dentry_unref(&dir->base);
+		return err;
+	}
+	*ret_dir = dir;
+	return 0;
+}
+
+/* And begins it. */
+static int create_begin(struct change *c, struct overlay_fs *fs, struct resolving_path *rp,
+			bool is_dir, struct overlay_dentry **ret_dir)
+{
+	struct overlay_dentry *dir;
+	int err = create_check(fs, rp, is_dir, &dir);
+
+	if (err)
+		return err;
+	err = change_begin(c, fs, rp, dir);
 	if (err) {
 		dentry_unref(&dir->base);
 		return err;
@@ -134,11 +161,13 @@ int overlay_mkdir_at(struct filesystem *base, struct resolving_path *rp,
 	if (!err && c.was_whiteout) {
 		err = vfs_get_path(&c.lk, &made);
 		if (!err) {
-			err = overlay_set_opaque(fs, &made);
+			err = overlay_mark_set(fs, &made, "opaque", "y", 1);
 			vfs_path_unref(&made);
 		}
 	}
 	err = change_end(&c, err);
+	if (!err)
+		created(rp, dir, true);
 	dentry_unref(&dir->base);
 	return err;
 }
@@ -153,12 +182,15 @@ int overlay_mknod_at(struct filesystem *base, struct resolving_path *rp,
 
 	if (err)
 		return err;
-	/* A 0:0 character device is the overlay's own mark. */
-	if (S_ISCHR(args->mode) && !args->rdev_major && !args->rdev_minor)
+	/* A 0:0 character device is the overlay's own mark. The layer would let the overlay make every device. */
+	if ((S_ISCHR(args->mode) && !args->rdev_major && !args->rdev_minor) ||
+	    ((S_ISCHR(args->mode) || S_ISBLK(args->mode)) && !cred_has_cap(rp_cred(rp), CAP_MKNOD)))
 		err = -EPERM;
 	else
 		err = vfs_mknod(&c.lk, args);
 	err = change_end(&c, err);
+	if (!err)
+		created(rp, dir, false);
 	dentry_unref(&dir->base);
 	return err;
 }
@@ -173,27 +205,48 @@ int overlay_symlink_at(struct filesystem *base, struct resolving_path *rp, const
 	if (err)
 		return err;
 	err = change_end(&c, vfs_symlink(&c.lk, target));
+	if (!err)
+		created(rp, dir, false);
 	dentry_unref(&dir->base);
+	return err;
+}
+
+static int may_link(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *old)
+{
+	struct perm_inode pi;
+	int err = overlay_perm(fs, old, &pi);
+
+	if (err)
+		return err;
+	err = vfs_may_linkat(rp_cred(rp), &pi);
+	overlay_perm_put(&pi);
 	return err;
 }
 
 int overlay_link_at(struct filesystem *base, struct resolving_path *rp, struct dentry *old_base)
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
-	struct overlay_dentry *old = overlay_of(old_base), *dir;
+	struct overlay_dentry *old = overlay_of(old_base), *dir = NULL;
 	struct vfs_path real;
 	struct vfs_lookup old_lk;
-	struct perm_inode pi;
 	struct change c;
-	int err = S_ISDIR(old->type) ? 0 : overlay_copy_up(fs, old, true);
+	int err = create_check(fs, rp, false, &dir), link_err;
 
-	if (!err)
-		err = create_begin(&c, fs, rp, false, &dir);
-	if (err)
+	/* may_linkat() speaks before the new directory's permissions. */
+	if (err && err != -EACCES)
 		return err;
-	err = S_ISDIR(old->type) ? -EPERM : overlay_perm(fs, old, &pi);
+	link_err = may_link(fs, rp, old);
+	if (link_err)
+		err = link_err;
+	if (!err && S_ISDIR(old->type))
+		err = -EPERM;
 	if (!err)
-		err = vfs_may_linkat(rp_cred(rp), &pi);
+		err = overlay_copy_up(fs, old, true);
+	if (!err)
+		err = change_begin(&c, fs, rp, dir);
+	if (err)
+		goto out_dir;
+	err = overlay_set_impure(fs, dir);
 	if (!err) {
 		real = overlay_real(old);
 		old_lk = overlay_layer_lookup(fs, &real, "", 0);
@@ -201,7 +254,13 @@ int overlay_link_at(struct filesystem *base, struct resolving_path *rp, struct d
 		err = vfs_link(&old_lk, &c.lk);
 	}
 	err = change_end(&c, err);
-	dentry_unref(&dir->base);
+	if (!err) {
+		vfs_notify_self(&old->base, IN_ATTRIB, false);
+		created(rp, dir, false);
+	}
+out_dir:
+	if (dir)
+		dentry_unref(&dir->base);
 	return err;
 }
 
@@ -223,6 +282,7 @@ int overlay_create_file(struct overlay_fs *fs, struct resolving_path *rp,
 	err = change_end(&c, vfs_open(&c.lk, &real_args, &real));
 	if (err)
 		return err;
+	created(rp, dir, false);
 	err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), ret_d);
 	if (err) {
 		file_unref(real);
@@ -232,47 +292,93 @@ int overlay_create_file(struct overlay_fs *fs, struct resolving_path *rp,
 	return 0;
 }
 
-/* Removes child (a reference is held) from dir; checks were made; fs->change is held. */
+/*
+ * Removes child (a reference is held) from dir; checks were made; fs->change is held. Where a lower name would show through, a whiteout
+ * takes the place of what is removed in one step.
+ */
 static int remove_locked(struct overlay_fs *fs, struct overlay_dentry *dir,
 			 struct overlay_dentry *child, bool is_dir)
 {
 	struct vfs_path upper_dir = {fs->upper_mount, overlay_upper(dir)};
-	struct vfs_lookup lk = overlay_layer_lookup(fs, &upper_dir, child->name, 0);
-	int whiteout = overlay_in_lower(fs, dir, child->name), err = 0;
+	struct vfs_lookup lk = overlay_layer_lookup(fs, &upper_dir, child->name, 0), work;
+	int whiteout = overlay_in_lower(fs, dir, child->name), err;
+	char name[OVERLAY_WORK_NAME_SIZE];
 
 	if (whiteout < 0)
 		return whiteout;
-	if (overlay_upper(child))
-		err = is_dir ? vfs_rmdir(&lk) : vfs_unlink(&lk);
-	if (!err && whiteout)
-		err = overlay_whiteout_make(fs, dir, child->name);
+	if (!overlay_upper(child))
+		return overlay_whiteout_make(fs, dir, child->name);
+	if (!whiteout)
+		return is_dir ? overlay_clear_dir(fs, &lk) : vfs_unlink(&lk);
+	work = overlay_work_lookup(fs, name);
+	err = vfs_mknod(&work, &(struct mknod_args){.mode = S_IFCHR});
+	if (err)
+		return err;
+	err = vfs_rename(&work, &lk, &(struct rename_args){.flags = is_dir ? RENAME_EXCHANGE : 0});
+	if (err)
+		(void)!vfs_unlink(&work);
+	else if (is_dir)
+		(void)!overlay_clear_dir(fs, &work); /* out of sight: what stays is only garbage */
 	return err;
+}
+
+/* The order of Linux's vfs_unlink and vfs_rmdir. */
+static int may_remove(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *dir,
+		      struct overlay_dentry *child, bool is_dir)
+{
+	struct perm_inode dpi, cpi;
+	int err = overlay_perm(fs, dir, &dpi);
+
+	if (err)
+		return err;
+	err = overlay_perm(fs, child, &cpi);
+	if (!err) {
+		err = vfs_may_delete(rp_cred(rp), &dpi, &cpi, is_dir);
+		overlay_perm_put(&cpi);
+	}
+	overlay_perm_put(&dpi);
+	return err;
+}
+
+static void removed(struct overlay_fs *fs, struct overlay_dentry *dir, struct overlay_dentry *child,
+		    bool is_dir)
+{
+	struct moat_statx st;
+
+	if (!vfs_notify_wanted())
+		return;
+	if (!is_dir)
+		vfs_notify_self(&child->base, IN_ATTRIB, false);
+	vfs_notify_name(&dir->base, IN_DELETE, 0, child->name, child->name_len, is_dir);
+	/* A lower file has lost its only name here, whatever the layer says. */
+	if (is_dir || !child->inode->hashed || overlay_stat_real(fs, child, &st) || !st.nlink)
+		vfs_notify_self(&child->base, IN_DELETE_SELF, is_dir);
 }
 
 static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_dir)
 {
 	struct overlay_dentry *dir, *child;
-	struct perm_inode dpi, cpi;
 	int err = overlay_walk_parent(fs, rp, &dir);
 
 	if (err)
 		return err;
+	/* "." and "..", then a read-only mount, then a name too long. */
 	err = rp_check_remove_name(rp, is_dir);
+	if (!err || err == -ENAMETOOLONG) {
+		int write_err = rp_begin_write(rp);
+
+		err = write_err ? write_err : err ? overlay_name_error(dir) : 0;
+	}
+	if (!err)
+		err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &child);
 	if (err)
 		goto out_dir;
-	err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &child);
-	if (err)
-		goto out_dir;
-	err = rp_begin_write(rp);
-	if (!err)
-		err = overlay_perm(fs, dir, &dpi);
-	if (!err)
-		err = overlay_perm(fs, child, &cpi);
-	if (!err)
-		err = vfs_may_delete(rp_cred(rp), &dpi, &cpi, is_dir);
-	/* unlink("file/") */
-	if (!err && !is_dir && rp->trailing_slash)
-		err = -ENOTDIR;
+	if (!is_dir && rp->trailing_slash)
+		err = S_ISDIR(child->type) ? -EISDIR : -ENOTDIR;
+	else
+		err = may_remove(fs, rp, dir, child, is_dir);
+	if (!err && (atomic_load(&dir->base.flags) & DENTRY_DEAD))
+		err = -ENOENT;
 	if (!err)
 		err = overlay_copy_up(fs, dir, true);
 	if (!err)
@@ -284,7 +390,7 @@ static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_d
 	if (!err)
 		err = vfs_dentry_delete_begin(rp, &child->base);
 	if (!err && is_dir)
-		err = overlay_dir_empty(fs, child, true);
+		err = overlay_dir_empty(fs, child);
 	if (!err)
 		err = remove_locked(fs, dir, child, is_dir);
 	if (!err) {
@@ -292,6 +398,8 @@ static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_d
 		vfs_dentry_delete_end(&child->base);
 	}
 	op_unlock(&fs->change);
+	if (!err)
+		removed(fs, dir, child, is_dir);
 out_child:
 	dentry_unref(&child->base);
 out_dir:

@@ -17,7 +17,9 @@ struct collect {
 	size_t count, alloc;
 	uint32_t *table; /* open addressing, index + 1; 0 empty */
 	size_t table_size;
-	bool upper;
+	struct overlay_fs *fs;
+	const struct overlay_lower *layer; /* of the names that come; NULL: the upper */
+	bool impure; /* numbers of upper files are looked up */
 	int err;
 };
 
@@ -75,18 +77,15 @@ static bool collect_emit(struct dir_emit *emit, const char *name, size_t len, ui
 	if (c->err)
 		return false;
 	slot = table_slot(c, name, len);
-	if (c->table[slot]) {
-		/* A copied-up file shows the number that it had below. */
-		e = &c->entries[c->table[slot] - 1];
-		if (e->ino & OVERLAY_UPPER_INO && e->type == type)
-			e->ino = ino;
+	if (c->table[slot])
 		return true;
-	}
 	e = &c->entries[c->count];
-	*e = (struct overlay_dirent){.ino = c->upper ? ino | OVERLAY_UPPER_INO : ino,
-				     .type = type,
-				     .len = len,
-				     .name = strndup(name, len)};
+	*e = (struct overlay_dirent){
+		.ino = overlay_map_ino(c->fs, c->layer ? c->layer->fsid : c->fs->upper_fsid, ino),
+		.type = type,
+		.layer = c->layer,
+		.len = len,
+		.name = strndup(name, len)};
 	if (!e->name) {
 		c->err = -ENOMEM;
 		return false;
@@ -112,34 +111,51 @@ static int collect_layer(struct overlay_fs *fs, struct collect *c, const struct 
 	return err ? err : c->err;
 }
 
-static void entries_free(struct overlay_dirent *entries, size_t count)
+void overlay_dirents_free(struct overlay_dirent *entries, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		free(entries[i].name);
 	free(entries);
 }
 
-/* Character devices of the upper layer may be whiteouts: they hide, and go out of the list. */
-static int drop_whiteouts(struct overlay_fs *fs, struct overlay_dentry *dir, struct collect *c)
+/* May e be a whiteout, or its number another than the layer's? */
+static bool must_look(const struct collect *c, const struct overlay_dirent *e)
 {
-	struct vfs_path upper = {fs->upper_mount, overlay_upper(dir)};
+	if (e->type == (S_IFCHR >> 12))
+		return true;
+	if (!e->layer)
+		return c->impure;
+	return e->type == (S_IFREG >> 12) && atomic_load(&e->layer->xwhiteouts);
+}
+
+/* Whiteouts hid what is below them and go out of the list; copied-up files show the number that they had below. */
+static int finish_entries(struct overlay_dentry *dir, struct collect *c)
+{
+	struct overlay_fs *fs = c->fs;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < c->count; i++) {
 		struct overlay_dirent *e = &c->entries[i];
+		struct vfs_path place = {fs->upper_mount, overlay_upper(dir)}, found;
+		struct vfs_lookup lk;
+		struct moat_statx st;
 		bool whiteout = false;
 
-		if (e->type == (S_IFCHR >> 12) || e->type == S_IFCHR) {
-			struct moat_statx st;
-			int err = -ENOENT;
-
-			if (upper.dentry) {
-				struct vfs_lookup lk = overlay_layer_lookup(fs, &upper, e->name, 0);
-
-				err = vfs_stat(&lk, &(struct stat_args){.mask = OVERLAY_STATX_MASK},
-					       &st);
+		if (!must_look(c, e)) {
+			c->entries[kept++] = *e;
+			continue;
+		}
+		for (unsigned l = 0; e->layer && l < dir->nlowers; l++)
+			if (dir->lowers[l].mount == e->layer->mount)
+				place = dir->lowers[l];
+		lk = overlay_layer_lookup(fs, &place, e->name, 0);
+		if (!vfs_get_path(&lk, &found)) {
+			if (!overlay_stat_place(fs, &found, &st)) {
+				whiteout = overlay_is_whiteout(fs, e->layer, &found, &st);
+				if (!e->layer && !whiteout)
+					e->ino = overlay_upper_ino(fs, &found, st.ino);
 			}
-			whiteout = !err && overlay_is_whiteout(&st);
+			vfs_path_unref(&found);
 		}
 		if (whiteout)
 			free(e->name);
@@ -150,27 +166,43 @@ static int drop_whiteouts(struct overlay_fs *fs, struct overlay_dentry *dir, str
 	return 0;
 }
 
+int overlay_list_layer(struct overlay_fs *fs, const struct vfs_path *place,
+		       struct overlay_dirent **ret, size_t *ret_count)
+{
+	struct collect c = {.emit = {.emit = collect_emit}, .fs = fs};
+	int err = collect_layer(fs, &c, place);
+
+	free(c.table);
+	if (err) {
+		overlay_dirents_free(c.entries, c.count);
+		return err;
+	}
+	*ret = c.entries;
+	*ret_count = c.count;
+	return 0;
+}
+
 static int snapshot(struct overlay_fs *fs, struct overlay_dentry *dir,
 		    struct overlay_dirent **ret_entries, size_t *ret_count)
 {
-	struct collect c = {.emit = {.emit = collect_emit}};
+	struct collect c = {.emit = {.emit = collect_emit}, .fs = fs, .impure = dir->impure};
 	struct dentry *upper = overlay_upper(dir);
 	int err = 0;
 
 	if (upper) {
 		struct vfs_path place = {fs->upper_mount, upper};
 
-		c.upper = true;
 		err = collect_layer(fs, &c, &place);
-		c.upper = false;
 	}
-	for (unsigned i = 0; !err && i < dir->nlowers; i++)
+	for (unsigned i = 0; !err && i < dir->nlowers; i++) {
+		c.layer = overlay_lower_of(fs, dir->lowers[i].mount);
 		err = collect_layer(fs, &c, &dir->lowers[i]);
+	}
 	if (!err)
-		err = drop_whiteouts(fs, dir, &c);
+		err = finish_entries(dir, &c);
 	free(c.table);
 	if (err) {
-		entries_free(c.entries, c.count);
+		overlay_dirents_free(c.entries, c.count);
 		return err;
 	}
 	*ret_entries = c.entries;
@@ -180,10 +212,15 @@ static int snapshot(struct overlay_fs *fs, struct overlay_dentry *dir,
 
 void overlay_dir_forget(struct overlay_file *of)
 {
-	entries_free(of->entries, of->nentries);
+	overlay_dirents_free(of->entries, of->nentries);
 	of->entries = NULL;
 	of->nentries = 0;
 	of->have_entries = false;
+}
+
+static uint64_t ino_of(const struct overlay_dentry *d)
+{
+	return atomic_load_explicit(&d->inode->ino, memory_order_relaxed);
 }
 
 /* file_ops.iterate: positions 0 and 1 are "." and "..", then the snapshot. */
@@ -199,17 +236,22 @@ int overlay_dir_iterate(struct file *f, struct dir_emit *ctx)
 	op_lock(&of->lock);
 	if (f->pos == 0 || !of->have_entries) {
 		overlay_dir_forget(of);
-		err = snapshot(fs, dir, &of->entries, &of->nentries);
+		/* A change in several steps must not be seen half done. */
+		err = op_lock_killable(&fs->change);
+		if (!err) {
+			err = snapshot(fs, dir, &of->entries, &of->nentries);
+			op_unlock(&fs->change);
+		}
 		of->have_entries = !err;
 	}
 	while (!err && (size_t)f->pos < of->nentries + 2) {
 		bool taken;
 
 		if (f->pos == 0) {
-			taken = ctx->emit(ctx, ".", 1, dir->ino, S_IFDIR, 1);
+			taken = ctx->emit(ctx, ".", 1, ino_of(dir), S_IFDIR >> 12, 1);
 		} else if (f->pos == 1) {
-			taken = ctx->emit(ctx, "..", 2, dir->parent ? dir->parent->ino : dir->ino,
-					  S_IFDIR, 2);
+			taken = ctx->emit(ctx, "..", 2, ino_of(dir->parent ? dir->parent : dir),
+					  S_IFDIR >> 12, 2);
 		} else {
 			const struct overlay_dirent *e = &of->entries[f->pos - 2];
 
@@ -223,26 +265,7 @@ int overlay_dir_iterate(struct file *f, struct dir_emit *ctx)
 	return err;
 }
 
-static int remove_upper_whiteouts(struct overlay_fs *fs, struct overlay_dentry *dir)
-{
-	struct vfs_path upper = {fs->upper_mount, overlay_upper(dir)};
-	struct collect c = {.emit = {.emit = collect_emit}};
-	int err;
-
-	if (!upper.dentry)
-		return 0;
-	err = collect_layer(fs, &c, &upper);
-	for (size_t i = 0; !err && i < c.count; i++) {
-		struct vfs_lookup lk = overlay_layer_lookup(fs, &upper, c.entries[i].name, 0);
-
-		err = vfs_unlink(&lk);
-	}
-	free(c.table);
-	entries_free(c.entries, c.count);
-	return err;
-}
-
-int overlay_dir_empty(struct overlay_fs *fs, struct overlay_dentry *dir, bool clean)
+int overlay_dir_empty(struct overlay_fs *fs, struct overlay_dentry *dir)
 {
 	struct overlay_dirent *entries;
 	size_t count;
@@ -250,8 +273,6 @@ int overlay_dir_empty(struct overlay_fs *fs, struct overlay_dentry *dir, bool cl
 
 	if (err)
 		return err;
-	entries_free(entries, count);
-	if (count)
-		return -ENOTEMPTY;
-	return clean ? remove_upper_whiteouts(fs, dir) : 0;
+	overlay_dirents_free(entries, count);
+	return count ? -ENOTEMPTY : 0;
 }

@@ -131,7 +131,9 @@ static int overlay_file_fallocate(struct file *f, int mode, uint64_t off, uint64
 
 static int overlay_file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
-	return file_fsync(real_of(f), data_only, start, end);
+	struct overlay_fs *fs = overlay_fs_of_dentry(overlay_of(f->path.dentry));
+
+	return fs->config.is_volatile ? 0 : file_fsync(real_of(f), data_only, start, end);
 }
 
 static int overlay_set_flags(struct file *f, unsigned new_flags)
@@ -146,11 +148,20 @@ static int overlay_set_flags(struct file *f, unsigned new_flags)
 
 static int overlay_dir_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
-	(void)f;
-	(void)data_only;
-	(void)start;
-	(void)end;
-	return 0; /* names live in the upper layer, whose directories are memory or were made durable by it */
+	struct overlay_dentry *d = overlay_of(f->path.dentry);
+	struct overlay_fs *fs = overlay_fs_of_dentry(d);
+	struct file *real;
+	int err;
+
+	/* Names are the upper directory's. Without one nothing was ever changed. */
+	if (!overlay_upper(d) || fs->config.is_volatile)
+		return 0;
+	err = open_real(fs, d, O_RDONLY, false, &real);
+	if (err)
+		return err;
+	err = file_fsync(real, data_only, start, end);
+	file_unref(real);
+	return err;
 }
 
 /* SEEK_SET and SEEK_CUR on cookies, as the other filesystems. */
@@ -191,6 +202,12 @@ static const struct file_ops overlay_path_ops = {
 	.release = overlay_file_release,
 };
 
+/* Access mode 3 asks for both permissions and gives neither. */
+static bool wants_write(unsigned flags)
+{
+	return (flags & O_ACCMODE) == O_WRONLY || (flags & O_ACCMODE) == O_RDWR;
+}
+
 /* Makes the open file. Takes `real` (may be NULL), also on failure. */
 static int make_file(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d,
 		     unsigned flags, struct file *real, struct file **ret)
@@ -200,6 +217,8 @@ static int make_file(struct overlay_fs *fs, struct resolving_path *rp, struct ov
 				     : S_ISDIR(d->type) ? &overlay_directory_ops
 							: &overlay_regular_ops;
 	struct vfs_path place;
+	unsigned mode = 0;
+	int err;
 
 	if (!of) {
 		if (real)
@@ -207,7 +226,17 @@ static int make_file(struct overlay_fs *fs, struct resolving_path *rp, struct ov
 		return -ENOMEM;
 	}
 	rp_place(rp, &d->base, &place);
-	file_init(&of->base, ops, &place, flags, flags & O_PATH ? 0 : FILE_SEEKABLE);
+	/* Counts as a writer of the mount for as long as it is open. */
+	if (ops == &overlay_regular_ops && wants_write(flags)) {
+		err = mount_begin_write(place.mount);
+		if (err) {
+			file_unref(real);
+			free(of);
+			return err;
+		}
+		mode = FILE_WRITER;
+	}
+	file_init(&of->base, ops, &place, flags, mode | (flags & O_PATH ? 0 : FILE_SEEKABLE));
 	op_lock_init(&of->lock);
 	atomic_init(&of->real, real);
 	of->real_is_upper = real && real->path.mount == fs->upper_mount;
@@ -224,77 +253,77 @@ static int may_open(struct overlay_fs *fs, struct resolving_path *rp, struct ove
 	if (args->flags & O_PATH)
 		return 0;
 	err = overlay_perm(fs, d, &pi);
-	if (!err)
+	if (!err) {
 		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
+		overlay_perm_put(&pi);
+	}
 	return err;
 }
 
-/* Counts as a writer of the mount for as long as it is open. */
-static int begin_writer(struct resolving_path *rp, struct overlay_dentry *d, unsigned flags)
+static int open_special(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d,
+			unsigned flags, struct file **ret)
 {
-	bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+	struct moat_statx st;
+	struct vfs_path place;
+	int err = overlay_stat_real(fs, d, &st);
 
-	if (!writes || (flags & O_PATH) || !(S_ISREG(d->type) || S_ISDIR(d->type)))
-		return 0;
-	return rp_begin_write(rp);
+	if (err)
+		return err;
+	if (d->type == S_IFSOCK || !vfs_hooks.open_special)
+		return -ENXIO;
+	rp_place(rp, &d->base, &place);
+	return vfs_hooks.open_special(&place, d->type, st.rdev_major, st.rdev_minor,
+				      fs->base.ops->inode_key(&d->base), flags, ret);
 }
 
 static int open_existing(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d,
 			 const struct open_args *args, struct file **ret)
 {
 	unsigned flags = args->flags;
-	bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 	struct file *real = NULL;
-	struct vfs_path place;
-	int err;
+	bool change;
+	int err = 0;
 
-	if (S_ISLNK(d->type) && !(flags & O_PATH))
-		return -ELOOP;
-	err = may_open(fs, rp, d, args);
+	if ((flags & O_DIRECTORY) && !S_ISDIR(d->type))
+		return -ENOTDIR;
+	if (flags & O_PATH)
+		return make_file(fs, rp, d, flags, NULL, ret);
+	if ((flags & O_TRUNC) && S_ISREG(d->type))
+		err = rp_begin_write(rp);
 	if (!err)
-		err = begin_writer(rp, d, flags);
+		err = may_open(fs, rp, d, args);
 	if (err)
 		return err;
-	if ((flags & O_PATH) || S_ISDIR(d->type))
+	if (S_ISDIR(d->type))
 		return make_file(fs, rp, d, flags, NULL, ret);
-	if (!S_ISREG(d->type)) {
-		struct moat_statx st;
-
-		err = overlay_stat_real(fs, d, &st);
-		if (err)
-			return err;
-		rp_place(rp, &d->base, &place);
-		return vfs_hooks.open_special
-			       ? vfs_hooks.open_special(&place, d->type, st.rdev_major,
-							st.rdev_minor,
-							fs->base.ops->inode_key(&d->base), flags,
-							ret)
-			       : -ENXIO;
-	}
-	if (writes)
+	if (!S_ISREG(d->type))
+		return open_special(fs, rp, d, flags, ret);
+	change = wants_write(flags) || (flags & O_TRUNC);
+	if (change)
+		err = rp_begin_write(rp);
+	if (!err && change)
 		err = overlay_copy_up(fs, d, !(flags & O_TRUNC));
+	if (!err && (flags & O_TRUNC))
+		err = overlay_truncate(fs, rp, d);
 	if (!err)
-		err = open_real(fs, d, flags, args->exec, &real);
+		err = open_real(fs, d, flags & ~(unsigned)O_TRUNC, args->exec, &real);
 	return err ? err : make_file(fs, rp, d, flags, real, ret);
 }
 
 static int open_tmpfile(struct overlay_fs *fs, struct resolving_path *rp,
 			struct overlay_dentry *dir, const struct open_args *args, struct file **ret)
 {
-	struct overlay_found found = {.type = S_IFREG};
+	struct overlay_found found = {.type = S_IFREG, .nlowers = 0};
 	struct overlay_dentry *d;
 	struct moat_statx st;
 	struct vfs_path upper;
 	struct vfs_lookup lk;
-	struct perm_inode pi;
 	struct file *real;
 	struct cred *cred;
-	int err = overlay_perm(fs, dir, &pi);
+	int err = S_ISDIR(dir->type) ? rp_begin_write(rp) : -ENOTDIR;
 
 	if (!err)
-		err = vfs_permission(rp_cred(rp), &pi, W_OK | X_OK);
-	if (!err)
-		err = rp_begin_write(rp);
+		err = overlay_may(fs, dir, rp_cred(rp), W_OK | X_OK);
 	if (!err)
 		err = overlay_copy_up(fs, dir, true);
 	if (!err)
@@ -312,7 +341,8 @@ static int open_tmpfile(struct overlay_fs *fs, struct resolving_path *rp,
 	if (!err) {
 		dentry_ref(real->path.dentry);
 		found.upper = real->path.dentry;
-		found.ino = st.ino | OVERLAY_UPPER_INO;
+		found.ino = overlay_map_ino(fs, fs->upper_fsid, st.ino);
+		found.upper_key = fs->upper_mount->fs->ops->inode_key(found.upper);
 		err = overlay_dentry_create(fs, dir, "", 0, &found, &d);
 		overlay_found_fini(&found);
 	}
@@ -325,18 +355,38 @@ static int open_tmpfile(struct overlay_fs *fs, struct resolving_path *rp,
 	return err;
 }
 
+static int may_create_in_sticky(struct overlay_fs *fs, struct resolving_path *rp,
+				struct overlay_dentry *dir, struct overlay_dentry *d)
+{
+	struct perm_inode dpi, pi;
+	int err = overlay_perm(fs, dir, &dpi);
+
+	if (err)
+		return err;
+	err = overlay_perm(fs, d, &pi);
+	if (!err) {
+		err = vfs_may_create_in_sticky(rp_cred(rp), &dpi, &pi);
+		overlay_perm_put(&pi);
+	}
+	overlay_perm_put(&dpi);
+	return err;
+}
+
 /* open(2) with O_CREAT: the final component in dir, through final symlinks. */
 static int open_create(struct overlay_fs *fs, struct resolving_path *rp,
 		       const struct open_args *args, struct file **ret)
 {
 	struct overlay_dentry *dir, *d;
 	struct file *real;
-	struct perm_inode dpi, pi;
 	int err = overlay_walk_parent(fs, rp, &dir);
 
 	if (err)
 		return err;
 	err = rp_check_open_create(rp, args->flags);
+	if (!err && rp_done(rp)) { /* the start, or what ".." led to: it exists */
+		err = S_ISDIR(dir->type) ? -EISDIR : open_existing(fs, rp, dir, args, ret);
+		goto out_dir;
+	}
 	if (!err)
 		err = rp_check_name(rp);
 	if (!err)
@@ -356,15 +406,7 @@ static int open_create(struct overlay_fs *fs, struct resolving_path *rp,
 	if (!err)
 		err = rp_check_mount(rp, &d->base);
 	if (!err && S_ISLNK(d->type) && rp_should_follow(rp)) {
-		struct vfs_path link = overlay_real(d);
-		struct vfs_lookup lk = overlay_layer_lookup(fs, &link, "", 0);
-		char *target = malloc(VFS_PATH_MAX);
-		size_t len;
-
-		err = target ? vfs_readlink(&lk, target, VFS_PATH_MAX - 1, &len) : -ENOMEM;
-		if (!err)
-			err = rp_follow_symlink(rp, target, len);
-		free(target);
+		err = overlay_follow(fs, rp, dir, d);
 		if (!err) {
 			/* The target is relative to dir: go on from there. */
 			rp->start = &dir->base;
@@ -373,11 +415,7 @@ static int open_create(struct overlay_fs *fs, struct resolving_path *rp,
 			return open_create(fs, rp, args, ret);
 		}
 	} else if (!err) {
-		err = S_ISDIR(d->type) ? -EISDIR : overlay_perm(fs, dir, &dpi);
-		if (!err)
-			err = overlay_perm(fs, d, &pi);
-		if (!err)
-			err = vfs_may_create_in_sticky(rp_cred(rp), &dpi, &pi);
+		err = S_ISDIR(d->type) ? -EISDIR : may_create_in_sticky(fs, rp, dir, d);
 		if (!err)
 			err = open_existing(fs, rp, d, args, ret);
 	}

@@ -1,14 +1,16 @@
 /*
  * fsimpl/overlay/internal.h - what the files of overlay/ share.
  *
- * tree.c   dentries: which exist, parents, names          layers.c  looking a name up in the layers; whiteouts
- * copyup.c from a lower layer to the upper one             ops.c, create.c, rename.c  path operations
+ * tree.c   dentries: which exist, parents, names; inodes    layers.c  looking a name up in the layers; marks on upper files
+ * copyup.c from a lower layer to the upper one             ops.c, xattr.c, create.c, rename.c  path operations
  * file.c   open files                                      dir.c     merged directories
+ * mount.c  options, layers, creation
  *
  * Locks
  *	fs->change (op_lock, sleeps)   every change of names and every copy-up in the filesystem, one at a time
- *	  base.rename_lock (LOCK_VFS_RENAME)  parent and name of a dentry, for readers that have neither change nor ...
- *	    dir->lock (LOCK_FS_DIR)    dir's table of live children; dir->gen
+ *	  dir->lock (LOCK_FS_DIR)      dir's table of live children; dir->gen
+ *	    fs->names_lock (LOCK_FS_INODE)   parent and name of a dentry, for readers that do not hold change
+ *	    fs->inodes_lock (LOCK_FS_INODE)  the table of inodes by their upper file; neither is taken inside the other
  * A lookup that finds no live child asks the layers without any lock and inserts what it found only if dir->gen did not
  * move; after OVERLAY_LOOKUP_TRIES it takes fs->change. Attributes are never cached here: the layers' are the truth.
  */
@@ -19,34 +21,48 @@
 
 #include "base/tree.h"
 #include "fsimpl/overlay/overlay.h"
+#include "vfs/acl.h"
+#include "vfs/inotify.h"
 #include "vfs/op_lock.h"
 #include "vfs/perm.h"
 #include "vfs/resolving_path.h"
 
 #define OVERLAY_LOOKUP_TRIES 3
-#define OVERLAY_OPAQUE_XATTR "trusted.overlay.opaque"
-#define OVERLAY_ORIGIN_XATTR "trusted.overlay.origin"
-#define OVERLAY_XATTR_PREFIX "trusted.overlay."
-/* Inode numbers born in the upper layer are told from the lower's by this bit. */
-#define OVERLAY_UPPER_INO (1ull << 56)
+#define OVERLAY_MAGIC 0x794c7630
+/* With layers of several filesystems the top byte of an inode number says which. */
+#define OVERLAY_INO_SHIFT 56
 #define OVERLAY_STATX_MASK 0xfffu /* STATX_BASIC_STATS | STATX_BTIME */
+#define OVERLAY_REDIRECT_MAX 256 /* longer: -EXDEV, as Linux */
 
 RB_HEAD(overlay_children, overlay_dentry);
+RB_HEAD(overlay_inodes, overlay_inode);
+
+/* What hard links in the upper layer share, and what stays when a file is copied up: the identity. */
+struct overlay_inode {
+	struct ref ref; /* dentries */
+	RB_ENTRY(overlay_inode) node; /* fs->inodes; guarded by fs->inodes_lock */
+	bool hashed; /* guarded by fs->inodes_lock */
+	uint64_t upper_key; /* inode_key of the upper file; guarded by fs->inodes_lock */
+	_Atomic uint64_t ino;
+	struct rcu_cb rcu;
+};
 
 struct overlay_dentry {
 	struct dentry base;
 	RB_ENTRY(overlay_dentry) node; /* in the parent's children; guarded by parent->lock */
 	bool linked; /* is in there; guarded by parent->lock */
 	struct overlay_dentry
-		*parent; /* a reference; NULL: the root. Changed under fs->change and rename_lock */
+		*parent; /* a reference; NULL: the root. Changed under fs->change and names_lock */
 	char *name; /* as parent */
 	size_t name_len;
 	uint32_t type; /* S_IFMT; immutable */
-	uint64_t ino; /* immutable */
+	struct overlay_inode *inode; /* immutable; a reference */
 	struct dentry *_Atomic upper; /* a reference; NULL until copied up; then immutable */
 	struct vfs_path
 		*lowers; /* references; immutable. Not a directory: at most one, dropped never */
 	unsigned nlowers;
+	char *redirect; /* where the lowers are found; NULL: by the name. Guarded by fs->change */
+	bool impure; /* the upper directory is marked so; guarded by fs->change */
 	struct mutex lock; /* LOCK_FS_DIR; directories */
 	struct overlay_children
 		children; /* guarded by lock; no references: a child pins its parent */
@@ -55,17 +71,46 @@ struct overlay_dentry {
 	struct rcu_cb rcu;
 };
 
+enum overlay_redirect { REDIRECT_FOLLOW, REDIRECT_NOFOLLOW, REDIRECT_ON };
+
+/* Immutable after the mount. Strings as given, for /proc/mounts. */
+struct overlay_config {
+	char *lowerdir, *upperdir, *workdir;
+	enum overlay_redirect redirect;
+	bool userxattr, is_volatile;
+	const char *xino; /* "on", "auto" or NULL */
+};
+
+/* A lower layer. */
+struct overlay_lower {
+	struct mount *mount; /* a reference; internal */
+	unsigned fsid; /* which of the filesystems below, for inode numbers */
+	_Atomic bool xwhiteouts; /* has whiteouts in the form of an xattr */
+};
+
 struct overlay_fs {
 	struct filesystem base;
-	struct cred *cred; /* immutable: all capabilities; layers are worked on with it */
+	struct overlay_config config;
+	struct cred *cred; /* immutable: the mounter's; layers are worked on with it */
 	struct mount *upper_mount; /* NULL: read-only */
+	struct dentry *
+		work; /* the directory for what is not finished; a reference; on upper_mount's filesystem */
+	unsigned upper_fsid;
+	_Atomic uint32_t work_next; /* names in work */
+	bool one_fs; /* all layers are on one filesystem: inode numbers are its own */
+	unsigned depth; /* overlays below this one */
+	struct overlay_lower *lower; /* nlower, topmost first */
+	unsigned nlower;
 	struct overlay_dentry *root; /* a reference */
 	struct op_lock change;
+	struct mutex names_lock, inodes_lock;
+	struct overlay_inodes inodes; /* guarded by inodes_lock; no references */
 	struct overlay_dentry *_Atomic cache[OVERLAY_CACHE_MAX]; /* references */
 	_Atomic uint32_t cache_next;
 };
 
-extern const struct filesystem_ops overlay_ops;
+extern struct filesystem_ops overlay_filesystem_ops;
+extern struct filesystem_type overlay_type;
 
 static inline struct overlay_dentry *overlay_of(struct dentry *d)
 {
@@ -86,6 +131,14 @@ static inline struct dentry *overlay_upper(struct overlay_dentry *d)
 
 /* ---- tree.c ---- */
 
+/* A name too long: in a removed directory nothing is looked up at all. */
+static inline int overlay_name_error(const struct overlay_dentry *dir)
+{
+	return atomic_load_explicit(&dir->base.flags, memory_order_acquire) & DENTRY_DEAD
+		       ? -ENOENT
+		       : -ENAMETOOLONG;
+}
+
 /* What a lookup in the layers found. Owned references. */
 struct overlay_found {
 	struct dentry *upper;
@@ -93,6 +146,9 @@ struct overlay_found {
 	unsigned nlowers;
 	uint32_t type;
 	uint64_t ino;
+	uint64_t upper_key; /* of a file that is no directory */
+	char *redirect; /* owned */
+	bool impure;
 };
 void overlay_found_fini(struct overlay_found *f);
 /* Takes f's references on success. `parent` gains one. *ret: a reference. Not in any table. */
@@ -104,6 +160,9 @@ struct overlay_dentry *overlay_child_find(struct overlay_dentry *dir, const char
 /* Inserts unless dir->gen differs from gen (NULL: changed) or a live one exists (then that one, referenced, and d is dropped). Takes d's reference. */
 struct overlay_dentry *overlay_child_insert(struct overlay_dentry *dir, struct overlay_dentry *d,
 					    uint64_t gen);
+/* d was copied up: its inode is found by the upper file from now on. */
+void overlay_inode_set_upper(struct overlay_fs *fs, struct overlay_dentry *d, struct dentry *upper,
+			     uint64_t ino);
 /* d leaves its directory's table and the cache. Pre: fs->change held. */
 void overlay_child_unlink(struct overlay_dentry *d);
 /* d is `name` in dir from now on. Pre: fs->change held. name is taken. */
@@ -126,20 +185,44 @@ must_check int overlay_layers_find(struct overlay_fs *fs, struct overlay_dentry 
 /* Is `name` in one of dir's lower layers (must a removal leave a whiteout)? 1, 0, -errno. */
 must_check int overlay_in_lower(struct overlay_fs *fs, struct overlay_dentry *dir,
 				const char *name);
+/* "trusted.overlay.SUFFIX", or user.overlay. with userxattr, into buf. */
+#define OVERLAY_XATTR_NAME_SIZE 64
+const char *overlay_xattr_name(const struct overlay_fs *fs, const char *suffix, char *buf);
+/* The overlay's own mark on a file of a layer: bytes, -ENODATA, -errno. */
+ssize_t overlay_mark_get(struct overlay_fs *fs, const struct vfs_path *place, const char *suffix,
+			 void *value, size_t size);
+must_check int overlay_mark_set(struct overlay_fs *fs, const struct vfs_path *place,
+				const char *suffix, const void *value, size_t size);
+/* The overlay's number of an inode of the layer whose filesystem is fsid. */
+uint64_t overlay_map_ino(const struct overlay_fs *fs, unsigned fsid, uint64_t ino);
+/* The number of an upper file: what it had below if it was copied up. */
+uint64_t overlay_upper_ino(struct overlay_fs *fs, const struct vfs_path *place, uint64_t ino);
+/* The layer that `m` is; NULL: the upper. */
+struct overlay_lower *overlay_lower_of(struct overlay_fs *fs, const struct mount *m);
+/* Is the file at `place` a whiteout in either form? layer NULL: the upper. */
+bool overlay_is_whiteout(struct overlay_fs *fs, const struct overlay_lower *layer,
+			 const struct vfs_path *place, const struct moat_statx *st);
 must_check int overlay_whiteout_make(struct overlay_fs *fs, struct overlay_dentry *dir,
 				     const char *name);
 /* Removes a whiteout of that name from the upper directory, if there is one. 1 there was, 0, -errno. */
 must_check int overlay_whiteout_remove(struct overlay_fs *fs, struct overlay_dentry *dir,
 				       const char *name);
-must_check int overlay_set_opaque(struct overlay_fs *fs, const struct vfs_path *upper_dir);
-bool overlay_is_whiteout(const struct moat_statx *st);
+must_check int overlay_stat_place(struct overlay_fs *fs, const struct vfs_path *place,
+				  struct moat_statx *ret);
 must_check int overlay_stat_real(struct overlay_fs *fs, struct overlay_dentry *d,
 				 struct moat_statx *ret);
+/* What checks look at. ret->acl is a reference: overlay_perm_put(). */
 must_check int overlay_perm(struct overlay_fs *fs, struct overlay_dentry *d,
 			    struct perm_inode *ret);
+void overlay_perm_put(struct perm_inode *pi);
+/* May cred use d so? vfs_permission() on the topmost layer's attributes. */
+must_check int overlay_may(struct overlay_fs *fs, struct overlay_dentry *d, const struct cred *cred,
+			   int mask);
 /* Child `name` of dir, live or from the layers. *ret: a reference. 0, -ENOENT, -errno. */
 must_check int overlay_lookup(struct overlay_fs *fs, struct overlay_dentry *dir, const char *name,
 			      size_t len, struct overlay_dentry **ret);
+/* The overlay's own identity instead of the layer's. */
+void overlay_attr(struct overlay_fs *fs, struct overlay_dentry *d, struct moat_statx *inout);
 
 /* ---- copyup.c ---- */
 
@@ -148,18 +231,50 @@ must_check int overlay_copy_up(struct overlay_fs *fs, struct overlay_dentry *d, 
 /* Credentials for creating in the upper layer: everything allowed, owned by `caller`. Returns a reference. */
 must_check int overlay_create_cred(struct overlay_fs *fs, const struct cred *caller,
 				   struct cred **ret);
-void overlay_attr(struct overlay_fs *fs, struct overlay_dentry *d, struct moat_statx *inout);
+/* A fresh name in the work directory. */
+#define OVERLAY_WORK_NAME_SIZE 16
+struct vfs_lookup overlay_work_lookup(struct overlay_fs *fs, char *name);
+/* Removes a directory of the upper filesystem that holds nothing but whiteouts. */
+must_check int overlay_clear_dir(struct overlay_fs *fs, const struct vfs_lookup *lk);
+/* The upper part of dir holds files whose numbers are not the upper's. fs->change held. */
+must_check int overlay_set_impure(struct overlay_fs *fs, struct overlay_dentry *dir);
 
 /* ---- walk (ops.c) ---- */
 
 /* To the end of the path: *ret is a reference. 0, -errno, restart. */
 must_check int overlay_walk(struct overlay_fs *fs, struct resolving_path *rp,
 			    struct overlay_dentry **ret);
+/* The symlink `link` at the current component, in dir: as rp_follow_symlink(). */
+must_check int overlay_follow(struct overlay_fs *fs, struct resolving_path *rp,
+			      struct overlay_dentry *dir, struct overlay_dentry *link);
 /* To the parent of the final component: a directory that the caller may search; *ret is a reference. */
 must_check int overlay_walk_parent(struct overlay_fs *fs, struct resolving_path *rp,
 				   struct overlay_dentry **ret);
 
+/* ---- xattr.c ---- */
+
+ssize_t overlay_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			     const struct xattr_args *args);
+int overlay_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			 const struct xattr_args *args);
+int overlay_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
+ssize_t overlay_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf,
+			      size_t size);
+/* Is `name` (of a layer) one of the overlay's own marks, that nobody sees? */
+bool overlay_is_mark(const struct overlay_fs *fs, const char *name);
+
+/* ---- mount.c ---- */
+
+void overlay_show_options(struct filesystem *fs, struct buf *b);
+void overlay_release(struct filesystem *fs);
+
+/* ops.c: open(2) with O_TRUNC, allowed already, on what is copied up. */
+must_check int overlay_truncate(struct overlay_fs *fs, struct resolving_path *rp,
+				struct overlay_dentry *d);
+
 /* ---- create.c, rename.c, file.c, dir.c: operations ---- */
+
+struct overlay_dirent;
 
 int overlay_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
 		     const struct mkdir_args *args);
@@ -177,15 +292,20 @@ int overlay_open_at(struct filesystem *fs, struct resolving_path *rp, const stru
 must_check int overlay_create_file(struct overlay_fs *fs, struct resolving_path *rp,
 				   struct overlay_dentry *dir, const struct open_args *args,
 				   struct overlay_dentry **ret_d, struct file **ret_real);
-/* Is the merged directory empty? 0, -ENOTEMPTY, -errno. Removes leftover whiteouts from its upper part if `clean`. */
-must_check int overlay_dir_empty(struct overlay_fs *fs, struct overlay_dentry *dir, bool clean);
+/* Is the merged directory empty? 0, -ENOTEMPTY, -errno. */
+must_check int overlay_dir_empty(struct overlay_fs *fs, struct overlay_dentry *dir);
+/* The names in one directory of a layer, whatever they are: whiteouts too. */
+must_check int overlay_list_layer(struct overlay_fs *fs, const struct vfs_path *place,
+				  struct overlay_dirent **ret, size_t *ret_count);
+void overlay_dirents_free(struct overlay_dirent *entries, size_t count);
 int overlay_dir_iterate(struct file *f, struct dir_emit *ctx);
 struct overlay_file;
 void overlay_dir_forget(struct overlay_file *of);
 
 struct overlay_dirent {
 	uint64_t ino;
-	unsigned type;
+	unsigned type; /* DT_* */
+	const struct overlay_lower *layer; /* where it was found; NULL: the upper */
 	size_t len;
 	char *name;
 };

@@ -1,9 +1,9 @@
 /*
- * fsimpl/overlay/ops.c - the overlay filesystem: walks, attributes, xattrs; its type and its creation.
+ * fsimpl/overlay/ops.c - the overlay filesystem: walks and attributes.
  *
  * How it performs: a walk costs a tree lookup a component while the dentries are cached, otherwise a lookup in each layer of the
- * directory. Permission checks ask the topmost layer for attributes. What it cannot do: POSIX ACLs in layers are stored and shown but
- * not evaluated; directories with a lower part cannot be renamed (-EXDEV); hard links of a lower file separate at copy-up.
+ * directory. Permission checks ask the topmost layer for attributes and ACL. What it cannot do: share a lower file's hard links
+ * after a copy-up (index=on), copy up only attributes (metacopy), walk without references.
  */
 #include <fcntl.h>
 #include <linux/stat.h>
@@ -11,24 +11,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fsimpl/memfs/memfs.h"
 #include "fsimpl/overlay/internal.h"
-
-#define OVERLAY_MAGIC 0x794c7630
 
 static int may_search(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *dir)
 {
-	struct perm_inode pi;
-	int err;
-
-	if (!S_ISDIR(dir->type))
-		return -ENOTDIR;
-	err = overlay_perm(fs, dir, &pi);
-	return err ? err : vfs_permission(rp_cred(rp), &pi, X_OK);
+	return S_ISDIR(dir->type) ? overlay_may(fs, dir, rp_cred(rp), X_OK) : -ENOTDIR;
 }
 
-static int follow(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *dir,
-		  struct overlay_dentry *link)
+int overlay_follow(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *dir,
+		   struct overlay_dentry *link)
 {
 	struct vfs_path real = overlay_real(link);
 	struct vfs_lookup lk = overlay_layer_lookup(fs, &real, "", 0);
@@ -39,10 +30,12 @@ static int follow(struct overlay_fs *fs, struct resolving_path *rp, struct overl
 
 	if (!err)
 		err = overlay_perm(fs, dir, &dpi);
-	if (!err)
+	if (!err) {
 		err = overlay_perm(fs, link, &lpi);
-	if (!err)
-		err = vfs_may_follow_link(rp_cred(rp), &dpi, &lpi);
+		if (!err)
+			err = vfs_may_follow_link(rp_cred(rp), &dpi, &lpi);
+		overlay_perm_put(&dpi);
+	}
 	if (!err)
 		err = vfs_readlink(&lk, target, VFS_PATH_MAX - 1, &len);
 	if (!err)
@@ -55,7 +48,8 @@ static int follow(struct overlay_fs *fs, struct resolving_path *rp, struct overl
 static int step(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry **inout_d)
 {
 	struct overlay_dentry *d = *inout_d, *child;
-	int err = may_search(fs, rp, d);
+	/* ".." from the root of a mount: what covers d was searched, not d. */
+	int err = rp->climbing ? 0 : may_search(fs, rp, d);
 
 	if (err)
 		return err;
@@ -67,10 +61,10 @@ static int step(struct overlay_fs *fs, struct resolving_path *rp, struct overlay
 		}
 		if (err)
 			return err;
-		mutex_lock(&fs->base.rename_lock);
+		mutex_lock(&fs->names_lock);
 		child = d->parent;
 		dentry_ref(&child->base);
-		mutex_unlock(&fs->base.rename_lock);
+		mutex_unlock(&fs->names_lock);
 	} else {
 		err = rp_check_name(rp);
 		if (!err)
@@ -84,7 +78,7 @@ static int step(struct overlay_fs *fs, struct resolving_path *rp, struct overlay
 		return err;
 	}
 	if (S_ISLNK(child->type) && rp_should_follow(rp)) {
-		err = follow(fs, rp, d, child);
+		err = overlay_follow(fs, rp, d, child);
 		dentry_unref(&child->base);
 		return err;
 	}
@@ -129,7 +123,7 @@ int overlay_walk_parent(struct overlay_fs *fs, struct resolving_path *rp,
 
 	while (!err && !rp_done(rp) && !rp_final(rp))
 		err = step(fs, rp, &d);
-	if (!err)
+	if (!err && !rp_done(rp))
 		err = may_search(fs, rp, d);
 	if (err) {
 		dentry_unref(&d->base);
@@ -170,26 +164,67 @@ static int overlay_stat_at(struct filesystem *base, struct resolving_path *rp,
 	return err;
 }
 
+/* The layer is changed with the overlay's credentials, which would keep setuid and setgid. */
+static void kill_priv(const struct cred *cred, const struct perm_inode *pi,
+		      struct setattr_args *change)
+{
+	uint32_t mode = vfs_kill_priv_mode_gid(cred, pi->mode, pi->gid);
+
+	if (mode != pi->mode && !(change->valid & SETATTR_MODE)) {
+		change->valid |= SETATTR_MODE;
+		change->mode = mode & 07777;
+	}
+}
+
+static int may_set_stat(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d,
+			struct setattr_args *change)
+{
+	bool size = change->valid & SETATTR_SIZE;
+	struct perm_inode pi;
+	int err = overlay_perm(fs, d, &pi);
+
+	if (err)
+		return err;
+	if (size && !S_ISREG(d->type))
+		err = S_ISDIR(d->type) ? -EISDIR : -EINVAL;
+	if (!err && size && !(change->valid & (SETATTR_FILE | SETATTR_OPEN)))
+		err = vfs_permission(rp_cred(rp), &pi, W_OK);
+	if (!err)
+		err = rp_begin_write(rp);
+	if (!err)
+		err = vfs_may_setattr(rp_cred(rp), &pi, change);
+	if (!err && size)
+		kill_priv(rp_cred(rp), &pi, change);
+	overlay_perm_put(&pi);
+	return err;
+}
+
+int overlay_truncate(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d)
+{
+	struct setattr_args change = {.valid = SETATTR_SIZE | SETATTR_OPEN};
+	struct vfs_path real = overlay_real(d);
+	struct vfs_lookup lk = overlay_layer_lookup(fs, &real, "", 0);
+	struct perm_inode pi;
+	int err = overlay_perm(fs, d, &pi);
+
+	if (err)
+		return err;
+	kill_priv(rp_cred(rp), &pi, &change);
+	overlay_perm_put(&pi);
+	return vfs_set_stat(&lk, &change);
+}
+
 static int overlay_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 			       const struct setattr_args *args)
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
 	struct setattr_args change = *args;
 	struct overlay_dentry *d;
-	struct perm_inode pi;
 	int err = overlay_walk(fs, rp, &d);
 
 	if (err)
 		return err;
-	err = overlay_perm(fs, d, &pi);
-	if (!err)
-		err = rp_begin_write(rp);
-	if (!err && (args->valid & SETATTR_SIZE) && !S_ISREG(d->type))
-		err = S_ISDIR(d->type) ? -EISDIR : -EINVAL;
-	if (!err && (args->valid & SETATTR_SIZE) && !(args->valid & (SETATTR_FILE | SETATTR_OPEN)))
-		err = vfs_permission(rp_cred(rp), &pi, W_OK);
-	if (!err)
-		err = vfs_may_setattr(rp_cred(rp), &pi, &change);
+	err = may_set_stat(fs, rp, d, &change);
 	if (!err)
 		err = overlay_copy_up(fs, d, !((args->valid & SETATTR_SIZE) && args->size == 0));
 	if (!err) {
@@ -198,6 +233,8 @@ static int overlay_set_stat_at(struct filesystem *base, struct resolving_path *r
 
 		err = vfs_set_stat(&lk, &change);
 	}
+	if (!err)
+		vfs_notify_attrib(&d->base);
 	dentry_unref(&d->base);
 	return err;
 }
@@ -206,19 +243,16 @@ static int overlay_access_at(struct filesystem *base, struct resolving_path *rp,
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
 	struct overlay_dentry *d;
-	struct perm_inode pi;
 	int err = overlay_walk(fs, rp, &d);
 
 	if (err)
 		return err;
-	err = overlay_perm(fs, d, &pi);
-	if (!err && (mask & W_OK) && (S_ISREG(d->type) || S_ISDIR(d->type) || S_ISLNK(d->type)))
-		err = rp_begin_write(rp);
-	if (!err && (mask & X_OK) && S_ISREG(d->type) &&
-	    (atomic_load(&rp_mount(rp)->flags) & MNT_NOEXEC_F))
+	if ((mask & X_OK) && S_ISREG(d->type) && (atomic_load(&rp_mount(rp)->flags) & MNT_NOEXEC_F))
 		err = -EACCES;
 	if (!err)
-		err = vfs_permission(rp_cred(rp), &pi, mask);
+		err = overlay_may(fs, d, rp_cred(rp), mask);
+	if (!err && (mask & W_OK) && (S_ISREG(d->type) || S_ISDIR(d->type) || S_ISLNK(d->type)))
+		err = rp_begin_write(rp);
 	dentry_unref(&d->base);
 	return err;
 }
@@ -255,131 +289,16 @@ static int overlay_statfs(struct filesystem *base, struct dentry *dentry, struct
 	return err;
 }
 
-static bool is_private_xattr(const char *name)
-{
-	return strncmp(name, OVERLAY_XATTR_PREFIX, strlen(OVERLAY_XATTR_PREFIX)) == 0;
-}
-
-/* Walks, checks, and gives the lookup of the real file. *ret_d: a reference. */
-static int xattr_begin(struct overlay_fs *fs, struct resolving_path *rp, const char *name,
-		       bool write, struct overlay_dentry **ret_d, struct vfs_lookup *ret_lk,
-		       struct vfs_path *ret_real)
-{
-	struct overlay_dentry *d;
-	struct perm_inode pi;
-	int err = overlay_walk(fs, rp, &d);
-
-	if (err)
-		return err;
-	err = overlay_perm(fs, d, &pi);
-	if (!err && name)
-		err = is_private_xattr(name) ? (write ? -EPERM : -ENODATA)
-					     : vfs_may_xattr(rp_cred(rp), &pi, name, write);
-	if (!err && write)
-		err = rp_begin_write(rp);
-	if (!err && write)
-		err = overlay_copy_up(fs, d, true);
-	if (err) {
-		dentry_unref(&d->base);
-		return err;
-	}
-	*ret_real = overlay_real(d);
-	*ret_lk = overlay_layer_lookup(fs, ret_real, "", 0);
-	*ret_d = d;
-	return 0;
-}
-
-static ssize_t overlay_get_xattr_at(struct filesystem *base, struct resolving_path *rp,
-				    const struct xattr_args *args)
-{
-	struct overlay_dentry *d;
-	struct vfs_lookup lk;
-	struct vfs_path real;
-	ssize_t ret = xattr_begin(overlay_fs_of(base), rp, args->name, false, &d, &lk, &real);
-
-	if (ret)
-		return ret;
-	ret = vfs_get_xattr(&lk, args);
-	dentry_unref(&d->base);
-	return ret;
-}
-
-static int overlay_set_xattr_at(struct filesystem *base, struct resolving_path *rp,
-				const struct xattr_args *args)
-{
-	struct overlay_dentry *d;
-	struct vfs_lookup lk;
-	struct vfs_path real;
-	int err = xattr_begin(overlay_fs_of(base), rp, args->name, true, &d, &lk, &real);
-
-	if (err)
-		return err;
-	err = vfs_set_xattr(&lk, args);
-	dentry_unref(&d->base);
-	return err;
-}
-
-static int overlay_remove_xattr_at(struct filesystem *base, struct resolving_path *rp,
-				   const char *name)
-{
-	struct overlay_dentry *d;
-	struct vfs_lookup lk;
-	struct vfs_path real;
-	int err = xattr_begin(overlay_fs_of(base), rp, name, true, &d, &lk, &real);
-
-	if (err)
-		return err;
-	err = vfs_remove_xattr(&lk, name);
-	dentry_unref(&d->base);
-	return err;
-}
-
-/* The layer's list without the overlay's own attributes; trusted ones only for the privileged. */
-static ssize_t overlay_list_xattr_at(struct filesystem *base, struct resolving_path *rp, char *buf,
-				     size_t size)
-{
-	struct overlay_dentry *d;
-	struct vfs_lookup lk;
-	struct vfs_path real;
-	ssize_t ret = xattr_begin(overlay_fs_of(base), rp, NULL, false, &d, &lk, &real), kept = 0;
-	char *names;
-
-	if (ret)
-		return ret;
-	names = malloc(VFS_XATTR_SIZE_MAX);
-	ret = names ? vfs_list_xattr(&lk, names, VFS_XATTR_SIZE_MAX) : -ENOMEM;
-	for (char *n = names; ret > 0 && n < names + ret; n += strlen(n) + 1) {
-		size_t len = strlen(n) + 1;
-
-		if (is_private_xattr(n) ||
-		    (strncmp(n, "trusted.", 8) == 0 && !cred_has_cap(rp_cred(rp), 21)))
-			continue;
-		if (size && kept + (ssize_t)len > (ssize_t)size) {
-			ret = -ERANGE;
-			break;
-		}
-		if (size)
-			memcpy(buf + kept, n, len);
-		kept += (ssize_t)len;
-	}
-	free(names);
-	dentry_unref(&d->base);
-	return ret < 0 ? ret : kept;
-}
-
 static int overlay_get_endpoint_at(struct filesystem *base, struct resolving_path *rp,
 				   struct vfs_endpoint **ret)
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
 	struct overlay_dentry *d;
-	struct perm_inode pi;
 	int err = overlay_walk(fs, rp, &d);
 
 	if (err)
 		return err;
-	err = overlay_perm(fs, d, &pi);
-	if (!err)
-		err = vfs_permission(rp_cred(rp), &pi, W_OK);
+	err = overlay_may(fs, d, rp_cred(rp), W_OK);
 	if (!err) {
 		struct vfs_path real = overlay_real(d);
 		struct vfs_lookup lk = overlay_layer_lookup(fs, &real, "", 0);
@@ -397,38 +316,26 @@ static uint32_t overlay_dentry_type(struct dentry *d)
 
 static uint64_t overlay_inode_key(struct dentry *d)
 {
-	struct vfs_path real = overlay_real(overlay_of(d));
-
-	return real.mount->fs->ops->inode_key(real.dentry);
+	return (uint64_t)(uintptr_t)overlay_of(d)->inode;
 }
 
 static int overlay_sync(struct filesystem *base)
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
 
-	return fs->upper_mount ? fs->upper_mount->fs->ops->sync(fs->upper_mount->fs) : 0;
+	return fs->upper_mount && !fs->config.is_volatile
+		       ? fs->upper_mount->fs->ops->sync(fs->upper_mount->fs)
+		       : 0;
 }
 
-static void overlay_release(struct filesystem *base)
+static int overlay_get_acl(struct dentry *d, bool is_default, struct vfs_acl **ret)
 {
-	struct overlay_fs *fs = overlay_fs_of(base);
+	struct vfs_path real = overlay_real(overlay_of(d));
 
-	for (unsigned i = 0; i < OVERLAY_CACHE_MAX; i++) {
-		struct overlay_dentry *d = atomic_exchange(&fs->cache[i], NULL);
-
-		if (d)
-			dentry_unref(&d->base);
-	}
-	if (fs->root)
-		dentry_unref(&fs->root->base);
-	if (fs->upper_mount)
-		mount_unref(fs->upper_mount);
-	cred_unref(fs->cred);
-	filesystem_fini(base);
-	free(fs);
+	return real.mount->fs->ops->get_acl(real.dentry, is_default, ret);
 }
 
-static struct filesystem_ops overlay_filesystem_ops = {
+struct filesystem_ops overlay_filesystem_ops = {
 	.get_dentry_at = overlay_get_dentry_at,
 	.open_at = overlay_open_at,
 	.stat_at = overlay_stat_at,
@@ -451,142 +358,9 @@ static struct filesystem_ops overlay_filesystem_ops = {
 	.get_parent = overlay_get_parent,
 	.dentry_type = overlay_dentry_type,
 	.inode_key = overlay_inode_key,
+	.get_acl = overlay_get_acl,
 	.dentry_release = overlay_dentry_release,
 	.sync = overlay_sync,
+	.show_options = overlay_show_options,
 	.release = overlay_release,
 };
-
-/* mount(2) would need the caller's namespace to find lowerdir= and upperdir=: not through this slot. */
-static int overlay_mount(const struct filesystem_type *type, const char *source, unsigned ms_flags,
-			 const char *data, void *kernel_data, struct filesystem **ret_fs,
-			 struct dentry **ret_root)
-{
-	(void)type;
-	(void)source;
-	(void)ms_flags;
-	(void)data;
-	(void)kernel_data;
-	(void)ret_fs;
-	(void)ret_root;
-	return -EINVAL;
-}
-
-static struct filesystem_type overlay_type = {
-	.name = "overlay",
-	.flags = FS_NODEV,
-	.mount = overlay_mount,
-	.ops = &overlay_filesystem_ops,
-};
-
-int overlay_register(void)
-{
-	vfs_register_type(&overlay_type);
-	return 0;
-}
-
-static int take_layer(const struct overlay_layer *l, struct vfs_path *ret)
-{
-	int err = mount_create_internal(l->fs, l->root, &ret->mount);
-
-	if (!err) {
-		dentry_ref(l->root);
-		ret->dentry = l->root;
-	}
-	return err;
-}
-
-int overlay_create(const struct overlay_layer *layers, unsigned count, bool writable,
-		   struct filesystem **ret_fs, struct dentry **ret_root)
-{
-	struct overlay_found found = {.type = S_IFDIR, .ino = 1};
-	struct overlay_fs *fs;
-	int err = 0;
-
-	if (count == 0 || count > OVERLAY_LAYERS_MAX)
-		return -EINVAL;
-	for (unsigned i = 0; i < count; i++)
-		if (layers[i].fs->ops->dentry_type(layers[i].root) != S_IFDIR)
-			return -EINVAL;
-	fs = calloc(1, sizeof(*fs));
-	if (!fs)
-		return -ENOMEM;
-	err = cred_create_root(&fs->cred);
-	if (err) {
-		free(fs);
-		return err;
-	}
-	err = filesystem_init(&fs->base, &overlay_type, &overlay_filesystem_ops, "overlay");
-	if (err) {
-		cred_unref(fs->cred);
-		free(fs);
-		return err;
-	}
-	fs->base.magic = OVERLAY_MAGIC;
-	op_lock_init(&fs->change);
-	for (unsigned i = 0; !err && i < count; i++) {
-		struct vfs_path p;
-
-		err = take_layer(&layers[i], &p);
-		if (!err && i == 0 && writable) {
-			fs->upper_mount = p.mount;
-			found.upper = p.dentry;
-		} else if (!err) {
-			found.lowers[found.nlowers++] = p;
-		}
-	}
-	if (!err)
-		err = overlay_dentry_create(fs, NULL, "", 0, &found, &fs->root);
-	overlay_found_fini(&found);
-	if (err) {
-		filesystem_unref(&fs->base);
-		return err;
-	}
-	dentry_ref(&fs->root->base);
-	*ret_root = &fs->root->base;
-	*ret_fs = &fs->base;
-	return 0;
-}
-
-/* The new upper root looks like the lower one. */
-static int copy_root_attributes(struct overlay_fs *fs)
-{
-	struct vfs_path upper = {fs->upper_mount, overlay_upper(fs->root)};
-	struct vfs_lookup lower_lk = overlay_layer_lookup(fs, &fs->root->lowers[0], "", 0);
-	struct vfs_lookup upper_lk = overlay_layer_lookup(fs, &upper, "", 0);
-	struct moat_statx st;
-	int err = vfs_stat(&lower_lk, &(struct stat_args){.mask = OVERLAY_STATX_MASK}, &st);
-
-	if (err)
-		return err;
-	fs->root->ino = st.ino;
-	return vfs_set_stat(&upper_lk, &(struct setattr_args){.valid = SETATTR_MODE | SETATTR_UID |
-								       SETATTR_GID | SETATTR_ATIME |
-								       SETATTR_MTIME,
-							      .mode = st.mode & 07777,
-							      .uid = st.uid,
-							      .gid = st.gid,
-							      .atime = st.atime,
-							      .mtime = st.mtime});
-}
-
-int overlay_create_over(struct filesystem *lower_fs, struct dentry *lower,
-			struct filesystem **ret_fs, struct dentry **ret_root)
-{
-	struct overlay_layer layers[2] = {{0}, {lower_fs, lower}};
-	struct memfs_options opts = {.mode = 0755};
-	int err = memfs_create_fs("overlay", &opts, &layers[0].fs, &layers[0].root);
-
-	if (err)
-		return err;
-	err = overlay_create(layers, 2, true, ret_fs, ret_root);
-	dentry_unref(layers[0].root);
-	filesystem_unref(layers[0].fs);
-	if (err)
-		return err;
-	err = copy_root_attributes(overlay_fs_of(*ret_fs));
-	if (err) {
-		dentry_unref(*ret_root);
-		filesystem_unref(*ret_fs);
-	}
-	return err;
-}

@@ -2,12 +2,14 @@
  * fsimpl/overlay/rename.c - rename in the upper layer.
  *
  * What is renamed is copied up first; a whiteout stays where a lower name would show through. A directory that has a lower part
- * answers -EXDEV, as Linux does without redirect_dir: mv(1) then copies.
+ * answers -EXDEV, and mv(1) copies; with redirect_dir=on it moves, and a mark on the upper directory says where its lowers are.
  */
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fsimpl/overlay/internal.h"
 
@@ -34,66 +36,88 @@ static int check_dir_perm(struct renaming *r, struct overlay_dentry *dir,
 			  struct overlay_dentry *victim, bool victim_is_dir)
 {
 	struct perm_inode dpi, vpi;
-	int err = overlay_perm(r->fs, dir, &dpi);
+	int err;
 
+	if (!victim)
+		return overlay_may(r->fs, dir, rp_cred(r->rp), W_OK | X_OK);
+	err = overlay_perm(r->fs, dir, &dpi);
 	if (err)
 		return err;
-	if (!victim)
-		return vfs_permission(rp_cred(r->rp), &dpi, 3 /* W_OK | X_OK */);
 	err = overlay_perm(r->fs, victim, &vpi);
-	return err ? err : vfs_may_delete(rp_cred(r->rp), &dpi, &vpi, victim_is_dir);
+	if (!err) {
+		err = vfs_may_delete(rp_cred(r->rp), &dpi, &vpi, victim_is_dir);
+		overlay_perm_put(&vpi);
+	}
+	overlay_perm_put(&dpi);
+	return err;
 }
 
-static int check_types(struct renaming *r)
+/* What Linux's do_renameat2() asks before vfs_rename(). */
+static int check_names(struct renaming *r)
 {
-	bool source_is_dir = S_ISDIR(r->source->type),
-	     target_is_dir = r->target && S_ISDIR(r->target->type);
-
-	if ((r->old_must_be_dir || r->rp->trailing_slash) && !source_is_dir &&
-	    !(r->flags & RENAME_EXCHANGE))
-		return -ENOTDIR;
-	if (source_is_dir && is_ancestor(r->source, r->new_dir))
-		return -EINVAL;
-	if (r->target && (r->flags & RENAME_EXCHANGE))
-		return target_is_dir && is_ancestor(r->target, r->old_dir) ? -EINVAL : 0;
-	if (r->target && is_ancestor(r->target, r->old_dir))
-		return -ENOTEMPTY;
-	if (r->target && source_is_dir && !target_is_dir)
-		return -ENOTDIR;
-	if (r->target && !source_is_dir && target_is_dir)
-		return -EISDIR;
-	return 0;
-}
-
-static int check_all(struct renaming *r)
-{
-	int err;
+	bool source_is_dir = S_ISDIR(r->source->type), exchange = r->flags & RENAME_EXCHANGE;
 
 	if (r->target && (r->flags & RENAME_NOREPLACE))
 		return -EEXIST;
-	if (!r->target && (r->flags & RENAME_EXCHANGE))
-		return -ENOENT;
-	err = check_types(r);
+	if (exchange) {
+		if (!r->target)
+			return -ENOENT;
+		if (!S_ISDIR(r->target->type) && r->rp->trailing_slash)
+			return -ENOTDIR;
+	}
+	if (!source_is_dir && (r->old_must_be_dir || (!exchange && r->rp->trailing_slash)))
+		return -ENOTDIR;
+	if (r->old_dir == r->new_dir)
+		return 0;
+	if (is_ancestor(r->source, r->new_dir))
+		return -EINVAL;
+	if (r->target && is_ancestor(r->target, r->old_dir))
+		return exchange ? -EINVAL : -ENOTEMPTY;
+	return 0;
+}
+
+/* Permissions, in vfs_rename()'s order. */
+static int check_perms(struct renaming *r)
+{
+	const struct cred *cred = rp_cred(r->rp);
+	bool is_dir = S_ISDIR(r->source->type), exchange = r->flags & RENAME_EXCHANGE;
+	bool to_is_dir = r->target && S_ISDIR(r->target->type);
+	int err = check_dir_perm(r, r->old_dir, r->source, is_dir);
+
 	if (!err)
-		err = rp_begin_write(r->rp);
-	if (!err)
-		err = check_dir_perm(r, r->old_dir, r->source, S_ISDIR(r->source->type));
-	if (!err)
-		err = check_dir_perm(r, r->new_dir, r->target,
-				     r->flags & RENAME_EXCHANGE
-					     ? r->target && S_ISDIR(r->target->type)
-					     : S_ISDIR(r->source->type));
-	/* Both names are the same file: nothing to do. */
-	if (!err && r->target &&
-	    r->fs->base.ops->inode_key(&r->source->base) ==
-		    r->fs->base.ops->inode_key(&r->target->base) &&
-	    overlay_real(r->source).mount == overlay_real(r->target).mount &&
-	    !(r->flags & RENAME_EXCHANGE))
+		err = check_dir_perm(r, r->new_dir, r->target, exchange ? to_is_dir : is_dir);
+	/* A directory that moves has its ".." written. */
+	if (!err && r->old_dir != r->new_dir && is_dir)
+		err = overlay_may(r->fs, r->source, cred, W_OK);
+	if (!err && r->old_dir != r->new_dir && exchange && to_is_dir)
+		err = overlay_may(r->fs, r->target, cred, W_OK);
+	return err;
+}
+
+/* 0, -errno, 1: both names are the same file, nothing to do. */
+static int check_all(struct renaming *r)
+{
+	int err = check_names(r);
+
+	if (err)
+		return err;
+	if (r->target && r->source->inode == r->target->inode)
 		return 1;
-	if (!err && S_ISDIR(r->source->type) && r->source->nlowers)
-		err = -EXDEV;
-	if (!err && (r->flags & RENAME_EXCHANGE) && S_ISDIR(r->target->type) && r->target->nlowers)
-		err = -EXDEV;
+	err = check_perms(r);
+	if (!err)
+		err = vfs_dentry_delete_begin(r->rp, &r->source->base);
+	if (!err && r->target)
+		err = vfs_dentry_delete_begin(r->rp, &r->target->base);
+	/* From here on it is the overlay that speaks. */
+	if (!err && (r->flags & RENAME_WHITEOUT))
+		err = -EINVAL;
+	if (!err && r->fs->config.redirect != REDIRECT_ON) {
+		if (S_ISDIR(r->source->type) && r->source->nlowers)
+			err = -EXDEV;
+		else if ((r->flags & RENAME_EXCHANGE) && S_ISDIR(r->target->type) &&
+			 r->target->nlowers)
+			err = -EXDEV;
+	}
 	return err;
 }
 
@@ -110,14 +134,96 @@ static int copy_all_up(struct renaming *r)
 	return err;
 }
 
-/* A directory moved to where a lower one would shine through is made opaque first. */
-static int make_opaque_if_needed(struct renaming *r, struct overlay_dentry *d,
-				 struct overlay_dentry *dir, const char *name)
+/* d's path from the root as the lower layers have it; -EXDEV if too long for a mark. buf: OVERLAY_REDIRECT_MAX + 1. */
+static int lower_path(struct overlay_dentry *d, char *buf)
+{
+	size_t at = OVERLAY_REDIRECT_MAX;
+
+	buf[at] = '\0';
+	for (; d->parent; d = d->parent) {
+		const char *name = d->redirect ? d->redirect : d->name;
+		bool absolute = name[0] == '/';
+		size_t len = strlen(name), need = len + (absolute ? 0 : 1);
+
+		if (need > at)
+			return -EXDEV;
+		at -= len;
+		memcpy(buf + at, name, len);
+		if (absolute)
+			break;
+		buf[--at] = '/';
+	}
+	memmove(buf, buf + at, OVERLAY_REDIRECT_MAX + 1 - at);
+	return 0;
+}
+
+/* d is about to move: where its lower parts are goes onto its upper directory. */
+static int set_redirect(struct renaming *r, struct overlay_dentry *d)
 {
 	struct vfs_path upper = {r->fs->upper_mount, overlay_upper(d)};
-	int lower = S_ISDIR(d->type) ? overlay_in_lower(r->fs, dir, name) : 0;
+	char path[OVERLAY_REDIRECT_MAX + 1], *copy;
+	bool same_dir = r->old_dir == r->new_dir;
+	int err = 0;
 
-	return lower > 0 ? overlay_set_opaque(r->fs, &upper) : lower;
+	if (d->redirect && (same_dir || d->redirect[0] == '/'))
+		return 0;
+	if (same_dir)
+		snprintf(path, sizeof(path), "%s", d->name);
+	else
+		err = lower_path(d, path);
+	copy = err ? NULL : strdup(path);
+	if (!err && !copy)
+		err = -ENOMEM;
+	if (!err)
+		err = overlay_mark_set(r->fs, &upper, "redirect", path, strlen(path));
+	if (err) {
+		free(copy);
+		return err == -EOPNOTSUPP ? -EXDEV : err;
+	}
+	free(d->redirect);
+	d->redirect = copy;
+	return 0;
+}
+
+/* A directory says where its lowers are, or hides what would shine through at its new place. */
+static int mark_directory(struct renaming *r, struct overlay_dentry *d, struct overlay_dentry *dir,
+			  const char *name)
+{
+	struct vfs_path upper = {r->fs->upper_mount, overlay_upper(d)};
+	int lower;
+
+	if (!S_ISDIR(d->type))
+		return 0;
+	if (d->nlowers)
+		return set_redirect(r, d);
+	lower = overlay_in_lower(r->fs, dir, name);
+	return lower > 0 ? overlay_mark_set(r->fs, &upper, "opaque", "y", 1) : lower;
+}
+
+/* What is renamed over a directory replaces it whole: whiteouts in it must not stop that. */
+static int clear_target(struct renaming *r)
+{
+	struct overlay_dirent *entries;
+	struct vfs_path upper = {r->fs->upper_mount, overlay_upper(r->target)};
+	size_t count;
+	int err = overlay_dir_empty(r->fs, r->target);
+
+	if (err || !upper.dentry)
+		return err;
+	err = overlay_list_layer(r->fs, &upper, &entries, &count);
+	if (err)
+		return err;
+	for (size_t i = 0; !err && i < count; i++) {
+		struct vfs_lookup lk = overlay_layer_lookup(r->fs, &upper, entries[i].name, 0);
+
+		/* From here on the old directory hides its lower part by itself. */
+		if (i == 0)
+			err = overlay_mark_set(r->fs, &upper, "opaque", "y", 1);
+		if (!err)
+			err = vfs_unlink(&lk);
+	}
+	overlay_dirents_free(entries, count);
+	return err;
 }
 
 /* The upper layer's part. fs->change is held. */
@@ -129,25 +235,42 @@ static int rename_upper(struct renaming *r)
 	struct vfs_lookup from = overlay_layer_lookup(fs, &from_dir, r->old_name, 0);
 	struct vfs_lookup to = overlay_layer_lookup(fs, &to_dir, r->new_name, 0);
 	struct rename_args args = {.flags = r->flags & RENAME_EXCHANGE};
+	bool exchange = r->flags & RENAME_EXCHANGE, was_whiteout = false;
 	int old_whiteout = overlay_in_lower(fs, r->old_dir, r->old_name), err;
 
 	if (old_whiteout < 0)
 		return old_whiteout;
-	err = make_opaque_if_needed(r, r->source, r->new_dir, r->new_name);
-	if (!err && (r->flags & RENAME_EXCHANGE))
-		err = make_opaque_if_needed(r, r->target, r->old_dir, r->old_name);
-	/* A directory cannot replace a whiteout, nor an upper directory that holds whiteouts. */
-	if (!err && S_ISDIR(r->source->type) && !r->target) {
-		err = overlay_whiteout_remove(fs, r->new_dir, r->new_name);
-		if (err > 0)
-			err = 0;
-	}
-	if (!err && r->target && S_ISDIR(r->target->type) && !(r->flags & RENAME_EXCHANGE))
-		err = overlay_dir_empty(fs, r->target, true);
+	/* The numbers of what moves may not be the upper's own. */
+	err = overlay_set_impure(fs, r->new_dir);
+	if (!err && exchange)
+		err = overlay_set_impure(fs, r->old_dir);
 	if (!err)
+		err = mark_directory(r, r->source, r->new_dir, r->new_name);
+	if (!err && exchange)
+		err = mark_directory(r, r->target, r->old_dir, r->old_name);
+	if (!err && r->target && S_ISDIR(r->target->type) && !exchange)
+		err = clear_target(r);
+	if (err)
+		return err;
+	/* A whiteout stays behind: in one step where the target's is there to be had. */
+	if (!exchange && (!r->target || !overlay_upper(r->target))) {
+		err = overlay_whiteout_remove(fs, r->new_dir, r->new_name);
+		if (err < 0)
+			return err;
+		was_whiteout = err > 0;
+	}
+	if (old_whiteout && !exchange)
+		args.flags = RENAME_WHITEOUT;
+	err = vfs_rename(&from, &to, &args);
+	if (err == -EINVAL && args.flags == RENAME_WHITEOUT) {
+		/* A layer that cannot do both at once. */
+		args.flags = 0;
 		err = vfs_rename(&from, &to, &args);
-	if (!err && old_whiteout && !(r->flags & RENAME_EXCHANGE))
-		err = overlay_whiteout_make(fs, r->old_dir, r->old_name);
+		if (!err)
+			err = overlay_whiteout_make(fs, r->old_dir, r->old_name);
+	} else if (err && was_whiteout) {
+		(void)!overlay_whiteout_make(fs, r->new_dir, r->new_name);
+	}
 	return err;
 }
 
@@ -188,6 +311,25 @@ static int rename_locked(struct renaming *r)
 	return err;
 }
 
+static void notify(struct renaming *r)
+{
+	bool is_dir = S_ISDIR(r->source->type);
+	uint32_t cookie;
+
+	if (!vfs_notify_wanted())
+		return;
+	cookie = vfs_notify_cookie();
+	vfs_notify_name(&r->old_dir->base, IN_MOVED_FROM, cookie, r->old_name, strlen(r->old_name),
+			is_dir);
+	vfs_notify_name(&r->new_dir->base, IN_MOVED_TO, cookie, r->new_name, strlen(r->new_name),
+			is_dir);
+	vfs_notify_self(&r->source->base, IN_MOVE_SELF, is_dir);
+	if (r->target && !(r->flags & RENAME_EXCHANGE)) {
+		vfs_notify_self(&r->target->base, IN_ATTRIB, is_dir);
+		vfs_notify_self(&r->target->base, IN_DELETE_SELF, is_dir);
+	}
+}
+
 int overlay_rename_at(struct filesystem *base, struct resolving_path *rp, struct dentry *old_parent,
 		      const char *old_name, bool old_must_be_dir, const struct rename_args *args)
 {
@@ -200,21 +342,24 @@ int overlay_rename_at(struct filesystem *base, struct resolving_path *rp, struct
 			     .old_must_be_dir = old_must_be_dir};
 	int err;
 
-	if (args->flags & RENAME_WHITEOUT)
-		return -EINVAL;
 	err = overlay_walk_parent(fs, rp, &r.new_dir);
 	if (err)
 		return err;
-	err = rp_check_name(rp);
+	err = rp_begin_write(rp);
 	if (!err && strlen(old_name) > VFS_NAME_MAX)
+		err = overlay_name_error(r.old_dir);
+	if (!err)
+		err = overlay_lookup(fs, r.old_dir, old_name, strlen(old_name), &r.source);
+	if (err)
+		goto out_dir;
+	if (atomic_load(&r.new_dir->base.flags) & DENTRY_DEAD)
+		err = -ENOENT;
+	else if (rp_check_name(rp))
 		err = -ENAMETOOLONG;
 	if (err)
-		goto out_dir;
+		goto out_source;
 	memcpy(r.new_name, rp_component(rp), rp_component_len(rp));
 	r.new_name[rp_component_len(rp)] = '\0';
-	err = overlay_lookup(fs, r.old_dir, old_name, strlen(old_name), &r.source);
-	if (err)
-		goto out_dir;
 	err = overlay_lookup(fs, r.new_dir, r.new_name, strlen(r.new_name), &r.target);
 	if (err == -ENOENT) {
 		r.target = NULL;
@@ -229,11 +374,14 @@ int overlay_rename_at(struct filesystem *base, struct resolving_path *rp, struct
 	if (!err) {
 		err = rename_locked(&r);
 		op_unlock(&fs->change);
+		if (!err)
+			notify(&r);
 	}
 	if (err > 0 && !rp_is_restart(err))
 		err = 0; /* check_all: the same file */
 	if (r.target)
 		dentry_unref(&r.target->base);
+out_source:
 	dentry_unref(&r.source->base);
 out_dir:
 	dentry_unref(&r.new_dir->base);

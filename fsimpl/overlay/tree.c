@@ -23,8 +23,19 @@ static int overlay_compare(struct overlay_dentry *a, struct overlay_dentry *b)
 
 RB_GENERATE_LOCAL(overlay_children, overlay_dentry, node, overlay_compare)
 
+static int inode_compare(struct overlay_inode *a, struct overlay_inode *b)
+{
+	return (a->upper_key > b->upper_key) - (a->upper_key < b->upper_key);
+}
+
+RB_GENERATE_LOCAL(overlay_inodes, overlay_inode, node, inode_compare)
+
+static REF_TYPE(overlay_inode_type, "overlay inode");
+
 void overlay_found_fini(struct overlay_found *f)
 {
+	free(f->redirect);
+	f->redirect = NULL;
 	if (f->upper)
 		dentry_unref(f->upper);
 	for (unsigned i = 0; i < f->nlowers; i++)
@@ -33,16 +44,99 @@ void overlay_found_fini(struct overlay_found *f)
 	f->nlowers = 0;
 }
 
+/* ---- inodes ---- */
+
+static void inode_hash_locked(struct overlay_fs *fs, struct overlay_inode *inode, uint64_t key)
+{
+	inode->upper_key = key;
+	inode->hashed = !RB_INSERT(overlay_inodes, &fs->inodes, inode);
+}
+
+/* The inode of what was found: shared with the other names of the same upper file. */
+static int inode_get(struct overlay_fs *fs, const struct overlay_found *f,
+		     struct overlay_inode **ret)
+{
+	struct overlay_inode want = {.upper_key = f->upper_key}, *inode, *fresh;
+	bool shared = f->upper_key && !S_ISDIR(f->type);
+
+	fresh = calloc(1, sizeof(*fresh));
+	if (!fresh)
+		return -ENOMEM;
+	ref_init(&fresh->ref, &overlay_inode_type);
+	atomic_init(&fresh->ino, f->ino);
+	*ret = fresh;
+	if (!shared)
+		return 0;
+	mutex_lock(&fs->inodes_lock);
+	inode = RB_FIND(overlay_inodes, &fs->inodes, &want);
+	if (inode && ref_tryget(&inode->ref)) {
+		*ret = inode;
+	} else {
+		if (inode) { /* dying */
+			RB_REMOVE(overlay_inodes, &fs->inodes, inode);
+			inode->hashed = false;
+		}
+		inode_hash_locked(fs, fresh, f->upper_key);
+	}
+	mutex_unlock(&fs->inodes_lock);
+	if (*ret != fresh) {
+		if (ref_put(&fresh->ref))
+			ref_fini(&fresh->ref, &overlay_inode_type);
+		free(fresh);
+	}
+	return 0;
+}
+
+static void inode_free(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct overlay_inode, rcu));
+}
+
+static void inode_unref(struct overlay_fs *fs, struct overlay_inode *inode)
+{
+	if (!ref_put(&inode->ref))
+		return;
+	mutex_lock(&fs->inodes_lock);
+	if (inode->hashed)
+		RB_REMOVE(overlay_inodes, &fs->inodes, inode);
+	mutex_unlock(&fs->inodes_lock);
+	ref_fini(&inode->ref, &overlay_inode_type);
+	rcu_call(&inode->rcu, inode_free);
+}
+
+void overlay_inode_set_upper(struct overlay_fs *fs, struct overlay_dentry *d, struct dentry *upper,
+			     uint64_t ino)
+{
+	struct overlay_inode want = {.upper_key = fs->upper_mount->fs->ops->inode_key(upper)};
+
+	atomic_store_explicit(&d->inode->ino, ino, memory_order_relaxed);
+	if (S_ISDIR(d->type))
+		return;
+	mutex_lock(&fs->inodes_lock);
+	if (!d->inode->hashed && !RB_FIND(overlay_inodes, &fs->inodes, &want))
+		inode_hash_locked(fs, d->inode, want.upper_key);
+	mutex_unlock(&fs->inodes_lock);
+}
+
+/* ---- dentries ---- */
+
 int overlay_dentry_create(struct overlay_fs *fs, struct overlay_dentry *parent, const char *name,
 			  size_t len, struct overlay_found *f, struct overlay_dentry **ret)
 {
 	struct overlay_dentry *d = calloc(1, sizeof(*d));
+	int err;
 
 	if (!d)
 		return -ENOMEM;
+	err = inode_get(fs, f, &d->inode);
+	if (err) {
+		free(d);
+		return err;
+	}
 	d->name = strndup(name, len);
 	d->lowers = f->nlowers ? calloc(f->nlowers, sizeof(*d->lowers)) : NULL;
 	if (!d->name || (f->nlowers && !d->lowers)) {
+		inode_unref(fs, d->inode);
 		free(d->name);
 		free(d->lowers);
 		free(d);
@@ -51,7 +145,9 @@ int overlay_dentry_create(struct overlay_fs *fs, struct overlay_dentry *parent, 
 	dentry_init(&d->base, &fs->base);
 	d->name_len = len;
 	d->type = f->type;
-	d->ino = f->ino;
+	d->redirect = f->redirect;
+	d->impure = f->impure;
+	f->redirect = NULL;
 	atomic_init(&d->upper, f->upper);
 	if (f->nlowers)
 		memcpy(d->lowers, f->lowers, f->nlowers * sizeof(*d->lowers));
@@ -180,11 +276,12 @@ void overlay_child_move(struct overlay_dentry *d, struct overlay_dentry *dir, ch
 
 	unlink_from_parent(d);
 	dentry_ref(&dir->base);
-	mutex_lock(&fs->base.rename_lock);
 	mutex_lock(&dir->lock);
+	mutex_lock(&fs->names_lock);
 	d->parent = dir;
 	d->name = name;
 	d->name_len = len;
+	mutex_unlock(&fs->names_lock);
 	dying = find_locked(dir, name, len);
 	if (dying) {
 		RB_REMOVE(overlay_children, &dir->children, dying);
@@ -194,7 +291,6 @@ void overlay_child_move(struct overlay_dentry *d, struct overlay_dentry *dir, ch
 	d->linked = true;
 	atomic_fetch_add(&dir->gen, 1);
 	mutex_unlock(&dir->lock);
-	mutex_unlock(&fs->base.rename_lock);
 	free(old_name);
 	dentry_unref(&old_dir->base);
 }
@@ -205,6 +301,7 @@ static void free_dentry(struct rcu_cb *cb)
 
 	free(d->name);
 	free(d->lowers);
+	free(d->redirect);
 	free(d);
 }
 
@@ -222,10 +319,13 @@ void overlay_dentry_release(struct dentry *base)
 		}
 		mutex_unlock(&parent->lock);
 	}
+	/* Before the upper file goes: its key may then be another's. */
+	inode_unref(overlay_fs_of_dentry(d), d->inode);
 	if (upper)
 		dentry_unref(upper);
 	for (unsigned i = 0; i < d->nlowers; i++)
 		vfs_path_unref(&d->lowers[i]);
+	dentry_fini(base);
 	rcu_call(&d->rcu, free_dentry);
 	if (parent)
 		dentry_unref(&parent->base);
@@ -237,7 +337,7 @@ int overlay_get_parent(struct dentry *base, struct dentry **ret_parent, char *na
 	struct overlay_fs *fs = overlay_fs_of_dentry(d);
 	int err = 0;
 
-	mutex_lock(&fs->base.rename_lock);
+	mutex_lock(&fs->names_lock);
 	*ret_parent = NULL;
 	if (d->parent) {
 		dentry_ref(&d->parent->base);
@@ -249,7 +349,7 @@ int overlay_get_parent(struct dentry *base, struct dentry **ret_parent, char *na
 	} else if (size) {
 		err = -ENAMETOOLONG;
 	}
-	mutex_unlock(&fs->base.rename_lock);
+	mutex_unlock(&fs->names_lock);
 	if (!err && (atomic_load(&d->base.flags) & DENTRY_DEAD))
 		err = -ENOENT;
 	return err;

@@ -34,7 +34,7 @@ static void test_create_and_stat(void **state)
 	(void)state;
 	OK(fs_stat(&e, "/", &st));
 	assert_true(S_ISDIR(st.mode));
-	assert_int_equal(st.nlink, 2);
+	assert_int_equal(st.nlink, fs_backend.merged_root ? 1 : 2);
 	OK(fs_mkdir(&e, "/a", 0777));
 	OK(fs_mkdir(&e, "/a/b/", 0700));
 	OK(fs_creat(&e, "a/b/f", 0666));
@@ -295,7 +295,7 @@ static void test_rename(void **state)
 	OK(fs_stat(&e, "/a", &st));
 	assert_int_equal(st.nlink, 2);
 	OK(fs_stat(&e, "/", &st));
-	assert_int_equal(st.nlink, 4);
+	assert_int_equal(st.nlink, fs_backend.merged_root ? 1 : 4);
 	OK(fs_stat(&e, "/f", &a));
 	OK(fs_stat(&e, "/c", &b));
 	OK(fs_rename(&e, "/f", "/c", RENAME_EXCHANGE));
@@ -303,9 +303,14 @@ static void test_rename(void **state)
 	assert_int_equal(st.ino, a.ino);
 	OK(fs_stat(&e, "/f", &st));
 	assert_int_equal(st.ino, b.ino);
-	OK(fs_rename(&e, "/g", "/c", RENAME_WHITEOUT));
-	OK(fs_lstat(&e, "/g", &st));
-	assert_int_equal(st.mode & S_IFMT, S_IFCHR);
+	if (fs_backend.lacks_whiteout) {
+		FAILS(fs_rename(&e, "/g", "/c", RENAME_WHITEOUT), EINVAL);
+		OK(fs_rename(&e, "/g", "/c", 0));
+	} else {
+		OK(fs_rename(&e, "/g", "/c", RENAME_WHITEOUT));
+		OK(fs_lstat(&e, "/g", &st));
+		assert_int_equal(st.mode & S_IFMT, S_IFCHR);
+	}
 	OK(fs_rename(&e, "/f", "/a/dir", 0));
 	OK(fs_stat(&e, "/", &a));
 	OK(fs_stat(&e, "/a/dir/../..", &st));

@@ -27,6 +27,8 @@ struct fs_backend {
 	const char *name;
 	int (*create)(struct filesystem **ret_fs, struct dentry **ret_root);
 	bool lacks_acl; /* as if mounted noacl */
+	bool merged_root; /* the root directory's link count is 1 */
+	bool lacks_whiteout; /* RENAME_WHITEOUT is -EINVAL */
 	bool lacks_trusted; /* trusted.* cannot be stored */
 };
 extern const struct fs_backend fs_backend;

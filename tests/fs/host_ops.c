@@ -215,6 +215,13 @@ int host_list(const char *path, char *buf, size_t size)
 
 		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
 			continue;
+		/* An overlay's directory with one layer shows whiteouts that were put there by hand; none can be looked up. */
+		if (de->d_type == DT_CHR &&
+		    faccessat(dirfd(dir), de->d_name, F_OK, AT_SYMLINK_NOFOLLOW) &&
+		    errno == ENOENT) {
+			errno = 0;
+			continue;
+		}
 		if (len + n + 2 > size)
 			break;
 		memcpy(buf + len, de->d_name, n);
@@ -238,6 +245,14 @@ int host_getcwd(char *buf, size_t size)
 int host_mount(const char *path, unsigned long flags, const char *data)
 {
 	return (int)RET(mount("tmpfs", path, "tmpfs", flags, data));
+}
+int host_mount_type(const char *type, const char *path, const char *data)
+{
+	return (int)RET(mount(type, path, type, 0, data));
+}
+int host_chroot(const char *path)
+{
+	return (int)RET(chroot(path)) ?: (int)RET(chdir("/"));
 }
 int host_bind(const char *from, const char *to, bool recursive)
 {

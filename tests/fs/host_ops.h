@@ -40,6 +40,8 @@ int host_list(const char *path, char *buf, size_t size);
 int host_chdir(const char *path);
 int host_getcwd(char *buf, size_t size);
 int host_mount(const char *path, unsigned long flags, const char *data);
+int host_mount_type(const char *type, const char *path, const char *data);
+int host_chroot(const char *path);
 int host_bind(const char *from, const char *to, bool recursive);
 int host_remount(const char *path, unsigned long flags);
 int host_umount(const char *path, int flags);
