@@ -28,6 +28,7 @@ static int print_help(void)
 	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma "
 	       "separated)\n"
 	       "  --debug-log FILE   where the sentry and the gofer log ('-': standard error)\n"
+	       "  --no-path-cache    walk every path (for comparison)\n"
 	       "  --debug            log at debug level\n"
 	       "  --log FILE         errors of the command line also go here\n"
 	       "  --log-format FMT   text (default) or json\n"

@@ -68,6 +68,7 @@ struct boot_spec {
 	unsigned cpus;
 	char *platform;
 	char *platform_why; /* for moat debug; NULL: not told */
+	bool no_path_cache; /* every path is walked */
 	char *strace; /* NULL: off; "": all; else a list of names */
 	bool debug;
 	int network; /* enum boot_network: which the sentry was started in */

@@ -30,6 +30,7 @@
 #include "sentry/loader.h"
 #include "sentry/tty/tty.h"
 #include "sentry/version.h"
+#include "vfs/path_cache.h"
 
 /* Of the host's memory, what a sandbox without a limit may use. */
 #define BOOT_MEMORY_DEFAULT_NUM 3
@@ -189,6 +190,8 @@ static int start_kernel(struct boot_state *b, struct platform *platform)
 		err = sentry_fs_register();
 	if (!err)
 		err = boot_hooks->syscalls_init();
+	if (b->spec.no_path_cache)
+		vfs_path_cache_enable(false);
 	if (!err && b->spec.strace)
 		err = boot_hooks->strace_enable(b->spec.strace);
 	if (err)

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "sentry/boot/internal.h"
+#include "vfs/path_cache.h"
 
 static void emit_object(void *arg, const char *name, int64_t live)
 {
@@ -67,6 +68,22 @@ static void show_platform(struct buf *out)
 	kernel.platform->ops->stats(kernel.platform, emit_counter, out);
 }
 
+static void show_paths(struct buf *out)
+{
+	struct path_cache_stats s;
+
+	vfs_path_cache_stats(&s);
+	buf_printf(out, "path cache: %s\n", vfs_path_cache_on ? "on" : "off");
+	emit_counter(out, "entries", s.entries);
+	emit_counter(out, "bytes", s.bytes);
+	emit_counter(out, "hits", s.hits);
+	emit_counter(out, "hits on missing names", s.negative_hits);
+	emit_counter(out, "misses", s.misses);
+	emit_counter(out, "outdated", s.stale);
+	emit_counter(out, "entered", s.inserts);
+	emit_counter(out, "not to be entered", s.uncacheable);
+}
+
 static void show_strace(struct buf *out, bool on)
 {
 	struct task *t;
@@ -103,9 +120,11 @@ void control_debug_text(const char *what, struct buf *out)
 		show_memory(out);
 	if (all || strcmp(what, "platform") == 0)
 		show_platform(out);
+	if (all || strcmp(what, "paths") == 0)
+		show_paths(out);
 	if (out->len == 0)
 		buf_printf(out,
 			   "nothing called '%.40s'; there are objects, tasks, memory, platform, "
-			   "strace-on, strace-off\n",
+			   "paths, strace-on, strace-off\n",
 			   what);
 }
