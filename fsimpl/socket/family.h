@@ -67,5 +67,8 @@ int socket_timeout_get(void *dst, unsigned *inout_len, int64_t ns);
 /* ---- netdev.c ---- */
 /* ioctls that ask for interfaces on any socket (netdevice(7)). -ENOTTY: not one of them. */
 int64_t netdev_ioctl(unsigned cmd, uint64_t arg);
+struct ifreq;
+/* The sentry's own question. -ENODEV, ... */
+must_check int netdev_query(unsigned cmd, struct ifreq *inout);
 
 #endif

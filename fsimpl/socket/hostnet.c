@@ -27,12 +27,13 @@ struct hostnet_file {
 	}
 
 static struct hostnet_file net_files[] = {
-	F("arp"),	F("dev"),    F("dev_mcast"), F("fib_trie"),   F("icmp"),     F("icmp6"),
-	F("if_inet6"),	F("igmp"),   F("igmp6"),     F("ipv6_route"), F("mcfilter"), F("mcfilter6"),
-	F("netstat"),	F("packet"), F("protocols"), F("psched"),     F("ptype"),    F("raw"),
-	F("raw6"),	F("route"),  F("rt6_stats"), F("snmp"),	      F("snmp6"),    F("sockstat"),
-	F("sockstat6"), F("tcp"),    F("tcp6"),	     F("udp"),	      F("udp6"),     F("udplite"),
-	F("udplite6"),
+	F("arp"),	F("dev"),	F("dev_mcast"), F("fib_trie"), F("icmp"),
+	F("icmp6"),	F("if_inet6"),	F("igmp"),	F("igmp6"),    F("ipv6_route"),
+	F("mcfilter"),	F("mcfilter6"), F("netlink"),	F("netstat"),  F("packet"),
+	F("protocols"), F("psched"),	F("ptype"),	F("raw"),      F("raw6"),
+	F("route"),	F("rt6_stats"), F("snmp"),	F("snmp6"),    F("sockstat"),
+	F("sockstat6"), F("tcp"),	F("tcp6"),	F("udp"),      F("udp6"),
+	F("udplite"),	F("udplite6"),
 };
 
 #define SYSCTL_PORT_START "ipv4/ip_unprivileged_port_start"
@@ -149,6 +150,21 @@ int hostnet_read(const char *name, struct buf *b)
 	struct hostnet_file *hf = find(net_files, ARRAY_SIZE(net_files), name);
 
 	return hf ? read_whole(hf->fd, b) : -ENOENT;
+}
+
+const char *hostnet_sysctl_name(const char *name)
+{
+	struct hostnet_file *hf = find(sysctl_files, ARRAY_SIZE(sysctl_files), name);
+
+	return hf ? hf->name : NULL;
+}
+
+const char *hostnet_sysctl_at(unsigned index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sysctl_files); i++)
+		if (sysctl_files[i].fd >= 0 && index-- == 0)
+			return sysctl_files[i].name;
+	return NULL;
 }
 
 int hostnet_sysctl_read(const char *name, struct buf *b)

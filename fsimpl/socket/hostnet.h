@@ -16,6 +16,8 @@ enum hostnet_mode {
 	HOSTNET_OWN, /* the container's own: made for it, or handed over by path */
 };
 
+#define HOSTNET_SENTRY_UID 65534u /* sentry/boot/confine.h */
+
 /* Files of /proc/self/net and of /proc/sys/net that are kept open; hostnet.c has their names. */
 #define HOSTNET_FILE_MAX (256u << 10) /* bytes shown of one */
 
@@ -28,6 +30,9 @@ enum hostnet_mode hostnet_mode(void);
 
 /* Appends the file "tcp" of /proc/self/net. -ENOENT: the host has none. */
 must_check int hostnet_read(const char *name, struct buf *b);
+/* The settings there are: their own string for a name, or by number; NULL: none. */
+const char *hostnet_sysctl_name(const char *name);
+const char *hostnet_sysctl_at(unsigned index);
 /* "ipv4/tcp_rmem" below /proc/sys/net. -ENOENT. A write needs the right to (the caller checks the guest's): -EPERM, -EINVAL. */
 must_check int hostnet_sysctl_read(const char *name, struct buf *b);
 must_check int hostnet_sysctl_write(const char *name, const char *data, size_t size);

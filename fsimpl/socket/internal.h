@@ -128,6 +128,8 @@ static inline void usock_ref(struct usock *s)
 	ref_get(&s->ref);
 }
 void usock_unref(struct usock *s);
+/* All there are, with references; free() the list. NULL: no memory. */
+struct usock **usock_list(size_t *ret_count);
 must_check int unix_file_create(struct usock *s, unsigned flags,
 				struct file **ret); /* takes s's reference on success */
 void socket_current_cred(struct socket_cred *ret, bool real);

@@ -69,6 +69,15 @@ static int netdev_fd(void)
 	return expected;
 }
 
+int netdev_query(unsigned cmd, struct ifreq *inout)
+{
+	int fd = netdev_fd();
+
+	if (fd < 0)
+		return fd;
+	return ioctl(fd, cmd, inout) < 0 ? -errno : 0;
+}
+
 /* SIOCGIFCONF: the only one with a pointer. */
 static int64_t get_ifconf(int fd, uint64_t arg)
 {

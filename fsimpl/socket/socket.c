@@ -218,12 +218,11 @@ static void show_one(struct usock *s, struct buf *b)
 	buf_putc(b, '\n');
 }
 
-void socket_show_unix(struct buf *b)
+struct usock **usock_list(size_t *ret_count)
 {
 	struct usock **list = NULL, *s;
 	size_t count = 0, n = 0;
 
-	buf_puts(b, "Num       RefCount Protocol Flags    Type St Inode Path\n");
 	/* References first: a socket's lock ranks below the list's. */
 	mutex_lock(&all_lock);
 	LIST_FOREACH (s, &all_sockets, all_link)
@@ -234,7 +233,17 @@ void socket_show_unix(struct buf *b)
 			if (ref_tryget(&s->ref))
 				list[n++] = s;
 	mutex_unlock(&all_lock);
-	for (size_t i = 0; i < n; i++) {
+	*ret_count = n;
+	return list;
+}
+
+void socket_show_unix(struct buf *b)
+{
+	size_t n;
+	struct usock **list = usock_list(&n);
+
+	buf_puts(b, "Num       RefCount Protocol Flags    Type St Inode Path\n");
+	for (size_t i = 0; list && i < n; i++) {
 		mutex_lock(&list[i]->lock);
 		show_one(list[i], b);
 		mutex_unlock(&list[i]->lock);

@@ -50,6 +50,8 @@ void proc_current_root(struct vfs_path *ret);
 extern const struct synth_entry proc_root_entries[];
 extern const struct synth_entry proc_sys_entries[];
 extern const struct synth_entry proc_net_entries[];
+extern const struct synth_node_ops proc_sysnet_ops; /* /proc/sys/net */
+extern const struct synth_node_ops sysfs_net_ops; /* /sys/class/net */
 extern const struct synth_entry proc_ns_entries[];
 extern struct filesystem_ops proc_fs_ops;
 extern const struct synth_node_ops proc_root_ops, proc_self_ops, proc_thread_self_ops;

@@ -1,13 +1,94 @@
 /*
- * sentry/fs/proc_net.c - /proc/PID/net: AF_UNIX sockets, and the empty tables of a machine with no network but loopback.
+ * sentry/fs/proc_net.c - /proc/PID/net: the host's tables of the sandbox's network namespace, read anew each time, and the
+ * sentry's own AF_UNIX sockets.
+ *
+ * The tables name the host's user of each socket, which is the sentry; the user inside who made it is put in its place.
  */
-#include "fsimpl/socket/socket.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fsimpl/socket/host.h"
 #include "sentry/fs/proc.h"
 
-static int text_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+#define LINE_MAX_ 512
+/* Columns of the socket tables, from 0. */
+#define COLUMN_UID 7
+#define COLUMN_INODE 9
+
+static int host_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
-	buf_puts(b, n->entry->data);
-	return 0;
+	return hostnet_read(n->entry->data, b);
+}
+
+/* Start and end of a column; false if the line has fewer. */
+static bool column(const char *line, size_t len, unsigned index, size_t *ret_start, size_t *ret_end)
+{
+	size_t pos = 0;
+
+	for (unsigned i = 0;; i++) {
+		while (pos < len && line[pos] == ' ')
+			pos++;
+		if (pos == len)
+			return false;
+		*ret_start = pos;
+		while (pos < len && line[pos] != ' ')
+			pos++;
+		*ret_end = pos;
+		if (i == index)
+			return true;
+	}
+}
+
+static void show_socket_line(const char *line, size_t len, struct buf *b)
+{
+	size_t uid_start, uid_end, ino_start, ino_end, width, field;
+	char text[24] = {0};
+	uint32_t uid;
+	uint64_t ino;
+
+	if (!column(line, len, COLUMN_UID, &uid_start, &uid_end) ||
+	    !column(line, len, COLUMN_INODE, &ino_start, &ino_end) ||
+	    ino_end - ino_start >= sizeof(text)) {
+		buf_append(b, line, len);
+		return;
+	}
+	memcpy(text, line + ino_start, ino_end - ino_start);
+	if (sscanf(text, "%" SCNu64, &ino) != 1 || !ino || !host_socket_find(ino, &uid)) {
+		buf_append(b, line, len);
+		return;
+	}
+	/* Right-aligned in five columns, as the kernel prints it. */
+	width = uid_end - uid_start;
+	field = width < 5 ? 5 - width : 0;
+	buf_append(b, line, uid_start - MIN(field, uid_start));
+	buf_printf(b, "%5u", uid);
+	buf_append(b, line + uid_end, len - uid_end);
+}
+
+static int sockets_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+{
+	struct buf host;
+	const char *p, *end;
+	int err;
+
+	buf_init(&host, HOSTNET_FILE_MAX + 4096);
+	err = hostnet_read(n->entry->data, &host);
+	if (!err)
+		err = buf_error(&host);
+	p = host.data;
+	end = err ? p : p + host.len;
+	while (p < end) {
+		const char *nl = memchr(p, '\n', (size_t)(end - p));
+		size_t len = nl ? (size_t)(nl - p) : (size_t)(end - p);
+
+		show_socket_line(p, len, b);
+		if (nl)
+			buf_putc(b, '\n');
+		p += len + 1;
+	}
+	buf_fini(&host);
+	return err;
 }
 
 static int unix_show(unused_arg struct synth_node *n, unused_arg struct synth_file *sf,
@@ -17,58 +98,49 @@ static int unix_show(unused_arg struct synth_node *n, unused_arg struct synth_fi
 	return 0;
 }
 
-static const struct synth_node_ops text_ops = {.show = text_show, .setattr = synth_setattr_eperm};
+static const struct synth_node_ops host_ops = {.show = host_show, .setattr = synth_setattr_eperm};
+static const struct synth_node_ops sockets_ops = {.show = sockets_show,
+						  .setattr = synth_setattr_eperm};
 static const struct synth_node_ops unix_ops = {.show = unix_show, .setattr = synth_setattr_eperm};
 
-#define TCP_HEADER                                                                     \
-	"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt " \
-	"  uid  timeout inode                                                     \n"
-#define TCP6_HEADER                                                                             \
-	"  sl  local_address                         remote_address                        st " \
-	"tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-#define UDP_HEADER                                                                            \
-	"   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid " \
-	" timeout inode ref pointer drops             \n"
-#define UDP6_HEADER                                                                             \
-	"  sl  local_address                         remote_address                        st " \
-	"tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
-
-#define T(file_name, text)                                                                  \
-	{                                                                                   \
-		.name = file_name, .mode = S_IFREG | 0444, .ops = &text_ops, .data = (text) \
-	}
+/* clang-format off */
+#define H(file_name) { .name = file_name, .mode = S_IFREG | 0444, .ops = &host_ops, .data = (file_name) }
+#define S(file_name) { .name = file_name, .mode = S_IFREG | 0444, .ops = &sockets_ops, .data = (file_name) }
 
 const struct synth_entry proc_net_entries[] = {
-	T("arp",
-	  "IP address       HW type     Flags       HW address            Mask     Device\n"),
-	T("dev",
-	  "Inter-|   Receive                                                |  Transmit\n"
-	  " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
-	  "drop fifo colls carrier compressed\n"
-	  "    lo:       0       0    0    0    0     0          0         0        0       0    0 "
-	  "   0    0     0       0          0\n"),
-	T("if_inet6", ""),
-	T("ipv6_route", ""),
-	T("netlink", "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    "
-		     "Drops    Inode\n"),
-	T("packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"),
-	T("protocols", "protocol  size sockets  memory press maxhdr  slab module     cl co di ac "
-		       "io in de sh ss gs se re bi br ha uh gp em\n"),
-	T("psched", "000003e8 00000040 000f4240 3b9aca00\n"),
-	T("ptype", "Type Device      Function\n"),
-	T("raw", TCP_HEADER),
-	T("raw6", TCP6_HEADER),
-	T("route", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\t"
-		   "IRTT                                                       \n"),
-	T("sockstat", "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\n"
-		      "UDP: inuse 0 mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\n"
-		      "FRAG: inuse 0 memory 0\n"),
-	T("sockstat6", "TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\n"
-		       "FRAG6: inuse 0 memory 0\n"),
-	T("tcp", TCP_HEADER),
-	T("tcp6", TCP6_HEADER),
-	T("udp", UDP_HEADER),
-	T("udp6", UDP6_HEADER),
-	{.name = "unix", .mode = S_IFREG | 0444, .ops = &unix_ops},
-	{0},
+	H("arp"),
+	H("dev"),
+	H("dev_mcast"),
+	H("fib_trie"),
+	H("icmp"),
+	H("icmp6"),
+	H("if_inet6"),
+	H("igmp"),
+	H("igmp6"),
+	H("ipv6_route"),
+	H("mcfilter"),
+	H("mcfilter6"),
+	H("netlink"),
+	H("netstat"),
+	H("packet"),
+	H("protocols"),
+	H("psched"),
+	H("ptype"),
+	S("raw"),
+	S("raw6"),
+	H("route"),
+	H("rt6_stats"),
+	H("snmp"),
+	H("snmp6"),
+	H("sockstat"),
+	H("sockstat6"),
+	S("tcp"),
+	S("tcp6"),
+	S("udp"),
+	S("udp6"),
+	S("udplite"),
+	S("udplite6"),
+	{ .name = "unix", .mode = S_IFREG | 0444, .ops = &unix_ops },
+	{ 0 },
 };
+/* clang-format on */

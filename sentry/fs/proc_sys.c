@@ -203,11 +203,9 @@ NUM(num_dmesg_restrict, 0, 0, 1);
 NUM(num_kptr_restrict, 1, 0, 2);
 NUM(num_core_uses_pid, 0, 0, 1);
 NUM(num_suid_dumpable, 0, 0, 2);
-NUM(num_somaxconn, 4096, 0, INT32_MAX);
 NUM(num_dirty_ratio, 20, 0, 100);
 NUM(num_dirty_background_ratio, 10, 0, 100);
 NUM(num_vfs_cache_pressure, 100, 0, INT32_MAX);
-NUM(num_ip_forward, 0, 0, 1);
 
 /* clang-format off */
 #define C(file_name, text) { .name = file_name, .mode = S_IFREG | 0444, .ops = &const_ops, .data = (text) }
@@ -359,37 +357,6 @@ static const struct synth_entry fs_entries[] = {
 	{ 0 },
 };
 
-static const struct synth_entry net_core_entries[] = {
-	C("rmem_default", STR(212992)),
-	C("rmem_max", STR(212992)),
-	N("somaxconn", num_somaxconn),
-	C("wmem_default", STR(212992)),
-	C("wmem_max", STR(212992)),
-	{ 0 },
-};
-
-static const struct synth_entry net_ipv4_entries[] = {
-	N("ip_forward", num_ip_forward),
-	C("ip_local_port_range", "32768\t60999"),
-	C("ip_unprivileged_port_start", "1024"),
-	C("tcp_congestion_control", "cubic"),
-	C("tcp_rmem", "4096\t131072\t6291456"),
-	C("tcp_wmem", "4096\t16384\t4194304"),
-	{ 0 },
-};
-
-static const struct synth_entry net_unix_entries[] = {
-	C("max_dgram_qlen", "512"),
-	{ 0 },
-};
-
-static const struct synth_entry net_entries[] = {
-	D("core", net_core_entries),
-	D("ipv4", net_ipv4_entries),
-	D("unix", net_unix_entries),
-	{ 0 },
-};
-
 static const struct synth_entry user_entries[] = {
 	C("max_mnt_namespaces", "0"),
 	C("max_pid_namespaces", "0"),
@@ -404,7 +371,7 @@ const struct synth_entry proc_sys_entries[] = {
 	D("dev", NULL),
 	D("fs", fs_entries),
 	D("kernel", kernel_entries),
-	D("net", net_entries),
+	{ .name = "net", .mode = S_IFDIR | 0555, .ops = &proc_sysnet_ops },
 	D("user", user_entries),
 	D("vm", vm_entries),
 	{ 0 },

@@ -196,23 +196,8 @@ static const struct synth_entry devices_system_entries[] = {
 	{ 0 },
 };
 
-static const struct synth_entry lo_entries[] = {
-	C("address", "00:00:00:00:00:00"),
-	C("carrier", "1"),
-	C("flags", "0x9"),
-	C("ifindex", "1"),
-	C("iflink", "1"),
-	C("mtu", "65536"),
-	C("operstate", "unknown"),
-	C("type", "772"),
-	{ 0 },
-};
-static const struct synth_entry virtual_net_entries[] = {
-	D("lo", lo_entries),
-	{ 0 },
-};
 static const struct synth_entry devices_virtual_entries[] = {
-	D("net", virtual_net_entries),
+	{ .name = "net", .mode = S_IFDIR | 0755, .ops = &sysfs_net_ops },
 	{ 0 },
 };
 
@@ -224,7 +209,7 @@ static const struct synth_entry devices_entries[] = {
 
 static const struct synth_entry class_entries[] = {
 	D("block", NULL), D("input", NULL), D("mem", NULL), D("misc", NULL),
-	D("net", virtual_net_entries), D("power_supply", NULL), D("thermal", NULL), D("tty", NULL),
+	{ .name = "net", .mode = S_IFDIR | 0755, .ops = &sysfs_net_ops }, D("power_supply", NULL), D("thermal", NULL), D("tty", NULL),
 	{ 0 },
 };
 
