@@ -10,11 +10,7 @@
 
 #include "base/log.h"
 #include "mem/guard.h"
-#include "platform/kvm/kvm.h"
-
-#define LEAF_SPAN (1ul << 21)
-#define LEAF_INDEX(va) ((va) >> MOAT_PAGE_SHIFT & 511)
-#define FLUSH_EXTENTS_MAX 64u
+#include "platform/kvm/as_internal.h"
 
 /*
  * What the two ways to take translations away cost, in tenths of a microsecond: rule (a) a call an extent and KVM's
@@ -24,17 +20,6 @@
 #define COST_FLUSHED_PAGE 2u
 #define COST_TREE 600u
 #define COST_SHADOW_FAULT 7u
-
-/* What rule (a) still has to drop, batched by contiguous host address. */
-struct kvm_flush {
-	struct address_space *as;
-	struct {
-		uint8_t *start, *end;
-	} extents[FLUSH_EXTENTS_MAX];
-	unsigned count;
-	uint64_t pages, cost;
-	bool rebuild; /* a fresh tree instead: madvise refused, or it is cheaper */
-};
 
 static uint64_t pte_bits(unsigned access, unsigned flags)
 {
@@ -49,16 +34,6 @@ static uint64_t pte_bits(unsigned access, unsigned flags)
 	return bits;
 }
 
-static uint64_t pte_load(const uint64_t *entry)
-{
-	return __atomic_load_n(entry, __ATOMIC_RELAXED);
-}
-
-static void pte_store(uint64_t *entry, uint64_t val)
-{
-	__atomic_store_n(entry, val, __ATOMIC_RELEASE);
-}
-
 /* Would the CPU be allowed something by `old` that `val` forbids? */
 static bool pte_takes_away(uint64_t old, uint64_t val)
 {
@@ -69,7 +44,7 @@ static bool pte_takes_away(uint64_t old, uint64_t val)
 	return ((old & PTE_W) && !(val & PTE_W)) || (!(old & PTE_NX) && (val & PTE_NX));
 }
 
-static void flush_init(struct kvm_flush *f, struct address_space *as)
+void kvm_flush_init(struct kvm_flush *f, struct address_space *as)
 {
 	f->as = as;
 	f->count = 0;
@@ -98,7 +73,7 @@ static void flush_extents(struct kvm_flush *f)
 }
 
 /* The entry that led to `gpa` has been overwritten. */
-static void flush_page(struct kvm_flush *f, uint64_t gpa)
+void kvm_flush_page(struct kvm_flush *f, uint64_t gpa)
 {
 	uint8_t *hva = kvm_gpa_hva(f->as->p, gpa);
 
@@ -122,6 +97,7 @@ int kvm_as_create(struct platform *base, struct address_space **ret_as)
 		return -ENOMEM;
 	as->p = kvm_platform_of(base);
 	as->compact_at = KVM_TREE_SLOTS_COMPACT;
+	atomic_store_explicit(&as->refs, 1, memory_order_relaxed);
 	mutex_init(&as->lock, LOCK_AS, "address space");
 	kvm_tree_init(&as->tree);
 	KVM_STAT_ADD(as->p, spaces, 1);
@@ -129,11 +105,24 @@ int kvm_as_create(struct platform *base, struct address_space **ret_as)
 	return 0;
 }
 
+void kvm_as_unref(struct address_space *as)
+{
+	if (atomic_fetch_sub(&as->refs, 1) != 1)
+		return;
+	kvm_patches_free(as);
+	free(as);
+}
+
 void kvm_as_destroy(struct address_space *as)
 {
+	/* A context whose task has moved on may still be held here. */
+	kvm_hands_leave(as);
 	kvm_as_clear(as);
 	KVM_STAT_ADD(as->p, spaces, -1ul);
-	free(as);
+	mutex_lock(&as->lock);
+	as->dead = true;
+	mutex_unlock(&as->lock);
+	kvm_as_unref(as);
 }
 
 /* Installs `t` (moved from) as the tree, waits until no vCPU is in the old one, and releases that. */
@@ -208,11 +197,13 @@ static void rebuild_locked(struct address_space *as)
 }
 
 /* Nothing that was taken away is usable when this returns. */
-static void flush_end_locked(struct address_space *as, struct kvm_flush *f)
+void kvm_flush_end_locked(struct address_space *as, struct kvm_flush *f)
 {
 	flush_extents(f);
 	if (f->rebuild)
 		rebuild_locked(as);
+	if (unlikely(as->patches))
+		kvm_patch_flushed_locked(as);
 }
 
 /*
@@ -242,16 +233,22 @@ static void compact_locked(struct address_space *as)
 	as->compact_at = MAX(KVM_TREE_SLOTS_COMPACT, as->tree.nslots * 2);
 }
 
-static void install(uint64_t *entry, uint64_t val, struct kvm_flush *f)
+void kvm_install(uint64_t *entry, uint64_t va, uint64_t val, struct kvm_flush *f)
 {
 	uint64_t old = pte_load(entry);
 
 	if (old == val)
 		return;
+	if (unlikely(old & PTE_PATCHED)) {
+		/* The text stays as it was: so does its copy. */
+		if (kvm_patch_orig_locked(f->as, va) == val)
+			return;
+		kvm_patch_forget_locked(f->as, va);
+	}
 	f->as->tree.present += (val & PTE_P) - (old & PTE_P);
 	pte_store(entry, val);
 	if (pte_takes_away(old, val))
-		flush_page(f, old & PTE_ADDR);
+		kvm_flush_page(f, old & PTE_ADDR);
 }
 
 /* Every present entry of [va, va + size) becomes (entry & keep) | set, or nothing if `keep` is 0. */
@@ -267,8 +264,10 @@ static void change_locked(struct address_space *as, uint64_t va, uint64_t size, 
 			uint64_t *entry = &leaf[LEAF_INDEX(page)];
 			uint64_t old = pte_load(entry);
 
-			if (old & PTE_P)
-				install(entry, keep ? (old & keep) | set : 0, f);
+			if (unlikely(old & PTE_PATCHED))
+				old = kvm_patch_orig_locked(as, page);
+			if ((old & PTE_P) && !(old & PTE_OWN))
+				kvm_install(entry, page, keep ? (old & keep) | set : 0, f);
 		}
 		at += LEAF_SPAN;
 	}
@@ -324,7 +323,7 @@ static int64_t map_run_locked(struct address_space *as, uint64_t va, uint64_t si
 		 * page's right away while getting the other's, for ever.
 		 */
 		if (!host || pte_load(entry) != ((gpa + done) | allowed))
-			install(entry, (gpa + done) | bits, f);
+			kvm_install(entry, va + done, (gpa + done) | bits, f);
 		if (host)
 			bits &= ~PTE_W;
 	}
@@ -345,8 +344,10 @@ int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memf
 	else if (flags & PLATFORM_MAP_WILL_TOUCH)
 		(void)madvise(as->p->private_map + mf_off, size, MADV_POPULATE_WRITE);
 	bits = pte_bits(access, flags);
+	if (unlikely(patch_range_touches(va, size)))
+		kvm_as_claim(as, va, size);
 	mutex_lock(&as->lock);
-	flush_init(&f, as);
+	kvm_flush_init(&f, as);
 	err = kvm_tree_root(as->p, &as->tree);
 	if (err)
 		goto out_unlock;
@@ -366,7 +367,7 @@ int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memf
 		change_locked(as, va + done, size - done, 0, 0, &f);
 	if (!atomic_load_explicit(&as->root, memory_order_relaxed))
 		atomic_store(&as->root, as->tree.root_gpa);
-	flush_end_locked(as, &f);
+	kvm_flush_end_locked(as, &f);
 	compact_locked(as);
 out_unlock:
 	mutex_unlock(&as->lock);
@@ -380,9 +381,9 @@ void kvm_as_unmap(struct address_space *as, uint64_t va, uint64_t size)
 	assert(!((va | size) & ~MOAT_PAGE_MASK));
 	assert(va <= ARCH_TASK_SIZE && size <= ARCH_TASK_SIZE - va);
 	mutex_lock(&as->lock);
-	flush_init(&f, as);
+	kvm_flush_init(&f, as);
 	change_locked(as, va, size, 0, 0, &f);
-	flush_end_locked(as, &f);
+	kvm_flush_end_locked(as, &f);
 	mutex_unlock(&as->lock);
 }
 
@@ -401,9 +402,9 @@ void kvm_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsign
 	if (!(access & (MEM_READ | MEM_WRITE | MEM_EXEC)))
 		keep = set = 0;
 	mutex_lock(&as->lock);
-	flush_init(&f, as);
+	kvm_flush_init(&f, as);
 	change_locked(as, va, size, keep, set, &f);
-	flush_end_locked(as, &f);
+	kvm_flush_end_locked(as, &f);
 	mutex_unlock(&as->lock);
 }
 
@@ -413,6 +414,9 @@ void kvm_as_clear(struct address_space *as)
 
 	kvm_tree_init(&none);
 	mutex_lock(&as->lock);
+	/* It may fill up again, but it will not be patched. */
+	as->patch_refused = true;
+	atomic_store(&as->patch_live, NULL);
 	replace_locked(as, &none);
 	as->compact_at = KVM_TREE_SLOTS_COMPACT;
 	mutex_unlock(&as->lock);
@@ -425,21 +429,23 @@ size_t kvm_as_drop_window(struct address_space *as)
 	size_t dropped = 0;
 
 	mutex_lock(&as->lock);
-	flush_init(&f, as);
+	kvm_flush_init(&f, as);
 	while ((leaf = kvm_tree_next_leaf(as->p, &as->tree, &va, ARCH_TASK_SIZE)) != NULL) {
 		for (unsigned i = 0; i < 512; i++) {
 			uint64_t pte = pte_load(&leaf[i]);
 
+			if (unlikely(pte & PTE_PATCHED))
+				pte = kvm_patch_orig_locked(as, va + i * MOAT_PAGE_SIZE);
 			if (!(pte & PTE_P) ||
 			    as->p->units[(pte & PTE_ADDR) >> KVM_UNIT_SHIFT].kind !=
 				    KVM_UNIT_WINDOW)
 				continue;
-			install(&leaf[i], 0, &f);
+			kvm_install(&leaf[i], va + i * MOAT_PAGE_SIZE, 0, &f);
 			dropped++;
 		}
 		va += LEAF_SPAN;
 	}
-	flush_end_locked(as, &f);
+	kvm_flush_end_locked(as, &f);
 	mutex_unlock(&as->lock);
 	KVM_STAT_ADD(as->p, window_drops, 1);
 	return dropped;
@@ -452,13 +458,16 @@ static int fork_leaf_locked(struct address_space *child, uint64_t va, uint64_t *
 	uint64_t *dst = NULL;
 
 	for (unsigned i = 0; i < 512; i++) {
-		uint64_t pte = pte_load(&src[i]);
+		uint64_t pte = pte_load(&src[i]), page = va + i * MOAT_PAGE_SIZE;
 
-		if (!(pte & PTE_P) || va + i * MOAT_PAGE_SIZE >= ARCH_TASK_SIZE)
+		/* The child starts without patches. */
+		if (!(pte & PTE_P) || (pte & PTE_OWN) || page >= ARCH_TASK_SIZE)
 			continue;
+		if (unlikely(pte & PTE_PATCHED))
+			pte = kvm_patch_orig_locked(f->as, page);
 		if ((pte & PTE_W) && !(pte & PTE_SHARED)) {
 			pte &= ~PTE_W;
-			install(&src[i], pte, f);
+			kvm_install(&src[i], page, pte, f);
 		}
 		if (!copy)
 			continue;
@@ -479,7 +488,7 @@ int kvm_as_fork(struct address_space *parent, struct address_space *child)
 	int err;
 
 	mutex_lock(&parent->lock);
-	flush_init(&f, parent);
+	kvm_flush_init(&f, parent);
 	/* The child is not known to anyone else yet: parent first is the order. */
 	mutex_lock_nested(&child->lock);
 	assert(!child->tree.root);
@@ -500,7 +509,7 @@ int kvm_as_fork(struct address_space *parent, struct address_space *child)
 	else
 		atomic_store(&child->root, child->tree.root_gpa);
 	mutex_unlock(&child->lock);
-	flush_end_locked(parent, &f);
+	kvm_flush_end_locked(parent, &f);
 	mutex_unlock(&parent->lock);
 	return err;
 }

@@ -124,7 +124,10 @@ int kvm_context_create(struct platform *base, struct platform_context *from,
 	if (!ctx)
 		return -ENOMEM;
 	ctx->p = p;
+	/* Where a vCPU's change of threads waits for a grace period, a hand-off must be worth it. */
+	ctx->pace.patience = p->vcpus_move ? 0 : KVM_SLOW_MOVE_PATIENCE;
 	if (from) {
+		kvm_hand_end(from);
 		err = -ENOMEM;
 		ctx->fpu_buf = malloc(p->xsave_size);
 		if (ctx->fpu_buf)
@@ -155,6 +158,8 @@ void kvm_context_destroy(struct platform_context *ctx)
 
 	if (!ctx)
 		return;
+	kvm_hand_end(ctx);
+	kvm_mailbox_detach(ctx);
 	p = ctx->p;
 	mutex_lock(&p->lock);
 	fpu_disown_locked(ctx);
@@ -175,6 +180,7 @@ int kvm_fpu_get(struct platform_context *ctx, void *buf, size_t size)
 
 	if (!area)
 		return -ENOMEM;
+	kvm_hand_end(ctx);
 	err = fpu_copy_out(ctx, area);
 	if (!err)
 		memcpy(buf, area, n);
@@ -201,6 +207,7 @@ int kvm_fpu_set(struct platform_context *ctx, const void *buf, size_t size)
 		memset(area + XSAVE_BV, 0, XSAVE_HEADER_END - XSAVE_BV);
 		memcpy(area + XSAVE_BV, &bv, sizeof(bv));
 	}
+	kvm_hand_end(ctx);
 	/* The vCPU is the judge of what it takes, so the state goes there now. */
 	err = kvm_vcpu_get(p, ctx, &v);
 	if (err)
@@ -218,6 +225,7 @@ void kvm_fpu_reset(struct platform_context *ctx)
 {
 	struct kvm_platform *p = ctx->p;
 
+	kvm_hand_end(ctx);
 	mutex_lock(&p->lock);
 	fpu_disown_locked(ctx);
 	mutex_unlock(&p->lock);

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/sleep.h"
 #include "platform/kvm/kvm.h"
 
 /* What kvm_probe() opened: create() may run where /dev/kvm can no longer be reached. Boot thread only. */
@@ -95,6 +96,8 @@ static int kvm_create(struct platform **ret_p)
 {
 	struct kvm_platform *p = calloc(1, sizeof(*p));
 	uint64_t gpa;
+	uint64_t tsc = __builtin_ia32_rdtsc();
+	int64_t start = time_monotonic_ns();
 	int err;
 
 	if (!p)
@@ -124,6 +127,10 @@ static int kvm_create(struct platform **ret_p)
 		err = kvm_selftest(p);
 	if (err)
 		goto out_free;
+	/* Good enough for how long to spin: a millisecond has gone. */
+	p->tsc_per_us = MAX((__builtin_ia32_rdtsc() - tsc) * 1000 /
+				    MAX((uint64_t)(time_monotonic_ns() - start), 1ul),
+			    1ul);
 	close(p->kvm_fd);
 	p->kvm_fd = -1;
 	*ret_p = &p->base;
@@ -184,6 +191,10 @@ static void kvm_emit_stats(struct platform *base,
 	EMIT(shared_waits);
 	EMIT(bad_exits);
 	EMIT(spaces);
+	EMIT(patches);
+	EMIT(handoffs);
+	EMIT(handoff_starts);
+	EMIT(handoff_misses);
 #undef EMIT
 	emit(arg, "kvm/ring0_emulated", p->ring0_emulated);
 	emit(arg, "kvm/units", units);
@@ -206,6 +217,8 @@ const struct platform_ops kvm_platform_ops = {
 	.as_protect = kvm_as_protect,
 	.as_fork = kvm_as_fork,
 	.as_clear = kvm_as_clear,
+	.as_claim = kvm_as_claim,
+	.as_set_traced = kvm_as_set_traced,
 	.context_create = kvm_context_create,
 	.context_destroy = kvm_context_destroy,
 	.context_switch = kvm_context_switch,

@@ -4,7 +4,7 @@
  * Lock order
  *   address_space.lock (LOCK_AS; a fork nests the unpublished child's)
  *     kvm_platform.lock (LOCK_PLATFORM): units, table slots, the vCPU pool, who owns whose FPU state
- * The run path takes neither, but for a vCPU's first use and after an eviction.
+ * The run path takes neither, but for a vCPU's first use, after an eviction, and when a call site has become hot.
  */
 #ifndef MOAT_PLATFORM_KVM_KVM_H
 #define MOAT_PLATFORM_KVM_KVM_H
@@ -13,6 +13,7 @@
 #include <sys/queue.h>
 
 #include "base/lock.h"
+#include "platform/patch/patch.h"
 #include "platform/platform.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -43,6 +44,9 @@
 #define KVM_SHARE_SLICE_NS 3000000l
 #define KVM_SHARE_SLICE_SLOW_NS 50000000l /* where a vCPU's change of threads is slow */
 
+/* patch_pace.patience where a vCPU's change of threads is slow. */
+#define KVM_SLOW_MOVE_PATIENCE 6u
+
 #define KVM_CPUID_ENTRIES_MAX 256
 #define KVM_XSAVE_MAX 16384u
 
@@ -56,6 +60,9 @@
 #define PTE_AD 0x60ul
 #define PTE_PS 0x80ul
 #define PTE_SHARED 0x200ul /* software: PLATFORM_MAP_SHARED */
+#define PTE_PATCHED \
+	0x400ul /* software: a patched copy is executed in place of what the mm mapped */
+#define PTE_OWN 0x800ul /* software: trampolines and mailboxes: not the mm's */
 #define PTE_NX (1ul << 63)
 #define PTE_ADDR 0x000ffffffffff000ul
 #define PTE_TABLE (PTE_P | PTE_W | PTE_U | PTE_AD)
@@ -119,6 +126,23 @@ struct address_space {
 	struct kvm_tree tree; /* guarded by lock */
 	_Atomic uint64_t root; /* tree.root_gpa as runners see it; 0: none yet */
 	unsigned compact_at; /* guarded by lock: nslots at which to look for empty tables */
+	_Atomic uint32_t refs; /* the mm's, and one for each context with a mailbox in it */
+	bool dead; /* guarded by lock: the mm's reference is gone */
+	/* Patched call sites: patching.c. */
+	struct patch_heat heat;
+	struct kvm_patches *patches; /* guarded by lock; stays until the end */
+	/* With what trampolines are resolved; NULL: nothing is mapped, or the application wants the range. */
+	struct patch_space *_Atomic patch_live;
+	bool patch_refused, traced; /* guarded by lock */
+};
+
+/* An address space's patched pages, with what the mm mapped there. Guarded by the address space's lock. */
+struct kvm_patches {
+	struct patch_space *space;
+	unsigned count;
+	struct {
+		uint64_t va, orig; /* the entry as the mm has it */
+	} pages[PATCH_PAGES_MAX];
 };
 
 struct kvm_vcpu {
@@ -144,6 +168,11 @@ struct kvm_vcpu {
 	_Atomic bool yield; /* shared ones: somebody waits for a turn */
 	_Atomic int64_t turn_ns; /* shared ones: when the turn began; INT64_MAX: it has not */
 	SLIST_ENTRY(kvm_vcpu) link; /* pool; guarded by platform lock */
+	/* The companion that runs it during a hand-off; made when first wanted, and then its own for life. */
+	struct kvm_hand *_Atomic hand;
+	_Atomic bool stop; /* the companion must come out */
+	uint64_t
+		hidden_gs; /* the runner's: the gs base that is a mailbox, not the application's; 0: none */
 };
 
 struct platform_context {
@@ -153,6 +182,14 @@ struct platform_context {
 	/* Where the FPU state is: in fpu_vcpu; else in fpu_buf; else it is the reset state. Platform lock. */
 	struct kvm_vcpu *fpu_vcpu;
 	void *fpu_buf;
+	/* The rest is the owner's thread's. */
+	struct patch_pace pace;
+	struct address_space *mb_as; /* a reference; its mailbox is `mb`, unless NULL */
+	struct patch_mailbox *mb;
+	int mb_index;
+	/* Handed off: the companion runs it, or it waits in a trampoline for the answer to `taken`. */
+	bool held;
+	struct arch_regs taken;
 };
 
 /* A thread's place in the queue for a shared vCPU; on its stack. */
@@ -164,7 +201,8 @@ struct kvm_turn {
 
 struct kvm_stats {
 	_Atomic uint64_t interrupts, reruns, kicks, flushes, flushed_pages, rebuilds, compactions,
-		slot_recycles, window_drops, fpu_loads, shared_waits, bad_exits, spaces;
+		slot_recycles, window_drops, fpu_loads, shared_waits, bad_exits, spaces, patches,
+		handoffs, handoff_starts, handoff_misses;
 };
 #define KVM_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
@@ -177,6 +215,7 @@ struct kvm_platform {
 	bool has_xsave;
 	bool vcpus_move; /* a vCPU may change threads at no cost */
 	int64_t share_slice_ns;
+	uint64_t tsc_per_us;
 	uint64_t cr4, xcr0;
 	unsigned units_limit, slots_limit;
 	size_t run_size, xsave_size, fpu_size;
@@ -273,6 +312,8 @@ must_check int kvm_as_fork(struct address_space *parent, struct address_space *c
 must_check int kvm_as_ready(struct address_space *as);
 /* KVM_RUN said EFAULT: drops every translation to the window. Return: how many there were. */
 size_t kvm_as_drop_window(struct address_space *as);
+/* A context's mailbox goes with it: the struct stays until all are gone. */
+void kvm_as_unref(struct address_space *as);
 /* Bytes of what the application has at va; those that are not mapped are left as they are in buf. */
 void kvm_as_fetch(struct address_space *as, uint64_t va, uint8_t *buf, size_t size);
 
@@ -285,6 +326,8 @@ void kvm_vcpu_put(struct kvm_vcpu *v);
 void kvm_vcpu_thread_exit(struct platform *base);
 void kvm_vcpus_fini(struct kvm_platform *p);
 void kvm_vcpu_kick(struct kvm_vcpu *v);
+/* The calling thread is the one to be kicked from now on. */
+void kvm_vcpu_adopt(struct kvm_vcpu *v);
 /* Publishes that v runs in `as`; pairs with kvm_vcpus_leave(). */
 void kvm_vcpu_enter(struct kvm_vcpu *v, struct address_space *as);
 void kvm_vcpu_exit(struct kvm_vcpu *v);
@@ -310,6 +353,57 @@ void kvm_fpu_reset(struct platform_context *ctx);
 must_check int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
 				  struct arch_regs *regs, struct platform_event *ret_event);
 void kvm_context_interrupt(struct platform_context *ctx);
+/* Registers are loaded with these; NULL mb: no mailbox. */
+void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t mailbox_va);
+/*
+ * Runs what is loaded until there is an event. INTERRUPTED does not consume ctx->interrupt. An rip inside the
+ * trampolines' range is to be resolved with *ret_space, unless that is NULL. Return: 0, -ENOMEM, -EAGAIN.
+ */
+must_check int kvm_run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
+				   struct address_space *as, struct arch_regs *regs,
+				   struct platform_event *ev, const struct patch_space **ret_space);
+
+/* patching.c: patched pages of an address space, mailboxes of contexts. */
+/* A system call trapped with regs as they are after it: patches its site when it is hot. */
+void kvm_patch_note(struct address_space *as, const struct arch_regs *regs);
+/* What the mm mapped at va, where a patched copy is. Address space locked. */
+uint64_t kvm_patch_orig_locked(struct address_space *as, uint64_t va);
+/* The entry of the copy at va is being overwritten; the flush that follows frees it. Address space locked. */
+void kvm_patch_forget_locked(struct address_space *as, uint64_t va);
+/* Whatever was forgotten can be used by nobody any more. Address space locked. */
+void kvm_patch_flushed_locked(struct address_space *as);
+void kvm_as_claim(struct address_space *as, uint64_t va, uint64_t size);
+void kvm_as_set_traced(struct address_space *as, bool on);
+/* No vCPU is in it and none will be. */
+void kvm_patches_free(struct address_space *as);
+/* An event whose rip may be in a trampoline becomes one of the application's. */
+void kvm_patch_resolve(const struct patch_space *space, const struct platform_context *ctx,
+		       struct arch_regs *regs, struct platform_event *ev);
+/* A mailbox for ctx in `as`, which has patches; without one (limits) its trampolines fault and are served so. */
+void kvm_mailbox_attach(struct platform_context *ctx, struct address_space *as);
+void kvm_mailbox_detach(struct platform_context *ctx);
+static inline uint64_t kvm_mailbox_va(const struct platform_context *ctx,
+				      const struct address_space *as)
+{
+	return ctx->mb && ctx->mb_as == as ? patch_mailbox_va(ctx->mb_index) : 0;
+}
+
+/* hand.c: a companion thread sits in KVM_RUN, the task's thread serves posted calls. */
+/*
+ * kvm_context_switch() by hand-off. Pre: v has ctx's FPU state.
+ * Return: 0 with an event; 1: *regs are to be run here; -ENOMEM, -EAGAIN.
+ */
+must_check int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx,
+			    struct address_space *as, struct arch_regs *regs,
+			    struct platform_event *ev);
+/* The same when ctx is held: answers if that suffices. */
+must_check int kvm_hand_resume(struct platform_context *ctx, struct address_space *as,
+			       struct arch_regs *regs, struct platform_event *ev);
+/* ctx's registers are the caller's alone and its vCPU is idle. Owner's thread. */
+void kvm_hand_end(struct platform_context *ctx);
+/* No companion is in `as` any more; whoever owns it finds it stopped. Any thread. */
+void kvm_hands_leave(struct address_space *as);
+void kvm_hand_destroy(struct kvm_vcpu *v);
 /* selftest.c: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
 must_check int kvm_selftest(struct kvm_platform *p);
 

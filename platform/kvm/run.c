@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 
 #include "base/log.h"
+#include "base/sleep.h"
 #include "platform/kvm/kvm.h"
 
 #define VECTOR_BP 3
@@ -72,7 +73,7 @@ static void data_segment(struct kvm_segment *seg, uint64_t selector, uint64_t ba
 	};
 }
 
-static void load_regs(struct kvm_vcpu *v, const struct arch_regs *regs)
+void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t mailbox_va)
 {
 	const struct user_regs_struct *r = &regs->r;
 	struct kvm_sregs *s = &v->run->s.regs.sregs;
@@ -101,7 +102,9 @@ static void load_regs(struct kvm_vcpu *v, const struct arch_regs *regs)
 	data_segment(&s->ds, r->ds, 0);
 	data_segment(&s->es, r->es, 0);
 	data_segment(&s->fs, r->fs, r->fs_base);
-	data_segment(&s->gs, r->gs, r->gs_base);
+	/* An application that uses gs itself goes without a mailbox. */
+	v->hidden_gs = r->gs_base ? 0 : mailbox_va;
+	data_segment(&s->gs, r->gs, r->gs_base | v->hidden_gs);
 	v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }
 
@@ -137,7 +140,7 @@ static void store_regs(const struct kvm_vcpu *v, struct arch_regs *regs)
 	r->fs = s->fs.selector;
 	r->gs = s->gs.selector;
 	r->fs_base = s->fs.base;
-	r->gs_base = s->gs.base;
+	r->gs_base = s->gs.base == v->hidden_gs ? 0 : s->gs.base;
 }
 
 static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
@@ -161,14 +164,6 @@ static void event_fault(struct platform_event *ev, uint64_t addr, uint32_t error
 		.vector = VECTOR_PF,
 		.error_code = error_code,
 	};
-}
-
-static void event_interrupted(struct platform_context *ctx, struct platform_event *ev)
-{
-	/* Consumed: whatever was asked for before this is looked at by the caller after it. */
-	atomic_store(&ctx->interrupt, false);
-	*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
-	KVM_STAT_ADD(ctx->p, interrupts, 1);
 }
 
 /*
@@ -374,10 +369,22 @@ static bool at_rest(struct kvm_vcpu *v)
 	       !is_soft(events.exception.nr);
 }
 
-/* The context is wanted elsewhere, or its shared vCPU is, which does not take a turn's first run away. */
+/*
+ * The context is wanted elsewhere, or its companion is to stop, or its shared vCPU is wanted, which does not take a
+ * turn's first run away.
+ */
 static bool wanted(struct kvm_vcpu *v, struct platform_context *ctx, enum run_mode mode)
 {
-	return atomic_load(&ctx->interrupt) || (mode != RUN_FRESH && atomic_load(&v->yield));
+	return atomic_load(&ctx->interrupt) || atomic_load(&v->stop) ||
+	       (mode != RUN_FRESH && atomic_load(&v->yield));
+}
+
+/* It is in a trampoline that has given way to the application's own mapping. */
+static bool stranded(const struct kvm_vcpu *v, struct address_space *as,
+		     const struct patch_space *space)
+{
+	return patch_rip_inside(v->run->s.regs.regs.rip) && space &&
+	       atomic_load(&as->patch_live) != space;
 }
 
 /* Registers in the shared page are what the vCPU has. Return: RUN_INTERRUPTED, or RUN_AGAIN: it must go on. */
@@ -416,7 +423,7 @@ static enum run_verdict judge_exit(struct kvm_vcpu *v, struct address_space *as,
  * Return: 0; 1: wanted() before it ran; -errno of KVM_RUN; -ENOMEM.
  */
 static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct address_space *as,
-		    enum run_mode mode)
+		    const struct patch_space *space, enum run_mode mode)
 {
 	struct kvm_run *run = v->run;
 	int ret = enter_with_root(v, as, mode == RUN_FRESH);
@@ -428,7 +435,8 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	 * it sets immediate_exit again.
 	 */
 	__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	if (unlikely(mode != RUN_FORCED && wanted(v, ctx, mode)))
+	if (unlikely(mode != RUN_FORCED &&
+		     (wanted(v, ctx, mode) || (mode == RUN_RESUME && stranded(v, as, space)))))
 		ret = 1;
 	else if (unlikely(atomic_load(&as->root) != run->s.regs.sregs.cr3))
 		ret = -EAGAIN;
@@ -438,17 +446,22 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	return ret;
 }
 
-/* Pre: registers are loaded. Runs until there is an event. Return: 0, -ENOMEM, -EAGAIN. */
-static int run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
-			   struct address_space *as, struct arch_regs *regs,
-			   struct platform_event *ev)
+int kvm_run_until_event(struct kvm_vcpu *v, struct platform_context *ctx, struct address_space *as,
+			struct arch_regs *regs, struct platform_event *ev,
+			const struct patch_space **ret_space)
 {
+	const struct patch_space *space = NULL;
 	enum run_verdict verdict = RUN_AGAIN;
 	enum run_mode mode = RUN_FRESH;
 	unsigned efaults = 0;
 
 	while (verdict == RUN_AGAIN) {
-		int ret = run_once(v, ctx, as, mode);
+		int ret;
+
+		/* Of those it may have been in, the first: there is one in an address space's life. */
+		if (!space)
+			space = atomic_load(&as->patch_live);
+		ret = run_once(v, ctx, as, space, mode);
 
 		/* Not even begun: what is loaded stays loaded. */
 		if (ret == -EAGAIN)
@@ -460,7 +473,7 @@ static int run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
 			mode = RUN_RESUME;
 		} else if (ret == 1 || ret == -EINTR) {
 			mode = RUN_RESUME;
-			if (ret == 1 || wanted(v, ctx, mode)) {
+			if (ret == 1 || wanted(v, ctx, mode) || stranded(v, as, space)) {
 				verdict = run_interrupted(v, regs);
 				mode = RUN_FORCED;
 			}
@@ -476,24 +489,54 @@ static int run_until_event(struct kvm_vcpu *v, struct platform_context *ctx,
 	}
 	vcpu_count(&v->counts.runs);
 	if (verdict == RUN_INTERRUPTED)
-		event_interrupted(ctx, ev);
+		*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+	*ret_space = space;
 	return 0;
 }
 
-int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
-		       struct arch_regs *regs, struct platform_event *ret_event)
+/* On this thread. */
+static int run_here(struct kvm_vcpu *v, struct platform_context *ctx, struct address_space *as,
+		    struct arch_regs *regs, struct platform_event *ev)
 {
-	struct kvm_platform *p = ctx->p;
-	struct kvm_vcpu *v;
+	const bool patched = atomic_load_explicit(&as->patch_live, memory_order_relaxed) != NULL;
+	const struct patch_space *space = NULL;
+	int64_t start = 0;
 	int err;
 
-	if (unlikely(rip_refused(regs->r.rip, ret_event)))
-		return 0;
-	err = kvm_vcpu_get(p, ctx, &v);
-	if (err == -EINTR) {
-		event_interrupted(ctx, ret_event);
-		return 0;
+	if (unlikely(patched)) {
+		kvm_mailbox_attach(ctx, as);
+		if (ctx->mb)
+			patch_mailbox_reset(ctx->mb);
+		start = time_monotonic_ns();
 	}
+	kvm_load_regs(v, regs, kvm_mailbox_va(ctx, as));
+	/* Meant for the companion, which is not there. */
+	atomic_store_explicit(&v->stop, false, memory_order_relaxed);
+	atomic_store(&ctx->running, v);
+	err = kvm_run_until_event(v, ctx, as, regs, ev, &space);
+	atomic_store(&ctx->running, NULL);
+	if (unlikely(err))
+		return err;
+	if (unlikely(space && patch_rip_inside(regs->r.rip)))
+		kvm_patch_resolve(space, ctx, regs, ev);
+	if (ev->kind == PLATFORM_SYSCALL) {
+		if (unlikely(patched)) {
+			int64_t now = time_monotonic_ns();
+
+			patch_pace_trapped(&ctx->pace, now - start, now);
+		}
+		kvm_patch_note(as, regs);
+	}
+	return 0;
+}
+
+/* Pre: ctx is not held. Return: 0, -ENOMEM, -EAGAIN, -EINTR. */
+static int run_somewhere(struct platform_context *ctx, struct address_space *as,
+			 struct arch_regs *regs, struct platform_event *ev)
+{
+	struct kvm_vcpu *v;
+	int err = kvm_vcpu_get(ctx->p, ctx, &v);
+
 	if (err)
 		return err;
 	if (unlikely(v->broken)) {
@@ -504,13 +547,39 @@ int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
 	err = kvm_fpu_load(v, ctx);
 	if (err)
 		goto out_put;
-	load_regs(v, regs);
-	atomic_store(&ctx->running, v);
-	err = run_until_event(v, ctx, as, regs, ret_event);
-	atomic_store(&ctx->running, NULL);
+	if (unlikely(patch_pace_on(&ctx->pace)) && kvm_mailbox_va(ctx, as) && !v->shared &&
+	    !regs->r.gs_base && atomic_load(&as->patch_live)) {
+		err = kvm_hand_run(v, ctx, as, regs, ev);
+		if (err <= 0)
+			goto out_put;
+	}
+	err = run_here(v, ctx, as, regs, ev);
 out_put:
 	kvm_vcpu_put(v);
-	return err == -ENOMEM ? -ENOMEM : err ? -EAGAIN : 0;
+	return err;
+}
+
+int kvm_context_switch(struct platform_context *ctx, struct address_space *as,
+		       struct arch_regs *regs, struct platform_event *ret_event)
+{
+	int err = 1;
+
+	if (unlikely(rip_refused(regs->r.rip, ret_event)))
+		return 0;
+	if (ctx->held)
+		err = kvm_hand_resume(ctx, as, regs, ret_event);
+	if (err == 1)
+		err = run_somewhere(ctx, as, regs, ret_event);
+	if (unlikely(err == -EINTR)) {
+		*ret_event = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+		err = 0;
+	}
+	if (unlikely(!err && ret_event->kind == PLATFORM_INTERRUPTED)) {
+		/* Consumed: whatever was asked for before this is looked at by the caller after it. */
+		atomic_store(&ctx->interrupt, false);
+		KVM_STAT_ADD(ctx->p, interrupts, 1);
+	}
+	return likely(!err) ? 0 : err == -ENOMEM ? -ENOMEM : -EAGAIN;
 }
 
 void kvm_context_interrupt(struct platform_context *ctx)

@@ -213,10 +213,15 @@ static int vcpu_new(struct kvm_platform *p, bool shared, struct kvm_vcpu **ret_v
 	return 0;
 }
 
-static void adopt(struct kvm_vcpu *v)
+void kvm_vcpu_adopt(struct kvm_vcpu *v)
 {
-	atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
-	kick_unblock();
+	static _Thread_local pid_t tid;
+
+	if (!tid) {
+		tid = (pid_t)syscall(SYS_gettid);
+		kick_unblock();
+	}
+	atomic_store(&v->tid, tid);
 }
 
 /* A vCPU of one's own. Return: 0, -EAGAIN. */
@@ -235,7 +240,7 @@ static int vcpu_own(struct kvm_platform *p, struct kvm_vcpu **ret_v)
 		if (err)
 			return err;
 	}
-	adopt(v);
+	kvm_vcpu_adopt(v);
 	own.p = p;
 	own.v = v;
 	*ret_v = v;
@@ -333,7 +338,7 @@ static int vcpu_share(struct kvm_platform *p, struct platform_context *ctx, stru
 		if (!v)
 			return -EINTR;
 	}
-	adopt(v);
+	kvm_vcpu_adopt(v);
 	/* KVM_RUN's grace period for a new thread, where it needs one, is not part of the turn. */
 	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 	if (kvm_ioctl(v->fd, KVM_RUN, NULL) != -EINTR)
@@ -404,6 +409,7 @@ void kvm_vcpus_fini(struct kvm_platform *p)
 
 		if (!v)
 			continue;
+		kvm_hand_destroy(v);
 		munmap(v->run, p->run_size);
 		close(v->fd);
 		free(v);

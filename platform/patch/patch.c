@@ -551,8 +551,11 @@ static enum patch_verdict resolve_entry(const struct patch_space *s, struct user
 static enum patch_verdict resolve_done(const struct patch_space *s, const struct patch_mailbox *mb,
 				       struct user_regs_struct *r)
 {
-	bool has_rax = r->rip != CODE_VA_OF(patch_code_done);
-	uint64_t rip = r->rip >= CODE_VA_OF(patch_code_done_rcx) ? r->rcx : r->r11;
+	uint64_t at = r->rip, rip = at == CODE_VA_OF(patch_code_done_rcx) ||
+						    at == CODE_VA_OF(patch_code_done_jmp)
+					    ? r->rcx
+					    : r->r11;
+	bool has_rax = at > CODE_VA_OF(patch_code_done) && at <= CODE_VA_OF(patch_code_done_jmp);
 
 	if (!site_by_rip(s, rip) || (!has_rax && !mb))
 		return PATCH_STRAY;
@@ -577,6 +580,10 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 		return PATCH_STRAY;
 	if (rip >= CODE_VA_OF(patch_code_done) && rip <= CODE_VA_OF(patch_code_done_jmp))
 		return resolve_done(s, mb, r);
+	/* Its answer is there, and it was on its way to a trap, or to look. */
+	if (rip >= CODE_VA_OF(patch_code_posted) && mb &&
+	    atomic_load_explicit(&mb->state, memory_order_acquire) == MB_DONE)
+		return resolve_done(s, mb, r);
 	site = site_by_rip(s, rip == CODE_VA_OF(patch_code_slow_jmp) ? r->r11 + 2 : r->r11);
 	if (!site)
 		return PATCH_STRAY;
@@ -591,23 +598,25 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 
 #define PACE_SCORE_ON 24u
 #define PACE_SOON_NS 60000
-#define PACE_WORTH_NS 20000
-#define PACE_WINDOW 64u
-#define PACE_STOLEN_WEIGHT 4u
-#define PACE_BACKOFF_MIN 64u
-#define PACE_BACKOFF_MAX 16384u
+/* What hand-offs may have gained at most when one fails: so that the recent past decides. */
+#define PACE_CREDIT_MAX_NS 400000
+/* A failure that cost this much keeps hand-offs off for PACE_REST times as long, doubled while they go on failing. */
+#define PACE_REST 24
+#define PACE_REST_MIN_NS 1000000
+#define PACE_REST_MAX_NS 500000000
+#define PACE_TRAP_MAX_NS 40000
 
-void patch_pace_trapped(struct patch_pace *p, int64_t ns)
+void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns)
 {
-	if (p->skip) {
-		p->skip--;
-		return;
-	}
+	/* One that the scheduler made long says nothing of what a trap costs. */
+	if (ns < PACE_TRAP_MAX_NS)
+		p->trap_ns += (ns - p->trap_ns) / 16;
 	p->score = ns < PACE_SOON_NS ? p->score + 1 : p->score / 2;
-	if (p->score >= PACE_SCORE_ON) {
-		p->on = true;
-		p->score = p->hits = p->misses = 0;
-	}
+	if (p->score < PACE_SCORE_ON << p->patience || now_ns < p->rest_until_ns)
+		return;
+	p->on = true;
+	p->score = 0;
+	p->credit_ns = 0;
 }
 
 bool patch_pace_on(const struct patch_pace *p)
@@ -615,32 +624,30 @@ bool patch_pace_on(const struct patch_pace *p)
 	return p->on;
 }
 
-static void pace_window(struct patch_pace *p)
+static void pace_settle(struct patch_pace *p, int64_t lost_ns, int64_t now_ns)
 {
-	if (p->hits + p->misses < PACE_WINDOW)
+	if (p->credit_ns >= 0)
 		return;
-	if (p->misses > PACE_WINDOW / 4) {
-		p->backoff = MIN(MAX(p->backoff * 2, PACE_BACKOFF_MIN), PACE_BACKOFF_MAX);
-		p->skip = p->backoff;
-		p->score = 0;
-		p->on = false;
-	} else if (p->backoff) {
-		p->backoff -= p->backoff / 8 + 1;
+	p->rest_ns = MIN(MAX(MAX(p->rest_ns * 2, lost_ns * PACE_REST), PACE_REST_MIN_NS),
+			 PACE_REST_MAX_NS);
+	p->rest_until_ns = now_ns + p->rest_ns;
+	p->score = 0;
+	p->on = false;
+}
+
+void patch_pace_hit(struct patch_pace *p, int64_t ns, int64_t now_ns)
+{
+	p->credit_ns += p->trap_ns - ns;
+	if (p->credit_ns > PACE_CREDIT_MAX_NS) {
+		p->credit_ns = PACE_CREDIT_MAX_NS;
+		p->rest_ns -= p->rest_ns / 64;
+	} else {
+		pace_settle(p, ns, now_ns);
 	}
-	p->hits = p->misses = 0;
 }
 
-void patch_pace_hit(struct patch_pace *p, int64_t ns)
+void patch_pace_miss(struct patch_pace *p, int64_t lost_ns, int64_t now_ns)
 {
-	if (ns < PACE_WORTH_NS)
-		p->hits++;
-	else
-		p->misses++;
-	pace_window(p);
-}
-
-void patch_pace_miss(struct patch_pace *p, bool stolen)
-{
-	p->misses += stolen ? PACE_STOLEN_WEIGHT : 1;
-	pace_window(p);
+	p->credit_ns -= lost_ns;
+	pace_settle(p, lost_ns, now_ns);
 }

@@ -143,7 +143,8 @@ enum patch_verdict {
 	PATCH_OUTSIDE, /* not in the range: *regs untouched */
 	PATCH_BEFORE, /* *regs are at the site's `syscall`: it has not happened; the event stands, but a fault is void */
 	PATCH_CALL, /* *regs are past the site's `syscall`: the event is a PLATFORM_SYSCALL instead */
-	PATCH_AFTER, /* the posted call is over and *regs are past it, rax too; the event stands, but a fault is void */
+	/* The posted call is over, *regs are past it with its rax; the event stands, but a fault and the trap (#UD) are void. */
+	PATCH_AFTER,
 	PATCH_STRAY, /* the application jumped here by itself: *regs untouched; a fault, as if nothing were mapped */
 };
 
@@ -159,23 +160,24 @@ enum patch_verdict patch_resolve(const struct patch_space *space, const struct p
 /* ---- when to listen ---- */
 
 /*
- * Whether a hand-off pays, from what one thread sees. Owned by that thread; zeroed at start. The platform asks before
- * it runs the application whether to listen, and reports how it went.
+ * Whether hand-offs pay, from what one thread sees: what each saved, against what the failed ones lost. Owned by
+ * that thread; zeroed at start. The platform asks before it runs the application whether to listen, and reports.
  */
 struct patch_pace {
+	int64_t trap_ns; /* what a trapped call costs, about */
+	int64_t credit_ns; /* what the present series of hand-offs has saved, bounded */
+	int64_t rest_ns, rest_until_ns; /* no hand-offs until then (CLOCK_MONOTONIC) */
 	uint32_t score; /* recent trapped calls that came soon after the last */
-	uint32_t hits, misses; /* of the present hand-off window */
-	uint32_t backoff; /* calls to let pass before the next try; doubles with each failure */
-	uint32_t skip; /* of those, how many are left */
+	uint32_t patience; /* the caller's: powers of two more calls before each try */
 	bool on;
 };
 
 /* A call trapped `ns` after the application was entered. */
-void patch_pace_trapped(struct patch_pace *p, int64_t ns);
+void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns);
 bool patch_pace_on(const struct patch_pace *p);
-/* Handed off: the call came `ns` after the reply, without a trap. */
-void patch_pace_hit(struct patch_pace *p, int64_t ns);
-/* Handed off: waited in vain, or lost the CPU while waiting (cores are short). */
-void patch_pace_miss(struct patch_pace *p, bool stolen);
+/* Handed off: the next event came `ns` after the reply. */
+void patch_pace_hit(struct patch_pace *p, int64_t ns, int64_t now_ns);
+/* Handed off: waited in vain; `lost_ns` until the thread had its registers back. */
+void patch_pace_miss(struct patch_pace *p, int64_t lost_ns, int64_t now_ns);
 
 #endif

@@ -1,0 +1,330 @@
+/*
+ * platform/kvm/hand.c - hand-offs: a companion sits in KVM_RUN, the task's thread serves what the trampolines post.
+ *
+ * Roles. The companion belongs to a vCPU; it obeys one order, "run what is loaded until there is an event", and
+ * then waits for the next. The task's thread gives the order, then looks at the mailbox and at `busy`. States:
+ *
+ *	not held	the companion is idle; kvm_context_switch() runs the vCPU on the task's thread
+ *	running		companion in KVM_RUN, task's thread inside hand_wait()
+ *	held		a posted call was taken: the application waits in its trampoline, or has given up there, which
+ *			ended the order; the task's thread is above, with the call. Its registers are the truth:
+ *			whatever the companion brings meanwhile is thrown away.
+ *
+ * From held: only rax differs, and the companion is still there: the reply is two stores. Anything else: the companion
+ * comes out and all registers are loaded. When nothing is posted for SPIN_NS the companion is kicked out, and the
+ * task's thread runs the vCPU itself: so the application's own work is done, and accounted, on its thread. patch_pace
+ * decides whether to try again. Nobody spins for longer than SPIN_NS, and nobody sleeps while it is waited for.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/futex.h"
+#include "base/log.h"
+#include "base/sleep.h"
+#include "platform/kvm/kvm.h"
+
+#define HAND_STACK_SIZE (256ul << 10)
+/* The task's thread looks this long for the next call, the companion for the next order. */
+#define SPIN_US 40u
+#define ORDER_SPIN_US 30u
+/* How long the application leaves the companion alone before it is kicked out. */
+#define LEAVE_SPIN_US 60u
+/* Looks of the trampoline for the answer, about 50 ns each. */
+#define TRAMPOLINE_SPINS 800u
+/* The host has no thread for us: as bad as a hand-off that cost this. */
+#define NO_COMPANION_NS 100000000
+#define STOP_RETRY_NS 10000000l
+
+struct kvm_hand {
+	struct kvm_vcpu *v; /* immutable */
+	pthread_t thread; /* immutable */
+	_Atomic uint32_t order; /* futex: a count; changes when there is an order */
+	_Atomic bool asleep; /* the companion waits for `order` by futex */
+	_Atomic bool end;
+	_Atomic uint32_t busy; /* futex: an order is being carried out */
+	_Atomic uint32_t waiters; /* for busy */
+	struct address_space *_Atomic as; /* of the last order */
+	/* The order, and its outcome: whose turn it is owns them. */
+	struct platform_context *ctx;
+	struct arch_regs regs;
+	struct platform_event ev;
+	const struct patch_space *space;
+	int err;
+};
+
+static uint64_t tsc(void)
+{
+	return __builtin_ia32_rdtsc();
+}
+
+static int64_t tsc_to_ns(const struct kvm_platform *p, uint64_t ticks)
+{
+	return (int64_t)(ticks * 1000 / p->tsc_per_us);
+}
+
+/* ---- the companion ---- */
+
+static bool order_wait(struct kvm_hand *h, uint32_t seen)
+{
+	uint64_t until = tsc() + ORDER_SPIN_US * h->v->p->tsc_per_us;
+
+	while (atomic_load_explicit(&h->order, memory_order_acquire) == seen && tsc() < until)
+		cpu_relax();
+	while (atomic_load(&h->order) == seen && !atomic_load(&h->end)) {
+		/* Pairs with order_give(): one of the two sees the other's store. */
+		atomic_store(&h->asleep, true);
+		if (atomic_load(&h->order) == seen && !atomic_load(&h->end))
+			(void)futex_wait(&h->order, seen, NULL);
+		atomic_store(&h->asleep, false);
+	}
+	return !atomic_load(&h->end);
+}
+
+static void *companion(void *arg)
+{
+	struct kvm_hand *h = arg;
+	uint32_t seen = 0;
+
+	kvm_vcpu_adopt(h->v);
+	while (order_wait(h, seen)) {
+		seen = atomic_load_explicit(&h->order, memory_order_acquire);
+		kvm_vcpu_adopt(h->v);
+		h->err = kvm_run_until_event(h->v, h->ctx, atomic_load(&h->as), &h->regs, &h->ev,
+					     &h->space);
+		atomic_store(&h->busy, 0);
+		if (unlikely(atomic_load(&h->waiters)))
+			futex_wake(&h->busy, INT32_MAX);
+	}
+	return NULL;
+}
+
+static struct kvm_hand *hand_create(struct kvm_vcpu *v)
+{
+	struct kvm_hand *h = calloc(1, sizeof(*h));
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int err;
+
+	if (!h)
+		return NULL;
+	h->v = v;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, HAND_STACK_SIZE);
+	/* It takes no signal but the kick, which it lets in itself. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_create(&h->thread, &attr, companion, h);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (err) {
+		log_info("kvm: no companion for vCPU %u: %s", v->id, strerror(err));
+		free(h);
+		return NULL;
+	}
+	atomic_store(&v->hand, h);
+	return h;
+}
+
+void kvm_hand_destroy(struct kvm_vcpu *v)
+{
+	struct kvm_hand *h = atomic_load(&v->hand);
+
+	if (!h)
+		return;
+	atomic_store(&h->end, true);
+	atomic_fetch_add(&h->order, 1);
+	futex_wake(&h->order, 1);
+	pthread_join(h->thread, NULL);
+	atomic_store(&v->hand, NULL);
+	free(h);
+}
+
+/* ---- the task's thread ---- */
+
+static void order_give(struct kvm_hand *h, struct platform_context *ctx, struct address_space *as)
+{
+	h->ctx = ctx;
+	atomic_store(&h->as, as);
+	atomic_store(&h->v->stop, false);
+	atomic_store(&h->busy, 1);
+	atomic_fetch_add(&h->order, 1);
+	if (atomic_load(&h->asleep))
+		futex_wake(&h->order, 1);
+}
+
+static bool hand_idle(struct kvm_hand *h)
+{
+	return atomic_load_explicit(&h->busy, memory_order_acquire) == 0;
+}
+
+/* Any thread. The order ends soon, whatever the application does. */
+static void hand_stop(struct kvm_hand *h)
+{
+	atomic_store(&h->v->stop, true);
+	atomic_fetch_add(&h->waiters, 1);
+	while (!hand_idle(h)) {
+		int64_t at = time_monotonic_ns() + STOP_RETRY_NS;
+		struct timespec deadline = {at / 1000000000, at % 1000000000};
+
+		kvm_vcpu_kick(h->v);
+		(void)futex_wait(&h->busy, 1, &deadline);
+	}
+	atomic_fetch_sub(&h->waiters, 1);
+}
+
+/* The application is in its trampoline: it leaves by itself, if it is honest. */
+static void hand_leave(struct kvm_hand *h, struct platform_context *ctx)
+{
+	uint64_t until = tsc() + LEAVE_SPIN_US * h->v->p->tsc_per_us;
+
+	if (ctx->mb)
+		patch_mailbox_leave(ctx->mb);
+	while (!hand_idle(h) && tsc() < until)
+		cpu_relax();
+	if (!hand_idle(h))
+		hand_stop(h);
+}
+
+static void hand_over(struct kvm_hand *h, struct platform_context *ctx)
+{
+	if (ctx->mb)
+		patch_mailbox_listen(ctx->mb, false, TRAMPOLINE_SPINS);
+	ctx->held = false;
+	atomic_store(&ctx->running, NULL);
+	kvm_vcpu_adopt(h->v);
+}
+
+/* The order has ended with an event. Return: as kvm_hand_run(). */
+static int hand_collect(struct kvm_hand *h, struct platform_context *ctx, struct arch_regs *regs,
+			struct platform_event *ev)
+{
+	struct address_space *as = atomic_load(&h->as);
+
+	*regs = h->regs;
+	*ev = h->ev;
+	hand_over(h, ctx);
+	if (unlikely(h->err))
+		return h->err;
+	/* Here, not by the companion: whether the call in the trampoline was answered before it left is known only now. */
+	if (h->space && patch_rip_inside(regs->r.rip))
+		kvm_patch_resolve(h->space, ctx, regs, ev);
+	if (ev->kind == PLATFORM_SYSCALL)
+		kvm_patch_note(as, regs);
+	return 0;
+}
+
+/* Nothing came since `start`. The companion comes out; unless it brings an event the caller runs on here. */
+static int hand_give_up(struct kvm_hand *h, struct platform_context *ctx, struct arch_regs *regs,
+			struct platform_event *ev, uint64_t start)
+{
+	int err;
+
+	KVM_STAT_ADD(ctx->p, handoff_misses, 1);
+	patch_mailbox_listen(ctx->mb, false, TRAMPOLINE_SPINS);
+	hand_stop(h);
+	patch_pace_miss(&ctx->pace, tsc_to_ns(h->v->p, tsc() - start), time_monotonic_ns());
+	err = hand_collect(h, ctx, regs, ev);
+	if (!err && ev->kind == PLATFORM_INTERRUPTED && !atomic_load(&ctx->interrupt))
+		return 1;
+	return err;
+}
+
+static void hand_came(struct kvm_hand *h, struct platform_context *ctx, uint64_t start)
+{
+	int64_t ns = tsc_to_ns(h->v->p, tsc() - start);
+
+	/* The clock is read only where it may matter. */
+	patch_pace_hit(&ctx->pace, ns, ns < ctx->pace.trap_ns ? 0 : time_monotonic_ns());
+}
+
+static int hand_wait(struct kvm_hand *h, struct platform_context *ctx, struct arch_regs *regs,
+		     struct platform_event *ev)
+{
+	const uint64_t start = tsc(), until = start + SPIN_US * h->v->p->tsc_per_us;
+
+	while (!patch_mailbox_take(ctx->mb, regs)) {
+		if (hand_idle(h)) {
+			hand_came(h, ctx, start);
+			return hand_collect(h, ctx, regs, ev);
+		}
+		cpu_relax();
+		if (tsc() > until)
+			return hand_give_up(h, ctx, regs, ev, start);
+	}
+	KVM_STAT_ADD(ctx->p, handoffs, 1);
+	hand_came(h, ctx, start);
+	ctx->held = true;
+	ctx->taken = *regs;
+	*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+	return 0;
+}
+
+int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct address_space *as,
+		 struct arch_regs *regs, struct platform_event *ev)
+{
+	struct kvm_hand *h = atomic_load(&v->hand);
+
+	if (!h)
+		h = hand_create(v);
+	if (!h) {
+		patch_pace_miss(&ctx->pace, NO_COMPANION_NS, time_monotonic_ns());
+		return 1;
+	}
+	h->regs = *regs;
+	h->space = NULL;
+	kvm_load_regs(v, regs, kvm_mailbox_va(ctx, as));
+	patch_mailbox_reset(ctx->mb);
+	patch_mailbox_listen(ctx->mb, true, TRAMPOLINE_SPINS);
+	KVM_STAT_ADD(ctx->p, handoff_starts, 1);
+	atomic_store(&ctx->running, v);
+	order_give(h, ctx, as);
+	return hand_wait(h, ctx, regs, ev);
+}
+
+int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
+		    struct platform_event *ev)
+{
+	struct kvm_hand *h = atomic_load(&atomic_load(&ctx->running)->hand);
+
+	if (unlikely(atomic_load(&ctx->interrupt))) {
+		/* It stays where it is; the answer can wait. */
+		*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+		return 0;
+	}
+	if (likely(as == atomic_load(&h->as) && patch_only_rax_changed(&ctx->taken, regs) &&
+		   !hand_idle(h))) {
+		ctx->held = false;
+		patch_mailbox_reply(ctx->mb, regs->r.rax);
+		return hand_wait(h, ctx, regs, ev);
+	}
+	/* It gave up waiting for a slow call, or needs new registers: a trap has been made after all. */
+	patch_pace_miss(&ctx->pace, ctx->pace.trap_ns, time_monotonic_ns());
+	kvm_hand_end(ctx);
+	return 1;
+}
+
+void kvm_hand_end(struct platform_context *ctx)
+{
+	struct kvm_hand *h;
+
+	if (likely(!ctx->held))
+		return;
+	h = atomic_load(&atomic_load(&ctx->running)->hand);
+	hand_leave(h, ctx);
+	hand_over(h, ctx);
+}
+
+void kvm_hands_leave(struct address_space *as)
+{
+	struct kvm_platform *p = as->p;
+
+	for (unsigned id = 0; id < atomic_load(&p->nvcpus); id++) {
+		struct kvm_vcpu *v = atomic_load(&p->vcpus[id]);
+		struct kvm_hand *h = v ? atomic_load(&v->hand) : NULL;
+
+		if (h && atomic_load(&h->as) == as && !hand_idle(h))
+			hand_stop(h);
+	}
+}
