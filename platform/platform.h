@@ -123,6 +123,8 @@ struct platform_ops {
 
 struct platform {
 	const struct platform_ops *ops;
+	/* A range below ARCH_TASK_SIZE that nothing can be mapped in, immutable; size 0: none. */
+	uint64_t reserved_start, reserved_size;
 };
 
 /* Lowest address that platforms keep for themselves below ARCH_TASK_SIZE, and its end: where as_claim matters. */
@@ -143,6 +145,6 @@ static inline void platform_as_set_traced(struct platform *p, struct address_spa
 		p->ops->as_set_traced(as, on);
 }
 
-extern const struct platform_ops kvm_platform_ops;
+extern const struct platform_ops kvm_platform_ops, systrap_platform_ops;
 
 #endif

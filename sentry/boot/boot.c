@@ -52,7 +52,7 @@ int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...)
 	return -1;
 }
 
-static const struct platform_ops *const platforms[] = {&kvm_platform_ops};
+static const struct platform_ops *const platforms[] = {&kvm_platform_ops, &systrap_platform_ops};
 
 const struct platform_ops *boot_platform(const char *name)
 {
@@ -68,7 +68,7 @@ int boot_platform_probe(const char *name, char *why, size_t why_size)
 
 	if (ops)
 		return ops->probe(why, why_size);
-	snprintf(why, why_size, "unknown platform '%s'; this moat has: kvm", name);
+	snprintf(why, why_size, "unknown platform '%s'; this moat has: kvm, systrap", name);
 	return -EINVAL;
 }
 
@@ -128,7 +128,7 @@ static int before_confinement(struct boot_state *b)
 	int err;
 
 	if (!ops)
-		return boot_fail(&b->error, 1, "unknown platform '%s'; this moat has: kvm",
+		return boot_fail(&b->error, 1, "unknown platform '%s'; this moat has: kvm, systrap",
 				 b->spec.platform);
 	err = mem_init(memory_bytes(&b->spec));
 	if (!err)

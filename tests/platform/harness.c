@@ -10,6 +10,7 @@
 
 struct platform *plat;
 const struct platform_ops *ops = &kvm_platform_ops;
+bool on_kvm = true;
 _Atomic bool test_failed;
 bool slow_machine;
 
@@ -249,10 +250,31 @@ bool runner_wait(struct runner *r)
 
 static bool wanted(const char *name, int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++)
+	bool any = false;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strncmp(argv[i], "--", 2))
+			continue;
 		if (strstr(name, argv[i]))
 			return true;
-	return argc <= 1;
+		any = true;
+	}
+	return !any;
+}
+
+/* --platform=NAME, else $MOAT_PLATFORM, else kvm. Return: a usage error. */
+static bool choose_platform(int argc, char **argv)
+{
+	const char *name = getenv("MOAT_PLATFORM");
+
+	for (int i = 1; i < argc; i++)
+		if (!strncmp(argv[i], "--platform=", 11))
+			name = argv[i] + 11;
+	if (!name || !strcmp(name, "kvm"))
+		return false;
+	ops = &systrap_platform_ops;
+	on_kvm = false;
+	return strcmp(name, ops->name) != 0;
 }
 
 int main(int argc, char **argv)
@@ -265,6 +287,10 @@ int main(int argc, char **argv)
 	int err;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (choose_platform(argc, argv)) {
+		printf("Bail out! this program knows the platforms kvm and systrap\n");
+		return 2;
+	}
 	seed = env ? strtoull(env, NULL, 0) : now_ns();
 	if (getenv("MOAT_TEST_LOG"))
 		log_init(2, LOG_DEBUG_LEVEL, "test");
@@ -284,7 +310,9 @@ int main(int argc, char **argv)
 		printf("Bail out! create: %s\n", strerror(-err));
 		return 1;
 	}
-	printf("# ring 0 is %s\n", stat_value("kvm/ring0_emulated") ? "emulated" : "native");
+	if (on_kvm)
+		printf("# ring 0 is %s\n",
+		       stat_value("kvm/ring0_emulated") ? "emulated" : "native");
 	for (size_t s = 0; s < ARRAY_SIZE(suites); s++) {
 		for (const struct test *t = suites[s]; t->name; t++) {
 			uint64_t start = now_ns();

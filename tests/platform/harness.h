@@ -26,6 +26,7 @@ struct test {
 
 extern struct platform *plat; /* the one under test */
 extern const struct platform_ops *ops;
+extern bool on_kvm; /* some rows are about what only KVM has */
 extern _Atomic bool test_failed;
 
 void expect_failed(const char *file, int line, const char *what);

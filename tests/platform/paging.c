@@ -307,7 +307,7 @@ static void table_recycling(void)
 	ops->as_destroy(busy);
 	/* Half-way it had all it needs. */
 	EXPECT(stat_value("kvm/table_slots") <= slots + 2);
-	if (!slow_machine)
+	if (on_kvm && !slow_machine)
 		EXPECT(stat_value("kvm/slot_recycles") > 0);
 }
 
@@ -351,7 +351,7 @@ static void sparse_process(void)
 			EXPECT(peek(as, va, &got) == -EFAULT);
 	}
 	EXPECT(peek(as, keep, &got) == 0 && got == 9);
-	if (!slow_machine)
+	if (on_kvm && !slow_machine)
 		EXPECT(stat_value("kvm/compactions") > 0);
 	ops->as_destroy(as);
 }
@@ -443,11 +443,12 @@ static void host_file_written(void)
 	guest_run(&g, g_store, DATA_VA, 0x55aa);
 	EXPECT(g.ev.kind == PLATFORM_SYSCALL);
 	EXPECT(pread(fd, &word, sizeof(word), 0) == sizeof(word) && word == 0x55aa);
-	/* Only the page that was asked for became writable. */
+	/* On KVM only the page that was asked for became writable. */
 	guest_run(&g, g_store, DATA_VA + PAGE, 0x55ab);
-	EXPECT(is_fault(&g, DATA_VA + PAGE, MEM_WRITE, true));
+	EXPECT(is_fault(&g, DATA_VA + PAGE, MEM_WRITE, true) ||
+	       (!on_kvm && g.ev.kind == PLATFORM_SYSCALL));
 	EXPECT(ops->as_map(as, DATA_VA + PAGE, PAGE, mf, PAGE, RW, PLATFORM_MAP_SHARED) == 0);
-	guest_resume(&g);
+	guest_run(&g, g_store, DATA_VA + PAGE, 0x55ab);
 	EXPECT(g.ev.kind == PLATFORM_SYSCALL);
 	EXPECT(pread(fd, &word, sizeof(word), PAGE) == sizeof(word) && word == 0x55ab);
 	guest_fini(&g);

@@ -22,6 +22,8 @@ static void beyond_the_limit(void)
 	uint64_t waits;
 	int err;
 
+	if (!on_kvm)
+		return;
 	ops->thread_exit(plat);
 	err = ops->create(&plat);
 	if (err == -ENOMEM) {

@@ -1,0 +1,473 @@
+/*
+ * platform/systrap/as.c - address spaces: what should be where, and the orders that make it so.
+ *
+ * A translation is written down here first (a region); it is `dirty` until the stub has been told. as_map of something
+ * new tells nobody: the orders go out with the next context that starts, in one batch. What takes something away (or
+ * replaces it) is carried out before the call returns. An address space without a stub costs nothing but its regions,
+ * so a fork's child that has not run yet takes and gives no process.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "base/log.h"
+#include "mem/guard.h"
+#include "platform/systrap/systrap.h"
+
+static int region_cmp(const struct systrap_region *a, const struct systrap_region *b)
+{
+	return (a->va > b->va) - (a->va < b->va);
+}
+
+RB_GENERATE_LOCAL(systrap_regions, systrap_region, node, region_cmp)
+
+int systrap_as_create(struct platform *base, struct address_space **ret_as)
+{
+	struct systrap_platform *p = systrap_of(base);
+	struct address_space *as = calloc(1, sizeof(*as));
+
+	if (!as)
+		return -ENOMEM;
+	as->p = p;
+	mutex_init(&as->lock, LOCK_AS, "address space");
+	RB_INIT(&as->regions);
+	TAILQ_INIT(&as->dirty);
+	SYSTRAP_STAT_ADD(p, spaces, 1);
+	*ret_as = as;
+	return 0;
+}
+
+/* ---- regions ---- */
+
+/* The first region that ends above va. */
+static struct systrap_region *region_find(struct address_space *as, uint64_t va)
+{
+	struct systrap_region *r = RB_ROOT(&as->regions), *best = NULL;
+
+	while (r) {
+		if (r->va + r->size > va) {
+			best = r;
+			r = RB_LEFT(r, node);
+		} else {
+			r = RB_RIGHT(r, node);
+		}
+	}
+	return best;
+}
+
+static void region_set_dirty(struct address_space *as, struct systrap_region *r)
+{
+	if (!r->installed)
+		return;
+	r->installed = false;
+	TAILQ_INSERT_TAIL(&as->dirty, r, dirty_link);
+	as->ndirty++;
+	atomic_store(&as->has_dirty, true);
+}
+
+static void region_set_installed(struct address_space *as, struct systrap_region *r)
+{
+	if (r->installed)
+		return;
+	r->installed = true;
+	TAILQ_REMOVE(&as->dirty, r, dirty_link);
+	as->ndirty--;
+}
+
+static void region_insert(struct address_space *as, struct systrap_region *r)
+{
+	bool installed = r->installed;
+
+	if (RB_INSERT(systrap_regions, &as->regions, r))
+		assert(!"two regions at one address");
+	as->nregions++;
+	r->installed = true;
+	if (!installed)
+		region_set_dirty(as, r);
+}
+
+static void region_remove(struct address_space *as, struct systrap_region *r)
+{
+	region_set_installed(as, r);
+	RB_REMOVE(systrap_regions, &as->regions, r);
+	as->nregions--;
+	free(r);
+}
+
+/* Makes `at` a boundary. Return: 0, -ENOMEM. */
+static int region_split(struct address_space *as, uint64_t at)
+{
+	struct systrap_region *r = region_find(as, at), *upper;
+
+	if (!r || r->va >= at)
+		return 0;
+	upper = malloc(sizeof(*upper));
+	if (!upper)
+		return -ENOMEM;
+	*upper = *r;
+	upper->va = at;
+	upper->off += at - r->va;
+	upper->size -= at - r->va;
+	r->size = at - r->va;
+	region_insert(as, upper);
+	return 0;
+}
+
+static bool region_joins(const struct systrap_region *a, const struct systrap_region *b)
+{
+	return a->va + a->size == b->va && a->mf == b->mf && a->off + a->size == b->off &&
+	       a->access == b->access && a->shared == b->shared && a->installed == b->installed;
+}
+
+static void region_merge(struct address_space *as, struct systrap_region *r)
+{
+	struct systrap_region *prev = RB_PREV(systrap_regions, &as->regions, r), *next;
+
+	if (prev && region_joins(prev, r)) {
+		prev->size += r->size;
+		region_remove(as, r);
+		r = prev;
+	}
+	next = RB_NEXT(systrap_regions, &as->regions, r);
+	if (next && region_joins(r, next)) {
+		r->size += next->size;
+		region_remove(as, next);
+	}
+}
+
+/* ---- orders ---- */
+
+static void post(struct address_space *as, uint32_t nr, uint32_t flags, uint64_t a0, uint64_t a1,
+		 uint64_t a2)
+{
+	systrap_order_post(as->p, as->stub,
+			   &(struct systrap_order){.nr = nr, .flags = flags, .args = {a0, a1, a2}});
+}
+
+static void post_unmap(struct address_space *as, uint64_t va, uint64_t size)
+{
+	post(as, SYS_munmap, ORDER_MUST, va, size, 0);
+}
+
+/* Everything that is the application's; the regions stay. */
+static void unmap_all(struct address_space *as)
+{
+	post_unmap(as, 0, STUB_BASE);
+	post_unmap(as, STUB_END, ARCH_TASK_SIZE - STUB_END);
+	systrap_orders_sync(as->p, as->stub);
+}
+
+/* The stub has it no longer, as far as it had. lock held. */
+static void drop_all(struct address_space *as)
+{
+	struct systrap_region *r, *next;
+
+	RB_FOREACH_SAFE (r, systrap_regions, &as->regions, next)
+		region_remove(as, r);
+	atomic_store(&as->has_dirty, false);
+	if (as->stub)
+		unmap_all(as);
+}
+
+/*
+ * A host file's descriptor becomes the stub's descriptor 0. The message's header lies in memory that the application
+ * can write; what it can achieve is that nothing arrives, and then the next order ends it.
+ */
+static bool send_file(struct address_space *as, struct memfile *mf)
+{
+	uint8_t *at = as->stub->hints + HINT_MSG;
+	uint64_t va = STUB_HINTS + HINT_MSG, iov_va = va + 64, data_va = va + 80,
+		 control_va = va + 96;
+	union {
+		struct cmsghdr hdr;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {.hdr = {.cmsg_len = CMSG_LEN(sizeof(int)),
+			     .cmsg_level = SOL_SOCKET,
+			     .cmsg_type = SCM_RIGHTS}};
+	char byte = 0;
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	uint64_t header[7] = {0, 0, iov_va, 1, control_va, CMSG_SPACE(sizeof(int)), 0};
+	uint64_t vec[2] = {data_va, 1};
+	int fd = memfile_fd(mf);
+	ssize_t n;
+
+	static_assert(sizeof(struct msghdr) == 56, "msghdr");
+	memcpy(CMSG_DATA(&control.hdr), &fd, sizeof(fd));
+	do {
+		n = sendmsg(as->stub->socket, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n != 1) {
+		log_debug("systrap: a file's descriptor cannot be sent: %s", strerror(errno));
+		return false;
+	}
+	memcpy(at, header, sizeof(header));
+	memcpy(at + 64, vec, sizeof(vec));
+	post(as, SYS_recvmsg, ORDER_MUST, STUB_FD_SOCKET, va, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	return true;
+}
+
+static void post_map(struct address_space *as, const struct systrap_region *r, int fd)
+{
+	uint64_t prot = PROT_READ | (r->access & MEM_WRITE ? PROT_WRITE : 0) |
+			(r->access & MEM_EXEC ? PROT_EXEC : 0);
+	uint64_t flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE | (r->populate ? MAP_POPULATE : 0);
+
+	systrap_order_post(as->p, as->stub,
+			   &(struct systrap_order){
+				   .nr = SYS_mmap,
+				   .flags = ORDER_MUST,
+				   .args = {r->va, r->size, prot, flags, (uint64_t)fd, r->off},
+			   });
+}
+
+static void install_one(struct address_space *as, struct systrap_region *r)
+{
+	region_set_installed(as, r);
+	if (memfile_kind(r->mf) == MEMFILE_PRIVATE) {
+		post_map(as, r, STUB_FD_PRIVATE);
+	} else if (send_file(as, r->mf)) {
+		post_map(as, r, 0);
+		post(as, SYS_close, 0, 0, 0, 0);
+	} else {
+		/* It faults, and is mapped again. */
+		region_remove(as, r);
+		return;
+	}
+	r->populate = false;
+	region_merge(as, r);
+}
+
+void systrap_as_install(struct address_space *as)
+{
+	struct systrap_region *r;
+	unsigned n = 0;
+
+	if (as->nregions > SYSTRAP_REGIONS_MAX) {
+		SYSTRAP_STAT_ADD(as->p, drops, 1);
+		drop_all(as);
+		return;
+	}
+	/* The oldest first; a child of a large process lets the rest fault in. */
+	while ((r = TAILQ_FIRST(&as->dirty))) {
+		if (n++ < SYSTRAP_BATCH_MAX)
+			install_one(as, r);
+		else
+			region_remove(as, r);
+	}
+	SYSTRAP_STAT_ADD(as->p, batches, 1);
+}
+
+/* ---- the platform's operations ---- */
+
+/*
+ * Nothing is at [va, end) any more, in the tree. Return: whether the stub may have had something there: *ret_lo and
+ * *ret_hi. Without memory for a split more goes than was asked for.
+ */
+static bool carve(struct address_space *as, uint64_t va, uint64_t end, uint64_t *ret_lo,
+		  uint64_t *ret_hi)
+{
+	struct systrap_region *r, *next;
+	uint64_t lo = UINT64_MAX, hi = 0;
+
+	if (region_split(as, va) || region_split(as, end))
+		log_debug("systrap: no memory; a whole translation is dropped");
+	for (r = region_find(as, va); r && r->va < end; r = next) {
+		next = RB_NEXT(systrap_regions, &as->regions, r);
+		if (r->installed) {
+			lo = MIN(lo, r->va);
+			hi = MAX(hi, r->va + r->size);
+		}
+		region_remove(as, r);
+	}
+	*ret_lo = lo;
+	*ret_hi = hi;
+	return lo < hi;
+}
+
+/* What the stub may have in [va, end) is exactly this already, but for rights that are added. */
+static bool only_adds(struct address_space *as, const struct systrap_region *want)
+{
+	struct systrap_region *r = region_find(as, want->va);
+	uint64_t end = want->va + want->size;
+
+	for (; r && r->va < end; r = RB_NEXT(systrap_regions, &as->regions, r))
+		if (r->installed && (r->mf != want->mf || r->off - r->va != want->off - want->va ||
+				     (r->access & ~want->access)))
+			return false;
+	return true;
+}
+
+int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memfile *mf,
+		   uint64_t mf_off, unsigned access, unsigned flags)
+{
+	struct systrap_region *r = calloc(1, sizeof(*r));
+	uint64_t lo, hi;
+	bool adds;
+
+	if (!r)
+		return -ENOMEM;
+	if (systrap_reserved(va, size) ||
+	    (memfile_kind(mf) == MEMFILE_HOST && guard_probe(memfile_ptr(mf, mf_off), false))) {
+		free(r);
+		return -EFAULT;
+	}
+	*r = (struct systrap_region){
+		.va = va,
+		.size = size,
+		.mf = mf,
+		.off = mf_off,
+		.access = (uint8_t)(access & memfile_max_access(mf)),
+		.shared = flags & PLATFORM_MAP_SHARED,
+		.populate = (flags & PLATFORM_MAP_WILL_TOUCH) && (access & MEM_WRITE),
+	};
+	mutex_lock(&as->lock);
+	adds = only_adds(as, r);
+	if (carve(as, va, va + size, &lo, &hi) && !adds) {
+		/* In one step for what is replaced; the rest of what was carved goes. */
+		if (lo < va)
+			post_unmap(as, lo, va - lo);
+		if (hi > va + size)
+			post_unmap(as, va + size, hi - (va + size));
+		region_insert(as, r);
+		install_one(as, r);
+		systrap_orders_sync(as->p, as->stub);
+	} else {
+		region_insert(as, r);
+	}
+	mutex_unlock(&as->lock);
+	return 0;
+}
+
+void systrap_as_unmap(struct address_space *as, uint64_t va, uint64_t size)
+{
+	uint64_t lo, hi;
+
+	mutex_lock(&as->lock);
+	if (carve(as, va, va + size, &lo, &hi)) {
+		post_unmap(as, lo, hi - lo);
+		systrap_orders_sync(as->p, as->stub);
+	}
+	mutex_unlock(&as->lock);
+}
+
+void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsigned access)
+{
+	struct systrap_region *r;
+	uint64_t lo, hi, end = va + size;
+	bool any = false;
+
+	if (!(access & MEM_READ)) {
+		systrap_as_unmap(as, va, size);
+		return;
+	}
+	mutex_lock(&as->lock);
+	if (region_split(as, va) || region_split(as, end)) {
+		/* No memory: nothing is there, rather than too much. */
+		if (carve(as, va, end, &lo, &hi)) {
+			post_unmap(as, lo, hi - lo);
+			any = true;
+		}
+	}
+	for (r = region_find(as, va); r && r->va < end;
+	     r = RB_NEXT(systrap_regions, &as->regions, r)) {
+		if (!(r->access & ~access))
+			continue;
+		r->access &= (uint8_t)access;
+		if (!r->installed)
+			continue;
+		post(as, SYS_mprotect, ORDER_MUST, r->va, r->size, r->access);
+		any = true;
+	}
+	if (any)
+		systrap_orders_sync(as->p, as->stub);
+	mutex_unlock(&as->lock);
+}
+
+/* Runs of regions that lose the right to write, joined as far as nothing lies between them. */
+static bool protect_for_fork(struct address_space *parent)
+{
+	struct systrap_region *r;
+	uint64_t start = 0, end = 0;
+	uint8_t access = 0;
+	bool any = false;
+
+	RB_FOREACH (r, systrap_regions, &parent->regions) {
+		if (r->shared || !(r->access & MEM_WRITE))
+			continue;
+		r->access &= (uint8_t)~MEM_WRITE;
+		if (!r->installed)
+			continue;
+		if (start < end && end == r->va && access == r->access) {
+			end += r->size;
+			continue;
+		}
+		if (start < end)
+			post(parent, SYS_mprotect, ORDER_MUST, start, end - start, access);
+		start = r->va;
+		end = r->va + r->size;
+		access = r->access;
+		any = true;
+	}
+	if (start < end)
+		post(parent, SYS_mprotect, ORDER_MUST, start, end - start, access);
+	return any;
+}
+
+int systrap_as_fork(struct address_space *parent, struct address_space *child)
+{
+	struct systrap_region *r, *copy, *next;
+	int err = 0;
+
+	mutex_lock(&parent->lock);
+	mutex_lock_nested(&child->lock); /* nobody else knows it */
+	if (protect_for_fork(parent))
+		systrap_orders_sync(parent->p, parent->stub);
+	RB_FOREACH (r, systrap_regions, &parent->regions) {
+		copy = malloc(sizeof(*copy));
+		if (!copy) {
+			err = -ENOMEM;
+			break;
+		}
+		*copy = *r;
+		copy->installed = copy->populate = false;
+		region_insert(child, copy);
+	}
+	if (err)
+		RB_FOREACH_SAFE (r, systrap_regions, &child->regions, next)
+			region_remove(child, r);
+	mutex_unlock(&child->lock);
+	mutex_unlock(&parent->lock);
+	return err;
+}
+
+void systrap_as_clear(struct address_space *as)
+{
+	mutex_lock(&as->lock);
+	drop_all(as);
+	mutex_unlock(&as->lock);
+}
+
+void systrap_as_destroy(struct address_space *as)
+{
+	struct systrap_thread *t;
+
+	mutex_lock(&as->lock);
+	drop_all(as);
+	mutex_lock(&as->p->bind_lock);
+	if (as->stub)
+		LIST_FOREACH (t, &as->stub->threads, link)
+			if (t->ctx)
+				systrap_unbind_locked(t->ctx);
+	mutex_unlock(&as->p->bind_lock);
+	mutex_unlock(&as->lock);
+	if (as->stub)
+		systrap_stub_put(as->p, as->stub);
+	atomic_fetch_sub_explicit(&as->p->stats.spaces, 1, memory_order_relaxed);
+	free(as);
+}

@@ -1,0 +1,576 @@
+/*
+ * platform/systrap/run.c - a context runs on its stub thread; what the thread publishes becomes an event.
+ *
+ * The mailbox's state word says whose turn it is. The sentry writes registers, sets STATE_APP and waits; the thread
+ * publishes a signal frame, sets STATE_EVENT and waits. Waiting begins with spinning only while fewer threads are busy
+ * than there are cores and while it has paid lately; a spinner that finds that somebody else had its core stops all
+ * spinning for a while. The application's side spins when the sentry's does.
+ *
+ * Interruption: `interrupt` of the context is set, then the mailbox's, then the kick signal is sent. A thread that is in
+ * the application is interrupted by the signal; one that is about to enter it sees the word, because the code between
+ * the look at the word and the application is begun anew by the signal's handler (stub.S).
+ *
+ * Everything in the area is the application's to forge, at any moment. It is read once; what comes out is an event
+ * that the application could have caused itself, or its death.
+ */
+#include <limits.h>
+#include <linux/audit.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "platform/systrap/systrap.h"
+
+#define VSYSCALL_PAGE 0xffffffffff600000ul
+#define VECTOR_GP 13
+#define VECTOR_PF 14
+#define PF_PRESENT 1u
+#define PF_WRITE 2u
+#define PF_USER 4u
+#define PF_FETCH 16u
+#define PF_KNOWN 0x1fu
+/* Selector 16 of the IDT's error code: int 0x80. */
+#define INT80_ERROR_CODE 0x402u
+#define UCONTEXT_SIGCONTEXT 40
+#define UCONTEXT_SIZE 304
+#define SIGINFO_SIZE 128
+#define FP_XSTATE_MAGIC 0x46505853u
+
+/* The kernel's struct sigcontext_64. */
+struct frame_regs {
+	uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip,
+		rflags;
+	uint16_t cs, gs, fs, ss;
+	uint64_t err, trapno, oldmask, cr2, fpstate;
+};
+
+/* The beginning of siginfo, as SIGSYS has it. */
+struct frame_info {
+	int32_t signo, err, code, pad;
+	uint64_t call_addr;
+	int32_t syscall;
+	uint32_t arch;
+};
+
+int64_t systrap_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+int systrap_futex_wait(_Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
+{
+	struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
+			      .tv_nsec = timeout_ns % 1000000000};
+
+	return syscall(SYS_futex, word, FUTEX_WAIT, val, &ts, NULL, 0) < 0 ? -errno : 0;
+}
+
+void systrap_futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* ---- events ---- */
+
+static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
+{
+	*ev = (struct platform_event){
+		.kind = PLATFORM_EXCEPTION,
+		.vector = vector,
+		.error_code = error_code,
+	};
+}
+
+static void event_fault(struct platform_event *ev, uint64_t addr, uint32_t error_code)
+{
+	*ev = (struct platform_event){
+		.kind = PLATFORM_FAULT,
+		.addr = addr,
+		.access = error_code & PF_FETCH	  ? MEM_EXEC
+			  : error_code & PF_WRITE ? MEM_WRITE
+						  : MEM_READ,
+		.present = error_code & PF_PRESENT,
+		.vector = VECTOR_PF,
+		.error_code = error_code,
+	};
+}
+
+static void event_interrupted(struct platform_context *ctx, struct platform_event *ev)
+{
+	/* Consumed: whatever was asked for before this is looked at by the caller after it. */
+	atomic_store(&ctx->interrupt, false);
+	*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+	SYSTRAP_STAT_ADD(ctx->p, interrupts, 1);
+}
+
+static bool canonical(uint64_t va)
+{
+	return (int64_t)(va << 16) >> 16 == (int64_t)va;
+}
+
+/* What the fetch at an rip would have given that is not the application's to run at. */
+static bool rip_refused(uint64_t rip, struct platform_event *ev)
+{
+	if (likely(rip < ARCH_TASK_SIZE && !systrap_reserved(rip, 1)))
+		return false;
+	if (canonical(rip))
+		event_fault(ev, rip, PF_FETCH | PF_USER);
+	else
+		event_exception(ev, VECTOR_GP, 0);
+	return true;
+}
+
+/* ---- registers ---- */
+
+/* A data selector that the application may have: null, or the flat one. */
+static uint16_t data_selector(uint64_t selector)
+{
+	uint16_t s = (uint16_t)selector;
+
+	return s == ARCH_USER_SS ? ARCH_USER_SS : s < 4 ? s & 3 : 0;
+}
+
+/* Registers for the thread's next run. */
+static void load_regs(struct platform_context *ctx, const struct arch_regs *regs)
+{
+	const struct user_regs_struct *r = &regs->r;
+	struct systrap_thread *t = ctx->thread;
+	const uint64_t image[20] = {
+		r->r15, r->r14,	      r->r13,
+		r->r12, r->r11,	      r->r10,
+		r->r9,	r->r8,	      r->rdi,
+		r->rsi, r->rbp,	      r->rbx,
+		r->rdx, r->rcx,	      r->rax,
+		r->rip, ARCH_USER_CS, (r->eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED,
+		r->rsp, ARCH_USER_SS,
+	};
+	const uint16_t segs[4] = {data_selector(r->ds), data_selector(r->es), data_selector(r->fs),
+				  data_selector(r->gs)};
+	uint64_t fs_base = canonical(r->fs_base) ? r->fs_base : 0;
+	uint64_t gs_base = canonical(r->gs_base) ? r->gs_base : 0, packed;
+	uint32_t flags = 0;
+
+	memcpy(t->mem + AREA_MAILBOX + MB_REGS, image, sizeof(image));
+	if (unlikely(ctx->force || memcmp(segs, ctx->segs, sizeof(segs)))) {
+		flags = STUB_SET_SEGS | STUB_SET_BASES;
+		memcpy(&packed, segs, sizeof(packed));
+		atomic_store_explicit(mb_set_segs(t), packed, memory_order_relaxed);
+	} else if (fs_base != ctx->fs_base || gs_base != ctx->gs_base) {
+		flags = STUB_SET_BASES;
+	}
+	if (flags) {
+		atomic_store_explicit(mb_set_fs_base(t), fs_base, memory_order_relaxed);
+		atomic_store_explicit(mb_set_gs_base(t), gs_base, memory_order_relaxed);
+		/* As far as we know; NOT_RUN changes nothing, so it is set again then. */
+		ctx->force = true;
+	}
+	atomic_store_explicit(mb_flags(t), flags, memory_order_relaxed);
+	systrap_fpu_load(ctx);
+}
+
+static void store_regs(struct platform_context *ctx, const struct frame_regs *f,
+		       struct arch_regs *regs)
+{
+	struct user_regs_struct *r = &regs->r;
+	struct systrap_thread *t = ctx->thread;
+	uint64_t packed = atomic_load_explicit(mb_segs(t), memory_order_relaxed);
+
+	memcpy(ctx->segs, &packed, sizeof(packed));
+	ctx->fs_base = atomic_load_explicit(mb_fs_base(t), memory_order_relaxed);
+	ctx->gs_base = atomic_load_explicit(mb_gs_base(t), memory_order_relaxed);
+	ctx->force = false;
+	r->rax = f->rax;
+	r->rbx = f->rbx;
+	r->rcx = f->rcx;
+	r->rdx = f->rdx;
+	r->rsi = f->rsi;
+	r->rdi = f->rdi;
+	r->rsp = f->rsp;
+	r->rbp = f->rbp;
+	r->r8 = f->r8;
+	r->r9 = f->r9;
+	r->r10 = f->r10;
+	r->r11 = f->r11;
+	r->r12 = f->r12;
+	r->r13 = f->r13;
+	r->r14 = f->r14;
+	r->r15 = f->r15;
+	r->rip = f->rip;
+	r->eflags = (f->rflags & (ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) | ARCH_EFLAGS_FIXED;
+	r->cs = ARCH_USER_CS;
+	r->ss = ARCH_USER_SS;
+	r->ds = ctx->segs[0];
+	r->es = ctx->segs[1];
+	r->fs = ctx->segs[2];
+	r->gs = ctx->segs[3];
+	r->fs_base = ctx->fs_base;
+	r->gs_base = ctx->gs_base;
+}
+
+static void read_sigsys(struct platform_context *ctx, const struct frame_info *info,
+			struct arch_regs *regs, struct platform_event *ev)
+{
+	if (unlikely(info->arch != AUDIT_ARCH_X86_64)) {
+		/* int 0x80, and sysenter, are no system calls here: a fault at the instruction. */
+		regs->r.rip -= 2;
+		event_exception(ev, VECTOR_GP, INT80_ERROR_CODE);
+	} else if (unlikely(info->call_addr - VSYSCALL_PAGE < MOAT_PAGE_SIZE)) {
+		/* The host's kernel has returned from it already, to what lay on the stack. */
+		regs->r.rip = info->call_addr;
+		regs->r.rsp -= 8;
+		event_fault(ev, info->call_addr, PF_FETCH | PF_USER);
+	} else {
+		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+		SYSTRAP_STAT_ADD(ctx->p, syscalls, 1);
+	}
+}
+
+/* [at, at + size) of the thread's area; NULL: not in it. */
+static const uint8_t *area_at(const struct systrap_thread *t, uint64_t va, size_t size,
+			      uint64_t align)
+{
+	uint64_t off = va - systrap_area_va(t);
+
+	if (off > STUB_AREA_SIZE - size || (off & (align - 1)))
+		return NULL;
+	return t->mem + off;
+}
+
+/* Return: 0; -EAGAIN: no stub of ours publishes that. */
+static int read_frame(struct platform_context *ctx, struct systrap_thread *t, struct frame_regs *f,
+		      struct frame_info *info)
+{
+	uint64_t uc_va = atomic_load_explicit(mb_ucontext(t), memory_order_relaxed), xfeatures;
+	const uint8_t *uc = area_at(t, uc_va, UCONTEXT_SIZE + SIGINFO_SIZE, 8), *fp;
+	uint32_t magic;
+
+	if (!uc)
+		return -EAGAIN;
+	memcpy(f, uc + UCONTEXT_SIGCONTEXT, sizeof(*f));
+	memcpy(info, uc + UCONTEXT_SIZE, sizeof(*info));
+	fp = area_at(t, f->fpstate, 576, 64);
+	if (!fp)
+		return -EAGAIN;
+	memcpy(&magic, fp + 464, sizeof(magic));
+	memcpy(&xfeatures, fp + 472, sizeof(xfeatures));
+	if (magic != FP_XSTATE_MAGIC)
+		return -EAGAIN;
+	ctx->fpu_va = f->fpstate;
+	ctx->fpu_mask = xfeatures & ctx->p->xcr0;
+	ctx->fresh = false;
+	return 0;
+}
+
+/* What the thread has published. Return: 0, -EAGAIN. */
+static int read_event(struct platform_context *ctx, struct systrap_thread *t,
+		      struct arch_regs *regs, struct platform_event *ev)
+{
+	uint32_t signo = atomic_load_explicit(mb_signo(t), memory_order_relaxed);
+	struct frame_regs f;
+	struct frame_info info;
+
+	if (signo == STUB_NOT_RUN) {
+		SYSTRAP_STAT_ADD(ctx->p, not_run, 1);
+		event_interrupted(ctx, ev);
+		return 0;
+	}
+	if (read_frame(ctx, t, &f, &info))
+		return -EAGAIN;
+	store_regs(ctx, &f, regs);
+	if (signo == STUB_KICK_SIGNAL) {
+		event_interrupted(ctx, ev);
+	} else if (unlikely(f.cs != ARCH_USER_CS)) {
+		/* 32-bit code, which the application has no business to run. */
+		event_exception(ev, VECTOR_GP, 0);
+	} else if (signo == SIGSYS) {
+		read_sigsys(ctx, &info, regs, ev);
+	} else if (f.trapno == VECTOR_PF) {
+		/* The stub's mapping may be there, and forbid it, before the host has made an entry. */
+		event_fault(ev, f.cr2,
+			    ((uint32_t)f.err & PF_KNOWN) |
+				    (signo == SIGSEGV && info.code == SEGV_ACCERR ? PF_PRESENT
+										  : 0));
+		SYSTRAP_STAT_ADD(ctx->p, faults, 1);
+	} else {
+		event_exception(ev, f.trapno < 32 ? (uint32_t)f.trapno : VECTOR_GP,
+				(uint32_t)f.err);
+		SYSTRAP_STAT_ADD(ctx->p, exceptions, 1);
+	}
+	/* It jumped into the stub: for it, nothing is there. */
+	if (unlikely(systrap_reserved(regs->r.rip, 1)) && ev->kind != PLATFORM_INTERRUPTED)
+		event_fault(ev, regs->r.rip, PF_FETCH | PF_USER);
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+static void kick(struct platform_context *ctx, struct systrap_thread *t)
+{
+	pid_t tid = (pid_t)atomic_load(mb_tid(t));
+
+	atomic_store(mb_interrupt(t), 1);
+	/* The thread's number is the application's to forge: it reaches threads of its own process only. */
+	if (tid > 0)
+		syscall(SYS_tgkill, atomic_load(&t->pid), tid, STUB_KICK_SIGNAL);
+	SYSTRAP_STAT_ADD(ctx->p, kicks, 1);
+}
+
+/* May this thread spin besides what is busy already? */
+static bool spin_begin(struct platform_context *ctx)
+{
+	struct systrap_platform *p = ctx->p;
+
+	if (ctx->spin_skip) {
+		ctx->spin_skip--;
+		return false;
+	}
+	if ((int64_t)__builtin_ia32_rdtsc() <
+	    atomic_load_explicit(&p->short_until, memory_order_relaxed))
+		return false;
+	if (atomic_fetch_add(&p->busy, 1) >= (int)p->cores) {
+		atomic_fetch_sub(&p->busy, 1);
+		return false;
+	}
+	return true;
+}
+
+/* Return: the event came. */
+static bool spin(struct platform_context *ctx, struct systrap_thread *t)
+{
+	struct systrap_platform *p = ctx->p;
+	uint64_t start, last, now;
+	bool hit = false;
+
+	if (!spin_begin(ctx))
+		return false;
+	start = last = __builtin_ia32_rdtsc();
+	for (;;) {
+		hit = atomic_load_explicit(mb_state(t), memory_order_acquire) == STUB_STATE_EVENT;
+		if (hit)
+			break;
+		__builtin_ia32_pause();
+		now = __builtin_ia32_rdtsc();
+		if (now - last > p->stolen_ticks) {
+			atomic_store_explicit(&p->short_until, (int64_t)(now + p->short_ticks),
+					      memory_order_relaxed);
+			SYSTRAP_STAT_ADD(p, spins_stolen, 1);
+			break;
+		}
+		if (now - start > p->spin_ticks)
+			break;
+		last = now;
+	}
+	atomic_fetch_sub(&p->busy, 1);
+	if (hit) {
+		ctx->spin_misses = 0;
+		SYSTRAP_STAT_ADD(p, spins_hit, 1);
+	} else {
+		ctx->spin_misses = MIN(ctx->spin_misses + 1, 8u);
+		ctx->spin_skip = 1u << ctx->spin_misses;
+		SYSTRAP_STAT_ADD(p, spins_missed, 1);
+	}
+	return hit;
+}
+
+int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
+{
+	unsigned rounds = 0;
+
+	ctx->spun = spin(ctx, t);
+	if (likely(ctx->spun))
+		return 0;
+	for (;;) {
+		bool wanted = atomic_load(&ctx->interrupt);
+		uint32_t state;
+		int ret;
+
+		atomic_store(mb_sentry_asleep(t), 1);
+		state = atomic_load(mb_state(t));
+		if (state == STUB_STATE_EVENT)
+			break;
+		if (atomic_load(&t->stub->dead))
+			return -EAGAIN;
+		ret = systrap_futex_wait(mb_state(t), state,
+					 wanted ? SYSTRAP_ROUND_NS : SYSTRAP_IDLE_ROUND_NS);
+		if (ret != -ETIMEDOUT)
+			continue;
+		if (systrap_stub_gone(t->stub)) {
+			systrap_stub_kill(ctx->p, t->stub);
+			return -EAGAIN;
+		}
+		if (wanted && ++rounds > SYSTRAP_PATIENCE) {
+			log_warn("systrap: stub %d does not answer", t->stub->pid);
+			systrap_stub_kill(ctx->p, t->stub);
+			return -EAGAIN;
+		}
+		if (wanted)
+			kick(ctx, t);
+	}
+	atomic_store_explicit(mb_sentry_asleep(t), 0, memory_order_relaxed);
+	return 0;
+}
+
+/* ---- binding ---- */
+
+void systrap_unbind_locked(struct platform_context *ctx)
+{
+	if (!ctx->thread)
+		return;
+	systrap_fpu_detach(ctx);
+	ctx->thread->ctx = NULL;
+	ctx->thread = NULL;
+	ctx->as = NULL;
+}
+
+void systrap_unbind(struct platform_context *ctx)
+{
+	mutex_lock(&ctx->p->bind_lock);
+	systrap_unbind_locked(ctx);
+	mutex_unlock(&ctx->p->bind_lock);
+}
+
+/* A thread of as->stub that no context has; lock of as held. */
+static struct systrap_thread *thread_take(struct platform_context *ctx, struct address_space *as)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_thread *t;
+
+	mutex_lock(&p->bind_lock);
+	LIST_FOREACH (t, &as->stub->threads, link)
+		if (!t->ctx)
+			break;
+	if (t)
+		t->ctx = ctx;
+	mutex_unlock(&p->bind_lock);
+	if (t)
+		return t;
+	t = systrap_thread_new(p, as->stub);
+	if (!t)
+		return NULL;
+	t->ctx = ctx;
+	systrap_thread_orders(p, t);
+	systrap_orders_start(as->stub);
+	return t;
+}
+
+/* ctx gets a thread in `as`. Return: 0, -EAGAIN. */
+static int bind(struct platform_context *ctx, struct address_space *as)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_thread *t = NULL;
+	int err = 0;
+
+	systrap_unbind(ctx);
+	mutex_lock(&as->lock);
+	if (!as->stub)
+		err = systrap_stub_get(p, as, &as->stub);
+	if (!err)
+		t = thread_take(ctx, as);
+	/* Until a new one has reported it reads the order that made it: no other may take that order's place. */
+	if (t && !t->reported) {
+		err = systrap_wait_event(ctx, t);
+		t->reported = !err;
+	}
+	mutex_unlock(&as->lock);
+	if (!t)
+		return -EAGAIN;
+	mutex_lock(&p->bind_lock);
+	ctx->thread = t;
+	ctx->as = as;
+	ctx->force = true;
+	mutex_unlock(&p->bind_lock);
+	return err;
+}
+
+/* ---- the platform's operations ---- */
+
+/* The thread goes on: after what is to be mapped, if there is something. */
+static void start(struct platform_context *ctx, struct address_space *as, struct systrap_thread *t)
+{
+	uint64_t state_va = systrap_area_va(t) + AREA_MAILBOX + MB_STATE;
+
+	atomic_store_explicit(mb_spins(t), ctx->spun ? SYSTRAP_APP_SPINS : 0, memory_order_relaxed);
+	if (likely(!atomic_load(&as->has_dirty) && systrap_orders_idle(t->stub))) {
+		atomic_store(mb_state(t), STUB_STATE_APP);
+		if (atomic_load(mb_app_asleep(t)))
+			systrap_futex_wake(mb_state(t));
+		return;
+	}
+	atomic_store(mb_state(t), STUB_STATE_STARTING);
+	mutex_lock(&as->lock);
+	systrap_as_install(as);
+	systrap_order_post(ctx->p, as->stub,
+			   &(struct systrap_order){.flags = ORDER_STORE,
+						   .args = {state_va, STUB_STATE_APP}});
+	/* Both sides may sleep on it. */
+	systrap_order_post(ctx->p, as->stub,
+			   &(struct systrap_order){.nr = SYS_futex,
+						   .args = {state_va, FUTEX_WAKE, INT_MAX}});
+	systrap_orders_start(as->stub);
+	/* After the orders were counted: who sees nothing to map sees that they are under way. */
+	atomic_store(&as->has_dirty, false);
+	mutex_unlock(&as->lock);
+}
+
+int systrap_context_switch(struct platform_context *ctx, struct address_space *as,
+			   struct arch_regs *regs, struct platform_event *ret_event)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_thread *t;
+	int err = 0;
+
+	if (unlikely(rip_refused(regs->r.rip, ret_event)))
+		return 0;
+	if (unlikely(ctx->as != as))
+		err = bind(ctx, as);
+	if (err)
+		return err;
+	t = ctx->thread;
+	if (unlikely(atomic_load_explicit(&t->stub->dead, memory_order_relaxed)))
+		return -EAGAIN;
+	load_regs(ctx, regs);
+	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
+	atomic_store(&ctx->running, t);
+	atomic_store(mb_interrupt(t), 0);
+	if (unlikely(atomic_load(&ctx->interrupt))) {
+		atomic_store(&ctx->running, NULL);
+		event_interrupted(ctx, ret_event);
+		return 0;
+	}
+	atomic_fetch_add(&p->busy, 1);
+	start(ctx, as, t);
+	err = systrap_wait_event(ctx, t);
+	atomic_fetch_sub(&p->busy, 1);
+	atomic_store(&ctx->running, NULL);
+	if (!err && read_event(ctx, t, regs, ret_event)) {
+		log_debug("systrap: stub %d publishes nonsense", t->stub->pid);
+		systrap_stub_kill(p, t->stub);
+		err = -EAGAIN;
+	}
+	return err;
+}
+
+void systrap_context_interrupt(struct platform_context *ctx)
+{
+	struct systrap_thread *t;
+
+	if (atomic_exchange(&ctx->interrupt, true))
+		return;
+	t = atomic_load(&ctx->running);
+	if (t)
+		kick(ctx, t);
+}
+
+void systrap_thread_exit(struct platform *base unused_arg)
+{
+	/* Stub threads belong to contexts. */
+}

@@ -1,0 +1,262 @@
+/*
+ * platform/systrap/systrap.h - what the files of the systrap platform share. systrap.c opens with the essay.
+ *
+ * Lock order
+ *   address_space.lock (LOCK_AS; a fork nests the unpublished child's)
+ *     systrap_platform.lock (LOCK_PLATFORM): stubs and areas that are free or ready, the pristine process's socket
+ *     systrap_platform.bind_lock (LOCK_PLATFORM): which context has which thread
+ * A context that is bound, in an address space with nothing to map, takes neither.
+ */
+#ifndef MOAT_PLATFORM_SYSTRAP_SYSTRAP_H
+#define MOAT_PLATFORM_SYSTRAP_SYSTRAP_H
+
+#include <sys/queue.h>
+
+#include "base/lock.h"
+#include "base/tree.h"
+#include "platform/platform.h"
+#include "platform/systrap/pristine.h"
+
+/* Stubs and areas of a sandbox; both bound what is mapped from the shared file. */
+#define SYSTRAP_STUBS_MAX 8192u
+#define SYSTRAP_AREAS_MAX 16384u
+/* Stubs that wait for an address space. */
+#define SYSTRAP_POOL 4u
+/* max_map_count is 65,530: with more translations than this all are dropped and fault in again. */
+#define SYSTRAP_REGIONS_MAX 50000u
+/* A batch that goes with a context's start; what is beyond it faults in. */
+#define SYSTRAP_BATCH_MAX 1024u
+/* How long a stub may take to carry out orders, or to answer a kick, in rounds of waiting. */
+#define SYSTRAP_PATIENCE 300u
+#define SYSTRAP_ROUND_NS 10000000l
+#define SYSTRAP_IDLE_ROUND_NS 500000000l
+/* An application spins this long for its answer (pauses, about 25 ns each), the sentry for an event. */
+#define SYSTRAP_APP_SPINS 400u
+#define SYSTRAP_SPIN_US 40u
+/* A gap like this between two looks at the clock: somebody else had the core. Then nobody spins for a while. */
+#define SYSTRAP_STOLEN_US 60u
+#define SYSTRAP_SHORT_US 4000u
+
+struct systrap_platform;
+
+/* A translation that the application may have. Guarded by the address space's lock. */
+struct systrap_region {
+	RB_ENTRY(systrap_region) node;
+	TAILQ_ENTRY(systrap_region) dirty_link; /* while !installed */
+	uint64_t va, size, off;
+	struct memfile *mf; /* borrowed: who mapped it holds the memory */
+	uint8_t access;
+	bool shared; /* PLATFORM_MAP_SHARED */
+	bool installed; /* the stub has it, or has been told to */
+	bool populate;
+};
+RB_HEAD(systrap_regions, systrap_region);
+
+/* A thread of a stub. Never freed: a late interruption may look at one that is somebody else's by then. */
+struct systrap_thread {
+	LIST_ENTRY(systrap_thread) link; /* the stub's; guarded by the address space's lock */
+	struct systrap_stub *stub;
+	struct platform_context *ctx; /* bound to; guarded by the platform's bind_lock */
+	uint8_t *mem; /* immutable: the area */
+	_Atomic pid_t pid, tid;
+	uint32_t index; /* where in the stub its area is mapped */
+	bool reported; /* it has its filter and waits; guarded by the address space's lock */
+	bool in_use; /* guarded by platform lock */
+};
+
+/* A stub process. Guarded by the lock of the address space that has it; by the platform's lock before and after. */
+struct systrap_stub {
+	SLIST_ENTRY(systrap_stub) link; /* pool */
+	struct address_space *as;
+	LIST_HEAD(, systrap_thread) threads;
+	uint8_t *orders, *hints; /* immutable */
+	_Atomic uint64_t posted; /* orders */
+	uint64_t acked; /* proven to be done */
+	uint32_t slot; /* immutable */
+	pid_t pid;
+	int socket;
+	uint32_t nthreads;
+	_Atomic bool dead; /* it is known to be, or has been killed */
+	bool in_use, reaped, released; /* platform lock */
+};
+
+struct address_space {
+	struct systrap_platform *p; /* immutable */
+	struct mutex lock; /* LOCK_AS */
+	struct systrap_regions regions;
+	TAILQ_HEAD(, systrap_region) dirty;
+	unsigned nregions, ndirty;
+	struct systrap_stub *stub; /* NULL: nothing has run in it yet */
+	_Atomic bool has_dirty;
+};
+
+struct platform_context {
+	struct systrap_platform *p; /* immutable */
+	_Atomic bool interrupt; /* sticky */
+	struct systrap_thread *_Atomic running; /* while in context_switch() */
+	/* The rest belongs to the context's thread, but an address space that ends takes its thread back: bind_lock. */
+	struct address_space *as; /* where `thread` is */
+	struct systrap_thread *thread;
+	bool fresh; /* thread's FPU state is not in a frame: what fpu_buf says, or the reset state */
+	bool force; /* segments and bases must be set whatever they seem to be */
+	uint64_t fpu_va, fpu_mask; /* !fresh: the frame's XSAVE image */
+	void *fpu_buf; /* fresh */
+	bool spun; /* the last event came while we span */
+	uint32_t spin_misses, spin_skip;
+	uint16_t segs[4]; /* as the stub's thread has them */
+	uint64_t fs_base, gs_base;
+};
+
+struct systrap_stats {
+	_Atomic uint64_t syscalls, faults, exceptions, interrupts, not_run, kicks, spins_hit,
+		spins_missed, spins_stolen, orders, acks, batches, drops, stubs_made, stubs_died,
+		threads_made, spaces, pool_empty;
+};
+#define SYSTRAP_STAT_ADD(p, field, n) \
+	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
+
+struct systrap_platform {
+	struct platform base;
+	/* immutable */
+	int control_fd, shared_fd;
+	pid_t pristine_pid;
+	uint8_t *shared;
+	size_t fpu_size; /* XSAVE image in standard format */
+	uint64_t xcr0, mxcsr_mask;
+	unsigned cores;
+	uint64_t shared_size, spin_ticks, stolen_ticks, short_ticks;
+
+	_Atomic int busy; /* application threads that run, and spinning sentry threads */
+	_Atomic int64_t short_until; /* ticks: cores were seen to be short */
+
+	struct mutex bind_lock; /* LOCK_PLATFORM; never together with the next */
+	struct mutex lock; /* LOCK_PLATFORM */
+	struct systrap_stub *stubs; /* SYSTRAP_STUBS_MAX */
+	struct systrap_thread *threads; /* SYSTRAP_AREAS_MAX */
+	SLIST_HEAD(, systrap_stub) pool;
+	unsigned pool_count, making, slots_used, next_slot, areas_used, next_area;
+	bool pristine_dead;
+
+	struct systrap_stats stats;
+};
+
+static inline struct systrap_platform *systrap_of(struct platform *p)
+{
+	return container_of(p, struct systrap_platform, base);
+}
+
+static inline uint64_t systrap_area_va(const struct systrap_thread *t)
+{
+	return STUB_AREAS + (uint64_t)t->index * STUB_AREA_SIZE;
+}
+
+static inline bool systrap_reserved(uint64_t va, uint64_t size)
+{
+	return va < STUB_END && va + size > STUB_BASE;
+}
+
+#define MAILBOX_FIELD(name, offset, type)                          \
+	static inline type *name(const struct systrap_thread *t)   \
+	{                                                          \
+		return (type *)(t->mem + AREA_MAILBOX + (offset)); \
+	}
+MAILBOX_FIELD(mb_state, MB_STATE, _Atomic uint32_t)
+MAILBOX_FIELD(mb_sentry_asleep, MB_SENTRY_ASLEEP, _Atomic uint32_t)
+MAILBOX_FIELD(mb_app_asleep, MB_APP_ASLEEP, _Atomic uint32_t)
+MAILBOX_FIELD(mb_interrupt, MB_INTERRUPT, _Atomic uint32_t)
+MAILBOX_FIELD(mb_tid, MB_TID, _Atomic uint32_t)
+MAILBOX_FIELD(mb_signo, MB_SIGNO, _Atomic uint32_t)
+MAILBOX_FIELD(mb_segs, MB_SEGS, _Atomic uint64_t)
+MAILBOX_FIELD(mb_fs_base, MB_FS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_gs_base, MB_GS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_ucontext, MB_UCONTEXT, _Atomic uint64_t)
+MAILBOX_FIELD(mb_flags, MB_FLAGS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_spins, MB_SPINS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_set_segs, MB_SET_SEGS, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_fs_base, MB_SET_FS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_gs_base, MB_SET_GS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_fpu, MB_SET_FPU, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_fpu_mask, MB_SET_FPU_MASK, _Atomic uint64_t)
+#undef MAILBOX_FIELD
+
+int64_t systrap_now_ns(void);
+/* futex(2), shared; wait: 0, -EAGAIN, -EINTR, -ETIMEDOUT. */
+int systrap_futex_wait(_Atomic uint32_t *word, uint32_t val, int64_t timeout_ns);
+void systrap_futex_wake(_Atomic uint32_t *word);
+
+/* filter.c: the constants of every stub. */
+void systrap_data_build(struct stub_data *data, const char *blob);
+
+/* stub.c */
+must_check int systrap_pristine_start(struct systrap_platform *p);
+void systrap_pristine_stop(struct systrap_platform *p);
+/* A ready stub with one thread, for `as`. Return: 0, -EAGAIN. */
+must_check int systrap_stub_get(struct systrap_platform *p, struct address_space *as,
+				struct systrap_stub **ret_stub);
+/* Its address space ends; nobody of the application's memory is mapped, or it is dead. */
+void systrap_stub_put(struct systrap_platform *p, struct systrap_stub *stub);
+/* Kills it and waits until nothing of it is left. */
+void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub);
+/* Has it died? One host call. */
+bool systrap_stub_gone(struct systrap_stub *stub);
+/* An area for one more thread, not mapped yet. Return: NULL if there is none. */
+struct systrap_thread *systrap_thread_new(struct systrap_platform *p, struct systrap_stub *stub);
+void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t);
+
+/* Orders. The lock of the stub's address space is held (or the stub is not published). */
+struct systrap_order {
+	uint32_t nr, flags;
+	uint64_t args[6];
+	uint64_t extra;
+};
+/* Nothing is under way, as far as the stub says. */
+static inline bool systrap_orders_idle(const struct systrap_stub *stub)
+{
+	return atomic_load((_Atomic uint32_t *)(stub->hints + HINT_DONE)) ==
+	       (uint32_t)atomic_load(&stub->posted);
+}
+void systrap_order_post(struct systrap_platform *p, struct systrap_stub *stub,
+			const struct systrap_order *order);
+/* The order thread looks at what was posted. */
+void systrap_orders_start(struct systrap_stub *stub);
+/* Starts, and returns when all that was posted is proven to be done, or the stub is dead and gone. */
+void systrap_orders_sync(struct systrap_platform *p, struct systrap_stub *stub);
+
+/* as.c */
+must_check int systrap_as_create(struct platform *base, struct address_space **ret_as);
+void systrap_as_destroy(struct address_space *as);
+must_check int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size,
+			      struct memfile *mf, uint64_t mf_off, unsigned access, unsigned flags);
+void systrap_as_unmap(struct address_space *as, uint64_t va, uint64_t size);
+void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsigned access);
+void systrap_as_clear(struct address_space *as);
+must_check int systrap_as_fork(struct address_space *parent, struct address_space *child);
+/* Posts what is not installed yet; lock held, as->stub is there. */
+void systrap_as_install(struct address_space *as);
+
+/* fpu.c */
+must_check int systrap_fpu_init(struct systrap_platform *p);
+must_check int systrap_context_create(struct platform *base, struct platform_context *from,
+				      struct platform_context **ret_ctx);
+void systrap_context_destroy(struct platform_context *ctx);
+size_t systrap_fpu_size(struct platform *base);
+int systrap_fpu_get(struct platform_context *ctx, void *buf, size_t size);
+int systrap_fpu_set(struct platform_context *ctx, const void *buf, size_t size);
+void systrap_fpu_reset(struct platform_context *ctx);
+/* Moves the state from the thread into ctx's own buffer: the thread is given up. */
+void systrap_fpu_detach(struct platform_context *ctx);
+/* Where the thread finds the state that ctx has. */
+void systrap_fpu_load(struct platform_context *ctx);
+
+/* run.c */
+must_check int systrap_context_switch(struct platform_context *ctx, struct address_space *as,
+				      struct arch_regs *regs, struct platform_event *ret_event);
+void systrap_context_interrupt(struct platform_context *ctx);
+void systrap_thread_exit(struct platform *base);
+/* Waits until the thread has published something. Return: 0, -EAGAIN: the stub is dead. */
+must_check int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t);
+/* ctx has no thread any more. _locked: bind_lock is held. */
+void systrap_unbind(struct platform_context *ctx);
+void systrap_unbind_locked(struct platform_context *ctx);
+
+#endif
