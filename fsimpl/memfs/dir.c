@@ -6,8 +6,8 @@
  * resize that moved a chain away under the reader).
  *
  * getdents needs cookies that survive concurrent changes: every entry gets the directory's next number when it comes, and a
- * red-black tree by number finds where to go on. A reader stops at the number that was next when it opened (or rewound), so that
- * renaming what one reads ends.
+ * red-black tree by number finds where to go on. Newest first, as Linux's tmpfs lists: a position says "what is older
+ * than this", so what comes after the first read is not met and renaming what one reads ends.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +18,7 @@
 #define TABLE_FIRST 4u
 #define TABLE_MAX (1u << 26)
 #define FIND_TRIES 4
+#define POS_START 2 /* after "." and "..": below every cookie, and no cookie itself */
 
 static int order_compare(struct memfs_dentry *a, struct memfs_dentry *b)
 {
@@ -350,26 +351,9 @@ void memfs_tree_destroy(struct memfs_fs *fs)
 
 /* ---- open directories ---- */
 
-struct memfs_dir_file {
-	struct file file; /* base */
-	uint64_t
-		end; /* cookies from here on came after the open or the last rewind; guarded by pos_lock */
-};
-
 static struct memfs_dentry *file_dentry(struct file *f)
 {
 	return memfs_dentry_of(f->path.dentry);
-}
-
-static uint64_t dir_end(struct memfs_dentry *d)
-{
-	struct memfs_dir *dir = memfs_dir_of(d);
-	uint64_t end;
-
-	mutex_lock(&dir->lock);
-	end = dir->next_cookie;
-	mutex_unlock(&dir->lock);
-	return end;
 }
 
 static uint64_t parent_ino(struct memfs_dentry *d)
@@ -393,10 +377,21 @@ static bool emit(struct file *f, struct dir_emit *ctx, const char *name, size_t 
 	return true;
 }
 
+/* The newest entry whose cookie is below `pos`; at POS_START, the newest. dir's lock held. */
+static struct memfs_dentry *entry_before(struct memfs_dir *dir, uint64_t pos)
+{
+	struct memfs_dentry key, *c;
+
+	if (pos == POS_START)
+		return RB_MAX(memfs_order, &dir->order);
+	key.cookie = pos;
+	c = RB_NFIND(memfs_order, &dir->order, &key);
+	return c ? RB_PREV(memfs_order, &dir->order, c) : RB_MAX(memfs_order, &dir->order);
+}
+
 static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
 {
-	struct memfs_dir_file *df = (struct memfs_dir_file *)f;
-	struct memfs_dentry *d = file_dentry(f), *c, key;
+	struct memfs_dentry *d = file_dentry(f), *c;
 	struct memfs_dir *dir = memfs_dir_of(d);
 
 	if (memfs_is_dead(d))
@@ -404,16 +399,14 @@ static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
 	memfs_update_atime(d->inode, f->path.mount, file_flags(f));
 	if (f->pos == 0 && !emit(f, ctx, ".", 1, d->inode->ino, S_IFDIR, 1))
 		return 0;
-	if (f->pos == 1 && !emit(f, ctx, "..", 2, parent_ino(d), S_IFDIR, MEMFS_COOKIE_FIRST))
+	if (f->pos == 1 && !emit(f, ctx, "..", 2, parent_ino(d), S_IFDIR, POS_START))
 		return 0;
 	mutex_lock(&dir->lock);
-	key.cookie = (uint64_t)f->pos;
-	for (c = RB_NFIND(memfs_order, &dir->order, &key); c && c->cookie < df->end;
-	     c = RB_NEXT(memfs_order, &dir->order, c)) {
+	for (c = entry_before(dir, (uint64_t)f->pos); c; c = RB_PREV(memfs_order, &dir->order, c)) {
 		const struct memfs_name *n = memfs_name_of(c);
 
 		if (!emit(f, ctx, n->s, n->len, c->inode->ino, memfs_mode(c->inode),
-			  (int64_t)c->cookie + 1))
+			  (int64_t)c->cookie))
 			break;
 	}
 	mutex_unlock(&dir->lock);
@@ -422,8 +415,6 @@ static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
 
 static int64_t memfs_dir_seek(struct file *f, int64_t off, int whence)
 {
-	struct memfs_dir_file *df = (struct memfs_dir_file *)f;
-
 	if (whence == SEEK_CUR) {
 		if (__builtin_add_overflow(f->pos, off, &off))
 			return -EINVAL;
@@ -432,9 +423,6 @@ static int64_t memfs_dir_seek(struct file *f, int64_t off, int whence)
 	}
 	if (off < 0)
 		return -EINVAL;
-	/* A rewind sees what came since. */
-	if (off <= 1)
-		df->end = dir_end(file_dentry(f));
 	f->pos = off;
 	return off;
 }
@@ -459,15 +447,14 @@ static const struct file_ops memfs_dir_file_ops = {
 	.fsync = memfs_dir_fsync,
 };
 
-int memfs_open_dir(struct memfs_dentry *d, const struct vfs_path *place, unsigned flags,
+int memfs_open_dir(struct memfs_dentry *d unused_arg, const struct vfs_path *place, unsigned flags,
 		   struct file **ret)
 {
-	struct memfs_dir_file *df = calloc(1, sizeof(*df));
+	struct file *f = calloc(1, sizeof(*f));
 
-	if (!df)
+	if (!f)
 		return -ENOMEM;
-	file_init(&df->file, &memfs_dir_file_ops, place, flags, 0);
-	df->end = dir_end(d);
-	*ret = &df->file;
+	file_init(f, &memfs_dir_file_ops, place, flags, 0);
+	*ret = f;
 	return 0;
 }

@@ -22,7 +22,7 @@
 #define MEMFS_XATTRS_SIZE_MAX (1u << 20) /* per inode, names and values */
 #define MEMFS_LINKS_MAX UINT32_MAX
 #define MEMFS_DIRENT_SIZE 20 /* what a directory's size grows by, as Linux's BOGO_DIRENT_SIZE */
-#define MEMFS_COOKIE_FIRST 2 /* 0 and 1 are "." and ".." */
+#define MEMFS_COOKIE_FIRST 3 /* 0 to 2 are positions of ".", ".." and the start */
 
 struct memfs_dentry;
 

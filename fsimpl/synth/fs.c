@@ -111,10 +111,10 @@ static int synth_get_dentry_at(struct filesystem *fs unused_arg, struct resolvin
 	return err;
 }
 
-/* Nothing is made here. procfs's lookup of a name that is not there fails before that would be found out. */
-static int refusal(const struct filesystem *fs, int err)
+/* procfs's lookup of a name that is not there fails, so nothing else is found out: no permission, no read-only mount. */
+static bool missing_is_error(const struct synth_node *dir)
 {
-	return fs->magic == 0x9fa0 /* PROC_SUPER_MAGIC */ ? -ENOENT : err;
+	return dir->dentry.fs->magic == 0x9fa0; /* PROC_SUPER_MAGIC */
 }
 
 static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
@@ -144,11 +144,11 @@ static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
 		err = rp_check_name(rp);
 	if (!err)
 		err = synth_lookup(dir, rp_component(rp), rp_component_len(rp), &n);
-	if (err == -ENOENT) {
+	if (err == -ENOENT && !missing_is_error(dir)) {
 		if (rp_begin_write(rp))
 			err = -EROFS;
 		else if (!dir->ops->create)
-			err = refusal(fs, -EACCES);
+			err = -EACCES;
 		else
 			err = synth_permission(dir, rp_cred(rp), W_OK | X_OK);
 		if (!err)
@@ -316,7 +316,7 @@ static int walk_create(struct resolving_path *rp, bool is_dir, struct synth_node
 		err = -EEXIST;
 		goto out;
 	}
-	if (err != -ENOENT)
+	if (err != -ENOENT || missing_is_error(dir))
 		goto out;
 	err = name_err ? name_err : rp_begin_write(rp);
 	if (!err)
@@ -330,7 +330,7 @@ out:
 	return err;
 }
 
-static int synth_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
+static int synth_mkdir_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
 			  const struct mkdir_args *args)
 {
 	struct synth_node *dir;
@@ -340,7 +340,7 @@ static int synth_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
 		return err;
 	err = dir->ops->mkdir ? dir->ops->mkdir(dir, rp_component(rp), rp_component_len(rp),
 						args->mode & ~args->umask & 07777)
-			      : refusal(fs, -EPERM);
+			      : -EPERM;
 	synth_node_unref(dir);
 	return err;
 }
@@ -356,7 +356,7 @@ static int create_refused(struct resolving_path *rp)
 	return -EPERM;
 }
 
-static int synth_mknod_at(struct filesystem *fs, struct resolving_path *rp,
+static int synth_mknod_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
 			  const struct mknod_args *args)
 {
 	struct synth_node *dir;
@@ -365,10 +365,13 @@ static int synth_mknod_at(struct filesystem *fs, struct resolving_path *rp,
 	err = walk_create(rp, false, &dir);
 	if (err)
 		return err;
-	err = S_ISREG(args->mode) && dir->ops->create
-		      ? dir->ops->create(dir, rp_component(rp), rp_component_len(rp),
-					 S_IFREG | (args->mode & ~args->umask & 07777))
-		      : refusal(fs, -EPERM);
+	if (!S_ISREG(args->mode) && (args->mode & S_IFMT))
+		err = -EPERM;
+	else if (!dir->ops->create)
+		err = -EACCES; /* vfs_create()'s, not vfs_mknod()'s */
+	else
+		err = dir->ops->create(dir, rp_component(rp), rp_component_len(rp),
+				       S_IFREG | (args->mode & ~args->umask & 07777));
 	synth_node_unref(dir);
 	return err;
 }
@@ -464,6 +467,16 @@ static int synth_rename_at(struct filesystem *fs unused_arg, struct resolving_pa
 		err = synth_lookup(from, old_name, strlen(old_name), &n);
 	if (err)
 		goto out;
+	if (missing_is_error(dir)) {
+		struct synth_node *target = NULL;
+
+		err = synth_lookup(dir, rp_component(rp), rp_component_len(rp), &target);
+		if (err) {
+			synth_node_unref(n);
+			goto out;
+		}
+		synth_node_unref(target);
+	}
 	err = synth_permission(from, rp_cred(rp), W_OK | X_OK);
 	if (!err)
 		err = synth_permission(dir, rp_cred(rp), W_OK | X_OK);
