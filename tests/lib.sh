@@ -7,6 +7,12 @@ MOAT=${MOAT:-$repo/build/moat}
 work=$(mktemp -d "${TMPDIR:-/tmp}/moat-test.XXXXXX")
 state=$work/state
 trap 'rm -rf --one-file-system "$work"' EXIT
+# $MOAT_PLATFORM: every sandbox of the script on that platform.
+if [ -n "${MOAT_PLATFORM:-}" ]; then
+	printf '#!/bin/sh\nexec "%s" --platform="%s" "$@"\n' "$MOAT" "$MOAT_PLATFORM" >"$work/moat"
+	chmod 755 "$work" "$work/moat"
+	MOAT=$work/moat
+fi
 
 ok() { echo "ok $1"; }
 not_ok() { echo "not ok $1 $2"; }
