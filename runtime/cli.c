@@ -66,6 +66,19 @@ void cli_warn(const char *fmt, ...)
 	va_end(ap);
 }
 
+void cli_debug(const char *fmt, ...)
+{
+	char msg[3072];
+	va_list ap;
+
+	if (!cli.debug)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	log_file_write("debug", msg);
+}
+
 bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name,
 	      const char **ret_value)
 {
@@ -113,9 +126,25 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		return true;
 	if (cli_flag(argc, argv, i, "debug", 0, NULL))
 		return cli.debug = true;
+	if (cli_flag(argc, argv, i, "systemd-cgroup", 0, NULL))
+		return cli.systemd_cgroup = true;
+	if (cli_flag(argc, argv, i, "cgroup-manager", 0, &value)) {
+		cli.systemd_cgroup = strcmp(value, "systemd") == 0;
+		cli.no_cgroup = strcmp(value, "disabled") == 0;
+		if (!cli.systemd_cgroup && !cli.no_cgroup && strcmp(value, "cgroupfs") != 0) {
+			cli_error("--cgroup-manager: '%s' is none of cgroupfs, systemd, disabled",
+				  value);
+			exit(1);
+		}
+		return true;
+	}
+	/* runc's: found out here, and no checkpoints with CRIU. */
+	if (cli_flag(argc, argv, i, "rootless", 0, &value) ||
+	    cli_flag(argc, argv, i, "criu", 0, &value))
+		return true;
 	if (cli_flag(argc, argv, i, "log-format", 0, &value)) {
 		if (strcmp(value, "json") != 0 && strcmp(value, "text") != 0) {
-			cli_error("--log-format: '%s' is neither 'text' nor 'json'", value);
+			cli_error("invalid log-format: %s", value);
 			exit(1);
 		}
 		cli.log_json = strcmp(value, "json") == 0;

@@ -18,6 +18,8 @@ struct cli_globals {
 	bool log_json;
 	const char *strace; /* NULL: off; "": every call */
 	bool debug;
+	bool systemd_cgroup;
+	bool no_cgroup; /* --cgroup-manager disabled */
 };
 
 extern struct cli_globals cli;
@@ -33,6 +35,7 @@ struct cli_verb {
 /* Prints "moat: message" (and to --log); the message names the thing and the way out. */
 void cli_error(const char *fmt, ...) printf_like(1, 2);
 void cli_warn(const char *fmt, ...) printf_like(1, 2);
+void cli_debug(const char *fmt, ...) printf_like(1, 2); /* with --debug, to --log only */
 /* Consumes global flags at argv[*i]; true if it was one. Exits with 1 on a bad value. */
 bool cli_global_flag(int argc, char **argv, int *i);
 /*
@@ -46,8 +49,9 @@ int cli_unknown_flag(const char *verb, const char *flag);
 int cli_verb_help(const struct cli_verb *verb);
 must_check bool cli_id_valid(const char *id);
 
-extern const struct cli_verb verb_run, verb_do, verb_spec, verb_debug, verb_kill, verb_state,
-	verb_list, verb_delete;
+extern const struct cli_verb verb_create, verb_debug, verb_delete, verb_do, verb_events, verb_exec,
+	verb_features, verb_kill, verb_list, verb_pause, verb_ps, verb_resume, verb_run, verb_spec,
+	verb_start, verb_state, verb_update, verb_wait;
 
 /* Internal roles of the re-executed binary. */
 int role_sentry_main(int argc, char **argv);

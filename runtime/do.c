@@ -88,6 +88,7 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 	s->cap_bounding = s->cap_effective = s->cap_permitted = (1ull << 41) - 1;
 	s->rootfs = BOOT_ROOTFS_OVERLAY;
 	s->terminal = tty;
+	s->killable_init = true;
 	return 0;
 }
 
@@ -139,6 +140,7 @@ static int do_main(int argc, char **argv)
 	}
 	snprintf(id, sizeof(id), "do-%d", getpid());
 	opts.id = id;
+	opts.no_cgroup = true;
 	boot_spec_add_globals(&config.spec, id);
 	status = sandbox_run(&config, &opts);
 	oci_config_fini(&config);

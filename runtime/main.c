@@ -12,8 +12,9 @@
 #endif
 
 static const struct cli_verb *const verbs[] = {
-	&verb_run,   &verb_do,	 &verb_spec,   &verb_list,
-	&verb_state, &verb_kill, &verb_delete, &verb_debug,
+	&verb_run,    &verb_do,	    &verb_create, &verb_start, &verb_exec,  &verb_kill,
+	&verb_delete, &verb_state,  &verb_list,	  &verb_ps,    &verb_pause, &verb_resume,
+	&verb_wait,   &verb_events, &verb_update, &verb_debug, &verb_spec,  &verb_features,
 };
 
 static int print_help(void)
@@ -24,7 +25,8 @@ static int print_help(void)
 		printf("  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
 	printf("\nGlobal flags:\n"
 	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT ")\n"
-	       "  --platform NAME    how programs run: kvm, systrap, or auto (default): the faster here\n"
+	       "  --platform NAME    how programs run: kvm, systrap, or auto (default): the faster "
+	       "here\n"
 	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma "
 	       "separated)\n"
 	       "  --debug-log FILE   where the sentry and the gofer log ('-': standard error)\n"
@@ -32,6 +34,7 @@ static int print_help(void)
 	       "  --debug            log at debug level\n"
 	       "  --log FILE         errors of the command line also go here\n"
 	       "  --log-format FMT   text (default) or json\n"
+	       "  --cgroup-manager M cgroupfs (default), systemd, disabled; --systemd-cgroup\n"
 	       "  --version, --help\n\n"
 	       "'moat VERB --help' tells more. Try: moat do -- uname -a\n");
 	return 0;
@@ -80,7 +83,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	for (int k = i + 1; k < argc && strcmp(argv[k], "--") != 0; k++) {
-		if (verb == &verb_do && argv[k][0] != '-')
+		if ((verb == &verb_do || verb == &verb_exec) && argv[k][0] != '-')
 			break; /* the rest is the command's */
 		if (strcmp(argv[k], "--help") == 0 || strcmp(argv[k], "-h") == 0)
 			return cli_verb_help(verb);

@@ -1,8 +1,8 @@
 /*
  * runtime/oci.c - config.json to a boot spec.
  *
- * Reads what the sandbox acts on: process, root, hostname, mounts, and of linux the masked and read-only paths, the root's
- * propagation and the memory and pids limits. Members it does not know are ignored, as the specification demands.
+ * Reads what the sandbox acts on; hooks, resources and annotations are kept as JSON for those who do. Members it does not know are
+ * ignored, as the specification demands.
  */
 #include <fcntl.h>
 #include <jansson.h>
@@ -429,9 +429,132 @@ static void parse_mounts(struct parse *p, const json_t *root)
 	}
 }
 
+static void parse_namespaces(struct parse *p, const json_t *l)
+{
+	static const char *const types[] = {"pid", "network", "mount",	"ipc",
+					    "uts", "user",    "cgroup", "time"};
+	const json_t *list = member(p, l, "linux", "namespaces", JSON_ARRAY);
+	unsigned seen = 0;
+
+	for (size_t i = 0; i < json_array_size(list) && !p->err; i++) {
+		const json_t *ns = json_array_get(list, i);
+		const char *type = member_string(p, ns, "linux.namespaces[]", "type"),
+			   *path = member_string(p, ns, "linux.namespaces[]", "path");
+		unsigned k = 0;
+
+		while (k < ARRAY_SIZE(types) && (!type || strcmp(type, types[k]) != 0))
+			k++;
+		if (k == ARRAY_SIZE(types)) {
+			parse_error(p, "linux.namespaces[%zu].type '%s' is no namespace", i,
+				    type ? type : "");
+		} else if (seen & 1u << k) {
+			parse_error(p, "linux.namespaces has '%s' twice", type);
+		} else if (path && *path && path[0] != '/') {
+			parse_error(p, "linux.namespaces[%zu].path '%s' is not absolute", i, path);
+		} else if (k == 1) {
+			p->c->net_ns = true;
+			p->c->net_ns_path = path && *path ? path : NULL;
+		} else if (k == 5) {
+			p->c->uid_mappings = member(p, l, "linux", "uidMappings", JSON_ARRAY);
+			p->c->gid_mappings = member(p, l, "linux", "gidMappings", JSON_ARRAY);
+		}
+		seen |= 1u << k;
+	}
+}
+
+/* Adds a string to a NULL-terminated vector whose count is known; takes s. */
+static void strv_add(struct parse *p, char ***v, size_t *count, char *s)
+{
+	char **grown = s ? realloc(*v, (*count + 2) * sizeof(*grown)) : NULL;
+
+	if (!grown) {
+		free(s);
+		p->err = -ENOMEM;
+		return;
+	}
+	*v = grown;
+	grown[(*count)++] = s;
+	grown[*count] = NULL;
+}
+
+static void parse_devices(struct parse *p, const json_t *l)
+{
+	const json_t *list = member(p, l, "linux", "devices", JSON_ARRAY);
+	size_t count = 0;
+
+	for (size_t i = 0; i < json_array_size(list) && !p->err; i++) {
+		const json_t *d = json_array_get(list, i);
+		const char *path = member_string(p, d, "linux.devices[]", "path"),
+			   *type = member_string(p, d, "linux.devices[]", "type");
+		char *line = NULL;
+
+		if (p->err)
+			return;
+		if (!path || path[0] != '/' || !type || strlen(type) != 1 ||
+		    !strchr("cubp", type[0])) {
+			parse_error(p,
+				    "linux.devices[%zu] needs an absolute path and a type of "
+				    "c, u, b or p",
+				    i);
+			return;
+		}
+		if (asprintf(&line, "%c %u %u %o %u %u %s", type[0] == 'u' ? 'c' : type[0],
+			     (unsigned)member_uint(p, d, "linux.devices[]", "major", UINT32_MAX),
+			     (unsigned)member_uint(p, d, "linux.devices[]", "minor", UINT32_MAX),
+			     json_object_get(d, "fileMode")
+				     ? (unsigned)member_uint(p, d, "linux.devices[]", "fileMode",
+							     UINT32_MAX) &
+					       07777
+				     : 0666,
+			     (unsigned)member_uint(p, d, "linux.devices[]", "uid", UINT32_MAX - 1),
+			     (unsigned)member_uint(p, d, "linux.devices[]", "gid", UINT32_MAX - 1),
+			     path) < 0)
+			line = NULL;
+		strv_add(p, &p->c->spec.devices, &count, line);
+	}
+}
+
+static void parse_sysctl(struct parse *p, const json_t *l)
+{
+	const json_t *obj = member(p, l, "linux", "sysctl", JSON_OBJECT), *v;
+	const char *key;
+	size_t count = 0;
+
+	json_object_foreach((json_t *)obj, key, v)
+	{
+		char *line = NULL;
+
+		if (!json_is_string(v) || strstr(key, "..") || key[0] == '/') {
+			parse_error(p, "linux.sysctl: '%s' needs a string, and a name with dots",
+				    key);
+			return;
+		}
+		if (asprintf(&line, "%s=%s", key, json_string_value(v)) < 0)
+			line = NULL;
+		strv_add(p, &p->c->spec.sysctls, &count, line);
+		if (p->err)
+			return;
+	}
+}
+
+static void parse_seccomp(struct parse *p, const json_t *l)
+{
+	const json_t *s = member(p, l, "linux", "seccomp", JSON_OBJECT);
+	char why[OCI_ERROR_MAX];
+	int err;
+
+	if (!s || p->err)
+		return;
+	err = oci_seccomp_compile(s, &p->c->spec.seccomp, why);
+	if (err == -EINVAL)
+		parse_error(p, "%.250s", why);
+	else if (err)
+		p->err = err;
+}
+
 static void parse_linux(struct parse *p, const json_t *root)
 {
-	const json_t *l = member(p, root, "", "linux", JSON_OBJECT), *res, *mem, *pids, *limit;
+	const json_t *l = member(p, root, "", "linux", JSON_OBJECT);
 	struct boot_spec *s = &p->c->spec;
 	const char *prop;
 
@@ -450,15 +573,14 @@ static void parse_linux(struct parse *p, const json_t *root)
 				    "private, unbindable",
 				    prop);
 	}
-	res = member(p, l, "linux", "resources", JSON_OBJECT);
-	mem = res ? member(p, res, "linux.resources", "memory", JSON_OBJECT) : NULL;
-	limit = mem ? member(p, mem, "linux.resources.memory", "limit", JSON_INTEGER) : NULL;
-	if (json_integer_value(limit) > 0)
-		s->memory_limit = (uint64_t)json_integer_value(limit);
-	pids = res ? member(p, res, "linux.resources", "pids", JSON_OBJECT) : NULL;
-	limit = pids ? member(p, pids, "linux.resources.pids", "limit", JSON_INTEGER) : NULL;
-	if (json_integer_value(limit) > 0)
-		s->pids_limit = (uint32_t)MIN(json_integer_value(limit), INT32_MAX);
+	p->c->resources = member(p, l, "linux", "resources", JSON_OBJECT);
+	if (!p->err && oci_resources_to_spec(p->c->resources, s))
+		p->err = -ENOMEM;
+	p->c->cgroups_path = member_string(p, l, "linux", "cgroupsPath");
+	parse_namespaces(p, l);
+	parse_devices(p, l);
+	parse_sysctl(p, l);
+	parse_seccomp(p, l);
 }
 
 /*
@@ -489,6 +611,22 @@ static void clamp_integers(char *json, size_t size)
 	}
 }
 
+json_t *oci_json_load(const char *json, size_t size, json_error_t *err)
+{
+	char *copy = malloc(size + 1);
+	json_t *root;
+
+	if (!copy) {
+		*err = (json_error_t){.text = "out of memory"};
+		return NULL;
+	}
+	memcpy(copy, json, size);
+	clamp_integers(copy, size);
+	root = json_loadb(copy, size, 0, err);
+	free(copy);
+	return root;
+}
+
 /* Names from the file are quoted in messages: whatever is in them, a message stays one line. */
 static void make_one_line(char *why)
 {
@@ -504,24 +642,18 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	const char *hostname, *version;
 	json_error_t jerr;
 	json_t *root = NULL;
-	char *copy = malloc(size + 1);
 
 	memset(ret, 0, sizeof(*ret));
 	boot_spec_init(&ret->spec);
-	snprintf(why, OCI_ERROR_MAX, "%.200s: out of memory", name);
-	if (!copy)
-		return -ENOMEM;
 	why[0] = '\0';
-	memcpy(copy, json, size);
-	clamp_integers(copy, size);
-	root = json_loadb(copy, size, 0, &jerr);
-	free(copy);
+	root = oci_json_load(json, size, &jerr);
 	if (!root) {
 		snprintf(why, OCI_ERROR_MAX, "%.200s:%d:%d: not valid JSON: %.200s", name,
 			 jerr.line, jerr.column, jerr.text);
 		make_one_line(why);
 		return -EINVAL;
 	}
+	ret->json = root;
 	if (!json_is_object(root))
 		parse_error(&p, "must be a JSON object");
 	version = p.err ? NULL : member_string(&p, root, "", "ociVersion");
@@ -547,7 +679,10 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	hostname = p.err ? NULL : member_string(&p, root, "", "domainname");
 	if (hostname && strlen(hostname) <= 64)
 		ret->spec.domainname = dup_or_fail(&p, hostname);
-	json_decref(root);
+	if (!p.err) {
+		ret->hooks = member(&p, root, "", "hooks", JSON_OBJECT);
+		ret->annotations = member(&p, root, "", "annotations", JSON_OBJECT);
+	}
 	if (p.err) {
 		if (!why[0])
 			snprintf(why, OCI_ERROR_MAX, "%.200s: out of memory", name);
@@ -620,6 +755,7 @@ void oci_config_fini(struct oci_config *c)
 		free(c->attaches[i].host_path);
 	free(c->attaches);
 	free(c->oci_version);
+	json_decref(c->json);
 	boot_spec_fini(&c->spec);
 	memset(c, 0, sizeof(*c));
 }

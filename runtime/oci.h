@@ -6,6 +6,8 @@
 #ifndef MOAT_RUNTIME_OCI_H
 #define MOAT_RUNTIME_OCI_H
 
+#include <jansson.h>
+
 #include "wire/boot_spec.h"
 
 #define OCI_CONFIG_MAX (16ul << 20)
@@ -22,6 +24,13 @@ struct oci_config {
 	struct oci_attach *attaches; /* [0] is the root */
 	unsigned nattaches;
 	char *oci_version;
+	json_t *json; /* the whole document; the others below point into it */
+	const json_t *hooks, *annotations, *resources; /* NULL if absent */
+	const char *cgroups_path; /* NULL if absent */
+	/* linux.namespaces */
+	bool net_ns; /* one is asked for; else the host's */
+	const char *net_ns_path; /* NULL: a new one */
+	const json_t *uid_mappings, *gid_mappings; /* with a user namespace; NULL */
 };
 
 #define OCI_ERROR_MAX 512
@@ -37,6 +46,15 @@ must_check int oci_config_load(const char *bundle, struct oci_config *ret, char 
 void oci_config_fini(struct oci_config *c);
 /* Adds an attach point; takes host_path. Return its index or -ENOMEM. */
 must_check int oci_attach_add(struct oci_config *c, char *host_path, bool readonly, bool is_file);
+
+/* jansson's loader, but integers past INT64_MAX (engines write 2^64-1 for "unlimited") become that. NULL with *err. */
+json_t *oci_json_load(const char *json, size_t size, json_error_t *err);
+/* The container's view of linux.resources. */
+must_check int oci_resources_to_spec(const json_t *resources, struct boot_spec *s);
+/*
+ * linux.seccomp as classic BPF in hexadecimal digits (struct boot_spec.seccomp), malloc'd. Return 0, -EINVAL with `why`, -ENOMEM.
+ */
+must_check int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why);
 
 /* Capability number of "CAP_CHOWN"; -1 if there is none. */
 int oci_cap_number(const char *name);

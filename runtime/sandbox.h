@@ -1,27 +1,78 @@
 /*
- * runtime/sandbox.h - starts a sandbox's processes, watches them, and leaves nothing behind.
+ * runtime/sandbox.h - starts a sandbox's processes, and ends them.
  *
- *	moat run ──fork──► monitor          waits for the CLI's end; then kills the rest, removes the state directory
- *	    ├────exec───► gofer             dies with its socket, and with the CLI
- *	    └────exec───► sentry (new pid, mount, ipc, uts, net namespaces)   dies with the CLI
+ *	moat create|run ──clone──► monitor     pid 1 of a pid namespace, in the container's cgroup and network namespace;
+ *	                             │         the pid that engines see; exits with the container's status
+ *	                             ├──exec──► gofer    serves the host's trees
+ *	                             └──exec──► sentry   the guest kernel
+ *
+ * The kernel kills what is in the monitor's pid namespace when the monitor dies. Until it is told to keep the container (SANDBOX_KEEP), the
+ * monitor takes everything away when the command line that started it goes.
  */
 #ifndef MOAT_RUNTIME_SANDBOX_H
 #define MOAT_RUNTIME_SANDBOX_H
 
+#include "runtime/cgroup.h"
 #include "runtime/network.h"
 #include "runtime/oci.h"
+#include "runtime/state.h"
+
+#define SANDBOX_FD_FIRST 10 /* the roles' descriptors begin here */
 
 struct sandbox_options {
 	const char *id;
 	const char *bundle; /* for state.json; may be NULL */
 	const char *pid_file; /* NULL: none */
-	struct network_options network;
+	const char *console_socket; /* NULL: the caller's terminal */
+	unsigned preserve_fds;
+	bool detach; /* create, run --detach: the container outlives the caller */
+	bool hold; /* create: the program waits for `moat start` */
+	bool keep; /* run --keep: the state stays after the end */
+	bool no_cgroup;
+	struct network_options
+		network; /* of the command line; the configuration's path is used where it gives one */
+};
+
+struct sandbox {
+	struct oci_config *config;
+	const struct sandbox_options *opts;
+	struct state_dir state;
+	struct cgroup cgroup;
+	int exe_fd, log_fd, listen_fd;
+	int link; /* to the monitor, or the monitor's to the command line; -1 once gone */
+	int console_master, console_slave; /* -1 without a terminal */
+	pid_t monitor; /* as the caller sees it */
+	char created[40]; /* RFC 3339 */
+	/* the monitor's own */
+	int lifeline;
+	pid_t sentry, gofer;
+	sigset_t old_mask;
+};
+
+/* What goes over the link, a byte each. */
+enum {
+	SANDBOX_NAMESPACES = 'n', /* monitor: namespaces and cgroup are there, hooks may run */
+	SANDBOX_GO = 'g', /* go on */
+	SANDBOX_READY = 'r', /* monitor: the program waits, or has started */
+	SANDBOX_KEEP = 'k', /* the container outlives the command line */
 };
 
 /*
- * Runs the sandbox to its end: stdio passed through (or a raw terminal), signals forwarded.
+ * Runs the sandbox to its end, or (opts->detach) until it is up: stdio passed through (or a raw terminal), signals forwarded.
  * Return: the CLI's exit status: the program's, 128 + signal, or an error's (1, 126, 127) after printing it.
  */
 int sandbox_run(struct oci_config *config, const struct sandbox_options *opts);
+
+/* The monitor's body, in the new process. */
+noreturn_fn void monitor_main(struct sandbox *sb);
+
+/* console.c: a pty pair whose slave is raw: our end of a container's terminal. */
+must_check int console_open(int *ret_master, int *ret_slave);
+/* Sends the master to an engine's --console-socket. Prints its error. */
+must_check int console_send(const char *socket_path, int master);
+/* In a child: 0, 1 (and 2 unless `keep_stderr`) become /dev/null. */
+void stdio_to_null(bool keep_stderr);
+/* An own O_NONBLOCK description of a pipe or terminal, else a duplicate. */
+must_check int stdio_reopen(int fd);
 
 #endif

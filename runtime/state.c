@@ -12,8 +12,12 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "runtime/cgroup.h"
 #include "runtime/cli.h"
+#include "runtime/sandbox.h"
 #include "runtime/state.h"
+
+#define STATE_FILE_MAX (17ul << 20)
 
 static int open_root(const char *root)
 {
@@ -45,27 +49,77 @@ static void remove_tree_at(int rootfd, const char *id)
 	unlinkat(rootfd, id, AT_REMOVEDIR);
 }
 
-/* The lock of a directory whose container is gone is free: take it and remove the remains. True if that was so. */
+/* Held by somebody else? */
+static bool lock_held(int dirfd)
+{
+	int fd = openat(dirfd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	bool held;
+
+	if (fd < 0)
+		return false;
+	held = flock(fd, LOCK_EX | LOCK_NB) < 0;
+	close(fd);
+	return held;
+}
+
+bool state_is_live(const struct state_dir *s)
+{
+	return lock_held(s->dirfd);
+}
+
+json_t *state_load(const struct state_dir *s, const char *file)
+{
+	char *text;
+	size_t size;
+	json_t *j;
+
+	if (io_read_file_at(s->dirfd, file, STATE_FILE_MAX, &text, &size))
+		return NULL;
+	j = json_loadb(text, size, 0, NULL);
+	free(text);
+	return j;
+}
+
+static bool came_to_be(const struct state_dir *s)
+{
+	json_t *j = state_load(s, "state.json");
+	const char *status = json_string_value(json_object_get(j, "status"));
+	bool created = status && strcmp(status, "created") == 0;
+
+	json_decref(j);
+	return created;
+}
+
+/* What a creation left that was killed: its lock is free, and it never came to be. True if that was so, and it is gone now. */
 static bool remove_if_stale(int rootfd, const char *id)
 {
-	char path[300];
-	int fd;
+	struct state_dir s = {.rootfd = rootfd, .lockfd = -1, .id = (char *)id};
+	bool stale = false;
 
-	snprintf(path, sizeof(path), "%s/lock", id);
-	fd = openat(rootfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0) {
-		if (errno != ENOENT)
-			return false;
-		/* Killed between mkdir and the lock's creation, or being created right now: an empty directory can go. */
-		return unlinkat(rootfd, id, AT_REMOVEDIR) == 0;
-	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		close(fd);
+	s.dirfd = openat(rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (s.dirfd < 0)
 		return false;
+	s.lockfd = openat(s.dirfd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (s.lockfd < 0) {
+		/* Killed between mkdir and the lock's creation, or being created right now: an empty directory can go. */
+		stale = errno == ENOENT && unlinkat(rootfd, id, AT_REMOVEDIR) == 0;
+	} else if (flock(s.lockfd, LOCK_EX | LOCK_NB) == 0 && !came_to_be(&s)) {
+		json_t *j = state_load(&s, "cgroup.json");
+		struct cgroup cg;
+
+		if (j && cgroup_from_json(&cg, j) == 0) {
+			cgroup_kill(&cg);
+			cgroup_remove(&cg);
+			cgroup_fini(&cg);
+		}
+		json_decref(j);
+		remove_tree_at(rootfd, id);
+		stale = true;
 	}
-	remove_tree_at(rootfd, id);
-	close(fd);
-	return true;
+	if (s.lockfd >= 0)
+		close(s.lockfd);
+	close(s.dirfd);
+	return stale;
 }
 
 int state_create(const char *root, const char *id, struct state_dir *ret)
@@ -82,9 +136,10 @@ int state_create(const char *root, const char *id, struct state_dir *ret)
 	if (err) {
 		errno = -err;
 		if (err == -EEXIST)
-			cli_error("container with id exists: %s; choose another id or 'moat delete "
-				  "--force %s'",
-				  id, id);
+			cli_error(
+				"container with given ID already exists: %s; choose another id or "
+				"'moat delete --force %s'",
+				id, id);
 		else
 			cli_error("%s/%s: %m", root, id);
 		goto out_close;
@@ -112,12 +167,14 @@ out_close:
 	return err;
 }
 
-int state_open(const char *root, const char *id, struct state_dir *ret)
+int state_open(const char *root, const char *id, bool quiet, struct state_dir *ret)
 {
 	struct state_dir s = {.dirfd = -1, .lockfd = -1};
 
 	if (!cli_id_valid(id)) {
-		cli_error("invalid container id '%s': letters, digits, and _ + - . only", id);
+		if (!quiet)
+			cli_error("invalid container id '%s': letters, digits, and _ + - . only",
+				  id);
 		return -EINVAL;
 	}
 	s.rootfd = open_root(root);
@@ -127,8 +184,10 @@ int state_open(const char *root, const char *id, struct state_dir *ret)
 	s.dirfd = openat(s.rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	s.id = s.dirfd < 0 ? NULL : strdup(id);
 	if (!s.id) {
-		cli_error("container does not exist: %s (in %s; 'moat list' shows what there is)",
-			  id, root);
+		if (!quiet)
+			cli_error("container does not exist: %s (in %s; 'moat list' shows what "
+				  "there is)",
+				  id, root);
 		state_close(&s);
 		return -ENOENT;
 	}
@@ -153,25 +212,101 @@ void state_remove(struct state_dir *s)
 	remove_tree_at(s->rootfd, s->id);
 }
 
-int state_write_json(struct state_dir *s, const char *bundle, int pid, const char *rootfs)
+void state_time(char *out, size_t size)
 {
-	char when[64];
-	time_t now = time(NULL);
+	struct timespec now;
 	struct tm tm;
-	json_t *j;
-	char *text;
+	char when[32];
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &tm));
+	snprintf(out, size, "%s.%09ldZ", when, now.tv_nsec);
+}
+
+/* In one step, so that a reader sees the old file or the new one. */
+static int write_json(const struct state_dir *s, const char *file, json_t *j)
+{
+	char tmp[64], *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	int err;
 
-	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-	j = json_pack("{ss ss si ss* ss* ss}", "ociVersion", "1.1.0", "id", s->id, "pid", pid,
-		      "bundle", bundle, "rootfs", rootfs, "created", when);
-	text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
 	json_decref(j);
 	if (!text)
 		return -ENOMEM;
-	err = io_write_file_at(s->dirfd, "state.json", text, strlen(text), 0600);
+	snprintf(tmp, sizeof(tmp), ".%s.tmp", file);
+	err = io_write_file_at(s->dirfd, tmp, text, strlen(text), 0600);
+	if (!err && renameat(s->dirfd, tmp, s->dirfd, file) < 0)
+		err = -errno;
 	free(text);
+	if (err)
+		cli_error("%s/%s/%s: %s", cli.root, s->id, file, strerror(-err));
 	return err;
+}
+
+int state_write_json(struct state_dir *s, const struct sandbox *sb, const char *status)
+{
+	const struct oci_config *c = sb->config;
+	json_t *j = json_pack("{ss ss si ss ss* ss* ss ss* sb}", "ociVersion",
+			      c->oci_version ? c->oci_version : "1.1.0", "id", s->id, "pid",
+			      sb->monitor, "status", status, "bundle", sb->opts->bundle, "rootfs",
+			      c->attaches[0].host_path, "created", sb->created, "debug_log",
+			      cli.debug_log, "no_new_privs", c->spec.no_new_privs);
+
+	if (j && c->annotations)
+		json_object_set(j, "annotations", (json_t *)c->annotations);
+	if (j && c->json && faccessat(s->dirfd, "config.json", F_OK, 0) < 0) {
+		int err = write_json(s, "config.json", json_incref(c->json));
+
+		if (err) {
+			json_decref(j);
+			return err;
+		}
+	}
+	return write_json(s, "state.json", j);
+}
+
+int state_write_cgroup(struct state_dir *s, const struct cgroup *cg)
+{
+	return write_json(s, "cgroup.json", cgroup_to_json(cg));
+}
+
+void state_write_exit(struct state_dir *s, int exit_code)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", exit_code);
+	(void)!io_write_file_at(s->dirfd, "exit", text, strlen(text), 0600);
+}
+
+int state_read_exit(const struct state_dir *s)
+{
+	char *text;
+	size_t size;
+	int code;
+
+	if (io_read_file_at(s->dirfd, "exit", 64, &text, &size))
+		return -1;
+	code = atoi(text);
+	free(text);
+	return code;
+}
+
+char *state_document(const struct state_dir *s, int pid, const char *status)
+{
+	static const char *const keep[] = {"ociVersion", "id", "bundle", "annotations"};
+	json_t *j = state_load(s, "state.json"), *out = json_object();
+	char *text = NULL;
+
+	for (size_t i = 0; j && i < ARRAY_SIZE(keep); i++)
+		if (json_object_get(j, keep[i]))
+			json_object_set(out, keep[i], json_object_get(j, keep[i]));
+	json_object_set_new(out, "status", json_string(status));
+	if (pid)
+		json_object_set_new(out, "pid", json_integer(pid));
+	if (j)
+		text = json_dumps(out, JSON_COMPACT);
+	json_decref(j);
+	json_decref(out);
+	return text;
 }
 
 /* Unix socket paths are short: go through the directory's descriptor. */

@@ -1,16 +1,26 @@
 /*
  * runtime/state.h - the state directory: ROOT/ID/, mode 0700, one per container.
  *
- *	lock          flock'd (exclusive) by the CLI and its monitor for the container's life; unlocked: the container is
- *	              dead and whoever finds it removes the directory
- *	state.json    what `moat state` prints, but for the status
+ *	lock          flock'd (exclusive) by the command line that creates and by the monitor for the container's life
+ *	cgroup.json   the cgroup's directories, written before they are made
+ *	config.json   a copy of the bundle's
+ *	state.json    what `moat state` prints, and what the other verbs need
  *	control.sock  the sentry's listening socket
+ *	exit          the exit status, written by the monitor at the end
+ *
+ * The lock tells who lives: held, the container does. Free, it has stopped; and if state.json is missing (or says "creating") it never came
+ * to be, and whoever finds it removes what is left.
  */
 #ifndef MOAT_RUNTIME_STATE_H
 #define MOAT_RUNTIME_STATE_H
 
+#include <jansson.h>
+
 #include "base/buf.h"
 #include "base/compiler.h"
+
+struct cgroup;
+struct sandbox;
 
 struct state_dir {
 	char *id;
@@ -21,13 +31,25 @@ struct state_dir {
 
 /* Creates ROOT/ID and locks it. Prints its own error. Return 0, -EEXIST, -errno. */
 must_check int state_create(const char *root, const char *id, struct state_dir *ret);
-/* Opens a live container's directory; prints an error (as runc: "container does not exist"). */
-must_check int state_open(const char *root, const char *id, struct state_dir *ret);
+/* Opens a container's directory; prints an error unless quiet (as runc: "container does not exist"). */
+must_check int state_open(const char *root, const char *id, bool quiet, struct state_dir *ret);
 void state_close(struct state_dir *s);
+/* Is somebody creating it, or the monitor alive? */
+bool state_is_live(const struct state_dir *s);
 /* Removes the directory and what is in it. */
 void state_remove(struct state_dir *s);
-must_check int state_write_json(struct state_dir *s, const char *bundle, int pid,
-				const char *rootfs);
+/* state.json, from the sandbox. status: "creating" or "created". Prints its error. */
+must_check int state_write_json(struct state_dir *s, const struct sandbox *sb, const char *status);
+must_check int state_write_cgroup(struct state_dir *s, const struct cgroup *cg);
+void state_write_exit(struct state_dir *s, int exit_code);
+/* The exit status that the monitor left; -1 if none. */
+int state_read_exit(const struct state_dir *s);
+/* A file of the directory as JSON; NULL. */
+json_t *state_load(const struct state_dir *s, const char *file);
+/* The OCI state document for hooks, malloc'd; NULL. */
+char *state_document(const struct state_dir *s, int pid, const char *status);
+/* The time now as RFC 3339 with nanoseconds. */
+void state_time(char *out, size_t size);
 /* A listening SOCK_SEQPACKET socket at control.sock. Return the descriptor or -errno. */
 must_check int state_listen(struct state_dir *s);
 must_check int state_connect(struct state_dir *s);

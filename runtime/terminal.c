@@ -49,6 +49,14 @@ int terminal_size(unsigned *ret_rows, unsigned *ret_cols)
 	return 0;
 }
 
+void terminal_copy_size(int master)
+{
+	struct winsize ws;
+
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &ws) == 0)
+		ioctl(master, TIOCSWINSZ, &ws);
+}
+
 static bool pump_empty(const struct pump *p)
 {
 	return p->begin == p->end;

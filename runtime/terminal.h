@@ -14,6 +14,8 @@
 void terminal_raw(void);
 void terminal_restore(void);
 must_check int terminal_size(unsigned *ret_rows, unsigned *ret_cols);
+/* The terminal's size to a pty's master. */
+void terminal_copy_size(int master);
 /* Fills pfd[0..2]: standard input, the console stream, standard output. */
 void terminal_poll_prepare(int console, struct pollfd *pfd);
 /* Moves what can be moved. False when the console stream has ended and all of it was written. */

@@ -8,7 +8,16 @@
 
 #include "wire/boot_spec.h"
 
-enum field_kind { FIELD_STR, FIELD_STRV, FIELD_U64, FIELD_U32, FIELD_INT, FIELD_UINT, FIELD_BOOL };
+enum field_kind {
+	FIELD_STR,
+	FIELD_STRV,
+	FIELD_U64,
+	FIELD_I64,
+	FIELD_U32,
+	FIELD_INT,
+	FIELD_UINT,
+	FIELD_BOOL
+};
 
 struct field {
 	const char *name;
@@ -55,6 +64,22 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, strace, FIELD_STR, false),
 	F(struct boot_spec, debug, FIELD_BOOL, true),
 	F(struct boot_spec, network, FIELD_INT, false),
+	F(struct boot_spec, hold, FIELD_BOOL, false),
+	F(struct boot_spec, killable_init, FIELD_BOOL, false),
+	F(struct boot_spec, seccomp, FIELD_STR, false),
+	F(struct boot_spec, sysctls, FIELD_STRV, false),
+	F(struct boot_spec, devices, FIELD_STRV, false),
+	F(struct boot_spec, cgroup_path, FIELD_STR, false),
+	F(struct boot_spec, memory_swap, FIELD_U64, false),
+	F(struct boot_spec, memory_low, FIELD_U64, false),
+	F(struct boot_spec, cpu_quota, FIELD_I64, false),
+	F(struct boot_spec, cpu_period, FIELD_U64, false),
+	F(struct boot_spec, cpu_shares, FIELD_U64, false),
+	F(struct boot_spec, cpuset_cpus, FIELD_STR, false),
+	F(struct boot_spec, cpuset_mems, FIELD_STR, false),
+	F(struct boot_spec, cgroup_version, FIELD_INT, false),
+	F(struct boot_spec, extra_fds, FIELD_UINT, false),
+	F(struct boot_spec, extra_fd, FIELD_INT, false),
 	F(struct boot_spec, console_fd, FIELD_INT, true),
 	F(struct boot_spec, gofer_fd, FIELD_INT, true),
 	F(struct boot_spec, control_fd, FIELD_INT, true),
@@ -80,7 +105,8 @@ void boot_spec_init(struct boot_spec *spec)
 				   .gofer_fd = -1,
 				   .control_fd = -1,
 				   .listen_fd = -1,
-				   .log_fd = -1};
+				   .log_fd = -1,
+				   .extra_fd = -1};
 }
 
 static void strv_free(char **v)
@@ -175,6 +201,8 @@ static json_t *field_to_json(const struct field *f, const void *obj)
 		return j;
 	case FIELD_U64: /* JSON integers are signed: the bits are kept */
 		return json_integer((json_int_t) * (const uint64_t *)at);
+	case FIELD_I64:
+		return json_integer((json_int_t) * (const int64_t *)at);
 	case FIELD_U32:
 		return json_integer(*(const uint32_t *)at);
 	case FIELD_INT:
@@ -270,6 +298,7 @@ static int field_from_json(const struct field *f, const json_t *j, void *obj)
 		*(bool *)at = json_is_true(j);
 		return 0;
 	case FIELD_U64:
+	case FIELD_I64:
 	case FIELD_U32:
 	case FIELD_INT:
 	case FIELD_UINT:
@@ -278,7 +307,7 @@ static int field_from_json(const struct field *f, const json_t *j, void *obj)
 	if (!json_is_integer(j))
 		return -EINVAL;
 	v = json_integer_value(j);
-	if (f->kind == FIELD_U64)
+	if (f->kind == FIELD_U64 || f->kind == FIELD_I64)
 		*(uint64_t *)at = (uint64_t)v;
 	else if (f->kind == FIELD_INT && v >= INT32_MIN && v <= INT32_MAX)
 		*(int *)at = (int)v;
@@ -375,6 +404,8 @@ int boot_spec_decode(const char *json, size_t size, struct boot_spec *ret, char 
 		err = mounts_from_json(json_object_get(j, "mounts"), ret, why, why_size);
 	if (!err) {
 		err = arrays_from_json(j, ret);
+		if (!err && ret->extra_fds > BOOT_EXTRA_FDS_MAX)
+			err = -EINVAL;
 		if (err)
 			snprintf(why, why_size, "boot spec: bad groups, rlimits, stdio or rootfs");
 	}

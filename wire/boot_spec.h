@@ -16,6 +16,8 @@
 #define BOOT_MOUNTS_MAX 4096
 #define BOOT_SIZE_MAX (16ul << 20)
 #define BOOT_RLIMITS 16
+#define BOOT_SECCOMP_INSNS_MAX 4096
+#define BOOT_EXTRA_FDS_MAX 256
 
 enum boot_network {
 	BOOT_NETWORK_OWN, /* a network namespace of the container's: made for it, or handed over by path */
@@ -72,6 +74,18 @@ struct boot_spec {
 	char *strace; /* NULL: off; "": all; else a list of names */
 	bool debug;
 	int network; /* enum boot_network: which the sentry was started in */
+	bool hold; /* the first process waits for CONTROL_START */
+	bool killable_init; /* the first process is a command, no init: signals without a handler act on it */
+	char *seccomp; /* classic BPF, 16 hexadecimal digits an instruction; NULL: none */
+	char **sysctls; /* "net.core.somaxconn=1"; NULL-terminated; may be NULL */
+	char **devices; /* "c MAJOR MINOR MODE(octal) UID GID PATH"; may be NULL */
+	char *cgroup_path; /* as /proc/PID/cgroup shows it; NULL: "/" */
+	uint64_t memory_swap, memory_low; /* what the cgroup files show; 0: unlimited, none */
+	int64_t cpu_quota; /* microseconds per cpu_period; 0 or less: none */
+	uint64_t cpu_period, cpu_shares; /* 0: default */
+	char *cpuset_cpus, *cpuset_mems;
+	int cgroup_version; /* the container's view: 1 or 2 */
+	unsigned extra_fds; /* descriptors that become 3, 4 ... */
 	/* descriptors, -1 for none */
 	int stdio[3];
 	int console_fd; /* terminal: byte stream to the CLI's terminal */
@@ -79,6 +93,7 @@ struct boot_spec {
 	int control_fd; /* socket pair to the CLI (lifeline) */
 	int listen_fd; /* listening control socket */
 	int log_fd;
+	int extra_fd; /* the first of extra_fds */
 };
 
 void boot_spec_init(struct boot_spec *spec);

@@ -3,13 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include "base/io.h"
 #include "wire/control.h"
 
 static const char *const op_names[CONTROL_OPS] = {
 	[CONTROL_STARTED] = "started", [CONTROL_ERROR] = "error",   [CONTROL_EXIT] = "exit",
 	[CONTROL_REPLY] = "reply",     [CONTROL_SIGNAL] = "signal", [CONTROL_RESIZE] = "resize",
-	[CONTROL_DEBUG] = "debug",     [CONTROL_STATE] = "state",
+	[CONTROL_DEBUG] = "debug",     [CONTROL_STATE] = "state",   [CONTROL_CREATED] = "created",
+	[CONTROL_START] = "start",     [CONTROL_EXEC] = "exec",	    [CONTROL_UPDATE] = "update",
+	[CONTROL_PS] = "ps",	       [CONTROL_STATS] = "stats",
 };
 
 void control_msg_fini(struct control_msg *msg)
@@ -20,10 +24,12 @@ void control_msg_fini(struct control_msg *msg)
 
 void control_encode(const struct control_msg *msg, struct buf *out)
 {
-	json_t *j = json_pack("{si ss si si si si si si sb}", "v", CONTROL_VERSION, "op",
-			      op_names[msg->op], "signo", msg->signo, "status", msg->status,
-			      "exit_code", msg->exit_code, "pid", msg->pid, "rows", (int)msg->rows,
-			      "cols", (int)msg->cols, "all", msg->all);
+	json_t *j =
+		json_pack("{si ss si si si si si si si sI sI sb}", "v", CONTROL_VERSION, "op",
+			  op_names[msg->op], "signo", msg->signo, "status", msg->status,
+			  "exit_code", msg->exit_code, "pid", msg->pid, "rows", (int)msg->rows,
+			  "cols", (int)msg->cols, "flags", (int)msg->flags, "memory",
+			  (json_int_t)msg->memory, "pids", (json_int_t)msg->pids, "all", msg->all);
 	char *text;
 
 	if (j && msg->text) {
@@ -77,6 +83,9 @@ int control_decode(const char *json, size_t size, struct control_msg *ret)
 	ret->pid = int_of(j, "pid");
 	ret->rows = (unsigned)int_of(j, "rows") & 0xffff;
 	ret->cols = (unsigned)int_of(j, "cols") & 0xffff;
+	ret->flags = (unsigned)int_of(j, "flags");
+	ret->memory = (uint64_t)json_integer_value(json_object_get(j, "memory"));
+	ret->pids = (uint64_t)json_integer_value(json_object_get(j, "pids"));
 	ret->all = json_is_true(json_object_get(j, "all"));
 	if (text) {
 		ret->text = strdup(text);
@@ -91,37 +100,66 @@ out:
 	return err;
 }
 
-int control_send(int sock, const struct control_msg *msg)
+int control_send_fds(int sock, const struct control_msg *msg, const int *fds, size_t count)
 {
 	struct buf b;
 	ssize_t n;
 	int err;
 
+	if (count > CONTROL_FDS_MAX)
+		return -E2BIG;
 	buf_init(&b, CONTROL_MSG_MAX);
 	control_encode(msg, &b);
 	err = buf_error(&b);
 	if (!err) {
 		do
-			n = send(sock, b.data, b.len, MSG_NOSIGNAL);
-		while (n < 0 && errno == EINTR);
-		err = n < 0 ? -errno : 0;
+			n = count ? io_send_fds(sock, b.data, b.len, fds, count)
+				  : send(sock, b.data, b.len, MSG_NOSIGNAL);
+		while (count ? n == -EINTR : n < 0 && errno == EINTR);
+		err = n >= 0 ? 0 : count ? (int)n : -errno;
 	}
 	buf_fini(&b);
 	return err;
 }
 
-int control_recv(int sock, struct control_msg *ret)
+int control_send(int sock, const struct control_msg *msg)
+{
+	return control_send_fds(sock, msg, NULL, 0);
+}
+
+int control_recv_fds(int sock, struct control_msg *ret, int *ret_fds, size_t *ret_count)
 {
 	char *json = malloc(CONTROL_MSG_MAX);
+	size_t count = CONTROL_FDS_MAX;
 	ssize_t n;
 	int err;
 
+	*ret_count = 0;
 	if (!json)
 		return -ENOMEM;
 	do
-		n = recv(sock, json, CONTROL_MSG_MAX, 0);
-	while (n < 0 && errno == EINTR);
-	err = n < 0 ? -errno : n == 0 ? -EPIPE : control_decode(json, (size_t)n, ret);
+		n = io_recv_fds(sock, json, CONTROL_MSG_MAX, ret_fds, &count);
+	while (n == -EINTR);
+	err = n < 0 ? (int)n : n == 0 ? -EPIPE : control_decode(json, (size_t)n, ret);
 	free(json);
+	if (n < 0)
+		count = 0;
+	if (err)
+		for (size_t i = 0; i < count; i++)
+			close(ret_fds[i]);
+	else
+		*ret_count = count;
+	return err;
+}
+
+int control_recv(int sock, struct control_msg *ret)
+{
+	int fds[CONTROL_FDS_MAX];
+	size_t count;
+	int err = control_recv_fds(sock, ret, fds, &count);
+
+	/* Nobody asked for descriptors. */
+	for (size_t i = 0; i < count; i++)
+		close(fds[i]);
 	return err;
 }

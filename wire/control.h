@@ -20,18 +20,42 @@ enum control_op {
 	CONTROL_ERROR, /* text; exit_code: what the CLI exits with */
 	CONTROL_EXIT, /* status: wait status of init */
 	CONTROL_REPLY, /* text, or exit_code != 0 with text as the reason */
+	CONTROL_CREATED, /* the sandbox is up; its first process waits for CONTROL_START */
 	/* runtime to sentry */
 	CONTROL_SIGNAL, /* signo, all */
 	CONTROL_RESIZE, /* rows, cols */
 	CONTROL_DEBUG, /* text: "" or what to show; reply: text */
-	CONTROL_STATE, /* reply: text is "running" or "stopped" */
+	CONTROL_STATE, /* reply: text is "created" or "running" */
+	CONTROL_START, /* the first process begins */
+	/*
+	 * A further process: descriptors are a memfd with its boot spec, then either the terminal's byte stream or standard input,
+	 * output and error (flags: CONTROL_EXEC_*), then what is preserved from 3 on. Answers: CONTROL_STARTED with its pid, or
+	 * CONTROL_REPLY with the error; then CONTROL_EXIT. Meanwhile CONTROL_SIGNAL and CONTROL_RESIZE on the same connection are
+	 * for that process. It is killed when the connection closes.
+	 */
+	CONTROL_EXEC,
+	CONTROL_UPDATE, /* memory, pids: new limits, 0 for unchanged */
+	CONTROL_PS, /* reply: text, a line "uid pid ppid start_s tty cpu_ms command" for each process */
+	CONTROL_STATS, /* reply: text, JSON of the sandbox's own figures */
 	CONTROL_OPS,
 };
+
+/* flags of CONTROL_EXEC: which descriptors follow the memfd */
+enum {
+	CONTROL_EXEC_STDIN = 1 << 0,
+	CONTROL_EXEC_STDOUT = 1 << 1,
+	CONTROL_EXEC_STDERR = 1 << 2,
+	CONTROL_EXEC_TERMINAL = 1 << 3, /* one descriptor instead of the three */
+};
+
+/* Descriptors in one message: the memfd, three of stdio, the preserved ones. */
+#define CONTROL_FDS_MAX 28
 
 struct control_msg {
 	enum control_op op;
 	int signo, status, exit_code, pid;
-	unsigned rows, cols;
+	unsigned rows, cols, flags;
+	uint64_t memory, pids;
 	bool all;
 	char *text; /* owned; NULL if none */
 };
@@ -43,5 +67,9 @@ must_check int control_decode(const char *json, size_t size, struct control_msg 
 /* One message over a SOCK_SEQPACKET socket. recv: -EPIPE at the end, -EAGAIN. */
 must_check int control_send(int sock, const struct control_msg *msg);
 must_check int control_recv(int sock, struct control_msg *ret);
+/* The same with descriptors: sent ones are borrowed; received ones (O_CLOEXEC) are the caller's, *ret_count at most CONTROL_FDS_MAX. */
+must_check int control_send_fds(int sock, const struct control_msg *msg, const int *fds,
+				size_t count);
+must_check int control_recv_fds(int sock, struct control_msg *ret, int *ret_fds, size_t *ret_count);
 
 #endif

@@ -36,7 +36,8 @@
 #define BOOT_MEMORY_DEFAULT_NUM 3
 #define BOOT_MEMORY_DEFAULT_DEN 4
 #define BOOT_MALLOC_ARENAS 8
-#define BOOT_EXIT_DRAIN_NS 1000000000ll
+/* How long the last output of a terminal may wait for whoever reads it. */
+#define BOOT_EXIT_DRAIN_NS 10000000000ll
 
 static struct boot_state boot;
 static const struct boot_hooks *boot_hooks;
@@ -164,6 +165,8 @@ static int start_services(struct boot_state *b)
 	err = timer_thread_start();
 	if (!err)
 		err = hostpoll_start();
+	if (!err)
+		err = exec_init();
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: service threads: %s", strerror(-err));
 	return 0;
@@ -199,6 +202,23 @@ static int start_kernel(struct boot_state *b, struct platform *platform)
 	return 0;
 }
 
+static void configure_cgroup(const struct boot_spec *s)
+{
+	struct cgroupfs_limits l = {.memory_max = s->memory_limit,
+				    .memory_low = s->memory_low,
+				    .memory_swap = s->memory_swap,
+				    .pids_max = s->pids_limit,
+				    .cpu_quota = s->cpu_quota,
+				    .cpu_period = s->cpu_period,
+				    .cpu_shares = s->cpu_shares};
+
+	snprintf(l.cpus, sizeof(l.cpus), "%s", s->cpuset_cpus ? s->cpuset_cpus : "");
+	snprintf(l.mems, sizeof(l.mems), "%s", s->cpuset_mems ? s->cpuset_mems : "");
+	cgroupfs_configure(&l);
+	if (s->cgroup_path)
+		procfs_set_cgroup_path(s->cgroup_path);
+}
+
 static void log_boot_lines(const struct boot_spec *spec)
 {
 	kmsg_printf(6, "%s", MOAT_PROC_VERSION);
@@ -219,11 +239,20 @@ static void on_init_exit(int status)
 	_exit(0);
 }
 
+int boot_start_init(struct boot_state *b)
+{
+	if (atomic_exchange(&b->started, true))
+		return -EALREADY;
+	return task_start(b->init)
+		       ? boot_fail(&b->error, 1, "sentry: cannot start the first process")
+		       : 0;
+}
+
 static int boot_all(struct boot_state *b, int spec_fd)
 {
 	struct platform *platform;
-	struct control_msg started = {.op = CONTROL_STARTED, .pid = 1};
-	struct task *init;
+	struct control_msg created = {.op = CONTROL_CREATED, .pid = 1},
+			   started = {.op = CONTROL_STARTED, .pid = 1};
 	char why[256];
 
 	if (read_spec(b, spec_fd))
@@ -245,13 +274,16 @@ static int boot_all(struct boot_state *b, int spec_fd)
 		return -1;
 	control_init(b);
 	log_boot_lines(&b->spec);
+	configure_cgroup(&b->spec);
 	kernel.on_init_exit = on_init_exit;
-	if (boot_make_root(b) || boot_make_mounts(b) || boot_start_init(b, &init))
+	if (boot_make_root(b) || boot_make_mounts(b) || boot_create_init(b, &b->init))
 		return -1;
+	if (b->spec.hold) {
+		control_post(&created);
+		return 0;
+	}
 	control_post(&started);
-	if (task_start(init))
-		return boot_fail(&b->error, 1, "sentry: cannot start the first process");
-	return 0;
+	return boot_start_init(b);
 }
 
 int boot_main(int spec_fd, const struct boot_hooks *hooks)

@@ -1,8 +1,9 @@
 /*
  * sentry/boot/boot_control.c - the control server: the lifeline to the CLI, and connections from other CLIs.
  *
- * The sentry's first thread ends up here. When the lifeline closes, the CLI is gone and so is the sandbox (the parent-death
- * signal usually is quicker). Clients send one request and get one reply; at most CONTROL_CLIENTS_MAX at once.
+ * The sentry's first thread ends up here. When the lifeline closes, the monitor is gone and so is the sandbox (its pid namespace
+ * usually is quicker). Clients send one request and get one reply; a connection that asked for a process (boot_exec.c) stays until that
+ * ends. At most CONTROL_CLIENTS_MAX at once.
  */
 #include <poll.h>
 #include <signal.h>
@@ -14,9 +15,11 @@
 
 #include "base/log.h"
 #include "sentry/boot/internal.h"
+#include "sentry/fs/fs.h"
 #include "sentry/tty/tty.h"
 
-#define CONTROL_CLIENTS_MAX 32
+#define CONTROL_CLIENTS_FIRST 8
+#define CONTROL_CLIENTS_MAX 4096 /* connections: requests, and processes of `moat exec` */
 
 static struct boot_state *control_boot;
 static _Atomic int lifeline = -1;
@@ -49,6 +52,9 @@ static int send_signal(const struct control_msg *msg)
 			return -ESRCH;
 		task_group_exit(init->group, SIGKILL);
 		task_unref(init);
+		/* One that was never started has no thread to die on. */
+		if (!atomic_load(&control_boot->started))
+			_exit(137);
 		return 0;
 	}
 	if (msg->all) {
@@ -72,33 +78,61 @@ static int send_signal(const struct control_msg *msg)
 	return 0;
 }
 
-static void handle(int sock, struct control_msg *msg, bool is_lifeline)
+static void update(const struct control_msg *msg)
 {
-	struct control_msg reply = {.op = CONTROL_REPLY};
-	struct buf text;
+	if (msg->pids)
+		kernel.task_limit = (int32_t)MIN(msg->pids, (uint64_t)TASKS_MAX);
+	if (msg->memory)
+		mm_set_total_bytes(msg->memory);
+	cgroupfs_update(msg->memory, msg->pids);
+}
+
+/* Return 0 or -errno; text is the reply's. */
+static int answer(const struct control_msg *msg, struct buf *text)
+{
 	int err = 0;
 
-	buf_init(&text, CONTROL_MSG_MAX / 2);
 	switch (msg->op) {
 	case CONTROL_SIGNAL:
-		err = send_signal(msg);
-		break;
+		return send_signal(msg);
 	case CONTROL_RESIZE:
 		if (control_boot->console)
 			tty_resize(control_boot->console,
 				   &(struct winsize){.ws_row = (unsigned short)msg->rows,
 						     .ws_col = (unsigned short)msg->cols});
-		break;
+		return 0;
 	case CONTROL_STATE:
-		buf_puts(&text, "running");
-		break;
+		buf_puts(text, atomic_load(&control_boot->started) ? "running" : "created");
+		return 0;
+	case CONTROL_START:
+		err = boot_start_init(control_boot);
+		return err == -1 ? -EIO : err;
+	case CONTROL_UPDATE:
+		update(msg);
+		return 0;
+	case CONTROL_PS:
+		control_ps_text(text);
+		return 0;
+	case CONTROL_STATS:
+		control_stats_text(text);
+		return 0;
 	case CONTROL_DEBUG:
-		control_debug_text(msg->text ? msg->text : "", &text);
-		break;
+		control_debug_text(msg->text ? msg->text : "", text);
+		return 0;
 	default:
-		err = -EOPNOTSUPP;
-		buf_puts(&text, "this sentry does not know the request");
+		buf_puts(text, "this sentry does not know the request");
+		return -EOPNOTSUPP;
 	}
+}
+
+static void handle(int sock, const struct control_msg *msg, bool is_lifeline)
+{
+	struct control_msg reply = {.op = CONTROL_REPLY};
+	struct buf text;
+	int err;
+
+	buf_init(&text, CONTROL_MSG_MAX / 2);
+	err = answer(msg, &text);
 	if (!is_lifeline) {
 		reply.exit_code = err ? 1 : 0;
 		reply.text = err && !text.len ? (char *)strerror(-err) : text.data;
@@ -108,43 +142,131 @@ static void handle(int sock, struct control_msg *msg, bool is_lifeline)
 	buf_fini(&text);
 }
 
+/* ---- connections ---- */
+
+struct client {
+	struct exec_session *exec; /* NULL: one request, one reply */
+};
+
+/* The first entries of the poll array; clients follow. */
+enum { POLL_LIFELINE, POLL_LISTEN, POLL_EXEC, POLL_FIRST };
+
+static struct pollfd *pfds; /* POLL_FIRST + clients */
+static struct client *clients; /* parallel: clients[i] belongs to pfds[POLL_FIRST + i] */
+static size_t client_count, client_room;
+
+static void client_accept(int listen_fd)
+{
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (client_count == client_room && client_room < CONTROL_CLIENTS_MAX) {
+		size_t room = client_room * 2;
+		struct pollfd *p = realloc(pfds, (POLL_FIRST + room) * sizeof(*p));
+		struct client *c = p ? realloc(clients, room * sizeof(*c)) : NULL;
+
+		if (p)
+			pfds = p;
+		if (c) {
+			clients = c;
+			client_room = room;
+		}
+	}
+	if (client_count == client_room) {
+		close(fd);
+		return;
+	}
+	clients[client_count] = (struct client){0};
+	pfds[POLL_FIRST + client_count++] = (struct pollfd){.fd = fd, .events = POLLIN};
+}
+
+static void client_remove(size_t i)
+{
+	if (clients[i].exec)
+		exec_end(clients[i].exec);
+	close(pfds[POLL_FIRST + i].fd);
+	client_count--;
+	clients[i] = clients[client_count];
+	pfds[POLL_FIRST + i] = pfds[POLL_FIRST + client_count];
+}
+
+/* False: the connection is to be closed. */
+static bool client_message(size_t i)
+{
+	int fds[CONTROL_FDS_MAX], sock = pfds[POLL_FIRST + i].fd;
+	struct control_msg msg;
+	bool keep = false;
+	size_t count;
+
+	if (control_recv_fds(sock, &msg, fds, &count))
+		return false;
+	if (clients[i].exec) {
+		exec_message(clients[i].exec, &msg);
+		keep = true;
+	} else if (msg.op == CONTROL_EXEC) {
+		clients[i].exec = exec_begin(control_boot, sock, fds, count, msg.flags);
+		keep = clients[i].exec;
+		count = 0;
+	} else {
+		handle(sock, &msg, false);
+	}
+	for (size_t k = 0; k < count; k++)
+		close(fds[k]);
+	control_msg_fini(&msg);
+	return keep;
+}
+
+static void lifeline_message(int fd)
+{
+	struct control_msg msg;
+	int err = control_recv(fd, &msg);
+
+	if (err == -EAGAIN)
+		return;
+	if (err) {
+		log_info("control: the monitor is gone; ending");
+		_exit(137);
+	}
+	handle(fd, &msg, true);
+	control_msg_fini(&msg);
+}
+
+static void execs_ended(void)
+{
+	uint64_t n;
+
+	if (read(exec_event_fd(), &n, sizeof(n)) < 0)
+		return;
+	for (size_t i = client_count; i-- > 0;)
+		if (clients[i].exec && exec_finished(clients[i].exec, pfds[POLL_FIRST + i].fd))
+			client_remove(i);
+}
+
 void control_serve(struct boot_state *b)
 {
-	struct pollfd pfd[2 + CONTROL_CLIENTS_MAX];
-	nfds_t n = 2;
-
-	pfd[0] = (struct pollfd){.fd = b->spec.control_fd, .events = POLLIN};
-	pfd[1] = (struct pollfd){.fd = b->spec.listen_fd, .events = POLLIN};
+	client_room = CONTROL_CLIENTS_FIRST;
+	pfds = calloc(POLL_FIRST + client_room, sizeof(*pfds));
+	clients = calloc(client_room, sizeof(*clients));
+	if (!pfds || !clients) {
+		log_error("control: out of memory");
+		_exit(1);
+	}
+	pfds[POLL_LIFELINE] = (struct pollfd){.fd = b->spec.control_fd, .events = POLLIN};
+	pfds[POLL_LISTEN] = (struct pollfd){.fd = b->spec.listen_fd, .events = POLLIN};
+	pfds[POLL_EXEC] = (struct pollfd){.fd = exec_event_fd(), .events = POLLIN};
 	for (;;) {
-		if (poll(pfd, n, -1) < 0)
+		if (poll(pfds, POLL_FIRST + client_count, -1) < 0)
 			continue;
-		if (pfd[1].revents) {
-			int fd = accept4(b->spec.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-
-			if (fd >= 0 && n < ARRAY_SIZE(pfd))
-				pfd[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
-			else if (fd >= 0)
-				close(fd);
-		}
-		for (nfds_t i = 0; i < n; i++) {
-			struct control_msg msg;
-			int err;
-
-			if (i == 1 || !pfd[i].revents)
-				continue;
-			err = control_recv(pfd[i].fd, &msg);
-			if (!err) {
-				handle(pfd[i].fd, &msg, i == 0);
-				control_msg_fini(&msg);
-			}
-			if (err && i == 0) {
-				log_info("control: the command line is gone; ending");
-				_exit(137);
-			}
-			if (i >= 2) {
-				close(pfd[i].fd);
-				pfd[i--] = pfd[--n];
-			}
-		}
+		/* Clients first, from the end: removal moves the last one, which was looked at. */
+		for (size_t i = client_count; i-- > 0;)
+			if (pfds[POLL_FIRST + i].revents && !client_message(i))
+				client_remove(i);
+		if (pfds[POLL_LIFELINE].revents)
+			lifeline_message(b->spec.control_fd);
+		if (pfds[POLL_EXEC].revents)
+			execs_ended();
+		if (pfds[POLL_LISTEN].revents)
+			client_accept(b->spec.listen_fd);
 	}
 }

@@ -1,5 +1,6 @@
 /*
- * sentry/boot/boot_init.c - the container's first process: credentials, descriptors, the executable's path.
+ * sentry/boot/boot_init.c - a process from outside, the container's first one or one of `moat exec`: credentials, descriptors, the
+ * executable's path, seccomp.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,16 +8,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fsimpl/hostfd/hostfd.h"
 #include "sentry/boot/internal.h"
+#include "sentry/seccomp.h"
 #include "sentry/tty/tty.h"
 
-static int make_cred(struct boot_state *b, struct cred **ret)
+static int make_cred(const struct boot_process *p, struct cred **ret)
 {
-	const struct boot_spec *s = &b->spec;
+	const struct boot_spec *s = p->spec;
 	struct cred *c;
-	int err = cred_prepare(b->root_cred, &c);
+	int err = cred_prepare(p->boot->root_cred, &c);
 
 	if (err)
 		return err;
@@ -38,53 +41,76 @@ static int make_cred(struct boot_state *b, struct cred **ret)
 	return 0;
 }
 
-static int open_console(struct boot_state *b, struct fd_table *fds)
+static int open_console(struct boot_process *p, struct fd_table *fds)
 {
-	struct winsize ws = {.ws_row = (unsigned short)b->spec.console_rows,
-			     .ws_col = (unsigned short)b->spec.console_cols};
+	struct winsize ws = {.ws_row = (unsigned short)p->spec->console_rows,
+			     .ws_col = (unsigned short)p->spec->console_cols};
 	struct file *f;
 	unsigned index;
-	int err = tty_console_create(NULL, b->spec.console_fd, &index, &b->console);
+	int err;
 
+	/* Without devpts the terminal still works: it has no name. */
+	err = p->is_init ? tty_console_create(NULL, p->spec->console_fd, &index, &p->tty)
+			 : tty_host_create(NULL, p->spec->console_fd, &index, &p->tty);
 	if (err)
-		return boot_fail(&b->error, 1, "terminal: %s%s", strerror(-err),
+		return boot_fail(p->error, 1, "terminal: %s%s", strerror(-err),
 				 err == -ENODEV ? "; the configuration mounts no devpts on /dev/pts"
 						: "");
-	tty_resize(b->console, &ws);
+	if (ws.ws_row || ws.ws_col)
+		tty_resize(p->tty, &ws);
+	tty_set_owner(p->tty, p->spec->uid);
 	for (int i = 0; i < 3; i++) {
-		struct vfs_lookup lk = boot_lookup(b, "", 0);
+		struct vfs_lookup lk = boot_lookup(p->boot, "", 0);
 
-		err = tty_open_slave(b->console, &lk, O_RDWR, &f);
+		err = tty_open_slave(p->tty, &lk, O_RDWR, &f);
 		if (!err) {
 			err = fd_install(fds, f, i, FD_TABLE_MAX, false);
 			file_unref(f);
 		}
 		if (err < 0)
-			return boot_fail(&b->error, 1, "terminal: %s", strerror(-err));
+			return boot_fail(p->error, 1, "terminal: %s", strerror(-err));
 	}
 	return 0;
 }
 
-static int install_stdio(struct boot_state *b, struct fd_table *fds)
+/* Takes the host descriptor. */
+static int install_host_fd(struct boot_process *p, struct fd_table *fds, int host_fd, int guest_fd)
 {
-	if (b->spec.console_fd >= 0)
-		return open_console(b, fds);
-	for (int i = 0; i < 3; i++) {
-		struct file *f;
-		int err;
+	struct file *f;
+	int err = hostfd_file_create(host_fd, HOSTFD_FLAGS_OF_HOST, &f);
 
-		if (b->spec.stdio[i] < 0)
-			continue;
-		err = hostfd_file_create(b->spec.stdio[i], HOSTFD_FLAGS_OF_HOST, &f);
-		if (!err) {
-			err = fd_install(fds, f, i, FD_TABLE_MAX, false);
-			file_unref(f);
-		}
-		if (err < 0)
-			return boot_fail(&b->error, 1, "standard descriptor %d: %s", i,
-					 strerror(-err));
+	if (err) {
+		close(host_fd);
+	} else {
+		err = fd_install_at(fds, f, guest_fd, FD_TABLE_MAX, false);
+		file_unref(f);
 	}
-	return 0;
+	return err < 0 ? boot_fail(p->error, 1, "descriptor %d: %s", guest_fd, strerror(-err)) : 0;
+}
+
+static int install_stdio(struct boot_process *p, struct fd_table *fds)
+{
+	struct boot_spec *s = p->spec;
+	int err = 0;
+
+	if (s->console_fd >= 0) {
+		err = open_console(p, fds);
+	} else {
+		for (int i = 0; !err && i < 3; i++) {
+			if (s->stdio[i] < 0)
+				continue;
+			err = install_host_fd(p, fds, s->stdio[i], i);
+			s->stdio[i] = -1;
+		}
+	}
+	for (unsigned i = 0; !err && i < s->extra_fds; i++) {
+		int fd = p->extra ? p->extra[i] : s->extra_fd + (int)i;
+
+		if (p->extra)
+			p->extra[i] = -1;
+		err = install_host_fd(p, fds, fd, 3 + (int)i);
+	}
+	return err;
 }
 
 static const char *env_value(char **envp, const char *name)
@@ -116,10 +142,11 @@ static int check_executable(struct boot_state *b, const struct cred *cred,
 }
 
 /* args[0] through PATH, as runc resolves it. *ret is malloc'd. */
-static int find_executable(struct boot_state *b, const struct cred *cred,
+static int find_executable(const struct boot_process *p, const struct cred *cred,
 			   const struct vfs_path *cwd, char **ret)
 {
-	const char *name = b->spec.argv[0], *path = env_value(b->spec.envp, "PATH");
+	const char *name = p->spec->argv[0], *path = env_value(p->spec->envp, "PATH");
+	struct boot_state *b = p->boot;
 	int err = -ENOENT;
 
 	if (strchr(name, '/')) {
@@ -148,23 +175,23 @@ static int find_executable(struct boot_state *b, const struct cred *cred,
 	return err;
 }
 
-static int exec_error(struct boot_state *b, int err)
+static int exec_error(const struct boot_process *p, int err)
 {
-	const char *name = b->spec.argv[0];
+	const char *name = p->spec->argv[0];
 
 	if (err == -ENOENT && !strchr(name, '/'))
-		return boot_fail(&b->error, 127, "exec: \"%s\": executable file not found in $PATH",
+		return boot_fail(p->error, 127, "exec: \"%s\": executable file not found in $PATH",
 				 name);
 	if (err == -ENOENT || err == -ENOTDIR)
 		return boot_fail(
-			&b->error, 127,
+			p->error, 127,
 			"exec: \"%s\": no such file or directory (or its interpreter is missing)",
 			name);
 	if (err == -ENOEXEC)
-		return boot_fail(&b->error, 126,
+		return boot_fail(p->error, 126,
 				 "exec: \"%s\": exec format error: no x86-64 ELF file or script",
 				 name);
-	return boot_fail(&b->error, 126, "exec: \"%s\": %s", name,
+	return boot_fail(p->error, 126, "exec: \"%s\": %s", name,
 			 err == -EACCES ? "permission denied" : strerror(-err));
 }
 
@@ -195,57 +222,132 @@ static void make_rlimits(const struct boot_spec *s, struct rlimits *out)
 	}
 }
 
-static int resolve_cwd(struct boot_state *b, const struct cred *cred, struct vfs_path *ret)
+static int resolve_cwd(const struct boot_process *p, const struct cred *cred, struct vfs_path *ret)
 {
-	struct vfs_lookup lk = boot_lookup(b, b->spec.cwd, LOOKUP_FOLLOW | LOOKUP_DIRECTORY);
+	struct vfs_lookup lk = boot_lookup(p->boot, p->spec->cwd, LOOKUP_FOLLOW | LOOKUP_DIRECTORY);
 	int err;
 
 	lk.cred = cred;
 	err = vfs_get_path(&lk, ret);
+	/* As runc: the directory may be one that only the container's root may enter. */
+	if (err == -EACCES) {
+		lk.cred = p->boot->root_cred;
+		err = vfs_get_path(&lk, ret);
+	}
 	if (err)
-		return boot_fail(&b->error, 127,
+		return boot_fail(p->error, 127,
 				 "process.cwd: %s: %s; make it in the root filesystem or correct "
 				 "process.cwd",
-				 b->spec.cwd, strerror(-err));
+				 p->spec->cwd, strerror(-err));
 	return 0;
 }
 
-static int create_init(struct boot_state *b, const struct vfs_path *cwd, struct cred *cred,
-		       struct fd_table *fds, struct task **ret_task)
+static int hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The filter of config.json, which the runtime compiled. */
+static int attach_seccomp(const struct boot_process *p, struct task *t)
+{
+	const char *hex = p->spec->seccomp;
+	size_t count = hex ? strlen(hex) / 16 : 0;
+	struct seccomp_insn *insns;
+	int err = -EINVAL;
+
+	if (!hex)
+		return 0;
+	insns = calloc(count ? count : 1, sizeof(*insns));
+	if (!insns)
+		return -ENOMEM;
+	if (count == 0 || count > BOOT_SECCOMP_INSNS_MAX || strlen(hex) % 16)
+		goto out;
+	for (size_t i = 0; i < count; i++) {
+		uint64_t v = 0;
+
+		for (int k = 0; k < 16; k++) {
+			int digit = hex_digit(hex[i * 16 + (size_t)k]);
+
+			if (digit < 0)
+				goto out;
+			v = v << 4 | (uint64_t)digit;
+		}
+		insns[i] = (struct seccomp_insn){.code = (uint16_t)(v >> 48),
+						 .jt = (uint8_t)(v >> 40),
+						 .jf = (uint8_t)(v >> 32),
+						 .k = (uint32_t)v};
+	}
+	err = (int)seccomp_install(t, 0, insns, (unsigned)count);
+out:
+	free(insns);
+	return err;
+}
+
+static int create_process(struct boot_process *p, const struct vfs_path *cwd, struct cred *cred,
+			  struct fd_table *fds, struct task **ret_task)
 {
 	struct rlimits rlimits;
 	struct task_exec_args args = {
-		.root = b->root,
+		.root = p->boot->root,
 		.cwd = *cwd,
-		.argv = b->spec.argv,
-		.envp = b->spec.envp,
+		.argv = p->spec->argv,
+		.envp = p->spec->envp,
 		.cred = cred,
-		.mnt_ns = b->ns,
+		.mnt_ns = p->boot->ns,
 		.uts_ns = kernel.uts_ns,
 		.fdtable = fds,
 		.rlimits = &rlimits,
-		.umask = b->spec.umask,
+		.umask = p->spec->umask,
 		.new_session = true,
-		.ctty = b->console,
+		.ctty = p->tty,
 	};
 	char *filename = NULL;
-	int err = find_executable(b, cred, cwd, &filename);
+	int err = find_executable(p, cred, cwd, &filename);
 
-	make_rlimits(&b->spec, &rlimits);
+	make_rlimits(p->spec, &rlimits);
 	args.filename = filename;
 	if (!err)
 		err = task_create_process(&args, ret_task);
 	else
 		fd_table_unref(fds);
 	free(filename);
-	return err ? exec_error(b, err) : 0;
+	if (err)
+		return exec_error(p, err);
+	atomic_store(&(*ret_task)->group->oom_score_adj, p->spec->oom_score_adj);
+	err = attach_seccomp(p, *ret_task);
+	if (err)
+		return boot_fail(p->error, 1, "linux.seccomp: %s", strerror(-err));
+	return 0;
 }
 
-int boot_start_init(struct boot_state *b, struct task **ret_task)
+int boot_create_process(struct boot_process *p, struct task **ret_task)
 {
 	struct fd_table *fds;
 	struct vfs_path cwd;
 	struct cred *cred;
+	int err = make_cred(p, &cred);
+
+	if (!err) {
+		err = fd_table_create(&fds);
+		if (err)
+			cred_unref(cred);
+	}
+	if (err)
+		return boot_fail(p->error, 1, "process: %s", strerror(-err));
+	if (install_stdio(p, fds) || resolve_cwd(p, cred, &cwd)) {
+		fd_table_unref(fds);
+		cred_unref(cred);
+		return -1;
+	}
+	err = create_process(p, &cwd, cred, fds, ret_task);
+	vfs_path_unref(&cwd);
+	cred_unref(cred);
+	return err;
+}
+
+int boot_create_init(struct boot_state *b, struct task **ret_task)
+{
+	struct boot_process p = {.boot = b, .spec = &b->spec, .error = &b->error, .is_init = true};
 	int err;
 
 	mutex_lock(&kernel.uts_ns->lock);
@@ -255,17 +357,10 @@ int boot_start_init(struct boot_state *b, struct task **ret_task)
 		snprintf(kernel.uts_ns->domainname, sizeof(kernel.uts_ns->domainname), "%s",
 			 b->spec.domainname);
 	mutex_unlock(&kernel.uts_ns->lock);
-	err = make_cred(b, &cred);
-	if (!err)
-		err = fd_table_create(&fds);
-	if (err)
-		return boot_fail(&b->error, 1, "first process: %s", strerror(-err));
-	if (install_stdio(b, fds) || resolve_cwd(b, cred, &cwd)) {
-		fd_table_unref(fds);
-		return -1;
-	}
-	err = create_init(b, &cwd, cred, fds, ret_task);
-	vfs_path_unref(&cwd);
-	cred_unref(cred);
+	err = boot_create_process(&p, ret_task);
+	b->console = p.tty;
+	/* Not started yet: nobody else looks. */
+	if (!err && b->spec.killable_init)
+		(*ret_task)->group->unkillable = false;
 	return err;
 }

@@ -5,6 +5,7 @@
  * A missing mount point is made, where the tree can be written.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -82,8 +83,8 @@ int boot_make_root(struct boot_state *b)
 	return 0;
 }
 
-/* mkdir -p of path's directories; the last component as a directory or an empty file. -EEXIST is fine. */
-static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
+/* mkdir -p of path's directories, without the last component. */
+static int make_mountpoint_parents(struct boot_state *b, const char *path)
 {
 	char *copy = strdup(path);
 	int err = 0;
@@ -100,6 +101,15 @@ static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
 		if (err == -EEXIST || err == -EROFS)
 			err = 0;
 	}
+	free(copy);
+	return err;
+}
+
+/* The same, and the last component as a directory or an empty file. -EEXIST is fine. */
+static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
+{
+	int err = make_mountpoint_parents(b, path);
+
 	if (!err) {
 		struct vfs_lookup lk = boot_lookup(b, path, 0);
 
@@ -108,7 +118,6 @@ static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
 		if (err == -EEXIST)
 			err = 0;
 	}
-	free(copy);
 	return err;
 }
 
@@ -154,9 +163,9 @@ static int mount_one(struct boot_state *b, const struct boot_mount *m)
 			return boot_fail(&b->error, 1, "mount %s: making the mount point: %s",
 					 m->destination, strerror(-err));
 	}
-	/* The container's cgroups are not shown yet: an empty read-only directory, as runc shows without controllers. */
+	/* The unified hierarchy, whatever the host has: sentry/fs/cgroup.c. */
 	if (strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0)
-		err = vfs_mount_new(&target, "tmpfs", m->source, m->flags, "mode=755,size=0", NULL);
+		err = vfs_mount_new(&target, "cgroup2", m->source, m->flags, NULL, NULL);
 	else if (m->attach >= 0)
 		err = mount_bind(m, &target);
 	else
@@ -252,6 +261,71 @@ static int readonly_path(struct boot_state *b, const char *path)
 	return err ? err : vfs_remount(&lk, MS_RDONLY | MS_BIND | MS_REMOUNT, NULL, true);
 }
 
+/* linux.devices: "c MAJOR MINOR MODE UID GID PATH". What has no driver here is there and answers ENXIO, as a device that was pulled. */
+static int make_device(struct boot_state *b, const char *line)
+{
+	unsigned major, minor, mode, uid, gid;
+	struct moat_statx st;
+	struct vfs_lookup lk;
+	int path_at = -1, err;
+	char type;
+
+	if (sscanf(line, "%c %u %u %o %u %u %n", &type, &major, &minor, &mode, &uid, &gid,
+		   &path_at) < 6 ||
+	    path_at < 0 || line[path_at] != '/')
+		return -EINVAL;
+	lk = boot_lookup(b, line + path_at, LOOKUP_FOLLOW);
+	if (vfs_stat(&lk, &(struct stat_args){.mask = 0x7ff}, &st) == 0)
+		return 0;
+	err = make_mountpoint_parents(b, line + path_at);
+	if (err)
+		return err;
+	lk.flags = 0;
+	err = vfs_mknod(&lk, &(struct mknod_args){.mode = (type == 'p'	 ? S_IFIFO
+							   : type == 'b' ? S_IFBLK
+									 : S_IFCHR) |
+							  (mode & 07777),
+						  .rdev_major = major,
+						  .rdev_minor = minor});
+	if (!err && (uid || gid))
+		err = vfs_set_stat(&lk, &(struct setattr_args){.valid = SETATTR_UID | SETATTR_GID,
+							       .uid = uid,
+							       .gid = gid});
+	return err == -EEXIST || err == -EROFS ? 0 : err;
+}
+
+/* linux.sysctl, as `sysctl -w` would: through /proc/sys, whose handlers check the value. */
+static int write_sysctl(struct boot_state *b, const char *assignment)
+{
+	const char *eq = strchr(assignment, '=');
+	struct open_args oa = {.flags = O_WRONLY};
+	struct io_iter it;
+	char path[256];
+	struct file *f;
+	int64_t off = 0;
+	ssize_t n;
+	int len, err;
+
+	if (!eq)
+		return -EINVAL;
+	len = snprintf(path, sizeof(path), "/proc/sys/%.*s", (int)(eq - assignment), assignment);
+	if (len < 0 || (size_t)len >= sizeof(path))
+		return -ENAMETOOLONG;
+	/* Dots separate, slashes are part of a name that has dots (net.ipv4.conf.eth0/1...). */
+	for (char *p = path + strlen("/proc/sys/"); *p; p++)
+		*p = *p == '.' ? '/' : *p == '/' ? '.' : *p;
+	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
+
+	err = vfs_open(&lk, &oa, &f);
+	if (err)
+		return err;
+	io_iter_init_kernel(&it, (char *)eq + 1, strlen(eq + 1), false);
+	n = f->ops->write_iter(f, &it, &off, 0);
+	io_iter_fini(&it);
+	file_unref(f);
+	return n < 0 ? (int)n : 0;
+}
+
 int boot_make_mounts(struct boot_state *b)
 {
 	bool dev_done = false;
@@ -265,6 +339,18 @@ int boot_make_mounts(struct boot_state *b)
 				return -1;
 			dev_done = true;
 		}
+	}
+	for (char **p = b->spec.devices; p && *p; p++) {
+		int err = make_device(b, *p);
+
+		if (err)
+			return boot_fail(&b->error, 1, "linux.devices: %s: %s", *p, strerror(-err));
+	}
+	for (char **p = b->spec.sysctls; p && *p; p++) {
+		int err = write_sysctl(b, *p);
+
+		if (err)
+			return boot_fail(&b->error, 1, "linux.sysctl: %s: %s", *p, strerror(-err));
 	}
 	for (char **p = b->spec.masked_paths; p && *p; p++) {
 		int err = mask_path(b, *p);

@@ -24,6 +24,18 @@ struct boot_state {
 	struct mount_namespace *ns;
 	struct vfs_path root; /* references */
 	struct tty *console; /* NULL without a terminal */
+	struct task *init; /* a reference, once made */
+	_Atomic bool started;
+};
+
+/* A process that comes from outside: what it is, and what became of it. */
+struct boot_process {
+	struct boot_state *boot;
+	struct boot_spec *spec; /* its descriptors are taken */
+	struct boot_error *error;
+	bool is_init;
+	int *extra; /* spec->extra_fds descriptors, -1 once taken; NULL: from spec->extra_fd on */
+	struct tty *tty; /* out: its terminal, a reference; also after an error */
 };
 
 /* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */
@@ -32,8 +44,29 @@ must_check int boot_make_mounts(struct boot_state *b);
 /* A lookup with full credentials from the container's root. */
 struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags);
 
-/* boot_init.c: the first process. */
-must_check int boot_start_init(struct boot_state *b, struct task **ret_task);
+/* boot_init.c: the first process and further ones, made but not started. Return 0, or -1 with the error. */
+must_check int boot_create_init(struct boot_state *b, struct task **ret_task);
+must_check int boot_create_process(struct boot_process *p, struct task **ret_task);
+
+/*
+ * boot_exec.c: processes of `moat exec`, one a connection; the control thread's own.
+ * exec_begin takes the descriptors. NULL: refused, an error was sent.
+ */
+struct exec_session;
+struct exec_session *exec_begin(struct boot_state *b, int sock, int *fds, size_t count,
+				unsigned flags);
+void exec_message(struct exec_session *x, const struct control_msg *msg);
+/* Did its process end? Then CONTROL_EXIT was sent and the connection can go. */
+bool exec_finished(struct exec_session *x, int sock);
+void exec_end(struct exec_session *x); /* kills the process if it still lives */
+int exec_event_fd(void); /* readable when some process ended */
+must_check int exec_init(void); /* before the seccomp filter */
+/* boot_info.c: figures for `moat ps` and `moat events`. */
+void control_ps_text(struct buf *out);
+void control_stats_text(struct buf *out);
+
+/* boot.c: the first process runs, once. Return 0, -EALREADY, -1. */
+must_check int boot_start_init(struct boot_state *b);
 
 /* boot_control.c: serves the lifeline and the listening socket; never returns. */
 void control_init(struct boot_state *b); /* before the first control_post() */

@@ -6,6 +6,7 @@
 
 void proc_register(void);
 void sysfs_register(void);
+void cgroup_register(void);
 
 /* vfs_hooks.open_special */
 int dev_open_special(const struct vfs_path *place, uint32_t type, uint32_t major, uint32_t minor,

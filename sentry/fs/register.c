@@ -78,6 +78,7 @@ int sentry_fs_register(void)
 	nsfs_init();
 	proc_register();
 	sysfs_register();
+	cgroup_register();
 	vfs_hooks.open_special = dev_open_special;
 	signalfd_install(&sigfd);
 	socket_hooks.current_tgid = current_tgid;

@@ -100,12 +100,11 @@ static void console_ready(struct hostpoll *hp, uint32_t events)
 		tty_hangup(t, false);
 }
 
-int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
-		       struct tty **ret)
+int tty_host_create(struct filesystem *devpts, int host_fd, unsigned *ret_index, struct tty **ret)
 {
 	struct devpts *inst = devpts_first(devpts);
 	struct winsize ws;
-	struct tty *t, *old;
+	struct tty *t;
 	int flags = fcntl(host_fd, F_GETFL), err;
 
 	if (!inst)
@@ -127,6 +126,19 @@ int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_ind
 		tty_unref(t);
 		return err;
 	}
+	*ret_index = t->index;
+	*ret = t;
+	return 0;
+}
+
+int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
+		       struct tty **ret)
+{
+	struct tty *t, *old;
+	int err = tty_host_create(devpts, host_fd, ret_index, &t);
+
+	if (err)
+		return err;
 	/* Never freed: hostpoll's callback and /dev/console may come at any time. */
 	tty_ref(t);
 	mutex_lock(&console_lock);
@@ -135,9 +147,33 @@ int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_ind
 	mutex_unlock(&console_lock);
 	if (old)
 		tty_unref(old);
-	*ret_index = t->index;
 	*ret = t;
 	return 0;
+}
+
+void tty_host_close(struct tty *t)
+{
+	int fd;
+
+	hostpoll_remove(&t->hp);
+	mutex_lock(&t->lock);
+	console_flush(t);
+	fd = t->host_fd;
+	t->host_fd = -1;
+	t->host_eof = true;
+	t->console = false; /* its master is gone: slaves read end of file and write EIO */
+	mutex_unlock(&t->lock);
+	if (fd >= 0)
+		close(fd);
+	tty_hangup(t, false);
+	tty_unref(t);
+}
+
+void tty_set_owner(struct tty *t, uint32_t uid)
+{
+	mutex_lock(&t->lock);
+	t->uid = uid;
+	mutex_unlock(&t->lock);
 }
 
 struct tty *tty_console(void)

@@ -100,7 +100,7 @@ struct tty {
 	uint32_t mode, uid, gid;
 	int64_t time_ns;
 	/* console.c */
-	bool console; /* immutable */
+	bool console; /* the master is host_fd, from creation to tty_host_close() */
 	int host_fd; /* owned; -1 */
 	bool host_nonblock, host_eof;
 	struct hostpoll hp;

@@ -56,6 +56,13 @@ void tty_session_free(struct session *s);
  */
 must_check int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
 				  struct tty **ret);
+/* The same for a further process of `moat exec`: it does not become /dev/console, and ends with tty_host_close(). */
+must_check int tty_host_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
+			       struct tty **ret);
+/* Hangs up and closes the host descriptor; drops the caller's reference. Not from a hostpoll callback. */
+void tty_host_close(struct tty *t);
+/* Who owns /dev/pts/N: the process's user, as login(1) does. */
+void tty_set_owner(struct tty *t, uint32_t uid);
 /*
  * Opens the slave side as a file (for the fd table of pid 1). lk: a template (cred, ns, root) in which /dev/pts/N is found, so that
  * ttyname(3) works inside; NULL or not there: a place outside every namespace. flags: O_RDWR | O_NOCTTY ... Returns a reference.

@@ -1,0 +1,546 @@
+/*
+ * runtime/cgroup.c - finding, making, entering and removing a sandbox's cgroups; freezing.
+ *
+ * The directories come from /proc/self/mountinfo and /proc/self/cgroup, as in runc: an absolute linux.cgroupsPath starts at each
+ * hierarchy's root, a relative one (or none: the container's id) below the caller's own cgroup. On v1 and hybrid hosts the v2 hierarchy beside
+ * them is left alone.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/io.h"
+#include "runtime/cgroup.h"
+#include "runtime/cli.h"
+
+#define PROC_FILE_MAX (4u << 20)
+#define FREEZE_TRIES 500
+#define REMOVE_TRIES 300
+
+static int dir_write(const char *dir, const char *file, const char *value)
+{
+	char path[4600];
+	int fd, err = 0;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static char *dir_read(const char *dir, const char *file)
+{
+	char path[4600], *text = NULL;
+	size_t size;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	if (io_read_file_at(AT_FDCWD, path, PROC_FILE_MAX, &text, &size))
+		return NULL;
+	while (size && text[size - 1] == '\n')
+		text[--size] = '\0';
+	return text;
+}
+
+/* Is `name` in the comma-separated list? */
+static bool list_has(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	while (*list) {
+		size_t n = strcspn(list, ",");
+
+		if (n == len && memcmp(list, name, len) == 0)
+			return true;
+		list += n + (list[n] == ',');
+	}
+	return false;
+}
+
+/* Options of a v1 hierarchy that are no controllers. */
+static void keep_controllers(char *options)
+{
+	static const char *const known[] = {"cpu",     "cpuacct", "cpuset",   "memory",
+					    "devices", "freezer", "blkio",    "pids",
+					    "hugetlb", "net_cls", "net_prio", "perf_event",
+					    "rdma",    "misc"};
+	char *out = options, *save = NULL, *copy = strdup(options);
+
+	*out = '\0';
+	for (char *o = copy ? strtok_r(copy, ",", &save) : NULL; o;
+	     o = strtok_r(NULL, ",", &save)) {
+		bool keep = strncmp(o, "name=", 5) == 0;
+
+		for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+			keep = keep || strcmp(o, known[i]) == 0;
+		if (keep) {
+			if (out != options)
+				*out++ = ',';
+			out = stpcpy(out, o);
+		}
+	}
+	free(copy);
+}
+
+/* The caller's own path in the hierarchy with these controllers ("" for v2); malloc'd, NULL if none. */
+static char *own_path(const char *self_cgroup, const char *controllers)
+{
+	char *first = strndup(controllers, strcspn(controllers, ",")), *found = NULL;
+
+	for (const char *line = self_cgroup; first && line && *line && !found;) {
+		const char *end = strchrnul(line, '\n'), *c1 = strchr(line, ':'),
+			   *c2 = c1 ? strchr(c1 + 1, ':') : NULL;
+
+		if (c2 && c2 < end) {
+			char *list = strndup(c1 + 1, (size_t)(c2 - c1 - 1));
+
+			if (list && (*first ? list_has(list, first) : *list == '\0'))
+				found = strndup(c2 + 1, (size_t)(end - c2 - 1));
+			free(list);
+		}
+		line = *end ? end + 1 : end;
+	}
+	free(first);
+	return found;
+}
+
+static int add_dir(struct cgroup *cg, const char *root, const char *controllers, const char *below)
+{
+	struct cgroup_dir *d = &cg->dirs[cg->ndirs];
+
+	if (cg->ndirs == CGROUP_DIRS_MAX)
+		return 0;
+	d->controllers = strdup(controllers);
+	d->root = strdup(root);
+	if (!d->controllers || !d->root || asprintf(&d->path, "%s%s", root, below) < 0)
+		return -ENOMEM;
+	cg->ndirs++;
+	return 0;
+}
+
+/* A path without empty, "." and ".." components; a leading slash. */
+static char *clean_path(const char *base, const char *name)
+{
+	char *joined, *out, *save = NULL, *end;
+
+	if (asprintf(&joined, "%s/%s", base, name) < 0)
+		return NULL;
+	end = out = malloc(strlen(joined) + 2);
+	if (!out) {
+		free(joined);
+		return NULL;
+	}
+	*end = '\0';
+	for (char *c = strtok_r(joined, "/", &save); c; c = strtok_r(NULL, "/", &save)) {
+		if (strcmp(c, ".") == 0)
+			continue;
+		if (strcmp(c, "..") == 0) {
+			while (end > out && *--end != '/')
+				;
+			*end = '\0';
+			continue;
+		}
+		*end++ = '/';
+		end = stpcpy(end, c);
+	}
+	free(joined);
+	return out;
+}
+
+/* One line of mountinfo: adds the hierarchy if it is one. */
+static int scan_mount(struct cgroup *cg, const char *line, const char *self_cgroup,
+		      const char *cgroups_path, const char *id)
+{
+	char root[1024], point[3000], type[32], options[512];
+	const char *dash = strstr(line, " - ");
+	char *own, *below;
+	bool v2;
+	int err;
+
+	if (!dash || sscanf(line, "%*d %*d %*s %1023s %2999s", root, point) != 2 ||
+	    sscanf(dash, " - %31s %*s %511s", type, options) != 2)
+		return 0;
+	v2 = strcmp(type, "cgroup2") == 0;
+	if (!v2 && strcmp(type, "cgroup") != 0)
+		return 0;
+	if (v2)
+		options[0] = '\0';
+	else
+		keep_controllers(options);
+	if (!v2 && !options[0])
+		return 0;
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		if (strcmp(cg->dirs[i].controllers, options) == 0)
+			return 0; /* mounted twice */
+	own = own_path(self_cgroup, options);
+	/* Seen through a cgroup namespace or a bind mount, the mount's root is part of our path. */
+	if (own && strlen(root) > 1 && strncmp(own, root, strlen(root)) == 0)
+		memmove(own, own + strlen(root), strlen(own) - strlen(root) + 1);
+	if (cgroups_path && cgroups_path[0] == '/')
+		below = clean_path("", cgroups_path);
+	else
+		below = clean_path(own ? own : "",
+				   cgroups_path && *cgroups_path ? cgroups_path : id);
+	free(own);
+	err = below ? add_dir(cg, point, options, below) : -ENOMEM;
+	if (!err && !cg->name)
+		cg->name = strdup(below);
+	free(below);
+	return err;
+}
+
+/* v2 counts only where no v1 controller is mounted. */
+static void choose_version(struct cgroup *cg)
+{
+	bool v1 = false;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		v1 = v1 || (cg->dirs[i].controllers[0] &&
+			    strncmp(cg->dirs[i].controllers, "name=", 5) != 0);
+	cg->version = cg->ndirs ? v1 ? 1 : 2 : 0;
+	for (unsigned i = 0; i < cg->ndirs; i++) {
+		struct cgroup_dir *d = &cg->dirs[i];
+
+		if (cg->version == 2 ? d->controllers[0] == '\0' : d->controllers[0] != '\0') {
+			cg->dirs[n++] = *d;
+			continue;
+		}
+		free(d->controllers);
+		free(d->root);
+		free(d->path);
+	}
+	cg->ndirs = n;
+}
+
+int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id, bool systemd,
+		char *why)
+{
+	auto_free char *mounts = NULL, *self = NULL;
+	size_t size;
+	int err;
+
+	*cg = (struct cgroup){0};
+	if (systemd) {
+		size_t colons = 0;
+
+		for (const char *p = cgroups_path ? cgroups_path : ""; *p; p++)
+			colons += *p == ':';
+		if (access("/run/systemd/system", F_OK) < 0)
+			snprintf(why, CGROUP_ERROR_MAX,
+				 "systemd not running on this host, cannot use systemd cgroups "
+				 "manager; use the cgroupfs manager");
+		else if (colons != 2)
+			snprintf(why, CGROUP_ERROR_MAX,
+				 "expected cgroupsPath to be of format \"slice:prefix:name\" for "
+				 "systemd cgroups, got \"%.100s\" instead",
+				 cgroups_path ? cgroups_path : "");
+		else
+			snprintf(why, CGROUP_ERROR_MAX,
+				 "the systemd cgroup manager is not there; use the cgroupfs "
+				 "manager");
+		return -EINVAL;
+	}
+	err = io_read_file_at(AT_FDCWD, "/proc/self/mountinfo", PROC_FILE_MAX, &mounts, &size);
+	if (!err)
+		err = io_read_file_at(AT_FDCWD, "/proc/self/cgroup", PROC_FILE_MAX, &self, &size);
+	for (const char *line = mounts; !err && line && *line;) {
+		const char *end = strchrnul(line, '\n');
+
+		err = scan_mount(cg, line, self, cgroups_path, id);
+		line = *end ? end + 1 : end;
+	}
+	if (err) {
+		cgroup_fini(cg);
+		snprintf(why, CGROUP_ERROR_MAX, "cgroups: %s", strerror(-err));
+		return err;
+	}
+	choose_version(cg);
+	return 0;
+}
+
+void cgroup_fini(struct cgroup *cg)
+{
+	for (unsigned i = 0; i < cg->ndirs; i++) {
+		free(cg->dirs[i].controllers);
+		free(cg->dirs[i].root);
+		free(cg->dirs[i].path);
+	}
+	free(cg->name);
+	*cg = (struct cgroup){0};
+}
+
+json_t *cgroup_to_json(const struct cgroup *cg)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		json_array_append_new(list, json_pack("{ss ss ss}", "controllers",
+						      cg->dirs[i].controllers, "root",
+						      cg->dirs[i].root, "path", cg->dirs[i].path));
+	return json_pack("{si ss* so}", "version", cg->version, "name", cg->name, "dirs", list);
+}
+
+int cgroup_from_json(struct cgroup *cg, const json_t *j)
+{
+	const char *name = json_string_value(json_object_get(j, "name"));
+	const json_t *list = json_object_get(j, "dirs");
+
+	*cg = (struct cgroup){
+		.version = (int)json_integer_value(json_object_get(j, "version")),
+		.name = name ? strdup(name) : NULL,
+	};
+	for (size_t i = 0; i < json_array_size(list) && i < CGROUP_DIRS_MAX; i++) {
+		const json_t *d = json_array_get(list, i);
+		const char *controllers = json_string_value(json_object_get(d, "controllers")),
+			   *root = json_string_value(json_object_get(d, "root")),
+			   *path = json_string_value(json_object_get(d, "path"));
+
+		if (!controllers || !root || !path || root[0] != '/' ||
+		    strncmp(path, root, strlen(root)) != 0) {
+			cgroup_fini(cg);
+			return -EINVAL;
+		}
+		cg->dirs[cg->ndirs++] =
+			(struct cgroup_dir){strdup(controllers), strdup(root), strdup(path)};
+	}
+	return 0;
+}
+
+/* A new v1 cpuset is empty, and nobody can enter it: it takes the parent's. */
+static void inherit_cpuset(const char *path)
+{
+	static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
+	char *parent = strdup(path), *slash = parent ? strrchr(parent, '/') : NULL;
+
+	if (slash)
+		*slash = '\0';
+	for (size_t i = 0; slash && i < ARRAY_SIZE(files); i++) {
+		auto_free char *mine = dir_read(path, files[i]),
+			       *theirs = dir_read(parent, files[i]);
+
+		if (mine && !*mine && theirs && *theirs)
+			(void)!dir_write(path, files[i], theirs);
+	}
+	free(parent);
+}
+
+/* v2: what the parent has, its children may have. */
+static void enable_controllers(const char *parent)
+{
+	auto_free char *have = dir_read(parent, "cgroup.controllers");
+	char *save = NULL;
+
+	for (char *c = have ? strtok_r(have, " ", &save) : NULL; c;
+	     c = strtok_r(NULL, " ", &save)) {
+		char line[64];
+
+		snprintf(line, sizeof(line), "+%.60s", c);
+		/* A parent with processes of its own (ours, as in a container) refuses: then the limit's own write tells. */
+		(void)!dir_write(parent, "cgroup.subtree_control", line);
+	}
+}
+
+static int make_dir(struct cgroup *cg, struct cgroup_dir *d)
+{
+	char *p = d->path + strlen(d->root);
+	bool cpuset = cg->version == 1 && list_has(d->controllers, "cpuset");
+
+	for (;;) {
+		int err = 0;
+		char saved;
+
+		p += strspn(p, "/");
+		if (!*p)
+			return 0;
+		if (cg->version == 2) {
+			saved = p[-1];
+			p[-1] = '\0';
+			enable_controllers(d->path);
+			p[-1] = saved;
+		}
+		p += strcspn(p, "/");
+		saved = *p;
+		*p = '\0';
+		if (mkdir(d->path, 0755) < 0 && errno != EEXIST)
+			err = -errno;
+		if (!err && cpuset)
+			inherit_cpuset(d->path);
+		*p = saved;
+		if (err)
+			return err;
+	}
+}
+
+int cgroup_create(struct cgroup *cg, char *why)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < cg->ndirs; i++) {
+		struct cgroup_dir *d = &cg->dirs[i];
+		int err = make_dir(cg, d);
+
+		/* Not ours to change (rootless, a read-only mount): without this hierarchy. */
+		if (err == -EACCES || err == -EROFS || err == -EPERM) {
+			cli_debug("cgroup %s: %s; going on without it", d->path, strerror(-err));
+			free(d->controllers);
+			free(d->root);
+			free(d->path);
+			continue;
+		}
+		if (err) {
+			snprintf(why, CGROUP_ERROR_MAX, "cgroup %.200s: %s", d->path,
+				 strerror(-err));
+			return err;
+		}
+		cg->dirs[kept++] = *d;
+	}
+	cg->ndirs = kept;
+	if (!kept)
+		cg->version = 0;
+	return 0;
+}
+
+int cgroup_enter(const struct cgroup *cg, char *why)
+{
+	for (unsigned i = 0; i < cg->ndirs; i++) {
+		int err = dir_write(cg->dirs[i].path, "cgroup.procs", "0");
+
+		if (err) {
+			snprintf(why, CGROUP_ERROR_MAX, "entering cgroup %.200s: %s",
+				 cg->dirs[i].path, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}
+
+void cgroup_leave(const struct cgroup *cg)
+{
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		if (dir_write(cg->dirs[i].root, "cgroup.procs", "0"))
+			cli_debug("cannot leave cgroup %s: %m", cg->dirs[i].path);
+}
+
+/* ---- freezing ---- */
+
+static const struct cgroup_dir *dir_with(const struct cgroup *cg, const char *controller)
+{
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		if (cg->version == 2 || list_has(cg->dirs[i].controllers, controller))
+			return &cg->dirs[i];
+	return NULL;
+}
+
+bool cgroup_can_freeze(const struct cgroup *cg)
+{
+	const struct cgroup_dir *d = dir_with(cg, "freezer");
+	char path[4600];
+
+	if (!d)
+		return false;
+	snprintf(path, sizeof(path), "%s/%s", d->path,
+		 cg->version == 2 ? "cgroup.freeze" : "freezer.state");
+	return access(path, W_OK) == 0;
+}
+
+bool cgroup_is_frozen(const struct cgroup *cg)
+{
+	const struct cgroup_dir *d = dir_with(cg, "freezer");
+	auto_free char *text = NULL;
+
+	if (!d)
+		return false;
+	if (cg->version == 2) {
+		text = dir_read(d->path, "cgroup.freeze");
+		return text && strcmp(text, "1") == 0;
+	}
+	text = dir_read(d->path, "freezer.state");
+	return text && (strcmp(text, "FROZEN") == 0 || strcmp(text, "FREEZING") == 0);
+}
+
+int cgroup_freeze(const struct cgroup *cg, bool frozen)
+{
+	const struct cgroup_dir *d = dir_with(cg, "freezer");
+	const char *file = cg->version == 2 ? "cgroup.freeze" : "freezer.state",
+		   *value = cg->version == 2 ? frozen ? "1" : "0"
+			    : frozen	     ? "FROZEN"
+					     : "THAWED";
+
+	if (!d)
+		return -EOPNOTSUPP;
+	for (int i = 0; i < FREEZE_TRIES; i++) {
+		int err = dir_write(d->path, file, value);
+		auto_free char *now = NULL;
+
+		if (err)
+			return err;
+		now = dir_read(d->path, cg->version == 2 ? "cgroup.events" : file);
+		if (!now)
+			return -EIO;
+		if (cg->version == 2 ? strstr(now, frozen ? "frozen 1" : "frozen 0") != NULL
+				     : strcmp(now, value) == 0)
+			return 0;
+		/* v1 needs to be asked again while processes fork. */
+		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	}
+	(void)!dir_write(d->path, file, cg->version == 2 ? "0" : "THAWED");
+	return -ETIMEDOUT;
+}
+
+/* ---- the end ---- */
+
+int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count)
+{
+	const struct cgroup_dir *d = cg->ndirs ? &cg->dirs[0] : NULL;
+	auto_free char *text = d ? dir_read(d->path, "cgroup.procs") : NULL;
+	char *save = NULL;
+	size_t room = 1;
+	int *pids;
+
+	for (const char *p = text; p && *p; p++)
+		room += *p == '\n';
+	pids = calloc(room + 1, sizeof(*pids));
+	if (!pids)
+		return -ENOMEM;
+	*ret_count = 0;
+	for (char *l = text ? strtok_r(text, "\n", &save) : NULL; l;
+	     l = strtok_r(NULL, "\n", &save))
+		pids[(*ret_count)++] = atoi(l);
+	*ret = pids;
+	return 0;
+}
+
+void cgroup_kill(const struct cgroup *cg)
+{
+	int *pids;
+	size_t n;
+
+	if (cgroup_pids(cg, &pids, &n))
+		return;
+	for (size_t i = 0; i < n; i++)
+		if (pids[i] > 0 && pids[i] != getpid())
+			kill(pids[i], SIGKILL);
+	free(pids);
+}
+
+void cgroup_remove(const struct cgroup *cg)
+{
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		for (int t = 0; t < REMOVE_TRIES; t++) {
+			if (rmdir(cg->dirs[i].path) == 0 || errno == ENOENT)
+				break;
+			/* Processes that have died are still leaving. */
+			nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+		}
+}

@@ -1,0 +1,60 @@
+/*
+ * runtime/cgroup.h - the host's cgroups of a sandbox: v1, hybrid (v1 with an empty v2 beside it) and v2, made as runc makes them.
+ *
+ * All of a sandbox's processes (monitor, sentry, gofer, exec monitors) are in one cgroup, so limits hold for the whole, and what
+ * engines read there is the sandbox's use. A controller that the host lacks is passed over with a warning.
+ */
+#ifndef MOAT_RUNTIME_CGROUP_H
+#define MOAT_RUNTIME_CGROUP_H
+
+#include <jansson.h>
+
+#include "base/compiler.h"
+
+#define CGROUP_DIRS_MAX 24
+#define CGROUP_ERROR_MAX 300
+/* Host threads of a sandbox that are no guest's threads: the host's pids limit lies this much above the container's own. */
+#define CGROUP_PIDS_EXTRA 64
+
+struct cgroup_dir {
+	char *controllers; /* "cpu,cpuacct", "name=systemd", "" for v2 */
+	char *root; /* where the hierarchy is mounted */
+	char *path; /* the container's directory */
+};
+
+struct cgroup {
+	int version; /* 0: none (disabled, or the host has no cgroups), 1, 2 */
+	char *name; /* the container's path below the hierarchies */
+	struct cgroup_dir dirs[CGROUP_DIRS_MAX];
+	unsigned ndirs;
+};
+
+/*
+ * Finds the directories, makes nothing. `cgroups_path`: linux.cgroupsPath or NULL. Return 0, -EINVAL with `why`.
+ */
+must_check int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id,
+			   bool systemd, char *why);
+void cgroup_fini(struct cgroup *cg);
+json_t *cgroup_to_json(const struct cgroup *cg);
+must_check int cgroup_from_json(struct cgroup *cg, const json_t *j);
+/* mkdir, with the parents' controllers enabled. Return 0 or -errno with `why`. */
+must_check int cgroup_create(struct cgroup *cg, char *why);
+/* linux.resources (may be NULL); also `moat update`. Return 0 or -errno with `why`. */
+must_check int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why);
+/* The calling process moves in, or out to the hierarchies' roots. */
+must_check int cgroup_enter(const struct cgroup *cg, char *why);
+void cgroup_leave(const struct cgroup *cg);
+bool cgroup_can_freeze(const struct cgroup *cg);
+must_check int cgroup_freeze(const struct cgroup *cg, bool frozen);
+bool cgroup_is_frozen(const struct cgroup *cg);
+/* SIGKILL to whoever is in there (not the caller), and removal of the directories. */
+void cgroup_kill(const struct cgroup *cg);
+void cgroup_remove(const struct cgroup *cg);
+/* Process ids in it: a malloc'd array. */
+must_check int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count);
+/* runc's "data" object of `events --stats`. */
+json_t *cgroup_stats(const struct cgroup *cg);
+/* How often the host's OOM killer struck in it. */
+uint64_t cgroup_oom_kills(const struct cgroup *cg);
+
+#endif

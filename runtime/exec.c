@@ -1,0 +1,672 @@
+/*
+ * runtime/exec.c - moat exec: a further process in a running container.
+ *
+ * As for the container itself, a monitor stands for it on the host: a process in the container's cgroup and network namespace that passes on
+ * signals and the terminal's size, and exits with the process's status. It keeps a connection to the sentry; when that closes, the process is
+ * killed.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "runtime/cli.h"
+#include "runtime/container.h"
+#include "runtime/sandbox.h"
+#include "runtime/terminal.h"
+
+/* What runc exits with when the process cannot be started. */
+#define EXEC_FAILED 255
+
+struct exec_options {
+	const char *id, *process_file, *console_socket, *pid_file, *cwd, *user;
+	json_t *env, *caps, *gids; /* arrays */
+	bool detach, tty, ignore_paused, no_new_privs;
+	unsigned preserve_fds;
+	int argc;
+	char **argv;
+	int stdin_fd; /* -1: the caller's */
+};
+
+struct exec {
+	const struct container *c;
+	const struct exec_options *opts;
+	struct oci_config config;
+	int link; /* the monitor's word to the command line */
+	int sock; /* to the sentry */
+	int console_master, console_slave;
+	int signal_fd;
+	pid_t monitor;
+};
+
+/* ---- the process's description ---- */
+
+static void append_all(json_t *obj, const char *key, json_t *more)
+{
+	json_t *list = json_object_get(obj, key), *v;
+	size_t i;
+
+	if (!json_array_size(more))
+		return;
+	if (!json_is_array(list)) {
+		list = json_array();
+		json_object_set_new(obj, key, list);
+	}
+	json_array_foreach(more, i, v) json_array_append(list, v);
+}
+
+static int set_user(json_t *process, const char *text)
+{
+	json_t *user = json_object_get(process, "user");
+	unsigned uid, gid = 0;
+	int n;
+
+	if (!user) {
+		user = json_object();
+		json_object_set_new(process, "user", user);
+	}
+	n = sscanf(text, "%u:%u", &uid, &gid);
+	if (n < 1) {
+		cli_error("parsing %s as int for uid failed", text);
+		return -EINVAL;
+	}
+	json_object_set_new(user, "uid", json_integer(uid));
+	if (n == 2)
+		json_object_set_new(user, "gid", json_integer(gid));
+	return 0;
+}
+
+/* The container's own process, changed by flags. Returns a reference or NULL. */
+static json_t *process_from_flags(const json_t *config, const struct exec_options *o)
+{
+	static const char *const sets[] = {"bounding", "effective", "permitted"};
+	json_t *p = json_deep_copy(json_object_get(config, "process")), *args, *user;
+
+	if (!p)
+		return NULL;
+	args = json_array();
+	for (int i = 0; i < o->argc; i++)
+		json_array_append_new(args, json_string(o->argv[i]));
+	json_object_set_new(p, "args", args);
+	json_object_set_new(p, "terminal", json_boolean(o->tty));
+	json_object_del(p, "consoleSize");
+	if (o->cwd)
+		json_object_set_new(p, "cwd", json_string(o->cwd));
+	append_all(p, "env", o->env);
+	if (json_array_size(o->caps)) {
+		if (!json_is_object(json_object_get(p, "capabilities")))
+			json_object_set_new(p, "capabilities", json_object());
+		for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
+			append_all(json_object_get(p, "capabilities"), sets[i], o->caps);
+	}
+	if (o->no_new_privs)
+		json_object_set_new(p, "noNewPrivileges", json_true());
+	user = json_object_get(p, "user");
+	if ((o->user && set_user(p, o->user) < 0)) {
+		json_decref(p);
+		return NULL;
+	}
+	if (user)
+		append_all(user, "additionalGids", o->gids);
+	return p;
+}
+
+static json_t *process_from_file(const char *path)
+{
+	json_error_t jerr;
+	json_t *j;
+	char *text;
+	size_t size;
+	int err = io_read_file_at(AT_FDCWD, path, OCI_CONFIG_MAX, &text, &size);
+
+	if (err) {
+		cli_error("--process %s: %s", path, strerror(-err));
+		return NULL;
+	}
+	j = oci_json_load(text, size, &jerr);
+	free(text);
+	if (!j)
+		cli_error("--process %s:%d:%d: not valid JSON: %s", path, jerr.line, jerr.column,
+			  jerr.text);
+	return j;
+}
+
+/* A configuration around `process` (taken), with the container's seccomp profile. Prints its error. */
+static int make_config(const struct container *c, json_t *process, struct oci_config *ret)
+{
+	json_t *config = state_load(&c->dir, "config.json"), *whole;
+	const json_t *seccomp = json_object_get(json_object_get(config, "linux"), "seccomp");
+	char why[OCI_ERROR_MAX], *text;
+	int err = -ENOMEM;
+
+	whole = json_pack("{ss so s{ss}}", "ociVersion", "1.1.0", "process", process, "root",
+			  "path", "/");
+	if (seccomp)
+		json_object_set_new(whole, "linux",
+				    json_pack("{sO}", "seccomp", (json_t *)seccomp));
+	text = whole ? json_dumps(whole, JSON_COMPACT) : NULL;
+	if (text) {
+		err = oci_config_parse(text, strlen(text), "process", "/", ret, why);
+		if (err)
+			cli_error("%s", why);
+	}
+	free(text);
+	json_decref(whole);
+	json_decref(config);
+	return err;
+}
+
+/* ---- the monitor ---- */
+
+static int spec_fd(struct exec *x)
+{
+	struct boot_spec *s = &x->config.spec;
+	struct buf b;
+	int fd, err;
+
+	s->console_fd = s->gofer_fd = s->control_fd = s->listen_fd = s->log_fd = -1;
+	s->extra_fds = x->opts->preserve_fds;
+	if (!s->id)
+		s->id = strdup(x->opts->id);
+	if (!s->platform)
+		s->platform = strdup("");
+	buf_init(&b, BOOT_SIZE_MAX);
+	boot_spec_encode(s, &b);
+	err = buf_error(&b);
+	fd = err ? err : memfd_create("moat-exec", MFD_CLOEXEC);
+	if (fd >= 0)
+		err = io_write_full(fd, b.data, b.len);
+	buf_fini(&b);
+	if (err && fd >= 0)
+		close(fd);
+	return err ? err : fd;
+}
+
+/* Return 0 once the process runs, or -errno after an error message. */
+static int request_process(struct exec *x)
+{
+	struct control_msg msg = {.op = CONTROL_EXEC}, reply;
+	int fds[CONTROL_FDS_MAX], err;
+	size_t n = 0;
+
+	fds[n] = spec_fd(x);
+	if (fds[n] < 0) {
+		cli_error("exec failed: %s", strerror(-fds[n]));
+		return fds[n];
+	}
+	n++;
+	if (x->console_slave >= 0) {
+		msg.flags = CONTROL_EXEC_TERMINAL;
+		fds[n++] = x->console_slave;
+	} else {
+		for (int i = 0; i < 3; i++) {
+			int fd = stdio_reopen(i);
+
+			if (fd < 0)
+				continue;
+			msg.flags |= 1u << i;
+			fds[n++] = fd;
+		}
+	}
+	for (unsigned i = 0; i < x->opts->preserve_fds; i++)
+		fds[n++] = 3 + (int)i;
+	err = control_send_fds(x->sock, &msg, fds, n);
+	/* The sentry has its own now. */
+	for (size_t i = 0; i < n; i++)
+		if (fds[i] != x->console_slave)
+			close(fds[i]);
+	if (!err)
+		err = control_recv(x->sock, &reply);
+	if (err) {
+		cli_error("exec failed: container %s: %s", x->opts->id, strerror(-err));
+		return err;
+	}
+	if (reply.op != CONTROL_STARTED) {
+		cli_error("exec failed: unable to start container process: %s",
+			  reply.text ? reply.text : "refused");
+		err = -EREMOTEIO;
+	}
+	control_msg_fini(&reply);
+	return err;
+}
+
+static void forward_signal(struct exec *x)
+{
+	struct control_msg msg = {.op = CONTROL_SIGNAL};
+	struct signalfd_siginfo si;
+	struct winsize ws;
+
+	if (read(x->signal_fd, &si, sizeof(si)) != sizeof(si))
+		return;
+	msg.signo = (int)si.ssi_signo;
+	if (msg.signo == SIGCHLD)
+		return;
+	if (x->console_slave >= 0 && si.ssi_code == SI_KERNEL) {
+		if (msg.signo != SIGWINCH || ioctl(x->console_slave, TIOCGWINSZ, &ws) < 0)
+			return;
+		msg = (struct control_msg){
+			.op = CONTROL_RESIZE, .rows = ws.ws_row, .cols = ws.ws_col};
+	}
+	if (control_send(x->sock, &msg))
+		cli_debug("the sentry takes no more messages");
+}
+
+static int monitor_loop(struct exec *x)
+{
+	for (;;) {
+		struct pollfd pfd[2] = {{.fd = x->signal_fd, .events = POLLIN},
+					{.fd = x->sock, .events = POLLIN}};
+		struct control_msg msg;
+		int status;
+
+		if (poll(pfd, 2, -1) < 0)
+			continue;
+		if (pfd[0].revents)
+			forward_signal(x);
+		if (!pfd[1].revents)
+			continue;
+		if (control_recv(x->sock, &msg))
+			return 137; /* the container has ended, and the process with it */
+		status = msg.status;
+		if (msg.op == CONTROL_EXIT) {
+			control_msg_fini(&msg);
+			return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+		}
+		control_msg_fini(&msg);
+	}
+}
+
+static void enter_netns(const struct container *c)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", c->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+		cli_debug("exec: the container's network namespace: %m");
+	if (fd >= 0)
+		close(fd);
+}
+
+static noreturn_fn void exec_monitor(struct exec *x)
+{
+	char why[CGROUP_ERROR_MAX], mark[32], ok = SANDBOX_READY;
+	sigset_t set;
+	int status;
+
+	prctl(PR_SET_NAME, "moat-exec");
+	setsid();
+	if (x->console_slave >= 0 && ioctl(x->console_slave, TIOCSCTTY, 0) < 0)
+		cli_debug("no controlling terminal for the monitor: %m");
+	sigfillset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	x->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (cgroup_enter(&x->c->cgroup, why)) {
+		cli_error("exec failed: %s", why);
+		_exit(EXEC_FAILED);
+	}
+	enter_netns(x->c);
+	if (request_process(x))
+		_exit(EXEC_FAILED);
+	snprintf(mark, sizeof(mark), "exec-%d", getpid());
+	close(openat(x->c->dir.dirfd, mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	(void)!send(x->link, &ok, 1, MSG_NOSIGNAL);
+	close(x->link);
+	stdio_to_null(!x->opts->detach);
+	for (unsigned i = 0; i < x->opts->preserve_fds; i++)
+		close(3 + (int)i);
+	status = monitor_loop(x);
+	unlinkat(x->c->dir.dirfd, mark, 0);
+	_exit(status);
+}
+
+void exec_list_pids(const struct container *c, json_t *list)
+{
+	int fd = openat(c->dir.dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir)) != NULL) {
+		int pid;
+
+		if (sscanf(e->d_name, "exec-%d", &pid) == 1 && pid > 0 && kill(pid, 0) == 0)
+			json_array_append_new(list, json_integer(pid));
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* ---- the command line's side ---- */
+
+static int make_console(struct exec *x)
+{
+	struct boot_spec *s = &x->config.spec;
+	struct winsize ws = {0};
+
+	x->console_master = x->console_slave = -1;
+	if (!s->terminal)
+		return 0;
+	if (!x->opts->console_socket && (x->opts->detach || !isatty(STDIN_FILENO))) {
+		cli_error("exec failed: cannot allocate tty: standard input is no terminal, and "
+			  "there "
+			  "is no --console-socket");
+		return -EINVAL;
+	}
+	if (console_open(&x->console_master, &x->console_slave))
+		return -EIO;
+	if (!s->console_rows && !x->opts->console_socket &&
+	    terminal_size(&s->console_rows, &s->console_cols) < 0)
+		s->console_rows = s->console_cols = 0;
+	ws.ws_row = (unsigned short)s->console_rows;
+	ws.ws_col = (unsigned short)s->console_cols;
+	if (ws.ws_row || ws.ws_col)
+		ioctl(x->console_master, TIOCSWINSZ, &ws);
+	return x->opts->console_socket ? console_send(x->opts->console_socket, x->console_master)
+				       : 0;
+}
+
+static int wait_status(pid_t pid)
+{
+	int status = EXEC_FAILED << 8;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int pid_file(const char *path, pid_t pid)
+{
+	char text[16];
+	int err;
+
+	if (!path)
+		return 0;
+	snprintf(text, sizeof(text), "%d", pid);
+	err = io_write_file_at(AT_FDCWD, path, text, strlen(text), 0644);
+	if (err)
+		cli_error("--pid-file %s: %s", path, strerror(-err));
+	return err;
+}
+
+static int attend(struct exec *x, int signal_fd)
+{
+	int console = x->console_master;
+
+	x->console_master = -1;
+	return sandbox_attend(x->monitor, console, signal_fd);
+}
+
+/* From x->config to the exit status. */
+static int exec_process(struct exec *x)
+{
+	sigset_t set, old;
+	int sp[2], signal_fd, status;
+	char ready;
+
+	if (make_console(x))
+		return EXEC_FAILED;
+	x->sock = state_connect((struct state_dir *)&x->c->dir);
+	if (x->sock < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) < 0) {
+		cli_error("exec failed: container %s: %s", x->opts->id,
+			  x->sock < 0 ? strerror(-x->sock) : strerror(errno));
+		return EXEC_FAILED;
+	}
+	sigfillset(&set);
+	sigdelset(&set, SIGSEGV);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	signal(SIGPIPE, SIG_IGN);
+	signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	fflush(NULL);
+	x->monitor = fork();
+	if (x->monitor == 0) {
+		close(sp[0]);
+		if (x->console_master >= 0)
+			close(x->console_master);
+		x->link = sp[1];
+		exec_monitor(x);
+	}
+	close(sp[1]);
+	close(x->sock);
+	if (x->console_slave >= 0)
+		close(x->console_slave);
+	if (recv(sp[0], &ready, 1, 0) != 1)
+		status = wait_status(x->monitor);
+	else if (pid_file(x->opts->pid_file, x->monitor))
+		status = (kill(x->monitor, SIGKILL), wait_status(x->monitor), EXEC_FAILED);
+	else if (x->opts->detach)
+		status = 0;
+	else
+		status = attend(x, signal_fd);
+	close(sp[0]);
+	close(signal_fd);
+	if (x->console_master >= 0)
+		close(x->console_master);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return status;
+}
+
+int exec_hooks(const struct container *c, const struct oci_config *config, const char *stage)
+{
+	const json_t *list = json_object_get(config->hooks, stage);
+	json_t *hook;
+	size_t i;
+
+	json_array_foreach((json_t *)list, i, hook)
+	{
+		struct exec_options o = {.id = c->dir.id, .stdin_fd = -1};
+		struct exec x = {.c = c, .opts = &o};
+		json_t *args = json_deep_copy(json_object_get(hook, "args")), *p;
+		auto_free char *doc = state_document(&c->dir, c->pid, "created");
+		int saved, in, status;
+
+		if (!json_array_size(args)) {
+			json_decref(args);
+			args = json_array();
+			json_array_append(args, json_object_get(hook, "path"));
+		} else {
+			json_array_set(args, 0, json_object_get(hook, "path"));
+		}
+		p = json_pack("{so ss s{si si} so*}", "args", args, "cwd", "/", "user", "uid", 0,
+			      "gid", 0, "env", json_incref(json_object_get(hook, "env")));
+		if (make_config(c, p, &x.config))
+			return -EINVAL;
+		x.config.spec.cap_bounding = x.config.spec.cap_permitted =
+			x.config.spec.cap_effective = (1ull << 41) - 1;
+		in = memfd_create("moat-state", MFD_CLOEXEC);
+		if (in < 0 || !doc || io_write_full(in, doc, strlen(doc)) || lseek(in, 0, SEEK_SET))
+			return -EIO;
+		saved = fcntl(0, F_DUPFD_CLOEXEC, 3);
+		dup2(in, 0);
+		close(in);
+		status = exec_process(&x);
+		if (saved >= 0) {
+			dup2(saved, 0);
+			close(saved);
+		}
+		oci_config_fini(&x.config);
+		if (status) {
+			cli_error("error running %s hook #%zu: exit status %d", stage, i, status);
+			return -EIO;
+		}
+	}
+	return 0;
+}
+
+/* ---- flags ---- */
+
+static void add_string(json_t **list, const char *s)
+{
+	if (!*list)
+		*list = json_array();
+	json_array_append_new(*list, json_string(s));
+}
+
+static bool unsigned_flag(const char *name, const char *text, unsigned max, unsigned *ret)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	if (!*text || *end || v > max) {
+		cli_error("--%s: '%s' is no number from 0 to %u", name, text, max);
+		return false;
+	}
+	*ret = (unsigned)v;
+	return true;
+}
+
+/* One flag; 1 taken, 0 unknown, -1 bad. */
+static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
+{
+	const char *v;
+	unsigned n;
+
+	if (cli_flag(argc, argv, i, "process", 'p', &o->process_file) ||
+	    cli_flag(argc, argv, i, "console-socket", 0, &o->console_socket) ||
+	    cli_flag(argc, argv, i, "pid-file", 0, &o->pid_file) ||
+	    cli_flag(argc, argv, i, "cwd", 0, &o->cwd) ||
+	    cli_flag(argc, argv, i, "user", 'u', &o->user))
+		return 1;
+	if (cli_flag(argc, argv, i, "env", 'e', &v))
+		return add_string(&o->env, v), 1;
+	if (cli_flag(argc, argv, i, "cap", 'c', &v))
+		return add_string(&o->caps, v), 1;
+	if (cli_flag(argc, argv, i, "additional-gids", 'g', &v)) {
+		if (!unsigned_flag("additional-gids", v, UINT32_MAX - 1, &n))
+			return -1;
+		if (!o->gids)
+			o->gids = json_array();
+		json_array_append_new(o->gids, json_integer(n));
+		return 1;
+	}
+	if (cli_flag(argc, argv, i, "preserve-fds", 0, &v))
+		return unsigned_flag("preserve-fds", v, CONTROL_FDS_MAX - 4, &o->preserve_fds) ? 1
+											       : -1;
+	/* No such labels in the guest, as runc on a host without them. */
+	if (cli_flag(argc, argv, i, "apparmor", 0, &v) ||
+	    cli_flag(argc, argv, i, "process-label", 0, &v))
+		return 1;
+	if (cli_flag(argc, argv, i, "detach", 'd', NULL))
+		return o->detach = true, 1;
+	if (cli_flag(argc, argv, i, "tty", 't', NULL))
+		return o->tty = true, 1;
+	if (cli_flag(argc, argv, i, "ignore-paused", 0, NULL))
+		return o->ignore_paused = true, 1;
+	if (cli_flag(argc, argv, i, "no-new-privs", 0, NULL))
+		return o->no_new_privs = true, 1;
+	return cli_global_flag(argc, argv, i) ? 1 : 0;
+}
+
+static bool may_exec(const struct container *c, const struct exec_options *o)
+{
+	if (c->status == CONTAINER_STOPPED || c->status == CONTAINER_CREATING) {
+		cli_error("exec failed: cannot exec in a %s container",
+			  container_status_name(c->status));
+		return false;
+	}
+	if (c->status == CONTAINER_PAUSED && !o->ignore_paused) {
+		cli_error("exec failed: cannot exec in a paused container (use --ignore-paused to "
+			  "override)");
+		return false;
+	}
+	return true;
+}
+
+static int exec_in(const struct container *c, const struct exec_options *o)
+{
+	struct exec x = {.c = c, .opts = o, .console_master = -1, .console_slave = -1};
+	json_t *config, *process;
+	int status;
+
+	if (!may_exec(c, o))
+		return EXEC_FAILED;
+	if (o->process_file) {
+		process = process_from_file(o->process_file);
+	} else {
+		config = state_load(&c->dir, "config.json");
+		process = process_from_flags(config, o);
+		json_decref(config);
+	}
+	if (!process || make_config(c, process, &x.config))
+		return EXEC_FAILED;
+	status = exec_process(&x);
+	oci_config_fini(&x.config);
+	return status;
+}
+
+static int exec_main(int argc, char **argv)
+{
+	struct exec_options o = {.stdin_fd = -1};
+	struct container c;
+	int i, status;
+
+	for (i = 1; i < argc; i++) {
+		int taken;
+
+		if (argv[i][0] != '-' || o.id) {
+			if (o.id)
+				break;
+			o.id = argv[i];
+			continue;
+		}
+		if (strcmp(argv[i], "--") == 0)
+			continue;
+		taken = exec_flag(&o, argc, argv, &i);
+		if (taken < 0)
+			return 1;
+		if (!taken)
+			return cli_unknown_flag("exec", argv[i]);
+	}
+	if (o.id && i < argc && strcmp(argv[i], "--") == 0)
+		i++;
+	o.argc = argc - i;
+	o.argv = argv + i;
+	if (!o.id) {
+		cli_error("exec: no container id; usage: moat exec ID COMMAND...");
+		return 1;
+	}
+	if (!o.process_file && o.argc < 1) {
+		cli_error("exec failed: process args cannot be empty");
+		return EXEC_FAILED;
+	}
+	if (container_load(o.id, false, &c))
+		return EXEC_FAILED;
+	status = exec_in(&c, &o);
+	container_unload(&c);
+	json_decref(o.env);
+	json_decref(o.caps);
+	json_decref(o.gids);
+	return status;
+}
+
+const struct cli_verb verb_exec = {
+	"exec", "run a further process in a container",
+	"Usage: moat exec [FLAGS] ID COMMAND [ARGS...]\n"
+	"       moat exec [FLAGS] --process FILE ID\n\n"
+	"Exits with the process's status, or 255 if it cannot be started.\n\n"
+	"  -p, --process FILE       the process as in config.json's \"process\"\n"
+	"  -d, --detach             return as soon as it runs\n"
+	"  -t, --tty                a terminal of its own\n"
+	"  --console-socket PATH    where the terminal's master goes\n"
+	"  --pid-file FILE          the host process that stands for it\n"
+	"  -u, --user UID[:GID]     as another user\n"
+	"  -g, --additional-gids N  a further group\n"
+	"  --cwd DIR                start there\n"
+	"  -e, --env NAME=VALUE     a further variable\n"
+	"  -c, --cap CAP_NAME       a further capability\n"
+	"  --preserve-fds N         pass on descriptors 3 to N + 2\n"
+	"  --no-new-privs           as in config.json\n"
+	"  --ignore-paused          also in a paused container\n",
+	exec_main};

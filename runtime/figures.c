@@ -1,0 +1,433 @@
+/*
+ * runtime/figures.c - moat events, moat update, moat features: what a container uses, what it may use, what this runtime can do.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "runtime/cli.h"
+#include "runtime/container.h"
+
+#define UPDATE_FILE_MAX (1u << 20)
+
+/* ---- events ---- */
+
+/* The sandbox's own figures; NULL when it cannot answer (frozen). */
+static json_t *sentry_stats(const struct container *c)
+{
+	struct control_msg msg = {.op = CONTROL_STATS}, reply;
+	json_t *j = NULL;
+
+	if (c->status != CONTAINER_RUNNING && c->status != CONTAINER_CREATED)
+		return NULL;
+	if (container_request(c, &msg, &reply) == 0) {
+		j = reply.text ? json_loads(reply.text, 0, NULL) : NULL;
+		control_msg_fini(&reply);
+	}
+	return j;
+}
+
+static void print_event(const char *type, const char *id, json_t *data)
+{
+	json_t *j = json_pack("{ss ss so*}", "type", type, "id", id, "data", data);
+
+	json_dumpf(j, stdout, JSON_COMPACT);
+	putchar('\n');
+	fflush(stdout);
+	json_decref(j);
+}
+
+static void print_stats(const struct container *c)
+{
+	json_t *data = cgroup_stats(&c->cgroup), *own = sentry_stats(c);
+
+	if (own)
+		json_object_set_new(data, "moat", own);
+	print_event("stats", c->dir.id, data);
+}
+
+/* Prometheus' text format: a name, labels, a number a line. */
+static void metrics_walk(const char *id, const char *name, const json_t *j)
+{
+	const char *key;
+	json_t *v;
+
+	if (json_is_number(j)) {
+		printf("%s{container=\"%s\"} %.17g\n", name, id, json_number_value(j));
+		return;
+	}
+	if (!json_is_object(j))
+		return;
+	json_object_foreach((json_t *)j, key, v)
+	{
+		char longer[256];
+		size_t n = 0;
+
+		if (strcmp(key, "raw") == 0)
+			continue;
+		n = (size_t)snprintf(longer, sizeof(longer), "%s_", name);
+		for (const char *k = key; *k && n < sizeof(longer) - 1; k++)
+			longer[n++] = (*k >= 'a' && *k <= 'z') || (*k >= 'A' && *k <= 'Z') ||
+						      (*k >= '0' && *k <= '9')
+					      ? *k
+					      : '_';
+		longer[n] = '\0';
+		metrics_walk(id, longer, v);
+	}
+}
+
+static void print_metrics(const struct container *c)
+{
+	json_t *cg = cgroup_stats(&c->cgroup), *own = sentry_stats(c);
+
+	printf("moat_container_state{container=\"%s\",status=\"%s\"} 1\n", c->dir.id,
+	       container_status_name(c->status));
+	metrics_walk(c->dir.id, "moat_cgroup", cg);
+	metrics_walk(c->dir.id, "moat_sandbox", own);
+	json_decref(cg);
+	json_decref(own);
+}
+
+static double parse_interval(const char *text)
+{
+	char *end;
+	double v = strtod(text, &end);
+
+	if (strcmp(end, "ms") == 0)
+		v /= 1000;
+	else if (strcmp(end, "m") == 0)
+		v *= 60;
+	else if (*end && strcmp(end, "s") != 0)
+		v = -1;
+	return v;
+}
+
+/* Until the container ends: figures every interval, and each strike of the host's OOM killer. */
+static void follow(struct container *c, double interval)
+{
+	uint64_t ooms = cgroup_oom_kills(&c->cgroup);
+	struct timespec now;
+	double next;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	next = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+	while (state_is_live(&c->dir)) {
+		uint64_t n = cgroup_oom_kills(&c->cgroup);
+
+		for (; ooms < n; ooms++)
+			print_event("oom", c->dir.id, NULL);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if ((double)now.tv_sec + (double)now.tv_nsec / 1e9 >= next) {
+			print_stats(c);
+			next += interval;
+		}
+		nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+	}
+}
+
+static int events_main(int argc, char **argv)
+{
+	const char *interval_text = "5s", *id = NULL;
+	bool stats = false, metrics = false;
+	struct container c;
+	double interval;
+	int status = 0;
+
+	for (int i = 1; i < argc; i++) {
+		if (argv[i][0] != '-' && !id) {
+			id = argv[i];
+			continue;
+		}
+		if (cli_flag(argc, argv, &i, "interval", 0, &interval_text))
+			continue;
+		if (cli_flag(argc, argv, &i, "stats", 0, NULL))
+			stats = true;
+		else if (cli_flag(argc, argv, &i, "metrics", 0, NULL))
+			metrics = true;
+		else if (!cli_global_flag(argc, argv, &i))
+			return cli_unknown_flag("events", argv[i]);
+	}
+	interval = parse_interval(interval_text);
+	if (interval <= 0) {
+		cli_error("duration interval must be greater than 0");
+		return 1;
+	}
+	if (!id) {
+		cli_error("events: no container id; usage: moat events [--stats] ID");
+		return 1;
+	}
+	if (container_load(id, false, &c))
+		return 1;
+	if (metrics) {
+		print_metrics(&c);
+	} else if (c.status == CONTAINER_STOPPED) {
+		cli_error("container with id %s is not running", id);
+		status = 1;
+	} else if (stats) {
+		print_stats(&c);
+	} else {
+		follow(&c, interval);
+	}
+	container_unload(&c);
+	return status;
+}
+
+/* ---- update ---- */
+
+struct update_flag {
+	const char *name;
+	const char *section, *key; /* of linux.resources */
+	bool is_text, is_bytes;
+};
+
+static const struct update_flag update_flags[] = {
+	{"blkio-weight", "blockIO", "weight", false, false},
+	{"cpu-period", "cpu", "period", false, false},
+	{"cpu-quota", "cpu", "quota", false, false},
+	{"cpu-share", "cpu", "shares", false, false},
+	{"cpu-rt-period", "cpu", "realtimePeriod", false, false},
+	{"cpu-rt-runtime", "cpu", "realtimeRuntime", false, false},
+	{"cpuset-cpus", "cpu", "cpus", true, false},
+	{"cpuset-mems", "cpu", "mems", true, false},
+	{"kernel-memory", "memory", "kernel", false, true},
+	{"kernel-memory-tcp", "memory", "kernelTCP", false, true},
+	{"memory", "memory", "limit", false, true},
+	{"memory-reservation", "memory", "reservation", false, true},
+	{"memory-swap", "memory", "swap", false, true},
+	{"pids-limit", "pids", "limit", false, false},
+};
+
+/* "64m" and the like; runc's units. */
+static bool parse_size(const char *text, bool bytes, json_int_t *ret)
+{
+	char *end;
+	long long v = strtoll(text, &end, 10), unit = 1;
+
+	if (end == text)
+		return false;
+	if (bytes && *end) {
+		switch (*end | 0x20) {
+		case 'k':
+			unit = 1ll << 10;
+			break;
+		case 'm':
+			unit = 1ll << 20;
+			break;
+		case 'g':
+			unit = 1ll << 30;
+			break;
+		case 't':
+			unit = 1ll << 40;
+			break;
+		case 'b':
+			break;
+		default:
+			return false;
+		}
+		end++;
+		end += (*end | 0x20) == 'b';
+	}
+	if (*end || v > INT64_MAX / unit)
+		return false;
+	*ret = v * unit;
+	return true;
+}
+
+/* 1 taken, 0 unknown, -1 bad. */
+static int update_flag(json_t *resources, int argc, char **argv, int *i)
+{
+	for (size_t k = 0; k < ARRAY_SIZE(update_flags); k++) {
+		const struct update_flag *f = &update_flags[k];
+		const char *text;
+		json_t *section;
+		json_int_t v;
+
+		if (!cli_flag(argc, argv, i, f->name, 0, &text))
+			continue;
+		section = json_object_get(resources, f->section);
+		if (!section) {
+			section = json_object();
+			json_object_set_new(resources, f->section, section);
+		}
+		if (f->is_text) {
+			json_object_set_new(section, f->key, json_string(text));
+		} else if (parse_size(text, f->is_bytes, &v)) {
+			json_object_set_new(section, f->key, json_integer(v));
+		} else {
+			cli_error("invalid value for %s: %s", f->name, text);
+			return -1;
+		}
+		return 1;
+	}
+	return 0;
+}
+
+static json_t *resources_from(const char *path)
+{
+	json_error_t jerr;
+	size_t size;
+	char *text;
+	json_t *j;
+	int err = io_read_file_at(AT_FDCWD, strcmp(path, "-") == 0 ? "/proc/self/fd/0" : path,
+				  UPDATE_FILE_MAX, &text, &size);
+
+	if (err) {
+		cli_error("--resources %s: %s", path, strerror(-err));
+		return NULL;
+	}
+	j = oci_json_load(text, size, &jerr);
+	free(text);
+	if (!json_is_object(j)) {
+		cli_error("--resources %s:%d:%d: not a JSON object: %s", path, jerr.line,
+			  jerr.column, jerr.text);
+		json_decref(j);
+		return NULL;
+	}
+	return j;
+}
+
+/* The cgroup first: it may refuse. Then the sandbox's own limits. */
+static int update(const struct container *c, const json_t *resources)
+{
+	struct control_msg msg = {.op = CONTROL_UPDATE}, reply;
+	struct boot_spec s;
+	char why[CGROUP_ERROR_MAX];
+	int err = cgroup_apply(&c->cgroup, resources, why);
+
+	if (err) {
+		cli_error("%s", why);
+		return err;
+	}
+	boot_spec_init(&s);
+	if (oci_resources_to_spec(resources, &s))
+		return -ENOMEM;
+	msg.memory = s.memory_limit;
+	msg.pids = s.pids_limit;
+	boot_spec_fini(&s);
+	err = container_request(c, &msg, &reply);
+	if (!err)
+		control_msg_fini(&reply);
+	return err;
+}
+
+static int update_main(int argc, char **argv)
+{
+	const char *file = NULL, *id = NULL;
+	json_t *resources = json_object();
+	struct container c;
+	int err;
+
+	for (int i = 1; i < argc; i++) {
+		int taken;
+
+		if ((argv[i][0] != '-' || !argv[i][1]) && !id) {
+			id = argv[i];
+			continue;
+		}
+		if (cli_flag(argc, argv, &i, "resources", 'r', &file))
+			continue;
+		taken = update_flag(resources, argc, argv, &i);
+		if (taken < 0)
+			return 1;
+		if (!taken && !cli_global_flag(argc, argv, &i))
+			return cli_unknown_flag("update", argv[i]);
+	}
+	if (!id) {
+		cli_error("update: no container id; usage: moat update [FLAGS] ID");
+		return 1;
+	}
+	if (container_load(id, false, &c))
+		return 1;
+	if (file) {
+		json_decref(resources);
+		resources = resources_from(file);
+	}
+	if (resources && c.status == CONTAINER_STOPPED) {
+		cli_error("container not running");
+		err = -ESRCH;
+	} else {
+		err = resources ? update(&c, resources) : -EINVAL;
+	}
+	json_decref(resources);
+	container_unload(&c);
+	return err ? 1 : 0;
+}
+
+/* ---- features ---- */
+
+static json_t *string_list(const char *const *names, size_t n)
+{
+	json_t *j = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(j, json_string(names[i]));
+	return j;
+}
+
+static int features_main(int argc, char **argv)
+{
+	static const char *const hooks[] = {"prestart",	      "createRuntime", "createContainer",
+					    "startContainer", "poststart",     "poststop"};
+	static const char *const options[] = {
+		"async",	 "atime",	"bind",	       "defaults",  "dev",
+		"diratime",	 "dirsync",	"exec",	       "mand",	    "noatime",
+		"nodev",	 "nodiratime",	"noexec",      "nomand",    "norelatime",
+		"nostrictatime", "nosuid",	"nosymfollow", "private",   "rbind",
+		"relatime",	 "remount",	"ro",	       "rprivate",  "rshared",
+		"rslave",	 "runbindable", "rw",	       "shared",    "slave",
+		"strictatime",	 "suid",	"sync",	       "unbindable"};
+	static const char *const namespaces[] = {"cgroup", "ipc",  "mount", "network",
+						 "pid",	   "user", "uts"};
+	static const char *const actions[] = {"SCMP_ACT_ALLOW",	      "SCMP_ACT_ERRNO",
+					      "SCMP_ACT_KILL",	      "SCMP_ACT_KILL_PROCESS",
+					      "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
+					      "SCMP_ACT_TRACE",	      "SCMP_ACT_TRAP"};
+	static const char *const operators[] = {"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
+						"SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
+						"SCMP_CMP_NE"};
+	static const char *const archs[] = {"SCMP_ARCH_X86_64"};
+	json_t *caps = json_array(), *j;
+
+	for (int i = 1; i < argc; i++)
+		if (!cli_global_flag(argc, argv, &i))
+			return cli_unknown_flag("features", argv[i]);
+	for (int i = 0; oci_cap_name(i); i++)
+		json_array_append_new(caps, json_string(oci_cap_name(i)));
+	j = json_pack("{ss ss so so s{so so s{sb sb sb sb sb} s{sb so so so} s{sb} s{sb}} s{ss}}",
+		      "ociVersionMin", "1.0.0", "ociVersionMax", "1.1.0", "hooks",
+		      string_list(hooks, ARRAY_SIZE(hooks)), "mountOptions",
+		      string_list(options, ARRAY_SIZE(options)), "linux", "namespaces",
+		      string_list(namespaces, ARRAY_SIZE(namespaces)), "capabilities", caps,
+		      "cgroup", "v1", 1, "v2", 1, "systemd", 0, "systemdUser", 0, "rdma", 0,
+		      "seccomp", "enabled", 1, "actions", string_list(actions, ARRAY_SIZE(actions)),
+		      "operators", string_list(operators, ARRAY_SIZE(operators)), "archs",
+		      string_list(archs, ARRAY_SIZE(archs)), "apparmor", "enabled", 0, "selinux",
+		      "enabled", 0, "annotations", "org.moat.version", MOAT_VERSION);
+	json_dumpf(j, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(j);
+	return 0;
+}
+
+const struct cli_verb verb_events = {
+	"events", "figures and events of a container",
+	"Usage: moat events [--stats | --metrics] [--interval 5s] ID\n\n"
+	"JSON lines as runc's, with the sandbox's own figures under \"moat\".\n\n"
+	"  --stats            once\n"
+	"  --metrics          once, in Prometheus' text format\n"
+	"  --interval TIME    how often (default 5s)\n",
+	events_main};
+const struct cli_verb verb_update = {
+	"update", "change a container's resource limits",
+	"Usage: moat update [--resources FILE | FLAGS] ID\n\n"
+	"  -r, --resources FILE   linux.resources as JSON; '-': standard input\n"
+	"  --memory, --memory-reservation, --memory-swap SIZE, --pids-limit N,\n"
+	"  --cpu-share, --cpu-quota, --cpu-period, --cpuset-cpus, --cpuset-mems,\n"
+	"  --cpu-rt-period, --cpu-rt-runtime, --blkio-weight, --kernel-memory, "
+	"--kernel-memory-tcp\n",
+	update_main};
+const struct cli_verb verb_features = {"features", "what this runtime supports, as JSON",
+				       "Usage: moat features\n", features_main};

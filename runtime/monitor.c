@@ -1,0 +1,486 @@
+/*
+ * runtime/monitor.c - the process that stands for a container on the host.
+ *
+ * A copy of the command line that never executes another program, so it costs a few pages. It is pid 1 of a pid namespace that holds
+ * sentry and gofer too: whoever kills it ends them. It passes on the signals that it gets and its terminal's size, and exits as the
+ * container's first process did, which is what engines wait for.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <linux/sched.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "runtime/cli.h"
+#include "runtime/network.h"
+#include "runtime/sandbox.h"
+#include "wire/control.h"
+
+struct monitor {
+	struct sandbox *sb;
+	int signal_fd;
+	bool kept; /* the container outlives the command line */
+	bool done;
+	int exit_code;
+};
+
+/* In a child: descriptors src[i] become SANDBOX_FD_FIRST + i, everything else from there on is closed, and the role is executed. */
+static noreturn_fn void exec_role(struct sandbox *sb, const char *role, const int *src,
+				  unsigned count, char **extra)
+{
+	char *argv[2 + 512 + 1] = {(char *)"moat", (char *)role};
+	char *envp[] = {(char *)"PATH=/usr/bin:/bin", NULL, NULL};
+	char exe[64];
+	unsigned n = 2;
+	int high = SANDBOX_FD_FIRST + (int)count, exe_fd;
+	int *moved = calloc(count + 1, sizeof(*moved));
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	sigprocmask(SIG_SETMASK, &sb->old_mask, NULL);
+	/* First out of the way, above where they will be. */
+	exe_fd = fcntl(sb->exe_fd, F_DUPFD_CLOEXEC, high);
+	for (unsigned i = 0; i < count; i++)
+		moved[i] = src[i] < 0 ? -1 : fcntl(src[i], F_DUPFD_CLOEXEC, high);
+	for (unsigned i = 0; i < count; i++)
+		if (moved[i] >= 0)
+			dup2(moved[i], SANDBOX_FD_FIRST + (int)i);
+		else
+			close(SANDBOX_FD_FIRST + (int)i);
+	/* All that is above is O_CLOEXEC but what the caller preserved for nobody. */
+	syscall(SYS_close_range, 3, SANDBOX_FD_FIRST - 1, 0);
+	syscall(SYS_close_range, high, ~0u, CLOSE_RANGE_CLOEXEC);
+	stdio_to_null(!sb->opts->detach);
+	for (; extra && *extra && n < ARRAY_SIZE(argv) - 1; extra++)
+		argv[n++] = *extra;
+	/* Sanitizer builds take their options from the environment. */
+	for (char **e = environ; *e; e++)
+		if (strncmp(*e, "ASAN_OPTIONS=", 13) == 0 || strncmp(*e, "TSAN_OPTIONS=", 13) == 0)
+			envp[1] = *e;
+	fexecve(exe_fd, argv, envp);
+	snprintf(exe, sizeof(exe), "moat: cannot execute role %.20s\n", role);
+	(void)!write(STDERR_FILENO, exe, strlen(exe));
+	_exit(127);
+}
+
+static int start_gofer(struct sandbox *sb, int sock)
+{
+	struct oci_config *c = sb->config;
+	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
+				  .exit_signal = SIGCHLD};
+	char **extra = calloc((size_t)c->nattaches + 1, sizeof(*extra));
+	pid_t pid;
+
+	if (!extra)
+		return -ENOMEM;
+	for (unsigned i = 0; i < c->nattaches; i++) {
+		const struct oci_attach *a = &c->attaches[i];
+
+		if (asprintf(&extra[i], "%s%s:%s", a->readonly ? "ro" : "rw",
+			     a->is_file ? ",file" : "", a->host_path) < 0)
+			return -ENOMEM;
+	}
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0) {
+		int fds[] = {sock, sb->log_fd};
+
+		setsid();
+		exec_role(sb, "gofer-role", fds, ARRAY_SIZE(fds), extra);
+	}
+	for (unsigned i = 0; i < c->nattaches; i++)
+		free(extra[i]);
+	free(extra);
+	sb->gofer = pid;
+	return pid < 0 ? -errno : 0;
+}
+
+/* Where the sentry's descriptors are. */
+enum {
+	FD_SPEC,
+	FD_GOFER,
+	FD_CONTROL,
+	FD_LISTEN,
+	FD_LOG,
+	FD_CONSOLE,
+	FD_STDIO,
+	FD_EXTRA = FD_STDIO + 3,
+};
+
+/* The spec, with the numbers that the descriptors will have in the sentry, as a memfd. */
+static int spec_memfd(struct sandbox *sb)
+{
+	struct boot_spec *s = &sb->config->spec;
+	bool have_console = sb->console_slave >= 0;
+	struct buf b;
+	int fd, err;
+
+	s->gofer_fd = SANDBOX_FD_FIRST + FD_GOFER;
+	s->control_fd = SANDBOX_FD_FIRST + FD_CONTROL;
+	s->listen_fd = SANDBOX_FD_FIRST + FD_LISTEN;
+	s->log_fd = sb->log_fd >= 0 ? SANDBOX_FD_FIRST + FD_LOG : -1;
+	s->console_fd = have_console ? SANDBOX_FD_FIRST + FD_CONSOLE : -1;
+	for (int i = 0; i < 3; i++)
+		s->stdio[i] = have_console || fcntl(i, F_GETFD) < 0
+				      ? -1
+				      : SANDBOX_FD_FIRST + FD_STDIO + i;
+	s->extra_fds = sb->opts->preserve_fds;
+	s->extra_fd = SANDBOX_FD_FIRST + FD_EXTRA;
+	buf_init(&b, BOOT_SIZE_MAX);
+	boot_spec_encode(s, &b);
+	err = buf_error(&b);
+	fd = err ? err : memfd_create("moat-boot", MFD_CLOEXEC);
+	if (fd >= 0 && (err = io_write_full(fd, b.data, b.len)) == 0)
+		lseek(fd, 0, SEEK_SET);
+	buf_fini(&b);
+	if (err && fd >= 0)
+		close(fd);
+	return err ? err : fd < 0 ? -errno : fd;
+}
+
+static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
+{
+	struct clone_args args = {
+		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
+		.exit_signal = SIGCHLD,
+	};
+	unsigned count = FD_EXTRA + sb->opts->preserve_fds;
+	int spec, *fds = calloc(count, sizeof(*fds));
+	pid_t pid;
+
+	if (!fds)
+		return -ENOMEM;
+	sb->config->spec.network = sb->opts->network.host ? BOOT_NETWORK_HOST : BOOT_NETWORK_OWN;
+	spec = spec_memfd(sb);
+	if (spec < 0) {
+		free(fds);
+		return spec;
+	}
+	fds[FD_SPEC] = spec;
+	fds[FD_GOFER] = gofer_sock;
+	fds[FD_CONTROL] = control;
+	fds[FD_LISTEN] = sb->listen_fd;
+	fds[FD_LOG] = sb->log_fd;
+	fds[FD_CONSOLE] = sb->console_slave;
+	for (int i = 0; i < 3; i++)
+		fds[FD_STDIO + i] = sb->console_slave >= 0 || fcntl(i, F_GETFD) < 0 ? -1 : i;
+	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)
+		fds[FD_EXTRA + i] = 3 + (int)i;
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0) {
+		setsid();
+		exec_role(sb, "sentry-role", fds, count, NULL);
+	}
+	close(spec);
+	free(fds);
+	sb->sentry = pid;
+	return pid < 0 ? -errno : 0;
+}
+
+static int start_roles(struct sandbox *sb)
+{
+	int gofer_sp[2], control_sp[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gofer_sp) < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control_sp) < 0) {
+		cli_error("cannot make the sandbox's sockets: %m");
+		return -errno;
+	}
+	err = start_gofer(sb, gofer_sp[1]);
+	if (err)
+		cli_error("cannot start the gofer: %s", strerror(-err));
+	if (!err) {
+		err = start_sentry(sb, gofer_sp[0], control_sp[1]);
+		if (err)
+			cli_error("cannot make the sentry's namespaces: %s; moat needs "
+				  "CAP_SYS_ADMIN here (run it as root)",
+				  strerror(-err));
+	}
+	close(gofer_sp[0]);
+	close(gofer_sp[1]);
+	close(control_sp[1]);
+	close(sb->listen_fd);
+	sb->listen_fd = -1;
+	sb->lifeline = control_sp[0];
+	return err;
+}
+
+static void tell(struct sandbox *sb, char what)
+{
+	if (sb->link >= 0 && send(sb->link, &what, 1, MSG_NOSIGNAL) < 0) {
+		close(sb->link);
+		sb->link = -1;
+	}
+}
+
+/* One message from the sentry. False: there is none. */
+static bool on_control(struct monitor *m)
+{
+	struct sandbox *sb = m->sb;
+	struct control_msg msg;
+	int err = control_recv(sb->lifeline, &msg);
+
+	if (err == -EAGAIN)
+		return false;
+	if (err) {
+		close(sb->lifeline);
+		sb->lifeline = -1;
+		return false;
+	}
+	switch (msg.op) {
+	case CONTROL_CREATED:
+	case CONTROL_STARTED:
+		tell(sb, SANDBOX_READY);
+		break;
+	case CONTROL_ERROR:
+		cli_error("%s", msg.text ? msg.text : "the sentry failed");
+		m->exit_code = msg.exit_code ? msg.exit_code : 1;
+		m->done = true;
+		break;
+	case CONTROL_EXIT:
+		m->exit_code = WIFSIGNALED(msg.status) ? 128 + WTERMSIG(msg.status)
+						       : WEXITSTATUS(msg.status);
+		m->done = true;
+		break;
+	default:
+		break;
+	}
+	control_msg_fini(&msg);
+	return true;
+}
+
+static void to_sentry(struct monitor *m, const struct control_msg *msg)
+{
+	if (m->sb->lifeline >= 0 && control_send(m->sb->lifeline, msg) < 0)
+		cli_debug("the sentry takes no more messages");
+}
+
+static void send_resize(struct monitor *m)
+{
+	struct control_msg msg = {.op = CONTROL_RESIZE};
+	struct winsize ws;
+
+	if (m->sb->console_slave < 0 || ioctl(m->sb->console_slave, TIOCGWINSZ, &ws) < 0)
+		return;
+	msg.rows = ws.ws_row;
+	msg.cols = ws.ws_col;
+	to_sentry(m, &msg);
+}
+
+static void on_sentry_end(struct monitor *m, int status)
+{
+	m->sb->sentry = 0;
+	/* What it said last may still be in the socket. */
+	while (m->sb->lifeline >= 0 && !m->done && on_control(m))
+		;
+	if (!m->done) {
+		m->exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+		if (!WIFSIGNALED(status) && m->exit_code != 137)
+			m->exit_code = 1;
+		cli_error("the sentry ended unexpectedly (%s %d)%s",
+			  WIFSIGNALED(status) ? "signal" : "status",
+			  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+			  cli.debug_log ? "; see the debug log" : "; --debug-log FILE tells more");
+	}
+	m->done = true;
+}
+
+static void reap(struct monitor *m)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == m->sb->gofer)
+			m->sb->gofer = 0; /* the sentry sees EIO, and says so */
+		else if (pid == m->sb->sentry)
+			on_sentry_end(m, status);
+	}
+}
+
+static void on_signal(struct monitor *m)
+{
+	struct control_msg msg = {.op = CONTROL_SIGNAL};
+	struct signalfd_siginfo si;
+
+	if (read(m->signal_fd, &si, sizeof(si)) != sizeof(si))
+		return;
+	msg.signo = (int)si.ssi_signo;
+	if (msg.signo == SIGCHLD) {
+		reap(m);
+	} else if (m->sb->console_slave >= 0 && si.ssi_code == SI_KERNEL) {
+		/* Of our terminal: its size; a hang-up is seen by the sentry on its own descriptor. */
+		if (msg.signo == SIGWINCH)
+			send_resize(m);
+	} else {
+		to_sentry(m, &msg);
+	}
+}
+
+/* The command line: to be kept, or gone. */
+static void on_link(struct monitor *m)
+{
+	struct sandbox *sb = m->sb;
+	char what;
+	ssize_t n = recv(sb->link, &what, 1, 0);
+
+	if (n == 1 && what == SANDBOX_KEEP) {
+		m->kept = true;
+		tell(sb, SANDBOX_KEEP);
+		stdio_to_null(false);
+		return;
+	}
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	close(sb->link);
+	sb->link = -1;
+	if (!m->kept)
+		m->done = true;
+}
+
+static void kill_and_reap(pid_t pid)
+{
+	if (pid <= 0)
+		return;
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* The end. Without its command line the container leaves nothing; else that, or `moat delete`, takes the rest away. */
+static noreturn_fn void finish(struct monitor *m)
+{
+	struct sandbox *sb = m->sb;
+
+	kill_and_reap(sb->sentry);
+	kill_and_reap(sb->gofer);
+	if (!m->kept && sb->link < 0) {
+		cgroup_leave(&sb->cgroup);
+		cgroup_kill(&sb->cgroup);
+		cgroup_remove(&sb->cgroup);
+		state_remove(&sb->state);
+	} else {
+		state_write_exit(&sb->state, m->exit_code);
+	}
+	_exit(m->exit_code);
+}
+
+static noreturn_fn void loop(struct monitor *m)
+{
+	struct sandbox *sb = m->sb;
+
+	while (!m->done) {
+		struct pollfd pfd[3] = {
+			{.fd = m->signal_fd, .events = POLLIN},
+			{.fd = sb->lifeline, .events = POLLIN},
+			{.fd = sb->link, .events = POLLIN},
+		};
+
+		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
+			continue;
+		if (pfd[1].revents)
+			on_control(m);
+		if (!m->done && pfd[0].revents)
+			on_signal(m);
+		if (!m->done && pfd[2].revents)
+			on_link(m);
+	}
+	finish(m);
+}
+
+/* Only what it needs: an inherited pipe must not be kept open by the monitor. */
+static void close_others(const struct sandbox *sb)
+{
+	const int keep[] = {sb->exe_fd,	       sb->log_fd,	sb->listen_fd,	  sb->link,
+			    sb->console_slave, sb->state.dirfd, sb->state.rootfd, sb->state.lockfd};
+	int preserved = 3 + (int)sb->opts->preserve_fds;
+
+	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
+		if (keep[i] >= 0)
+			fcntl(keep[i], F_SETFD, FD_CLOEXEC);
+	for (int fd = preserved; fd < 4096; fd++) {
+		bool kept = false;
+
+		for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
+			kept = kept || fd == keep[i];
+		if (!kept)
+			close(fd);
+	}
+}
+
+static int monitor_signals(struct monitor *m)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	/* Our own faults. */
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGILL);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGABRT);
+	for (int s = 1; s < NSIG; s++)
+		if (s != SIGKILL && s != SIGSTOP)
+			signal(s, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return m->signal_fd < 0 ? -errno : 0;
+}
+
+static int enter_namespaces(struct sandbox *sb)
+{
+	char why[CGROUP_ERROR_MAX];
+	const char *what = "";
+	int err;
+
+	if (cgroup_enter(&sb->cgroup, why)) {
+		cli_error("%s", why);
+		return -EIO;
+	}
+	err = network_enter(&sb->opts->network, &what);
+	if (err)
+		cli_error("network: %s%s%s: %s", what, sb->opts->network.path ? " " : "",
+			  sb->opts->network.path ? sb->opts->network.path : "", strerror(-err));
+	return err;
+}
+
+void monitor_main(struct sandbox *sb)
+{
+	struct monitor m = {.sb = sb, .signal_fd = -1, .exit_code = 1};
+	char go;
+
+	prctl(PR_SET_NAME, "moat-monitor");
+	setsid();
+	close_others(sb);
+	sb->lifeline = -1;
+	sb->sentry = sb->gofer = 0;
+	if (sb->console_slave >= 0 && ioctl(sb->console_slave, TIOCSCTTY, 0) < 0)
+		cli_debug("no controlling terminal for the monitor: %m");
+	if (monitor_signals(&m) || enter_namespaces(sb))
+		finish(&m);
+	tell(sb, SANDBOX_NAMESPACES);
+	/* Nothing of the sandbox exists yet: hooks (networks) run in between. */
+	if (sb->link < 0 || recv(sb->link, &go, 1, 0) != 1 || go != SANDBOX_GO) {
+		if (sb->link >= 0)
+			close(sb->link);
+		sb->link = -1;
+		finish(&m);
+	}
+	if (start_roles(sb))
+		finish(&m);
+	stdio_to_null(true);
+	/* Preserved descriptors are the sentry's now. */
+	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)
+		close(3 + (int)i);
+	send_resize(&m);
+	loop(&m);
+}

@@ -1,0 +1,352 @@
+/*
+ * sentry/fs/cgroup.c - the container's cgroup as it sees it: one read-only cgroup2 directory.
+ *
+ * Whatever the host has (v1, hybrid, v2), a container finds the unified hierarchy at its mount point, with the root of its own cgroup
+ * namespace: that is what runtimes of languages (Java, Go, Node) read to size themselves. Limits come from the configuration and from
+ * `moat update`; use comes from the sentry's own accounting. The host's limits on the sandbox lie a little above.
+ *
+ * Cannot do: make child groups or move processes (EROFS or EPERM), pressure files.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/memfile.h"
+#include "sentry/fs/internal.h"
+#include "fsimpl/synth/synth.h"
+#include "sentry/task.h"
+
+#define CGROUP2_SUPER_MAGIC 0x63677270
+#define CPU_PERIOD_DEFAULT 100000u
+#define CPU_WEIGHT_DEFAULT 100u
+
+static struct mutex cgroup_lock = MUTEX_INIT(LOCK_LEAF, "cgroupfs");
+static struct cgroupfs_limits limits; /* guarded by cgroup_lock */
+static _Atomic uint64_t memory_peak;
+static _Atomic int32_t pids_peak;
+
+void cgroupfs_configure(const struct cgroupfs_limits *l)
+{
+	mutex_lock(&cgroup_lock);
+	limits = *l;
+	mutex_unlock(&cgroup_lock);
+}
+
+void cgroupfs_update(uint64_t memory, uint64_t pids)
+{
+	mutex_lock(&cgroup_lock);
+	if (memory)
+		limits.memory_max = memory;
+	if (pids)
+		limits.pids_max = pids;
+	mutex_unlock(&cgroup_lock);
+}
+
+static struct cgroupfs_limits get_limits(void)
+{
+	struct cgroupfs_limits l;
+
+	mutex_lock(&cgroup_lock);
+	l = limits;
+	mutex_unlock(&cgroup_lock);
+	return l;
+}
+
+#define SHOW(name)                                                                         \
+	static int name(unused_arg struct synth_node *n, unused_arg struct synth_file *sf, \
+			struct buf *b)
+
+static void put_max(struct buf *b, uint64_t v)
+{
+	if (v && v < INT64_MAX)
+		buf_printf(b, "%llu\n", (unsigned long long)v);
+	else
+		buf_puts(b, "max\n");
+}
+
+static uint64_t memory_now(void)
+{
+	struct mem_stats ms;
+	uint64_t now, peak = atomic_load(&memory_peak);
+
+	mem_get_stats(&ms);
+	now = ms.private_bytes;
+	while (now > peak && !atomic_compare_exchange_weak(&memory_peak, &peak, now))
+		;
+	return now;
+}
+
+static int32_t pids_now(void)
+{
+	int32_t now = atomic_load(&kernel.task_count), peak = atomic_load(&pids_peak);
+
+	while (now > peak && !atomic_compare_exchange_weak(&pids_peak, &peak, now))
+		;
+	return now;
+}
+
+SHOW(const_show)
+{
+	buf_printf(b, "%s\n", (const char *)n->entry->data);
+	return 0;
+}
+
+SHOW(procs_show)
+{
+	struct thread_group *g;
+	int32_t id = 1;
+
+	while ((g = group_next(&id))) {
+		buf_printf(b, "%d\n", g->tgid);
+		group_unref(g);
+		id++;
+	}
+	return 0;
+}
+
+SHOW(threads_show)
+{
+	struct task *t;
+	int32_t id = 1;
+
+	while ((t = task_next(&id))) {
+		buf_printf(b, "%d\n", t->tid);
+		task_unref(t);
+		id++;
+	}
+	return 0;
+}
+
+SHOW(cpu_max_show)
+{
+	struct cgroupfs_limits l = get_limits();
+	unsigned long long period = l.cpu_period ? l.cpu_period : CPU_PERIOD_DEFAULT;
+
+	if (l.cpu_quota > 0)
+		buf_printf(b, "%lld %llu\n", (long long)l.cpu_quota, period);
+	else
+		buf_printf(b, "max %llu\n", period);
+	return 0;
+}
+
+SHOW(cpu_weight_show)
+{
+	struct cgroupfs_limits l = get_limits();
+	unsigned long long shares = l.cpu_shares;
+
+	/* The conversion of the runtimes: [2, 262144] to [1, 10000]. */
+	buf_printf(b, "%llu\n",
+		   shares >= 2 ? 1 + ((MIN(shares, 262144ull) - 2) * 9999) / 262142
+			       : (unsigned long long)CPU_WEIGHT_DEFAULT);
+	return 0;
+}
+
+SHOW(cpu_stat_show)
+{
+	struct thread_group *g;
+	long long utime = 0, stime = 0;
+	int32_t id = 1;
+
+	while ((g = group_next(&id))) {
+		struct task_times times, children;
+
+		group_get_times(g, &times);
+		group_get_child_times(g, &children);
+		utime += times.utime_ns + children.utime_ns;
+		stime += times.stime_ns + children.stime_ns;
+		group_unref(g);
+		id++;
+	}
+	buf_printf(b,
+		   "usage_usec %lld\nuser_usec %lld\nsystem_usec %lld\nnr_periods 0\n"
+		   "nr_throttled 0\nthrottled_usec 0\n",
+		   (utime + stime) / 1000, utime / 1000, stime / 1000);
+	return 0;
+}
+
+SHOW(cpus_show)
+{
+	struct cgroupfs_limits l = get_limits();
+
+	buf_printf(b, "%s\n", l.cpus);
+	return 0;
+}
+
+SHOW(cpus_effective_show)
+{
+	struct cgroupfs_limits l = get_limits();
+
+	if (l.cpus[0])
+		buf_printf(b, "%s\n", l.cpus);
+	else if (kernel.cpus > 1)
+		buf_printf(b, "0-%u\n", kernel.cpus - 1);
+	else
+		buf_puts(b, "0\n");
+	return 0;
+}
+
+SHOW(mems_show)
+{
+	struct cgroupfs_limits l = get_limits();
+
+	buf_printf(b, "%s\n", l.mems);
+	return 0;
+}
+
+SHOW(memory_current_show)
+{
+	buf_printf(b, "%llu\n", (unsigned long long)memory_now());
+	return 0;
+}
+
+SHOW(memory_peak_show)
+{
+	memory_now();
+	buf_printf(b, "%llu\n", (unsigned long long)atomic_load(&memory_peak));
+	return 0;
+}
+
+SHOW(memory_max_show)
+{
+	put_max(b, get_limits().memory_max);
+	return 0;
+}
+
+SHOW(memory_low_show)
+{
+	buf_printf(b, "%llu\n", (unsigned long long)get_limits().memory_low);
+	return 0;
+}
+
+SHOW(swap_max_show)
+{
+	struct cgroupfs_limits l = get_limits();
+
+	/* Configured as memory plus swap; the file is swap alone. */
+	if (l.memory_swap >= l.memory_max && l.memory_max && l.memory_swap < INT64_MAX)
+		buf_printf(b, "%llu\n", (unsigned long long)(l.memory_swap - l.memory_max));
+	else
+		buf_puts(b, "max\n");
+	return 0;
+}
+
+SHOW(memory_stat_show)
+{
+	struct mem_stats ms;
+
+	mem_get_stats(&ms);
+	buf_printf(b, "anon %llu\nfile %llu\nshmem 0\nfile_mapped %llu\n",
+		   (unsigned long long)ms.private_bytes, (unsigned long long)ms.window_bytes,
+		   (unsigned long long)ms.window_bytes);
+	return 0;
+}
+
+SHOW(pids_current_show)
+{
+	buf_printf(b, "%d\n", pids_now());
+	return 0;
+}
+
+SHOW(pids_peak_show)
+{
+	pids_now();
+	buf_printf(b, "%d\n", atomic_load(&pids_peak));
+	return 0;
+}
+
+SHOW(pids_max_show)
+{
+	put_max(b, get_limits().pids_max);
+	return 0;
+}
+
+#define OPS(var, fn) \
+	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, .show = fn}
+
+OPS(const_ops, const_show);
+OPS(procs_ops, procs_show);
+OPS(threads_ops, threads_show);
+OPS(cpu_max_ops, cpu_max_show);
+OPS(cpu_weight_ops, cpu_weight_show);
+OPS(cpu_stat_ops, cpu_stat_show);
+OPS(cpus_ops, cpus_show);
+OPS(cpus_effective_ops, cpus_effective_show);
+OPS(mems_ops, mems_show);
+OPS(memory_current_ops, memory_current_show);
+OPS(memory_peak_ops, memory_peak_show);
+OPS(memory_max_ops, memory_max_show);
+OPS(memory_low_ops, memory_low_show);
+OPS(memory_stat_ops, memory_stat_show);
+OPS(swap_max_ops, swap_max_show);
+OPS(pids_current_ops, pids_current_show);
+OPS(pids_peak_ops, pids_peak_show);
+OPS(pids_max_ops, pids_max_show);
+static const struct synth_node_ops dir_ops = {.setattr = synth_setattr_eperm};
+
+/* clang-format off */
+#define C(file_name, text) { .name = file_name, .mode = S_IFREG | 0444, .ops = &const_ops, .data = (text) }
+#define R(file_name, ops_var) { .name = file_name, .mode = S_IFREG | 0444, .ops = &(ops_var) }
+
+static const struct synth_entry cgroup_entries[] = {
+	C("cgroup.controllers", "cpuset cpu io memory pids"),
+	C("cgroup.events", "populated 1\nfrozen 0"),
+	C("cgroup.freeze", "0"),
+	C("cgroup.max.depth", "max"),
+	C("cgroup.max.descendants", "max"),
+	R("cgroup.procs", procs_ops),
+	C("cgroup.stat", "nr_descendants 0\nnr_dying_descendants 0"),
+	C("cgroup.subtree_control", ""),
+	R("cgroup.threads", threads_ops),
+	C("cgroup.type", "domain"),
+	R("cpu.max", cpu_max_ops),
+	R("cpu.stat", cpu_stat_ops),
+	R("cpu.weight", cpu_weight_ops),
+	R("cpuset.cpus", cpus_ops),
+	R("cpuset.cpus.effective", cpus_effective_ops),
+	R("cpuset.mems", mems_ops),
+	C("cpuset.mems.effective", "0"),
+	C("io.stat", ""),
+	R("memory.current", memory_current_ops),
+	C("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0"),
+	C("memory.high", "max"),
+	R("memory.low", memory_low_ops),
+	R("memory.max", memory_max_ops),
+	C("memory.min", "0"),
+	C("memory.oom.group", "0"),
+	R("memory.peak", memory_peak_ops),
+	R("memory.stat", memory_stat_ops),
+	C("memory.swap.current", "0"),
+	R("memory.swap.max", swap_max_ops),
+	R("pids.current", pids_current_ops),
+	C("pids.events", "max 0"),
+	R("pids.max", pids_max_ops),
+	R("pids.peak", pids_peak_ops),
+	{ 0 },
+};
+/* clang-format on */
+
+static int cgroup_mount(const struct filesystem_type *type, const char *source,
+			unused_arg unsigned ms_flags, unused_arg const char *data,
+			unused_arg void *kernel_data, struct filesystem **ret_fs,
+			struct dentry **ret_root)
+{
+	static const struct synth_entry root = {
+		.mode = S_IFDIR | 0555, .ops = &dir_ops, .children = cgroup_entries};
+
+	return synth_fs_create(type, source ? source : "cgroup2", CGROUP2_SUPER_MAGIC, &root, NULL,
+			       NULL, ret_fs, ret_root);
+}
+
+static struct filesystem_ops cgroup_ops;
+static struct filesystem_type cgroup_type = {
+	.name = "cgroup2",
+	.flags = FS_NODEV | FS_USERNS_MOUNT,
+	.mount = cgroup_mount,
+	.ops = &cgroup_ops,
+};
+
+void cgroup_register(void)
+{
+	cgroup_ops = synth_filesystem_ops;
+	vfs_register_type(&cgroup_type);
+}
