@@ -321,7 +321,9 @@ static int64_t ns_file_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 
 	switch (cmd) {
 	case NS_GET_USERNS_:
-		return install(&(struct nsfs_inode){.kind = &nsfs_user});
+		/* The first user namespace belongs to none. */
+		return ns->kind == &nsfs_user ? -EPERM
+					      : install(&(struct nsfs_inode){.kind = &nsfs_user});
 	case NS_GET_PARENT_:
 		/* The first of each kind has no parent to look at. */
 		return ns->kind == &nsfs_pid || ns->kind == &nsfs_user ? -EPERM : -EINVAL;

@@ -76,6 +76,7 @@ int syscalls_init(void)
 	vfs_hooks.lock_owner = hook_lock_owner;
 	vfs_hooks.replace_root = hook_replace_root;
 	vfs_hooks.send_sigio = fcntl_send_sigio;
+	vfs_hooks.opened_elsewhere = fcntl_opened_elsewhere;
 	kernel.dispatch = syscall_dispatch;
 	return 0;
 }

@@ -1,11 +1,15 @@
 /* syscalls/sys_fcntl.c - fcntl(2), flock(2), and the SIGIO that F_SETOWN asks for. */
 #include <fcntl.h>
 #include <signal.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "fsimpl/pipe/pipe.h"
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
+#include "vfs/async.h"
+#include "vfs/lease.h"
 
 #define F_DUPFD_QUERY_ 1027
 #define CAP_KILL_ 5
@@ -87,6 +91,8 @@ static int64_t setown_ex(struct task *t, struct file *f, uint64_t uaddr)
 
 static int band_code(uint32_t events)
 {
+	if (events & POLLMSG)
+		return POLL_MSG;
 	if (events & POLLHUP)
 		return POLL_HUP;
 	if (events & POLLERR)
@@ -107,7 +113,7 @@ void fcntl_send_sigio(struct file *f, uint32_t events)
 		return;
 	info.si_code = f->signum ? band_code(events) : SI_KERNEL;
 	info.poll.band = events;
-	info.poll.fd = -1;
+	info.poll.fd = f->sigio_fd;
 	if (o.type == F_OWNER_PGRP) {
 		(void)signal_send_pgrp_kernel(o.pid, info.si_signo);
 		return;
@@ -129,7 +135,7 @@ void fcntl_send_sigio(struct file *f, uint32_t events)
 
 /* ---- flags ---- */
 
-static int64_t setfl(struct task *t, struct file *f, unsigned arg)
+static int64_t setfl(struct task *t, struct file *f, int fd, unsigned arg)
 {
 	unsigned old = file_flags(f), new_flags;
 	struct moat_statx st = {0};
@@ -148,8 +154,76 @@ static int64_t setfl(struct task *t, struct file *f, unsigned arg)
 		if (err)
 			return err;
 	}
+	return sys_file_set_flags(f, fd, new_flags);
+}
+
+int sys_file_set_flags(struct file *f, int fd, unsigned new_flags)
+{
+	int err;
+
+	if ((new_flags & O_ASYNC) && !(file_flags(f) & O_ASYNC)) {
+		f->sigio_fd = fd;
+		err = file_async_set(f, true);
+		if (err)
+			return err;
+	}
 	atomic_store_explicit(&f->flags, new_flags, memory_order_relaxed);
 	return 0;
+}
+
+/* ---- leases ---- */
+
+bool fcntl_opened_elsewhere(struct file *f, bool writers)
+{
+	struct filesystem *fs = f->path.dentry->fs;
+	uint64_t key = fs->ops->inode_key(f->path.dentry);
+	bool found = false;
+	struct task *t;
+
+	for (int32_t tid = 1; !found && (t = task_next(&tid)); tid++) {
+		struct fd_table *table = task_get_fdtable(t);
+		struct file *other;
+
+		task_unref(t);
+		if (!table)
+			continue;
+		for (int fd = 0; !found && (fd = fd_next(table, fd, &other)) >= 0; fd++) {
+			struct dentry *d = other->path.dentry;
+
+			found = other != f && !(other->mode & FILE_PATH_ONLY) && d->fs == fs &&
+				(!writers || (other->mode & FILE_WRITE)) &&
+				fs->ops->inode_key(d) == key;
+			file_unref(other);
+		}
+		fd_table_unref(table);
+	}
+	return found;
+}
+
+#define CAP_LEASE_ 28
+
+static int64_t set_lease(struct task *t, struct file *f, int fd, int type)
+{
+	struct moat_statx st = {0};
+	bool is_new;
+	int err;
+
+	if (type != F_RDLCK && type != F_WRLCK && type != F_UNLCK)
+		return -EINVAL;
+	err = file_stat(f, &(struct stat_args){.mask = STATX_UID | STATX_TYPE}, &st);
+	if (err)
+		return err;
+	if (st.uid != t->cred->fsuid && !cred_has_cap(t->cred, CAP_LEASE_))
+		return -EACCES;
+	if (!S_ISREG(st.mode))
+		return -EINVAL;
+	err = file_lease_set(f, type, &is_new);
+	if (!err && is_new) {
+		f->sigio_fd = fd;
+		if (!get_owner(f).pid)
+			(void)set_owner(f, F_OWNER_PID, t->group->tgid);
+	}
+	return err;
 }
 
 static int64_t dup_from(struct task *t, struct file *f, uint64_t min, bool cloexec)
@@ -219,7 +293,7 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, 
 {
 	switch (cmd) {
 	case F_SETFL:
-		return setfl(t, f, (unsigned)arg);
+		return setfl(t, f, fd, (unsigned)arg);
 	case F_SETOWN:
 	case F_GETOWN:
 	case F_SETOWN_EX:
@@ -236,7 +310,9 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, 
 	case F_GET_SEALS:
 		return f->ops->get_seals ? f->ops->get_seals(f) : -EINVAL;
 	case F_GETLEASE:
-		return F_UNLCK;
+		return file_lease_get(f);
+	case F_SETLEASE:
+		return set_lease(t, f, fd, (int)arg);
 	case F_GETLK:
 	case F_SETLK:
 	case F_SETLKW:
@@ -244,7 +320,7 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, 
 	case F_OFD_SETLK:
 	case F_OFD_SETLKW:
 		return fcntl_lock(t, f, fd, cmd, arg);
-	default: /* F_SETLEASE, F_NOTIFY, F_*_RW_HINT too: as not built */
+	default: /* F_NOTIFY, F_*_RW_HINT too: as not built */
 		return -EINVAL;
 	}
 }

@@ -7,7 +7,8 @@
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 
-static int64_t set_status_flag(struct task *t, struct file *f, uint64_t uaddr, unsigned flag)
+static int64_t set_status_flag(struct task *t, struct file *f, int fd, uint64_t uaddr,
+			       unsigned flag)
 {
 	unsigned old = file_flags(f), new_flags;
 	int on, err;
@@ -22,8 +23,7 @@ static int64_t set_status_flag(struct task *t, struct file *f, uint64_t uaddr, u
 		if (err)
 			return err;
 	}
-	atomic_store_explicit(&f->flags, new_flags, memory_order_relaxed);
-	return 0;
+	return sys_file_set_flags(f, fd, new_flags);
 }
 
 /* Regular files: bytes from the offset to the end. */
@@ -73,10 +73,10 @@ int64_t sys_ioctl(struct task *t, const struct syscall_args *a)
 		ret = fd_set_cloexec(t->fdtable, ARG_INT(0), false);
 		break;
 	case FIONBIO:
-		ret = set_status_flag(t, f, a->a[2], O_NONBLOCK);
+		ret = set_status_flag(t, f, ARG_INT(0), a->a[2], O_NONBLOCK);
 		break;
 	case FIOASYNC:
-		ret = set_status_flag(t, f, a->a[2], O_ASYNC);
+		ret = set_status_flag(t, f, ARG_INT(0), a->a[2], O_ASYNC);
 		break;
 	case TIOCGPTPEER:
 		ret = open_peer(t, f, ARG_UINT(1), a->a[2]);

@@ -106,6 +106,10 @@ must_check int sys_copy_struct_in(struct task *t, void *dst, size_t ksize, uint6
 must_check int sys_temp_mask(struct task *t, uint64_t umask, uint64_t size);
 /* sys_fcntl.c: vfs_hooks.send_sigio. */
 void fcntl_send_sigio(struct file *f, uint32_t events);
+/* vfs_hooks.opened_elsewhere: looks through every descriptor table. */
+bool fcntl_opened_elsewhere(struct file *f, bool writers);
+/* F_SETFL's and FIONBIO's end: O_ASYNC may begin, with `fd` for si_fd. -ENOMEM. */
+must_check int sys_file_set_flags(struct file *f, int fd, unsigned new_flags);
 /* sys_lock.c: fcntl's record locks; arg is a guest struct flock. */
 int64_t fcntl_lock(struct task *t, struct file *f, int fd, unsigned cmd, uint64_t arg);
 

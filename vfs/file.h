@@ -28,6 +28,7 @@ struct mount;
 struct dentry;
 struct fs_xattr_args;
 struct file_lock_context;
+struct file_async;
 struct buf;
 
 /* Work put off to a safe point; see vfs_run_deferred(). */
@@ -89,6 +90,7 @@ struct file_ops {
 	int64_t (*io_timeout_ns)(struct file *f, bool write);
 	/* A change of O_NONBLOCK, O_APPEND, O_ASYNC, O_DIRECT is allowed? Default: 0. */
 	int (*set_flags)(struct file *f, unsigned new_flags);
+	bool fasync; /* O_ASYNC means something: vfs/async.h does it with poll_add */
 	/* F_ADD_SEALS etc. live in memfs; -EINVAL by default. */
 	int (*get_seals)(struct file *f);
 	int (*add_seals)(struct file *f, unsigned seals);
@@ -120,6 +122,9 @@ struct file {
 	/* fcntl F_SETOWN/F_SETSIG; guarded by LOCK_LEAF in vfs/file.c */
 	int32_t owner_type, owner_id;
 	int signum;
+	int32_t sigio_fd; /* the descriptor that O_ASYNC or a lease was set through: si_fd */
+	struct file_async
+		*async; /* O_ASYNC was set once; guarded by LOCK_FILE_LOCKS in vfs/async.c */
 	uint64_t id; /* unique: kcmp, epoll keys */
 	void *epoll_links; /* epoll's list of watches on this file; guarded by epoll */
 	void *priv; /* the filesystem's, when it does not embed */

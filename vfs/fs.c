@@ -9,6 +9,7 @@
 
 #include "base/lock.h"
 #include "vfs/resolving_path.h"
+#include "vfs/handle.h"
 #include "vfs/vfs.h"
 #include "vfs/vfs_internal.h"
 
@@ -41,6 +42,8 @@ void dentry_unref(struct dentry *d)
 
 void dentry_fini(struct dentry *d)
 {
+	if (unlikely(atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_HANDLE))
+		vfs_handle_forget(d);
 	/* Before it can be freed: cached paths hold no references. */
 	dentry_path_changed(d);
 	ref_fini(&d->ref, &dentry_type);

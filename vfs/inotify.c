@@ -318,6 +318,7 @@ static const struct file_ops inotify_ops = {
 	.read_iter = inotify_read_iter,
 	.poll = inotify_poll,
 	.poll_add = inotify_poll_add,
+	.fasync = true,
 	.poll_remove = inotify_poll_remove,
 	.ioctl = inotify_ioctl,
 	.show_fdinfo = inotify_show_fdinfo,

@@ -49,8 +49,8 @@ void mount_climb_locked(const struct vfs_path *p, struct mount **ret_m, struct d
 
 bool mount_can_mount_on(struct mount *m, struct dentry *d)
 {
-	return mount_ns_of(m) &&
-	       !(atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_DEAD);
+	return mount_ns_of(m) && !(atomic_load_explicit(&d->flags, memory_order_acquire) &
+				   (DENTRY_DEAD | DENTRY_NO_MOUNT));
 }
 
 /* Attaches the tree m at `at`, with propagation. On success the tree owns m's reference. */

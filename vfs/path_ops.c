@@ -8,12 +8,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <linux/fs.h>
 #include <linux/limits.h>
 #include <linux/stat.h>
 #include <linux/xattr.h>
 
 #include "vfs/inotify.h"
+#include "vfs/lease.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs_internal.h"
 
@@ -48,6 +51,28 @@ int vfs_get_path(const struct vfs_lookup *lk, struct vfs_path *ret)
 	return rp_get_path(&rp, ret);
 }
 
+/* do_dentry_open()'s break_lease(), while leases exist: of what the path leads to, if the caller may open it so. */
+static int open_break_lease(const struct vfs_lookup *lk, unsigned flags)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+	int mask = ((flags & O_ACCMODE) != O_WRONLY ? R_OK : 0) | (write ? W_OK : 0);
+	struct vfs_lookup at = *lk;
+	struct vfs_path p;
+	int err;
+
+	/* What is wrong with the path the open itself says. */
+	if (vfs_get_path(lk, &p))
+		return 0;
+	at.start = p;
+	at.path = "";
+	at.flags = LOOKUP_EMPTY;
+	err = 0;
+	if (S_ISREG(p.dentry->fs->ops->dentry_type(p.dentry)) && !vfs_access(&at, mask))
+		err = vfs_lease_break(p.dentry, write, flags & O_NONBLOCK);
+	vfs_path_unref(&p);
+	return err;
+}
+
 int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct file **ret_file)
 {
 	struct vfs_lookup look = *lk;
@@ -58,6 +83,11 @@ int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct f
 	/* O_EXCL means that the name itself must be new: a symlink there counts. */
 	if (create && (args->flags & O_EXCL))
 		look.flags &= ~(unsigned)LOOKUP_FOLLOW;
+	if (vfs_leases_exist() && !(args->flags & O_PATH)) {
+		err = open_break_lease(&look, args->flags);
+		if (err)
+			return (int)err;
+	}
 	rp_init(&rp, &look, create);
 	RP_RUN(&rp, err, fs->ops->open_at(fs, &rp, args, ret_file));
 	rp_end(&rp);
@@ -88,6 +118,12 @@ int vfs_set_stat(const struct vfs_lookup *lk, const struct setattr_args *args)
 	struct resolving_path rp;
 	ssize_t err;
 
+	/* truncate(2) waits even where open(2) would not. */
+	if (vfs_leases_exist() && (args->valid & SETATTR_SIZE)) {
+		err = open_break_lease(lk, O_WRONLY);
+		if (err)
+			return (int)err;
+	}
 	rp_init(&rp, lk, false);
 	RP_RUN(&rp, err, fs->ops->set_stat_at(fs, &rp, args));
 	rp_end(&rp);

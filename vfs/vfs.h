@@ -47,6 +47,8 @@ enum {
 		1u << 3, /* O_TMPFILE without O_EXCL: dead, but linkat(2) may give it a name */
 	DENTRY_PATH_CACHED = 1u << 4, /* some cached path depends on this dentry itself */
 	DENTRY_PATH_BELOW = 1u << 5, /* some cached path goes through this directory */
+	DENTRY_HANDLE = 1u << 6, /* name_to_handle_at(2) gave a handle for it: vfs/handle.h */
+	DENTRY_NO_MOUNT = 1u << 7, /* nothing can be mounted here: links of /proc/PID/fd */
 };
 
 struct dentry {
@@ -211,6 +213,8 @@ enum {
 	FS_USERNS_MOUNT = 1 << 3,
 	FS_MAGIC_LINKS = 1 << 4, /* has magic links: never path-cached */
 	FS_RCU_WALK = 1 << 5, /* path operations may begin lock-free: see rp_unlazy() */
+	FS_HANDLES =
+		1 << 12, /* its dentries live as long as their files do: file handles find them */
 	FS_NO_MOUNT = 1 << 6, /* internal: mount(2) answers -EINVAL... never listed */
 	FS_PATH_CACHE =
 		1
@@ -432,6 +436,8 @@ struct vfs_hooks {
 	/* CLOCK_REALTIME of the sandbox, ns. Default: the host's. */
 	int64_t (*realtime_ns)(void);
 	/* A magic link may be followed by the caller? ... */
+	/* Is f's inode open through another description (writers: for writing)? Default: no. */
+	bool (*opened_elsewhere)(struct file *f, bool writers);
 	/* Sends SIGIO/F_SETSIG to f's owner. */
 	void (*send_sigio)(struct file *f, uint32_t events);
 	/* lease/lock owner: the thread group of the caller (fl_owner is its fd table). */

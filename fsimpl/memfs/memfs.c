@@ -337,7 +337,7 @@ static const struct fs_param_spec memfs_params[] = {
 
 static struct filesystem_type tmpfs_type = {
 	.name = "tmpfs",
-	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE,
+	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE | FS_HANDLES,
 	.params = memfs_params,
 	.mount = tmpfs_mount,
 	.ops = &memfs_ops,

@@ -455,6 +455,7 @@ const struct file_ops pipe_ops = {
 	.write_iter = pipe_write,
 	.poll = pipe_poll,
 	.poll_add = pipe_poll_add,
+	.fasync = true,
 	.poll_remove = pipe_poll_remove,
 	.stat = anon_file_stat,
 	.set_stat = anon_file_set_stat,
@@ -469,6 +470,7 @@ const struct file_ops fifo_ops = {
 	.write_iter = pipe_write,
 	.poll = pipe_poll,
 	.poll_add = pipe_poll_add,
+	.fasync = true,
 	.poll_remove = pipe_poll_remove,
 	.ioctl = pipe_ioctl,
 };

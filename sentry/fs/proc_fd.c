@@ -159,7 +159,12 @@ static int proc_fd_child(struct synth_node *dir, const char *name, size_t len, u
 	if (!f)
 		return -ENOENT;
 	file_unref(f);
-	return synth_node_create(dir, name, len, mode, ops, dir->priv, ret);
+	err = synth_node_create(dir, name, len, mode, ops, dir->priv, ret);
+	/* d_set_dontmount(): what comes and goes with descriptors takes no mounts. */
+	if (!err)
+		atomic_fetch_or_explicit(&(*ret)->dentry.flags, DENTRY_NO_MOUNT,
+					 memory_order_release);
+	return err;
 }
 
 static int proc_fd_lookup(struct synth_node *dir, const char *name, size_t len,

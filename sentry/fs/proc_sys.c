@@ -16,6 +16,7 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/tty/tty.h"
 #include "sentry/version.h"
+#include "vfs/lease.h"
 
 #define NODE_ARGS unused_arg struct synth_node *n, unused_arg struct synth_file *sf
 
@@ -51,6 +52,22 @@ static ssize_t num_store(struct synth_node *n, unused_arg struct synth_file *sf,
 	if (synth_parse_i64(data, size, num->min, num->max, &v))
 		return -EINVAL;
 	atomic_store_explicit(&num->value, v, memory_order_relaxed);
+	return (ssize_t)size;
+}
+
+static int lease_break_show(NODE_ARGS, struct buf *b)
+{
+	buf_printf(b, "%u\n", atomic_load(&vfs_lease_break_s));
+	return 0;
+}
+
+static ssize_t lease_break_store(NODE_ARGS, const char *data, size_t size, unused_arg int64_t off)
+{
+	int64_t v;
+
+	if (synth_parse_i64(data, size, 0, INT32_MAX, &v))
+		return -EINVAL;
+	atomic_store(&vfs_lease_break_s, (uint32_t)v);
 	return (ssize_t)size;
 }
 
@@ -182,6 +199,7 @@ static int pty_nr_show(NODE_ARGS, struct buf *b)
 
 OPS(const_ops, .show = const_show);
 OPS(num_ops, .show = num_show, .store = num_store);
+OPS(lease_break_ops, .show = lease_break_show, .store = lease_break_store);
 OPS(hostname_ops, .show = hostname_show, .store = hostname_store);
 OPS(domainname_ops, .show = domainname_show, .store = domainname_store);
 OPS(uuid_ops, .show = uuid_show);
@@ -339,7 +357,7 @@ static const struct synth_entry fs_entries[] = {
 	C("inode-nr", "0\t0"),
 	C("inode-state", "0\t0\t0\t0\t0\t0\t0"),
 	D("inotify", inotify_entries),
-	C("lease-break-time", "45"),
+	R("lease-break-time", 0644, lease_break_ops),
 	C("leases-enable", "1"),
 	C("mount-max", "100000"),
 	D("mqueue", mqueue_entries),

@@ -240,6 +240,7 @@ const struct file_ops tty_slave_ops = {
 	.write_iter = slave_write,
 	.poll = slave_poll,
 	.poll_add = slave_poll_add,
+	.fasync = true,
 	.poll_remove = tty_poll_remove,
 	.ioctl = tty_ioctl,
 };
@@ -435,6 +436,7 @@ const struct file_ops tty_master_ops = {
 	.write_iter = master_write,
 	.poll = master_poll,
 	.poll_add = master_poll_add,
+	.fasync = true,
 	.poll_remove = tty_poll_remove,
 	.ioctl = tty_ioctl,
 };

@@ -1,0 +1,180 @@
+/* Leases, and SIGIO by O_ASYNC. */
+#include "t.h"
+
+#include <poll.h>
+
+static volatile sig_atomic_t got, got_fd, got_code;
+
+static void on_signal(int signo, siginfo_t *info, void *ctx)
+{
+	(void)ctx;
+	got_fd = info->si_fd;
+	got_code = info->si_code;
+	got = signo;
+}
+
+static void catch_signal(int signo)
+{
+	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+
+	CHECK_OK(sigaction(signo, &sa, NULL));
+}
+
+static void wait_signal(int signo)
+{
+	for (int i = 0; i < 500 && got != signo; i++)
+		t_sleep_ms(10);
+	CHECK_EQ(got, signo);
+}
+
+TEST(kinds)
+{
+	int fd, other;
+
+	close(t_file("f", "text"));
+	fd = open("f", O_RDONLY);
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	CHECK_ERR(fcntl(fd, F_SETLEASE, F_UNLCK), EAGAIN);
+	CHECK_ERR(fcntl(fd, F_SETLEASE, 77), EINVAL);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_RDLCK);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_WRLCK);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_RDLCK);
+	/* Readers share; a second reader keeps a write lease away. */
+	other = open("f", O_RDONLY);
+	CHECK(other >= 0);
+	CHECK_OK(fcntl(other, F_SETLEASE, F_RDLCK));
+	CHECK_ERR(fcntl(fd, F_SETLEASE, F_WRLCK), EAGAIN);
+	close(other);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+	close(fd);
+	/* A lease ends with its description. */
+	fd = open("f", O_RDWR | O_NONBLOCK);
+	CHECK(fd >= 0);
+	CHECK_ERR(fcntl(fd, F_SETLEASE, F_RDLCK), EAGAIN);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_ERR(fcntl(open("d", O_PATH), F_SETLEASE, F_RDLCK), EBADF);
+	int p[2];
+	CHECK_OK(pipe(p));
+	CHECK_ERR(fcntl(p[0], F_SETLEASE, F_RDLCK), EINVAL);
+}
+
+TEST(others_files)
+{
+	int fd;
+
+	close(t_file("f", ""));
+	CHECK_OK(chmod("f", 0666));
+	fd = open("f", O_RDONLY);
+	t_become(1000, 1000);
+	CHECK_ERR(fcntl(fd, F_SETLEASE, F_RDLCK), EACCES);
+}
+
+TEST(break_by_nonblocking_open)
+{
+	int fd;
+
+	close(t_file("f", "text"));
+	fd = open("f", O_RDONLY);
+	catch_signal(SIGIO);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	/* Readers are welcome. */
+	close(open("f", O_RDONLY | O_NONBLOCK));
+	CHECK_EQ(got, 0);
+	CHECK_ERR(open("f", O_WRONLY | O_NONBLOCK), EAGAIN);
+	wait_signal(SIGIO);
+	/* What it is to become. */
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	CHECK_ERR(open("f", O_WRONLY | O_NONBLOCK), EAGAIN);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+	CHECK(open("f", O_WRONLY | O_NONBLOCK) >= 0);
+}
+
+TEST(break_and_wait)
+{
+	int fd;
+	pid_t pid;
+
+	close(t_file("f", "text"));
+	fd = open("f", O_RDONLY);
+	catch_signal(SIGRTMIN);
+	CHECK_OK(fcntl(fd, F_SETSIG, SIGRTMIN));
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+	pid = fork();
+	if (pid == 0) {
+		close(fd);
+		CHECK(open("f", O_RDONLY) >= 0);
+		_exit(0);
+	}
+	wait_signal(SIGRTMIN);
+	CHECK_EQ(got_fd, fd);
+	CHECK_EQ(got_code, POLL_MSG);
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_RDLCK);
+	t_sleep_ms(50);
+	CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	t_wait_ok(pid);
+}
+
+TEST(break_by_truncate)
+{
+	int fd;
+	pid_t pid;
+
+	close(t_file("f", "text"));
+	fd = open("f", O_RDONLY);
+	catch_signal(SIGIO);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	pid = fork();
+	if (pid == 0) {
+		CHECK_OK(truncate("f", 0));
+		_exit(0);
+	}
+	wait_signal(SIGIO);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+	t_wait_ok(pid);
+	struct stat st;
+	CHECK_OK(fstat(fd, &st));
+	CHECK_EQ(st.st_size, 0);
+}
+
+TEST(sigio_of_a_pipe)
+{
+	int p[2];
+
+	CHECK_OK(pipe(p));
+	catch_signal(SIGIO);
+	CHECK_OK(fcntl(p[0], F_SETOWN, getpid()));
+	CHECK_EQ(fcntl(p[0], F_GETOWN), getpid());
+	CHECK_OK(fcntl(p[0], F_SETFL, O_ASYNC | O_NONBLOCK));
+	CHECK_EQ(fcntl(p[0], F_GETFL) & (O_ASYNC | O_NONBLOCK), O_ASYNC | O_NONBLOCK);
+	CHECK_EQ(got, 0);
+	CHECK_EQ(write(p[1], "x", 1), 1);
+	wait_signal(SIGIO);
+	got = 0;
+	catch_signal(SIGRTMIN + 1);
+	CHECK_OK(fcntl(p[0], F_SETSIG, SIGRTMIN + 1));
+	CHECK_EQ(write(p[1], "y", 1), 1);
+	wait_signal(SIGRTMIN + 1);
+	CHECK_EQ(got_fd, p[0]);
+	CHECK_EQ(got_code, POLL_IN);
+	got = 0;
+	CHECK_OK(fcntl(p[0], F_SETFL, O_NONBLOCK));
+	CHECK_EQ(write(p[1], "z", 1), 1);
+	t_sleep_ms(50);
+	CHECK_EQ(got, 0);
+	/* To a thread alone. */
+	struct f_owner_ex o = {.type = F_OWNER_TID, .pid = getpid()}, back = {0};
+	CHECK_OK(fcntl(p[0], F_SETOWN_EX, &o));
+	CHECK_OK(fcntl(p[0], F_GETOWN_EX, &back));
+	CHECK_EQ(back.type, F_OWNER_TID);
+	CHECK_EQ(back.pid, getpid());
+	CHECK_OK(fcntl(p[0], F_SETFL, O_ASYNC));
+	CHECK_EQ(write(p[1], "w", 1), 1);
+	wait_signal(SIGRTMIN + 1);
+}
