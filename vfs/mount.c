@@ -157,6 +157,17 @@ void mount_trash_empty(struct mount_trash *t)
 
 /* ---- mounts ---- */
 
+static bool has_parent(struct dentry *d)
+{
+	struct dentry *parent = NULL;
+	char name[VFS_NAME_MAX + 1];
+
+	(void)!d->fs->ops->get_parent(d, &parent, name, sizeof(name));
+	if (parent)
+		dentry_unref(parent); /* never the last: d holds one */
+	return parent != NULL;
+}
+
 int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned flags,
 			struct mount **ret)
 {
@@ -174,6 +185,7 @@ int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned fla
 	e->mount.priv = p;
 	e->mount.fs = fs;
 	e->mount.root = root;
+	e->mount.partial = has_parent(root);
 	filesystem_ref(fs);
 	dentry_ref(root);
 	atomic_init(&e->mount.flags, flags);

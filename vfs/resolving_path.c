@@ -254,6 +254,7 @@ static inline void rp_reset(struct resolving_path *rp)
 
 	rp->flags = lk->flags;
 	rp->symlinks = 0;
+	rp->root_used = false;
 	rp->must_dir = (lk->flags & LOOKUP_DIRECTORY) != 0;
 	rp->final_dot = false;
 	rp->trailing_slash = false;
@@ -543,9 +544,15 @@ int rp_check_root(struct resolving_path *rp, struct dentry *d)
 {
 	int err = RP_STAY;
 
+	rp->root_used = true;
 	if (likely(d != rp->mount->root) &&
-	    likely(d != rp->root.dentry || rp->mount != rp->root.mount))
+	    likely(d != rp->root.dentry || rp->mount != rp->root.mount)) {
+		/* path_connected(): a directory moved out from under a bind mount leads nowhere above itself. */
+		if (unlikely(rp->mount->partial) &&
+		    !rp->mount->fs->ops->is_descendant(d, rp->mount->root))
+			return -ENOENT;
 		return 0;
+	}
 	if (d != rp->root.dentry || rp->mount != rp->root.mount)
 		err = rp_climb(rp);
 	if (err != RP_STAY)
@@ -600,7 +607,9 @@ int rp_follow_symlink(struct resolving_path *rp, const char *target, size_t len)
 	}
 	if (rp->flags & LOOKUP_BENEATH)
 		return -EXDEV;
-	if ((rp->flags & LOOKUP_NO_XDEV) && rp->mount != rp->root.mount)
+	if ((rp->flags & LOOKUP_NO_XDEV) &&
+	    (rp->mount != rp->root.mount ||
+	     !(rp->root_used || rp_is_jail(rp) || rp->path_start[0] == '/')))
 		return -EXDEV;
 	rp_parse(rp);
 	return rp_set_next(rp, rp->root.mount, rp->root.dentry, false, RP_RESTART_ABSOLUTE);

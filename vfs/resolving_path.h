@@ -103,6 +103,7 @@ struct resolving_path {
 	bool writing; /* rp_begin_write done */
 	bool trailing_slash;
 	bool final_dot; /* a final "." was skipped: the place must be a directory that the caller may search */
+	bool root_used; /* an absolute path or ".." came already: RESOLVE_NO_XDEV lets absolute links through only then, as Linux's nd_jump_root() */
 	bool in_rcu; /* the VFS holds a read section: the complement of `locked` while an operation runs */
 	/* current component, parsed */
 	const char *comp;

@@ -297,6 +297,7 @@ struct mount {
 	struct ref ref;
 	struct filesystem *fs; /* immutable; a reference */
 	struct dentry *root; /* immutable; a reference */
+	bool partial; /* immutable: root is not the filesystem's root, so places may be moved out from under it */
 	_Atomic unsigned flags; /* MNT_*_F */
 	int32_t id; /* unique, reused late; mountinfo */
 	uint64_t unique_id; /* statx STATX_MNT_ID_UNIQUE */

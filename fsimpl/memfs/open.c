@@ -222,11 +222,14 @@ static int open_found(struct resolving_path *rp, struct memfs_dentry *dir, struc
 	uint32_t mode;
 	int err;
 
-	if (args->flags & O_EXCL)
+	/* Where a mount may not be crossed that is said first. */
+	if ((args->flags & O_EXCL) && !(rp->flags & LOOKUP_NO_XDEV))
 		return -EEXIST;
 	err = rp_check_mount(rp, &d->d);
 	if (err)
 		return err;
+	if (args->flags & O_EXCL)
+		return -EEXIST;
 	mode = memfs_mode(d->inode);
 	rcu_read_begin();
 	dir_perm = memfs_perm(dir->inode);

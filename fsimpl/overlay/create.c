@@ -380,6 +380,11 @@ static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_d
 	if (!err && (atomic_load(&dir->base.flags) & DENTRY_DEAD))
 		err = -ENOENT;
 	if (!err)
+		err = vfs_dentry_delete_begin(rp, &child->base);
+	/* Before anything is copied up for nothing. */
+	if (!err && is_dir)
+		err = overlay_dir_empty(fs, child);
+	if (!err)
 		err = overlay_copy_up(fs, dir, true);
 	if (!err)
 		err = op_lock_killable(&fs->change);

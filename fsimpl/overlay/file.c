@@ -401,10 +401,13 @@ static int open_create(struct overlay_fs *fs, struct resolving_path *rp,
 	}
 	if (err)
 		goto out_dir;
-	if (args->flags & O_EXCL)
+	/* Where a mount may not be crossed that is said first. */
+	if ((args->flags & O_EXCL) && !(rp->flags & LOOKUP_NO_XDEV))
 		err = -EEXIST;
 	if (!err)
 		err = rp_check_mount(rp, &d->base);
+	if (!err && (args->flags & O_EXCL))
+		err = -EEXIST;
 	if (!err && S_ISLNK(d->type) && rp_should_follow(rp)) {
 		err = overlay_follow(fs, rp, dir, d);
 		if (!err) {

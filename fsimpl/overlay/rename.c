@@ -118,6 +118,10 @@ static int check_all(struct renaming *r)
 			 r->target->nlowers)
 			err = -EXDEV;
 	}
+	/* Before anything is copied up for nothing. */
+	if (!err && r->target && r->target->nlowers && S_ISDIR(r->target->type) &&
+	    !(r->flags & RENAME_EXCHANGE))
+		err = overlay_dir_empty(r->fs, r->target);
 	return err;
 }
 

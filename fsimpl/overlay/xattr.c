@@ -171,8 +171,8 @@ static int change(struct filesystem *base, struct resolving_path *rp, const stru
 	if (err)
 		return err;
 	err = check_change(fs, rp, d, args);
-	/* A kind that no layer knows is found out by the upper one. */
-	if (err == -EOPNOTSUPP && !remove) {
+	/* A name that no layer takes is found out by the upper one. */
+	if ((err == -EOPNOTSUPP || (err == -EINVAL && check_suffix(args->name))) && !remove) {
 		int up = overlay_copy_up(fs, d, true);
 
 		err = up ? up : err;

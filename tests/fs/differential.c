@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -50,7 +51,7 @@ static uint32_t rnd(uint32_t n)
 static void explain(const char *path)
 {
 	struct moat_statx h, o;
-	char *copy;
+	char *copy, target[4096];
 
 	if (strlen(path) > 300)
 		return;
@@ -68,6 +69,8 @@ static void explain(const char *path)
 		printf("; ours %d", fs_lstat(&e, copy, &o));
 		printf(" mode %o uid %u gid %u nlink %u ino %llu dev %u\n", o.mode, o.uid, o.gid,
 		       o.nlink, (unsigned long long)o.ino, o.dev_minor);
+		if (S_ISLNK(o.mode) && fs_readlink(&e, copy, target, sizeof(target)) > 0)
+			printf("    -> %.200s\n", target);
 		copy[i] = path[i];
 	}
 	free(copy);
@@ -197,12 +200,32 @@ static char *pick_path(char *buf)
 
 static void note(const char *op, const char *a, const char *b, long x, long y)
 {
-	snprintf(what, sizeof(what), "%s(%.60s%s, %.60s%s, 0x%lx, 0x%lx) as %u:%u caps %llx", op,
-		 a ? a : "", a && strlen(a) > 60 ? "..." : "", b ? b : "",
-		 b && strlen(b) > 60 ? "..." : "", x, y, e.cred->fsuid, e.cred->fsgid,
+	snprintf(what, sizeof(what),
+		 "%s(%.60s%s, %.60s%s, 0x%lx, 0x%lx) from %d as %u:%u caps %llx", op, a ? a : "",
+		 a && strlen(a) > 60 ? "..." : "", b ? b : "", b && strlen(b) > 60 ? "..." : "", x,
+		 y, host_at, e.cred->fsuid, e.cred->fsgid,
 		 (unsigned long long)e.cred->cap_effective);
 	if (verbose)
 		printf("%ld: %s\n", op_nr, what);
+}
+
+/* Where this operation's relative paths begin: the current directory or something that is open, whatever became of it. */
+static void pick_start(void)
+{
+	unsigned slot = rnd(FDS * 3);
+
+	host_at = AT_FDCWD;
+	e.at = NULL;
+	if (slot < FDS && fds[slot].ours) {
+		host_at = fds[slot].host;
+		e.at = &fds[slot].ours->path;
+	}
+}
+
+static void from_cwd(void)
+{
+	host_at = AT_FDCWD;
+	e.at = NULL;
 }
 
 static void do_open(void)
@@ -214,6 +237,7 @@ static void do_open(void)
 	struct file *f = NULL;
 
 	if (fds[slot].ours) {
+		from_cwd();
 		host_close(fds[slot].host);
 		fs_close(fds[slot].ours);
 		fds[slot].ours = NULL;
@@ -253,6 +277,164 @@ static void do_open(void)
 		return;
 	fds[slot].host = h;
 	fds[slot].ours = f;
+}
+
+static void do_openat2(void)
+{
+	static const struct {
+		uint64_t host;
+		unsigned ours;
+	} resolve[] = {{RESOLVE_BENEATH, LOOKUP_BENEATH},
+		       {RESOLVE_IN_ROOT, LOOKUP_IN_ROOT},
+		       {RESOLVE_NO_XDEV, LOOKUP_NO_XDEV},
+		       {RESOLVE_NO_SYMLINKS, LOOKUP_NO_SYMLINKS},
+		       {0, 0},
+		       {RESOLVE_NO_XDEV | RESOLVE_BENEATH, LOOKUP_NO_XDEV | LOOKUP_BENEATH},
+		       {RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+			LOOKUP_IN_ROOT | LOOKUP_NO_SYMLINKS}};
+	static const int flag_sets[] = {O_RDONLY,
+					O_RDWR | O_CREAT,
+					O_PATH,
+					O_PATH | O_NOFOLLOW,
+					O_RDONLY | O_DIRECTORY,
+					O_WRONLY | O_CREAT | O_EXCL};
+	unsigned i = rnd(ARRAY_SIZE(resolve));
+	int flags = flag_sets[rnd(ARRAY_SIZE(flag_sets))], h, o;
+	uint32_t mode = rnd(010000);
+	struct vfs_lookup lk;
+	struct open_args args = {
+		.flags = (unsigned)flags, .mode = flags & O_CREAT ? mode : 0, .umask = e.umask};
+	struct file *f = NULL;
+	struct moat_statx st;
+
+	pick_path(p1);
+	note("openat2", p1, NULL, flags, (long)resolve[i].host);
+	h = host_openat2(p1, flags, mode, resolve[i].host);
+	/* Special files need a driver, which the library has none of. */
+	if (!(flags & O_PATH) && (h == -ENXIO || (h >= 0 && !host_fstat(h, &st) &&
+						  !S_ISREG(st.mode) && !S_ISDIR(st.mode)))) {
+		if (h >= 0)
+			host_close(h);
+		return;
+	}
+	lk = fs_env_at(&e, p1,
+		       (flags & O_NOFOLLOW ? 0 : LOOKUP_FOLLOW) |
+			       (flags & O_DIRECTORY ? LOOKUP_DIRECTORY : 0) | resolve[i].ours);
+	o = vfs_open(&lk, &args, &f);
+	/* O_CREAT on a final "..": Linux first sees whether it may be left, here it is a directory at once. */
+	if (h == -EXDEV && (flags & O_CREAT) && (o == -EISDIR || o == -EEXIST))
+		return;
+	same("result", h < 0 ? h : 0, o);
+	if (o)
+		return;
+	host_close(h);
+	fs_close(f);
+}
+
+static bool path_only(const struct file *f)
+{
+	return f->mode & FILE_PATH_ONLY;
+}
+
+static int set_stat_file(struct file *f, const struct setattr_args *args)
+{
+	struct vfs_lookup lk = fs_env_at(&e, "", LOOKUP_EMPTY);
+
+	lk.start = f->path;
+	return vfs_set_stat(&lk, args);
+}
+
+/* On what is open rather than by path: it may have no name any more. */
+static void do_open_file(void)
+{
+	static char hb[70000], ob[70000];
+	struct file *f = fds[rnd(FDS)].ours;
+	int fd = -1;
+	uint32_t x = rnd(010000);
+	struct moat_statx st;
+	struct vfs_lookup lk;
+	size_t size = rnd(300);
+	ssize_t n;
+
+	for (int i = 0; i < FDS; i++)
+		if (f && fds[i].ours == f)
+			fd = fds[i].host;
+	if (fd < 0 || path_only(f) || host_fstat(fd, &st))
+		return;
+	lk = fs_env_at(&e, "", LOOKUP_EMPTY);
+	lk.start = f->path;
+	switch (rnd(9)) {
+	case 0:
+		note("fchmod", NULL, NULL, x, 0);
+		same("result", host_fchmod(fd, x),
+		     set_stat_file(f, &(struct setattr_args){.valid = SETATTR_MODE, .mode = x}));
+		break;
+	case 1: {
+		struct setattr_args args = {.uid = rnd(2) ? 1000 + rnd(2) : UINT32_MAX,
+					    .gid = rnd(2) ? 100 + rnd(3) : UINT32_MAX,
+					    .valid = SETATTR_KILL_PRIV};
+
+		args.valid |= (args.uid != UINT32_MAX ? SETATTR_UID : 0) |
+			      (args.gid != UINT32_MAX ? SETATTR_GID : 0);
+		note("fchown", NULL, NULL, args.uid, args.gid);
+		same("result", host_fchown(fd, args.uid, args.gid), set_stat_file(f, &args));
+		break;
+	}
+	case 2:
+		memset(hb, (int)rnd(256), size);
+		note("fsetxattr", NULL, "user.one", (long)size, 0);
+		same("result", host_fsetxattr(fd, "user.one", hb, size, 0),
+		     vfs_set_xattr(&lk, &(struct xattr_args){
+						.name = "user.one", .value = hb, .size = size}));
+		break;
+	case 3:
+		note("fgetxattr", NULL, "user.one", sizeof(hb), 0);
+		n = host_fgetxattr(fd, "user.one", hb, sizeof(hb));
+		same("result", n,
+		     vfs_get_xattr(&lk, &(struct xattr_args){.name = "user.one",
+							     .value = ob,
+							     .size = sizeof(ob)}));
+		if (n > 0)
+			same("value", 0, memcmp(hb, ob, (size_t)n));
+		break;
+	case 4:
+		if (!S_ISREG(st.mode))
+			return;
+		memset(hb, (int)op_nr, size);
+		note("write", NULL, NULL, (long)size, 0);
+		same("result", host_write(fd, hb, size), fs_write(f, hb, size));
+		same("position", host_lseek(fd, 0, SEEK_CUR), file_seek(f, 0, SEEK_CUR));
+		break;
+	case 5:
+		if (!S_ISREG(st.mode))
+			return;
+		note("read", NULL, NULL, (long)size, 0);
+		n = host_read(fd, hb, size);
+		same("result", n, fs_read(f, ob, size));
+		if (n > 0)
+			same("data", 0, memcmp(hb, ob, (size_t)n));
+		same("position", host_lseek(fd, 0, SEEK_CUR), file_seek(f, 0, SEEK_CUR));
+		break;
+	case 6:
+		/* The system call asks for this capability, or for the opener's credentials. */
+		if (!cred_has_cap(e.cred, CAP_DAC_READ_SEARCH))
+			return;
+		note("link from descriptor", NULL, pick_path(p2), 0, 0);
+		{
+			struct vfs_lookup to = fs_env_at(&e, p2, 0);
+
+			same("result", host_link_fd(fd, p2), vfs_link(&lk, &to));
+		}
+		break;
+	default:
+		if (!S_ISDIR(st.mode))
+			return;
+		note("list again", NULL, NULL, 0, 0);
+		n = host_relist(fd, hb, sizeof(hb));
+		same("rewind", 0, file_seek(f, 0, SEEK_SET));
+		x = (uint32_t)fs_list_file(f, ob, sizeof(ob));
+		same("result", n, (int)x == -ENOENT && n == 0 ? 0 : (int)x);
+	}
 }
 
 static void do_file(void)
@@ -373,6 +555,7 @@ static void do_xattr(void)
 	int flags = rnd(3) ? 0 : (int)rnd(4);
 	ssize_t h, o;
 
+	from_cwd();
 	pick_path(p1);
 	lk = fs_env_at(&e, p1, LOOKUP_FOLLOW);
 	switch (rnd(4)) {
@@ -478,6 +661,7 @@ static void do_mount(void)
 	struct vfs_lookup a, b;
 	int h;
 
+	from_cwd();
 	/* Only root with everything: the library leaves that check to the system call. */
 	if (e.cred->fsuid || e.cred->cap_effective != (CAP_FULL & ~(1ull << CAP_SYS_RESOURCE)))
 		return;
@@ -544,7 +728,34 @@ static void do_op(void)
 	uint32_t x;
 	int h;
 
-	switch (rnd(40)) {
+	pick_start();
+	switch (rnd(46)) {
+	case 40 ... 41:
+		do_openat2();
+		break;
+	case 42 ... 43:
+		do_open_file();
+		break;
+	case 44:
+		x = rnd(8);
+		note("access, nofollow", pick_path(p1), NULL, x, 0);
+		{
+			struct vfs_lookup lk = fs_env_at(&e, p1, 0);
+
+			same("result", host_access_nofollow(p1, (int)x), vfs_access(&lk, (int)x));
+		}
+		break;
+	case 45: {
+		struct setattr_args args = {.uid = 1000 + rnd(2),
+					    .gid = 100 + rnd(3),
+					    .valid = SETATTR_UID | SETATTR_GID | SETATTR_KILL_PRIV};
+		struct vfs_lookup lk;
+
+		note("lchown", pick_path(p1), NULL, args.uid, args.gid);
+		lk = fs_env_at(&e, p1, 0);
+		same("result", host_lchown(p1, args.uid, args.gid), vfs_set_stat(&lk, &args));
+		break;
+	}
 	case 0 ... 4:
 		do_open();
 		break;
@@ -603,6 +814,7 @@ static void do_op(void)
 		break;
 	}
 	case 31:
+		from_cwd();
 		x = rnd(100000);
 		note("truncate", pick_path(p1), NULL, x, 0);
 		same("result", host_truncate(p1, x), fs_truncate(&e, p1, x));
@@ -635,6 +847,7 @@ static void do_op(void)
 			do_times();
 			break;
 		}
+		from_cwd();
 		note("chdir", pick_path(p1), NULL, 0, 0);
 		/* chdir asks for search permission on the directory itself, which the system call checks. */
 		if (e.cred->fsuid || !cred_has_cap(e.cred, CAP_DAC_OVERRIDE))
@@ -704,6 +917,7 @@ static void compare_all(void)
 	struct cred *was = cred_ref(e.cred);
 	struct moat_statx h, o;
 
+	from_cwd();
 	if (host_become(0, 0, NULL, 0, CAP_FULL) || fs_env_become(&e, 0, 0, NULL, 0, CAP_FULL))
 		finish(1);
 	memset(ids, 0, sizeof(ids));
@@ -885,6 +1099,7 @@ int main(int argc, char **argv)
 		if (op_nr % 2000 == 1999 || (verbose && op_nr >= verbose))
 			compare_all();
 	}
+	from_cwd();
 	for (int i = 0; i < FDS; i++) {
 		if (!fds[i].ours)
 			continue;

@@ -97,7 +97,7 @@ struct vfs_lookup fs_env_at(const struct fs_env *e, const char *path, unsigned f
 	return (struct vfs_lookup){.cred = e->cred,
 				   .ns = e->ns,
 				   .root = e->root,
-				   .start = e->cwd,
+				   .start = e->at ? *e->at : e->cwd,
 				   .path = path,
 				   .flags = flags};
 }
@@ -311,22 +311,29 @@ static bool list_emit(struct dir_emit *ctx, const char *name, size_t len, uint64
 	return true;
 }
 
-int fs_list(struct fs_env *e, const char *path, char *buf, size_t size)
+int fs_list_file(struct file *f, char *buf, size_t size)
 {
 	struct list_ctx l = {.ctx = {.emit = list_emit}, .buf = buf, .size = size};
-	struct file *f;
 	int err;
 
-	err = fs_open(e, path, O_RDONLY | O_DIRECTORY, 0, &f);
-	if (err)
-		return err;
 	do {
 		l.round = 0;
 		err = file_iterate(f, &l.ctx);
 	} while (!err && l.round);
 	buf[l.len] = '\0';
-	fs_close(f);
 	return err ? err : l.count;
+}
+
+int fs_list(struct fs_env *e, const char *path, char *buf, size_t size)
+{
+	struct file *f;
+	int ret = fs_open(e, path, O_RDONLY | O_DIRECTORY, 0, &f);
+
+	if (ret)
+		return ret;
+	ret = fs_list_file(f, buf, size);
+	fs_close(f);
+	return ret;
 }
 
 int fs_chdir(struct fs_env *e, const char *path)

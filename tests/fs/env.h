@@ -18,6 +18,8 @@
 struct fs_env {
 	struct mount_namespace *ns;
 	struct vfs_path root, cwd; /* references */
+	const struct vfs_path
+		*at; /* where relative paths begin instead of cwd; borrowed, may be NULL */
 	struct cred *cred; /* a reference; also cred_current() */
 	uint32_t umask;
 };
@@ -66,6 +68,7 @@ ssize_t fs_pread(struct file *f, void *buf, size_t size, int64_t off);
 ssize_t fs_pwrite(struct file *f, const void *buf, size_t size, int64_t off);
 /* Names in the order given, each followed by a newline, "." and ".." left out. -errno or the count. */
 int fs_list(struct fs_env *e, const char *path, char *buf, size_t size);
+int fs_list_file(struct file *f, char *buf, size_t size); /* on from f's position */
 int fs_chdir(struct fs_env *e, const char *path);
 int fs_mount(struct fs_env *e, const char *path, const char *type, unsigned long flags,
 	     const char *data);

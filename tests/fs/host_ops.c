@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@
 		long ret_ = (long)(call); \
 		ret_ < 0 ? -errno : ret_; \
 	})
+
+int host_at = AT_FDCWD;
 
 int host_init(void)
 {
@@ -79,7 +82,7 @@ void host_umask(uint32_t mask)
 }
 int host_open(const char *path, int flags, uint32_t mode)
 {
-	return (int)RET(open(path, flags | O_CLOEXEC | O_NONBLOCK, mode));
+	return (int)RET(openat(host_at, path, flags | O_CLOEXEC | O_NONBLOCK, mode));
 }
 void host_close(int fd)
 {
@@ -111,57 +114,146 @@ int host_ftruncate(int fd, uint64_t size)
 }
 int host_mkdir(const char *path, uint32_t mode)
 {
-	return (int)RET(mkdir(path, mode));
+	return (int)RET(mkdirat(host_at, path, mode));
 }
 int host_mknod(const char *path, uint32_t mode, uint32_t major, uint32_t minor)
 {
-	return (int)RET(mknod(path, mode, makedev(major, minor)));
+	return (int)RET(mknodat(host_at, path, mode, makedev(major, minor)));
 }
 int host_symlink(const char *target, const char *path)
 {
-	return (int)RET(symlink(target, path));
+	return (int)RET(symlinkat(target, host_at, path));
 }
 int host_link(const char *old, const char *path, bool follow)
 {
-	return (int)RET(linkat(AT_FDCWD, old, AT_FDCWD, path, follow ? AT_SYMLINK_FOLLOW : 0));
+	return (int)RET(linkat(host_at, old, host_at, path, follow ? AT_SYMLINK_FOLLOW : 0));
 }
 int host_unlink(const char *path)
 {
-	return (int)RET(unlink(path));
+	return (int)RET(unlinkat(host_at, path, 0));
 }
 int host_rmdir(const char *path)
 {
-	return (int)RET(rmdir(path));
+	return (int)RET(unlinkat(host_at, path, AT_REMOVEDIR));
 }
 int host_rename(const char *old, const char *path, unsigned flags)
 {
-	return (int)RET(syscall(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, path, flags));
+	return (int)RET(syscall(SYS_renameat2, host_at, old, host_at, path, flags));
 }
 int host_stat(const char *path, bool follow, struct moat_statx *st)
 {
-	return (int)RET(syscall(SYS_statx, AT_FDCWD, path, follow ? 0 : AT_SYMLINK_NOFOLLOW,
+	return (int)RET(syscall(SYS_statx, host_at, path, follow ? 0 : AT_SYMLINK_NOFOLLOW,
 				STATX_BASIC_STATS, st));
 }
 int host_chmod(const char *path, uint32_t mode)
 {
-	return (int)RET(chmod(path, mode));
+	return (int)RET(fchmodat(host_at, path, mode, 0));
 }
 int host_chown(const char *path, uint32_t uid, uint32_t gid, bool follow)
 {
-	return (int)RET(fchownat(AT_FDCWD, path, uid, gid, follow ? 0 : AT_SYMLINK_NOFOLLOW));
+	return (int)RET(fchownat(host_at, path, uid, gid, follow ? 0 : AT_SYMLINK_NOFOLLOW));
 }
 int host_truncate(const char *path, uint64_t size)
 {
 	return (int)RET(truncate(path, (off_t)size));
 }
+/* Takes fd. */
+static int list_fd(int fd, char *buf, size_t size)
+{
+	int count = 0;
+	struct dirent *de;
+	size_t len = 0;
+	DIR *dir;
+
+	dir = fdopendir(fd);
+	errno = 0;
+	while ((de = readdir(dir))) {
+		size_t n = strlen(de->d_name);
+
+		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+			continue;
+		/* An overlay's directory with one layer shows whiteouts that were put there by hand; none can be looked up. */
+		if (de->d_type == DT_CHR &&
+		    faccessat(dirfd(dir), de->d_name, F_OK, AT_SYMLINK_NOFOLLOW) &&
+		    errno == ENOENT) {
+			errno = 0;
+			continue;
+		}
+		if (len + n + 2 > size)
+			break;
+		memcpy(buf + len, de->d_name, n);
+		len += n;
+		buf[len++] = '\n';
+		count++;
+	}
+	/* readdir() hides that a directory was removed; the caller's list is empty then. */
+	buf[len] = '\0';
+	closedir(dir);
+	return count;
+}
+
+int host_lchown(const char *path, uint32_t uid, uint32_t gid)
+{
+	return (int)RET(fchownat(host_at, path, uid, gid, AT_SYMLINK_NOFOLLOW));
+}
+int host_openat2(const char *path, int flags, uint32_t mode, uint64_t resolve)
+{
+	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC |
+						   (flags & O_PATH ? 0 : O_NONBLOCK)),
+			       .resolve = resolve};
+
+	if (flags & O_CREAT)
+		how.mode = mode & 07777;
+	return (int)RET(syscall(SYS_openat2, host_at, path, &how, sizeof(how)));
+}
+int host_link_fd(int fd, const char *path)
+{
+	return (int)RET(linkat(fd, "", host_at, path, AT_EMPTY_PATH));
+}
+int host_fchmod(int fd, uint32_t mode)
+{
+	return (int)RET(fchmod(fd, mode));
+}
+int host_fchown(int fd, uint32_t uid, uint32_t gid)
+{
+	return (int)RET(fchown(fd, uid, gid));
+}
+ssize_t host_read(int fd, void *buf, size_t size)
+{
+	return RET(read(fd, buf, size));
+}
+ssize_t host_write(int fd, const void *buf, size_t size)
+{
+	return RET(write(fd, buf, size));
+}
+ssize_t host_fgetxattr(int fd, const char *name, void *buf, size_t size)
+{
+	return RET(fgetxattr(fd, name, buf, size));
+}
+int host_fsetxattr(int fd, const char *name, const void *buf, size_t size, int flags)
+{
+	return (int)RET(fsetxattr(fd, name, buf, size, flags));
+}
+int host_access_nofollow(const char *path, int mask)
+{
+	return (int)RET(
+		syscall(SYS_faccessat2, host_at, path, mask, AT_EACCESS | AT_SYMLINK_NOFOLLOW));
+}
+/* A directory that is open, from its start. */
+int host_relist(int fd, char *buf, size_t size)
+{
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
+	return list_fd(dup(fd), buf, size);
+}
 int host_access(const char *path, int mask)
 {
 	/* The effective ids and capabilities are those that were set. */
-	return (int)RET(syscall(SYS_faccessat2, AT_FDCWD, path, mask, AT_EACCESS));
+	return (int)RET(syscall(SYS_faccessat2, host_at, path, mask, AT_EACCESS));
 }
 int host_readlink(const char *path, char *buf, size_t size)
 {
-	long n = RET(readlink(path, buf, size - 1));
+	long n = RET(readlinkat(host_at, path, buf, size - 1));
 
 	if (n >= 0)
 		buf[n] = '\0';
@@ -196,43 +288,14 @@ int host_utimens(const char *path, int64_t atime_ns, int64_t mtime_ns, int how)
 		ts[0].tv_nsec = UTIME_OMIT;
 	else if (how == 3)
 		ts[0].tv_nsec = UTIME_NOW, ts[1].tv_nsec = UTIME_OMIT;
-	return (int)RET(utimensat(AT_FDCWD, path, ts, 0));
+	return (int)RET(utimensat(host_at, path, ts, 0));
 }
 
 int host_list(const char *path, char *buf, size_t size)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), count = 0;
-	struct dirent *de;
-	size_t len = 0;
-	DIR *dir;
+	int fd = openat(host_at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	errno = 0;
-	while ((de = readdir(dir))) {
-		size_t n = strlen(de->d_name);
-
-		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
-			continue;
-		/* An overlay's directory with one layer shows whiteouts that were put there by hand; none can be looked up. */
-		if (de->d_type == DT_CHR &&
-		    faccessat(dirfd(dir), de->d_name, F_OK, AT_SYMLINK_NOFOLLOW) &&
-		    errno == ENOENT) {
-			errno = 0;
-			continue;
-		}
-		if (len + n + 2 > size)
-			break;
-		memcpy(buf + len, de->d_name, n);
-		len += n;
-		buf[len++] = '\n';
-		count++;
-	}
-	/* readdir() hides that a directory was removed; the caller's list is empty then. */
-	buf[len] = '\0';
-	closedir(dir);
-	return count;
+	return fd < 0 ? -errno : list_fd(fd, buf, size);
 }
 int host_chdir(const char *path)
 {

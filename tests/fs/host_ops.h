@@ -5,6 +5,8 @@
 #include "base/compiler.h"
 #include "abi/stat.h"
 
+/* Where relative paths begin; AT_FDCWD. */
+extern int host_at;
 /* Private mount namespace, fresh tmpfs as root directory. -errno: the test cannot run here. */
 int host_init(void);
 int host_become(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t ngroups,
@@ -42,6 +44,17 @@ int host_getcwd(char *buf, size_t size);
 int host_mount(const char *path, unsigned long flags, const char *data);
 int host_mount_type(const char *type, const char *path, const char *data);
 int host_chroot(const char *path);
+int host_lchown(const char *path, uint32_t uid, uint32_t gid);
+int host_openat2(const char *path, int flags, uint32_t mode, uint64_t resolve);
+int host_link_fd(int fd, const char *path);
+int host_fchmod(int fd, uint32_t mode);
+int host_fchown(int fd, uint32_t uid, uint32_t gid);
+ssize_t host_read(int fd, void *buf, size_t size);
+ssize_t host_write(int fd, const void *buf, size_t size);
+ssize_t host_fgetxattr(int fd, const char *name, void *buf, size_t size);
+int host_fsetxattr(int fd, const char *name, const void *buf, size_t size, int flags);
+int host_access_nofollow(const char *path, int mask);
+int host_relist(int fd, char *buf, size_t size);
 int host_bind(const char *from, const char *to, bool recursive);
 int host_remount(const char *path, unsigned long flags);
 int host_umount(const char *path, int flags);
