@@ -125,6 +125,8 @@ struct platform {
 	const struct platform_ops *ops;
 	/* A range below ARCH_TASK_SIZE that nothing can be mapped in, immutable; size 0: none. */
 	uint64_t reserved_start, reserved_size;
+	/* Applications run on host threads that context_switch()'s callers wait for; immutable. */
+	bool app_elsewhere;
 };
 
 /* Lowest address that platforms keep for themselves below ARCH_TASK_SIZE, and its end: where as_claim matters. */

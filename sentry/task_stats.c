@@ -2,7 +2,8 @@
  * sentry/task_stats.c - CPU time and other counts of tasks, groups and waited-for children.
  *
  * A task's CPU time is its host thread's CPU clock since the task began. The split is: user, the time inside context_switch()
- * (wall time, at most the total); system, the rest. What is reported never goes backwards.
+ * (wall time, at most the total); system, the rest. Where the application runs on host threads of its own, the wall time
+ * inside context_switch() is added to the clock. What is reported never goes backwards.
  */
 #include <time.h>
 
@@ -38,6 +39,8 @@ static void task_split_cpu(struct task *t, struct task_times *ret)
 		ret->stime_ns = atomic_load_explicit(&t->stime_ns, memory_order_relaxed);
 		return;
 	}
+	if (kernel.platform->app_elsewhere)
+		total += app;
 	sys = total > app ? total - app : 0;
 	seen = atomic_load_explicit(&t->stime_seen_ns, memory_order_relaxed);
 	while (sys > seen)

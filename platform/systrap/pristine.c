@@ -115,8 +115,9 @@ STUB_INLINE _Noreturn void stub_begin(int socket_fd, uint64_t offset, int parent
 
 STUB_INLINE void reply(const struct pristine_reply *r, int fd)
 {
-	struct {
-		struct cmsghdr hdr;
+	struct { /* struct cmsghdr, and its data */
+		size_t len;
+		int level, type;
 		int fd;
 		int pad;
 	} control;
@@ -131,9 +132,9 @@ STUB_INLINE void reply(const struct pristine_reply *r, int fd)
 	msg.msg_controllen = 0;
 	msg.msg_flags = 0;
 	if (fd >= 0) {
-		control.hdr.cmsg_len = sizeof(struct cmsghdr) + sizeof(int);
-		control.hdr.cmsg_level = SOL_SOCKET;
-		control.hdr.cmsg_type = SCM_RIGHTS;
+		control.len = CMSG_LEN(sizeof(int));
+		control.level = SOL_SOCKET;
+		control.type = SCM_RIGHTS;
 		control.fd = fd;
 		control.pad = 0;
 		msg.msg_control = &control;

@@ -272,6 +272,7 @@ static int systrap_create(struct platform **ret_p)
 	}
 	p->base.reserved_start = STUB_BASE;
 	p->base.reserved_size = STUB_SIZE;
+	p->base.app_elsewhere = true;
 	*ret_p = &p->base;
 	return 0;
 }

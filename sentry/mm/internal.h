@@ -182,6 +182,13 @@ struct vma *vma_merge(struct mm *mm, struct vma *vma, struct mm_reap *reap);
 void vma_set_range(struct mm *mm, struct vma *vma, uint64_t start, uint64_t end);
 void vma_set_prot(struct mm *mm, struct vma *vma, unsigned prot, unsigned flags);
 /* Highest free [*ret, + size) below `high`, at or above `low`. Return: 0, -ENOMEM. */
+/* Does it meet the range that the platform keeps for itself? Nothing can be mapped there. */
+static inline bool mm_reserved(const struct mm *mm, uint64_t addr, uint64_t size)
+{
+	const struct platform *p = mm->platform;
+
+	return addr < p->reserved_start + p->reserved_size && addr + size > p->reserved_start;
+}
 must_check int vma_find_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high,
 			    uint64_t align, uint64_t *ret_addr);
 /* Is [start, end) mapped without a hole? */

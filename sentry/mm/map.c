@@ -85,7 +85,7 @@ static int mm_place(struct mm *mm, const struct mm_map_args *args, uint64_t size
 					 : next->flags & VMA_GROWS_DOWN ? next->start - MM_STACK_GAP
 									: next->start;
 
-			if (hint + size <= limit) {
+			if (hint + size <= limit && !mm_reserved(mm, hint, size)) {
 				*ret_addr = hint;
 				return 0;
 			}
@@ -115,7 +115,7 @@ static int mm_may_grow(struct mm *mm, uint64_t size, uint64_t replaced, unsigned
 	return 0;
 }
 
-static int mm_map_check(const struct mm_map_args *args, uint64_t *ret_size)
+static int mm_map_check(const struct mm *mm, const struct mm_map_args *args, uint64_t *ret_size)
 {
 	uint64_t size = page_up(args->size);
 
@@ -134,6 +134,8 @@ static int mm_map_check(const struct mm_map_args *args, uint64_t *ret_size)
 			return -EINVAL;
 		if (args->addr < MM_MIN_ADDR)
 			return -EPERM;
+		if (mm_reserved(mm, args->addr, size))
+			return -ENOMEM;
 	}
 	*ret_size = size;
 	return 0;
@@ -241,7 +243,7 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 	struct mm_reap reap;
 	uint64_t size, addr = 0;
 	bool populate;
-	int err = mm_map_check(args, &size);
+	int err = mm_map_check(mm, args, &size);
 
 	if (err)
 		return err;
@@ -295,7 +297,7 @@ static int mm_brk_grow(struct mm *mm, uint64_t from, uint64_t to, const struct m
 		limit = next->flags & VMA_GROWS_DOWN ? next->start - MM_STACK_GAP : next->start;
 	if (to > limit)
 		return -ENOMEM;
-	if (mm->vma_count >= MM_VMAS_MAX)
+	if (mm->vma_count >= MM_VMAS_MAX || mm_reserved(mm, from, to - from))
 		return -ENOMEM;
 	err = mm_may_grow(mm, to - from, 0, args.prot, 0, lim);
 	if (!err && (mm->lock_future & VMA_LOCKED) &&

@@ -154,6 +154,8 @@ static int remap_to(struct remap *r)
 			return -EINVAL;
 		if (r->new_addr < MM_MIN_ADDR)
 			return -EPERM;
+		if (mm_reserved(mm, r->new_addr, r->new_size))
+			return -ENOMEM;
 		err = mm_unmap_locked(mm, r->new_addr, r->new_addr + r->new_size, &r->reap);
 		if (err)
 			return err;
@@ -196,7 +198,8 @@ static int remap_locked(struct remap *r)
 		room = (next ? (next->flags & VMA_GROWS_DOWN ? next->start - MM_STACK_GAP
 							     : next->start)
 			     : ARCH_TASK_SIZE);
-		if (room >= r->old_addr && room - r->old_addr >= r->new_size) {
+		if (room >= r->old_addr && room - r->old_addr >= r->new_size &&
+		    !mm_reserved(mm, r->old_addr, r->new_size)) {
 			vma_set_range(mm, vma, vma->start, r->old_addr + r->new_size);
 			vma_merge(mm, vma, &r->reap);
 			return 0;

@@ -334,8 +334,8 @@ static uint64_t gap_descend(struct vma *vma, const struct gap_search *gs)
 	return gap_descend(RB_LEFT(vma, node), gs);
 }
 
-int vma_find_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high, uint64_t align,
-		 uint64_t *ret_addr)
+static int vma_find_gap_in(struct mm *mm, uint64_t size, uint64_t low, uint64_t high,
+			   uint64_t align, uint64_t *ret_addr)
 {
 	struct gap_search gs = {.size = size, .low = low, .high = high, .align = align};
 	struct vma *last = RB_MAX(vma_tree, &mm->vmas);
@@ -348,4 +348,18 @@ int vma_find_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high, uint
 		return -ENOMEM;
 	*ret_addr = addr;
 	return 0;
+}
+
+int vma_find_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high, uint64_t align,
+		 uint64_t *ret_addr)
+{
+	uint64_t start = mm->platform->reserved_start, end = start + mm->platform->reserved_size;
+
+	if (start < end && low < end && high > start) {
+		if (high > end &&
+		    !vma_find_gap_in(mm, size, MAX(low, end), high, align, ret_addr))
+			return 0;
+		high = start;
+	}
+	return high > low ? vma_find_gap_in(mm, size, low, high, align, ret_addr) : -ENOMEM;
 }
