@@ -44,7 +44,19 @@ void fd_close_on_exec(struct fd_table *t);
 int fd_next(struct fd_table *t, int fd, struct file **ret);
 void *fd_table_owner(struct fd_table *t); /* lock owner identity */
 
+/*
+ * Root and working directory. A call pins the pair that is current with one count on memory that only the context's tasks
+ * share, and borrows both from it: no reference on mounts and dentries that the whole sandbox stands on.
+ */
+struct fs_places {
+	struct ref ref;
+	struct vfs_path root, cwd; /* immutable; references */
+	struct rcu_cb rcu;
+};
+
 struct fs_context;
+struct fs_places *fs_context_pin(struct fs_context *c);
+void fs_places_unpin(struct fs_places *p);
 must_check int fs_context_create(const struct vfs_path *root, const struct vfs_path *cwd,
 				 uint32_t umask, struct fs_context **ret);
 must_check int fs_context_fork(struct fs_context *old, struct fs_context **ret);

@@ -2,23 +2,19 @@
 
 #include <stdlib.h>
 
+/* The start from dirfd, borrowed from p->file. */
 static int resolve_start(struct task *t, int dirfd, struct sys_path *p)
 {
-	if (dirfd == SYS_AT_FDCWD) {
-		fs_context_get_cwd(t->fsctx, &p->start);
-		return 0;
-	}
 	p->file = fd_get(t->fdtable, dirfd);
 	if (!p->file)
 		return -EBADF;
 	p->start = p->file->path;
-	if (p->start.mount)
-		vfs_path_ref(&p->start);
 	return 0;
 }
 
 int sys_path_init(struct task *t, int dirfd, unsigned lookup_flags, struct sys_path *p)
 {
+	bool relative;
 	int err;
 
 	p->file = NULL;
@@ -27,16 +23,18 @@ int sys_path_init(struct task *t, int dirfd, unsigned lookup_flags, struct sys_p
 	if (p->empty && !(lookup_flags & LOOKUP_EMPTY))
 		return -ENOENT;
 	/* LOOKUP_IN_ROOT takes an absolute path as relative to dirfd. */
-	if (p->path[0] != '/' || (lookup_flags & (LOOKUP_IN_ROOT | LOOKUP_BENEATH))) {
+	relative = p->path[0] != '/' || (lookup_flags & (LOOKUP_IN_ROOT | LOOKUP_BENEATH));
+	if (relative && dirfd != SYS_AT_FDCWD) {
 		err = resolve_start(t, dirfd, p);
 		if (err)
 			return err;
 	}
-	fs_context_get_root(t->fsctx, &p->root);
-	if (!p->start.mount) {
+	p->places = fs_context_pin(t->fsctx);
+	p->root = p->places->root;
+	if (relative && dirfd == SYS_AT_FDCWD)
+		p->start = p->places->cwd;
+	if (!p->start.mount)
 		p->start = p->root;
-		vfs_path_ref(&p->start);
-	}
 	p->lk = (struct vfs_lookup){
 		.cred = t->cred,
 		.ns = t->mnt_ns,
@@ -73,8 +71,7 @@ int sys_path_from_fd(struct task *t, int fd, bool allow_path_only, struct sys_pa
 
 void sys_path_put(struct sys_path *p)
 {
-	vfs_path_unref(&p->start);
-	vfs_path_unref(&p->root);
+	fs_places_unpin(p->places);
 	if (p->file)
 		file_unref(p->file);
 }

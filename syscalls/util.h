@@ -32,12 +32,13 @@ static inline int64_t sys_restart(int64_t ret)
 }
 
 /*
- * A path argument on its way into the VFS. Lives on the stack of one call; sys_path_put() drops the references. `lk` is valid in between.
+ * A path argument on its way into the VFS. Lives on the stack of one call; sys_path_put() lets go of what it holds. `lk` is valid in between.
  * `file` is the dirfd's description when one was needed.
  */
 struct sys_path {
 	struct vfs_lookup lk;
-	struct vfs_path root, start;
+	struct fs_places *places; /* pinned: root and working directory are borrowed from it */
+	struct vfs_path root, start; /* borrowed: from places, or start from `file` */
 	struct file *file;
 	bool empty; /* the path was "" and LOOKUP_EMPTY allowed it: lk names the dirfd itself */
 	char path[VFS_PATH_MAX];
