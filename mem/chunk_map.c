@@ -28,6 +28,12 @@ int chunk_map_init(struct chunk_map *map, uint32_t count)
 	return 0;
 }
 
+void chunk_map_fini(struct chunk_map *map)
+{
+	munmap(map->busy, map->count / 8);
+	munmap(map->full, map->count / 512);
+}
+
 static bool chunk_is_busy(const struct chunk_map *map, uint32_t i)
 {
 	return map->busy[i / 64] >> (i % 64) & 1;

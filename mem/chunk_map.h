@@ -21,6 +21,7 @@ struct chunk_map {
 };
 
 must_check int chunk_map_init(struct chunk_map *map, uint32_t count);
+void chunk_map_fini(struct chunk_map *map);
 /*
  * Takes `len` contiguous chunks: at `near` if they are free, else the lowest that begin at a
  * multiple of `align` (a power of two). Return: the first, or CHUNK_NONE.

@@ -7,6 +7,7 @@
 #include "mem/memfile.h"
 
 struct mem_segment;
+struct mem_shared;
 RB_HEAD(mem_segment_tree, mem_segment);
 
 struct memfile {
@@ -15,6 +16,7 @@ struct memfile {
 	int fd; /* immutable */
 	unsigned max_access; /* immutable */
 	struct mem_segment_tree segments; /* host: guarded by the window's lock */
+	struct mem_shared *shared; /* immutable: shared.c's, NULL for others */
 	struct rcu_cb rcu;
 };
 
@@ -36,6 +38,19 @@ void *window_ptr(struct memfile *mf, uint64_t off, uint64_t size, uint64_t *ret_
 /* `mf` has no reference left: its segments go. */
 void window_drop_file(struct memfile *mf);
 void window_stats(struct mem_stats *stats);
+/* All of a file of `chunks` chunks at once, at a place of its own. Return: 0, -ENOMEM, -errno. */
+must_check int window_map_whole(int fd, uint32_t chunks, uint32_t *ret_at, char **ret_base);
+void window_unmap_whole(uint32_t at, uint32_t chunks);
+
+/* shared.c */
+must_check int shared_create(uint64_t size, struct memfile *mf); /* sets mf->fd, mf->shared */
+void shared_destroy(struct mem_shared *s);
+void *shared_ptr(const struct mem_shared *s, uint64_t off);
+uint64_t shared_size(const struct mem_shared *s);
+must_check int shared_alloc(struct mem_shared *s, uint64_t size, uint64_t near, uint64_t *ret_off);
+void shared_ref(struct mem_shared *s, uint64_t off, uint64_t size);
+void shared_unref(struct mem_shared *s, uint64_t off, uint64_t size);
+bool shared_exclusive(struct mem_shared *s, uint64_t off, uint64_t size);
 
 static inline uint32_t chunk_first(uint64_t off)
 {

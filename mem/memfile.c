@@ -67,6 +67,28 @@ int memfile_create_host(int fd, unsigned access, struct memfile **ret_mf)
 	return 0;
 }
 
+int memfile_create_shared(uint64_t size, struct memfile **ret_mf)
+{
+	struct memfile *mf = calloc(1, sizeof(*mf));
+	int err;
+
+	if (!mf)
+		return -ENOMEM;
+	ref_init(&mf->ref, &memfile_type);
+	/* To everybody else it is a host file that is mapped already. */
+	mf->kind = MEMFILE_HOST;
+	mf->max_access = MEM_READ | MEM_WRITE | MEM_EXEC;
+	RB_INIT(&mf->segments);
+	err = shared_create(size, mf);
+	if (err) {
+		ref_fini(&mf->ref, &memfile_type);
+		free(mf);
+		return err;
+	}
+	*ret_mf = mf;
+	return 0;
+}
+
 void memfile_ref(struct memfile *mf)
 {
 	ref_get(&mf->ref);
@@ -74,7 +96,11 @@ void memfile_ref(struct memfile *mf)
 
 static void memfile_free_rcu(struct rcu_cb *cb)
 {
-	free(container_of(cb, struct memfile, rcu));
+	struct memfile *mf = container_of(cb, struct memfile, rcu);
+
+	if (mf->shared)
+		shared_destroy(mf->shared);
+	free(mf);
 }
 
 void memfile_unref(struct memfile *mf)
@@ -105,6 +131,10 @@ unsigned memfile_max_access(const struct memfile *mf)
 
 int memfile_range_ref(struct memfile *mf, uint64_t off, uint64_t size)
 {
+	if (mf->shared) {
+		shared_ref(mf->shared, off, size);
+		return 0;
+	}
 	if (mf->kind == MEMFILE_HOST)
 		return window_ref(mf, off, size);
 	private_ref(off, size);
@@ -113,7 +143,9 @@ int memfile_range_ref(struct memfile *mf, uint64_t off, uint64_t size)
 
 void memfile_range_unref(struct memfile *mf, uint64_t off, uint64_t size)
 {
-	if (mf->kind == MEMFILE_HOST)
+	if (mf->shared)
+		shared_unref(mf->shared, off, size);
+	else if (mf->kind == MEMFILE_HOST)
 		window_unref(mf, off, size);
 	else
 		private_unref(off, size);
@@ -123,6 +155,8 @@ void *memfile_ptr(struct memfile *mf, uint64_t off)
 {
 	uint64_t len;
 
+	if (mf->shared)
+		return shared_ptr(mf->shared, off);
 	if (mf->kind == MEMFILE_HOST)
 		return window_ptr(mf, off, 1, &len);
 	assert(off < MEMFILE_PRIVATE_MAX);
@@ -133,6 +167,8 @@ uint64_t memfile_ptr_len(struct memfile *mf, uint64_t off, uint64_t size)
 {
 	uint64_t len = 0;
 
+	if (mf->shared)
+		return MIN(size, shared_size(mf->shared) - off);
 	if (mf->kind == MEMFILE_HOST)
 		return window_ptr(mf, off, size, &len) ? len : 0;
 	return MIN(size, MEMFILE_PRIVATE_MAX - off);

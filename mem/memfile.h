@@ -71,6 +71,11 @@ void mem_get_stats(struct mem_stats *ret_stats);
 
 /* Takes `fd` (a regular file); `access` is what mappings of it may have at most. Returns a reference. */
 must_check int memfile_create_host(int fd, unsigned access, struct memfile **ret_mf);
+/*
+ * A host file of the sandbox's own, of at least `size` sparse bytes, to be shared with one other process by memfile_fd(): memfile_alloc() and chunk
+ * references work on it as on private memory, and it is mapped whole. Return: 0 and a reference, -ENOMEM, -errno.
+ */
+must_check int memfile_create_shared(uint64_t size, struct memfile **ret_mf);
 void memfile_ref(struct memfile *mf);
 void memfile_unref(struct memfile *mf);
 enum memfile_kind memfile_kind(const struct memfile *mf);

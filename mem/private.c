@@ -124,6 +124,8 @@ int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t ne
 {
 	uint32_t len, first, i, want;
 
+	if (mf->shared)
+		return shared_alloc(mf->shared, size, near, ret_off);
 	assert(mf->kind == MEMFILE_PRIVATE);
 	if (!size || size > MEMFILE_PRIVATE_MAX)
 		return -ENOMEM;
@@ -328,6 +330,8 @@ bool memfile_range_exclusive(struct memfile *mf, uint64_t off, uint64_t size)
 {
 	uint32_t i, end = chunk_end(off, size);
 
+	if (mf->shared)
+		return shared_exclusive(mf->shared, off, size);
 	if (mf->kind != MEMFILE_PRIVATE)
 		return false;
 	/* Acquire: what a former sharer wrote before its unref is seen before we write in place. */

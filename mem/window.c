@@ -300,6 +300,45 @@ void window_drop_file(struct memfile *mf)
 	mutex_unlock(&window.lock);
 }
 
+int window_map_whole(int fd, uint32_t chunks, uint32_t *ret_at, char **ret_base)
+{
+	uint64_t size = (uint64_t)chunks << MEM_CHUNK_SHIFT;
+	uint32_t at;
+	char *base;
+	int err;
+
+	mutex_lock(&window.lock);
+	at = chunk_map_take(&window.map, chunks, SEGMENT_CHUNKS, CHUNK_NONE);
+	mutex_unlock(&window.lock);
+	if (at == CHUNK_NONE)
+		return -ENOMEM;
+	base = window.base + ((uint64_t)at << MEM_CHUNK_SHIFT);
+	if (mmap(base, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
+		 0) == MAP_FAILED) {
+		err = -errno;
+		mutex_lock(&window.lock);
+		chunk_map_give(&window.map, at, chunks);
+		mutex_unlock(&window.lock);
+		return err;
+	}
+	*ret_at = at;
+	*ret_base = base;
+	return 0;
+}
+
+void window_unmap_whole(uint32_t at, uint32_t chunks)
+{
+	char *base = window.base + ((uint64_t)at << MEM_CHUNK_SHIFT);
+
+	/* As segment_free_rcu(): what cannot be taken away is never used again. */
+	if (mmap(base, (uint64_t)chunks << MEM_CHUNK_SHIFT, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return;
+	mutex_lock(&window.lock);
+	chunk_map_give(&window.map, at, chunks);
+	mutex_unlock(&window.lock);
+}
+
 void window_stats(struct mem_stats *stats)
 {
 	mutex_lock(&window.lock);

@@ -212,6 +212,8 @@ static void test_sparse(void **state)
 	(void)state;
 	OK(fs_open(&e, "/f", O_CREAT | O_RDWR, 0644, &f));
 	assert_int_equal(fs_pwrite(f, "x", 1, 1ll << 40), 1);
+	/* A remote filesystem may hold the data, and then it occupies nothing yet. */
+	OK(file_fsync(f, false, 0, UINT64_MAX));
 	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
 	assert_int_equal(st.size, (1ll << 40) + 1);
 	assert_int_equal(st.blocks, 8);
@@ -255,6 +257,10 @@ static void test_links(void **state)
 	OK(fs_unlink(&e, "/f"));
 	OK(fs_stat(&e, "/d/g", &st));
 	assert_int_equal(st.nlink, 1);
+	if (fs_backend.lacks_tmpfile) {
+		FAILS(fs_open(&e, "/d", O_TMPFILE | O_RDWR, 0600, &f), EOPNOTSUPP);
+		return;
+	}
 	/* O_TMPFILE gets its name later. */
 	OK(fs_open(&e, "/d", O_TMPFILE | O_RDWR, 0600, &f));
 	assert_int_equal(fs_write(f, "tmp", 3), 3);

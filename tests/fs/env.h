@@ -31,6 +31,7 @@ struct fs_backend {
 	bool lacks_acl; /* as if mounted noacl */
 	bool merged_root; /* the root directory's link count is 1 */
 	bool lacks_whiteout; /* RENAME_WHITEOUT is -EINVAL */
+	bool lacks_tmpfile; /* O_TMPFILE is -EOPNOTSUPP */
 	bool lacks_trusted; /* trusted.* cannot be stored */
 };
 extern const struct fs_backend fs_backend;

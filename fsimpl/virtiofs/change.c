@@ -1,0 +1,547 @@
+/*
+ * fsimpl/virtiofs/change.c - creations, links, removals and renames, under tree_lock held for writing.
+ *
+ * What the guest may do is decided here from the directory's attributes; the server then does it with the guest's user and group, so that
+ * the host's own rules for new files (setgid directories) hold. It knows no supplementary groups: where it refuses what was
+ * allowed here, the request is made as root and the owner set after it.
+ */
+#include <linux/capability.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/virtiofs/internal.h"
+#include "vfs/inotify.h"
+
+#define RENAME_FLAG_NOREPLACE 1u
+#define RENAME_FLAG_EXCHANGE 2u
+#define RENAME_FLAG_WHITEOUT 4u
+
+/* ---- creation ---- */
+
+static int check_creation(struct virtiofs_creation *c)
+{
+	int name_err = rp_check_create_name(c->rp, c->is_dir), err;
+	struct remote_dentry *d;
+
+	/* -ENOENT is only due when the name is not there. */
+	if (name_err && name_err != -ENOENT)
+		return name_err;
+	err = virtiofs_lookup(c->fs, c->dir, rp_component(c->rp), rp_component_len(c->rp), &d);
+	if (!err) {
+		remote_dentry_unref(d);
+		return -EEXIST;
+	}
+	if (err != -ENOENT)
+		return err;
+	virtiofs_inode_perm(virtiofs_inode_of(c->dir), &c->pi);
+	err = name_err ? name_err : rp_begin_write(c->rp);
+	if (!err)
+		err = remote_is_dead(c->dir) ? -ENOENT
+					     : vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
+	return err;
+}
+
+int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base,
+			    struct resolving_path *rp, bool is_dir)
+{
+	int err;
+
+	c->fs = virtiofs_fs_of(base);
+	c->rp = rp;
+	c->is_dir = is_dir;
+	rwlock_write_lock(&c->fs->tree_lock);
+	err = virtiofs_walk(c->fs, rp, true, &c->dir);
+	if (err)
+		goto out_unlock;
+	err = check_creation(c);
+	if (err) {
+		remote_dentry_unref(c->dir);
+		goto out_unlock;
+	}
+	c->len = rp_component_len(rp);
+	memcpy(c->name, rp_component(rp), c->len);
+	return 0;
+out_unlock:
+	rwlock_write_unlock(&c->fs->tree_lock);
+	return err;
+}
+
+/* The owner that the guest's rules give, when the request had to be made as root. */
+static int fix_owner(struct virtiofs_fs *fs, struct fuse_entry_out *e, uint32_t uid, uint32_t gid)
+{
+	struct fuse_setattr_in arg = {.valid = FATTR_UID | FATTR_GID, .uid = uid, .gid = gid};
+	struct fuse_attr_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_SETATTR, .nodeid = e->nodeid, .arg = &arg},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got = virtiofs_call(fs, &call);
+
+	if (got < 0)
+		return (int)got;
+	e->attr = out.attr;
+	return 0;
+}
+
+ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uint32_t uid,
+			     uint32_t gid, struct fuse_entry_out *e)
+{
+	ssize_t got;
+
+	call->req.uid = uid;
+	call->req.gid = gid;
+	got = virtiofs_call(fs, call);
+	if (got != -EACCES || (!uid && !gid))
+		return got;
+	call->req.uid = call->req.gid = 0;
+	got = virtiofs_call(fs, call);
+	if (got >= 0) {
+		int err = fix_owner(fs, e, uid, gid);
+
+		if (err)
+			return err;
+	}
+	return got;
+}
+
+int virtiofs_end_creation(struct virtiofs_creation *c, int err, const struct fuse_entry_out *e,
+			  struct vfs_endpoint *endpoint)
+{
+	struct remote_dentry *child = NULL;
+
+	virtiofs_inode_stale(virtiofs_inode_of(c->dir));
+	if (!err)
+		err = virtiofs_enter(c->fs, c->dir, c->name, c->len, e, &child);
+	else
+		remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
+	if (child && endpoint) {
+		struct virtiofs_inode *in = virtiofs_inode_of(child);
+
+		mutex_lock(&in->lock);
+		if (!in->endpoint && ref_tryget(&endpoint->ref))
+			in->endpoint = endpoint;
+		mutex_unlock(&in->lock);
+		/* The host knows nothing of it: the dentry stays while it has its name. */
+		if (!in->endpoint_dentry)
+			in->endpoint_dentry = remote_dentry_ref(child);
+	}
+	rwlock_write_unlock(&c->fs->tree_lock);
+	if (!err)
+		vfs_notify_name(&c->dir->d, IN_CREATE, 0, c->name, c->len, c->is_dir);
+	remote_dentry_unref(child);
+	remote_dentry_unref(c->dir);
+	return err;
+}
+
+/* The common part of mkdir, mknod and symlink: asks with the new file's owner. */
+static int create(struct virtiofs_creation *c, struct vdev_call *call, uint32_t uid, uint32_t gid,
+		  struct vfs_endpoint *endpoint)
+{
+	struct fuse_entry_out e;
+	ssize_t got;
+
+	call->req.nodeid = virtiofs_inode_of(c->dir)->nodeid;
+	call->reply = &e;
+	call->reply_size = sizeof(e);
+	got = virtiofs_create_call(c->fs, call, uid, gid, &e);
+	return virtiofs_end_creation(c, got < 0 ? (int)got : 0, &e, endpoint);
+}
+
+int virtiofs_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
+		      const struct mkdir_args *args)
+{
+	uint32_t mode = (args->mode & 01777 & ~args->umask) | S_IFDIR, uid, gid;
+	struct fuse_mkdir_in arg = {0};
+	struct vdev_call call = {.req = {.opcode = FUSE_MKDIR, .arg = &arg}};
+	struct virtiofs_creation c;
+	int err = virtiofs_begin_creation(&c, fs, rp, true);
+
+	if (err)
+		return err;
+	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &uid, &gid);
+	arg.mode = mode & 07777;
+	arg.umask = args->umask;
+	call.req.name[0] = c.name;
+	call.req.name_len[0] = c.len;
+	return create(&c, &call, uid, gid, NULL);
+}
+
+int virtiofs_mknod_at(struct filesystem *fs, struct resolving_path *rp,
+		      const struct mknod_args *args)
+{
+	uint32_t mode = args->mode, uid, gid;
+	struct fuse_mknod_in arg = {0};
+	struct vdev_call call = {.req = {.opcode = FUSE_MKNOD, .arg = &arg}};
+	struct virtiofs_creation c;
+	int err = virtiofs_begin_creation(&c, fs, rp, false);
+
+	if (err)
+		return err;
+	if (!(mode & S_IFMT))
+		mode |= S_IFREG;
+	mode &= ~(args->umask & 0777);
+	/* A whiteout, device 0:0, is no device. */
+	if ((S_ISBLK(mode) || (S_ISCHR(mode) && (args->rdev_major || args->rdev_minor))) &&
+	    !cred_has_cap(rp_cred(rp), CAP_MKNOD))
+		return virtiofs_end_creation(&c, -EPERM, NULL, NULL);
+	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &uid, &gid);
+	arg.mode = mode;
+	arg.umask = args->umask;
+	arg.rdev = (args->rdev_minor & 0xff) | (args->rdev_major << 8) |
+		   ((args->rdev_minor & ~0xffu) << 12);
+	call.req.name[0] = c.name;
+	call.req.name_len[0] = c.len;
+	return create(&c, &call, uid, gid, args->endpoint);
+}
+
+int virtiofs_symlink_at(struct filesystem *fs, struct resolving_path *rp, const char *target)
+{
+	struct vdev_call call = {.req = {.opcode = FUSE_SYMLINK}};
+	uint32_t mode = S_IFLNK | 0777, uid, gid;
+	struct virtiofs_creation c;
+	int err = virtiofs_begin_creation(&c, fs, rp, false);
+
+	if (err)
+		return err;
+	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &uid, &gid);
+	call.req.name[0] = c.name;
+	call.req.name_len[0] = c.len;
+	call.req.name[1] = target;
+	call.req.name_len[1] = strlen(target);
+	return create(&c, &call, uid, gid, NULL);
+}
+
+int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_base)
+{
+	struct remote_dentry *old = remote_dentry_of(old_base);
+	struct virtiofs_inode *in = virtiofs_inode_of(old);
+	const struct fuse_link_in arg = {.oldnodeid = in->nodeid};
+	struct vdev_call call = {.req = {.opcode = FUSE_LINK, .arg = &arg}};
+	struct virtiofs_creation c;
+	struct perm_inode pi;
+	int err = virtiofs_begin_creation(&c, fs, rp, false);
+
+	if (err)
+		return err;
+	virtiofs_inode_perm(in, &pi);
+	err = vfs_may_linkat(rp_cred(rp), &pi);
+	if (!err && remote_is_dir(old))
+		err = -EPERM;
+	if (err)
+		return virtiofs_end_creation(&c, err, NULL, NULL);
+	call.req.name[0] = c.name;
+	call.req.name_len[0] = c.len;
+	virtiofs_inode_stale(in);
+	/* As root: what may be linked was decided here. */
+	err = create(&c, &call, 0, 0, NULL);
+	if (!err)
+		vfs_notify_attrib(&old->d);
+	return err;
+}
+
+/* ---- removal ---- */
+
+/* d lost its name. */
+static void removed(struct virtiofs_fs *fs, struct remote_dentry *dir, struct remote_dentry *d)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	struct remote_dentry *pinned = in->endpoint_dentry;
+
+	virtiofs_inode_stale(virtiofs_inode_of(dir));
+	remote_forget(&fs->dcache, d);
+	mutex_lock(&in->lock);
+	in->attr_version++;
+	in->attr_valid_until = 0;
+	in->attr.nlink = remote_is_dir(d) || !in->attr.nlink ? 0 : in->attr.nlink - 1;
+	mutex_unlock(&in->lock);
+	vfs_dentry_delete_end(&d->d);
+	if (pinned == d) {
+		in->endpoint_dentry = NULL;
+		remote_dentry_unref(pinned);
+	}
+}
+
+static int check_removal(struct virtiofs_fs *fs, struct resolving_path *rp,
+			 struct remote_dentry *dir, bool is_dir, struct remote_dentry **ret)
+{
+	struct perm_inode dir_pi, pi;
+	struct remote_dentry *d;
+	int err = rp_check_remove_name(rp, is_dir);
+
+	if (err)
+		return err;
+	err = virtiofs_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
+	if (err)
+		return err;
+	if (rp->trailing_slash && !remote_is_dir(d))
+		err = -ENOTDIR;
+	else if (rp->trailing_slash && !is_dir)
+		err = -EISDIR;
+	if (!err)
+		err = rp_begin_write(rp);
+	virtiofs_inode_perm(virtiofs_inode_of(dir), &dir_pi);
+	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
+	if (!err)
+		err = vfs_may_delete(rp_cred(rp), &dir_pi, &pi, is_dir);
+	if (!err)
+		err = vfs_dentry_delete_begin(rp, &d->d);
+	if (err)
+		remote_dentry_unref(d);
+	else
+		*ret = d;
+	return err;
+}
+
+static int remove_rpc(struct virtiofs_fs *fs, struct remote_dentry *dir,
+		      const struct remote_key *key, bool is_dir)
+{
+	struct vdev_call call = {
+		.req = {.opcode = is_dir ? FUSE_RMDIR : FUSE_UNLINK,
+			.nodeid = virtiofs_inode_of(dir)->nodeid,
+			.name = {key->name},
+			.name_len = {key->len}},
+	};
+	ssize_t got = virtiofs_call(fs, &call);
+
+	return got < 0 ? (int)got : 0;
+}
+
+static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is_dir)
+{
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	struct remote_dentry *dir, *d = NULL;
+	uint32_t nlink = 0;
+	int err;
+
+	rwlock_write_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, true, &dir);
+	if (err) {
+		rwlock_write_unlock(&fs->tree_lock);
+		return err;
+	}
+	err = check_removal(fs, rp, dir, is_dir, &d);
+	if (!err)
+		err = remove_rpc(fs, dir, rcu_load(d->key), is_dir);
+	if (!err)
+		removed(fs, dir, d);
+	rwlock_write_unlock(&fs->tree_lock);
+	if (!err) {
+		const struct remote_key *key = rcu_load(d->key);
+
+		mutex_lock(&virtiofs_inode_of(d)->lock);
+		nlink = virtiofs_inode_of(d)->attr.nlink;
+		mutex_unlock(&virtiofs_inode_of(d)->lock);
+		vfs_notify_name(&dir->d, IN_DELETE, 0, key->name, key->len, is_dir);
+		vfs_notify_self(&d->d, nlink ? IN_ATTRIB : IN_DELETE_SELF, is_dir);
+	}
+	remote_dentry_unref(d);
+	remote_dentry_unref(dir);
+	return err;
+}
+
+int virtiofs_unlink_at(struct filesystem *fs, struct resolving_path *rp)
+{
+	return remove_at(fs, rp, false);
+}
+
+int virtiofs_rmdir_at(struct filesystem *fs, struct resolving_path *rp)
+{
+	return remove_at(fs, rp, true);
+}
+
+/* ---- rename ---- */
+
+struct renaming {
+	struct virtiofs_fs *fs;
+	struct resolving_path *rp;
+	struct remote_dentry *olddir, *newdir; /* borrowed, a reference */
+	const char *old_name;
+	size_t old_len;
+	char new_name[VFS_NAME_MAX + 1];
+	size_t new_len;
+	struct remote_dentry *old, *new_; /* references; new_ may be NULL */
+	unsigned flags;
+	bool old_must_be_dir;
+};
+
+static bool is_below(const struct remote_dentry *d, const struct remote_dentry *top)
+{
+	for (; d; d = remote_parent(d))
+		if (d == top)
+			return true;
+	return false;
+}
+
+/* Shapes: what must be a directory, what exists, loops. As do_renameat2(). */
+static int check_shape(const struct renaming *r)
+{
+	bool exchange = r->flags & RENAME_FLAG_EXCHANGE;
+
+	if ((r->flags & RENAME_FLAG_NOREPLACE) && r->new_)
+		return -EEXIST;
+	if (exchange && !r->new_)
+		return -ENOENT;
+	if (exchange && !remote_is_dir(r->new_) && r->rp->trailing_slash)
+		return -ENOTDIR;
+	if (!remote_is_dir(r->old) && (r->old_must_be_dir || (!exchange && r->rp->trailing_slash)))
+		return -ENOTDIR;
+	if (is_below(r->newdir, r->old))
+		return -EINVAL;
+	if (r->new_ && is_below(r->olddir, r->new_))
+		return exchange ? -EINVAL : -ENOTEMPTY;
+	return 0;
+}
+
+static int check_rights(const struct renaming *r)
+{
+	bool exchange = r->flags & RENAME_FLAG_EXCHANGE, moves = r->olddir != r->newdir;
+	const struct cred *cred = rp_cred(r->rp);
+	struct perm_inode olddir, newdir, old, new_;
+	int err;
+
+	virtiofs_inode_perm(virtiofs_inode_of(r->olddir), &olddir);
+	virtiofs_inode_perm(virtiofs_inode_of(r->newdir), &newdir);
+	virtiofs_inode_perm(virtiofs_inode_of(r->old), &old);
+	err = vfs_may_delete(cred, &olddir, &old, remote_is_dir(r->old));
+	if (err)
+		return err;
+	if (!r->new_) {
+		err = remote_is_dead(r->newdir) ? -ENOENT
+						: vfs_permission(cred, &newdir, W_OK | X_OK);
+	} else {
+		virtiofs_inode_perm(virtiofs_inode_of(r->new_), &new_);
+		err = vfs_may_delete(cred, &newdir, &new_,
+				     remote_is_dir(exchange ? r->new_ : r->old));
+	}
+	/* Its ".." changes. */
+	if (!err && moves && remote_is_dir(r->old))
+		err = vfs_permission(cred, &old, W_OK);
+	if (!err && moves && exchange && remote_is_dir(r->new_))
+		err = vfs_permission(cred, &new_, W_OK);
+	if (!err && (r->flags & RENAME_FLAG_WHITEOUT) && !cred_has_cap(cred, CAP_MKNOD))
+		err = -EPERM;
+	if (!err)
+		err = vfs_dentry_delete_begin(r->rp, &r->old->d);
+	if (!err && r->new_)
+		err = vfs_dentry_delete_begin(r->rp, &r->new_->d);
+	return err;
+}
+
+static int rename_rpc(const struct renaming *r)
+{
+	const struct fuse_rename2_in arg2 = {
+		.newdir = virtiofs_inode_of(r->newdir)->nodeid,
+		.flags = r->flags,
+	};
+	const struct fuse_rename_in arg = {.newdir = arg2.newdir};
+	struct vdev_call call = {
+		.req = {.opcode = r->flags ? FUSE_RENAME2 : FUSE_RENAME,
+			.nodeid = virtiofs_inode_of(r->olddir)->nodeid,
+			.name = {r->old_name, r->new_name},
+			.name_len = {r->old_len, r->new_len}},
+	};
+	ssize_t got;
+
+	call.req.arg = r->flags ? (const void *)&arg2 : &arg;
+	got = virtiofs_call(r->fs, &call);
+	if (got == -ENOSYS)
+		return -EINVAL;
+	return got < 0 ? (int)got : 0;
+}
+
+/* The cache after a rename that happened. */
+static void renamed(struct renaming *r)
+{
+	struct remote_dcache *c = &r->fs->dcache;
+
+	virtiofs_inode_stale(virtiofs_inode_of(r->olddir));
+	virtiofs_inode_stale(virtiofs_inode_of(r->newdir));
+	virtiofs_inode_stale(virtiofs_inode_of(r->old));
+	if (r->flags & RENAME_FLAG_EXCHANGE) {
+		virtiofs_inode_stale(virtiofs_inode_of(r->new_));
+		remote_exchange(c, r->old, r->new_);
+		return;
+	}
+	if (r->new_)
+		removed(r->fs, r->newdir, r->new_);
+	remote_move(c, r->old, r->newdir, r->new_name, r->new_len);
+}
+
+static int find_both(struct renaming *r)
+{
+	int err = rp_check_name(r->rp);
+
+	r->old_len = strlen(r->old_name);
+	r->new_len = rp_component_len(r->rp);
+	if (!err && r->old_len > VFS_NAME_MAX)
+		err = -ENAMETOOLONG;
+	if (err)
+		return err;
+	memcpy(r->new_name, rp_component(r->rp), r->new_len);
+	r->new_name[r->new_len] = '\0';
+	err = virtiofs_lookup(r->fs, r->olddir, r->old_name, r->old_len, &r->old);
+	if (err)
+		return err;
+	err = virtiofs_lookup(r->fs, r->newdir, r->new_name, r->new_len, &r->new_);
+	return err == -ENOENT ? 0 : err;
+}
+
+static void notify_renamed(const struct renaming *r)
+{
+	bool is_dir = remote_is_dir(r->old);
+	uint32_t cookie;
+
+	if (!vfs_notify_wanted())
+		return;
+	cookie = vfs_notify_cookie();
+	vfs_notify_name(&r->olddir->d, IN_MOVED_FROM, cookie, r->old_name, r->old_len, is_dir);
+	vfs_notify_name(&r->newdir->d, IN_MOVED_TO, cookie, r->new_name, r->new_len, is_dir);
+	vfs_notify_self(&r->old->d, IN_MOVE_SELF, is_dir);
+	if (r->new_ && !(r->flags & RENAME_FLAG_EXCHANGE))
+		vfs_notify_self(&r->new_->d, IN_DELETE_SELF, remote_is_dir(r->new_));
+}
+
+int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
+		       struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
+		       const struct rename_args *args)
+{
+	struct renaming r = {.fs = virtiofs_fs_of(base),
+			     .rp = rp,
+			     .olddir = remote_dentry_of(old_parent),
+			     .old_name = old_name,
+			     .flags = args->flags,
+			     .old_must_be_dir = old_must_be_dir};
+	bool same = false;
+	int err;
+
+	rwlock_write_lock(&r.fs->tree_lock);
+	err = virtiofs_walk(r.fs, rp, true, &r.newdir);
+	if (err) {
+		rwlock_write_unlock(&r.fs->tree_lock);
+		return err;
+	}
+	if (remote_is_dead(r.olddir))
+		err = -ENOENT;
+	if (!err)
+		err = find_both(&r);
+	if (!err)
+		err = rp_begin_write(rp);
+	if (!err)
+		err = check_shape(&r);
+	/* Two names of one file: nothing to do, and nothing is. */
+	same = !err && r.new_ && r.new_->inode == r.old->inode;
+	if (!err && !same)
+		err = check_rights(&r);
+	if (!err && !same)
+		err = rename_rpc(&r);
+	if (!err && !same)
+		renamed(&r);
+	rwlock_write_unlock(&r.fs->tree_lock);
+	if (!err && !same)
+		notify_renamed(&r);
+	remote_dentry_unref(r.new_);
+	remote_dentry_unref(r.old);
+	remote_dentry_unref(r.newdir);
+	return err;
+}

@@ -1,0 +1,592 @@
+/*
+ * fsimpl/virtiofs/device.c - requests over virtqueues, and how one waits for them.
+ *
+ * Each queue has as many slots as descriptors of its ring, for a request takes one (its buffers stand in an indirect table), or a few if the device
+ * has no indirect descriptors. A slot's part of the shared memory holds the table, the request's head and
+ * the small reply; file data is sent and received in place. What the device wrote is copied out once and then checked.
+ *
+ * Performs: a lone caller that polls sees its answer without a system call but the kick, and with the event index no kick either while the
+ * device is busy. Watch: virtiofs_device_requests(). Cannot do: packed rings; interrupting a request (stock daemons die of it).
+ */
+#include "fsimpl/virtiofs/device.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/futex.h"
+#include "base/hostpoll.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sleep.h"
+#include "fsimpl/virtiofs/internal_device.h"
+
+#define SLOT_TABLE_BYTES (VIRTQ_CHAIN_MAX * sizeof(struct vring_desc))
+#define SLOT_REQUEST_AT SLOT_TABLE_BYTES
+#define SLOT_INLINE_AT (SLOT_REQUEST_AT + FUSE_REQUEST_ARG_MAX)
+#define SLOT_REPLY_AT (SLOT_INLINE_AT + VDEV_REPLY_MAX)
+#define SLOT_BYTES round_up_u64(SLOT_REPLY_AT + sizeof(struct fuse_out_header) + VDEV_REPLY_MAX, 64)
+#define SPIN_NS 40000
+#define SPIN_MISSES_MAX 8 /* in a row: then only every 16th wait polls */
+
+static REF_TYPE(device_type, "virtiofs_device");
+
+/* ---- death ---- */
+
+static void queue_abandon(struct vdev_queue *q)
+{
+	struct vdev_slot *slot;
+
+	mutex_lock(&q->lock);
+	while ((slot = virtq_driver_abandon(&q->ring))) {
+		slot->done = true;
+		slot->used = 0;
+		if (slot->orphan)
+			vdev_slot_release_locked(q, slot);
+		else if (slot->waiter)
+			sleeper_wake(slot->waiter);
+	}
+	while (q->room_waiters) {
+		struct vdev_room_waiter *w = q->room_waiters;
+
+		q->room_waiters = w->next;
+		w->queued = false;
+		sleeper_wake(w->sleeper);
+	}
+	mutex_unlock(&q->lock);
+}
+
+void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
+{
+	int alive = 0;
+
+	if (!atomic_compare_exchange_strong(&dev->dead, &alive, 1))
+		return;
+	log_error("virtio-fs device: %s; its files give EIO until it is mounted again", why);
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		queue_abandon(&dev->queues[i]);
+}
+
+bool virtiofs_device_alive(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->dead) == 0;
+}
+
+bool virtiofs_device_claim(struct virtiofs_device *dev)
+{
+	return !atomic_exchange(&dev->claimed, true);
+}
+
+void virtiofs_device_release(struct virtiofs_device *dev)
+{
+	atomic_store(&dev->claimed, false);
+}
+
+struct memfile *virtiofs_device_memory(struct virtiofs_device *dev)
+{
+	return dev->mf;
+}
+
+uint64_t virtiofs_device_requests(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->requests);
+}
+
+/* ---- slots ---- */
+
+static uint8_t *slot_mem(const struct vdev_queue *q, const struct vdev_slot *slot)
+{
+	return q->slot_mem + (size_t)slot->index * SLOT_BYTES;
+}
+
+static uint64_t addr_of(const struct virtiofs_device *dev, uint64_t off)
+{
+	(void)dev;
+	return VDEV_GUEST_BASE + off;
+}
+
+static void pin_data(struct virtiofs_device *dev, const struct vdev_data *d, unsigned count,
+		     bool pin)
+{
+	for (unsigned i = 0; i < count; i++) {
+		if (!pin)
+			memfile_range_unref(dev->mf, d[i].off, d[i].size);
+		else if (memfile_range_ref(dev->mf, d[i].off, d[i].size))
+			abort(); /* cannot fail on memory that the caller holds */
+	}
+}
+
+/* Back on the free list; who waits for room gets a turn. Queue locked. */
+void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	struct vdev_room_waiter *w = q->room_waiters;
+
+	pin_data(q->dev, slot->data, slot->data_count, false);
+	slot->data_count = 0;
+	slot->orphan = false;
+	slot->waiter = NULL;
+	slot->next_free = q->free_slots;
+	q->free_slots = slot;
+	if (w) {
+		q->room_waiters = w->next;
+		w->queued = false;
+		sleeper_wake(w->sleeper);
+	}
+}
+
+/* Queue locked before and after. Return: 0, -EIO, -EINTR. */
+static int wait_for_room(struct vdev_queue *q)
+{
+	struct vdev_room_waiter w = {.sleeper = sleeper_current(), .queued = true}, **at;
+	int err;
+
+	w.next = q->room_waiters;
+	q->room_waiters = &w;
+	w.sleeper->what = "virtio-fs ring";
+	mutex_unlock(&q->lock);
+	err = sleeper_wait(w.sleeper, SLEEP_KILLABLE, TIME_FOREVER);
+	mutex_lock(&q->lock);
+	if (w.queued) {
+		for (at = &q->room_waiters; *at != &w; at = &(*at)->next)
+			;
+		*at = w.next;
+	}
+	return err;
+}
+
+/* ---- completions ---- */
+
+/* Takes what is there. Queue locked. Return: 0, -EPROTO. */
+static int drain_locked(struct vdev_queue *q)
+{
+	uint32_t used;
+	void *cookie;
+	int got;
+
+	while ((got = virtq_driver_take(&q->ring, &cookie, &used)) == 1) {
+		struct vdev_slot *slot = cookie;
+
+		slot->used = used;
+		slot->done = true;
+		if (slot->orphan)
+			vdev_slot_release_locked(q, slot);
+		else if (slot->waiter && slot->waiter != sleeper_current())
+			sleeper_wake(slot->waiter);
+	}
+	return got;
+}
+
+static int drain(struct vdev_queue *q)
+{
+	int err;
+
+	mutex_lock(&q->lock);
+	do
+		err = drain_locked(q);
+	while (!err && q->asleep && virtq_driver_arm(&q->ring));
+	mutex_unlock(&q->lock);
+	if (err)
+		virtiofs_device_kill(q->dev, "its used ring makes no sense");
+	return err;
+}
+
+/* The housekeeping thread: the device called. */
+void vdev_call_ready(struct hostpoll *hp, uint32_t events)
+{
+	struct vdev_queue *q = container_of(hp, struct vdev_queue, poll);
+	uint64_t count;
+
+	(void)events;
+	(void)!read(q->call_fd, &count, sizeof(count));
+	(void)!drain(q);
+}
+
+/* Polls for a while. True: done. */
+static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	int64_t end;
+
+	if (!q->dev->may_spin)
+		return false;
+	if (q->spin_misses >= SPIN_MISSES_MAX && (q->spin_misses++ & 15))
+		return false;
+	end = time_monotonic_ns() + SPIN_NS;
+	do {
+		for (int i = 0; i < 64; i++) {
+			if (atomic_load_explicit(&slot->done, memory_order_acquire))
+				return true;
+			if (virtq_driver_ready(&q->ring)) {
+				(void)!drain(q);
+				break;
+			}
+			cpu_relax();
+		}
+		if (atomic_load_explicit(&slot->done, memory_order_acquire)) {
+			q->spin_misses = 0;
+			return true;
+		}
+	} while (virtiofs_device_alive(q->dev) && time_monotonic_ns() < end);
+	q->spin_misses++;
+	return atomic_load_explicit(&slot->done, memory_order_acquire);
+}
+
+/* Until the slot is done. Return: 0, -EINTR: killed, the slot is an orphan now. */
+static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	int err = 0;
+
+	if (spin_for(q, slot))
+		return 0;
+	mutex_lock(&q->lock);
+	q->asleep++;
+	while (!slot->done && !err) {
+		if (virtq_driver_arm(&q->ring)) {
+			err = drain_locked(q);
+			continue;
+		}
+		mutex_unlock(&q->lock);
+		err = sleeper_wait(sleeper_current(), SLEEP_KILLABLE, TIME_FOREVER);
+		mutex_lock(&q->lock);
+	}
+	q->asleep--;
+	if (!q->asleep)
+		virtq_driver_disarm(&q->ring);
+	if (!slot->done && err == -EINTR) {
+		slot->orphan = true;
+		slot->waiter = NULL;
+	} else {
+		err = err == -EPROTO ? err : 0;
+	}
+	mutex_unlock(&q->lock);
+	if (err == -EPROTO) {
+		virtiofs_device_kill(q->dev, "its used ring makes no sense");
+		err = 0;
+	}
+	return err;
+}
+
+/* ---- submitting ---- */
+
+static void add_data(struct virtiofs_device *dev, struct virtq_buf *bufs, unsigned *count,
+		     const struct vdev_data *data, unsigned data_count)
+{
+	for (unsigned i = 0; i < data_count; i++)
+		bufs[(*count)++] = (struct virtq_buf){addr_of(dev, data[i].off), data[i].size};
+}
+
+/* Writes the request into the slot and onto the ring. Queue locked. */
+static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call,
+			size_t head_size)
+{
+	struct virtiofs_device *dev = q->dev;
+	struct virtq_buf out[VDEV_DATA_MAX + 2], in[VDEV_DATA_MAX + 2];
+	uint64_t base = q->slots_off + (uint64_t)slot->index * SLOT_BYTES;
+	unsigned outs = 0, ins = 0;
+	bool answered = call->req.opcode != FUSE_FORGET && call->req.opcode != FUSE_BATCH_FORGET;
+
+	out[outs++] = (struct virtq_buf){addr_of(dev, base + SLOT_REQUEST_AT), (uint32_t)head_size};
+	if (call->inline_size)
+		out[outs++] = (struct virtq_buf){addr_of(dev, base + SLOT_INLINE_AT),
+						 (uint32_t)call->inline_size};
+	add_data(dev, out, &outs, call->send, call->send_count);
+	if (answered)
+		in[ins++] = (struct virtq_buf){addr_of(dev, base + SLOT_REPLY_AT),
+					       (uint32_t)sizeof(struct fuse_out_header)};
+	if (call->reply_size)
+		in[ins++] = (struct virtq_buf){
+			addr_of(dev, base + SLOT_REPLY_AT + sizeof(struct fuse_out_header)),
+			(uint32_t)call->reply_size};
+	add_data(dev, in, &ins, call->receive, call->receive_count);
+	return virtq_driver_add(&q->ring, out, outs, in, ins,
+				dev->indirect ? (void *)slot_mem(q, slot) : NULL,
+				addr_of(dev, base), slot);
+}
+
+static void kick(struct vdev_queue *q)
+{
+	const uint64_t one = 1;
+
+	if (virtq_driver_publish(&q->ring))
+		(void)!write(q->kick_fd, &one, sizeof(one));
+}
+
+static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
+{
+	struct fuse_request req = call->req;
+	uint8_t *mem = slot_mem(q, slot);
+
+	req.data_size = call->inline_size;
+	for (unsigned i = 0; i < call->send_count; i++)
+		req.data_size += call->send[i].size;
+	if (call->inline_size)
+		memcpy(mem + SLOT_INLINE_AT, call->inline_data, call->inline_size);
+	slot->unique = atomic_fetch_add_explicit(&q->dev->unique, 2, memory_order_relaxed);
+	slot->done = false;
+	slot->used = 0;
+	return fuse_encode(&req, slot->unique, mem + SLOT_REQUEST_AT, FUSE_REQUEST_ARG_MAX);
+}
+
+/* A free slot; the queue stays locked when there is one. may_wait: for room. Return: 0, -EIO, -EINTR, -EAGAIN. */
+static int slot_take(struct vdev_queue *q, bool may_wait, struct vdev_slot **ret)
+{
+	int err = 0;
+
+	mutex_lock(&q->lock);
+	for (;;) {
+		if (!virtiofs_device_alive(q->dev))
+			err = -EIO;
+		else if (!q->free_slots)
+			err = drain_locked(q) ? -EIO : 0;
+		if (!err && q->free_slots)
+			break;
+		if (!err && !may_wait)
+			err = -EAGAIN;
+		if (!err)
+			err = wait_for_room(q);
+		if (err) {
+			mutex_unlock(&q->lock);
+			return err;
+		}
+	}
+	*ret = q->free_slots;
+	q->free_slots = (*ret)->next_free;
+	return 0;
+}
+
+static int submit(struct vdev_queue *q, const struct vdev_call *call, bool posted,
+		  struct vdev_slot **ret)
+{
+	struct vdev_slot *slot;
+	ssize_t size;
+	int err;
+
+	if (call->send_count > VDEV_DATA_MAX || call->receive_count > VDEV_DATA_MAX ||
+	    call->inline_size > VDEV_REPLY_MAX || call->reply_size > VDEV_REPLY_MAX)
+		return -EINVAL;
+	err = slot_take(q, !posted, &slot);
+	if (err)
+		return err;
+	size = fill_slot(q, slot, call);
+	if (size < 0) {
+		err = (int)size;
+	} else {
+		slot->waiter = posted ? NULL : sleeper_current();
+		slot->orphan = posted;
+		err = enter_locked(q, slot, call, (size_t)size);
+	}
+	if (err) {
+		vdev_slot_release_locked(q, slot);
+		mutex_unlock(&q->lock);
+		/* Without indirect descriptors a long request may find the ring full. */
+		return err == -ENOSPC ? -EAGAIN : err;
+	}
+	for (unsigned i = 0; i < call->send_count; i++)
+		slot->data[slot->data_count++] = call->send[i];
+	for (unsigned i = 0; i < call->receive_count; i++)
+		slot->data[slot->data_count++] = call->receive[i];
+	pin_data(q->dev, slot->data, slot->data_count, true);
+	kick(q);
+	mutex_unlock(&q->lock);
+	atomic_fetch_add_explicit(&q->dev->requests, 1, memory_order_relaxed);
+	*ret = slot;
+	return 0;
+}
+
+/* What the device wrote: copied, checked, the slot given back. */
+static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
+{
+	const uint8_t *mem = slot_mem(q, slot) + SLOT_REPLY_AT;
+	struct fuse_out_header head;
+	size_t room = call->reply_size, small;
+	bool broken = false;
+	ssize_t ret;
+
+	for (unsigned i = 0; i < call->receive_count; i++)
+		room += call->receive[i].size;
+	if (slot->used < sizeof(head)) {
+		ret = -EIO; /* the device had no room for its answer, or is dead */
+	} else {
+		memcpy(&head, mem, sizeof(head));
+		ret = fuse_check_reply(call->req.opcode, slot->unique, &head, slot->used, room,
+				       &broken);
+	}
+	if (ret > 0) {
+		small = MIN((size_t)ret, call->reply_size);
+		memcpy(call->reply, mem + sizeof(head), small);
+	}
+	mutex_lock(&q->lock);
+	vdev_slot_release_locked(q, slot);
+	mutex_unlock(&q->lock);
+	if (broken)
+		log_warn("virtio-fs device: the reply to %s makes no sense",
+			 fuse_op_info(call->req.opcode)->name);
+	return ret;
+}
+
+static struct vdev_queue *pick_queue(struct virtiofs_device *dev)
+{
+	unsigned n = dev->queue_count - 1;
+
+	if (n == 1)
+		return &dev->queues[1];
+	return &dev->queues[1 + atomic_fetch_add_explicit(&dev->turn, 1, memory_order_relaxed) % n];
+}
+
+ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call)
+{
+	struct vdev_queue *q = pick_queue(dev);
+	struct vdev_slot *slot;
+	int err;
+
+	do {
+		err = submit(q, call, false, &slot);
+		if (err == -EAGAIN)
+			sched_yield();
+	} while (err == -EAGAIN);
+	if (!err)
+		err = wait_for(q, slot);
+	return err ? err : collect(q, slot, call);
+}
+
+int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req, const void *data,
+	      size_t size)
+{
+	const struct vdev_call call = {.req = *req, .inline_data = data, .inline_size = size};
+	struct vdev_slot *slot;
+
+	return submit(&dev->queues[0], &call, true, &slot);
+}
+
+/* ---- life ---- */
+
+static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigned size)
+{
+	struct virtq_layout layout;
+	int err;
+
+	q->dev = dev;
+	mutex_init(&q->lock, LOCK_RPC, "virtio-fs queue");
+	q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	q->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (q->kick_fd < 0 || q->call_fd < 0)
+		return -errno;
+	virtq_layout(size, &layout);
+	err = memfile_alloc(dev->mf, layout.size, 0, 0, &q->ring_off);
+	if (err)
+		return err;
+	q->ring_size = layout.size;
+	err = memfile_alloc(dev->mf, (uint64_t)size * SLOT_BYTES, 0, 0, &q->slots_off);
+	if (err)
+		return err;
+	q->slot_count = size;
+	q->slot_mem = memfile_ptr(dev->mf, q->slots_off);
+	q->slots = calloc(size, sizeof(*q->slots));
+	q->ring_slots = calloc(size, sizeof(*q->ring_slots));
+	if (!q->slots || !q->ring_slots)
+		return -ENOMEM;
+	virtq_driver_init(&q->ring, size, dev->event_idx, memfile_ptr(dev->mf, q->ring_off),
+			  q->ring_slots);
+	for (unsigned i = size; i-- > 0;) {
+		q->slots[i].index = i;
+		q->slots[i].next_free = q->free_slots;
+		q->free_slots = &q->slots[i];
+	}
+	q->poll.fd = -1;
+	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
+}
+
+static void queue_fini(struct vdev_queue *q)
+{
+	if (!q->dev)
+		return;
+	if (q->poll.fd >= 0)
+		hostpoll_remove(&q->poll);
+	if (q->kick_fd >= 0)
+		close(q->kick_fd);
+	if (q->call_fd >= 0)
+		close(q->call_fd);
+	/* Requests whose callers were killed still hold their data; the device is gone by now. */
+	for (unsigned i = 0; q->slots && i < q->slot_count; i++)
+		if (q->slots[i].data_count)
+			pin_data(q->dev, q->slots[i].data, q->slots[i].data_count, false);
+	if (q->ring_size)
+		memfile_range_unref(q->dev->mf, q->ring_off, q->ring_size);
+	if (q->slot_count)
+		memfile_range_unref(q->dev->mf, q->slots_off, (uint64_t)q->slot_count * SLOT_BYTES);
+	free(q->slots);
+	free(q->ring_slots);
+}
+
+void virtiofs_device_ref(struct virtiofs_device *dev)
+{
+	ref_get(&dev->ref);
+}
+
+static void device_free(struct virtiofs_device *dev)
+{
+	if (dev->sock_poll.fd >= 0)
+		hostpoll_remove(&dev->sock_poll);
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		queue_fini(&dev->queues[i]);
+	/* Closing the connection makes the device let go of the memory. */
+	close(dev->sock);
+	if (dev->mf)
+		memfile_unref(dev->mf);
+	ref_fini(&dev->ref, &device_type);
+	free(dev);
+}
+
+void virtiofs_device_unref(struct virtiofs_device *dev)
+{
+	if (dev && ref_put(&dev->ref))
+		device_free(dev);
+}
+
+/* Nothing comes on this socket after the handshake but its end. */
+static void sock_ready(struct hostpoll *hp, uint32_t events)
+{
+	struct virtiofs_device *dev = container_of(hp, struct virtiofs_device, sock_poll);
+
+	(void)events;
+	virtiofs_device_kill(dev, "the daemon has closed the connection");
+}
+
+int virtiofs_device_connect(int sock, const struct virtiofs_device_options *options,
+			    struct virtiofs_device **ret)
+{
+	struct virtiofs_device *dev = calloc(1, sizeof(*dev));
+	unsigned size = options->queue_size ? options->queue_size : VDEV_QUEUE_SIZE_DEFAULT;
+	int err;
+
+	if (!dev) {
+		close(sock);
+		return -ENOMEM;
+	}
+	ref_init(&dev->ref, &device_type);
+	dev->sock = sock;
+	dev->sock_poll.fd = -1;
+	dev->unique = 2;
+	dev->may_spin = get_nprocs() > 1;
+	err = memfile_create_shared(options->memory ? options->memory : VDEV_MEMORY_DEFAULT,
+				    &dev->mf);
+	if (!err)
+		err = vdev_negotiate(dev, options->queues ? options->queues : 1);
+	for (unsigned i = 0; !err && i < dev->queue_count; i++) {
+		dev->queues[i].kick_fd = dev->queues[i].call_fd = -1;
+		err = queue_init(dev, &dev->queues[i], size);
+	}
+	if (!err)
+		err = vdev_start(dev);
+	if (!err)
+		err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, sock_ready);
+	if (err) {
+		log_error("virtio-fs device: the handshake failed: %s", strerror(-err));
+		virtiofs_device_unref(dev);
+		return err;
+	}
+	*ret = dev;
+	return 0;
+}

@@ -1,0 +1,82 @@
+/*
+ * fsimpl/virtiofs/device.h - a virtio-fs device behind a vhost-user socket: memory, queues, requests.
+ *
+ * The sentry is the vhost-user front end and the driver at once. The device sees one memory file (vfs_dev_memory()): rings, request
+ * slots and the page cache of the one filesystem on it. A request occupies a slot of its queue from vdev_submit() until
+ * its completion was taken; slots outlive callers that were killed while they waited.
+ *
+ * Waiting: who waits polls the used ring for a while if cores are free, then sleeps (killably) and is woken by the housekeeping thread, which
+ * drains the ring when the device calls. A device that breaks the protocol, or whose socket closes, is dead: every request, waiting or to
+ * come, gives -EIO at once, and one line is logged.
+ *
+ * Locks: queue->lock (LOCK_RPC), a leaf. Callers hold at most LOCK_FS_OP.
+ */
+#ifndef MOAT_FSIMPL_VIRTIOFS_DEVICE_H
+#define MOAT_FSIMPL_VIRTIOFS_DEVICE_H
+
+#include "base/ref.h"
+#include "mem/memfile.h"
+#include "wire/fuse.h"
+#include "wire/virtqueue.h"
+
+struct virtiofs_device;
+
+#define VDEV_DATA_MAX 64 /* pieces of data in one request, each way */
+#define VDEV_REPLY_MAX 4096 /* bytes of reply that are no file data */
+#define VDEV_CONNECT_TIMEOUT_MS 5000
+
+struct virtiofs_device_options {
+	uint64_t memory; /* bytes of shared memory; 0: VDEV_MEMORY_DEFAULT */
+	unsigned
+		queues; /* request queues wanted; 0: as many as CPUs, at most what the device has */
+	unsigned queue_size; /* 0: 128 */
+};
+#define VDEV_MEMORY_DEFAULT (8ul << 30)
+
+/*
+ * virtiofs_device_connect - takes a connected socket and does the vhost-user handshake and FUSE_INIT's transport, not INIT itself.
+ * Return: 0 and a reference; -EPROTO, -ETIMEDOUT, -EIO, -ENOMEM. One line is logged on failure.
+ */
+must_check int virtiofs_device_connect(int sock, const struct virtiofs_device_options *options,
+				       struct virtiofs_device **ret);
+void virtiofs_device_ref(struct virtiofs_device *dev);
+/* The last one stops the rings and closes the socket. */
+void virtiofs_device_unref(struct virtiofs_device *dev);
+bool virtiofs_device_alive(const struct virtiofs_device *dev);
+struct memfile *virtiofs_device_memory(struct virtiofs_device *dev); /* borrowed */
+/* Requests sent so far: round trips, for benchmarks and tests. */
+uint64_t virtiofs_device_requests(const struct virtiofs_device *dev);
+/* One filesystem at a time. claim: false if another has it. */
+bool virtiofs_device_claim(struct virtiofs_device *dev);
+void virtiofs_device_release(struct virtiofs_device *dev);
+/* Kills it: an answer made no sense. */
+void virtiofs_device_kill(struct virtiofs_device *dev, const char *why);
+
+/* A piece of the shared memory. */
+struct vdev_data {
+	uint64_t off;
+	uint32_t size;
+};
+
+struct vdev_call {
+	struct fuse_request req; /* req.data_size is filled in from send */
+	const struct vdev_data *send, *receive; /* file data, in place */
+	unsigned send_count, receive_count;
+	const void *
+		inline_data; /* or a little data of the caller's (xattr values, security contexts), at most VDEV_REPLY_MAX */
+	size_t inline_size;
+	void *reply; /* the fixed reply and small data land here, copied once */
+	size_t reply_size;
+};
+
+/*
+ * vdev_call - sends, waits. Return: bytes of reply (received data is behind call->reply's fixed part, that is, all of it if the opcode has
+ * none), -errno of the server, -EIO (dead or nonsense), -EINTR (killed; the request goes on by itself: `receive` must stay
+ * untouched memory of nobody: the device holds references on its chunks until it completes).
+ */
+must_check ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call);
+/* FORGET and kin: no answer is waited for. Never sleeps; lost when the ring is full (the caller batches and tries again: -EAGAIN). */
+must_check int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req,
+			 const void *data, size_t size);
+
+#endif

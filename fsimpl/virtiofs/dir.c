@@ -1,0 +1,256 @@
+/*
+ * fsimpl/virtiofs/dir.c - open directories and O_PATH files.
+ *
+ * Entries come in batches of up to 64 KiB. READDIRPLUS costs the server a lookup an entry, so it is only asked for when names of the directory were
+ * looked up since the last batch, that is, when attributes will be wanted (`advise_plus`).
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/virtiofs/internal.h"
+
+#define BATCH_BYTES MEM_CHUNK_SIZE
+
+struct virtiofs_dir {
+	struct file f;
+	/* guarded by f.pos_lock */
+	uint64_t fh;
+	bool open; /* the server has a handle */
+	bool plus; /* of the batch */
+	uint8_t *data; /* owned: BATCH_BYTES, a copy of one reply */
+	size_t size, at; /* bytes; parsed so far */
+	int64_t pos; /* the cookie of what is at `at` */
+	bool filled, eof;
+};
+
+static struct virtiofs_dir *dir_of(struct file *f)
+{
+	return container_of(f, struct virtiofs_dir, f);
+}
+
+static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
+{
+	const struct fuse_open_in arg = {.flags = O_RDONLY | O_DIRECTORY};
+	struct fuse_open_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_OPENDIR, .nodeid = in->nodeid, .arg = &arg},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got;
+
+	if (dir->open)
+		return 0;
+	got = virtiofs_call(in->fs, &call);
+	if (got == -ENOSYS)
+		return 0;
+	if (got < 0)
+		return (int)got;
+	dir->fh = out.fh;
+	dir->open = true;
+	return 0;
+}
+
+/* Each entry with a node counts as a lookup: it is entered, or forgotten. */
+static void enter_entries(struct virtiofs_fs *fs, struct remote_dentry *d, const uint8_t *data,
+			  size_t size)
+{
+	struct fuse_entry e;
+	size_t off = 0;
+
+	rwlock_read_lock(&fs->tree_lock);
+	while (fuse_next_entry(data, size, &off, true, &e) == 1) {
+		struct remote_dentry *child;
+
+		if (!e.node.nodeid || (e.len <= 2 && !memcmp(e.name, "..", e.len)))
+			continue;
+		if (!virtiofs_enter(fs, d, e.name, e.len, &e.node, &child))
+			remote_dentry_unref(child);
+	}
+	rwlock_read_unlock(&fs->tree_lock);
+}
+
+static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	struct virtiofs_fs *fs = in->fs;
+	struct memfile *mf = virtiofs_device_memory(fs->dev);
+	struct fuse_read_in arg = {.fh = dir->fh, .offset = (uint64_t)pos, .size = BATCH_BYTES};
+	struct vdev_data data = {.size = BATCH_BYTES};
+	struct vdev_call call = {
+		.req = {.nodeid = in->nodeid, .arg = &arg},
+		.receive = &data,
+		.receive_count = 1,
+	};
+	ssize_t got;
+
+	if (!dir->data)
+		dir->data = malloc(BATCH_BYTES);
+	if (!dir->data || memfile_alloc(mf, BATCH_BYTES, 0, 0, &data.off))
+		return -ENOMEM;
+	dir->plus = atomic_exchange(&in->advise_plus, false) &&
+		    (fs->init_flags & FUSE_DO_READDIRPLUS) &&
+		    fs->options.cache != VIRTIOFS_CACHE_NONE &&
+		    !virtiofs_lacks(fs, FUSE_READDIRPLUS);
+	call.req.opcode = dir->plus ? FUSE_READDIRPLUS : FUSE_READDIR;
+	got = virtiofs_call(fs, &call);
+	if (got > 0)
+		memcpy(dir->data, memfile_ptr(mf, data.off), (size_t)got);
+	memfile_range_unref(mf, data.off, data.size);
+	if (got < 0)
+		return (int)got;
+	dir->size = (size_t)got;
+	dir->at = 0;
+	dir->pos = pos;
+	dir->eof = !got;
+	dir->filled = true;
+	if (dir->plus)
+		enter_entries(fs, d, dir->data, dir->size);
+	return 0;
+}
+
+static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
+{
+	struct remote_dentry *d = remote_dentry_of(f->path.dentry);
+	struct virtiofs_dir *dir = dir_of(f);
+	int err;
+
+	if (remote_is_dead(d))
+		return -ENOENT;
+	err = open_dir(dir, virtiofs_inode_of(d));
+	/* A seek, or another look from the start, must see what is there now. */
+	if (!err && (!dir->filled || dir->pos != f->pos))
+		err = fetch(dir, d, f->pos);
+	while (!err) {
+		size_t next = dir->at;
+		struct fuse_entry e;
+		int got = fuse_next_entry(dir->data, dir->size, &next, dir->plus, &e);
+
+		if (got < 0)
+			return -EIO;
+		if (!got) {
+			if (dir->eof)
+				return 0;
+			err = fetch(dir, d, dir->pos);
+			continue;
+		}
+		if (!ctx->emit(ctx, e.name, e.len, e.ino, e.type, (int64_t)e.off))
+			return 0;
+		dir->at = next;
+		dir->pos = (int64_t)e.off;
+		f->pos = dir->pos;
+	}
+	return err;
+}
+
+static int64_t virtiofs_dir_seek(struct file *f, int64_t off, int whence)
+{
+	if (whence == SEEK_CUR)
+		off += f->pos;
+	else if (whence != SEEK_SET)
+		return -EINVAL;
+	if (off < 0)
+		return -EINVAL;
+	f->pos = off;
+	/* rewinddir(3) shows what came since. */
+	dir_of(f)->filled = false;
+	return off;
+}
+
+static int virtiofs_dir_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(remote_dentry_of(f->path.dentry));
+	struct fuse_fsync_in arg = {.fsync_flags = data_only};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_FSYNCDIR, .nodeid = in->nodeid, .arg = &arg},
+	};
+	ssize_t got;
+	int err;
+
+	(void)start;
+	(void)end;
+	op_lock(&f->pos_lock);
+	err = open_dir(dir_of(f), in);
+	arg.fh = dir_of(f)->fh;
+	op_unlock(&f->pos_lock);
+	if (err)
+		return err;
+	got = virtiofs_call(in->fs, &call);
+	return got < 0 && got != -ENOSYS ? (int)got : 0;
+}
+
+static void dir_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct virtiofs_dir, f.rcu));
+}
+
+static void virtiofs_dir_release(struct file *f)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(remote_dentry_of(f->path.dentry));
+	struct virtiofs_dir *dir = dir_of(f);
+	const struct fuse_release_in arg = {.fh = dir->fh, .flags = O_RDONLY | O_DIRECTORY};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_RELEASEDIR, .nodeid = in->nodeid, .arg = &arg},
+	};
+
+	if (dir->open)
+		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
+	free(dir->data);
+	file_fini(f);
+	rcu_call(&dir->f.rcu, dir_free_rcu);
+}
+
+static const struct file_ops virtiofs_dir_ops = {
+	.release = virtiofs_dir_release,
+	.iterate = virtiofs_iterate,
+	.seek = virtiofs_dir_seek,
+	.fsync = virtiofs_dir_fsync,
+};
+
+int virtiofs_dir_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,
+			struct file **ret)
+{
+	struct virtiofs_dir *dir = calloc(1, sizeof(*dir));
+	struct vfs_path place;
+
+	if (!dir)
+		return -ENOMEM;
+	rp_place(rp, &d->d, &place);
+	file_init(&dir->f, &virtiofs_dir_ops, &place, flags, 0);
+	*ret = &dir->f;
+	return 0;
+}
+
+/* ---- O_PATH ---- */
+
+static void path_file_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct file, rcu));
+}
+
+static void path_file_release(struct file *f)
+{
+	file_fini(f);
+	rcu_call(&f->rcu, path_file_free_rcu);
+}
+
+static const struct file_ops path_ops = {
+	.release = path_file_release,
+};
+
+int virtiofs_path_file_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,
+			      struct file **ret)
+{
+	struct file *f = calloc(1, sizeof(*f));
+	struct vfs_path place;
+
+	if (!f)
+		return -ENOMEM;
+	rp_place(rp, &d->d, &place);
+	file_init(f, &path_ops, &place, flags, 0);
+	*ret = f;
+	return 0;
+}

@@ -1,0 +1,391 @@
+/* fsimpl/virtiofs/file.c - regular files: handles, and the choice between the page cache and the server. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "fsimpl/virtiofs/internal.h"
+
+static REF_TYPE(handle_type, "virtiofs_handle");
+
+struct virtiofs_file {
+	struct file f;
+	struct virtiofs_handle *h; /* immutable; a reference */
+};
+
+static struct virtiofs_file *file_of(struct file *f)
+{
+	return container_of(f, struct virtiofs_file, f);
+}
+
+static struct virtiofs_inode *file_inode(struct file *f)
+{
+	return virtiofs_inode_of(remote_dentry_of(f->path.dentry));
+}
+
+/* ---- handles ---- */
+
+/* What the server is asked for: no creation, no appending (the client knows the end), reading too where a page may have to be completed. */
+static unsigned server_flags(const struct virtiofs_inode *in, unsigned flags)
+{
+	flags &= (unsigned)(O_ACCMODE | O_NOATIME | O_DSYNC | O_SYNC);
+	if (in->fs->options.writeback && (flags & O_ACCMODE) == O_WRONLY)
+		flags = (flags & ~(unsigned)O_ACCMODE) | O_RDWR;
+	return flags;
+}
+
+int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
+			  const struct fuse_open_out *out, struct virtiofs_handle **ret)
+{
+	struct virtiofs_handle *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return -ENOMEM;
+	ref_init(&h->ref, &handle_type);
+	ref_get(&in->base.ref);
+	h->in = in;
+	h->flags = flags;
+	if (out) {
+		h->fh = out->fh;
+		h->open_flags = out->open_flags;
+	} else {
+		h->none = true;
+		h->open_flags = FOPEN_KEEP_CACHE;
+	}
+	mutex_lock(&in->lock);
+	LIST_INSERT_HEAD(&in->handles, h, link);
+	mutex_unlock(&in->lock);
+	*ret = h;
+	return 0;
+}
+
+int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags, struct virtiofs_handle **ret)
+{
+	const struct fuse_open_in arg = {.flags = server_flags(in, flags)};
+	struct fuse_open_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_OPEN, .nodeid = in->nodeid, .arg = &arg},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got = virtiofs_call(in->fs, &call);
+
+	/* A server that needs no handles says so once. */
+	if (got == -ENOSYS)
+		return virtiofs_handle_adopt(in, arg.flags, NULL, ret);
+	return got < 0 ? (int)got : virtiofs_handle_adopt(in, arg.flags, &out, ret);
+}
+
+void virtiofs_handle_unref(struct virtiofs_handle *h)
+{
+	struct virtiofs_inode *in = h->in;
+	const struct fuse_release_in arg = {.fh = h->fh, .flags = h->flags};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_RELEASE, .nodeid = in->nodeid, .arg = &arg},
+	};
+
+	if (!ref_put(&h->ref))
+		return;
+	mutex_lock(&in->lock);
+	LIST_REMOVE(h, link);
+	mutex_unlock(&in->lock);
+	if (!h->none)
+		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
+	virtiofs_inode_unref(in);
+	ref_fini(&h->ref, &handle_type);
+	free(h);
+}
+
+struct virtiofs_handle *virtiofs_handle_any(struct virtiofs_inode *in, bool write)
+{
+	struct virtiofs_handle *h;
+
+	mutex_lock(&in->lock);
+	LIST_FOREACH (h, &in->handles, link) {
+		unsigned acc = h->flags & O_ACCMODE;
+
+		if ((write ? acc != O_RDONLY : acc != O_WRONLY) && ref_tryget(&h->ref))
+			break;
+	}
+	mutex_unlock(&in->lock);
+	return h;
+}
+
+/* ---- reads and writes ---- */
+
+static bool is_direct(struct file *f)
+{
+	return (file_of(f)->h->open_flags & FOPEN_DIRECT_IO) ||
+	       file_inode(f)->fs->options.cache == VIRTIOFS_CACHE_NONE;
+}
+
+static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	int err;
+
+	if (rwf & RWF_NOWAIT)
+		return -EAGAIN; /* a request would be waited for */
+	if (is_direct(f))
+		return virtiofs_data_read_direct(in, file_of(f)->h, it, (uint64_t)off);
+	/* The end may have moved: nobody reads past what is known. */
+	if ((uint64_t)off + it->remaining > virtiofs_inode_size(in)) {
+		err = virtiofs_inode_refresh(in, false);
+		if (err)
+			return err;
+	}
+	return virtiofs_data_read(in, file_of(f)->h, it, (uint64_t)off);
+}
+
+/* Writing takes setuid and setgid away from who may not keep them. */
+static void kill_priv(struct file *f)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	struct setattr_args a = {.valid = SETATTR_MODE};
+	struct perm_inode pi;
+
+	virtiofs_inode_perm(in, &pi);
+	a.mode = vfs_kill_priv_mode(cred_current(), pi.mode) & 07777;
+	/* The data is written: a failure here has nobody to tell. */
+	if (a.mode != (pi.mode & 07777))
+		(void)!virtiofs_setattr(in, &a, NULL);
+}
+
+static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
+{
+	bool append = (file_flags(f) & O_APPEND) || (rwf & RWF_APPEND);
+	struct virtiofs_inode *in = file_inode(f);
+	struct virtiofs_handle *h = file_of(f)->h;
+	ssize_t ret;
+
+	if (rwf & RWF_NOWAIT)
+		return -EAGAIN;
+	ret = op_lock_killable(&in->write_lock);
+	if (ret)
+		return ret;
+	if (append) {
+		ret = virtiofs_inode_refresh(in, in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS);
+		*inout_off = (int64_t)virtiofs_inode_size(in);
+	}
+	if (!ret && vfs_hooks.check_fsize)
+		ret = vfs_hooks.check_fsize(*inout_off, it);
+	if (!ret && in->fs->options.writeback && !is_direct(f))
+		ret = virtiofs_data_write_back(in, h, it, (uint64_t)*inout_off);
+	else if (!ret)
+		ret = virtiofs_data_write_through(in, h, it, (uint64_t)*inout_off);
+	op_unlock(&in->write_lock);
+	if (ret > 0)
+		kill_priv(f);
+	return ret;
+}
+
+static int64_t lseek_rpc(struct virtiofs_inode *in, const struct virtiofs_handle *h, int64_t off,
+			 int whence)
+{
+	const struct fuse_lseek_in arg = {
+		.fh = h->fh, .offset = (uint64_t)off, .whence = (uint32_t)whence};
+	struct fuse_lseek_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_LSEEK, .nodeid = in->nodeid, .arg = &arg},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got = virtiofs_data_writeback(in, 0, UINT64_MAX);
+
+	if (!got)
+		got = virtiofs_call(in->fs, &call);
+	if (got == -ENOSYS) {
+		/* All data, as Linux says of a file whose holes are not known. */
+		if (off < 0 || (uint64_t)off >= virtiofs_inode_size(in))
+			return -ENXIO;
+		return whence == SEEK_DATA ? off : (int64_t)virtiofs_inode_size(in);
+	}
+	return got < 0 ? got : (int64_t)out.offset;
+}
+
+static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	int64_t base = 0;
+	int err;
+
+	switch (whence) {
+	case SEEK_SET:
+		break;
+	case SEEK_CUR:
+		base = f->pos;
+		break;
+	case SEEK_END:
+		err = virtiofs_inode_refresh(in, false);
+		if (err)
+			return err;
+		base = (int64_t)virtiofs_inode_size(in);
+		break;
+	case SEEK_DATA:
+	case SEEK_HOLE:
+		off = lseek_rpc(in, file_of(f)->h, off, whence);
+		if (off < 0)
+			return off;
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (__builtin_add_overflow(base, off, &off) || off < 0)
+		return -EINVAL;
+	f->pos = off;
+	return off;
+}
+
+static struct mappable *virtiofs_mappable(struct file *f)
+{
+	return &file_inode(f)->map;
+}
+
+/* ---- size, sync ---- */
+
+static int virtiofs_file_truncate(struct file *f, uint64_t size)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	struct setattr_args a = {.valid = SETATTR_SIZE | SETATTR_FILE, .size = size};
+	int err;
+
+	if ((file_of(f)->h->flags & O_ACCMODE) == O_RDONLY)
+		return -EINVAL;
+	err = op_lock_killable(&in->write_lock);
+	if (err)
+		return err;
+	err = virtiofs_truncate(in, &a, file_of(f)->h);
+	op_unlock(&in->write_lock);
+	if (!err)
+		kill_priv(f);
+	return err;
+}
+
+static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	const struct fuse_fallocate_in arg = {
+		.fh = file_of(f)->h->fh,
+		.offset = off,
+		.length = size,
+		.mode = (uint32_t)mode,
+	};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_FALLOCATE, .nodeid = in->nodeid, .arg = &arg},
+	};
+	ssize_t got;
+	int err = op_lock_killable(&in->write_lock);
+
+	if (err)
+		return err;
+	err = virtiofs_data_writeback(in, 0, UINT64_MAX);
+	op_lock(&in->fill_lock);
+	got = err ? err : virtiofs_call(in->fs, &call);
+	if (got >= 0) {
+		/* Whatever the mode did to the range, the server's is the truth. */
+		virtiofs_data_drop(in, round_down_u64(off, MOAT_PAGE_SIZE), UINT64_MAX);
+		virtiofs_inode_stale(in);
+	}
+	op_unlock(&in->fill_lock);
+	op_unlock(&in->write_lock);
+	if (got >= 0)
+		got = virtiofs_inode_refresh(in, true);
+	return got == -ENOSYS ? -EOPNOTSUPP : got < 0 ? (int)got : 0;
+}
+
+static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	const struct fuse_fsync_in arg = {.fh = file_of(f)->h->fh, .fsync_flags = data_only};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_FSYNC, .nodeid = in->nodeid, .arg = &arg},
+	};
+	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1);
+	ssize_t got = virtiofs_call(in->fs, &call);
+
+	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
+}
+
+static int virtiofs_file_flush(struct file *f)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	const struct fuse_flush_in arg = {.fh = file_of(f)->h->fh};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_FLUSH, .nodeid = in->nodeid, .arg = &arg},
+	};
+	int err = virtiofs_data_writeback(in, 0, UINT64_MAX);
+	ssize_t got;
+
+	if ((file_of(f)->h->flags & O_ACCMODE) == O_RDONLY)
+		return err;
+	got = virtiofs_call(in->fs, &call);
+	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
+}
+
+static int virtiofs_file_stat(struct file *f, const struct stat_args *args, struct moat_statx *ret)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	int err = args->flags & AT_STATX_DONT_SYNC
+			  ? 0
+			  : virtiofs_inode_refresh(in, args->flags & AT_STATX_FORCE_SYNC);
+
+	if (!err)
+		virtiofs_inode_stat(in, ret);
+	return err;
+}
+
+/* ---- life ---- */
+
+static void file_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct virtiofs_file, f.rcu));
+}
+
+static void virtiofs_file_release(struct file *f)
+{
+	struct virtiofs_file *vf = file_of(f);
+
+	/* What a mapping wrote after the last close(2). */
+	if ((vf->h->flags & O_ACCMODE) != O_RDONLY)
+		(void)!virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
+	virtiofs_handle_unref(vf->h);
+	file_fini(f);
+	rcu_call(&vf->f.rcu, file_free_rcu);
+}
+
+static const struct file_ops virtiofs_file_ops = {
+	.release = virtiofs_file_release,
+	.flush = virtiofs_file_flush,
+	.read_iter = virtiofs_read_iter,
+	.write_iter = virtiofs_write_iter,
+	.seek = virtiofs_seek,
+	.mappable = virtiofs_mappable,
+	.stat = virtiofs_file_stat,
+	.truncate = virtiofs_file_truncate,
+	.fallocate = virtiofs_file_fallocate,
+	.fsync = virtiofs_file_fsync,
+};
+
+int virtiofs_file_create(struct resolving_path *rp, struct remote_dentry *d,
+			 struct virtiofs_handle *h, unsigned flags, struct file **ret)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY;
+	struct virtiofs_file *vf = calloc(1, sizeof(*vf));
+	struct vfs_path place;
+	int err = vf ? 0 : -ENOMEM;
+
+	if (!err && write)
+		err = mount_begin_write(rp_mount(rp));
+	if (err) {
+		virtiofs_handle_unref(h);
+		free(vf);
+		return err;
+	}
+	rp_place(rp, &d->d, &place);
+	file_init(&vf->f, &virtiofs_file_ops, &place, flags,
+		  FILE_SEEKABLE | (write ? FILE_WRITER : 0));
+	vf->h = h;
+	*ret = &vf->f;
+	return 0;
+}

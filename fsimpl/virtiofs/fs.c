@@ -1,0 +1,317 @@
+/*
+ * fsimpl/virtiofs/fs.c - the filesystem: a host tree behind a virtio-fs daemon.
+ *
+ * Names are looked up one by one (walk.c) and believed as long as the cache mode says; changes are one request each (change.c); data goes through
+ * the mount's page cache, which lies in the memory shared with the daemon (data.c), or past it (cache=none). Every node that the server told
+ * of holds a descriptor there, so unused dentries are few and FORGET goes out in batches (rpc.c).
+ *
+ * Performs: a cold stat is one LOOKUP a component; a warm one within its timeout asks nothing. One tree_lock per filesystem: a change keeps
+ * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
+ * Cannot yet: DAX, the version table, POSIX ACLs, remote locks, O_TMPFILE, reconnecting.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fsimpl/virtiofs/internal.h"
+
+static uint32_t virtiofs_dentry_type(struct dentry *d)
+{
+	return remote_dentry_of(d)->inode->type;
+}
+
+static uint64_t virtiofs_inode_key(struct dentry *d)
+{
+	return virtiofs_inode_of(remote_dentry_of(d))->nodeid;
+}
+
+static void virtiofs_dentry_release(struct dentry *d)
+{
+	remote_dentry_release(&virtiofs_fs_of(d->fs)->dcache, remote_dentry_of(d));
+}
+
+static int virtiofs_sync(struct filesystem *base)
+{
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	const struct fuse_syncfs_in arg = {0};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_SYNCFS, .nodeid = FUSE_ROOT, .arg = &arg},
+	};
+	ssize_t got = virtiofs_call(fs, &call);
+
+	return got < 0 && got != -ENOSYS ? (int)got : 0;
+}
+
+static void virtiofs_show_options(struct filesystem *base, struct buf *b)
+{
+	static const char *const names[] = {"auto", "none", "always"};
+	const struct virtiofs_options *o = &virtiofs_fs_of(base)->options;
+
+	buf_printf(b, ",cache=%s", names[o->cache]);
+	if (o->timeout_ns >= 0)
+		buf_printf(b, ",timeout=%lld", (long long)(o->timeout_ns / 1000000000));
+	if (o->writeback)
+		buf_puts(b, ",writeback");
+}
+
+static void fs_free_rcu(struct rcu_cb *cb)
+{
+	free(virtiofs_fs_of(container_of(cb, struct filesystem, rcu)));
+}
+
+/* Sockets' dentries are pinned for their endpoints' sake. */
+static void drop_endpoints(struct virtiofs_fs *fs)
+{
+	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++) {
+		struct remote_dentry *d;
+
+		do {
+			struct virtiofs_inode *in;
+
+			d = NULL;
+			mutex_lock(&fs->inode_lock);
+			LIST_FOREACH (in, &fs->inodes[i], hash_link)
+				if (in->endpoint_dentry) {
+					d = in->endpoint_dentry;
+					in->endpoint_dentry = NULL;
+					break;
+				}
+			mutex_unlock(&fs->inode_lock);
+			remote_dentry_unref(d);
+		} while (d);
+	}
+}
+
+static void virtiofs_release(struct filesystem *base)
+{
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	struct vdev_call destroy = {.req = {.opcode = FUSE_DESTROY}};
+
+	drop_endpoints(fs);
+	remote_shrink(&fs->dcache);
+	remote_dentry_unref(fs->root);
+	virtiofs_forget_flush(fs);
+	(void)!virtiofs_call(fs, &destroy);
+	while (fs->bounce_count)
+		memfile_range_unref(virtiofs_device_memory(fs->dev),
+				    fs->bounces[--fs->bounce_count], VIRTIOFS_READ_MAX);
+	virtiofs_device_release(fs->dev);
+	virtiofs_device_unref(fs->dev);
+	filesystem_fini(base);
+	rcu_call(&base->rcu, fs_free_rcu);
+}
+
+static struct filesystem_ops virtiofs_ops = {
+	.get_dentry_at = virtiofs_get_dentry_at,
+	.open_at = virtiofs_open_at,
+	.stat_at = virtiofs_stat_at,
+	.set_stat_at = virtiofs_set_stat_at,
+	.access_at = virtiofs_access_at,
+	.mkdir_at = virtiofs_mkdir_at,
+	.mknod_at = virtiofs_mknod_at,
+	.link_at = virtiofs_link_at,
+	.symlink_at = virtiofs_symlink_at,
+	.readlink_at = virtiofs_readlink_at,
+	.rename_at = virtiofs_rename_at,
+	.unlink_at = virtiofs_unlink_at,
+	.rmdir_at = virtiofs_rmdir_at,
+	.statfs = virtiofs_statfs,
+	.get_xattr_at = virtiofs_get_xattr_at,
+	.set_xattr_at = virtiofs_set_xattr_at,
+	.list_xattr_at = virtiofs_list_xattr_at,
+	.remove_xattr_at = virtiofs_remove_xattr_at,
+	.get_endpoint_at = virtiofs_get_endpoint_at,
+	.get_parent = remote_get_parent,
+	.dentry_type = virtiofs_dentry_type,
+	.inode_key = virtiofs_inode_key,
+	.dentry_release = virtiofs_dentry_release,
+	.sync = virtiofs_sync,
+	.show_options = virtiofs_show_options,
+	.release = virtiofs_release,
+};
+
+/* ---- mounting ---- */
+
+static struct virtiofs_tag {
+	struct virtiofs_tag *next;
+	struct virtiofs_device *dev; /* a reference */
+	char name[37];
+} * tags; /* added at boot only */
+
+int virtiofs_add_tag(const char *tag, struct virtiofs_device *dev)
+{
+	struct virtiofs_tag *t;
+	size_t len = strlen(tag);
+
+	if (!len || len >= sizeof(t->name))
+		return -EINVAL;
+	for (t = tags; t; t = t->next)
+		if (!strcmp(t->name, tag))
+			return -EEXIST;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	memcpy(t->name, tag, len);
+	virtiofs_device_ref(dev);
+	t->dev = dev;
+	t->next = tags;
+	tags = t;
+	return 0;
+}
+
+static int parse_cache(const char *v, size_t len, struct virtiofs_options *o)
+{
+	if (len == 4 && !memcmp(v, "auto", 4))
+		o->cache = VIRTIOFS_CACHE_AUTO;
+	else if (len == 4 && !memcmp(v, "none", 4))
+		o->cache = VIRTIOFS_CACHE_NONE;
+	else if (len == 6 && !memcmp(v, "always", 6))
+		o->cache = VIRTIOFS_CACHE_ALWAYS;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+static int parse_option(const char *opt, size_t len, struct virtiofs_options *o)
+{
+	char *end;
+
+	if (len > 6 && !memcmp(opt, "cache=", 6))
+		return parse_cache(opt + 6, len - 6, o);
+	if (len > 8 && len < 18 && !memcmp(opt, "timeout=", 8)) {
+		unsigned long v = strtoul(opt + 8, &end, 10);
+
+		if (end != opt + len || v > 1000000000)
+			return -EINVAL;
+		o->timeout_ns = (int64_t)v * 1000000000;
+		return 0;
+	}
+	if (len == 9 && !memcmp(opt, "writeback", 9))
+		o->writeback = true;
+	else if (len == 12 && !memcmp(opt, "no_writeback", 12))
+		o->writeback = false;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+int virtiofs_parse_options(const char *text, struct virtiofs_options *ret)
+{
+	*ret = (struct virtiofs_options){.timeout_ns = -1};
+	while (text && *text) {
+		size_t len = strcspn(text, ",");
+
+		if (len && parse_option(text, len, ret))
+			return -EINVAL;
+		text += len + (text[len] == ',');
+	}
+	return 0;
+}
+
+static int virtiofs_mount(const struct filesystem_type *type, const char *source, unsigned ms_flags,
+			  const char *data, void *kernel_data, struct filesystem **ret_fs,
+			  struct dentry **ret_root)
+{
+	struct virtiofs_options options;
+	struct virtiofs_tag *t;
+	int err = virtiofs_parse_options(data, &options);
+
+	(void)type;
+	(void)ms_flags;
+	(void)kernel_data;
+	if (err)
+		return err;
+	for (t = tags; t; t = t->next)
+		if (source && !strcmp(t->name, source))
+			return virtiofs_create(t->dev, &options, source, ret_fs, ret_root);
+	/* As Linux: no device has this tag. */
+	return -EINVAL;
+}
+
+static struct filesystem_type virtiofs_type = {
+	.name = "virtiofs",
+	.flags = FS_NODEV | FS_NO_ACL,
+	.mount = virtiofs_mount,
+	.ops = &virtiofs_ops,
+};
+
+void virtiofs_register(void)
+{
+	static _Atomic bool registered;
+
+	if (!atomic_exchange(&registered, true))
+		vfs_register_type(&virtiofs_type);
+}
+
+static int create_root(struct virtiofs_fs *fs)
+{
+	struct virtiofs_inode *in;
+	struct fuse_attr_out out;
+	int err = virtiofs_inode_create_root(fs, &in);
+
+	if (err)
+		return err;
+	err = virtiofs_getattr_rpc(in, &out);
+	if (!err && !S_ISDIR(out.attr.mode))
+		err = -ENOTDIR;
+	if (err) {
+		virtiofs_inode_unref(in);
+		return err;
+	}
+	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, UINT64_MAX);
+	fs->root = remote_dentry_create(&fs->dcache, NULL, "", 0, &in->base);
+	return fs->root ? 0 : -ENOMEM;
+}
+
+int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *options,
+		    const char *source, struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	struct virtiofs_fs *fs;
+	int err;
+
+	if (!virtiofs_device_claim(dev))
+		return -EBUSY;
+	fs = calloc(1, sizeof(*fs));
+	err = fs ? filesystem_init(&fs->fs, &virtiofs_type, &virtiofs_ops, source ? source : "none")
+		 : -ENOMEM;
+	if (err) {
+		free(fs);
+		virtiofs_device_release(dev);
+		return err;
+	}
+	virtiofs_device_ref(dev);
+	fs->dev = dev;
+	fs->options = *options;
+	fs->fs.magic = VIRTIOFS_MAGIC;
+	if (options->readonly)
+		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
+	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "virtiofs tree");
+	mutex_init(&fs->inode_lock, LOCK_FS_SUPER, "virtiofs inodes");
+	mutex_init(&fs->forget_lock, LOCK_FS_SUPER, "virtiofs forget");
+	remote_dcache_init(&fs->dcache, &fs->fs, virtiofs_inode_unref_base,
+			   options->max_dentries ? options->max_dentries : VIRTIOFS_DENTRIES_MAX);
+	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++)
+		LIST_INIT(&fs->inodes[i]);
+	err = virtiofs_init_rpc(fs);
+	if (!err)
+		err = create_root(fs);
+	if (err) {
+		log_error("virtio-fs: the file system could not be mounted: %s", strerror(-err));
+		virtiofs_device_release(dev);
+		virtiofs_device_unref(dev);
+		filesystem_fini(&fs->fs);
+		free(fs);
+		return err;
+	}
+	remote_dentry_ref(fs->root);
+	*ret_fs = &fs->fs;
+	*ret_root = &fs->root->d;
+	return 0;
+}
+
+void virtiofs_shrink(struct filesystem *base)
+{
+	remote_shrink(&virtiofs_fs_of(base)->dcache);
+	virtiofs_forget_flush(virtiofs_fs_of(base));
+}

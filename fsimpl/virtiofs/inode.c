@@ -1,0 +1,282 @@
+/* fsimpl/virtiofs/inode.c - one node of the server's: attributes, how long they hold, its life. */
+#include <stdlib.h>
+#include <string.h>
+#include <linux/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/hash.h"
+#include "base/sleep.h"
+#include "fsimpl/virtiofs/internal.h"
+
+static REF_TYPE(inode_type, "virtiofs_inode");
+
+int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_t nsec)
+{
+	int64_t span;
+
+	switch (fs->options.cache) {
+	case VIRTIOFS_CACHE_ALWAYS:
+		return INT64_MAX;
+	case VIRTIOFS_CACHE_NONE:
+		return 0;
+	default:
+		break;
+	}
+	span = fs->options.timeout_ns;
+	if (span < 0)
+		span = sec > 86400ull * 365 || nsec >= 1000000000u
+			       ? 86400ll * 365 * 1000000000
+			       : (int64_t)(sec * 1000000000ull + nsec);
+	return span ? time_monotonic_ns() + span : 0;
+}
+
+static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct fuse_entry_out *e)
+{
+	struct virtiofs_inode *in = calloc(1, sizeof(*in));
+
+	if (!in)
+		return NULL;
+	ref_init(&in->base.ref, &inode_type);
+	in->base.type = e->attr.mode & S_IFMT;
+	in->fs = fs;
+	in->nodeid = e->nodeid;
+	in->generation = e->generation;
+	in->rdev = e->attr.rdev;
+	mutex_init(&in->lock, LOCK_FS_INODE, "virtiofs_inode");
+	LIST_INIT(&in->handles);
+	op_lock_init(&in->write_lock);
+	op_lock_init(&in->fill_lock);
+	mappable_init(&in->map, &virtiofs_mappable_ops);
+	in->attr = e->attr;
+	in->attr_valid_until = virtiofs_valid_until(fs, e->attr_valid, e->attr_valid_nsec);
+	return in;
+}
+
+/* Node 1, of which nothing is known yet but that it is a directory. It counts no lookups. */
+int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret)
+{
+	const struct fuse_entry_out e = {.nodeid = FUSE_ROOT, .attr.mode = S_IFDIR | 0755};
+
+	*ret = inode_create(fs, &e);
+	if (!*ret)
+		return -ENOMEM;
+	(*ret)->attr_valid_until = 0;
+	return 0;
+}
+
+/* The table's inode for the entry, if it still stands for the same file; counts the lookup. Pre: inode_lock. */
+static struct virtiofs_inode *table_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e)
+{
+	struct virtiofs_inode *in;
+
+	LIST_FOREACH (in, &fs->inodes[hash_u64(e->nodeid) % VIRTIOFS_INODE_BUCKETS], hash_link) {
+		if (in->nodeid != e->nodeid || in->generation != e->generation ||
+		    in->base.type != (e->attr.mode & S_IFMT) || !ref_tryget(&in->base.ref))
+			continue;
+		atomic_fetch_add_explicit(&in->nlookup, 1, memory_order_relaxed);
+		return in;
+	}
+	return NULL;
+}
+
+int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
+		       struct virtiofs_inode **ret)
+{
+	struct virtiofs_inode *in, *fresh;
+
+	if (!fuse_entry_ok(e))
+		return -EIO;
+	mutex_lock(&fs->inode_lock);
+	in = table_get(fs, e);
+	mutex_unlock(&fs->inode_lock);
+	if (!in) {
+		fresh = inode_create(fs, e);
+		if (!fresh) {
+			virtiofs_forget(fs, e->nodeid, 1);
+			return -ENOMEM;
+		}
+		mutex_lock(&fs->inode_lock);
+		in = table_get(fs, e);
+		if (!in) {
+			fresh->nlookup = 1;
+			LIST_INSERT_HEAD(&fs->inodes[hash_u64(e->nodeid) % VIRTIOFS_INODE_BUCKETS],
+					 fresh, hash_link);
+			fresh->hashed = true;
+			in = fresh;
+			fresh = NULL;
+		}
+		mutex_unlock(&fs->inode_lock);
+		if (!fresh) {
+			*ret = in;
+			return 0;
+		}
+		virtiofs_inode_unref(fresh);
+	}
+	virtiofs_inode_update(in, &e->attr, e->attr_valid, e->attr_valid_nsec,
+			      virtiofs_inode_version(in));
+	*ret = in;
+	return 0;
+}
+
+static void inode_free_rcu(struct rcu_cb *cb)
+{
+	struct virtiofs_inode *in = container_of(cb, struct virtiofs_inode, rcu);
+
+	free(in->target);
+	free(in);
+}
+
+void virtiofs_inode_unref(struct virtiofs_inode *in)
+{
+	struct virtiofs_fs *fs = in->fs;
+
+	if (!ref_put(&in->base.ref))
+		return;
+	mutex_lock(&fs->inode_lock);
+	if (in->hashed)
+		LIST_REMOVE(in, hash_link);
+	mutex_unlock(&fs->inode_lock);
+	virtiofs_data_free(in);
+	mappable_fini(&in->map);
+	virtiofs_forget(fs, in->nodeid, atomic_load(&in->nlookup));
+	if (in->endpoint && ref_put(&in->endpoint->ref))
+		in->endpoint->release(in->endpoint);
+	ref_fini(&in->base.ref, &inode_type);
+	rcu_call(&in->rcu, inode_free_rcu);
+}
+
+void virtiofs_inode_unref_base(struct remote_inode *base)
+{
+	virtiofs_inode_unref(container_of(base, struct virtiofs_inode, base));
+}
+
+/* ---- attributes ---- */
+
+uint64_t virtiofs_inode_version(struct virtiofs_inode *in)
+{
+	uint64_t v;
+
+	mutex_lock(&in->lock);
+	v = in->attr_version;
+	mutex_unlock(&in->lock);
+	return v;
+}
+
+void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
+			   uint32_t valid_nsec, uint64_t version)
+{
+	int64_t until = virtiofs_valid_until(in->fs, valid, valid_nsec);
+	/* With data that the server does not know yet, size and times are ours. */
+	bool ours = atomic_load_explicit(&in->dirty_pages, memory_order_relaxed) != 0;
+
+	if ((attr->mode & S_IFMT) != in->base.type)
+		return;
+	mutex_lock(&in->lock);
+	if (version == UINT64_MAX || version == in->attr_version) {
+		struct fuse_attr old = in->attr;
+
+		in->attr = *attr;
+		in->attr_valid_until = until;
+		if (ours) {
+			in->attr.size = MAX(old.size, attr->size);
+			in->attr.mtime = old.mtime;
+			in->attr.mtimensec = old.mtimensec;
+		}
+	}
+	mutex_unlock(&in->lock);
+}
+
+void virtiofs_inode_stale(struct virtiofs_inode *in)
+{
+	mutex_lock(&in->lock);
+	in->attr_version++;
+	in->attr_valid_until = 0;
+	mutex_unlock(&in->lock);
+}
+
+int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force)
+{
+	struct fuse_attr_out out;
+	uint64_t version;
+	bool valid;
+	int err;
+
+	mutex_lock(&in->lock);
+	version = in->attr_version;
+	valid = !force && in->attr_valid_until &&
+		(in->attr_valid_until == INT64_MAX || in->attr_valid_until > time_monotonic_ns());
+	mutex_unlock(&in->lock);
+	if (valid)
+		return 0;
+	err = virtiofs_getattr_rpc(in, &out);
+	if (err)
+		return err;
+	if ((out.attr.mode & S_IFMT) != in->base.type)
+		return -EIO;
+	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, version);
+	return 0;
+}
+
+void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret)
+{
+	mutex_lock(&in->lock);
+	ret->mode = in->attr.mode;
+	ret->uid = in->attr.uid;
+	ret->gid = in->attr.gid;
+	mutex_unlock(&in->lock);
+	ret->acl = NULL;
+}
+
+uint64_t virtiofs_inode_size(struct virtiofs_inode *in)
+{
+	uint64_t size;
+
+	mutex_lock(&in->lock);
+	size = in->attr.size;
+	mutex_unlock(&in->lock);
+	return size;
+}
+
+void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size)
+{
+	int64_t now = time_realtime_ns();
+
+	mutex_lock(&in->lock);
+	if (size > in->attr.size)
+		in->attr.size = size;
+	in->attr.mtime = in->attr.ctime = (uint64_t)(now / 1000000000);
+	in->attr.mtimensec = in->attr.ctimensec = (uint32_t)(now % 1000000000);
+	in->attr_version++;
+	mutex_unlock(&in->lock);
+}
+
+static struct moat_timestamp stamp(uint64_t sec, uint32_t nsec)
+{
+	return (struct moat_timestamp){.sec = (int64_t)sec, .nsec = nsec < 1000000000u ? nsec : 0};
+}
+
+void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret)
+{
+	struct fuse_attr a;
+
+	mutex_lock(&in->lock);
+	a = in->attr;
+	mutex_unlock(&in->lock);
+	*ret = (struct moat_statx){
+		.mask = STATX_BASIC_STATS,
+		.blksize = a.blksize ? a.blksize : 4096,
+		.nlink = a.nlink,
+		.uid = a.uid,
+		.gid = a.gid,
+		.mode = (uint16_t)a.mode,
+		.ino = a.ino,
+		.size = a.size,
+		.blocks = a.blocks,
+		.atime = stamp(a.atime, a.atimensec),
+		.ctime = stamp(a.ctime, a.ctimensec),
+		.mtime = stamp(a.mtime, a.mtimensec),
+		.rdev_major = (in->rdev >> 8) & 0xfff,
+		.rdev_minor = (in->rdev & 0xff) | ((in->rdev >> 12) & 0xfff00),
+		.dev_minor = in->fs->fs.dev_minor,
+	};
+}

@@ -1,0 +1,274 @@
+/*
+ * fsimpl/virtiofs/internal.h - the virtio-fs client inside.
+ *
+ * Lock order:
+ *
+ *	inode->write_lock (vfs/op_lock.h; not on the fault path): writers, truncation
+ *	  tree_lock (LOCK_FS_OP, rwlock): held over requests. Read: the tree is walked and entered into the cache. Write: it is changed.
+ *	    dcache.lock (LOCK_FS_DIR): names
+ *	    inode->lock (LOCK_FS_INODE): attributes, handles
+ *	    inode_lock (LOCK_FS_SUPER): the inode table; not with inode->lock
+ *	map.data_lock (LOCK_FILE_DATA): which pages are cached, valid, dirty; never with a request
+ *
+ * A node's lookup count (nlookup) is what the server holds for us: FORGET gives it back when the inode goes.
+ */
+#ifndef MOAT_FSIMPL_VIRTIOFS_INTERNAL_H
+#define MOAT_FSIMPL_VIRTIOFS_INTERNAL_H
+
+#include "fsimpl/remote/dcache.h"
+#include "fsimpl/virtiofs/virtiofs.h"
+#include "mem/mappable.h"
+#include "vfs/op_lock.h"
+#include "vfs/perm.h"
+#include "vfs/resolving_path.h"
+
+#define VIRTIOFS_MAGIC 0x65735546 /* FUSE_SUPER_MAGIC: what Linux's virtiofs shows */
+#define VIRTIOFS_INODE_BUCKETS 16384
+#define VIRTIOFS_FORGET_BATCH 64
+#define VIRTIOFS_READ_MAX (1ul << 20)
+#define VIRTIOFS_BOUNCES_MAX 4
+#define VIRTIOFS_PAGES_PER_CHUNK (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
+
+/* An open file of the server's. Shared by our file and by mappings, which read and write back through it. */
+struct virtiofs_handle {
+	struct ref ref;
+	struct virtiofs_inode *in; /* a reference */
+	uint64_t fh;
+	uint32_t open_flags; /* FOPEN_* */
+	unsigned flags; /* O_* it was opened with */
+	bool none; /* the server needs no handles (ENOSYS to OPEN) */
+	LIST_ENTRY(virtiofs_handle) link; /* inode->handles; guarded by inode->lock */
+};
+
+/* One chunk of a file in the cache. */
+struct virtiofs_chunk {
+	uint64_t off; /* in the device's memory; 0: none */
+	uint16_t valid, dirty; /* a bit a page */
+};
+
+struct virtiofs_inode {
+	struct remote_inode base;
+	struct virtiofs_fs *fs; /* immutable; borrowed */
+	LIST_ENTRY(virtiofs_inode) hash_link; /* guarded by fs->inode_lock */
+	bool hashed; /* guarded by fs->inode_lock */
+	uint64_t nodeid, generation; /* immutable */
+	uint32_t rdev; /* immutable: Linux's encoding */
+	_Atomic uint64_t nlookup; /* raised under fs->inode_lock or by whoever holds a reference */
+	struct mutex lock; /* LOCK_FS_INODE */
+	struct fuse_attr attr; /* guarded by lock */
+	int64_t attr_valid_until; /* guarded by lock: host CLOCK_MONOTONIC */
+	uint64_t
+		attr_version; /* guarded by lock: replies that began before a change are too old to enter */
+	char *target; /* guarded by lock: a symlink's, once read; owned; freed with the inode */
+	size_t target_len;
+	LIST_HEAD(, virtiofs_handle) handles; /* guarded by lock */
+	_Atomic bool advise_plus; /* a directory: names in it were looked up lately */
+	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
+	struct remote_dentry *endpoint_dentry; /* guarded by tree_lock (write); keeps it cached */
+
+	struct op_lock write_lock;
+	/* Around READs into the cache and what must not happen meanwhile: WRITEs, truncation. Inside write_lock. */
+	struct op_lock fill_lock;
+	struct mappable map; /* regular files */
+	/* The page cache; guarded by map.data_lock */
+	struct virtiofs_chunk *chunks; /* chunk_count of them; owned */
+	uint64_t chunk_count;
+	int64_t cached_mtime, cached_ctime; /* ns: the data is of this version */
+	uint64_t cached_size;
+	_Atomic uint32_t dirty_pages;
+	_Atomic uint32_t map_drops; /* mappings' references that map_work gives back */
+	struct deferred_work map_work;
+	struct rcu_cb rcu;
+};
+
+struct virtiofs_fs {
+	struct filesystem fs;
+	struct virtiofs_device *dev; /* a reference */
+	struct virtiofs_options options; /* immutable */
+	struct remote_dcache dcache;
+	struct remote_dentry *root; /* a reference */
+	struct rwlock tree_lock; /* LOCK_FS_OP */
+	struct mutex inode_lock; /* LOCK_FS_SUPER */
+	LIST_HEAD(, virtiofs_inode) inodes[VIRTIOFS_INODE_BUCKETS]; /* guarded by inode_lock */
+	/* What INIT settled; immutable */
+	uint32_t max_write, max_read;
+	uint64_t init_flags;
+	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
+	struct mutex forget_lock; /* LOCK_FS_SUPER: all below */
+	uint64_t bounces
+		[VIRTIOFS_BOUNCES_MAX]; /* buffers kept for the next, VIRTIOFS_READ_MAX each */
+	unsigned bounce_count;
+	/* FORGETs not sent yet */
+	struct fuse_forget_one forgets[VIRTIOFS_FORGET_BATCH];
+	unsigned forget_count;
+};
+
+static inline struct virtiofs_fs *virtiofs_fs_of(struct filesystem *fs)
+{
+	return container_of(fs, struct virtiofs_fs, fs);
+}
+
+static inline struct virtiofs_inode *virtiofs_inode_of(const struct remote_dentry *d)
+{
+	return container_of(d->inode, struct virtiofs_inode, base);
+}
+
+/* ---- rpc.c: one function a request, all with the caller's ids ---- */
+
+/* call->req.opcode, nodeid, arg, names ... Return: as vdev_call(); -ENOSYS at once for what the server lacks. */
+must_check ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call);
+bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode);
+must_check int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name,
+				   size_t len, struct fuse_entry_out *ret);
+must_check int virtiofs_getattr_rpc(struct virtiofs_inode *in, struct fuse_attr_out *ret);
+void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup);
+void virtiofs_forget_flush(struct virtiofs_fs *fs);
+must_check int virtiofs_init_rpc(struct virtiofs_fs *fs);
+
+/* ---- inode.c ---- */
+
+/*
+ * The inode of a reply, which counts as one lookup of it: the known one or a new one. A reference.
+ * -EIO for nonsense, -ENOMEM (the lookup is forgotten).
+ */
+must_check int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
+				  struct virtiofs_inode **ret);
+must_check int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret);
+void virtiofs_inode_unref(struct virtiofs_inode *in);
+void virtiofs_inode_unref_base(struct remote_inode *base);
+/* Takes attributes of a reply; version: attr_version before the request, or UINT64_MAX to force. */
+void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
+			   uint32_t valid_nsec, uint64_t version);
+uint64_t virtiofs_inode_version(struct virtiofs_inode *in);
+/* Attributes are not to be believed any more; our own request changes them. */
+void virtiofs_inode_stale(struct virtiofs_inode *in);
+/* Asks if they expired. Return: 0, -errno. */
+must_check int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force);
+void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret);
+void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret);
+uint64_t virtiofs_inode_size(struct virtiofs_inode *in);
+/* The file has grown by a write of ours (writeback: nobody else knows yet). */
+void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size);
+/* When an entry or attributes of a reply stop to be believed. */
+int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_t nsec);
+
+/* ---- walk.c ---- */
+
+must_check int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
+			     struct remote_dentry **ret);
+/* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
+must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
+			       size_t len, struct remote_dentry **ret);
+/* Enters a creating request's entry. Return: 0 and a reference. */
+must_check int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
+			      size_t len, const struct fuse_entry_out *e,
+			      struct remote_dentry **ret);
+/* A symlink's text; lives as long as the inode. */
+must_check int virtiofs_target(struct virtiofs_inode *in, const char **ret, size_t *ret_len);
+must_check int virtiofs_follow(struct resolving_path *rp, struct remote_dentry *dir,
+			       struct remote_dentry *link);
+
+/* ---- change.c: a creation under way ---- */
+
+struct virtiofs_creation {
+	struct virtiofs_fs *fs;
+	struct resolving_path *rp;
+	struct remote_dentry *dir; /* a reference */
+	struct perm_inode pi; /* dir's */
+	char name[VFS_NAME_MAX + 1];
+	size_t len;
+	bool is_dir;
+};
+/* Takes tree_lock for writing; on success the caller ends with virtiofs_end_creation(). */
+must_check int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base,
+				       struct resolving_path *rp, bool is_dir);
+/* Makes the request with the new file's owner; e: where call->reply's entry lies. Return: as virtiofs_call(). */
+must_check ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call,
+					uint32_t uid, uint32_t gid, struct fuse_entry_out *e);
+/* Enters the entry if err is 0. Return: err, or what went wrong then. */
+must_check int virtiofs_end_creation(struct virtiofs_creation *c, int err,
+				     const struct fuse_entry_out *e, struct vfs_endpoint *endpoint);
+
+/* ---- ops: path_ops.c, change.c, open.c, xattr.c ---- */
+
+int virtiofs_get_dentry_at(struct filesystem *fs, struct resolving_path *rp, struct dentry **ret);
+int virtiofs_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args,
+		     struct moat_statx *ret);
+int virtiofs_access_at(struct filesystem *fs, struct resolving_path *rp, int mask);
+int virtiofs_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size,
+			 size_t *ret_len);
+int virtiofs_set_stat_at(struct filesystem *fs, struct resolving_path *rp,
+			 const struct setattr_args *args);
+int virtiofs_statfs(struct filesystem *fs, struct dentry *d, struct statfs *ret);
+int virtiofs_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
+			     struct vfs_endpoint **ret);
+int virtiofs_open_at(struct filesystem *fs, struct resolving_path *rp, const struct open_args *args,
+		     struct file **ret_file);
+int virtiofs_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
+		      const struct mkdir_args *args);
+int virtiofs_mknod_at(struct filesystem *fs, struct resolving_path *rp,
+		      const struct mknod_args *args);
+int virtiofs_symlink_at(struct filesystem *fs, struct resolving_path *rp, const char *target);
+int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old);
+int virtiofs_unlink_at(struct filesystem *fs, struct resolving_path *rp);
+int virtiofs_rmdir_at(struct filesystem *fs, struct resolving_path *rp);
+int virtiofs_rename_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_parent,
+		       const char *old_name, bool old_must_be_dir, const struct rename_args *args);
+ssize_t virtiofs_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			      const struct xattr_args *args);
+int virtiofs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
+			  const struct xattr_args *args);
+ssize_t virtiofs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf,
+			       size_t size);
+int virtiofs_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
+
+/* Sends a change of attributes that was allowed; handle: for a truncation by descriptor, or NULL. */
+must_check int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
+				const struct virtiofs_handle *handle);
+
+/* A new size, allowed. Pre: write_lock. */
+must_check int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr_args *args,
+				 const struct virtiofs_handle *handle);
+
+/* ---- file.c, dir.c ---- */
+
+must_check int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags,
+				    struct virtiofs_handle **ret);
+/* A handle that a CREATE brought. */
+must_check int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
+				     const struct fuse_open_out *out, struct virtiofs_handle **ret);
+void virtiofs_handle_unref(struct virtiofs_handle *h);
+/* One that can write (or read): a reference, or NULL. */
+struct virtiofs_handle *virtiofs_handle_any(struct virtiofs_inode *in, bool write);
+/* Takes the handle, also on failure. */
+must_check int virtiofs_file_create(struct resolving_path *rp, struct remote_dentry *d,
+				    struct virtiofs_handle *h, unsigned flags, struct file **ret);
+must_check int virtiofs_dir_create(struct resolving_path *rp, struct remote_dentry *d,
+				   unsigned flags, struct file **ret);
+must_check int virtiofs_path_file_create(struct resolving_path *rp, struct remote_dentry *d,
+					 unsigned flags, struct file **ret);
+
+/* ---- data.c: the page cache ---- */
+
+extern const struct mappable_ops virtiofs_mappable_ops;
+/* Everything dirty in [off, end) to the server. No locks held but write_lock; takes fill_lock. Return: 0, -errno. */
+must_check int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t end);
+/* Pages of [off, end) are not to be believed (dirty ones are dropped too). */
+void virtiofs_data_drop(struct virtiofs_inode *in, uint64_t off, uint64_t end);
+/* The file is `size` long from now on: pages beyond go, the tail of the last is zeroed. */
+void virtiofs_data_truncated(struct virtiofs_inode *in, uint64_t size);
+/* Data of another version than `attr` says goes. */
+void virtiofs_data_revalidate(struct virtiofs_inode *in);
+ssize_t virtiofs_data_read(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+			   struct io_iter *it, uint64_t off);
+/* Into the cache, dirty. Pre: write_lock. */
+ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+				 struct io_iter *it, uint64_t off);
+/* Straight to the server; what is cached of the range is brought up to date. Pre: write_lock. */
+ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+				    struct io_iter *it, uint64_t off);
+ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+				  struct io_iter *it, uint64_t off);
+void virtiofs_data_free(struct virtiofs_inode *in);
+
+#endif

@@ -1,0 +1,74 @@
+/* fsimpl/virtiofs/internal_device.h - the device's inside: device.c (requests) and vhost.c (the vhost-user handshake). */
+#ifndef MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
+#define MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
+
+#include <sched.h>
+
+#include "base/hostpoll.h"
+#include "base/lock.h"
+#include "base/sleep.h"
+#include "fsimpl/virtiofs/device.h"
+
+#define VDEV_QUEUES_MAX 17 /* the high-priority queue and up to 16 for requests */
+#define VDEV_QUEUE_SIZE_DEFAULT 128
+/* What the device calls offset 0 of the memory: no address of ours, so that mixing the two up is noticed. */
+#define VDEV_GUEST_BASE (1ull << 32)
+
+struct vdev_slot {
+	unsigned index; /* immutable */
+	struct vdev_slot *next_free; /* guarded by the queue's lock, as all below unless done */
+	struct sleeper *waiter;
+	_Atomic bool done;
+	bool orphan; /* nobody waits: released by whoever takes the completion */
+	uint32_t used; /* bytes that the device says it wrote */
+	uint64_t unique;
+	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
+	unsigned data_count;
+};
+
+struct vdev_room_waiter {
+	struct vdev_room_waiter *next;
+	struct sleeper *sleeper;
+	bool queued;
+};
+
+struct vdev_queue {
+	struct virtiofs_device *dev; /* immutable; borrowed */
+	struct mutex lock; /* LOCK_RPC */
+	struct virtq_driver ring; /* guarded by lock, but for virtq_driver_ready() */
+	struct vdev_slot *free_slots; /* guarded by lock */
+	struct vdev_room_waiter *room_waiters; /* guarded by lock */
+	unsigned asleep; /* guarded by lock: callers that sleep for a completion */
+	_Atomic unsigned spin_misses;
+	int kick_fd, call_fd; /* immutable */
+	struct hostpoll poll;
+	uint64_t ring_off, ring_size, slots_off; /* immutable: in the shared memory */
+	uint8_t *slot_mem; /* immutable */
+	unsigned slot_count; /* immutable */
+	struct vdev_slot *slots;
+	struct virtq_driver_slot *ring_slots;
+};
+
+struct virtiofs_device {
+	struct ref ref;
+	int sock; /* immutable */
+	struct memfile *mf; /* immutable; a reference */
+	bool event_idx, indirect, reply_ack, multiqueue; /* immutable after negotiation */
+	bool may_spin; /* immutable */
+	unsigned queue_count; /* immutable: with the high-priority one */
+	struct vdev_queue queues[VDEV_QUEUES_MAX];
+	struct hostpoll sock_poll;
+	_Atomic int dead;
+	_Atomic bool claimed;
+	_Atomic uint64_t unique, requests;
+	_Atomic unsigned turn;
+};
+
+void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot);
+void vdev_call_ready(struct hostpoll *hp, uint32_t events);
+
+/* vhost.c: features and the number of queues; then memory and rings. Blocking, bounded by VDEV_CONNECT_TIMEOUT_MS a step. 0, -EPROTO, -ETIMEDOUT, -EIO. */
+must_check int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted);
+must_check int vdev_start(struct virtiofs_device *dev);
+
+#endif

@@ -1,0 +1,327 @@
+/*
+ * fsimpl/virtiofs/open.c - open(2): existing places, O_CREAT, and what is not a regular file.
+ *
+ * A name to be created is looked up first and then asked for with O_CREAT|O_EXCL: a stock daemon dies of O_CREAT on what exists.
+ * Who loses the race opens what the winner made.
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/virtiofs/internal.h"
+#include "vfs/inotify.h"
+
+#define CREATE_TRIES 16
+
+static bool wants_write(unsigned flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* O_TRUNC on an existing file, after all checks. */
+static int truncate_at_open(struct resolving_path *rp, struct virtiofs_inode *in,
+			    const struct virtiofs_handle *h)
+{
+	struct setattr_args a = {.valid = SETATTR_SIZE | SETATTR_OPEN};
+	struct perm_inode pi;
+	int err;
+
+	virtiofs_inode_perm(in, &pi);
+	if (vfs_kill_priv_mode(rp_cred(rp), pi.mode) != pi.mode) {
+		a.valid |= SETATTR_MODE;
+		a.mode = vfs_kill_priv_mode(rp_cred(rp), pi.mode) & 07777;
+	}
+	op_lock(&in->write_lock);
+	err = virtiofs_truncate(in, &a, h);
+	op_unlock(&in->write_lock);
+	return err;
+}
+
+static int open_regular(struct resolving_path *rp, struct remote_dentry *d,
+			const struct open_args *args, struct file **ret)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	bool trunc = args->flags & O_TRUNC;
+	struct virtiofs_handle *h;
+	unsigned flags = args->flags;
+	int err;
+
+	if (trunc && !wants_write(flags))
+		flags = (flags & ~(unsigned)O_ACCMODE) | O_RDWR;
+	err = virtiofs_handle_open(in, flags, &h);
+	if (err)
+		return err;
+	/* Close-to-open: what is cached must be what is there now. */
+	if (in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS && !trunc)
+		err = virtiofs_inode_refresh(in, true);
+	if (!err && trunc)
+		err = truncate_at_open(rp, in, h);
+	else if (!err && !(h->open_flags & FOPEN_KEEP_CACHE))
+		virtiofs_data_revalidate(in);
+	if (err) {
+		virtiofs_handle_unref(h);
+		return err;
+	}
+	return virtiofs_file_create(rp, d, h, args->flags, ret);
+}
+
+static int open_special(struct resolving_path *rp, struct remote_dentry *d,
+			const struct open_args *args, struct file **ret)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	struct moat_statx st;
+	struct vfs_path place;
+
+	if (in->base.type == S_IFSOCK || !vfs_hooks.open_special)
+		return -ENXIO;
+	virtiofs_inode_stat(in, &st);
+	rp_place(rp, &d->d, &place);
+	return vfs_hooks.open_special(&place, in->base.type, st.rdev_major, st.rdev_minor,
+				      in->nodeid, args->flags, ret);
+}
+
+/* d is what the path leads to. sticky_dir: O_CREAT found it there. */
+static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
+			 const struct perm_inode *sticky_dir, const struct open_args *args,
+			 struct file **ret)
+{
+	struct perm_inode pi;
+	int err = 0;
+
+	if (args->flags & O_PATH)
+		return virtiofs_path_file_create(rp, d, args->flags, ret);
+	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
+	if (sticky_dir && S_ISDIR(pi.mode))
+		err = -EISDIR;
+	if (!err && sticky_dir && (S_ISREG(pi.mode) || S_ISFIFO(pi.mode)))
+		err = vfs_may_create_in_sticky(rp_cred(rp), sticky_dir, &pi);
+	if (!err && (args->flags & O_DIRECTORY) && !S_ISDIR(pi.mode))
+		err = -ENOTDIR;
+	if (!err)
+		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
+	if (!err && S_ISREG(pi.mode) && (wants_write(args->flags) || (args->flags & O_TRUNC)))
+		err = rp_begin_write(rp);
+	if (err)
+		return err;
+	if (S_ISREG(pi.mode))
+		return open_regular(rp, d, args, ret);
+	if (S_ISDIR(pi.mode))
+		return virtiofs_dir_create(rp, d, args->flags, ret);
+	return open_special(rp, d, args, ret);
+}
+
+static int open_plain(struct virtiofs_fs *fs, struct resolving_path *rp,
+		      const struct open_args *args, struct file **ret)
+{
+	struct remote_dentry *d;
+	int err;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, false, &d);
+	rwlock_read_unlock(&fs->tree_lock);
+	if (err)
+		return err;
+	err = open_existing(rp, d, NULL, args, ret);
+	remote_dentry_unref(d);
+	return err;
+}
+
+/* ---- creation ---- */
+
+static int may_create(struct resolving_path *rp, struct remote_dentry *dir,
+		      struct perm_inode *ret_pi)
+{
+	int err = rp_begin_write(rp);
+
+	if (err)
+		return err;
+	if (remote_is_dead(dir))
+		return -ENOENT;
+	virtiofs_inode_perm(virtiofs_inode_of(dir), ret_pi);
+	return vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
+}
+
+struct newfile {
+	struct remote_dentry *d; /* a reference */
+	struct virtiofs_handle *h; /* a reference: it was created */
+};
+
+/* CREATE, by a server that has it. Pre: tree_lock for writing, everything allowed. */
+static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
+		       const struct perm_inode *pi, const struct open_args *args,
+		       struct newfile *ret)
+{
+	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
+	struct {
+		struct fuse_entry_out e;
+		struct fuse_open_out o;
+	} out;
+	unsigned acc = wants_write(args->flags) ? O_RDWR : args->flags & O_ACCMODE;
+	struct fuse_create_in arg = {.flags = acc | O_CREAT | O_EXCL, .umask = args->umask};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_CREATE,
+			.nodeid = virtiofs_inode_of(dir)->nodeid,
+			.arg = &arg,
+			.name = {rp_component(rp)},
+			.name_len = {rp_component_len(rp)}},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got;
+	int err;
+
+	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
+	arg.mode = mode;
+	got = virtiofs_create_call(fs, &call, uid, gid, &out.e);
+	if (got < 0)
+		return (int)got;
+	virtiofs_inode_stale(virtiofs_inode_of(dir));
+	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &out.e, &ret->d);
+	if (err)
+		return err;
+	err = virtiofs_handle_adopt(virtiofs_inode_of(ret->d), acc, &out.o, &ret->h);
+	if (err)
+		remote_dentry_unref(ret->d);
+	return err;
+}
+
+/* MKNOD and OPEN, for a server without CREATE. */
+static int create_by_mknod(struct virtiofs_fs *fs, struct resolving_path *rp,
+			   struct remote_dentry *dir, const struct perm_inode *pi,
+			   const struct open_args *args, struct newfile *ret)
+{
+	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
+	struct fuse_mknod_in arg = {.umask = args->umask};
+	struct fuse_entry_out e;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_MKNOD,
+			.nodeid = virtiofs_inode_of(dir)->nodeid,
+			.arg = &arg,
+			.name = {rp_component(rp)},
+			.name_len = {rp_component_len(rp)}},
+		.reply = &e,
+		.reply_size = sizeof(e),
+	};
+	ssize_t got;
+	int err;
+
+	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
+	arg.mode = mode;
+	got = virtiofs_create_call(fs, &call, uid, gid, &e);
+	if (got < 0)
+		return (int)got;
+	virtiofs_inode_stale(virtiofs_inode_of(dir));
+	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &e, &ret->d);
+	if (err)
+		return err;
+	err = virtiofs_handle_open(virtiofs_inode_of(ret->d), args->flags, &ret->h);
+	if (err)
+		remote_dentry_unref(ret->d);
+	return err;
+}
+
+/*
+ * The final component of an O_CREAT walk, which stands at dir. tree_lock is held for writing.
+ * Return: 0: *ret; RP_STAY: a symlink was followed, walk on; -errno; a restart.
+ */
+static int create_or_find(struct virtiofs_fs *fs, struct resolving_path *rp,
+			  struct remote_dentry *dir, const struct open_args *args,
+			  struct newfile *ret)
+{
+	struct remote_dentry *d;
+	struct perm_inode pi;
+	int err = rp_check_name(rp);
+
+	for (unsigned tries = 0; !err && tries < CREATE_TRIES; tries++) {
+		err = virtiofs_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
+		if (err != -ENOENT)
+			break;
+		err = may_create(rp, dir, &pi);
+		if (err)
+			return err;
+		err = create_open(fs, rp, dir, &pi, args, ret);
+		if (err == -ENOSYS)
+			err = create_by_mknod(fs, rp, dir, &pi, args, ret);
+		if (err != -EEXIST)
+			return err;
+		/* Somebody else was faster, on the host. */
+		remote_forget_negative(&fs->dcache, dir, rp_component(rp), rp_component_len(rp));
+		err = 0;
+	}
+	if (err)
+		return err;
+	err = rp_check_mount(rp, &d->d);
+	if (!err && (args->flags & O_EXCL))
+		err = -EEXIST;
+	if (!err && d->inode->type == S_IFLNK && rp_should_follow(rp)) {
+		err = virtiofs_follow(rp, dir, d);
+		if (!err)
+			err = RP_STAY;
+	}
+	if (err) {
+		remote_dentry_unref(d);
+		return err;
+	}
+	ret->d = d;
+	return 0;
+}
+
+/* One pass of O_CREAT: to the parent, then its final name. RP_STAY: again. */
+static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
+		       const struct open_args *args, struct file **ret)
+{
+	struct newfile nf = {0};
+	struct remote_dentry *dir;
+	struct perm_inode pi;
+	int err;
+
+	rwlock_write_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, true, &dir);
+	if (err) {
+		rwlock_write_unlock(&fs->tree_lock);
+		return err;
+	}
+	err = rp_check_open_create(rp, args->flags);
+	/* No name left: the root of a mount, which may be a file. */
+	if (!err && rp_done(rp))
+		nf.d = remote_dentry_ref(dir);
+	else if (!err)
+		err = create_or_find(fs, rp, dir, args, &nf);
+	if (err == RP_STAY) {
+		/* The walk goes on from the link's directory: the rp keeps it. */
+		rp_hold(rp, &remote_dentry_ref(dir)->d);
+		rp->start = &dir->d;
+	}
+	rwlock_write_unlock(&fs->tree_lock);
+	if (!err && nf.h) {
+		const struct remote_key *key = rcu_load(nf.d->key);
+
+		vfs_notify_name(&dir->d, IN_CREATE, 0, key->name, key->len, false);
+		err = virtiofs_file_create(rp, nf.d, nf.h, args->flags, ret);
+	} else if (!err) {
+		virtiofs_inode_perm(virtiofs_inode_of(dir), &pi);
+		err = open_existing(rp, nf.d, &pi, args, ret);
+	}
+	remote_dentry_unref(nf.d);
+	remote_dentry_unref(dir);
+	return err;
+}
+
+int virtiofs_open_at(struct filesystem *base, struct resolving_path *rp,
+		     const struct open_args *args, struct file **ret_file)
+{
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	int err;
+
+	if (!(args->flags & O_PATH)) {
+		if ((args->flags & O_TMPFILE) == O_TMPFILE)
+			return -EOPNOTSUPP;
+		if (args->flags & O_CREAT) {
+			do
+				err = create_pass(fs, rp, args, ret_file);
+			while (err == RP_STAY);
+			return err;
+		}
+	}
+	return open_plain(fs, rp, args, ret_file);
+}

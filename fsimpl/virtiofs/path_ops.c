@@ -1,0 +1,262 @@
+/* fsimpl/virtiofs/path_ops.c - filesystem_ops that look, and set_stat. */
+#include <linux/fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsimpl/virtiofs/internal.h"
+#include "vfs/inotify.h"
+
+/* Walks to the end with tree_lock held for reading just for that. */
+static int walk_to(struct filesystem *base, struct resolving_path *rp, struct remote_dentry **ret)
+{
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	int err;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, false, ret);
+	rwlock_read_unlock(&fs->tree_lock);
+	return err;
+}
+
+int virtiofs_get_dentry_at(struct filesystem *fs, struct resolving_path *rp, struct dentry **ret)
+{
+	struct remote_dentry *d;
+	int err = walk_to(fs, rp, &d);
+
+	if (!err)
+		*ret = &d->d;
+	return err;
+}
+
+int virtiofs_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args,
+		     struct moat_statx *ret)
+{
+	struct remote_dentry *d;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	if (!(args->flags & AT_STATX_DONT_SYNC))
+		err = virtiofs_inode_refresh(virtiofs_inode_of(d),
+					     args->flags & AT_STATX_FORCE_SYNC);
+	if (!err)
+		virtiofs_inode_stat(virtiofs_inode_of(d), ret);
+	remote_dentry_unref(d);
+	return err;
+}
+
+int virtiofs_access_at(struct filesystem *fs, struct resolving_path *rp, int mask)
+{
+	struct remote_dentry *d;
+	struct perm_inode pi;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
+	/* access(2): a no-exec mount refuses X_OK on files; a read-only one W_OK on what is stored there. */
+	if ((mask & X_OK) && S_ISREG(pi.mode) &&
+	    (atomic_load_explicit(&rp_mount(rp)->flags, memory_order_relaxed) & MNT_NOEXEC_F))
+		err = -EACCES;
+	if (!err)
+		err = vfs_permission(rp_cred(rp), &pi, mask);
+	if (!err && (mask & W_OK) && (S_ISREG(pi.mode) || S_ISDIR(pi.mode) || S_ISLNK(pi.mode)))
+		err = rp_begin_write(rp);
+	remote_dentry_unref(d);
+	return err;
+}
+
+int virtiofs_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size,
+			 size_t *ret_len)
+{
+	struct remote_dentry *d;
+	const char *target;
+	size_t len;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	err = d->inode->type == S_IFLNK ? virtiofs_target(virtiofs_inode_of(d), &target, &len)
+					: -EINVAL;
+	if (!err) {
+		*ret_len = MIN(size, len);
+		memcpy(buf, target, *ret_len);
+	}
+	remote_dentry_unref(d);
+	return err;
+}
+
+int virtiofs_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
+			     struct vfs_endpoint **ret)
+{
+	struct virtiofs_inode *in;
+	struct remote_dentry *d;
+	struct perm_inode pi;
+	int err = walk_to(fs, rp, &d);
+
+	if (err)
+		return err;
+	in = virtiofs_inode_of(d);
+	virtiofs_inode_perm(in, &pi);
+	err = vfs_permission(rp_cred(rp), &pi, W_OK);
+	if (!err) {
+		mutex_lock(&in->lock);
+		*ret = in->base.type == S_IFSOCK ? in->endpoint : NULL;
+		if (!*ret || !ref_tryget(&(*ret)->ref))
+			err = -ECONNREFUSED;
+		mutex_unlock(&in->lock);
+	}
+	remote_dentry_unref(d);
+	return err;
+}
+
+int virtiofs_statfs(struct filesystem *base, struct dentry *d, struct statfs *ret)
+{
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	struct fuse_statfs_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_STATFS,
+			.nodeid = virtiofs_inode_of(remote_dentry_of(d))->nodeid},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got = virtiofs_call(fs, &call);
+
+	if (got < 0)
+		return (int)got;
+	*ret = (struct statfs){
+		.f_type = VIRTIOFS_MAGIC,
+		.f_bsize = out.st.bsize,
+		.f_frsize = out.st.frsize,
+		.f_blocks = out.st.blocks,
+		.f_bfree = out.st.bfree,
+		.f_bavail = out.st.bavail,
+		.f_files = out.st.files,
+		.f_ffree = out.st.ffree,
+		.f_namelen =
+			out.st.namelen ? MIN(out.st.namelen, (uint32_t)VFS_NAME_MAX) : VFS_NAME_MAX,
+	};
+	return 0;
+}
+
+/* ---- set_stat ---- */
+
+static void fill_setattr(struct fuse_setattr_in *s, const struct setattr_args *a)
+{
+	unsigned v = a->valid;
+
+	s->valid = (v & SETATTR_MODE ? FATTR_MODE : 0) | (v & SETATTR_UID ? FATTR_UID : 0) |
+		   (v & SETATTR_GID ? FATTR_GID : 0) | (v & SETATTR_SIZE ? FATTR_SIZE : 0) |
+		   (v & SETATTR_ATIME ? FATTR_ATIME : 0) | (v & SETATTR_MTIME ? FATTR_MTIME : 0) |
+		   (v & SETATTR_ATIME_NOW ? FATTR_ATIME | FATTR_ATIME_NOW : 0) |
+		   (v & SETATTR_MTIME_NOW ? FATTR_MTIME | FATTR_MTIME_NOW : 0);
+	s->mode = a->mode & 07777;
+	s->uid = a->uid;
+	s->gid = a->gid;
+	s->size = a->size;
+	s->atime = (uint64_t)a->atime.sec;
+	s->atimensec = a->atime.nsec;
+	s->mtime = (uint64_t)a->mtime.sec;
+	s->mtimensec = a->mtime.nsec;
+}
+
+int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
+		     const struct virtiofs_handle *handle)
+{
+	struct fuse_setattr_in arg = {0};
+	struct fuse_attr_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_SETATTR, .nodeid = in->nodeid, .arg = &arg},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got;
+
+	fill_setattr(&arg, args);
+	if (!arg.valid)
+		return 0;
+	if (in->base.type == S_IFREG)
+		arg.mode |= S_IFREG;
+	if (handle && !handle->none) {
+		arg.valid |= FATTR_FH;
+		arg.fh = handle->fh;
+	}
+	virtiofs_inode_stale(in);
+	got = virtiofs_call(in->fs, &call);
+	if (got < 0)
+		return (int)got;
+	if ((out.attr.mode & S_IFMT) != in->base.type)
+		return -EIO;
+	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, UINT64_MAX);
+	return 0;
+}
+
+/* A new size: dirty data before the cut goes first, so that the server does not see it come after. */
+int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr_args *args,
+		      const struct virtiofs_handle *handle)
+{
+	int err = virtiofs_data_writeback(in, 0, args->size);
+
+	if (err)
+		return err;
+	op_lock(&in->fill_lock);
+	err = virtiofs_setattr(in, args, handle);
+	if (!err)
+		virtiofs_data_truncated(in, args->size);
+	op_unlock(&in->fill_lock);
+	return err;
+}
+
+static int change(struct resolving_path *rp, struct remote_dentry *d, struct setattr_args *a)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	struct perm_inode pi;
+	int err;
+
+	virtiofs_inode_perm(in, &pi);
+	if ((a->valid & SETATTR_SIZE) && !S_ISREG(pi.mode))
+		return S_ISDIR(pi.mode) ? -EISDIR : -EINVAL;
+	err = rp_begin_write(rp);
+	if (!err)
+		err = vfs_may_setattr(rp_cred(rp), &pi, a);
+	if (err)
+		return err;
+	if (a->valid & SETATTR_SIZE) {
+		uint32_t kept = vfs_kill_priv_mode(rp_cred(rp), pi.mode);
+
+		if (kept != pi.mode && !(a->valid & SETATTR_MODE)) {
+			a->valid |= SETATTR_MODE;
+			a->mode = kept & 07777;
+		}
+		op_lock(&in->write_lock);
+		err = virtiofs_truncate(in, a, NULL);
+		op_unlock(&in->write_lock);
+	} else {
+		/* Times that are set must not be overtaken by the times of data that is written later. */
+		if (a->valid & (SETATTR_MTIME | SETATTR_MTIME_NOW))
+			err = virtiofs_data_writeback(in, 0, UINT64_MAX);
+		if (!err)
+			err = virtiofs_setattr(in, a, NULL);
+	}
+	if (!err && (a->valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID)))
+		dentry_path_changed(&d->d);
+	return err;
+}
+
+int virtiofs_set_stat_at(struct filesystem *base, struct resolving_path *rp,
+			 const struct setattr_args *args)
+{
+	struct setattr_args a = *args;
+	struct remote_dentry *d;
+	int err = walk_to(base, rp, &d);
+
+	if (err)
+		return err;
+	err = virtiofs_inode_refresh(virtiofs_inode_of(d), false);
+	if (!err)
+		err = change(rp, d, &a);
+	if (!err)
+		vfs_notify_attrib(&d->d);
+	remote_dentry_unref(d);
+	return err;
+}

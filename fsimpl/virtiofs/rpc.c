@@ -1,0 +1,143 @@
+/* fsimpl/virtiofs/rpc.c - requests that several places make; FORGET; INIT. */
+#include <string.h>
+
+#include "base/log.h"
+#include "fsimpl/virtiofs/internal.h"
+
+bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode)
+{
+	return opcode < 64 &&
+	       (atomic_load_explicit(&fs->absent, memory_order_relaxed) >> opcode & 1);
+}
+
+ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
+{
+	const struct cred *cred = cred_current();
+	uint32_t opcode = call->req.opcode;
+	ssize_t ret;
+
+	if (virtiofs_lacks(fs, opcode))
+		return -ENOSYS;
+	if (cred && !call->req.uid && !call->req.gid) {
+		call->req.uid = cred->fsuid;
+		call->req.gid = cred->fsgid;
+	}
+	ret = vdev_call(fs->dev, call);
+	/* A server says it once for all. */
+	if (ret == -ENOSYS && opcode < 64)
+		atomic_fetch_or_explicit(&fs->absent, 1ull << opcode, memory_order_relaxed);
+	return ret;
+}
+
+int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name, size_t len,
+			struct fuse_entry_out *ret)
+{
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_LOOKUP, .nodeid = parent, .name = {name}, .name_len = {len}},
+		.reply = ret,
+		.reply_size = sizeof(*ret),
+	};
+	ssize_t got = virtiofs_call(fs, &call);
+
+	if (got < 0)
+		return (int)got;
+	/* Some servers grant negative entries so. */
+	if (ret->nodeid == 0)
+		return -ENOENT;
+	return 0;
+}
+
+int virtiofs_getattr_rpc(struct virtiofs_inode *in, struct fuse_attr_out *ret)
+{
+	const struct fuse_getattr_in arg = {0};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_GETATTR, .nodeid = in->nodeid, .arg = &arg},
+		.reply = ret,
+		.reply_size = sizeof(*ret),
+	};
+	ssize_t got = virtiofs_call(in->fs, &call);
+
+	return got < 0 ? (int)got : 0;
+}
+
+/* ---- FORGET ---- */
+
+/* Pre: forget_lock. What the ring has no room for stays. */
+static void forget_flush_locked(struct virtiofs_fs *fs)
+{
+	const struct fuse_batch_forget_in arg = {.count = fs->forget_count};
+	const struct fuse_request req = {.opcode = FUSE_BATCH_FORGET, .arg = &arg};
+
+	if (!fs->forget_count)
+		return;
+	if (vdev_post(fs->dev, &req, fs->forgets, fs->forget_count * sizeof(fs->forgets[0])) !=
+	    -EAGAIN)
+		fs->forget_count = 0;
+}
+
+void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup)
+{
+	const struct fuse_forget_one one = {.nodeid = nodeid, .nlookup = nlookup};
+	const struct fuse_forget_in arg = {.nlookup = nlookup};
+	const struct fuse_request req = {.opcode = FUSE_FORGET, .nodeid = nodeid, .arg = &arg};
+
+	if (nodeid == FUSE_ROOT || !nlookup)
+		return;
+	mutex_lock(&fs->forget_lock);
+	if (fs->forget_count == VIRTIOFS_FORGET_BATCH)
+		forget_flush_locked(fs);
+	if (fs->forget_count < VIRTIOFS_FORGET_BATCH)
+		fs->forgets[fs->forget_count++] = one;
+	else if (vdev_post(fs->dev, &req, NULL, 0))
+		log_debug("virtio-fs: no room to forget node %llu", (unsigned long long)nodeid);
+	mutex_unlock(&fs->forget_lock);
+}
+
+void virtiofs_forget_flush(struct virtiofs_fs *fs)
+{
+	mutex_lock(&fs->forget_lock);
+	forget_flush_locked(fs);
+	mutex_unlock(&fs->forget_lock);
+}
+
+/* ---- INIT ---- */
+
+#define WANTED_FLAGS                                                                           \
+	(FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |      \
+	 FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | \
+	 FUSE_MAX_PAGES | FUSE_SUBMOUNTS)
+
+int virtiofs_init_rpc(struct virtiofs_fs *fs)
+{
+	const struct fuse_init_in arg = {
+		.major = FUSE_KERNEL_VERSION,
+		.minor = FUSE_WIRE_MINOR,
+		.max_readahead = VIRTIOFS_READ_MAX,
+		.flags = WANTED_FLAGS | (fs->options.writeback ? FUSE_WRITEBACK_CACHE : 0),
+	};
+	struct fuse_init_out out = {0};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_INIT, .arg = &arg, .arg_size = sizeof(arg)},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+	ssize_t got = virtiofs_call(fs, &call);
+
+	if (got < 0)
+		return (int)got;
+	if (out.major != FUSE_KERNEL_VERSION || out.minor < 31) {
+		log_error(
+			"virtio-fs: the daemon speaks FUSE %u.%u; 7.31 is the oldest that will do",
+			out.major, out.minor);
+		return -EPROTO;
+	}
+	fs->init_flags = out.flags & arg.flags;
+	fs->max_write = MAX(4096u, MIN(out.max_write, (uint32_t)VIRTIOFS_READ_MAX));
+	fs->max_read = fs->max_write;
+	if ((out.flags & FUSE_MAX_PAGES) && out.max_pages)
+		fs->max_read = MIN(fs->max_read, (uint32_t)out.max_pages * 4096u);
+	else
+		fs->max_read = MIN(fs->max_read, 32u * 4096u);
+	fs->max_write = MIN(fs->max_write, fs->max_read);
+	return 0;
+}

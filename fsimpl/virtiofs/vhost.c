@@ -1,0 +1,247 @@
+/* fsimpl/virtiofs/vhost.c - the vhost-user handshake, as the front end. */
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "fsimpl/virtiofs/internal_device.h"
+#include "wire/vhost_user.h"
+
+static int send_message(struct virtiofs_device *dev, const struct vhost_user_msg *m, const int *fds,
+			unsigned fd_count)
+{
+	struct iovec iov = {(void *)m, VHOST_USER_HEADER_SIZE + m->size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	union {
+		char buf[CMSG_SPACE(VHOST_USER_FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+
+	if (fd_count) {
+		struct cmsghdr *c;
+
+		memset(&control, 0, sizeof(control));
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+	}
+	for (;;) {
+		ssize_t n = sendmsg(dev->sock, &msg, MSG_NOSIGNAL);
+
+		if (n == (ssize_t)iov.iov_len)
+			return 0;
+		if (n >= 0)
+			return -EIO;
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+static int receive_bytes(struct virtiofs_device *dev, void *buf, size_t size)
+{
+	uint8_t *at = buf;
+
+	while (size) {
+		struct pollfd p = {.fd = dev->sock, .events = POLLIN};
+		int ready = poll(&p, 1, VDEV_CONNECT_TIMEOUT_MS);
+		ssize_t n;
+
+		if (ready == 0)
+			return -ETIMEDOUT;
+		if (ready < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		/* Descriptors that come along are not taken: the kernel drops them. */
+		n = recv(dev->sock, at, size, MSG_DONTWAIT);
+		if (n == 0)
+			return -EIO;
+		if (n < 0) {
+			if (errno == EAGAIN || errno == EINTR)
+				continue;
+			return -errno;
+		}
+		at += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+static int receive_reply(struct virtiofs_device *dev, uint32_t request, bool need_reply,
+			 struct vhost_user_msg *ret)
+{
+	int err = receive_bytes(dev, ret, VHOST_USER_HEADER_SIZE);
+
+	if (!err)
+		err = vhost_user_check_header(ret);
+	if (!err)
+		err = receive_bytes(dev, (uint8_t *)ret + VHOST_USER_HEADER_SIZE, ret->size);
+	if (!err)
+		err = vhost_user_check_reply(ret, request, need_reply);
+	if (err)
+		log_error("virtio-fs device: %s was answered with nonsense or not at all: %s",
+			  vhost_user_name(request), strerror(-err));
+	return err;
+}
+
+/* A request with its acknowledgement, where that was negotiated. */
+static int set(struct virtiofs_device *dev, struct vhost_user_msg *m, const int *fds,
+	       unsigned fd_count)
+{
+	uint32_t request = m->request;
+	int err;
+
+	if (dev->reply_ack)
+		m->flags |= VHOST_USER_FLAG_NEED_REPLY;
+	err = send_message(dev, m, fds, fd_count);
+	if (err || !dev->reply_ack)
+		return err;
+	err = receive_reply(dev, request, true, m);
+	if (!err && m->u64) {
+		log_error("virtio-fs device: it refused %s", vhost_user_name(request));
+		err = -EPROTO;
+	}
+	return err;
+}
+
+static int set_u64(struct virtiofs_device *dev, uint32_t request, uint64_t v, const int *fds,
+		   unsigned fd_count)
+{
+	struct vhost_user_msg m;
+
+	vhost_user_request_init(&m, request, false);
+	m.u64 = v;
+	return set(dev, &m, fds, fd_count);
+}
+
+static int set_state(struct virtiofs_device *dev, uint32_t request, uint32_t index, uint32_t num)
+{
+	struct vhost_user_msg m;
+
+	vhost_user_request_init(&m, request, false);
+	m.state = (struct vhost_user_vring_state){index, num};
+	return set(dev, &m, NULL, 0);
+}
+
+static int get_u64(struct virtiofs_device *dev, uint32_t request, uint64_t *ret)
+{
+	struct vhost_user_msg m;
+	int err;
+
+	vhost_user_request_init(&m, request, false);
+	err = send_message(dev, &m, NULL, 0);
+	if (!err)
+		err = receive_reply(dev, request, false, &m);
+	if (!err)
+		*ret = m.u64;
+	return err;
+}
+
+static bool has_bit(uint64_t v, unsigned bit)
+{
+	return v >> bit & 1;
+}
+
+static int negotiate_protocol(struct virtiofs_device *dev)
+{
+	const uint64_t known =
+		1ull << VHOST_USER_PROTOCOL_MQ | 1ull << VHOST_USER_PROTOCOL_REPLY_ACK;
+	uint64_t offered;
+	int err = get_u64(dev, VHOST_USER_GET_PROTOCOL_FEATURES, &offered);
+
+	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_PROTOCOL_FEATURES, offered & known, NULL, 0);
+	dev->reply_ack = has_bit(offered & known, VHOST_USER_PROTOCOL_REPLY_ACK);
+	dev->multiqueue = has_bit(offered & known, VHOST_USER_PROTOCOL_MQ);
+	return err;
+}
+
+int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted)
+{
+	uint64_t offered, accepted = 1ull << VIRTIO_F_VERSION_1_BIT, queues = 2;
+	int err = get_u64(dev, VHOST_USER_GET_FEATURES, &offered);
+
+	if (err)
+		return err;
+	if (!has_bit(offered, VIRTIO_F_VERSION_1_BIT) ||
+	    !has_bit(offered, VHOST_USER_F_PROTOCOL_FEATURES)) {
+		log_error("virtio-fs device: it is older than virtio 1.0 or has no protocol "
+			  "features");
+		return -EPROTO;
+	}
+	dev->event_idx = has_bit(offered, VIRTIO_F_EVENT_IDX);
+	dev->indirect = has_bit(offered, VIRTIO_F_INDIRECT_DESC);
+	accepted |= 1ull << VHOST_USER_F_PROTOCOL_FEATURES;
+	accepted |= offered & (1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_INDIRECT_DESC);
+	err = negotiate_protocol(dev);
+	if (!err && dev->multiqueue)
+		err = get_u64(dev, VHOST_USER_GET_QUEUE_NUM, &queues);
+	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_OWNER, 0, NULL, 0);
+	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_FEATURES, accepted, NULL, 0);
+	if (err)
+		return err;
+	/* Daemons differ in whether they count the high-priority queue: two are always there. */
+	dev->queue_count = (unsigned)MIN(MAX(queues, 2ul), (uint64_t)queues_wanted + 1);
+	dev->queue_count = MIN(dev->queue_count, (unsigned)VDEV_QUEUES_MAX);
+	return 0;
+}
+
+static int set_memory(struct virtiofs_device *dev)
+{
+	int fd = memfile_fd(dev->mf);
+	struct vhost_user_msg m;
+
+	vhost_user_request_init(&m, VHOST_USER_SET_MEM_TABLE, false);
+	m.size = 8 + sizeof(struct vhost_user_region);
+	m.mem.count = 1;
+	m.mem.regions[0] = (struct vhost_user_region){
+		.guest_addr = VDEV_GUEST_BASE,
+		.size = memfile_ptr_len(dev->mf, 0, UINT64_MAX),
+		.user_addr = (uintptr_t)memfile_ptr(dev->mf, 0),
+	};
+	return set(dev, &m, &fd, 1);
+}
+
+static int start_queue(struct virtiofs_device *dev, unsigned index)
+{
+	struct vdev_queue *q = &dev->queues[index];
+	struct vhost_user_msg m;
+	int err = set_state(dev, VHOST_USER_SET_VRING_NUM, index, q->ring.num);
+
+	if (!err)
+		err = set_state(dev, VHOST_USER_SET_VRING_BASE, index, 0);
+	if (err)
+		return err;
+	vhost_user_request_init(&m, VHOST_USER_SET_VRING_ADDR, false);
+	m.addr = (struct vhost_user_vring_addr){
+		.index = index,
+		.desc = (uintptr_t)q->ring.desc,
+		.used = (uintptr_t)q->ring.used,
+		.avail = (uintptr_t)q->ring.avail,
+	};
+	err = set(dev, &m, NULL, 0);
+	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_VRING_CALL, index, &q->call_fd, 1);
+	/* The kick starts the ring: last but for the enabling. */
+	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_VRING_KICK, index, &q->kick_fd, 1);
+	if (!err)
+		err = set_state(dev, VHOST_USER_SET_VRING_ENABLE, index, 1);
+	return err;
+}
+
+int vdev_start(struct virtiofs_device *dev)
+{
+	int err = set_memory(dev);
+
+	for (unsigned i = 0; i < dev->queue_count && !err; i++)
+		err = start_queue(dev, i);
+	return err;
+}
