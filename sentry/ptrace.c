@@ -134,8 +134,11 @@ static void tell_tracer(struct thread_group *tracer, struct task *t, int code, i
 	wait_queue_wake(&tracer->wait, POLLIN);
 }
 
+/* From its first stop on a tracee's text is executed as the tracer sees it; it stays so when it is let go. */
 static void stop_save_fpu(struct task *t, struct ptrace_state *p)
 {
+	if (t->mm)
+		platform_as_set_traced(kernel.platform, mm_address_space(t->mm), true);
 	p->fpu_changed = false;
 	if (kernel.platform->ops->fpu_get(t->ctx, p->fpu, p->fpu_size) < 0)
 		memset(p->fpu, 0, p->fpu_size);

@@ -418,6 +418,7 @@ void kvm_as_clear(struct address_space *as)
 	as->patch_refused = true;
 	atomic_store(&as->patch_live, NULL);
 	replace_locked(as, &none);
+	atomic_store(&as->patch_known, NULL);
 	as->compact_at = KVM_TREE_SLOTS_COMPACT;
 	mutex_unlock(&as->lock);
 }

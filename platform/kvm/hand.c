@@ -191,6 +191,7 @@ static void hand_over(struct kvm_hand *h, struct platform_context *ctx)
 {
 	if (ctx->mb)
 		patch_mailbox_listen(ctx->mb, false, TRAMPOLINE_SPINS);
+	h->ctx = NULL;
 	ctx->held = false;
 	atomic_store(&ctx->running, NULL);
 	kvm_vcpu_adopt(h->v);
@@ -209,7 +210,7 @@ static int hand_collect(struct kvm_hand *h, struct platform_context *ctx, struct
 		return h->err;
 	/* Here, not by the companion: whether the call in the trampoline was answered before it left is known only now. */
 	if (h->space && patch_rip_inside(regs->r.rip))
-		kvm_patch_resolve(h->space, ctx, regs, ev);
+		kvm_patch_resolve(h->space, regs->r.gs_base ? NULL : ctx->mb, regs, ev);
 	if (ev->kind == PLATFORM_SYSCALL)
 		kvm_patch_note(as, regs);
 	return 0;
@@ -314,6 +315,14 @@ void kvm_hand_end(struct platform_context *ctx)
 	h = atomic_load(&atomic_load(&ctx->running)->hand);
 	hand_leave(h, ctx);
 	hand_over(h, ctx);
+}
+
+void kvm_hand_thread_exit(struct kvm_vcpu *v)
+{
+	struct kvm_hand *h = atomic_load(&v->hand);
+
+	if (h && h->ctx)
+		kvm_hand_end(h->ctx);
 }
 
 void kvm_hands_leave(struct address_space *as)

@@ -133,6 +133,8 @@ struct address_space {
 	struct kvm_patches *patches; /* guarded by lock; stays until the end */
 	/* With what trampolines are resolved; NULL: nothing is mapped, or the application wants the range. */
 	struct patch_space *_Atomic patch_live;
+	/* The same for who was running when it went: cleared when every vCPU has left. */
+	struct patch_space *_Atomic patch_known;
 	bool patch_refused, traced; /* guarded by lock */
 };
 
@@ -376,8 +378,11 @@ void kvm_as_claim(struct address_space *as, uint64_t va, uint64_t size);
 void kvm_as_set_traced(struct address_space *as, bool on);
 /* No vCPU is in it and none will be. */
 void kvm_patches_free(struct address_space *as);
-/* An event whose rip may be in a trampoline becomes one of the application's. */
-void kvm_patch_resolve(const struct patch_space *space, const struct platform_context *ctx,
+/*
+ * An event whose rip may be in a trampoline becomes one of the application's. `mb`: where replies have been given,
+ * NULL if nowhere.
+ */
+void kvm_patch_resolve(const struct patch_space *space, const struct patch_mailbox *mb,
 		       struct arch_regs *regs, struct platform_event *ev);
 /* A mailbox for ctx in `as`, which has patches; without one (limits) its trampolines fault and are served so. */
 void kvm_mailbox_attach(struct platform_context *ctx, struct address_space *as);
@@ -403,6 +408,8 @@ must_check int kvm_hand_resume(struct platform_context *ctx, struct address_spac
 void kvm_hand_end(struct platform_context *ctx);
 /* No companion is in `as` any more; whoever owns it finds it stopped. Any thread. */
 void kvm_hands_leave(struct address_space *as);
+/* The owner's thread lets v go: whoever was held on it is not any more. */
+void kvm_hand_thread_exit(struct kvm_vcpu *v);
 void kvm_hand_destroy(struct kvm_vcpu *v);
 /* selftest.c: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
 must_check int kvm_selftest(struct kvm_platform *p);

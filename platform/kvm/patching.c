@@ -156,11 +156,13 @@ static int patch_site_locked(struct address_space *as, uint64_t rip, uint64_t nr
 		return err;
 	}
 	record_locked(as->patches, va, orig);
+	/* Before anyone can be in a trampoline. */
+	atomic_store(&as->patch_known, as->patches->space);
+	atomic_store(&as->patch_live, as->patches->space);
 	kvm_flush_init(&f, as);
 	pte_store(&leaf[LEAF_INDEX(va)], gpa | PTE_P | PTE_U | PTE_AD | PTE_PATCHED);
 	kvm_flush_page(&f, pte & PTE_ADDR);
 	kvm_flush_end_locked(as, &f);
-	atomic_store(&as->patch_live, as->patches->space);
 	KVM_STAT_ADD(as->p, patches, 1);
 	return 0;
 }
@@ -228,6 +230,7 @@ void kvm_as_claim(struct address_space *as, uint64_t va, uint64_t size)
 		atomic_store(&as->patch_live, NULL);
 		kvm_flush_end_locked(as, &f);
 		kvm_vcpus_leave(as);
+		atomic_store(&as->patch_known, NULL);
 	}
 	mutex_unlock(&as->lock);
 }
@@ -249,13 +252,13 @@ void kvm_as_set_traced(struct address_space *as, bool on)
 	mutex_unlock(&as->lock);
 }
 
-void kvm_patch_resolve(const struct patch_space *space, const struct platform_context *ctx,
+void kvm_patch_resolve(const struct patch_space *space, const struct patch_mailbox *mb,
 		       struct arch_regs *regs, struct platform_event *ev)
 {
 	bool fault = ev->kind == PLATFORM_FAULT;
 	bool trap = ev->kind == PLATFORM_EXCEPTION && ev->vector == VECTOR_UD;
 
-	switch (patch_resolve(space, ctx->mb, regs)) {
+	switch (patch_resolve(space, mb, regs)) {
 	case PATCH_OUTSIDE:
 		break;
 	case PATCH_BEFORE:

@@ -423,7 +423,7 @@ static enum run_verdict judge_exit(struct kvm_vcpu *v, struct address_space *as,
  * Return: 0; 1: wanted() before it ran; -errno of KVM_RUN; -ENOMEM.
  */
 static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct address_space *as,
-		    const struct patch_space *space, enum run_mode mode)
+		    enum run_mode mode, const struct patch_space **inout_space)
 {
 	struct kvm_run *run = v->run;
 	int ret = enter_with_root(v, as, mode == RUN_FRESH);
@@ -435,13 +435,16 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	 * it sets immediate_exit again.
 	 */
 	__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	if (unlikely(mode != RUN_FORCED &&
-		     (wanted(v, ctx, mode) || (mode == RUN_RESUME && stranded(v, as, space)))))
+	if (unlikely(mode != RUN_FORCED && (wanted(v, ctx, mode) ||
+					    (mode == RUN_RESUME && stranded(v, as, *inout_space)))))
 		ret = 1;
 	else if (unlikely(atomic_load(&as->root) != run->s.regs.sregs.cr3))
 		ret = -EAGAIN;
 	else
 		ret = kvm_ioctl(v->fd, KVM_RUN, NULL);
+	/* Trampolines that it may be in; before the exit, for which kvm_as_claim() waits. There is one in a lifetime. */
+	if (!*inout_space)
+		*inout_space = atomic_load_explicit(&as->patch_known, memory_order_relaxed);
 	kvm_vcpu_exit(v);
 	return ret;
 }
@@ -456,12 +459,7 @@ int kvm_run_until_event(struct kvm_vcpu *v, struct platform_context *ctx, struct
 	unsigned efaults = 0;
 
 	while (verdict == RUN_AGAIN) {
-		int ret;
-
-		/* Of those it may have been in, the first: there is one in an address space's life. */
-		if (!space)
-			space = atomic_load(&as->patch_live);
-		ret = run_once(v, ctx, as, space, mode);
+		int ret = run_once(v, ctx, as, mode, &space);
 
 		/* Not even begun: what is loaded stays loaded. */
 		if (ret == -EAGAIN)
@@ -518,7 +516,7 @@ static int run_here(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	if (unlikely(err))
 		return err;
 	if (unlikely(space && patch_rip_inside(regs->r.rip)))
-		kvm_patch_resolve(space, ctx, regs, ev);
+		kvm_patch_resolve(space, NULL, regs, ev);
 	if (ev->kind == PLATFORM_SYSCALL) {
 		if (unlikely(patched)) {
 			int64_t now = time_monotonic_ns();

@@ -131,6 +131,7 @@ void vma_link(struct mm *mm, struct vma *vma)
 	if (RB_INSERT(vma_tree, &mm->vmas, vma))
 		assert(!"two VMAs at one address");
 	mm->vma_count++;
+	platform_as_claim(mm->platform, mm->as, vma->start, vma->end - vma->start);
 	vma_account(mm, vma, vma->end - vma->start);
 	vma_update_gap(vma);
 	next = vma_next(vma);
@@ -281,6 +282,7 @@ void vma_set_range(struct mm *mm, struct vma *vma, uint64_t start, uint64_t end)
 	vma->off += start - vma->start;
 	vma->start = start;
 	vma->end = end;
+	platform_as_claim(mm->platform, mm->as, start, end - start);
 	vma_account(mm, vma, end - start);
 	vma_update_gap(vma);
 	next = vma_next(vma);

@@ -103,6 +103,6 @@ void sleep_us(unsigned us);
 uint64_t now_ns(void);
 
 extern const struct test event_tests[], paging_tests[], interrupt_tests[], fpu_tests[],
-	hostile_tests[], share_tests[];
+	hostile_tests[], share_tests[], patch_tests[];
 
 #endif
