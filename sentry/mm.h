@@ -45,6 +45,10 @@ must_check int mm_create(struct platform *p, struct mm **ret_mm);
 must_check int mm_fork(struct mm *parent, struct mm **ret_child);
 void mm_ref(struct mm *mm);
 void mm_unref(struct mm *mm);
+/* The AIO contexts of the address space, for sentry/aio.c: NULL until the first is set; what another thread set first wins. */
+void *mm_get_aio(struct mm *mm);
+void *mm_set_aio(struct mm *mm, void *aio);
+extern void (*mm_aio_drop)(void *aio); /* with the last reference to the mm */
 struct address_space *mm_address_space(struct mm *mm);
 
 /* mmap(2) and kin. Return 0 (or an address in *ret_addr) or Linux's errno. */

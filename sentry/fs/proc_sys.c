@@ -12,6 +12,7 @@
 
 #include "fsimpl/pipe/pipe.h"
 #include "fsimpl/socket/socket.h"
+#include "sentry/aio.h"
 #include "sentry/fs/proc.h"
 #include "sentry/ipc/ipc.h"
 #include "sentry/tty/tty.h"
@@ -53,6 +54,12 @@ static ssize_t num_store(struct synth_node *n, unused_arg struct synth_file *sf,
 		return -EINVAL;
 	atomic_store_explicit(&num->value, v, memory_order_relaxed);
 	return (ssize_t)size;
+}
+
+static int aio_nr_show(NODE_ARGS, struct buf *b)
+{
+	buf_printf(b, "%u\n", aio_total());
+	return 0;
 }
 
 static int lease_break_show(NODE_ARGS, struct buf *b)
@@ -199,6 +206,7 @@ static int pty_nr_show(NODE_ARGS, struct buf *b)
 
 OPS(const_ops, .show = const_show);
 OPS(num_ops, .show = num_show, .store = num_store);
+OPS(aio_nr_ops, .show = aio_nr_show);
 OPS(lease_break_ops, .show = lease_break_show, .store = lease_break_store);
 OPS(hostname_ops, .show = hostname_show, .store = hostname_store);
 OPS(domainname_ops, .show = domainname_show, .store = domainname_store);
@@ -349,7 +357,7 @@ static const struct synth_entry mqueue_entries[] = {
 
 static const struct synth_entry fs_entries[] = {
 	C("aio-max-nr", "65536"),
-	C("aio-nr", "0"),
+	R("aio-nr", 0444, aio_nr_ops),
 	C("dentry-state", "0\t0\t45\t0\t0\t0"),
 	D("epoll", epoll_entries),
 	C("file-max", "9223372036854775807"),

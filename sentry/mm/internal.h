@@ -117,6 +117,7 @@ struct mm {
 	unsigned lock_future; /* VMA_LOCKED | VMA_LOCK_ONFAULT for new mappings */
 	struct mm_layout layout;
 	struct file *exe;
+	void *_Atomic aio; /* sentry/aio.c's */
 	_Atomic uint64_t stack_limit; /* RLIMIT_STACK as stack growth sees it */
 	struct rwlock pt_lock;
 	struct pma_tree pmas;

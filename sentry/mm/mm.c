@@ -103,6 +103,8 @@ static void mm_destroy(struct mm *mm)
 	struct vma *vma;
 	struct pma *pma;
 
+	if (atomic_load_explicit(&mm->aio, memory_order_acquire))
+		mm_aio_drop(mm->aio);
 	mm_reap_init(&reap);
 	/* Unregister first: from then on no truncate looks in here. */
 	rwlock_write_lock(&mm->vma_lock);
@@ -130,6 +132,23 @@ void mm_unref(struct mm *mm)
 {
 	if (ref_put(&mm->ref))
 		mm_destroy(mm);
+}
+
+void (*mm_aio_drop)(void *aio);
+
+void *mm_get_aio(struct mm *mm)
+{
+	return atomic_load_explicit(&mm->aio, memory_order_acquire);
+}
+
+void *mm_set_aio(struct mm *mm, void *aio)
+{
+	void *none = NULL;
+
+	return atomic_compare_exchange_strong_explicit(&mm->aio, &none, aio, memory_order_acq_rel,
+						       memory_order_acquire)
+		       ? aio
+		       : none;
 }
 
 struct address_space *mm_address_space(struct mm *mm)
