@@ -415,7 +415,8 @@ static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, const struc
 	}
 	if (ret > 0) {
 		small = MIN((size_t)ret, call->reply_size);
-		memcpy(call->reply, mem + sizeof(head), small);
+		if (small)
+			memcpy(call->reply, mem + sizeof(head), small);
 	}
 	mutex_lock(&q->lock);
 	vdev_slot_release_locked(q, slot);
