@@ -300,3 +300,26 @@ void hostnet_prepare(enum hostnet_mode new_mode)
 	sysctl_set(SYSCTL_PORT_START, "0", "ports below 1024");
 	sysctl_set(SYSCTL_PING_RANGE, "0 2147483647", "ICMP datagram sockets");
 }
+
+int hostnet_sysctl_configure(const char *name, const char *value)
+{
+	char path[256];
+	ssize_t n;
+	int fd, err = 0;
+
+	if (mode != HOSTNET_OWN)
+		return -EPERM;
+	if (strcmp(name, SYSCTL_PORT_START) == 0 || strcmp(name, SYSCTL_PING_RANGE) == 0)
+		return hostnet_sysctl_write(name, value, strlen(value));
+	if (strstr(name, "..") || strlen(name) + sizeof("/proc/sys/net/") > sizeof(path))
+		return -EINVAL;
+	snprintf(path, sizeof(path), "/proc/sys/net/%s", name);
+	fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	n = write(fd, value, strlen(value));
+	if (n < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}

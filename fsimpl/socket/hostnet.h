@@ -26,6 +26,11 @@ enum hostnet_mode {
  * privileged and who may ping becomes the sentry's decision (hostnet_port_privileged, hostnet_may_ping).
  */
 void hostnet_prepare(enum hostnet_mode mode);
+/*
+ * After hostnet_prepare(), before confinement: sets "ipv4/tcp_rmem" for a container that is configured so. -EPERM where the
+ * namespace is not the container's own; -EINVAL for a name that leaves the directory; what open(2) and write(2) say.
+ */
+must_check int hostnet_sysctl_configure(const char *name, const char *value);
 enum hostnet_mode hostnet_mode(void);
 
 /* Appends the file "tcp" of /proc/self/net. -ENOENT: the host has none. */

@@ -263,7 +263,8 @@ static int boot_all(struct boot_state *b, int spec_fd)
 #endif
 	if (before_confinement(b))
 		return -1;
-	boot_network_prepare(&b->spec);
+	if (boot_network_prepare(&b->spec, why, sizeof(why)))
+		return boot_fail(&b->error, 1, "%s", why);
 	if (sentry_confine_namespaces(boot_network_caps(&b->spec), why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
 	if (create_platform(b, &platform) || start_services(b))

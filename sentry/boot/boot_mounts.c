@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/overlay/overlay.h"
+#include "sentry/boot/boot_network.h"
 #include "sentry/boot/internal.h"
 
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
@@ -347,7 +348,7 @@ int boot_make_mounts(struct boot_state *b)
 			return boot_fail(&b->error, 1, "linux.devices: %s: %s", *p, strerror(-err));
 	}
 	for (char **p = b->spec.sysctls; p && *p; p++) {
-		int err = write_sysctl(b, *p);
+		int err = boot_network_sysctl(*p) ? 0 : write_sysctl(b, *p);
 
 		if (err)
 			return boot_fail(&b->error, 1, "linux.sysctl: %s: %s", *p, strerror(-err));

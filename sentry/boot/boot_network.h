@@ -4,8 +4,13 @@
 
 #include "wire/boot_spec.h"
 
-/* What it finds missing is logged, and missing. */
-void boot_network_prepare(const struct boot_spec *spec);
+/*
+ * Files of the namespace that are read later, and the configured net.* settings. What the host lacks is logged, and missing.
+ * Return: 0, or -errno with one line in `why`: a setting that cannot be made.
+ */
+must_check int boot_network_prepare(const struct boot_spec *spec, char *why, size_t why_size);
+/* Is this line of spec->sysctls one that boot_network_prepare() has made? */
+bool boot_network_sysctl(const char *line);
 /* The capabilities over the network namespace that the sentry keeps for the container: of those that it was given. */
 uint64_t boot_network_caps(const struct boot_spec *spec);
 
