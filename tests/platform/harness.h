@@ -102,6 +102,7 @@ bool runner_wait(struct runner *r);
 void sleep_us(unsigned us);
 uint64_t now_ns(void);
 
+extern const struct test stub_tests[];
 extern const struct test event_tests[], paging_tests[], interrupt_tests[], fpu_tests[],
 	hostile_tests[], share_tests[], patch_tests[];
 
