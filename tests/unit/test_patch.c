@@ -1,0 +1,294 @@
+// LINK: moat_patch moat_mem moat_base
+#include "tests/unit/check.h"
+
+#include "base/rcu.h"
+#include "platform/patch/patch.h"
+
+#define PAGE_VA 0x400000ul
+
+static struct patch_space *space;
+static uint8_t page[MOAT_PAGE_SIZE];
+
+/* mov $nr,%eax; syscall at `at`; behind a ret. Return: the address past it. */
+static uint64_t put_site(unsigned at, uint32_t nr)
+{
+	page[at - 1] = 0xc3;
+	page[at] = 0xb8;
+	memcpy(page + at + 1, &nr, 4);
+	page[at + 5] = 0x0f;
+	page[at + 6] = 0x05;
+	return PAGE_VA + at + 7;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(page, 0x90, sizeof(page));
+	return patch_space_create(&space);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	patch_space_destroy(space);
+	return 0;
+}
+
+static const uint8_t *copy_at(uint64_t off)
+{
+	return memfile_ptr(mem_private(), off);
+}
+
+static void test_site(void **state)
+{
+	uint64_t rip = put_site(0x100, 39), off;
+	uint32_t disp;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, page, &off), 0);
+	memcpy(&disp, copy_at(off) + 0x103, 4);
+	assert_int_equal(copy_at(off)[0x100], 0xff);
+	assert_int_equal(copy_at(off)[0x101], 0x24);
+	assert_int_equal(copy_at(off)[0x102], 0x25);
+	assert_int_equal(disp, PATCH_TABLE_VA);
+	/* Five bytes differ, no more. */
+	for (unsigned i = 0; i < MOAT_PAGE_SIZE; i++)
+		if (i < 0x100 || i >= 0x105)
+			assert_int_equal(copy_at(off)[i], page[i]);
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, copy_at(off), &off), -EALREADY);
+	assert_int_equal(patch_pages(space), 1);
+}
+
+static void test_refused(void **state)
+{
+	uint64_t rip, off;
+
+	(void)state;
+	rip = put_site(0x100, 39);
+	assert_int_equal(patch_apply(space, rip, 40, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, rip, 39 | 1ul << 32, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, rip + 1, 39, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, PAGE_VA + 6, 39, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, PAGE_VA + 7, 39, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, PAGE_VA + MOAT_PAGE_SIZE + 3, 39, PAGE_VA, page, &off),
+			 -ENOTSUP);
+	page[0xff] = 0x41; /* mov $39,%r8d */
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, page, &off), -ENOTSUP);
+	page[0xff] = 0x66;
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, PATCH_CODE_VA + 0x107, 39, PATCH_CODE_VA, page, &off),
+			 -ENOTSUP);
+	assert_int_equal(patch_pages(space), 0);
+}
+
+static void test_second_site_gets_another_copy(void **state)
+{
+	uint64_t first = put_site(0x100, 39), second = put_site(0x200, 110), a, b, va;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, first, 39, PAGE_VA, page, &a), 0);
+	assert_int_equal(patch_apply(space, second, 110, PAGE_VA, copy_at(a), &b), 0);
+	assert_int_not_equal(a, b);
+	assert_int_equal(copy_at(b)[0x100], 0xff);
+	assert_int_equal(copy_at(b)[0x200], 0xff);
+	/* The first is as it was until nobody can be in it. */
+	assert_int_equal(copy_at(a)[0x200], 0xb8);
+	patch_reap(space);
+	assert_true(patch_find(space, PAGE_VA - 0x1000, 0x3000, &va, &a));
+	assert_int_equal(va, PAGE_VA);
+	assert_int_equal(a, b);
+	patch_drop(space, PAGE_VA, MOAT_PAGE_SIZE);
+	assert_false(patch_find(space, 0, UINT64_MAX, NULL, NULL));
+	patch_reap(space);
+}
+
+/* A thousand sites, a hundred pages, again and again: entries are kept, copies reused, limits are errors. */
+static void test_limits(void **state)
+{
+	unsigned applied = 0, refused = 0;
+	uint64_t off;
+
+	(void)state;
+	for (unsigned round = 0; round < 3; round++)
+		for (unsigned p = 0; p < PATCH_PAGES_MAX + 8; p++) {
+			uint64_t va = PAGE_VA + p * MOAT_PAGE_SIZE, rip;
+			int err;
+
+			memset(page, 0x90, sizeof(page));
+			rip = put_site(0x100 + round * 64, round) - PAGE_VA + va;
+			err = patch_apply(space, rip, round, va, page, &off);
+			applied += err == 0;
+			refused += err == -ENOSPC;
+			patch_reap(space);
+		}
+	assert_int_equal(applied, 3 * PATCH_PAGES_MAX);
+	assert_int_equal(refused, 3 * 8);
+	for (unsigned n = 0, done = 0;; n++) {
+		uint64_t rip;
+		int err;
+
+		memset(page, 0x90, sizeof(page));
+		rip = put_site(8 + n % 400 * 8, n);
+		err = patch_apply(space, rip, n, PAGE_VA, page, &off);
+		patch_reap(space);
+		if (err) {
+			assert_int_equal(err, -ENOSPC);
+			assert_int_equal(done, PATCH_SITES_MAX - 3 * PATCH_PAGES_MAX);
+			break;
+		}
+		done++;
+	}
+}
+
+static void test_mailbox(void **state)
+{
+	struct arch_regs regs = {.r = {.gs_base = 7}}, taken;
+	struct patch_range range;
+	struct patch_mailbox *mb;
+	uint64_t *raw;
+	int n;
+
+	(void)state;
+	for (int i = 0; i < PATCH_MAILBOXES_MAX; i++)
+		assert_int_equal(patch_mailbox_get(space, &range, &mb), i);
+	assert_int_equal(patch_mailbox_get(space, &range, &mb), -ENOSPC);
+	patch_mailbox_put(space, 5);
+	n = patch_mailbox_get(space, &range, &mb);
+	assert_int_equal(n, 5);
+	assert_int_equal(range.va, patch_mailbox_va(5));
+	raw = (uint64_t *)mb;
+	assert_int_equal(raw[MB_MAGIC / 8], PATCH_MAGIC);
+	assert_false(patch_mailbox_take(mb, &regs));
+	raw[MB_RAX / 8] = 39;
+	raw[MB_RDI / 8] = 1;
+	raw[MB_R15 / 8] = 15;
+	raw[MB_RIP / 8] = 0xdeadbeefdeadbeef;
+	raw[MB_FLAGS / 8] = ~0ul;
+	raw[MB_STATE / 8] = MB_POSTED;
+	assert_true(patch_mailbox_take(mb, &regs));
+	assert_int_equal(regs.r.rax, 39);
+	assert_int_equal(regs.r.rdi, 1);
+	assert_int_equal(regs.r.r15, 15);
+	assert_int_equal(regs.r.rcx, 0xdeadbeefdeadbeef);
+	assert_int_equal(regs.r.gs_base, 7);
+	assert_int_equal(regs.r.eflags & ~(ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED), 0);
+	assert_false(patch_mailbox_take(mb, &regs));
+	taken = regs;
+	regs.r.rax = 5;
+	assert_true(patch_only_rax_changed(&taken, &regs));
+	regs.r.fs_base = 1;
+	assert_false(patch_only_rax_changed(&taken, &regs));
+	patch_mailbox_reply(mb, 5);
+	assert_int_equal(raw[MB_RAX / 8], 5);
+	assert_int_equal(raw[MB_STATE / 8], MB_DONE);
+}
+
+/* Any registers at any address: resolved to a site's, or left alone. */
+static void test_resolve(void **state)
+{
+	uint64_t rip = put_site(0x100, 39), off, seen = 0;
+	struct arch_regs regs;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, page, &off), 0);
+	for (uint64_t at = PATCH_VA - 16; at < PATCH_END_VA + 16; at++) {
+		enum patch_verdict verdict;
+
+		regs = (struct arch_regs){.r = {.rip = at, .r11 = rip, .rcx = rip, .rsp = 1}};
+		verdict = patch_resolve(space, NULL, &regs);
+		seen |= 1u << verdict;
+		switch (verdict) {
+		case PATCH_OUTSIDE:
+			assert_true(at < PATCH_VA || at >= PATCH_END_VA);
+			break;
+		case PATCH_BEFORE:
+			assert_int_equal(regs.r.rip, rip - 2);
+			assert_int_equal(regs.r.rax, 39);
+			break;
+		case PATCH_CALL:
+			assert_int_equal(regs.r.rip, regs.r.rcx);
+			assert_int_equal(regs.r.r11, regs.r.eflags);
+			assert_int_equal(regs.r.rax, 39);
+			break;
+		case PATCH_AFTER:
+			assert_int_equal(regs.r.rip, rip);
+			break;
+		case PATCH_STRAY:
+			assert_int_equal(regs.r.rip, at);
+			break;
+		}
+		regs = (struct arch_regs){.r = {.rip = at, .r11 = at, .rcx = ~at}};
+		verdict = patch_resolve(space, NULL, &regs);
+		assert_true(verdict == PATCH_OUTSIDE || verdict == PATCH_STRAY ||
+			    verdict == PATCH_BEFORE || at < PATCH_CODE_VA);
+		regs.r.rip = at;
+		assert_int_not_equal(patch_resolve(NULL, NULL, &regs), PATCH_CALL);
+	}
+	assert_int_equal(seen, 0x1f);
+}
+
+static void test_heat(void **state)
+{
+	static struct patch_heat heat;
+	unsigned hot = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 1000; i++)
+		hot += patch_heat_note(&heat, 0x1234);
+	assert_in_range(hot, 10, 20);
+	patch_heat_cold(&heat, 0x1234);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_false(patch_heat_note(&heat, 0x1234));
+	/* Others that come more often get the slot in the end. */
+	for (uint64_t rip = 1; rip < 2000; rip++)
+		(void)!patch_heat_note(&heat, rip);
+}
+
+static void test_pace(void **state)
+{
+	struct patch_pace p = {0};
+	int64_t now = 1;
+
+	(void)state;
+	for (int i = 0; i < 1000 && !patch_pace_on(&p); i++)
+		patch_pace_trapped(&p, 25000, now += 30000);
+	assert_true(patch_pace_on(&p));
+	for (int i = 0; i < 100; i++)
+		patch_pace_hit(&p, 500, now += 1000);
+	/* One failure among many successes is borne; several are not. */
+	patch_pace_miss(&p, 100000, now);
+	assert_true(patch_pace_on(&p));
+	for (int i = 0; i < 5; i++)
+		patch_pace_miss(&p, 3000000, now);
+	assert_false(patch_pace_on(&p));
+	/* Not again at once. */
+	for (int i = 0; i < 100; i++)
+		patch_pace_trapped(&p, 25000, now += 30000);
+	assert_false(patch_pace_on(&p));
+	for (int i = 0; i < 100; i++)
+		patch_pace_trapped(&p, 25000, now += 1000000000);
+	assert_true(patch_pace_on(&p));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_site, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_second_site_gets_another_copy, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_mailbox, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resolve, setup, teardown),
+		cmocka_unit_test(test_heat),
+		cmocka_unit_test(test_pace),
+	};
+	int failed;
+
+	rcu_thread_begin();
+	if (mem_init(0))
+		return 1;
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	rcu_thread_end();
+	return failed;
+}
