@@ -151,7 +151,7 @@ static int finish_entries(struct overlay_dentry *dir, struct collect *c)
 		lk = overlay_layer_lookup(fs, &place, e->name, 0);
 		if (!vfs_get_path(&lk, &found)) {
 			if (!overlay_stat_place(fs, &found, &st)) {
-				whiteout = overlay_is_whiteout(fs, e->layer, &found, &st);
+				whiteout = overlay_is_whiteout(fs, &found, &st);
 				if (!e->layer && !whiteout)
 					e->ino = overlay_upper_ino(fs, &found, st.ino);
 			}

@@ -85,7 +85,7 @@ struct overlay_config {
 struct overlay_lower {
 	struct mount *mount; /* a reference; internal */
 	unsigned fsid; /* which of the filesystems below, for inode numbers */
-	_Atomic bool xwhiteouts; /* has whiteouts in the form of an xattr */
+	_Atomic bool xwhiteouts; /* readdir looks for whiteouts in the form of an xattr */
 };
 
 struct overlay_fs {
@@ -199,9 +199,9 @@ uint64_t overlay_map_ino(const struct overlay_fs *fs, unsigned fsid, uint64_t in
 uint64_t overlay_upper_ino(struct overlay_fs *fs, const struct vfs_path *place, uint64_t ino);
 /* The layer that `m` is; NULL: the upper. */
 struct overlay_lower *overlay_lower_of(struct overlay_fs *fs, const struct mount *m);
-/* Is the file at `place` a whiteout in either form? layer NULL: the upper. */
-bool overlay_is_whiteout(struct overlay_fs *fs, const struct overlay_lower *layer,
-			 const struct vfs_path *place, const struct moat_statx *st);
+/* Is the file at `place` a whiteout in either form: a 0:0 device, or an empty file with an xattr? */
+bool overlay_is_whiteout(struct overlay_fs *fs, const struct vfs_path *place,
+			 const struct moat_statx *st);
 must_check int overlay_whiteout_make(struct overlay_fs *fs, struct overlay_dentry *dir,
 				     const char *name);
 /* Removes a whiteout of that name from the upper directory, if there is one. 1 there was, 0, -errno. */

@@ -66,14 +66,14 @@ int overlay_mark_set(struct overlay_fs *fs, const struct vfs_path *place, const 
 						       .size = size});
 }
 
-bool overlay_is_whiteout(struct overlay_fs *fs, const struct overlay_lower *layer,
-			 const struct vfs_path *place, const struct moat_statx *st)
+bool overlay_is_whiteout(struct overlay_fs *fs, const struct vfs_path *place,
+			 const struct moat_statx *st)
 {
 	char value[2];
 
 	if (S_ISCHR(st->mode))
 		return st->rdev_major == 0 && st->rdev_minor == 0;
-	if (!S_ISREG(st->mode) || st->size || !layer || !atomic_load(&layer->xwhiteouts))
+	if (!S_ISREG(st->mode) || st->size)
 		return false;
 	return overlay_mark_get(fs, place, "whiteout", value, sizeof(value)) >= 0;
 }
@@ -205,11 +205,12 @@ static int directory_marks(struct finding *w, struct overlay_lower *layer,
 	}
 	if (opaque == 'x' && layer)
 		atomic_store(&layer->xwhiteouts, true);
-	if (w->fs->config.redirect == REDIRECT_NOFOLLOW)
-		return 0;
 	len = overlay_mark_get(w->fs, dir, "redirect", value, OVERLAY_REDIRECT_MAX);
 	if (len < 0)
 		return len == -ENODATA || len == -EOPNOTSUPP ? 0 : (int)len;
+	/* Not following it would show what does not belong there. */
+	if (w->fs->config.redirect == REDIRECT_NOFOLLOW)
+		return -EPERM;
 	value[len] = '\0';
 	if (!redirect_is_valid(value, (size_t)len))
 		return -EIO;
@@ -219,9 +220,8 @@ static int directory_marks(struct finding *w, struct overlay_lower *layer,
 }
 
 /* One name below `dir` of a layer: 0 with *ret and *ret_st, -ENOENT, 1: a whiteout. */
-static int find_one(struct overlay_fs *fs, const struct overlay_lower *layer,
-		    const struct vfs_path *dir, const char *name, struct vfs_path *ret,
-		    struct moat_statx *ret_st)
+static int find_one(struct overlay_fs *fs, const struct vfs_path *dir, const char *name,
+		    struct vfs_path *ret, struct moat_statx *ret_st)
 {
 	struct vfs_lookup lk = overlay_layer_lookup(fs, dir, name, 0);
 	int err = vfs_get_path(&lk, ret);
@@ -229,7 +229,7 @@ static int find_one(struct overlay_fs *fs, const struct overlay_lower *layer,
 	if (err)
 		return err == -ENAMETOOLONG ? -ENOENT : err;
 	err = overlay_stat_place(fs, ret, ret_st);
-	if (!err && overlay_is_whiteout(fs, layer, ret, ret_st))
+	if (!err && overlay_is_whiteout(fs, ret, ret_st))
 		err = 1;
 	if (err)
 		vfs_path_unref(ret);
@@ -237,8 +237,8 @@ static int find_one(struct overlay_fs *fs, const struct overlay_lower *layer,
 }
 
 /* w->path in one layer. `dir` is the parent there, or the layer's root for an absolute path. As find_one(). */
-static int find_path(struct finding *w, struct overlay_lower *layer, const struct vfs_path *dir,
-		     struct vfs_path *ret, struct moat_statx *ret_st)
+static int find_path(struct finding *w, const struct vfs_path *dir, struct vfs_path *ret,
+		     struct moat_statx *ret_st)
 {
 	struct vfs_path at = *dir, next;
 	char name[VFS_NAME_MAX + 1];
@@ -246,7 +246,7 @@ static int find_path(struct finding *w, struct overlay_lower *layer, const struc
 	int err = 0;
 
 	if (*p != '/')
-		return find_one(w->fs, layer, dir, p, ret, ret_st);
+		return find_one(w->fs, dir, p, ret, ret_st);
 	vfs_path_ref(&at);
 	while (!err && *p) {
 		size_t len = strcspn(++p, "/");
@@ -258,7 +258,7 @@ static int find_path(struct finding *w, struct overlay_lower *layer, const struc
 		memcpy(name, p, len);
 		name[len] = '\0';
 		p += len;
-		err = find_one(w->fs, layer, &at, name, &next, ret_st);
+		err = find_one(w->fs, &at, name, &next, ret_st);
 		if (err)
 			break;
 		vfs_path_unref(&at);
@@ -287,7 +287,7 @@ static int find_upper(struct finding *w, struct overlay_dentry *dir)
 
 	if (!place.dentry)
 		return 0;
-	err = find_one(fs, NULL, &place, w->path, &found, &st);
+	err = find_one(fs, &place, w->path, &found, &st);
 	if (err) {
 		w->stop = err > 0;
 		return err == -ENOENT || err > 0 ? 0 : err;
@@ -313,7 +313,7 @@ static int find_lower(struct finding *w, const struct vfs_path *dir)
 	struct overlay_found *f = w->f;
 	struct vfs_path found;
 	struct moat_statx st;
-	int err = find_path(w, layer, dir, &found, &st);
+	int err = find_path(w, dir, &found, &st);
 
 	if (err) {
 		w->stop |= err > 0;

@@ -162,14 +162,15 @@ static int prepare_work(struct overlay_fs *fs, struct dentry *dir)
 }
 
 /* config's strings are taken on success. */
-static int create(const struct layer_set *set, struct overlay_config *config,
+static int create(const struct layer_set *set, struct overlay_config *config, const char *source,
 		  const struct cred *cred, struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct overlay_found *found = calloc(1, sizeof(*found));
 	struct overlay_fs *fs = calloc(1, sizeof(*fs));
 	struct moat_statx st;
+	char value[2];
 	int err = found && fs ? filesystem_init(&fs->base, &overlay_type, &overlay_filesystem_ops,
-						"overlay")
+						source)
 			      : -ENOMEM;
 
 	if (err) {
@@ -201,6 +202,8 @@ static int create(const struct layer_set *set, struct overlay_config *config,
 					      : found->lowers[0];
 
 		err = overlay_stat_place(fs, &top, &st);
+		found->impure = fs->upper_mount &&
+				overlay_mark_get(fs, &top, "impure", value, sizeof(value)) == 1;
 		found->ino = fs->upper_mount ? overlay_map_ino(fs, fs->upper_fsid, st.ino)
 					     : overlay_map_ino(fs, 0, st.ino);
 	}
@@ -518,7 +521,7 @@ static int overlay_get_tree(struct fs_config *c, struct filesystem **ret_fs,
 	if (err)
 		return err;
 	set = (struct layer_set){p->upper, p->work, p->lower, p->nlower};
-	return create(&set, &p->c, c->who->cred, ret_fs, ret_root);
+	return create(&set, &p->c, c->source ? c->source : "none", c->who->cred, ret_fs, ret_root);
 }
 
 /* Only read-only and back. */
@@ -666,7 +669,7 @@ int overlay_create_over(struct filesystem *lower_fs, struct dentry *lower,
 	if (!err) {
 		struct layer_set set = {upper, work, &bottom, 1};
 
-		err = create(&set, &config, cred, ret_fs, ret_root);
+		err = create(&set, &config, "overlay", cred, ret_fs, ret_root);
 	}
 	cred_set_current(was);
 	if (upper.dentry)
