@@ -145,3 +145,16 @@ directory_run() {
 		tail -n 40 "$results/run.err" | sed 's/^/    /'
 	fi
 }
+
+# on_platforms FILE SECONDS NAME: directory_run with $MOAT_PLATFORM, as PLATFORM/NAME, on each platform that works here.
+on_platforms() {
+	local script=$1 seconds=$2 name=$3 platform out=$results/platform.out
+	for platform in kvm systrap; do
+		if timeout -k 5 30 "$MOAT" --root "$results/state" --platform="$platform" do -- /bin/true \
+			>"$out" 2>&1 </dev/null; then
+			MOAT_PLATFORM=$platform directory_run "$script" "$seconds" "$platform/$name"
+		else
+			result skip "$platform/$name" "$(tr '\n' ' ' <"$out" | cut -c1-200)"
+		fi
+	done
+}
