@@ -9,6 +9,7 @@
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 #include "vfs/async.h"
+#include "vfs/inotify.h"
 #include "vfs/lease.h"
 
 #define F_DUPFD_QUERY_ 1027
@@ -289,6 +290,16 @@ static int64_t fcntl_owner(struct task *t, struct file *f, unsigned cmd, uint64_
 	}
 }
 
+static int64_t set_notify(struct task *t, struct file *f, int fd, uint32_t arg)
+{
+	int err = dnotify_set(f, arg);
+
+	if (err || !(arg & 0x7fffffff))
+		return err;
+	f->sigio_fd = fd;
+	return set_owner(f, F_OWNER_PID, t->group->tgid);
+}
+
 static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, uint64_t arg)
 {
 	switch (cmd) {
@@ -320,7 +331,9 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, 
 	case F_OFD_SETLK:
 	case F_OFD_SETLKW:
 		return fcntl_lock(t, f, fd, cmd, arg);
-	default: /* F_NOTIFY, F_*_RW_HINT too: as not built */
+	case F_NOTIFY:
+		return set_notify(t, f, fd, (uint32_t)arg);
+	default: /* F_*_RW_HINT too: as not built */
 		return -EINVAL;
 	}
 }

@@ -10,7 +10,7 @@
 
 #include "vfs/file.h"
 
-#define EPOLL_NEST_MAX 5 /* epoll files watching epoll files */
+#define EPOLL_NEST_MAX 4 /* epoll files watching epoll files */
 #define EPOLL_WATCHES_MAX 1000000 /* entries in all */
 #define EPOLL_EVENTS_MAX (INT32_MAX / (int)sizeof(struct epoll_event))
 

@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/stat.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include "base/hash.h"
@@ -29,8 +31,12 @@ struct inotify_watch {
 	struct filesystem *fs; /* a reference */
 	struct dentry *dentry; /* a reference */
 	uint64_t key;
+	uint64_t ino; /* for fdinfo */
 	int wd;
 	uint32_t mask; /* guarded by inotify_lock */
+	/* dnotify: `group` is NULL, and the owner of this description is signalled (not a reference: dnotify_gone()). */
+	struct file *signalled;
+	uint32_t moved_from; /* cookie of the last entry that left; guarded by inotify_lock */
 	struct deferred_work drop;
 };
 
@@ -124,16 +130,141 @@ static void watch_drop_run(struct deferred_work *w)
 	free(watch);
 }
 
+static void watch_enter_locked(struct inotify_watch *w, const struct vfs_path *p)
+{
+	w->fs = p->dentry->fs;
+	w->dentry = p->dentry;
+	filesystem_ref(w->fs);
+	dentry_ref(w->dentry);
+	LIST_INSERT_HEAD(&watch_table[bucket_of(w->fs, w->key)], w, bucket);
+	atomic_fetch_add_explicit(&vfs_watch_count, 1, memory_order_relaxed);
+}
+
 /* Out of all lists, with IN_IGNORED; its references go when no lock is held. inotify_lock held. */
 static void watch_remove_locked(struct inotify_watch *w)
 {
 	LIST_REMOVE(w, bucket);
-	TAILQ_REMOVE(&w->group->watches, w, in_group);
-	w->group->watch_count--;
 	atomic_fetch_sub_explicit(&vfs_watch_count, 1, memory_order_relaxed);
-	queue_locked(w->group, w->wd, IN_IGNORED, 0, NULL, 0);
+	if (w->group) {
+		TAILQ_REMOVE(&w->group->watches, w, in_group);
+		w->group->watch_count--;
+		queue_locked(w->group, w->wd, IN_IGNORED, 0, NULL, 0);
+	}
 	w->drop.run = watch_drop_run;
 	vfs_defer(&w->drop);
+}
+
+/* ---- dnotify: fcntl(F_NOTIFY) ---- */
+
+#define DN_ACCESS_ 1u
+#define DN_MODIFY_ 2u
+#define DN_CREATE_ 4u
+#define DN_DELETE_ 8u
+#define DN_RENAME_ 16u
+#define DN_ATTRIB_ 32u
+#define DN_MULTISHOT_ 0x80000000u
+#define DN_WANTS_RENAME IN_MOVE_SELF /* in a watch's mask: no directory event is called so */
+
+struct dnotify_signal {
+	struct deferred_work work;
+	struct file *f; /* a reference */
+};
+
+static void dnotify_send(struct deferred_work *work)
+{
+	struct dnotify_signal *s = container_of(work, struct dnotify_signal, work);
+
+	if (vfs_hooks.send_sigio)
+		vfs_hooks.send_sigio(s->f, POLLIN | POLLRDNORM | POLLMSG);
+	file_unref(s->f);
+	free(s);
+}
+
+/* Something happened to the directory or in it: a signal, once no lock is held. Return: the watch has done its work. */
+static bool dnotify_event_locked(struct inotify_watch *w, uint32_t mask, uint32_t cookie)
+{
+	struct dnotify_signal *s;
+	bool hit = w->mask & mask & IN_ALL_EVENTS & ~(uint32_t)IN_MOVE_SELF;
+
+	/* DN_RENAME: from this directory into itself. */
+	if (mask & IN_MOVED_FROM)
+		w->moved_from = cookie;
+	if ((mask & IN_MOVED_TO) && w->moved_from == cookie)
+		hit |= (w->mask & DN_WANTS_RENAME) != 0;
+	if (!hit)
+		return false;
+	s = malloc(sizeof(*s));
+	if (s && file_tryref(w->signalled)) {
+		s->f = w->signalled;
+		s->work.run = dnotify_send;
+		vfs_defer(&s->work);
+	} else {
+		free(s);
+	}
+	return w->mask & IN_ONESHOT;
+}
+
+static uint32_t dnotify_mask(uint32_t arg)
+{
+	return (arg & DN_ACCESS_ ? IN_ACCESS : 0) | (arg & DN_MODIFY_ ? IN_MODIFY : 0) |
+	       (arg & DN_CREATE_ ? IN_CREATE | IN_MOVED_TO : 0) |
+	       (arg & DN_DELETE_ ? IN_DELETE | IN_MOVED_FROM : 0) |
+	       (arg & DN_RENAME_ ? DN_WANTS_RENAME : 0) | (arg & DN_ATTRIB_ ? IN_ATTRIB : 0) |
+	       (arg & DN_MULTISHOT_ ? 0 : IN_ONESHOT);
+}
+
+static struct inotify_watch *dnotify_find_locked(const struct file *f)
+{
+	struct dentry *d = f->path.dentry;
+	struct inotify_watch *w;
+
+	LIST_FOREACH (w, &watch_table[bucket_of(d->fs, d->fs->ops->inode_key(d))], bucket)
+		if (w->signalled == f)
+			break;
+	return w;
+}
+
+int dnotify_set(struct file *f, uint32_t arg)
+{
+	struct dentry *d = f->path.dentry;
+	struct inotify_watch *w, *fresh;
+
+	if (!(arg & ~DN_MULTISHOT_)) {
+		dnotify_gone_slow(f);
+		return 0;
+	}
+	if (d->fs->ops->dentry_type(d) != S_IFDIR)
+		return -ENOTDIR;
+	fresh = calloc(1, sizeof(*fresh));
+	if (!fresh)
+		return -ENOMEM;
+	mutex_lock(&inotify_lock);
+	w = dnotify_find_locked(f);
+	if (w) {
+		w->mask = dnotify_mask(arg) | (w->mask & dnotify_mask(~0u));
+		if (arg & DN_MULTISHOT_)
+			w->mask &= ~(uint32_t)IN_ONESHOT;
+	} else {
+		fresh->key = d->fs->ops->inode_key(d);
+		fresh->mask = dnotify_mask(arg);
+		fresh->signalled = f;
+		watch_enter_locked(fresh, &f->path);
+		fresh = NULL;
+	}
+	mutex_unlock(&inotify_lock);
+	free(fresh);
+	return 0;
+}
+
+void dnotify_gone_slow(struct file *f)
+{
+	struct inotify_watch *w;
+
+	mutex_lock(&inotify_lock);
+	w = dnotify_find_locked(f);
+	if (w)
+		watch_remove_locked(w);
+	mutex_unlock(&inotify_lock);
 }
 
 /* An event for the watchers of one inode. */
@@ -150,6 +281,11 @@ static void report(struct dentry *d, uint32_t mask, uint32_t cookie, const char 
 		next = LIST_NEXT(w, bucket);
 		if (w->fs != fs || w->key != key)
 			continue;
+		if (!w->group) {
+			if (dnotify_event_locked(w, mask, cookie) || (what & IN_DELETE_SELF))
+				watch_remove_locked(w);
+			continue;
+		}
 		if ((w->mask & what) && !(excl_dead && (w->mask & IN_EXCL_UNLINK))) {
 			queue_locked(w->group, w->wd, mask, cookie, name, len);
 			if (w->mask & IN_ONESHOT) {
@@ -308,7 +444,8 @@ static void inotify_show_fdinfo(struct file *f, struct buf *b)
 	mutex_lock(&inotify_lock);
 	TAILQ_FOREACH (w, &inotify_of(f)->watches, in_group)
 		buf_printf(b, "inotify wd:%x ino:%llx sdev:%x mask:%x ignored_mask:0\n", w->wd,
-			   (unsigned long long)w->key, w->fs->dev_minor, w->mask & IN_ALL_EVENTS);
+			   (unsigned long long)w->ino, w->fs->dev_minor,
+			   w->mask & (IN_ALL_EVENTS | IN_ONESHOT | IN_EXCL_UNLINK));
 	mutex_unlock(&inotify_lock);
 }
 
@@ -366,12 +503,21 @@ static int update_locked(struct inotify_watch *w, uint32_t mask)
 	return w->wd;
 }
 
+static uint64_t ino_of(const struct vfs_path *p)
+{
+	struct vfs_lookup lk = {
+		.cred = cred_current(), .root = *p, .start = *p, .path = "", .flags = LOOKUP_EMPTY};
+	struct moat_statx st = {0};
+
+	return vfs_stat(&lk, &(struct stat_args){.mask = STATX_INO}, &st) ? 0 : st.ino;
+}
+
 int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t mask)
 {
 	struct inotify_file *g = inotify_of(f);
 	struct filesystem *fs = p->dentry->fs;
 	struct inotify_watch *w, *fresh;
-	uint64_t key = fs->ops->inode_key(p->dentry);
+	uint64_t key = fs->ops->inode_key(p->dentry), ino;
 	int ret;
 
 	if (!file_is_inotify(f) || !(mask & IN_ALL_EVENTS) ||
@@ -381,6 +527,7 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return -ENOMEM;
+	ino = ino_of(p);
 	mutex_lock(&inotify_lock);
 	w = find_locked(g, fs, key);
 	if (w) {
@@ -388,18 +535,11 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	} else if (g->watch_count >= INOTIFY_WATCHES_MAX || g->next_wd == INT32_MAX) {
 		ret = -ENOSPC;
 	} else {
-		filesystem_ref(fs);
-		dentry_ref(p->dentry);
-		*fresh = (struct inotify_watch){.group = g,
-						.fs = fs,
-						.dentry = p->dentry,
-						.key = key,
-						.wd = g->next_wd++,
-						.mask = mask};
-		LIST_INSERT_HEAD(&watch_table[bucket_of(fs, key)], fresh, bucket);
+		*fresh = (struct inotify_watch){
+			.group = g, .key = key, .ino = ino, .wd = g->next_wd++, .mask = mask};
+		watch_enter_locked(fresh, p);
 		TAILQ_INSERT_TAIL(&g->watches, fresh, in_group);
 		g->watch_count++;
-		atomic_fetch_add_explicit(&vfs_watch_count, 1, memory_order_relaxed);
 		ret = fresh->wd;
 		fresh = NULL;
 	}

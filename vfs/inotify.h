@@ -70,6 +70,10 @@ must_check int inotify_file_create(const struct vfs_path *place, unsigned flags,
 /* Return: the watch descriptor, -EINVAL (not an inotify file), -ENOSPC, -ENOMEM, -EEXIST (IN_MASK_CREATE). */
 must_check int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t mask);
 must_check int inotify_file_rm_watch(struct file *f, int wd);
+/* fcntl(F_NOTIFY) on a directory's description: DN_* bits; 0 ends it. -ENOTDIR, -ENOMEM. */
+must_check int dnotify_set(struct file *f, uint32_t arg);
+/* f's last reference is gone. */
+void dnotify_gone_slow(struct file *f);
 bool file_is_inotify(const struct file *f);
 
 #endif

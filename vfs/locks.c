@@ -10,6 +10,7 @@
 #include "vfs/locks.h"
 
 #include <fcntl.h>
+#include <linux/stat.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -22,6 +23,7 @@ struct lock_inode {
 	LIST_ENTRY(lock_inode) link;
 	struct filesystem *fs; /* identity only: a file that is open here pins it */
 	uint64_t key;
+	uint64_t ino; /* for /proc/locks */
 	LIST_HEAD(, file_lock) locks;
 	unsigned waiters;
 	struct wait_queue wait;
@@ -67,7 +69,7 @@ static struct lock_inode *find_inode_locked(struct filesystem *fs, uint64_t key)
 	return NULL;
 }
 
-static struct lock_inode *get_inode_locked(struct filesystem *fs, uint64_t key)
+static struct lock_inode *get_inode_locked(struct filesystem *fs, uint64_t key, uint64_t ino)
 {
 	struct lock_inode *li = find_inode_locked(fs, key);
 	unsigned b = bucket_of(fs, key);
@@ -79,6 +81,7 @@ static struct lock_inode *get_inode_locked(struct filesystem *fs, uint64_t key)
 		return NULL;
 	li->fs = fs;
 	li->key = key;
+	li->ino = ino;
 	LIST_INIT(&li->locks);
 	wait_queue_init(&li->wait);
 	LIST_INSERT_HEAD(&buckets[b].inodes, li, link);
@@ -281,12 +284,17 @@ static int wait_locked(struct lock_inode *li, const struct file_lock *req, const
 int file_lock_set(struct file *f, const struct file_lock *req, bool wait)
 {
 	const void *holder = NULL;
+	struct moat_statx st = {0};
 	uint64_t key = key_of(f);
 	struct lock_inode *li;
 	int err;
 
+	/* No system call's result depends on it: where it cannot be had it is 0. */
+	if (req->type != F_UNLCK && f->path.mount &&
+	    file_stat(f, &(struct stat_args){.mask = STATX_INO}, &st))
+		st.ino = 0;
 	mutex_lock(&table_lock);
-	li = get_inode_locked(f->path.dentry->fs, key);
+	li = get_inode_locked(f->path.dentry->fs, key, st.ino);
 	err = -ENOLCK;
 	if (!li)
 		goto out_unlock;
@@ -378,7 +386,7 @@ void file_locks_show(struct buf *b)
 			LIST_FOREACH (l, &li->locks, link) {
 				buf_printf(b, "%u: %s ADVISORY  %s %d 00:%02x:%llu %llu ", ++n,
 					   kinds[l->kind], l->type == F_WRLCK ? "WRITE" : "READ ",
-					   l->pid, li->fs->dev_minor, (unsigned long long)li->key,
+					   l->pid, li->fs->dev_minor, (unsigned long long)li->ino,
 					   (unsigned long long)l->start);
 				if (l->end == INT64_MAX)
 					buf_puts(b, "EOF\n");

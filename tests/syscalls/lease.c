@@ -178,3 +178,37 @@ TEST(sigio_of_a_pipe)
 	CHECK_EQ(write(p[1], "w", 1), 1);
 	wait_signal(SIGRTMIN + 1);
 }
+
+TEST(dnotify)
+{
+	int fd;
+
+	CHECK_OK(mkdir("d", 0755));
+	close(t_file("f", ""));
+	catch_signal(SIGRTMIN + 2);
+	fd = open("f", O_RDONLY);
+	CHECK_ERR(fcntl(fd, F_NOTIFY, DN_CREATE), ENOTDIR);
+	fd = open("d", O_RDONLY);
+	CHECK_OK(fcntl(fd, F_SETSIG, SIGRTMIN + 2));
+	CHECK_OK(fcntl(fd, F_NOTIFY, DN_CREATE));
+	close(t_file("d/a", ""));
+	wait_signal(SIGRTMIN + 2);
+	CHECK_EQ(got_fd, fd);
+	/* Once only. */
+	got = 0;
+	close(t_file("d/b", ""));
+	t_sleep_ms(30);
+	CHECK_EQ(got, 0);
+	CHECK_OK(fcntl(fd, F_NOTIFY, DN_DELETE | DN_MULTISHOT));
+	CHECK_OK(unlink("d/a"));
+	wait_signal(SIGRTMIN + 2);
+	got = 0;
+	CHECK_OK(unlink("d/b"));
+	wait_signal(SIGRTMIN + 2);
+	got = 0;
+	CHECK_OK(fcntl(fd, F_NOTIFY, 0));
+	CHECK_OK(mkdir("d/c", 0755));
+	CHECK_OK(rmdir("d/c"));
+	t_sleep_ms(30);
+	CHECK_EQ(got, 0);
+}
