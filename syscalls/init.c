@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 
+#include "syscalls/sock.h"
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 
@@ -76,6 +77,7 @@ int syscalls_init(void)
 	vfs_hooks.lock_owner = hook_lock_owner;
 	vfs_hooks.replace_root = hook_replace_root;
 	vfs_hooks.send_sigio = fcntl_send_sigio;
+	socket_hooks.pidfd_install = sock_pidfd_install;
 	vfs_hooks.opened_elsewhere = fcntl_opened_elsewhere;
 	kernel.dispatch = syscall_dispatch;
 	return 0;

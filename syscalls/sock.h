@@ -14,6 +14,8 @@ must_check int sock_wait(struct file *f, uint32_t events, int64_t deadline, unsi
 must_check int sock_addr_in(struct task *t, uint64_t uaddr, int len, struct socket_addr *ret);
 must_check int sock_addr_out(struct task *t, const struct socket_addr *addr, uint64_t uaddr,
 			     uint64_t ulen);
+/* socket_hooks.pidfd_install */
+int sock_pidfd_install(int32_t pid, bool nonblock);
 /* Who looks up the path in an AF_UNIX address: p->lk until sys_path_put(p), if *ret_path (false at first). */
 must_check int sock_addr_lookup(struct task *t, const struct socket_addr *addr, struct sys_path *p,
 				bool *ret_path);

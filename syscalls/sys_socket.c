@@ -3,6 +3,7 @@
  *
  * Operations of fsimpl/socket never wait; blocking is here: try, wait for readiness (with SO_RCVTIMEO or SO_SNDTIMEO), try again.
  */
+#include "sentry/pidfd.h"
 #include "syscalls/sock.h"
 
 #include "syscalls/syscalls.h"
@@ -84,6 +85,19 @@ int sock_addr_lookup(struct task *t, const struct socket_addr *addr, struct sys_
 	err = sys_path_init(t, SYS_AT_FDCWD, 0, p);
 	*ret_path = !err;
 	return err;
+}
+
+int sock_pidfd_install(int32_t pid, bool nonblock)
+{
+	struct task *target = task_find(pid);
+	struct file *f;
+	int err;
+
+	if (!target)
+		return -ESRCH;
+	err = pidfd_create_file(target, nonblock ? O_NONBLOCK : 0, &f);
+	task_unref(target);
+	return err ? err : (int)sys_fd_install(task_current(), f, true);
 }
 
 static int check_type(int type)
@@ -328,6 +342,9 @@ int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 		goto out_unref;
 	len = MIN((unsigned)ulen, SOCKOPT_MAX);
 	err = socket_getsockopt(f, ARG_INT(1), ARG_INT(2), val, &len);
+	/* SO_PEERGROUPS: too little room, and here is how much it takes. */
+	if (err == -ERANGE && task_copy_out(t, a->a[4], &len, sizeof(len)))
+		err = -EFAULT;
 	if (err)
 		goto out_unref;
 	err = -EFAULT;

@@ -10,6 +10,7 @@
 #define CAP_SETUID_ 7
 #define CAP_SYS_ADMIN_ 21
 #define MSG_WAITFORONE_ 0x10000
+#define SCM_PIDFD_ 4
 
 struct user_msghdr {
 	uint64_t name;
@@ -437,6 +438,22 @@ static int put_rights(struct task *t, struct control_out *c, struct socket_msg *
 	return err;
 }
 
+/* scm_pidfd_recv: without room no descriptor is made; one that cannot be made is told in its place. */
+static int put_pidfd(struct task *t, struct control_out *c, int32_t pid)
+{
+	int fd, err;
+
+	if (!c->addr || c->left < sizeof(struct cmsg_head) + sizeof(fd)) {
+		c->flags |= MSG_CTRUNC;
+		return 0;
+	}
+	fd = socket_hooks.pidfd_install ? socket_hooks.pidfd_install(pid, false) : -ESRCH;
+	err = put_cmsg(t, c, SCM_PIDFD_, &fd, sizeof(fd));
+	if (err && fd >= 0)
+		(void)!fd_close(t->fdtable, fd);
+	return err;
+}
+
 static int put_control(struct task *t, struct control_out *c, struct socket_msg *m, int flags)
 {
 	int64_t stamp[2] = {m->stamp_ns / 1000000000, m->stamp_ns % 1000000000 / 1000};
@@ -448,6 +465,8 @@ static int put_control(struct task *t, struct control_out *c, struct socket_msg 
 		err = put_cmsg(t, c, SCM_CREDENTIALS, &m->cred, sizeof(m->cred));
 	if (!err && m->nfiles)
 		err = put_rights(t, c, m, flags & MSG_CMSG_CLOEXEC);
+	if (!err && m->has_pidfd)
+		err = put_pidfd(t, c, m->cred.pid);
 	return err;
 }
 

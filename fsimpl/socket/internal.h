@@ -91,9 +91,10 @@ struct usock {
 	/* credentials */
 	struct socket_cred own, peer_cred;
 	bool has_peer_cred;
+	const struct cred *own_full, *peer_full; /* references or NULL: for the groups */
 	/* options */
-	bool passcred, timestamp, timestamp_ns, keepalive, reuse, reuseport, broadcast, oobinline,
-		passsec;
+	bool passcred, passpidfd, timestamp, timestamp_ns, keepalive, reuse, reuseport, broadcast,
+		oobinline, passsec;
 	int priority, rcvlowat, peek_off;
 	struct linger linger;
 	int64_t rcvtimeo_ns, sndtimeo_ns;
@@ -104,6 +105,11 @@ struct usock {
 struct unix_file {
 	struct socket_file sf;
 	struct usock *s; /* a reference */
+	/* O_ASYNC: the waiter notes an event, and SIGIO is sent at the next safe point. */
+	struct waiter async;
+	_Atomic bool async_on, async_queued;
+	_Atomic uint32_t async_events;
+	struct deferred_work async_work;
 };
 
 extern const struct socket_family unix_family;
@@ -132,6 +138,10 @@ void usock_unref(struct usock *s);
 struct usock **usock_list(size_t *ret_count);
 must_check int unix_file_create(struct usock *s, unsigned flags,
 				struct file **ret); /* takes s's reference on success */
+/* Both kinds of a socket's own credentials become the caller's. Pre: s->lock, or s is fresh. */
+void usock_own_cred_locked(struct usock *s);
+/* `to` sees `from` as its peer. */
+void usock_peer_cred_locked(struct usock *to, const struct usock *from);
 void socket_current_cred(struct socket_cred *ret, bool real);
 
 /* ---- unix.c ---- */
@@ -171,6 +181,8 @@ must_check int uaddr_parse(const struct socket_addr *addr, struct sockaddr_un *r
 must_check int name_bind(struct usock *s, const struct socket_addr *addr,
 			 const struct vfs_lookup *lookup, uint32_t umask);
 must_check int name_autobind(struct usock *s);
+/* Who wants to know the sender of its messages has a name itself. */
+must_check int name_autobind_if_asked(struct usock *s);
 void name_release(struct usock *s);
 /* The socket behind an address: a reference. -ECONNREFUSED, -ENOENT, -EACCES, ... */
 must_check int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup *lookup,

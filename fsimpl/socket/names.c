@@ -138,6 +138,16 @@ int name_autobind(struct usock *s)
 	return err;
 }
 
+int name_autobind_if_asked(struct usock *s)
+{
+	bool asked;
+
+	mutex_lock(&s->lock);
+	asked = (s->passcred || s->passpidfd) && !s->addr;
+	mutex_unlock(&s->lock);
+	return asked ? name_autobind(s) : 0;
+}
+
 /* ---- paths ---- */
 
 static void uendpoint_release(struct vfs_endpoint *e)

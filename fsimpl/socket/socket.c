@@ -26,6 +26,27 @@ void socket_current_cred(struct socket_cred *ret, bool real)
 	ret->gid = c ? (real ? c->gid : c->egid) : 0;
 }
 
+void usock_own_cred_locked(struct usock *s)
+{
+	const struct cred *c = cred_current(), *old = s->own_full;
+
+	socket_current_cred(&s->own, false);
+	s->own_full = c ? cred_ref(c) : NULL;
+	if (old)
+		cred_unref(old);
+}
+
+void usock_peer_cred_locked(struct usock *to, const struct usock *from)
+{
+	const struct cred *old = to->peer_full;
+
+	to->peer_cred = from->own;
+	to->has_peer_cred = true;
+	to->peer_full = from->own_full ? cred_ref(from->own_full) : NULL;
+	if (old)
+		cred_unref(old);
+}
+
 int usock_create(int type, struct usock **ret)
 {
 	struct usock *s = calloc(1, sizeof(*s));
@@ -56,6 +77,10 @@ void usock_unref(struct usock *s)
 	LIST_REMOVE(s, all_link);
 	mutex_unlock(&all_lock);
 	uaddr_unref(s->addr);
+	if (s->own_full)
+		cred_unref(s->own_full);
+	if (s->peer_full)
+		cred_unref(s->peer_full);
 	wait_queue_fini(&s->wait);
 	ref_fini(&s->ref, &usock_type);
 	free(s);
@@ -71,6 +96,54 @@ static uint32_t unix_poll(struct file *f)
 static void unix_poll_add(struct file *f, struct waiter *w)
 {
 	wait_queue_add(&usock_of(f)->wait, w);
+}
+
+/* ---- SIGIO ---- */
+
+static void async_run(struct deferred_work *w)
+{
+	struct unix_file *uf = container_of(w, struct unix_file, async_work);
+
+	atomic_store_explicit(&uf->async_queued, false, memory_order_release);
+	if (vfs_hooks.send_sigio)
+		vfs_hooks.send_sigio(&uf->sf.f, atomic_exchange(&uf->async_events, 0));
+	file_unref(&uf->sf.f);
+}
+
+/* Under the queue's lock: a signal is sent later. */
+static void async_wake(struct waiter *w, uint32_t events)
+{
+	struct unix_file *uf = w->arg;
+
+	if (!atomic_load_explicit(&uf->async_on, memory_order_relaxed) || !file_tryref(&uf->sf.f))
+		return;
+	atomic_fetch_or_explicit(&uf->async_events, events, memory_order_relaxed);
+	if (atomic_exchange_explicit(&uf->async_queued, true, memory_order_acq_rel)) {
+		file_unref_later(&uf->sf.f);
+		return;
+	}
+	uf->async_work.run = async_run;
+	vfs_defer(&uf->async_work);
+}
+
+static int unix_set_flags(struct file *f, unsigned new_flags)
+{
+	struct unix_file *uf = (struct unix_file *)f;
+	bool on = new_flags & O_ASYNC;
+
+	mutex_lock(&uf->s->lock);
+	if (on != atomic_load_explicit(&uf->async_on, memory_order_relaxed)) {
+		atomic_store_explicit(&uf->async_on, on, memory_order_relaxed);
+		if (on) {
+			waiter_init(&uf->async, async_wake, uf,
+				    POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLRDHUP);
+			wait_queue_add(&uf->s->wait, &uf->async);
+		} else {
+			wait_queue_remove(&uf->async);
+		}
+	}
+	mutex_unlock(&uf->s->lock);
+	return 0;
 }
 
 static int64_t unix_ioctl(struct file *f, unsigned cmd, uint64_t arg)
@@ -99,6 +172,7 @@ static void unix_release(struct file *f)
 {
 	struct usock *s = usock_of(f);
 
+	(void)!unix_set_flags(f, 0);
 	usock_close(s);
 	usock_unref(s);
 	file_fini(f);
@@ -123,6 +197,7 @@ const struct socket_family unix_family = {
 	.poll = unix_poll,
 	.poll_add = unix_poll_add,
 	.ioctl = unix_ioctl,
+	.set_flags = unix_set_flags,
 	.release = unix_release,
 };
 

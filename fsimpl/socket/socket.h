@@ -46,6 +46,7 @@ struct socket_msg {
 	/* SCM_CREDENTIALS. send: already permission-checked by the caller. recv: valid when has_cred (SO_PASSCRED is on). */
 	struct socket_cred cred;
 	bool has_cred;
+	bool has_pidfd; /* recv: SO_PASSPIDFD is on; cred.pid is the sender */
 	/* SO_TIMESTAMP on and a stamp is there (recv) */
 	bool has_stamp;
 	int64_t stamp_ns;
@@ -81,7 +82,7 @@ must_check int socket_accept(struct file *f, int flags, struct socket_addr *addr
 			     struct file **ret);
 must_check int socket_getname(struct file *f, bool peer, struct socket_addr *ret);
 must_check int socket_shutdown(struct file *f, int how);
-/* val is sentry memory of len bytes. get: *inout_len is the room, then the length. -ENOPROTOOPT, -EINVAL, ... SO_PEERPIDFD and SO_ATTACH_FILTER: -ENOPROTOOPT */
+/* val is sentry memory of len bytes. get: *inout_len is the room, then the length. -ENOPROTOOPT, -EINVAL, ... SO_ATTACH_FILTER on AF_UNIX: -ENOPROTOOPT */
 must_check int socket_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);
 must_check int socket_getsockopt(struct file *f, int level, int opt, void *val,
 				 unsigned *inout_len);
@@ -97,6 +98,8 @@ int64_t socket_timeout_ns(struct file *f, bool send);
 /* What sockets ask of tasks; NULL slots: pid 0. Installed once by the sentry. */
 struct socket_hooks {
 	int32_t (*current_tgid)(void);
+	/* A pidfd of that process in the caller's descriptor table. Return: its number, -ESRCH, -EMFILE, ... */
+	int (*pidfd_install)(int32_t pid, bool nonblock);
 };
 extern struct socket_hooks socket_hooks;
 

@@ -12,6 +12,10 @@
 #endif
 #define SO_TIMESTAMP_NEW_NR 63
 #define SO_TIMESTAMPNS_NEW_NR 64
+#define SO_PEERGROUPS_NR 59
+#define SO_ZEROCOPY_NR 60
+#define SO_PASSPIDFD_NR 76
+#define SO_PEERPIDFD_NR 77
 #define SOCK_MIN_SNDBUF 4608
 #define SOCK_MIN_RCVBUF 2304
 
@@ -63,7 +67,15 @@ static int set_flag_locked(struct usock *s, int opt, int v)
 		s->reuse = v;
 		return 0;
 	case SO_REUSEPORT:
-		s->reuseport = v;
+		/* Only internet sockets share ports (Linux 6.14). */
+		if (v)
+			return -EOPNOTSUPP;
+		s->reuseport = false;
+		return 0;
+	case SO_ZEROCOPY_NR:
+		return -EOPNOTSUPP;
+	case SO_PASSPIDFD_NR:
+		s->passpidfd = v;
 		return 0;
 	case SO_BROADCAST:
 		s->broadcast = v;
@@ -159,6 +171,41 @@ static int get_peercred(struct usock *s, void *dst, unsigned *inout_len)
 	return put_val(dst, inout_len, &uc, sizeof(uc));
 }
 
+/* The length is told also when there is no room. */
+static int get_peergroups(struct usock *s, void *dst, unsigned *inout_len)
+{
+	unsigned size, room = *inout_len;
+
+	if (!s->peer_full)
+		return -ENODATA;
+	size = s->peer_full->ngroups * (unsigned)sizeof(uint32_t);
+	*inout_len = size;
+	if (room < size)
+		return -ERANGE;
+	if (size)
+		memcpy(dst, s->peer_full->groups, size);
+	return 0;
+}
+
+/* A descriptor of the caller's. No locks held. */
+static int get_peerpidfd(struct usock *s, void *dst, unsigned *inout_len)
+{
+	int32_t pid;
+	bool known;
+	int fd;
+
+	mutex_lock(&s->lock);
+	known = s->has_peer_cred && s->peer_cred.pid;
+	pid = s->peer_cred.pid;
+	mutex_unlock(&s->lock);
+	if (!known || !socket_hooks.pidfd_install)
+		return -ENODATA;
+	if (*inout_len < sizeof(int))
+		return -EINVAL;
+	fd = socket_hooks.pidfd_install(pid, false);
+	return fd < 0 ? fd : put_val(dst, inout_len, &fd, sizeof(fd));
+}
+
 /* Pre: s->lock. */
 static int get_flag_locked(struct usock *s, int opt, int *ret)
 {
@@ -187,6 +234,9 @@ static int get_flag_locked(struct usock *s, int opt, int *ret)
 		return 0;
 	case SO_PASSCRED:
 		*ret = s->passcred;
+		return 0;
+	case SO_PASSPIDFD_NR:
+		*ret = s->passpidfd;
 		return 0;
 	case SO_PASSSEC:
 		*ret = s->passsec;
@@ -251,8 +301,13 @@ int unix_getsockopt(struct file *f, int level, int opt, void *val, unsigned *ino
 		return -EOPNOTSUPP;
 	if ((int)*inout_len < 0)
 		return -EINVAL;
+	if (opt == SO_PEERPIDFD_NR)
+		return get_peerpidfd(s, val, inout_len);
 	mutex_lock(&s->lock);
 	switch (opt) {
+	case SO_PEERGROUPS_NR:
+		err = get_peergroups(s, val, inout_len);
+		break;
 	case SO_LINGER:
 		err = put_val(val, inout_len, &s->linger, sizeof(s->linger));
 		break;

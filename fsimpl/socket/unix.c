@@ -35,10 +35,10 @@ void usock_pair(struct usock *a, struct usock *b)
 	a->had_peer = b->had_peer = true;
 	if (usock_connects(a))
 		a->state = b->state = USOCK_CONNECTED;
-	socket_current_cred(&a->own, false);
-	b->own = a->own;
-	a->peer_cred = b->peer_cred = a->own;
-	a->has_peer_cred = b->has_peer_cred = true;
+	usock_own_cred_locked(a);
+	usock_own_cred_locked(b);
+	usock_peer_cred_locked(a, b);
+	usock_peer_cred_locked(b, a);
 }
 
 /* Tells the other side of a connection that s is gone. */
@@ -112,7 +112,7 @@ int unix_listen(struct file *f, int backlog)
 									 : (unsigned)backlog;
 		s->state = USOCK_LISTEN;
 		/* What SO_PEERCRED of a client will show. */
-		socket_current_cred(&s->own, false);
+		usock_own_cred_locked(s);
 	}
 	mutex_unlock(&s->lock);
 	if (!err)
@@ -171,13 +171,14 @@ static int connect_queue_locked(struct usock *s, struct usock *listener, struct 
 	s->peer = e;
 	e->state = s->state = USOCK_CONNECTED;
 	e->had_peer = s->had_peer = true;
-	socket_current_cred(&s->own, false);
+	usock_own_cred_locked(s);
 	e->own = listener->own;
-	e->peer_cred = s->own;
-	s->peer_cred = listener->own;
-	e->has_peer_cred = s->has_peer_cred = true;
+	e->own_full = listener->own_full ? cred_ref(listener->own_full) : NULL;
+	usock_peer_cred_locked(e, s);
+	usock_peer_cred_locked(s, listener);
 	e->addr = uaddr_ref(listener->addr);
 	e->passcred = listener->passcred;
+	e->passpidfd = listener->passpidfd;
 	usock_ref(e); /* the queue's */
 	TAILQ_INSERT_TAIL(&listener->embryos, e, embryo_link);
 	listener->nembryos++;
@@ -228,6 +229,12 @@ int unix_connect(struct file *f, const struct socket_addr *addr, const struct vf
 
 	if (addr->len < sizeof(sa_family_t))
 		return -EINVAL;
+	if (addr->sa.sa_family == AF_UNIX) {
+		int err = name_autobind_if_asked(s);
+
+		if (err)
+			return err;
+	}
 	if (!usock_connects(s))
 		return connect_dgram(s, addr, lookup);
 	return connect_stream(s, addr, lookup);

@@ -272,6 +272,9 @@ static int packet_target(struct usock *s, struct socket_msg *sm, struct usock **
 
 	if (s->type == SOCK_SEQPACKET)
 		return stream_can_send(s, ret);
+	err = name_autobind_if_asked(s);
+	if (err)
+		return err;
 	mutex_lock(&s->lock);
 	err = s->shut & SHUT_SEND ? -EPIPE : 0;
 	mutex_unlock(&s->lock);
@@ -338,6 +341,7 @@ static void msg_control(struct usock *s, struct umsg *m, struct socket_msg *sm)
 {
 	sm->cred = m->cred;
 	sm->has_cred = s->passcred;
+	sm->has_pidfd = s->passpidfd;
 	sm->has_stamp = s->timestamp || s->timestamp_ns;
 	sm->stamp_ns = m->stamp_ns;
 }
@@ -433,6 +437,16 @@ static size_t stream_copy_locked(struct stream_read *r, const struct iovec *iov,
 	return total;
 }
 
+/* SO_PEEK_OFF: on after a peek, back after a read. */
+static void peek_offset_moved(struct usock *s, bool peek, size_t size)
+{
+	mutex_lock(&s->lock);
+	if (s->peek_off >= 0)
+		s->peek_off =
+			peek ? s->peek_off + (int)size : s->peek_off - MIN(s->peek_off, (int)size);
+	mutex_unlock(&s->lock);
+}
+
 static ssize_t recv_stream(struct usock *s, struct socket_msg *sm, int flags)
 {
 	struct stream_read r = {.s = s, .sm = sm, .peek = flags & MSG_PEEK};
@@ -449,8 +463,15 @@ static ssize_t recv_stream(struct usock *s, struct socket_msg *sm, int flags)
 	mutex_unlock(&s->lock);
 	if (err)
 		return err;
+	mutex_lock(&s->lock);
+	if (r.peek && s->peek_off > 0)
+		r.skip = (size_t)s->peek_off;
+	/* No room asks whether something is there. */
 	if (!sm->it->remaining)
-		return 0;
+		err = TAILQ_EMPTY(&s->queue) ? empty_result_locked(s) : 0;
+	mutex_unlock(&s->lock);
+	if (!sm->it->remaining)
+		return err;
 	while (sm->it->remaining && !err && !r.stop) {
 		struct iovec iov[IO_ITER_SEGS];
 		size_t done;
@@ -471,6 +492,7 @@ static ssize_t recv_stream(struct usock *s, struct socket_msg *sm, int flags)
 		total += (ssize_t)done;
 		if (r.peek)
 			r.skip += done;
+		peek_offset_moved(s, r.peek, done);
 	}
 	while ((m = TAILQ_FIRST(&r.done))) {
 		TAILQ_REMOVE(&r.done, m, link);
@@ -481,14 +503,25 @@ static ssize_t recv_stream(struct usock *s, struct socket_msg *sm, int flags)
 	return total ? total : err;
 }
 
-/* The front message, with a reference; off the queue unless peeked. */
-static int packet_take(struct usock *s, bool peek, struct socket_msg *sm, struct umsg **ret)
+/*
+ * The front message, with a reference; off the queue unless peeked. A peek begins at SO_PEEK_OFF, which may be in a later message:
+ * *ret_skip bytes in.
+ */
+static int packet_take(struct usock *s, bool peek, struct socket_msg *sm, struct umsg **ret,
+		       size_t *ret_skip)
 {
 	struct umsg *m;
+	size_t skip;
 	int err = 0;
 
 	mutex_lock(&s->lock);
 	m = TAILQ_FIRST(&s->queue);
+	skip = peek && s->peek_off > 0 ? (size_t)s->peek_off : 0;
+	while (skip && m && skip >= m->size) {
+		skip -= m->size;
+		m = TAILQ_NEXT(m, link);
+	}
+	*ret_skip = skip;
 	if (s->type == SOCK_SEQPACKET && s->state != USOCK_CONNECTED) {
 		err = -ENOTCONN;
 	} else if (!m) {
@@ -513,13 +546,13 @@ static int packet_take(struct usock *s, bool peek, struct socket_msg *sm, struct
 static ssize_t recv_packet(struct usock *s, struct socket_msg *sm, int flags)
 {
 	struct umsg *m;
-	size_t size, put;
+	size_t size, put, skip, left;
 	ssize_t ret;
 	int err;
 
 	if (flags & MSG_OOB)
 		return -EOPNOTSUPP;
-	err = packet_take(s, flags & MSG_PEEK, sm, &m);
+	err = packet_take(s, flags & MSG_PEEK, sm, &m, &skip);
 	if (err)
 		return err < 0 ? err : 0;
 	if (sm->addr) {
@@ -528,14 +561,16 @@ static ssize_t recv_packet(struct usock *s, struct socket_msg *sm, int flags)
 		else
 			sm->addr->len = 0;
 	}
-	size = MIN((uint64_t)m->size, sm->it->remaining);
-	put = io_iter_put(sm->it, m->data, size);
-	if (size < m->size)
+	left = m->size - skip;
+	size = MIN((uint64_t)left, sm->it->remaining);
+	put = io_iter_put(sm->it, m->data + skip, size);
+	if (size < left)
 		sm->flags |= MSG_TRUNC;
 	if (put < size)
 		ret = -EFAULT;
 	else
-		ret = flags & MSG_TRUNC ? (ssize_t)m->size : (ssize_t)size;
+		ret = flags & MSG_TRUNC ? (ssize_t)left : (ssize_t)size;
+	peek_offset_moved(s, flags & MSG_PEEK, flags & MSG_PEEK ? size : m->size);
 	umsg_unref(m);
 	return ret;
 }
@@ -546,7 +581,7 @@ ssize_t unix_recvmsg(struct file *f, struct socket_msg *sm, int flags)
 
 	sm->nfiles = 0;
 	sm->flags = 0;
-	sm->has_cred = sm->has_stamp = false;
+	sm->has_cred = sm->has_stamp = sm->has_pidfd = false;
 	if (sm->addr)
 		sm->addr->len = 0;
 	return s->type == SOCK_STREAM ? recv_stream(s, sm, flags) : recv_packet(s, sm, flags);
