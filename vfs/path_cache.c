@@ -237,18 +237,17 @@ static void hit(struct resolving_path *rp, struct path_entry *e)
 		atomic_store_explicit(&e->used, true, memory_order_relaxed);
 	for (unsigned i = 0; unlikely(i < e->nlinks); i++)
 		links[i].dentry->fs->ops->link_followed(links[i].dentry, links[i].mount);
-	rp->flags = rp->lk->flags;
-	rp->symlinks = 0;
-	rp->must_dir = false; /* it is one, or the entry would not exist */
-	rp->final_dot = false;
 	rp->trailing_slash = false;
+	rp->final_dot = false;
 	rp->have_next = false;
-	rp->recording = false;
+	rp->climbing = false;
+	rp->symlinks = 0;
+	rp->flags = rp->lk->flags;
+	rp->nparts = 0;
+	rp->must_dir = false; /* it is one, or the entry would not exist */
 	rp->comp = NULL;
 	rp->comp_len = 0;
 	rp->comp_final = false;
-	rp->climbing = false;
-	rp->nparts = 0;
 	rp->parts[0].owned = NULL;
 	rp->root = rp->lk->root;
 	if (unlikely(!e->mount)) {
@@ -504,7 +503,7 @@ bool path_cache_begin(struct resolving_path *rp)
 	if (unlikely(!lk->root.mount || !start->mount || !start->mount->fs->path_cache ||
 		     !lk->cred->id))
 		return false;
-	len = strnlen(lk->path, PATH_CACHE_PATH_MAX + 1);
+	len = strlen(lk->path);
 	if (unlikely(len - 1 >= PATH_CACHE_PATH_MAX))
 		return false;
 	hash = path_hash(lk->path, len,

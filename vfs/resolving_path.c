@@ -29,15 +29,6 @@ __attribute__((constructor)) static void name_seed_choose(void)
 	vfs_name_seed = hash_seed();
 }
 
-/* Fewer than nine bytes as a word. */
-static uint64_t name_tail(const char *p, size_t len)
-{
-	uint64_t w = 0;
-
-	memcpy(&w, p, len);
-	return w;
-}
-
 uint32_t vfs_name_hash(const char *name, size_t len)
 {
 	uint64_t h = vfs_name_seed;
@@ -45,7 +36,7 @@ uint32_t vfs_name_hash(const char *name, size_t len)
 	for (; len >= 8; name += 8, len -= 8)
 		h = name_hash_step(h, name_word(name));
 	if (len)
-		h = name_hash_step(h, name_tail(name, len));
+		h = name_hash_step(h, name_tail(name, (unsigned)len));
 	return name_hash_end(h);
 }
 
@@ -234,7 +225,7 @@ static noinline_fn const struct vfs_path *rp_reset_slow(struct resolving_path *r
 			rp->error = -EXDEV;
 		start = &rp->root;
 	}
-	if (len == VFS_PATH_MAX)
+	if (len >= VFS_PATH_MAX)
 		rp->error = -ENAMETOOLONG;
 	else if (len == 0 && !(rp->flags & LOOKUP_EMPTY))
 		rp->error = -ENOENT;
@@ -248,18 +239,19 @@ static inline void rp_reset(struct resolving_path *rp)
 {
 	const struct vfs_lookup *lk = rp->lk;
 	const char *path = rp->path_start;
-	size_t len = strnlen(path, VFS_PATH_MAX);
+	size_t len = strlen(path);
 	const struct vfs_path *start;
 	bool absolute = !rp->has_start && path[0] == '/';
 
-	rp->flags = lk->flags;
-	rp->symlinks = 0;
-	rp->root_used = false;
-	rp->must_dir = (lk->flags & LOOKUP_DIRECTORY) != 0;
-	rp->final_dot = false;
 	rp->trailing_slash = false;
+	rp->final_dot = false;
 	rp->have_next = false;
+	rp->climbing = false;
+	rp->root_used = false;
+	rp->symlinks = 0;
 	rp->error = 0;
+	rp->flags = lk->flags;
+	rp->must_dir = (lk->flags & LOOKUP_DIRECTORY) != 0;
 	rp->place = NULL;
 	rp->comp = NULL;
 	rp->root = lk->root;
@@ -270,7 +262,7 @@ static inline void rp_reset(struct resolving_path *rp)
 	rp->start = start->dentry;
 	/* Past an absolute path's first slash, so that the quick parse meets a name. */
 	rp->parts[0] =
-		(struct rp_part){.pos = path + absolute, .end = path + len, .wide = len >= 8};
+		(struct rp_part){.pos = path + absolute, .end = path + len, .wide = len >= 16};
 	rp->nparts = 1;
 	if (likely(!rp->error))
 		rp_advance(rp);
@@ -548,10 +540,11 @@ int rp_check_root(struct resolving_path *rp, struct dentry *d)
 	if (likely(d != rp->mount->root) &&
 	    likely(d != rp->root.dentry || rp->mount != rp->root.mount)) {
 		/* path_connected(): a directory moved out from under a bind mount leads nowhere above itself. */
-		if (unlikely(rp->mount->partial) &&
-		    !rp->mount->fs->ops->is_descendant(d, rp->mount->root))
-			return -ENOENT;
-		return 0;
+		if (likely(!rp->mount->partial))
+			return 0;
+		/* That depends on directories which a walk from below has not passed. */
+		rp->recording = false;
+		return rp->mount->fs->ops->is_descendant(d, rp->mount->root) ? 0 : -ENOENT;
 	}
 	if (d != rp->root.dentry || rp->mount != rp->root.mount)
 		err = rp_climb(rp);
@@ -600,7 +593,7 @@ int rp_follow_symlink(struct resolving_path *rp, const char *target, size_t len)
 	copy[len] = '\0';
 	assert(rp->nparts <= VFS_SYMLINK_MAX);
 	part = &rp->parts[rp->nparts++];
-	*part = (struct rp_part){.pos = copy, .end = copy + len, .owned = copy, .wide = len >= 8};
+	*part = (struct rp_part){.pos = copy, .end = copy + len, .owned = copy, .wide = len >= 16};
 	if (copy[0] != '/') {
 		rp_parse(rp);
 		return 0;

@@ -22,6 +22,8 @@
 #ifndef MOAT_VFS_RESOLVING_PATH_H
 #define MOAT_VFS_RESOLVING_PATH_H
 
+#include <emmintrin.h>
+
 #include "vfs/path_cache.h"
 #include "vfs/vfs.h"
 
@@ -43,7 +45,7 @@ static inline bool rp_is_restart(ssize_t result)
 struct rp_part {
 	const char *pos, *end;
 	char *owned; /* a symlink's target copy, freed when popped; NULL for the caller's path */
-	bool wide; /* at least eight bytes: the last eight may be read at once */
+	bool wide; /* at least sixteen bytes: the last sixteen may be read at once */
 };
 
 /* ---- the hash of a name, made while its end is looked for ---- */
@@ -66,13 +68,46 @@ static inline uint64_t name_word(const char *p)
 	__builtin_memcpy(&w, p, sizeof(w));
 	return w;
 }
-/* The top bits of its bytes that are slashes: the lowest is exact, those above it may be wrong. */
-static inline uint64_t name_slash(uint64_t w)
+/* A bit for each slash among sixteen bytes. */
+static inline unsigned name_slashes(const char *p)
 {
-	const uint64_t ones = 0x0101010101010101ull;
-	uint64_t diff = w ^ ones * '/';
+	const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
 
-	return (diff - ones) & ~diff & ones << 7;
+	return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('/')));
+}
+/* How far the next slash is from p, or the end. At least sixteen bytes before `end` belong to the string. */
+static inline unsigned name_length(const char *p, const char *end)
+{
+	const char *start = p;
+	unsigned hit;
+
+	for (; end - p >= 16; p += 16) {
+		hit = name_slashes(p);
+		if (hit)
+			return (unsigned)(p - start) + (unsigned)__builtin_ctz(hit);
+	}
+	if (p == end)
+		return (unsigned)(p - start);
+	hit = name_slashes(end - 16) >> (16 - (end - p));
+	return (unsigned)(p - start) + (hit ? (unsigned)__builtin_ctz(hit) : (unsigned)(end - p));
+}
+/* The same for strings of any length. */
+static inline unsigned name_length_short(const char *p, const char *end)
+{
+	const char *start = p;
+
+	while (p < end && *p != '/')
+		p++;
+	return (unsigned)(p - start);
+}
+/* Up to eight bytes as a word, without reading behind them. */
+static inline uint64_t name_tail(const char *p, unsigned len)
+{
+	uint64_t w = 0;
+
+	while (len--)
+		w = w << 8 | (unsigned char)p[len];
+	return w;
 }
 /* Names of `len` bytes, more than eight. */
 static inline bool name_equal_long(const char *a, const char *b, unsigned len)
@@ -93,41 +128,42 @@ struct resolving_path {
 	struct vfs_path root; /* borrowed from lk */
 	struct mount *mount; /* current; referenced when `locked`, else under RCU */
 	struct dentry *start; /* where the current filesystem begins */
-	struct rp_part parts[VFS_SYMLINK_MAX + 1];
-	unsigned nparts;
-	unsigned symlinks; /* followed so far */
-	unsigned flags; /* LOOKUP_* */
-	bool must_dir; /* a trailing slash was seen after the last component, or LOOKUP_DIRECTORY */
-	bool want_parent; /* creation/removal: stop at the final component */
-	bool locked; /* reference mode */
-	bool writing; /* rp_begin_write done */
-	bool trailing_slash;
-	bool final_dot; /* a final "." was skipped: the place must be a directory that the caller may search */
-	bool root_used; /* an absolute path or ".." came already: RESOLVE_NO_XDEV lets absolute links through only then, as Linux's nd_jump_root() */
-	bool in_rcu; /* the VFS holds a read section: the complement of `locked` while an operation runs */
 	/* current component, parsed */
 	const char *comp;
 	uint64_t comp_word; /* its first eight bytes, zeroes behind its end */
 	uint32_t comp_hash;
 	unsigned comp_len;
 	bool comp_final;
-	/* where a restart goes on; references */
-	struct vfs_path next;
+	bool must_dir; /* a trailing slash was seen after the last component, or LOOKUP_DIRECTORY */
+	bool want_parent; /* creation/removal: stop at the final component */
+	bool has_start; /* `start_place` instead of lk's start (renames and links: the parent was resolved) */
+	/* cleared together at the beginning of a call */
+	bool locked; /* reference mode */
+	bool writing; /* rp_begin_write done */
+	bool in_rcu; /* the VFS holds a read section: the complement of `locked` while an operation runs */
+	bool next_ref; /* `next` holds references */
+	/* cleared together at the beginning of a walk */
+	bool trailing_slash;
+	bool final_dot; /* a final "." was skipped: the place must be a directory that the caller may search */
 	bool have_next;
+	bool climbing; /* ".." continues at a mount point: search permission was checked on what covers it */
+	bool root_used; /* an absolute path or ".." came already: RESOLVE_NO_XDEV lets absolute links through only then, as Linux's nd_jump_root() */
+	unsigned symlinks; /* followed so far */
+	int error; /* why rp_enter() gave no filesystem */
+	unsigned flags; /* LOOKUP_* */
+	unsigned nparts;
+	struct dentry *
+		place; /* where the walk ended, said by filesystems that walk lock-free (else NULL); borrowed */
 	/* references that this call holds and drops at its end */
 	struct mount *held_mount;
 	struct dentry *held_start;
 	struct mount *write_mount; /* of rp_begin_write */
-	bool next_ref; /* `next` holds references */
-	struct dentry *
-		place; /* where the walk ended, said by filesystems that walk lock-free (else NULL); borrowed */
-	bool climbing; /* ".." continues at a mount point: search permission was checked on what covers it */
-	int error; /* why rp_enter() gave no filesystem */
 	const char *
 		path_start; /* where a restart in reference mode begins: the string left of lk->path to walk */
-	bool has_start; /* `start_place` instead of lk's start (renames and links: the parent was resolved) */
-	struct vfs_path start_place; /* borrowed */
 	bool recording; /* for the path cache; the rest of the walk fills `record` */
+	struct vfs_path next; /* where a restart goes on; references, if next_ref */
+	struct vfs_path start_place; /* borrowed */
+	struct rp_part parts[VFS_SYMLINK_MAX + 1];
 	struct path_record record;
 };
 
@@ -187,69 +223,43 @@ void rp_parse(struct resolving_path *rp); /* any component; rp_advance() is the 
 
 /*
  * The next component, when some part is left. Names that are neither "." nor ".." nor before a double slash are parsed
- * here, eight bytes at a time, length and hash in one pass; the rest is rp_parse()'s.
+ * here, sixteen bytes at a time; the rest is rp_parse()'s.
  */
 static inline void rp_next(struct resolving_path *rp)
 {
 	struct rp_part *part = &rp->parts[rp->nparts - 1];
-	const char *start = part->pos, *end = part->end, *p = start;
-	ptrdiff_t left = end - p;
-	uint64_t h, w, hit;
+	const char *start = part->pos, *end = part->end, *p;
+	uint64_t h = vfs_name_seed, w;
+	unsigned len, at;
 
-	if (unlikely(left == 0 || !part->wide || *p == '.' || *p == '/')) {
+	if (unlikely(start == end || *start == '.' || *start == '/')) {
 		rp_parse(rp);
 		return;
 	}
-	w = likely(left >= 8) ? name_word(p) : name_word(end - 8) >> (64 - 8 * left);
-	hit = name_slash(w);
-	if (likely(hit)) {
-		p += __builtin_ctzll(hit) / 8;
-		w &= (hit ^ (hit - 1)) >> 8; /* what comes before the slash */
-	} else {
-		rp->comp_word = w;
-		h = name_hash_step(vfs_name_seed, w);
-		for (p += 8, left -= 8; left >= 8; p += 8, left -= 8) {
-			w = name_word(p);
-			hit = name_slash(w);
-			if (hit)
-				break;
-			h = name_hash_step(h, w);
-		}
-		if (!hit && left > 0) {
-			w = name_word(end - 8) >> (64 - 8 * left);
-			hit = name_slash(w);
-			if (!hit)
-				h = name_hash_step(h, w);
-		}
-		if (hit) {
-			unsigned n = (unsigned)__builtin_ctzll(hit) / 8;
-
-			p += n;
-			if (n)
-				h = name_hash_step(h, w & ((hit ^ (hit - 1)) >> 8));
-		} else {
-			p = end;
-		}
-		goto found;
-	}
-	rp->comp_word = w;
-	h = name_hash_step(vfs_name_seed, w);
-found:
-	/* "name/x", or "name" at the very end of the path. */
-	rp->comp_len = (unsigned)(p - start);
+	len = likely(part->wide) ? name_length(start, end) : name_length_short(start, end);
+	p = start + len;
 	rp->trailing_slash = p < end;
 	rp->comp_final = p >= end;
-	if (likely(p < end)) {
-		if (unlikely(++p == end || *p == '/' || *p == '.')) {
-			rp_parse(rp);
-			return;
-		}
-	} else if (unlikely(rp->nparts != 1)) {
+	/* "name/x", or "name" at the very end of the path. */
+	if (likely(p < end) ? ++p == end || *p == '/' || *p == '.' : rp->nparts != 1) {
 		rp_parse(rp);
 		return;
+	}
+	if (likely(len < 8)) {
+		w = likely(end - start >= 8) ? name_word(start) & ((1ull << 8 * len) - 1)
+					     : name_tail(start, len);
+		rp->comp_word = w;
+		h = name_hash_step(h, w);
+	} else {
+		rp->comp_word = name_word(start);
+		for (at = 0; at + 8 <= len; at += 8)
+			h = name_hash_step(h, name_word(start + at));
+		if (at < len)
+			h = name_hash_step(h, name_word(start + len - 8) >> (64 - 8 * (len - at)));
 	}
 	rp->climbing = false;
 	rp->comp = start;
+	rp->comp_len = len;
 	rp->comp_hash = name_hash_end(h);
 	part->pos = p;
 }

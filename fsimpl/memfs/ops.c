@@ -27,10 +27,17 @@ static int memfs_get_dentry_at(struct filesystem *fs unused_arg, struct resolvin
 static int memfs_stat_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
 			 const struct stat_args *args unused_arg, struct moat_statx *ret)
 {
-	bool began = memfs_look_begin(rp);
 	struct memfs_dentry *d;
-	int err = memfs_walk(rp, false, &d);
+	bool began;
+	int err;
 
+	/* The path cache led here: nothing to walk, and the VFS's read section is there. */
+	if (rp->in_rcu && rp_done(rp) && !rp_must_dir(rp)) {
+		memfs_inode_stat(memfs_dentry_of(rp_start(rp))->inode, ret);
+		return 0;
+	}
+	began = memfs_look_begin(rp);
+	err = memfs_walk(rp, false, &d);
 	if (likely(!err))
 		memfs_inode_stat(d->inode, ret);
 	memfs_look_end(began);

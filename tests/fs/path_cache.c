@@ -413,6 +413,31 @@ static void check_wide(struct fs_env *e)
 	expect(!fs_rmdir(e, "/wide/x") && !fs_rmdir(e, "/wide"), "clean-up");
 }
 
+/* ".." in a directory that was moved out from under a bind mount: a cached path from below must not lead out. */
+static void check_moved_out(struct fs_env *e)
+{
+	struct fs_env below = *e;
+	struct vfs_lookup lk = fs_env_at(e, "/bound/w/x/y", LOOKUP_DIRECTORY);
+	struct answer a, b;
+
+	expect(!fs_mkdir(e, "/src", 0755) && !fs_mkdir(e, "/src/w", 0755) &&
+		       !fs_mkdir(e, "/src/w/x", 0755) && !fs_mkdir(e, "/src/w/x/y", 0755) &&
+		       !fs_mkdir(e, "/src/w/x/z", 0755) && !fs_mkdir(e, "/bound", 0755) &&
+		       !fs_bind(e, "/src", "/bound", false) && !vfs_get_path(&lk, &below.cwd),
+	       "set-up");
+	for (int i = 0; i < 4; i++)
+		expect(!look(&below, "../z", 0).err, "a neighbour");
+	expect(!fs_rename(e, "/src/w", "/moved", 0), "rename");
+	a = look(&below, "../z", 0);
+	b = look(&below, "../z", LOOKUP_NO_MAGICLINKS);
+	expect(same(&a, &b) && b.err == -ENOENT, "no way out of the bind mount");
+	vfs_path_unref(&below.cwd);
+	expect(!fs_umount(e, "/bound", 0) && !fs_rmdir(e, "/bound") && !fs_rmdir(e, "/src") &&
+		       !fs_rmdir(e, "/moved/x/y") && !fs_rmdir(e, "/moved/x/z") &&
+		       !fs_rmdir(e, "/moved/x") && !fs_rmdir(e, "/moved"),
+	       "clean-up");
+}
+
 static int setup_who(void)
 {
 	int err = 0;
@@ -478,6 +503,7 @@ int main(int argc, char **argv)
 	}
 	check_atime(&root_env);
 	check_wide(&root_env);
+	check_moved_out(&root_env);
 	one_thread(operations, &rng);
 	vfs_path_cache_pause = pause_a_little;
 	run_threads(publishing_writer, 1, checking_reader, READERS, length / 2, seed);
