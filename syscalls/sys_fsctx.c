@@ -208,6 +208,18 @@ static int change_propagation(const struct sys_path *to, unsigned long flags)
 	return vfs_set_propagation(&to->lk, prop, flags & MS_REC);
 }
 
+/* What is wrong with the path is said before what is wrong with the caller or the flags. */
+static int look_before_eperm(const struct sys_path *p, int err)
+{
+	struct vfs_path at;
+	int lookup_err = vfs_get_path(&p->lk, &at);
+
+	if (lookup_err)
+		return lookup_err;
+	vfs_path_unref(&at);
+	return err;
+}
+
 int64_t sys_mount(struct task *t, const struct syscall_args *a)
 {
 	unsigned long flags = a->a[3];
@@ -225,10 +237,10 @@ int64_t sys_mount(struct task *t, const struct syscall_args *a)
 		goto out_free;
 	if ((flags & MS_MGC_MASK_) == MS_MGC_VAL_)
 		flags &= ~MS_MGC_MASK_;
-	if (flags & MS_NOUSER_)
-		err = -EINVAL;
-	else if (!cred_has_cap(t->cred, CAP_SYS_ADMIN_))
-		err = -EPERM;
+	if (!cred_has_cap(t->cred, CAP_SYS_ADMIN_))
+		err = look_before_eperm(&to, flags & MS_NOUSER_ ? -EINVAL : -EPERM);
+	else if (flags & MS_NOUSER_)
+		err = look_before_eperm(&to, -EINVAL);
 	else if (flags & MS_REMOUNT)
 		err = vfs_remount(&to.lk, flags, s->data, flags & MS_BIND);
 	else if (flags & MS_BIND)
@@ -261,9 +273,7 @@ int64_t sys_umount2(struct task *t, const struct syscall_args *a)
 	if (err)
 		return err;
 	if (!cred_has_cap(t->cred, CAP_SYS_ADMIN_))
-		err = -EPERM;
-	else if ((flags & MNT_EXPIRE) && (flags & (MNT_FORCE | MNT_DETACH)))
-		err = -EINVAL;
+		err = look_before_eperm(&p, -EPERM);
 	else
 		err = vfs_umount(&p.lk, flags);
 	sys_path_put(&p);

@@ -362,8 +362,9 @@ static void rp_drop_held(struct resolving_path *rp)
 	rp->held_start = NULL;
 	/* Dentry before mount. */
 	dentry_unref(d);
+	/* A walk through a mount is no use of it, as far as MNT_EXPIRE goes: who keeps the result is. */
 	if (m)
-		mount_unref(m);
+		mount_unref_keep_mark(m);
 }
 
 static void rp_drop_parts(struct resolving_path *rp)

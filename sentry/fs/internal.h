@@ -17,7 +17,4 @@ struct moat_siginfo;
 /* signalfd_siginfo (128 bytes) of a signal. */
 void signalfd_encode(const struct moat_siginfo *info, void *ret);
 
-/* Are all keys of the comma-separated "key[=value]" list in `known` (NUL-separated, ended by an empty one)? */
-bool fs_options_known(const char *data, const char *known);
-
 #endif

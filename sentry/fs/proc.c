@@ -9,7 +9,10 @@
  */
 #include <stdio.h>
 
+#include <string.h>
+
 #include "sentry/fs/internal.h"
+#include "vfs/fs_config.h"
 #include "sentry/fs/proc.h"
 
 static int self_readlink(unused_arg struct synth_node *n, struct buf *b)
@@ -62,6 +65,35 @@ const struct synth_node_ops proc_root_ops = {
 	.iterate = proc_pid_iterate,
 };
 
+static const struct fs_param_spec proc_params[] = {
+	{"gid", FS_SPEC_U32},
+	{"hidepid", FS_SPEC_STRING},
+	{"subset", FS_SPEC_STRING},
+	{0},
+};
+
+/* hidepid=, gid=, subset=: taken, as an unprivileged view shows no less here; values as Linux knows them. */
+static bool options_ok(const char *data)
+{
+	static const char *const known[] = {
+		"hidepid=0",	     "hidepid=1",	   "hidepid=2",
+		"hidepid=4",	     "hidepid=off",	   "hidepid=noaccess",
+		"hidepid=invisible", "hidepid=ptraceable", "subset=pid",
+	};
+
+	while (*data) {
+		size_t len = strcspn(data, ","), i = 0;
+
+		while (i < ARRAY_SIZE(known) &&
+		       (strlen(known[i]) != len || memcmp(known[i], data, len)))
+			i++;
+		if (len && i == ARRAY_SIZE(known) && strncmp(data, "gid=", 4))
+			return false;
+		data += len + (data[len] == ',');
+	}
+	return true;
+}
+
 static int proc_mount(const struct filesystem_type *type, const char *source,
 		      unused_arg unsigned ms_flags, const char *data, unused_arg void *kernel_data,
 		      struct filesystem **ret_fs, struct dentry **ret_root)
@@ -69,8 +101,7 @@ static int proc_mount(const struct filesystem_type *type, const char *source,
 	static const struct synth_entry root = {
 		.mode = S_IFDIR | 0555, .ops = &proc_root_ops, .children = proc_root_entries};
 
-	/* hidepid=, gid=, subset=: accepted as an unprivileged view shows no less here. */
-	if (data && *data && !fs_options_known(data, "hidepid\0gid\0subset\0"))
+	if (data && !options_ok(data))
 		return -EINVAL;
 	return synth_fs_create(type, source ? source : "proc", PROC_SUPER_MAGIC, &root, NULL, NULL,
 			       ret_fs, ret_root);
@@ -80,6 +111,7 @@ struct filesystem_ops proc_fs_ops;
 static struct filesystem_type proc_type = {
 	.name = "proc",
 	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_MAGIC_LINKS,
+	.params = proc_params,
 	.mount = proc_mount,
 	.ops = &proc_fs_ops,
 };

@@ -8,25 +8,6 @@
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
 
-bool fs_options_known(const char *data, const char *known)
-{
-	while (*data) {
-		size_t len = strcspn(data, ",");
-		size_t key = strcspn(data, ",=");
-		const char *k;
-
-		for (k = known; *k; k += strlen(k) + 1)
-			if (strlen(k) == key && !memcmp(k, data, key))
-				break;
-		if (!*k && len)
-			return false;
-		data += len;
-		if (*data)
-			data++;
-	}
-	return true;
-}
-
 /* ---- signalfd ---- */
 
 static bool sigfd_dequeue(uint64_t mask, void *ret_siginfo)

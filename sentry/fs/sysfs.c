@@ -5,6 +5,7 @@
 
 #include "mem/memfile.h"
 #include "sentry/fs/internal.h"
+#include "vfs/fs_config.h"
 #include "sentry/fs/proc.h"
 #include "sentry/version.h"
 
@@ -282,10 +283,12 @@ static int sysfs_mount(const struct filesystem_type *type, const char *source,
 			       NULL, ret_fs, ret_root);
 }
 
+static const struct fs_param_spec no_params[] = {{0}};
 static struct filesystem_ops sysfs_ops;
 static struct filesystem_type sysfs_type = {
 	.name = "sysfs",
 	.flags = FS_NODEV | FS_USERNS_MOUNT,
+	.params = no_params,
 	.mount = sysfs_mount,
 	.ops = &sysfs_ops,
 };

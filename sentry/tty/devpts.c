@@ -12,6 +12,7 @@
 
 #include "sentry/tty/internal.h"
 #include "vfs/perm.h"
+#include "vfs/fs_config.h"
 
 #define DEVPTS_SUPER_MAGIC 0x1cd1
 
@@ -424,10 +425,20 @@ static int devpts_mount(const struct filesystem_type *type, const char *source,
 	return 0;
 }
 
+static const struct fs_param_spec devpts_params[] = {
+	{"gid", FS_SPEC_U32},
+	{"max", FS_SPEC_U32},
+	{"mode", FS_SPEC_U32_OCT},
+	{"newinstance", FS_SPEC_FLAG},
+	{"ptmxmode", FS_SPEC_U32_OCT},
+	{"uid", FS_SPEC_U32},
+	{0},
+};
 static struct filesystem_ops devpts_ops;
 static struct filesystem_type devpts_type = {
 	.name = "devpts",
 	.flags = FS_NODEV | FS_USERNS_MOUNT,
+	.params = devpts_params,
 	.mount = devpts_mount,
 	.ops = &devpts_ops,
 };

@@ -324,3 +324,260 @@ TEST(pivot_root)
 	CHECK_OK(umount2("/old", MNT_DETACH));
 	CHECK_ERR(access("/old/proc", F_OK), ENOENT);
 }
+
+TEST(flags_in_mountinfo)
+{
+	static const struct {
+		unsigned long flags;
+		const char *shown;
+	} cases[] = {
+		{0, " rw,relatime - "},
+		{MS_RELATIME, " rw,relatime - "},
+		{MS_NOATIME, " rw,noatime - "},
+		{MS_STRICTATIME, " rw - "},
+		{MS_STRICTATIME | MS_NOATIME, " rw - "},
+		{MS_NODIRATIME, " rw,nodiratime,relatime - "},
+		{MS_NOSUID | MS_NODEV | MS_NOEXEC, " rw,nosuid,nodev,noexec,relatime - "},
+		{256 /* MS_NOSYMFOLLOW */, " rw,relatime,nosymfollow - "},
+		{MS_RDONLY, " ro,relatime - tmpfs x ro"},
+		{MS_SYNCHRONOUS | MS_DIRSYNC, " rw,relatime - tmpfs x rw,sync,dirsync"},
+		{MS_LAZYTIME, " rw,relatime - tmpfs x rw,lazytime"},
+		{MS_SILENT | 0xc0ed0000, " rw,relatime - "},
+	};
+
+	own_namespace();
+	CHECK_OK(mkdir("mnt", 0755));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const char *line;
+
+		CHECK_OK(mount("x", "mnt", "tmpfs", cases[i].flags, NULL));
+		line = strstr(t_read("/proc/self/mountinfo"), "/mnt ");
+		CHECK(line);
+		if (!strstr(line, cases[i].shown))
+			t_fail(__FILE__, __LINE__, "flags %lx: %s", cases[i].flags, line);
+		CHECK_OK(umount("mnt"));
+	}
+}
+
+TEST(remount_keeps_or_changes_atime)
+{
+	own_namespace();
+	CHECK_OK(mkdir("mnt", 0755));
+	CHECK_OK(mount("x", "mnt", "tmpfs", MS_NOATIME | MS_NODIRATIME, NULL));
+	/* No word of atime: what it was. */
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT | MS_NOEXEC, NULL));
+	CHECK(in_mountinfo("/mnt rw,noexec,noatime,nodiratime - "));
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT | MS_BIND | MS_NOSUID, NULL));
+	CHECK(in_mountinfo("/mnt rw,nosuid,noatime,nodiratime - "));
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT | MS_STRICTATIME, NULL));
+	CHECK(in_mountinfo("/mnt rw - "));
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT | MS_RELATIME, NULL));
+	CHECK(in_mountinfo("/mnt rw,relatime - "));
+	/* Read-only of the mount alone, of the superblock. */
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL));
+	CHECK(in_mountinfo("/mnt ro,relatime - tmpfs x rw"));
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT | MS_RDONLY, NULL));
+	CHECK(in_mountinfo("/mnt ro,relatime - tmpfs x ro"));
+	CHECK_OK(mount(NULL, "mnt", NULL, MS_REMOUNT, NULL));
+	CHECK(in_mountinfo("/mnt rw,relatime - tmpfs x rw"));
+	CHECK_ERR(mount(NULL, "mnt", NULL, MS_REMOUNT, "nonsense"), EINVAL);
+	CHECK_ERR(mount(NULL, "mnt", NULL, MS_REMOUNT, "size=x"), EINVAL);
+}
+
+TEST(which_error_first)
+{
+	own_namespace();
+	CHECK_OK(mkdir("d", 0755));
+	close(t_file("f", ""));
+	CHECK_ERR(mount("x", "d", NULL, 0, NULL), EINVAL);
+	CHECK_ERR(mount("x", (void *)8, "tmpfs", 0, NULL), EFAULT);
+	CHECK_ERR(mount("x", "d", (void *)8, 0, NULL), EFAULT);
+	CHECK_ERR(mount((void *)8, "d", "tmpfs", 0, NULL), EFAULT);
+	CHECK_ERR(mount("x", "d", "tmpfs", 0, (void *)8), EFAULT);
+	CHECK_ERR(mount("x", "", "tmpfs", 0, NULL), ENOENT);
+	CHECK_ERR(mount("x", "f/none", "tmpfs", 0, NULL), ENOTDIR);
+	CHECK_ERR(mount("x", "d", "tmpfs", 1ul << 31, NULL), EINVAL);
+	/* Binds. */
+	CHECK_ERR(mount(NULL, "d", NULL, MS_BIND, NULL), EINVAL);
+	CHECK_ERR(mount("", "d", NULL, MS_BIND, NULL), EINVAL);
+	CHECK_ERR(mount("none", "d", NULL, MS_BIND, NULL), ENOENT);
+	CHECK_ERR(mount("f", "d", NULL, MS_BIND, NULL), ENOTDIR);
+	CHECK_ERR(mount("d", "f", NULL, MS_BIND, NULL), ENOTDIR);
+	/* Moves. */
+	CHECK_ERR(mount("d", "d", NULL, MS_MOVE, NULL), EINVAL);
+	CHECK_ERR(mount(NULL, "d", NULL, MS_MOVE, NULL), EINVAL);
+	/* Propagation. */
+	CHECK_ERR(mount(NULL, "d", NULL, MS_SHARED, NULL), EINVAL);
+	CHECK_ERR(mount(NULL, "/", NULL, MS_SHARED | MS_SLAVE, NULL), EINVAL);
+	CHECK_ERR(mount(NULL, "/", NULL, MS_SHARED | MS_RDONLY, NULL), EINVAL);
+	/* Remounts. */
+	CHECK_ERR(mount(NULL, "d", NULL, MS_REMOUNT, NULL), EINVAL);
+	CHECK_ERR(mount(NULL, "d", NULL, MS_REMOUNT | MS_BIND, NULL), EINVAL);
+	/* Not a mount point. */
+	CHECK_ERR(umount2("d", 0), EINVAL);
+	CHECK_ERR(umount2("d", MNT_EXPIRE | MNT_FORCE), EINVAL);
+	CHECK_ERR(umount2("none", 0), ENOENT);
+	CHECK_ERR(umount2("", 0), ENOENT);
+	CHECK_ERR(umount2((void *)8, 0), EFAULT);
+	t_become(1000, 1000);
+	CHECK_ERR(umount2("none", 0), ENOENT);
+	CHECK_ERR(umount2("d", 0), EPERM);
+	CHECK_ERR(umount2("d", 0x40), EINVAL);
+	CHECK_ERR(mount("x", "none", "no-such", 0, NULL), ENOENT);
+	CHECK_ERR(mount("x", "d", "no-such", 0, NULL), EPERM);
+	CHECK_ERR(mount("x", "d", "tmpfs", 1ul << 31, NULL), EINVAL);
+	CHECK_ERR(syscall(SYS_pivot_root, "none", "none"), EPERM);
+	CHECK_ERR(chroot("d"), EPERM);
+	CHECK_ERR(chroot("none"), ENOENT);
+	CHECK_ERR(chroot("f"), ENOTDIR);
+}
+
+TEST(expire)
+{
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mount("x", "m", "tmpfs", 0, NULL));
+	CHECK_ERR(umount2("m", MNT_EXPIRE), EAGAIN);
+	CHECK_OK(umount2("m", MNT_EXPIRE));
+	CHECK_ERR(umount2("m", MNT_EXPIRE), EINVAL);
+	CHECK_OK(mount("x", "m", "tmpfs", 0, NULL));
+	CHECK_ERR(umount2("m", MNT_EXPIRE), EAGAIN);
+	/* Used again. */
+	close(open("m", O_RDONLY));
+	CHECK_ERR(umount2("m", MNT_EXPIRE), EAGAIN);
+	int fd = open("m", O_RDONLY);
+	CHECK_ERR(umount2("m", MNT_EXPIRE), EBUSY);
+	close(fd);
+	CHECK_ERR(umount2("/", MNT_EXPIRE), EINVAL);
+}
+
+TEST(umount_flags)
+{
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(symlink("m", "l"));
+	CHECK_OK(mount("x", "m", "tmpfs", 0, NULL));
+	CHECK_ERR(umount2("l", UMOUNT_NOFOLLOW), EINVAL);
+	CHECK_OK(umount2("l", 0));
+	CHECK_OK(mount("x", "m", "tmpfs", 0, NULL));
+	CHECK_OK(umount2("m", MNT_FORCE));
+	/* Stacked: the top goes. */
+	CHECK_OK(mount("one", "m", "tmpfs", 0, NULL));
+	CHECK_OK(mount("two", "m", "tmpfs", 0, NULL));
+	CHECK_OK(umount("m"));
+	CHECK(in_mountinfo(" one "));
+	CHECK(!in_mountinfo(" two "));
+	CHECK_OK(umount("m"));
+	/* What is mounted below goes with a lazy one. */
+	CHECK_OK(mount("one", "m", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("m/in", 0755));
+	CHECK_OK(mount("two", "m/in", "tmpfs", 0, NULL));
+	CHECK_ERR(umount("m"), EBUSY);
+	CHECK_OK(umount2("m", MNT_DETACH));
+	CHECK(!in_mountinfo(" two "));
+}
+
+TEST(busy_copies)
+{
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("a", 0755));
+	CHECK_OK(mkdir("b", 0755));
+	CHECK_OK(mount("tmp", "a", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("a/x", 0755));
+	CHECK_OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
+	CHECK_OK(mount("a", "b", NULL, MS_BIND, NULL));
+	CHECK_OK(mount("inner", "a/x", "tmpfs", 0, NULL));
+	/* In use through the other peer. */
+	fd = open("b/x", O_RDONLY);
+	CHECK_ERR(umount("a/x"), EBUSY);
+	close(fd);
+	CHECK_OK(umount("a/x"));
+	CHECK_ERR(umount("b/x"), EINVAL);
+}
+
+TEST(pivot_root_errors)
+{
+	own_namespace();
+	CHECK_OK(mkdir("new", 0755));
+	CHECK_OK(mkdir("plain", 0755));
+	CHECK_OK(mkdir("plain/old", 0755));
+	close(t_file("file", ""));
+	CHECK_OK(mount("tmp", "new", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("new/old", 0755));
+	CHECK_ERR(syscall(SYS_pivot_root, "none", "new/old"), ENOENT);
+	CHECK_ERR(syscall(SYS_pivot_root, "new", "none"), ENOENT);
+	CHECK_ERR(syscall(SYS_pivot_root, "file", "new/old"), ENOTDIR);
+	CHECK_ERR(syscall(SYS_pivot_root, "new", "file"), ENOTDIR);
+	CHECK_ERR(syscall(SYS_pivot_root, "/", "new/old"), EBUSY);
+	CHECK_ERR(syscall(SYS_pivot_root, "new", "/"), EBUSY);
+	CHECK_ERR(syscall(SYS_pivot_root, "new/old", "new/old"), EINVAL);
+	CHECK_ERR(syscall(SYS_pivot_root, (void *)8, "new"), EFAULT);
+	/* Shared mounts are in the way. */
+	CHECK_OK(mount(NULL, "new", NULL, MS_SHARED, NULL));
+	CHECK_ERR(syscall(SYS_pivot_root, "new", "new/old"), EINVAL);
+	CHECK_OK(mount(NULL, "new", NULL, MS_PRIVATE, NULL));
+	/* "." onto "." stacks the old root on the new. */
+	CHECK_OK(chdir("new"));
+	CHECK_OK(syscall(SYS_pivot_root, ".", "."));
+	CHECK_OK(umount2(".", MNT_DETACH));
+	CHECK_OK(access("/old", F_OK));
+	CHECK_ERR(access("/proc/self", F_OK), ENOENT);
+}
+
+TEST(clone_with_namespace)
+{
+	pid_t pid;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_ERR(syscall(SYS_clone, CLONE_NEWNS | CLONE_FS | SIGCHLD, 0, 0, 0, 0), EINVAL);
+	pid = (pid_t)syscall(SYS_clone, CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
+	if (pid == 0) {
+		CHECK_OK(mount("mine", "m", "tmpfs", 0, NULL));
+		CHECK(in_mountinfo(" mine "));
+		_exit(0);
+	}
+	t_wait_ok(pid);
+	CHECK(!in_mountinfo(" mine "));
+	/* A shared tree of another namespace is one. */
+	CHECK_OK(mount("base", "m", "tmpfs", 0, NULL));
+	CHECK_OK(mkdir("m/x", 0755));
+	CHECK_OK(mount(NULL, "m", NULL, MS_SHARED, NULL));
+	pid = (pid_t)syscall(SYS_clone, CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
+	if (pid == 0) {
+		CHECK_OK(mount("theirs", "m/x", "tmpfs", 0, NULL));
+		_exit(0);
+	}
+	t_wait_ok(pid);
+	CHECK(in_mountinfo(" theirs "));
+}
+
+TEST(options_by_name)
+{
+	static const char *const types[] = {"proc", "sysfs", "devpts", "tmpfs"};
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	for (int i = 0; i < 4; i++) {
+		CHECK_OK(mount("x", "m", types[i], 0, NULL));
+		CHECK_OK(umount("m"));
+		CHECK_OK(mount("x", "m", types[i], 0, "ro"));
+		CHECK_OK(umount("m"));
+		CHECK_ERR(mount("x", "m", types[i], 0, "no_such_option"), EINVAL);
+		CHECK_ERR(mount("x", "m", types[i], 0, "no_such_option=1"), EINVAL);
+	}
+	CHECK_OK(mount("x", "m", "devpts", 0, "newinstance,mode=620,ptmxmode=666,gid=5,max=100"));
+	CHECK_OK(umount("m"));
+	CHECK_ERR(mount("x", "m", "devpts", 0, "mode=9"), EINVAL);
+	CHECK_ERR(mount("x", "m", "devpts", 0, "gid=many"), EINVAL);
+	CHECK_OK(mount("x", "m", "proc", 0, "hidepid=1,gid=5"));
+	CHECK_OK(umount("m"));
+	CHECK_ERR(mount("x", "m", "proc", 0, "hidepid=9"), EINVAL);
+	CHECK_ERR(mount("x", "m", "proc", 0, "subset=none"), EINVAL);
+	CHECK_ERR(mount("x", "m", "tmpfs", 0, "mode=9"), EINVAL);
+	CHECK_ERR(mount("x", "m", "tmpfs", 0, "uid=-1"), EINVAL);
+	CHECK_ERR(mount("x", "m", "tmpfs", 0, "size"), EINVAL);
+	CHECK_OK(mount("x", "m", "tmpfs", 0, ",,size=1m,,"));
+}
