@@ -1,8 +1,10 @@
 /* runtime/cli.c - global flags and error output. */
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,31 +14,49 @@
 
 struct cli_globals cli = {.root = MOAT_DEFAULT_ROOT, .platform = "auto"};
 
+/* msg as a JSON string; whatever is no UTF-8 becomes '?'. malloc'd. */
+static char *json_quote(const char *msg)
+{
+	json_t *j = json_string(msg);
+	char *copy, *text;
+
+	if (!j) {
+		copy = strdup(msg);
+		for (char *p = copy; p && *p; p++)
+			if ((unsigned char)*p >= 0x80)
+				*p = '?';
+		j = copy ? json_string(copy) : NULL;
+		free(copy);
+	}
+	text = j ? json_dumps(j, JSON_ENCODE_ANY) : NULL;
+	json_decref(j);
+	return text;
+}
+
 /* One line in the log file, in the format that engines parse. */
 static void log_file_write(const char *level, const char *msg)
 {
-	char quoted[4096], when[64], line[4400];
+	char when[64], *quoted = cli.log ? json_quote(msg) : NULL, *line = NULL;
 	time_t now = time(NULL);
 	struct tm tm;
 	int fd, n;
 
-	if (!cli.log)
+	if (!quoted)
 		return;
 	fd = open(cli.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-	log_quote(quoted, sizeof(quoted), msg, strlen(msg));
 	if (cli.log_json)
-		n = snprintf(line, sizeof(line),
-			     "{\"level\":\"%s\",\"msg\":\"%s\",\"time\":\"%s\"}\n", level, quoted,
-			     when);
+		n = asprintf(&line, "{\"level\":\"%s\",\"msg\":%s,\"time\":\"%s\"}\n", level,
+			     quoted, when);
 	else
-		n = snprintf(line, sizeof(line), "time=\"%s\" level=%s msg=\"%s\"\n", when, level,
-			     quoted);
-	if (n > 0 && write(fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
+		n = asprintf(&line, "time=\"%s\" level=%s msg=%s\n", when, level, quoted);
+	if (n > 0 && fd >= 0 && write(fd, line, (size_t)n) < 0)
 		fprintf(stderr, "moat: %s: %m\n", cli.log);
-	close(fd);
+	if (n > 0)
+		free(line);
+	free(quoted);
+	if (fd >= 0)
+		close(fd);
 }
 
 static void print_message(const char *level, const char *prefix, const char *fmt, va_list ap)
@@ -183,4 +203,30 @@ bool cli_id_valid(const char *id)
 		return false;
 	return strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.") ==
 	       len;
+}
+
+static char *title;
+static size_t title_room;
+
+void cli_title_init(int argc, char **argv)
+{
+	title = argv[0];
+	title_room = (size_t)(argv[argc - 1] + strlen(argv[argc - 1]) - title);
+}
+
+void cli_title_set(char *const *argv)
+{
+	const char *base = strrchr(argv[0], '/');
+	size_t at = 0;
+
+	prctl(PR_SET_NAME, base ? base + 1 : argv[0]);
+	for (; *argv && at < title_room; argv++) {
+		size_t n = MIN(strlen(*argv), title_room - at);
+
+		memcpy(title + at, *argv, n);
+		at += n;
+		if (at < title_room)
+			title[at++] = '\0';
+	}
+	memset(title + at, 0, title_room - at);
 }

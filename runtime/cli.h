@@ -53,6 +53,10 @@ extern const struct cli_verb verb_create, verb_debug, verb_delete, verb_do, verb
 	verb_features, verb_kill, verb_list, verb_pause, verb_ps, verb_resume, verb_run, verb_spec,
 	verb_start, verb_state, verb_update, verb_wait;
 
+/* What ps(1) shows of this process becomes the words of argv, as far as there is room. cli_title_init: first in main(). */
+void cli_title_init(int argc, char **argv);
+void cli_title_set(char *const *argv);
+
 /* Internal roles of the re-executed binary. */
 int role_sentry_main(int argc, char **argv);
 int role_gofer_main(int argc, char **argv);

@@ -328,6 +328,7 @@ static noreturn_fn void exec_monitor(struct exec *x)
 	stdio_to_null(!x->opts->detach);
 	for (unsigned i = 0; i < x->opts->preserve_fds; i++)
 		close(3 + (int)i);
+	cli_title_set(x->config.spec.argv);
 	status = monitor_loop(x);
 	unlinkat(x->c->dir.dirfd, mark, 0);
 	_exit(status);

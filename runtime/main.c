@@ -53,10 +53,13 @@ int main(int argc, char **argv)
 	const struct cli_verb *verb;
 	int i;
 
+	if (argc < 1)
+		return 1;
 	if (argc > 1 && strcmp(argv[1], "sentry-role") == 0)
 		return role_sentry_main(argc - 1, argv + 1);
 	if (argc > 1 && strcmp(argv[1], "gofer-role") == 0)
 		return role_gofer_main(argc - 1, argv + 1);
+	cli_title_init(argc, argv);
 	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			return print_help();

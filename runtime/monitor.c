@@ -239,6 +239,11 @@ static bool on_control(struct monitor *m)
 	switch (msg.op) {
 	case CONTROL_CREATED:
 	case CONTROL_STARTED:
+		if (sb->opts->detach && view_make(sb)) {
+			m->exit_code = 1;
+			m->done = true;
+			break;
+		}
 		tell(sb, SANDBOX_READY);
 		break;
 	case CONTROL_ERROR:
@@ -335,6 +340,8 @@ static void on_link(struct monitor *m)
 
 	if (n == 1 && what == SANDBOX_KEEP) {
 		m->kept = true;
+		/* The name by which `docker top` and its like find the container's first process. */
+		cli_title_set(sb->config->spec.argv);
 		tell(sb, SANDBOX_KEEP);
 		stdio_to_null(false);
 		return;
@@ -364,6 +371,7 @@ static noreturn_fn void finish(struct monitor *m)
 	kill_and_reap(sb->sentry);
 	kill_and_reap(sb->gofer);
 	if (!m->kept && sb->link < 0) {
+		view_leave(sb);
 		cgroup_leave(&sb->cgroup);
 		cgroup_kill(&sb->cgroup);
 		cgroup_remove(&sb->cgroup);
@@ -436,6 +444,37 @@ static int monitor_signals(struct monitor *m)
 	return m->signal_fd < 0 ? -errno : 0;
 }
 
+/* The host name: given to a new UTS namespace, or taken from one that is there (of a pod, the host's). */
+static int set_hostname(struct sandbox *sb)
+{
+	struct oci_config *c = sb->config;
+	char name[65] = "";
+	int fd;
+
+	if (c->uts_ns && !c->uts_ns_path) {
+		if (c->spec.hostname && sethostname(c->spec.hostname, strlen(c->spec.hostname)) < 0)
+			cli_debug("sethostname: %m");
+		return 0;
+	}
+	if (c->uts_ns_path) {
+		fd = open(c->uts_ns_path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || setns(fd, CLONE_NEWUTS) < 0) {
+			int err = -errno;
+
+			cli_error("linux.namespaces: %s: %m", c->uts_ns_path);
+			return err;
+		}
+		close(fd);
+	}
+	if (c->spec.hostname && !c->uts_ns_path)
+		return 0; /* not from a bundle */
+	if (gethostname(name, sizeof(name) - 1) == 0) {
+		free(c->spec.hostname);
+		c->spec.hostname = strdup(name);
+	}
+	return c->spec.hostname ? 0 : -ENOMEM;
+}
+
 static int enter_namespaces(struct sandbox *sb)
 {
 	char why[CGROUP_ERROR_MAX];
@@ -446,6 +485,9 @@ static int enter_namespaces(struct sandbox *sb)
 		cli_error("%s", why);
 		return -EIO;
 	}
+	err = set_hostname(sb);
+	if (err)
+		return err;
 	err = network_enter(&sb->opts->network, &what);
 	if (err)
 		cli_error("network: %s%s%s: %s", what, sb->opts->network.path ? " " : "",
@@ -461,7 +503,7 @@ void monitor_main(struct sandbox *sb)
 	prctl(PR_SET_NAME, "moat-monitor");
 	setsid();
 	close_others(sb);
-	sb->lifeline = -1;
+	sb->lifeline = sb->host_mounts = -1;
 	sb->sentry = sb->gofer = 0;
 	if (sb->console_slave >= 0 && ioctl(sb->console_slave, TIOCSCTTY, 0) < 0)
 		cli_debug("no controlling terminal for the monitor: %m");

@@ -454,6 +454,9 @@ static void parse_namespaces(struct parse *p, const json_t *l)
 		} else if (k == 1) {
 			p->c->net_ns = true;
 			p->c->net_ns_path = path && *path ? path : NULL;
+		} else if (k == 4) {
+			p->c->uts_ns = true;
+			p->c->uts_ns_path = path && *path ? path : NULL;
 		} else if (k == 5) {
 			p->c->uid_mappings = member(p, l, "linux", "uidMappings", JSON_ARRAY);
 			p->c->gid_mappings = member(p, l, "linux", "gidMappings", JSON_ARRAY);

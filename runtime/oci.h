@@ -30,6 +30,8 @@ struct oci_config {
 	/* linux.namespaces */
 	bool net_ns; /* one is asked for; else the host's */
 	const char *net_ns_path; /* NULL: a new one */
+	bool uts_ns;
+	const char *uts_ns_path;
 	const json_t *uid_mappings, *gid_mappings; /* with a user namespace; NULL */
 };
 

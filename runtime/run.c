@@ -77,7 +77,7 @@ static void add_listen_fds(struct sandbox_options *o, struct oci_config *c)
 static int start_bundle(const char *verb, struct sandbox_options *o, const char *bundle,
 			bool network_set)
 {
-	char resolved[PATH_MAX], why[OCI_ERROR_MAX];
+	char resolved[PATH_MAX], why[OCI_ERROR_MAX], host[65] = "";
 	struct oci_config config;
 	int status;
 
@@ -106,8 +106,10 @@ static int start_bundle(const char *verb, struct sandbox_options *o, const char 
 		o->network.host = !config.net_ns;
 		o->network.path = config.net_ns_path;
 	}
-	/* What must happen between creation and start needs the two steps. */
 	add_listen_fds(o, &config);
+	/* A new UTS namespace begins with its creator's name. */
+	if (!config.spec.hostname && gethostname(host, sizeof(host) - 1) == 0)
+		config.spec.hostname = strdup(host);
 	boot_spec_add_globals(&config.spec, o->id);
 	status = sandbox_run(&config, o);
 	oci_config_fini(&config);

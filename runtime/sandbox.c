@@ -81,7 +81,8 @@ static int make_console(struct sandbox *sb)
 static int start_monitor(struct sandbox *sb)
 {
 	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+		.flags = CLONE_NEWPID | CLONE_NEWIPC |
+			 (sb->config->uts_ns && !sb->config->uts_ns_path ? CLONE_NEWUTS : 0ul) |
 			 network_clone_flag(&sb->opts->network),
 		.exit_signal = SIGCHLD,
 	};
@@ -314,6 +315,7 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	}
 	if (make_cgroup(sb) || make_console(sb))
 		return 1;
+	view_make_mountpoints(sb->config);
 	sb->listen_fd = state_listen(&sb->state);
 	if (sb->listen_fd < 0) {
 		cli_error("control socket in %s/%s: %s", cli.root, sb->state.id,

@@ -47,6 +47,7 @@ struct sandbox {
 	int lifeline;
 	pid_t sentry, gofer;
 	sigset_t old_mask;
+	int host_mounts; /* the mount namespace that it was started in, -1 while still there */
 };
 
 /* What goes over the link, a byte each. */
@@ -65,6 +66,12 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts);
 
 /* The monitor's body, in the new process. */
 noreturn_fn void monitor_main(struct sandbox *sb);
+
+/* view.c: the monitor leaves the host's mounts for the container's. Prints its error. */
+must_check int view_make(struct sandbox *sb);
+void view_leave(struct sandbox *sb);
+/* Missing mount points of a read-only root, which neither sentry nor gofer may write. What cannot be made the sentry reports. */
+void view_make_mountpoints(const struct oci_config *c);
 
 /* console.c: a pty pair whose slave is raw: our end of a container's terminal. */
 must_check int console_open(int *ret_master, int *ret_slave);

@@ -152,6 +152,25 @@ static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *targe
 	return err;
 }
 
+/* Writable until the copy is there. A mode of its own wins over the covered directory's. */
+static int mount_copied_up(struct boot_state *b, const struct boot_mount *m,
+			   const struct vfs_lookup *target)
+{
+	struct vfs_path covered;
+	int err = vfs_get_path(target, &covered);
+
+	if (err)
+		return err;
+	err = vfs_mount_new(target, "tmpfs", m->source, m->flags & ~(uint64_t)MS_RDONLY, m->data,
+			    NULL);
+	if (!err)
+		err = boot_copy_up(b, &covered, m->destination, strstr(m->data, "mode=") != NULL);
+	if (!err && (m->flags & MS_RDONLY))
+		err = vfs_remount(target, m->flags | MS_REMOUNT | MS_BIND, NULL, false);
+	vfs_path_unref(&covered);
+	return err;
+}
+
 static int mount_one(struct boot_state *b, const struct boot_mount *m)
 {
 	struct vfs_lookup target = boot_lookup(b, m->destination, LOOKUP_FOLLOW);
@@ -169,6 +188,8 @@ static int mount_one(struct boot_state *b, const struct boot_mount *m)
 		err = vfs_mount_new(&target, "cgroup2", m->source, m->flags, NULL, NULL);
 	else if (m->attach >= 0)
 		err = mount_bind(m, &target);
+	else if (strcmp(type, "tmpfs") == 0 && m->data && boot_take_option(m->data, "tmpcopyup"))
+		err = mount_copied_up(b, m, &target);
 	else
 		err = vfs_mount_new(&target, type, m->source, m->flags, m->data, NULL);
 	if (!err && (m->propagation & MS_PROPAGATION)) {

@@ -41,6 +41,11 @@ struct boot_process {
 /* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */
 must_check int boot_make_root(struct boot_state *b);
 must_check int boot_make_mounts(struct boot_state *b);
+/* boot_copyup.c: takes a word out of comma-separated options; was it there? */
+bool boot_take_option(char *data, const char *option);
+/* Copies what `covered` (a directory below the mount on `path`) holds; its own mode and owner too, but for keep_mode. Return 0 or -errno. */
+must_check int boot_copy_up(struct boot_state *b, const struct vfs_path *covered, const char *path,
+			    bool keep_mode);
 /* A lookup with full credentials from the container's root. */
 struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags);
 

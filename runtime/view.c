@@ -1,0 +1,204 @@
+/*
+ * runtime/view.c - the monitor's mount namespace: the container's tree as the host can show it.
+ *
+ * Engines enter the mount namespace of the pid that they were told (podman cp, podman top). It must be the container's, never the
+ * host's: the root filesystem, with the configuration's bind mounts in their places, and a /proc with one process, the monitor.
+ * What only the guest has (its tmpfs, mounts of its own) is not there. Made when the sandbox is up, since the sentry makes the mount points.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "runtime/cli.h"
+#include "runtime/sandbox.h"
+
+/* A place in the tree below `root`, with the image's symbolic links resolved inside it. */
+static int open_inside(int root, const char *path)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+
+	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+}
+
+/* Is `path` below (or at) the destination of an earlier mount? Then it is made there. */
+static bool covered_by_earlier(const struct boot_spec *s, unsigned index)
+{
+	const char *path = s->mounts[index].destination;
+
+	for (unsigned i = 0; i < index; i++) {
+		size_t n = strlen(s->mounts[i].destination);
+
+		if (strncmp(path, s->mounts[i].destination, n) == 0 &&
+		    (path[n] == '/' || path[n] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+/* mkdir -p below root; the last component as a directory or an empty file. */
+static void make_inside(int root, const char *path, bool is_file)
+{
+	char prefix[4200];
+	size_t at = 0;
+
+	while (path[at]) {
+		size_t len = strspn(path + at, "/"), name = at + len;
+		int fd, dir;
+		bool last;
+
+		len += strcspn(path + name, "/");
+		last = path[at + len + strspn(path + at + len, "/")] == '\0';
+		if (at + len >= sizeof(prefix) || path[name] == '\0')
+			return;
+		snprintf(prefix, sizeof(prefix), "%.*s", (int)(at + len), path);
+		fd = open_inside(root, prefix);
+		if (fd < 0 && errno == ENOENT) {
+			prefix[name] = '\0';
+			dir = open_inside(root, *prefix ? prefix : "/");
+			snprintf(prefix, sizeof(prefix), "%.*s", (int)(at + len - name),
+				 path + name);
+			if (dir < 0)
+				return;
+			if (last && is_file)
+				fd = openat(dir, prefix, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+					    0644);
+			else if (mkdirat(dir, prefix, 0755) < 0)
+				cli_debug("mount point %s: %m", path);
+			close(dir);
+		}
+		if (fd >= 0)
+			close(fd);
+		at += len;
+	}
+}
+
+void view_make_mountpoints(const struct oci_config *c)
+{
+	const struct boot_spec *s = &c->spec;
+	int root;
+
+	if (!s->rootfs_readonly || s->rootfs != BOOT_ROOTFS_GOFER)
+		return;
+	root = open(c->attaches[0].host_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return;
+	for (unsigned i = 0; i < s->nmounts; i++)
+		if (!covered_by_earlier(s, i))
+			make_inside(root, s->mounts[i].destination, s->mounts[i].is_file);
+	close(root);
+}
+
+static void bind_on(const char *source, int target, bool readonly)
+{
+	char at[64];
+
+	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
+	if (mount(source, at, NULL, MS_BIND | MS_REC, NULL) < 0) {
+		cli_debug("view: binding %s: %m", source);
+		return;
+	}
+	if (readonly && mount(NULL, at, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
+		cli_debug("view: %s read-only: %m", source);
+}
+
+static void bind_mounts(const struct oci_config *c, int root)
+{
+	for (unsigned i = 0; i < c->spec.nmounts; i++) {
+		const struct boot_mount *m = &c->spec.mounts[i];
+		int target = m->attach >= 0 ? open_inside(root, m->destination) : -1;
+
+		if (target < 0)
+			continue;
+		bind_on(m->source, target, m->flags & MS_RDONLY);
+		close(target);
+	}
+}
+
+/* /proc with the monitor alone: sentry and gofer are no processes of the container. */
+static void make_proc(int root)
+{
+	static const char *const files[] = {"stat", "uptime", "meminfo", "cpuinfo", "loadavg"};
+	int target = open_inside(root, "/proc"), proc, dir;
+	char at[64], source[96];
+
+	if (target < 0)
+		return;
+	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
+	/* The host's, as a place to take files from. */
+	proc = open("/proc", O_PATH | O_CLOEXEC);
+	if (mount("proc", at, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=555,size=64k") < 0) {
+		close(target);
+		close(proc);
+		return;
+	}
+	close(target);
+	target = open_inside(root, "/proc");
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int fd = openat(target, files[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+
+		if (fd < 0)
+			continue;
+		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, files[i]);
+		bind_on(source, fd, false);
+		close(fd);
+	}
+	if (mkdirat(target, "1", 0555) == 0 &&
+	    (dir = openat(target, "1", O_PATH | O_CLOEXEC)) >= 0) {
+		char self[32];
+		ssize_t n = readlinkat(proc, "self", self, sizeof(self) - 1);
+
+		self[n > 0 ? n : 0] = '\0';
+		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, self);
+		bind_on(source, dir, false);
+		close(dir);
+	}
+	close(proc);
+	close(target);
+}
+
+static int enter(const char *rootfs)
+{
+	/* A mount of its own, as pivot_root(2) wants; what is mounted below comes along. */
+	if (mount(rootfs, rootfs, NULL, MS_BIND | MS_REC, NULL) < 0 || chdir(rootfs) < 0 ||
+	    syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return -errno;
+	return 0;
+}
+
+int view_make(struct sandbox *sb)
+{
+	const char *rootfs = sb->config->attaches[0].host_path;
+	int root, err = 0;
+
+	sb->host_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (sb->host_mounts < 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount(rootfs, rootfs, NULL, MS_BIND | MS_REC, NULL) < 0)
+		err = -errno;
+	if (!err) {
+		root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (root < 0)
+			return -errno;
+		make_proc(root);
+		bind_mounts(sb->config, root);
+		close(root);
+		err = enter(rootfs);
+	}
+	if (err)
+		cli_error("the container's mounts for engines: %s", strerror(-err));
+	return err;
+}
+
+void view_leave(struct sandbox *sb)
+{
+	if (sb->host_mounts >= 0 && setns(sb->host_mounts, CLONE_NEWNS) < 0)
+		cli_debug("view: leaving: %m");
+}
