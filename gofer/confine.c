@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "gofer/confine.h"
 #include "gofer/server.h"
 
 /* sys/mount.h clashes with linux/mount.h here; these are its numbers. */
@@ -452,17 +453,6 @@ static int add_conditional(scmp_filter_ctx ctx, int log_fd)
 	return err;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 int confine_seccomp(const struct gofer_config *config, int sock)
 {
 	scmp_filter_ctx ctx;
@@ -470,7 +460,7 @@ int confine_seccomp(const struct gofer_config *config, int sock)
 
 	(void)sock;
 	/* A sanitizer's run time makes calls of its own. */
-	if ((config->flags & GOFER_NO_SECCOMP) || SANITIZED)
+	if ((config->flags & GOFER_NO_SECCOMP) || CONFINE_SANITIZED)
 		return 0;
 	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	if (!ctx)

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "gofer/confine.h"
 #include "gofer/server.h"
 
 static void server_free(struct server *srv)

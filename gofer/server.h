@@ -237,7 +237,6 @@ int server_run(struct server *srv);
 /* ---- confine.c ---- */
 
 must_check int confine_mounts(struct server *srv, const struct gofer_config *config);
-must_check int confine_caps(void);
 must_check int confine_seccomp(const struct gofer_config *config, int sock);
 void confine_close_fds(const struct gofer_config *config);
 

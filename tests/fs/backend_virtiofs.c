@@ -1,6 +1,7 @@
 /*
- * A scratch directory of the host behind a stock virtiofsd, one daemon a filesystem. $VIRTIOFS_OPTIONS are the mount's
- * (cache=none, writeback ...), $VIRTIOFSD the daemon (Debian's, of qemu-system-common).
+ * A scratch directory of the host behind a virtio-fs daemon, one a filesystem. $VIRTIOFS_OPTIONS are the mount's (cache=none,
+ * writeback ...), $VIRTIOFSD the daemon: Debian's (of qemu-system-common) by default, "own" for ours, which is this program
+ * executed anew.
  */
 #include <signal.h>
 #include <spawn.h>
@@ -12,6 +13,7 @@
 
 #include "base/hostpoll.h"
 #include "fsimpl/virtiofs/virtiofs.h"
+#include "gofer/virtiofs/virtiofsd.h"
 #include "tests/fs/env.h"
 
 static char scratch[64];
@@ -40,17 +42,69 @@ static int make_dir(char *path, size_t size)
 	return mkdir(path, 0755) < 0 ? -errno : 0;
 }
 
+#define SERVE_ARG "--serve-virtiofs"
+
+/* Runs before main: `PROGRAM --serve-virtiofs DIR CACHE FD` is the daemon of DIR on the socket FD, and nothing else. */
+__attribute__((constructor)) static void serve(int argc, char **argv, char **envp)
+{
+	(void)envp;
+	if (argc != 5 || strcmp(argv[1], SERVE_ARG))
+		return;
+
+	const struct virtiofsd_config config = {
+		.shared_dir = argv[2],
+		.cache = !strcmp(argv[3], "none")     ? VIRTIOFSD_NONE
+			 : !strcmp(argv[3], "always") ? VIRTIOFSD_ALWAYS
+						      : VIRTIOFSD_AUTO,
+		.listen_fd = -1,
+		.sock_fd = atoi(argv[4]),
+		.once = true,
+		.no_namespaces = geteuid() != 0,
+	};
+
+	_exit(virtiofsd_main(&config) ? 1 : 0);
+}
+
+/* Return: our end of the connection. */
+static int start_own(const char *dir, const char *cache)
+{
+	posix_spawn_file_actions_t actions;
+	char fd_arg[16];
+	char *argv[] = {program_invocation_name,
+			(char *)SERVE_ARG,
+			(char *)dir,
+			(char *)cache,
+			fd_arg,
+			NULL};
+	int sv[2], err;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	snprintf(fd_arg, sizeof(fd_arg), "%d", sv[1]);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, sv[1], sv[1]);
+	signal(SIGCHLD, SIG_IGN);
+	err = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	close(sv[1]);
+	return err ? -err : sv[0];
+}
+
+/* The mount and the daemon must agree on who may cache. */
+static const char *cache_of(const char *mount_options)
+{
+	return strstr(mount_options, "cache=none")     ? "none"
+	       : strstr(mount_options, "cache=always") ? "always"
+						       : "auto";
+}
+
 static int start_daemon(const char *dir, const char *socket_path, const char *mount_options)
 {
-	const char *daemon = getenv("VIRTIOFSD"), *cache = "auto";
+	const char *daemon = getenv("VIRTIOFSD"), *cache = cache_of(mount_options);
 	char sock_arg[160], source[160], cache_arg[32];
 	pid_t pid;
 
-	/* The mount and the daemon must agree on who may cache. */
-	if (strstr(mount_options, "cache=none"))
-		cache = "none";
-	else if (strstr(mount_options, "cache=always"))
-		cache = "always";
 	snprintf(sock_arg, sizeof(sock_arg), "--socket-path=%s", socket_path);
 	snprintf(source, sizeof(source), "source=%s", dir);
 	snprintf(cache_arg, sizeof(cache_arg), "cache=%s", cache);
@@ -113,11 +167,15 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 		err = make_dir(dir, sizeof(dir));
 	if (err)
 		return err;
-	snprintf(path, sizeof(path), "%s.sock", dir);
-	err = start_daemon(dir, path, text ? text : "");
-	if (err)
-		return err;
-	sock = connect_daemon(path);
+	if (getenv("VIRTIOFSD") && !strcmp(getenv("VIRTIOFSD"), "own")) {
+		sock = start_own(dir, cache_of(text ? text : ""));
+	} else {
+		snprintf(path, sizeof(path), "%s.sock", dir);
+		err = start_daemon(dir, path, text ? text : "");
+		if (err)
+			return err;
+		sock = connect_daemon(path);
+	}
 	if (sock < 0)
 		return sock;
 	virtiofs_register();

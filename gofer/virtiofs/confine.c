@@ -1,0 +1,166 @@
+/*
+ * gofer/virtiofs/confine.c - what the daemon gives up before it reads its first message.
+ *
+ * Its root directory is the shared tree, in a mount namespace of its own with everything else detached; /proc/self/fd is kept by a descriptor, and is the
+ * working directory for the calls that take only paths. Capabilities are the 9P gofer's (gofer/confine.c says why each). The seccomp filter
+ * kills the process at any call that is not in the table.
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "gofer/confine.h"
+#include "gofer/virtiofs/server.h"
+
+/* The tree becomes the root; the old one goes. */
+static int enter_tree(const char *dir)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
+		return -errno;
+	if (mount(dir, dir, NULL, MS_BIND | MS_REC, NULL) < 0 || chdir(dir) < 0)
+		return -errno;
+	if (mount(NULL, ".", NULL, MS_REMOUNT | MS_BIND | MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL) <
+	    0)
+		return -errno;
+	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
+		return -errno;
+	return chdir("/") < 0 ? -errno : 0;
+}
+
+static uint64_t raise_nofile(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return 1024;
+	lim.rlim_cur = lim.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &lim);
+	return lim.rlim_max;
+}
+
+int daemon_confine(struct daemon *d)
+{
+	uint64_t files = raise_nofile();
+	int err;
+
+	d->fd_max = files > 2 * SPARE_FDS ? files - SPARE_FDS : files / 2;
+	d->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (d->proc_fd < 0)
+		return -errno;
+	umask(0);
+	if (!d->config.no_namespaces) {
+		err = enter_tree(d->config.shared_dir);
+		if (err)
+			return err;
+	}
+	if (fchdir(d->proc_fd) < 0)
+		return -errno;
+	return geteuid() == 0				    ? confine_caps()
+	       : prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno
+							    : 0;
+}
+
+/* Calls without conditions on their arguments. */
+static const int allowed[] = {
+	/* the connections: messages and their descriptors; kicks and calls */
+	SCMP_SYS(accept4),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(sendto),
+	SCMP_SYS(shutdown),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(read),
+	SCMP_SYS(write),
+	SCMP_SYS(close),
+	/* the tree: paths start at held descriptors, the namespace bounds them */
+	SCMP_SYS(openat),
+	SCMP_SYS(statx),
+	SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(readlinkat),
+	SCMP_SYS(fstatfs),
+	SCMP_SYS(getdents64),
+	SCMP_SYS(lseek),
+	SCMP_SYS(mkdirat),
+	SCMP_SYS(mknodat),
+	SCMP_SYS(symlinkat),
+	SCMP_SYS(linkat),
+	SCMP_SYS(unlinkat),
+	SCMP_SYS(renameat), /* the C library's renameat2() without flags */
+	SCMP_SYS(renameat2),
+	SCMP_SYS(fchownat),
+	SCMP_SYS(fchmodat),
+	SCMP_SYS(utimensat),
+	SCMP_SYS(getxattr),
+	SCMP_SYS(setxattr),
+	SCMP_SYS(listxattr),
+	SCMP_SYS(removexattr),
+	/* data */
+	SCMP_SYS(preadv),
+	SCMP_SYS(pwritev),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(fallocate),
+	SCMP_SYS(fsync),
+	SCMP_SYS(fdatasync),
+	SCMP_SYS(copy_file_range),
+	/* threads, one a queue: their making, locks, end */
+	SCMP_SYS(clone),
+	SCMP_SYS(clone3),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+	SCMP_SYS(futex),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(restart_syscall),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(gettid),
+	SCMP_SYS(getpid),
+	/* the allocator, and the client's memory */
+	SCMP_SYS(munmap),
+	SCMP_SYS(madvise),
+	SCMP_SYS(brk),
+	SCMP_SYS(mremap),
+	SCMP_SYS(clock_gettime),
+};
+
+int daemon_seccomp(struct daemon *d)
+{
+	scmp_filter_ctx ctx;
+	int err = 0;
+
+	if (d->config.no_seccomp || CONFINE_SANITIZED)
+		return 0;
+	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	if (!ctx)
+		return -ENOMEM;
+	for (unsigned i = 0; i < ARRAY_SIZE(allowed) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
+	/* Memory, never executable. */
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	/* abort(): only to this process. */
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	if (!err)
+		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	if (!err)
+		err = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return err;
+}

@@ -1,0 +1,484 @@
+/* gofer/virtiofs/ops.c - requests on names and attributes. */
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "gofer/virtiofs/server.h"
+
+#define RENAME_FLAGS (RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)
+
+/* Copies the fixed argument: requests are not aligned. */
+#define ARG(r, type)                                      \
+	({                                                \
+		type arg_;                                \
+		memcpy(&arg_, (r)->in.arg, sizeof(arg_)); \
+		arg_;                                     \
+	})
+
+int check_name(const char *name, size_t len)
+{
+	if (!len || len > FUSE_NAME_BYTES_MAX)
+		return len ? -ENAMETOOLONG : -EINVAL;
+	if (memchr(name, '/', len) || !strcmp(name, ".") || !strcmp(name, ".."))
+		return -EINVAL;
+	return 0;
+}
+
+void attr_from_statx(const struct statx *stx, struct fuse_attr *ret)
+{
+	*ret = (struct fuse_attr){
+		.ino = stx->stx_ino,
+		.size = stx->stx_size,
+		.blocks = stx->stx_blocks,
+		.atime = (uint64_t)stx->stx_atime.tv_sec,
+		.mtime = (uint64_t)stx->stx_mtime.tv_sec,
+		.ctime = (uint64_t)stx->stx_ctime.tv_sec,
+		.atimensec = stx->stx_atime.tv_nsec,
+		.mtimensec = stx->stx_mtime.tv_nsec,
+		.ctimensec = stx->stx_ctime.tv_nsec,
+		.mode = stx->stx_mode,
+		.nlink = stx->stx_nlink,
+		.uid = stx->stx_uid,
+		.gid = stx->stx_gid,
+		.rdev = (stx->stx_rdev_minor & 0xff) | (stx->stx_rdev_major << 8) |
+			((stx->stx_rdev_minor & ~0xffu) << 12),
+		.blksize = stx->stx_blksize,
+	};
+}
+
+/* How long the client may believe it. */
+static uint64_t valid_seconds(const struct daemon *d)
+{
+	switch (d->config.cache) {
+	case VIRTIOFSD_NONE:
+		return 0;
+	case VIRTIOFSD_ALWAYS:
+		return 86400;
+	default:
+		return 1;
+	}
+}
+
+void fill_attr_out(const struct daemon *d, const struct statx *stx, struct fuse_attr_out *ret)
+{
+	*ret = (struct fuse_attr_out){.attr_valid = valid_seconds(d)};
+	attr_from_statx(stx, &ret->attr);
+}
+
+int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
+		 struct fuse_entry_out *ret)
+{
+	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), err;
+	struct statx stx;
+	struct node *n;
+
+	if (fd < 0)
+		return -errno;
+	err = stat_fd_now(fd, &stx);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	err = node_enter(d, fd, &stx, &n);
+	if (err)
+		return err;
+	*ret = (struct fuse_entry_out){
+		.nodeid = n->id,
+		.entry_valid = valid_seconds(d),
+		.attr_valid = valid_seconds(d),
+	};
+	attr_from_statx(&stx, &ret->attr);
+	return 0;
+}
+
+static int reply_entry(struct request *r, const struct node *dir, const char *name)
+{
+	struct fuse_entry_out out;
+	int err = lookup_entry(r->d, dir, name, &out);
+
+	if (err)
+		return err;
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
+	return 0;
+}
+
+static int reply_attr(struct request *r, int fd)
+{
+	struct fuse_attr_out out;
+	struct statx stx;
+	int err = stat_fd_now(fd, &stx);
+
+	if (err)
+		return err;
+	fill_attr_out(r->d, &stx, &out);
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
+	return 0;
+}
+
+static int do_lookup(struct request *r, struct node *n)
+{
+	return reply_entry(r, n, r->in.name[0]);
+}
+
+static int do_getattr(struct request *r, struct node *n)
+{
+	return reply_attr(r, n->fd);
+}
+
+/* ---- SETATTR ---- */
+
+static int set_size(struct request *r, struct node *n, const struct fuse_setattr_in *a)
+{
+	struct handle *h = a->valid & FATTR_FH ? handle_get(r->d, a->fh, false) : NULL;
+	int fd, err = 0;
+
+	if (h) {
+		err = ftruncate(h->fd, (off_t)a->size) < 0 ? -errno : 0;
+		handle_put(r->d, h);
+		return err;
+	}
+	fd = node_open(r->d, n, O_WRONLY);
+	if (fd < 0)
+		return fd;
+	if (ftruncate(fd, (off_t)a->size) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static int set_times(struct request *r, struct node *n, const struct fuse_setattr_in *a)
+{
+	struct timespec ts[2] = {
+		{.tv_sec = (time_t)a->atime, .tv_nsec = a->atimensec},
+		{.tv_sec = (time_t)a->mtime, .tv_nsec = a->mtimensec},
+	};
+
+	if (!(a->valid & FATTR_ATIME))
+		ts[0].tv_nsec = UTIME_OMIT;
+	else if (a->valid & FATTR_ATIME_NOW)
+		ts[0].tv_nsec = UTIME_NOW;
+	else if (a->atimensec >= 1000000000)
+		return -EINVAL;
+	if (!(a->valid & FATTR_MTIME))
+		ts[1].tv_nsec = UTIME_OMIT;
+	else if (a->valid & FATTR_MTIME_NOW)
+		ts[1].tv_nsec = UTIME_NOW;
+	else if (a->mtimensec >= 1000000000)
+		return -EINVAL;
+	(void)r;
+	return utimensat(n->fd, "", ts, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+static int set_mode(struct daemon *d, int fd, uint32_t mode)
+{
+	char path[16];
+
+	fd_path(fd, path);
+	return fchmodat(d->proc_fd, path, mode & 07777, 0) < 0 ? -errno : 0;
+}
+
+static int do_setattr(struct request *r, struct node *n)
+{
+	const struct fuse_setattr_in a = ARG(r, struct fuse_setattr_in);
+	int err = 0;
+
+	/* Owner before mode: changing the owner takes setuid bits away. */
+	if (a.valid & (FATTR_UID | FATTR_GID))
+		err = fchownat(n->fd, "", a.valid & FATTR_UID ? a.uid : (uid_t)-1,
+			       a.valid & FATTR_GID ? a.gid : (gid_t)-1,
+			       AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0
+			      ? -errno
+			      : 0;
+	if (!err && (a.valid & FATTR_SIZE))
+		err = set_size(r, n, &a);
+	if (!err && (a.valid & FATTR_MODE))
+		err = n->type == S_IFLNK ? -EOPNOTSUPP : set_mode(r->d, n->fd, a.mode);
+	if (!err && (a.valid & (FATTR_ATIME | FATTR_MTIME)))
+		err = set_times(r, n, &a);
+	return err ? err : reply_attr(r, n->fd);
+}
+
+/* ---- creation ---- */
+
+/*
+ * New objects are made by root, and then given away: supplementary groups and the rights of the caller are the client's to check. In a setgid
+ * directory they take its group, and directories the bit.
+ */
+int give_to_caller(const struct request *r, const struct node *dir, int fd, uint32_t mode)
+{
+	uint32_t gid = r->in.head.gid;
+	struct statx parent;
+	int err = stat_fd_now(dir->fd, &parent);
+
+	if (err)
+		return err;
+	if (parent.stx_mode & S_ISGID) {
+		gid = parent.stx_gid;
+		if (S_ISDIR(mode))
+			mode |= S_ISGID;
+	}
+	if (fchownat(fd, "", r->in.head.uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return S_ISLNK(mode) ? 0 : set_mode(r->d, fd, mode);
+}
+
+/* `name` was just made in dir. On an error it goes again. */
+static int finish_new(struct request *r, struct node *dir, const char *name, uint32_t mode)
+{
+	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return -errno;
+	err = give_to_caller(r, dir, fd, mode);
+	close(fd);
+	if (!err)
+		err = reply_entry(r, dir, name);
+	if (err)
+		(void)unlinkat(dir->fd, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0);
+	return err;
+}
+
+static int do_mkdir(struct request *r, struct node *n)
+{
+	const struct fuse_mkdir_in a = ARG(r, struct fuse_mkdir_in);
+
+	if (mkdirat(n->fd, r->in.name[0], 0700) < 0)
+		return -errno;
+	return finish_new(r, n, r->in.name[0], (a.mode & 07777) | S_IFDIR);
+}
+
+static int do_mknod(struct request *r, struct node *n)
+{
+	const struct fuse_mknod_in a = ARG(r, struct fuse_mknod_in);
+	uint32_t minor_bits = (a.rdev & 0xff) | ((a.rdev >> 12) & 0xfff00);
+
+	if (mknodat(n->fd, r->in.name[0], (a.mode & S_IFMT) | 0600,
+		    makedev((a.rdev >> 8) & 0xfff, minor_bits)) < 0)
+		return -errno;
+	return finish_new(r, n, r->in.name[0], a.mode);
+}
+
+static int do_symlink(struct request *r, struct node *n)
+{
+	int err = check_name(r->in.name[0], r->in.name_len[0]);
+
+	if (err)
+		return err;
+	if (symlinkat(r->in.name[1], n->fd, r->in.name[0]) < 0)
+		return -errno;
+	return finish_new(r, n, r->in.name[0], S_IFLNK | 0777);
+}
+
+static int do_link(struct request *r, struct node *n)
+{
+	const struct fuse_link_in a = ARG(r, struct fuse_link_in);
+	struct node *old = node_get(r->d, a.oldnodeid);
+	char path[16];
+	int err = 0;
+
+	if (!old)
+		return -ESTALE;
+	fd_path(old->fd, path);
+	if (linkat(r->d->proc_fd, path, n->fd, r->in.name[0], AT_SYMLINK_FOLLOW) < 0)
+		err = -errno;
+	node_put(r->d, old);
+	return err ? err : reply_entry(r, n, r->in.name[0]);
+}
+
+static int do_readlink(struct request *r, struct node *n)
+{
+	ssize_t len = readlinkat(n->fd, "", (char *)r->reply, FUSE_PATH_BYTES_MAX + 1);
+
+	if (len < 0)
+		return -errno;
+	r->reply_size = (size_t)len;
+	return 0;
+}
+
+/* ---- removal, renaming ---- */
+
+static int do_unlink(struct request *r, struct node *n)
+{
+	return unlinkat(n->fd, r->in.name[0], 0) < 0 ? -errno : 0;
+}
+
+static int do_rmdir(struct request *r, struct node *n)
+{
+	return unlinkat(n->fd, r->in.name[0], AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
+static int rename_to(struct request *r, struct node *n, uint64_t newdir, uint32_t flags)
+{
+	struct node *to = node_get(r->d, newdir);
+	int err = 0;
+
+	if (!to)
+		return -ESTALE;
+	if (flags & ~RENAME_FLAGS)
+		err = -EINVAL;
+	else if (renameat2(n->fd, r->in.name[0], to->fd, r->in.name[1], flags) < 0)
+		err = -errno;
+	node_put(r->d, to);
+	return err;
+}
+
+static int do_rename(struct request *r, struct node *n)
+{
+	return rename_to(r, n, ARG(r, struct fuse_rename_in).newdir, 0);
+}
+
+static int do_rename2(struct request *r, struct node *n)
+{
+	const struct fuse_rename2_in a = ARG(r, struct fuse_rename2_in);
+
+	return rename_to(r, n, a.newdir, a.flags);
+}
+
+/* ---- the rest ---- */
+
+static int do_statfs(struct request *r, struct node *n)
+{
+	struct fuse_statfs_out out = {0};
+	struct statfs st;
+
+	if (fstatfs(n->fd, &st) < 0)
+		return -errno;
+	out.st = (struct fuse_kstatfs){
+		.blocks = st.f_blocks,
+		.bfree = st.f_bfree,
+		.bavail = st.f_bavail,
+		.files = st.f_files,
+		.ffree = st.f_ffree,
+		.bsize = (uint32_t)st.f_bsize,
+		.namelen = (uint32_t)st.f_namelen,
+		.frsize = (uint32_t)st.f_frsize,
+	};
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
+	return 0;
+}
+
+/* Attributes of links, devices and fifos would have to be reached by opening them. */
+static int xattr_path(const struct node *n, char out[32])
+{
+	if (n->type != S_IFREG && n->type != S_IFDIR)
+		return -EPERM;
+	/* The working directory is /proc/self/fd. */
+	fd_path(n->fd, out);
+	return 0;
+}
+
+static int do_getxattr(struct request *r, struct node *n)
+{
+	const struct fuse_getxattr_in a = ARG(r, struct fuse_getxattr_in);
+	struct fuse_getxattr_out out = {0};
+	char path[32];
+	ssize_t got;
+	int err = xattr_path(n, path);
+
+	if (err)
+		return err == -EPERM ? -ENODATA : err;
+	got = getxattr(path, r->in.name[0], a.size ? r->reply : NULL, MIN(a.size, 65536u));
+	if (got < 0)
+		return -errno;
+	if (a.size) {
+		r->reply_size = (size_t)got;
+		return 0;
+	}
+	out.size = (uint32_t)got;
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
+	return 0;
+}
+
+static int do_listxattr(struct request *r, struct node *n)
+{
+	const struct fuse_getxattr_in a = ARG(r, struct fuse_getxattr_in);
+	struct fuse_getxattr_out out = {0};
+	char path[32];
+	ssize_t got = 0;
+
+	if (!xattr_path(n, path))
+		got = listxattr(path, a.size ? (char *)r->reply : NULL, MIN(a.size, 65536u));
+	if (got < 0)
+		return -errno;
+	if (a.size) {
+		r->reply_size = (size_t)got;
+		return 0;
+	}
+	out.size = (uint32_t)got;
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
+	return 0;
+}
+
+static int do_setxattr(struct request *r, struct node *n)
+{
+	uint32_t arg[2]; /* size, flags: the short form */
+	char path[32];
+	int err = xattr_path(n, path);
+
+	memcpy(arg, r->in.arg, sizeof(arg));
+	if (err)
+		return err;
+	if (arg[0] != r->in.data_size)
+		return -EINVAL;
+	return setxattr(path, r->in.name[0], r->in.data, arg[0], (int)arg[1]) < 0 ? -errno : 0;
+}
+
+static int do_removexattr(struct request *r, struct node *n)
+{
+	char path[32];
+	int err = xattr_path(n, path);
+
+	if (err)
+		return err;
+	return removexattr(path, r->in.name[0]) < 0 ? -errno : 0;
+}
+
+static const request_fn table[] = {
+	[FUSE_LOOKUP] = do_lookup,
+	[FUSE_GETATTR] = do_getattr,
+	[FUSE_SETATTR] = do_setattr,
+	[FUSE_READLINK] = do_readlink,
+	[FUSE_SYMLINK] = do_symlink,
+	[FUSE_MKNOD] = do_mknod,
+	[FUSE_MKDIR] = do_mkdir,
+	[FUSE_UNLINK] = do_unlink,
+	[FUSE_RMDIR] = do_rmdir,
+	[FUSE_RENAME] = do_rename,
+	[FUSE_LINK] = do_link,
+	[FUSE_OPEN] = do_open,
+	[FUSE_READ] = do_read,
+	[FUSE_WRITE] = do_write,
+	[FUSE_STATFS] = do_statfs,
+	[FUSE_RELEASE] = do_release,
+	[FUSE_FSYNC] = do_fsync,
+	[FUSE_SETXATTR] = do_setxattr,
+	[FUSE_GETXATTR] = do_getxattr,
+	[FUSE_LISTXATTR] = do_listxattr,
+	[FUSE_REMOVEXATTR] = do_removexattr,
+	[FUSE_FLUSH] = do_flush,
+	[FUSE_OPENDIR] = do_opendir,
+	[FUSE_READDIR] = do_readdir,
+	[FUSE_RELEASEDIR] = do_release,
+	[FUSE_FSYNCDIR] = do_fsyncdir,
+	[FUSE_CREATE] = do_create,
+	[FUSE_FALLOCATE] = do_fallocate,
+	[FUSE_READDIRPLUS] = do_readdirplus,
+	[FUSE_RENAME2] = do_rename2,
+	[FUSE_LSEEK] = do_lseek,
+	[FUSE_COPY_FILE_RANGE] = do_copy_file_range,
+};
+
+request_fn request_find(uint32_t opcode)
+{
+	return opcode < ARRAY_SIZE(table) ? table[opcode] : NULL;
+}

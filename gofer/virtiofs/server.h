@@ -1,0 +1,180 @@
+/*
+ * gofer/virtiofs/server.h - the daemon inside.
+ *
+ *	vhost.c		the vhost-user back end: messages, memory, queues and their threads
+ *	request.c	a request from a ring: decoded, served, answered
+ *	node.c		nodes: what LOOKUP gave out, each an O_PATH descriptor
+ *	ops.c, io.c	the requests
+ *	confine.c	what the process gives up
+ *
+ * Everything that comes from the rings is the client's to forge: requests are copied once (but for file data, which goes straight between the
+ * rings and the files) and decoded by wire/fuse. Names are single components, checked not to hold a slash nor to be "." or "..", and are
+ * used with O_NOFOLLOW below O_PATH descriptors; a node is opened through /proc/self/fd, so it is the very object that was looked up.
+ * Locks: a directory handle (LOCK_FS_DIR) -> nodes_lock or handles_lock (LOCK_LEAF), not together.
+ */
+#ifndef MOAT_GOFER_VIRTIOFS_SERVER_H
+#define MOAT_GOFER_VIRTIOFS_SERVER_H
+
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "base/lock.h"
+#include "base/ref.h"
+#include "gofer/virtiofs/virtiofsd.h"
+#include "wire/fuse.h"
+#include "wire/vhost_user.h"
+#include "wire/virtqueue.h"
+
+#define NODE_BUCKETS 65536
+#define HANDLES_MAX 65536
+#define SPARE_FDS 256 /* descriptors that are not for nodes or handles */
+#define MAX_IO (1u << 20)
+#define REQUEST_BYTES_MAX \
+	(FUSE_REQUEST_ARG_MAX + 65536) /* with an xattr's value, without file data */
+#define REPLY_BYTES_MAX (65536 + 4096)
+
+struct node {
+	struct node *next_by_file, *next_by_id; /* guarded by nodes.lock, as all below */
+	uint64_t id;
+	uint64_t nlookup;
+	unsigned refs; /* requests that use it; the lookups together count as one */
+	uint64_t dev, ino;
+	int fd; /* O_PATH; immutable */
+	uint32_t type; /* S_IFMT; immutable */
+};
+
+struct handle {
+	int fd;
+	bool is_dir;
+	unsigned refs; /* guarded by handles.lock */
+	struct mutex lock; /* directories: around their offset; LOCK_FS_DIR */
+	int64_t pos; /* directories: where the descriptor stands; guarded by lock */
+};
+
+struct daemon;
+
+struct queue {
+	struct daemon *d;
+	unsigned index;
+	struct virtq_device ring; /* the queue's thread's */
+	unsigned num;
+	uint64_t desc_addr, used_addr, avail_addr; /* the front end's */
+	uint16_t base;
+	int kick_fd, call_fd;
+	bool enabled, running;
+	_Atomic bool stop;
+	pthread_t thread;
+};
+
+struct daemon {
+	struct virtiofsd_config config; /* immutable */
+	unsigned queue_count; /* immutable: with the high-priority one */
+	int proc_fd; /* immutable: /proc/self/fd */
+	uint64_t fd_max; /* immutable: nodes and handles together */
+	_Atomic uint64_t fd_count;
+	/* the connection; the main thread's, and the queues' while they run */
+	int sock;
+	uint64_t features, protocol_features;
+	struct virtq_region regions[VHOST_USER_REGIONS_MAX]; /* by guest address */
+	uint64_t user_base[VHOST_USER_REGIONS_MAX];
+	uint64_t map_size[VHOST_USER_REGIONS_MAX];
+	void *map_base[VHOST_USER_REGIONS_MAX];
+	struct virtq_memory mem;
+	struct queue queues[VIRTIOFSD_QUEUES_MAX + 1];
+	/* the session */
+	_Atomic bool initialised;
+	struct mutex nodes_lock;
+	struct node *by_file[NODE_BUCKETS], *by_id[NODE_BUCKETS]; /* guarded by nodes_lock */
+	uint64_t next_id; /* guarded by nodes_lock */
+	struct node *root; /* immutable while a session lasts */
+	struct mutex handles_lock;
+	struct handle *handles[HANDLES_MAX]; /* guarded by handles_lock */
+	unsigned handle_hint; /* guarded by handles_lock */
+};
+
+/* ---- vhost.c ---- */
+
+/* Serves d->sock until its end. Return: 0, -errno. */
+int vhost_serve(struct daemon *d);
+
+/* ---- request.c ---- */
+
+struct request {
+	struct daemon *d;
+	struct fuse_decoded in;
+	const struct virtq_chain *chain;
+	uint64_t data_at; /* where file data begins in chain->out */
+	uint8_t *reply; /* REPLY_BYTES_MAX: payload of a reply that is no file data */
+	size_t reply_size;
+	size_t in_place; /* bytes of file data that are in chain->in already, behind the header */
+};
+/* A thread's buffers. */
+struct request_buffers {
+	uint8_t request[REQUEST_BYTES_MAX];
+	uint8_t reply[REPLY_BYTES_MAX];
+};
+/* Return: bytes written to the chain. */
+uint32_t request_serve(struct daemon *d, const struct virtq_chain *chain,
+		       struct request_buffers *b);
+/* The pieces of [skip, skip + size) of an iovec array. Return: how many. */
+unsigned request_slice(const struct iovec *iov, unsigned count, uint64_t skip, uint64_t size,
+		       struct iovec *ret, unsigned max);
+
+/* ---- node.c ---- */
+
+int session_start(struct daemon *d); /* the root node */
+void session_end(struct daemon *d); /* everything that the client left */
+struct node *node_get(struct daemon *d, uint64_t id); /* a use; NULL */
+void node_put(struct daemon *d, struct node *n);
+/* The node of fd (taken), one lookup more. Return: 0, -ENFILE, -ENOMEM, -errno. */
+must_check int node_enter(struct daemon *d, int fd, const struct statx *stx, struct node **ret);
+void node_forget(struct daemon *d, uint64_t id, uint64_t nlookup);
+/* A real descriptor of a node. -errno. */
+int node_open(struct daemon *d, const struct node *n, int flags);
+/* A path below the working directory, /proc/self/fd, that leads to fd. */
+void fd_path(int fd, char out[16]);
+/* Takes fd. Return: the handle's number, -ENFILE, -ENOMEM. */
+must_check int64_t handle_add(struct daemon *d, int fd, bool is_dir);
+struct handle *handle_get(struct daemon *d, uint64_t fh, bool is_dir); /* a use; NULL */
+void handle_put(struct daemon *d, struct handle *h);
+void handle_remove(struct daemon *d, uint64_t fh);
+bool fd_reserve(struct daemon *d); /* one more of fd_max: false */
+void fd_release(struct daemon *d);
+
+/* ---- ops.c, io.c ---- */
+
+/* Return: 0 with r->reply_size or r->in_place, -errno. */
+typedef int (*request_fn)(struct request *r, struct node *n);
+request_fn request_find(uint32_t opcode);
+void attr_from_statx(const struct statx *stx, struct fuse_attr *ret);
+must_check int stat_fd_now(int fd, struct statx *ret);
+/* The entry of name below dir, looked up and entered. */
+must_check int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
+			    struct fuse_entry_out *ret);
+void fill_attr_out(const struct daemon *d, const struct statx *stx, struct fuse_attr_out *ret);
+must_check int check_name(const char *name, size_t len);
+
+int do_read(struct request *r, struct node *n);
+int do_write(struct request *r, struct node *n);
+int do_open(struct request *r, struct node *n);
+int do_release(struct request *r, struct node *n);
+int do_create(struct request *r, struct node *n);
+int do_opendir(struct request *r, struct node *n);
+int do_readdir(struct request *r, struct node *n);
+int do_readdirplus(struct request *r, struct node *n);
+int do_fsync(struct request *r, struct node *n);
+int do_fsyncdir(struct request *r, struct node *n);
+int do_flush(struct request *r, struct node *n);
+int do_fallocate(struct request *r, struct node *n);
+int do_lseek(struct request *r, struct node *n);
+int do_copy_file_range(struct request *r, struct node *n);
+/* Gives a new object its owner and mode as Linux's rules have them. */
+must_check int give_to_caller(const struct request *r, const struct node *dir, int fd,
+			      uint32_t mode);
+
+/* ---- confine.c ---- */
+
+must_check int daemon_confine(struct daemon *d); /* before threads */
+must_check int daemon_seccomp(struct daemon *d);
+
+#endif

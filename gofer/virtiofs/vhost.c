@@ -1,0 +1,433 @@
+/*
+ * gofer/virtiofs/vhost.c - the vhost-user back end: the front end's messages, its memory, its queues.
+ *
+ * The main thread reads messages; each queue that was given a kick and enabled has a thread that serves its ring. Memory and ring addresses
+ * only change while no queue runs: a front end that tries otherwise is refused and its connection ends.
+ */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gofer/virtiofs/server.h"
+
+#define SPIN_NS 30000
+
+#define FEATURES                                                                   \
+	(1ull << VIRTIO_F_VERSION_1_BIT | 1ull << VHOST_USER_F_PROTOCOL_FEATURES | \
+	 1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_INDIRECT_DESC)
+#define PROTOCOL_FEATURES                                                         \
+	(1ull << VHOST_USER_PROTOCOL_MQ | 1ull << VHOST_USER_PROTOCOL_REPLY_ACK | \
+	 1ull << VHOST_USER_PROTOCOL_CONFIGURE_MEM_SLOTS)
+
+/* ---- queues ---- */
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+static void call(struct queue *q)
+{
+	const uint64_t one = 1;
+
+	if (q->call_fd >= 0 && virtq_device_should_call(&q->ring))
+		(void)!write(q->call_fd, &one, sizeof(one));
+}
+
+/* Until the ring has something, or the queue shall stop. */
+static void wait_for_kick(struct queue *q)
+{
+	int64_t end = now_ns() + SPIN_NS;
+	uint64_t count;
+
+	/* A client that polls sends its next request within microseconds. */
+	while (now_ns() < end && !atomic_load(&q->stop))
+		for (int i = 0; i < 32; i++) {
+			if (__atomic_load_n(&q->ring.avail->idx, __ATOMIC_ACQUIRE) !=
+			    q->ring.last_avail)
+				return;
+			__builtin_ia32_pause();
+		}
+	if (virtq_device_arm(&q->ring))
+		return;
+	/* The descriptor blocks or not as the front end made it. */
+	while (!atomic_load(&q->stop)) {
+		struct pollfd p = {.fd = q->kick_fd, .events = POLLIN};
+
+		if (poll(&p, 1, -1) > 0) {
+			(void)!read(q->kick_fd, &count, sizeof(count));
+			break;
+		}
+	}
+	virtq_device_disarm(&q->ring);
+}
+
+static void *queue_main(void *arg)
+{
+	struct queue *q = arg;
+	struct request_buffers *buffers = malloc(sizeof(*buffers));
+	struct virtq_chain *chain = malloc(sizeof(*chain));
+
+	virtq_device_disarm(&q->ring);
+	while (buffers && chain && !atomic_load(&q->stop)) {
+		int got = virtq_device_pop(&q->ring, &q->d->mem, chain);
+
+		if (got < 0) {
+			log_error("virtiofs: queue %u: its ring makes no sense; it stops",
+				  q->index);
+			shutdown(q->d->sock, SHUT_RDWR);
+			break;
+		}
+		if (got == 0) {
+			call(q);
+			wait_for_kick(q);
+			continue;
+		}
+		virtq_device_push(&q->ring, chain->head, request_serve(q->d, chain, buffers));
+		call(q);
+	}
+	q->base = q->ring.last_avail;
+	free(buffers);
+	free(chain);
+	return NULL;
+}
+
+/* The host's address of a part of a ring, all of it in one region. */
+static void *ring_part(struct daemon *d, uint64_t user_addr, uint64_t size, unsigned align)
+{
+	for (unsigned i = 0; i < d->mem.count; i++) {
+		uint64_t off = user_addr - d->user_base[i];
+
+		if (user_addr >= d->user_base[i] && off <= d->regions[i].size &&
+		    size <= d->regions[i].size - off && off % align == 0)
+			return d->regions[i].host + off;
+	}
+	return NULL;
+}
+
+static int queue_start(struct queue *q)
+{
+	struct daemon *d = q->d;
+	void *desc, *avail, *used;
+
+	if (q->running || !q->enabled || q->kick_fd < 0 || !q->num)
+		return 0;
+	desc = ring_part(d, q->desc_addr, q->num * sizeof(struct vring_desc), 16);
+	avail = ring_part(d, q->avail_addr, 6 + 2ull * q->num, 2);
+	used = ring_part(d, q->used_addr, 6 + 8ull * q->num, 4);
+	if (!desc || !avail || !used)
+		return -EINVAL;
+	virtq_device_init(&q->ring, q->num, d->features >> VIRTIO_F_EVENT_IDX & 1,
+			  d->features >> VIRTIO_F_INDIRECT_DESC & 1, desc, avail, used, q->base);
+	atomic_store(&q->stop, false);
+	if (pthread_create(&q->thread, NULL, queue_main, q))
+		return -EAGAIN;
+	q->running = true;
+	return 0;
+}
+
+static void queue_stop(struct queue *q)
+{
+	const uint64_t one = 1;
+
+	if (!q->running)
+		return;
+	atomic_store(&q->stop, true);
+	(void)!write(q->kick_fd, &one, sizeof(one));
+	pthread_join(q->thread, NULL);
+	q->running = false;
+}
+
+static bool any_running(const struct daemon *d)
+{
+	for (unsigned i = 0; i < d->queue_count; i++)
+		if (d->queues[i].running)
+			return true;
+	return false;
+}
+
+/* ---- memory ---- */
+
+static void memory_drop(struct daemon *d)
+{
+	for (unsigned i = 0; i < d->mem.count; i++)
+		munmap(d->map_base[i], d->map_size[i]);
+	d->mem.count = 0;
+}
+
+static int region_add(struct daemon *d, const struct vhost_user_region *r, int fd)
+{
+	unsigned i = d->mem.count;
+	uint64_t size;
+	struct stat st;
+	uint8_t *base;
+
+	if (i == VHOST_USER_REGIONS_MAX)
+		return -ENOSPC;
+	if (!r->size || r->size > UINT64_MAX - r->mmap_offset ||
+	    r->guest_addr > UINT64_MAX - r->size || r->user_addr > UINT64_MAX - r->size)
+		return -EINVAL;
+	size = r->mmap_offset + r->size;
+	/* A shorter file would kill this process with SIGBUS. */
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < size)
+		return -EINVAL;
+	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (base == MAP_FAILED)
+		return -errno;
+	d->map_base[i] = base;
+	d->map_size[i] = size;
+	d->user_base[i] = r->user_addr;
+	d->regions[i] = (struct virtq_region){r->guest_addr, r->size, base + r->mmap_offset};
+	d->mem.count++;
+	return 0;
+}
+
+static int set_mem_table(struct daemon *d, const struct vhost_user_msg *m, const int *fds)
+{
+	int err = 0;
+
+	if (any_running(d))
+		return -EBUSY;
+	memory_drop(d);
+	for (uint32_t i = 0; i < m->mem.count && !err; i++) {
+		const struct vhost_user_region region = m->mem.regions[i];
+
+		err = region_add(d, &region, fds[i]);
+	}
+	return err;
+}
+
+/* ---- messages ---- */
+
+static struct queue *queue_at(struct daemon *d, uint64_t index)
+{
+	return index < d->queue_count ? &d->queues[index] : NULL;
+}
+
+/* KICK, CALL: the descriptor, or none. */
+static int set_fd(struct daemon *d, const struct vhost_user_msg *m, int *fds, unsigned count)
+{
+	struct queue *q = queue_at(d, m->u64 & VHOST_USER_VRING_INDEX);
+	bool none = m->u64 & VHOST_USER_VRING_NOFD;
+	int *at;
+
+	if (!q || none == (count != 0))
+		return -EINVAL;
+	if (m->request == VHOST_USER_SET_VRING_ERR)
+		return 0;
+	at = m->request == VHOST_USER_SET_VRING_KICK ? &q->kick_fd : &q->call_fd;
+	if (q->running)
+		return -EBUSY;
+	if (*at >= 0)
+		close(*at);
+	*at = none ? -1 : fds[0];
+	if (!none)
+		fds[0] = -1;
+	return m->request == VHOST_USER_SET_VRING_KICK ? queue_start(q) : 0;
+}
+
+static int set_vring(struct daemon *d, const struct vhost_user_msg *m)
+{
+	struct queue *q = queue_at(d, m->state.index);
+
+	if (!q)
+		return -EINVAL;
+	switch (m->request) {
+	case VHOST_USER_SET_VRING_ENABLE:
+		q->enabled = m->state.num;
+		if (!q->enabled)
+			queue_stop(q);
+		return queue_start(q);
+	case VHOST_USER_SET_VRING_NUM:
+		if (q->running || !m->state.num || m->state.num > VIRTQ_SIZE_MAX ||
+		    (m->state.num & (m->state.num - 1)))
+			return -EINVAL;
+		q->num = m->state.num;
+		return 0;
+	case VHOST_USER_SET_VRING_BASE:
+		if (q->running || m->state.num > UINT16_MAX)
+			return -EINVAL;
+		q->base = (uint16_t)m->state.num;
+		return 0;
+	default:
+		if (q->running)
+			return -EBUSY;
+		q->desc_addr = m->addr.desc;
+		q->avail_addr = m->addr.avail;
+		q->used_addr = m->addr.used;
+		return 0;
+	}
+}
+
+/* Return: 0, -errno; *ret_reply: m is the answer now. */
+static int handle(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned fd_count,
+		  bool *ret_reply)
+{
+	struct vhost_user_msg request = *m;
+	struct vhost_user_region region;
+	struct queue *q;
+
+	*ret_reply = vhost_user_has_reply(m->request);
+	if (*ret_reply)
+		vhost_user_reply_init(m, &request, false);
+	switch (request.request) {
+	case VHOST_USER_GET_FEATURES:
+		m->u64 = FEATURES;
+		return 0;
+	case VHOST_USER_SET_FEATURES:
+		if (request.u64 & ~FEATURES)
+			return -EINVAL;
+		d->features = request.u64;
+		return 0;
+	case VHOST_USER_GET_PROTOCOL_FEATURES:
+		m->u64 = PROTOCOL_FEATURES;
+		return 0;
+	case VHOST_USER_SET_PROTOCOL_FEATURES:
+		d->protocol_features = request.u64 & PROTOCOL_FEATURES;
+		return 0;
+	case VHOST_USER_GET_QUEUE_NUM:
+		m->u64 = d->queue_count;
+		return 0;
+	case VHOST_USER_GET_MAX_MEM_SLOTS:
+		m->u64 = VHOST_USER_REGIONS_MAX;
+		return 0;
+	case VHOST_USER_SET_OWNER:
+	case VHOST_USER_RESET_OWNER:
+		return 0;
+	case VHOST_USER_SET_MEM_TABLE:
+		return set_mem_table(d, &request, fds);
+	case VHOST_USER_ADD_MEM_REG:
+		region = request.slot.region;
+		return region_add(d, &region, fds[0]);
+	case VHOST_USER_SET_VRING_KICK:
+	case VHOST_USER_SET_VRING_CALL:
+	case VHOST_USER_SET_VRING_ERR:
+		return set_fd(d, &request, fds, fd_count);
+	case VHOST_USER_SET_VRING_NUM:
+	case VHOST_USER_SET_VRING_ADDR:
+	case VHOST_USER_SET_VRING_BASE:
+	case VHOST_USER_SET_VRING_ENABLE:
+		return set_vring(d, &request);
+	case VHOST_USER_GET_VRING_BASE:
+		q = queue_at(d, request.state.index);
+		if (!q)
+			return -EINVAL;
+		queue_stop(q);
+		m->state = (struct vhost_user_vring_state){q->index, q->base};
+		return 0;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+static int receive(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned *ret_fds)
+{
+	struct iovec iov = {m, VHOST_USER_HEADER_SIZE};
+	union {
+		char buf[CMSG_SPACE(VHOST_USER_FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buf,
+			     .msg_controllen = sizeof(control.buf)};
+	struct cmsghdr *c;
+	ssize_t n;
+
+	*ret_fds = 0;
+	do
+		n = recvmsg(d->sock, &msg, MSG_CMSG_CLOEXEC | MSG_WAITALL);
+	while (n < 0 && errno == EINTR);
+	if (n == 0)
+		return -ENOTCONN;
+	for (c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+			*ret_fds = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+			memcpy(fds, CMSG_DATA(c), *ret_fds * sizeof(int));
+		}
+	if (n != VHOST_USER_HEADER_SIZE || (msg.msg_flags & MSG_CTRUNC))
+		return -EPROTO;
+	if (vhost_user_check_header(m))
+		return -EPROTO;
+	if (m->size) {
+		do
+			n = recv(d->sock, (uint8_t *)m + VHOST_USER_HEADER_SIZE, m->size,
+				 MSG_WAITALL);
+		while (n < 0 && errno == EINTR);
+		if (n != (ssize_t)m->size)
+			return -EPROTO;
+	}
+	return vhost_user_check_request(m, *ret_fds, false);
+}
+
+static int answer(struct daemon *d, const struct vhost_user_msg *m)
+{
+	size_t size = VHOST_USER_HEADER_SIZE + m->size;
+
+	return send(d->sock, m, size, MSG_NOSIGNAL) == (ssize_t)size ? 0 : -EIO;
+}
+
+static int serve_message(struct daemon *d)
+{
+	int fds[VHOST_USER_FDS_MAX];
+	struct vhost_user_msg m = {0}, request;
+	unsigned count = 0;
+	bool reply = false;
+	int err = receive(d, &m, fds, &count), result = err;
+
+	if (!err || err == -EOPNOTSUPP) {
+		request = m;
+		if (!err)
+			result = handle(d, &m, fds, count, &reply);
+		err = 0;
+		if (!reply && (request.flags & VHOST_USER_FLAG_NEED_REPLY) &&
+		    (d->protocol_features >> VHOST_USER_PROTOCOL_REPLY_ACK & 1)) {
+			vhost_user_reply_init(&m, &request, false);
+			m.u64 = result ? 1 : 0;
+			reply = true;
+		}
+		if (result)
+			log_warn("virtiofs: %s refused: %s", vhost_user_name(request.request),
+				 strerror(-result));
+		if (reply)
+			err = answer(d, &m);
+		else
+			err = result;
+	}
+	for (unsigned i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return err;
+}
+
+int vhost_serve(struct daemon *d)
+{
+	int err;
+
+	for (unsigned i = 0; i < d->queue_count; i++)
+		d->queues[i] = (struct queue){.d = d, .index = i, .kick_fd = -1, .call_fd = -1};
+	d->mem = (struct virtq_memory){.regions = d->regions};
+	d->features = d->protocol_features = 0;
+	do
+		err = serve_message(d);
+	while (!err);
+	for (unsigned i = 0; i < d->queue_count; i++) {
+		struct queue *q = &d->queues[i];
+
+		queue_stop(q);
+		if (q->kick_fd >= 0)
+			close(q->kick_fd);
+		if (q->call_fd >= 0)
+			close(q->call_fd);
+	}
+	memory_drop(d);
+	return err == -ENOTCONN ? 0 : err;
+}
