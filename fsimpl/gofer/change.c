@@ -244,9 +244,12 @@ int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentr
 	struct p9_call call;
 	int err = begin_creation(&c, fs, rp, false);
 
+	/* may_linkat() speaks before the new directory's permissions. */
+	gofer_inode_perm(old->inode, &pi);
+	if (err == -EACCES && vfs_may_linkat(rp_cred(rp), &pi))
+		return vfs_may_linkat(rp_cred(rp), &pi);
 	if (err)
 		return err;
-	gofer_inode_perm(old->inode, &pi);
 	err = vfs_may_linkat(rp_cred(rp), &pi);
 	if (!err && gofer_is_dir(old))
 		err = -EPERM;
@@ -311,17 +314,19 @@ static int check_removal(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	struct gofer_dentry *d;
 	int err = rp_check_remove_name(rp, is_dir);
 
+	/* "." and "..", then a read-only mount, then a name too long. */
+	if (!err || err == -ENAMETOOLONG) {
+		int write_err = rp_begin_write(rp);
+
+		err = write_err ? write_err : err && is_dead(dir) ? -ENOENT : err;
+	}
 	if (err)
 		return err;
 	err = gofer_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
 	if (err)
 		return err;
-	if (rp->trailing_slash && !gofer_is_dir(d))
-		err = -ENOTDIR;
-	else if (rp->trailing_slash && !is_dir)
-		err = -EISDIR;
-	if (!err)
-		err = rp_begin_write(rp);
+	if (rp->trailing_slash && !is_dir)
+		err = gofer_is_dir(d) ? -EISDIR : -ENOTDIR;
 	gofer_inode_perm(dir->inode, &dir_pi);
 	gofer_inode_perm(d->inode, &pi);
 	if (!err)
@@ -487,8 +492,6 @@ static int check_rename_rights(const struct renaming *r)
 		err = vfs_permission(cred, &old, W_OK);
 	if (!err && moves && exchange && gofer_is_dir(r->new_))
 		err = vfs_permission(cred, &new_, W_OK);
-	if (!err && (r->flags & RENAME_FLAG_WHITEOUT) && !cred_has_cap(cred, CAP_MKNOD))
-		err = -EPERM;
 	if (!err)
 		err = vfs_dentry_delete_begin(r->rp, &r->old->d);
 	if (!err && r->new_)
@@ -532,6 +535,23 @@ static void renamed(struct renaming *r, const struct p9_Rmrename *reply, uint32_
 		gofer_cache_enter_negative(r->fs, olddir, r->old_name, r->old_len);
 }
 
+/* The server made the whiteout; it belongs to the caller. The rename is done: a failure here has nobody to tell. */
+static void own_whiteout(struct renaming *r)
+{
+	struct setattr_args a = {.valid = SETATTR_UID | SETATTR_GID};
+	struct gofer_dentry *d;
+	struct perm_inode pi;
+	uint32_t mode = S_IFCHR;
+
+	gofer_inode_perm(r->olddir->inode, &pi);
+	vfs_init_owner(rp_cred(r->rp), &pi, &mode, &a.uid, &a.gid);
+	gofer_cache_forget_negative(r->fs, r->olddir, r->old_name, r->old_len);
+	if (gofer_lookup(r->fs, r->olddir, r->old_name, r->old_len, &d))
+		return;
+	(void)!gofer_setattr_locked(r->fs, d, &a);
+	gofer_dentry_unref(d);
+}
+
 static int rename_locked(struct renaming *r)
 {
 	struct p9_msg t = {.type = P9_Tmrename};
@@ -557,6 +577,8 @@ static int rename_locked(struct renaming *r)
 		return err;
 	renamed(r, &call.r.Rmrename, t.Tmrename.keepfid);
 	p9_call_fini(&call);
+	if (r->flags & RENAME_FLAG_WHITEOUT)
+		own_whiteout(r);
 	return 0;
 }
 
@@ -566,16 +588,20 @@ static int find_both(struct renaming *r)
 
 	r->old_len = strlen(r->old_name);
 	r->new_len = rp_component_len(r->rp);
+	if (r->old_len > VFS_NAME_MAX)
+		return is_dead(r->olddir) ? -ENOENT : -ENAMETOOLONG;
+	if (is_dead(r->olddir))
+		return -ENOENT;
+	err = gofer_lookup(r->fs, r->olddir, r->old_name, r->old_len, &r->old);
+	if (err)
+		return err;
+	if (is_dead(r->newdir))
+		return -ENOENT;
 	err = rp_check_name(r->rp);
-	if (!err && r->old_len > VFS_NAME_MAX)
-		err = -ENAMETOOLONG;
 	if (err)
 		return err;
 	memcpy(r->new_name, rp_component(r->rp), r->new_len);
 	r->new_name[r->new_len] = '\0';
-	err = gofer_lookup(r->fs, r->olddir, r->old_name, r->old_len, &r->old);
-	if (err)
-		return err;
 	err = gofer_lookup(r->fs, r->newdir, r->new_name, r->new_len, &r->new_);
 	return err == -ENOENT ? 0 : err;
 }
@@ -613,12 +639,9 @@ int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct d
 		rwlock_write_unlock(&r.fs->tree_lock);
 		return err;
 	}
-	if (is_dead(r.olddir))
-		err = -ENOENT;
+	err = rp_begin_write(rp);
 	if (!err)
 		err = find_both(&r);
-	if (!err)
-		err = rp_begin_write(rp);
 	if (!err)
 		err = check_shape(&r);
 	/* Two names of one file: nothing to do, and nothing is. */

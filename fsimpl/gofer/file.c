@@ -60,11 +60,12 @@ static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 }
 
 /* Writing takes setuid and setgid away from who may not keep them; the host has done it for everybody. */
-static void fix_priv_after_write(struct file *f, uint32_t mode)
+static void fix_priv_after_write(struct file *f, const struct perm_inode *pi)
 {
 	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
 	struct setattr_args a = {.valid = SETATTR_MODE,
-				 .mode = vfs_kill_priv_mode(cred_current(), mode) & 07777};
+				 .mode = vfs_kill_priv_mode_gid(cred_current(), pi->mode, pi->gid) &
+					 07777};
 
 	/* The data is written: a failure here has nobody to tell. */
 	(void)!gofer_setattr(d->inode->fs, d, &a);
@@ -110,12 +111,12 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 		*inout_off = (int64_t)gofer_inode_size(in);
 	if (vfs_hooks.check_fsize)
 		ret = vfs_hooks.check_fsize(*inout_off, it);
-	gofer_inode_perm(in, &pi);
+	gofer_inode_perm_fresh(in, &pi);
 	if (!ret)
 		ret = write_windows(fd, it, *inout_off, rwf);
 	op_unlock(&in->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
-		fix_priv_after_write(f, pi.mode);
+		fix_priv_after_write(f, &pi);
 	return ret;
 }
 
@@ -176,14 +177,14 @@ static int gofer_truncate(struct file *f, uint64_t size)
 
 	if (!gofer_file_of(f)->writable)
 		return -EINVAL;
-	gofer_inode_perm(in, &pi);
+	gofer_inode_perm_fresh(in, &pi);
 	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
 	err = gofer_inode_truncate(in, gofer_file_of(f)->fd, size);
 	op_unlock(&in->write_lock);
 	if (!err && (pi.mode & (S_ISUID | S_ISGID)))
-		fix_priv_after_write(f, pi.mode);
+		fix_priv_after_write(f, &pi);
 	return err;
 }
 

@@ -128,6 +128,17 @@ void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret)
 	ret->acl = NULL;
 }
 
+void gofer_inode_perm_fresh(struct gofer_inode *in, struct perm_inode *ret)
+{
+	gofer_inode_perm(in, ret);
+	if (likely(!(ret->mode & (S_ISUID | S_ISGID))))
+		return;
+	mutex_lock(&in->lock);
+	gofer_inode_refresh_locked(in);
+	mutex_unlock(&in->lock);
+	gofer_inode_perm(in, ret);
+}
+
 static void stamp(struct moat_timestamp *t, const struct timespec *ts)
 {
 	t->sec = ts->tv_sec;

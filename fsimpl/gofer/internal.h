@@ -184,6 +184,8 @@ void gofer_inode_ref(struct gofer_inode *in);
 void gofer_inode_unref(struct gofer_inode *in);
 void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node);
 void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret);
+/* The same before a write: setuid and setgid are given back after it, so they must not be what a write before took away. */
+void gofer_inode_perm_fresh(struct gofer_inode *in, struct perm_inode *ret);
 /* Size and times from a donated descriptor, if there is one. Pre: in->lock. */
 void gofer_inode_refresh_locked(struct gofer_inode *in);
 /* Attributes now: a donated descriptor is asked where there is one. */

@@ -19,11 +19,11 @@ static int truncate_at_open(struct resolving_path *rp, struct gofer_dentry *d, i
 	uint32_t mode;
 	int err;
 
-	gofer_inode_perm(in, &pi);
+	gofer_inode_perm_fresh(in, &pi);
 	op_lock(&in->write_lock);
 	err = gofer_inode_truncate(in, rw_fd, 0);
 	op_unlock(&in->write_lock);
-	mode = vfs_kill_priv_mode(rp_cred(rp), pi.mode);
+	mode = vfs_kill_priv_mode_gid(rp_cred(rp), pi.mode, pi.gid);
 	if (!err && (pi.mode & (S_ISUID | S_ISGID))) {
 		struct setattr_args a = {.valid = SETATTR_MODE, .mode = mode & 07777};
 
@@ -90,9 +90,11 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 		err = vfs_may_create_in_sticky(rp_cred(rp), sticky_dir, &pi);
 	if (!err && (args->flags & O_DIRECTORY) && !S_ISDIR(pi.mode))
 		err = -ENOTDIR;
+	if (!err && S_ISREG(pi.mode) && (args->flags & O_TRUNC))
+		err = rp_begin_write(rp);
 	if (!err)
 		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
-	if (!err && S_ISREG(pi.mode) && (wants_write(args->flags) || (args->flags & O_TRUNC)))
+	if (!err && S_ISREG(pi.mode) && wants_write(args->flags))
 		err = rp_begin_write(rp);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);

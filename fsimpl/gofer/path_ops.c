@@ -207,12 +207,15 @@ int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 	gofer_inode_perm(d->inode, &pi);
 	if (has_size && !S_ISREG(pi.mode))
 		err = S_ISDIR(pi.mode) ? -EISDIR : -EINVAL;
+	/* truncate(2): the right to write before the mount's. */
+	if (!err && has_size && !(a.valid & (SETATTR_FILE | SETATTR_OPEN)))
+		err = vfs_permission(rp_cred(rp), &pi, W_OK);
 	if (!err)
 		err = rp_begin_write(rp);
 	if (!err)
 		err = vfs_may_setattr(rp_cred(rp), &pi, &a);
 	if (!err && has_size) {
-		uint32_t kept = vfs_kill_priv_mode(rp_cred(rp), pi.mode);
+		uint32_t kept = vfs_kill_priv_mode_gid(rp_cred(rp), pi.mode, pi.gid);
 
 		if (kept != pi.mode && !(a.valid & SETATTR_MODE)) {
 			a.valid |= SETATTR_MODE;

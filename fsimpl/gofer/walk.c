@@ -424,13 +424,16 @@ static int follow(struct gwalk *wk, struct gofer_dentry *link)
 static int step(struct gwalk *wk)
 {
 	struct gofer_dentry *child;
-	int err = gofer_check_dir(wk->rp, wk->cur);
+	/* ".." from the root of a mount: what covers cur was searched, not cur. */
+	int err = wk->rp->climbing ? 0 : gofer_check_dir(wk->rp, wk->cur);
 
 	if (err)
 		return err;
 	if (rp_is_dotdot(wk->rp))
 		return step_up(wk);
 	err = rp_check_name(wk->rp);
+	if (err && (atomic_load(&wk->cur->d.flags) & DENTRY_DEAD))
+		err = -ENOENT;
 	if (!err)
 		err = find_child(wk, &child);
 	if (err)

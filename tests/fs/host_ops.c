@@ -26,15 +26,16 @@
 
 int host_at = AT_FDCWD;
 
+static char host_dir[] = "/tmp/moat-differential-XXXXXX";
+
 int host_init(void)
 {
-	char dir[] = "/tmp/moat-differential-XXXXXX";
 	int status;
 	pid_t pid;
 
 	if (geteuid())
 		return -EPERM;
-	if (!mkdtemp(dir))
+	if (!mkdtemp(host_dir))
 		return -errno;
 	/* The child compares; this process removes the directory, which is a mount point only there. */
 	pid = fork();
@@ -43,11 +44,25 @@ int host_init(void)
 	if (pid) {
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
-		rmdir(dir);
+		rmdir(host_dir);
 		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 	}
 	if (unshare(CLONE_NEWNS | CLONE_FS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("tmpfs", dir, "tmpfs", 0, "mode=755") || chroot(dir) || chdir("/"))
+	    mount("tmpfs", host_dir, "tmpfs", 0, "mode=755"))
+		return -errno;
+	return 0;
+}
+
+int host_scratch(char *path, size_t size)
+{
+	snprintf(path, size, "%s", host_dir);
+	return 0;
+}
+
+int host_enter(void)
+{
+	/* Over what host_scratch() gave, which stays with who opened it. */
+	if (mount("tmpfs", host_dir, "tmpfs", 0, "mode=755") || chroot(host_dir) || chdir("/"))
 		return -errno;
 	return 0;
 }

@@ -7,8 +7,11 @@
 
 /* Where relative paths begin; AT_FDCWD. */
 extern int host_at;
-/* Private mount namespace, fresh tmpfs as root directory. -errno: the test cannot run here. */
+/* Private mount namespace. -errno: the test cannot run here. */
 int host_init(void);
+/* Then: a directory of a tmpfs that nobody else sees, for the other side's files; and the root itself. */
+int host_scratch(char *path, size_t size);
+int host_enter(void);
 int host_become(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t ngroups,
 		uint64_t caps);
 void host_umask(uint32_t mask);
