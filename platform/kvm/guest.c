@@ -4,7 +4,9 @@
  * None of it holds a secret and none of it is trusted. A handler is `hlt`: its address tells the vector, the
  * exception stack in the vCPU's own page the rest. The system call stub is `out`: on hardware it runs at
  * CPL 0; where ring 0 is emulated it is fetched with the application's rights, so its page is executable
- * by ring 3, and only the `out` that follows a `syscall` exits (elsewhere it is a #GP).
+ * by ring 3, and only the `out` that follows a `syscall` exits (elsewhere it is a #GP). Where ring 0 is native,
+ * `sysretq` behind it is the way back. (Not `hlt`: stepping over that costs KVM more where the CPU does not say how long
+ * it was.)
  * Every gate uses IST 1, so nothing is ever pushed on a stack that the application chose.
  */
 #include <string.h>
@@ -64,11 +66,13 @@ void kvm_guest_build(struct kvm_platform *p)
 	uint64_t *pdpt = (uint64_t *)(p->kernel + KVM_KERNEL_PDPT);
 	uint64_t *pd = (uint64_t *)(p->kernel + KVM_KERNEL_PD);
 	uint8_t *stub = p->kernel + KVM_KERNEL_STUB;
+	static const uint8_t sysretq[] = {0x48, 0x0f, 0x07};
 
 	build_descriptors(p);
 	memset(stub, INSN_HLT, MOAT_PAGE_SIZE);
 	stub[KVM_STUB_OFFSET] = 0xe6; /* out %al, $KVM_STUB_PORT */
 	stub[KVM_STUB_OFFSET + 1] = KVM_STUB_PORT;
+	memcpy(stub + KVM_STUB_OFFSET + 2, sysretq, sizeof(sysretq));
 	pdpt[KVM_KERNEL_BASE >> 30 & 511] = KVM_KERNEL_PD | PTE_P | PTE_W | PTE_AD;
 	for (uint64_t i = 0; i < KVM_KERNEL_SIZE >> 21; i++)
 		pd[i] = i << 21 | PTE_P | PTE_W | PTE_AD | PTE_PS | (i ? PTE_NX : 0);

@@ -83,6 +83,8 @@
 #define KVM_STUB_VA ARCH_TASK_SIZE
 #define KVM_STUB_OFFSET 0x800ul
 #define KVM_STUB_PORT 0x10
+/* Behind it, where ring 0 is native: `sysretq`. The way back needs no segment registers set. */
+#define KVM_STUB_SYSRET_VA (KVM_STUB_VA + KVM_STUB_OFFSET + 2)
 #define KVM_KERNEL_CS 0x10
 #define KVM_KERNEL_SS 0x18
 
@@ -155,6 +157,7 @@ struct kvm_vcpu {
 	uint8_t *stack_page; /* immutable: TSS and exception stack, host side */
 	struct kvm_sregs sregs; /* the owner's thread: template for every entry */
 	bool broken; /* the owner's thread: state must be set up anew */
+	bool in_stub; /* the runner's: at KVM_STUB_SYSRET_VA, with the segments of run->s.regs */
 	_Atomic pid_t tid;
 	struct address_space *_Atomic as; /* runs, or is about to run, in this one */
 	_Atomic uint32_t gen; /* odd from before `as->root` is read until KVM_RUN has returned */
@@ -214,6 +217,7 @@ struct kvm_platform {
 	int kvm_fd, vm_fd; /* immutable after create; kvm_fd is closed at its end */
 	pid_t pid;
 	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
+	bool sysret_works; /* immutable after the self-test: the way back to ring 3 */
 	bool has_xsave;
 	bool vcpus_move; /* a vCPU may change threads at no cost */
 	int64_t share_slice_ns;

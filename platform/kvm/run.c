@@ -23,6 +23,7 @@
 #define VECTOR_GP 13
 #define VECTOR_PF 14
 #define EFLAGS_IF 0x200ul
+#define EFLAGS_FIXED_CPL0 0x2ul
 #define PF_PRESENT 1u
 #define PF_WRITE 2u
 #define PF_FETCH 16u
@@ -73,11 +74,26 @@ static void data_segment(struct kvm_segment *seg, uint64_t selector, uint64_t ba
 	};
 }
 
+/* Would `sysretq`, with the segments that the vCPU has, give just these registers? */
+static bool returns_by_sysret(const struct user_regs_struct *r, const struct kvm_sregs *s,
+			      uint64_t gs_base)
+{
+	return r->rcx == r->rip && r->r11 == r->eflags &&
+	       !(r->eflags & ~(ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) && r->fs_base == s->fs.base &&
+	       gs_base == s->gs.base && r->ds == s->ds.selector && r->es == s->es.selector &&
+	       r->fs == s->fs.selector && r->gs == s->gs.selector;
+}
+
 void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t mailbox_va)
 {
 	const struct user_regs_struct *r = &regs->r;
 	struct kvm_sregs *s = &v->run->s.regs.sregs;
+	/* An application that uses gs itself goes without a mailbox. */
+	const uint64_t hidden_gs = r->gs_base ? 0 : mailbox_va;
+	const bool in_stub = v->in_stub && returns_by_sysret(r, s, r->gs_base | hidden_gs);
 
+	v->in_stub = false;
+	v->hidden_gs = hidden_gs;
 	v->run->s.regs.regs = (struct kvm_regs){
 		.rax = r->rax,
 		.rbx = r->rbx,
@@ -98,13 +114,18 @@ void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t ma
 		.rip = r->rip,
 		.rflags = (r->eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED,
 	};
+	if (in_stub) {
+		v->run->s.regs.regs.rip = KVM_STUB_SYSRET_VA;
+		v->run->s.regs.regs.rflags = EFLAGS_FIXED_CPL0;
+		v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+		return;
+	}
 	*s = v->sregs;
+	s->cr3 = 0;
 	data_segment(&s->ds, r->ds, 0);
 	data_segment(&s->es, r->es, 0);
 	data_segment(&s->fs, r->fs, r->fs_base);
-	/* An application that uses gs itself goes without a mailbox. */
-	v->hidden_gs = r->gs_base ? 0 : mailbox_va;
-	data_segment(&s->gs, r->gs, r->gs_base | v->hidden_gs);
+	data_segment(&s->gs, r->gs, r->gs_base | hidden_gs);
 	v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }
 
@@ -182,10 +203,10 @@ static bool rip_refused(uint64_t rip, struct platform_event *ev)
 }
 
 /*
- * Publishes that v is in `as` and gives it the root that is there then. `fresh`: registers are loaded, CR3 with them.
+ * Publishes that v is in `as` and gives it the root that is there then.
  * Return: 0, to be ended by kvm_vcpu_exit(); -ENOMEM.
  */
-static int enter_with_root(struct kvm_vcpu *v, struct address_space *as, bool fresh)
+static int enter_with_root(struct kvm_vcpu *v, struct address_space *as)
 {
 	struct kvm_sregs *sregs = &v->run->s.regs.sregs;
 	uint64_t root;
@@ -201,7 +222,8 @@ static int enter_with_root(struct kvm_vcpu *v, struct address_space *as, bool fr
 		if (err)
 			return err;
 	}
-	if (fresh || sregs->cr3 != root) {
+	/* What is loaded afresh has none. */
+	if (sregs->cr3 != root) {
 		sregs->cr3 = root;
 		v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 	}
@@ -211,7 +233,7 @@ static int enter_with_root(struct kvm_vcpu *v, struct address_space *as, bool fr
 /* KVM finishes what it was emulating, in the tree that `as` has now, and runs nothing. */
 static void complete_io(struct kvm_vcpu *v, struct address_space *as)
 {
-	if (!enter_with_root(v, as, false)) {
+	if (!enter_with_root(v, as)) {
 		__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 		if (kvm_ioctl(v->fd, KVM_RUN, NULL) == -EINTR) {
 			kvm_vcpu_exit(v);
@@ -272,6 +294,7 @@ static enum run_verdict exit_io(struct kvm_vcpu *v, struct address_space *as,
 	regs->r.eflags = (regs->r.r11 & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
 	*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
 	vcpu_count(&v->counts.syscalls);
+	v->in_stub = v->p->sysret_works;
 	return RUN_EVENT;
 }
 
@@ -352,6 +375,13 @@ static enum run_verdict exit_bad(struct kvm_vcpu *v, struct arch_regs *regs,
 	return RUN_EVENT;
 }
 
+/* On its way back to ring 3, which it can only be in ring 0. */
+static bool at_sysret(const struct kvm_vcpu *v)
+{
+	return v->run->s.regs.sregs.cs.selector == KVM_KERNEL_CS &&
+	       v->run->s.regs.regs.rip == KVM_STUB_SYSRET_VA;
+}
+
 /*
  * Is it in ring 3 with nothing queued, so that its registers are the application's? Of int3 and into KVM does not
  * say whether they are queued, only that such was the last exception; see forget_soft().
@@ -360,8 +390,8 @@ static bool at_rest(struct kvm_vcpu *v)
 {
 	struct kvm_vcpu_events events;
 
-	if (v->run->s.regs.sregs.cs.selector != ARCH_USER_CS ||
-	    v->run->s.regs.regs.rip >= ARCH_TASK_SIZE)
+	if (!at_sysret(v) && (v->run->s.regs.sregs.cs.selector != ARCH_USER_CS ||
+			      v->run->s.regs.regs.rip >= ARCH_TASK_SIZE))
 		return false;
 	if (kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events))
 		return false;
@@ -395,6 +425,10 @@ static enum run_verdict run_interrupted(struct kvm_vcpu *v, struct arch_regs *re
 		return RUN_AGAIN;
 	}
 	store_regs(v, regs);
+	if (at_sysret(v)) {
+		regs->r.rip = regs->r.rcx;
+		regs->r.eflags = regs->r.r11;
+	}
 	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
 	return RUN_INTERRUPTED;
 }
@@ -426,7 +460,7 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 		    enum run_mode mode, const struct patch_space **inout_space)
 {
 	struct kvm_run *run = v->run;
-	int ret = enter_with_root(v, as, mode == RUN_FRESH);
+	int ret = enter_with_root(v, as);
 
 	if (ret)
 		return ret;

@@ -15,7 +15,7 @@
 #define LOAD_AT 0x20
 
 static const uint8_t code[] = {
-	[SYSCALL_AT] = 0x0f, 0x05, /* syscall */
+	[SYSCALL_AT] = 0x0f, 0x05, 0x0f, 0x05, /* syscall; syscall */
 	[UD2_AT] = 0x0f,     0x0b, /* ud2 */
 	[LOAD_AT] = 0x48,    0x8b, 0x03, /* mov (%rbx), %rax */
 };
@@ -34,6 +34,19 @@ static bool syscall_works(struct platform_context *ctx, struct address_space *as
 
 	return run(ctx, as, SYSCALL_AT, &regs, &ev) == 0 && ev.kind == PLATFORM_SYSCALL &&
 	       regs.r.rax == 39 && regs.r.rip == CODE_VA + SYSCALL_AT + 2;
+}
+
+/* Behind a first call, whose registers go back by `sysretq`, there is a second one. */
+static bool syscall_twice_works(struct platform_context *ctx, struct address_space *as)
+{
+	struct platform_event ev;
+	struct arch_regs regs;
+
+	if (run(ctx, as, SYSCALL_AT, &regs, &ev) || ev.kind != PLATFORM_SYSCALL)
+		return false;
+	regs.r.rax = 40;
+	return kvm_context_switch(ctx, as, &regs, &ev) == 0 && ev.kind == PLATFORM_SYSCALL &&
+	       regs.r.rax == 40 && regs.r.rip == CODE_VA + SYSCALL_AT + 4;
 }
 
 static bool exceptions_work(struct platform_context *ctx, struct address_space *as)
@@ -79,6 +92,14 @@ int kvm_selftest(struct kvm_platform *p)
 			err = kvm_vcpu_init_state(v);
 		if (!err && !syscall_works(ctx, as))
 			err = -ENOSYS;
+	}
+	if (!err && !p->ring0_emulated) {
+		p->sysret_works = true;
+		p->sysret_works = syscall_twice_works(ctx, as);
+		if (!p->sysret_works)
+			err = kvm_vcpu_get(p, ctx, &v);
+		if (!err && !p->sysret_works)
+			err = kvm_vcpu_init_state(v);
 	}
 	if (!err && !exceptions_work(ctx, as))
 		err = -ENOSYS;

@@ -77,7 +77,6 @@ static int set_msrs(struct kvm_vcpu *v, const struct kvm_msr_entry *entries, uin
 static int set_syscall_msrs(struct kvm_vcpu *v)
 {
 	const struct kvm_msr_entry entries[] = {
-		/* sysret is never used: the user half only has to be something. */
 		{.index = MSR_STAR,
 		 .data = (uint64_t)(ARCH_USER_SS - 8) << 48 | (uint64_t)KVM_KERNEL_CS << 32},
 		{.index = MSR_LSTAR, .data = KVM_STUB_VA + KVM_STUB_OFFSET},
@@ -134,7 +133,7 @@ int kvm_vcpu_init_state(struct kvm_vcpu *v)
 		return err;
 	set_tsc(v);
 	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
-	v->broken = false;
+	v->broken = v->in_stub = false;
 	return 0;
 }
 
