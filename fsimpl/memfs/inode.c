@@ -349,25 +349,49 @@ static void stat_by_type(struct memfs_inode *i, uint32_t mode, struct moat_statx
 	}
 }
 
-/* memset() of this size becomes "rep stos", whose start alone costs more than the rest of stat. */
-static inline void statx_clear(struct moat_statx *st)
+/* What has no field of its own. memset() of the whole becomes "rep stos", whose start alone costs more than the rest of stat. */
+static inline void statx_clear_tail(struct moat_statx *st)
 {
 	typedef uint64_t line __attribute__((vector_size(16), aligned(8), may_alias));
 	const line zero = {0, 0};
-	line *p = (line *)st;
+	line *p = (line *)((char *)st + 144);
 
+	_Static_assert(offsetof(struct moat_statx, mnt_id) == 144, "the tail of struct moat_statx");
 	p[0] = p[1] = p[2] = p[3] = zero;
-	p[4] = p[5] = p[6] = p[7] = zero;
-	p[8] = p[9] = p[10] = p[11] = zero;
-	p[12] = p[13] = p[14] = p[15] = zero;
+	p[4] = p[5] = p[6] = zero;
+}
+
+/* In registers: a whole structure copied from halves just stored waits for them. */
+struct split_time {
+	int64_t sec;
+	uint64_t nsec;
+};
+
+static inline struct split_time split(int64_t ns)
+{
+	int64_t sec = ns / 1000000000, rest = ns % 1000000000;
+
+	if (unlikely(rest < 0)) {
+		sec--;
+		rest += 1000000000;
+	}
+	return (struct split_time){sec, (uint64_t)rest};
+}
+
+static inline void store_time(struct moat_timestamp *t, struct split_time s)
+{
+	t->sec = s.sec;
+	t->nsec = (uint32_t)s.nsec;
+	t->pad = 0;
 }
 
 void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret)
 {
 	int64_t atime, mtime, ctime, btime;
+	struct split_time t;
 	uint32_t seq, mode;
 
-	statx_clear(ret);
+	statx_clear_tail(ret);
 	do {
 		seq = seqcount_read_begin(&i->seq);
 		mode = memfs_mode(i);
@@ -381,13 +405,28 @@ void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret)
 	} while (unlikely(seqcount_read_retry_acquired(&i->seq, seq)));
 	ret->mask = STATX_BASIC_STATS | STATX_BTIME;
 	ret->mode = (uint16_t)mode;
+	ret->pad0 = 0;
 	ret->ino = i->ino;
 	ret->blksize = MOAT_PAGE_SIZE;
-	ret->atime = timestamp(atime);
+	ret->attributes = 0;
+	ret->attributes_mask = 0;
+	ret->size = 0;
+	ret->blocks = 0;
+	ret->rdev_major = 0;
+	ret->rdev_minor = 0;
+	ret->dev_major = 0;
 	/* Divisions are dear, and times of one moment common. */
-	ret->mtime = mtime == atime ? ret->atime : timestamp(mtime);
-	ret->ctime = ctime == mtime ? ret->mtime : timestamp(ctime);
-	ret->btime = btime == ctime ? ret->ctime : timestamp(btime);
+	t = split(atime);
+	store_time(&ret->atime, t);
+	if (mtime != atime)
+		t = split(mtime);
+	store_time(&ret->mtime, t);
+	if (ctime != mtime)
+		t = split(ctime);
+	store_time(&ret->ctime, t);
+	if (btime != ctime)
+		t = split(btime);
+	store_time(&ret->btime, t);
 	ret->dev_minor = i->fs->fs.dev_minor;
 	stat_by_type(i, mode, ret);
 }
