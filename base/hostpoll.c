@@ -106,6 +106,15 @@ int hostpoll_add(struct hostpoll *hp, int fd, uint32_t events,
 	return err;
 }
 
+int hostpoll_modify(struct hostpoll *hp, uint32_t events)
+{
+	struct epoll_event ev = {.events = events | EPOLLET, .data.u64 = hp->cookie};
+
+	if (hp->is_file)
+		return 0;
+	return epoll_ctl(hostpoll_epfd, EPOLL_CTL_MOD, hp->fd, &ev) < 0 ? -errno : 0;
+}
+
 void hostpoll_remove(struct hostpoll *hp)
 {
 	if (hp->fd < 0)

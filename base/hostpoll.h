@@ -20,6 +20,8 @@ must_check int hostpoll_start(void); /* before confinement */
 /* Watches for `events` (POLLIN|POLLOUT|...). A regular file is accepted and is always ready. */
 must_check int hostpoll_add(struct hostpoll *hp, int fd, uint32_t events,
 			    void (*ready)(struct hostpoll *, uint32_t));
+/* Other events from now on; what is ready of them is announced. -errno of epoll_ctl(2). */
+must_check int hostpoll_modify(struct hostpoll *hp, uint32_t events);
 void hostpoll_remove(struct hostpoll *hp);
 
 #endif

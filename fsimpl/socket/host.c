@@ -22,8 +22,8 @@
 #include "base/log.h"
 #include "fsimpl/socket/host.h"
 
-#define HOST_EVENTS \
-	(POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM | POLLRDBAND | POLLWRBAND)
+#define EVENTS_IN (POLLIN | POLLPRI | POLLRDHUP | POLLRDNORM | POLLRDBAND)
+#define EVENTS_OUT (POLLOUT | POLLWRNORM | POLLWRBAND)
 #define LINGER_STEP_NS 2000000ll
 
 static struct mutex all_lock = MUTEX_INIT(LOCK_SOCKET_NS, "host_sockets");
@@ -61,6 +61,7 @@ int host_socket_init(struct host_socket *hs, const struct socket_family *fam, in
 	hs->hp.fd = -1;
 	wait_queue_init(&hs->wait);
 	atomic_init(&hs->watched, false);
+	atomic_init(&hs->watched_out, false);
 	atomic_init(&hs->rcvtimeo_ns, 0);
 	atomic_init(&hs->sndtimeo_ns, 0);
 	atomic_init(&hs->rcvlowat, 1);
@@ -141,30 +142,67 @@ static void host_socket_ready(struct hostpoll *hp, uint32_t events)
 		vfs_hooks.send_sigio(&hs->sf.f, events);
 }
 
+static uint32_t host_poll(struct host_socket *hs)
+{
+	struct pollfd pfd = {.fd = hs->fd, .events = EVENTS_IN | EVENTS_OUT};
+
+	if (poll(&pfd, 1, 0) < 0)
+		return errno == EINTR ? 0 : POLLERR;
+	return (uint16_t)pfd.revents;
+}
+
 static void host_socket_watch(struct host_socket *hs)
 {
+	bool out;
 	int err;
 
 	if (atomic_load_explicit(&hs->watched, memory_order_acquire))
 		return;
 	mutex_lock(&hs->lock);
 	if (!atomic_load_explicit(&hs->watched, memory_order_relaxed)) {
-		err = hostpoll_add(&hs->hp, hs->fd, HOST_EVENTS, host_socket_ready);
+		out = !(host_poll(hs) & POLLOUT);
+		err = hostpoll_add(&hs->hp, hs->fd, EVENTS_IN | (out ? EVENTS_OUT : 0),
+				   host_socket_ready);
+		if (err) {
+			log_warn("a socket cannot be watched: %s", strerror(-err));
+		} else {
+			atomic_store_explicit(&hs->watched_out, out, memory_order_relaxed);
+			atomic_store_explicit(&hs->watched, true, memory_order_release);
+		}
+	}
+	mutex_unlock(&hs->lock);
+}
+
+/*
+ * Everybody who sleeps for room registers (poll_add), and then tries or polls once more: whichever finds none comes here, and the
+ * change announces what room there is by then.
+ */
+void host_socket_full(struct host_socket *hs)
+{
+	int err;
+
+	if (!atomic_load_explicit(&hs->watched, memory_order_acquire) ||
+	    atomic_load_explicit(&hs->watched_out, memory_order_acquire))
+		return;
+	mutex_lock(&hs->lock);
+	if (!atomic_load_explicit(&hs->watched_out, memory_order_relaxed)) {
+		err = hostpoll_modify(&hs->hp, EVENTS_IN | EVENTS_OUT);
 		if (err)
 			log_warn("a socket cannot be watched: %s", strerror(-err));
 		else
-			atomic_store_explicit(&hs->watched, true, memory_order_release);
+			atomic_store_explicit(&hs->watched_out, true, memory_order_release);
 	}
 	mutex_unlock(&hs->lock);
 }
 
 uint32_t host_socket_poll(struct file *f)
 {
-	struct pollfd pfd = {.fd = host_socket_of(f)->fd, .events = HOST_EVENTS};
+	struct host_socket *hs = host_socket_of(f);
+	uint32_t events = host_poll(hs);
 
-	if (poll(&pfd, 1, 0) < 0)
-		return errno == EINTR ? 0 : POLLERR;
-	return (uint16_t)pfd.revents;
+	if (!(events & POLLOUT))
+		host_socket_full(hs);
+	return events;
 }
 
 void host_socket_poll_add(struct file *f, struct waiter *w)

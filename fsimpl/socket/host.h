@@ -22,6 +22,7 @@ struct host_socket {
 	struct mutex lock; /* LOCK_SOCKET */
 	struct hostpoll hp; /* guarded by lock until watched */
 	_Atomic bool watched;
+	_Atomic bool watched_out; /* for room to write as well; set once, with lock */
 	struct wait_queue wait;
 	_Atomic int64_t rcvtimeo_ns, sndtimeo_ns;
 	_Atomic unsigned rcvlowat;
@@ -45,6 +46,8 @@ must_check int host_socket_open(int domain, int type, int protocol);
 /* Slots of struct socket_family. */
 uint32_t host_socket_poll(struct file *f);
 void host_socket_poll_add(struct file *f, struct waiter *w);
+/* The host took less than it was given: who waits wants to hear of room. */
+void host_socket_full(struct host_socket *hs);
 int64_t host_socket_timeout_ns(struct file *f, bool send);
 int host_socket_set_flags(struct file *f, unsigned new_flags);
 int host_socket_getname(struct file *f, bool peer, struct socket_addr *ret);

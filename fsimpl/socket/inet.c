@@ -144,7 +144,13 @@ static int inet_bind(struct file *f, const struct socket_addr *addr,
 static int inet_connect(struct file *f, const struct socket_addr *addr,
 			unused_arg const struct vfs_lookup *lookup)
 {
-	return connect(host_socket_of(f)->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
+	struct host_socket *hs = host_socket_of(f);
+	int err = connect(hs->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
+
+	/* It was writable before, and will be again: that is how its end is told. */
+	if (err == -EINPROGRESS)
+		host_socket_full(hs);
+	return err;
 }
 
 static int inet_connect_wait(struct file *f, int64_t deadline)

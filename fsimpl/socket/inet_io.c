@@ -75,6 +75,8 @@ static ssize_t send_stream(struct host_socket *hs, struct socket_msg *sm, int fl
 		h.msg_iovlen = (size_t)count;
 		window = iov_bytes(iov, count);
 		n = send_once(hs, &h, flags);
+		if (n == -EAGAIN || n == -EINPROGRESS || (n >= 0 && (size_t)n < window))
+			host_socket_full(hs);
 		if (n < 0)
 			return total ? total : n;
 		io_iter_advance(sm->it, MIN((size_t)n, window));
@@ -140,8 +142,12 @@ ssize_t inet_sendmsg(struct file *f, struct socket_msg *sm, int flags)
 
 	if (err)
 		return err;
-	if (hs->type != SOCK_STREAM)
-		return send_datagram(hs, sm, flags);
+	if (hs->type != SOCK_STREAM) {
+		n = send_datagram(hs, sm, flags);
+		if (n == -EAGAIN)
+			host_socket_full(hs);
+		return n;
+	}
 	n = send_stream(hs, sm, flags);
 	if (n == -EPIPE && !(flags & MSG_NOSIGNAL) && vfs_hooks.raise_signal)
 		vfs_hooks.raise_signal(SIGPIPE);

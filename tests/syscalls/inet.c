@@ -469,6 +469,33 @@ TEST(epoll_edges)
 	CHECK_EQ(got.events, EPOLLIN | EPOLLOUT | EPOLLRDHUP);
 }
 
+/* Registered when fresh, its first event taken: the end of a connect is an edge. */
+TEST(epoll_edge_of_connect)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLET}, got;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), ep = epoll_create1(0), l, q[4];
+	struct sockaddr_in a = loop4(0);
+	socklen_t len = sizeof(a);
+
+	/* A listener whose queue is full makes connections wait. */
+	l = tcp();
+	CHECK_OK(bind(l, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_OK(listen(l, 0));
+	CHECK_OK(getsockname(l, (struct sockaddr *)&a, &len));
+	for (int i = 0; i < 4; i++) {
+		q[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		(void)!connect(q[i], (struct sockaddr *)&a, sizeof(a));
+	}
+	CHECK_OK(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
+	CHECK_EQ(epoll_wait(ep, &got, 1, 1000), 1);
+	CHECK_EQ(got.events, EPOLLOUT | EPOLLHUP);
+	CHECK_ERR(connect(fd, (struct sockaddr *)&a, sizeof(a)), EINPROGRESS);
+	t_sleep_ms(50);
+	CHECK(accept(l, NULL, NULL) >= 0);
+	CHECK_EQ(epoll_wait(ep, &got, 1, 20000), 1);
+	CHECK(got.events & EPOLLOUT);
+}
+
 TEST(sigpipe)
 {
 	struct linger lg = {.l_onoff = 1};
