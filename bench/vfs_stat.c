@@ -203,12 +203,16 @@ static void run_one(const struct bench_case *c)
 /* Two threads; what two private spin loops do is measured in between, for a machine whose second core comes and goes. */
 static void run_two(const struct bench_case *c, bool same)
 {
+	struct bench_case other = *c;
 	double lat[RUNS], scaling[RUNS];
 
+	other.jobs[0] = c->jobs[same ? 0 : 1];
 	for (int i = 0; i < RUNS; i++) {
 		double spin1 = by_threads(c, 1, false, true), one, spin2;
 
-		one = by_threads(c, 1, false, false);
+		/* The private paths need not be equally long. */
+		one = 2 / (1 / by_threads(c, 1, false, false) +
+			   1 / by_threads(&other, 1, false, false));
 		lat[i] = by_threads(c, 2, same, false);
 		spin2 = by_threads(c, 2, false, true);
 		scaling[i] = (one / lat[i]) / (spin1 / spin2);
