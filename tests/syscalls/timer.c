@@ -87,18 +87,25 @@ TEST(monotonic)
 TEST(cpu_clocks)
 {
 	struct timespec before, after, sleep = {0, 30 * MS};
+	int64_t spun = 0, slept = 1000 * MS;
 	struct tms tms;
-	int64_t start = t_now_ms();
 
-	CHECK_OK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before));
-	while (t_now_ms() - start < 60)
-		;
-	CHECK_OK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after));
-	CHECK(ns(after) - ns(before) > 5 * MS);
-	CHECK_OK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before));
-	CHECK_OK(nanosleep(&sleep, NULL));
-	CHECK_OK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after));
-	CHECK(ns(after) - ns(before) < 20 * MS);
+	/* On a busy machine a try can go wrong either way. */
+	for (int i = 0; i < 8 && (spun <= 5 * MS || slept >= 20 * MS); i++) {
+		int64_t start = t_now_ms();
+
+		CHECK_OK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before));
+		while (t_now_ms() - start < 60)
+			;
+		CHECK_OK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after));
+		spun = spun > ns(after) - ns(before) ? spun : ns(after) - ns(before);
+		CHECK_OK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before));
+		CHECK_OK(nanosleep(&sleep, NULL));
+		CHECK_OK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after));
+		slept = slept < ns(after) - ns(before) ? slept : ns(after) - ns(before);
+	}
+	CHECK(spun > 5 * MS);
+	CHECK(slept < 20 * MS);
 	CHECK(times(&tms) != -1);
 }
 
