@@ -393,7 +393,7 @@ static const struct file_ops gofer_file_ops = {
 int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd, unsigned flags,
 		      struct file **ret)
 {
-	bool write = (flags & O_ACCMODE) != O_RDONLY;
+	bool write = (flags & O_ACCMODE) == O_WRONLY || (flags & O_ACCMODE) == O_RDWR;
 	struct gofer_file *gf = calloc(1, sizeof(*gf));
 	struct vfs_path place;
 	int err = gf ? 0 : -ENOMEM;

@@ -6,9 +6,10 @@
 #include "fsimpl/gofer/internal.h"
 #include "vfs/inotify.h"
 
+/* Access mode 3 asks for both permissions and gives neither. */
 static bool wants_write(unsigned flags)
 {
-	return (flags & O_ACCMODE) != O_RDONLY;
+	return (flags & O_ACCMODE) == O_WRONLY || (flags & O_ACCMODE) == O_RDWR;
 }
 
 /* O_TRUNC on an existing file, after all checks. The fd may write. */
@@ -86,7 +87,7 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	gofer_inode_perm(d->inode, &pi);
 	if (sticky_dir && S_ISDIR(pi.mode))
 		err = -EISDIR;
-	if (!err && sticky_dir && (S_ISREG(pi.mode) || S_ISFIFO(pi.mode)))
+	if (!err && sticky_dir)
 		err = vfs_may_create_in_sticky(rp_cred(rp), sticky_dir, &pi);
 	if (!err && (args->flags & O_DIRECTORY) && !S_ISDIR(pi.mode))
 		err = -ENOTDIR;
