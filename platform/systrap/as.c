@@ -148,15 +148,33 @@ static void post(struct address_space *as, uint32_t nr, uint32_t flags, uint64_t
 
 static void post_unmap(struct address_space *as, uint64_t va, uint64_t size)
 {
-	post(as, SYS_munmap, ORDER_MUST, va, size, 0);
+	uint64_t end = va + size;
+
+	/* Around the trampolines. */
+	if (unlikely(as->own_mapped && va < PATCH_VA && end > PATCH_END_VA)) {
+		post(as, SYS_munmap, ORDER_MUST, va, PATCH_VA - va, 0);
+		va = PATCH_END_VA;
+	}
+	post(as, SYS_munmap, ORDER_MUST, va, end - va, 0);
+}
+
+/* Carries out what was posted; copies of pages that were replaced by it are nobody's. */
+static void sync(struct address_space *as)
+{
+	systrap_orders_sync(as->p, as->stub);
+	if (unlikely(as->patches))
+		patch_reap(as->patches);
 }
 
 /* Everything that is the application's; the regions stay. */
 static void unmap_all(struct address_space *as)
 {
+	systrap_patch_drop(as, 0, ARCH_TASK_SIZE);
+	as->own_mapped = false;
+	atomic_store(&as->patch_live, NULL);
 	post_unmap(as, 0, STUB_BASE);
 	post_unmap(as, STUB_END, ARCH_TASK_SIZE - STUB_END);
-	systrap_orders_sync(as->p, as->stub);
+	sync(as);
 }
 
 /* The stub has it no longer, as far as it had. lock held. */
@@ -263,6 +281,35 @@ void systrap_as_install(struct address_space *as)
 	SYSTRAP_STAT_ADD(as->p, batches, 1);
 }
 
+const struct systrap_region *systrap_region_at(struct address_space *as, uint64_t va)
+{
+	const struct systrap_region *r = region_find(as, va);
+
+	return r && r->va <= va ? r : NULL;
+}
+
+void systrap_region_restore(struct address_space *as, uint64_t va)
+{
+	const struct systrap_region *r = systrap_region_at(as, va);
+	struct systrap_region page;
+
+	if (!r || !r->installed)
+		return;
+	page = *r;
+	page.va = va;
+	page.off += va - r->va;
+	page.size = MOAT_PAGE_SIZE;
+	page.populate = false;
+	if (memfile_kind(page.mf) == MEMFILE_PRIVATE) {
+		post_map(as, &page, STUB_FD_PRIVATE);
+	} else if (send_file(as, page.mf)) {
+		post_map(as, &page, 0);
+		post(as, SYS_close, 0, 0, 0, 0);
+	} else {
+		post_unmap(as, va, MOAT_PAGE_SIZE); /* it faults, and is mapped again */
+	}
+}
+
 /* ---- the platform's operations ---- */
 
 /*
@@ -287,6 +334,8 @@ static bool carve(struct address_space *as, uint64_t va, uint64_t end, uint64_t 
 	}
 	*ret_lo = lo;
 	*ret_hi = hi;
+	if (lo < hi)
+		systrap_patch_drop(as, lo, hi - lo);
 	return lo < hi;
 }
 
@@ -327,7 +376,7 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 		.populate = (flags & PLATFORM_MAP_WILL_TOUCH) && (access & MEM_WRITE),
 	};
 	mutex_lock(&as->lock);
-	adds = only_adds(as, r);
+	adds = only_adds(as, r) && !systrap_patched(as, va, size);
 	if (carve(as, va, va + size, &lo, &hi) && !adds) {
 		/* In one step for what is replaced; the rest of what was carved goes. */
 		if (lo < va)
@@ -336,7 +385,7 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 			post_unmap(as, va + size, hi - (va + size));
 		region_insert(as, r);
 		install_one(as, r);
-		systrap_orders_sync(as->p, as->stub);
+		sync(as);
 	} else {
 		region_insert(as, r);
 	}
@@ -351,7 +400,7 @@ void systrap_as_unmap(struct address_space *as, uint64_t va, uint64_t size)
 	mutex_lock(&as->lock);
 	if (carve(as, va, va + size, &lo, &hi)) {
 		post_unmap(as, lo, hi - lo);
-		systrap_orders_sync(as->p, as->stub);
+		sync(as);
 	}
 	mutex_unlock(&as->lock);
 }
@@ -381,11 +430,12 @@ void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, un
 		r->access &= (uint8_t)access;
 		if (!r->installed)
 			continue;
+		/* The copy keeps the page's rights: those of the region are enough. */
 		post(as, SYS_mprotect, ORDER_MUST, r->va, r->size, r->access);
 		any = true;
 	}
 	if (any)
-		systrap_orders_sync(as->p, as->stub);
+		sync(as);
 	mutex_unlock(&as->lock);
 }
 
@@ -468,6 +518,8 @@ void systrap_as_destroy(struct address_space *as)
 	mutex_unlock(&as->lock);
 	if (as->stub)
 		systrap_stub_put(as->p, as->stub);
+	if (as->patches)
+		patch_space_destroy(as->patches);
 	atomic_fetch_sub_explicit(&as->p->stats.spaces, 1, memory_order_relaxed);
 	free(as);
 }

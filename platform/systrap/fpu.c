@@ -82,6 +82,7 @@ int systrap_context_create(struct platform *base, struct platform_context *from,
 	ctx->p = systrap_of(base);
 	ctx->fresh = true;
 	if (from) {
+		systrap_leave(from);
 		ctx->fpu_buf = malloc(ctx->p->fpu_size);
 		if (!ctx->fpu_buf) {
 			free(ctx);
@@ -116,6 +117,7 @@ int systrap_fpu_get(struct platform_context *ctx, void *buf, size_t size)
 
 	if (!area)
 		return -ENOMEM;
+	systrap_leave(ctx);
 	mutex_lock(&ctx->p->bind_lock);
 	copy_out(ctx, area);
 	mutex_unlock(&ctx->p->bind_lock);
@@ -187,7 +189,8 @@ void systrap_fpu_detach(struct platform_context *ctx)
 
 	if (ctx->fresh)
 		return;
-	buf = malloc(ctx->p->fpu_size);
+	/* In a trampoline its state is in the registers; only exec and exit take a context away from there. */
+	buf = ctx->held ? NULL : malloc(ctx->p->fpu_size);
 	if (buf)
 		copy_out(ctx, buf);
 	free(ctx->fpu_buf);

@@ -69,26 +69,26 @@
  * r15 r14 r13 r12 r11 r10 r9 r8 rdi rsi rbp rbx rdx rcx rax, then iretq's five. First: while they are popped, a signal's
  * frame goes 128 bytes below rsp and further down, and so hits nothing of the mailbox.
  */
-#define MB_REGS 0x000
-#define MB_STATE 0x100 /* u32, futex */
-#define MB_SENTRY_ASLEEP 0x104 /* u32 */
-#define MB_APP_ASLEEP 0x108 /* u32 */
-#define MB_INTERRUPT 0x10c /* u32 */
-#define MB_TID 0x110 /* u32, by the kernel at clone() */
+#define AREA_REGS 0x000
+#define AREA_STATE 0x100 /* u32, futex */
+#define AREA_SENTRY_ASLEEP 0x104 /* u32 */
+#define AREA_APP_ASLEEP 0x108 /* u32 */
+#define AREA_INTERRUPT 0x10c /* u32 */
+#define AREA_TID 0x110 /* u32, by the kernel at clone() */
 /* The application's answer. */
-#define MB_SIGNO 0x140 /* u32 */
-#define MB_SEGS 0x148 /* u16 ds, es, fs, gs */
-#define MB_FS_BASE 0x150
-#define MB_GS_BASE 0x158
-#define MB_UCONTEXT 0x160
+#define AREA_SIGNO 0x140 /* u32 */
+#define AREA_SEGS 0x148 /* u16 ds, es, fs, gs */
+#define AREA_FS_BASE 0x150
+#define AREA_GS_BASE 0x158
+#define AREA_UCONTEXT 0x160
 /* The sentry's. */
-#define MB_FLAGS 0x180 /* u32 */
-#define MB_SPINS 0x184 /* u32 */
-#define MB_SET_SEGS 0x188
-#define MB_SET_FS_BASE 0x190
-#define MB_SET_GS_BASE 0x198
-#define MB_SET_FPU 0x1a0 /* address of the XSAVE image */
-#define MB_SET_FPU_MASK 0x1a8
+#define AREA_FLAGS 0x180 /* u32 */
+#define AREA_SPINS 0x184 /* u32 */
+#define AREA_SET_SEGS 0x188
+#define AREA_SET_FS_BASE 0x190
+#define AREA_SET_GS_BASE 0x198
+#define AREA_SET_FPU 0x1a0 /* address of the XSAVE image */
+#define AREA_SET_FPU_MASK 0x1a8
 
 #define STUB_STATE_APP 0
 #define STUB_STATE_EVENT 1
@@ -97,7 +97,7 @@
 #define STUB_SET_SEGS 1 /* segment selectors */
 #define STUB_SET_BASES 2
 
-/* MB_SIGNO: interrupted before anything ran. */
+/* AREA_SIGNO: interrupted before anything ran. */
 #define STUB_NOT_RUN 0
 
 #define STUB_KICK_SIGNAL 23 /* SIGURG: ignored by whoever has no handler for it */

@@ -28,6 +28,7 @@
 #include "platform/systrap/systrap.h"
 
 #define VSYSCALL_PAGE 0xffffffffff600000ul
+#define VECTOR_UD 6
 #define VECTOR_GP 13
 #define VECTOR_PF 14
 #define PF_PRESENT 1u
@@ -112,6 +113,14 @@ static void event_interrupted(struct platform_context *ctx, struct platform_even
 	SYSTRAP_STAT_ADD(ctx->p, interrupts, 1);
 }
 
+/* Only the thread that runs the context counts; anyone reads. */
+static void count(_Atomic uint64_t *counter)
+{
+	uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+}
+
 static bool canonical(uint64_t va)
 {
 	return (int64_t)(va << 16) >> 16 == (int64_t)va;
@@ -159,7 +168,13 @@ static void load_regs(struct platform_context *ctx, const struct arch_regs *regs
 	uint64_t gs_base = canonical(r->gs_base) ? r->gs_base : 0, packed;
 	uint32_t flags = 0;
 
-	memcpy(t->mem + AREA_MAILBOX + MB_REGS, image, sizeof(image));
+	/* Trampolines find their mailbox by a base that the application does not use. */
+	if (t->mb) {
+		patch_mailbox_reset(t->mb);
+		if (!gs_base)
+			gs_base = patch_mailbox_va(t->mb_index);
+	}
+	memcpy(t->mem + AREA_MAILBOX + AREA_REGS, image, sizeof(image));
 	if (unlikely(ctx->force || memcmp(segs, ctx->segs, sizeof(segs)))) {
 		flags = STUB_SET_SEGS | STUB_SET_BASES;
 		memcpy(&packed, segs, sizeof(packed));
@@ -213,7 +228,7 @@ static void store_regs(struct platform_context *ctx, const struct frame_regs *f,
 	r->fs = ctx->segs[2];
 	r->gs = ctx->segs[3];
 	r->fs_base = ctx->fs_base;
-	r->gs_base = ctx->gs_base;
+	r->gs_base = t->mb && ctx->gs_base == patch_mailbox_va(t->mb_index) ? 0 : ctx->gs_base;
 }
 
 static void read_sigsys(struct platform_context *ctx, const struct frame_info *info,
@@ -230,7 +245,7 @@ static void read_sigsys(struct platform_context *ctx, const struct frame_info *i
 		event_fault(ev, info->call_addr, PF_FETCH | PF_USER);
 	} else {
 		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
-		SYSTRAP_STAT_ADD(ctx->p, syscalls, 1);
+		count(&ctx->thread->counts.syscalls);
 	}
 }
 
@@ -271,8 +286,8 @@ static int read_frame(struct platform_context *ctx, struct systrap_thread *t, st
 }
 
 /* What the thread has published. Return: 0, -EAGAIN. */
-static int read_event(struct platform_context *ctx, struct systrap_thread *t,
-		      struct arch_regs *regs, struct platform_event *ev)
+static int read_event(struct platform_context *ctx, struct address_space *as,
+		      struct systrap_thread *t, struct arch_regs *regs, struct platform_event *ev)
 {
 	uint32_t signo = atomic_load_explicit(mb_signo(t), memory_order_relaxed);
 	struct frame_regs f;
@@ -293,6 +308,15 @@ static int read_event(struct platform_context *ctx, struct systrap_thread *t,
 		event_exception(ev, VECTOR_GP, 0);
 	} else if (signo == SIGSYS) {
 		read_sigsys(ctx, &info, regs, ev);
+	} else if (signo == SIGILL) {
+		/*
+		 * Some hypervisors' guests raise it for system call -1 with the alignment flag set. No exception is
+		 * told then, and the registers are as the instruction leaves them.
+		 */
+		if (info.code == SI_KERNEL && f.rcx == f.rip && f.r11 == f.rflags)
+			*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+		else
+			event_exception(ev, VECTOR_UD, 0);
 	} else if (f.trapno == VECTOR_PF) {
 		/* The stub's mapping may be there, and forbid it, before the host has made an entry. */
 		event_fault(ev, f.cr2,
@@ -305,6 +329,8 @@ static int read_event(struct platform_context *ctx, struct systrap_thread *t,
 				(uint32_t)f.err);
 		SYSTRAP_STAT_ADD(ctx->p, exceptions, 1);
 	}
+	if (unlikely(patch_rip_inside(regs->r.rip)))
+		systrap_patch_resolve(ctx, as, regs, ev);
 	/* It jumped into the stub: for it, nothing is there. */
 	if (unlikely(systrap_reserved(regs->r.rip, 1)) && ev->kind != PLATFORM_INTERRUPTED)
 		event_fault(ev, regs->r.rip, PF_FETCH | PF_USER);
@@ -336,28 +362,30 @@ static bool spin_begin(struct platform_context *ctx)
 	if ((int64_t)__builtin_ia32_rdtsc() <
 	    atomic_load_explicit(&p->short_until, memory_order_relaxed))
 		return false;
-	if (atomic_fetch_add(&p->busy, 1) >= (int)p->cores) {
-		atomic_fetch_sub(&p->busy, 1);
+	/* The application's thread, and this one. */
+	if (atomic_load_explicit(&p->busy, memory_order_relaxed) + 2 > (int)p->cores)
 		return false;
-	}
+	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	return true;
 }
 
-/* Return: the event came. */
-static bool spin(struct platform_context *ctx, struct systrap_thread *t)
+/* Pre: spin_begin(). With `regs`: for a posted call as well, which is then taken. Return: the event came. */
+static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct arch_regs *regs)
 {
 	struct systrap_platform *p = ctx->p;
 	uint64_t start, last, now;
 	bool hit = false;
 
-	if (!spin_begin(ctx))
-		return false;
 	start = last = __builtin_ia32_rdtsc();
 	for (;;) {
 		hit = atomic_load_explicit(mb_state(t), memory_order_acquire) == STUB_STATE_EVENT;
 		if (hit)
 			break;
-		__builtin_ia32_pause();
+		if (regs && t->mb && patch_mailbox_take(t->mb, regs)) {
+			ctx->held = hit = true;
+			break;
+		}
+		/* Slow enough to spare a sibling thread. */
 		now = __builtin_ia32_rdtsc();
 		if (now - last > p->stolen_ticks) {
 			atomic_store_explicit(&p->short_until, (int64_t)(now + p->short_ticks),
@@ -369,10 +397,13 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t)
 			break;
 		last = now;
 	}
-	atomic_fetch_sub(&p->busy, 1);
+	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
+	/* Who posts nevertheless, because he has looked before this, traps soon. */
+	if (regs && t->mb && !ctx->held)
+		patch_mailbox_listen(t->mb, false, SYSTRAP_TRAMPOLINE_SPINS);
 	if (hit) {
 		ctx->spin_misses = 0;
-		SYSTRAP_STAT_ADD(p, spins_hit, 1);
+		count(&t->counts.spins_hit);
 	} else {
 		ctx->spin_misses = MIN(ctx->spin_misses + 1, 8u);
 		ctx->spin_skip = 1u << ctx->spin_misses;
@@ -381,13 +412,10 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t)
 	return hit;
 }
 
-int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
+static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *t)
 {
 	unsigned rounds = 0;
 
-	ctx->spun = spin(ctx, t);
-	if (likely(ctx->spun))
-		return 0;
 	for (;;) {
 		bool wanted = atomic_load(&ctx->interrupt);
 		uint32_t state;
@@ -419,6 +447,61 @@ int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
 	return 0;
 }
 
+int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
+{
+	if (spin_begin(ctx) && spin(ctx, t, NULL))
+		return 0;
+	return sleep_for_event(ctx, t);
+}
+
+/* ---- calls that are posted ---- */
+
+void systrap_leave(struct platform_context *ctx)
+{
+	struct systrap_thread *t = ctx->thread;
+	struct frame_regs f;
+	struct frame_info info;
+	bool fresh = ctx->fresh;
+	int err;
+
+	if (likely(!ctx->held))
+		return;
+	ctx->held = false;
+	SYSTRAP_STAT_ADD(ctx->p, left, 1);
+	patch_mailbox_leave(t->mb);
+	/* If it does not, it is asked again and again, and then killed. */
+	err = sleep_for_event(ctx, t);
+	if (!err && atomic_load_explicit(mb_signo(t), memory_order_relaxed) != STUB_NOT_RUN)
+		err = read_frame(ctx, t, &f, &info);
+	if (err)
+		systrap_stub_kill(ctx->p, t->stub);
+	/* State that was set meanwhile is the newer one. */
+	ctx->fresh |= fresh || err;
+	ctx->force = true;
+	patch_mailbox_reset(t->mb);
+}
+
+/*
+ * The context goes on from a call that was posted. Return: 0: it has been answered; 1: not by a word in its mailbox, or
+ * not any more: registers are to be loaded.
+ */
+static int answer_posted(struct platform_context *ctx, struct address_space *as,
+			 const struct arch_regs *regs, bool listen)
+{
+	struct systrap_thread *t = ctx->thread;
+
+	if (likely(ctx->as == as && !ctx->fresh && !atomic_load(&as->has_dirty) &&
+		   patch_only_rax_changed(&ctx->taken, regs) &&
+		   atomic_load(mb_state(t)) == STUB_STATE_APP)) {
+		ctx->held = false;
+		patch_mailbox_listen(t->mb, listen, SYSTRAP_TRAMPOLINE_SPINS);
+		patch_mailbox_reply(t->mb, regs->r.rax);
+		return 0;
+	}
+	systrap_leave(ctx);
+	return 1;
+}
+
 /* ---- binding ---- */
 
 void systrap_unbind_locked(struct platform_context *ctx)
@@ -426,6 +509,8 @@ void systrap_unbind_locked(struct platform_context *ctx)
 	if (!ctx->thread)
 		return;
 	systrap_fpu_detach(ctx);
+	/* Its thread waits in a trampoline, for a bounded time, then where threads wait: see thread_take(). */
+	ctx->held = false;
 	ctx->thread->ctx = NULL;
 	ctx->thread = NULL;
 	ctx->as = NULL;
@@ -446,7 +531,7 @@ static struct systrap_thread *thread_take(struct platform_context *ctx, struct a
 
 	mutex_lock(&p->bind_lock);
 	LIST_FOREACH (t, &as->stub->threads, link)
-		if (!t->ctx)
+		if (!t->ctx && (!t->reported || atomic_load(mb_state(t)) == STUB_STATE_EVENT))
 			break;
 	if (t)
 		t->ctx = ctx;
@@ -496,7 +581,7 @@ static int bind(struct platform_context *ctx, struct address_space *as)
 /* The thread goes on: after what is to be mapped, if there is something. */
 static void start(struct platform_context *ctx, struct address_space *as, struct systrap_thread *t)
 {
-	uint64_t state_va = systrap_area_va(t) + AREA_MAILBOX + MB_STATE;
+	uint64_t state_va = systrap_area_va(t) + AREA_MAILBOX + AREA_STATE;
 
 	atomic_store_explicit(mb_spins(t), ctx->spun ? SYSTRAP_APP_SPINS : 0, memory_order_relaxed);
 	if (likely(!atomic_load(&as->has_dirty) && systrap_orders_idle(t->stub))) {
@@ -521,11 +606,64 @@ static void start(struct platform_context *ctx, struct address_space *as, struct
 	mutex_unlock(&as->lock);
 }
 
+/* Until something has come. Return: 0, -EAGAIN. */
+static int wait_for_something(struct platform_context *ctx, struct systrap_thread *t,
+			      struct arch_regs *regs, bool may_spin)
+{
+	ctx->spun = may_spin && spin(ctx, t, regs);
+	return likely(ctx->spun) ? 0 : sleep_for_event(ctx, t);
+}
+
+/* Pre: bound. */
+static int run(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
+	       struct platform_event *ev)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_thread *t = ctx->thread;
+	bool may_spin, answered = false;
+	int err;
+
+	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
+	atomic_store(&ctx->running, t);
+	if (unlikely(atomic_load(mb_interrupt(t))))
+		atomic_store(mb_interrupt(t), 0);
+	if (unlikely(atomic_load(&ctx->interrupt))) {
+		atomic_store(&ctx->running, NULL);
+		event_interrupted(ctx, ev);
+		return 0;
+	}
+	may_spin = spin_begin(ctx);
+	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
+	if (ctx->held)
+		answered = answer_posted(ctx, as, regs, may_spin) == 0;
+	if (!answered) {
+		load_regs(ctx, regs);
+		if (t->mb)
+			patch_mailbox_listen(t->mb, may_spin, SYSTRAP_TRAMPOLINE_SPINS);
+		start(ctx, as, t);
+	}
+	err = wait_for_something(ctx, t, regs, may_spin);
+	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
+	/* Late interruptions kick in vain. */
+	atomic_store_explicit(&ctx->running, NULL, memory_order_release);
+	if (unlikely(err))
+		return err;
+	if (ctx->held) {
+		ctx->taken = *regs;
+		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+		count(&t->counts.posted);
+		return 0;
+	}
+	if (likely(!read_event(ctx, as, t, regs, ev)))
+		return 0;
+	log_debug("systrap: stub %d publishes nonsense", t->stub->pid);
+	systrap_stub_kill(p, t->stub);
+	return -EAGAIN;
+}
+
 int systrap_context_switch(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ret_event)
 {
-	struct systrap_platform *p = ctx->p;
-	struct systrap_thread *t;
 	int err = 0;
 
 	if (unlikely(rip_refused(regs->r.rip, ret_event)))
@@ -534,28 +672,13 @@ int systrap_context_switch(struct platform_context *ctx, struct address_space *a
 		err = bind(ctx, as);
 	if (err)
 		return err;
-	t = ctx->thread;
-	if (unlikely(atomic_load_explicit(&t->stub->dead, memory_order_relaxed)))
+	if (unlikely(atomic_load_explicit(&ctx->thread->stub->dead, memory_order_relaxed)))
 		return -EAGAIN;
-	load_regs(ctx, regs);
-	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
-	atomic_store(&ctx->running, t);
-	atomic_store(mb_interrupt(t), 0);
-	if (unlikely(atomic_load(&ctx->interrupt))) {
-		atomic_store(&ctx->running, NULL);
-		event_interrupted(ctx, ret_event);
-		return 0;
-	}
-	atomic_fetch_add(&p->busy, 1);
-	start(ctx, as, t);
-	err = systrap_wait_event(ctx, t);
-	atomic_fetch_sub(&p->busy, 1);
-	atomic_store(&ctx->running, NULL);
-	if (!err && read_event(ctx, t, regs, ret_event)) {
-		log_debug("systrap: stub %d publishes nonsense", t->stub->pid);
-		systrap_stub_kill(p, t->stub);
-		err = -EAGAIN;
-	}
+	if (unlikely(atomic_load(&as->patch_live) && !ctx->thread->mb_tried))
+		systrap_mailbox_attach(ctx->thread, as);
+	err = run(ctx, as, regs, ret_event);
+	if (!err && ret_event->kind == PLATFORM_SYSCALL && !ctx->held)
+		systrap_patch_note(as, regs);
 	return err;
 }
 

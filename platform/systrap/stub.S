@@ -62,25 +62,25 @@ stub_handler:
 	je .Lkick
 .Lpublish:
 	mov %ds, %eax
-	mov %ax, MB_SEGS+0(%rbx)
+	mov %ax, AREA_SEGS+0(%rbx)
 	mov %es, %eax
-	mov %ax, MB_SEGS+2(%rbx)
+	mov %ax, AREA_SEGS+2(%rbx)
 	mov %fs, %eax
-	mov %ax, MB_SEGS+4(%rbx)
+	mov %ax, AREA_SEGS+4(%rbx)
 	mov %gs, %eax
-	mov %ax, MB_SEGS+6(%rbx)
+	mov %ax, AREA_SEGS+6(%rbx)
 	rdfsbase %rax
-	mov %rax, MB_FS_BASE(%rbx)
+	mov %rax, AREA_FS_BASE(%rbx)
 	rdgsbase %rax
-	mov %rax, MB_GS_BASE(%rbx)
-	mov %edi, MB_SIGNO(%rbx)
-	mov %rdx, MB_UCONTEXT(%rbx)
+	mov %rax, AREA_GS_BASE(%rbx)
+	mov %edi, AREA_SIGNO(%rbx)
+	mov %rdx, AREA_UCONTEXT(%rbx)
 .Lpost:
 	mov $STUB_STATE_EVENT, %eax
-	xchg %eax, MB_STATE(%rbx)
-	cmpl $0, MB_SENTRY_ASLEEP(%rbx)
+	xchg %eax, AREA_STATE(%rbx)
+	cmpl $0, AREA_SENTRY_ASLEEP(%rbx)
 	je stub_wait
-	lea MB_STATE(%rbx), %rdi
+	lea AREA_STATE(%rbx), %rdi
 	mov $FUTEX_WAKE, %esi
 	mov $1, %edx
 	mov $__NR_futex, %eax
@@ -129,7 +129,7 @@ stub_resume:
 
 /* The sentry wanted it back before it ran. */
 .Lnot_run:
-	movl $STUB_NOT_RUN, MB_SIGNO(%rbx)
+	movl $STUB_NOT_RUN, AREA_SIGNO(%rbx)
 	jmp .Lpost
 
 /* rsp: anywhere in the area. */
@@ -141,42 +141,42 @@ stub_wait:
 	and $-STUB_AREA_SIZE, %rbx
 	add $AREA_MAILBOX, %rbx
 	mov %rbx, %rsp
-	mov MB_SPINS(%rbx), %ecx
+	mov AREA_SPINS(%rbx), %ecx
 .Lspin:
-	cmpl $STUB_STATE_APP, MB_STATE(%rbx)
+	cmpl $STUB_STATE_APP, AREA_STATE(%rbx)
 	je .Lgo
 	pause
 	sub $1, %ecx
 	ja .Lspin
 .Lsleep:
 	mov $1, %eax
-	xchg %eax, MB_APP_ASLEEP(%rbx)
-	mov MB_STATE(%rbx), %edx
+	xchg %eax, AREA_APP_ASLEEP(%rbx)
+	mov AREA_STATE(%rbx), %edx
 	cmp $STUB_STATE_APP, %edx
 	je .Lawake
-	lea MB_STATE(%rbx), %rdi
+	lea AREA_STATE(%rbx), %rdi
 	mov $FUTEX_WAIT, %esi
 	xor %r10d, %r10d
 	mov $__NR_futex, %eax
 	syscall
 	.globl stub_ip_wait
 stub_ip_wait:
-	cmpl $STUB_STATE_APP, MB_STATE(%rbx)
+	cmpl $STUB_STATE_APP, AREA_STATE(%rbx)
 	jne .Lsleep
 .Lawake:
-	movl $0, MB_APP_ASLEEP(%rbx)
+	movl $0, AREA_APP_ASLEEP(%rbx)
 .Lgo:
 	/* Set before the kick is sent: it is seen here, or in stub_wait begun anew by the kick. */
-	cmpl $0, MB_INTERRUPT(%rbx)
+	cmpl $0, AREA_INTERRUPT(%rbx)
 	jne .Lnot_run
-	testl $(STUB_SET_SEGS | STUB_SET_BASES), MB_FLAGS(%rbx)
+	testl $(STUB_SET_SEGS | STUB_SET_BASES), AREA_FLAGS(%rbx)
 	jnz .Lset_segs
 .Lsegs_set:
-	mov MB_SET_FPU(%rbx), %rcx
-	mov MB_SET_FPU_MASK(%rbx), %eax
-	mov MB_SET_FPU_MASK+4(%rbx), %edx
+	mov AREA_SET_FPU(%rbx), %rcx
+	mov AREA_SET_FPU_MASK(%rbx), %eax
+	mov AREA_SET_FPU_MASK+4(%rbx), %edx
 	xrstor64 (%rcx)
-	lea MB_REGS(%rbx), %rsp
+	lea AREA_REGS(%rbx), %rsp
 	pop %r15
 	pop %r14
 	pop %r13
@@ -195,20 +195,20 @@ stub_ip_wait:
 	iretq
 
 .Lset_segs:
-	testl $STUB_SET_SEGS, MB_FLAGS(%rbx)
+	testl $STUB_SET_SEGS, AREA_FLAGS(%rbx)
 	jz .Lset_bases
-	movzwl MB_SET_SEGS+0(%rbx), %eax
+	movzwl AREA_SET_SEGS+0(%rbx), %eax
 	mov %eax, %ds
-	movzwl MB_SET_SEGS+2(%rbx), %eax
+	movzwl AREA_SET_SEGS+2(%rbx), %eax
 	mov %eax, %es
-	movzwl MB_SET_SEGS+4(%rbx), %eax
+	movzwl AREA_SET_SEGS+4(%rbx), %eax
 	mov %eax, %fs
-	movzwl MB_SET_SEGS+6(%rbx), %eax
+	movzwl AREA_SET_SEGS+6(%rbx), %eax
 	mov %eax, %gs
 .Lset_bases:
-	mov MB_SET_FS_BASE(%rbx), %rax
+	mov AREA_SET_FS_BASE(%rbx), %rax
 	wrfsbase %rax
-	mov MB_SET_GS_BASE(%rbx), %rax
+	mov AREA_SET_GS_BASE(%rbx), %rax
 	wrgsbase %rax
 	jmp .Lsegs_set
 

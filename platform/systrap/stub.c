@@ -162,6 +162,8 @@ static struct systrap_thread *thread_alloc_locked(struct systrap_platform *p,
 	t->stub = stub;
 	t->ctx = NULL;
 	t->reported = false;
+	t->mb = NULL;
+	t->mb_tried = false;
 	t->index = stub->nthreads++;
 	atomic_store(&t->pid, stub->pid);
 	atomic_store(&t->tid, 0);
@@ -197,7 +199,7 @@ void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t)
 				   .flags = ORDER_MUST | ORDER_CLONE,
 				   .args = {CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD |
 						    CLONE_SYSVSEM | CLONE_PARENT_SETTID,
-					    va + STUB_AREA_SIZE, va + AREA_MAILBOX + MB_TID,
+					    va + STUB_AREA_SIZE, va + AREA_MAILBOX + AREA_TID,
 					    va + AREA_ALTSTACK, 0, STUB_AREA_SIZE - AREA_ALTSTACK},
 			   });
 	SYSTRAP_STAT_ADD(p, threads_made, 1);

@@ -286,15 +286,14 @@ static void systrap_emit_stats(struct platform *base,
 			       void (*emit)(void *arg, const char *name, uint64_t value), void *arg)
 {
 	struct systrap_platform *p = systrap_of(base);
+	uint64_t syscalls = 0, posted = 0, hits = 0;
 
 #define EMIT(field) emit(arg, "systrap/" #field, atomic_load(&p->stats.field))
-	EMIT(syscalls);
 	EMIT(faults);
 	EMIT(exceptions);
 	EMIT(interrupts);
 	EMIT(not_run);
 	EMIT(kicks);
-	EMIT(spins_hit);
 	EMIT(spins_missed);
 	EMIT(spins_stolen);
 	EMIT(orders);
@@ -306,7 +305,19 @@ static void systrap_emit_stats(struct platform *base,
 	EMIT(threads_made);
 	EMIT(spaces);
 	EMIT(pool_empty);
+	EMIT(patches);
+	EMIT(left);
 #undef EMIT
+	for (unsigned i = 0; i < SYSTRAP_AREAS_MAX; i++) {
+		const struct systrap_thread *t = &p->threads[i];
+
+		syscalls += atomic_load_explicit(&t->counts.syscalls, memory_order_relaxed);
+		posted += atomic_load_explicit(&t->counts.posted, memory_order_relaxed);
+		hits += atomic_load_explicit(&t->counts.spins_hit, memory_order_relaxed);
+	}
+	emit(arg, "systrap/syscalls", syscalls);
+	emit(arg, "systrap/posted", posted);
+	emit(arg, "systrap/spins_hit", hits);
 	mutex_lock(&p->lock);
 	emit(arg, "systrap/stubs", p->slots_used);
 	emit(arg, "systrap/areas", p->areas_used);
@@ -325,6 +336,8 @@ const struct platform_ops systrap_platform_ops = {
 	.as_protect = systrap_as_protect,
 	.as_fork = systrap_as_fork,
 	.as_clear = systrap_as_clear,
+	.as_claim = systrap_as_claim,
+	.as_set_traced = systrap_as_set_traced,
 	.context_create = systrap_context_create,
 	.context_destroy = systrap_context_destroy,
 	.context_switch = systrap_context_switch,

@@ -14,6 +14,7 @@
 
 #include "base/lock.h"
 #include "base/tree.h"
+#include "platform/patch/patch.h"
 #include "platform/platform.h"
 #include "platform/systrap/pristine.h"
 
@@ -33,6 +34,8 @@
 /* An application spins this long for its answer (pauses, about 25 ns each), the sentry for an event. */
 #define SYSTRAP_APP_SPINS 400u
 #define SYSTRAP_SPIN_US 40u
+/* Looks of a trampoline for its answer, about 50 ns each. */
+#define SYSTRAP_TRAMPOLINE_SPINS 800u
 /* A gap like this between two looks at the clock: somebody else had the core. Then nobody spins for a while. */
 #define SYSTRAP_STOLEN_US 60u
 #define SYSTRAP_SHORT_US 4000u
@@ -60,6 +63,14 @@ struct systrap_thread {
 	uint8_t *mem; /* immutable: the area */
 	_Atomic pid_t pid, tid;
 	uint32_t index; /* where in the stub its area is mapped */
+	/* For patched sites, while the stub lives; NULL: none. The bound context's thread. */
+	struct patch_mailbox *mb;
+	int mb_index;
+	bool mb_tried;
+	/* The hot ones, by thread; they outlive the stub's. */
+	struct {
+		_Atomic uint64_t syscalls, posted, spins_hit;
+	} counts;
 	bool reported; /* it has its filter and waits; guarded by the address space's lock */
 	bool in_use; /* guarded by platform lock */
 };
@@ -88,6 +99,13 @@ struct address_space {
 	unsigned nregions, ndirty;
 	struct systrap_stub *stub; /* NULL: nothing has run in it yet */
 	_Atomic bool has_dirty;
+
+	/* patching.c. Guarded by lock, but for what is atomic, and heat. */
+	struct patch_space *patches;
+	/* live: sites are patched; known: threads may be in its trampolines. */
+	struct patch_space *_Atomic patch_live, *_Atomic patch_known;
+	bool own_mapped, patch_refused, traced;
+	struct patch_heat heat;
 };
 
 struct platform_context {
@@ -101,6 +119,8 @@ struct platform_context {
 	bool force; /* segments and bases must be set whatever they seem to be */
 	uint64_t fpu_va, fpu_mask; /* !fresh: the frame's XSAVE image */
 	void *fpu_buf; /* fresh */
+	bool held; /* a posted call was taken: the thread is in its trampoline, or has trapped there */
+	struct arch_regs taken; /* held: its registers */
 	bool spun; /* the last event came while we span */
 	uint32_t spin_misses, spin_skip;
 	uint16_t segs[4]; /* as the stub's thread has them */
@@ -108,9 +128,9 @@ struct platform_context {
 };
 
 struct systrap_stats {
-	_Atomic uint64_t syscalls, faults, exceptions, interrupts, not_run, kicks, spins_hit,
-		spins_missed, spins_stolen, orders, acks, batches, drops, stubs_made, stubs_died,
-		threads_made, spaces, pool_empty;
+	_Atomic uint64_t faults, exceptions, interrupts, not_run, kicks, spins_missed, spins_stolen,
+		orders, acks, batches, drops, stubs_made, stubs_died, threads_made, spaces,
+		pool_empty, patches, left;
 };
 #define SYSTRAP_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
@@ -160,23 +180,23 @@ static inline bool systrap_reserved(uint64_t va, uint64_t size)
 	{                                                          \
 		return (type *)(t->mem + AREA_MAILBOX + (offset)); \
 	}
-MAILBOX_FIELD(mb_state, MB_STATE, _Atomic uint32_t)
-MAILBOX_FIELD(mb_sentry_asleep, MB_SENTRY_ASLEEP, _Atomic uint32_t)
-MAILBOX_FIELD(mb_app_asleep, MB_APP_ASLEEP, _Atomic uint32_t)
-MAILBOX_FIELD(mb_interrupt, MB_INTERRUPT, _Atomic uint32_t)
-MAILBOX_FIELD(mb_tid, MB_TID, _Atomic uint32_t)
-MAILBOX_FIELD(mb_signo, MB_SIGNO, _Atomic uint32_t)
-MAILBOX_FIELD(mb_segs, MB_SEGS, _Atomic uint64_t)
-MAILBOX_FIELD(mb_fs_base, MB_FS_BASE, _Atomic uint64_t)
-MAILBOX_FIELD(mb_gs_base, MB_GS_BASE, _Atomic uint64_t)
-MAILBOX_FIELD(mb_ucontext, MB_UCONTEXT, _Atomic uint64_t)
-MAILBOX_FIELD(mb_flags, MB_FLAGS, _Atomic uint32_t)
-MAILBOX_FIELD(mb_spins, MB_SPINS, _Atomic uint32_t)
-MAILBOX_FIELD(mb_set_segs, MB_SET_SEGS, _Atomic uint64_t)
-MAILBOX_FIELD(mb_set_fs_base, MB_SET_FS_BASE, _Atomic uint64_t)
-MAILBOX_FIELD(mb_set_gs_base, MB_SET_GS_BASE, _Atomic uint64_t)
-MAILBOX_FIELD(mb_set_fpu, MB_SET_FPU, _Atomic uint64_t)
-MAILBOX_FIELD(mb_set_fpu_mask, MB_SET_FPU_MASK, _Atomic uint64_t)
+MAILBOX_FIELD(mb_state, AREA_STATE, _Atomic uint32_t)
+MAILBOX_FIELD(mb_sentry_asleep, AREA_SENTRY_ASLEEP, _Atomic uint32_t)
+MAILBOX_FIELD(mb_app_asleep, AREA_APP_ASLEEP, _Atomic uint32_t)
+MAILBOX_FIELD(mb_interrupt, AREA_INTERRUPT, _Atomic uint32_t)
+MAILBOX_FIELD(mb_tid, AREA_TID, _Atomic uint32_t)
+MAILBOX_FIELD(mb_signo, AREA_SIGNO, _Atomic uint32_t)
+MAILBOX_FIELD(mb_segs, AREA_SEGS, _Atomic uint64_t)
+MAILBOX_FIELD(mb_fs_base, AREA_FS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_gs_base, AREA_GS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_ucontext, AREA_UCONTEXT, _Atomic uint64_t)
+MAILBOX_FIELD(mb_flags, AREA_FLAGS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_spins, AREA_SPINS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_set_segs, AREA_SET_SEGS, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_fs_base, AREA_SET_FS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_gs_base, AREA_SET_GS_BASE, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_fpu, AREA_SET_FPU, _Atomic uint64_t)
+MAILBOX_FIELD(mb_set_fpu_mask, AREA_SET_FPU_MASK, _Atomic uint64_t)
 #undef MAILBOX_FIELD
 
 int64_t systrap_now_ns(void);
@@ -234,6 +254,23 @@ must_check int systrap_as_fork(struct address_space *parent, struct address_spac
 /* Posts what is not installed yet; lock held, as->stub is there. */
 void systrap_as_install(struct address_space *as);
 
+/* What should be at va; NULL: nothing. */
+const struct systrap_region *systrap_region_at(struct address_space *as, uint64_t va);
+/* The stub gets the page at va as the region has it. */
+void systrap_region_restore(struct address_space *as, uint64_t va);
+
+/* patching.c */
+void systrap_patch_note(struct address_space *as, const struct arch_regs *regs);
+/* Lock held: is a copy mapped in the range? It is about to be replaced: forget it, and patch_reap() after that. */
+bool systrap_patched(struct address_space *as, uint64_t va, uint64_t size);
+void systrap_patch_drop(struct address_space *as, uint64_t va, uint64_t size);
+void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size);
+void systrap_as_set_traced(struct address_space *as, bool on);
+/* An event with an rip in the trampolines' range. */
+void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
+			   struct arch_regs *regs, struct platform_event *ev);
+void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as);
+
 /* fpu.c */
 must_check int systrap_fpu_init(struct systrap_platform *p);
 must_check int systrap_context_create(struct platform *base, struct platform_context *from,
@@ -255,6 +292,8 @@ void systrap_context_interrupt(struct platform_context *ctx);
 void systrap_thread_exit(struct platform *base);
 /* Waits until the thread has published something. Return: 0, -EAGAIN: the stub is dead. */
 must_check int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t);
+/* The thread leaves its trampoline: its registers are in a frame, and are the sentry's to set. Does nothing if !held. */
+void systrap_leave(struct platform_context *ctx);
 /* ctx has no thread any more. _locked: bind_lock is held. */
 void systrap_unbind(struct platform_context *ctx);
 void systrap_unbind_locked(struct platform_context *ctx);

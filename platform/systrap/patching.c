@@ -1,0 +1,228 @@
+/*
+ * platform/systrap/patching.c - patched call sites in an address space; platform/patch/ knows what a patch is.
+ *
+ * A patched copy is mapped over its page in the stub; the region tree keeps saying what the mm has there. Whatever
+ * changes a region drops the copies in it, and is carried out at once: the order that replaces the translation replaces
+ * the copy. Trampolines and mailboxes are in no region. When the mm claims their range they go, for as long as the
+ * address space lives.
+ *
+ * A posted call is taken while the task's thread spins, and only then are calls posted (`listening`). The thread of the
+ * stub waits in its trampoline (`held`) until the answer comes; for an answer that is more than rax, for its FPU
+ * registers, or when its patience ends, it traps there, and is where every trapped thread is.
+ */
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/log.h"
+#include "mem/guard.h"
+#include "platform/systrap/systrap.h"
+
+#define VECTOR_UD 6
+#define VECTOR_PF 14
+#define PF_FETCH_USER 20u
+
+static void post_own(struct address_space *as, const struct patch_range *range)
+{
+	uint64_t prot = PROT_READ | (range->access & MEM_WRITE ? PROT_WRITE : 0) |
+			(range->access & MEM_EXEC ? PROT_EXEC : 0);
+
+	systrap_order_post(as->p, as->stub,
+			   &(struct systrap_order){
+				   .nr = SYS_mmap,
+				   .flags = ORDER_MUST,
+				   .args = {range->va, range->size, prot, MAP_SHARED | MAP_FIXED,
+					    STUB_FD_PRIVATE, range->off},
+			   });
+}
+
+/* The trampolines are there. Return: 0, -ENOMEM. */
+static int space_ready(struct address_space *as)
+{
+	struct patch_range range;
+
+	if (!as->patches) {
+		int err = patch_space_create(&as->patches);
+
+		if (err)
+			return err;
+	}
+	if (as->own_mapped)
+		return 0;
+	for (unsigned n = 0; patch_space_range(as->patches, n, &range); n++)
+		post_own(as, &range);
+	as->own_mapped = true;
+	return 0;
+}
+
+/* Return: 0; -ENOTSUP: never; anything else: perhaps later. Lock held. */
+static int patch_site(struct address_space *as, uint64_t rip, uint64_t nr)
+{
+	uint64_t va = (rip - 1) & MOAT_PAGE_MASK, off;
+	const struct systrap_region *r = systrap_region_at(as, va);
+	uint8_t page[MOAT_PAGE_SIZE];
+	const void *src;
+	int err;
+
+	if (!r || !r->installed || !as->stub || atomic_load(&as->stub->dead))
+		return -EAGAIN;
+	if (!(r->access & MEM_EXEC) || (r->access & MEM_WRITE) || r->shared)
+		return -ENOTSUP;
+	src = as->patches && patch_find(as->patches, va, MOAT_PAGE_SIZE, NULL, &off)
+		      ? memfile_ptr(mem_private(), off)
+		      : memfile_ptr(r->mf, r->off + (va - r->va));
+	if (guard_copy(page, src, MOAT_PAGE_SIZE))
+		return -EAGAIN;
+	err = space_ready(as);
+	if (!err)
+		err = patch_apply(as->patches, rip, nr, va, page, &off);
+	if (err)
+		return err;
+	/* Before anyone can be in a trampoline. */
+	atomic_store(&as->patch_known, as->patches);
+	atomic_store(&as->patch_live, as->patches);
+	post_own(as, &(struct patch_range){
+			     .va = va,
+			     .size = MOAT_PAGE_SIZE,
+			     .off = off,
+			     .access = MEM_READ | MEM_EXEC,
+		     });
+	systrap_orders_sync(as->p, as->stub);
+	patch_reap(as->patches);
+	SYSTRAP_STAT_ADD(as->p, patches, 1);
+	return 0;
+}
+
+void systrap_patch_note(struct address_space *as, const struct arch_regs *regs)
+{
+	int err;
+
+	if (likely(!patch_heat_note(&as->heat, regs->r.rip)) || !patch_enabled())
+		return;
+	mutex_lock(&as->lock);
+	err = as->patch_refused || as->traced ? -ENOTSUP : patch_site(as, regs->r.rip, regs->r.rax);
+	if (err == -ENOTSUP || err == -EALREADY || err == -ENOSPC)
+		patch_heat_cold(&as->heat, regs->r.rip);
+	mutex_unlock(&as->lock);
+}
+
+bool systrap_patched(struct address_space *as, uint64_t va, uint64_t size)
+{
+	return as->patches && patch_find(as->patches, va, size, NULL, NULL);
+}
+
+void systrap_patch_drop(struct address_space *as, uint64_t va, uint64_t size)
+{
+	if (!systrap_patched(as, va, size))
+		return;
+	patch_drop(as->patches, va, size);
+	/* What was cold for being patched may become hot again. */
+	memset(&as->heat, 0, sizeof(as->heat));
+}
+
+/* Every patched page is the mm's again. Lock held. */
+static void unpatch_all(struct address_space *as)
+{
+	uint64_t va;
+
+	if (!as->patches)
+		return;
+	while (patch_find(as->patches, 0, ARCH_TASK_SIZE, &va, NULL)) {
+		patch_drop(as->patches, va, MOAT_PAGE_SIZE);
+		systrap_region_restore(as, va);
+	}
+	systrap_orders_sync(as->p, as->stub);
+	patch_reap(as->patches);
+}
+
+void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size)
+{
+	if (!patch_range_touches(va, size))
+		return;
+	mutex_lock(&as->lock);
+	as->patch_refused = true;
+	if (as->own_mapped) {
+		unpatch_all(as);
+		/* Who is in a trampoline faults there, and is resolved while the space is known. */
+		systrap_order_post(as->p, as->stub,
+				   &(struct systrap_order){
+					   .nr = SYS_munmap,
+					   .flags = ORDER_MUST,
+					   .args = {PATCH_VA, PATCH_END_VA - PATCH_VA},
+				   });
+		systrap_orders_sync(as->p, as->stub);
+		as->own_mapped = false;
+		atomic_store(&as->patch_live, NULL);
+	}
+	mutex_unlock(&as->lock);
+}
+
+void systrap_as_set_traced(struct address_space *as, bool on)
+{
+	mutex_lock(&as->lock);
+	as->traced = on;
+	/* Threads in a trampoline go on: it stays. */
+	if (on)
+		unpatch_all(as);
+	else
+		memset(&as->heat, 0, sizeof(as->heat));
+	mutex_unlock(&as->lock);
+}
+
+void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
+			   struct arch_regs *regs, struct platform_event *ev)
+{
+	bool fault = ev->kind == PLATFORM_FAULT;
+	bool trap = ev->kind == PLATFORM_EXCEPTION && ev->vector == VECTOR_UD;
+	const struct patch_space *space = atomic_load(&as->patch_known);
+
+	if (!space)
+		return;
+	switch (patch_resolve(space, regs->r.gs_base ? NULL : ctx->thread->mb, regs)) {
+	case PATCH_OUTSIDE:
+		break;
+	case PATCH_BEFORE:
+		if (fault)
+			*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+		break;
+	case PATCH_CALL:
+		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+		break;
+	case PATCH_AFTER:
+		if (fault || trap)
+			*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
+		break;
+	case PATCH_STRAY:
+		/* Unless the application has mapped something there of its own. */
+		if (atomic_load(&as->patch_live))
+			*ev = (struct platform_event){
+				.kind = PLATFORM_FAULT,
+				.addr = regs->r.rip,
+				.access = MEM_EXEC,
+				.vector = VECTOR_PF,
+				.error_code = PF_FETCH_USER,
+			};
+		break;
+	}
+}
+
+void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as)
+{
+	struct patch_mailbox *mb;
+	struct patch_range range;
+	int index;
+
+	t->mb_tried = true;
+	mutex_lock(&as->lock);
+	if (atomic_load(&as->patch_live)) {
+		index = patch_mailbox_get(as->patches, &range, &mb);
+		if (index >= 0) {
+			post_own(as, &range);
+			systrap_orders_start(as->stub);
+			t->mb = mb;
+			t->mb_index = index;
+		}
+	}
+	mutex_unlock(&as->lock);
+}
