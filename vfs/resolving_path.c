@@ -201,10 +201,11 @@ int rp_check_open_create(const struct resolving_path *rp, unsigned flags)
 
 /* ---- beginning ---- */
 
-/* RESOLVE_*: what these refuse depends on the way, not only on the place. */
-#define LOOKUP_RESTRICTED                                                          \
-	(LOOKUP_BENEATH | LOOKUP_IN_ROOT | LOOKUP_NO_XDEV | LOOKUP_NO_MAGICLINKS | \
-	 LOOKUP_NO_SYMLINKS | LOOKUP_CACHED)
+/*
+ * With any other flag the way counts and not only the place (RESOLVE_*), so the path cache is not asked. The first two are part of its
+ * key; the others change nothing about a path that is not empty.
+ */
+#define LOOKUP_CACHEABLE (LOOKUP_FOLLOW | LOOKUP_DIRECTORY | LOOKUP_EMPTY | LOOKUP_NO_AUTOMOUNT)
 
 static bool rp_is_jail(const struct resolving_path *rp)
 {
@@ -289,7 +290,8 @@ static inline void rp_init_common(struct resolving_path *rp, const struct vfs_lo
 void rp_init(struct resolving_path *rp, const struct vfs_lookup *lk, bool want_parent)
 {
 	rp_init_common(rp, lk, lk->path, want_parent);
-	if (likely(vfs_path_cache_on && !want_parent && !(lk->flags & LOOKUP_RESTRICTED)) &&
+	if (likely(vfs_path_cache_on && !want_parent &&
+		   !(lk->flags & ~(unsigned)LOOKUP_CACHEABLE)) &&
 	    path_cache_begin(rp))
 		return;
 	rp_reset(rp);
