@@ -687,16 +687,195 @@ static void test_memfd_and_seals(void **state)
 	fs_close(f);
 }
 
+static int set_times(const char *path, const struct setattr_args *args)
+{
+	struct vfs_lookup lk = fs_env_at(&e, path, LOOKUP_FOLLOW);
+
+	return vfs_set_stat(&lk, args);
+}
+
+static void test_times(void **state)
+{
+	struct setattr_args both = {.valid = SETATTR_ATIME | SETATTR_MTIME,
+				    .atime = {.sec = 1000000000, .nsec = 5},
+				    .mtime = {.sec = 1200000000, .nsec = 999999999}};
+	struct moat_statx st, later;
+
+	(void)state;
+	OK(fs_creat(&e, "/f", 0666));
+	OK(set_times("/f", &both));
+	OK(fs_stat(&e, "/f", &st));
+	assert_int_equal(st.atime.sec, 1000000000);
+	assert_int_equal(st.atime.nsec, 5);
+	assert_int_equal(st.mtime.sec, 1200000000);
+	assert_int_equal(st.mtime.nsec, 999999999);
+	OK(set_times("/f", &(struct setattr_args){.valid = SETATTR_MTIME_NOW}));
+	OK(fs_stat(&e, "/f", &later));
+	assert_true(later.mtime.sec > st.mtime.sec);
+	assert_int_equal(later.atime.sec, 1000000000);
+	/* "Now" is for those who may write, a time of one's own for the owner. */
+	OK(fs_env_become(&e, 1000, 1000, NULL, 0, 0));
+	FAILS(set_times("/f", &both), EPERM);
+	FAILS(set_times("/f",
+			&(struct setattr_args){.valid = SETATTR_ATIME_NOW | SETATTR_MTIME_NOW}),
+	      EACCES);
+	FAILS(set_times("/nobody", &both), ENOENT);
+	OK(fs_env_become(&e, 0, 0, NULL, 0, CAP_FULL));
+	OK(fs_chmod(&e, "/f", 0666));
+	OK(fs_env_become(&e, 1000, 1000, NULL, 0, 0));
+	FAILS(set_times("/f", &both), EPERM);
+	OK(set_times("/f", &(struct setattr_args){.valid = SETATTR_ATIME_NOW | SETATTR_MTIME_NOW}));
+}
+
+/* Every change below a directory that is open but gone. */
+static void test_removed_directory(void **state)
+{
+	struct moat_statx st;
+	struct file *f;
+	char list[100];
+
+	(void)state;
+	OK(fs_mkdir(&e, "/d", 0755));
+	OK(fs_creat(&e, "/f", 0644));
+	OK(fs_open(&e, "/d", O_RDONLY | O_DIRECTORY, 0, &f));
+	OK(fs_rmdir(&e, "/d"));
+	e.at = &f->path;
+	FAILS(fs_mkdir(&e, "x", 0755), ENOENT);
+	FAILS(fs_creat(&e, "x", 0644), ENOENT);
+	FAILS(fs_symlink(&e, "t", "x"), ENOENT);
+	FAILS(fs_mknod(&e, "x", S_IFIFO | 0644, 0, 0), ENOENT);
+	FAILS(fs_link(&e, "/f", "x", false), ENOENT);
+	FAILS(fs_rename(&e, "/f", "x", 0), ENOENT);
+	FAILS(fs_unlink(&e, "x"), ENOENT);
+	FAILS(fs_rmdir(&e, "x"), ENOENT);
+	FAILS(fs_stat(&e, "x", &st), ENOENT);
+	OK(fs_stat(&e, ".", &st));
+	assert_int_equal(st.nlink, 0);
+	e.at = NULL;
+	FAILS(fs_list_file(f, list, sizeof(list)), ENOENT);
+	/* Another directory of that name is another directory. */
+	OK(fs_mkdir(&e, "/d", 0755));
+	OK(fs_creat(&e, "/d/x", 0644));
+	e.at = &f->path;
+	FAILS(fs_stat(&e, "x", &st), ENOENT);
+	e.at = NULL;
+	fs_close(f);
+}
+
+static void test_read_only(void **state)
+{
+	struct vfs_lookup lk;
+	struct moat_statx st;
+	struct file *f;
+
+	(void)state;
+	OK(fs_mkdir(&e, "/m", 0755));
+	OK(fs_mkdir(&e, "/m/d", 0755));
+	OK(fs_creat(&e, "/m/f", 0644));
+	OK(fs_bind(&e, "/m", "/m", false));
+	lk = fs_env_at(&e, "/m", LOOKUP_FOLLOW);
+	OK(vfs_remount(&lk, MS_RDONLY, NULL, true));
+	FAILS(fs_mkdir(&e, "/m/x", 0755), EROFS);
+	FAILS(fs_mkdir(&e, "/m/d", 0755), EEXIST);
+	FAILS(fs_symlink(&e, "t", "/m/x"), EROFS);
+	FAILS(fs_mknod(&e, "/m/x", S_IFIFO | 0644, 0, 0), EROFS);
+	FAILS(fs_link(&e, "/m/f", "/m/x", false), EROFS);
+	FAILS(fs_rename(&e, "/m/f", "/m/x", 0), EROFS);
+	FAILS(fs_unlink(&e, "/m/f"), EROFS);
+	FAILS(fs_rmdir(&e, "/m/d"), EROFS);
+	FAILS(fs_chmod(&e, "/m/f", 0600), EROFS);
+	FAILS(fs_chown(&e, "/m/f", 1, 1), EROFS);
+	FAILS(fs_truncate(&e, "/m/f", 0), EROFS);
+	FAILS(fs_access(&e, "/m/f", W_OK), EROFS);
+	OK(fs_access(&e, "/m/f", R_OK));
+	FAILS(fs_open(&e, "/m/f", O_RDWR, 0, &f), EROFS);
+	FAILS(fs_open(&e, "/m/f", O_RDONLY | O_TRUNC, 0, &f), EROFS);
+	FAILS(fs_open(&e, "/m/x", O_CREAT | O_RDWR, 0644, &f), EROFS);
+	OK(fs_open(&e, "/m/f", O_CREAT | O_RDONLY, 0644, &f));
+	fs_close(f);
+	FAILS(set_times("/m/f", &(struct setattr_args){.valid = SETATTR_MTIME_NOW}), EROFS);
+	OK(fs_stat(&e, "/m/f", &st));
+	OK(fs_umount(&e, "/m", 0));
+	OK(fs_unlink(&e, "/m/f"));
+}
+
+static void test_special_files(void **state)
+{
+	struct vfs_endpoint *endpoint;
+	struct moat_statx st;
+	struct vfs_lookup lk;
+	struct statfs sf;
+	char buf[8];
+
+	(void)state;
+	OK(fs_mknod(&e, "/fifo", S_IFIFO | 0640, 0, 0));
+	OK(fs_mknod(&e, "/sock", S_IFSOCK | 0600, 0, 0));
+	OK(fs_stat(&e, "/fifo", &st));
+	assert_int_equal(st.mode, S_IFIFO | 0640);
+	OK(fs_stat(&e, "/sock", &st));
+	assert_int_equal(st.mode, S_IFSOCK | 0600);
+	FAILS(fs_truncate(&e, "/fifo", 0), EINVAL);
+	FAILS(fs_truncate(&e, "/", 0), EISDIR);
+	FAILS(fs_readlink(&e, "/fifo", buf, sizeof(buf)), EINVAL);
+	FAILS(fs_chdir(&e, "/fifo"), ENOTDIR);
+	/* Nobody is bound there. */
+	lk = fs_env_at(&e, "/sock", LOOKUP_FOLLOW);
+	FAILS(vfs_get_endpoint(&lk, &endpoint), ECONNREFUSED);
+	lk = fs_env_at(&e, "/fifo", LOOKUP_FOLLOW);
+	FAILS(vfs_get_endpoint(&lk, &endpoint), ECONNREFUSED);
+	OK(vfs_statfs(&e.root, &sf));
+	assert_true(sf.f_bsize > 0 && sf.f_namelen == 255);
+	OK(e.root.mount->fs->ops->sync(e.root.mount->fs));
+}
+
+/* A directory moved out of a bind mount: ".." in it leads nowhere. */
+static void test_moved_out_of_bind(void **state)
+{
+	struct moat_statx st;
+
+	(void)state;
+	OK(fs_mkdir(&e, "/a", 0755));
+	OK(fs_mkdir(&e, "/a/b", 0755));
+	OK(fs_mkdir(&e, "/m", 0755));
+	OK(fs_bind(&e, "/a", "/m", false));
+	OK(fs_chdir(&e, "/m/b"));
+	OK(fs_stat(&e, "..", &st));
+	OK(fs_rename(&e, "/a/b", "/b", 0));
+	FAILS(fs_stat(&e, "..", &st), ENOENT);
+	OK(fs_stat(&e, ".", &st));
+	OK(fs_rename(&e, "/b", "/a/b", 0));
+	OK(fs_stat(&e, "..", &st));
+	OK(fs_chdir(&e, "/"));
+	OK(fs_umount(&e, "/m", 0));
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_create_and_stat), T(test_remove),       T(test_symlinks),
-		T(test_open_flags),	 T(test_data),	       T(test_sparse),
-		T(test_links),		 T(test_rename),       T(test_names),
-		T(test_permissions),	 T(test_xattrs),       T(test_readdir),
-		T(test_mounts),		 T(test_mount_limits), T(test_namespaces),
-		T(test_propagation),	 T(test_pivot_root),   T(test_memfd_and_seals),
+		T(test_create_and_stat),
+		T(test_remove),
+		T(test_symlinks),
+		T(test_open_flags),
+		T(test_data),
+		T(test_sparse),
+		T(test_links),
+		T(test_rename),
+		T(test_names),
+		T(test_permissions),
+		T(test_xattrs),
+		T(test_readdir),
+		T(test_mounts),
+		T(test_mount_limits),
+		T(test_namespaces),
+		T(test_propagation),
+		T(test_pivot_root),
+		T(test_memfd_and_seals),
+		T(test_times),
+		T(test_removed_directory),
+		T(test_read_only),
+		T(test_special_files),
+		T(test_moved_out_of_bind),
 	};
 
 	if (fs_env_process_init())
