@@ -106,7 +106,8 @@ void host_socket_fini(struct host_socket *hs)
 	mutex_lock(&all_lock);
 	LIST_REMOVE(hs, all_link);
 	mutex_unlock(&all_lock);
-	if (linger_s > 0 && hs->type == SOCK_STREAM)
+	if (linger_s > 0 && hs->type == SOCK_STREAM &&
+	    !(socket_hooks.current_exiting && socket_hooks.current_exiting()))
 		linger_wait(hs, linger_s);
 	if (atomic_load_explicit(&hs->watched, memory_order_acquire))
 		hostpoll_remove(&hs->hp);

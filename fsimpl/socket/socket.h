@@ -98,6 +98,8 @@ int64_t socket_timeout_ns(struct file *f, bool send);
 /* What sockets ask of tasks; NULL slots: pid 0. Installed once by the sentry. */
 struct socket_hooks {
 	int32_t (*current_tgid)(void);
+	/* The caller is a task on its way out (PF_EXITING): nothing lingers. */
+	bool (*current_exiting)(void);
 	/* A pidfd of that process in the caller's descriptor table. Return: its number, -ESRCH, -EMFILE, ... */
 	int (*pidfd_install)(int32_t pid, bool nonblock);
 };

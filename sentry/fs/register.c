@@ -42,6 +42,13 @@ static int32_t current_tgid(void)
 	return t ? t->group->tgid : 0;
 }
 
+static bool current_exiting(void)
+{
+	struct task *t = task_current();
+
+	return !t || t->exiting;
+}
+
 int sentry_fs_register(void)
 {
 	static const struct signalfd_hooks sigfd = {
@@ -63,6 +70,7 @@ int sentry_fs_register(void)
 	vfs_hooks.open_special = dev_open_special;
 	signalfd_install(&sigfd);
 	socket_hooks.current_tgid = current_tgid;
+	socket_hooks.current_exiting = current_exiting;
 	kmsg_printf(6, "Moat: the kernel of this sandbox is a program of its own");
 	return 0;
 }

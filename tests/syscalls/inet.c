@@ -817,6 +817,7 @@ TEST(linger_close)
 	static char buf[1 << 18];
 	int p[2];
 	int64_t start;
+	pid_t pid;
 
 	connected(p);
 	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
@@ -834,6 +835,22 @@ TEST(linger_close)
 	close(p[0]);
 	CHECK(t_now_ms() - start >= 900);
 	CHECK(t_now_ms() - start < 5000);
+	/* A process that ends does not linger. */
+	connected(p);
+	lg.l_linger = 20;
+	start = t_now_ms();
+	pid = fork();
+	if (pid == 0) {
+		close(p[1]);
+		fcntl(p[0], F_SETFL, O_NONBLOCK);
+		while (write(p[0], buf, sizeof(buf)) > 0)
+			;
+		setsockopt(p[0], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg));
+		_exit(0);
+	}
+	close(p[0]);
+	t_wait_ok(pid);
+	CHECK(t_now_ms() - start < 10000);
 }
 
 TEST(urgent)
