@@ -145,13 +145,14 @@ int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
 static unsigned add_names(struct gwalk *wk, struct gofer_where *where, bool *ret_all)
 {
 	struct resolving_path *rp = wk->rp;
-	const struct rp_part *part = &rp->parts[rp->nparts - 1];
-	const char *name = rp_component(rp), *end = part->end;
+	const char *name = rp_component(rp), *end;
 	size_t len = rp_component_len(rp);
 	struct gofer_dentry *dir = wk->cur;
 	unsigned count = 0;
 
 	*ret_all = false;
+	/* Behind the last component no text is left. */
+	end = rp->nparts ? rp->parts[rp->nparts - 1].end : name + len;
 	for (;;) {
 		if (len > VFS_NAME_MAX || (len == 2 && name[0] == '.' && name[1] == '.'))
 			break;
@@ -175,7 +176,7 @@ static unsigned add_names(struct gwalk *wk, struct gofer_where *where, bool *ret
 		while (name < end && *name == '/')
 			name++;
 		if (name >= end) {
-			*ret_all = rp->nparts == 1;
+			*ret_all = rp->nparts <= 1;
 			break;
 		}
 		len = 0;
