@@ -176,6 +176,8 @@ bool cli_global_flag(int argc, char **argv, int *i)
 	}
 	if (strcmp(argv[*i], "--no-path-cache") == 0)
 		return cli.no_path_cache = true;
+	if (strcmp(argv[*i], "--no-patch") == 0)
+		return cli.no_patch = true;
 	if (strcmp(argv[*i], "--strace") == 0) {
 		cli.strace = "";
 		return true;

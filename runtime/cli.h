@@ -15,6 +15,7 @@ struct cli_globals {
 	const char *debug_log; /* file; NULL: none */
 	const char *log; /* errors also go here; NULL: none */
 	bool no_path_cache;
+	bool no_patch;
 	bool log_json;
 	const char *strace; /* NULL: off; "": every call */
 	bool debug;

@@ -31,6 +31,7 @@ static int print_help(void)
 	       "separated)\n"
 	       "  --debug-log FILE   where the sentry and the gofer log ('-': standard error)\n"
 	       "  --no-path-cache    walk every path (for comparison)\n"
+	       "  --no-patch         hot system call sites stay as they are: every call traps\n"
 	       "  --debug            log at debug level\n"
 	       "  --log FILE         errors of the command line also go here\n"
 	       "  --log-format FMT   text (default) or json\n"

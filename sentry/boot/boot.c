@@ -22,6 +22,7 @@
 #include "fsimpl/memfs/memfs.h"
 #include "fsimpl/overlay/overlay.h"
 #include "mem/guard.h"
+#include "platform/patch/patch.h"
 #include "sentry/boot/boot.h"
 #include "sentry/boot/boot_network.h"
 #include "sentry/boot/confine.h"
@@ -147,8 +148,10 @@ static int before_confinement(struct boot_state *b)
 static int create_platform(struct boot_state *b, struct platform **ret_platform)
 {
 	const struct platform_ops *ops = boot_platform(b->spec.platform);
-	int err = ops->create(ret_platform);
+	int err;
 
+	patch_set_enabled(!b->spec.no_patch);
+	err = ops->create(ret_platform);
 	if (err)
 		return boot_fail(&b->error, 1, "platform %s: %s", ops->name, strerror(-err));
 	err = vdso_init();
