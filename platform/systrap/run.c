@@ -620,7 +620,7 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_thread *t = ctx->thread;
-	bool may_spin, answered = false;
+	bool may_spin, listen, answered = false;
 	int err;
 
 	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
@@ -634,12 +634,14 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 	}
 	may_spin = spin_begin(ctx);
 	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
+	/* Calls are posted while spinning pays: who posts and is not looked at loses more than a trap. */
+	listen = may_spin && ctx->spun;
 	if (ctx->held)
-		answered = answer_posted(ctx, as, regs, may_spin) == 0;
+		answered = answer_posted(ctx, as, regs, listen) == 0;
 	if (!answered) {
 		load_regs(ctx, regs);
 		if (t->mb)
-			patch_mailbox_listen(t->mb, may_spin, SYSTRAP_TRAMPOLINE_SPINS);
+			patch_mailbox_listen(t->mb, listen, SYSTRAP_TRAMPOLINE_SPINS);
 		start(ctx, as, t);
 	}
 	err = wait_for_something(ctx, t, regs, may_spin);

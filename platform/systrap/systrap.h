@@ -35,7 +35,7 @@
 #define SYSTRAP_APP_SPINS 400u
 #define SYSTRAP_SPIN_US 40u
 /* Looks of a trampoline for its answer, about 50 ns each. */
-#define SYSTRAP_TRAMPOLINE_SPINS 800u
+#define SYSTRAP_TRAMPOLINE_SPINS 300u
 /* A gap like this between two looks at the clock: somebody else had the core. Then nobody spins for a while. */
 #define SYSTRAP_STOLEN_US 60u
 #define SYSTRAP_SHORT_US 4000u
