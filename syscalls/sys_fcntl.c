@@ -164,7 +164,7 @@ int sys_file_set_flags(struct file *f, int fd, unsigned new_flags)
 
 	if ((new_flags & O_ASYNC) && !(file_flags(f) & O_ASYNC)) {
 		f->sigio_fd = fd;
-		err = file_async_set(f, true);
+		err = f->ops->fasync ? file_async_set(f, true) : 0;
 		if (err)
 			return err;
 	}

@@ -48,7 +48,7 @@ int file_async_set(struct file *f, bool on)
 {
 	struct file_async *a;
 
-	if (!f->ops->fasync || !f->ops->poll_add)
+	if (!f->ops->poll_add)
 		return 0;
 	mutex_lock(&async_lock);
 	a = f->async;

@@ -1,7 +1,7 @@
 /*
  * vfs/async.h - O_ASYNC: SIGIO when a file becomes ready (Linux's fasync).
  *
- * For files whose ops say `fasync`. While the flag is set a waiter of the file's own sits on its queue; the signal is sent when the thread that
+ * For files whose ops say `fasync`, or whose set_flags begins it. While the flag is set a waiter of the file's own sits on its queue; the signal is sent when the thread that
  * made it ready holds no lock any more.
  */
 #ifndef MOAT_VFS_ASYNC_H

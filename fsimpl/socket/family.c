@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fsimpl/socket/family.h"
+#include "vfs/async.h"
 
 struct socket_hooks socket_hooks;
 
@@ -72,7 +73,9 @@ static int socket_set_flags(struct file *f, unsigned new_flags)
 {
 	const struct socket_family *fam = socket_family_of(f);
 
-	return fam->set_flags ? fam->set_flags(f, new_flags) : 0;
+	if (fam->set_flags)
+		return fam->set_flags(f, new_flags);
+	return new_flags & O_ASYNC ? file_async_set(f, true) : 0;
 }
 
 static void socket_release(struct file *f)

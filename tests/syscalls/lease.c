@@ -2,6 +2,7 @@
 #include "t.h"
 
 #include <poll.h>
+#include <sys/socket.h>
 
 static volatile sig_atomic_t got, got_fd, got_code;
 
@@ -211,4 +212,21 @@ TEST(dnotify)
 	CHECK_OK(rmdir("d/c"));
 	t_sleep_ms(30);
 	CHECK_EQ(got, 0);
+}
+
+TEST(sigio_of_a_socket)
+{
+	int s[2];
+
+	CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	catch_signal(SIGRTMIN + 3);
+	CHECK_OK(fcntl(s[0], F_SETOWN, getpid()));
+	CHECK_OK(fcntl(s[0], F_SETSIG, SIGRTMIN + 3));
+	CHECK_OK(fcntl(s[0], F_SETFL, O_ASYNC));
+	t_sleep_ms(20);
+	got = 0;
+	CHECK_EQ(write(s[1], "x", 1), 1);
+	wait_signal(SIGRTMIN + 3);
+	CHECK_EQ(got_fd, s[0]);
+	CHECK_EQ(got_code, POLL_IN);
 }
