@@ -7,7 +7,6 @@
  * claims their range they go, for as long as the address space lives.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "mem/guard.h"
@@ -52,8 +51,7 @@ void kvm_patch_forget_locked(struct address_space *as, uint64_t va)
 			break;
 		}
 	patch_drop(pp->space, va, MOAT_PAGE_SIZE);
-	/* What was cold for being patched may become hot again. */
-	memset(&as->heat, 0, sizeof(as->heat));
+	patch_heat_reset(&as->heat);
 }
 
 void kvm_patch_flushed_locked(struct address_space *as)
@@ -248,7 +246,7 @@ void kvm_as_set_traced(struct address_space *as, bool on)
 		kvm_flush_end_locked(as, &f);
 	}
 	if (!on)
-		memset(&as->heat, 0, sizeof(as->heat));
+		patch_heat_reset(&as->heat);
 	mutex_unlock(&as->lock);
 }
 

@@ -157,6 +157,12 @@ void patch_heat_cold(struct patch_heat *heat, uint64_t rip)
 				      memory_order_relaxed);
 }
 
+void patch_heat_reset(struct patch_heat *heat)
+{
+	for (unsigned i = 0; i < PATCH_HEAT_SLOTS; i++)
+		atomic_store_explicit(&heat->slots[i].count, 0, memory_order_relaxed);
+}
+
 /* ---- spaces ---- */
 
 static uint8_t *mem_at_off(uint64_t off)

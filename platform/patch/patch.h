@@ -68,6 +68,8 @@ struct patch_heat {
 bool patch_heat_note(struct patch_heat *heat, uint64_t rip);
 /* It cannot be patched, or is: it is not reported again while it keeps its slot. */
 void patch_heat_cold(struct patch_heat *heat, uint64_t rip);
+/* What was cold for being patched may become hot again. */
+void patch_heat_reset(struct patch_heat *heat);
 
 /* ---- an address space's patches ---- */
 
