@@ -17,6 +17,7 @@
  *	tgkill(own pid, tid, SIGRTMIN)	kicks
  *	futex(FUTEX_WAIT_BITSET, FUTEX_WAKE; private)
  *	gettid, rt_sigprocmask, rt_sigreturn, clock_gettime (where it is no vDSO call)
+ *	clone with a thread's flags, and what libc asks for a thread's stack and start (a vCPU's companion, hand.c)
  *	and what malloc takes: mmap, munmap, mprotect, brk
  *
  * SIGRTMIN stays ours: nobody else handles or blocks it in threads that run the application. Its handler does
