@@ -153,7 +153,7 @@ struct resolving_path {
 	unsigned flags; /* LOOKUP_* */
 	unsigned nparts;
 	struct dentry *
-		place; /* where the walk ended, said by filesystems that walk lock-free (else NULL); borrowed */
+		place; /* where the walk ended, as far as the filesystem says (else NULL); borrowed, not to be looked into */
 	/* references that this call holds and drops at its end */
 	struct mount *held_mount;
 	struct dentry *held_start;

@@ -479,6 +479,7 @@ static int walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 		gofer_dentry_unref(wk.cur);
 		return err;
 	}
+	rp->place = &wk.cur->d;
 	*ret = wk.cur;
 	return 0;
 }

@@ -387,8 +387,8 @@ static int open_create(struct overlay_fs *fs, struct resolving_path *rp,
 		err = S_ISDIR(dir->type) ? -EISDIR : open_existing(fs, rp, dir, args, ret);
 		goto out_dir;
 	}
-	if (!err)
-		err = rp_check_name(rp);
+	if (!err && rp_check_name(rp))
+		err = overlay_name_error(dir);
 	if (!err)
 		err = overlay_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
 	if (err == -ENOENT) {

@@ -66,7 +66,7 @@ static int step(struct overlay_fs *fs, struct resolving_path *rp, struct overlay
 		dentry_ref(&child->base);
 		mutex_unlock(&fs->names_lock);
 	} else {
-		err = rp_check_name(rp);
+		err = rp_check_name(rp) ? overlay_name_error(d) : 0;
 		if (!err)
 			err = overlay_lookup(fs, d, rp_component(rp), rp_component_len(rp), &child);
 		if (err)
@@ -111,6 +111,7 @@ int overlay_walk(struct overlay_fs *fs, struct resolving_path *rp, struct overla
 		dentry_unref(&d->base);
 		return err;
 	}
+	rp->place = &d->base;
 	*ret = d;
 	return 0;
 }

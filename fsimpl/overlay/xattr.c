@@ -189,7 +189,7 @@ static int change(struct filesystem *base, struct resolving_path *rp, const stru
 	if (!err && remove && !overlay_upper(d)) {
 		ssize_t size = vfs_get_xattr(&lk, &(struct xattr_args){.name = name});
 
-		err = size < 0 && !is_acl(name) ? (int)size : 0;
+		err = size < 0 ? (int)size : 0;
 	}
 	if (!err)
 		err = overlay_copy_up(fs, d, true);

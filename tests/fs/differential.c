@@ -147,6 +147,8 @@ static void same_stat(const struct moat_statx *h, const struct moat_statx *o)
 	}
 	same("rdev major", h->rdev_major, o->rdev_major);
 	same("rdev minor", h->rdev_minor, o->rdev_minor);
+	same("mask", h->mask & STATX_BASIC_STATS, o->mask & STATX_BASIC_STATS);
+	same("blksize", h->blksize, o->blksize);
 }
 
 /* ---- paths ---- */
@@ -630,8 +632,11 @@ static void do_stat(void)
 	note(follow ? "stat" : "lstat", p1, NULL, 0, 0);
 	err = host_stat(p1, follow, &h);
 	same("result", err, follow ? fs_stat(&e, p1, &o) : fs_lstat(&e, p1, &o));
-	if (!err)
-		same_stat(&h, &o);
+	if (err)
+		return;
+	same_stat(&h, &o);
+	same("mount root", h.attributes & STATX_ATTR_MOUNT_ROOT,
+	     o.attributes & STATX_ATTR_MOUNT_ROOT);
 }
 
 static void do_times(void)
