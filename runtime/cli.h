@@ -51,8 +51,8 @@ int cli_verb_help(const struct cli_verb *verb);
 must_check bool cli_id_valid(const char *id);
 
 extern const struct cli_verb verb_create, verb_debug, verb_delete, verb_do, verb_events, verb_exec,
-	verb_features, verb_kill, verb_list, verb_pause, verb_ps, verb_resume, verb_run, verb_spec,
-	verb_start, verb_state, verb_update, verb_wait;
+	verb_install, verb_uninstall, verb_features, verb_gofer, verb_kill, verb_list, verb_pause,
+	verb_ps, verb_resume, verb_run, verb_spec, verb_start, verb_state, verb_update, verb_wait;
 
 /* What ps(1) shows of this process becomes the words of argv, as far as there is room. cli_title_init: first in main(). */
 void cli_title_init(int argc, char **argv);

@@ -12,9 +12,10 @@
 #endif
 
 static const struct cli_verb *const verbs[] = {
-	&verb_run,    &verb_do,	    &verb_create, &verb_start, &verb_exec,  &verb_kill,
-	&verb_delete, &verb_state,  &verb_list,	  &verb_ps,    &verb_pause, &verb_resume,
-	&verb_wait,   &verb_events, &verb_update, &verb_debug, &verb_spec,  &verb_features,
+	&verb_run,     &verb_do,	&verb_create, &verb_start, &verb_exec,	&verb_kill,
+	&verb_delete,  &verb_state,	&verb_list,   &verb_ps,	   &verb_pause, &verb_resume,
+	&verb_wait,    &verb_events,	&verb_update, &verb_debug, &verb_spec,	&verb_features,
+	&verb_install, &verb_uninstall, &verb_gofer,
 };
 
 static int print_help(void)
@@ -22,7 +23,7 @@ static int print_help(void)
 	printf("moat - runs Linux programs in a sandbox with a kernel of its own\n\n"
 	       "Usage: moat [GLOBAL FLAGS] VERB [FLAGS] [ARGUMENTS]\n\nVerbs:\n");
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		printf("  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
+		printf("  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
 	printf("\nGlobal flags:\n"
 	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT ")\n"
 	       "  --platform NAME    how programs run: kvm, systrap, or auto (default): the faster "

@@ -135,6 +135,7 @@ static int spec_memfd(struct sandbox *sb)
 				      : SANDBOX_FD_FIRST + FD_STDIO + i;
 	s->extra_fds = sb->opts->preserve_fds;
 	s->extra_fd = SANDBOX_FD_FIRST + FD_EXTRA;
+	s->virtiofs_fd = s->extra_fd + (int)s->extra_fds;
 	buf_init(&b, BOOT_SIZE_MAX);
 	boot_spec_encode(s, &b);
 	err = buf_error(&b);
@@ -153,7 +154,7 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
 		.exit_signal = SIGCHLD,
 	};
-	unsigned count = FD_EXTRA + sb->opts->preserve_fds;
+	unsigned count = FD_EXTRA + sb->opts->preserve_fds + sb->virtiofs_count;
 	int spec, *fds = calloc(count, sizeof(*fds));
 	pid_t pid;
 
@@ -175,6 +176,8 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 		fds[FD_STDIO + i] = sb->console_slave >= 0 || fcntl(i, F_GETFD) < 0 ? -1 : i;
 	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)
 		fds[FD_EXTRA + i] = 3 + (int)i;
+	for (unsigned i = 0; i < sb->virtiofs_count; i++)
+		fds[FD_EXTRA + sb->opts->preserve_fds + i] = sb->virtiofs_fds[i];
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
 		setsid();
@@ -420,6 +423,8 @@ static void close_others(const struct sandbox *sb)
 
 		for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
 			kept = kept || fd == keep[i];
+		for (unsigned i = 0; i < sb->virtiofs_count; i++)
+			kept = kept || fd == sb->virtiofs_fds[i];
 		if (!kept)
 			close(fd);
 	}

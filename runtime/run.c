@@ -21,7 +21,8 @@ static int start_flag(struct sandbox_options *o, const char **bundle, bool *netw
 
 	if (cli_flag(argc, argv, i, "bundle", 'b', bundle) ||
 	    cli_flag(argc, argv, i, "pid-file", 0, &o->pid_file) ||
-	    cli_flag(argc, argv, i, "console-socket", 0, &o->console_socket))
+	    cli_flag(argc, argv, i, "console-socket", 0, &o->console_socket) ||
+	    cli_flag(argc, argv, i, "rootfs-virtiofs", 0, &o->rootfs_virtiofs))
 		return 1;
 	/* The host's filesystem is never pivoted, keyrings are the guest's own, and nobody is adopted. */
 	if (cli_flag(argc, argv, i, "no-pivot", 0, NULL) ||
@@ -167,12 +168,13 @@ static int create_main(int argc, char **argv)
 	return status ? 1 : 0;
 }
 
-#define START_FLAGS                                                                         \
-	"  -b, --bundle DIR        the bundle: a directory with config.json (default .)\n"  \
-	"  --pid-file FILE         the process that stands for the container goes there\n"  \
-	"  --console-socket PATH   where the terminal's master is sent\n"                   \
-	"  --preserve-fds N        pass on descriptors 3 to N + 2\n"                        \
-	"  --network MODE          none, host, or ns:PATH (default: as config.json says)\n" \
+#define START_FLAGS                                                                             \
+	"  -b, --bundle DIR        the bundle: a directory with config.json (default .)\n"      \
+	"  --pid-file FILE         the process that stands for the container goes there\n"      \
+	"  --rootfs-virtiofs SOCK  the root file system is what this virtio-fs daemon serves\n" \
+	"  --console-socket PATH   where the terminal's master is sent\n"                       \
+	"  --preserve-fds N        pass on descriptors 3 to N + 2\n"                            \
+	"  --network MODE          none, host, or ns:PATH (default: as config.json says)\n"     \
 	"  --no-pivot, --no-new-keyring, --no-subreaper   accepted: nothing here needs them\n"
 
 const struct cli_verb verb_run = {

@@ -24,6 +24,7 @@
 #include "runtime/container.h"
 #include "runtime/hooks.h"
 #include "runtime/sandbox.h"
+#include "runtime/virtiofs.h"
 #include "runtime/terminal.h"
 
 static int open_log(struct sandbox *sb)
@@ -313,6 +314,9 @@ static int start(struct sandbox *sb, bool *ret_kept)
 		cli_error("/proc/self/exe: %m");
 		return 1;
 	}
+	if (virtiofs_connect(&sb->config->spec, opts->rootfs_virtiofs, &sb->virtiofs_fds,
+			     &sb->virtiofs_count))
+		return 1;
 	if (make_cgroup(sb) || make_console(sb))
 		return 1;
 	view_make_mountpoints(sb->config);
@@ -371,6 +375,9 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 		if (fd >= 0)
 			close(fd);
 	}
+	for (unsigned i = 0; i < sb.virtiofs_count; i++)
+		close(sb.virtiofs_fds[i]);
+	free(sb.virtiofs_fds);
 	cgroup_fini(&sb.cgroup);
 	state_close(&sb.state);
 	return status;

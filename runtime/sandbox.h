@@ -24,6 +24,7 @@ struct sandbox_options {
 	const char *bundle; /* for state.json; may be NULL */
 	const char *pid_file; /* NULL: none */
 	const char *console_socket; /* NULL: the caller's terminal */
+	const char *rootfs_virtiofs; /* a virtio-fs daemon's socket: its tree is the root; NULL */
 	unsigned preserve_fds;
 	bool detach; /* create, run --detach: the container outlives the caller */
 	bool hold; /* create: the program waits for `moat start` */
@@ -41,6 +42,8 @@ struct sandbox {
 	int exe_fd, log_fd, listen_fd;
 	int link; /* to the monitor, or the monitor's to the command line; -1 once gone */
 	int console_master, console_slave; /* -1 without a terminal */
+	int *virtiofs_fds; /* virtiofs_count connections to virtio-fs daemons */
+	unsigned virtiofs_count;
 	pid_t monitor; /* as the caller sees it */
 	char created[40]; /* RFC 3339 */
 	/* the monitor's own */

@@ -81,6 +81,8 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, cgroup_version, FIELD_INT, false),
 	F(struct boot_spec, extra_fds, FIELD_UINT, false),
 	F(struct boot_spec, extra_fd, FIELD_INT, false),
+	F(struct boot_spec, virtiofs, FIELD_STRV, false),
+	F(struct boot_spec, virtiofs_fd, FIELD_INT, false),
 	F(struct boot_spec, console_fd, FIELD_INT, true),
 	F(struct boot_spec, gofer_fd, FIELD_INT, true),
 	F(struct boot_spec, control_fd, FIELD_INT, true),
@@ -107,7 +109,8 @@ void boot_spec_init(struct boot_spec *spec)
 				   .control_fd = -1,
 				   .listen_fd = -1,
 				   .log_fd = -1,
-				   .extra_fd = -1};
+				   .extra_fd = -1,
+				   .virtiofs_fd = -1};
 }
 
 static void strv_free(char **v)
@@ -365,7 +368,7 @@ static int arrays_from_json(const json_t *j, struct boot_spec *spec)
 
 	if (!json_is_array(groups) || n > 65536 || json_array_size(rlimits) != BOOT_RLIMITS ||
 	    json_array_size(stdio) != 3 || !json_is_integer(rootfs) ||
-	    json_integer_value(rootfs) < 0 || json_integer_value(rootfs) > BOOT_ROOTFS_OVERLAY)
+	    json_integer_value(rootfs) < 0 || json_integer_value(rootfs) > BOOT_ROOTFS_VIRTIOFS)
 		return -EINVAL;
 	spec->rootfs = (enum boot_rootfs_kind)json_integer_value(rootfs);
 	spec->groups = calloc(n ? n : 1, sizeof(*spec->groups));

@@ -27,6 +27,7 @@ enum boot_network {
 enum boot_rootfs_kind {
 	BOOT_ROOTFS_GOFER, /* gofer attach point 0 */
 	BOOT_ROOTFS_OVERLAY, /* memory over gofer attach point 0 */
+	BOOT_ROOTFS_VIRTIOFS, /* the first virtio-fs device */
 };
 
 struct boot_mount {
@@ -86,6 +87,7 @@ struct boot_spec {
 	uint64_t cpu_period, cpu_shares; /* 0: default */
 	char *cpuset_cpus, *cpuset_mems;
 	int cgroup_version; /* the container's view: 1 or 2 */
+	char **virtiofs; /* devices: what mounts name them by; NULL-terminated; may be NULL */
 	unsigned extra_fds; /* descriptors that become 3, 4 ... */
 	/* descriptors, -1 for none */
 	int stdio[3];
@@ -95,6 +97,7 @@ struct boot_spec {
 	int listen_fd; /* listening control socket */
 	int log_fd;
 	int extra_fd; /* the first of extra_fds */
+	int virtiofs_fd; /* the first of as many connections as virtiofs has names */
 };
 
 void boot_spec_init(struct boot_spec *spec);

@@ -136,20 +136,28 @@ static struct filesystem_ops virtiofs_ops = {
 static struct virtiofs_tag {
 	struct virtiofs_tag *next;
 	struct virtiofs_device *dev; /* a reference */
-	char name[37];
+	char name[]; /* a virtio-fs tag, or the path of a socket */
 } * tags; /* added at boot only */
+
+struct virtiofs_device *virtiofs_find_tag(const char *tag)
+{
+	struct virtiofs_tag *t = tags;
+
+	while (t && strcmp(t->name, tag) != 0)
+		t = t->next;
+	return t ? t->dev : NULL;
+}
 
 int virtiofs_add_tag(const char *tag, struct virtiofs_device *dev)
 {
 	struct virtiofs_tag *t;
 	size_t len = strlen(tag);
 
-	if (!len || len >= sizeof(t->name))
+	if (!len || len >= VFS_PATH_MAX)
 		return -EINVAL;
-	for (t = tags; t; t = t->next)
-		if (!strcmp(t->name, tag))
-			return -EEXIST;
-	t = calloc(1, sizeof(*t));
+	if (virtiofs_find_tag(tag))
+		return -EEXIST;
+	t = calloc(1, sizeof(*t) + len + 1);
 	if (!t)
 		return -ENOMEM;
 	memcpy(t->name, tag, len);
@@ -213,8 +221,8 @@ static int virtiofs_mount(const struct filesystem_type *type, const char *source
 			  const char *data, void *kernel_data, struct filesystem **ret_fs,
 			  struct dentry **ret_root)
 {
+	struct virtiofs_device *dev = source ? virtiofs_find_tag(source) : NULL;
 	struct virtiofs_options options;
-	struct virtiofs_tag *t;
 	int err = virtiofs_parse_options(data, &options);
 
 	(void)type;
@@ -222,11 +230,8 @@ static int virtiofs_mount(const struct filesystem_type *type, const char *source
 	(void)kernel_data;
 	if (err)
 		return err;
-	for (t = tags; t; t = t->next)
-		if (source && !strcmp(t->name, source))
-			return virtiofs_create(t->dev, &options, source, ret_fs, ret_root);
 	/* As Linux: no device has this tag. */
-	return -EINVAL;
+	return dev ? virtiofs_create(dev, &options, source, ret_fs, ret_root) : -EINVAL;
 }
 
 static struct filesystem_type virtiofs_type = {

@@ -14,6 +14,9 @@ void virtiofs_register(void);
 /* mount(2)'s source. Takes a reference. Return: 0, -EEXIST, -EINVAL (name), -ENOMEM. */
 must_check int virtiofs_add_tag(const char *tag, struct virtiofs_device *dev);
 
+/* Borrowed; NULL. */
+struct virtiofs_device *virtiofs_find_tag(const char *tag);
+
 enum virtiofs_cache {
 	VIRTIOFS_CACHE_AUTO, /* names and attributes for a second; data from open to close */
 	VIRTIOFS_CACHE_NONE, /* ask every time, push every change */

@@ -12,7 +12,7 @@
 #include "base/hash.h"
 #include "gofer/virtiofs/server.h"
 
-bool fd_reserve(struct daemon *d)
+bool file_reserve(struct daemon *d)
 {
 	if (atomic_fetch_add(&d->fd_count, 1) < d->fd_max)
 		return true;
@@ -20,7 +20,7 @@ bool fd_reserve(struct daemon *d)
 	return false;
 }
 
-void fd_release(struct daemon *d)
+void file_release(struct daemon *d)
 {
 	atomic_fetch_sub(&d->fd_count, 1);
 }
@@ -79,7 +79,7 @@ static void unlink_node(struct daemon *d, struct node *n)
 static void node_free(struct daemon *d, struct node *n)
 {
 	close(n->fd);
-	fd_release(d);
+	file_release(d);
 	free(n);
 }
 
@@ -144,7 +144,7 @@ int node_enter(struct daemon *d, int fd, const struct statx *stx, struct node **
 		return 0;
 	}
 	fresh = calloc(1, sizeof(*fresh));
-	if (!fresh || !fd_reserve(d)) {
+	if (!fresh || !file_reserve(d)) {
 		close(fd);
 		if (!fresh)
 			return -ENOMEM;
@@ -216,7 +216,7 @@ int64_t handle_add(struct daemon *d, int fd, bool is_dir)
 	struct handle *h = calloc(1, sizeof(*h));
 	int64_t ret = -ENFILE;
 
-	if (!h || !fd_reserve(d)) {
+	if (!h || !file_reserve(d)) {
 		close(fd);
 		if (!h)
 			return -ENOMEM;
@@ -241,7 +241,7 @@ int64_t handle_add(struct daemon *d, int fd, bool is_dir)
 	mutex_unlock(&d->handles_lock);
 	if (ret < 0) {
 		close(fd);
-		fd_release(d);
+		file_release(d);
 		free(h);
 	}
 	return ret;
@@ -273,7 +273,7 @@ void handle_put(struct daemon *d, struct handle *h)
 	if (!last)
 		return;
 	close(h->fd);
-	fd_release(d);
+	file_release(d);
 	free(h);
 }
 

@@ -138,8 +138,8 @@ must_check int64_t handle_add(struct daemon *d, int fd, bool is_dir);
 struct handle *handle_get(struct daemon *d, uint64_t fh, bool is_dir); /* a use; NULL */
 void handle_put(struct daemon *d, struct handle *h);
 void handle_remove(struct daemon *d, uint64_t fh);
-bool fd_reserve(struct daemon *d); /* one more of fd_max: false */
-void fd_release(struct daemon *d);
+bool file_reserve(struct daemon *d); /* one more of fd_max: false */
+void file_release(struct daemon *d);
 
 /* ---- ops.c, io.c ---- */
 

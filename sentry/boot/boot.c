@@ -18,6 +18,7 @@
 #include "base/timer.h"
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/gofer/gofer_fs.h"
+#include "fsimpl/virtiofs/virtiofs.h"
 #include "fsimpl/hostfd/hostfd.h"
 #include "fsimpl/memfs/memfs.h"
 #include "fsimpl/overlay/overlay.h"
@@ -193,6 +194,8 @@ static int start_kernel(struct boot_state *b, struct platform *platform)
 	if (!err)
 		gofer_fs_register();
 	if (!err)
+		virtiofs_register();
+	if (!err)
 		err = sentry_fs_register();
 	if (!err)
 		err = boot_hooks->syscalls_init();
@@ -271,6 +274,8 @@ static int boot_all(struct boot_state *b, int spec_fd)
 	if (sentry_confine_namespaces(boot_network_caps(&b->spec), why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
 	if (create_platform(b, &platform) || start_services(b))
+		return -1;
+	if (boot_connect_virtiofs(b))
 		return -1;
 	if (sentry_confine_seccomp(why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);

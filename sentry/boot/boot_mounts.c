@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/overlay/overlay.h"
+#include "fsimpl/virtiofs/virtiofs.h"
 #include "sentry/boot/boot_network.h"
 #include "sentry/boot/internal.h"
 
@@ -39,6 +40,66 @@ static unsigned mount_flags(uint64_t ms)
 	       (ms & (MS_STRICTATIME | MS_NOATIME) ? 0 : MNT_RELATIME_F);
 }
 
+int boot_connect_virtiofs(struct boot_state *b)
+{
+	const struct virtiofs_device_options options = {.queues = 2};
+
+	for (unsigned i = 0; b->spec.virtiofs && b->spec.virtiofs[i]; i++) {
+		const char *tag = b->spec.virtiofs[i];
+		struct virtiofs_device *dev;
+		int err = virtiofs_device_connect(b->spec.virtiofs_fd + (int)i, &options, &dev);
+
+		if (!err) {
+			err = virtiofs_add_tag(tag, dev);
+			virtiofs_device_unref(dev);
+		}
+		if (err)
+			return boot_fail(&b->error, 1,
+					 "virtio-fs device %s: %s; is it a vhost-user-fs daemon?",
+					 tag, strerror(-err));
+	}
+	return 0;
+}
+
+static int virtiofs_root(struct boot_state *b, struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	const struct virtiofs_options options = {
+		.timeout_ns = -1,
+		.readonly = b->spec.rootfs_readonly,
+	};
+	int err = virtiofs_create(virtiofs_find_tag(b->spec.virtiofs[0]), &options, "rootfs",
+				  ret_fs, ret_root);
+
+	return err ? boot_fail(&b->error, 1, "root filesystem: virtio-fs device %s: %s",
+			       b->spec.virtiofs[0], strerror(-err))
+		   : 0;
+}
+
+static int gofer_root(struct boot_state *b, struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	const struct gofer_mount_args args = {
+		.conn = gofer,
+		.attach = 0,
+		.source = "rootfs",
+		.readonly = b->spec.rootfs == BOOT_ROOTFS_OVERLAY || b->spec.rootfs_readonly,
+	};
+	struct filesystem *lower_fs;
+	struct dentry *lower;
+	int err = gofer_fs_create(&args, ret_fs, ret_root);
+
+	if (err)
+		return boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s",
+				 strerror(-err));
+	if (b->spec.rootfs != BOOT_ROOTFS_OVERLAY)
+		return 0;
+	lower_fs = *ret_fs;
+	lower = *ret_root;
+	err = overlay_create_over(lower_fs, lower, ret_fs, ret_root);
+	dentry_unref(lower);
+	filesystem_unref(lower_fs);
+	return err ? boot_fail(&b->error, 1, "root filesystem: overlay: %s", strerror(-err)) : 0;
+}
+
 int boot_make_root(struct boot_state *b)
 {
 	struct filesystem *fs;
@@ -51,29 +112,12 @@ int boot_make_root(struct boot_state *b)
 		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));
 	cred_set_current(b->root_cred);
 	err = p9_conn_create(b->spec.gofer_fd, &gofer);
-	if (!err)
-		err = gofer_fs_create(
-			&(struct gofer_mount_args){.conn = gofer,
-						   .attach = 0,
-						   .source = "rootfs",
-						   .readonly =
-							   b->spec.rootfs == BOOT_ROOTFS_OVERLAY ||
-							   b->spec.rootfs_readonly},
-			&fs, &root);
 	if (err)
-		return boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s",
-				 strerror(-err));
-	if (b->spec.rootfs == BOOT_ROOTFS_OVERLAY) {
-		struct filesystem *lower_fs = fs;
-		struct dentry *lower = root;
-
-		err = overlay_create_over(lower_fs, lower, &fs, &root);
-		dentry_unref(lower);
-		filesystem_unref(lower_fs);
-		if (err)
-			return boot_fail(&b->error, 1, "root filesystem: overlay: %s",
-					 strerror(-err));
-	}
+		return boot_fail(&b->error, 1, "the gofer does not answer: %s", strerror(-err));
+	err = b->spec.rootfs == BOOT_ROOTFS_VIRTIOFS ? virtiofs_root(b, &fs, &root)
+						     : gofer_root(b, &fs, &root);
+	if (err)
+		return err;
 	err = mount_namespace_create(fs, root, flags, &b->ns);
 	dentry_unref(root);
 	filesystem_unref(fs);

@@ -40,6 +40,8 @@ struct boot_process {
 
 /* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */
 must_check int boot_make_root(struct boot_state *b);
+/* Before the seccomp filter: the vhost-user handshakes; devices are known by their tags then. */
+int boot_connect_virtiofs(struct boot_state *b);
 must_check int boot_make_mounts(struct boot_state *b);
 /* boot_copyup.c: takes a word out of comma-separated options; was it there? */
 bool boot_take_option(char *data, const char *option);

@@ -1,0 +1,122 @@
+/* runtime/gofer.c - moat gofer: a file server of our own for others: the virtio-fs daemon. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "gofer/virtiofs/virtiofsd.h"
+#include "runtime/cli.h"
+
+static const char gofer_help[] =
+	"Usage: moat gofer --virtiofs --shared-dir DIR --socket PATH [FLAGS]\n\n"
+	"Serves DIR as a virtio-fs device on a vhost-user socket, to a sandbox (a mount of type\n"
+	"virtiofs, moat run --rootfs-virtiofs) or to a virtual machine. Confines itself to DIR.\n\n"
+	"  --cache MODE   what clients may keep: auto (default, a second), none, always\n"
+	"  --queues N     request queues, a thread each (default 4, at most 16)\n"
+	"  --readonly     refuse every change\n"
+	"  --once         end with the first connection\n";
+
+static int listen_on(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd;
+
+	if (strlen(path) >= sizeof(addr.sun_path)) {
+		cli_error("--socket %s: longer than %zu bytes", path, sizeof(addr.sun_path) - 1);
+		return -1;
+	}
+	memcpy(addr.sun_path, path, strlen(path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Only a socket that nobody listens on is replaced. */
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0) {
+		cli_error("--socket %s: a daemon listens there already", path);
+		close(fd);
+		return -1;
+	}
+	if (fd >= 0 && errno == ECONNREFUSED)
+		unlink(path);
+	if (fd >= 0)
+		close(fd);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	umask(077);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 8) < 0) {
+		cli_error("--socket %s: %m", path);
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int parse(int argc, char **argv, struct virtiofsd_config *c, const char **ret_socket)
+{
+	const char *cache = "auto", *queues = "4";
+	bool virtiofs = false;
+	char *end;
+
+	for (int i = 1; i < argc; i++) {
+		if (cli_flag(argc, argv, &i, "virtiofs", 0, NULL))
+			virtiofs = true;
+		else if (cli_flag(argc, argv, &i, "readonly", 0, NULL))
+			c->readonly = true;
+		else if (cli_flag(argc, argv, &i, "once", 0, NULL))
+			c->once = true;
+		else if (!cli_flag(argc, argv, &i, "shared-dir", 0, &c->shared_dir) &&
+			 !cli_flag(argc, argv, &i, "socket", 0, ret_socket) &&
+			 !cli_flag(argc, argv, &i, "cache", 0, &cache) &&
+			 !cli_flag(argc, argv, &i, "queues", 0, &queues) &&
+			 !cli_global_flag(argc, argv, &i))
+			return cli_unknown_flag("gofer", argv[i]);
+	}
+	if (!virtiofs || !c->shared_dir || !*ret_socket) {
+		cli_error("gofer: --virtiofs, --shared-dir DIR and --socket PATH are needed; see "
+			  "moat gofer --help");
+		return 1;
+	}
+	if (!strcmp(cache, "none")) {
+		c->cache = VIRTIOFSD_NONE;
+	} else if (!strcmp(cache, "always")) {
+		c->cache = VIRTIOFSD_ALWAYS;
+	} else if (strcmp(cache, "auto") != 0) {
+		cli_error("gofer: --cache '%s' is none of auto, none, always", cache);
+		return 1;
+	}
+	c->queues = (unsigned)strtoul(queues, &end, 10);
+	if (*end || !c->queues || c->queues > VIRTIOFSD_QUEUES_MAX) {
+		cli_error("gofer: --queues '%s' is no number from 1 to %d", queues,
+			  VIRTIOFSD_QUEUES_MAX);
+		return 1;
+	}
+	return 0;
+}
+
+static int gofer_main_verb(int argc, char **argv)
+{
+	struct virtiofsd_config config = {.sock_fd = -1, .no_namespaces = geteuid() != 0};
+	const char *path = NULL;
+	struct stat st;
+
+	if (parse(argc, argv, &config, &path))
+		return 1;
+	if (stat(config.shared_dir, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		cli_error("--shared-dir %s: %s", config.shared_dir,
+			  errno && !S_ISDIR(st.st_mode) ? "not a directory" : strerror(errno));
+		return 1;
+	}
+	config.listen_fd = listen_on(path);
+	if (config.listen_fd < 0)
+		return 1;
+	signal(SIGPIPE, SIG_IGN);
+	log_init(STDERR_FILENO, cli.debug ? LOG_DEBUG_LEVEL : LOG_INFO_LEVEL, "gofer");
+	return virtiofsd_main(&config) ? 1 : 0;
+}
+
+const struct cli_verb verb_gofer = {
+	.name = "gofer",
+	.summary = "serve a directory as a virtio-fs device",
+	.help = gofer_help,
+	.main = gofer_main_verb,
+};
