@@ -43,7 +43,9 @@ static int lo_up(void)
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
 
 	if (fd < 0)
-		return errno == EAFNOSUPPORT ? 0 : -errno; /* a host without IPv4 has nothing to bring up */
+		return errno == EAFNOSUPPORT
+			       ? 0
+			       : -errno; /* a host without IPv4 has nothing to bring up */
 	if (ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
 		err = -errno;
 	close(fd);

@@ -6,7 +6,8 @@
 
 struct network_options {
 	bool host; /* the caller's namespace */
-	const char *path; /* an existing one: /run/netns/X, /proc/PID/ns/net; NULL: a new one with lo only (unless host) */
+	const char *
+		path; /* an existing one: /run/netns/X, /proc/PID/ns/net; NULL: a new one with lo only (unless host) */
 };
 
 /* "none", "host" or "ns:PATH", of --network. -EINVAL after saying so. */

@@ -373,7 +373,11 @@ TEST(zero_window)
 	CHECK_ERR(write(p[0], buf, 1), EAGAIN);
 	CHECK(sent > 65536);
 	CHECK_EQ(ready(p[0], POLLIN | POLLOUT), 0);
-	CHECK(({ int q = 0; ioctl(p[0], SIOCOUTQ, &q); q; }) > 0);
+	CHECK(({
+		      int q = 0;
+		      ioctl(p[0], SIOCOUTQ, &q);
+		      q;
+	      }) > 0);
 	fcntl(p[0], F_SETFL, 0);
 	pid = fork();
 	if (pid == 0) {
@@ -432,8 +436,7 @@ TEST(poll_events)
 	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLRDHUP);
 	CHECK_OK(shutdown(p[0], SHUT_WR));
 	t_sleep_ms(20);
-	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP),
-		 POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
+	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
 	connected(p);
 	CHECK_OK(setsockopt(p[1], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
 	close(p[1]);
@@ -560,10 +563,13 @@ TEST(scattered_datagram)
 {
 	struct sockaddr_in a;
 	int s = udp(&a), c = socket(AF_INET, SOCK_DGRAM, 0);
-	char *area = mmap(NULL, 64 * 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *out = mmap(NULL, 64 * 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *area =
+		mmap(NULL, 64 * 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *out =
+		mmap(NULL, 64 * 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct iovec in[64], dst[64];
-	struct msghdr h = {.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = in, .msg_iovlen = 64};
+	struct msghdr h = {
+		.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = in, .msg_iovlen = 64};
 	struct msghdr r = {.msg_iov = dst, .msg_iovlen = 64};
 
 	for (int i = 0; i < 64; i++) {
@@ -589,7 +595,9 @@ TEST(mmsg)
 	memset(m, 0, sizeof(m));
 	for (int i = 0; i < 3; i++) {
 		iov[i] = (struct iovec){data[i], 3};
-		m[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1, .msg_name = &a,
+		m[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i],
+					       .msg_iovlen = 1,
+					       .msg_name = &a,
 					       .msg_namelen = sizeof(a)};
 	}
 	CHECK_EQ(sendmmsg(c, m, 3, 0), 3);
@@ -614,8 +622,12 @@ TEST(control_messages)
 	struct sockaddr_in a;
 	int s = udp(&a), c = socket(AF_INET, SOCK_DGRAM, 0), tos = 0x10, seen = 0;
 	struct iovec iov = {"x", 1};
-	struct msghdr h = {.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = &iov, .msg_iovlen = 1,
-			   .msg_control = u.buf, .msg_controllen = CMSG_SPACE(sizeof(int))};
+	struct msghdr h = {.msg_name = &a,
+			   .msg_namelen = sizeof(a),
+			   .msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = u.buf,
+			   .msg_controllen = CMSG_SPACE(sizeof(int))};
 	struct cmsghdr *cm = CMSG_FIRSTHDR(&h);
 	char data[4];
 
@@ -629,7 +641,9 @@ TEST(control_messages)
 	memcpy(CMSG_DATA(cm), &tos, sizeof(tos));
 	CHECK_EQ(sendmsg(c, &h, 0), 1);
 	iov = (struct iovec){data, 4};
-	h = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf,
+	h = (struct msghdr){.msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = u.buf,
 			    .msg_controllen = sizeof(u.buf)};
 	CHECK_EQ(recvmsg(s, &h, 0), 1);
 	CHECK_EQ(h.msg_flags, 0);
@@ -656,8 +670,12 @@ TEST(control_messages)
 	CHECK_EQ(recvmsg(s, &h, 0), 1);
 	CHECK_EQ(h.msg_flags, MSG_CTRUNC);
 	/* Nonsense. */
-	h = (struct msghdr){.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = &iov, .msg_iovlen = 1,
-			    .msg_control = u.buf, .msg_controllen = CMSG_SPACE(sizeof(int))};
+	h = (struct msghdr){.msg_name = &a,
+			    .msg_namelen = sizeof(a),
+			    .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = u.buf,
+			    .msg_controllen = CMSG_SPACE(sizeof(int))};
 	cm = CMSG_FIRSTHDR(&h);
 	cm->cmsg_len = 1000;
 	CHECK_ERR(sendmsg(c, &h, 0), EINVAL);
@@ -681,8 +699,12 @@ TEST(error_queue)
 	int s = udp(&a), c = udp(&b);
 	char data[16];
 	struct iovec iov = {data, sizeof(data)};
-	struct msghdr h = {.msg_name = &b, .msg_namelen = sizeof(b), .msg_iov = &iov, .msg_iovlen = 1,
-			   .msg_control = u.buf, .msg_controllen = sizeof(u.buf)};
+	struct msghdr h = {.msg_name = &b,
+			   .msg_namelen = sizeof(b),
+			   .msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = u.buf,
+			   .msg_controllen = sizeof(u.buf)};
 	struct sock_extended_err ee;
 
 	close(s);
@@ -1001,7 +1023,9 @@ TEST(rights_over_unix)
 	} u;
 	int p[2], sp[2], fd;
 	struct iovec iov = {"x", 1};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf,
+	struct msghdr h = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = u.buf,
 			   .msg_controllen = sizeof(u.buf)};
 	struct cmsghdr *cm = CMSG_FIRSTHDR(&h);
 	char c;

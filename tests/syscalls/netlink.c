@@ -155,7 +155,8 @@ TEST(changes_need_a_capability)
 
 TEST(nonsense)
 {
-	struct request r = {.h = {.nlmsg_len = 8, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST}};
+	struct request r = {
+		.h = {.nlmsg_len = 8, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST}};
 	struct sockaddr_nl to = {.nl_family = AF_NETLINK};
 	int fd = nl(NETLINK_ROUTE);
 	char buf[64];
@@ -224,9 +225,11 @@ static void see_unix(struct nlmsghdr *h, void *arg)
 
 TEST(sock_diag)
 {
-	struct inet_diag_req_v2 r = {.sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP,
+	struct inet_diag_req_v2 r = {.sdiag_family = AF_INET,
+				     .sdiag_protocol = IPPROTO_TCP,
 				     .idiag_states = 1u << TCP_LISTEN};
-	struct unix_diag_req u = {.sdiag_family = AF_UNIX, .udiag_states = ~0u,
+	struct unix_diag_req u = {.sdiag_family = AF_UNIX,
+				  .udiag_states = ~0u,
 				  .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER};
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "\0diag-test"};

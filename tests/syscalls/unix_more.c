@@ -103,7 +103,9 @@ TEST(pidfd_messages)
 	} u;
 	char c;
 	struct iovec iov = {&c, 1};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf,
+	struct msghdr h = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = u.buf,
 			   .msg_controllen = sizeof(u.buf)};
 	int sp[2], fd = -1;
 	bool cred = false;
@@ -234,7 +236,6 @@ TEST(send_buffer)
 	CHECK_EQ(get_int(sp[0], SO_SNDBUF), 4608);
 }
 
-
 TEST(errors)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "s"};
@@ -244,8 +245,10 @@ TEST(errors)
 	CHECK_ERR(listen(l, 1), EINVAL);
 	CHECK_OK(bind(l, (struct sockaddr *)&a, sizeof(a)));
 	CHECK_ERR(connect(d, (struct sockaddr *)&a, sizeof(a)), EPROTOTYPE);
-	CHECK_ERR(connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)), ECONNREFUSED);
-	CHECK_ERR(bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)), EADDRINUSE);
+	CHECK_ERR(connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)),
+		  ECONNREFUSED);
+	CHECK_ERR(bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)),
+		  EADDRINUSE);
 	CHECK_OK(listen(l, 1));
 	CHECK_EQ(get_int(l, SO_ACCEPTCONN), 1);
 	CHECK_ERR(connect(l, (struct sockaddr *)&a, sizeof(a)), EINVAL);
@@ -285,7 +288,8 @@ TEST(options)
 
 TEST(disconnect)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "d"}, none = {.sun_family = AF_UNSPEC};
+	struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "d"},
+			   none = {.sun_family = AF_UNSPEC};
 	int s = socket(AF_UNIX, SOCK_DGRAM, 0), c = socket(AF_UNIX, SOCK_DGRAM, 0);
 	char buf[4];
 
