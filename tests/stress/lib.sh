@@ -32,26 +32,38 @@ inside() { # inside PLATFORM NAME COMMAND...
 	moat --platform="$p" run --bundle "$work/b-$name" "$name-$$" </dev/null
 }
 
-# Each of COUNT signals arrives; the 99.9th percentile is at most the host's own and 200 us. The machine's noise gets three tries.
+# interrupts_once PLATFORM COUNT [COMMAND...]: sets host and got, the 99.9th percentiles; COMMAND goes before both programs.
+interrupts_once() {
+	local p=$1 count=$2
+	shift 2
+	host=$("$@" "$bin/interrupt" "$count" </dev/null | sed -n 's/.*p99.9 \([0-9]*\) .*/\1/p')
+	# `do`: a bundle's cgroup would refuse real-time threads.
+	"$@" timeout -k 5 "${LIMIT:-60}" "$MOAT" --root "$state" --platform="$p" do --no-tty --rootfs "$root" -- \
+		/t/interrupt "$count" </dev/null >"$work/interrupt" 2>&1
+	got=$(sed -n "s/^delivered $count of $count .*p99.9 \([0-9]*\) .*/\1/p" "$work/interrupt")
+}
+
+# Each of COUNT signals arrives; the 99.9th percentile is at most the host's own and 200 us. The machine's noise gets three tries, and
+# one with real-time priority, which what else runs does not disturb.
 interrupts() { # interrupts PLATFORM COUNT
-	local p=$1 count=$2 try host got
-	for try in 1 2 3; do
-		host=$("$bin/interrupt" "$count" | sed -n 's/.*p99.9 \([0-9]*\) .*/\1/p')
-		inside "$p" "interrupt-$p" /t/interrupt "$count" >"$work/interrupt" 2>&1
-		if ! grep -q "^delivered $count of $count " "$work/interrupt"; then
+	local p=$1 count=$2 how host got
+	for how in "" "" "" "chrt -f 10"; do
+		if [ -n "$how" ] && ! $how true 2>/dev/null; then
+			continue
+		fi
+		# shellcheck disable=SC2086
+		interrupts_once "$p" "$count" $how
+		if [ -z "$got" ]; then
 			not_ok "interrupts-$p" "$(one_line "$work/interrupt")"
 			return
 		fi
-		got=$(sed -n 's/.*p99.9 \([0-9]*\) .*/\1/p' "$work/interrupt")
-		if [ "$got" -le $((host + 200000)) ]; then
-			ok "interrupts-$p"
-			ok "interrupt-latency-$p"
-			return
-		fi
+		[ "$got" -le $((host + 200000)) ] && break
 	done
 	ok "interrupts-$p"
-	# Where other work shares the processors a percentile is theirs: said, not judged.
-	if [ "$(awk '{print int($1)}' /proc/loadavg)" -gt "$(nproc)" ]; then
+	if [ "$got" -le $((host + 200000)) ]; then
+		ok "interrupt-latency-$p"
+	elif [ "$(awk '{print int($1)}' /proc/loadavg)" -gt "$(nproc)" ]; then
+		# Where other work shares the processors a percentile is theirs: said, not judged.
 		echo "skip interrupt-latency-$p the machine is busy: p99.9 $got ns, the host's $host ns"
 	else
 		not_ok "interrupt-latency-$p" "p99.9 $got ns, the host's $host ns"
