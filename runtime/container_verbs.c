@@ -536,7 +536,11 @@ static int ps_main(int argc, char **argv)
 			json_array_append_new(list, json_integer(c.pid));
 			exec_list_pids(&c, list);
 		}
-		json_dumpf(list, stdout, JSON_COMPACT);
+		/* As Go writes an empty list. */
+		if (json_array_size(list))
+			json_dumpf(list, stdout, JSON_COMPACT);
+		else
+			fputs("null", stdout);
 		putchar('\n');
 		json_decref(list);
 	} else {

@@ -150,18 +150,17 @@ static int events_main(int argc, char **argv)
 		else if (!cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("events", argv[i]);
 	}
-	interval = parse_interval(interval_text);
-	if (interval <= 0) {
-		cli_error("duration interval must be greater than 0");
-		return 1;
-	}
 	if (!id) {
 		cli_error("events: no container id; usage: moat events [--stats] ID");
 		return 1;
 	}
 	if (container_load(id, false, &c))
 		return 1;
-	if (metrics) {
+	interval = parse_interval(interval_text);
+	if (interval <= 0) {
+		cli_error("duration interval must be greater than 0");
+		status = 1;
+	} else if (metrics) {
 		print_metrics(&c);
 	} else if (c.status == CONTAINER_STOPPED) {
 		cli_error("container with id %s is not running", id);
@@ -257,7 +256,7 @@ static int update_flag(json_t *resources, int argc, char **argv, int *i)
 		} else if (parse_size(text, f->is_bytes, &v)) {
 			json_object_set_new(section, f->key, json_integer(v));
 		} else {
-			cli_error("invalid value for %s: %s", f->name, text);
+			cli_error("invalid value for %s: invalid size: '%s'", f->name, text);
 			return -1;
 		}
 		return 1;

@@ -53,8 +53,10 @@ static int send_signal(const struct control_msg *msg)
 		task_group_exit(init->group, SIGKILL);
 		task_unref(init);
 		/* One that was never started has no thread to die on. */
-		if (!atomic_load(&control_boot->started))
-			_exit(137);
+		if (!atomic_load(&control_boot->started)) {
+			control_post(&(struct control_msg){.op = CONTROL_EXIT, .status = SIGKILL});
+			_exit(0);
+		}
 		return 0;
 	}
 	if (msg->all) {
