@@ -358,8 +358,7 @@ int vma_find_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high, uint
 	uint64_t start = mm->platform->reserved_start, end = start + mm->platform->reserved_size;
 
 	if (start < end && low < end && high > start) {
-		if (high > end &&
-		    !vma_find_gap_in(mm, size, MAX(low, end), high, align, ret_addr))
+		if (high > end && !vma_find_gap_in(mm, size, MAX(low, end), high, align, ret_addr))
 			return 0;
 		high = start;
 	}

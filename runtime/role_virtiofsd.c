@@ -1,4 +1,4 @@
-/* runtime/gofer.c - moat gofer: a file server of our own for others: the virtio-fs daemon. */
+/* runtime/role_virtiofsd.c - moat gofer: a file server of our own for others: the virtio-fs daemon. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
