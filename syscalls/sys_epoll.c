@@ -7,7 +7,7 @@
 #include "vfs/epoll.h"
 
 #define EPOLL_FAST 32 /* events gathered on the stack */
-#define EPOLL_BATCH 4096 /* at most in one call; the caller comes back for the rest */
+#define EPOLL_BATCH 65536 /* at most in one call; the caller comes back for the rest */
 
 _Static_assert(sizeof(struct epoll_event) == 12, "epoll_event ABI");
 

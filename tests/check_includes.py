@@ -36,7 +36,8 @@ SIBLINGS = {
 }
 # runtime/role_*.c is where the re-executed binary becomes a sentry or a gofer: it names their
 # mains. boot.h is what the rest of the command line may ask the kernel for: which platforms work.
-ROLE_HEADERS = {"sentry/boot/boot.h", "sentry/task.h", "syscalls/syscalls.h", "gofer/gofer.h"}
+ROLE_HEADERS = {"sentry/boot/boot.h", "sentry/task.h", "syscalls/syscalls.h", "gofer/gofer.h",
+                "gofer/virtiofs/virtiofsd.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 
 
