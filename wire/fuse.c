@@ -76,7 +76,7 @@ ssize_t fuse_check_reply(uint32_t opcode, uint64_t unique, const struct fuse_out
 		return -EIO;
 	payload = used - sizeof(*head);
 	if (head->error) {
-		if (head->error > 0 || head->error <= -4096 || payload)
+		if (head->error > 0 || head->error < -FUSE_ERRNO_MAX || payload)
 			return -EIO;
 		*ret_broken = false;
 		return head->error;

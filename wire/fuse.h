@@ -19,6 +19,8 @@
 #define FUSE_REQUEST_ARG_MAX \
 	(128 + 2 * (FUSE_PATH_BYTES_MAX + 1)) /* header, argument and strings */
 #define FUSE_ROOT 1ull
+#define FUSE_ERRNO_MAX \
+	511 /* above it are the kernel's own codes, which restart calls: no server may give them */
 
 #ifndef FUSE_STATX
 #define FUSE_STATX 52

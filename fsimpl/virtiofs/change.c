@@ -80,12 +80,25 @@ static int fix_owner(struct virtiofs_fs *fs, struct fuse_entry_out *e, uint32_t 
 
 	if (got < 0)
 		return (int)got;
+	if ((out.attr.mode ^ e->attr.mode) & S_IFMT)
+		return -EIO;
 	e->attr = out.attr;
 	return 0;
 }
 
-ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uint32_t uid,
-			     uint32_t gid, struct fuse_entry_out *e)
+/* An entry that is no such file is nonsense: nothing is done with it. */
+static ssize_t checked_entry(struct virtiofs_fs *fs, ssize_t got, uint32_t type,
+			     const struct fuse_entry_out *e)
+{
+	if (got < 0 || (fuse_entry_ok(e) && (e->attr.mode & S_IFMT) == type))
+		return got;
+	if (fuse_entry_ok(e))
+		virtiofs_forget(fs, e->nodeid, 1);
+	return -EIO;
+}
+
+ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uint32_t type,
+			     uint32_t uid, uint32_t gid, struct fuse_entry_out *e)
 {
 	ssize_t got;
 
@@ -93,14 +106,16 @@ ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uin
 	call->req.gid = gid;
 	got = virtiofs_call(fs, call);
 	if (got != -EACCES || (!uid && !gid))
-		return got;
+		return checked_entry(fs, got, type, e);
 	call->req.uid = call->req.gid = 0;
-	got = virtiofs_call(fs, call);
+	got = checked_entry(fs, virtiofs_call(fs, call), type, e);
 	if (got >= 0) {
 		int err = fix_owner(fs, e, uid, gid);
 
-		if (err)
+		if (err) {
+			virtiofs_forget(fs, e->nodeid, 1);
 			return err;
+		}
 	}
 	return got;
 }
@@ -135,8 +150,8 @@ int virtiofs_end_creation(struct virtiofs_creation *c, int err, const struct fus
 }
 
 /* The common part of mkdir, mknod and symlink: asks with the new file's owner. */
-static int create(struct virtiofs_creation *c, struct vdev_call *call, uint32_t uid, uint32_t gid,
-		  struct vfs_endpoint *endpoint)
+static int create(struct virtiofs_creation *c, struct vdev_call *call, uint32_t mode, uint32_t uid,
+		  uint32_t gid, struct vfs_endpoint *endpoint)
 {
 	struct fuse_entry_out e;
 	ssize_t got;
@@ -144,7 +159,7 @@ static int create(struct virtiofs_creation *c, struct vdev_call *call, uint32_t 
 	call->req.nodeid = virtiofs_inode_of(c->dir)->nodeid;
 	call->reply = &e;
 	call->reply_size = sizeof(e);
-	got = virtiofs_create_call(c->fs, call, uid, gid, &e);
+	got = virtiofs_create_call(c->fs, call, mode & S_IFMT, uid, gid, &e);
 	return virtiofs_end_creation(c, got < 0 ? (int)got : 0, &e, endpoint);
 }
 
@@ -164,7 +179,7 @@ int virtiofs_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
 	arg.umask = args->umask;
 	call.req.name[0] = c.name;
 	call.req.name_len[0] = c.len;
-	return create(&c, &call, uid, gid, NULL);
+	return create(&c, &call, mode, uid, gid, NULL);
 }
 
 int virtiofs_mknod_at(struct filesystem *fs, struct resolving_path *rp,
@@ -192,7 +207,7 @@ int virtiofs_mknod_at(struct filesystem *fs, struct resolving_path *rp,
 		   ((args->rdev_minor & ~0xffu) << 12);
 	call.req.name[0] = c.name;
 	call.req.name_len[0] = c.len;
-	return create(&c, &call, uid, gid, args->endpoint);
+	return create(&c, &call, mode, uid, gid, args->endpoint);
 }
 
 int virtiofs_symlink_at(struct filesystem *fs, struct resolving_path *rp, const char *target)
@@ -209,7 +224,7 @@ int virtiofs_symlink_at(struct filesystem *fs, struct resolving_path *rp, const 
 	call.req.name_len[0] = c.len;
 	call.req.name[1] = target;
 	call.req.name_len[1] = strlen(target);
-	return create(&c, &call, uid, gid, NULL);
+	return create(&c, &call, mode, uid, gid, NULL);
 }
 
 int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_base)
@@ -234,7 +249,7 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 	call.req.name_len[0] = c.len;
 	virtiofs_inode_stale(in);
 	/* As root: what may be linked was decided here. */
-	err = create(&c, &call, 0, 0, NULL);
+	err = create(&c, &call, in->base.type, 0, 0, NULL);
 	if (!err)
 		vfs_notify_attrib(&old->d);
 	return err;

@@ -135,6 +135,11 @@ static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
 			if (dir->eof)
 				return 0;
 			err = fetch(dir, d, dir->pos);
+			/* Bytes that hold no entry would be asked for again for ever. */
+			next = 0;
+			if (!err && !dir->eof &&
+			    fuse_next_entry(dir->data, dir->size, &next, dir->plus, &e) != 1)
+				err = -EIO;
 			continue;
 		}
 		if (!ctx->emit(ctx, e.name, e.len, e.ino, e.type, (int64_t)e.off))

@@ -182,9 +182,10 @@ struct virtiofs_creation {
 /* Takes tree_lock for writing; on success the caller ends with virtiofs_end_creation(). */
 must_check int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base,
 				       struct resolving_path *rp, bool is_dir);
-/* Makes the request with the new file's owner; e: where call->reply's entry lies. Return: as virtiofs_call(). */
+/* Makes the request for a file of `type` with its owner; e: where call->reply's entry lies. Return: as virtiofs_call(). */
 must_check ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call,
-					uint32_t uid, uint32_t gid, struct fuse_entry_out *e);
+					uint32_t type, uint32_t uid, uint32_t gid,
+					struct fuse_entry_out *e);
 /* Enters the entry if err is 0. Return: err, or what went wrong then. */
 must_check int virtiofs_end_creation(struct virtiofs_creation *c, int err,
 				     const struct fuse_entry_out *e, struct vfs_endpoint *endpoint);

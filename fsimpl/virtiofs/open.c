@@ -172,7 +172,7 @@ static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct
 
 	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
 	arg.mode = mode;
-	got = virtiofs_create_call(fs, &call, uid, gid, &out.e);
+	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &out.e);
 	if (got < 0)
 		return (int)got;
 	virtiofs_inode_stale(virtiofs_inode_of(dir));
@@ -207,7 +207,7 @@ static int create_by_mknod(struct virtiofs_fs *fs, struct resolving_path *rp,
 
 	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
 	arg.mode = mode;
-	got = virtiofs_create_call(fs, &call, uid, gid, &e);
+	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &e);
 	if (got < 0)
 		return (int)got;
 	virtiofs_inode_stale(virtiofs_inode_of(dir));

@@ -100,6 +100,9 @@ ssize_t virtiofs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	if (ret)
 		return ret;
 	ret = get(virtiofs_inode_of(d), FUSE_LISTXATTR, NULL, buf, size);
+	/* Each name ends, and the last one too: callers go through it by strlen(). */
+	if (size && ret > 0 && buf[ret - 1])
+		ret = -EIO;
 	remote_dentry_unref(d);
 	return ret == -ENOSYS ? 0 : ret;
 }
