@@ -20,14 +20,16 @@
 #include "gofer/virtiofs/server.h"
 
 /* The tree becomes the root; the old one goes. */
-static int enter_tree(const char *dir)
+static int enter_tree(const char *dir, bool readonly)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
 		return -errno;
 	if (mount(dir, dir, NULL, MS_BIND | MS_REC, NULL) < 0 || chdir(dir) < 0)
 		return -errno;
-	if (mount(NULL, ".", NULL, MS_REMOUNT | MS_BIND | MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL) <
-	    0)
+	if (mount(NULL, ".", NULL,
+		  MS_REMOUNT | MS_BIND | MS_NODEV | MS_NOSUID | MS_NOEXEC |
+			  (readonly ? MS_RDONLY : 0),
+		  NULL) < 0)
 		return -errno;
 	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
 		return -errno;
@@ -56,7 +58,7 @@ int daemon_confine(struct daemon *d)
 		return -errno;
 	umask(0);
 	if (!d->config.no_namespaces) {
-		err = enter_tree(d->config.shared_dir);
+		err = enter_tree(d->config.shared_dir, d->config.readonly);
 		if (err)
 			return err;
 	}
@@ -77,6 +79,7 @@ static const int allowed[] = {
 	SCMP_SYS(shutdown),
 	SCMP_SYS(poll),
 	SCMP_SYS(ppoll),
+	SCMP_SYS(fcntl), /* kicks and calls never block */
 	SCMP_SYS(read),
 	SCMP_SYS(write),
 	SCMP_SYS(close),

@@ -58,6 +58,7 @@ int virtiofsd_main(const struct virtiofsd_config *config)
 	d->queue_count = 1 + MIN(queues, (unsigned)VIRTIOFSD_QUEUES_MAX);
 	mutex_init(&d->nodes_lock, LOCK_LEAF, "nodes");
 	mutex_init(&d->handles_lock, LOCK_LEAF, "handles");
+	vhost_signals(d);
 	err = daemon_confine(d);
 	if (err)
 		log_error("virtiofs: %s cannot become the root of the daemon: %s; it must be a "

@@ -116,8 +116,8 @@ void node_put(struct daemon *d, struct node *n)
 		node_free(d, dead);
 }
 
-/* The known node of a file, one lookup more. Pre: nodes_lock. */
-static struct node *find_file(struct daemon *d, const struct statx *stx)
+/* The id of the known node of a file, one lookup more; 0: none. Pre: nodes_lock. */
+static uint64_t find_file(struct daemon *d, const struct statx *stx)
 {
 	struct node *n;
 
@@ -126,21 +126,22 @@ static struct node *find_file(struct daemon *d, const struct statx *stx)
 			/* Its lookups count as one use. */
 			if (!n->nlookup++)
 				n->refs++;
-			break;
+			return n->id;
 		}
-	return n;
+	return 0;
 }
 
-int node_enter(struct daemon *d, int fd, const struct statx *stx, struct node **ret)
+int node_enter(struct daemon *d, int fd, const struct statx *stx, uint64_t *ret_id)
 {
-	struct node *n, *fresh;
+	struct node *fresh;
+	uint64_t id;
 
 	mutex_lock(&d->nodes_lock);
-	n = find_file(d, stx);
+	id = find_file(d, stx);
 	mutex_unlock(&d->nodes_lock);
-	if (n) {
+	if (id) {
 		close(fd);
-		*ret = n;
+		*ret_id = id;
 		return 0;
 	}
 	fresh = calloc(1, sizeof(*fresh));
@@ -160,23 +161,22 @@ int node_enter(struct daemon *d, int fd, const struct statx *stx, struct node **
 		.type = stx->stx_mode & S_IFMT,
 	};
 	mutex_lock(&d->nodes_lock);
-	n = find_file(d, stx);
-	if (!n) {
+	id = find_file(d, stx);
+	if (!id) {
 		struct node **b = file_bucket(d, fresh->dev, fresh->ino);
 
-		fresh->id = d->next_id++;
+		id = fresh->id = d->next_id++;
 		fresh->next_by_file = *b;
 		*b = fresh;
 		b = id_bucket(d, fresh->id);
 		fresh->next_by_id = *b;
 		*b = fresh;
-		n = fresh;
 		fresh = NULL;
 	}
 	mutex_unlock(&d->nodes_lock);
 	if (fresh)
 		node_free(d, fresh);
-	*ret = n;
+	*ret_id = id;
 	return 0;
 }
 
@@ -296,6 +296,7 @@ void handle_remove(struct daemon *d, uint64_t fh)
 int session_start(struct daemon *d)
 {
 	struct statx stx;
+	uint64_t id;
 	int fd, err;
 
 	fd = openat(AT_FDCWD, d->config.no_namespaces ? d->config.shared_dir : "/",
@@ -308,7 +309,13 @@ int session_start(struct daemon *d)
 		return err;
 	}
 	d->next_id = FUSE_ROOT;
-	return node_enter(d, fd, &stx, &d->root);
+	err = node_enter(d, fd, &stx, &id);
+	/* Nobody serves requests yet, and the root is never forgotten: the use goes at once. */
+	if (!err) {
+		d->root = node_get(d, id);
+		node_put(d, d->root);
+	}
+	return err;
 }
 
 void session_end(struct daemon *d)

@@ -75,7 +75,7 @@ int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 {
 	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), err;
 	struct statx stx;
-	struct node *n;
+	uint64_t id;
 
 	if (fd < 0)
 		return -errno;
@@ -84,11 +84,11 @@ int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 		close(fd);
 		return err;
 	}
-	err = node_enter(d, fd, &stx, &n);
+	err = node_enter(d, fd, &stx, &id);
 	if (err)
 		return err;
 	*ret = (struct fuse_entry_out){
-		.nodeid = n->id,
+		.nodeid = id,
 		.entry_valid = valid_seconds(d),
 		.attr_valid = valid_seconds(d),
 	};

@@ -102,7 +102,7 @@ static int serve_init(struct request *r)
 	const uint32_t ours = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
 			      FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 			      FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
-			      FUSE_WRITEBACK_CACHE | FUSE_EXPORT_SUPPORT | FUSE_DONT_MASK;
+			      FUSE_WRITEBACK_CACHE | FUSE_DONT_MASK;
 	struct fuse_init_in in = {0};
 	struct fuse_init_out out = {0};
 	size_t out_size = sizeof(out);
@@ -128,6 +128,31 @@ static int serve_init(struct request *r)
 	return 0;
 }
 
+/* Requests that change the tree whatever their arguments are. OPEN looks at its flags itself. */
+static bool is_change(uint32_t opcode)
+{
+	switch (opcode) {
+	case FUSE_SETATTR:
+	case FUSE_SYMLINK:
+	case FUSE_MKNOD:
+	case FUSE_MKDIR:
+	case FUSE_UNLINK:
+	case FUSE_RMDIR:
+	case FUSE_RENAME:
+	case FUSE_RENAME2:
+	case FUSE_LINK:
+	case FUSE_WRITE:
+	case FUSE_SETXATTR:
+	case FUSE_REMOVEXATTR:
+	case FUSE_CREATE:
+	case FUSE_FALLOCATE:
+	case FUSE_COPY_FILE_RANGE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int serve_node(struct request *r)
 {
 	request_fn fn = request_find(r->in.head.opcode);
@@ -138,6 +163,8 @@ static int serve_node(struct request *r)
 		return -ENOSYS;
 	if (!atomic_load(&r->d->initialised))
 		return -EINVAL;
+	if (r->d->config.readonly && is_change(r->in.head.opcode))
+		return -EROFS;
 	n = node_get(r->d, r->in.head.nodeid);
 	if (!n)
 		return -ESTALE;

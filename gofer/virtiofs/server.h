@@ -94,6 +94,8 @@ struct daemon {
 
 /* ---- vhost.c ---- */
 
+/* Once, before threads: what a client may provoke. */
+void vhost_signals(struct daemon *d);
 /* Serves d->sock until its end. Return: 0, -errno. */
 int vhost_serve(struct daemon *d);
 
@@ -126,8 +128,11 @@ int session_start(struct daemon *d); /* the root node */
 void session_end(struct daemon *d); /* everything that the client left */
 struct node *node_get(struct daemon *d, uint64_t id); /* a use; NULL */
 void node_put(struct daemon *d, struct node *n);
-/* The node of fd (taken), one lookup more. Return: 0, -ENFILE, -ENOMEM, -errno. */
-must_check int node_enter(struct daemon *d, int fd, const struct statx *stx, struct node **ret);
+/*
+ * The node of fd (taken), one lookup more. Its id, for the node is nobody's to touch: another queue's FORGET may free it any time.
+ * Return: 0, -ENFILE, -ENOMEM, -errno.
+ */
+must_check int node_enter(struct daemon *d, int fd, const struct statx *stx, uint64_t *ret_id);
 void node_forget(struct daemon *d, uint64_t id, uint64_t nlookup);
 /* A real descriptor of a node. -errno. */
 int node_open(struct daemon *d, const struct node *n, int flags);

@@ -4,7 +4,9 @@
  * The main thread reads messages; each queue that was given a kick and enabled has a thread that serves its ring. Memory and ring addresses
  * only change while no queue runs: a front end that tries otherwise is refused and its connection ends.
  */
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -16,6 +18,7 @@
 #include "gofer/virtiofs/server.h"
 
 #define SPIN_NS 30000
+#define STOP_RETRY_NS 5000000
 
 #define FEATURES                                                                   \
 	(1ull << VIRTIO_F_VERSION_1_BIT | 1ull << VHOST_USER_F_PROTOCOL_FEATURES | \
@@ -107,7 +110,8 @@ static void *ring_part(struct daemon *d, uint64_t user_addr, uint64_t size, unsi
 		uint64_t off = user_addr - d->user_base[i];
 
 		if (user_addr >= d->user_base[i] && off <= d->regions[i].size &&
-		    size <= d->regions[i].size - off && off % align == 0)
+		    size <= d->regions[i].size - off &&
+		    ((uintptr_t)d->regions[i].host + off) % align == 0)
 			return d->regions[i].host + off;
 	}
 	return NULL;
@@ -134,15 +138,21 @@ static int queue_start(struct queue *q)
 	return 0;
 }
 
+/* By signals, again and again, not by the descriptors: whoever sent those can make them block, and the thread with them. */
 static void queue_stop(struct queue *q)
 {
-	const uint64_t one = 1;
+	struct timespec end;
 
 	if (!q->running)
 		return;
 	atomic_store(&q->stop, true);
-	(void)!write(q->kick_fd, &one, sizeof(one));
-	pthread_join(q->thread, NULL);
+	do {
+		pthread_kill(q->thread, SIGUSR1);
+		clock_gettime(CLOCK_REALTIME, &end);
+		end.tv_nsec += STOP_RETRY_NS;
+		end.tv_sec += end.tv_nsec / 1000000000;
+		end.tv_nsec %= 1000000000;
+	} while (pthread_timedjoin_np(q->thread, NULL, &end));
 	q->running = false;
 }
 
@@ -155,6 +165,45 @@ static bool any_running(const struct daemon *d)
 }
 
 /* ---- memory ---- */
+
+static struct daemon *mapped_by; /* for the signal's handler: the one daemon of this process */
+
+/*
+ * A client that shortens its memory file takes pages away from under us: zeros take their place, for the rest of the connection, and its rings or requests
+ * make no sense any more. Seals are not asked for: memory of QEMU's may be a plain file.
+ */
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	uintptr_t at = (uintptr_t)info->si_addr & ~(uintptr_t)4095;
+
+	(void)context;
+	for (unsigned i = 0; mapped_by && i < mapped_by->mem.count; i++) {
+		uintptr_t base = (uintptr_t)mapped_by->map_base[i];
+
+		if (at >= base && at - base < mapped_by->map_size[i] &&
+		    mmap((void *)at, 4096, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+			return;
+	}
+	signal(sig, SIG_DFL);
+}
+
+static void on_stop(int sig)
+{
+	(void)sig;
+}
+
+void vhost_signals(struct daemon *d)
+{
+	struct sigaction bus = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
+	struct sigaction stop = {.sa_handler = on_stop};
+
+	mapped_by = d;
+	sigaction(SIGBUS, &bus, NULL);
+	sigaction(SIGUSR1, &stop, NULL);
+	/* A host's limit on file sizes is the client's error, not our end. */
+	signal(SIGXFSZ, SIG_IGN);
+}
 
 static void memory_drop(struct daemon *d)
 {
@@ -212,26 +261,50 @@ static struct queue *queue_at(struct daemon *d, uint64_t index)
 	return index < d->queue_count ? &d->queues[index] : NULL;
 }
 
+/* An eventfd or its like: no fifo, file or terminal, on which reads and writes do other things than to count. Never blocking. */
+static int check_event_fd(int fd)
+{
+	struct stat st;
+	int flags;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_mode & S_IFMT)
+		return -EINVAL;
+	flags = fcntl(fd, F_GETFL);
+	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 /* KICK, CALL: the descriptor, or none. */
 static int set_fd(struct daemon *d, const struct vhost_user_msg *m, int *fds, unsigned count)
 {
 	struct queue *q = queue_at(d, m->u64 & VHOST_USER_VRING_INDEX);
 	bool none = m->u64 & VHOST_USER_VRING_NOFD;
-	int *at;
+	const uint64_t one = 1;
+	int *at, err;
+	bool running;
 
 	if (!q || none == (count != 0))
 		return -EINVAL;
 	if (m->request == VHOST_USER_SET_VRING_ERR)
 		return 0;
+	err = none ? 0 : check_event_fd(fds[0]);
+	if (err)
+		return err;
 	at = m->request == VHOST_USER_SET_VRING_KICK ? &q->kick_fd : &q->call_fd;
-	if (q->running)
+	running = q->running;
+	if (running && at == &q->kick_fd)
 		return -EBUSY;
+	/* Virtual machines change a ring's call while it runs, as they mask interrupts. */
+	queue_stop(q);
 	if (*at >= 0)
 		close(*at);
 	*at = none ? -1 : fds[0];
 	if (!none)
 		fds[0] = -1;
-	return m->request == VHOST_USER_SET_VRING_KICK ? queue_start(q) : 0;
+	if (running && !none)
+		(void)!write(q->call_fd, &one, sizeof(one)); /* one that is owed may be lost */
+	return running || at == &q->kick_fd ? queue_start(q) : 0;
 }
 
 static int set_vring(struct daemon *d, const struct vhost_user_msg *m)
