@@ -57,7 +57,9 @@ int cred_prepare(const struct cred *old, struct cred **ret)
 		return -ENOMEM;
 	memset(e, 0, sizeof(*e));
 	c = &e->cred;
-	*c = *old;
+	/* Not its reference count, which others are changing, nor what RCU will need. */
+	memcpy((char *)c + offsetof(struct cred, id), (const char *)old + offsetof(struct cred, id),
+	       sizeof(*c) - offsetof(struct cred, id));
 	c->id = 0;
 	c->groups = NULL;
 	c->ngroups = 0;
