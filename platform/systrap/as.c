@@ -150,6 +150,11 @@ static void post_unmap(struct address_space *as, uint64_t va, uint64_t size)
 {
 	uint64_t end = va + size;
 
+	/* Around the stub's own range: what lay on both sides of it goes in one call. */
+	if (unlikely(va < STUB_BASE && end > STUB_END)) {
+		post_unmap(as, va, STUB_BASE - va);
+		va = STUB_END;
+	}
 	/* Around the trampolines. */
 	if (unlikely(as->own_mapped && va < PATCH_VA && end > PATCH_END_VA)) {
 		post(as, SYS_munmap, ORDER_MUST, va, PATCH_VA - va, 0);
@@ -377,7 +382,8 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 	};
 	mutex_lock(&as->lock);
 	adds = only_adds(as, r) && !systrap_patched(as, va, size);
-	if (carve(as, va, va + size, &lo, &hi) && !adds) {
+	/* More than was asked for goes when memory is short: then that has to be carried out, too. */
+	if (carve(as, va, va + size, &lo, &hi) && (!adds || lo < va || hi > va + size)) {
 		/* In one step for what is replaced; the rest of what was carved goes. */
 		if (lo < va)
 			post_unmap(as, lo, va - lo);

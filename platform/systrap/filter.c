@@ -2,14 +2,15 @@
  * platform/systrap/filter.c - the two seccomp filters of stubs.
  *
  * The stub's filter is on every process and thread: calls from the stub's code only, and of those that it makes.
- * The application's filter is on every thread that runs the application, besides: futex() on the areas, at the three
- * places where the handler makes it, and nothing else. Whatever is refused raises SIGSYS, whose handler publishes it:
+ * The application's filter is on every thread that runs the application, besides: futex() on the areas, at the two
+ * places where the handler makes it; at a third, what lets a new thread's signals in; and nothing else. Whatever is refused raises SIGSYS, whose handler publishes it:
  * that is how system calls arrive. Neither filter kills, because a thread of the application may jump anywhere and
  * what it does then is a system call of its own as well.
  */
 #include <linux/audit.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -62,8 +63,12 @@ static void build_app_filter(struct program *pr, const char *blob)
 {
 	const char *const sites[] = {stub_ip_wake, stub_ip_wait};
 
+	unsigned short mask;
+
 	from_stub(pr);
 	load(pr, IP);
+	mask = pr->len;
+	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, LOW(STUB_CODE + (uint64_t)(stub_ip_mask - blob)), 0, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(sites); i++)
 		emit(pr, BPF_JMP | BPF_JEQ | BPF_K, LOW(STUB_CODE + (uint64_t)(sites[i] - blob)),
 		     (uint8_t)(ARRAY_SIZE(sites) - i), 0);
@@ -82,6 +87,21 @@ static void build_app_filter(struct program *pr, const char *blob)
 	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, FUTEX_WAIT, 2, 0);
 	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, FUTEX_WAKE, 1, 0);
 	ret(pr, SECCOMP_RET_TRAP);
+	ret(pr, SECCOMP_RET_ALLOW);
+	/* The one mask that such threads have, from the constants: whoever sets it again changes nothing. */
+	pr->insns[mask].jt = (uint8_t)(pr->len - mask - 1);
+	load(pr, offsetof(struct seccomp_data, nr));
+	must_equal(pr, SYS_rt_sigprocmask);
+	load(pr, ARG(0));
+	must_equal(pr, SIG_SETMASK);
+	load(pr, ARG(1) + 4);
+	must_equal(pr, HIGH(STUB_DATA + STUB_DATA_SIGMASK));
+	load(pr, ARG(1));
+	must_equal(pr, LOW(STUB_DATA + STUB_DATA_SIGMASK));
+	load(pr, ARG(2) + 4);
+	must_equal(pr, 0);
+	load(pr, ARG(2));
+	must_equal(pr, 0);
 	ret(pr, SECCOMP_RET_ALLOW);
 }
 

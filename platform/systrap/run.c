@@ -304,7 +304,12 @@ static int read_event(struct platform_context *ctx, struct address_space *as,
 	if (signo == STUB_KICK_SIGNAL) {
 		event_interrupted(ctx, ev);
 	} else if (unlikely(f.cs != ARCH_USER_CS)) {
-		/* 32-bit code, which the application has no business to run. */
+		/*
+		 * 32-bit code, which the application has no business to run. Beyond its reach: `sysenter`, and where
+		 * the host's kernel would return to, in a vDSO that is not there and whose address is not told.
+		 */
+		if (regs->r.rip >> 32)
+			regs->r.rip = 0;
 		event_exception(ev, VECTOR_GP, 0);
 	} else if (signo == SIGSYS) {
 		read_sigsys(ctx, &info, regs, ev);
@@ -412,12 +417,19 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct 
 	return hit;
 }
 
-static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *t)
+/*
+ * must_come: whether or not somebody wants it; it is kicked, and killed in the end. Other threads of the application
+ * can wake us in vain, and change the word, as often as they like: a round is over when its time is.
+ */
+static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *t, bool must_come)
 {
-	unsigned rounds = 0;
+	const unsigned patience = must_come ? 4 * SYSTRAP_PATIENCE : SYSTRAP_PATIENCE;
+	unsigned rounds = 0, in_vain = 0;
+	int64_t round_end = 0;
 
 	for (;;) {
-		bool wanted = atomic_load(&ctx->interrupt);
+		bool wanted = must_come || atomic_load(&ctx->interrupt);
+		int64_t round_ns = wanted ? SYSTRAP_ROUND_NS : SYSTRAP_IDLE_ROUND_NS;
 		uint32_t state;
 		int ret;
 
@@ -427,15 +439,23 @@ static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *
 			break;
 		if (atomic_load(&t->stub->dead))
 			return -EAGAIN;
-		ret = systrap_futex_wait(mb_state(t), state,
-					 wanted ? SYSTRAP_ROUND_NS : SYSTRAP_IDLE_ROUND_NS);
-		if (ret != -ETIMEDOUT)
+		ret = systrap_futex_wait(mb_state(t), state, round_ns);
+		if (likely(ret != -ETIMEDOUT && !in_vain++))
 			continue;
+		if (ret != -ETIMEDOUT) {
+			int64_t now = systrap_now_ns();
+
+			if (!round_end)
+				round_end = now + round_ns;
+			if (now < round_end)
+				continue;
+		}
+		round_end = 0;
 		if (systrap_stub_gone(t->stub)) {
 			systrap_stub_kill(ctx->p, t->stub);
 			return -EAGAIN;
 		}
-		if (wanted && ++rounds > SYSTRAP_PATIENCE) {
+		if (wanted && ++rounds > patience) {
 			log_warn("systrap: stub %d does not answer", t->stub->pid);
 			systrap_stub_kill(ctx->p, t->stub);
 			return -EAGAIN;
@@ -451,7 +471,7 @@ int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
 {
 	if (spin_begin(ctx) && spin(ctx, t, NULL))
 		return 0;
-	return sleep_for_event(ctx, t);
+	return sleep_for_event(ctx, t, true);
 }
 
 /* ---- calls that are posted ---- */
@@ -470,7 +490,7 @@ void systrap_leave(struct platform_context *ctx)
 	SYSTRAP_STAT_ADD(ctx->p, left, 1);
 	patch_mailbox_leave(t->mb);
 	/* If it does not, it is asked again and again, and then killed. */
-	err = sleep_for_event(ctx, t);
+	err = sleep_for_event(ctx, t, true);
 	if (!err && atomic_load_explicit(mb_signo(t), memory_order_relaxed) != STUB_NOT_RUN)
 		err = read_frame(ctx, t, &f, &info);
 	if (err)
@@ -611,7 +631,7 @@ static int wait_for_something(struct platform_context *ctx, struct systrap_threa
 			      struct arch_regs *regs, bool may_spin)
 {
 	ctx->spun = may_spin && spin(ctx, t, regs);
-	return likely(ctx->spun) ? 0 : sleep_for_event(ctx, t);
+	return likely(ctx->spun) ? 0 : sleep_for_event(ctx, t, false);
 }
 
 /* Pre: bound. */

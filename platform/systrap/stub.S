@@ -289,7 +289,9 @@ stub_ip_order:
 
 /*
  * A new application thread, rsp at its area's end. Until its filter is on it may map: no writable memory is
- * looked at, and what the calls read lies in the order and the constants. Then it reports for duty.
+ * looked at, what the calls read lies in the order and the constants, and signals stay blocked. (A kick that another
+ * thread has drawn here by writing this one's number to its own mailbox would run the handler, and then the
+ * application, without the filter.) Then it lets signals in, which the filter allows here, and reports for duty.
  */
 stub_thread:
 	/* It has a descriptor table of its own: an empty one. */
@@ -306,19 +308,21 @@ stub_thread:
 	syscall
 	test %rax, %rax
 	jnz .Lthread_die
+	mov $1, %edi /* SECCOMP_SET_MODE_FILTER */
+	xor %esi, %esi
+	movabs $(STUB_DATA + STUB_DATA_APP_FILTER), %rdx
+	mov $__NR_seccomp, %eax
+	syscall
+	test %rax, %rax
+	jnz .Lthread_die
 	mov $2, %edi /* SIG_SETMASK */
 	movabs $(STUB_DATA + STUB_DATA_SIGMASK), %rsi
 	xor %edx, %edx
 	mov $8, %r10d
 	mov $__NR_rt_sigprocmask, %eax
 	syscall
-	test %rax, %rax
-	jnz .Lthread_die
-	mov $1, %edi /* SECCOMP_SET_MODE_FILTER */
-	xor %esi, %esi
-	movabs $(STUB_DATA + STUB_DATA_APP_FILTER), %rdx
-	mov $__NR_seccomp, %eax
-	syscall
+	.globl stub_ip_mask
+stub_ip_mask:
 	test %rax, %rax
 	jnz .Lthread_die
 	lea -STUB_AREA_SIZE+AREA_MAILBOX(%rsp), %rbx

@@ -234,6 +234,9 @@ static void stub_free_locked(struct systrap_platform *p, struct systrap_stub *st
 		t->in_use = false;
 		p->areas_used--;
 	}
+	/* The next stub can read them: addresses, and where in the memory files things were. */
+	memset(stub->orders, 0,
+	       ORDERS_RING + MIN(stub->posted, (uint64_t)ORDERS_COUNT) * ORDER_SIZE);
 	if (stub->socket >= 0)
 		close(stub->socket);
 	stub->in_use = false;

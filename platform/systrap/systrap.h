@@ -290,7 +290,7 @@ must_check int systrap_context_switch(struct platform_context *ctx, struct addre
 				      struct arch_regs *regs, struct platform_event *ret_event);
 void systrap_context_interrupt(struct platform_context *ctx);
 void systrap_thread_exit(struct platform *base);
-/* Waits until the thread has published something. Return: 0, -EAGAIN: the stub is dead. */
+/* Waits until the thread has published something, which it must do soon. Return: 0, -EAGAIN: the stub is dead. */
 must_check int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t);
 /* The thread leaves its trampoline: its registers are in a frame, and are the sentry's to set. Does nothing if !held. */
 void systrap_leave(struct platform_context *ctx);
