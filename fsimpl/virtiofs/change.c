@@ -58,6 +58,7 @@ int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base
 		remote_dentry_unref(c->dir);
 		goto out_unlock;
 	}
+	c->version = virtiofs_version(c->fs);
 	c->len = rp_component_len(rp);
 	memcpy(c->name, rp_component(rp), c->len);
 	return 0;
@@ -127,7 +128,7 @@ int virtiofs_end_creation(struct virtiofs_creation *c, int err, const struct fus
 
 	virtiofs_inode_stale(virtiofs_inode_of(c->dir));
 	if (!err)
-		err = virtiofs_enter(c->fs, c->dir, c->name, c->len, e, &child);
+		err = virtiofs_enter(c->fs, c->dir, c->name, c->len, e, c->version, &child);
 	else
 		remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
 	if (child && endpoint) {
@@ -266,7 +267,7 @@ static void removed(struct virtiofs_fs *fs, struct remote_dentry *dir, struct re
 	virtiofs_inode_stale(virtiofs_inode_of(dir));
 	remote_forget(&fs->dcache, d);
 	mutex_lock(&in->lock);
-	in->attr_version++;
+	in->attr_version = atomic_fetch_add(&fs->clock, 1) + 1;
 	in->attr_valid_until = 0;
 	in->attr.nlink = remote_is_dir(d) || !in->attr.nlink ? 0 : in->attr.nlink - 1;
 	mutex_unlock(&in->lock);

@@ -554,6 +554,8 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 	if (!h)
 		return -EIO;
 	op_lock(&in->fill_lock);
+	/* From here to the end the server's size and times are not to be believed, nor those it gave meanwhile (stale). */
+	atomic_fetch_add(&in->writing, 1);
 	off = round_down_u64(off, MOAT_PAGE_SIZE);
 	while (off < end) {
 		uint64_t mem, n = take_dirty(in, &off, end, &mem), size = virtiofs_inode_size(in);
@@ -569,8 +571,9 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 		off += n;
 	}
 	op_unlock(&in->fill_lock);
-	virtiofs_handle_unref(h);
 	virtiofs_inode_stale(in);
+	atomic_fetch_sub(&in->writing, 1);
+	virtiofs_handle_unref(h);
 	if (err)
 		log_warn("virtio-fs: data of node %llu could not be written: %s",
 			 (unsigned long long)in->nodeid, strerror(-err));
@@ -644,6 +647,8 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 	rwlock_read_unlock(&in->map.data_lock);
 	if (same)
 		return;
+	/* No READ that began before may make its pages valid after. */
+	op_lock(&in->fill_lock);
 	rwlock_write_lock(&in->map.data_lock);
 	mappable_invalidate(&in->map, 0, UINT64_MAX, false);
 	drop_pages(in, 0, UINT64_MAX, false);
@@ -651,6 +656,7 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 	in->cached_ctime = ctime;
 	in->cached_size = a.size;
 	rwlock_write_unlock(&in->map.data_lock);
+	op_unlock(&in->fill_lock);
 }
 
 void virtiofs_data_free(struct virtiofs_inode *in)

@@ -54,23 +54,21 @@ static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
 	return 0;
 }
 
-/* Each entry with a node counts as a lookup: it is entered, or forgotten. */
+/* Each entry with a node counts as a lookup: it is entered, or forgotten. Pre: tree_lock, since before the request. */
 static void enter_entries(struct virtiofs_fs *fs, struct remote_dentry *d, const uint8_t *data,
-			  size_t size)
+			  size_t size, uint64_t version)
 {
 	struct fuse_entry e;
 	size_t off = 0;
 
-	rwlock_read_lock(&fs->tree_lock);
 	while (fuse_next_entry(data, size, &off, true, &e) == 1) {
 		struct remote_dentry *child;
 
 		if (!e.node.nodeid || (e.len <= 2 && !memcmp(e.name, "..", e.len)))
 			continue;
-		if (!virtiofs_enter(fs, d, e.name, e.len, &e.node, &child))
+		if (!virtiofs_enter(fs, d, e.name, e.len, &e.node, version, &child))
 			remote_dentry_unref(child);
 	}
-	rwlock_read_unlock(&fs->tree_lock);
 }
 
 static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
@@ -85,6 +83,7 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 		.receive = &data,
 		.receive_count = 1,
 	};
+	uint64_t version;
 	ssize_t got;
 
 	if (!dir->data)
@@ -96,9 +95,17 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 		    fs->options.cache != VIRTIOFS_CACHE_NONE &&
 		    !virtiofs_lacks(fs, FUSE_READDIRPLUS);
 	call.req.opcode = dir->plus ? FUSE_READDIRPLUS : FUSE_READDIR;
+	/* A removal between the reply and its entering would be undone by it. */
+	if (dir->plus)
+		rwlock_read_lock(&fs->tree_lock);
+	version = virtiofs_version(fs);
 	got = virtiofs_call(fs, &call);
 	if (got > 0)
 		memcpy(dir->data, memfile_ptr(mf, data.off), (size_t)got);
+	if (got > 0 && dir->plus)
+		enter_entries(fs, d, dir->data, (size_t)got, version);
+	if (dir->plus)
+		rwlock_read_unlock(&fs->tree_lock);
 	memfile_range_unref(mf, data.off, data.size);
 	if (got < 0)
 		return (int)got;
@@ -107,8 +114,6 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	dir->pos = pos;
 	dir->eof = !got;
 	dir->filled = true;
-	if (dir->plus)
-		enter_entries(fs, d, dir->data, dir->size);
 	return 0;
 }
 

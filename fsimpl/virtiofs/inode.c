@@ -10,6 +10,12 @@
 
 static REF_TYPE(inode_type, "virtiofs_inode");
 
+/* No file is longer than an off_t says, whatever the server says. */
+static bool size_ok(const struct fuse_attr *attr)
+{
+	return attr->size <= INT64_MAX;
+}
+
 int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_t nsec)
 {
 	int64_t span;
@@ -79,13 +85,17 @@ static struct virtiofs_inode *table_get(struct virtiofs_fs *fs, const struct fus
 	return NULL;
 }
 
-int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
+int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e, uint64_t version,
 		       struct virtiofs_inode **ret)
 {
 	struct virtiofs_inode *in, *fresh;
 
 	if (!fuse_entry_ok(e))
 		return -EIO;
+	if (!size_ok(&e->attr)) {
+		virtiofs_forget(fs, e->nodeid, 1);
+		return -EIO;
+	}
 	mutex_lock(&fs->inode_lock);
 	in = table_get(fs, e);
 	mutex_unlock(&fs->inode_lock);
@@ -112,8 +122,7 @@ int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
 		}
 		virtiofs_inode_unref(fresh);
 	}
-	virtiofs_inode_update(in, &e->attr, e->attr_valid, e->attr_valid_nsec,
-			      virtiofs_inode_version(in));
+	virtiofs_inode_update(in, &e->attr, e->attr_valid, e->attr_valid_nsec, version);
 	*ret = in;
 	return 0;
 }
@@ -152,27 +161,29 @@ void virtiofs_inode_unref_base(struct remote_inode *base)
 
 /* ---- attributes ---- */
 
-uint64_t virtiofs_inode_version(struct virtiofs_inode *in)
+uint64_t virtiofs_version(struct virtiofs_fs *fs)
 {
-	uint64_t v;
+	return atomic_load(&fs->clock);
+}
 
-	mutex_lock(&in->lock);
-	v = in->attr_version;
-	mutex_unlock(&in->lock);
-	return v;
+/* Pre: in->lock. */
+static void changed_locked(struct virtiofs_inode *in)
+{
+	in->attr_version = atomic_fetch_add(&in->fs->clock, 1) + 1;
 }
 
 void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
 			   uint32_t valid_nsec, uint64_t version)
 {
 	int64_t until = virtiofs_valid_until(in->fs, valid, valid_nsec);
-	/* With data that the server does not know yet, size and times are ours. */
-	bool ours = atomic_load_explicit(&in->dirty_pages, memory_order_relaxed) != 0;
+	bool ours;
 
-	if ((attr->mode & S_IFMT) != in->base.type)
+	if ((attr->mode & S_IFMT) != in->base.type || !size_ok(attr))
 		return;
 	mutex_lock(&in->lock);
-	if (version == UINT64_MAX || version == in->attr_version) {
+	/* With data that the server does not know yet, size and times are ours. */
+	ours = atomic_load(&in->writing) || atomic_load(&in->dirty_pages);
+	if (version >= in->attr_version) {
 		struct fuse_attr old = in->attr;
 
 		in->attr = *attr;
@@ -189,7 +200,7 @@ void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *at
 void virtiofs_inode_stale(struct virtiofs_inode *in)
 {
 	mutex_lock(&in->lock);
-	in->attr_version++;
+	changed_locked(in);
 	in->attr_valid_until = 0;
 	mutex_unlock(&in->lock);
 }
@@ -201,8 +212,8 @@ int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force)
 	bool valid;
 	int err;
 
+	version = virtiofs_version(in->fs);
 	mutex_lock(&in->lock);
-	version = in->attr_version;
 	valid = !force && in->attr_valid_until &&
 		(in->attr_valid_until == INT64_MAX || in->attr_valid_until > time_monotonic_ns());
 	mutex_unlock(&in->lock);
@@ -211,7 +222,7 @@ int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force)
 	err = virtiofs_getattr_rpc(in, &out);
 	if (err)
 		return err;
-	if ((out.attr.mode & S_IFMT) != in->base.type)
+	if ((out.attr.mode & S_IFMT) != in->base.type || !size_ok(&out.attr))
 		return -EIO;
 	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, version);
 	return 0;
@@ -237,6 +248,14 @@ uint64_t virtiofs_inode_size(struct virtiofs_inode *in)
 	return size;
 }
 
+void virtiofs_inode_cut(struct virtiofs_inode *in, uint64_t size)
+{
+	mutex_lock(&in->lock);
+	in->attr.size = size;
+	changed_locked(in);
+	mutex_unlock(&in->lock);
+}
+
 void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size)
 {
 	int64_t now = time_realtime_ns();
@@ -246,7 +265,7 @@ void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size)
 		in->attr.size = size;
 	in->attr.mtime = in->attr.ctime = (uint64_t)(now / 1000000000);
 	in->attr.mtimensec = in->attr.ctimensec = (uint32_t)(now % 1000000000);
-	in->attr_version++;
+	changed_locked(in);
 	mutex_unlock(&in->lock);
 }
 

@@ -58,7 +58,7 @@ struct virtiofs_inode {
 	struct fuse_attr attr; /* guarded by lock */
 	int64_t attr_valid_until; /* guarded by lock: host CLOCK_MONOTONIC */
 	uint64_t
-		attr_version; /* guarded by lock: replies that began before a change are too old to enter */
+		attr_version; /* guarded by lock: fs->clock at the last change: replies to requests from before are too old to enter */
 	char *target; /* guarded by lock: a symlink's, once read; owned; freed with the inode */
 	size_t target_len;
 	LIST_HEAD(, virtiofs_handle) handles; /* guarded by lock */
@@ -76,6 +76,8 @@ struct virtiofs_inode {
 	int64_t cached_mtime, cached_ctime; /* ns: the data is of this version */
 	uint64_t cached_size;
 	_Atomic uint32_t dirty_pages;
+	_Atomic uint32_t
+		writing; /* writebacks under way: their pages count as clean, but the server does not know them */
 	_Atomic uint32_t map_drops; /* mappings' references that map_work gives back */
 	struct deferred_work map_work;
 	struct rcu_cb rcu;
@@ -93,6 +95,7 @@ struct virtiofs_fs {
 	/* What INIT settled; immutable */
 	uint32_t max_write, max_read;
 	uint64_t init_flags;
+	_Atomic uint64_t clock; /* counts changes of attributes by us */
 	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
 	struct mutex forget_lock; /* LOCK_FS_SUPER: all below */
 	uint64_t bounces
@@ -128,18 +131,18 @@ must_check int virtiofs_init_rpc(struct virtiofs_fs *fs);
 /* ---- inode.c ---- */
 
 /*
- * The inode of a reply, which counts as one lookup of it: the known one or a new one. A reference.
+ * The inode of a reply, which counts as one lookup of it: the known one or a new one. A reference. version: virtiofs_version() before the request.
  * -EIO for nonsense, -ENOMEM (the lookup is forgotten).
  */
 must_check int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
-				  struct virtiofs_inode **ret);
+				  uint64_t version, struct virtiofs_inode **ret);
 must_check int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret);
 void virtiofs_inode_unref(struct virtiofs_inode *in);
 void virtiofs_inode_unref_base(struct remote_inode *base);
-/* Takes attributes of a reply; version: attr_version before the request, or UINT64_MAX to force. */
+/* Takes attributes of a reply; version: virtiofs_version() before the request, or UINT64_MAX to force. */
 void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
 			   uint32_t valid_nsec, uint64_t version);
-uint64_t virtiofs_inode_version(struct virtiofs_inode *in);
+uint64_t virtiofs_version(struct virtiofs_fs *fs);
 /* Attributes are not to be believed any more; our own request changes them. */
 void virtiofs_inode_stale(struct virtiofs_inode *in);
 /* Asks if they expired. Return: 0, -errno. */
@@ -147,6 +150,8 @@ must_check int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force);
 void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret);
 void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret);
 uint64_t virtiofs_inode_size(struct virtiofs_inode *in);
+/* A truncation of ours happened; what was dirty beyond is gone. */
+void virtiofs_inode_cut(struct virtiofs_inode *in, uint64_t size);
 /* The file has grown by a write of ours (writeback: nobody else knows yet). */
 void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size);
 /* When an entry or attributes of a reply stop to be believed. */
@@ -159,9 +164,9 @@ must_check int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, 
 /* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
 must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			       size_t len, struct remote_dentry **ret);
-/* Enters a creating request's entry. Return: 0 and a reference. */
+/* Enters a request's entry. version: virtiofs_version() before the request. Return: 0 and a reference. */
 must_check int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
-			      size_t len, const struct fuse_entry_out *e,
+			      size_t len, const struct fuse_entry_out *e, uint64_t version,
 			      struct remote_dentry **ret);
 /* A symlink's text; lives as long as the inode. */
 must_check int virtiofs_target(struct virtiofs_inode *in, const char **ret, size_t *ret_len);
@@ -175,6 +180,7 @@ struct virtiofs_creation {
 	struct resolving_path *rp;
 	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
+	uint64_t version; /* before the request */
 	char name[VFS_NAME_MAX + 1];
 	size_t len;
 	bool is_dir;

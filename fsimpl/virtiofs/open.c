@@ -167,16 +167,19 @@ static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
+	uint64_t version;
 	ssize_t got;
 	int err;
 
 	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
 	arg.mode = mode;
+	version = virtiofs_version(fs);
 	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &out.e);
 	if (got < 0)
 		return (int)got;
 	virtiofs_inode_stale(virtiofs_inode_of(dir));
-	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &out.e, &ret->d);
+	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &out.e, version,
+			     &ret->d);
 	if (err)
 		return err;
 	err = virtiofs_handle_adopt(virtiofs_inode_of(ret->d), acc, &out.o, &ret->h);
@@ -202,16 +205,18 @@ static int create_by_mknod(struct virtiofs_fs *fs, struct resolving_path *rp,
 		.reply = &e,
 		.reply_size = sizeof(e),
 	};
+	uint64_t version;
 	ssize_t got;
 	int err;
 
 	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
 	arg.mode = mode;
+	version = virtiofs_version(fs);
 	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &e);
 	if (got < 0)
 		return (int)got;
 	virtiofs_inode_stale(virtiofs_inode_of(dir));
-	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &e, &ret->d);
+	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &e, version, &ret->d);
 	if (err)
 		return err;
 	err = virtiofs_handle_open(virtiofs_inode_of(ret->d), args->flags, &ret->h);

@@ -201,8 +201,11 @@ int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr_args *args
 		return err;
 	op_lock(&in->fill_lock);
 	err = virtiofs_setattr(in, args, handle);
-	if (!err)
+	if (!err) {
 		virtiofs_data_truncated(in, args->size);
+		/* Dirty pages, now gone, made the old size look like ours to keep. */
+		virtiofs_inode_cut(in, args->size);
+	}
 	op_unlock(&in->fill_lock);
 	return err;
 }

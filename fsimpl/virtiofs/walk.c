@@ -18,10 +18,10 @@ static bool believed(const struct remote_dentry *d)
 }
 
 int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
-		   const struct fuse_entry_out *e, struct remote_dentry **ret)
+		   const struct fuse_entry_out *e, uint64_t version, struct remote_dentry **ret)
 {
 	struct virtiofs_inode *in;
-	int err = virtiofs_inode_get(fs, e, &in);
+	int err = virtiofs_inode_get(fs, e, version, &in);
 
 	if (err)
 		return err;
@@ -54,6 +54,7 @@ int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const cha
 		    struct remote_dentry **ret)
 {
 	struct remote_dentry *d = remote_find(&fs->dcache, dir, name, len);
+	uint64_t version = virtiofs_version(fs);
 	struct fuse_entry_out e;
 	int err;
 
@@ -70,7 +71,7 @@ int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const cha
 	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
 	if (err == -ENOENT)
 		enter_negative(fs, dir, name, len);
-	return err ? err : virtiofs_enter(fs, dir, name, len, &e, ret);
+	return err ? err : virtiofs_enter(fs, dir, name, len, &e, version, ret);
 }
 
 static int read_target(struct virtiofs_inode *in)
