@@ -1,0 +1,56 @@
+/*
+ * bench/fs_subject.h - one tree of the host, reached in several ways: system calls, the gofer's client, the virtio-fs client.
+ *
+ * Paths are relative to the tree's root. Every function returns 0 (or a count) or -errno. One thread.
+ */
+#ifndef MOAT_BENCH_FS_SUBJECT_H
+#define MOAT_BENCH_FS_SUBJECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define SUBJECTS 11
+#define SUBJECT_NAME_MAX 256 /* of an entry, with its terminator */
+
+struct subject {
+	const char *name;
+	enum { SUBJECT_HOST, SUBJECT_GOFER, SUBJECT_STOCK, SUBJECT_OWN } kind;
+	const char *options; /* gofer: "shared"; virtio-fs: the mount's */
+	struct subject_mount *mount; /* owned: while it runs; host: NULL */
+	bool usable;
+};
+extern struct subject subjects[SUBJECTS];
+
+struct subject_file {
+	int fd;
+	struct file *f;
+};
+
+/*
+ * Forks the process that ends the daemons and removes `dir` when this process has ended, in whatever way. Before there are threads.
+ * tree: the directory that subjects show, below `dir`.
+ */
+int subjects_init(const char *dir, const char *tree);
+/* Waits until everything is removed. */
+void subjects_fini(void);
+
+int subject_start(struct subject *s);
+void subject_stop(struct subject *s);
+void subject_shrink(struct subject *s); /* the client forgets everything; the host's caches stay */
+uint64_t subject_requests(const struct subject *s);
+
+int subject_stat(struct subject *s, const char *path);
+int subject_open(struct subject *s, const char *path, int flags, struct subject_file *ret);
+int subject_close(struct subject *s, struct subject_file *f); /* as close(2): flushes */
+int subject_unlink(struct subject *s, const char *path);
+ssize_t subject_pread(struct subject *s, const struct subject_file *f, void *buf, size_t size,
+		      int64_t off);
+ssize_t subject_pwrite(struct subject *s, const struct subject_file *f, const void *buf,
+		       size_t size, int64_t off);
+int subject_fsync(struct subject *s, const struct subject_file *f);
+/* The next `max` names at most, "." and ".." left out, as one getdents(2) or a few. Return: how many, 0 at the end, -errno. */
+int subject_list(struct subject *s, const struct subject_file *f, char (*names)[SUBJECT_NAME_MAX],
+		 int max);
+
+#endif
