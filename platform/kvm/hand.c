@@ -14,11 +14,15 @@
  * comes out and all registers are loaded. When nothing is posted for SPIN_NS the companion is kicked out, and the
  * task's thread runs the vCPU itself: so the application's own work is done, and accounted, on its thread. patch_pace
  * decides whether to try again. Nobody spins for longer than SPIN_NS, and nobody sleeps while it is waited for.
+ *
+ * A hand-off needs two cores, one for each of the two threads. Without a free one there is none: before a companion is
+ * given anything, and every HITS_A_LOOK calls after that, core_is_free() asks how many threads of the machine want one.
  */
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/futex.h"
 #include "base/log.h"
@@ -36,6 +40,10 @@
 /* The host has no thread for us: as bad as a hand-off that cost this. */
 #define NO_COMPANION_NS 100000000
 #define STOP_RETRY_NS 10000000l
+#define HITS_A_LOOK 64u
+/* What a call that outlasted the trampoline's patience cost besides traps: a core that spun until then. */
+#define ABANDONED_NS 40000
+#define LOADAVG_MAX 128u
 
 struct kvm_hand {
 	struct kvm_vcpu *v; /* immutable */
@@ -52,6 +60,7 @@ struct kvm_hand {
 	struct platform_event ev;
 	const struct patch_space *space;
 	int err;
+	uint32_t hits; /* the task's thread's: since core_is_free() was asked */
 };
 
 static uint64_t tsc(void)
@@ -142,6 +151,39 @@ void kvm_hand_destroy(struct kvm_vcpu *v)
 }
 
 /* ---- the task's thread ---- */
+
+/* Threads that want a core now, this one included: "0.20 0.18 0.12 RUNNING/ALL LAST". Return: 0: unknown. */
+static unsigned machine_running(const struct kvm_platform *p)
+{
+	char buf[LOADAVG_MAX];
+	ssize_t n = p->load_fd >= 0 ? pread(p->load_fd, buf, sizeof(buf) - 1, 0) : 0;
+	char *at;
+
+	if (n <= 0)
+		return 0;
+	buf[n] = '\0';
+	at = strchr(buf, '/');
+	while (at && at > buf && at[-1] >= '0' && at[-1] <= '9')
+		at--;
+	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
+}
+
+/* Is there a core for one more thread than those that run now? `more`: 1, or 0 when the companion is one of them. */
+static bool core_is_free(const struct kvm_vcpu *v, unsigned more)
+{
+	struct kvm_platform *p = v->p;
+	unsigned running = 2; /* the task's thread and the companion */
+
+	/* Other vCPUs that run, each on a thread of ours: our share of the machine may be a part of it. */
+	for (unsigned id = 0; id < atomic_load(&p->nvcpus) && running <= p->cores; id++) {
+		struct kvm_vcpu *other = atomic_load(&p->vcpus[id]);
+
+		if (other && other != v &&
+		    (atomic_load_explicit(&other->gen, memory_order_relaxed) & 1))
+			running++;
+	}
+	return running <= p->cores && machine_running(p) + more <= p->machine_cores;
+}
 
 static void order_give(struct kvm_hand *h, struct platform_context *ctx, struct address_space *as)
 {
@@ -240,10 +282,11 @@ static void hand_came(struct kvm_hand *h, struct platform_context *ctx, uint64_t
 	patch_pace_hit(&ctx->pace, ns, ns < ctx->pace.trap_ns ? 0 : time_monotonic_ns());
 }
 
+/* Since `start`, which is before the wake-up that it took: that is part of what a hand-off costs. */
 static int hand_wait(struct kvm_hand *h, struct platform_context *ctx, struct arch_regs *regs,
-		     struct platform_event *ev)
+		     struct platform_event *ev, uint64_t start)
 {
-	const uint64_t start = tsc(), until = start + SPIN_US * h->v->p->tsc_per_us;
+	const uint64_t until = tsc() + SPIN_US * h->v->p->tsc_per_us;
 
 	while (!patch_mailbox_take(ctx->mb, regs)) {
 		if (hand_idle(h)) {
@@ -266,13 +309,21 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 		 struct arch_regs *regs, struct platform_event *ev)
 {
 	struct kvm_hand *h = atomic_load(&v->hand);
+	uint64_t start;
 
+	if (!core_is_free(v, 1)) {
+		KVM_STAT_ADD(ctx->p, handoff_no_core, 1);
+		patch_pace_defer(&ctx->pace, time_monotonic_ns());
+		return 1;
+	}
 	if (!h)
 		h = hand_create(v);
 	if (!h) {
 		patch_pace_miss(&ctx->pace, NO_COMPANION_NS, time_monotonic_ns());
 		return 1;
 	}
+	start = tsc();
+	h->hits = 0;
 	h->regs = *regs;
 	h->space = NULL;
 	kvm_load_regs(v, regs, kvm_mailbox_va(ctx, as));
@@ -281,27 +332,41 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 	KVM_STAT_ADD(ctx->p, handoff_starts, 1);
 	atomic_store(&ctx->running, v);
 	order_give(h, ctx, as);
-	return hand_wait(h, ctx, regs, ev);
+	return hand_wait(h, ctx, regs, ev, start);
 }
 
 int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
 		    struct platform_event *ev)
 {
 	struct kvm_hand *h = atomic_load(&atomic_load(&ctx->running)->hand);
+	bool abandoned;
 
 	if (unlikely(atomic_load(&ctx->interrupt))) {
 		/* It stays where it is; the answer can wait. */
 		*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
 		return 0;
 	}
+	if (unlikely(++h->hits % HITS_A_LOOK == 0 && !core_is_free(h->v, 0))) {
+		KVM_STAT_ADD(ctx->p, handoff_no_core, 1);
+		patch_pace_defer(&ctx->pace, time_monotonic_ns());
+		kvm_hand_end(ctx);
+		return 1;
+	}
+	abandoned = hand_idle(h);
 	if (likely(as == atomic_load(&h->as) && patch_only_rax_changed(&ctx->taken, regs) &&
-		   !hand_idle(h))) {
+		   !abandoned)) {
+		uint64_t start = tsc();
+
 		ctx->held = false;
 		patch_mailbox_reply(ctx->mb, regs->r.rax);
-		return hand_wait(h, ctx, regs, ev);
+		return hand_wait(h, ctx, regs, ev, start);
 	}
-	/* It gave up waiting for a slow call, or needs new registers: a trap has been made after all. */
-	patch_pace_miss(&ctx->pace, ctx->pace.trap_ns, time_monotonic_ns());
+	/*
+	 * It gave up waiting for a slow call, or needs new registers: a trap has been made after all, and another is
+	 * needed to come back here. Calls that block give up each time: whoever was to wake them had no core.
+	 */
+	patch_pace_miss(&ctx->pace, 2 * ctx->pace.trap_ns + (abandoned ? ABANDONED_NS : 0),
+			time_monotonic_ns());
 	kvm_hand_end(ctx);
 	return 1;
 }
@@ -317,7 +382,7 @@ void kvm_hand_end(struct platform_context *ctx)
 	hand_over(h, ctx);
 }
 
-void kvm_hand_thread_exit(struct kvm_vcpu *v)
+void kvm_hand_reclaim(struct kvm_vcpu *v)
 {
 	struct kvm_hand *h = atomic_load(&v->hand);
 

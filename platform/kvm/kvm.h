@@ -207,7 +207,7 @@ struct kvm_turn {
 struct kvm_stats {
 	_Atomic uint64_t interrupts, reruns, kicks, flushes, flushed_pages, rebuilds, compactions,
 		slot_recycles, window_drops, fpu_loads, shared_waits, bad_exits, spaces, patches,
-		handoffs, handoff_starts, handoff_misses;
+		handoffs, handoff_starts, handoff_misses, handoff_no_core;
 };
 #define KVM_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
@@ -215,6 +215,8 @@ struct kvm_stats {
 struct kvm_platform {
 	struct platform base;
 	int kvm_fd, vm_fd; /* immutable after create; kvm_fd is closed at its end */
+	int load_fd; /* immutable: /proc/loadavg, or -1 */
+	unsigned cores, machine_cores; /* immutable: ours, and the machine's */
 	pid_t pid;
 	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
 	bool sysret_works; /* immutable after the self-test: the way back to ring 3 */
@@ -412,8 +414,8 @@ must_check int kvm_hand_resume(struct platform_context *ctx, struct address_spac
 void kvm_hand_end(struct platform_context *ctx);
 /* No companion is in `as` any more; whoever owns it finds it stopped. Any thread. */
 void kvm_hands_leave(struct address_space *as);
-/* The owner's thread lets v go: whoever was held on it is not any more. */
-void kvm_hand_thread_exit(struct kvm_vcpu *v);
+/* By the owner's thread, which lets v go or runs another context on it: whoever was held on it is not any more. */
+void kvm_hand_reclaim(struct kvm_vcpu *v);
 void kvm_hand_destroy(struct kvm_vcpu *v);
 /* selftest.c: which ring mode, do system calls, faults and exceptions come through. Return: 0, -ENOSYS. */
 must_check int kvm_selftest(struct kvm_platform *p);

@@ -571,6 +571,8 @@ static int run_somewhere(struct platform_context *ctx, struct address_space *as,
 
 	if (err)
 		return err;
+	/* Another context of this thread's may be handed off: its companion gives the vCPU back first. */
+	kvm_hand_reclaim(v);
 	if (unlikely(v->broken)) {
 		err = kvm_vcpu_init_state(v);
 		if (err)

@@ -390,7 +390,7 @@ void kvm_vcpu_thread_exit(struct platform *base)
 
 	if (!v || own.p != p)
 		return;
-	kvm_hand_thread_exit(v);
+	kvm_hand_reclaim(v);
 	own.v = NULL;
 	own.p = NULL;
 	mutex_lock(&p->lock);

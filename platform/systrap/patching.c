@@ -118,7 +118,7 @@ void systrap_patch_drop(struct address_space *as, uint64_t va, uint64_t size)
 		return;
 	patch_drop(as->patches, va, size);
 	/* What was cold for being patched may become hot again. */
-	memset(&as->heat, 0, sizeof(as->heat));
+	patch_heat_reset(&as->heat);
 }
 
 /* Every patched page is the mm's again. Lock held. */
@@ -166,7 +166,7 @@ void systrap_as_set_traced(struct address_space *as, bool on)
 	if (on)
 		unpatch_all(as);
 	else
-		memset(&as->heat, 0, sizeof(as->heat));
+		patch_heat_reset(&as->heat);
 	mutex_unlock(&as->lock);
 }
 
