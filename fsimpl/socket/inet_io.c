@@ -178,7 +178,8 @@ ssize_t host_socket_recv(struct host_socket *hs, struct socket_msg *sm, int host
 	window = iov_bytes(iov, count);
 	rest = MIN(sm->it->remaining - window, tail > window ? tail - window : 0);
 	if (rest) {
-		bounce = malloc(rest);
+		/* Zeroed: with MSG_TRUNC a TCP socket counts bytes that it does not write. */
+		bounce = calloc(1, rest);
 		if (!bounce)
 			return -ENOMEM;
 		iov[count++] = (struct iovec){bounce, rest};
@@ -199,7 +200,8 @@ ssize_t host_socket_recv(struct host_socket *hs, struct socket_msg *sm, int host
 		recv_result(sm, &h);
 		got = (size_t)n;
 		io_iter_advance(sm->it, MIN(got, window));
-		if (rest && got > window) {
+		if (rest && got > window &&
+		    !(hs->type == SOCK_STREAM && (host_flags & MSG_TRUNC))) {
 			got = MIN(got - window, rest);
 			if (io_iter_put(sm->it, bounce, got) != got)
 				n = -EFAULT;

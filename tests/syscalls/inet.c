@@ -583,6 +583,25 @@ TEST(scattered_datagram)
 		CHECK(!memcmp(in[i].iov_base, dst[i].iov_base, 100));
 }
 
+/* A count without bytes: a TCP peek with MSG_TRUNC leaves the buffer as it was, in however many pieces. */
+TEST(stream_peek_without_data)
+{
+	static char area[64 * 8192], data[6400];
+	struct iovec dst[64];
+	struct msghdr r = {.msg_iov = dst, .msg_iovlen = 64};
+	int p[2];
+
+	connected(p);
+	memset(area, 0xa5, sizeof(area));
+	CHECK_EQ(write(p[0], data, sizeof(data)), (ssize_t)sizeof(data));
+	CHECK_EQ(recv(p[1], data, sizeof(data), MSG_PEEK | MSG_WAITALL), (ssize_t)sizeof(data));
+	for (int i = 0; i < 64; i++)
+		dst[i] = (struct iovec){area + i * 8192, 100};
+	CHECK_EQ(recvmsg(p[1], &r, MSG_PEEK | MSG_TRUNC), 6400);
+	for (size_t i = 0; i < sizeof(area); i++)
+		CHECK_EQ((unsigned char)area[i], 0xa5);
+}
+
 TEST(mmsg)
 {
 	struct sockaddr_in a;
