@@ -22,8 +22,11 @@ struct aio_poll {
 	uint32_t events; /* immutable */
 	uint64_t data, obj; /* immutable */
 	_Atomic bool queued; /* `work` is on a queue and holds a reference */
-	_Atomic bool done;
+	_Atomic int state; /* enum poll_state */
 };
+
+/* Who finishes a request that is not watched yet leaves the end of the watch to aio_poll(): it is ended once. */
+enum poll_state { POLL_NEW, POLL_WATCHED, POLL_DONE };
 
 struct aio_context {
 	struct ref ref;
@@ -284,10 +287,12 @@ static void poll_unwatch(struct aio_poll *p)
 static void poll_finish(struct aio_poll *p, uint32_t mask)
 {
 	struct aio_event ev = {.data = p->data, .obj = p->obj, .res = mask};
+	int old = atomic_exchange(&p->state, POLL_DONE);
 
-	if (atomic_exchange(&p->done, true))
+	if (old == POLL_DONE)
 		return;
-	poll_unwatch(p);
+	if (old == POLL_WATCHED)
+		poll_unwatch(p);
 	mutex_lock(&p->ctx->lock);
 	LIST_REMOVE(p, link);
 	mutex_unlock(&p->ctx->lock);
@@ -323,6 +328,7 @@ int aio_poll(struct aio_context *c, struct file *f, uint32_t events, uint64_t da
 	     struct file *resfd)
 {
 	struct aio_poll *p = calloc(1, sizeof(*p));
+	int expected = POLL_NEW;
 	uint32_t mask;
 
 	if (!p)
@@ -343,13 +349,13 @@ int aio_poll(struct aio_context *c, struct file *f, uint32_t events, uint64_t da
 	mutex_unlock(&c->lock);
 	if (f->ops->poll_add)
 		f->ops->poll_add(f, &p->w);
+	/* It may have been finished by another before it was on the queue. */
+	if (!atomic_compare_exchange_strong(&p->state, &expected, POLL_WATCHED))
+		poll_unwatch(p);
 	mask = file_poll(f) & p->events;
 	/* A context that was destroyed meanwhile has looked at its list already, or will find this one. */
 	if (mask || atomic_load_explicit(&c->dead, memory_order_acquire))
 		poll_finish(p, mask);
-	/* It may have been finished by another before it was on the queue. */
-	if (atomic_load(&p->done))
-		poll_unwatch(p);
 	poll_unref(p);
 	return 0;
 }

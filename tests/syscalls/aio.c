@@ -216,6 +216,34 @@ TEST(poll_waits)
 	CHECK_ERR(submit(c, 1, list), EINVAL);
 }
 
+/* Readiness comes while a request is being entered: whoever finishes it, it is watched no longer. */
+TEST(poll_races)
+{
+	aio_context_t c = context();
+	struct iocb p, *list[1] = {&p};
+	struct io_event ev;
+	static char buf[65536];
+	int fds[2];
+	char x = 0;
+	pid_t pid;
+
+	CHECK_OK(pipe2(fds, O_NONBLOCK));
+	p = rw(CMD_POLL, fds[0], (void *)(uintptr_t)POLLIN, 0, 0);
+	pid = fork();
+	if (pid == 0) {
+		for (;;)
+			(void)!write(fds[1], &x, 1);
+	}
+	for (int i = 0; i < 2000; i++) {
+		CHECK_EQ(submit(c, 1, list), 1);
+		CHECK_EQ(events(c, 1, 1, &ev, NULL), 1);
+		CHECK(ev.res & POLLIN);
+		(void)!read(fds[0], buf, i % 3 ? sizeof(buf) : 1);
+	}
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+}
+
 TEST(cancel)
 {
 	aio_context_t c = context();
