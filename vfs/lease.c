@@ -185,13 +185,14 @@ static bool blocked_locked(struct filesystem *fs, uint64_t key, bool write, stru
 		if (now < l->deadline) {
 			*ret_deadline = blocked ? MIN(*ret_deadline, l->deadline) : l->deadline;
 			blocked = true;
-			if (*ret_tell)
-				break;
 		} else if (l->target == F_UNLCK) {
 			drop_locked(l);
 		} else {
 			l->type = l->target;
 		}
+		/* One is told at a time: the caller comes back. */
+		if (*ret_tell)
+			break;
 	}
 	return blocked;
 }
