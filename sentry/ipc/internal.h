@@ -29,7 +29,7 @@ struct ipc_object {
 	struct rcu_cb rcu;
 	RB_ENTRY(ipc_object) key_node; /* guarded by the table's lock; not for IPC_PRIVATE */
 	const struct ipc_kind *kind; /* immutable */
-	struct ipc_ids *ids; /* immutable; valid while not removed */
+	struct ipc_ids *ids; /* immutable; the object keeps its memory: ipc_namespace.users */
 	int32_t id; /* immutable */
 	int32_t key; /* guarded by the table's lock, changed under both */
 	struct mutex lock;
@@ -57,6 +57,8 @@ struct ipc_ids {
 
 struct ipc_namespace {
 	struct ref ref;
+	/* The references as one, and each object: who is about to remove an object may be overtaken by the namespace's end. */
+	_Atomic uint64_t users;
 	uint64_t id;
 	struct ipc_ids shm, sem, msg;
 	_Atomic uint64_t limits[IPC_LIMIT_COUNT];

@@ -68,6 +68,7 @@ int ipc_namespace_create(struct ipc_namespace **ret)
 	if (!ns)
 		return -ENOMEM;
 	ref_init(&ns->ref, &ns_type);
+	atomic_init(&ns->users, 1);
 	ns->id = atomic_fetch_add(&next_id, 1);
 	for (unsigned i = 0; i < IPC_LIMIT_COUNT; i++)
 		atomic_init(&ns->limits[i], limit_table[i].initial);
@@ -95,6 +96,12 @@ static void ids_fini(struct ipc_ids *ids)
 	idr_fini(&ids->objects);
 }
 
+static void namespace_leave(struct ipc_namespace *ns)
+{
+	if (atomic_fetch_sub(&ns->users, 1) == 1)
+		free(ns);
+}
+
 void ipc_namespace_unref(struct ipc_namespace *ns)
 {
 	if (!ns || !ref_put(&ns->ref))
@@ -103,7 +110,7 @@ void ipc_namespace_unref(struct ipc_namespace *ns)
 	ids_fini(&ns->sem);
 	ids_fini(&ns->msg);
 	ref_fini(&ns->ref, &ns_type);
-	free(ns);
+	namespace_leave(ns);
 }
 
 uint64_t ipc_namespace_id(const struct ipc_namespace *ns)
@@ -126,6 +133,7 @@ void ipc_object_init(struct ipc_object *o, struct ipc_ids *ids, int32_t key, int
 	o->uid = o->cuid = c->euid;
 	o->gid = o->cgid = c->egid;
 	o->ctime = ipc_seconds();
+	atomic_fetch_add(&ids->ns->users, 1);
 }
 
 void ipc_object_ref(struct ipc_object *o)
@@ -148,6 +156,7 @@ void ipc_object_unref(struct ipc_object *o)
 		return;
 	kind = o->kind;
 	kind->free(o);
+	namespace_leave(o->ids->ns);
 	ref_fini(&o->ref, kind->type);
 	rcu_call(&o->rcu, object_free);
 }

@@ -560,6 +560,8 @@ int64_t sem_get_all(struct ipc_namespace *ns, int id, uint16_t *values, unsigned
 	/* The id may be another set's by now. */
 	if (set_of(o)->count != count)
 		err = -EIDRM;
+	else
+		err = ipc_may(o, IPC_READ);
 	for (unsigned i = 0; i < count && !err; i++)
 		values[i] = (uint16_t)set_of(o)->sems[i].value;
 	ipc_unlock(o);
@@ -579,6 +581,8 @@ int64_t sem_set_all(struct task *t, int id, const uint16_t *values, unsigned cou
 		return err;
 	if (set_of(o)->count != count)
 		err = -EIDRM;
+	else
+		err = ipc_may(o, IPC_WRITE);
 	for (unsigned i = 0; i < count && !err; i++)
 		set_value(set_of(o), i, values[i]);
 	if (!err)
