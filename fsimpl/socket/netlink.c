@@ -21,6 +21,7 @@
 #include <linux/sock_diag.h>
 
 #include "fsimpl/socket/netlink.h"
+#include "fsimpl/socket/netlink_check.h"
 
 #define NETLINK_SEND_MAX (256u << 10) /* bytes of one send */
 #define NETLINK_RECV_MAX (1u << 20) /* bytes of one datagram */
@@ -102,38 +103,11 @@ static int netlink_ack(struct netlink_socket *ns, const struct nlmsghdr *req, in
 
 enum verdict { TO_HOST, ANSWERED_HERE, REFUSED };
 
-/* Objects of rtnetlink, by the number of their RTM_NEW*. */
-static const struct {
-	uint16_t first;
-	bool change;
-} route_objects[] = {
-	{RTM_NEWLINK, true},	     {RTM_NEWADDR, true},	{RTM_NEWROUTE, true},
-	{RTM_NEWNEIGH, true},	     {RTM_NEWRULE, true},	{RTM_NEWQDISC, false},
-	{56, false} /* multicast */, {60, false} /* anycast */, {RTM_NEWNEIGHTBL, false},
-	{RTM_NEWADDRLABEL, true},    {RTM_NEWNETCONF, false},	{RTM_NEWNSID, false},
-	{RTM_NEWSTATS, false},	     {RTM_NEWNEXTHOP, true},	{RTM_NEWLINKPROP, false},
-};
-
 static enum verdict judge_route(const struct nlmsghdr *h, int *ret_err)
 {
-	unsigned kind = (h->nlmsg_type - RTM_BASE) & 3u; /* NEW, DEL, GET, SET */
-	bool admin = net_capable(CAP_NET_ADMIN) && hostnet_mode() == HOSTNET_OWN;
-
-	*ret_err = -EOPNOTSUPP;
-	if (h->nlmsg_type < RTM_BASE || h->nlmsg_type > RTM_MAX)
-		return REFUSED;
-	for (size_t i = 0; i < ARRAY_SIZE(route_objects); i++) {
-		if (route_objects[i].first != h->nlmsg_type - kind)
-			continue;
-		if (kind == 2)
-			return TO_HOST;
-		if (!admin)
-			*ret_err = -EPERM;
-		return admin && route_objects[i].change ? TO_HOST : REFUSED;
-	}
-	if (kind != 2 && !admin)
-		*ret_err = -EPERM;
-	return REFUSED;
+	*ret_err =
+		netlink_check_route(h, net_capable(CAP_NET_ADMIN) && hostnet_mode() == HOSTNET_OWN);
+	return *ret_err ? REFUSED : TO_HOST;
 }
 
 static enum verdict judge_diag(struct netlink_socket *ns, const struct nlmsghdr *h, int *ret_err)
@@ -168,7 +142,7 @@ static enum verdict judge_diag(struct netlink_socket *ns, const struct nlmsghdr 
 }
 
 /* netlink_rcv_skb() of one message. */
-static int netlink_request(struct netlink_socket *ns, struct nlmsghdr *h)
+static int netlink_request(struct netlink_socket *ns, const struct nlmsghdr *h)
 {
 	enum verdict v;
 	int err = 0;
@@ -190,21 +164,20 @@ static int netlink_request(struct netlink_socket *ns, struct nlmsghdr *h)
 	return 0;
 }
 
-static int netlink_requests(struct netlink_socket *ns, char *buf, size_t size)
+static int netlink_requests(struct netlink_socket *ns, const char *buf, size_t size)
 {
-	size_t off = 0;
+	const struct nlmsghdr *h;
+	size_t off = 0, before;
 	int err = 0;
 
-	while (!err && size - off >= sizeof(struct nlmsghdr)) {
-		struct nlmsghdr *h = (struct nlmsghdr *)(buf + off);
-
-		if (h->nlmsg_len < sizeof(*h) || h->nlmsg_len > size - off)
-			break;
-		err = netlink_request(ns, h);
-		off += MIN((size_t)NLMSG_ALIGN(h->nlmsg_len), size - off);
-	}
+	do {
+		before = off;
+		h = netlink_next_message(buf, size, &off);
+		if (h)
+			err = netlink_request(ns, h);
+	} while (h && !err);
 	/* What went to the host before a failure is done. */
-	return off && err == -EAGAIN ? 0 : err;
+	return before && err == -EAGAIN ? 0 : err;
 }
 
 static ssize_t netlink_sendmsg(struct file *f, struct socket_msg *sm, int flags)

@@ -110,6 +110,22 @@ TEST(links)
 	CHECK_EQ(replies(fd, see_lo, &index), -ENODEV);
 }
 
+/* Another namespace by an id that is none: no answer about anybody's links, and none that could be changed. */
+TEST(other_namespaces)
+{
+	struct {
+		struct ifinfomsg i;
+		struct rtattr a;
+		uint32_t id;
+	} q = {.a = {.rta_len = RTA_LENGTH(sizeof(q.id)), .rta_type = 46 /* IFLA_TARGET_NETNSID */},
+	       .id = 12345};
+	int fd = nl(NETLINK_ROUTE);
+
+	q.i.ifi_index = 1;
+	request(fd, RTM_GETLINK, 0, &q, sizeof(q));
+	CHECK_EQ(replies(fd, see_nothing, NULL), -EINVAL);
+}
+
 TEST(names_and_peeks)
 {
 	struct sockaddr_nl a = {.nl_family = AF_NETLINK}, from;
