@@ -250,13 +250,13 @@ bool hostnet_may_ping(uint32_t gid)
 
 /* ---- before confinement ---- */
 
-static void open_files(struct hostnet_file *files, size_t count, const char *dir)
+static void open_files(struct hostnet_file *files, size_t count, const char *dir, bool write)
 {
 	char path[128];
 
 	for (size_t i = 0; i < count; i++) {
 		snprintf(path, sizeof(path), "%s/%s", dir, files[i].name);
-		files[i].fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+		files[i].fd = write ? open(path, O_RDWR | O_CLOEXEC | O_NOCTTY) : -1;
 		if (files[i].fd < 0)
 			files[i].fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	}
@@ -287,8 +287,8 @@ void hostnet_prepare(enum hostnet_mode new_mode)
 	mode = new_mode;
 	if (mode == HOSTNET_NONE)
 		return;
-	open_files(net_files, ARRAY_SIZE(net_files), "/proc/self/net");
-	open_files(sysctl_files, ARRAY_SIZE(sysctl_files), "/proc/sys/net");
+	open_files(net_files, ARRAY_SIZE(net_files), "/proc/self/net", false);
+	open_files(sysctl_files, ARRAY_SIZE(sysctl_files), "/proc/sys/net", mode == HOSTNET_OWN);
 	if (sysctl_numbers(SYSCTL_PORT_START, v, 1))
 		port_start = v[0];
 	if (mode != HOSTNET_OWN)

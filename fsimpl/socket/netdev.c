@@ -125,7 +125,7 @@ int64_t netdev_ioctl(unsigned cmd, uint64_t arg)
 			continue;
 		if (vfs_user_copy_in(&data, arg, cmds[i].size))
 			return -EFAULT;
-		if (cmds[i].admin && !net_capable(CAP_NET_ADMIN))
+		if (cmds[i].admin && (!net_capable(CAP_NET_ADMIN) || hostnet_mode() != HOSTNET_OWN))
 			return -EPERM;
 		fd = netdev_fd();
 		if (fd < 0)
