@@ -266,6 +266,17 @@ int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id, boo
 		return err;
 	}
 	choose_version(cg);
+	for (unsigned i = 0; i < cg->ndirs; i++) {
+		if (strcmp(cg->dirs[i].path, cg->dirs[i].root) != 0)
+			continue;
+		/* Its processes are everybody's, and the end of a container kills those of its cgroup. */
+		snprintf(why, CGROUP_ERROR_MAX,
+			 "linux.cgroupsPath: %.200s is the root of a hierarchy; name a cgroup "
+			 "below it",
+			 cg->dirs[i].root);
+		cgroup_fini(cg);
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -307,7 +318,7 @@ int cgroup_from_json(struct cgroup *cg, const json_t *j)
 			   *path = json_string_value(json_object_get(d, "path"));
 
 		if (!controllers || !root || !path || root[0] != '/' ||
-		    strncmp(path, root, strlen(root)) != 0) {
+		    strncmp(path, root, strlen(root)) != 0 || strcmp(path, root) == 0) {
 			cgroup_fini(cg);
 			return -EINVAL;
 		}
