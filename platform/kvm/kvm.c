@@ -26,6 +26,7 @@
  * Cannot do: 32-bit code, LDTs, debug registers, protection keys; more than 1008 threads at full speed.
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,7 @@
 #include "platform/kvm/kvm.h"
 
 /* What kvm_probe() opened: create() may run where /dev/kvm can no longer be reached. Boot thread only. */
-static int probed_fd = -1;
+static int probed_fd = -1, probed_load_fd = -1;
 
 static int kvm_probe(char *why, size_t why_size)
 {
@@ -69,6 +70,9 @@ static int kvm_probe(char *why, size_t why_size)
 	if (probed_fd >= 0)
 		close(probed_fd);
 	probed_fd = fd;
+	/* How many threads of the machine want a core; without it hand.c goes by its own vCPUs. */
+	if (probed_load_fd < 0)
+		probed_load_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 	return 0;
 }
 
@@ -87,6 +91,8 @@ static void platform_free(struct kvm_platform *p)
 	kvm_vcpus_fini(p);
 	kvm_tables_fini(p);
 	kvm_vm_close(p);
+	if (p->load_fd >= 0)
+		close(p->load_fd);
 	free(p->cpuid);
 	free(p->fpu_reset_buf);
 	free(p);
@@ -98,12 +104,17 @@ static int kvm_create(struct platform **ret_p)
 	uint64_t gpa;
 	uint64_t tsc = __builtin_ia32_rdtsc();
 	int64_t start = time_monotonic_ns();
+	cpu_set_t cpus;
 	int err;
 
 	if (!p)
 		return -ENOMEM;
 	p->base.ops = &kvm_platform_ops;
 	p->kvm_fd = p->vm_fd = -1;
+	p->load_fd = probed_load_fd;
+	probed_load_fd = -1;
+	p->cores = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+	p->machine_cores = (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1l);
 	p->pid = getpid();
 	p->shared_max = KVM_VCPUS_SHARED;
 	mutex_init(&p->lock, LOCK_PLATFORM, "kvm");
@@ -195,6 +206,7 @@ static void kvm_emit_stats(struct platform *base,
 	EMIT(handoffs);
 	EMIT(handoff_starts);
 	EMIT(handoff_misses);
+	EMIT(handoff_no_core);
 #undef EMIT
 	emit(arg, "kvm/ring0_emulated", p->ring0_emulated);
 	emit(arg, "kvm/units", units);

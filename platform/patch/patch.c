@@ -611,6 +611,7 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 #define PACE_REST_MIN_NS 1000000
 #define PACE_REST_MAX_NS 500000000
 #define PACE_TRAP_MAX_NS 40000
+#define PACE_DEFER_NS 2000000
 
 void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns)
 {
@@ -628,6 +629,13 @@ void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns)
 bool patch_pace_on(const struct patch_pace *p)
 {
 	return p->on;
+}
+
+void patch_pace_defer(struct patch_pace *p, int64_t now_ns)
+{
+	p->rest_until_ns = MAX(p->rest_until_ns, now_ns + PACE_DEFER_NS);
+	p->score = 0;
+	p->on = false;
 }
 
 static void pace_settle(struct patch_pace *p, int64_t lost_ns, int64_t now_ns)

@@ -177,6 +177,8 @@ struct patch_pace {
 /* A call trapped `ns` after the application was entered. */
 void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns);
 bool patch_pace_on(const struct patch_pace *p);
+/* Not now, whatever it would save: there is no core for it. Asked again a little later. */
+void patch_pace_defer(struct patch_pace *p, int64_t now_ns);
 /* Handed off: the next event came `ns` after the reply. */
 void patch_pace_hit(struct patch_pace *p, int64_t ns, int64_t now_ns);
 /* Handed off: waited in vain; `lost_ns` until the thread had its registers back. */
