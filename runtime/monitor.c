@@ -160,7 +160,7 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 
 	if (!fds)
 		return -ENOMEM;
-	sb->config->spec.network = sb->opts->network.host ? BOOT_NETWORK_HOST : BOOT_NETWORK_OWN;
+	sb->config->spec.network = sb->network_shared ? BOOT_NETWORK_HOST : BOOT_NETWORK_OWN;
 	spec = spec_memfd(sb);
 	if (spec < 0) {
 		free(fds);
@@ -493,7 +493,7 @@ static int enter_namespaces(struct sandbox *sb)
 	err = set_hostname(sb);
 	if (err)
 		return err;
-	err = network_enter(&sb->opts->network, &what);
+	err = network_enter(&sb->opts->network, &sb->network_shared, &what);
 	if (err)
 		cli_error("network: %s%s%s: %s", what, sb->opts->network.path ? " " : "",
 			  sb->opts->network.path ? sb->opts->network.path : "", strerror(-err));

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/cli.h"
@@ -52,10 +53,20 @@ static int lo_up(void)
 	return err;
 }
 
-int network_enter(const struct network_options *opts, const char **ret_what)
+/* The file of a namespace: is it the one that we are in? When that cannot be told, too. */
+static bool is_own(int fd)
+{
+	struct stat given, own;
+
+	return fstat(fd, &given) < 0 || stat("/proc/self/ns/net", &own) < 0 ||
+	       (given.st_dev == own.st_dev && given.st_ino == own.st_ino);
+}
+
+int network_enter(const struct network_options *opts, bool *ret_shared, const char **ret_what)
 {
 	int fd, err = 0;
 
+	*ret_shared = opts->host;
 	if (opts->host)
 		return 0;
 	if (!opts->path) {
@@ -66,6 +77,8 @@ int network_enter(const struct network_options *opts, const char **ret_what)
 	fd = open(opts->path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
+	/* /proc/1/ns/net: what is the host's is not opened to the guest as a namespace of its own is. */
+	*ret_shared = is_own(fd);
 	if (setns(fd, CLONE_NEWNET) < 0)
 		err = -errno;
 	close(fd);

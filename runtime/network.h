@@ -15,9 +15,10 @@ must_check int network_option_parse(const char *value, struct network_options *r
 /* clone3(2)'s flag: CLONE_NEWNET, or 0. */
 must_check unsigned long network_clone_flag(const struct network_options *opts);
 /*
- * In the sentry's process, before it is executed: enters the namespace of `path`, or brings lo up in a new one. Return: 0, or -errno
- * with what failed in *ret_what.
+ * In the sentry's process, before it is executed: enters the namespace of `path`, or brings lo up in a new one. *ret_shared: the
+ * namespace is the caller's own, by whichever name. Return: 0, or -errno with what failed in *ret_what.
  */
-must_check int network_enter(const struct network_options *opts, const char **ret_what);
+must_check int network_enter(const struct network_options *opts, bool *ret_shared,
+			     const char **ret_what);
 
 #endif

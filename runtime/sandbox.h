@@ -37,6 +37,7 @@ struct sandbox_options {
 struct sandbox {
 	struct oci_config *config;
 	const struct sandbox_options *opts;
+	bool network_shared; /* in the monitor: the namespace is the caller's */
 	struct state_dir state;
 	struct cgroup cgroup;
 	int exe_fd, log_fd, listen_fd;
