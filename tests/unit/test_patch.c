@@ -268,6 +268,17 @@ static void test_pace(void **state)
 	for (int i = 0; i < 100; i++)
 		patch_pace_trapped(&p, 25000, now += 1000000000);
 	assert_true(patch_pace_on(&p));
+	/* Put off: off at once, whatever was earned, and not on again before a while. */
+	for (int i = 0; i < 100; i++)
+		patch_pace_hit(&p, 500, now += 1000);
+	patch_pace_defer(&p, now);
+	assert_false(patch_pace_on(&p));
+	for (int i = 0; i < 30; i++)
+		patch_pace_trapped(&p, 25000, now += 30000);
+	assert_false(patch_pace_on(&p));
+	for (int i = 0; i < 100; i++)
+		patch_pace_trapped(&p, 25000, now += 30000);
+	assert_true(patch_pace_on(&p));
 }
 
 int main(void)
