@@ -9,7 +9,7 @@
 #define HANDLE_BUCKETS 1024u
 
 struct handle {
-	LIST_ENTRY(handle) by_inode, by_id; /* guarded by handle_lock */
+	LIST_ENTRY(handle) by_inode, by_id, by_dentry; /* guarded by handle_lock */
 	struct dentry *d; /* weak: vfs_handle_forget() */
 	uint64_t key;
 	uint64_t id; /* what the handle says: nothing of the sentry's memory */
@@ -17,12 +17,17 @@ struct handle {
 
 static struct mutex handle_lock = MUTEX_INIT(LOCK_LEAF, "file handles");
 /* All guarded by handle_lock. */
-static LIST_HEAD(, handle) table[HANDLE_BUCKETS], ids[HANDLE_BUCKETS];
+static LIST_HEAD(, handle) table[HANDLE_BUCKETS], ids[HANDLE_BUCKETS], dentries[HANDLE_BUCKETS];
 static uint64_t last_id;
 
 static unsigned bucket_of(const struct filesystem *fs, uint64_t key)
 {
 	return (unsigned)(hash_u64(key ^ (uintptr_t)fs) % HANDLE_BUCKETS);
+}
+
+static unsigned dentry_bucket(const struct dentry *d)
+{
+	return (unsigned)(hash_u64((uintptr_t)d) % HANDLE_BUCKETS);
 }
 
 int vfs_handle_encode(struct dentry *d, uint32_t ret[VFS_HANDLE_WORDS])
@@ -49,6 +54,7 @@ int vfs_handle_encode(struct dentry *d, uint32_t ret[VFS_HANDLE_WORDS])
 		*h = (struct handle){.d = d, .key = key, .id = ++last_id};
 		LIST_INSERT_HEAD(&table[b], h, by_inode);
 		LIST_INSERT_HEAD(&ids[h->id % HANDLE_BUCKETS], h, by_id);
+		LIST_INSERT_HEAD(&dentries[dentry_bucket(d)], h, by_dentry);
 		atomic_fetch_or_explicit(&d->flags, DENTRY_HANDLE, memory_order_release);
 	}
 	ret[0] = 0;
@@ -84,16 +90,14 @@ void vfs_handle_forget(struct dentry *d)
 	struct handle *h;
 
 	mutex_lock(&handle_lock);
-	for (unsigned b = 0; b < HANDLE_BUCKETS; b++) {
-		LIST_FOREACH (h, &table[b], by_inode)
-			if (h->d == d)
-				break;
-		if (h) {
-			LIST_REMOVE(h, by_inode);
-			LIST_REMOVE(h, by_id);
-			free(h);
+	LIST_FOREACH (h, &dentries[dentry_bucket(d)], by_dentry)
+		if (h->d == d)
 			break;
-		}
+	if (h) {
+		LIST_REMOVE(h, by_inode);
+		LIST_REMOVE(h, by_id);
+		LIST_REMOVE(h, by_dentry);
+		free(h);
 	}
 	mutex_unlock(&handle_lock);
 }
