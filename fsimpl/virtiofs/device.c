@@ -468,6 +468,7 @@ static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigne
 	int err;
 
 	q->dev = dev;
+	q->poll.fd = -1;
 	mutex_init(&q->lock, LOCK_RPC, "virtio-fs queue");
 	q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -529,6 +530,10 @@ static void device_free(struct virtiofs_device *dev)
 {
 	if (dev->sock_poll.fd >= 0)
 		hostpoll_remove(&dev->sock_poll);
+	/* All before the first queue goes: a call on one that makes no sense kills, which looks at every queue. */
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		if (dev->queues[i].dev && dev->queues[i].poll.fd >= 0)
+			hostpoll_remove(&dev->queues[i].poll);
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		queue_fini(&dev->queues[i]);
 	/* Closing the connection makes the device let go of the memory. */

@@ -31,6 +31,40 @@ static void virtiofs_dentry_release(struct dentry *d)
 	remote_dentry_release(&virtiofs_fs_of(d->fs)->dcache, remote_dentry_of(d));
 }
 
+/* An inode of the bucket with data to write: a reference; NULL. after: the one before, whose reference is given back. */
+static struct virtiofs_inode *next_dirty(struct virtiofs_fs *fs, unsigned bucket,
+					 struct virtiofs_inode *after)
+{
+	struct virtiofs_inode *in;
+
+	mutex_lock(&fs->inode_lock);
+	in = after ? LIST_NEXT(after, hash_link) : LIST_FIRST(&fs->inodes[bucket]);
+	while (in && (!atomic_load(&in->dirty_pages) || !ref_tryget(&in->base.ref)))
+		in = LIST_NEXT(in, hash_link);
+	mutex_unlock(&fs->inode_lock);
+	if (after)
+		virtiofs_inode_unref(after);
+	return in;
+}
+
+/* What the guest wrote into the cache. Return: 0, the first error. */
+static int write_all_back(struct virtiofs_fs *fs)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++) {
+		struct virtiofs_inode *in = NULL;
+
+		while ((in = next_dirty(fs, i, in))) {
+			int one = virtiofs_data_writeback(in, 0, UINT64_MAX);
+
+			if (!err)
+				err = one;
+		}
+	}
+	return err;
+}
+
 static int virtiofs_sync(struct filesystem *base)
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
@@ -38,9 +72,10 @@ static int virtiofs_sync(struct filesystem *base)
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_SYNCFS, .nodeid = FUSE_ROOT, .arg = &arg},
 	};
+	int err = write_all_back(fs);
 	ssize_t got = virtiofs_call(fs, &call);
 
-	return got < 0 && got != -ENOSYS ? (int)got : 0;
+	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
 }
 
 static void virtiofs_show_options(struct filesystem *base, struct buf *b)
@@ -303,10 +338,7 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 		err = create_root(fs);
 	if (err) {
 		log_error("virtio-fs: the file system could not be mounted: %s", strerror(-err));
-		virtiofs_device_release(dev);
-		virtiofs_device_unref(dev);
-		filesystem_fini(&fs->fs);
-		free(fs);
+		filesystem_unref(&fs->fs); /* gives the device back too */
 		return err;
 	}
 	remote_dentry_ref(fs->root);

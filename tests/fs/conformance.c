@@ -179,6 +179,8 @@ static void test_data(void **state)
 	assert_int_equal(st.size, 365000);
 	/* Shrink and grow: what was cut reads as zeros. */
 	OK(file_truncate(f, 65010));
+	OK(file_stat(f, &(struct stat_args){.mask = STATX_BASIC_STATS}, &st));
+	assert_int_equal(st.size, 65010);
 	OK(file_truncate(f, 70000));
 	assert_int_equal(fs_pread(f, got, 5000, 65000), 5000);
 	assert_memory_equal(got, big, 10);

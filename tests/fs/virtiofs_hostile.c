@@ -1,0 +1,555 @@
+/*
+ * A daemon that lies, for each request and in each way: every call must come back within a second with a result or an errno of Linux's, and nothing may crash.
+ *
+ * The daemon is a thread that speaks vhost-user over a socketpair and serves a tree of three files from its imagination. At the opcode `target` it makes its reply
+ * wrong as `attack` says.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/hostpoll.h"
+#include "base/log.h"
+#include "fsimpl/virtiofs/virtiofs.h"
+#include "tests/fs/env.h"
+#include "wire/fuse.h"
+#include "wire/vhost_user.h"
+#include "wire/virtqueue.h"
+
+#define QUEUES 2
+#define CALL_SECONDS_MAX 1.0
+#define TEST_SECONDS_MAX 200
+#define REPLY_MAX 8192
+
+#define ATTACKS(X)                                                                                \
+	X(NONE)                                                                                   \
+	X(TRUNCATED)                                                                              \
+	X(EMPTY)                                                                                  \
+	X(UNIQUE) X(LENGTH) X(RESTART) X(POSITIVE) X(NODE_0) X(NODE_1) X(TYPE) X(SIZE) X(GARBAGE) \
+		X(USED_INDEX) X(USED_ID) X(USED_LENGTH) X(TWICE) X(CLOSE)
+#define X(name) A_##name,
+enum attack { ATTACKS(X) ATTACK_COUNT };
+#undef X
+#define X(name) #name,
+static const char *const attack_names[] = {ATTACKS(X)};
+#undef X
+
+static const uint32_t targets[] = {
+	FUSE_INIT,    FUSE_GETATTR, FUSE_LOOKUP,      FUSE_OPEN,       FUSE_READ,
+	FUSE_WRITE,   FUSE_FLUSH,   FUSE_FSYNC,	      FUSE_RELEASE,    FUSE_SETATTR,
+	FUSE_OPENDIR, FUSE_READDIR, FUSE_READDIRPLUS, FUSE_RELEASEDIR, FUSE_READLINK,
+	FUSE_CREATE,  FUSE_MKDIR,   FUSE_MKNOD,	      FUSE_SYMLINK,    FUSE_LINK,
+	FUSE_RENAME,  FUSE_UNLINK,  FUSE_RMDIR,	      FUSE_STATFS,     FUSE_DESTROY,
+};
+
+struct fake {
+	pthread_t thread;
+	int sock;
+	enum attack attack;
+	uint32_t target;
+	struct virtq_region region;
+	struct virtq_memory mem;
+	uint64_t user_base;
+	struct virtq_device rings[QUEUES];
+	struct vhost_user_vring_addr addrs[QUEUES];
+	unsigned nums[QUEUES];
+	int kick[QUEUES], call[QUEUES];
+	bool ready[QUEUES], closed;
+	unsigned hits;
+};
+static struct fake fake;
+
+/* ---- the tree ---- */
+
+static struct fuse_attr attr_of(uint64_t node)
+{
+	static const uint32_t modes[] = {
+		0, S_IFDIR | 0755, S_IFREG | 0644, S_IFDIR | 0755, S_IFLNK | 0777, S_IFIFO | 0644};
+
+	return (struct fuse_attr){.ino = node,
+				  .mode = modes[node],
+				  .nlink = 1,
+				  .size = S_ISREG(modes[node]) ? 10000 : 0,
+				  .blksize = 4096};
+}
+
+static void lie_about(struct fuse_attr *a)
+{
+	if (fake.attack == A_TYPE)
+		a->mode = (a->mode & 07777) | (S_ISSOCK(a->mode) ? S_IFREG : S_IFSOCK);
+	else if (fake.attack == A_SIZE)
+		a->size = UINT64_MAX - 5;
+}
+
+static size_t put_entry(uint8_t *p, uint64_t node, bool lie)
+{
+	struct fuse_entry_out e = {.nodeid = node, .attr = attr_of(node)};
+
+	if (lie) {
+		lie_about(&e.attr);
+		if (fake.attack == A_NODE_0)
+			e.nodeid = 0;
+		else if (fake.attack == A_NODE_1)
+			e.nodeid = 1;
+	}
+	memcpy(p, &e, sizeof(e));
+	return sizeof(e);
+}
+
+static size_t put_dir(uint8_t *p, uint64_t off, bool plus)
+{
+	size_t size = 0;
+
+	for (uint64_t i = off; i < 3; i++) {
+		struct fuse_entry e = {.name = &"fdl"[i], .len = 1, .ino = i + 2, .off = i + 1};
+
+		e.node.nodeid = i + 2;
+		e.node.attr = attr_of(i + 2);
+		if (!fuse_put_entry(p, REPLY_MAX, &size, plus, &e))
+			abort();
+	}
+	return size;
+}
+
+/* Return: payload bytes, -errno. */
+static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
+{
+	struct fuse_init_out init = {.major = 7, .minor = 31, .max_write = 131072};
+	struct fuse_attr_out attr = {0};
+	struct fuse_write_in wr;
+	struct fuse_read_in rd;
+
+	switch (in->head.opcode) {
+	case FUSE_INIT:
+		init.flags = FUSE_DO_READDIRPLUS | FUSE_MAX_PAGES;
+		init.max_pages = 32;
+		memcpy(p, &init, sizeof(init));
+		return sizeof(init);
+	case FUSE_LOOKUP:
+		switch (in->name[0][0]) {
+		case 'f':
+			return (ssize_t)put_entry(p, 2, lie);
+		case 'd':
+			return (ssize_t)put_entry(p, 3, lie);
+		case 'l':
+			return (ssize_t)put_entry(p, 4, lie);
+		default:
+			return -ENOENT;
+		}
+	case FUSE_GETATTR:
+	case FUSE_SETATTR:
+		attr.attr = attr_of(in->head.nodeid <= 5 ? in->head.nodeid : 2);
+		if (lie)
+			lie_about(&attr.attr);
+		memcpy(p, &attr, sizeof(attr));
+		return sizeof(attr);
+	case FUSE_MKDIR:
+		return (ssize_t)put_entry(p, 3, lie);
+	case FUSE_SYMLINK:
+		return (ssize_t)put_entry(p, 4, lie);
+	case FUSE_MKNOD:
+		return (ssize_t)put_entry(p, 5, lie);
+	case FUSE_LINK:
+		return (ssize_t)put_entry(p, 2, lie);
+	case FUSE_CREATE:
+		memset(p + sizeof(struct fuse_entry_out), 0, sizeof(struct fuse_open_out));
+		return (ssize_t)(put_entry(p, 2, lie) + sizeof(struct fuse_open_out));
+	case FUSE_OPEN:
+	case FUSE_OPENDIR:
+		memset(p, 0, sizeof(struct fuse_open_out));
+		return sizeof(struct fuse_open_out);
+	case FUSE_READ:
+		memcpy(&rd, in->arg, sizeof(rd));
+		memset(p, 'd', 4096);
+		return rd.offset < 10000 ? (ssize_t)MIN(rd.size, 4096u) : 0;
+	case FUSE_WRITE:
+		memcpy(&wr, in->arg, sizeof(wr));
+		memset(p, 0, sizeof(struct fuse_write_out));
+		memcpy(p, &wr.size, sizeof(wr.size));
+		return sizeof(struct fuse_write_out);
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+		memcpy(&rd, in->arg, sizeof(rd));
+		return (ssize_t)put_dir(p, rd.offset, in->head.opcode == FUSE_READDIRPLUS);
+	case FUSE_READLINK:
+		memcpy(p, "f", 1);
+		return 1;
+	case FUSE_STATFS:
+		memset(p, 0, sizeof(struct fuse_statfs_out));
+		return sizeof(struct fuse_statfs_out);
+	default:
+		return 0;
+	}
+}
+
+/* ---- rings ---- */
+
+static size_t gather(const struct virtq_chain *c, uint8_t *buf, size_t size)
+{
+	size_t done = 0;
+
+	for (unsigned i = 0; i < c->out_count && done < size; i++) {
+		size_t n = MIN(c->out[i].iov_len, size - done);
+
+		memcpy(buf + done, c->out[i].iov_base, n);
+		done += n;
+	}
+	return done;
+}
+
+static uint32_t scatter(const struct virtq_chain *c, const uint8_t *buf, size_t size)
+{
+	size_t done = 0;
+
+	for (unsigned i = 0; i < c->in_count && done < size; i++) {
+		size_t n = MIN(c->in[i].iov_len, size - done);
+
+		memcpy(c->in[i].iov_base, buf + done, n);
+		done += n;
+	}
+	return (uint32_t)done;
+}
+
+static void push(struct virtq_device *q, const struct virtq_chain *c, uint32_t len, bool lie)
+{
+	if (lie && fake.attack == A_USED_LENGTH)
+		len = UINT32_MAX;
+	if (lie && fake.attack == A_USED_INDEX)
+		q->used_idx = (uint16_t)(q->used_idx + 5000);
+	virtq_device_push(q, lie && fake.attack == A_USED_ID ? 60000 : c->head, len);
+	if (lie && fake.attack == A_TWICE)
+		virtq_device_push(q, c->head, len);
+}
+
+static void serve(struct virtq_device *q, const struct virtq_chain *c)
+{
+	static uint8_t request[FUSE_REQUEST_ARG_MAX + 4096], reply[REPLY_MAX + 64];
+	struct fuse_out_header head = {0};
+	struct fuse_decoded in;
+	ssize_t payload;
+	size_t size = gather(c, request, sizeof(request));
+	bool lie;
+
+	if (fuse_decode(request, size, c->out_size, &in)) {
+		push(q, c, 0, false);
+		return;
+	}
+	lie = in.head.opcode == fake.target;
+	fake.hits += lie;
+	if (lie && fake.attack == A_CLOSE) {
+		fake.closed = true;
+		return;
+	}
+	if (!c->in_count) {
+		push(q, c, 0, lie);
+		return;
+	}
+	payload = reply_to(&in, reply + sizeof(head), lie);
+	head.unique = in.head.unique;
+	head.error = payload < 0 ? (int32_t)payload : 0;
+	payload = MAX(payload, (ssize_t)0);
+	if (lie && fake.attack == A_GARBAGE)
+		memset(reply + sizeof(head), 0xff, (size_t)payload);
+	if (lie && fake.attack == A_TRUNCATED)
+		payload -= payload > 1 ? payload / 2 : payload;
+	if (lie && fake.attack == A_UNIQUE)
+		head.unique += 2;
+	if (lie && fake.attack == A_RESTART)
+		head.error = -516, payload = 0;
+	if (lie && fake.attack == A_POSITIVE)
+		head.error = 17, payload = 0;
+	head.len = (uint32_t)(sizeof(head) + (size_t)payload);
+	if (lie && fake.attack == A_LENGTH)
+		head.len += 8;
+	memcpy(reply, &head, sizeof(head));
+	size = lie && fake.attack == A_EMPTY ? 0 : sizeof(head) + (size_t)payload;
+	push(q, c, scatter(c, reply, size), lie);
+}
+
+static void serve_ring(unsigned i)
+{
+	static struct virtq_chain chain;
+	const uint64_t one = 1;
+
+	do {
+		while (!fake.closed && virtq_device_pop(&fake.rings[i], &fake.mem, &chain) == 1) {
+			serve(&fake.rings[i], &chain);
+			(void)!write(fake.call[i], &one, sizeof(one));
+		}
+	} while (!fake.closed && virtq_device_arm(&fake.rings[i]));
+}
+
+/* ---- messages ---- */
+
+static ssize_t receive(struct vhost_user_msg *m, int *fd)
+{
+	struct iovec iov = {m, VHOST_USER_HEADER_SIZE};
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buf,
+			     .msg_controllen = sizeof(control.buf)};
+	ssize_t n = recvmsg(fake.sock, &msg, MSG_WAITALL);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+
+	*fd = -1;
+	if (c)
+		memcpy(fd, CMSG_DATA(c), sizeof(int));
+	if (n > 0 && m->size && recv(fake.sock, &m->u64, m->size, MSG_WAITALL) != (ssize_t)m->size)
+		return -1;
+	return n;
+}
+
+static void answer_u64(const struct vhost_user_msg *request, uint64_t v)
+{
+	struct vhost_user_msg m;
+
+	vhost_user_reply_init(&m, request, false);
+	m.u64 = v;
+	(void)!send(fake.sock, &m, VHOST_USER_HEADER_SIZE + m.size, MSG_NOSIGNAL);
+}
+
+static void map_memory(const struct vhost_user_msg *m, int fd)
+{
+	const struct vhost_user_region r = m->mem.regions[0];
+	void *p = mmap(NULL, r.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+	if (p == MAP_FAILED)
+		abort();
+	fake.region = (struct virtq_region){r.guest_addr, r.size, p};
+	fake.mem = (struct virtq_memory){&fake.region, 1};
+	fake.user_base = r.user_addr;
+	close(fd);
+}
+
+static void start_ring(unsigned i)
+{
+	uint8_t *host = fake.region.host;
+	const struct vhost_user_vring_addr *a = &fake.addrs[i];
+
+	virtq_device_init(&fake.rings[i], fake.nums[i], true, true,
+			  host + (a->desc - fake.user_base), host + (a->avail - fake.user_base),
+			  host + (a->used - fake.user_base), 0);
+	fake.ready[i] = true;
+}
+
+static bool message(void)
+{
+	const uint64_t features = 1ull << VIRTIO_F_VERSION_1_BIT |
+				  1ull << VHOST_USER_F_PROTOCOL_FEATURES |
+				  1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_INDIRECT_DESC;
+	struct vhost_user_msg m = {0};
+	int fd;
+
+	if (receive(&m, &fd) <= 0)
+		return false;
+	switch (m.request) {
+	case VHOST_USER_GET_FEATURES:
+		answer_u64(&m, features);
+		break;
+	case VHOST_USER_GET_PROTOCOL_FEATURES:
+		answer_u64(&m, 0);
+		break;
+	case VHOST_USER_SET_MEM_TABLE:
+		map_memory(&m, fd);
+		break;
+	case VHOST_USER_SET_VRING_NUM:
+		fake.nums[m.state.index] = m.state.num;
+		break;
+	case VHOST_USER_SET_VRING_ADDR:
+		fake.addrs[m.addr.index] = m.addr;
+		break;
+	case VHOST_USER_SET_VRING_KICK:
+		fake.kick[m.u64 & 0xff] = fd;
+		break;
+	case VHOST_USER_SET_VRING_CALL:
+		fake.call[m.u64 & 0xff] = fd;
+		break;
+	case VHOST_USER_SET_VRING_ENABLE:
+		start_ring(m.state.index);
+		break;
+	default:
+		break;
+	}
+	return true;
+}
+
+static void *fake_main(void *arg)
+{
+	bool go = true;
+
+	(void)arg;
+	while (go && !fake.closed) {
+		struct pollfd p[1 + QUEUES] = {{.fd = fake.sock, .events = POLLIN}};
+		uint64_t count;
+
+		for (unsigned i = 0; i < QUEUES; i++)
+			p[1 + i] = (struct pollfd){.fd = fake.ready[i] ? fake.kick[i] : -1,
+						   .events = POLLIN};
+		if (poll(p, 1 + QUEUES, -1) < 0)
+			continue;
+		for (unsigned i = 0; i < QUEUES; i++)
+			if (p[1 + i].revents) {
+				(void)!read(fake.kick[i], &count, sizeof(count));
+				serve_ring(i);
+			}
+		if (p[0].revents && !fake.closed)
+			go = message();
+	}
+	close(fake.sock);
+	for (unsigned i = 0; i < QUEUES; i++) {
+		if (fake.kick[i] >= 0)
+			close(fake.kick[i]);
+		if (fake.call[i] >= 0)
+			close(fake.call[i]);
+	}
+	if (fake.region.host)
+		munmap(fake.region.host, fake.region.size);
+	return NULL;
+}
+
+static int create(struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	const struct virtiofs_device_options device_options = {.memory = 1 << 28};
+	struct virtiofs_options options;
+	struct virtiofs_device *dev;
+	int sv[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	fake.sock = sv[1];
+	fake.kick[0] = fake.kick[1] = fake.call[0] = fake.call[1] = -1;
+	if (pthread_create(&fake.thread, NULL, fake_main, NULL))
+		return -EAGAIN;
+	err = virtiofs_device_connect(sv[0], &device_options, &dev);
+	if (!err)
+		err = virtiofs_parse_options("cache=auto", &options);
+	if (err)
+		return err;
+	err = virtiofs_create(dev, &options, "fake", ret_fs, ret_root);
+	virtiofs_device_unref(dev);
+	return err;
+}
+
+const struct fs_backend fs_backend = {.name = "virtiofs-hostile", .create = create};
+
+/* ---- what a guest does ---- */
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Every call ends, and soon, with an errno that programs know. */
+#define CALL(expression)                                                                     \
+	do {                                                                                 \
+		double began = now();                                                        \
+		int64_t ret = (expression);                                                  \
+                                                                                             \
+		if (ret <= -512 || now() - began > CALL_SECONDS_MAX)                         \
+			fail_msg("%s, %s: %s gave %lld in %.3f s",                           \
+				 fuse_op_info(fake.target)->name, attack_names[fake.attack], \
+				 #expression, (long long)ret, now() - began);                \
+	} while (0)
+
+static void guest(struct fs_env *e)
+{
+	static char buf[70000];
+	struct moat_statx st;
+	struct file *f;
+
+	CALL(fs_stat(e, "/f", &st));
+	CALL(fs_stat(e, "/nothing", &st));
+	CALL(fs_stat(e, "/l", &st));
+	CALL(fs_readlink(e, "/l", buf, sizeof(buf)));
+	f = NULL;
+	CALL(fs_open(e, "/f", O_RDWR, 0, &f));
+	if (f) {
+		CALL(fs_pread(f, buf, 5000, 100));
+		CALL(fs_pread(f, buf, 5000, INT64_MAX - 10000));
+		CALL(fs_pwrite(f, buf, 5000, 200));
+		CALL(file_seek(f, 0, SEEK_END));
+		CALL(file_truncate(f, 77));
+		CALL(file_fsync(f, false, 0, UINT64_MAX));
+		CALL(fs_close(f));
+	}
+	CALL(fs_list(e, "/d", buf, sizeof(buf)));
+	CALL(fs_stat(e, "/d/f", &st));
+	CALL(fs_list(e, "/d", buf, sizeof(buf)));
+	f = NULL;
+	CALL(fs_open(e, "/new", O_CREAT | O_RDWR, 0644, &f));
+	if (f) {
+		CALL(fs_write(f, "x", 1));
+		CALL(fs_close(f));
+	}
+	CALL(fs_mkdir(e, "/newdir", 0755));
+	CALL(fs_mknod(e, "/newfifo", S_IFIFO | 0644, 0, 0));
+	CALL(fs_symlink(e, "f", "/newlink"));
+	CALL(fs_link(e, "/f", "/newhard", false));
+	CALL(fs_rename(e, "/f", "/other", 0));
+	CALL(fs_chmod(e, "/f", 0600));
+	CALL(fs_truncate(e, "/f", 100));
+	CALL(fs_unlink(e, "/f"));
+	CALL(fs_rmdir(e, "/d"));
+}
+
+static void one(enum attack attack, uint32_t target)
+{
+	struct fs_env e;
+	int err;
+
+	memset(&fake, 0, sizeof(fake));
+	fake.attack = attack;
+	fake.target = target;
+	err = fs_env_init(&e);
+	if (!err) {
+		guest(&e);
+		fs_env_fini(&e);
+	} else {
+		assert_true(err > -512);
+		assert_true(target == FUSE_INIT || target == FUSE_GETATTR);
+		cred_set_current(NULL);
+		cred_unref(e.cred);
+	}
+	pthread_join(fake.thread, NULL);
+	if (attack == A_NONE && target == FUSE_LOOKUP)
+		assert_true(!err && fake.hits > 5);
+}
+
+static void test_lies(void **state)
+{
+	(void)state;
+	alarm(TEST_SECONDS_MAX);
+	for (unsigned a = 0; a < ATTACK_COUNT; a++)
+		for (size_t t = 0; t < ARRAY_SIZE(targets); t++)
+			one((enum attack)a, targets[t]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_lies)};
+
+	signal(SIGPIPE, SIG_IGN);
+	log_init(-1, LOG_ERROR_LEVEL, "test");
+	if (hostpoll_start() || fs_env_process_init())
+		return 1;
+	virtiofs_register();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
