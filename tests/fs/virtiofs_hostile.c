@@ -32,13 +32,26 @@
 #define TEST_SECONDS_MAX 200
 #define REPLY_MAX 8192
 
-#define ATTACKS(X)                                                                      \
-	X(NONE)                                                                         \
-	X(TRUNCATED)                                                                    \
-	X(EMPTY)                                                                        \
-	X(UNIQUE)                                                                       \
-	X(LENGTH) X(RESTART) X(POSITIVE) X(NODE_0) X(NODE_1) X(TYPE) X(SIZE) X(GARBAGE) \
-		X(USED_INDEX) X(USED_ID) X(USED_LENGTH) X(TWICE) X(CLOSE)
+/* clang-format off */
+#define ATTACKS(X) \
+	X(NONE) \
+	X(TRUNCATED) \
+	X(EMPTY) \
+	X(UNIQUE) \
+	X(LENGTH) \
+	X(RESTART) \
+	X(POSITIVE) \
+	X(NODE_0) \
+	X(NODE_1) \
+	X(TYPE) \
+	X(SIZE) \
+	X(GARBAGE) \
+	X(USED_INDEX) \
+	X(USED_ID) \
+	X(USED_LENGTH) \
+	X(TWICE) \
+	X(CLOSE)
+/* clang-format on */
 #define X(name) A_##name,
 enum attack { ATTACKS(X) ATTACK_COUNT };
 #undef X
