@@ -219,7 +219,14 @@ int host_openat2(const char *path, int flags, uint32_t mode, uint64_t resolve)
 
 	if (flags & O_CREAT)
 		how.mode = mode & 07777;
-	return (int)RET(syscall(SYS_openat2, host_at, path, &how, sizeof(how)));
+	/* A ".." below RESOLVE_BENEATH or IN_ROOT is EAGAIN when anything on the host was renamed or mounted meanwhile. */
+	for (unsigned tries = 0; tries < 10000; tries++) {
+		long fd = RET(syscall(SYS_openat2, host_at, path, &how, sizeof(how)));
+
+		if (fd != -EAGAIN)
+			return (int)fd;
+	}
+	return -EAGAIN;
 }
 int host_link_fd(int fd, const char *path)
 {
