@@ -91,7 +91,7 @@ fuzz() {
 		pids+=($!)
 		running=$((running + 1))
 		if [ "$running" -ge "$jobs" ]; then
-			wait -n "${pids[@]}" || true
+			wait -n 2>/dev/null || true
 			running=$((running - 1))
 		fi
 	done

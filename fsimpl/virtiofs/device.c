@@ -42,8 +42,8 @@ static void queue_abandon(struct vdev_queue *q)
 
 	mutex_lock(&q->lock);
 	while ((slot = virtq_driver_abandon(&q->ring))) {
-		slot->done = true;
 		slot->used = 0;
+		slot->done = true; /* last: who polls takes no lock */
 		if (slot->orphan)
 			vdev_slot_release_locked(q, slot);
 		else if (slot->waiter)
