@@ -35,6 +35,27 @@ static int open_root(const char *root)
 	return fd;
 }
 
+/*
+ * The root's lock: held for as long as a container's directory comes or goes, so that nobody takes one that is
+ * half made for one that was left behind. Of an open file of its own, which rootfd, shared with the monitor, is not;
+ * its holder's death frees it. Return what unlock_root() takes.
+ */
+static int lock_root(int rootfd)
+{
+	int fd = openat(rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	while (fd >= 0 && flock(fd, LOCK_EX) < 0 && errno == EINTR)
+		;
+	return fd;
+}
+
+static void unlock_root(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Root's lock held. */
 static void remove_tree_at(int rootfd, const char *id)
 {
 	int fd = openat(rootfd, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -90,7 +111,10 @@ static bool came_to_be(const struct state_dir *s)
 	return created;
 }
 
-/* What a creation left that was killed: its lock is free, and it never came to be. True if that was so, and it is gone now. */
+/*
+ * What a creation left that was killed: its lock is free, and it never came to be. True if that was so, and it is
+ * gone now. Root's lock held.
+ */
 static bool remove_if_stale(int rootfd, const char *id)
 {
 	struct state_dir s = {.rootfd = rootfd, .lockfd = -1, .id = (char *)id};
@@ -101,7 +125,7 @@ static bool remove_if_stale(int rootfd, const char *id)
 		return false;
 	s.lockfd = openat(s.dirfd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (s.lockfd < 0) {
-		/* Killed between mkdir and the lock's creation, or being created right now: an empty directory can go. */
+		/* Killed between mkdir and the lock's creation. */
 		stale = errno == ENOENT && unlinkat(rootfd, id, AT_REMOVEDIR) == 0;
 	} else if (flock(s.lockfd, LOCK_EX | LOCK_NB) == 0 && !came_to_be(&s)) {
 		json_t *j = state_load(&s, "cgroup.json");
@@ -122,54 +146,63 @@ static bool remove_if_stale(int rootfd, const char *id)
 	return stale;
 }
 
+/* Makes ROOT/ID and its lock. Root's lock held. Return 0, or a negative error that was said. */
+static int make_locked(struct state_dir *s, const char *root, const char *id)
+{
+	int err = mkdirat(s->rootfd, id, 0700) < 0 ? -errno : 0;
+
+	if (err == -EEXIST && remove_if_stale(s->rootfd, id))
+		err = mkdirat(s->rootfd, id, 0700) < 0 ? -errno : 0;
+	if (err == -EEXIST) {
+		cli_error("container with given ID already exists: %s; choose another id or "
+			  "'moat delete --force %s'",
+			  id, id);
+		return err;
+	}
+	if (err) {
+		cli_error("%s/%s: %s", root, id, strerror(-err));
+		return err;
+	}
+	s->dirfd = openat(s->rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (s->dirfd >= 0)
+		s->lockfd =
+			openat(s->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (s->lockfd < 0 || flock(s->lockfd, LOCK_EX | LOCK_NB) < 0) {
+		err = -errno;
+		cli_error("%s/%s/lock: %s", root, id, strerror(-err));
+		remove_tree_at(s->rootfd, id);
+	}
+	return err;
+}
+
 int state_create(const char *root, const char *id, struct state_dir *ret)
 {
 	struct state_dir s = {.dirfd = -1, .lockfd = -1};
-	int err;
+	int err, lock;
 
 	s.rootfd = open_root(root);
 	if (s.rootfd < 0)
 		return s.rootfd;
-	err = mkdirat(s.rootfd, id, 0700) < 0 ? -errno : 0;
-	if (err == -EEXIST && remove_if_stale(s.rootfd, id))
-		err = mkdirat(s.rootfd, id, 0700) < 0 ? -errno : 0;
-	if (err) {
-		errno = -err;
-		if (err == -EEXIST)
-			cli_error(
-				"container with given ID already exists: %s; choose another id or "
-				"'moat delete --force %s'",
-				id, id);
-		else
-			cli_error("%s/%s: %m", root, id);
-		goto out_close;
-	}
-	s.dirfd = openat(s.rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	s.lockfd = s.dirfd < 0 ? -1
-			       : openat(s.dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-					0600);
-	if (s.lockfd < 0 || flock(s.lockfd, LOCK_EX | LOCK_NB) < 0) {
-		err = -errno;
-		cli_error("%s/%s/lock: %m", root, id);
-		goto out_remove;
-	}
 	s.id = strdup(id);
 	if (!s.id) {
-		err = -ENOMEM;
-		goto out_remove;
+		state_close(&s);
+		return -ENOMEM;
+	}
+	lock = lock_root(s.rootfd);
+	err = make_locked(&s, root, id);
+	unlock_root(lock);
+	if (err) {
+		state_close(&s);
+		return err;
 	}
 	*ret = s;
 	return 0;
-out_remove:
-	remove_tree_at(s.rootfd, id);
-out_close:
-	state_close(&s);
-	return err;
 }
 
 int state_open(const char *root, const char *id, bool quiet, struct state_dir *ret)
 {
 	struct state_dir s = {.dirfd = -1, .lockfd = -1};
+	int lock;
 
 	if (!cli_id_valid(id)) {
 		if (!quiet)
@@ -180,7 +213,9 @@ int state_open(const char *root, const char *id, bool quiet, struct state_dir *r
 	s.rootfd = open_root(root);
 	if (s.rootfd < 0)
 		return s.rootfd;
+	lock = lock_root(s.rootfd);
 	remove_if_stale(s.rootfd, id);
+	unlock_root(lock);
 	s.dirfd = openat(s.rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	s.id = s.dirfd < 0 ? NULL : strdup(id);
 	if (!s.id) {
@@ -209,7 +244,15 @@ void state_close(struct state_dir *s)
 
 void state_remove(struct state_dir *s)
 {
-	remove_tree_at(s->rootfd, s->id);
+	struct stat mine, there;
+	int lock = lock_root(s->rootfd);
+
+	/* Another's delete and create may have come between: then the name is somebody else's container. */
+	if (fstat(s->dirfd, &mine) == 0 &&
+	    fstatat(s->rootfd, s->id, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    mine.st_dev == there.st_dev && mine.st_ino == there.st_ino)
+		remove_tree_at(s->rootfd, s->id);
+	unlock_root(lock);
 }
 
 void state_time(char *out, size_t size)
