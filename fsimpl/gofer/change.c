@@ -12,17 +12,8 @@
 #include "fsimpl/gofer/internal.h"
 #include "vfs/inotify.h"
 
-#define RENAME_FLAG_NOREPLACE 1u
-#define RENAME_FLAG_EXCHANGE 2u
-#define RENAME_FLAG_WHITEOUT 4u
-
 /* The table's reference and the operation's own: more means that somebody uses it. */
 #define IDLE_REFS 2
-
-static bool is_dead(const struct gofer_dentry *d)
-{
-	return atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD;
-}
 
 static int reply_error(uint32_t err)
 {
@@ -35,7 +26,7 @@ static int reply_error(uint32_t err)
 struct creation {
 	struct gofer_fs *fs;
 	struct resolving_path *rp;
-	struct gofer_dentry *dir; /* a reference */
+	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
 	struct gofer_where where; /* of the new name */
 	char name[VFS_NAME_MAX + 1];
@@ -45,18 +36,18 @@ struct creation {
 
 static bool exists(struct creation *c)
 {
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 
 	if (gofer_lookup(c->fs, c->dir, rp_component(c->rp), rp_component_len(c->rp), &d))
 		return false;
-	gofer_dentry_unref(d);
+	remote_dentry_unref(d);
 	return true;
 }
 
 static int check_creation(struct creation *c)
 {
 	int name_err = rp_check_create_name(c->rp, c->is_dir), err = 0;
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	bool negative;
 
 	/* -ENOENT is only due when the name is not there. */
@@ -65,16 +56,16 @@ static int check_creation(struct creation *c)
 	d = gofer_cache_find(c->fs, c->dir, rp_component(c->rp), rp_component_len(c->rp),
 			     &negative);
 	if (d) {
-		gofer_dentry_unref(d);
+		remote_dentry_unref(d);
 		if (!c->fs->shared || exists(c))
 			return -EEXIST;
 	}
-	gofer_inode_perm(c->dir->inode, &c->pi);
+	gofer_inode_perm(gofer_inode_of(c->dir), &c->pi);
 	err = name_err ? name_err : rp_begin_write(c->rp);
 	if (!err)
-		err = is_dead(c->dir) ? -ENOENT
-				      : vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
-	if (err && !negative && !is_dead(c->dir) && exists(c))
+		err = remote_is_dead(c->dir) ? -ENOENT
+					     : vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
+	if (err && !negative && !remote_is_dead(c->dir) && exists(c))
 		return -EEXIST;
 	return err;
 }
@@ -103,7 +94,7 @@ static int begin_creation(struct creation *c, struct filesystem *base, struct re
 		goto out_unref;
 	return 0;
 out_unref:
-	gofer_dentry_unref(c->dir);
+	remote_dentry_unref(c->dir);
 out_unlock:
 	rwlock_write_unlock(&c->fs->tree_lock);
 	return err;
@@ -114,37 +105,37 @@ static int end_creation(struct creation *c, int err, uint32_t reply_err,
 			const struct p9_nodes *nodes, const struct p9_str *target,
 			struct vfs_endpoint *endpoint)
 {
-	struct gofer_dentry *child = NULL;
+	struct remote_dentry *child = NULL;
 	struct p9_node node;
 
 	if (!err)
 		err = reply_error(reply_err);
 	if (!err && nodes->count == 2) {
 		p9_nodes_get(nodes, 0, &node);
-		gofer_inode_update(c->dir->inode, &node);
+		gofer_inode_update(gofer_inode_of(c->dir), &node);
 		p9_nodes_get(nodes, 1, &node);
 		/* It exists: not to remember it is no failure of the call. */
 		if (gofer_cache_enter(c->fs, c->dir, c->name, c->len, &node, target, &child)) {
-			gofer_cache_forget_negative(c->fs, c->dir, c->name, c->len);
+			remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
 			child = NULL;
 		}
 	} else {
-		gofer_cache_forget_negative(c->fs, c->dir, c->name, c->len);
+		remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
 	}
 	if (child && endpoint) {
-		mutex_lock(&child->inode->lock);
-		if (!child->inode->endpoint && ref_tryget(&endpoint->ref))
-			child->inode->endpoint = endpoint;
-		mutex_unlock(&child->inode->lock);
+		mutex_lock(&gofer_inode_of(child)->lock);
+		if (!gofer_inode_of(child)->endpoint && ref_tryget(&endpoint->ref))
+			gofer_inode_of(child)->endpoint = endpoint;
+		mutex_unlock(&gofer_inode_of(child)->lock);
 		/* The host knows nothing of it: the dentry stays while it has its name. */
-		if (!child->inode->endpoint_dentry)
-			child->inode->endpoint_dentry = gofer_dentry_ref(child);
+		if (!gofer_inode_of(child)->endpoint_dentry)
+			gofer_inode_of(child)->endpoint_dentry = remote_dentry_ref(child);
 	}
 	rwlock_write_unlock(&c->fs->tree_lock);
 	if (!err)
 		vfs_notify_name(&c->dir->d, IN_CREATE, 0, c->name, c->len, c->is_dir);
-	gofer_dentry_unref(child);
-	gofer_dentry_unref(c->dir);
+	remote_dentry_unref(child);
+	remote_dentry_unref(c->dir);
 	return err;
 }
 
@@ -236,7 +227,7 @@ int gofer_symlink_at(struct filesystem *fs, struct resolving_path *rp, const cha
 
 int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_base)
 {
-	struct gofer_dentry *old = gofer_dentry_of(old_base);
+	struct remote_dentry *old = remote_dentry_of(old_base);
 	struct p9_msg t = {.type = P9_Tmlink};
 	struct gofer_where old_where;
 	struct perm_inode pi;
@@ -245,13 +236,13 @@ int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentr
 	int err = begin_creation(&c, fs, rp, false);
 
 	/* may_linkat() speaks before the new directory's permissions. */
-	gofer_inode_perm(old->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(old), &pi);
 	if (err == -EACCES && vfs_may_linkat(rp_cred(rp), &pi))
 		return vfs_may_linkat(rp_cred(rp), &pi);
 	if (err)
 		return err;
 	err = vfs_may_linkat(rp_cred(rp), &pi);
-	if (!err && gofer_is_dir(old))
+	if (!err && remote_is_dir(old))
 		err = -EPERM;
 	if (!err)
 		err = gofer_where(old, &old_where);
@@ -266,7 +257,8 @@ int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentr
 	if (err)
 		return end_creation(&c, err, 0, NULL, NULL, NULL);
 	err = end_creation(&c, 0, call.r.Rmlink.err, &call.r.Rmlink.nodes,
-			   &(struct p9_str){old->inode->target, (uint16_t)old->inode->target_len},
+			   &(struct p9_str){gofer_inode_of(old)->target,
+					    (uint16_t)gofer_inode_of(old)->target_len},
 			   NULL);
 	p9_call_fini(&call);
 	return err;
@@ -275,50 +267,50 @@ int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentr
 /* ---- removal ---- */
 
 /* A fid to keep `d` by when its name goes, if anybody uses it. */
-static uint32_t keep_fid(struct gofer_fs *fs, const struct gofer_dentry *d)
+static uint32_t keep_fid(struct gofer_fs *fs, const struct remote_dentry *d)
 {
-	if (d->inode->fid != P9_NOFID || ref_read(&d->d.ref) <= IDLE_REFS)
+	if (gofer_inode_of(d)->fid != P9_NOFID || ref_read(&d->d.ref) <= IDLE_REFS)
 		return P9_NOFID;
 	return p9_fid_alloc(fs->conn);
 }
 
 /* d lost its name; node: its attributes since, or NULL. */
-static void removed(struct gofer_dentry *d, const struct p9_node *node, uint32_t keepfid,
+static void removed(struct remote_dentry *d, const struct p9_node *node, uint32_t keepfid,
 		    bool bound)
 {
-	bool gone = gofer_is_dir(d) || !node || node->nlink == 0;
-	struct gofer_dentry *pinned = d->inode->endpoint_dentry;
+	bool gone = remote_is_dir(d) || !node || node->nlink == 0;
+	struct remote_dentry *pinned = gofer_inode_of(d)->endpoint_dentry;
 
 	if (node && (node->mode & S_IFMT) == d->inode->type)
-		gofer_inode_update(d->inode, node);
-	if (gone && gofer_is_dir(d)) {
-		mutex_lock(&d->inode->lock);
-		d->inode->attr.nlink = 0;
-		mutex_unlock(&d->inode->lock);
+		gofer_inode_update(gofer_inode_of(d), node);
+	if (gone && remote_is_dir(d)) {
+		mutex_lock(&gofer_inode_of(d)->lock);
+		gofer_inode_of(d)->attr.nlink = 0;
+		mutex_unlock(&gofer_inode_of(d)->lock);
 	}
 	if (gone)
-		gofer_inode_unhash(d->inode);
+		gofer_inode_unhash(gofer_inode_of(d));
 	if (bound)
-		d->inode->fid = keepfid;
+		gofer_inode_of(d)->fid = keepfid;
 	vfs_dentry_delete_end(&d->d);
 	if (pinned == d) {
-		d->inode->endpoint_dentry = NULL;
-		gofer_dentry_unref(pinned);
+		gofer_inode_of(d)->endpoint_dentry = NULL;
+		remote_dentry_unref(pinned);
 	}
 }
 
-static int check_removal(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *dir,
-			 bool is_dir, struct gofer_dentry **ret)
+static int check_removal(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
+			 bool is_dir, struct remote_dentry **ret)
 {
 	struct perm_inode dir_pi, pi;
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	int err = rp_check_remove_name(rp, is_dir);
 
 	/* "." and "..", then a read-only mount, then a name too long. */
 	if (!err || err == -ENAMETOOLONG) {
 		int write_err = rp_begin_write(rp);
 
-		err = write_err ? write_err : err && is_dead(dir) ? -ENOENT : err;
+		err = write_err ? write_err : err && remote_is_dead(dir) ? -ENOENT : err;
 	}
 	if (err)
 		return err;
@@ -326,24 +318,24 @@ static int check_removal(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	if (err)
 		return err;
 	if (rp->trailing_slash && !is_dir)
-		err = gofer_is_dir(d) ? -EISDIR : -ENOTDIR;
-	gofer_inode_perm(dir->inode, &dir_pi);
-	gofer_inode_perm(d->inode, &pi);
+		err = remote_is_dir(d) ? -EISDIR : -ENOTDIR;
+	gofer_inode_perm(gofer_inode_of(dir), &dir_pi);
+	gofer_inode_perm(gofer_inode_of(d), &pi);
 	if (!err)
 		err = vfs_may_delete(rp_cred(rp), &dir_pi, &pi, is_dir);
 	if (!err)
 		err = vfs_dentry_delete_begin(rp, &d->d);
 	if (err)
-		gofer_dentry_unref(d);
+		remote_dentry_unref(d);
 	else
 		*ret = d;
 	return err;
 }
 
-static int remove_locked(struct gofer_fs *fs, struct gofer_dentry *dir, struct gofer_dentry *d,
+static int remove_locked(struct gofer_fs *fs, struct remote_dentry *dir, struct remote_dentry *d,
 			 bool is_dir)
 {
-	const struct gofer_key *key = rcu_load(d->key);
+	const struct remote_key *key = rcu_load(d->key);
 	struct p9_msg t = {.type = P9_Tmunlink};
 	struct gofer_where where;
 	const struct p9_Rmunlink *r = NULL;
@@ -366,7 +358,7 @@ static int remove_locked(struct gofer_fs *fs, struct gofer_dentry *dir, struct g
 	err = reply_error(r->err);
 	if (!err && r->nodes.count == 2) {
 		p9_nodes_get(&r->nodes, 0, &node);
-		gofer_inode_update(dir->inode, &node);
+		gofer_inode_update(gofer_inode_of(dir), &node);
 		p9_nodes_get(&r->nodes, 1, &node);
 		gofer_cache_remove(fs, d);
 		removed(d, &node, t.Tmunlink.keepfid, r->bound);
@@ -383,8 +375,8 @@ static int remove_locked(struct gofer_fs *fs, struct gofer_dentry *dir, struct g
 static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is_dir)
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
-	struct gofer_dentry *dir, *d = NULL;
-	const struct gofer_key *key;
+	struct remote_dentry *dir, *d = NULL;
+	const struct remote_key *key;
 	int err;
 
 	rwlock_write_lock(&fs->tree_lock);
@@ -400,15 +392,15 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	if (!err) {
 		bool gone;
 
-		mutex_lock(&d->inode->lock);
-		gone = is_dir || d->inode->attr.nlink == 0;
-		mutex_unlock(&d->inode->lock);
+		mutex_lock(&gofer_inode_of(d)->lock);
+		gone = is_dir || gofer_inode_of(d)->attr.nlink == 0;
+		mutex_unlock(&gofer_inode_of(d)->lock);
 		key = rcu_load(d->key);
 		vfs_notify_name(&dir->d, IN_DELETE, 0, key->name, key->len, is_dir);
 		vfs_notify_self(&d->d, gone ? IN_DELETE_SELF : IN_ATTRIB, is_dir);
 	}
-	gofer_dentry_unref(d);
-	gofer_dentry_unref(dir);
+	remote_dentry_unref(d);
+	remote_dentry_unref(dir);
 	return err;
 }
 
@@ -424,82 +416,12 @@ int gofer_rmdir_at(struct filesystem *fs, struct resolving_path *rp)
 
 /* ---- rename ---- */
 
-struct renaming {
-	struct gofer_fs *fs;
-	struct resolving_path *rp;
-	struct gofer_dentry *olddir, *newdir; /* borrowed, a reference */
-	const char *old_name;
-	size_t old_len;
-	char new_name[VFS_NAME_MAX + 1];
-	size_t new_len;
-	struct gofer_dentry *old, *new_; /* references; new_ may be NULL */
-	unsigned flags;
-	bool old_must_be_dir;
-};
-
-static bool is_below(const struct gofer_dentry *d, const struct gofer_dentry *top)
+static struct gofer_fs *renaming_fs(const struct remote_renaming *r)
 {
-	for (; d; d = gofer_parent(d))
-		if (d == top)
-			return true;
-	return false;
+	return gofer_fs_of(r->olddir->d.fs);
 }
 
-/* Shapes: what must be a directory, what exists, loops. As do_renameat2(). */
-static int check_shape(const struct renaming *r)
-{
-	bool exchange = r->flags & RENAME_FLAG_EXCHANGE;
-
-	if ((r->flags & RENAME_FLAG_NOREPLACE) && r->new_)
-		return -EEXIST;
-	if (exchange && !r->new_)
-		return -ENOENT;
-	if (exchange && !gofer_is_dir(r->new_) && r->rp->trailing_slash)
-		return -ENOTDIR;
-	if (!gofer_is_dir(r->old)) {
-		if (r->old_must_be_dir || (!exchange && r->rp->trailing_slash))
-			return -ENOTDIR;
-	}
-	if (is_below(r->newdir, r->old))
-		return -EINVAL;
-	if (r->new_ && is_below(r->olddir, r->new_))
-		return exchange ? -EINVAL : -ENOTEMPTY;
-	return 0;
-}
-
-static int check_rename_rights(const struct renaming *r)
-{
-	bool exchange = r->flags & RENAME_FLAG_EXCHANGE, moves = r->olddir != r->newdir;
-	const struct cred *cred = rp_cred(r->rp);
-	struct perm_inode olddir, newdir, old, new_;
-	int err;
-
-	gofer_inode_perm(r->olddir->inode, &olddir);
-	gofer_inode_perm(r->newdir->inode, &newdir);
-	gofer_inode_perm(r->old->inode, &old);
-	err = vfs_may_delete(cred, &olddir, &old, gofer_is_dir(r->old));
-	if (err)
-		return err;
-	if (!r->new_) {
-		err = is_dead(r->newdir) ? -ENOENT : vfs_permission(cred, &newdir, W_OK | X_OK);
-	} else {
-		gofer_inode_perm(r->new_->inode, &new_);
-		err = vfs_may_delete(cred, &newdir, &new_,
-				     gofer_is_dir(exchange ? r->new_ : r->old));
-	}
-	/* Its ".." changes. */
-	if (!err && moves && gofer_is_dir(r->old))
-		err = vfs_permission(cred, &old, W_OK);
-	if (!err && moves && exchange && gofer_is_dir(r->new_))
-		err = vfs_permission(cred, &new_, W_OK);
-	if (!err)
-		err = vfs_dentry_delete_begin(r->rp, &r->old->d);
-	if (!err && r->new_)
-		err = vfs_dentry_delete_begin(r->rp, &r->new_->d);
-	return err;
-}
-
-static void update_from(struct gofer_dentry *d, const struct p9_nodes *nodes, unsigned i)
+static void update_from(struct remote_dentry *d, const struct p9_nodes *nodes, unsigned i)
 {
 	struct p9_node node;
 
@@ -507,52 +429,52 @@ static void update_from(struct gofer_dentry *d, const struct p9_nodes *nodes, un
 		return;
 	p9_nodes_get(nodes, i, &node);
 	if ((node.mode & S_IFMT) == d->inode->type)
-		gofer_inode_update(d->inode, &node);
+		gofer_inode_update(gofer_inode_of(d), &node);
 }
 
 /* The reply's consequences for the cache. */
-static void renamed(struct renaming *r, const struct p9_Rmrename *reply, uint32_t keepfid)
+static void renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, uint32_t keepfid)
 {
-	struct gofer_dentry *olddir = r->olddir;
+	struct remote_dentry *olddir = r->olddir;
 	struct p9_node node;
 
 	update_from(r->olddir, &reply->nodes, 0);
 	update_from(r->newdir, &reply->nodes, 1);
 	update_from(r->old, &reply->nodes, 2);
-	if (r->flags & RENAME_FLAG_EXCHANGE) {
+	if (r->flags & REMOTE_RENAME_EXCHANGE) {
 		update_from(r->new_, &reply->nodes, 3);
-		gofer_cache_exchange(r->fs, r->old, r->new_);
+		remote_exchange(r->c, r->old, r->new_);
 		return;
 	}
 	if (r->new_) {
-		gofer_cache_remove(r->fs, r->new_);
+		gofer_cache_remove(renaming_fs(r), r->new_);
 		if (reply->nodes.count > 3)
 			p9_nodes_get(&reply->nodes, 3, &node);
 		removed(r->new_, reply->nodes.count > 3 ? &node : NULL, keepfid, reply->bound);
 	}
-	gofer_cache_move(r->fs, r->old, r->newdir, r->new_name, r->new_len);
-	if (!(r->flags & RENAME_FLAG_WHITEOUT))
-		gofer_cache_enter_negative(r->fs, olddir, r->old_name, r->old_len);
+	remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
+	if (!(r->flags & REMOTE_RENAME_WHITEOUT))
+		gofer_cache_enter_negative(renaming_fs(r), olddir, r->old_name, r->old_len);
 }
 
 /* The server made the whiteout; it belongs to the caller. The rename is done: a failure here has nobody to tell. */
-static void own_whiteout(struct renaming *r)
+static void own_whiteout(struct remote_renaming *r)
 {
 	struct setattr_args a = {.valid = SETATTR_UID | SETATTR_GID};
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	struct perm_inode pi;
 	uint32_t mode = S_IFCHR;
 
-	gofer_inode_perm(r->olddir->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(r->olddir), &pi);
 	vfs_init_owner(rp_cred(r->rp), &pi, &mode, &a.uid, &a.gid);
-	gofer_cache_forget_negative(r->fs, r->olddir, r->old_name, r->old_len);
-	if (gofer_lookup(r->fs, r->olddir, r->old_name, r->old_len, &d))
+	remote_forget_negative(r->c, r->olddir, r->old_name, r->old_len);
+	if (gofer_lookup(renaming_fs(r), r->olddir, r->old_name, r->old_len, &d))
 		return;
-	(void)!gofer_setattr_locked(r->fs, d, &a);
-	gofer_dentry_unref(d);
+	(void)!gofer_setattr_locked(renaming_fs(r), d, &a);
+	remote_dentry_unref(d);
 }
 
-static int rename_locked(struct renaming *r)
+static int rename_locked(struct remote_renaming *r)
 {
 	struct p9_msg t = {.type = P9_Tmrename};
 	struct gofer_where from, to;
@@ -570,91 +492,70 @@ static int rename_locked(struct renaming *r)
 	t.Tmrename.path = gofer_where_path(&to);
 	t.Tmrename.flags = r->flags;
 	t.Tmrename.keepfid = P9_NOFID;
-	if (r->new_ && !(r->flags & RENAME_FLAG_EXCHANGE))
-		t.Tmrename.keepfid = keep_fid(r->fs, r->new_);
-	err = p9_rpc(r->fs->conn, &call, &t);
+	if (r->new_ && !(r->flags & REMOTE_RENAME_EXCHANGE))
+		t.Tmrename.keepfid = keep_fid(renaming_fs(r), r->new_);
+	err = p9_rpc(renaming_fs(r)->conn, &call, &t);
 	if (err)
 		return err;
 	renamed(r, &call.r.Rmrename, t.Tmrename.keepfid);
 	p9_call_fini(&call);
-	if (r->flags & RENAME_FLAG_WHITEOUT)
+	if (r->flags & REMOTE_RENAME_WHITEOUT)
 		own_whiteout(r);
 	return 0;
 }
 
-static int find_both(struct renaming *r)
+static int find_both(struct remote_renaming *r)
 {
+	struct gofer_fs *fs = renaming_fs(r);
 	int err;
 
 	r->old_len = strlen(r->old_name);
-	r->new_len = rp_component_len(r->rp);
+	if (remote_is_dead(r->olddir))
+		return -ENOENT;
 	if (r->old_len > VFS_NAME_MAX)
-		return is_dead(r->olddir) ? -ENOENT : -ENAMETOOLONG;
-	if (is_dead(r->olddir))
-		return -ENOENT;
-	err = gofer_lookup(r->fs, r->olddir, r->old_name, r->old_len, &r->old);
+		return -ENAMETOOLONG;
+	err = gofer_lookup(fs, r->olddir, r->old_name, r->old_len, &r->old);
+	if (!err)
+		err = remote_rename_names(r);
 	if (err)
 		return err;
-	if (is_dead(r->newdir))
-		return -ENOENT;
-	err = rp_check_name(r->rp);
-	if (err)
-		return err;
-	memcpy(r->new_name, rp_component(r->rp), r->new_len);
-	r->new_name[r->new_len] = '\0';
-	err = gofer_lookup(r->fs, r->newdir, r->new_name, r->new_len, &r->new_);
+	err = gofer_lookup(fs, r->newdir, r->new_name, r->new_len, &r->new_);
 	return err == -ENOENT ? 0 : err;
-}
-
-static void notify_renamed(const struct renaming *r)
-{
-	bool is_dir = gofer_is_dir(r->old);
-	uint32_t cookie;
-
-	if (!vfs_notify_wanted())
-		return;
-	cookie = vfs_notify_cookie();
-	vfs_notify_name(&r->olddir->d, IN_MOVED_FROM, cookie, r->old_name, r->old_len, is_dir);
-	vfs_notify_name(&r->newdir->d, IN_MOVED_TO, cookie, r->new_name, r->new_len, is_dir);
-	vfs_notify_self(&r->old->d, IN_MOVE_SELF, is_dir);
-	if (r->new_ && !(r->flags & RENAME_FLAG_EXCHANGE))
-		vfs_notify_self(&r->new_->d, IN_DELETE_SELF, gofer_is_dir(r->new_));
 }
 
 int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct dentry *old_parent,
 		    const char *old_name, bool old_must_be_dir, const struct rename_args *args)
 {
-	struct renaming r = {.fs = gofer_fs_of(base),
-			     .rp = rp,
-			     .olddir = gofer_dentry_of(old_parent),
-			     .old_name = old_name,
-			     .flags = args->flags,
-			     .old_must_be_dir = old_must_be_dir};
+	struct gofer_fs *fs = gofer_fs_of(base);
+	struct remote_renaming r = {.c = &fs->dcache,
+				    .rp = rp,
+				    .olddir = remote_dentry_of(old_parent),
+				    .old_name = old_name,
+				    .flags = args->flags,
+				    .old_must_be_dir = old_must_be_dir};
 	bool same = false;
 	int err;
 
-	rwlock_write_lock(&r.fs->tree_lock);
-	err = gofer_walk(r.fs, rp, true, &r.newdir);
+	rwlock_write_lock(&fs->tree_lock);
+	err = gofer_walk(fs, rp, true, &r.newdir);
 	if (err) {
-		rwlock_write_unlock(&r.fs->tree_lock);
+		rwlock_write_unlock(&fs->tree_lock);
 		return err;
 	}
 	err = rp_begin_write(rp);
 	if (!err)
 		err = find_both(&r);
 	if (!err)
-		err = check_shape(&r);
+		err = remote_rename_shape(&r);
 	/* Two names of one file: nothing to do, and nothing is. */
 	same = !err && r.new_ && r.new_->inode == r.old->inode;
 	if (!err && !same)
-		err = check_rename_rights(&r);
+		err = remote_rename_rights(&r);
 	if (!err && !same)
 		err = rename_locked(&r);
-	rwlock_write_unlock(&r.fs->tree_lock);
+	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && !same)
-		notify_renamed(&r);
-	gofer_dentry_unref(r.new_);
-	gofer_dentry_unref(r.old);
-	gofer_dentry_unref(r.newdir);
+		remote_rename_notify(&r);
+	remote_rename_fini(&r);
 	return err;
 }

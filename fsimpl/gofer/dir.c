@@ -1,5 +1,5 @@
 /*
- * fsimpl/gofer/dir.c - open directories and O_PATH files.
+ * fsimpl/gofer/dir.c - open directories.
  *
  * Opening a directory is no request: the first getdents asks for the entries by path, attributes included, and a small directory's
  * whole listing is that one reply. What it says about the entries goes into the dentry cache, so that the stat of each which
@@ -29,24 +29,24 @@ static struct gofer_dir *gofer_dir_of(struct file *f)
 }
 
 /* The attributes of the entries. Pre: tree_lock. */
-static void enter_entries(struct gofer_fs *fs, struct gofer_dentry *d, const struct p9_blob *data)
+static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data)
 {
 	struct p9_dirent e;
 	size_t off = 0;
 
 	while (p9_dirent_get(data->data, data->size, &off, true, &e) == 1) {
-		struct gofer_dentry *child;
+		struct remote_dentry *child;
 
 		/* Symlinks would need their targets. */
 		if (!e.has_node || S_ISLNK(e.node.mode) || !p9_name_ok(e.name.data, e.name.len))
 			continue;
 		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node, NULL, &child))
 			return;
-		gofer_dentry_unref(child);
+		remote_dentry_unref(child);
 	}
 }
 
-static int fetch(struct gofer_dir *dir, struct gofer_dentry *d, int64_t pos)
+static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	struct p9_msg t = {.type = P9_Tmreaddir};
@@ -99,7 +99,7 @@ out_unlock:
 
 static int gofer_iterate(struct file *f, struct dir_emit *ctx)
 {
-	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
+	struct remote_dentry *d = remote_dentry_of(f->path.dentry);
 	struct gofer_dir *dir = gofer_dir_of(f);
 	int err;
 
@@ -136,21 +136,14 @@ static int gofer_iterate(struct file *f, struct dir_emit *ctx)
 
 static int64_t gofer_dir_seek(struct file *f, int64_t off, int whence)
 {
-	if (whence == SEEK_CUR)
-		off += f->pos;
-	else if (whence != SEEK_SET)
-		return -EINVAL;
-	if (off < 0)
-		return -EINVAL;
-	f->pos = off;
 	/* rewinddir(3) shows what came since. */
 	gofer_dir_of(f)->filled = false;
-	return off;
+	return remote_dir_seek(f, off, whence);
 }
 
 static int gofer_dir_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
-	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
+	struct remote_dentry *d = remote_dentry_of(f->path.dentry);
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	struct p9_msg t = {.type = P9_Tfsync};
 	struct p9_call call;
@@ -190,7 +183,7 @@ static const struct file_ops gofer_dir_ops = {
 	.fsync = gofer_dir_fsync,
 };
 
-int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags,
+int gofer_dir_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,
 		     struct file **ret)
 {
 	struct gofer_dir *dir = calloc(1, sizeof(*dir));
@@ -202,36 +195,5 @@ int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned
 	file_init(&dir->f, &gofer_dir_ops, &place, flags, 0);
 	dir->fid = P9_NOFID;
 	*ret = &dir->f;
-	return 0;
-}
-
-/* ---- O_PATH ---- */
-
-static void path_file_free_rcu(struct rcu_cb *cb)
-{
-	free(container_of(cb, struct file, rcu));
-}
-
-static void path_file_release(struct file *f)
-{
-	file_fini(f);
-	rcu_call(&f->rcu, path_file_free_rcu);
-}
-
-static const struct file_ops gofer_path_ops = {
-	.release = path_file_release,
-};
-
-int gofer_path_file_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags,
-			   struct file **ret)
-{
-	struct file *f = calloc(1, sizeof(*f));
-	struct vfs_path place;
-
-	if (!f)
-		return -ENOMEM;
-	rp_place(rp, &d->d, &place);
-	file_init(f, &gofer_path_ops, &place, flags, 0);
-	*ret = f;
 	return 0;
 }

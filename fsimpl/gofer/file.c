@@ -28,7 +28,7 @@ static struct gofer_file *gofer_file_of(struct file *f)
 
 static struct gofer_inode *file_inode(struct file *f)
 {
-	return gofer_dentry_of(f->path.dentry)->inode;
+	return gofer_inode_of(remote_dentry_of(f->path.dentry));
 }
 
 /* ---- reads and writes ---- */
@@ -62,13 +62,13 @@ static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 /* Writing takes setuid and setgid away from who may not keep them; the host has done it for everybody. */
 static void fix_priv_after_write(struct file *f, const struct perm_inode *pi)
 {
-	struct gofer_dentry *d = gofer_dentry_of(f->path.dentry);
+	struct remote_dentry *d = remote_dentry_of(f->path.dentry);
 	struct setattr_args a = {.valid = SETATTR_MODE,
 				 .mode = vfs_kill_priv_mode_gid(cred_current(), pi->mode, pi->gid) &
 					 07777};
 
 	/* The data is written: a failure here has nobody to tell. */
-	(void)!gofer_setattr(d->inode->fs, d, &a);
+	(void)!gofer_setattr(gofer_inode_of(d)->fs, d, &a);
 }
 
 static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
@@ -390,7 +390,7 @@ static const struct file_ops gofer_file_ops = {
 	.fsync = gofer_fsync,
 };
 
-int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd, unsigned flags,
+int gofer_file_create(struct resolving_path *rp, struct remote_dentry *d, int fd, unsigned flags,
 		      struct file **ret)
 {
 	bool write = (flags & O_ACCMODE) == O_WRONLY || (flags & O_ACCMODE) == O_RDWR;
@@ -401,7 +401,7 @@ int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd,
 	if (!err && write)
 		err = mount_begin_write(rp_mount(rp));
 	if (err) {
-		gofer_inode_unpin(d->inode);
+		gofer_inode_unpin(gofer_inode_of(d));
 		free(gf);
 		return err;
 	}

@@ -1,7 +1,7 @@
 /*
  * fsimpl/gofer/fs.c - the filesystem: a host tree behind a gofer, cached.
  *
- * Every name and attribute that the server told is cached (cache.c, inode.c), because nobody else changes the tree (policy
+ * Every name and attribute that the server told is cached (fsimpl/remote, names.c, inode.c), because nobody else changes the tree (policy
  * `exclusive`; `shared` asks again at every walk). A walk that meets something unknown asks for all that remains of the path in one
  * request (walk.c); creations, removals, renames and attribute changes are one request each (change.c). Regular files are read, written
  * and mapped through descriptors that the gofer donated (hostfd.c, file.c): no request at all.
@@ -17,38 +17,19 @@
 
 #include "fsimpl/gofer/internal.h"
 
-static int gofer_get_parent(struct dentry *base, struct dentry **ret_parent, char *name,
-			    size_t size)
+static void gofer_dentry_release(struct dentry *base)
 {
-	struct gofer_dentry *d = gofer_dentry_of(base);
-	struct gofer_dentry *parent = NULL;
-	const struct gofer_key *key;
-
-	for (;;) {
-		rcu_read_begin();
-		key = rcu_load(d->key);
-		parent = key->parent;
-		if (size)
-			snprintf(name, size, "%s", key->name);
-		if (!parent || ref_tryget(&parent->d.ref)) {
-			rcu_read_end();
-			break;
-		}
-		/* A rename replaced the key while we looked. */
-		rcu_read_end();
-	}
-	*ret_parent = parent ? &parent->d : NULL;
-	return atomic_load_explicit(&base->flags, memory_order_acquire) & DENTRY_DEAD ? -ENOENT : 0;
+	remote_dentry_release(&gofer_fs_of(base->fs)->dcache, remote_dentry_of(base));
 }
 
 static uint32_t gofer_dentry_type(struct dentry *d)
 {
-	return gofer_dentry_of(d)->inode->type;
+	return remote_dentry_of(d)->inode->type;
 }
 
 static uint64_t gofer_inode_key(struct dentry *d)
 {
-	return gofer_dentry_of(d)->inode->qid_path;
+	return gofer_inode_of(remote_dentry_of(d))->qid_path;
 }
 
 static int gofer_sync(struct filesystem *base)
@@ -81,23 +62,33 @@ static void fs_free_rcu(struct rcu_cb *cb)
 static void drop_endpoints(struct gofer_fs *fs)
 {
 	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++) {
-		struct gofer_dentry *d;
+		struct remote_dentry *d;
 
 		do {
 			struct gofer_inode *in;
 
 			d = NULL;
-			mutex_lock(&fs->cache_lock);
+			mutex_lock(&fs->inode_lock);
 			LIST_FOREACH (in, &fs->inodes[i], hash_link)
 				if (in->endpoint_dentry) {
 					d = in->endpoint_dentry;
 					in->endpoint_dentry = NULL;
 					break;
 				}
-			mutex_unlock(&fs->cache_lock);
-			gofer_dentry_unref(d);
+			mutex_unlock(&fs->inode_lock);
+			remote_dentry_unref(d);
 		} while (d);
 	}
+}
+
+static void inode_unref_base(struct remote_inode *base)
+{
+	gofer_inode_unref(container_of(base, struct gofer_inode, base));
+}
+
+static void inode_perm_base(struct remote_inode *base, struct perm_inode *ret)
+{
+	gofer_inode_perm(container_of(base, struct gofer_inode, base), ret);
 }
 
 static void gofer_release(struct filesystem *base)
@@ -105,8 +96,8 @@ static void gofer_release(struct filesystem *base)
 	struct gofer_fs *fs = gofer_fs_of(base);
 
 	drop_endpoints(fs);
-	gofer_cache_shrink(fs);
-	gofer_dentry_unref(fs->root);
+	remote_shrink(&fs->dcache);
+	remote_dentry_unref(fs->root);
 	p9_fid_clunk(fs->conn, fs->root_fid);
 	p9_conn_unref(fs->conn);
 	filesystem_fini(base);
@@ -133,7 +124,7 @@ static struct filesystem_ops gofer_ops = {
 	.list_xattr_at = gofer_list_xattr_at,
 	.remove_xattr_at = gofer_remove_xattr_at,
 	.get_endpoint_at = gofer_get_endpoint_at,
-	.get_parent = gofer_get_parent,
+	.get_parent = remote_get_parent,
 	.dentry_type = gofer_dentry_type,
 	.inode_key = gofer_inode_key,
 	.dentry_release = gofer_dentry_release,
@@ -217,13 +208,14 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	p9_conn_ref(args->conn);
 	fs->conn = args->conn;
 	fs->shared = args->shared;
-	fs->max_dentries = args->max_dentries ? args->max_dentries : GOFER_DENTRIES_MAX;
 	fs->fs.magic = V9FS_MAGIC;
 	if (args->readonly)
 		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
 	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "gofer_tree");
-	mutex_init(&fs->cache_lock, LOCK_FS_DIR, "gofer_cache");
-	TAILQ_INIT(&fs->clock);
+	mutex_init(&fs->inode_lock, LOCK_FS_SUPER, "gofer_inodes");
+	remote_dcache_init(&fs->dcache, &fs->fs, inode_unref_base,
+			   args->max_dentries ? args->max_dentries : GOFER_DENTRIES_MAX);
+	fs->dcache.inode_perm = inode_perm_base;
 	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++)
 		LIST_INIT(&fs->inodes[i]);
 	err = attach(fs, args->attach);
@@ -233,7 +225,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 		free(fs);
 		return err;
 	}
-	gofer_dentry_ref(fs->root);
+	remote_dentry_ref(fs->root);
 	*ret_fs = &fs->fs;
 	*ret_root = &fs->root->d;
 	return 0;
@@ -243,6 +235,6 @@ void gofer_fs_shrink(struct filesystem *base)
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
 
-	gofer_cache_shrink(fs);
+	remote_shrink(&fs->dcache);
 	gofer_host_fds_trim(fs->conn, 0);
 }

@@ -87,7 +87,7 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 			TAILQ_REMOVE(&c->idle_fds, in, idle_link);
 			in->on_idle = false;
 			/* Going away by itself otherwise. */
-			if (ref_tryget(&in->ref))
+			if (ref_tryget(&in->base.ref))
 				break;
 		}
 		mutex_unlock(&c->fd_lock);
@@ -140,9 +140,9 @@ static bool pin_existing(struct gofer_inode *in, bool write, int *ret_fd)
 	return fd >= 0;
 }
 
-int gofer_inode_pin(struct gofer_dentry *d, bool write, int *ret_fd)
+int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 {
-	struct gofer_inode *in = d->inode;
+	struct gofer_inode *in = gofer_inode_of(d);
 	struct p9_conn *c = in->fs->conn;
 	struct p9_msg t = {.type = P9_Tmopen};
 	struct gofer_where where;

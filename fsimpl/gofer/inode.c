@@ -55,8 +55,8 @@ int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const st
 	in = calloc(1, sizeof(*in));
 	if (!in)
 		return -ENOMEM;
-	in->type = node->mode & S_IFMT;
-	if (in->type == S_IFLNK) {
+	in->base.type = node->mode & S_IFMT;
+	if (in->base.type == S_IFLNK) {
 		in->target = malloc(target->len + 1u);
 		if (!in->target) {
 			free(in);
@@ -66,7 +66,7 @@ int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const st
 		in->target[target->len] = '\0';
 		in->target_len = target->len;
 	}
-	ref_init(&in->ref, &inode_type);
+	ref_init(&in->base.ref, &inode_type);
 	in->fs = fs;
 	in->qid_path = node->qid.path;
 	in->rdev_major = node->rdev_major;
@@ -84,7 +84,7 @@ int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const st
 
 void gofer_inode_ref(struct gofer_inode *in)
 {
-	ref_get(&in->ref);
+	ref_get(&in->base.ref);
 }
 
 static void inode_free_rcu(struct rcu_cb *cb)
@@ -97,7 +97,7 @@ static void inode_free_rcu(struct rcu_cb *cb)
 
 void gofer_inode_unref(struct gofer_inode *in)
 {
-	if (!ref_put(&in->ref))
+	if (!ref_put(&in->base.ref))
 		return;
 	gofer_inode_unhash(in);
 	gofer_inode_close_fds(in);
@@ -107,7 +107,7 @@ void gofer_inode_unref(struct gofer_inode *in)
 	p9_fid_clunk(in->fs->conn, in->fid);
 	if (in->endpoint && ref_put(&in->endpoint->ref))
 		in->endpoint->release(in->endpoint);
-	ref_fini(&in->ref, &inode_type);
+	ref_fini(&in->base.ref, &inode_type);
 	rcu_call(&in->rcu, inode_free_rcu);
 }
 

@@ -6,8 +6,9 @@
  *	op_lock of an inode's data (vfs/op_lock.h; not on the fault path)
  *	  tree_lock (LOCK_FS_OP, rwlock): held over RPCs. Read: paths are built and walked; what replies say is entered in
  *	    |       the cache. Write: the tree is changed.
- *	    cache_lock (LOCK_FS_DIR): the dentry and inode tables, the clock of unused dentries
- *	    inode->lock (LOCK_FS_INODE): attributes, host descriptors. Not taken inside cache_lock.
+ *	    dcache.lock (LOCK_FS_DIR): names
+ *	    inode->lock (LOCK_FS_INODE): attributes, host descriptors
+ *	    inode_lock (LOCK_FS_SUPER): the inode table; not with inode->lock
  *	      conn->fd_lock, conn->lock (leaves)
  *	mappable data_lock (LOCK_FILE_DATA): what the mappable's pages are; never with an RPC
  *
@@ -20,13 +21,13 @@
 
 #include "base/rcu.h"
 #include "fsimpl/gofer/conn.h"
+#include "fsimpl/remote/ops.h"
 #include "mem/mappable.h"
 #include "vfs/op_lock.h"
 #include "vfs/perm.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs.h"
 
-#define GOFER_DENTRY_BUCKETS 16384
 #define GOFER_INODE_BUCKETS 16384
 #define V9FS_MAGIC 0x01021997
 
@@ -41,12 +42,11 @@ struct gofer_attr {
 
 /* One file of the host, whatever its names. */
 struct gofer_inode {
-	struct ref ref;
+	struct remote_inode base;
 	struct gofer_fs *fs; /* immutable; borrowed: dentries pin the filesystem through mounts */
-	LIST_ENTRY(gofer_inode) hash_link; /* guarded by cache_lock */
-	bool hashed; /* guarded by cache_lock */
+	LIST_ENTRY(gofer_inode) hash_link; /* guarded by inode_lock */
+	bool hashed; /* guarded by inode_lock */
 	uint64_t qid_path; /* immutable */
-	uint32_t type; /* immutable: S_IFMT bits */
 	uint32_t rdev_major, rdev_minor; /* immutable */
 	char *target; /* immutable: a symlink's; owned */
 	size_t target_len;
@@ -62,7 +62,7 @@ struct gofer_inode {
 	TAILQ_ENTRY(gofer_inode) idle_link;
 	bool no_xattrs; /* guarded by lock: known to have none (exclusive only) */
 	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
-	struct gofer_dentry *
+	struct remote_dentry *
 		endpoint_dentry; /* guarded by tree_lock (write); a reference that keeps it cached */
 
 	struct op_lock write_lock; /* appends, truncation: i_rwsem */
@@ -76,40 +76,16 @@ struct gofer_inode {
 	struct rcu_cb rcu;
 };
 
-/* Where a dentry is. Replaced as a whole, freed by RCU, so readers see a consistent pair. */
-struct gofer_key {
-	struct gofer_dentry *parent; /* a reference; NULL: the root */
-	uint64_t hash;
-	uint16_t len;
-	struct rcu_cb rcu;
-	char name[]; /* terminated */
-};
-
-/* A name in a directory. Negative ones (no inode) are the cache's alone. */
-struct gofer_dentry {
-	struct dentry d; /* the cache holds one reference while hashed */
-	struct gofer_inode *inode; /* immutable; a reference; NULL: negative */
-	struct gofer_key *_Atomic key; /* RCU; changed under tree_lock (write) */
-	struct gofer_dentry *_Atomic hash_next; /* RCU; changed under cache_lock */
-	TAILQ_ENTRY(gofer_dentry) clock; /* guarded by cache_lock */
-	bool hashed; /* guarded by cache_lock */
-	_Atomic bool recent; /* used since the clock's hand came by */
-	struct rcu_cb rcu;
-};
-
 struct gofer_fs {
 	struct filesystem fs;
 	struct p9_conn *conn; /* a reference */
 	uint32_t root_fid;
 	bool shared;
-	struct gofer_dentry *root; /* a reference */
+	struct remote_dentry *root; /* a reference */
 	struct rwlock tree_lock; /* LOCK_FS_OP */
-	struct mutex cache_lock; /* LOCK_FS_DIR */
-	struct gofer_dentry *_Atomic dentries[GOFER_DENTRY_BUCKETS];
-	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by cache_lock */
-	TAILQ_HEAD(, gofer_dentry) clock; /* guarded by cache_lock */
-	_Atomic unsigned dentry_count; /* changed under cache_lock */
-	unsigned max_dentries; /* immutable */
+	struct remote_dcache dcache;
+	struct mutex inode_lock; /* LOCK_FS_SUPER */
+	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by inode_lock */
 };
 
 static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)
@@ -117,64 +93,37 @@ static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)
 	return container_of(fs, struct gofer_fs, fs);
 }
 
-static inline struct gofer_dentry *gofer_dentry_of(struct dentry *d)
+static inline struct gofer_inode *gofer_inode_of(const struct remote_dentry *d)
 {
-	return container_of(d, struct gofer_dentry, d);
+	return container_of(d->inode, struct gofer_inode, base);
 }
 
-static inline bool gofer_is_dir(const struct gofer_dentry *d)
-{
-	return d->inode->type == S_IFDIR;
-}
+/* ---- names.c ---- */
 
-static inline struct gofer_dentry *gofer_parent(const struct gofer_dentry *d)
-{
-	return rcu_load(d->key)->parent;
-}
-
-/* ---- cache.c ---- */
-
-struct gofer_dentry *gofer_dentry_ref(struct gofer_dentry *d);
-void gofer_dentry_unref(struct gofer_dentry *d);
-void gofer_dentry_release(struct dentry *d);
 /* The child of that name, positive (a reference, *ret_negative false), or *ret_negative, or neither: unknown. */
-struct gofer_dentry *gofer_cache_find(struct gofer_fs *fs, struct gofer_dentry *dir,
-				      const char *name, size_t len, bool *ret_negative);
-/* As gofer_cache_find() within an RCU read section, without a reference; may return a negative one. */
-struct gofer_dentry *gofer_cache_find_rcu(struct gofer_fs *fs, struct gofer_dentry *dir,
-					  const char *name, size_t len);
+struct remote_dentry *gofer_cache_find(struct gofer_fs *fs, struct remote_dentry *dir,
+				       const char *name, size_t len, bool *ret_negative);
 /*
  * Enters what a reply said: the child `name` of dir is `node`. Pre: tree_lock held. target: of a symlink.
  * Return: 0 and a reference; -ENOMEM, -EIO (nonsense).
  */
-must_check int gofer_cache_enter(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+must_check int gofer_cache_enter(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 				 size_t len, const struct p9_node *node,
-				 const struct p9_str *target, struct gofer_dentry **ret);
+				 const struct p9_str *target, struct remote_dentry **ret);
 /* The name does not exist. Failure to remember that is no error. */
-void gofer_cache_enter_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+void gofer_cache_enter_negative(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 				size_t len);
-/* The name may exist: the next lookup asks. What is known to exist stays known. */
-void gofer_cache_forget_negative(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
-				 size_t len);
 /* Somebody else removed the name. */
-void gofer_cache_vanished(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
+void gofer_cache_vanished(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 			  size_t len);
 /* d is not there any more (tree_lock held for writing): leaves a negative entry. */
-void gofer_cache_remove(struct gofer_fs *fs, struct gofer_dentry *d);
-/* d is now `name` in dir. On -ENOMEM d is only forgotten. */
-void gofer_cache_move(struct gofer_fs *fs, struct gofer_dentry *d, struct gofer_dentry *dir,
-		      const char *name, size_t len);
-/* The two have changed places. */
-void gofer_cache_exchange(struct gofer_fs *fs, struct gofer_dentry *a, struct gofer_dentry *b);
+void gofer_cache_remove(struct gofer_fs *fs, struct remote_dentry *d);
 must_check int gofer_dentry_create_root(struct gofer_fs *fs, const struct p9_node *node);
 /* A dentry without a place (O_TMPFILE): below dir for getcwd's sake, not in the table. */
-must_check int gofer_dentry_create_unnamed(struct gofer_fs *fs, struct gofer_dentry *dir,
-					   const struct p9_node *node, struct gofer_dentry **ret);
-void gofer_cache_shrink(struct gofer_fs *fs);
+must_check int gofer_dentry_create_unnamed(struct gofer_fs *fs, struct remote_dentry *dir,
+					   const struct p9_node *node, struct remote_dentry **ret);
 /* The host may give the number to a new file from here on. */
 void gofer_inode_unhash(struct gofer_inode *in);
-/* Something that decides what paths through d mean has changed. */
-void gofer_path_changed(struct gofer_fs *fs, struct gofer_dentry *d);
 
 /* ---- inode.c ---- */
 
@@ -202,8 +151,8 @@ struct gofer_where {
 	char path[P9_PATH_MAX + 1];
 };
 /* Pre: tree_lock. May send a request (for a place far down). Return: 0, -ENOENT (removed), -EIO, ... */
-must_check int gofer_where(struct gofer_dentry *d, struct gofer_where *ret);
-must_check int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
+must_check int gofer_where(struct remote_dentry *d, struct gofer_where *ret);
+must_check int gofer_where_child(struct remote_dentry *dir, const char *name, size_t len,
 				 struct gofer_where *ret);
 static inline struct p9_str gofer_where_path(const struct gofer_where *w)
 {
@@ -216,7 +165,7 @@ static inline struct p9_str gofer_where_path(const struct gofer_where *w)
  * Return: 0 and a reference, -errno, a restart.
  */
 must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
-			  struct gofer_dentry **ret);
+			  struct remote_dentry **ret);
 /* For open(2): the request that completes the walk also asks for a descriptor. */
 struct gofer_open_hint {
 	bool write;
@@ -224,12 +173,10 @@ struct gofer_open_hint {
 	uint64_t qid_path;
 };
 must_check int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp,
-			       struct gofer_open_hint *hint, struct gofer_dentry **ret);
+			       struct gofer_open_hint *hint, struct remote_dentry **ret);
 /* One name in dir: asks the server if nothing is known. Pre: tree_lock. Return: 0 and a reference, -ENOENT, -errno. */
-must_check int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name,
-			    size_t len, struct gofer_dentry **ret);
-/* A directory that rp's credentials may search: 0, -ENOTDIR, -EACCES. */
-must_check int gofer_check_dir(struct resolving_path *rp, struct gofer_dentry *d);
+must_check int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
+			    size_t len, struct remote_dentry **ret);
 
 /* ---- path_ops.c, change.c, open.c, xattr.c: filesystem_ops ---- */
 
@@ -264,16 +211,16 @@ ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, ch
 int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
 
 /* Applies a change that was allowed. Takes tree_lock for writing. */
-must_check int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d,
+must_check int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d,
 			     const struct setattr_args *args);
 /* Sends it; tree_lock is held for writing. */
-must_check int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d,
+must_check int gofer_setattr_locked(struct gofer_fs *fs, struct remote_dentry *d,
 				    const struct setattr_args *args);
 
 /* ---- hostfd.c: donated descriptors ---- */
 
 /* Pins a descriptor for reading (or reading and writing); fetches one if needed. Pre: tree_lock. Return: 0, -errno. */
-must_check int gofer_inode_pin(struct gofer_dentry *d, bool write, int *ret_fd);
+must_check int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd);
 /* One more pin of an inode that is pinned. */
 void gofer_inode_pin_again(struct gofer_inode *in);
 void gofer_inode_unpin(struct gofer_inode *in);
@@ -287,12 +234,10 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
 /* ---- file.c, dir.c ---- */
 
 /* fd is pinned; the file takes the pin over, also on failure. flags: O_*. */
-must_check int gofer_file_create(struct resolving_path *rp, struct gofer_dentry *d, int fd,
+must_check int gofer_file_create(struct resolving_path *rp, struct remote_dentry *d, int fd,
 				 unsigned flags, struct file **ret);
-must_check int gofer_dir_create(struct resolving_path *rp, struct gofer_dentry *d, unsigned flags,
+must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,
 				struct file **ret);
-must_check int gofer_path_file_create(struct resolving_path *rp, struct gofer_dentry *d,
-				      unsigned flags, struct file **ret);
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size);
 /* After the size was changed by a request. */

@@ -13,9 +13,9 @@ static bool wants_write(unsigned flags)
 }
 
 /* O_TRUNC on an existing file, after all checks. The fd may write. */
-static int truncate_at_open(struct resolving_path *rp, struct gofer_dentry *d, int rw_fd)
+static int truncate_at_open(struct resolving_path *rp, struct remote_dentry *d, int rw_fd)
 {
-	struct gofer_inode *in = d->inode;
+	struct gofer_inode *in = gofer_inode_of(d);
 	struct perm_inode pi;
 	uint32_t mode;
 	int err;
@@ -34,15 +34,15 @@ static int truncate_at_open(struct resolving_path *rp, struct gofer_dentry *d, i
 }
 
 /* A regular file, checked. tree_lock is held for reading and dropped here. */
-static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *d,
+static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *d,
 			struct gofer_open_hint *hint, const struct open_args *args,
 			struct file **ret)
 {
 	bool trunc = args->flags & O_TRUNC, write = wants_write(args->flags);
 	int err = 0, fd;
 
-	if (hint && hint->fd >= 0 && hint->qid_path == d->inode->qid_path) {
-		fd = gofer_inode_take_fd(d->inode, hint->fd, hint->write);
+	if (hint && hint->fd >= 0 && hint->qid_path == gofer_inode_of(d)->qid_path) {
+		fd = gofer_inode_take_fd(gofer_inode_of(d), hint->fd, hint->write);
 		hint->fd = -1;
 	} else {
 		err = gofer_inode_pin(d, write || trunc, &fd);
@@ -53,27 +53,27 @@ static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct g
 	if (trunc)
 		err = truncate_at_open(rp, d, fd);
 	if (err) {
-		gofer_inode_unpin(d->inode);
+		gofer_inode_unpin(gofer_inode_of(d));
 		return err;
 	}
 	return gofer_file_create(rp, d, fd, args->flags, ret);
 }
 
-static int open_special(struct resolving_path *rp, struct gofer_dentry *d,
+static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 			const struct open_args *args, struct file **ret)
 {
-	struct gofer_inode *in = d->inode;
+	struct gofer_inode *in = gofer_inode_of(d);
 	struct vfs_path place;
 
-	if (in->type == S_IFSOCK || !vfs_hooks.open_special)
+	if (in->base.type == S_IFSOCK || !vfs_hooks.open_special)
 		return -ENXIO;
 	rp_place(rp, &d->d, &place);
-	return vfs_hooks.open_special(&place, in->type, in->rdev_major, in->rdev_minor,
+	return vfs_hooks.open_special(&place, in->base.type, in->rdev_major, in->rdev_minor,
 				      in->qid_path, args->flags, ret);
 }
 
 /* Pre: tree_lock held for reading; dropped here. created: O_CREAT found it there. */
-static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *d,
+static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *d,
 			 struct gofer_open_hint *hint, const struct perm_inode *sticky_dir,
 			 const struct open_args *args, struct file **ret)
 {
@@ -82,9 +82,9 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 
 	if (args->flags & O_PATH) {
 		rwlock_read_unlock(&fs->tree_lock);
-		return gofer_path_file_create(rp, d, args->flags, ret);
+		return remote_path_file_create(rp, d, args->flags, ret);
 	}
-	gofer_inode_perm(d->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(d), &pi);
 	if (sticky_dir && S_ISDIR(pi.mode))
 		err = -EISDIR;
 	if (!err && sticky_dir)
@@ -114,7 +114,7 @@ static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const stru
 {
 	struct gofer_open_hint hint = {
 		.fd = -1, .write = wants_write(args->flags) || (args->flags & O_TRUNC)};
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
@@ -126,7 +126,7 @@ static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const stru
 		rwlock_read_unlock(&fs->tree_lock);
 	} else {
 		err = open_existing(fs, rp, d, &hint, NULL, args, ret);
-		gofer_dentry_unref(d);
+		remote_dentry_unref(d);
 	}
 	/* Not allowed, or not what was asked for after all. */
 	if (hint.fd >= 0)
@@ -137,7 +137,7 @@ static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const stru
 /* ---- creation ---- */
 
 struct newfile {
-	struct gofer_dentry *d; /* a reference */
+	struct remote_dentry *d; /* a reference */
 	int fd; /* pinned */
 	bool created;
 };
@@ -161,7 +161,7 @@ static void fill_create(struct p9_Tmcreate *t, const struct resolving_path *rp,
  * Tmcreate of a name about which nothing is known, or that is known to be absent. Pre: tree_lock held for writing, everything allowed.
  * Return: 0 with ret->d; ret->created false: it was there and ret->d is what is there (not opened).
  */
-static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *dir,
+static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
 			 const struct perm_inode *pi, const struct open_args *args,
 			 struct newfile *ret)
 {
@@ -190,17 +190,17 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	else if (!r->created || r->nodes.count != 2 || call.fd < 0)
 		err = -EIO;
 	if (err) {
-		gofer_cache_forget_negative(fs, dir, name, len);
+		remote_forget_negative(&fs->dcache, dir, name, len);
 		goto out;
 	}
 	p9_nodes_get(&r->nodes, 0, &node);
-	gofer_inode_update(dir->inode, &node);
+	gofer_inode_update(gofer_inode_of(dir), &node);
 	p9_nodes_get(&r->nodes, 1, &node);
 	err = gofer_cache_enter(fs, dir, name, len, &node, NULL, &ret->d);
 	if (err)
 		goto out;
 	ret->created = true;
-	ret->fd = gofer_inode_take_fd(ret->d->inode, call.fd, wants_write(args->flags));
+	ret->fd = gofer_inode_take_fd(gofer_inode_of(ret->d), call.fd, wants_write(args->flags));
 	call.fd = -1;
 out:
 	p9_call_fini(&call);
@@ -208,16 +208,16 @@ out:
 }
 
 /* May rp's final name be created in dir? Linux's order: the name's shape, read-only, rights. */
-static int may_create(struct resolving_path *rp, struct gofer_dentry *dir,
+static int may_create(struct resolving_path *rp, struct remote_dentry *dir,
 		      struct perm_inode *ret_pi)
 {
 	int err = rp_begin_write(rp);
 
 	if (err)
 		return err;
-	if (atomic_load_explicit(&dir->d.flags, memory_order_acquire) & DENTRY_DEAD)
+	if (remote_is_dead(dir))
 		return -ENOENT;
-	gofer_inode_perm(dir->inode, ret_pi);
+	gofer_inode_perm(gofer_inode_of(dir), ret_pi);
 	return vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
 }
 
@@ -225,10 +225,10 @@ static int may_create(struct resolving_path *rp, struct gofer_dentry *dir,
  * The final component of an O_CREAT walk, which stands at dir. tree_lock is held for writing.
  * Return: 0: *ret; RP_STAY: a symlink was followed, walk on; -errno; a restart.
  */
-static int create_or_find(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_dentry *dir,
+static int create_or_find(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
 			  const struct open_args *args, struct newfile *ret)
 {
-	struct gofer_dentry *d = NULL;
+	struct remote_dentry *d = NULL;
 	struct perm_inode pi;
 	bool negative = false;
 	int err, may;
@@ -258,16 +258,17 @@ static int create_or_find(struct gofer_fs *fs, struct resolving_path *rp, struct
 	if (!err && d->inode->type == S_IFLNK && rp_should_follow(rp)) {
 		struct perm_inode link;
 
-		gofer_inode_perm(dir->inode, &pi);
-		gofer_inode_perm(d->inode, &link);
+		gofer_inode_perm(gofer_inode_of(dir), &pi);
+		gofer_inode_perm(gofer_inode_of(d), &link);
 		err = vfs_may_follow_link(rp_cred(rp), &pi, &link);
 		if (!err)
-			err = rp_follow_symlink(rp, d->inode->target, d->inode->target_len);
+			err = rp_follow_symlink(rp, gofer_inode_of(d)->target,
+						gofer_inode_of(d)->target_len);
 		if (!err)
 			err = RP_STAY;
 	}
 	if (err) {
-		gofer_dentry_unref(d);
+		remote_dentry_unref(d);
 		return err;
 	}
 	ret->d = d;
@@ -279,7 +280,7 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 		       struct file **ret)
 {
 	struct newfile nf = {.fd = -1};
-	struct gofer_dentry *dir;
+	struct remote_dentry *dir;
 	struct perm_inode pi;
 	int err;
 
@@ -290,12 +291,12 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	err = rp_check_open_create(rp, args->flags);
 	/* No name left: the root of a mount, which may be a file. */
 	if (!err && rp_done(rp))
-		nf.d = gofer_dentry_ref(dir);
+		nf.d = remote_dentry_ref(dir);
 	else if (!err)
 		err = create_or_find(fs, rp, dir, args, &nf);
 	if (err == RP_STAY) {
 		/* The walk goes on from the link's directory: the rp keeps it. */
-		rp_hold(rp, &gofer_dentry_ref(dir)->d);
+		rp_hold(rp, &remote_dentry_ref(dir)->d);
 		rp->start = &dir->d;
 	}
 	if (err)
@@ -305,18 +306,18 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 		vfs_notify_name(&dir->d, IN_CREATE, 0, rcu_load(nf.d->key)->name,
 				rcu_load(nf.d->key)->len, false);
 		err = gofer_file_create(rp, nf.d, nf.fd, args->flags, ret);
-		gofer_dentry_unref(nf.d);
-		gofer_dentry_unref(dir);
+		remote_dentry_unref(nf.d);
+		remote_dentry_unref(dir);
 		return err;
 	}
 	rwlock_downgrade(&fs->tree_lock);
-	gofer_inode_perm(dir->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(dir), &pi);
 	err = open_existing(fs, rp, nf.d, NULL, &pi, args, ret);
-	gofer_dentry_unref(nf.d);
-	gofer_dentry_unref(dir);
+	remote_dentry_unref(nf.d);
+	remote_dentry_unref(dir);
 	return err;
 out_unref:
-	gofer_dentry_unref(dir);
+	remote_dentry_unref(dir);
 out_unlock:
 	rwlock_write_unlock(&fs->tree_lock);
 	return err;
@@ -337,7 +338,7 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 			const struct open_args *args, struct file **ret)
 {
 	struct p9_msg t = {.type = P9_Tmcreate};
-	struct gofer_dentry *dir, *d = NULL;
+	struct remote_dentry *dir, *d = NULL;
 	const struct p9_Rmcreate *r;
 	struct gofer_where where;
 	struct perm_inode pi;
@@ -351,7 +352,7 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 		rwlock_read_unlock(&fs->tree_lock);
 		return err;
 	}
-	err = gofer_is_dir(dir) ? may_create(rp, dir, &pi) : -ENOTDIR;
+	err = remote_is_dir(dir) ? may_create(rp, dir, &pi) : -ENOTDIR;
 	if (!err)
 		err = gofer_where(dir, &where);
 	if (err)
@@ -373,8 +374,8 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 		err = gofer_dentry_create_unnamed(fs, dir, &node, &d);
 	}
 	if (!err) {
-		d->inode->fid = t.Tmcreate.newfid;
-		fd = gofer_inode_take_fd(d->inode, call.fd, true);
+		gofer_inode_of(d)->fid = t.Tmcreate.newfid;
+		fd = gofer_inode_take_fd(gofer_inode_of(d), call.fd, true);
 		call.fd = -1;
 	} else if (r->bound) {
 		p9_fid_clunk(fs->conn, t.Tmcreate.newfid);
@@ -382,10 +383,10 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 	p9_call_fini(&call);
 	if (!err)
 		err = gofer_file_create(rp, d, fd, args->flags, ret);
-	gofer_dentry_unref(d);
+	remote_dentry_unref(d);
 out_dir:
 	rwlock_read_unlock(&fs->tree_lock);
-	gofer_dentry_unref(dir);
+	remote_dentry_unref(dir);
 	return err;
 }
 

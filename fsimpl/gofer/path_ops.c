@@ -6,7 +6,7 @@
 #include "vfs/inotify.h"
 
 /* Walks to the end with tree_lock held for reading just for that. */
-static int walk_to(struct filesystem *base, struct resolving_path *rp, struct gofer_dentry **ret)
+static int walk_to(struct filesystem *base, struct resolving_path *rp, struct remote_dentry **ret)
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
 	int err;
@@ -20,7 +20,7 @@ static int walk_to(struct filesystem *base, struct resolving_path *rp, struct go
 int gofer_get_dentry_at(struct filesystem *fs, struct resolving_path *rp,
 			struct dentry **ret_dentry)
 {
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	int err = walk_to(fs, rp, &d);
 
 	if (!err)
@@ -31,75 +31,68 @@ int gofer_get_dentry_at(struct filesystem *fs, struct resolving_path *rp,
 int gofer_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args,
 		  struct moat_statx *ret)
 {
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	int err = walk_to(fs, rp, &d);
 
 	(void)args;
 	if (err)
 		return err;
-	gofer_inode_stat(d->inode, ret);
-	gofer_dentry_unref(d);
+	gofer_inode_stat(gofer_inode_of(d), ret);
+	remote_dentry_unref(d);
 	return 0;
 }
 
 int gofer_access_at(struct filesystem *fs, struct resolving_path *rp, int mask)
 {
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	struct perm_inode pi;
 	int err = walk_to(fs, rp, &d);
 
 	if (err)
 		return err;
-	gofer_inode_perm(d->inode, &pi);
-	/* access(2): a no-exec mount refuses X_OK on files; a read-only one W_OK on what is stored there. */
-	if ((mask & X_OK) && S_ISREG(pi.mode) &&
-	    (atomic_load_explicit(&rp_mount(rp)->flags, memory_order_relaxed) & MNT_NOEXEC_F))
-		err = -EACCES;
-	if (!err)
-		err = vfs_permission(rp_cred(rp), &pi, mask);
-	if (!err && (mask & W_OK) && (S_ISREG(pi.mode) || S_ISDIR(pi.mode) || S_ISLNK(pi.mode)))
-		err = rp_begin_write(rp);
-	gofer_dentry_unref(d);
+	gofer_inode_perm(gofer_inode_of(d), &pi);
+	err = remote_access(rp, &pi, mask);
+	remote_dentry_unref(d);
 	return err;
 }
 
 int gofer_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *buf, size_t size,
 		      size_t *ret_len)
 {
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	int err = walk_to(fs, rp, &d);
 
 	if (err)
 		return err;
 	if (d->inode->type == S_IFLNK) {
-		*ret_len = MIN(size, d->inode->target_len);
-		memcpy(buf, d->inode->target, *ret_len);
+		*ret_len = MIN(size, gofer_inode_of(d)->target_len);
+		memcpy(buf, gofer_inode_of(d)->target, *ret_len);
 	} else {
 		err = -EINVAL;
 	}
-	gofer_dentry_unref(d);
+	remote_dentry_unref(d);
 	return err;
 }
 
 int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
 			  struct vfs_endpoint **ret)
 {
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	struct perm_inode pi;
 	int err = walk_to(fs, rp, &d);
 
 	if (err)
 		return err;
-	gofer_inode_perm(d->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(d), &pi);
 	err = vfs_permission(rp_cred(rp), &pi, W_OK);
 	if (!err) {
-		mutex_lock(&d->inode->lock);
-		*ret = d->inode->type == S_IFSOCK ? d->inode->endpoint : NULL;
+		mutex_lock(&gofer_inode_of(d)->lock);
+		*ret = d->inode->type == S_IFSOCK ? gofer_inode_of(d)->endpoint : NULL;
 		if (!*ret || !ref_tryget(&(*ret)->ref))
 			err = -ECONNREFUSED;
-		mutex_unlock(&d->inode->lock);
+		mutex_unlock(&gofer_inode_of(d)->lock);
 	}
-	gofer_dentry_unref(d);
+	remote_dentry_unref(d);
 	return err;
 }
 
@@ -156,7 +149,7 @@ static void fill_setattr(struct p9_Tmsetattr *t, const struct setattr_args *a)
 	t->mtime_nsec = a->mtime.nsec;
 }
 
-int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d,
+int gofer_setattr_locked(struct gofer_fs *fs, struct remote_dentry *d,
 			 const struct setattr_args *args)
 {
 	struct p9_msg t = {.type = P9_Tmsetattr};
@@ -173,14 +166,14 @@ int gofer_setattr_locked(struct gofer_fs *fs, struct gofer_dentry *d,
 	if (err)
 		return err;
 	if ((call.r.Rmsetattr.node.mode & S_IFMT) == d->inode->type)
-		gofer_inode_update(d->inode, &call.r.Rmsetattr.node);
+		gofer_inode_update(gofer_inode_of(d), &call.r.Rmsetattr.node);
 	p9_call_fini(&call);
 	if (args->valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID))
-		gofer_path_changed(fs, d);
+		dentry_path_changed(&d->d);
 	return 0;
 }
 
-int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d, const struct setattr_args *args)
+int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d, const struct setattr_args *args)
 {
 	int err;
 
@@ -188,7 +181,7 @@ int gofer_setattr(struct gofer_fs *fs, struct gofer_dentry *d, const struct seta
 	err = gofer_setattr_locked(fs, d, args);
 	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && (args->valid & SETATTR_SIZE))
-		gofer_inode_truncated(d->inode, args->size);
+		gofer_inode_truncated(gofer_inode_of(d), args->size);
 	return err;
 }
 
@@ -197,14 +190,14 @@ int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
 	struct setattr_args a = *args;
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	struct perm_inode pi;
 	bool has_size = a.valid & SETATTR_SIZE;
 	int err = walk_to(base, rp, &d);
 
 	if (err)
 		return err;
-	gofer_inode_perm(d->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(d), &pi);
 	if (has_size && !S_ISREG(pi.mode))
 		err = S_ISDIR(pi.mode) ? -EISDIR : -EINVAL;
 	/* truncate(2): the right to write before the mount's. */
@@ -221,15 +214,15 @@ int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 			a.valid |= SETATTR_MODE;
 			a.mode = kept & 07777;
 		}
-		op_lock(&d->inode->write_lock);
+		op_lock(&gofer_inode_of(d)->write_lock);
 	}
 	if (!err) {
 		err = gofer_setattr(fs, d, &a);
 		if (has_size)
-			op_unlock(&d->inode->write_lock);
+			op_unlock(&gofer_inode_of(d)->write_lock);
 	}
 	if (!err)
 		vfs_notify_attrib(&d->d);
-	gofer_dentry_unref(d);
+	remote_dentry_unref(d);
 	return err;
 }

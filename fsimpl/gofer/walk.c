@@ -22,9 +22,9 @@
 struct gwalk {
 	struct gofer_fs *fs;
 	struct resolving_path *rp;
-	struct gofer_dentry *cur; /* a reference */
+	struct remote_dentry *cur; /* a reference */
 	/* what the last request could not find: name lookups in `fail_dir` give fail_err */
-	struct gofer_dentry *fail_dir; /* borrowed: compared only */
+	struct remote_dentry *fail_dir; /* borrowed: compared only */
 	int fail_err;
 	unsigned fresh; /* shared: components ahead that were just asked for */
 	struct gofer_open_hint *hint; /* NULL: not for open(2) */
@@ -43,8 +43,8 @@ struct walk_reply {
  * Builds the path upwards to the root or the first directory that has a fid.
  * Return: 0; -ENAMETOOLONG with *ret_anchor an ancestor about half way up.
  */
-static int build_where(struct gofer_dentry *d, struct gofer_where *ret,
-		       struct gofer_dentry **ret_anchor)
+static int build_where(struct remote_dentry *d, struct gofer_where *ret,
+		       struct remote_dentry **ret_anchor)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	size_t at = sizeof(ret->path);
@@ -52,17 +52,17 @@ static int build_where(struct gofer_dentry *d, struct gofer_where *ret,
 	ret->depth = 0;
 	ret->path[--at] = '\0';
 	*ret_anchor = NULL;
-	for (; d != fs->root; d = gofer_parent(d)) {
-		const struct gofer_key *key = rcu_load(d->key);
+	for (; d != fs->root; d = remote_parent(d)) {
+		const struct remote_key *key = rcu_load(d->key);
 
-		if (atomic_load(&d->inode->fid) != P9_NOFID)
+		if (atomic_load(&gofer_inode_of(d)->fid) != P9_NOFID)
 			break;
 		/* Another object may have its old place. */
-		if (atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD)
+		if (remote_is_dead(d))
 			return -ENOENT;
 		if (key->len + 1u + WHERE_MIN_ROOM > at)
 			return -ENAMETOOLONG;
-		if (!*ret_anchor && at < sizeof(ret->path) / 2 && gofer_is_dir(d))
+		if (!*ret_anchor && at < sizeof(ret->path) / 2 && remote_is_dir(d))
 			*ret_anchor = d;
 		if (ret->depth)
 			ret->path[--at] = '/';
@@ -70,18 +70,18 @@ static int build_where(struct gofer_dentry *d, struct gofer_where *ret,
 		memcpy(ret->path + at, key->name, key->len);
 		ret->depth++;
 	}
-	ret->fid = d == fs->root ? fs->root_fid : atomic_load(&d->inode->fid);
+	ret->fid = d == fs->root ? fs->root_fid : atomic_load(&gofer_inode_of(d)->fid);
 	ret->len = (uint16_t)(sizeof(ret->path) - 1 - at);
 	memmove(ret->path, ret->path + at, ret->len + 1u);
 	return 0;
 }
 
 /* Gives the directory a fid of its own, so that paths below it begin there. Pre: its own path is short enough. */
-static int bind_fid(struct gofer_dentry *d)
+static int bind_fid(struct remote_dentry *d)
 {
 	struct p9_conn *c = gofer_fs_of(d->d.fs)->conn;
 	struct p9_msg t = {.type = P9_Tmwalk};
-	struct gofer_dentry *unused;
+	struct remote_dentry *unused;
 	struct gofer_where where;
 	uint32_t none = P9_NOFID;
 	struct p9_call call;
@@ -98,15 +98,15 @@ static int bind_fid(struct gofer_dentry *d)
 		return err;
 	if (!call.r.Rmwalk.bound)
 		err = -EIO;
-	else if (!atomic_compare_exchange_strong(&d->inode->fid, &none, t.Tmwalk.newfid))
+	else if (!atomic_compare_exchange_strong(&gofer_inode_of(d)->fid, &none, t.Tmwalk.newfid))
 		p9_fid_clunk(c, t.Tmwalk.newfid);
 	p9_call_fini(&call);
 	return err;
 }
 
-int gofer_where(struct gofer_dentry *d, struct gofer_where *ret)
+int gofer_where(struct remote_dentry *d, struct gofer_where *ret)
 {
-	struct gofer_dentry *anchor;
+	struct remote_dentry *anchor;
 	int err;
 
 	/* Each round makes the path at least a third shorter. */
@@ -118,7 +118,7 @@ int gofer_where(struct gofer_dentry *d, struct gofer_where *ret)
 	return err;
 }
 
-int gofer_where_child(struct gofer_dentry *dir, const char *name, size_t len,
+int gofer_where_child(struct remote_dentry *dir, const char *name, size_t len,
 		      struct gofer_where *ret)
 {
 	int err = gofer_where(dir, ret);
@@ -147,7 +147,7 @@ static unsigned add_names(struct gwalk *wk, struct gofer_where *where, bool *ret
 	struct resolving_path *rp = wk->rp;
 	const char *name = rp_component(rp), *end;
 	size_t len = rp_component_len(rp);
-	struct gofer_dentry *dir = wk->cur;
+	struct remote_dentry *dir = wk->cur;
 	unsigned count = 0;
 
 	*ret_all = false;
@@ -166,7 +166,7 @@ static unsigned add_names(struct gwalk *wk, struct gofer_where *where, bool *ret
 			count++;
 			if (dir && wk->fs->shared) {
 				rcu_read_begin();
-				dir = gofer_cache_find_rcu(wk->fs, dir, name, len);
+				dir = remote_find_rcu(&wk->fs->dcache, dir, name, len);
 				rcu_read_end();
 				if (dir && (atomic_load(&dir->d.flags) & DENTRY_MAYBE_MOUNTPOINT))
 					break;
@@ -198,26 +198,26 @@ static const char *next_name(const char *p, size_t *ret_len)
 static int enter_nodes(struct gwalk *wk, const struct walk_reply *r, const char *names,
 		       unsigned asked)
 {
-	struct gofer_dentry *dir = gofer_dentry_ref(wk->cur);
+	struct remote_dentry *dir = remote_dentry_ref(wk->cur);
 	unsigned i;
 	int err = 0;
 
 	for (i = 0; i < r->nodes.count && i < asked && !err; i++) {
-		struct gofer_dentry *child;
+		struct remote_dentry *child;
 		const char *name = names;
 		struct p9_node node;
 		size_t len;
 
 		names = next_name(names, &len);
 		p9_nodes_get(&r->nodes, i, &node);
-		if (!gofer_is_dir(dir)) {
+		if (!remote_is_dir(dir)) {
 			err = -EIO;
 			break;
 		}
 		err = gofer_cache_enter(wk->fs, dir, name, len, &node, &r->target, &child);
 		if (err)
 			break;
-		gofer_dentry_unref(dir);
+		remote_dentry_unref(dir);
 		dir = child;
 	}
 	wk->fresh = i;
@@ -233,7 +233,7 @@ static int enter_nodes(struct gwalk *wk, const struct walk_reply *r, const char 
 		if (r->err == ENOENT && wk->fs->shared)
 			gofer_cache_vanished(wk->fs, dir, names, len);
 	}
-	gofer_dentry_unref(dir);
+	remote_dentry_unref(dir);
 	return err;
 }
 
@@ -323,7 +323,7 @@ static int ask(struct gwalk *wk)
 }
 
 /* A shared tree's starting point: its attributes anew. */
-static int refresh(struct gofer_fs *fs, struct gofer_dentry *d)
+static int refresh(struct gofer_fs *fs, struct remote_dentry *d)
 {
 	struct p9_msg t = {.type = P9_Tmsetattr};
 	struct gofer_where where;
@@ -337,8 +337,8 @@ static int refresh(struct gofer_fs *fs, struct gofer_dentry *d)
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		return err == -ENOENT ? -ESTALE : err;
-	if (call.r.Rmsetattr.node.qid.path == d->inode->qid_path)
-		gofer_inode_update(d->inode, &call.r.Rmsetattr.node);
+	if (call.r.Rmsetattr.node.qid.path == gofer_inode_of(d)->qid_path)
+		gofer_inode_update(gofer_inode_of(d), &call.r.Rmsetattr.node);
 	else
 		err = -ESTALE;
 	p9_call_fini(&call);
@@ -347,14 +347,14 @@ static int refresh(struct gofer_fs *fs, struct gofer_dentry *d)
 
 /* ---- stepping ---- */
 
-static int find_child(struct gwalk *wk, struct gofer_dentry **ret)
+static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 {
 	const char *name = rp_component(wk->rp);
 	size_t len = rp_component_len(wk->rp);
 
 	for (unsigned i = 0; i < WALK_TRIES; i++) {
 		bool believe = !wk->fs->shared || wk->fresh;
-		struct gofer_dentry *d = NULL;
+		struct remote_dentry *d = NULL;
 		bool negative = false;
 		int err;
 
@@ -373,67 +373,41 @@ static int find_child(struct gwalk *wk, struct gofer_dentry **ret)
 	return -EIO;
 }
 
-int gofer_check_dir(struct resolving_path *rp, struct gofer_dentry *d)
+static void step_to(struct gwalk *wk, struct remote_dentry *d)
 {
-	struct perm_inode pi;
-
-	if (!gofer_is_dir(d))
-		return -ENOTDIR;
-	gofer_inode_perm(d->inode, &pi);
-	return vfs_permission(rp_cred(rp), &pi, 1 /* X_OK */);
-}
-
-static void step_to(struct gwalk *wk, struct gofer_dentry *d)
-{
-	gofer_dentry_unref(wk->cur);
+	remote_dentry_unref(wk->cur);
 	wk->cur = d;
 }
 
-static int step_up(struct gwalk *wk)
-{
-	struct gofer_dentry *parent;
-	int err = rp_check_root(wk->rp, &wk->cur->d);
-
-	if (err && err != RP_STAY)
-		return err;
-	parent = gofer_parent(wk->cur);
-	if (err == 0 && parent) {
-		err = rp_check_mount(wk->rp, &parent->d);
-		if (err)
-			return err;
-		step_to(wk, gofer_dentry_ref(parent));
-	}
-	rp_advance(wk->rp);
-	wk->fresh = 0;
-	return 0;
-}
-
-static int follow(struct gwalk *wk, struct gofer_dentry *link)
+static int follow(struct gwalk *wk, struct remote_dentry *link)
 {
 	struct perm_inode dir, pi;
 	int err;
 
-	gofer_inode_perm(wk->cur->inode, &dir);
-	gofer_inode_perm(link->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(wk->cur), &dir);
+	gofer_inode_perm(gofer_inode_of(link), &pi);
 	err = vfs_may_follow_link(rp_cred(wk->rp), &dir, &pi);
 	if (err)
 		return err;
 	wk->fresh = 0;
-	return rp_follow_symlink(wk->rp, link->inode->target, link->inode->target_len);
+	return rp_follow_symlink(wk->rp, gofer_inode_of(link)->target,
+				 gofer_inode_of(link)->target_len);
 }
 
 static int step(struct gwalk *wk)
 {
-	struct gofer_dentry *child;
+	struct remote_dentry *child;
 	/* ".." from the root of a mount: what covers cur was searched, not cur. */
-	int err = wk->rp->climbing ? 0 : gofer_check_dir(wk->rp, wk->cur);
+	int err = wk->rp->climbing ? 0 : remote_check_dir(&wk->fs->dcache, wk->rp, wk->cur);
 
 	if (err)
 		return err;
-	if (rp_is_dotdot(wk->rp))
-		return step_up(wk);
+	if (rp_is_dotdot(wk->rp)) {
+		wk->fresh = 0;
+		return remote_step_up(wk->rp, &wk->cur);
+	}
 	err = rp_check_name(wk->rp);
-	if (err && (atomic_load(&wk->cur->d.flags) & DENTRY_DEAD))
+	if (err && remote_is_dead(wk->cur))
 		err = -ENOENT;
 	if (!err)
 		err = find_child(wk, &child);
@@ -447,36 +421,25 @@ static int step(struct gwalk *wk)
 		step_to(wk, child);
 		return 0;
 	}
-	gofer_dentry_unref(child);
+	remote_dentry_unref(child);
 	return err;
 }
 
-static int finish(struct gwalk *wk, bool to_parent)
-{
-	struct resolving_path *rp = wk->rp;
-
-	if (to_parent)
-		return rp_done(rp) ? 0 : gofer_check_dir(rp, wk->cur);
-	if (rp_must_dir(rp) && !gofer_is_dir(wk->cur))
-		return -ENOTDIR;
-	return rp->final_dot ? gofer_check_dir(rp, wk->cur) : 0;
-}
-
 static int walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
-		struct gofer_open_hint *hint, struct gofer_dentry **ret)
+		struct gofer_open_hint *hint, struct remote_dentry **ret)
 {
 	struct gwalk wk = {.fs = fs, .rp = rp, .hint = hint};
 	int err = 0;
 
-	wk.cur = gofer_dentry_ref(gofer_dentry_of(rp_start(rp)));
+	wk.cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
 	if (fs->shared)
 		err = refresh(fs, wk.cur);
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(&wk);
 	if (!err)
-		err = finish(&wk, to_parent);
+		err = remote_walk_finish(&fs->dcache, rp, wk.cur, to_parent);
 	if (err) {
-		gofer_dentry_unref(wk.cur);
+		remote_dentry_unref(wk.cur);
 		return err;
 	}
 	rp->place = &wk.cur->d;
@@ -485,19 +448,19 @@ static int walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 }
 
 int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
-	       struct gofer_dentry **ret)
+	       struct remote_dentry **ret)
 {
 	return walk(fs, rp, to_parent, NULL, ret);
 }
 
 int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp, struct gofer_open_hint *hint,
-		    struct gofer_dentry **ret)
+		    struct remote_dentry **ret)
 {
 	return walk(fs, rp, false, hint, ret);
 }
 
-int gofer_lookup(struct gofer_fs *fs, struct gofer_dentry *dir, const char *name, size_t len,
-		 struct gofer_dentry **ret)
+int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
+		 struct remote_dentry **ret)
 {
 	struct p9_msg t = {.type = P9_Tmwalk};
 	struct gofer_where where;

@@ -11,7 +11,7 @@
 /* Where the operation is; the caller drops d and tree_lock. */
 struct xattr_op {
 	struct gofer_fs *fs;
-	struct gofer_dentry *d;
+	struct remote_dentry *d;
 	struct gofer_where where;
 };
 
@@ -29,7 +29,7 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 	err = gofer_walk(x->fs, rp, false, &x->d);
 	if (err)
 		goto out_unlock;
-	gofer_inode_perm(x->d->inode, &pi);
+	gofer_inode_perm(gofer_inode_of(x->d), &pi);
 	if (write)
 		err = rp_begin_write(rp);
 	if (!err && name)
@@ -40,7 +40,7 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 		err = gofer_where(x->d, &x->where);
 	if (!err)
 		return 0;
-	gofer_dentry_unref(x->d);
+	remote_dentry_unref(x->d);
 out_unlock:
 	if (write)
 		rwlock_write_unlock(&x->fs->tree_lock);
@@ -55,24 +55,24 @@ static void end(struct xattr_op *x, bool write)
 		rwlock_write_unlock(&x->fs->tree_lock);
 	else
 		rwlock_read_unlock(&x->fs->tree_lock);
-	gofer_dentry_unref(x->d);
+	remote_dentry_unref(x->d);
 }
 
 static bool known_empty(struct xattr_op *x)
 {
 	bool ret;
 
-	mutex_lock(&x->d->inode->lock);
-	ret = x->d->inode->no_xattrs;
-	mutex_unlock(&x->d->inode->lock);
+	mutex_lock(&gofer_inode_of(x->d)->lock);
+	ret = gofer_inode_of(x->d)->no_xattrs;
+	mutex_unlock(&gofer_inode_of(x->d)->lock);
 	return ret;
 }
 
 static void set_known_empty(struct xattr_op *x, bool empty)
 {
-	mutex_lock(&x->d->inode->lock);
-	x->d->inode->no_xattrs = empty && !x->fs->shared;
-	mutex_unlock(&x->d->inode->lock);
+	mutex_lock(&gofer_inode_of(x->d)->lock);
+	gofer_inode_of(x->d)->no_xattrs = empty && !x->fs->shared;
+	mutex_unlock(&gofer_inode_of(x->d)->lock);
 }
 
 /* The list's size; remembers an empty one. */
@@ -151,7 +151,7 @@ int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	set_known_empty(&x, false);
 	err = p9_rpc(x.fs->conn, &call, &t);
 	if (!err) {
-		gofer_inode_update(x.d->inode, &call.r.Rmsetxattr.node);
+		gofer_inode_update(gofer_inode_of(x.d), &call.r.Rmsetxattr.node);
 		p9_call_fini(&call);
 		vfs_notify_attrib(&x.d->d);
 	}
@@ -186,7 +186,7 @@ int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, cons
 	t.Tmremovexattr.name = p9_str(name);
 	err = p9_rpc(x.fs->conn, &call, &t);
 	if (!err) {
-		gofer_inode_update(x.d->inode, &call.r.Rmremovexattr.node);
+		gofer_inode_update(gofer_inode_of(x.d), &call.r.Rmremovexattr.node);
 		p9_call_fini(&call);
 		vfs_notify_attrib(&x.d->d);
 	}

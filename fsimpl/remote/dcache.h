@@ -21,6 +21,8 @@
 
 #define REMOTE_DENTRY_BUCKETS 16384
 
+struct perm_inode;
+
 /* What the filesystem's inodes begin with. */
 struct remote_inode {
 	struct ref ref;
@@ -51,6 +53,8 @@ struct remote_dentry {
 struct remote_dcache {
 	struct filesystem *fs; /* immutable; embeds this */
 	void (*inode_unref)(struct remote_inode *in); /* immutable */
+	void (*inode_perm)(struct remote_inode *in,
+			   struct perm_inode *ret); /* immutable; for remote/ops.h */
 	struct mutex lock; /* LOCK_FS_DIR */
 	struct remote_dentry *_Atomic buckets[REMOTE_DENTRY_BUCKETS];
 	TAILQ_HEAD(, remote_dentry) clock; /* guarded by lock */

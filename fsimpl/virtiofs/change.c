@@ -12,10 +12,6 @@
 #include "fsimpl/virtiofs/internal.h"
 #include "vfs/inotify.h"
 
-#define RENAME_FLAG_NOREPLACE 1u
-#define RENAME_FLAG_EXCHANGE 2u
-#define RENAME_FLAG_WHITEOUT 4u
-
 /* ---- creation ---- */
 
 static int check_creation(struct virtiofs_creation *c)
@@ -368,83 +364,12 @@ int virtiofs_rmdir_at(struct filesystem *fs, struct resolving_path *rp)
 
 /* ---- rename ---- */
 
-struct renaming {
-	struct virtiofs_fs *fs;
-	struct resolving_path *rp;
-	struct remote_dentry *olddir, *newdir; /* borrowed, a reference */
-	const char *old_name;
-	size_t old_len;
-	char new_name[VFS_NAME_MAX + 1];
-	size_t new_len;
-	struct remote_dentry *old, *new_; /* references; new_ may be NULL */
-	unsigned flags;
-	bool old_must_be_dir;
-};
-
-static bool is_below(const struct remote_dentry *d, const struct remote_dentry *top)
+static struct virtiofs_fs *renaming_fs(const struct remote_renaming *r)
 {
-	for (; d; d = remote_parent(d))
-		if (d == top)
-			return true;
-	return false;
+	return virtiofs_fs_of(r->olddir->d.fs);
 }
 
-/* Shapes: what must be a directory, what exists, loops. As do_renameat2(). */
-static int check_shape(const struct renaming *r)
-{
-	bool exchange = r->flags & RENAME_FLAG_EXCHANGE;
-
-	if ((r->flags & RENAME_FLAG_NOREPLACE) && r->new_)
-		return -EEXIST;
-	if (exchange && !r->new_)
-		return -ENOENT;
-	if (exchange && !remote_is_dir(r->new_) && r->rp->trailing_slash)
-		return -ENOTDIR;
-	if (!remote_is_dir(r->old) && (r->old_must_be_dir || (!exchange && r->rp->trailing_slash)))
-		return -ENOTDIR;
-	if (is_below(r->newdir, r->old))
-		return -EINVAL;
-	if (r->new_ && is_below(r->olddir, r->new_))
-		return exchange ? -EINVAL : -ENOTEMPTY;
-	return 0;
-}
-
-static int check_rights(const struct renaming *r)
-{
-	bool exchange = r->flags & RENAME_FLAG_EXCHANGE, moves = r->olddir != r->newdir;
-	const struct cred *cred = rp_cred(r->rp);
-	struct perm_inode olddir, newdir, old, new_;
-	int err;
-
-	virtiofs_inode_perm(virtiofs_inode_of(r->olddir), &olddir);
-	virtiofs_inode_perm(virtiofs_inode_of(r->newdir), &newdir);
-	virtiofs_inode_perm(virtiofs_inode_of(r->old), &old);
-	err = vfs_may_delete(cred, &olddir, &old, remote_is_dir(r->old));
-	if (err)
-		return err;
-	if (!r->new_) {
-		err = remote_is_dead(r->newdir) ? -ENOENT
-						: vfs_permission(cred, &newdir, W_OK | X_OK);
-	} else {
-		virtiofs_inode_perm(virtiofs_inode_of(r->new_), &new_);
-		err = vfs_may_delete(cred, &newdir, &new_,
-				     remote_is_dir(exchange ? r->new_ : r->old));
-	}
-	/* Its ".." changes. */
-	if (!err && moves && remote_is_dir(r->old))
-		err = vfs_permission(cred, &old, W_OK);
-	if (!err && moves && exchange && remote_is_dir(r->new_))
-		err = vfs_permission(cred, &new_, W_OK);
-	if (!err && (r->flags & RENAME_FLAG_WHITEOUT) && !cred_has_cap(cred, CAP_MKNOD))
-		err = -EPERM;
-	if (!err)
-		err = vfs_dentry_delete_begin(r->rp, &r->old->d);
-	if (!err && r->new_)
-		err = vfs_dentry_delete_begin(r->rp, &r->new_->d);
-	return err;
-}
-
-static int rename_rpc(const struct renaming *r)
+static int rename_rpc(const struct remote_renaming *r)
 {
 	const struct fuse_rename2_in arg2 = {
 		.newdir = virtiofs_inode_of(r->newdir)->nodeid,
@@ -460,104 +385,83 @@ static int rename_rpc(const struct renaming *r)
 	ssize_t got;
 
 	call.req.arg = r->flags ? (const void *)&arg2 : &arg;
-	got = virtiofs_call(r->fs, &call);
+	got = virtiofs_call(renaming_fs(r), &call);
 	if (got == -ENOSYS)
 		return -EINVAL;
 	return got < 0 ? (int)got : 0;
 }
 
 /* The cache after a rename that happened. */
-static void renamed(struct renaming *r)
+static void renamed(struct remote_renaming *r)
 {
-	struct remote_dcache *c = &r->fs->dcache;
-
 	virtiofs_inode_stale(virtiofs_inode_of(r->olddir));
 	virtiofs_inode_stale(virtiofs_inode_of(r->newdir));
 	virtiofs_inode_stale(virtiofs_inode_of(r->old));
-	if (r->flags & RENAME_FLAG_EXCHANGE) {
+	if (r->flags & REMOTE_RENAME_EXCHANGE) {
 		virtiofs_inode_stale(virtiofs_inode_of(r->new_));
-		remote_exchange(c, r->old, r->new_);
+		remote_exchange(r->c, r->old, r->new_);
 		return;
 	}
 	if (r->new_)
-		removed(r->fs, r->newdir, r->new_);
-	remote_move(c, r->old, r->newdir, r->new_name, r->new_len);
+		removed(renaming_fs(r), r->newdir, r->new_);
+	remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
 }
 
-static int find_both(struct renaming *r)
+static int find_both(struct remote_renaming *r)
 {
-	int err = rp_check_name(r->rp);
+	struct virtiofs_fs *fs = renaming_fs(r);
+	int err;
 
 	r->old_len = strlen(r->old_name);
-	r->new_len = rp_component_len(r->rp);
-	if (!err && r->old_len > VFS_NAME_MAX)
-		err = -ENAMETOOLONG;
+	if (remote_is_dead(r->olddir))
+		return -ENOENT;
+	if (r->old_len > VFS_NAME_MAX)
+		return -ENAMETOOLONG;
+	err = virtiofs_lookup(fs, r->olddir, r->old_name, r->old_len, &r->old);
+	if (!err)
+		err = remote_rename_names(r);
 	if (err)
 		return err;
-	memcpy(r->new_name, rp_component(r->rp), r->new_len);
-	r->new_name[r->new_len] = '\0';
-	err = virtiofs_lookup(r->fs, r->olddir, r->old_name, r->old_len, &r->old);
-	if (err)
-		return err;
-	err = virtiofs_lookup(r->fs, r->newdir, r->new_name, r->new_len, &r->new_);
+	err = virtiofs_lookup(fs, r->newdir, r->new_name, r->new_len, &r->new_);
 	return err == -ENOENT ? 0 : err;
-}
-
-static void notify_renamed(const struct renaming *r)
-{
-	bool is_dir = remote_is_dir(r->old);
-	uint32_t cookie;
-
-	if (!vfs_notify_wanted())
-		return;
-	cookie = vfs_notify_cookie();
-	vfs_notify_name(&r->olddir->d, IN_MOVED_FROM, cookie, r->old_name, r->old_len, is_dir);
-	vfs_notify_name(&r->newdir->d, IN_MOVED_TO, cookie, r->new_name, r->new_len, is_dir);
-	vfs_notify_self(&r->old->d, IN_MOVE_SELF, is_dir);
-	if (r->new_ && !(r->flags & RENAME_FLAG_EXCHANGE))
-		vfs_notify_self(&r->new_->d, IN_DELETE_SELF, remote_is_dir(r->new_));
 }
 
 int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 		       struct dentry *old_parent, const char *old_name, bool old_must_be_dir,
 		       const struct rename_args *args)
 {
-	struct renaming r = {.fs = virtiofs_fs_of(base),
-			     .rp = rp,
-			     .olddir = remote_dentry_of(old_parent),
-			     .old_name = old_name,
-			     .flags = args->flags,
-			     .old_must_be_dir = old_must_be_dir};
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	struct remote_renaming r = {.c = &fs->dcache,
+				    .rp = rp,
+				    .olddir = remote_dentry_of(old_parent),
+				    .old_name = old_name,
+				    .flags = args->flags,
+				    .old_must_be_dir = old_must_be_dir};
 	bool same = false;
 	int err;
 
-	rwlock_write_lock(&r.fs->tree_lock);
-	err = virtiofs_walk(r.fs, rp, true, &r.newdir);
+	rwlock_write_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, true, &r.newdir);
 	if (err) {
-		rwlock_write_unlock(&r.fs->tree_lock);
+		rwlock_write_unlock(&fs->tree_lock);
 		return err;
 	}
-	if (remote_is_dead(r.olddir))
-		err = -ENOENT;
+	err = rp_begin_write(rp);
 	if (!err)
 		err = find_both(&r);
 	if (!err)
-		err = rp_begin_write(rp);
-	if (!err)
-		err = check_shape(&r);
+		err = remote_rename_shape(&r);
 	/* Two names of one file: nothing to do, and nothing is. */
 	same = !err && r.new_ && r.new_->inode == r.old->inode;
 	if (!err && !same)
-		err = check_rights(&r);
+		err = remote_rename_rights(&r);
 	if (!err && !same)
 		err = rename_rpc(&r);
 	if (!err && !same)
 		renamed(&r);
-	rwlock_write_unlock(&r.fs->tree_lock);
+	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && !same)
-		notify_renamed(&r);
-	remote_dentry_unref(r.new_);
-	remote_dentry_unref(r.old);
-	remote_dentry_unref(r.newdir);
+		remote_rename_notify(&r);
+	remote_rename_fini(&r);
 	return err;
 }

@@ -158,16 +158,9 @@ static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
 
 static int64_t virtiofs_dir_seek(struct file *f, int64_t off, int whence)
 {
-	if (whence == SEEK_CUR)
-		off += f->pos;
-	else if (whence != SEEK_SET)
-		return -EINVAL;
-	if (off < 0)
-		return -EINVAL;
-	f->pos = off;
 	/* rewinddir(3) shows what came since. */
 	dir_of(f)->filled = false;
-	return off;
+	return remote_dir_seek(f, off, whence);
 }
 
 static int virtiofs_dir_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
@@ -231,36 +224,5 @@ int virtiofs_dir_create(struct resolving_path *rp, struct remote_dentry *d, unsi
 	rp_place(rp, &d->d, &place);
 	file_init(&dir->f, &virtiofs_dir_ops, &place, flags, 0);
 	*ret = &dir->f;
-	return 0;
-}
-
-/* ---- O_PATH ---- */
-
-static void path_file_free_rcu(struct rcu_cb *cb)
-{
-	free(container_of(cb, struct file, rcu));
-}
-
-static void path_file_release(struct file *f)
-{
-	file_fini(f);
-	rcu_call(&f->rcu, path_file_free_rcu);
-}
-
-static const struct file_ops path_ops = {
-	.release = path_file_release,
-};
-
-int virtiofs_path_file_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,
-			      struct file **ret)
-{
-	struct file *f = calloc(1, sizeof(*f));
-	struct vfs_path place;
-
-	if (!f)
-		return -ENOMEM;
-	rp_place(rp, &d->d, &place);
-	file_init(f, &path_ops, &place, flags, 0);
-	*ret = f;
 	return 0;
 }

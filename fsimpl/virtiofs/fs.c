@@ -331,6 +331,7 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 	mutex_init(&fs->forget_lock, LOCK_FS_SUPER, "virtiofs forget");
 	remote_dcache_init(&fs->dcache, &fs->fs, virtiofs_inode_unref_base,
 			   options->max_dentries ? options->max_dentries : VIRTIOFS_DENTRIES_MAX);
+	fs->dcache.inode_perm = virtiofs_inode_perm_base;
 	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++)
 		LIST_INIT(&fs->inodes[i]);
 	err = virtiofs_init_rpc(fs);

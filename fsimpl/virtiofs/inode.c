@@ -159,6 +159,11 @@ void virtiofs_inode_unref_base(struct remote_inode *base)
 	virtiofs_inode_unref(container_of(base, struct virtiofs_inode, base));
 }
 
+void virtiofs_inode_perm_base(struct remote_inode *base, struct perm_inode *ret)
+{
+	virtiofs_inode_perm(container_of(base, struct virtiofs_inode, base), ret);
+}
+
 /* ---- attributes ---- */
 
 uint64_t virtiofs_version(struct virtiofs_fs *fs)

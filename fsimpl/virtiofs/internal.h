@@ -15,7 +15,7 @@
 #ifndef MOAT_FSIMPL_VIRTIOFS_INTERNAL_H
 #define MOAT_FSIMPL_VIRTIOFS_INTERNAL_H
 
-#include "fsimpl/remote/dcache.h"
+#include "fsimpl/remote/ops.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "mem/mappable.h"
 #include "vfs/op_lock.h"
@@ -139,6 +139,7 @@ must_check int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entr
 must_check int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret);
 void virtiofs_inode_unref(struct virtiofs_inode *in);
 void virtiofs_inode_unref_base(struct remote_inode *base);
+void virtiofs_inode_perm_base(struct remote_inode *base, struct perm_inode *ret);
 /* Takes attributes of a reply; version: virtiofs_version() before the request, or UINT64_MAX to force. */
 void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
 			   uint32_t valid_nsec, uint64_t version);
@@ -252,8 +253,6 @@ must_check int virtiofs_file_create(struct resolving_path *rp, struct remote_den
 				    struct virtiofs_handle *h, unsigned flags, struct file **ret);
 must_check int virtiofs_dir_create(struct resolving_path *rp, struct remote_dentry *d,
 				   unsigned flags, struct file **ret);
-must_check int virtiofs_path_file_create(struct resolving_path *rp, struct remote_dentry *d,
-					 unsigned flags, struct file **ret);
 
 /* ---- data.c: the page cache ---- */
 

@@ -89,7 +89,7 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 	int err = 0;
 
 	if (args->flags & O_PATH)
-		return virtiofs_path_file_create(rp, d, args->flags, ret);
+		return remote_path_file_create(rp, d, args->flags, ret);
 	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
 	if (sticky_dir && S_ISDIR(pi.mode))
 		err = -EISDIR;

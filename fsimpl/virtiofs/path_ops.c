@@ -54,14 +54,7 @@ int virtiofs_access_at(struct filesystem *fs, struct resolving_path *rp, int mas
 	if (err)
 		return err;
 	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
-	/* access(2): a no-exec mount refuses X_OK on files; a read-only one W_OK on what is stored there. */
-	if ((mask & X_OK) && S_ISREG(pi.mode) &&
-	    (atomic_load_explicit(&rp_mount(rp)->flags, memory_order_relaxed) & MNT_NOEXEC_F))
-		err = -EACCES;
-	if (!err)
-		err = vfs_permission(rp_cred(rp), &pi, mask);
-	if (!err && (mask & W_OK) && (S_ISREG(pi.mode) || S_ISDIR(pi.mode) || S_ISLNK(pi.mode)))
-		err = rp_begin_write(rp);
+	err = remote_access(rp, &pi, mask);
 	remote_dentry_unref(d);
 	return err;
 }

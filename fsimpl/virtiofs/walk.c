@@ -139,44 +139,15 @@ int virtiofs_follow(struct resolving_path *rp, struct remote_dentry *dir,
 	return err ? err : rp_follow_symlink(rp, target, len);
 }
 
-static int check_dir(struct resolving_path *rp, struct remote_dentry *d)
-{
-	struct perm_inode pi;
-
-	if (!remote_is_dir(d))
-		return -ENOTDIR;
-	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
-	return vfs_permission(rp_cred(rp), &pi, 1 /* X_OK */);
-}
-
-static int step_up(struct resolving_path *rp, struct remote_dentry **inout_cur)
-{
-	struct remote_dentry *cur = *inout_cur, *parent;
-	int err = rp_check_root(rp, &cur->d);
-
-	if (err && err != RP_STAY)
-		return err;
-	parent = remote_parent(cur);
-	if (err == 0 && parent) {
-		err = rp_check_mount(rp, &parent->d);
-		if (err)
-			return err;
-		*inout_cur = remote_dentry_ref(parent);
-		remote_dentry_unref(cur);
-	}
-	rp_advance(rp);
-	return 0;
-}
-
 static int step(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry **inout_cur)
 {
 	struct remote_dentry *cur = *inout_cur, *child;
-	int err = check_dir(rp, cur);
+	int err = remote_check_dir(&fs->dcache, rp, cur);
 
 	if (err)
 		return err;
 	if (rp_is_dotdot(rp))
-		return step_up(rp, inout_cur);
+		return remote_step_up(rp, inout_cur);
 	err = rp_check_name(rp);
 	if (!err)
 		err = virtiofs_lookup(fs, cur, rp_component(rp), rp_component_len(rp), &child);
@@ -195,15 +166,6 @@ static int step(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote
 	return err;
 }
 
-static int finish(struct resolving_path *rp, struct remote_dentry *cur, bool to_parent)
-{
-	if (to_parent)
-		return rp_done(rp) ? 0 : check_dir(rp, cur);
-	if (rp_must_dir(rp) && !remote_is_dir(cur))
-		return -ENOTDIR;
-	return rp->final_dot ? check_dir(rp, cur) : 0;
-}
-
 int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
 		  struct remote_dentry **ret)
 {
@@ -213,7 +175,7 @@ int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_par
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(fs, rp, &cur);
 	if (!err)
-		err = finish(rp, cur, to_parent);
+		err = remote_walk_finish(&fs->dcache, rp, cur, to_parent);
 	if (err) {
 		remote_dentry_unref(cur);
 		return err;
