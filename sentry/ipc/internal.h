@@ -86,18 +86,23 @@ int64_t ipc_get(struct ipc_ids *ids, const struct ipc_get *g);
 /* A locked object that is not removed, with a reference; -EINVAL, or -EIDRM. By index for the *_STAT commands. */
 must_check int ipc_lock_id(struct ipc_ids *ids, int id, struct ipc_object **ret);
 must_check int ipc_lock_index(struct ipc_ids *ids, int index, struct ipc_object **ret);
+/* The same for IPC_STAT and *_STAT, which need IPC_READ unless any; -EACCES. */
+must_check int ipc_lock_to_stat(struct ipc_ids *ids, int id, bool index_not_id, bool any,
+				struct ipc_object **ret);
+/* The same for IPC_SET and IPC_RMID: by owner, creator or CAP_SYS_ADMIN; -EPERM. */
+must_check int ipc_lock_to_control(struct ipc_ids *ids, int id, struct ipc_object **ret);
 void ipc_unlock(struct ipc_object *o); /* and drops the reference */
 void ipc_object_ref(struct ipc_object *o);
 void ipc_object_unref(struct ipc_object *o);
 /* Takes it out of the table: both locks are taken here. False if it was out already. Drops the table's reference. */
 bool ipc_object_remove(struct ipc_object *o);
+/* IPC_RMID. Return 0, -EINVAL, -EIDRM, -EPERM. */
+must_check int ipc_remove_id(struct ipc_ids *ids, int id);
 /* Out of the key tree only: nobody finds it any more but by id. */
 void ipc_object_hide(struct ipc_object *o);
 
 /* Object locked. want: IPC_READ, IPC_WRITE. 0 or -EACCES. */
 must_check int ipc_may(const struct ipc_object *o, int want);
-/* IPC_SET, IPC_RMID, SHM_LOCK: owner, creator or CAP_SYS_ADMIN. 0 or -EPERM. */
-must_check int ipc_may_control(const struct ipc_object *o);
 void ipc_fill_perm(const struct ipc_object *o, struct ipc_perm *ret);
 /* IPC_SET's part: owner, group, mode. Object locked. */
 void ipc_set_perm(struct ipc_object *o, const struct ipc_perm *perm);

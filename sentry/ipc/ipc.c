@@ -360,13 +360,52 @@ int ipc_may(const struct ipc_object *o, int want)
 	return 0;
 }
 
-int ipc_may_control(const struct ipc_object *o)
+static int may_control(const struct ipc_object *o)
 {
 	const struct cred *c = cred_current();
 
 	if (c->euid == o->cuid || c->euid == o->uid || cred_has_cap(c, CAP_SYS_ADMIN))
 		return 0;
 	return -EPERM;
+}
+
+int ipc_lock_to_stat(struct ipc_ids *ids, int id, bool index_not_id, bool any,
+		     struct ipc_object **ret)
+{
+	int err = index_not_id ? ipc_lock_index(ids, id, ret) : ipc_lock_id(ids, id, ret);
+
+	if (err)
+		return err;
+	err = any ? 0 : ipc_may(*ret, IPC_READ);
+	if (err)
+		ipc_unlock(*ret);
+	return err;
+}
+
+int ipc_lock_to_control(struct ipc_ids *ids, int id, struct ipc_object **ret)
+{
+	int err = ipc_lock_id(ids, id, ret);
+
+	if (err)
+		return err;
+	err = may_control(*ret);
+	if (err)
+		ipc_unlock(*ret);
+	return err;
+}
+
+int ipc_remove_id(struct ipc_ids *ids, int id)
+{
+	struct ipc_object *o;
+	int err = ipc_lock_to_control(ids, id, &o);
+
+	if (err)
+		return err;
+	mutex_unlock(&o->lock);
+	if (!ipc_object_remove(o))
+		err = -EIDRM;
+	ipc_object_unref(o);
+	return err;
 }
 
 void ipc_fill_perm(const struct ipc_object *o, struct ipc_perm *ret)

@@ -381,27 +381,23 @@ int64_t msg_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 {
 	struct ipc_object *o;
 	struct msg_queue *q;
-	int64_t err;
+	int err = ipc_lock_to_stat(&ns->msg, id, index_not_id, any, &o);
 
-	err = index_not_id ? ipc_lock_index(&ns->msg, id, &o) : ipc_lock_id(&ns->msg, id, &o);
 	if (err)
 		return err;
 	q = queue_of(o);
-	err = any ? 0 : ipc_may(o, IPC_READ);
-	if (!err) {
-		*ret = (struct msqid_ds){
-			.msg_stime = q->stime,
-			.msg_rtime = q->rtime,
-			.msg_ctime = o->ctime,
-			.__msg_cbytes = q->bytes,
-			.msg_qnum = q->count,
-			.msg_qbytes = q->max_bytes,
-			.msg_lspid = q->last_sender,
-			.msg_lrpid = q->last_receiver,
-		};
-		ipc_fill_perm(o, &ret->msg_perm);
-		err = index_not_id ? o->id : 0;
-	}
+	*ret = (struct msqid_ds){
+		.msg_stime = q->stime,
+		.msg_rtime = q->rtime,
+		.msg_ctime = o->ctime,
+		.__msg_cbytes = q->bytes,
+		.msg_qnum = q->count,
+		.msg_qbytes = q->max_bytes,
+		.msg_lspid = q->last_sender,
+		.msg_lrpid = q->last_receiver,
+	};
+	ipc_fill_perm(o, &ret->msg_perm);
+	err = index_not_id ? o->id : 0;
 	ipc_unlock(o);
 	return err;
 }
@@ -409,12 +405,11 @@ int64_t msg_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 int64_t msg_set(struct ipc_namespace *ns, int id, const struct msqid_ds *ds)
 {
 	struct ipc_object *o;
-	int err = ipc_lock_id(&ns->msg, id, &o);
+	int err = ipc_lock_to_control(&ns->msg, id, &o);
 
 	if (err)
 		return err;
-	err = ipc_may_control(o);
-	if (!err && ds->msg_qbytes > ipc_limit(ns, IPC_LIMIT_MSGMNB) &&
+	if (ds->msg_qbytes > ipc_limit(ns, IPC_LIMIT_MSGMNB) &&
 	    !cred_has_cap(cred_current(), CAP_SYS_RESOURCE))
 		err = -EPERM;
 	if (!err) {
@@ -433,17 +428,7 @@ int64_t msg_set(struct ipc_namespace *ns, int id, const struct msqid_ds *ds)
 
 int64_t msg_remove(struct ipc_namespace *ns, int id)
 {
-	struct ipc_object *o;
-	int err = ipc_lock_id(&ns->msg, id, &o);
-
-	if (err)
-		return err;
-	err = ipc_may_control(o);
-	mutex_unlock(&o->lock);
-	if (!err && !ipc_object_remove(o))
-		err = -EIDRM;
-	ipc_object_unref(o);
-	return err;
+	return ipc_remove_id(&ns->msg, id);
 }
 
 int64_t msg_limits(struct ipc_namespace *ns, bool in_use, struct msginfo *ret)

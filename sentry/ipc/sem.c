@@ -409,21 +409,17 @@ int64_t sem_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 		 struct semid_ds *ret)
 {
 	struct ipc_object *o;
-	int64_t err;
+	int err = ipc_lock_to_stat(&ns->sem, id, index_not_id, any, &o);
 
-	err = index_not_id ? ipc_lock_index(&ns->sem, id, &o) : ipc_lock_id(&ns->sem, id, &o);
 	if (err)
 		return err;
-	err = any ? 0 : ipc_may(o, IPC_READ);
-	if (!err) {
-		*ret = (struct semid_ds){
-			.sem_otime = set_of(o)->otime,
-			.sem_ctime = o->ctime,
-			.sem_nsems = set_of(o)->count,
-		};
-		ipc_fill_perm(o, &ret->sem_perm);
-		err = index_not_id ? o->id : 0;
-	}
+	*ret = (struct semid_ds){
+		.sem_otime = set_of(o)->otime,
+		.sem_ctime = o->ctime,
+		.sem_nsems = set_of(o)->count,
+	};
+	ipc_fill_perm(o, &ret->sem_perm);
+	err = index_not_id ? o->id : 0;
 	ipc_unlock(o);
 	return err;
 }
@@ -431,30 +427,18 @@ int64_t sem_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 int64_t sem_set(struct ipc_namespace *ns, int id, const struct semid_ds *ds)
 {
 	struct ipc_object *o;
-	int err = ipc_lock_id(&ns->sem, id, &o);
+	int err = ipc_lock_to_control(&ns->sem, id, &o);
 
 	if (err)
 		return err;
-	err = ipc_may_control(o);
-	if (!err)
-		ipc_set_perm(o, &ds->sem_perm);
+	ipc_set_perm(o, &ds->sem_perm);
 	ipc_unlock(o);
-	return err;
+	return 0;
 }
 
 int64_t sem_remove(struct ipc_namespace *ns, int id)
 {
-	struct ipc_object *o;
-	int err = ipc_lock_id(&ns->sem, id, &o);
-
-	if (err)
-		return err;
-	err = ipc_may_control(o);
-	mutex_unlock(&o->lock);
-	if (!err && !ipc_object_remove(o))
-		err = -EIDRM;
-	ipc_object_unref(o);
-	return err;
+	return ipc_remove_id(&ns->sem, id);
 }
 
 /* Tasks whose wait is for this semaphore: to grow, or to become zero. */

@@ -279,26 +279,22 @@ int64_t shm_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 {
 	struct ipc_object *o;
 	struct shm_segment *s;
-	int64_t err;
+	int err = ipc_lock_to_stat(&ns->shm, id, index_not_id, any, &o);
 
-	err = index_not_id ? ipc_lock_index(&ns->shm, id, &o) : ipc_lock_id(&ns->shm, id, &o);
 	if (err)
 		return err;
 	s = segment_of(o);
-	err = any ? 0 : ipc_may(o, IPC_READ);
-	if (!err) {
-		*ret = (struct shmid_ds){
-			.shm_segsz = s->size,
-			.shm_atime = s->atime,
-			.shm_dtime = s->dtime,
-			.shm_ctime = o->ctime,
-			.shm_cpid = s->creator,
-			.shm_lpid = s->last,
-			.shm_nattch = (shmatt_t)s->attached,
-		};
-		ipc_fill_perm(o, &ret->shm_perm);
-		err = index_not_id ? o->id : 0;
-	}
+	*ret = (struct shmid_ds){
+		.shm_segsz = s->size,
+		.shm_atime = s->atime,
+		.shm_dtime = s->dtime,
+		.shm_ctime = o->ctime,
+		.shm_cpid = s->creator,
+		.shm_lpid = s->last,
+		.shm_nattch = (shmatt_t)s->attached,
+	};
+	ipc_fill_perm(o, &ret->shm_perm);
+	err = index_not_id ? o->id : 0;
 	ipc_unlock(o);
 	return err;
 }
@@ -306,29 +302,22 @@ int64_t shm_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 int64_t shm_set(struct ipc_namespace *ns, int id, const struct shmid_ds *ds)
 {
 	struct ipc_object *o;
-	int err = ipc_lock_id(&ns->shm, id, &o);
+	int err = ipc_lock_to_control(&ns->shm, id, &o);
 
 	if (err)
 		return err;
-	err = ipc_may_control(o);
-	if (!err)
-		ipc_set_perm(o, &ds->shm_perm);
+	ipc_set_perm(o, &ds->shm_perm);
 	ipc_unlock(o);
-	return err;
+	return 0;
 }
 
 int64_t shm_remove(struct ipc_namespace *ns, int id)
 {
 	struct ipc_object *o;
-	int err = ipc_lock_id(&ns->shm, id, &o);
+	int err = ipc_lock_to_control(&ns->shm, id, &o);
 
 	if (err)
 		return err;
-	err = ipc_may_control(o);
-	if (err) {
-		ipc_unlock(o);
-		return err;
-	}
 	o->mode |= SHM_DEST;
 	mutex_unlock(&o->lock);
 	ipc_object_hide(o);
