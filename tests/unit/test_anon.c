@@ -21,28 +21,7 @@
 #include "base/timer.h"
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/hostfd/hostfd.h"
-
-static ssize_t rd(struct file *f, void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, buf, size, true);
-	n = file_read_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
-}
-
-static ssize_t wr(struct file *f, const void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, (void *)buf, size, false);
-	n = file_write_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
-}
+#include "tests/unit/file_rw.h"
 
 static void test_timerfd(void **state)
 {
@@ -58,8 +37,8 @@ static void test_timerfd(void **state)
 	assert_int_equal(timerfd_settime_file(f, 0, &its, &old), 0);
 	assert_int_equal(old.it_value.tv_sec + old.it_value.tv_nsec, 0);
 	assert_int_equal(file_poll(f), 0);
-	assert_int_equal(rd(f, &ticks, 4), -EINVAL);
-	assert_int_equal(rd(f, &ticks, 8), 8); /* blocks */
+	assert_int_equal(file_rd(f, &ticks, 4), -EINVAL);
+	assert_int_equal(file_rd(f, &ticks, 8), 8); /* blocks */
 	assert_int_equal(ticks, 1);
 	assert_true(time_monotonic_ns() - start >= 20000000);
 	/* periodic: what was missed is counted */
@@ -67,7 +46,7 @@ static void test_timerfd(void **state)
 	assert_int_equal(timerfd_settime_file(f, 0, &its, NULL), 0);
 	usleep(15000);
 	assert_int_equal(file_poll(f), POLLIN);
-	assert_int_equal(rd(f, &ticks, 8), 8);
+	assert_int_equal(file_rd(f, &ticks, 8), 8);
 	assert_true(ticks >= 6);
 	timerfd_gettime_file(f, &old);
 	assert_int_equal(old.it_interval.tv_nsec, 2000000);
@@ -75,11 +54,11 @@ static void test_timerfd(void **state)
 	/* absolute and past; then disarmed */
 	its = (struct itimerspec){.it_value = {1, 0}};
 	assert_int_equal(timerfd_settime_file(f, TFD_TIMER_ABSTIME, &its, NULL), 0);
-	assert_int_equal(rd(f, &ticks, 8), 8);
+	assert_int_equal(file_rd(f, &ticks, 8), 8);
 	its.it_value.tv_sec = 0;
 	assert_int_equal(timerfd_settime_file(f, 0, &its, NULL), 0);
 	atomic_fetch_or(&f->flags, O_NONBLOCK);
-	assert_int_equal(rd(f, &ticks, 8), -EAGAIN);
+	assert_int_equal(file_rd(f, &ticks, 8), -EAGAIN);
 	its.it_value.tv_nsec = 1000000000;
 	assert_int_equal(timerfd_settime_file(f, 0, &its, NULL), -EINVAL);
 	file_unref(f);
@@ -123,11 +102,11 @@ static void test_signalfd(void **state)
 	assert_int_equal(signalfd_create(1ull << (SIGUSR1 - 1) | 1ull << (SIGTERM - 1),
 					 SFD_NONBLOCK, &f),
 			 0);
-	assert_int_equal(rd(f, info, sizeof(info)), -EAGAIN);
+	assert_int_equal(file_rd(f, info, sizeof(info)), -EAGAIN);
 	pending_signals = 1ull << (SIGUSR1 - 1) | 1ull << (SIGTERM - 1) | 1ull << (SIGHUP - 1);
 	assert_int_equal(file_poll(f), POLLIN);
-	assert_int_equal(rd(f, info, 100), -EINVAL);
-	assert_int_equal(rd(f, info, sizeof(info)), 2 * sizeof(info[0]));
+	assert_int_equal(file_rd(f, info, 100), -EINVAL);
+	assert_int_equal(file_rd(f, info, sizeof(info)), 2 * sizeof(info[0]));
 	assert_int_equal(info[0].ssi_signo, SIGUSR1);
 	assert_int_equal(info[1].ssi_signo, SIGTERM);
 	assert_int_equal(file_poll(f), 0);
@@ -147,16 +126,16 @@ static void test_host_pipe(void **state)
 	assert_int_equal(pipe(p), 0); /* blocking descriptions: polled first */
 	assert_int_equal(hostfd_file_create(p[0], HOSTFD_FLAGS_OF_HOST, &r), 0);
 	assert_int_equal(hostfd_file_create(p[1], HOSTFD_FLAGS_OF_HOST, &w), 0);
-	assert_int_equal(rd(w, buf, 1), -EBADF);
+	assert_int_equal(file_rd(w, buf, 1), -EBADF);
 	atomic_fetch_or(&r->flags, O_NONBLOCK);
-	assert_int_equal(rd(r, buf, 1), -EAGAIN);
-	assert_int_equal(wr(w, "abc", 3), 3);
+	assert_int_equal(file_rd(r, buf, 1), -EAGAIN);
+	assert_int_equal(file_wr(w, "abc", 3), 3);
 	assert_true(file_poll(r) & POLLIN);
-	assert_int_equal(rd(r, buf, 16), 3);
+	assert_int_equal(file_rd(r, buf, 16), 3);
 	atomic_fetch_and(&r->flags, ~(unsigned)O_NONBLOCK);
 	file_unref(w);
 	vfs_run_deferred();
-	assert_int_equal(rd(r, buf, 16), 0); /* the node's duplicate went too */
+	assert_int_equal(file_rd(r, buf, 16), 0); /* the node's duplicate went too */
 	file_unref(r);
 }
 
@@ -173,10 +152,10 @@ static void test_host_file(void **state)
 	assert_int_equal(hostfd_file_create(fd, HOSTFD_FLAGS_OF_HOST, &a), 0);
 	assert_int_equal(hostfd_file_create(shared, HOSTFD_FLAGS_OF_HOST, &b), 0);
 	/* 2>&1: one offset */
-	assert_int_equal(wr(a, "one", 3), 3);
-	assert_int_equal(wr(b, "two", 3), 3);
+	assert_int_equal(file_wr(a, "one", 3), 3);
+	assert_int_equal(file_wr(b, "two", 3), 3);
 	assert_int_equal(file_seek(a, 0, SEEK_SET), 0);
-	assert_int_equal(rd(b, buf, 16), 6);
+	assert_int_equal(file_rd(b, buf, 16), 6);
 	assert_memory_equal(buf, "onetwo", 6);
 	assert_int_equal(file_truncate(a, 2), 0);
 	assert_int_equal(file_seek(b, 0, SEEK_END), 2);
@@ -195,12 +174,12 @@ static void test_host_socket(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
 	assert_int_equal(hostfd_file_create(sv[0], HOSTFD_FLAGS_OF_HOST, &f), 0);
 	assert_int_equal(write(sv[1], "hi", 2), 2);
-	assert_int_equal(rd(f, buf, 8), 2);
-	assert_int_equal(wr(f, "yo", 2), 2);
+	assert_int_equal(file_rd(f, buf, 8), 2);
+	assert_int_equal(file_wr(f, "yo", 2), 2);
 	assert_int_equal(read(sv[1], buf, 8), 2);
 	close(sv[1]);
-	assert_int_equal(rd(f, buf, 8), 0);
-	assert_int_equal(wr(f, "x", 1), -EPIPE);
+	assert_int_equal(file_rd(f, buf, 8), 0);
+	assert_int_equal(file_wr(f, "x", 1), -EPIPE);
 	file_unref(f);
 }
 

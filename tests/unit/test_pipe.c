@@ -16,34 +16,13 @@
 #include "base/rcu.h"
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/pipe/pipe.h"
+#include "tests/unit/file_rw.h"
 
 static int raised;
 
 static void on_signal(int signo)
 {
 	raised = signo;
-}
-
-static ssize_t rd(struct file *f, void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, buf, size, true);
-	n = file_read_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
-}
-
-static ssize_t wr(struct file *f, const void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, (void *)buf, size, false);
-	n = file_write_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
 }
 
 static void make(struct file *p[2], unsigned flags)
@@ -58,20 +37,20 @@ static void test_basic(void **state)
 
 	(void)state;
 	make(p, O_NONBLOCK);
-	assert_int_equal(rd(p[0], buf, sizeof(buf)), -EAGAIN);
+	assert_int_equal(file_rd(p[0], buf, sizeof(buf)), -EAGAIN);
 	assert_int_equal(file_poll(p[0]) & POLLIN, 0);
 	assert_true(file_poll(p[1]) & POLLOUT);
-	assert_int_equal(wr(p[1], "hello", 5), 5);
-	assert_int_equal(wr(p[1], " you", 4), 4);
+	assert_int_equal(file_wr(p[1], "hello", 5), 5);
+	assert_int_equal(file_wr(p[1], " you", 4), 4);
 	assert_int_equal(pipe_bytes(p[0]), 9);
-	assert_int_equal(rd(p[0], buf, 3), 3);
+	assert_int_equal(file_rd(p[0], buf, 3), 3);
 	assert_memory_equal(buf, "hel", 3);
-	assert_int_equal(rd(p[0], buf, sizeof(buf)), 6);
+	assert_int_equal(file_rd(p[0], buf, sizeof(buf)), 6);
 	assert_memory_equal(buf, "lo you", 6);
-	assert_int_equal(rd(p[1], buf, 1), -EBADF);
-	assert_int_equal(wr(p[0], buf, 1), -EBADF);
+	assert_int_equal(file_rd(p[1], buf, 1), -EBADF);
+	assert_int_equal(file_wr(p[0], buf, 1), -EBADF);
 	file_unref(p[1]);
-	assert_int_equal(rd(p[0], buf, 1), 0);
+	assert_int_equal(file_rd(p[0], buf, 1), 0);
 	assert_true(file_poll(p[0]) & POLLHUP);
 	file_unref(p[0]);
 }
@@ -84,7 +63,7 @@ static void test_broken(void **state)
 	make(p, 0);
 	file_unref(p[0]);
 	raised = 0;
-	assert_int_equal(wr(p[1], "x", 1), -EPIPE);
+	assert_int_equal(file_wr(p[1], "x", 1), -EPIPE);
 	assert_int_equal(raised, SIGPIPE);
 	assert_true(file_poll(p[1]) & POLLERR);
 	file_unref(p[1]);
@@ -99,18 +78,18 @@ static void test_full_and_atomic(void **state)
 	memset(big, 'a', 1 << 20);
 	make(p, O_NONBLOCK);
 	assert_int_equal(pipe_get_size(p[0]), 65536);
-	assert_int_equal(wr(p[1], big, 1 << 20), 65536);
-	assert_int_equal(wr(p[1], big, 1), -EAGAIN);
+	assert_int_equal(file_wr(p[1], big, 1 << 20), 65536);
+	assert_int_equal(file_wr(p[1], big, 1), -EAGAIN);
 	assert_int_equal(file_poll(p[1]) & POLLOUT, 0);
-	assert_int_equal(rd(p[0], page, 100), 100);
+	assert_int_equal(file_rd(p[0], page, 100), 100);
 	/* A slot is only free once its page is empty. */
-	assert_int_equal(wr(p[1], big, 1), -EAGAIN);
-	assert_int_equal(rd(p[0], page, 3996), 3996);
-	assert_int_equal(wr(p[1], big, 4096), 4096);
+	assert_int_equal(file_wr(p[1], big, 1), -EAGAIN);
+	assert_int_equal(file_rd(p[0], page, 3996), 3996);
+	assert_int_equal(file_wr(p[1], big, 4096), 4096);
 	assert_int_equal(pipe_set_size(p[0], 4096, false), -EBUSY);
 	assert_int_equal(pipe_set_size(p[0], 100000, false), 131072);
 	assert_int_equal(pipe_set_size(p[0], 2 << 20, false), -EPERM);
-	assert_int_equal(rd(p[0], big, 1 << 20), 65536);
+	assert_int_equal(file_rd(p[0], big, 1 << 20), 65536);
 	assert_int_equal(pipe_set_size(p[0], 1, false), 4096);
 	file_unref(p[0]);
 	file_unref(p[1]);
@@ -124,11 +103,11 @@ static void test_packets(void **state)
 
 	(void)state;
 	make(p, O_DIRECT | O_NONBLOCK);
-	assert_int_equal(wr(p[1], "one", 3), 3);
-	assert_int_equal(wr(p[1], "second", 6), 6);
-	assert_int_equal(rd(p[0], buf, sizeof(buf)), 3);
-	assert_int_equal(rd(p[0], buf, 2), 2); /* the rest of the packet is lost */
-	assert_int_equal(rd(p[0], buf, 2), -EAGAIN);
+	assert_int_equal(file_wr(p[1], "one", 3), 3);
+	assert_int_equal(file_wr(p[1], "second", 6), 6);
+	assert_int_equal(file_rd(p[0], buf, sizeof(buf)), 3);
+	assert_int_equal(file_rd(p[0], buf, 2), 2); /* the rest of the packet is lost */
+	assert_int_equal(file_rd(p[0], buf, 2), -EAGAIN);
 	file_unref(p[0]);
 	file_unref(p[1]);
 }
@@ -144,7 +123,7 @@ static void *writer(void *arg)
 		data[i] = (unsigned char)(i * 7 + (i >> 12));
 	for (size_t done = 0; done < STREAM_BYTES;) {
 		size_t size = MIN((size_t)(done % 9000 + 1), STREAM_BYTES - done);
-		ssize_t n = wr(arg, data + done, size);
+		ssize_t n = file_wr(arg, data + done, size);
 
 		if (n != (ssize_t)size)
 			abort(); /* a blocking write is whole */
@@ -167,7 +146,7 @@ static void test_blocking_stream(void **state)
 	(void)state;
 	make(p, 0);
 	pthread_create(&t, NULL, writer, p[1]);
-	while ((n = rd(p[0], buf, 1 + done % sizeof(buf))) > 0)
+	while ((n = file_rd(p[0], buf, 1 + done % sizeof(buf))) > 0)
 		for (ssize_t i = 0; i < n; i++, done++)
 			assert_int_equal(buf[i], (unsigned char)(done * 7 + (done >> 12)));
 	assert_int_equal(n, 0);
@@ -186,21 +165,21 @@ static void test_splice(void **state)
 	make(b, O_NONBLOCK);
 	make(c, O_NONBLOCK);
 	assert_int_equal(pipe_splice_pipe(a[0], b[1], 10), -EAGAIN);
-	assert_int_equal(wr(a[1], "abcdefgh", 8), 8);
+	assert_int_equal(file_wr(a[1], "abcdefgh", 8), 8);
 	assert_int_equal(pipe_tee(a[0], b[1], 100), 8);
 	/* The shared page must not grow into the other ring. */
-	assert_int_equal(wr(a[1], "IJ", 2), 2);
-	assert_int_equal(rd(b[0], buf, sizeof(buf)), 8);
+	assert_int_equal(file_wr(a[1], "IJ", 2), 2);
+	assert_int_equal(file_rd(b[0], buf, sizeof(buf)), 8);
 	assert_memory_equal(buf, "abcdefgh", 8);
 	assert_int_equal(pipe_splice_pipe(a[0], b[1], 3), 3);
-	assert_int_equal(rd(b[0], buf, sizeof(buf)), 3);
+	assert_int_equal(file_rd(b[0], buf, sizeof(buf)), 3);
 	assert_memory_equal(buf, "abc", 3);
 	assert_int_equal(pipe_splice_to(a[0], c[1], NULL, 100), 7);
-	assert_int_equal(rd(c[0], buf, sizeof(buf)), 7);
+	assert_int_equal(file_rd(c[0], buf, sizeof(buf)), 7);
 	assert_memory_equal(buf, "defghIJ", 7);
-	assert_int_equal(wr(c[1], "xyz", 3), 3);
+	assert_int_equal(file_wr(c[1], "xyz", 3), 3);
 	assert_int_equal(pipe_splice_from(c[0], NULL, a[1], 100), 3);
-	assert_int_equal(rd(a[0], buf, sizeof(buf)), 3);
+	assert_int_equal(file_rd(a[0], buf, sizeof(buf)), 3);
 	assert_int_equal(pipe_splice_pipe(a[0], a[1], 1), -EINVAL);
 	file_unref(a[1]);
 	assert_int_equal(pipe_splice_pipe(a[0], b[1], 1), 0);
@@ -225,7 +204,7 @@ static void *fifo_writer(void *arg)
 	usleep(20000);
 	if (fifo(O_WRONLY, arg, &f) || pipe_open_wait(f))
 		abort();
-	wr(f, "hi", 2);
+	file_wr(f, "hi", 2);
 	file_unref(f);
 	rcu_thread_end();
 	return NULL;
@@ -245,12 +224,12 @@ static void test_fifo(void **state)
 	assert_int_equal(fifo(O_RDONLY | O_NONBLOCK, &place, &r), 0);
 	assert_int_equal(pipe_open_wait(r), 0);
 	assert_int_equal(file_poll(r) & POLLHUP, 0); /* no writer yet is no hang-up */
-	assert_int_equal(rd(r, buf, 1), 0);
+	assert_int_equal(file_rd(r, buf, 1), 0);
 	assert_int_equal(fifo(O_WRONLY | O_NONBLOCK, &place, &w), 0);
-	assert_int_equal(wr(w, "ab", 2), 2);
+	assert_int_equal(file_wr(w, "ab", 2), 2);
 	file_unref(w);
 	assert_true(file_poll(r) & POLLHUP);
-	assert_int_equal(rd(r, buf, 8), 2);
+	assert_int_equal(file_rd(r, buf, 8), 2);
 	file_unref(r);
 	/* The data went with the last file. */
 	assert_int_equal(fifo(O_RDWR, &place, &r), 0);
@@ -260,9 +239,9 @@ static void test_fifo(void **state)
 	pthread_create(&t, NULL, fifo_writer, &place);
 	assert_int_equal(fifo(O_RDONLY, &place, &r), 0);
 	assert_int_equal(pipe_open_wait(r), 0);
-	assert_int_equal(rd(r, buf, 8), 2);
+	assert_int_equal(file_rd(r, buf, 8), 2);
 	pthread_join(t, NULL);
-	assert_int_equal(rd(r, buf, 8), 0);
+	assert_int_equal(file_rd(r, buf, 8), 0);
 	file_unref(r);
 	vfs_path_unref(&place);
 }
@@ -276,15 +255,15 @@ static void test_reopen(void **state)
 
 	(void)state;
 	make(p, 0);
-	assert_int_equal(wr(p[1], "left", 4), 4);
+	assert_int_equal(file_wr(p[1], "left", 4), 4);
 	file_unref(p[1]);
 	place = p[0]->path;
 	assert_int_equal(anon_dentry_of(place.dentry)
 				 ->reopen(anon_dentry_of(place.dentry), &place, O_RDONLY, &again),
 			 0);
 	assert_int_equal(pipe_open_wait(again), 0);
-	assert_int_equal(rd(again, buf, 8), 4);
-	assert_int_equal(rd(again, buf, 8), 0);
+	assert_int_equal(file_rd(again, buf, 8), 4);
+	assert_int_equal(file_rd(again, buf, 8), 0);
 	file_unref(again);
 	file_unref(p[0]);
 }
@@ -296,21 +275,21 @@ static void test_eventfd(void **state)
 
 	(void)state;
 	assert_int_equal(eventfd_create(3, EFD_NONBLOCK, &f), 0);
-	assert_int_equal(wr(f, &v, 8), 8);
-	assert_int_equal(rd(f, &v, 8), 8);
+	assert_int_equal(file_wr(f, &v, 8), 8);
+	assert_int_equal(file_rd(f, &v, 8), 8);
 	assert_int_equal(v, 8);
-	assert_int_equal(rd(f, &v, 8), -EAGAIN);
-	assert_int_equal(rd(f, &v, 4), -EINVAL);
+	assert_int_equal(file_rd(f, &v, 8), -EAGAIN);
+	assert_int_equal(file_rd(f, &v, 4), -EINVAL);
 	v = UINT64_MAX;
-	assert_int_equal(wr(f, &v, 8), -EINVAL);
+	assert_int_equal(file_wr(f, &v, 8), -EINVAL);
 	v = UINT64_MAX - 1;
-	assert_int_equal(wr(f, &v, 8), 8);
+	assert_int_equal(file_wr(f, &v, 8), 8);
 	v = 1;
-	assert_int_equal(wr(f, &v, 8), -EAGAIN);
+	assert_int_equal(file_wr(f, &v, 8), -EAGAIN);
 	assert_int_equal(file_poll(f), POLLIN);
 	file_unref(f);
 	assert_int_equal(eventfd_create(2, EFD_SEMAPHORE | EFD_NONBLOCK, &f), 0);
-	assert_int_equal(rd(f, &v, 8), 8);
+	assert_int_equal(file_rd(f, &v, 8), 8);
 	assert_int_equal(v, 1);
 	file_unref(f);
 }

@@ -21,6 +21,7 @@
 #include "fsimpl/anon/anon.h"
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
+#include "tests/unit/file_rw.h"
 
 /* ---- stubs of the sentry ---- */
 
@@ -104,28 +105,6 @@ static int open_path(const char *path, unsigned flags, struct file **ret)
 	return vfs_open(&lk, &args, ret);
 }
 
-static ssize_t f_read(struct file *f, void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, buf, size, true);
-	n = file_read_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
-}
-
-static ssize_t f_write(struct file *f, const void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, (void *)buf, size, false);
-	n = file_write_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
-}
-
 static void pty_open(struct pty *p, bool host)
 {
 	char path[32];
@@ -175,7 +154,7 @@ static ssize_t pty_read(struct pty *p, bool master, void *buf, size_t size)
 	ssize_t n;
 
 	if (!p->host)
-		return f_read(master ? p->fm : p->fs, buf, size);
+		return file_rd(master ? p->fm : p->fs, buf, size);
 	n = read(master ? p->m : p->s, buf, size);
 	return n < 0 ? -errno : n;
 }
@@ -185,7 +164,7 @@ static ssize_t pty_write(struct pty *p, bool master, const void *buf, size_t siz
 	ssize_t n;
 
 	if (!p->host)
-		return f_write(master ? p->fm : p->fs, buf, size);
+		return file_wr(master ? p->fm : p->fs, buf, size);
 	n = write(master ? p->m : p->s, buf, size);
 	return n < 0 ? -errno : n;
 }
@@ -559,16 +538,16 @@ static void test_job_control(void **state)
 	assert_int_equal(last_signal, SIGWINCH);
 	/* in the background */
 	self_pgrp.id = 200;
-	assert_int_equal(f_read(p.fs, buf, 1), -ERESTARTSYS_);
+	assert_int_equal(file_rd(p.fs, buf, 1), -ERESTARTSYS_);
 	assert_int_equal(last_signal, SIGTTIN);
 	assert_int_equal(last_pgrp, 200);
 	ignored_signal = SIGTTIN;
-	assert_int_equal(f_read(p.fs, buf, 1), -EIO);
+	assert_int_equal(file_rd(p.fs, buf, 1), -EIO);
 	ignored_signal = 0;
 	orphaned = true;
-	assert_int_equal(f_read(p.fs, buf, 1), -EIO);
+	assert_int_equal(file_rd(p.fs, buf, 1), -EIO);
 	orphaned = false;
-	assert_int_equal(f_write(p.fs, "w", 1), 1); /* no TOSTOP */
+	assert_int_equal(file_wr(p.fs, "w", 1), 1); /* no TOSTOP */
 	id = 200;
 	assert_int_equal(file_ioctl(p.fs, TIOCSPGRP, (uint64_t)&id), -ERESTARTSYS_);
 	assert_int_equal(last_signal, SIGTTOU);
@@ -577,14 +556,14 @@ static void test_job_control(void **state)
 	assert_int_equal(idr_alloc_at(&kernel.groups, 200, &self_pgrp), 0);
 	assert_int_equal(file_ioctl(p.fs, TIOCSPGRP, (uint64_t)&id), 0);
 	ignored_signal = 0;
-	assert_int_equal(f_read(p.fs, buf, 1), -EAGAIN);
+	assert_int_equal(file_rd(p.fs, buf, 1), -EAGAIN);
 	/* the leader exits */
 	last_signal = 0;
 	tty_session_leader_exit(&self_session);
 	assert_int_equal(last_signal, SIGHUP);
 	assert_int_equal(last_pgrp, 200);
 	assert_null(tty_current());
-	assert_int_equal(f_read(p.fs, buf, 1), 0);
+	assert_int_equal(file_rd(p.fs, buf, 1), 0);
 	/* opening takes a terminal for a leader without one */
 	assert_int_equal(open_path("/0", O_RDWR | O_NONBLOCK, &tty), 0);
 	assert_int_equal(file_ioctl(tty, TIOCGPGRP, (uint64_t)&id), 0);
@@ -631,13 +610,13 @@ static void test_console(void **state)
 	assert_int_equal(tty_console_create(NULL, sv[1], &index, &t), 0);
 	snprintf(buf, sizeof(buf), "/%u", index);
 	assert_int_equal(open_path(buf, O_RDWR | O_NOCTTY, &f), 0);
-	assert_int_equal(f_write(f, "prompt\n", 7), 7);
+	assert_int_equal(file_wr(f, "prompt\n", 7), 7);
 	usleep(20000);
 	n = read(sv[0], buf, sizeof(buf));
 	assert_int_equal(n, 8);
 	assert_memory_equal(buf, "prompt\r\n", 8);
 	assert_int_equal(write(sv[0], "ls\r", 3), 3);
-	assert_int_equal(f_read(f, buf, sizeof(buf)),
+	assert_int_equal(file_rd(f, buf, sizeof(buf)),
 			 3); /* blocks until the housekeeping thread brings it */
 	assert_memory_equal(buf, "ls\n", 3);
 	usleep(20000);
@@ -645,7 +624,7 @@ static void test_console(void **state)
 	assert_int_equal(n, 4);
 	tty_console_drain(t, time_monotonic_ns() + 1000000000);
 	close(sv[0]);
-	assert_int_equal(f_read(f, buf, sizeof(buf)), 0);
+	assert_int_equal(file_rd(f, buf, sizeof(buf)), 0);
 	file_unref(f);
 	tty_unref(t);
 }

@@ -16,34 +16,13 @@
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/pipe/pipe.h"
 #include "fsimpl/socket/socket.h"
+#include "tests/unit/file_rw.h"
 
 static int raised;
 
 static void on_signal(int signo)
 {
 	raised = signo;
-}
-
-static ssize_t rd(struct file *f, void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, buf, size, true);
-	n = file_read_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
-}
-
-static ssize_t wr(struct file *f, const void *buf, size_t size)
-{
-	struct io_iter it;
-	ssize_t n;
-
-	io_iter_init_kernel(&it, (void *)buf, size, false);
-	n = file_write_iter(f, &it, NULL, 0);
-	io_iter_fini(&it);
-	return n;
 }
 
 static ssize_t msg_send(struct file *f, const void *buf, size_t size, struct socket_addr *to,
@@ -104,11 +83,11 @@ static void test_pair_stream(void **state)
 
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p), 0);
-	assert_int_equal(rd(p[0], buf, 1), -EAGAIN);
+	assert_int_equal(file_rd(p[0], buf, 1), -EAGAIN);
 	assert_int_equal(file_poll(p[0]), POLLOUT | POLLWRNORM);
-	assert_int_equal(wr(p[0], "hello", 5), 5);
-	assert_int_equal(wr(p[0], "world", 5), 5);
-	assert_int_equal(rd(p[1], buf, 7), 7);
+	assert_int_equal(file_wr(p[0], "hello", 5), 5);
+	assert_int_equal(file_wr(p[0], "world", 5), 5);
+	assert_int_equal(file_rd(p[1], buf, 7), 7);
 	assert_memory_equal(buf, "hellowo", 7);
 	{
 		struct socket_msg m = {0};
@@ -120,19 +99,19 @@ static void test_pair_stream(void **state)
 	assert_int_equal(socket_getsockopt(p[0], SOL_SOCKET, SO_PEERCRED, &uc, &len), 0);
 	assert_int_equal(uc.pid, 42);
 	/* shutdown: what was sent is still read, then the end */
-	assert_int_equal(wr(p[0], "x", 1), 1);
+	assert_int_equal(file_wr(p[0], "x", 1), 1);
 	assert_int_equal(socket_shutdown(p[0], SHUT_WR), 0);
 	assert_true(file_poll(p[1]) & POLLRDHUP);
-	assert_int_equal(rd(p[1], buf, 5), 1);
-	assert_int_equal(rd(p[1], buf, 5), 0);
+	assert_int_equal(file_rd(p[1], buf, 5), 1);
+	assert_int_equal(file_rd(p[1], buf, 5), 0);
 	raised = 0;
-	assert_int_equal(wr(p[0], "x", 1), -EPIPE);
+	assert_int_equal(file_wr(p[0], "x", 1), -EPIPE);
 	assert_int_equal(raised, SIGPIPE);
-	assert_int_equal(wr(p[1], "y", 1), 1);
+	assert_int_equal(file_wr(p[1], "y", 1), 1);
 	/* closed with unread bytes: a reset, told once */
 	file_unref(p[0]);
-	assert_int_equal(rd(p[1], buf, 5), -ECONNRESET);
-	assert_int_equal(rd(p[1], buf, 5), 0);
+	assert_int_equal(file_rd(p[1], buf, 5), -ECONNRESET);
+	assert_int_equal(file_rd(p[1], buf, 5), 0);
 	assert_true(file_poll(p[1]) & POLLHUP);
 	file_unref(p[1]);
 }
@@ -145,11 +124,11 @@ static void test_full(void **state)
 
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p), 0);
-	n = wr(p[0], big, 1 << 20);
+	n = file_wr(p[0], big, 1 << 20);
 	assert_in_range(n, 100000, 300000);
-	assert_int_equal(wr(p[0], big, 1), -EAGAIN);
+	assert_int_equal(file_wr(p[0], big, 1), -EAGAIN);
 	assert_int_equal(file_poll(p[0]) & POLLOUT, 0);
-	m = rd(p[1], big, 1 << 20);
+	m = file_rd(p[1], big, 1 << 20);
 	assert_int_equal(m, n);
 	assert_true(file_poll(p[0]) & POLLOUT);
 	file_unref(p[0]);
@@ -169,8 +148,8 @@ static void test_connect(void **state)
 	assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, &l), 0);
 	assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, &c), 0);
 	assert_int_equal(file_poll(c), POLLHUP | POLLOUT | POLLWRNORM);
-	assert_int_equal(wr(c, "x", 1), -ENOTCONN);
-	assert_int_equal(rd(c, buf, 1), -EINVAL);
+	assert_int_equal(file_wr(c, "x", 1), -ENOTCONN);
+	assert_int_equal(file_rd(c, buf, 1), -EINVAL);
 	assert_int_equal(socket_connect(c, &a, NULL), -ECONNREFUSED);
 	assert_int_equal(socket_listen(l, 5), -EINVAL); /* no name */
 	assert_int_equal(socket_bind(l, &a, NULL, 0), 0);
@@ -188,7 +167,7 @@ static void test_connect(void **state)
 	assert_true(file_poll(l) & POLLIN);
 	assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM, 0, &l2), 0);
 	assert_int_equal(socket_connect(l2, &a, NULL), -EAGAIN); /* backlog 0: one waits */
-	assert_int_equal(wr(c, "hi", 2), 2); /* before accept */
+	assert_int_equal(file_wr(c, "hi", 2), 2); /* before accept */
 	assert_int_equal(socket_accept(l, SOCK_NONBLOCK, &got, &s), 0);
 	assert_int_equal(socket_connect_wait(l2, TIME_FOREVER), 0);
 	assert_int_equal(socket_connect(l2, &a, NULL), 0);
@@ -196,13 +175,13 @@ static void test_connect(void **state)
 	assert_int_equal(socket_getname(c, true, &got), 0);
 	assert_int_equal(got.len, a.len);
 	assert_memory_equal(&got.un, &a.un, a.len);
-	assert_int_equal(rd(s, buf, 8), 2);
+	assert_int_equal(file_rd(s, buf, 8), 2);
 	file_unref(s);
-	assert_int_equal(rd(c, buf, 8), 0);
-	assert_int_equal(wr(c, "x", 1), -EPIPE);
+	assert_int_equal(file_rd(c, buf, 8), 0);
+	assert_int_equal(file_wr(c, "x", 1), -EPIPE);
 	/* never accepted */
 	file_unref(l);
-	assert_int_equal(rd(l2, buf, 8), -ECONNRESET);
+	assert_int_equal(file_rd(l2, buf, 8), -ECONNRESET);
 	file_unref(c);
 	file_unref(l2);
 }
@@ -218,14 +197,14 @@ static void test_dgram(void **state)
 	assert_int_equal(socket_create(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, &r), 0);
 	assert_int_equal(socket_create(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, &s), 0);
 	assert_int_equal(socket_bind(r, &a, NULL, 0), 0);
-	assert_int_equal(wr(s, "x", 1), -ENOTCONN);
+	assert_int_equal(file_wr(s, "x", 1), -ENOTCONN);
 	un.sa.sa_family = AF_UNIX;
 	un.len = sizeof(sa_family_t);
 	assert_int_equal(socket_bind(s, &un, NULL, 0), 0); /* autobind */
 	assert_int_equal(msg_send(s, "first", 5, &a, NULL, 0), 5);
 	assert_int_equal(msg_send(s, "", 0, &a, NULL, 0), 0);
 	assert_int_equal(socket_connect(s, &a, NULL), 0);
-	assert_int_equal(wr(s, "third message", 13), 13);
+	assert_int_equal(file_wr(s, "third message", 13), 13);
 	m.addr = &from;
 	assert_int_equal(msg_recv(r, buf, 3, &m, MSG_PEEK | MSG_TRUNC), 5);
 	assert_int_equal(m.flags, MSG_TRUNC);
@@ -233,11 +212,11 @@ static void test_dgram(void **state)
 	assert_int_equal(msg_recv(r, buf, 64, &m, 0), 5);
 	assert_int_equal(m.flags, 0);
 	assert_int_equal(msg_recv(r, buf, 64, &m, 0), 0);
-	assert_int_equal(rd(r, buf, 5), 5); /* cut */
-	assert_int_equal(rd(r, buf, 5), -EAGAIN);
+	assert_int_equal(file_rd(r, buf, 5), 5); /* cut */
+	assert_int_equal(file_rd(r, buf, 5), -EAGAIN);
 	file_unref(r);
-	assert_int_equal(wr(s, "x", 1), -ECONNREFUSED);
-	assert_int_equal(wr(s, "x", 1), -ENOTCONN);
+	assert_int_equal(file_wr(s, "x", 1), -ECONNREFUSED);
+	assert_int_equal(file_wr(s, "x", 1), -ENOTCONN);
 	file_unref(s);
 }
 
@@ -248,12 +227,12 @@ static void test_seqpacket(void **state)
 
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, p), 0);
-	assert_int_equal(wr(p[0], "abc", 3), 3);
-	assert_int_equal(wr(p[0], "de", 2), 2);
-	assert_int_equal(rd(p[1], buf, 16), 3);
-	assert_int_equal(rd(p[1], buf, 16), 2);
+	assert_int_equal(file_wr(p[0], "abc", 3), 3);
+	assert_int_equal(file_wr(p[0], "de", 2), 2);
+	assert_int_equal(file_rd(p[1], buf, 16), 3);
+	assert_int_equal(file_rd(p[1], buf, 16), 2);
 	file_unref(p[0]);
-	assert_int_equal(rd(p[1], buf, 16), 0);
+	assert_int_equal(file_rd(p[1], buf, 16), 0);
 	file_unref(p[1]);
 }
 
@@ -266,9 +245,9 @@ static void test_rights(void **state)
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p), 0);
 	assert_int_equal(pipe_create(O_NONBLOCK, pp), 0);
-	assert_int_equal(wr(p[0], "12", 2), 2);
+	assert_int_equal(file_wr(p[0], "12", 2), 2);
 	assert_int_equal(msg_send(p[0], "34", 2, NULL, pp[1], 0), 2);
-	assert_int_equal(wr(p[0], "56", 2), 2);
+	assert_int_equal(file_wr(p[0], "56", 2), 2);
 	file_unref(pp[1]);
 	/* Bytes without descriptors, then those with, alone. */
 	assert_int_equal(msg_recv(p[1], buf, 32, &m, 0), 2);
@@ -279,10 +258,10 @@ static void test_rights(void **state)
 	assert_int_equal(msg_recv(p[1], buf, 32, &m, 0), 2);
 	assert_int_equal(m.nfiles, 1);
 	assert_memory_equal(buf, "34", 2);
-	assert_int_equal(wr(m.files[0], "z", 1), 1);
+	assert_int_equal(file_wr(m.files[0], "z", 1), 1);
 	file_unref(m.files[0]);
-	assert_int_equal(rd(pp[0], buf, 2), 1);
-	assert_int_equal(rd(pp[0], buf, 2), 0);
+	assert_int_equal(file_rd(pp[0], buf, 2), 1);
+	assert_int_equal(file_rd(pp[0], buf, 2), 0);
 	/* Dropped with the queue; a socket in its own queue too. */
 	assert_int_equal(msg_send(p[0], "7", 1, NULL, pp[0], 0), 1);
 	file_unref(pp[0]);
@@ -297,7 +276,7 @@ static bool pipe_ended(struct file *reader)
 	char c;
 
 	vfs_run_deferred();
-	return rd(reader, &c, 1) == 0;
+	return file_rd(reader, &c, 1) == 0;
 }
 
 static void fresh_pair(struct file *p[2])
@@ -459,11 +438,11 @@ static void test_creds(void **state)
 
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, p), 0);
-	assert_int_equal(wr(p[0], "a", 1), 1);
+	assert_int_equal(file_wr(p[0], "a", 1), 1);
 	assert_int_equal(msg_recv(p[1], buf, 8, &m, 0), 1);
 	assert_false(m.has_cred);
 	assert_int_equal(socket_setsockopt(p[1], SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)), 0);
-	assert_int_equal(wr(p[0], "a", 1), 1);
+	assert_int_equal(file_wr(p[0], "a", 1), 1);
 	assert_int_equal(msg_recv(p[1], buf, 8, &m, 0), 1);
 	assert_true(m.has_cred);
 	assert_int_equal(m.cred.pid, 42);
@@ -484,7 +463,7 @@ static void *stream_writer(void *arg)
 	for (size_t done = 0; done < STREAM_BYTES;) {
 		size_t size = MIN((size_t)(done % 300000 + 1), STREAM_BYTES - done);
 
-		if (wr(arg, data + done, size) != (ssize_t)size)
+		if (file_wr(arg, data + done, size) != (ssize_t)size)
 			abort();
 		done += size;
 	}
@@ -505,7 +484,7 @@ static void test_threads(void **state)
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_STREAM, 0, p), 0);
 	pthread_create(&t, NULL, stream_writer, p[0]);
-	while ((n = rd(p[1], buf, 1 + done % sizeof(buf))) > 0)
+	while ((n = file_rd(p[1], buf, 1 + done % sizeof(buf))) > 0)
 		for (ssize_t i = 0; i < n; i++, done++)
 			if (buf[i] != (unsigned char)(done * 13 + (done >> 11)))
 				fail();
