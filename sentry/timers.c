@@ -1,5 +1,5 @@
 /*
- * sentry/timers.c - clocks, interval timers, POSIX timers, RLIMIT_CPU.
+ * sentry/timers.c - interval timers, POSIX timers, RLIMIT_CPU.
  *
  * Wall clocks pass with the host's CLOCK_MONOTONIC: every expiry is a ktimer. CPU clocks have no interrupt of their own here: one ktimer per
  * process polls, armed for the least wall time after which the nearest of them could expire (what is left, divided by the threads that
@@ -62,132 +62,6 @@ struct posix_timers {
 	struct idr timers;
 	int cpu_timers; /* armed ones on CPU clocks */
 };
-
-/* ---- clocks ---- */
-
-static int64_t host_clock(clockid_t id)
-{
-	struct timespec ts;
-
-	if (clock_gettime(id, &ts))
-		return -1;
-	return ts.tv_sec * NSEC + ts.tv_nsec;
-}
-
-bool clock_is_wall(int clock)
-{
-	switch (clock) {
-	case CLOCK_REALTIME:
-	case CLOCK_MONOTONIC:
-	case CLOCK_BOOTTIME:
-	case CLOCK_TAI:
-		return true;
-	default:
-		return false;
-	}
-}
-
-int64_t clock_to_monotonic(int clock, int64_t abs_ns)
-{
-	int64_t off;
-
-	if (clock == CLOCK_MONOTONIC)
-		return abs_ns;
-	off = host_clock(clock) - time_monotonic_ns();
-	if (off > 0 && abs_ns < INT64_MIN + off)
-		return 0;
-	return abs_ns == TIME_FOREVER ? TIME_FOREVER : abs_ns - off;
-}
-
-/* Dynamic clock ids: ~pid << 3 | per-thread bit | kind. */
-#define CPUCLOCK_PERTHREAD 4
-enum { CPUCLOCK_PROF, CPUCLOCK_VIRT, CPUCLOCK_SCHED };
-
-static bool cpu_clock_decode(int clock, int32_t *ret_id, bool *ret_thread, int *ret_kind)
-{
-	if (clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID) {
-		*ret_id = 0;
-		*ret_thread = clock == CLOCK_THREAD_CPUTIME_ID;
-		*ret_kind = CPUCLOCK_SCHED;
-		return true;
-	}
-	if (clock >= 0 || (clock & 3) == 3)
-		return false;
-	*ret_id = ~(clock >> 3);
-	*ret_thread = clock & CPUCLOCK_PERTHREAD;
-	*ret_kind = clock & 3;
-	return true;
-}
-
-static int64_t cpu_value(const struct task_times *times, int kind)
-{
-	return kind == CPUCLOCK_VIRT ? times->utime_ns : times->utime_ns + times->stime_ns;
-}
-
-static int cpu_clock_read(struct task *t, int32_t id, bool thread, int kind, int64_t *ret_ns)
-{
-	struct thread_group *g = NULL;
-	struct task_times times;
-	struct task *other;
-
-	if (!id) {
-		if (thread)
-			task_get_times(t, &times);
-		else
-			group_get_times(t->group, &times);
-	} else if (thread) {
-		other = task_find(id);
-		if (!other || other->group != t->group) {
-			if (other)
-				task_unref(other);
-			return -EINVAL;
-		}
-		task_get_times(other, &times);
-		task_unref(other);
-	} else {
-		g = group_find(id);
-		if (!g)
-			return -EINVAL;
-		group_get_times(g, &times);
-		group_unref(g);
-	}
-	*ret_ns = cpu_value(&times, kind);
-	return 0;
-}
-
-int clock_read(struct task *t, int clock, int64_t *ret_ns)
-{
-	int32_t id;
-	bool thread;
-	int kind;
-
-	if (cpu_clock_decode(clock, &id, &thread, &kind))
-		return cpu_clock_read(t, id, thread, kind, ret_ns);
-	switch (clock) {
-	case CLOCK_REALTIME:
-	case CLOCK_MONOTONIC:
-	case CLOCK_MONOTONIC_RAW:
-	case CLOCK_REALTIME_COARSE:
-	case CLOCK_MONOTONIC_COARSE:
-	case CLOCK_BOOTTIME:
-	case CLOCK_TAI:
-		*ret_ns = host_clock(clock);
-		return 0;
-	default: /* the ALARM clocks need an RTC, and there is none */
-		return -EINVAL;
-	}
-}
-
-int clock_resolution(struct task *t, int clock, int64_t *ret_ns)
-{
-	int64_t now;
-	int err = clock_read(t, clock, &now);
-
-	if (err)
-		return err;
-	*ret_ns = clock == CLOCK_REALTIME_COARSE || clock == CLOCK_MONOTONIC_COARSE ? 4000000 : 1;
-	return 0;
-}
 
 /* ---- the object ---- */
 
@@ -265,7 +139,7 @@ static int64_t cpu_timer_now(struct posix_timers *pts, const struct posix_timer 
 	int32_t id;
 	int kind = CPUCLOCK_SCHED;
 
-	(void)cpu_clock_decode(pt->clock, &id, &thread, &kind);
+	(void)clock_decode_cpu(pt->clock, &id, &thread, &kind);
 	if (thread) {
 		struct task *t = task_find(pt->cpu_tid);
 
@@ -282,7 +156,7 @@ static int64_t cpu_timer_now(struct posix_timers *pts, const struct posix_timer 
 		group_get_times(g, &times);
 		group_unref(g);
 	}
-	return cpu_value(&times, kind);
+	return clock_cpu_value(&times, kind);
 }
 
 /* One itimer against the clock: true if it expired; *left becomes what is left at least. */
@@ -343,7 +217,7 @@ static void cpu_posix_check(struct posix_timers *pts, int64_t *left)
 	if (!pts->cpu_timers)
 		return;
 	for (int32_t i = 0; (pt = idr_next(&pts->timers, &i)); i++) {
-		if (!pt->armed || !cpu_clock_decode(pt->clock, &id, &thread, &kind))
+		if (!pt->armed || !clock_decode_cpu(pt->clock, &id, &thread, &kind))
 			continue;
 		now = cpu_timer_now(pts, pt);
 		if (now < 0)
@@ -629,7 +503,7 @@ static int posix_timer_check_clock(struct task *t, struct posix_timer *pt)
 		return 0;
 	if (pt->clock == CLOCK_REALTIME_ALARM || pt->clock == CLOCK_BOOTTIME_ALARM)
 		return -EOPNOTSUPP;
-	if (!cpu_clock_decode(pt->clock, &id, &thread, &kind))
+	if (!clock_decode_cpu(pt->clock, &id, &thread, &kind))
 		return pt->clock >= 0 && pt->clock < 12 && pt->clock != 10 ? -EOPNOTSUPP : -EINVAL;
 	err = clock_read(t, pt->clock, &now);
 	if (err)

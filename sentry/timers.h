@@ -21,6 +21,12 @@ bool clock_is_wall(int clock);
 /* An absolute time of a wall clock as a CLOCK_MONOTONIC deadline, saturating. */
 int64_t clock_to_monotonic(int clock, int64_t abs_ns);
 
+/* A CPU clock's id taken apart: id 0 is the caller, kind CPUCLOCK_*. False: no CPU clock. */
+enum { CPUCLOCK_PROF, CPUCLOCK_VIRT, CPUCLOCK_SCHED };
+bool clock_decode_cpu(int clock, int32_t *ret_id, bool *ret_thread, int *ret_kind);
+struct task_times;
+int64_t clock_cpu_value(const struct task_times *times, int kind);
+
 struct itimer_ns {
 	int64_t value, interval;
 };
