@@ -13,7 +13,7 @@
  *   MKNOD         device nodes in the root file system (they are never opened here)
  *   SETFCAP       security.capability, as dpkg and tar set it
  * Not kept: DAC_READ_SEARCH (open_by_handle_at), SYS_ADMIN (so trusted.* attributes are EPERM) and all others.
- * The seccomp filter kills the process at any call that is not in the table below.
+ * The seccomp filter kills the process at any call that is not in seccomp.c or in the table below.
  */
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -362,92 +362,30 @@ int confine_caps(void)
 
 /* ---- seccomp ---- */
 
-/* Calls without conditions on their arguments. */
-static const int allowed[] = {
-	/* the connection: requests in, replies and donated descriptors out */
-	SCMP_SYS(recvfrom),
-	SCMP_SYS(sendmsg),
-	SCMP_SYS(shutdown),
-	/* resolution; paths start at held descriptors, the namespace bounds them */
-	SCMP_SYS(openat),
+/* Besides what both servers call (seccomp.c). */
+static const int calls[] = {
+	SCMP_SYS(sendmsg), /* replies and donated descriptors out */
 	SCMP_SYS(openat2),
-	SCMP_SYS(close),
-	SCMP_SYS(statx),
-	SCMP_SYS(fstat),
-	SCMP_SYS(newfstatat),
-	SCMP_SYS(readlinkat),
-	SCMP_SYS(fstatfs),
-	SCMP_SYS(getdents64),
-	SCMP_SYS(lseek),
 	/* data, for clients that do not take descriptors */
 	SCMP_SYS(pread64),
 	SCMP_SYS(pwrite64),
-	SCMP_SYS(ftruncate),
-	SCMP_SYS(fallocate),
-	SCMP_SYS(fsync),
-	SCMP_SYS(fdatasync),
-	/* the tree's changes */
-	SCMP_SYS(mkdirat),
-	SCMP_SYS(mknodat),
-	SCMP_SYS(symlinkat),
-	SCMP_SYS(linkat),
-	SCMP_SYS(unlinkat),
-	SCMP_SYS(renameat),
-	SCMP_SYS(renameat2),
 	SCMP_SYS(umask),
-	/* attributes; xattrs go by "N" below the working directory, /proc/self/fd */
-	SCMP_SYS(fchownat),
-	SCMP_SYS(fchmodat),
-	SCMP_SYS(utimensat),
-	SCMP_SYS(getxattr),
-	SCMP_SYS(setxattr),
-	SCMP_SYS(listxattr),
-	SCMP_SYS(removexattr),
-	/* threads: locks, their end, signals' return */
-	SCMP_SYS(futex),
-	SCMP_SYS(exit),
-	SCMP_SYS(exit_group),
-	SCMP_SYS(rt_sigreturn),
-	SCMP_SYS(rt_sigprocmask),
-	SCMP_SYS(restart_syscall),
-	SCMP_SYS(sched_yield),
-	SCMP_SYS(gettid),
-	SCMP_SYS(getpid),
-	/* the allocator */
-	SCMP_SYS(munmap),
-	SCMP_SYS(madvise),
-	SCMP_SYS(brk),
-	SCMP_SYS(mremap),
-	/* log lines' time where the vDSO has none */
-	SCMP_SYS(clock_gettime),
-	/* an assertion that failed */
-	SCMP_SYS(rt_sigaction),
 };
 
-static int add_conditional(scmp_filter_ctx ctx, int log_fd)
+static int add_conditional(void *ctx, const void *arg)
 {
 	static const int fcntls[] = {F_DUPFD_CLOEXEC, F_OFD_SETLK, F_OFD_GETLK, F_GETFL, F_GETFD};
+	const struct gofer_config *config = arg;
 	int err = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fcntls) && !err; i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
 				       SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)fcntls[i]));
-	/* Memory, never executable. */
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	/* abort(): only to this process. */
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	/* log lines and a crash's last words */
-	if (!err && log_fd >= 0)
+	if (!err && config->log_fd >= 0)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
-				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)log_fd));
-	if (!err && log_fd != 2)
+				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)config->log_fd));
+	if (!err && config->log_fd != 2)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
 				       SCMP_A0(SCMP_CMP_EQ, 2));
 	return err;
@@ -455,27 +393,14 @@ static int add_conditional(scmp_filter_ctx ctx, int log_fd)
 
 int confine_seccomp(const struct gofer_config *config, int sock)
 {
-	scmp_filter_ctx ctx;
-	int err = 0;
+	const struct confine_filter filter = {
+		.calls = calls,
+		.count = ARRAY_SIZE(calls),
+		.add = add_conditional,
+		.arg = config,
+		.all_threads = true, /* the workers exist already */
+	};
 
 	(void)sock;
-	/* A sanitizer's run time makes calls of its own. */
-	if ((config->flags & GOFER_NO_SECCOMP) || CONFINE_SANITIZED)
-		return 0;
-	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	if (!ctx)
-		return -ENOMEM;
-	for (unsigned i = 0; i < ARRAY_SIZE(allowed) && !err; i++)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
-	if (!err)
-		err = add_conditional(ctx, config->log_fd);
-	/* All threads: the workers exist already. */
-	if (!err)
-		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
-	if (!err)
-		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-	if (!err)
-		err = seccomp_load(ctx);
-	seccomp_release(ctx);
-	return err;
+	return config->flags & GOFER_NO_SECCOMP ? 0 : confine_filter_load(&filter);
 }

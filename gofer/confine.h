@@ -16,6 +16,18 @@
 #define CONFINE_SANITIZED 0
 #endif
 
+/* A server's filter: what confine_filter_load() allows to all servers, and this. */
+struct confine_filter {
+	const int *calls; /* count of them, without conditions on their arguments */
+	size_t count;
+	int (*add)(void *ctx, const void *arg); /* rules with conditions; or NULL */
+	const void *arg;
+	bool all_threads;
+};
+
+/* Kills the process at any other call from here on. Does nothing under a sanitizer. Return: 0, -errno. */
+must_check int confine_filter_load(const struct confine_filter *f);
+
 /* Keeps the capabilities that confine.c lists, drops the rest for good. Return: 0, -errno. */
 must_check int confine_caps(void);
 

@@ -9,7 +9,6 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -69,101 +68,31 @@ int daemon_confine(struct daemon *d)
 							    : 0;
 }
 
-/* Calls without conditions on their arguments. */
-static const int allowed[] = {
+/* Besides what both servers call (gofer/seccomp.c). */
+static const int calls[] = {
 	/* the connections: messages and their descriptors; kicks and calls */
 	SCMP_SYS(accept4),
 	SCMP_SYS(recvmsg),
-	SCMP_SYS(recvfrom),
 	SCMP_SYS(sendto),
-	SCMP_SYS(shutdown),
 	SCMP_SYS(poll),
 	SCMP_SYS(ppoll),
 	SCMP_SYS(fcntl), /* kicks and calls never block */
 	SCMP_SYS(read),
 	SCMP_SYS(write),
-	SCMP_SYS(close),
-	/* the tree: paths start at held descriptors, the namespace bounds them */
-	SCMP_SYS(openat),
-	SCMP_SYS(statx),
-	SCMP_SYS(fstat),
-	SCMP_SYS(newfstatat),
-	SCMP_SYS(readlinkat),
-	SCMP_SYS(fstatfs),
-	SCMP_SYS(getdents64),
-	SCMP_SYS(lseek),
-	SCMP_SYS(mkdirat),
-	SCMP_SYS(mknodat),
-	SCMP_SYS(symlinkat),
-	SCMP_SYS(linkat),
-	SCMP_SYS(unlinkat),
-	SCMP_SYS(renameat), /* the C library's renameat2() without flags */
-	SCMP_SYS(renameat2),
-	SCMP_SYS(fchownat),
-	SCMP_SYS(fchmodat),
-	SCMP_SYS(utimensat),
-	SCMP_SYS(getxattr),
-	SCMP_SYS(setxattr),
-	SCMP_SYS(listxattr),
-	SCMP_SYS(removexattr),
 	/* data */
 	SCMP_SYS(preadv),
 	SCMP_SYS(pwritev),
-	SCMP_SYS(ftruncate),
-	SCMP_SYS(fallocate),
-	SCMP_SYS(fsync),
-	SCMP_SYS(fdatasync),
 	SCMP_SYS(copy_file_range),
-	/* threads, one a queue: their making, locks, end */
+	/* threads, one a queue: their making */
 	SCMP_SYS(clone),
 	SCMP_SYS(clone3),
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(rseq),
-	SCMP_SYS(futex),
-	SCMP_SYS(exit),
-	SCMP_SYS(exit_group),
-	SCMP_SYS(rt_sigreturn),
-	SCMP_SYS(rt_sigprocmask),
-	SCMP_SYS(rt_sigaction),
-	SCMP_SYS(restart_syscall),
-	SCMP_SYS(sched_yield),
-	SCMP_SYS(gettid),
-	SCMP_SYS(getpid),
-	/* the allocator, and the client's memory */
-	SCMP_SYS(munmap),
-	SCMP_SYS(madvise),
-	SCMP_SYS(brk),
-	SCMP_SYS(mremap),
-	SCMP_SYS(clock_gettime),
 };
 
 int daemon_seccomp(struct daemon *d)
 {
-	scmp_filter_ctx ctx;
-	int err = 0;
+	const struct confine_filter filter = {.calls = calls, .count = ARRAY_SIZE(calls)};
 
-	if (d->config.no_seccomp || CONFINE_SANITIZED)
-		return 0;
-	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	if (!ctx)
-		return -ENOMEM;
-	for (unsigned i = 0; i < ARRAY_SIZE(allowed) && !err; i++)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
-	/* Memory, never executable. */
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	/* abort(): only to this process. */
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
-	if (!err)
-		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-	if (!err)
-		err = seccomp_load(ctx);
-	seccomp_release(ctx);
-	return err;
+	return d->config.no_seccomp ? 0 : confine_filter_load(&filter);
 }
