@@ -97,6 +97,7 @@ int kvm_as_create(struct platform *base, struct address_space **ret_as)
 		return -ENOMEM;
 	as->p = kvm_platform_of(base);
 	as->compact_at = KVM_TREE_SLOTS_COMPACT;
+	as->heat.hot = KVM_SITE_HOT;
 	atomic_store_explicit(&as->refs, 1, memory_order_relaxed);
 	mutex_init(&as->lock, LOCK_AS, "address space");
 	kvm_tree_init(&as->tree);

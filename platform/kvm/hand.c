@@ -16,9 +16,11 @@
  * decides whether to try again. Nobody spins for longer than SPIN_NS, and nobody sleeps while it is waited for.
  *
  * A hand-off needs two cores, one for each of the two threads. Without a free one there is none: before a companion is
- * given anything, and every HITS_A_LOOK calls after that, core_is_free() asks how many threads of the machine want one.
+ * given anything, and every HITS_A_LOOK calls after that, core_is_free() asks how many threads of the machine want one now
+ * (not a mean over a time: others that come for a few microseconds and go do not end a hand-off, see core_was_taken()).
  */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +33,11 @@
 
 #define HAND_STACK_SIZE (256ul << 10)
 /* The task's thread looks this long for the next call, the companion for the next order. */
-#define SPIN_US 40u
+#define SPIN_US 60u
+/* A companion that has not begun by then has no core: the order is withdrawn. */
+#define BEGIN_SPIN_US 100u
+/* The first call of a hand-off may take as much longer: the vCPU has come to another core. */
+#define ENTER_SPIN_US 60u
 #define ORDER_SPIN_US 30u
 /* How long the application leaves the companion alone before it is kicked out. */
 #define LEAVE_SPIN_US 60u
@@ -41,17 +47,28 @@
 #define NO_COMPANION_NS 100000000
 #define STOP_RETRY_NS 10000000l
 #define HITS_A_LOOK 64u
+/* Others wanted a core for so long: a hand-off ends. What is shorter would not have let us have one either. */
+#define SHORT_NS 300000
+/* What an event that needed an exit all the same costs besides it: a second core was held for nothing. */
+#define EXIT_FEE_NS 5000
 /* What a call that outlasted the trampoline's patience cost besides traps: a core that spun until then. */
 #define ABANDONED_NS 40000
 #define LOADAVG_MAX 128u
 
+enum hand_busy {
+	HAND_IDLE,
+	HAND_GIVEN, /* there is an order; who gave it may withdraw it */
+	HAND_RUNS,
+};
+
 struct kvm_hand {
 	struct kvm_vcpu *v; /* immutable */
 	pthread_t thread; /* immutable */
+	int away_from; /* the task's thread's: the core that the companion is kept off, or -1 */
 	_Atomic uint32_t order; /* futex: a count; changes when there is an order */
 	_Atomic bool asleep; /* the companion waits for `order` by futex */
 	_Atomic bool end;
-	_Atomic uint32_t busy; /* futex: an order is being carried out */
+	_Atomic uint32_t busy; /* futex: enum hand_busy */
 	_Atomic uint32_t waiters; /* for busy */
 	struct address_space *_Atomic as; /* of the last order */
 	/* The order, and its outcome: whose turn it is owns them. */
@@ -60,7 +77,9 @@ struct kvm_hand {
 	struct platform_event ev;
 	const struct patch_space *space;
 	int err;
-	uint32_t hits; /* the task's thread's: since core_is_free() was asked */
+	/* The task's thread's: calls since the order; since when others have wanted the core, 0: they do not. */
+	uint32_t hits;
+	int64_t short_since_ns;
 };
 
 static uint64_t tsc(void)
@@ -98,11 +117,15 @@ static void *companion(void *arg)
 
 	kvm_vcpu_adopt(h->v);
 	while (order_wait(h, seen)) {
+		uint32_t given = HAND_GIVEN;
+
 		seen = atomic_load_explicit(&h->order, memory_order_acquire);
+		if (!atomic_compare_exchange_strong(&h->busy, &given, HAND_RUNS))
+			continue;
 		kvm_vcpu_adopt(h->v);
 		h->err = kvm_run_until_event(h->v, h->ctx, atomic_load(&h->as), &h->regs, &h->ev,
 					     &h->space);
-		atomic_store(&h->busy, 0);
+		atomic_store(&h->busy, HAND_IDLE);
 		if (unlikely(atomic_load(&h->waiters)))
 			futex_wake(&h->busy, INT32_MAX);
 	}
@@ -119,6 +142,7 @@ static struct kvm_hand *hand_create(struct kvm_vcpu *v)
 	if (!h)
 		return NULL;
 	h->v = v;
+	h->away_from = -1;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, HAND_STACK_SIZE);
 	/* It takes no signal but the kick, which it lets in itself. */
@@ -185,12 +209,48 @@ static bool core_is_free(const struct kvm_vcpu *v, unsigned more)
 	return running <= p->cores && machine_running(p) + more <= p->machine_cores;
 }
 
+/* In a hand-off: have others wanted our second core for some time? */
+static bool core_was_taken(struct kvm_hand *h)
+{
+	int64_t now;
+
+	if (likely(++h->hits % HITS_A_LOOK))
+		return false;
+	if (likely(core_is_free(h->v, 0))) {
+		h->short_since_ns = 0;
+		return false;
+	}
+	now = time_monotonic_ns();
+	if (!h->short_since_ns)
+		h->short_since_ns = now;
+	return now - h->short_since_ns > SHORT_NS;
+}
+
+/*
+ * The companion is about to be woken: on another core than this one, where it would have to wait for us while we wait for
+ * it. The scheduler does not know that, and prefers the core of who wakes.
+ */
+static void keep_away(struct kvm_hand *h)
+{
+	int here = sched_getcpu();
+	cpu_set_t cpus;
+
+	if (likely(here == h->away_from) || here < 0 || here >= CPU_SETSIZE)
+		return;
+	cpus = h->v->p->cpus;
+	CPU_CLR(here, &cpus);
+	/* Where it may not be moved it stays where it is. */
+	if (CPU_COUNT(&cpus))
+		(void)pthread_setaffinity_np(h->thread, sizeof(cpus), &cpus);
+	h->away_from = here;
+}
+
 static void order_give(struct kvm_hand *h, struct platform_context *ctx, struct address_space *as)
 {
 	h->ctx = ctx;
 	atomic_store(&h->as, as);
 	atomic_store(&h->v->stop, false);
-	atomic_store(&h->busy, 1);
+	atomic_store(&h->busy, HAND_GIVEN);
 	atomic_fetch_add(&h->order, 1);
 	if (atomic_load(&h->asleep))
 		futex_wake(&h->order, 1);
@@ -198,20 +258,22 @@ static void order_give(struct kvm_hand *h, struct platform_context *ctx, struct 
 
 static bool hand_idle(struct kvm_hand *h)
 {
-	return atomic_load_explicit(&h->busy, memory_order_acquire) == 0;
+	return atomic_load_explicit(&h->busy, memory_order_acquire) == HAND_IDLE;
 }
 
 /* Any thread. The order ends soon, whatever the application does. */
 static void hand_stop(struct kvm_hand *h)
 {
+	uint32_t busy;
+
 	atomic_store(&h->v->stop, true);
 	atomic_fetch_add(&h->waiters, 1);
-	while (!hand_idle(h)) {
+	while ((busy = atomic_load(&h->busy)) != HAND_IDLE) {
 		int64_t at = time_monotonic_ns() + STOP_RETRY_NS;
 		struct timespec deadline = {at / 1000000000, at % 1000000000};
 
 		kvm_vcpu_kick(h->v);
-		(void)futex_wait(&h->busy, 1, &deadline);
+		(void)futex_wait(&h->busy, busy, &deadline);
 	}
 	atomic_fetch_sub(&h->waiters, 1);
 }
@@ -274,23 +336,46 @@ static int hand_give_up(struct kvm_hand *h, struct platform_context *ctx, struct
 	return err;
 }
 
-static void hand_came(struct kvm_hand *h, struct platform_context *ctx, uint64_t start)
+static void hand_came(struct kvm_hand *h, struct platform_context *ctx, uint64_t start,
+		      int64_t fee_ns)
 {
-	int64_t ns = tsc_to_ns(h->v->p, tsc() - start);
+	int64_t ns = tsc_to_ns(h->v->p, tsc() - start) + fee_ns;
 
 	/* The clock is read only where it may matter. */
 	patch_pace_hit(&ctx->pace, ns, ns < ctx->pace.trap_ns ? 0 : time_monotonic_ns());
 }
 
-/* Since `start`, which is before the wake-up that it took: that is part of what a hand-off costs. */
-static int hand_wait(struct kvm_hand *h, struct platform_context *ctx, struct arch_regs *regs,
-		     struct platform_event *ev, uint64_t start)
+/* Until the companion has begun. Return: 0; 1: it has no core, and does not know of the order any more. */
+static int hand_begin(struct kvm_hand *h, struct platform_context *ctx, uint64_t start)
 {
-	const uint64_t until = tsc() + SPIN_US * h->v->p->tsc_per_us;
+	const uint64_t until = tsc() + BEGIN_SPIN_US * h->v->p->tsc_per_us;
+	uint32_t given = HAND_GIVEN;
+
+	while (atomic_load_explicit(&h->busy, memory_order_acquire) == HAND_GIVEN) {
+		cpu_relax();
+		if (tsc() > until && atomic_compare_exchange_strong(&h->busy, &given, HAND_IDLE)) {
+			KVM_STAT_ADD(ctx->p, handoff_misses, 1);
+			patch_pace_miss(&ctx->pace, tsc_to_ns(h->v->p, tsc() - start),
+					time_monotonic_ns());
+			hand_over(h, ctx);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Since `start`, which is before the wake-up that it took: that is part of what a hand-off costs. Looks for `spin_us` at
+ * most.
+ */
+static int hand_wait(struct kvm_hand *h, struct platform_context *ctx, struct arch_regs *regs,
+		     struct platform_event *ev, uint64_t start, unsigned spin_us)
+{
+	const uint64_t until = tsc() + spin_us * h->v->p->tsc_per_us;
 
 	while (!patch_mailbox_take(ctx->mb, regs)) {
 		if (hand_idle(h)) {
-			hand_came(h, ctx, start);
+			hand_came(h, ctx, start, EXIT_FEE_NS);
 			return hand_collect(h, ctx, regs, ev);
 		}
 		cpu_relax();
@@ -298,7 +383,7 @@ static int hand_wait(struct kvm_hand *h, struct platform_context *ctx, struct ar
 			return hand_give_up(h, ctx, regs, ev, start);
 	}
 	KVM_STAT_ADD(ctx->p, handoffs, 1);
-	hand_came(h, ctx, start);
+	hand_came(h, ctx, start, 0);
 	ctx->held = true;
 	ctx->taken = *regs;
 	*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
@@ -311,7 +396,8 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 	struct kvm_hand *h = atomic_load(&v->hand);
 	uint64_t start;
 
-	if (!core_is_free(v, 1)) {
+	/* A companion that still looks for the next order is one of those that run. */
+	if (!core_is_free(v, !h || atomic_load_explicit(&h->asleep, memory_order_relaxed))) {
 		KVM_STAT_ADD(ctx->p, handoff_no_core, 1);
 		patch_pace_defer(&ctx->pace, time_monotonic_ns());
 		return 1;
@@ -324,6 +410,7 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 	}
 	start = tsc();
 	h->hits = 0;
+	h->short_since_ns = 0;
 	h->regs = *regs;
 	h->space = NULL;
 	kvm_load_regs(v, regs, kvm_mailbox_va(ctx, as));
@@ -331,8 +418,11 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 	patch_mailbox_listen(ctx->mb, true, TRAMPOLINE_SPINS);
 	KVM_STAT_ADD(ctx->p, handoff_starts, 1);
 	atomic_store(&ctx->running, v);
+	keep_away(h);
 	order_give(h, ctx, as);
-	return hand_wait(h, ctx, regs, ev, start);
+	if (unlikely(hand_begin(h, ctx, start)))
+		return 1;
+	return hand_wait(h, ctx, regs, ev, start, ENTER_SPIN_US + SPIN_US);
 }
 
 int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
@@ -346,7 +436,7 @@ int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, stru
 		*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
 		return 0;
 	}
-	if (unlikely(++h->hits % HITS_A_LOOK == 0 && !core_is_free(h->v, 0))) {
+	if (unlikely(core_was_taken(h))) {
 		KVM_STAT_ADD(ctx->p, handoff_no_core, 1);
 		patch_pace_defer(&ctx->pace, time_monotonic_ns());
 		kvm_hand_end(ctx);
@@ -359,7 +449,7 @@ int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, stru
 
 		ctx->held = false;
 		patch_mailbox_reply(ctx->mb, regs->r.rax);
-		return hand_wait(h, ctx, regs, ev, start);
+		return hand_wait(h, ctx, regs, ev, start, SPIN_US);
 	}
 	/*
 	 * It gave up waiting for a slow call, or needs new registers: a trap has been made after all, and another is

@@ -104,7 +104,6 @@ static int kvm_create(struct platform **ret_p)
 	uint64_t gpa;
 	uint64_t tsc = __builtin_ia32_rdtsc();
 	int64_t start = time_monotonic_ns();
-	cpu_set_t cpus;
 	int err;
 
 	if (!p)
@@ -113,7 +112,9 @@ static int kvm_create(struct platform **ret_p)
 	p->kvm_fd = p->vm_fd = -1;
 	p->load_fd = probed_load_fd;
 	probed_load_fd = -1;
-	p->cores = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+	p->cores = sched_getaffinity(0, sizeof(p->cpus), &p->cpus) == 0
+			   ? (unsigned)CPU_COUNT(&p->cpus)
+			   : 1;
 	p->machine_cores = (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1l);
 	p->pid = getpid();
 	p->shared_max = KVM_VCPUS_SHARED;

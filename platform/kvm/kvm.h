@@ -10,6 +10,7 @@
 #define MOAT_PLATFORM_KVM_KVM_H
 
 #include <linux/kvm.h>
+#include <sched.h>
 #include <sys/queue.h>
 
 #include "base/lock.h"
@@ -44,6 +45,8 @@
 #define KVM_SHARE_SLICE_NS 3000000l
 #define KVM_SHARE_SLICE_SLOW_NS 50000000l /* where a vCPU's change of threads is slow */
 
+/* A site is patched after so many calls: where each is an exit that is early, not hasty. */
+#define KVM_SITE_HOT 16u
 /* patch_pace.patience where a vCPU's change of threads is slow. */
 #define KVM_SLOW_MOVE_PATIENCE 6u
 
@@ -217,6 +220,7 @@ struct kvm_platform {
 	int kvm_fd, vm_fd; /* immutable after create; kvm_fd is closed at its end */
 	int load_fd; /* immutable: /proc/loadavg, or -1 */
 	unsigned cores, machine_cores; /* immutable: ours, and the machine's */
+	cpu_set_t cpus; /* immutable: ours */
 	pid_t pid;
 	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
 	bool sysret_works; /* immutable after the self-test: the way back to ring 3 */

@@ -174,7 +174,9 @@ void kvm_patch_note(struct address_space *as, const struct arch_regs *regs)
 	mutex_lock(&as->lock);
 	err = as->patch_refused || as->traced ? -ENOTSUP
 					      : patch_site_locked(as, regs->r.rip, regs->r.rax);
-	if (err == -ENOTSUP || err == -EALREADY || err == -ENOSPC)
+	if (err == 0 || err == -EALREADY)
+		patch_heat_patched(&as->heat, regs->r.rip);
+	else if (err == -ENOTSUP || err == -ENOSPC)
 		patch_heat_cold(&as->heat, regs->r.rip);
 	mutex_unlock(&as->lock);
 }

@@ -552,7 +552,7 @@ static int run_here(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	if (unlikely(space && patch_rip_inside(regs->r.rip)))
 		kvm_patch_resolve(space, NULL, regs, ev);
 	if (ev->kind == PLATFORM_SYSCALL) {
-		if (unlikely(patched)) {
+		if (unlikely(patched) && patch_heat_is_patched(&as->heat, regs->r.rip)) {
 			int64_t now = time_monotonic_ns();
 
 			patch_pace_trapped(&ctx->pace, now - start, now);

@@ -118,6 +118,8 @@ bool patch_enabled(void)
 
 #define HEAT_HOT 64u
 #define HEAT_COLD (1u << 31)
+#define HEAT_PATCHED (1u << 30)
+#define HEAT_COUNT (HEAT_PATCHED - 1)
 
 static unsigned heat_index(uint64_t rip)
 {
@@ -134,13 +136,11 @@ bool patch_heat_note(struct patch_heat *heat, uint64_t rip)
 		if (count & HEAT_COLD)
 			return false;
 		atomic_store_explicit(&heat->slots[i].count, count + 1, memory_order_relaxed);
-		return (count + 1) % HEAT_HOT == 0;
+		return (count + 1) % (heat->hot ? heat->hot : HEAT_HOT) == 0;
 	}
 	/* Whoever holds the slot cools down before it is taken over. */
-	if (has && (count & ~HEAT_COLD)) {
-		atomic_store_explicit(&heat->slots[i].count,
-				      (count & HEAT_COLD) | ((count & ~HEAT_COLD) - 1),
-				      memory_order_relaxed);
+	if (has && (count & HEAT_COUNT)) {
+		atomic_store_explicit(&heat->slots[i].count, count - 1, memory_order_relaxed);
 		return false;
 	}
 	atomic_store_explicit(&heat->slots[i].rip, rip, memory_order_relaxed);
@@ -148,13 +148,30 @@ bool patch_heat_note(struct patch_heat *heat, uint64_t rip)
 	return false;
 }
 
-void patch_heat_cold(struct patch_heat *heat, uint64_t rip)
+static void heat_mark(struct patch_heat *heat, uint64_t rip, uint32_t mark)
 {
 	unsigned i = heat_index(rip);
 
 	if (atomic_load_explicit(&heat->slots[i].rip, memory_order_relaxed) == rip)
-		atomic_store_explicit(&heat->slots[i].count, HEAT_COLD | HEAT_HOT,
-				      memory_order_relaxed);
+		atomic_store_explicit(&heat->slots[i].count, mark | HEAT_HOT, memory_order_relaxed);
+}
+
+void patch_heat_cold(struct patch_heat *heat, uint64_t rip)
+{
+	heat_mark(heat, rip, HEAT_COLD);
+}
+
+void patch_heat_patched(struct patch_heat *heat, uint64_t rip)
+{
+	heat_mark(heat, rip, HEAT_COLD | HEAT_PATCHED);
+}
+
+bool patch_heat_is_patched(const struct patch_heat *heat, uint64_t rip)
+{
+	unsigned i = heat_index(rip);
+
+	return atomic_load_explicit(&heat->slots[i].rip, memory_order_relaxed) == rip &&
+	       (atomic_load_explicit(&heat->slots[i].count, memory_order_relaxed) & HEAT_PATCHED);
 }
 
 void patch_heat_reset(struct patch_heat *heat)
@@ -602,16 +619,19 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 
 /* ---- when to listen ---- */
 
-#define PACE_SCORE_ON 24u
+#define PACE_SCORE_ON 12u
 #define PACE_SOON_NS 60000
 /* What hand-offs may have gained at most when one fails: so that the recent past decides. */
 #define PACE_CREDIT_MAX_NS 400000
-/* A failure that cost this much keeps hand-offs off for PACE_REST times as long, doubled while they go on failing. */
+/* What a series may cost before it is in the red: to begin one costs a wake-up, which the calls to come repay. */
+#define PACE_STAKE_NS 200000
+/* A series that lost so much keeps hand-offs off for PACE_REST times as long, doubled while they go on failing. */
 #define PACE_REST 24
-#define PACE_REST_MIN_NS 1000000
 #define PACE_REST_MAX_NS 500000000
 #define PACE_TRAP_MAX_NS 40000
-#define PACE_DEFER_NS 2000000
+/* Without a core: asked again after the first, doubled up to the second. */
+#define PACE_DEFER_MIN_NS 50000
+#define PACE_DEFER_MAX_NS 4000000
 
 void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns)
 {
@@ -633,18 +653,20 @@ bool patch_pace_on(const struct patch_pace *p)
 
 void patch_pace_defer(struct patch_pace *p, int64_t now_ns)
 {
-	p->rest_until_ns = MAX(p->rest_until_ns, now_ns + PACE_DEFER_NS);
-	p->score = 0;
+	p->defer_ns = MIN(MAX(p->defer_ns * 2, PACE_DEFER_MIN_NS), PACE_DEFER_MAX_NS);
+	p->rest_until_ns = MAX(p->rest_until_ns, now_ns + p->defer_ns);
+	/* It has not become less hot. */
+	p->score = PACE_SCORE_ON << p->patience;
 	p->on = false;
 }
 
-static void pace_settle(struct patch_pace *p, int64_t lost_ns, int64_t now_ns)
+static void pace_settle(struct patch_pace *p, int64_t now_ns)
 {
-	if (p->credit_ns >= 0)
+	if (p->credit_ns >= -PACE_STAKE_NS)
 		return;
-	p->rest_ns = MIN(MAX(MAX(p->rest_ns * 2, lost_ns * PACE_REST), PACE_REST_MIN_NS),
-			 PACE_REST_MAX_NS);
+	p->rest_ns = MIN(MAX(p->rest_ns * 2, -p->credit_ns * PACE_REST), PACE_REST_MAX_NS);
 	p->rest_until_ns = now_ns + p->rest_ns;
+	p->credit_ns = 0;
 	p->score = 0;
 	p->on = false;
 }
@@ -655,13 +677,14 @@ void patch_pace_hit(struct patch_pace *p, int64_t ns, int64_t now_ns)
 	if (p->credit_ns > PACE_CREDIT_MAX_NS) {
 		p->credit_ns = PACE_CREDIT_MAX_NS;
 		p->rest_ns -= p->rest_ns / 64;
-	} else {
-		pace_settle(p, ns, now_ns);
+		p->defer_ns = 0;
+	} else if (ns > p->trap_ns) {
+		pace_settle(p, now_ns);
 	}
 }
 
 void patch_pace_miss(struct patch_pace *p, int64_t lost_ns, int64_t now_ns)
 {
 	p->credit_ns -= lost_ns;
-	pace_settle(p, lost_ns, now_ns);
+	pace_settle(p, now_ns);
 }

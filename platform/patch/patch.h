@@ -55,6 +55,7 @@ static inline bool patch_rip_inside(uint64_t rip)
 
 /* Embedded in the platform's address space, zeroed. Racy counts are good enough. */
 struct patch_heat {
+	uint32_t hot; /* immutable: calls until a site is hot; 0: the default */
 	struct {
 		_Atomic uint64_t rip;
 		_Atomic uint32_t count;
@@ -66,8 +67,11 @@ struct patch_heat {
  * (not from a site that patch_heat_cold() was told about).
  */
 bool patch_heat_note(struct patch_heat *heat, uint64_t rip);
-/* It cannot be patched, or is: it is not reported again while it keeps its slot. */
+/* It cannot be patched: it is not reported again while it keeps its slot. */
 void patch_heat_cold(struct patch_heat *heat, uint64_t rip);
+/* It is patched: not reported again either, but remembered as such. A slot that was lost is a "no". */
+void patch_heat_patched(struct patch_heat *heat, uint64_t rip);
+bool patch_heat_is_patched(const struct patch_heat *heat, uint64_t rip);
 /* What was cold for being patched may become hot again. */
 void patch_heat_reset(struct patch_heat *heat);
 
@@ -169,15 +173,16 @@ struct patch_pace {
 	int64_t trap_ns; /* what a trapped call costs, about */
 	int64_t credit_ns; /* what the present series of hand-offs has saved, bounded */
 	int64_t rest_ns, rest_until_ns; /* no hand-offs until then (CLOCK_MONOTONIC) */
+	int64_t defer_ns; /* how long the last rest for want of a core was */
 	uint32_t score; /* recent trapped calls that came soon after the last */
 	uint32_t patience; /* the caller's: powers of two more calls before each try */
 	bool on;
 };
 
-/* A call trapped `ns` after the application was entered. */
+/* A call of a patched site trapped all the same, `ns` after the application was entered. */
 void patch_pace_trapped(struct patch_pace *p, int64_t ns, int64_t now_ns);
 bool patch_pace_on(const struct patch_pace *p);
-/* Not now, whatever it would save: there is no core for it. Asked again a little later. */
+/* Not now, whatever it would save: there is no core for it. Asked again a little later, and ever later. */
 void patch_pace_defer(struct patch_pace *p, int64_t now_ns);
 /* Handed off: the next event came `ns` after the reply. */
 void patch_pace_hit(struct patch_pace *p, int64_t ns, int64_t now_ns);

@@ -239,9 +239,17 @@ static void test_heat(void **state)
 	patch_heat_cold(&heat, 0x1234);
 	for (unsigned i = 0; i < 1000; i++)
 		assert_false(patch_heat_note(&heat, 0x1234));
+	assert_false(patch_heat_is_patched(&heat, 0x1234));
+	patch_heat_patched(&heat, 0x1234);
+	assert_true(patch_heat_is_patched(&heat, 0x1234));
+	assert_false(patch_heat_note(&heat, 0x1234));
+	patch_heat_reset(&heat);
+	assert_false(patch_heat_is_patched(&heat, 0x1234));
+	patch_heat_patched(&heat, 0x1234);
 	/* Others that come more often get the slot in the end. */
-	for (uint64_t rip = 1; rip < 2000; rip++)
+	for (uint64_t rip = 1; rip < 20000; rip++)
 		(void)!patch_heat_note(&heat, rip);
+	assert_false(patch_heat_is_patched(&heat, 0x1234));
 }
 
 static void test_pace(void **state)
@@ -252,6 +260,9 @@ static void test_pace(void **state)
 	(void)state;
 	for (int i = 0; i < 1000 && !patch_pace_on(&p); i++)
 		patch_pace_trapped(&p, 25000, now += 30000);
+	assert_true(patch_pace_on(&p));
+	/* To begin costs something: that is no failure yet. */
+	patch_pace_hit(&p, 80000, now += 1000);
 	assert_true(patch_pace_on(&p));
 	for (int i = 0; i < 100; i++)
 		patch_pace_hit(&p, 500, now += 1000);
@@ -268,12 +279,19 @@ static void test_pace(void **state)
 	for (int i = 0; i < 100; i++)
 		patch_pace_trapped(&p, 25000, now += 1000000000);
 	assert_true(patch_pace_on(&p));
-	/* Put off: off at once, whatever was earned, and not on again before a while. */
+	/* Put off: off at once, whatever was earned, but only for a moment: it has not become less hot. */
 	for (int i = 0; i < 100; i++)
 		patch_pace_hit(&p, 500, now += 1000);
 	patch_pace_defer(&p, now);
 	assert_false(patch_pace_on(&p));
-	for (int i = 0; i < 30; i++)
+	patch_pace_trapped(&p, 25000, now += 30000);
+	assert_false(patch_pace_on(&p));
+	patch_pace_trapped(&p, 25000, now += 30000);
+	assert_true(patch_pace_on(&p));
+	/* Again and again: for ever longer. */
+	for (int i = 0; i < 20; i++)
+		patch_pace_defer(&p, now);
+	for (int i = 0; i < 100; i++)
 		patch_pace_trapped(&p, 25000, now += 30000);
 	assert_false(patch_pace_on(&p));
 	for (int i = 0; i < 100; i++)
