@@ -46,7 +46,7 @@ int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base
 	c->rp = rp;
 	c->is_dir = is_dir;
 	rwlock_write_lock(&c->fs->tree_lock);
-	err = virtiofs_walk(c->fs, rp, true, &c->dir);
+	err = virtiofs_walk(c->fs, rp, true, virtiofs_now(c->fs).time, &c->dir);
 	if (err)
 		goto out_unlock;
 	err = check_creation(c);
@@ -54,7 +54,7 @@ int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base
 		remote_dentry_unref(c->dir);
 		goto out_unlock;
 	}
-	c->version = virtiofs_version(c->fs);
+	c->when = virtiofs_now(c->fs);
 	c->len = rp_component_len(rp);
 	memcpy(c->name, rp_component(rp), c->len);
 	return 0;
@@ -122,9 +122,9 @@ int virtiofs_end_creation(struct virtiofs_creation *c, int err, const struct fus
 {
 	struct remote_dentry *child = NULL;
 
-	virtiofs_inode_stale(virtiofs_inode_of(c->dir));
+	virtiofs_inode_touched(virtiofs_inode_of(c->dir));
 	if (!err)
-		err = virtiofs_enter(c->fs, c->dir, c->name, c->len, e, c->version, &child);
+		err = virtiofs_enter(c->fs, c->dir, c->name, c->len, e, c->when, &child);
 	else
 		remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
 	if (child && endpoint) {
@@ -260,11 +260,12 @@ static void removed(struct virtiofs_fs *fs, struct remote_dentry *dir, struct re
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	struct remote_dentry *pinned = in->endpoint_dentry;
 
-	virtiofs_inode_stale(virtiofs_inode_of(dir));
+	virtiofs_inode_touched(virtiofs_inode_of(dir));
 	remote_forget(&fs->dcache, d);
 	mutex_lock(&in->lock);
 	in->attr_version = atomic_fetch_add(&fs->clock, 1) + 1;
 	in->attr_valid_until = 0;
+	in->attr_asked = 0;
 	in->attr.nlink = remote_is_dir(d) || !in->attr.nlink ? 0 : in->attr.nlink - 1;
 	mutex_unlock(&in->lock);
 	vfs_dentry_delete_end(&d->d);
@@ -327,7 +328,7 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	int err;
 
 	rwlock_write_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, true, &dir);
+	err = virtiofs_walk(fs, rp, true, virtiofs_now(fs).time, &dir);
 	if (err) {
 		rwlock_write_unlock(&fs->tree_lock);
 		return err;
@@ -394,8 +395,8 @@ static int rename_rpc(const struct remote_renaming *r)
 /* The cache after a rename that happened. */
 static void renamed(struct remote_renaming *r)
 {
-	virtiofs_inode_stale(virtiofs_inode_of(r->olddir));
-	virtiofs_inode_stale(virtiofs_inode_of(r->newdir));
+	virtiofs_inode_touched(virtiofs_inode_of(r->olddir));
+	virtiofs_inode_touched(virtiofs_inode_of(r->newdir));
 	virtiofs_inode_stale(virtiofs_inode_of(r->old));
 	if (r->flags & REMOTE_RENAME_EXCHANGE) {
 		virtiofs_inode_stale(virtiofs_inode_of(r->new_));
@@ -441,7 +442,7 @@ int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 	int err;
 
 	rwlock_write_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, true, &r.newdir);
+	err = virtiofs_walk(fs, rp, true, virtiofs_now(fs).time, &r.newdir);
 	if (err) {
 		rwlock_write_unlock(&fs->tree_lock);
 		return err;

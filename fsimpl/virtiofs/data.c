@@ -55,15 +55,39 @@ static void bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed)
 		memfile_range_unref(mf, off, VIRTIOFS_READ_MAX);
 }
 
+/* ---- fill_lock ---- */
+
+void virtiofs_fill_begin(struct virtiofs_inode *in)
+{
+	op_lock(&in->fill_lock);
+	atomic_store(&in->fill_holders, 1);
+}
+
+int virtiofs_fill_begin_killable(struct virtiofs_inode *in)
+{
+	int err = op_lock_killable(&in->fill_lock);
+
+	if (!err)
+		atomic_store(&in->fill_holders, 1);
+	return err;
+}
+
+void virtiofs_fill_end(struct virtiofs_inode *in)
+{
+	if (atomic_fetch_sub(&in->fill_holders, 1) == 1)
+		op_unlock(&in->fill_lock);
+}
+
 /* ---- requests ---- */
 
 /* READ into pieces of the shared memory. Return: bytes, -errno. */
-static ssize_t read_rpc(struct virtiofs_inode *in, const struct virtiofs_handle *h, uint64_t off,
-			const struct vdev_data *data, unsigned count)
+static ssize_t read_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+			const struct vdev_data *data, unsigned count, struct vdev_owner *owner)
 {
 	struct fuse_read_in arg = {.fh = h->fh, .offset = off, .flags = h->flags};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_READ, .nodeid = in->nodeid, .arg = &arg},
+		.owner = owner,
 		.receive = data,
 		.receive_count = count,
 	};
@@ -74,7 +98,7 @@ static ssize_t read_rpc(struct virtiofs_inode *in, const struct virtiofs_handle 
 }
 
 /* All of [data, data + size) at off. Return: 0, -errno. */
-static int write_rpc(struct virtiofs_inode *in, const struct virtiofs_handle *h, uint64_t off,
+static int write_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
 		     uint64_t data, uint64_t size, bool cached)
 {
 	while (size) {
@@ -89,6 +113,7 @@ static int write_rpc(struct virtiofs_inode *in, const struct virtiofs_handle *h,
 		struct fuse_write_out out;
 		struct vdev_call call = {
 			.req = {.opcode = FUSE_WRITE, .nodeid = in->nodeid, .arg = &arg},
+			.owner = &h->filler.base,
 			.send = &piece,
 			.send_count = 1,
 			.reply = &out,
@@ -236,7 +261,7 @@ static void mark_valid(struct virtiofs_inode *in, uint64_t off, const struct vde
 }
 
 /* Makes the pages of [off, end) valid. Pre: fill_lock. Return: 0, -errno. */
-static int fill_locked(struct virtiofs_inode *in, const struct virtiofs_handle *h, uint64_t off,
+static int fill_locked(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
 		       uint64_t end)
 {
 	struct vdev_data data[VDEV_DATA_MAX];
@@ -257,7 +282,7 @@ static int fill_locked(struct virtiofs_inode *in, const struct virtiofs_handle *
 		}
 		for (unsigned i = 0; i < count; i++)
 			size += data[i].size;
-		got = read_rpc(in, h, off, data, count);
+		got = read_rpc(in, h, off, data, count, &h->filler.base);
 		if (got >= 0)
 			mark_valid(in, off, data, count, (uint64_t)got);
 		else
@@ -269,15 +294,14 @@ static int fill_locked(struct virtiofs_inode *in, const struct virtiofs_handle *
 	return err;
 }
 
-static int fill(struct virtiofs_inode *in, const struct virtiofs_handle *h, uint64_t off,
-		uint64_t end)
+static int fill(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off, uint64_t end)
 {
-	int err = op_lock_killable(&in->fill_lock);
+	int err = virtiofs_fill_begin_killable(in);
 
 	if (err)
 		return err;
 	err = fill_locked(in, h, off, end);
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 	return err;
 }
 
@@ -304,8 +328,8 @@ static uint64_t pin_valid(struct virtiofs_inode *in, uint64_t off, uint64_t end,
 	return at - off;
 }
 
-ssize_t virtiofs_data_read(struct virtiofs_inode *in, const struct virtiofs_handle *h,
-			   struct io_iter *it, uint64_t off)
+ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			   uint64_t off)
 {
 	uint64_t size = virtiofs_inode_size(in), done = 0, end;
 
@@ -332,7 +356,7 @@ ssize_t virtiofs_data_read(struct virtiofs_inode *in, const struct virtiofs_hand
 	return (ssize_t)done;
 }
 
-ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				  struct io_iter *it, uint64_t off)
 {
 	uint64_t bounce, done = 0;
@@ -351,7 +375,7 @@ ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, const struct virtio
 
 		if (!piece.size)
 			break;
-		got = read_rpc(in, h, off + done, &piece, 1);
+		got = read_rpc(in, h, off + done, &piece, 1, &h->user.base);
 		if (got <= 0)
 			break;
 		put = io_iter_put(it, memfile_ptr(memory(in), bounce), (size_t)got);
@@ -384,7 +408,7 @@ static void update_cached(struct virtiofs_inode *in, uint64_t off, uint64_t src,
 	rwlock_write_unlock(&in->map.data_lock);
 }
 
-ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				    struct io_iter *it, uint64_t off)
 {
 	uint64_t bounce, done = 0;
@@ -400,14 +424,14 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, const struct virt
 			err = -EFAULT;
 			break;
 		}
-		op_lock(&in->fill_lock);
+		virtiofs_fill_begin(in);
 		err = write_rpc(in, h, off + done, bounce, n, false);
 		if (!err) {
 			update_cached(in, off + done, bounce, n);
 			done += n;
 			virtiofs_inode_grown(in, off + done);
 		}
-		op_unlock(&in->fill_lock);
+		virtiofs_fill_end(in);
 		if (n < want)
 			break;
 	}
@@ -457,7 +481,7 @@ static void make_blank(struct virtiofs_inode *in, uint64_t page)
 }
 
 /* The page at `off`, of which [off, off + n) will be written, is made valid. */
-static int prepare_page(struct virtiofs_inode *in, const struct virtiofs_handle *h, uint64_t off,
+static int prepare_page(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
 			uint64_t n)
 {
 	uint64_t page = round_down_u64(off, MOAT_PAGE_SIZE);
@@ -469,7 +493,7 @@ static int prepare_page(struct virtiofs_inode *in, const struct virtiofs_handle 
 	rwlock_read_unlock(&in->map.data_lock);
 	if (valid)
 		return 0;
-	err = op_lock_killable(&in->fill_lock);
+	err = virtiofs_fill_begin_killable(in);
 	if (err)
 		return err;
 	if (page >= virtiofs_inode_size(in) || n == MOAT_PAGE_SIZE) {
@@ -479,11 +503,11 @@ static int prepare_page(struct virtiofs_inode *in, const struct virtiofs_handle 
 	} else {
 		err = fill_locked(in, h, page, page + MOAT_PAGE_SIZE);
 	}
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 	return err;
 }
 
-ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				 struct io_iter *it, uint64_t off)
 {
 	uint64_t done = 0;
@@ -553,7 +577,7 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 	h = virtiofs_handle_any(in, true);
 	if (!h)
 		return -EIO;
-	op_lock(&in->fill_lock);
+	virtiofs_fill_begin(in);
 	/* From here to the end the server's size and times are not to be believed, nor those it gave meanwhile (stale). */
 	atomic_fetch_add(&in->writing, 1);
 	off = round_down_u64(off, MOAT_PAGE_SIZE);
@@ -570,7 +594,7 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 			err = wrote;
 		off += n;
 	}
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 	virtiofs_inode_stale(in);
 	atomic_fetch_sub(&in->writing, 1);
 	virtiofs_handle_unref(h);
@@ -648,7 +672,7 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 	if (same)
 		return;
 	/* No READ that began before may make its pages valid after. */
-	op_lock(&in->fill_lock);
+	virtiofs_fill_begin(in);
 	rwlock_write_lock(&in->map.data_lock);
 	mappable_invalidate(&in->map, 0, UINT64_MAX, false);
 	drop_pages(in, 0, UINT64_MAX, false);
@@ -656,7 +680,7 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 	in->cached_ctime = ctime;
 	in->cached_size = a.size;
 	rwlock_write_unlock(&in->map.data_lock);
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 }
 
 void virtiofs_data_free(struct virtiofs_inode *in)

@@ -34,42 +34,6 @@
 
 static REF_TYPE(device_type, "virtiofs_device");
 
-/* ---- death ---- */
-
-static void queue_abandon(struct vdev_queue *q)
-{
-	struct vdev_slot *slot;
-
-	mutex_lock(&q->lock);
-	while ((slot = virtq_driver_abandon(&q->ring))) {
-		slot->used = 0;
-		slot->done = true; /* last: who polls takes no lock */
-		if (slot->orphan)
-			vdev_slot_release_locked(q, slot);
-		else if (slot->waiter)
-			sleeper_wake(slot->waiter);
-	}
-	while (q->room_waiters) {
-		struct vdev_room_waiter *w = q->room_waiters;
-
-		q->room_waiters = w->next;
-		w->queued = false;
-		sleeper_wake(w->sleeper);
-	}
-	mutex_unlock(&q->lock);
-}
-
-void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
-{
-	int alive = 0;
-
-	if (!atomic_compare_exchange_strong(&dev->dead, &alive, 1))
-		return;
-	log_error("virtio-fs device: %s; its files give EIO until it is mounted again", why);
-	for (unsigned i = 0; i < dev->queue_count; i++)
-		queue_abandon(&dev->queues[i]);
-}
-
 bool virtiofs_device_alive(const struct virtiofs_device *dev)
 {
 	return atomic_load(&dev->dead) == 0;
@@ -128,13 +92,43 @@ void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
 	slot->data_count = 0;
 	slot->orphan = false;
 	slot->waiter = NULL;
+	slot->owner = NULL;
 	slot->next_free = q->free_slots;
 	q->free_slots = slot;
+	q->busy--;
 	if (w) {
 		q->room_waiters = w->next;
 		w->queued = false;
 		sleeper_wake(w->sleeper);
 	}
+}
+
+/* A completed request that nobody waits for. Queue locked: an owner is told by queue_unlock(). */
+static void orphan_done_locked(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	if (!slot->owner) {
+		vdev_slot_release_locked(q, slot);
+		return;
+	}
+	slot->next_free = q->left;
+	q->left = slot;
+}
+
+/* In place of mutex_unlock() wherever completions were taken: owners' locks rank below the queue's. */
+static void queue_unlock(struct vdev_queue *q)
+{
+	struct vdev_slot *slot;
+
+	while ((slot = q->left)) {
+		struct vdev_owner *owner = slot->owner;
+
+		q->left = slot->next_free;
+		vdev_slot_release_locked(q, slot);
+		mutex_unlock(&q->lock);
+		owner->left(owner);
+		mutex_lock(&q->lock);
+	}
+	mutex_unlock(&q->lock);
 }
 
 /* Queue locked before and after. Return: 0, -EIO, -EINTR. */
@@ -146,7 +140,7 @@ static int wait_for_room(struct vdev_queue *q)
 	w.next = q->room_waiters;
 	q->room_waiters = &w;
 	w.sleeper->what = "virtio-fs ring";
-	mutex_unlock(&q->lock);
+	queue_unlock(q);
 	err = sleeper_wait(w.sleeper, SLEEP_KILLABLE, TIME_FOREVER);
 	mutex_lock(&q->lock);
 	if (w.queued) {
@@ -155,6 +149,42 @@ static int wait_for_room(struct vdev_queue *q)
 		*at = w.next;
 	}
 	return err;
+}
+
+/* ---- death ---- */
+
+static void queue_abandon(struct vdev_queue *q)
+{
+	struct vdev_slot *slot;
+
+	mutex_lock(&q->lock);
+	while ((slot = virtq_driver_abandon(&q->ring))) {
+		slot->used = 0;
+		slot->done = true; /* last: who polls takes no lock */
+		if (slot->orphan)
+			orphan_done_locked(q, slot);
+		else if (slot->waiter)
+			sleeper_wake(slot->waiter);
+	}
+	while (q->room_waiters) {
+		struct vdev_room_waiter *w = q->room_waiters;
+
+		q->room_waiters = w->next;
+		w->queued = false;
+		sleeper_wake(w->sleeper);
+	}
+	queue_unlock(q);
+}
+
+void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
+{
+	int alive = 0;
+
+	if (!atomic_compare_exchange_strong(&dev->dead, &alive, 1))
+		return;
+	log_error("virtio-fs device: %s; its files give EIO until it is mounted again", why);
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		queue_abandon(&dev->queues[i]);
 }
 
 /* ---- completions ---- */
@@ -172,7 +202,7 @@ static int drain_locked(struct vdev_queue *q)
 		slot->used = used;
 		slot->done = true;
 		if (slot->orphan)
-			vdev_slot_release_locked(q, slot);
+			orphan_done_locked(q, slot);
 		else if (slot->waiter && slot->waiter != sleeper_current())
 			sleeper_wake(slot->waiter);
 	}
@@ -187,7 +217,7 @@ static int drain(struct vdev_queue *q)
 	do
 		err = drain_locked(q);
 	while (!err && q->asleep && virtq_driver_arm(&q->ring));
-	mutex_unlock(&q->lock);
+	queue_unlock(q);
 	if (err)
 		virtiofs_device_kill(q->dev, "its used ring makes no sense");
 	return err;
@@ -232,7 +262,26 @@ static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot)
 	return atomic_load_explicit(&slot->done, memory_order_acquire);
 }
 
-/* Until the slot is done. Return: 0, -EINTR: killed, the slot is an orphan now. */
+/* Nobody waits for it from now on. Queue locked; the slot may be gone after queue_unlock(). */
+static void make_orphan_locked(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	slot->orphan = true;
+	slot->waiter = NULL;
+	if (slot->done)
+		orphan_done_locked(q, slot);
+}
+
+void vdev_leave(struct vdev_pending *p)
+{
+	if (p->slot->owner)
+		p->slot->owner->leave(p->slot->owner);
+	mutex_lock(&p->q->lock);
+	make_orphan_locked(p->q, p->slot);
+	queue_unlock(p->q);
+	*p = (struct vdev_pending){0};
+}
+
+/* Until the slot is done. Return: 0, -EINTR: killed. */
 static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 {
 	int err = 0;
@@ -240,31 +289,29 @@ static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 	if (spin_for(q, slot))
 		return 0;
 	mutex_lock(&q->lock);
+	slot->waiter = sleeper_current();
+	slot->waiter->what = "virtio-fs reply";
 	q->asleep++;
 	while (!slot->done && !err) {
 		if (virtq_driver_arm(&q->ring)) {
 			err = drain_locked(q);
 			continue;
 		}
-		mutex_unlock(&q->lock);
+		queue_unlock(q);
 		err = sleeper_wait(sleeper_current(), SLEEP_KILLABLE, TIME_FOREVER);
 		mutex_lock(&q->lock);
 	}
 	q->asleep--;
 	if (!q->asleep)
 		virtq_driver_disarm(&q->ring);
-	if (!slot->done && err == -EINTR) {
-		slot->orphan = true;
-		slot->waiter = NULL;
-	} else {
-		err = err == -EPROTO ? err : 0;
-	}
-	mutex_unlock(&q->lock);
-	if (err == -EPROTO) {
-		virtiofs_device_kill(q->dev, "its used ring makes no sense");
+	slot->waiter = NULL;
+	if (slot->done && err == -EINTR)
 		err = 0;
-	}
-	return err;
+	queue_unlock(q);
+	if (err != -EPROTO)
+		return err;
+	virtiofs_device_kill(q->dev, "its used ring makes no sense");
+	return 0;
 }
 
 /* ---- submitting ---- */
@@ -325,6 +372,11 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 	slot->unique = atomic_fetch_add_explicit(&q->dev->unique, 2, memory_order_relaxed);
 	slot->done = false;
 	slot->used = 0;
+	slot->opcode = req.opcode;
+	slot->owner = call->owner;
+	slot->room = slot->reply_size = call->reply_size;
+	for (unsigned i = 0; i < call->receive_count; i++)
+		slot->room += call->receive[i].size;
 	return fuse_encode(&req, slot->unique, mem + SLOT_REQUEST_AT, FUSE_REQUEST_ARG_MAX);
 }
 
@@ -346,16 +398,24 @@ static int slot_take(struct vdev_queue *q, bool may_wait, struct vdev_slot **ret
 		if (!err)
 			err = wait_for_room(q);
 		if (err) {
-			mutex_unlock(&q->lock);
+			queue_unlock(q);
 			return err;
 		}
 	}
 	*ret = q->free_slots;
 	q->free_slots = (*ret)->next_free;
+	q->busy++;
 	return 0;
 }
 
-static int submit(struct vdev_queue *q, const struct vdev_call *call, bool posted,
+enum submit_mode {
+	SUBMIT_WAITED, /* for room, and later for the answer */
+	SUBMIT_PENDING, /* an answer will be waited for, room is not */
+	SUBMIT_POSTED, /* nobody waits for anything */
+};
+
+/* Return: 0, -EIO, -EINTR, -EAGAIN: no room. */
+static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submit_mode mode,
 		  struct vdev_slot **ret)
 {
 	struct vdev_slot *slot;
@@ -365,20 +425,20 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, bool poste
 	if (call->send_count > VDEV_DATA_MAX || call->receive_count > VDEV_DATA_MAX ||
 	    call->inline_size > VDEV_REPLY_MAX || call->reply_size > VDEV_REPLY_MAX)
 		return -EINVAL;
-	err = slot_take(q, !posted, &slot);
+	err = slot_take(q, mode == SUBMIT_WAITED, &slot);
 	if (err)
 		return err;
 	size = fill_slot(q, slot, call);
 	if (size < 0) {
 		err = (int)size;
 	} else {
-		slot->waiter = posted ? NULL : sleeper_current();
-		slot->orphan = posted;
+		slot->waiter = NULL;
+		slot->orphan = mode == SUBMIT_POSTED;
 		err = enter_locked(q, slot, call, (size_t)size);
 	}
 	if (err) {
 		vdev_slot_release_locked(q, slot);
-		mutex_unlock(&q->lock);
+		queue_unlock(q);
 		/* Without indirect descriptors a long request may find the ring full. */
 		return err == -ENOSPC ? -EAGAIN : err;
 	}
@@ -388,67 +448,95 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, bool poste
 		slot->data[slot->data_count++] = call->receive[i];
 	pin_data(q->dev, slot->data, slot->data_count, true);
 	kick(q);
-	mutex_unlock(&q->lock);
+	queue_unlock(q);
 	atomic_fetch_add_explicit(&q->dev->requests, 1, memory_order_relaxed);
 	*ret = slot;
 	return 0;
 }
 
 /* What the device wrote: copied, checked, the slot given back. */
-static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
+static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply)
 {
 	const uint8_t *mem = slot_mem(q, slot) + SLOT_REPLY_AT;
+	uint32_t opcode = slot->opcode;
 	struct fuse_out_header head;
-	size_t room = call->reply_size, small;
 	bool broken = false;
 	ssize_t ret;
+	size_t small;
 
-	for (unsigned i = 0; i < call->receive_count; i++)
-		room += call->receive[i].size;
 	if (slot->used < sizeof(head)) {
 		ret = -EIO; /* the device had no room for its answer, or is dead */
 	} else {
 		memcpy(&head, mem, sizeof(head));
-		ret = fuse_check_reply(call->req.opcode, slot->unique, &head, slot->used, room,
+		ret = fuse_check_reply(opcode, slot->unique, &head, slot->used, slot->room,
 				       &broken);
 	}
 	if (ret > 0) {
-		small = MIN((size_t)ret, call->reply_size);
+		small = MIN((size_t)ret, slot->reply_size);
 		if (small)
-			memcpy(call->reply, mem + sizeof(head), small);
+			memcpy(reply, mem + sizeof(head), small);
 	}
 	mutex_lock(&q->lock);
 	vdev_slot_release_locked(q, slot);
-	mutex_unlock(&q->lock);
+	queue_unlock(q);
 	if (broken)
 		log_warn("virtio-fs device: the reply to %s makes no sense",
-			 fuse_op_info(call->req.opcode)->name);
+			 fuse_op_info(opcode)->name);
 	return ret;
 }
 
+/* A caller's own CPU's: its requests stay in order, and queues are shared by as few CPUs as can be. */
 static struct vdev_queue *pick_queue(struct virtiofs_device *dev)
 {
 	unsigned n = dev->queue_count - 1;
 
-	if (n == 1)
-		return &dev->queues[1];
-	return &dev->queues[1 + atomic_fetch_add_explicit(&dev->turn, 1, memory_order_relaxed) % n];
+	return &dev->queues[1 + (n == 1 ? 0 : (unsigned)MAX(sched_getcpu(), 0) % n)];
 }
 
-ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call)
+int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool may_wait,
+	       struct vdev_pending *ret)
 {
 	struct vdev_queue *q = pick_queue(dev);
 	struct vdev_slot *slot;
 	int err;
 
 	do {
-		err = submit(q, call, false, &slot);
-		if (err == -EAGAIN)
+		err = submit(q, call, may_wait ? SUBMIT_WAITED : SUBMIT_PENDING, &slot);
+		if (err == -EAGAIN && may_wait)
 			sched_yield();
-	} while (err == -EAGAIN);
+	} while (err == -EAGAIN && may_wait);
 	if (!err)
-		err = wait_for(q, slot);
-	return err ? err : collect(q, slot, call);
+		*ret = (struct vdev_pending){q, slot};
+	return err;
+}
+
+ssize_t vdev_end(struct vdev_pending *p, void *reply)
+{
+	int err = wait_for(p->q, p->slot);
+	ssize_t ret = err;
+
+	if (err) {
+		vdev_leave(p);
+		return ret;
+	}
+	ret = collect(p->q, p->slot, reply);
+	*p = (struct vdev_pending){0};
+	return ret;
+}
+
+ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call)
+{
+	struct vdev_pending p;
+	int err = vdev_begin(dev, call, true, &p);
+
+	return err ? err : vdev_end(&p, call->reply);
+}
+
+int vdev_begin_unwaited(struct virtiofs_device *dev, const struct vdev_call *call)
+{
+	struct vdev_slot *slot;
+
+	return submit(pick_queue(dev), call, SUBMIT_POSTED, &slot);
 }
 
 int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req, const void *data,
@@ -457,7 +545,31 @@ int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req, const
 	const struct vdev_call call = {.req = *req, .inline_data = data, .inline_size = size};
 	struct vdev_slot *slot;
 
-	return submit(&dev->queues[0], &call, true, &slot);
+	return submit(&dev->queues[0], &call, SUBMIT_POSTED, &slot);
+}
+
+/* Takes completions until the queue has none in flight. Return: it has none. */
+static bool drained(struct vdev_queue *q)
+{
+	unsigned busy;
+
+	mutex_lock(&q->lock);
+	(void)!drain_locked(q);
+	busy = q->busy;
+	queue_unlock(q);
+	return !busy;
+}
+
+void vdev_drain(struct virtiofs_device *dev, int64_t ns)
+{
+	int64_t end = time_monotonic_ns() + ns;
+
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		while (virtiofs_device_alive(dev) && !drained(&dev->queues[i]) &&
+		       time_monotonic_ns() < end)
+			/* Rarely more than once: what is waited for was sent before and is short. */
+			(void)!sleeper_wait(sleeper_current(), SLEEP_UNINTERRUPTIBLE,
+					    time_monotonic_ns() + 200000);
 }
 
 /* ---- life ---- */
@@ -578,7 +690,8 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	err = memfile_create_shared(options->memory ? options->memory : VDEV_MEMORY_DEFAULT,
 				    &dev->mf);
 	if (!err)
-		err = vdev_negotiate(dev, options->queues ? options->queues : 1);
+		err = vdev_negotiate(dev,
+				     options->queues ? options->queues : (unsigned)get_nprocs());
 	for (unsigned i = 0; !err && i < dev->queue_count; i++) {
 		dev->queues[i].kick_fd = dev->queues[i].call_fd = -1;
 		err = queue_init(dev, &dev->queues[i], size);

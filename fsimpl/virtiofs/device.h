@@ -1,8 +1,8 @@
 /*
  * fsimpl/virtiofs/device.h - a virtio-fs device behind a vhost-user socket: memory, queues, requests.
  *
- * The sentry is the vhost-user front end and the driver at once. The device sees one memory file (vfs_dev_memory()): rings, request
- * slots and the page cache of the one filesystem on it. A request occupies a slot of its queue from vdev_submit() until
+ * The sentry is the vhost-user front end and the driver at once. The device sees one memory file (virtiofs_device_memory()): rings, request
+ * slots and the page cache of the one filesystem on it. A request occupies a slot of its queue from vdev_call() or vdev_begin() until
  * its completion was taken; slots outlive callers that were killed while they waited.
  *
  * Waiting: who waits polls the used ring for a while if cores are free, then sleeps (killably) and is woken by the housekeeping thread, which
@@ -58,8 +58,18 @@ struct vdev_data {
 	uint32_t size;
 };
 
+/*
+ * Whose requests these are: told when a killed caller leaves one behind, so that what must not overtake it waits. Both without locks of the
+ * device's; `left` comes from any thread.
+ */
+struct vdev_owner {
+	void (*leave)(struct vdev_owner *o); /* the caller is gone, the request goes on */
+	void (*left)(struct vdev_owner *o); /* the device is through with it; once for each leave */
+};
+
 struct vdev_call {
 	struct fuse_request req; /* req.data_size is filled in from send */
+	struct vdev_owner *owner; /* NULL: nobody cares */
 	const struct vdev_data *send, *receive; /* file data, in place */
 	unsigned send_count, receive_count;
 	const void *
@@ -69,12 +79,32 @@ struct vdev_call {
 	size_t reply_size;
 };
 
+/* A request under way. */
+struct vdev_pending {
+	struct vdev_queue *q; /* NULL: none */
+	struct vdev_slot *slot;
+};
+
 /*
  * vdev_call - sends, waits. Return: bytes of reply (received data is behind call->reply's fixed part, that is, all of it if the opcode has
  * none), -errno of the server, -EIO (dead or nonsense), -EINTR (killed; the request goes on by itself: `receive` must stay
  * untouched memory of nobody: the device holds references on its chunks until it completes).
  */
 must_check ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call);
+/*
+ * The same in two steps, for several at once. begin: 0, -EIO, -EINTR, -EAGAIN (no room, !may_wait: take a completion first; who holds pending
+ * requests must not wait for room). end: as vdev_call(); the reply's data into `reply`, of call->reply_size. One thread at a time waits.
+ */
+must_check int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool may_wait,
+			  struct vdev_pending *ret);
+must_check ssize_t vdev_end(struct vdev_pending *p, void *reply);
+/* Nobody will wait for it: its owner is told of its end. */
+void vdev_leave(struct vdev_pending *p);
+/* Sends a request that is answered, but whose answer nobody wants (RELEASE). Never sleeps. 0, -EAGAIN: no room; -EIO. */
+must_check int vdev_begin_unwaited(struct virtiofs_device *dev, const struct vdev_call *call);
+/* Waits until nothing is in flight, at most `ns`: before DESTROY. */
+void vdev_drain(struct virtiofs_device *dev, int64_t ns);
+
 /* FORGET and kin: no answer is waited for. Never sleeps; lost when the ring is full (the caller batches and tries again: -EAGAIN). */
 must_check int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req,
 			 const void *data, size_t size);

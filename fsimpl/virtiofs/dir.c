@@ -1,8 +1,9 @@
 /*
  * fsimpl/virtiofs/dir.c - open directories and O_PATH files.
  *
- * Entries come in batches of up to 64 KiB. READDIRPLUS costs the server a lookup an entry, so it is only asked for when names of the directory were
- * looked up since the last batch, that is, when attributes will be wanted (`advise_plus`).
+ * Entries come in batches of up to 64 KiB. READDIRPLUS costs the server a lookup an entry, so it is asked for when attributes will be wanted: when
+ * a quarter of what was listed of the directory was looked up, from the cache or not. For a directory not listed before, what was done after other
+ * listings of the mount decides.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,6 +14,8 @@
 #include "fsimpl/virtiofs/internal.h"
 
 #define BATCH_BYTES MEM_CHUNK_SIZE
+#define ADVICE_ENTRIES_MIN 64 /* fewer say nothing */
+#define ADVICE_ENTRIES_MAX 16384 /* of the mount: older ones count half */
 
 struct virtiofs_dir {
 	struct file f;
@@ -20,6 +23,7 @@ struct virtiofs_dir {
 	uint64_t fh;
 	bool open; /* the server has a handle */
 	bool plus; /* of the batch */
+	unsigned calls, fetch_calls; /* of iterate: so far; at the last fetch */
 	uint8_t *data; /* owned: BATCH_BYTES, a copy of one reply */
 	size_t size, at; /* bytes; parsed so far */
 	int64_t pos; /* the cookie of what is at `at` */
@@ -56,7 +60,7 @@ static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
 
 /* Each entry with a node counts as a lookup: it is entered, or forgotten. Pre: tree_lock, since before the request. */
 static void enter_entries(struct virtiofs_fs *fs, struct remote_dentry *d, const uint8_t *data,
-			  size_t size, uint64_t version)
+			  size_t size, struct virtiofs_when when)
 {
 	struct fuse_entry e;
 	size_t off = 0;
@@ -66,9 +70,68 @@ static void enter_entries(struct virtiofs_fs *fs, struct remote_dentry *d, const
 
 		if (!e.node.nodeid || (e.len <= 2 && !memcmp(e.name, "..", e.len)))
 			continue;
-		if (!virtiofs_enter(fs, d, e.name, e.len, &e.node, version, &child))
+		if (!virtiofs_enter(fs, d, e.name, e.len, &e.node, when, &child))
 			remote_dentry_unref(child);
 	}
+}
+
+/* ---- advice: counts that races may lose, which does no harm ---- */
+
+static uint32_t get(const _Atomic uint32_t *v)
+{
+	return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+static void set(_Atomic uint32_t *v, uint32_t to)
+{
+	atomic_store_explicit(v, to, memory_order_relaxed);
+}
+
+void virtiofs_dir_looked_up(struct virtiofs_inode *dir)
+{
+	uint32_t now = get(&dir->looked_up) + 1;
+
+	set(&dir->looked_up, now);
+	if (now - get(&dir->list_mark) <= get(&dir->list_count))
+		set(&dir->fs->wanted, get(&dir->fs->wanted) + 1);
+}
+
+/* The batch has so many entries. */
+static void note_listed(struct virtiofs_inode *in, uint32_t count)
+{
+	struct virtiofs_fs *fs = in->fs;
+
+	set(&in->list_count, get(&in->list_count) + count);
+	set(&fs->listed, get(&fs->listed) + count);
+	if (get(&fs->listed) > ADVICE_ENTRIES_MAX) {
+		set(&fs->listed, get(&fs->listed) / 2);
+		set(&fs->wanted, get(&fs->wanted) / 2);
+	}
+}
+
+/* Will the next batch's attributes be wanted? */
+static bool want_plus(struct virtiofs_dir *dir, struct virtiofs_inode *in, bool first)
+{
+	uint32_t count = get(&in->list_count), hits = get(&in->looked_up) - get(&in->list_mark);
+	bool wanted = atomic_load_explicit(&in->plus_wanted, memory_order_relaxed);
+
+	if (first && count)
+		wanted = hits * 4 >= count;
+	else if (first)
+		wanted = get(&in->fs->listed) >= ADVICE_ENTRIES_MIN &&
+			 get(&in->fs->wanted) * 4 >= get(&in->fs->listed);
+	else if (dir->calls != dir->fetch_calls && count >= ADVICE_ENTRIES_MIN)
+		/* The reader had a chance to look up what it was given. */
+		wanted = hits * 4 >= count;
+	if (first) {
+		set(&in->list_mark, get(&in->looked_up));
+		set(&in->list_count, 0);
+	}
+	dir->fetch_calls = dir->calls;
+	atomic_store_explicit(&in->plus_wanted, wanted, memory_order_relaxed);
+	return wanted && (in->fs->init_flags & FUSE_DO_READDIRPLUS) &&
+	       in->fs->options.cache != VIRTIOFS_CACHE_NONE &&
+	       !virtiofs_lacks(in->fs, FUSE_READDIRPLUS);
 }
 
 static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
@@ -83,27 +146,24 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 		.receive = &data,
 		.receive_count = 1,
 	};
-	uint64_t version;
+	struct virtiofs_when when;
 	ssize_t got;
 
 	if (!dir->data)
 		dir->data = malloc(BATCH_BYTES);
 	if (!dir->data || memfile_alloc(mf, BATCH_BYTES, 0, 0, &data.off))
 		return -ENOMEM;
-	dir->plus = atomic_exchange(&in->advise_plus, false) &&
-		    (fs->init_flags & FUSE_DO_READDIRPLUS) &&
-		    fs->options.cache != VIRTIOFS_CACHE_NONE &&
-		    !virtiofs_lacks(fs, FUSE_READDIRPLUS);
+	dir->plus = want_plus(dir, in, !pos);
 	call.req.opcode = dir->plus ? FUSE_READDIRPLUS : FUSE_READDIR;
 	/* A removal between the reply and its entering would be undone by it. */
 	if (dir->plus)
 		rwlock_read_lock(&fs->tree_lock);
-	version = virtiofs_version(fs);
+	when = virtiofs_now(fs);
 	got = virtiofs_call(fs, &call);
 	if (got > 0)
 		memcpy(dir->data, memfile_ptr(mf, data.off), (size_t)got);
 	if (got > 0 && dir->plus)
-		enter_entries(fs, d, dir->data, (size_t)got, version);
+		enter_entries(fs, d, dir->data, (size_t)got, when);
 	if (dir->plus)
 		rwlock_read_unlock(&fs->tree_lock);
 	memfile_range_unref(mf, data.off, data.size);
@@ -114,6 +174,8 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	dir->pos = pos;
 	dir->eof = !got;
 	dir->filled = true;
+	note_listed(in, dir->size / (dir->plus ? FUSE_NAME_OFFSET_DIRENTPLUS + 16
+					       : FUSE_NAME_OFFSET + 16));
 	return 0;
 }
 
@@ -125,6 +187,7 @@ static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
 
 	if (remote_is_dead(d))
 		return -ENOENT;
+	dir->calls++;
 	err = open_dir(dir, virtiofs_inode_of(d));
 	/* A seek, or another look from the start, must see what is there now. */
 	if (!err && (!dir->filled || dir->pos != f->pos))
@@ -199,7 +262,7 @@ static void virtiofs_dir_release(struct file *f)
 		.req = {.opcode = FUSE_RELEASEDIR, .nodeid = in->nodeid, .arg = &arg},
 	};
 
-	if (dir->open)
+	if (dir->open && vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)
 		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
 	free(dir->data);
 	file_fini(f);

@@ -46,6 +46,8 @@ int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
 	ref_get(&in->base.ref);
 	h->in = in;
 	h->flags = flags;
+	virtiofs_owner_init(&h->user, in, h, false);
+	virtiofs_owner_init(&h->filler, in, h, true);
 	if (out) {
 		h->fh = out->fh;
 		h->open_flags = out->open_flags;
@@ -77,13 +79,21 @@ int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags, struct virti
 	return got < 0 ? (int)got : virtiofs_handle_adopt(in, arg.flags, &out, ret);
 }
 
+/* All requests on the handle are through: they hold references. Nobody waits for the answer. */
+static void release_rpc(struct virtiofs_handle *h)
+{
+	const struct fuse_release_in arg = {.fh = h->fh, .flags = h->flags};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_RELEASE, .nodeid = h->in->nodeid, .arg = &arg},
+	};
+
+	if (vdev_begin_unwaited(h->in->fs->dev, &call) == -EAGAIN)
+		(void)!virtiofs_call(h->in->fs, &call); /* nobody is left to tell */
+}
+
 void virtiofs_handle_unref(struct virtiofs_handle *h)
 {
 	struct virtiofs_inode *in = h->in;
-	const struct fuse_release_in arg = {.fh = h->fh, .flags = h->flags};
-	struct vdev_call call = {
-		.req = {.opcode = FUSE_RELEASE, .nodeid = in->nodeid, .arg = &arg},
-	};
 
 	if (!ref_put(&h->ref))
 		return;
@@ -91,10 +101,24 @@ void virtiofs_handle_unref(struct virtiofs_handle *h)
 	LIST_REMOVE(h, link);
 	mutex_unlock(&in->lock);
 	if (!h->none)
-		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
+		release_rpc(h);
 	virtiofs_inode_unref(in);
 	ref_fini(&h->ref, &handle_type);
 	free(h);
+}
+
+int virtiofs_handle_check(struct virtiofs_handle *h)
+{
+	int err;
+
+	if (likely(!atomic_load_explicit(&h->unchecked, memory_order_acquire)))
+		return 0;
+	err = virtiofs_inode_refresh(h->in, VIRTIOFS_ASK);
+	if (err)
+		return err;
+	virtiofs_data_revalidate(h->in);
+	atomic_store_explicit(&h->unchecked, false, memory_order_release);
+	return 0;
 }
 
 struct virtiofs_handle *virtiofs_handle_any(struct virtiofs_inode *in, bool write)
@@ -129,12 +153,12 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 		return -EAGAIN; /* a request would be waited for */
 	if (is_direct(f))
 		return virtiofs_data_read_direct(in, file_of(f)->h, it, (uint64_t)off);
+	err = virtiofs_handle_check(file_of(f)->h);
 	/* The end may have moved: nobody reads past what is known. */
-	if ((uint64_t)off + it->remaining > virtiofs_inode_size(in)) {
-		err = virtiofs_inode_refresh(in, false);
-		if (err)
-			return err;
-	}
+	if (!err && (uint64_t)off + it->remaining > virtiofs_inode_size(in))
+		err = virtiofs_inode_refresh(in, 0);
+	if (err)
+		return err;
 	return virtiofs_data_read(in, file_of(f)->h, it, (uint64_t)off);
 }
 
@@ -165,11 +189,14 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 	if (ret)
 		return ret;
 	if (append) {
-		ret = virtiofs_inode_refresh(in, in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS);
+		ret = virtiofs_inode_refresh(
+			in, in->fs->options.cache == VIRTIOFS_CACHE_ALWAYS ? 0 : VIRTIOFS_ASK);
 		*inout_off = (int64_t)virtiofs_inode_size(in);
 	}
 	if (!ret && vfs_hooks.check_fsize)
 		ret = vfs_hooks.check_fsize(*inout_off, it);
+	if (!ret)
+		ret = virtiofs_handle_check(h);
 	if (!ret && in->fs->options.writeback && !is_direct(f))
 		ret = virtiofs_data_write_back(in, h, it, (uint64_t)*inout_off);
 	else if (!ret)
@@ -180,7 +207,7 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 	return ret;
 }
 
-static int64_t lseek_rpc(struct virtiofs_inode *in, const struct virtiofs_handle *h, int64_t off,
+static int64_t lseek_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, int64_t off,
 			 int whence)
 {
 	const struct fuse_lseek_in arg = {
@@ -188,6 +215,7 @@ static int64_t lseek_rpc(struct virtiofs_inode *in, const struct virtiofs_handle
 	struct fuse_lseek_out out;
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_LSEEK, .nodeid = in->nodeid, .arg = &arg},
+		.owner = &h->user.base,
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
@@ -217,7 +245,9 @@ static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
 		base = f->pos;
 		break;
 	case SEEK_END:
-		err = virtiofs_inode_refresh(in, false);
+		err = virtiofs_handle_check(file_of(f)->h);
+		if (!err)
+			err = virtiofs_inode_refresh(in, 0);
 		if (err)
 			return err;
 		base = (int64_t)virtiofs_inode_size(in);
@@ -237,8 +267,11 @@ static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
 	return off;
 }
 
+/* mmap(2): mappings show what is there now, as reads do. */
 static struct mappable *virtiofs_mappable(struct file *f)
 {
+	/* Without an answer what is cached is all that can be mapped; what is not gives SIGBUS. */
+	(void)!virtiofs_handle_check(file_of(f)->h);
 	return &file_inode(f)->map;
 }
 
@@ -273,6 +306,7 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 	};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_FALLOCATE, .nodeid = in->nodeid, .arg = &arg},
+		.owner = &file_of(f)->h->filler.base,
 	};
 	ssize_t got;
 	int err = op_lock_killable(&in->write_lock);
@@ -280,17 +314,17 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 	if (err)
 		return err;
 	err = virtiofs_data_writeback(in, 0, UINT64_MAX);
-	op_lock(&in->fill_lock);
+	virtiofs_fill_begin(in);
 	got = err ? err : virtiofs_call(in->fs, &call);
 	if (got >= 0) {
 		/* Whatever the mode did to the range, the server's is the truth. */
 		virtiofs_data_drop(in, round_down_u64(off, MOAT_PAGE_SIZE), UINT64_MAX);
 		virtiofs_inode_stale(in);
 	}
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 	op_unlock(&in->write_lock);
 	if (got >= 0)
-		got = virtiofs_inode_refresh(in, true);
+		got = virtiofs_inode_refresh(in, VIRTIOFS_ASK);
 	return got == -ENOSYS ? -EOPNOTSUPP : got < 0 ? (int)got : 0;
 }
 
@@ -300,6 +334,7 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
 	const struct fuse_fsync_in arg = {.fh = file_of(f)->h->fh, .fsync_flags = data_only};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_FSYNC, .nodeid = in->nodeid, .arg = &arg},
+		.owner = &file_of(f)->h->user.base,
 	};
 	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1);
 	ssize_t got = virtiofs_call(in->fs, &call);
@@ -307,29 +342,25 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
 	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
 }
 
+/*
+ * close(2) of one descriptor. The server needs not be told: data went out as it was written, or goes now, and WRITE has its own answer; what
+ * FLUSH does besides, dropping record locks, is nothing where there are none of ours.
+ */
 static int virtiofs_file_flush(struct file *f)
 {
-	struct virtiofs_inode *in = file_inode(f);
-	const struct fuse_flush_in arg = {.fh = file_of(f)->h->fh};
-	struct vdev_call call = {
-		.req = {.opcode = FUSE_FLUSH, .nodeid = in->nodeid, .arg = &arg},
-	};
-	int err = virtiofs_data_writeback(in, 0, UINT64_MAX);
-	ssize_t got;
-
-	if ((file_of(f)->h->flags & O_ACCMODE) == O_RDONLY)
-		return err;
-	got = virtiofs_call(in->fs, &call);
-	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
+	return virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
 }
 
 static int virtiofs_file_stat(struct file *f, const struct stat_args *args, struct moat_statx *ret)
 {
 	struct virtiofs_inode *in = file_inode(f);
-	int err = args->flags & AT_STATX_DONT_SYNC
-			  ? 0
-			  : virtiofs_inode_refresh(in, args->flags & AT_STATX_FORCE_SYNC);
+	int err = 0;
 
+	if (!(args->flags & AT_STATX_DONT_SYNC))
+		err = virtiofs_handle_check(file_of(f)->h);
+	if (!err && !(args->flags & AT_STATX_DONT_SYNC))
+		err = virtiofs_inode_refresh(in,
+					     args->flags & AT_STATX_FORCE_SYNC ? VIRTIOFS_ASK : 0);
 	if (!err)
 		virtiofs_inode_stat(in, ret);
 	return err;

@@ -299,7 +299,7 @@ static int create_root(struct virtiofs_fs *fs)
 		virtiofs_inode_unref(in);
 		return err;
 	}
-	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, UINT64_MAX);
+	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, VIRTIOFS_FORCED);
 	fs->root = remote_dentry_create(&fs->dcache, NULL, "", 0, &in->base);
 	return fs->root ? 0 : -ENOMEM;
 }

@@ -36,7 +36,8 @@ int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_
 	return span ? time_monotonic_ns() + span : 0;
 }
 
-static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct fuse_entry_out *e)
+static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
+					   int64_t asked)
 {
 	struct virtiofs_inode *in = calloc(1, sizeof(*in));
 
@@ -52,9 +53,12 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 	LIST_INIT(&in->handles);
 	op_lock_init(&in->write_lock);
 	op_lock_init(&in->fill_lock);
+	virtiofs_owner_init(&in->filler, in, NULL, true);
 	mappable_init(&in->map, &virtiofs_mappable_ops);
 	in->attr = e->attr;
 	in->attr_valid_until = virtiofs_valid_until(fs, e->attr_valid, e->attr_valid_nsec);
+	in->perm_valid_until = in->attr_valid_until;
+	in->attr_asked = asked;
 	return in;
 }
 
@@ -63,10 +67,10 @@ int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **r
 {
 	const struct fuse_entry_out e = {.nodeid = FUSE_ROOT, .attr.mode = S_IFDIR | 0755};
 
-	*ret = inode_create(fs, &e);
+	*ret = inode_create(fs, &e, 0);
 	if (!*ret)
 		return -ENOMEM;
-	(*ret)->attr_valid_until = 0;
+	(*ret)->attr_valid_until = (*ret)->perm_valid_until = 0;
 	return 0;
 }
 
@@ -85,8 +89,8 @@ static struct virtiofs_inode *table_get(struct virtiofs_fs *fs, const struct fus
 	return NULL;
 }
 
-int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e, uint64_t version,
-		       struct virtiofs_inode **ret)
+int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
+		       struct virtiofs_when when, struct virtiofs_inode **ret)
 {
 	struct virtiofs_inode *in, *fresh;
 
@@ -100,7 +104,7 @@ int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e, u
 	in = table_get(fs, e);
 	mutex_unlock(&fs->inode_lock);
 	if (!in) {
-		fresh = inode_create(fs, e);
+		fresh = inode_create(fs, e, when.time);
 		if (!fresh) {
 			virtiofs_forget(fs, e->nodeid, 1);
 			return -ENOMEM;
@@ -122,7 +126,7 @@ int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e, u
 		}
 		virtiofs_inode_unref(fresh);
 	}
-	virtiofs_inode_update(in, &e->attr, e->attr_valid, e->attr_valid_nsec, version);
+	virtiofs_inode_update(in, &e->attr, e->attr_valid, e->attr_valid_nsec, when);
 	*ret = in;
 	return 0;
 }
@@ -164,11 +168,58 @@ void virtiofs_inode_perm_base(struct remote_inode *base, struct perm_inode *ret)
 	virtiofs_inode_perm(container_of(base, struct virtiofs_inode, base), ret);
 }
 
+/* ---- requests that killed callers left ---- */
+
+static void owner_leave(struct vdev_owner *base)
+{
+	struct virtiofs_owner *o = container_of(base, struct virtiofs_owner, base);
+
+	ref_get(o->h ? &o->h->ref : &o->in->base.ref);
+	if (o->fills)
+		atomic_fetch_add(&o->in->fill_holders, 1);
+}
+
+static void owner_work(struct deferred_work *w)
+{
+	struct virtiofs_owner *o = container_of(w, struct virtiofs_owner, work);
+	uint32_t drops = atomic_exchange(&o->drops, 0);
+	struct virtiofs_inode *in = o->in;
+	struct virtiofs_handle *h = o->h;
+
+	/* The last one frees the owner too. */
+	while (drops--) {
+		if (h)
+			virtiofs_handle_unref(h);
+		else
+			virtiofs_inode_unref(in);
+	}
+}
+
+static void owner_left(struct vdev_owner *base)
+{
+	struct virtiofs_owner *o = container_of(base, struct virtiofs_owner, base);
+
+	if (o->fills)
+		virtiofs_fill_end(o->in);
+	if (atomic_fetch_add(&o->drops, 1) == 0)
+		vfs_defer(&o->work);
+}
+
+void virtiofs_owner_init(struct virtiofs_owner *o, struct virtiofs_inode *in,
+			 struct virtiofs_handle *h, bool fills)
+{
+	o->base = (struct vdev_owner){owner_leave, owner_left};
+	o->in = in;
+	o->h = h;
+	o->fills = fills;
+	o->work.run = owner_work;
+}
+
 /* ---- attributes ---- */
 
-uint64_t virtiofs_version(struct virtiofs_fs *fs)
+struct virtiofs_when virtiofs_now(struct virtiofs_fs *fs)
 {
-	return atomic_load(&fs->clock);
+	return (struct virtiofs_when){atomic_load(&fs->clock), time_monotonic_ns()};
 }
 
 /* Pre: in->lock. */
@@ -178,7 +229,7 @@ static void changed_locked(struct virtiofs_inode *in)
 }
 
 void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
-			   uint32_t valid_nsec, uint64_t version)
+			   uint32_t valid_nsec, struct virtiofs_when when)
 {
 	int64_t until = virtiofs_valid_until(in->fs, valid, valid_nsec);
 	bool ours;
@@ -188,11 +239,12 @@ void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *at
 	mutex_lock(&in->lock);
 	/* With data that the server does not know yet, size and times are ours. */
 	ours = atomic_load(&in->writing) || atomic_load(&in->dirty_pages);
-	if (version >= in->attr_version) {
+	if (when.version >= in->attr_version) {
 		struct fuse_attr old = in->attr;
 
 		in->attr = *attr;
-		in->attr_valid_until = until;
+		in->attr_valid_until = in->perm_valid_until = until;
+		in->attr_asked = when.time;
 		if (ours) {
 			in->attr.size = MAX(old.size, attr->size);
 			in->attr.mtime = old.mtime;
@@ -206,21 +258,44 @@ void virtiofs_inode_stale(struct virtiofs_inode *in)
 {
 	mutex_lock(&in->lock);
 	changed_locked(in);
-	in->attr_valid_until = 0;
+	in->attr_valid_until = in->perm_valid_until = 0;
+	in->attr_asked = 0;
 	mutex_unlock(&in->lock);
 }
 
-int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force)
+void virtiofs_inode_touched(struct virtiofs_inode *in)
 {
+	mutex_lock(&in->lock);
+	changed_locked(in);
+	in->attr_valid_until = 0;
+	in->attr_asked = 0;
+	/* Writing takes these away, on the server too. */
+	if (in->base.type == S_IFREG && (in->attr.mode & (S_ISUID | S_ISGID)))
+		in->perm_valid_until = 0;
+	mutex_unlock(&in->lock);
+}
+
+bool virtiofs_inode_asked(struct virtiofs_inode *in, int64_t since)
+{
+	bool asked;
+
+	mutex_lock(&in->lock);
+	asked = in->attr_asked && in->attr_asked >= since;
+	mutex_unlock(&in->lock);
+	return asked;
+}
+
+static int refresh(struct virtiofs_inode *in, int64_t since, bool perm_only)
+{
+	const struct virtiofs_when when = virtiofs_now(in->fs);
 	struct fuse_attr_out out;
-	uint64_t version;
+	int64_t until;
 	bool valid;
 	int err;
 
-	version = virtiofs_version(in->fs);
 	mutex_lock(&in->lock);
-	valid = !force && in->attr_valid_until &&
-		(in->attr_valid_until == INT64_MAX || in->attr_valid_until > time_monotonic_ns());
+	until = perm_only ? in->perm_valid_until : in->attr_valid_until;
+	valid = since != VIRTIOFS_ASK && (until > when.time || (since && in->attr_asked >= since));
 	mutex_unlock(&in->lock);
 	if (valid)
 		return 0;
@@ -229,8 +304,18 @@ int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force)
 		return err;
 	if ((out.attr.mode & S_IFMT) != in->base.type || !size_ok(&out.attr))
 		return -EIO;
-	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, version);
+	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, when);
 	return 0;
+}
+
+int virtiofs_inode_refresh(struct virtiofs_inode *in, int64_t since)
+{
+	return refresh(in, since, false);
+}
+
+int virtiofs_inode_refresh_perm(struct virtiofs_inode *in, int64_t since)
+{
+	return refresh(in, since, true);
 }
 
 void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret)

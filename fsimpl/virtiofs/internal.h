@@ -29,6 +29,19 @@
 #define VIRTIOFS_BOUNCES_MAX 4
 #define VIRTIOFS_PAGES_PER_CHUNK (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
 
+/*
+ * What keeps a request's file as it is when its caller was killed: a reference on the handle (so RELEASE comes after it) or the inode, and
+ * fill_lock if the request was made under it (so nothing that touches the same data overtakes it).
+ */
+struct virtiofs_owner {
+	struct vdev_owner base;
+	struct virtiofs_inode *in;
+	struct virtiofs_handle *h; /* NULL: only the inode */
+	bool fills;
+	_Atomic uint32_t drops; /* references that work gives back */
+	struct deferred_work work;
+};
+
 /* An open file of the server's. Shared by our file and by mappings, which read and write back through it. */
 struct virtiofs_handle {
 	struct ref ref;
@@ -37,6 +50,9 @@ struct virtiofs_handle {
 	uint32_t open_flags; /* FOPEN_* */
 	unsigned flags; /* O_* it was opened with */
 	bool none; /* the server needs no handles (ENOSYS to OPEN) */
+	_Atomic bool
+		unchecked; /* what is cached may be of before the open: asked at the first use */
+	struct virtiofs_owner user, filler; /* of its requests; filler: under fill_lock */
 	LIST_ENTRY(virtiofs_handle) link; /* inode->handles; guarded by inode->lock */
 };
 
@@ -57,18 +73,26 @@ struct virtiofs_inode {
 	struct mutex lock; /* LOCK_FS_INODE */
 	struct fuse_attr attr; /* guarded by lock */
 	int64_t attr_valid_until; /* guarded by lock: host CLOCK_MONOTONIC */
+	int64_t perm_valid_until; /* guarded by lock: of mode and owner, which our data and names do not change */
+	int64_t attr_asked; /* guarded by lock: when the request that brought them was made; 0: stale */
 	uint64_t
 		attr_version; /* guarded by lock: fs->clock at the last change: replies to requests from before are too old to enter */
 	char *target; /* guarded by lock: a symlink's, once read; owned; freed with the inode */
 	size_t target_len;
 	LIST_HEAD(, virtiofs_handle) handles; /* guarded by lock */
-	_Atomic bool advise_plus; /* a directory: names in it were looked up lately */
+	/* A directory: names looked up in it, known or not; as many when it was listed last, and how many entries it had. Advice only. */
+	_Atomic uint32_t looked_up, list_mark, list_count;
+	_Atomic bool plus_wanted;
+	_Atomic bool
+		creates_exist; /* a directory: the last O_CREAT without O_EXCL found what it names */
 	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
 	struct remote_dentry *endpoint_dentry; /* guarded by tree_lock (write); keeps it cached */
 
 	struct op_lock write_lock;
 	/* Around READs into the cache and what must not happen meanwhile: WRITEs, truncation. Inside write_lock. */
 	struct op_lock fill_lock;
+	_Atomic uint32_t fill_holders; /* of fill_lock: its taker, and requests of killed callers */
+	struct virtiofs_owner filler; /* of requests under fill_lock without a handle */
 	struct mappable map; /* regular files */
 	/* The page cache; guarded by map.data_lock */
 	struct virtiofs_chunk *chunks; /* chunk_count of them; owned */
@@ -96,6 +120,8 @@ struct virtiofs_fs {
 	uint32_t max_write, max_read;
 	uint64_t init_flags;
 	_Atomic uint64_t clock; /* counts changes of attributes by us */
+	_Atomic uint32_t listed,
+		wanted; /* entries lately, and how many of them were looked up after */
 	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
 	struct mutex forget_lock; /* LOCK_FS_SUPER: all below */
 	uint64_t bounces
@@ -116,6 +142,14 @@ static inline struct virtiofs_inode *virtiofs_inode_of(const struct remote_dentr
 	return container_of(d->inode, struct virtiofs_inode, base);
 }
 
+/* Taken before a request: what it brings is as new as this. */
+struct virtiofs_when {
+	uint64_t version; /* fs->clock */
+	int64_t time; /* host CLOCK_MONOTONIC */
+};
+#define VIRTIOFS_FORCED \
+	((struct virtiofs_when){UINT64_MAX, 0}) /* entered whatever changed meanwhile */
+
 /* ---- rpc.c: one function a request, all with the caller's ids ---- */
 
 /* call->req.opcode, nodeid, arg, names ... Return: as vdev_call(); -ENOSYS at once for what the server lacks. */
@@ -131,23 +165,36 @@ must_check int virtiofs_init_rpc(struct virtiofs_fs *fs);
 /* ---- inode.c ---- */
 
 /*
- * The inode of a reply, which counts as one lookup of it: the known one or a new one. A reference. version: virtiofs_version() before the request.
+ * The inode of a reply, which counts as one lookup of it: the known one or a new one. A reference. when: virtiofs_now() before the request.
  * -EIO for nonsense, -ENOMEM (the lookup is forgotten).
  */
 must_check int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
-				  uint64_t version, struct virtiofs_inode **ret);
+				  struct virtiofs_when when, struct virtiofs_inode **ret);
 must_check int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret);
 void virtiofs_inode_unref(struct virtiofs_inode *in);
 void virtiofs_inode_unref_base(struct remote_inode *base);
 void virtiofs_inode_perm_base(struct remote_inode *base, struct perm_inode *ret);
-/* Takes attributes of a reply; version: virtiofs_version() before the request, or UINT64_MAX to force. */
+/* Takes attributes of a reply; when: virtiofs_now() before the request, or VIRTIOFS_FORCED. */
 void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *attr, uint64_t valid,
-			   uint32_t valid_nsec, uint64_t version);
-uint64_t virtiofs_version(struct virtiofs_fs *fs);
+			   uint32_t valid_nsec, struct virtiofs_when when);
+struct virtiofs_when virtiofs_now(struct virtiofs_fs *fs);
 /* Attributes are not to be believed any more; our own request changes them. */
 void virtiofs_inode_stale(struct virtiofs_inode *in);
-/* Asks if they expired. Return: 0, -errno. */
-must_check int virtiofs_inode_refresh(struct virtiofs_inode *in, bool force);
+/* Only sizes, times and counts: an entry of it, or data, was changed by us. */
+void virtiofs_inode_touched(struct virtiofs_inode *in);
+/*
+ * Asks unless they have not expired or were asked for at `since` (an operation's beginning, virtiofs_now(); 0: none) or later.
+ * VIRTIOFS_ASK: in any case. Return: 0, -errno.
+ */
+must_check int virtiofs_inode_refresh(struct virtiofs_inode *in, int64_t since);
+#define VIRTIOFS_ASK INT64_MAX
+/* As much, when only mode and owner are wanted. */
+must_check int virtiofs_inode_refresh_perm(struct virtiofs_inode *in, int64_t since);
+/* Were they asked for at `since` or later? */
+bool virtiofs_inode_asked(struct virtiofs_inode *in, int64_t since);
+/* A new owner of requests. */
+void virtiofs_owner_init(struct virtiofs_owner *o, struct virtiofs_inode *in,
+			 struct virtiofs_handle *h, bool fills);
 void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret);
 void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret);
 uint64_t virtiofs_inode_size(struct virtiofs_inode *in);
@@ -160,15 +207,21 @@ int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_
 
 /* ---- walk.c ---- */
 
+/* since: when the operation began; what is asked for from then on is not asked for again. */
 must_check int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
-			     struct remote_dentry **ret);
+			     int64_t since, struct remote_dentry **ret);
 /* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
 must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			       size_t len, struct remote_dentry **ret);
-/* Enters a request's entry. version: virtiofs_version() before the request. Return: 0 and a reference. */
+/* What the cache has under the name and is to be believed, positive or negative: a reference; NULL: to be asked. */
+struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_dentry *dir,
+					const char *name, size_t len);
+/* Enters a request's entry. when: virtiofs_now() before the request. Return: 0 and a reference. */
 must_check int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
-			      size_t len, const struct fuse_entry_out *e, uint64_t version,
+			      size_t len, const struct fuse_entry_out *e, struct virtiofs_when when,
 			      struct remote_dentry **ret);
+/* A name in dir was asked for: advice for READDIRPLUS. */
+void virtiofs_dir_looked_up(struct virtiofs_inode *dir);
 /* A symlink's text; lives as long as the inode. */
 must_check int virtiofs_target(struct virtiofs_inode *in, const char **ret, size_t *ret_len);
 must_check int virtiofs_follow(struct resolving_path *rp, struct remote_dentry *dir,
@@ -181,7 +234,7 @@ struct virtiofs_creation {
 	struct resolving_path *rp;
 	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
-	uint64_t version; /* before the request */
+	struct virtiofs_when when; /* before the request */
 	char name[VFS_NAME_MAX + 1];
 	size_t len;
 	bool is_dir;
@@ -246,6 +299,8 @@ must_check int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags,
 must_check int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
 				     const struct fuse_open_out *out, struct virtiofs_handle **ret);
 void virtiofs_handle_unref(struct virtiofs_handle *h);
+/* The first use after an open: what is cached is compared with what is there now. Return: 0, -errno. */
+must_check int virtiofs_handle_check(struct virtiofs_handle *h);
 /* One that can write (or read): a reference, or NULL. */
 struct virtiofs_handle *virtiofs_handle_any(struct virtiofs_inode *in, bool write);
 /* Takes the handle, also on failure. */
@@ -265,15 +320,19 @@ void virtiofs_data_drop(struct virtiofs_inode *in, uint64_t off, uint64_t end);
 void virtiofs_data_truncated(struct virtiofs_inode *in, uint64_t size);
 /* Data of another version than `attr` says goes. */
 void virtiofs_data_revalidate(struct virtiofs_inode *in);
-ssize_t virtiofs_data_read(struct virtiofs_inode *in, const struct virtiofs_handle *h,
-			   struct io_iter *it, uint64_t off);
+/* fill_lock. begin_killable: -EINTR. end: let go once requests of killed callers are through. */
+void virtiofs_fill_begin(struct virtiofs_inode *in);
+must_check int virtiofs_fill_begin_killable(struct virtiofs_inode *in);
+void virtiofs_fill_end(struct virtiofs_inode *in);
+ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			   uint64_t off);
 /* Into the cache, dirty. Pre: write_lock. */
-ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				 struct io_iter *it, uint64_t off);
 /* Straight to the server; what is cached of the range is brought up to date. Pre: write_lock. */
-ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				    struct io_iter *it, uint64_t off);
-ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				  struct io_iter *it, uint64_t off);
 void virtiofs_data_free(struct virtiofs_inode *in);
 

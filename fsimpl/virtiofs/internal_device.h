@@ -22,6 +22,10 @@ struct vdev_slot {
 	bool orphan; /* nobody waits: released by whoever takes the completion */
 	uint32_t used; /* bytes that the device says it wrote */
 	uint64_t unique;
+	uint32_t opcode;
+	size_t reply_size,
+		room; /* bytes of the small reply; of all that may come behind the header */
+	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
 	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
 	unsigned data_count;
 };
@@ -37,6 +41,8 @@ struct vdev_queue {
 	struct mutex lock; /* LOCK_RPC */
 	struct virtq_driver ring; /* guarded by lock, but for virtq_driver_ready() */
 	struct vdev_slot *free_slots; /* guarded by lock */
+	unsigned busy; /* guarded by lock: slots that are not free */
+	struct vdev_slot *left; /* guarded by lock: completed orphans whose owners are to be told */
 	struct vdev_room_waiter *room_waiters; /* guarded by lock */
 	unsigned asleep; /* guarded by lock: callers that sleep for a completion */
 	_Atomic unsigned spin_misses;
@@ -61,7 +67,6 @@ struct virtiofs_device {
 	_Atomic int dead;
 	_Atomic bool claimed;
 	_Atomic uint64_t unique, requests;
-	_Atomic unsigned turn;
 };
 
 void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot);

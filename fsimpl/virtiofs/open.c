@@ -1,8 +1,9 @@
 /*
  * fsimpl/virtiofs/open.c - open(2): existing places, O_CREAT, and what is not a regular file.
  *
- * A name to be created is looked up first and then asked for with O_CREAT|O_EXCL: a stock daemon dies of O_CREAT on what exists.
- * Who loses the race opens what the winner made.
+ * A name to be created is asked for with O_CREAT|O_EXCL without being looked up first: one request where it is new, and what is there already is
+ * looked up and opened after that. (A stock daemon dies of O_CREAT without O_EXCL on what exists.) A directory whose names turned out to exist has
+ * them looked up first until one does not.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -16,6 +17,12 @@
 static bool wants_write(unsigned flags)
 {
 	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* What a new file is opened for: who writes may have to read, to complete a page. */
+static unsigned created_access(unsigned flags)
+{
+	return wants_write(flags) ? O_RDWR : flags & O_ACCMODE;
 }
 
 /* O_TRUNC on an existing file, after all checks. */
@@ -38,7 +45,7 @@ static int truncate_at_open(struct resolving_path *rp, struct virtiofs_inode *in
 }
 
 static int open_regular(struct resolving_path *rp, struct remote_dentry *d,
-			const struct open_args *args, struct file **ret)
+			const struct open_args *args, int64_t since, struct file **ret)
 {
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	bool trunc = args->flags & O_TRUNC;
@@ -51,12 +58,12 @@ static int open_regular(struct resolving_path *rp, struct remote_dentry *d,
 	err = virtiofs_handle_open(in, flags, &h);
 	if (err)
 		return err;
-	/* Close-to-open: what is cached must be what is there now. */
-	if (in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS && !trunc)
-		err = virtiofs_inode_refresh(in, true);
-	if (!err && trunc)
+	/* Close-to-open: what is cached must be what is there now. Who never looks needs not ask. */
+	if (trunc)
 		err = truncate_at_open(rp, in, h);
-	else if (!err && !(h->open_flags & FOPEN_KEEP_CACHE))
+	else if (in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS && !virtiofs_inode_asked(in, since))
+		atomic_store_explicit(&h->unchecked, true, memory_order_release);
+	else if (!(h->open_flags & FOPEN_KEEP_CACHE))
 		virtiofs_data_revalidate(in);
 	if (err) {
 		virtiofs_handle_unref(h);
@@ -83,7 +90,7 @@ static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 /* d is what the path leads to. sticky_dir: O_CREAT found it there. */
 static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 			 const struct perm_inode *sticky_dir, const struct open_args *args,
-			 struct file **ret)
+			 int64_t since, struct file **ret)
 {
 	struct perm_inode pi;
 	int err = 0;
@@ -104,7 +111,7 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 	if (err)
 		return err;
 	if (S_ISREG(pi.mode))
-		return open_regular(rp, d, args, ret);
+		return open_regular(rp, d, args, since, ret);
 	if (S_ISDIR(pi.mode))
 		return virtiofs_dir_create(rp, d, args->flags, ret);
 	return open_special(rp, d, args, ret);
@@ -113,15 +120,16 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 static int open_plain(struct virtiofs_fs *fs, struct resolving_path *rp,
 		      const struct open_args *args, struct file **ret)
 {
+	int64_t since = virtiofs_now(fs).time;
 	struct remote_dentry *d;
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, false, &d);
+	err = virtiofs_walk(fs, rp, false, since, &d);
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err)
 		return err;
-	err = open_existing(rp, d, NULL, args, ret);
+	err = open_existing(rp, d, NULL, args, since, ret);
 	remote_dentry_unref(d);
 	return err;
 }
@@ -146,82 +154,93 @@ struct newfile {
 	struct virtiofs_handle *h; /* a reference: it was created */
 };
 
-/* CREATE, by a server that has it. Pre: tree_lock for writing, everything allowed. */
+/* What CREATE and MKNOD answer. */
+struct create_reply {
+	struct fuse_entry_out e;
+	struct fuse_open_out o; /* CREATE's only */
+};
+
+/* Makes the file by one request and enters it. Pre: tree_lock for writing, everything allowed. */
+static int create_by(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
+		     const struct perm_inode *pi, const struct open_args *args, bool by_mknod,
+		     struct create_reply *reply, struct remote_dentry **ret)
+{
+	const struct virtiofs_when when = virtiofs_now(fs);
+	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
+	struct fuse_create_in create = {.umask = args->umask, .open_flags = 0};
+	struct fuse_mknod_in mknod = {.umask = args->umask};
+	struct vdev_call call = {
+		.req = {.opcode = by_mknod ? FUSE_MKNOD : FUSE_CREATE,
+			.nodeid = virtiofs_inode_of(dir)->nodeid,
+			.arg = by_mknod ? (const void *)&mknod : &create,
+			.name = {rp_component(rp)},
+			.name_len = {rp_component_len(rp)}},
+		.reply = reply,
+		.reply_size = by_mknod ? sizeof(reply->e) : sizeof(*reply),
+	};
+	ssize_t got;
+
+	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
+	create.mode = mknod.mode = mode;
+	create.flags = created_access(args->flags) | O_CREAT | O_EXCL;
+	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &reply->e);
+	if (got < 0)
+		return (int)got;
+	virtiofs_inode_touched(virtiofs_inode_of(dir));
+	return virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &reply->e, when,
+			      ret);
+}
+
+/* CREATE, or MKNOD and OPEN for a server without it. */
 static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
 		       const struct perm_inode *pi, const struct open_args *args,
 		       struct newfile *ret)
 {
-	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
-	struct {
-		struct fuse_entry_out e;
-		struct fuse_open_out o;
-	} out;
-	unsigned acc = wants_write(args->flags) ? O_RDWR : args->flags & O_ACCMODE;
-	struct fuse_create_in arg = {.flags = acc | O_CREAT | O_EXCL, .umask = args->umask};
-	struct vdev_call call = {
-		.req = {.opcode = FUSE_CREATE,
-			.nodeid = virtiofs_inode_of(dir)->nodeid,
-			.arg = &arg,
-			.name = {rp_component(rp)},
-			.name_len = {rp_component_len(rp)}},
-		.reply = &out,
-		.reply_size = sizeof(out),
-	};
-	uint64_t version;
-	ssize_t got;
-	int err;
+	struct create_reply reply;
+	bool by_mknod = virtiofs_lacks(fs, FUSE_CREATE);
+	int err = by_mknod ? -ENOSYS : create_by(fs, rp, dir, pi, args, false, &reply, &ret->d);
 
-	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
-	arg.mode = mode;
-	version = virtiofs_version(fs);
-	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &out.e);
-	if (got < 0)
-		return (int)got;
-	virtiofs_inode_stale(virtiofs_inode_of(dir));
-	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &out.e, version,
-			     &ret->d);
+	if (err == -ENOSYS) {
+		by_mknod = true;
+		err = create_by(fs, rp, dir, pi, args, true, &reply, &ret->d);
+	}
 	if (err)
 		return err;
-	err = virtiofs_handle_adopt(virtiofs_inode_of(ret->d), acc, &out.o, &ret->h);
+	err = by_mknod ? virtiofs_handle_open(virtiofs_inode_of(ret->d), args->flags, &ret->h)
+		       : virtiofs_handle_adopt(virtiofs_inode_of(ret->d),
+					       created_access(args->flags), &reply.o, &ret->h);
 	if (err)
 		remote_dentry_unref(ret->d);
 	return err;
 }
 
-/* MKNOD and OPEN, for a server without CREATE. */
-static int create_by_mknod(struct virtiofs_fs *fs, struct resolving_path *rp,
-			   struct remote_dentry *dir, const struct perm_inode *pi,
-			   const struct open_args *args, struct newfile *ret)
+/*
+ * O_CREAT of a name of which nothing is known. Return: 0: made; -EEXIST: it is there, look it up; 1: not to be tried, because a refusal
+ * must not hide what is there, or because it was mostly there lately.
+ */
+static int create_unseen(struct virtiofs_fs *fs, struct resolving_path *rp,
+			 struct remote_dentry *dir, const struct open_args *args,
+			 struct newfile *ret)
 {
-	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
-	struct fuse_mknod_in arg = {.umask = args->umask};
-	struct fuse_entry_out e;
-	struct vdev_call call = {
-		.req = {.opcode = FUSE_MKNOD,
-			.nodeid = virtiofs_inode_of(dir)->nodeid,
-			.arg = &arg,
-			.name = {rp_component(rp)},
-			.name_len = {rp_component_len(rp)}},
-		.reply = &e,
-		.reply_size = sizeof(e),
-	};
-	uint64_t version;
-	ssize_t got;
+	struct virtiofs_inode *in = virtiofs_inode_of(dir);
+	struct remote_dentry *d;
+	struct perm_inode pi;
 	int err;
 
-	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
-	arg.mode = mode;
-	version = virtiofs_version(fs);
-	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &e);
-	if (got < 0)
-		return (int)got;
-	virtiofs_inode_stale(virtiofs_inode_of(dir));
-	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &e, version, &ret->d);
-	if (err)
-		return err;
-	err = virtiofs_handle_open(virtiofs_inode_of(ret->d), args->flags, &ret->h);
-	if (err)
-		remote_dentry_unref(ret->d);
+	d = virtiofs_believed(fs, dir, rp_component(rp), rp_component_len(rp));
+	err = d && d->inode;
+	remote_dentry_unref(d);
+	if (err || may_create(rp, dir, &pi))
+		return 1;
+	if (!d && !(args->flags & O_EXCL) &&
+	    atomic_load_explicit(&in->creates_exist, memory_order_relaxed))
+		return 1;
+	err = create_open(fs, rp, dir, &pi, args, ret);
+	if (err == -EEXIST) {
+		atomic_store_explicit(&in->creates_exist, true, memory_order_relaxed);
+		/* Somebody else was faster, on the host. */
+		remote_forget_negative(&fs->dcache, dir, rp_component(rp), rp_component_len(rp));
+	}
 	return err;
 }
 
@@ -233,26 +252,23 @@ static int create_or_find(struct virtiofs_fs *fs, struct resolving_path *rp,
 			  struct remote_dentry *dir, const struct open_args *args,
 			  struct newfile *ret)
 {
-	struct remote_dentry *d;
+	struct virtiofs_inode *in = virtiofs_inode_of(dir);
+	struct remote_dentry *d = NULL;
 	struct perm_inode pi;
 	int err = rp_check_name(rp);
 
-	for (unsigned tries = 0; !err && tries < CREATE_TRIES; tries++) {
+	for (unsigned tries = 0; !err && !d && tries < CREATE_TRIES; tries++) {
+		err = create_unseen(fs, rp, dir, args, ret);
+		if (err <= 0 && err != -EEXIST)
+			return err;
 		err = virtiofs_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
 		if (err != -ENOENT)
 			break;
+		atomic_store_explicit(&in->creates_exist, false, memory_order_relaxed);
 		err = may_create(rp, dir, &pi);
-		if (err)
-			return err;
-		err = create_open(fs, rp, dir, &pi, args, ret);
-		if (err == -ENOSYS)
-			err = create_by_mknod(fs, rp, dir, &pi, args, ret);
-		if (err != -EEXIST)
-			return err;
-		/* Somebody else was faster, on the host. */
-		remote_forget_negative(&fs->dcache, dir, rp_component(rp), rp_component_len(rp));
-		err = 0;
 	}
+	if (!err && !d)
+		err = -EEXIST; /* it comes and goes */
 	if (err)
 		return err;
 	err = rp_check_mount(rp, &d->d);
@@ -275,13 +291,14 @@ static int create_or_find(struct virtiofs_fs *fs, struct resolving_path *rp,
 static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 		       const struct open_args *args, struct file **ret)
 {
+	int64_t since = virtiofs_now(fs).time;
 	struct newfile nf = {0};
 	struct remote_dentry *dir;
 	struct perm_inode pi;
 	int err;
 
 	rwlock_write_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, true, &dir);
+	err = virtiofs_walk(fs, rp, true, since, &dir);
 	if (err) {
 		rwlock_write_unlock(&fs->tree_lock);
 		return err;
@@ -305,7 +322,7 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 		err = virtiofs_file_create(rp, nf.d, nf.h, args->flags, ret);
 	} else if (!err) {
 		virtiofs_inode_perm(virtiofs_inode_of(dir), &pi);
-		err = open_existing(rp, nf.d, &pi, args, ret);
+		err = open_existing(rp, nf.d, &pi, args, since, ret);
 	}
 	remote_dentry_unref(nf.d);
 	remote_dentry_unref(dir);

@@ -6,14 +6,14 @@
 #include "fsimpl/virtiofs/internal.h"
 #include "vfs/inotify.h"
 
-/* Walks to the end with tree_lock held for reading just for that. */
+/* Walks to the end with tree_lock held for reading just for that. Attributes are as new as the mount's mode says. */
 static int walk_to(struct filesystem *base, struct resolving_path *rp, struct remote_dentry **ret)
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, false, ret);
+	err = virtiofs_walk(fs, rp, false, virtiofs_now(fs).time, ret);
 	rwlock_read_unlock(&fs->tree_lock);
 	return err;
 }
@@ -28,17 +28,23 @@ int virtiofs_get_dentry_at(struct filesystem *fs, struct resolving_path *rp, str
 	return err;
 }
 
-int virtiofs_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct stat_args *args,
-		     struct moat_statx *ret)
+int virtiofs_stat_at(struct filesystem *base, struct resolving_path *rp,
+		     const struct stat_args *args, struct moat_statx *ret)
 {
+	struct virtiofs_fs *fs = virtiofs_fs_of(base);
+	int64_t since = virtiofs_now(fs).time;
 	struct remote_dentry *d;
-	int err = walk_to(fs, rp, &d);
+	int err;
 
+	rwlock_read_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, false, since, &d);
+	rwlock_read_unlock(&fs->tree_lock);
 	if (err)
 		return err;
 	if (!(args->flags & AT_STATX_DONT_SYNC))
-		err = virtiofs_inode_refresh(virtiofs_inode_of(d),
-					     args->flags & AT_STATX_FORCE_SYNC);
+		err = virtiofs_inode_refresh(virtiofs_inode_of(d), args->flags & AT_STATX_FORCE_SYNC
+									   ? VIRTIOFS_ASK
+									   : since);
 	if (!err)
 		virtiofs_inode_stat(virtiofs_inode_of(d), ret);
 	remote_dentry_unref(d);
@@ -165,6 +171,9 @@ int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
 	};
 	ssize_t got;
 
+	/* A size is set under fill_lock. */
+	if (args->valid & SETATTR_SIZE)
+		call.owner = &in->filler.base;
 	fill_setattr(&arg, args);
 	if (!arg.valid)
 		return 0;
@@ -180,7 +189,7 @@ int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
 		return (int)got;
 	if ((out.attr.mode & S_IFMT) != in->base.type)
 		return -EIO;
-	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, UINT64_MAX);
+	virtiofs_inode_update(in, &out.attr, out.attr_valid, out.attr_valid_nsec, VIRTIOFS_FORCED);
 	return 0;
 }
 
@@ -192,14 +201,14 @@ int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr_args *args
 
 	if (err)
 		return err;
-	op_lock(&in->fill_lock);
+	virtiofs_fill_begin(in);
 	err = virtiofs_setattr(in, args, handle);
 	if (!err) {
 		virtiofs_data_truncated(in, args->size);
 		/* Dirty pages, now gone, made the old size look like ours to keep. */
 		virtiofs_inode_cut(in, args->size);
 	}
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 	return err;
 }
 
@@ -248,9 +257,7 @@ int virtiofs_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 
 	if (err)
 		return err;
-	err = virtiofs_inode_refresh(virtiofs_inode_of(d), false);
-	if (!err)
-		err = change(rp, d, &a);
+	err = change(rp, d, &a);
 	if (!err)
 		vfs_notify_attrib(&d->d);
 	remote_dentry_unref(d);

@@ -2,10 +2,12 @@
  * fsimpl/virtiofs/walk.c - walking a path: each component from the cache while it is to be believed, else by one LOOKUP.
  *
  * A LOOKUP's reply brings the child's attributes, so that a walk asks once a component and never for attributes besides, but for the place it
- * starts from. A node that changed under its name is another dentry.
+ * starts from, and for that only if the caller has no right to search everything. A node that changed under its name is another dentry.
  */
 #include <stdlib.h>
 #include <string.h>
+
+#include <linux/capability.h>
 
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal.h"
@@ -18,10 +20,11 @@ static bool believed(const struct remote_dentry *d)
 }
 
 int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
-		   const struct fuse_entry_out *e, uint64_t version, struct remote_dentry **ret)
+		   const struct fuse_entry_out *e, struct virtiofs_when when,
+		   struct remote_dentry **ret)
 {
 	struct virtiofs_inode *in;
-	int err = virtiofs_inode_get(fs, e, version, &in);
+	int err = virtiofs_inode_get(fs, e, when, &in);
 
 	if (err)
 		return err;
@@ -50,28 +53,38 @@ static void enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, co
 	remote_dentry_unref(d);
 }
 
+struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_dentry *dir,
+					const char *name, size_t len)
+{
+	struct remote_dentry *d = remote_find(&fs->dcache, dir, name, len);
+
+	virtiofs_dir_looked_up(virtiofs_inode_of(dir));
+	if (!d || believed(d))
+		return d;
+	remote_dentry_unref(d);
+	return NULL;
+}
+
 int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
 		    struct remote_dentry **ret)
 {
-	struct remote_dentry *d = remote_find(&fs->dcache, dir, name, len);
-	uint64_t version = virtiofs_version(fs);
+	struct remote_dentry *d = virtiofs_believed(fs, dir, name, len);
+	struct virtiofs_when when;
 	struct fuse_entry_out e;
 	int err;
 
-	if (d && believed(d)) {
-		if (d->inode) {
-			*ret = d;
-			return 0;
-		}
-		remote_dentry_unref(d);
-		return -ENOENT;
+	if (d && d->inode) {
+		*ret = d;
+		return 0;
 	}
 	remote_dentry_unref(d);
-	atomic_store_explicit(&virtiofs_inode_of(dir)->advise_plus, true, memory_order_relaxed);
+	if (d)
+		return -ENOENT;
+	when = virtiofs_now(fs);
 	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
 	if (err == -ENOENT)
 		enter_negative(fs, dir, name, len);
-	return err ? err : virtiofs_enter(fs, dir, name, len, &e, version, ret);
+	return err ? err : virtiofs_enter(fs, dir, name, len, &e, when, ret);
 }
 
 static int read_target(struct virtiofs_inode *in)
@@ -139,10 +152,23 @@ int virtiofs_follow(struct resolving_path *rp, struct remote_dentry *dir,
 	return err ? err : rp_follow_symlink(rp, target, len);
 }
 
-static int step(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry **inout_cur)
+static int check_dir(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *d,
+		     int64_t since)
+{
+	int err = 0;
+
+	/* Who may search everything is told by no attributes. */
+	if (remote_is_dir(d) && !cred_has_cap(rp_cred(rp), CAP_DAC_OVERRIDE) &&
+	    !cred_has_cap(rp_cred(rp), CAP_DAC_READ_SEARCH))
+		err = virtiofs_inode_refresh_perm(virtiofs_inode_of(d), since);
+	return err ? err : remote_check_dir(&fs->dcache, rp, d);
+}
+
+static int step(struct virtiofs_fs *fs, struct resolving_path *rp, int64_t since,
+		struct remote_dentry **inout_cur)
 {
 	struct remote_dentry *cur = *inout_cur, *child;
-	int err = remote_check_dir(&fs->dcache, rp, cur);
+	int err = check_dir(fs, rp, cur, since);
 
 	if (err)
 		return err;
@@ -166,14 +192,17 @@ static int step(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote
 	return err;
 }
 
-int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
+int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent, int64_t since,
 		  struct remote_dentry **ret)
 {
 	struct remote_dentry *cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
-	int err = virtiofs_inode_refresh(virtiofs_inode_of(cur), false);
+	int err = 0;
 
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
-		err = step(fs, rp, &cur);
+		err = step(fs, rp, since, &cur);
+	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. */
+	if (!err)
+		err = virtiofs_inode_refresh_perm(virtiofs_inode_of(cur), since);
 	if (!err)
 		err = remote_walk_finish(&fs->dcache, rp, cur, to_parent);
 	if (err) {

@@ -14,7 +14,7 @@ static int begin(struct filesystem *base, struct resolving_path *rp, const char 
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, false, ret);
+	err = virtiofs_walk(fs, rp, false, virtiofs_now(fs).time, ret);
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err)
 		return err;
