@@ -449,7 +449,8 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 	pin_data(q->dev, slot->data, slot->data_count, true);
 	kick(q);
 	queue_unlock(q);
-	atomic_fetch_add_explicit(&q->dev->requests, 1, memory_order_relaxed);
+	if (mode != SUBMIT_POSTED)
+		atomic_fetch_add_explicit(&q->dev->requests, 1, memory_order_relaxed);
 	*ret = slot;
 	return 0;
 }

@@ -44,7 +44,7 @@ void virtiofs_device_ref(struct virtiofs_device *dev);
 void virtiofs_device_unref(struct virtiofs_device *dev);
 bool virtiofs_device_alive(const struct virtiofs_device *dev);
 struct memfile *virtiofs_device_memory(struct virtiofs_device *dev); /* borrowed */
-/* Requests sent so far: round trips, for benchmarks and tests. */
+/* Requests so far whose answers are waited for: round trips, for benchmarks and tests. */
 uint64_t virtiofs_device_requests(const struct virtiofs_device *dev);
 /* One filesystem at a time. claim: false if another has it. */
 bool virtiofs_device_claim(struct virtiofs_device *dev);

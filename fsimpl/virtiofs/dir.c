@@ -23,7 +23,6 @@ struct virtiofs_dir {
 	uint64_t fh;
 	bool open; /* the server has a handle */
 	bool plus; /* of the batch */
-	unsigned calls, fetch_calls; /* of iterate: so far; at the last fetch */
 	uint8_t *data; /* owned: BATCH_BYTES, a copy of one reply */
 	size_t size, at; /* bytes; parsed so far */
 	int64_t pos; /* the cookie of what is at `at` */
@@ -110,7 +109,7 @@ static void note_listed(struct virtiofs_inode *in, uint32_t count)
 }
 
 /* Will the next batch's attributes be wanted? */
-static bool want_plus(struct virtiofs_dir *dir, struct virtiofs_inode *in, bool first)
+static bool want_plus(struct virtiofs_inode *in, bool first)
 {
 	uint32_t count = get(&in->list_count), hits = get(&in->looked_up) - get(&in->list_mark);
 	bool wanted = atomic_load_explicit(&in->plus_wanted, memory_order_relaxed);
@@ -120,14 +119,13 @@ static bool want_plus(struct virtiofs_dir *dir, struct virtiofs_inode *in, bool 
 	else if (first)
 		wanted = get(&in->fs->listed) >= ADVICE_ENTRIES_MIN &&
 			 get(&in->fs->wanted) * 4 >= get(&in->fs->listed);
-	else if (dir->calls != dir->fetch_calls && count >= ADVICE_ENTRIES_MIN)
-		/* The reader had a chance to look up what it was given. */
-		wanted = hits * 4 >= count;
+	else if (count >= ADVICE_ENTRIES_MIN && hits * 4 >= count)
+		/* It looks while it reads. (One that does not may yet do so when it has read all.) */
+		wanted = true;
 	if (first) {
 		set(&in->list_mark, get(&in->looked_up));
 		set(&in->list_count, 0);
 	}
-	dir->fetch_calls = dir->calls;
 	atomic_store_explicit(&in->plus_wanted, wanted, memory_order_relaxed);
 	return wanted && (in->fs->init_flags & FUSE_DO_READDIRPLUS) &&
 	       in->fs->options.cache != VIRTIOFS_CACHE_NONE &&
@@ -153,7 +151,7 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 		dir->data = malloc(BATCH_BYTES);
 	if (!dir->data || memfile_alloc(mf, BATCH_BYTES, 0, 0, &data.off))
 		return -ENOMEM;
-	dir->plus = want_plus(dir, in, !pos);
+	dir->plus = want_plus(in, !pos);
 	call.req.opcode = dir->plus ? FUSE_READDIRPLUS : FUSE_READDIR;
 	/* A removal between the reply and its entering would be undone by it. */
 	if (dir->plus)
@@ -187,7 +185,6 @@ static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
 
 	if (remote_is_dead(d))
 		return -ENOENT;
-	dir->calls++;
 	err = open_dir(dir, virtiofs_inode_of(d));
 	/* A seek, or another look from the start, must see what is there now. */
 	if (!err && (!dir->filled || dir->pos != f->pos))

@@ -14,6 +14,7 @@
 #include "base/hostpoll.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "gofer/virtiofs/virtiofsd.h"
+#include "tests/fs/backend_virtiofs.h"
 #include "tests/fs/env.h"
 
 static char scratch[64];
@@ -146,6 +147,13 @@ static int connect_daemon(const char *path)
 	return -ETIMEDOUT;
 }
 
+static struct virtiofs_device *last_device; /* borrowed: while its filesystem lives */
+
+struct virtiofs_device *backend_virtiofs_device(void)
+{
+	return last_device;
+}
+
 static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	const struct virtiofs_device_options device_options = {.memory = 1ul << 30};
@@ -182,6 +190,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 	err = virtiofs_device_connect(sock, &device_options, &dev);
 	if (err)
 		return err;
+	last_device = dev;
 	err = virtiofs_create(dev, &options, "scratch", ret_fs, ret_root);
 	virtiofs_device_unref(dev);
 	return err;

@@ -1,0 +1,142 @@
+/*
+ * Round trips of the virtio-fs client, counted: how many requests an operation waits for, cold and warm. Of the mount's mode and daemon as
+ * backend_virtiofs.c has them; the limits are of cache=auto, none and writeback.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "tests/fs/backend_virtiofs.h"
+#include "tests/fs/env.h"
+
+#define ENTRIES 1000
+
+static struct fs_env e;
+static char buf[1 << 20];
+
+static uint64_t requests(void)
+{
+	return virtiofs_device_requests(backend_virtiofs_device());
+}
+
+/* Runs it and says how many requests it waited for. */
+#define TRIPS(expression)                                                      \
+	({                                                                     \
+		uint64_t before_ = requests();                                 \
+		int64_t ret_ = (expression);                                   \
+                                                                               \
+		if (ret_ < 0)                                                  \
+			fail_msg("%s: %s", #expression, strerror((int)-ret_)); \
+		(unsigned)(requests() - before_);                              \
+	})
+
+static bool mode_is(const char *word)
+{
+	const char *text = getenv("VIRTIOFS_OPTIONS");
+
+	return text && strstr(text, word);
+}
+
+static void forget(void)
+{
+	virtiofs_shrink(e.root.mount->root->fs);
+}
+
+static int open_close(const char *path, int flags)
+{
+	struct file *f;
+	int err = fs_open(&e, path, flags, 0644, &f);
+
+	return err ? err : fs_close(f);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return fs_env_init(&e);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fs_env_fini(&e);
+	return 0;
+}
+
+static void test_names(void **state)
+{
+	bool none = mode_is("cache=none");
+	struct moat_statx st;
+
+	(void)state;
+	assert_int_equal(fs_mkdir(&e, "/d", 0755), 0);
+	/* Creating asks for nothing before and waits for nothing after, but, where nothing is believed, for the directory's attributes. */
+	assert_int_equal(TRIPS(fs_stat(&e, "/d", &st)) > 1, 0);
+	assert_in_range(TRIPS(open_close("/d/new", O_CREAT | O_WRONLY)), 1, none ? 2 : 1);
+	assert_in_range(TRIPS(open_close("/d/new2", O_CREAT | O_WRONLY)), 1, none ? 2 : 1);
+	assert_in_range(TRIPS(open_close("/d/new3", O_CREAT | O_EXCL | O_RDWR)), 1, none ? 2 : 1);
+	/* What is there is found out by the first try, and looked up first from then on. */
+	forget();
+	assert_int_equal(TRIPS(fs_stat(&e, "/d", &st)), 1);
+	assert_in_range(TRIPS(open_close("/d/new", O_CREAT | O_WRONLY)), 1, none ? 4 : 3);
+	assert_in_range(TRIPS(open_close("/d/new2", O_CREAT | O_WRONLY)), 1, none ? 3 : 2);
+	/* Opening a known name is one request, an unknown one two; a look at an unknown one is one. */
+	assert_int_equal(TRIPS(open_close("/d/new", O_RDONLY)), none ? 3 : 1);
+	forget();
+	assert_int_equal(TRIPS(fs_stat(&e, "/d", &st)), 1);
+	assert_int_equal(TRIPS(open_close("/d/new", O_RDONLY)), none ? 3 : 2);
+	assert_int_equal(TRIPS(fs_stat(&e, "/d/new3", &st)), none ? 2 : 1);
+	assert_int_equal(TRIPS(fs_stat(&e, "/d/new3", &st)), none ? 2 : 0);
+}
+
+static unsigned stat_all(void)
+{
+	struct moat_statx st;
+	char name[32];
+
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		snprintf(name, sizeof(name), "/many/f%u", i);
+		assert_int_equal(fs_stat(&e, name, &st), 0);
+	}
+	return 0;
+}
+
+/* Listings whose entries are looked at come with attributes from the second on, and go on doing so; others do not. */
+static void test_lists(void **state)
+{
+	char name[32];
+
+	(void)state;
+	if (mode_is("cache=none"))
+		skip();
+	assert_int_equal(fs_mkdir(&e, "/many", 0755), 0);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		snprintf(name, sizeof(name), "/many/f%u", i);
+		assert_int_equal(fs_creat(&e, name, 0644), 0);
+	}
+	forget();
+	assert_int_equal(fs_list(&e, "/many", buf, sizeof(buf)), ENTRIES);
+	stat_all();
+	for (unsigned i = 0; i < 4; i++) {
+		forget();
+		assert_in_range(TRIPS(fs_list(&e, "/many", buf, sizeof(buf))), 1, 12);
+		assert_in_range(TRIPS(stat_all()), 0, 20);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+	};
+
+	log_init(-1, LOG_ERROR_LEVEL, "test");
+	if (fs_env_process_init())
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
