@@ -94,6 +94,10 @@ enum {
 must_check int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near,
 			     uint64_t *ret_off);
 
+/* The same; *ret_warm: its pages exist already, most of them: to touch them all makes next to no memory. */
+must_check int memfile_alloc_warm(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near,
+				  uint64_t *ret_off, bool *ret_warm);
+
 /*
  * memfile_range_ref - one reference on every chunk overlapping [off, off + size).
  * A host file's range is mapped into the window first, which can fail: -ENOMEM, -ENFILE.
@@ -103,6 +107,11 @@ must_check int memfile_range_ref(struct memfile *mf, uint64_t off, uint64_t size
 void memfile_range_unref(struct memfile *mf, uint64_t off, uint64_t size);
 /* True if every chunk of the private range has exactly one reference: the caller's. */
 bool memfile_range_exclusive(struct memfile *mf, uint64_t off, uint64_t size);
+/*
+ * Makes the pages of a fresh private range exist, which nobody has touched yet: about half the price of touching each. A hint: what
+ * the host has no memory for is made, or fails, when it is touched.
+ */
+void memfile_commit(struct memfile *mf, uint64_t off, uint64_t size);
 /* Gives whole pages of an exclusively held private range back to the host; they read as zeros. */
 void memfile_decommit(struct memfile *mf, uint64_t off, uint64_t size);
 

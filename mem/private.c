@@ -6,14 +6,15 @@
  * becomes free only in the callback after a grace period. Pending runs are linked through sparse
  * arrays indexed by chunk, so freeing needs no memory.
  *
- * A fresh page costs 3 us here and a punched one 1 us, clearing one that is there 0.2 us. So a few freed chunks are
- * cleared instead of punched and kept warm, last in first out, for the next single chunk: what a
- * fork, a small program's heap or its stack takes. Unused for WARM_IDLE_NS, they are punched after all.
+ * A fresh page costs 3 us here and a punched one 1 us, clearing one that is there 0.2 us. So some freed runs are
+ * cleared instead of punched and kept warm for the next allocation that fits: what a fork, a small program's heap
+ * or its stack takes, and a big buffer that comes and goes. Unused for WARM_IDLE_NS, they are punched after all.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/lock.h"
@@ -31,10 +32,19 @@
 #define PRIVATE_CHUNKS ((uint32_t)(MEMFILE_PRIVATE_MAX >> MEM_CHUNK_SHIFT))
 #define CHUNKS_2M ((uint32_t)((2ul << 20) >> MEM_CHUNK_SHIFT))
 
-/* Chunks kept warm, and how long a run may be to be kept. */
-#define WARM_MAX 128u
-#define WARM_RUN_MAX 8u
+/* Chunks kept warm (or a part of the limit, if that is less), and in how many runs. */
+#define WARM_MAX 512u
+#define WARM_LIMIT_PART 16u
+#define WARM_RUNS_MAX 64u
 #define WARM_IDLE_NS 500000000l
+/* Long runs are kept or not in pieces like this; beyond WARM_SPARSE_MAX only those with most of their pages. */
+#define WARM_PIECE 32u
+#define WARM_SPARSE_MAX 8u
+
+/* Cleared chunks that are nobody's: their bits are set, their counts 0. */
+struct warm_run {
+	uint32_t first, len;
+};
 
 char *mem_private_base;
 
@@ -51,8 +61,8 @@ static struct {
 	uint64_t held, pending; /* chunks */
 	uint64_t limit; /* chunks; 0 for none */
 	struct rcu_cb rcu;
-	uint32_t warm[WARM_MAX],
-		warm_count; /* cleared chunks; their bits are set, their counts 0 */
+	struct warm_run warm[WARM_RUNS_MAX];
+	uint32_t warm_runs, warm_count; /* of warm[], and their chunks */
 	bool warm_used; /* taken from since the timer looked */
 	bool trim_armed; /* the timer or its callback is under way */
 	struct ktimer trim_timer;
@@ -119,11 +129,95 @@ static noreturn_fn void chunk_bug(uint32_t chunk, const char *what)
 	abort();
 }
 
+/* ---- warm runs: all under the lock ---- */
+
+static uint32_t warm_room(void)
+{
+	uint32_t max = WARM_MAX;
+
+	if (priv.limit)
+		max = (uint32_t)MIN((uint64_t)WARM_MAX, priv.limit / WARM_LIMIT_PART);
+	return priv.warm_runs < WARM_RUNS_MAX && max > priv.warm_count ? max - priv.warm_count : 0;
+}
+
+/* Pre: warm_room(). */
+static void warm_put(uint32_t first, uint32_t len)
+{
+	uint32_t i;
+
+	priv.warm_count += len;
+	for (i = 0; i < priv.warm_runs; i++) {
+		struct warm_run *r = &priv.warm[i];
+
+		if (r->first + r->len != first && first + len != r->first)
+			continue;
+		r->first = MIN(r->first, first);
+		r->len += len;
+		return;
+	}
+	priv.warm[priv.warm_runs++] = (struct warm_run){first, len};
+}
+
+/* Takes [at, at + len) out of run i, which has it. */
+static void warm_carve(uint32_t i, uint32_t at, uint32_t len)
+{
+	struct warm_run *r = &priv.warm[i];
+	uint32_t end = r->first + r->len, left = at - r->first, right = end - (at + len);
+
+	priv.warm_count -= len;
+	if (left && right)
+		priv.warm[priv.warm_runs++] = (struct warm_run){at + len, right};
+	if (left)
+		r->len = left;
+	else if (right)
+		*r = (struct warm_run){at + len, right};
+	else
+		*r = priv.warm[--priv.warm_runs];
+}
+
+/* `len` warm chunks at `want` if they are, else out of the shortest run that has them, the latest first. */
+static uint32_t warm_take(uint32_t len, uint32_t want, bool align_2m)
+{
+	uint32_t best = WARM_RUNS_MAX, best_at = CHUNK_NONE, i;
+	bool split = priv.warm_runs < WARM_RUNS_MAX;
+
+	for (i = priv.warm_runs; i-- > 0;) {
+		const struct warm_run *r = &priv.warm[i];
+		uint32_t at = r->first, up = (at + CHUNKS_2M - 1) / CHUNKS_2M * CHUNKS_2M;
+
+		if (r->len < len)
+			continue;
+		if (want >= at && want - at <= r->len - len && (split || want == at)) {
+			best = i;
+			best_at = want;
+			break;
+		}
+		if (align_2m && split && up - at <= r->len - len)
+			at = up;
+		if (best < WARM_RUNS_MAX && priv.warm[best].len <= r->len)
+			continue;
+		best = i;
+		best_at = at;
+	}
+	if (best_at != CHUNK_NONE)
+		warm_carve(best, best_at, len);
+	return best_at;
+}
+
 int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near,
 		  uint64_t *ret_off)
 {
+	bool warm;
+
+	return memfile_alloc_warm(mf, size, flags, near, ret_off, &warm);
+}
+
+int memfile_alloc_warm(struct memfile *mf, uint64_t size, unsigned flags, uint64_t near,
+		       uint64_t *ret_off, bool *ret_warm)
+{
 	uint32_t len, first, i, want;
 
+	*ret_warm = false;
 	if (mf->shared)
 		return shared_alloc(mf->shared, size, near, ret_off);
 	assert(mf->kind == MEMFILE_PRIVATE);
@@ -134,12 +228,10 @@ int memfile_alloc(struct memfile *mf, uint64_t size, unsigned flags, uint64_t ne
 	mutex_lock(&priv.lock);
 	if (priv.limit && priv.held + len > priv.limit) {
 		first = CHUNK_NONE;
-	} else if (len == 1 && priv.warm_count) {
-		first = priv.warm[--priv.warm_count];
-		priv.warm_used = true;
-		priv.held++;
+	} else if ((first = warm_take(len, want, flags & MEMFILE_ALLOC_ALIGN_2M)) != CHUNK_NONE) {
+		*ret_warm = priv.warm_used = true;
+		priv.held += len;
 	} else {
-		first = CHUNK_NONE;
 		if (flags & MEMFILE_ALLOC_ALIGN_2M)
 			first = chunk_map_take(&priv.map, len, CHUNKS_2M, want);
 		if (first == CHUNK_NONE)
@@ -173,42 +265,49 @@ static void punch(uint32_t first, uint32_t len)
 		       (size_t)len << MEM_CHUNK_SHIFT);
 }
 
-/* Clears the pages of a chunk that exist. */
-static void chunk_clear(uint32_t chunk)
+/* Clears the pages of a run that exist. Return: false: it has too few of them to be worth its place. */
+static bool run_clear(uint32_t first, uint32_t len)
 {
-	char *p = mem_private_base + ((uint64_t)chunk << MEM_CHUNK_SHIFT);
-	unsigned char present[MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT];
-	unsigned i;
+	char *p = mem_private_base + ((uint64_t)first << MEM_CHUNK_SHIFT);
+	size_t pages = (size_t)len << (MEM_CHUNK_SHIFT - MOAT_PAGE_SHIFT), i, end, there = 0;
+	unsigned char present[WARM_PIECE << (MEM_CHUNK_SHIFT - MOAT_PAGE_SHIFT)];
 
-	if (mincore(p, MEM_CHUNK_SIZE, present) < 0)
-		memset(present, 1, sizeof(present));
-	for (i = 0; i < ARRAY_SIZE(present); i++)
+	assert(pages <= ARRAY_SIZE(present));
+	if (mincore(p, pages << MOAT_PAGE_SHIFT, present) < 0)
+		memset(present, 1, pages);
+	for (i = 0; i < pages; i++)
+		there += present[i] & 1;
+	if (len > WARM_SPARSE_MAX && there * 4 < pages * 3)
+		return false;
+	for (i = 0; i < pages; i = end + 1) {
+		for (end = i; end < pages && (present[end] & 1); end++)
+			;
 		/* Pages that exist do not fault for good; guarded like every touch of guest memory. */
-		if ((present[i] & 1) &&
-		    guard_zero(p + ((size_t)i << MOAT_PAGE_SHIFT), MOAT_PAGE_SIZE))
-			chunk_bug(chunk, "cannot be cleared");
+		if (end > i && guard_zero(p + (i << MOAT_PAGE_SHIFT), (end - i) << MOAT_PAGE_SHIFT))
+			chunk_bug(first, "cannot be cleared");
+	}
+	return true;
 }
 
 /* Keeps what it can of a run of nobody's chunks warm. Return: how many of its first chunks. */
 static uint32_t keep_warm(uint32_t first, uint32_t len)
 {
-	uint32_t room, i;
 	bool arm = false;
 
-	if (len > WARM_RUN_MAX)
+	mutex_lock(&priv.lock);
+	len = MIN(len, warm_room());
+	mutex_unlock(&priv.lock);
+	if (!len || !run_clear(first, len))
 		return 0;
 	mutex_lock(&priv.lock);
-	room = WARM_MAX - priv.warm_count;
-	mutex_unlock(&priv.lock);
-	len = MIN(len, room);
-	for (i = 0; i < len; i++)
-		chunk_clear(first + i);
-	mutex_lock(&priv.lock);
-	/* Only this thread adds, so the room is still there. */
-	for (i = 0; i < len; i++)
-		priv.warm[priv.warm_count++] = first + i;
+	/* Only this thread adds chunks; a run that was carved in two meanwhile may have taken the last place. */
+	if (!warm_room()) {
+		mutex_unlock(&priv.lock);
+		return 0;
+	}
+	warm_put(first, len);
 	priv.pending -= len;
-	if (len && !priv.trim_armed) {
+	if (!priv.trim_armed) {
 		priv.trim_armed = true;
 		arm = true;
 	}
@@ -221,22 +320,24 @@ static uint32_t keep_warm(uint32_t first, uint32_t len)
 /* On the RCU thread, as all that gives chunks back. */
 static void trim_rcu(struct rcu_cb *cb)
 {
-	uint32_t idle[WARM_MAX], count, i;
+	struct warm_run idle[WARM_RUNS_MAX];
+	uint32_t count, i;
 	bool again;
 
 	(void)cb;
 	mutex_lock(&priv.lock);
-	count = priv.warm_used ? 0 : priv.warm_count;
-	priv.warm_used = false;
+	count = priv.warm_used ? 0 : priv.warm_runs;
 	memcpy(idle, priv.warm, count * sizeof(idle[0]));
-	priv.warm_count -= count;
+	if (!priv.warm_used)
+		priv.warm_runs = priv.warm_count = 0;
+	priv.warm_used = false;
 	again = priv.warm_count != 0;
 	priv.trim_armed = again;
 	mutex_unlock(&priv.lock);
 	for (i = 0; i < count; i++) {
-		punch(idle[i], 1);
+		punch(idle[i].first, idle[i].len);
 		mutex_lock(&priv.lock);
-		chunk_map_give(&priv.map, idle[i], 1);
+		chunk_map_give(&priv.map, idle[i].first, idle[i].len);
 		mutex_unlock(&priv.lock);
 	}
 	if (again)
@@ -249,10 +350,36 @@ static void trim_timeout(struct ktimer *t)
 	rcu_call(&priv.trim_rcu, trim_rcu);
 }
 
+static void punch_free(uint32_t first, uint32_t len)
+{
+	if (!len)
+		return;
+	punch(first, len);
+	mutex_lock(&priv.lock);
+	chunk_map_give(&priv.map, first, len);
+	priv.pending -= len;
+	mutex_unlock(&priv.lock);
+}
+
+/* A run of nobody's: kept warm piece by piece, what is not kept in between is punched. */
+static void run_give_back(uint32_t first, uint32_t len)
+{
+	uint32_t from = first, end = first + len, kept;
+
+	for (; first < end; first += MIN(end - first, WARM_PIECE)) {
+		kept = keep_warm(first, MIN(end - first, WARM_PIECE));
+		if (!kept)
+			continue;
+		punch_free(from, first - from);
+		from = first + kept;
+	}
+	punch_free(from, end - from);
+}
+
 /* Punches what its grace period has freed, and starts the next one if more has come. */
 static void private_free_rcu(struct rcu_cb *cb)
 {
-	uint32_t run, next, kept;
+	uint32_t run, next;
 
 	mutex_lock(&priv.lock);
 	run = priv.waiting;
@@ -263,16 +390,7 @@ static void private_free_rcu(struct rcu_cb *cb)
 
 		/* The run is nobody's until its bits are cleared: no lock for the host call. */
 		next = priv.run_next[first];
-		kept = keep_warm(first, len);
-		first += kept;
-		len -= kept;
-		if (!len)
-			continue;
-		punch(first, len);
-		mutex_lock(&priv.lock);
-		chunk_map_give(&priv.map, first, len);
-		priv.pending -= len;
-		mutex_unlock(&priv.lock);
+		run_give_back(first, len);
 	}
 	mutex_lock(&priv.lock);
 	priv.waiting = priv.late;
@@ -339,6 +457,21 @@ bool memfile_range_exclusive(struct memfile *mf, uint64_t off, uint64_t size)
 		if (atomic_load_explicit(&priv.refs[i], memory_order_acquire) != 1)
 			return false;
 	return true;
+}
+
+void memfile_commit(struct memfile *mf, uint64_t off, uint64_t size)
+{
+	/* Reads of it are of the host's one zero page. */
+	static const char zeros[MEM_CHUNK_SIZE];
+	uint64_t n;
+
+	assert(mf->kind == MEMFILE_PRIVATE);
+	for (; size; off += n, size -= n) {
+		n = MIN(size, sizeof(zeros));
+		/* Not through libc, whose TSan interceptor would see an access. */
+		if (syscall(SYS_pwrite64, priv.fd, zeros, n, off) != (long)n)
+			return;
+	}
 }
 
 void memfile_decommit(struct memfile *mf, uint64_t off, uint64_t size)

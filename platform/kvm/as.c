@@ -343,7 +343,8 @@ int kvm_as_map(struct address_space *as, uint64_t va, uint64_t size, struct memf
 	if (memfile_kind(mf) == MEMFILE_HOST)
 		access &= memfile_max_access(mf) | MEM_EXEC;
 	else if (flags & PLATFORM_MAP_WILL_TOUCH)
-		(void)madvise(as->p->private_map + mf_off, size, MADV_POPULATE_WRITE);
+		/* Reading maps what exists by sixteen pages, writable as the mapping is. */
+		(void)madvise(as->p->private_map + mf_off, size, MADV_POPULATE_READ);
 	bits = pte_bits(access, flags);
 	if (unlikely(patch_range_touches(va, size)))
 		kvm_as_claim(as, va, size);

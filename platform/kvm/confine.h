@@ -14,6 +14,7 @@
  *	munmap, close		when making one fails, and in destroy()
  *	madvise(MADV_DONTNEED)	rule (a); and table pages given back
  *	madvise(MADV_POPULATE_WRITE)	table pages; refused is fine
+ *	madvise(MADV_POPULATE_READ)	memory about to be written; refused is fine
  *	tgkill(own pid, tid, SIGRTMIN)	kicks
  *	futex(FUTEX_WAIT_BITSET, FUTEX_WAKE; private)
  *	gettid, rt_sigprocmask, rt_sigreturn, clock_gettime (where it is no vDSO call)

@@ -17,6 +17,9 @@
 #include "platform/patch/patch.h"
 #include "platform/platform.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* since 5.14; before, pages come one by one */
 #endif

@@ -28,6 +28,16 @@ struct fault {
 	struct mm_reap reap;
 };
 
+/* Does this fault go on where the last one's window ended, up or down? */
+static bool window_next(const struct fault *f)
+{
+	const struct vma *vma = f->vma;
+	uint64_t page = page_down(f->addr);
+
+	return (page >= vma->seq_hi && page - vma->seq_hi < vma->window) ||
+	       (page < vma->seq_lo && vma->seq_lo - page <= vma->window);
+}
+
 /* The window that this fault maps, by the VMA's history; at most [lo, hi). Pre: pt_lock (write). */
 static void fault_window(struct fault *f, uint64_t lo, uint64_t hi, uint64_t *ret_start,
 			 uint64_t *ret_end)
@@ -35,13 +45,8 @@ static void fault_window(struct fault *f, uint64_t lo, uint64_t hi, uint64_t *re
 	struct vma *vma = f->vma;
 	uint64_t page = page_down(f->addr), size = MM_EXTENT_MIN;
 
-	if (vma->window) {
-		bool up = page >= vma->seq_hi && page - vma->seq_hi < vma->window;
-		bool down = page < vma->seq_lo && vma->seq_lo - page <= vma->window;
-
-		if (up || down)
-			size = MIN(vma->window * 2, MM_EXTENT_MAX);
-	}
+	if (window_next(f))
+		size = MIN(vma->window * 2, MM_EXTENT_MAX);
 	if (size == MM_EXTENT_MIN) {
 		vma->ahead = 0;
 		vma->plain = true;
@@ -140,7 +145,7 @@ static int fault_anon_new(struct fault *f)
 	struct mm *mm = f->mm;
 	uint64_t lo, hi, start, end, skew, size, off, near = 0;
 	struct pma *pma, *prev;
-	bool ahead = f->vma->window && window_worth_it(f);
+	bool ahead = window_next(f) && window_worth_it(f), warm;
 	int err;
 
 	fault_hole(f, &lo, &hi);
@@ -156,8 +161,9 @@ static int fault_anon_new(struct fault *f)
 	for (;;) {
 		skew = start & (MEM_CHUNK_SIZE - 1);
 		size = round_up_u64(skew + (end - start), MEM_CHUNK_SIZE);
-		err = memfile_alloc(mem_private(), size,
-				    size == MM_EXTENT_MAX ? MEMFILE_ALLOC_ALIGN_2M : 0, near, &off);
+		err = memfile_alloc_warm(mem_private(), size,
+					 size == MM_EXTENT_MAX ? MEMFILE_ALLOC_ALIGN_2M : 0, near,
+					 &off, &warm);
 		if (!err || size == MEM_CHUNK_SIZE)
 			break;
 		/* Near the limit: only the chunk that is needed. */
@@ -181,9 +187,15 @@ static int fault_anon_new(struct fault *f)
 	pma->access = pma_calc_access(pma, f->vma->prot);
 	pma_insert(mm, pma);
 	pma_merge(mm, pma);
+	/* Pages that existed before say nothing of what the application used: the next window is not judged by them. */
+	if (warm)
+		f->vma->plain = false;
 	/* A walk through memory: the host's pages may as well be made in one go. */
-	if (ahead && end - start > MM_EXTENT_MIN && (f->access & MEM_WRITE))
+	if ((ahead || warm) && end - start > MM_EXTENT_MIN && (f->access & MEM_WRITE)) {
 		f->map_flags = PLATFORM_MAP_WILL_TOUCH;
+		if (!warm)
+			memfile_commit(mem_private(), off + skew, end - start);
+	}
 	return fault_map(f, start, end);
 }
 
