@@ -131,6 +131,16 @@ static void unescape(char *s)
 	*out = '\0';
 }
 
+/* A file (nsfs, a bind of one of proc's) under an empty one of our own. */
+static int cover_file(const char *point)
+{
+	auto_close int fd = open(STAGING "/empty", O_CREAT | O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	return host_mount(STAGING "/empty", point, NULL, MOAT_MS_BIND, NULL);
+}
+
 /* Takes pseudo file systems out of the recursively cloned trees, or covers them where that is not allowed. */
 static int remove_pseudo(int mountinfo_fd)
 {
@@ -165,11 +175,11 @@ static int remove_pseudo(int mountinfo_fd)
 			continue;
 		err = host_mount("none", point, "tmpfs",
 				 MOAT_MS_RDONLY | MOAT_MS_NODEV | MOAT_MS_NOSUID, "size=4k");
-		/* A file (nsfs, a bind of a proc file), or gone with its parent. */
-		if (err && err != -ENOENT && err != -ENOTDIR)
-			return err;
 		if (err == -ENOTDIR)
-			return -EPERM;
+			err = cover_file(point);
+		/* Gone with its parent. */
+		if (err && err != -ENOENT)
+			return err;
 	}
 	return 0;
 }

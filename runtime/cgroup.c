@@ -422,10 +422,13 @@ int cgroup_create(struct cgroup *cg, char *why)
 	return 0;
 }
 
-int cgroup_enter(const struct cgroup *cg, char *why)
+int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 {
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", pid);
 	for (unsigned i = 0; i < cg->ndirs; i++) {
-		int err = dir_write(cg->dirs[i].path, "cgroup.procs", "0");
+		int err = dir_write(cg->dirs[i].path, "cgroup.procs", text);
 
 		if (err) {
 			snprintf(why, CGROUP_ERROR_MAX, "entering cgroup %.200s: %s",

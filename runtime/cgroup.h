@@ -41,8 +41,8 @@ must_check int cgroup_from_json(struct cgroup *cg, const json_t *j);
 must_check int cgroup_create(struct cgroup *cg, char *why);
 /* linux.resources (may be NULL); also `moat update`. Return 0 or -errno with `why`. */
 must_check int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why);
-/* The calling process moves in, or out to the hierarchies' roots. */
-must_check int cgroup_enter(const struct cgroup *cg, char *why);
+/* A process (0: the calling one) moves in; the calling one out to the hierarchies' roots. */
+must_check int cgroup_enter(const struct cgroup *cg, int pid, char *why);
 void cgroup_leave(const struct cgroup *cg);
 bool cgroup_can_freeze(const struct cgroup *cg);
 must_check int cgroup_freeze(const struct cgroup *cg, bool frozen);

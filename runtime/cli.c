@@ -1,6 +1,7 @@
 /* runtime/cli.c - global flags and error output. */
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "runtime/cli.h"
+#include "runtime/userns.h"
 
 struct cli_globals cli = {.root = MOAT_DEFAULT_ROOT, .platform = "auto"};
 
@@ -139,8 +141,11 @@ bool cli_global_flag(int argc, char **argv, int *i)
 {
 	const char *value;
 
-	if (cli_flag(argc, argv, i, "root", 0, &cli.root) ||
-	    cli_flag(argc, argv, i, "platform", 0, &cli.platform) ||
+	if (cli_flag(argc, argv, i, "root", 0, &cli.root)) {
+		cli.root_public = false;
+		return true;
+	}
+	if (cli_flag(argc, argv, i, "platform", 0, &cli.platform) ||
 	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log) ||
 	    cli_flag(argc, argv, i, "log", 0, &cli.log))
 		return true;
@@ -205,6 +210,24 @@ bool cli_id_valid(const char *id)
 		return false;
 	return strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.") ==
 	       len;
+}
+
+void cli_default_root(void)
+{
+	const char *runtime_dir = getenv("XDG_RUNTIME_DIR");
+	static char path[PATH_MAX];
+
+	if (geteuid() == 0 && userns_is_initial())
+		return;
+	if (runtime_dir && runtime_dir[0] == '/') {
+		snprintf(path, sizeof(path), "%s/moat", runtime_dir);
+	} else if (geteuid() != 0) {
+		snprintf(path, sizeof(path), "/tmp/moat-%u", geteuid());
+		cli.root_public = true;
+	} else {
+		return;
+	}
+	cli.root = path;
 }
 
 static char *title;

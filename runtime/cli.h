@@ -11,6 +11,7 @@
 /* Flags before the verb (and, as runc does, after it where a verb has none of that name). */
 struct cli_globals {
 	const char *root; /* state directory */
+	bool root_public; /* it is the one below /tmp, where others may have been first */
 	const char *platform; /* "kvm" */
 	const char *debug_log; /* file; NULL: none */
 	const char *log; /* errors also go here; NULL: none */
@@ -37,6 +38,11 @@ struct cli_verb {
 void cli_error(const char *fmt, ...) printf_like(1, 2);
 void cli_warn(const char *fmt, ...) printf_like(1, 2);
 void cli_debug(const char *fmt, ...) printf_like(1, 2); /* with --debug, to --log only */
+/*
+ * The state directory without --root: /run/moat, and as with runc XDG_RUNTIME_DIR's for whoever is not the host's root;
+ * without that variable one of the user's own below /tmp.
+ */
+void cli_default_root(void);
 /* Consumes global flags at argv[*i]; true if it was one. Exits with 1 on a bad value. */
 bool cli_global_flag(int argc, char **argv, int *i);
 /*

@@ -291,8 +291,12 @@ static int monitor_loop(struct exec *x)
 static void enter_netns(const struct container *c)
 {
 	char path[64];
-	int fd;
+	int fd, err;
 
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", c->pid);
+	err = userns_enter(path);
+	if (err)
+		cli_debug("exec: the container's user namespace: %s", strerror(-err));
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", c->pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
@@ -314,7 +318,7 @@ static noreturn_fn void exec_monitor(struct exec *x)
 	sigfillset(&set);
 	sigprocmask(SIG_SETMASK, &set, NULL);
 	x->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (cgroup_enter(&x->c->cgroup, why)) {
+	if (cgroup_enter(&x->c->cgroup, 0, why)) {
 		cli_error("exec failed: %s", why);
 		_exit(EXEC_FAILED);
 	}

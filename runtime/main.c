@@ -25,7 +25,8 @@ static int print_help(void)
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		printf("  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
 	printf("\nGlobal flags:\n"
-	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT ")\n"
+	       "  --root DIR         state directory (default " MOAT_DEFAULT_ROOT
+	       ", or below XDG_RUNTIME_DIR)\n"
 	       "  --platform NAME    how programs run: kvm, systrap, or auto (default): the faster "
 	       "here\n"
 	       "  --strace[=LIST]    system calls as lines in the debug log (LIST: names, comma "
@@ -62,6 +63,7 @@ int main(int argc, char **argv)
 	if (argc > 1 && strcmp(argv[1], "gofer-role") == 0)
 		return role_gofer_main(argc - 1, argv + 1);
 	cli_title_init(argc, argv);
+	cli_default_root();
 	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			return print_help();

@@ -95,6 +95,10 @@ static int start_gofer(struct sandbox *sb, int sock)
 		int fds[] = {sock, sb->log_fd};
 
 		setsid();
+		if (userns_become_root()) {
+			cli_error("the gofer cannot become root of its user namespace: %m");
+			_exit(1);
+		}
 		exec_role(sb, "gofer-role", fds, ARRAY_SIZE(fds), extra);
 	}
 	for (unsigned i = 0; i < c->nattaches; i++)
@@ -181,6 +185,8 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
 		setsid();
+		if (userns_keep_caps())
+			cli_debug("the sentry's capabilities: %m");
 		exec_role(sb, "sentry-role", fds, count, NULL);
 	}
 	close(spec);
@@ -204,9 +210,7 @@ static int start_roles(struct sandbox *sb)
 	if (!err) {
 		err = start_sentry(sb, gofer_sp[0], control_sp[1]);
 		if (err)
-			cli_error("cannot make the sentry's namespaces: %s; moat needs "
-				  "CAP_SYS_ADMIN here (run it as root)",
-				  strerror(-err));
+			cli_error("cannot make the sentry's namespaces: %s", strerror(-err));
 	}
 	close(gofer_sp[0]);
 	close(gofer_sp[1]);
@@ -482,16 +486,20 @@ static int set_hostname(struct sandbox *sb)
 
 static int enter_namespaces(struct sandbox *sb)
 {
-	char why[CGROUP_ERROR_MAX];
+	char why[CGROUP_ERROR_MAX], mapped;
 	const char *what = "";
 	int err;
 
-	if (cgroup_enter(&sb->cgroup, why)) {
+	if (sb->userns.create || sb->userns.path) {
+		/* The command line says what fails there. */
+		if (recv(sb->link, &mapped, 1, 0) != 1 || mapped != SANDBOX_MAPPED)
+			return -EPIPE;
+	} else if (cgroup_enter(&sb->cgroup, 0, why)) {
 		cli_error("%s", why);
 		return -EIO;
 	}
 	err = set_hostname(sb);
-	if (err)
+	if (err || sb->network_entered)
 		return err;
 	err = network_enter(&sb->opts->network, &sb->network_shared, &what);
 	if (err)

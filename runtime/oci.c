@@ -436,6 +436,8 @@ static void parse_namespaces(struct parse *p, const json_t *l)
 	const json_t *list = member(p, l, "linux", "namespaces", JSON_ARRAY);
 	unsigned seen = 0;
 
+	p->c->uid_mappings = member(p, l, "linux", "uidMappings", JSON_ARRAY);
+	p->c->gid_mappings = member(p, l, "linux", "gidMappings", JSON_ARRAY);
 	for (size_t i = 0; i < json_array_size(list) && !p->err; i++) {
 		const json_t *ns = json_array_get(list, i);
 		const char *type = member_string(p, ns, "linux.namespaces[]", "type"),
@@ -458,8 +460,8 @@ static void parse_namespaces(struct parse *p, const json_t *l)
 			p->c->uts_ns = true;
 			p->c->uts_ns_path = path && *path ? path : NULL;
 		} else if (k == 5) {
-			p->c->uid_mappings = member(p, l, "linux", "uidMappings", JSON_ARRAY);
-			p->c->gid_mappings = member(p, l, "linux", "gidMappings", JSON_ARRAY);
+			p->c->user_ns = true;
+			p->c->user_ns_path = path && *path ? path : NULL;
 		}
 		seen |= 1u << k;
 	}

@@ -32,7 +32,9 @@ struct oci_config {
 	const char *net_ns_path; /* NULL: a new one */
 	bool uts_ns;
 	const char *uts_ns_path;
-	const json_t *uid_mappings, *gid_mappings; /* with a user namespace; NULL */
+	bool user_ns;
+	const char *user_ns_path;
+	const json_t *uid_mappings, *gid_mappings; /* NULL */
 };
 
 #define OCI_ERROR_MAX 512

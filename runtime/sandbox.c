@@ -48,7 +48,8 @@ static int make_cgroup(struct sandbox *sb)
 	const struct oci_config *c = sb->config;
 	char why[CGROUP_ERROR_MAX];
 
-	if (sb->opts->no_cgroup)
+	/* An unprivileged user's, unless it was given a place of its own, is the one that it has. */
+	if (sb->opts->no_cgroup || (sb->userns.unprivileged && !c->cgroups_path))
 		return 0;
 	if (cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why) ||
 	    state_write_cgroup(&sb->state, &sb->cgroup) || cgroup_create(&sb->cgroup, why) ||
@@ -79,37 +80,100 @@ static int make_console(struct sandbox *sb)
 					: 0;
 }
 
-static int start_monitor(struct sandbox *sb)
+/* Return the monitor's pid or -errno; `extra` are flags of clone3(2). */
+static pid_t clone_monitor(struct sandbox *sb, const int *sp, unsigned long extra)
 {
 	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWIPC |
+		.flags = CLONE_NEWPID | CLONE_NEWIPC | (sb->userns.create ? CLONE_NEWUSER : 0ul) |
 			 (sb->config->uts_ns && !sb->config->uts_ns_path ? CLONE_NEWUTS : 0ul) |
-			 network_clone_flag(&sb->opts->network),
-		.exit_signal = SIGCHLD,
+			 network_clone_flag(&sb->opts->network) | extra,
+		.exit_signal = extra & CLONE_PARENT ? 0 : SIGCHLD,
 	};
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid < 0)
+		return -errno;
+	if (pid > 0)
+		return pid;
+	close(sp[0]);
+	if (sb->console_master >= 0)
+		close(sb->console_master);
+	sb->link = sp[1];
+	monitor_main(sb);
+}
+
+/* Which namespaces must be entered before the monitor's own are made, so that those belong to the right user namespace. */
+static int enter_first(struct sandbox *sb)
+{
+	const char *what = "";
+	int err = 0;
+
+	if (sb->userns.path) {
+		err = userns_enter(sb->userns.path);
+		if (err)
+			cli_error("linux.namespaces: %s: %s", sb->userns.path, strerror(-err));
+		return err;
+	}
+	err = network_enter(&sb->opts->network, &sb->network_shared, &what);
+	sb->network_entered = !err;
+	/* EPERM: it may belong to the new user namespace's rights; then the monitor enters it. */
+	return err == -EPERM ? 0 : err;
+}
+
+/* By way of a process that enters those, and whose child the monitor is not: it is ours. */
+static pid_t clone_by_helper(struct sandbox *sb, const int *sp)
+{
+	pid_t result[2] = {-EIO, 0}, helper;
+	int pipe_fds[2];
+
+	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return -errno;
+	helper = fork();
+	if (helper == 0) {
+		result[0] = enter_first(sb) ? -ECANCELED : clone_monitor(sb, sp, CLONE_PARENT);
+		(void)!write(pipe_fds[1], result, sizeof(result[0]));
+		_exit(0);
+	}
+	close(pipe_fds[1]);
+	if (helper > 0 && read(pipe_fds[0], result, sizeof(result[0])) != sizeof(result[0]))
+		result[0] = -EIO;
+	close(pipe_fds[0]);
+	while (helper > 0 && waitpid(helper, NULL, 0) < 0 && errno == EINTR)
+		;
+	return result[0];
+}
+
+/* What only the caller may do for a monitor that begins in a user namespace without mappings. */
+static int settle_monitor(struct sandbox *sb)
+{
+	char why[CGROUP_ERROR_MAX], what = SANDBOX_MAPPED;
+
+	if (cgroup_enter(&sb->cgroup, sb->monitor, why)) {
+		cli_error("%s", why);
+		return -EIO;
+	}
+	if (sb->userns.create && userns_write_maps(&sb->userns, sb->monitor))
+		return -EPERM;
+	return send(sb->link, &what, 1, MSG_NOSIGNAL) == 1 ? 0 : -EPIPE;
+}
+
+static int start_monitor(struct sandbox *sb)
+{
+	bool first = sb->userns.path || (sb->userns.create && sb->opts->network.path);
 	int sp[2];
-	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) < 0)
 		return -errno;
 	fflush(NULL);
-	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid == 0) {
-		close(sp[0]);
-		if (sb->console_master >= 0)
-			close(sb->console_master);
-		sb->link = sp[1];
-		monitor_main(sb);
-	}
+	sb->monitor = first ? clone_by_helper(sb, sp) : clone_monitor(sb, sp, 0);
 	close(sp[1]);
 	sb->link = sp[0];
-	sb->monitor = pid;
-	if (pid > 0)
-		return 0;
+	if (sb->monitor > 0)
+		return sb->userns.create || sb->userns.path ? settle_monitor(sb) : 0;
+	if (sb->monitor != -ECANCELED)
+		userns_explain(&sb->userns, sb->monitor);
 	sb->monitor = 0;
-	cli_error("cannot make the sandbox's namespaces: %m; moat needs CAP_SYS_ADMIN here (run it "
-		  "as root)");
-	return -errno;
+	return -EPERM;
 }
 
 /* Waits for one byte from the monitor; false: it ended. */
@@ -317,7 +381,7 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	if (virtiofs_connect(&sb->config->spec, opts->rootfs_virtiofs, &sb->virtiofs_fds,
 			     &sb->virtiofs_count))
 		return 1;
-	if (make_cgroup(sb) || make_console(sb))
+	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb))
 		return 1;
 	view_make_mountpoints(sb->config);
 	sb->listen_fd = state_listen(&sb->state);
@@ -379,6 +443,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 		close(sb.virtiofs_fds[i]);
 	free(sb.virtiofs_fds);
 	cgroup_fini(&sb.cgroup);
+	userns_fini(&sb.userns);
 	state_close(&sb.state);
 	return status;
 }

@@ -16,6 +16,7 @@
 #include "runtime/network.h"
 #include "runtime/oci.h"
 #include "runtime/state.h"
+#include "runtime/userns.h"
 
 #define SANDBOX_FD_FIRST 10 /* the roles' descriptors begin here */
 
@@ -38,6 +39,8 @@ struct sandbox {
 	struct oci_config *config;
 	const struct sandbox_options *opts;
 	bool network_shared; /* in the monitor: the namespace is the caller's */
+	bool network_entered; /* before the user namespace was made */
+	struct userns userns;
 	struct state_dir state;
 	struct cgroup cgroup;
 	int exe_fd, log_fd, listen_fd;
@@ -56,6 +59,7 @@ struct sandbox {
 
 /* What goes over the link, a byte each. */
 enum {
+	SANDBOX_MAPPED = 'm', /* the user namespace has its mappings, and the monitor its cgroup */
 	SANDBOX_NAMESPACES = 'n', /* monitor: namespaces and cgroup are there, hooks may run */
 	SANDBOX_GO = 'g', /* go on */
 	SANDBOX_READY = 'r', /* monitor: the program waits, or has started */

@@ -21,16 +21,25 @@
 
 static int open_root(const char *root)
 {
+	struct stat st;
 	int fd;
 
 	if (mkdir(root, 0700) < 0 && errno != EEXIST) {
 		cli_error("state directory %s: %m; give another with --root", root);
 		return -errno;
 	}
-	fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (cli.root_public ? O_NOFOLLOW : 0));
 	if (fd < 0) {
 		cli_error("state directory %s: %m; give another with --root", root);
 		return -errno;
+	}
+	if (cli.root_public &&
+	    (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 077))) {
+		cli_error("state directory %s: it is not yours alone; set XDG_RUNTIME_DIR, or give "
+			  "another with --root",
+			  root);
+		close(fd);
+		return -EPERM;
 	}
 	return fd;
 }

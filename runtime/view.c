@@ -13,7 +13,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -98,6 +100,7 @@ void view_make_mountpoints(const struct oci_config *c)
 
 static void bind_on(const char *source, int target, bool readonly)
 {
+	struct statvfs st;
 	char at[64];
 
 	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
@@ -105,7 +108,14 @@ static void bind_on(const char *source, int target, bool readonly)
 		cli_debug("view: binding %s: %m", source);
 		return;
 	}
-	if (readonly && mount(NULL, at, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
+	/* In a user namespace the flags that the mount came with cannot be taken off: they are named again. */
+	if (readonly &&
+	    (statvfs(at, &st) < 0 || mount(NULL, at, NULL,
+					   MS_REMOUNT | MS_BIND | MS_RDONLY |
+						   (st.f_flag & (ST_NOSUID | ST_NODEV | ST_NOEXEC |
+								 ST_NOATIME | ST_NODIRATIME)) |
+						   (st.f_flag & ST_RELATIME ? MS_RELATIME : 0),
+					   NULL) < 0))
 		cli_debug("view: %s read-only: %m", source);
 }
 
@@ -173,25 +183,54 @@ static int enter(const char *rootfs)
 	return 0;
 }
 
+/* In the new mount namespace, as root of the namespace that owns it. */
+static int populate(const struct oci_config *c)
+{
+	const char *rootfs = c->attaches[0].host_path;
+	int root;
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount(rootfs, rootfs, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return -errno;
+	root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return -errno;
+	make_proc(root);
+	bind_mounts(c, root);
+	close(root);
+	return enter(rootfs);
+}
+
+/* The monitor's ids may have no mapping, and with such nothing can be made on a tmpfs: a child becomes root and does it. */
+static int populate_as_root(const struct oci_config *c)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int err = userns_become_root();
+
+		_exit(err ? -err : -populate(c));
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (pid < 0)
+		return -errno;
+	/* pivot_root(2) took our root along, not the working directory. */
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
 int view_make(struct sandbox *sb)
 {
-	const char *rootfs = sb->config->attaches[0].host_path;
-	int root, err = 0;
+	int err = 0;
 
 	sb->host_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (sb->host_mounts < 0 || unshare(CLONE_NEWNS) < 0 ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount(rootfs, rootfs, NULL, MS_BIND | MS_REC, NULL) < 0)
+	if (sb->host_mounts < 0 || unshare(CLONE_NEWNS) < 0)
 		err = -errno;
-	if (!err) {
-		root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (root < 0)
-			return -errno;
-		make_proc(root);
-		bind_mounts(sb->config, root);
-		close(root);
-		err = enter(rootfs);
-	}
+	else
+		err = geteuid() == 0 ? populate(sb->config) : populate_as_root(sb->config);
+	if (!err && chdir("/") < 0)
+		err = -errno;
 	if (err)
 		cli_error("the container's mounts for engines: %s", strerror(-err));
 	return err;

@@ -87,9 +87,36 @@ static uint64_t capabilities_held(uint64_t want)
 	return syscall(SYS_capget, &header, data) < 0 ? 0 : want & data[0].permitted;
 }
 
+static int become(unsigned id)
+{
+	return setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0 ? -errno : 0;
+}
+
+/*
+ * Whoever may change ids becomes nobody. In a container's user namespace that id may have no mapping: then root there, which is no
+ * root of the host's, or (mapped to an unprivileged user, who is here already) the same as before.
+ */
+static int become_nobody(char *why, size_t why_size)
+{
+	int err;
+
+	if (!capabilities_held(1ull << CAP_SETUID))
+		return 0;
+	err = drop_bounding_set(why, why_size);
+	if (err)
+		return err;
+	/* EPERM: denied for good with an unprivileged user's mappings. */
+	if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
+		return fail(why, why_size, "dropping groups");
+	err = become(CONFINE_UID);
+	if (err == -EINVAL)
+		err = become(0);
+	errno = -err;
+	return err ? fail(why, why_size, "becoming nobody") : 0;
+}
+
 int sentry_confine_namespaces(uint64_t keep_caps, char *why, size_t why_size)
 {
-	bool was_root = geteuid() == 0;
 	struct rlimit nofile;
 	int err;
 
@@ -103,15 +130,9 @@ int sentry_confine_namespaces(uint64_t keep_caps, char *why, size_t why_size)
 	err = empty_root(why, why_size);
 	if (err)
 		return err;
-	if (was_root) {
-		err = drop_bounding_set(why, why_size);
-		if (err)
-			return err;
-		if (syscall(SYS_setgroups, 0, NULL) < 0 ||
-		    syscall(SYS_setresgid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0 ||
-		    syscall(SYS_setresuid, CONFINE_UID, CONFINE_UID, CONFINE_UID) < 0)
-			return fail(why, why_size, "becoming nobody");
-	}
+	err = become_nobody(why, why_size);
+	if (err)
+		return err;
 	/*
 	 * Unmapped ids: nothing outside belongs to us. A new user namespace begins with every capability in it, and they
 	 * go next. A host that forbids it is still covered by the rest. A capability over the network namespace is worth
