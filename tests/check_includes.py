@@ -29,7 +29,8 @@ ALLOWED = {
 # Filesystems and platforms do not know one another: (directory, subdirectory) is the unit.
 UNITS = ("fsimpl", "platform")
 # What several filesystems, or platforms, are built from.
-COMMON = {"fsimpl/anon", "fsimpl/synth", "fsimpl/remote", "platform/patch"}
+COMMON = {"fsimpl/anon", "fsimpl/synth", "fsimpl/remote", "platform/patch",
+          "platform/common"}
 # A filesystem built on another's objects says so here, with its reason.
 SIBLINGS = {
     ("fsimpl/overlay", "fsimpl/memfs"),  # its upper layer, when it is private to the sandbox

@@ -81,6 +81,8 @@ int systrap_context_create(struct platform *base, struct platform_context *from,
 		return -ENOMEM;
 	ctx->p = systrap_of(base);
 	ctx->fresh = true;
+	ctx->pace.stacked_limit = SYSTRAP_STACKED_MIN;
+	ctx->pace.spin = true; /* for its thread to come */
 	if (from) {
 		systrap_leave(from);
 		ctx->fpu_buf = malloc(ctx->p->fpu_size);

@@ -81,14 +81,18 @@
 #define AREA_FS_BASE 0x150
 #define AREA_GS_BASE 0x158
 #define AREA_UCONTEXT 0x160
+#define AREA_CPU 0x168 /* u32: where it ran */
 /* The sentry's. */
 #define AREA_FLAGS 0x180 /* u32 */
 #define AREA_SPINS 0x184 /* u32 */
+#define AREA_YIELD 0x1b0 /* u32: who spins lets the order thread run */
 #define AREA_SET_SEGS 0x188
 #define AREA_SET_FS_BASE 0x190
 #define AREA_SET_GS_BASE 0x198
 #define AREA_SET_FPU 0x1a0 /* address of the XSAVE image */
 #define AREA_SET_FPU_MASK 0x1a8
+
+#define STUB_YIELD_SPINS 16 /* what one sched_yield() takes */
 
 #define STUB_STATE_APP 0
 #define STUB_STATE_EVENT 1
@@ -99,6 +103,10 @@
 
 /* AREA_SIGNO: interrupted before anything ran. */
 #define STUB_NOT_RUN 0
+
+/* The descriptor that the kernel keeps the CPU's number in, for everyone to read (its vDSO's getcpu). */
+#define STUB_CPU_SELECTOR 0x7b
+#define STUB_CPU_MASK 0xfff
 
 #define STUB_KICK_SIGNAL 23 /* SIGURG: ignored by whoever has no handler for it */
 

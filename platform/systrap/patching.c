@@ -219,7 +219,7 @@ void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as)
 		index = patch_mailbox_get(as->patches, &range, &mb);
 		if (index >= 0) {
 			post_own(as, &range);
-			systrap_orders_start(as->stub);
+			systrap_orders_start(as->p, as->stub);
 			t->mb = mb;
 			t->mb_index = index;
 		}

@@ -2,9 +2,7 @@
  * platform/systrap/run.c - a context runs on its stub thread; what the thread publishes becomes an event.
  *
  * The mailbox's state word says whose turn it is. The sentry writes registers, sets STATE_APP and waits; the thread
- * publishes a signal frame, sets STATE_EVENT and waits. Waiting begins with spinning only while fewer threads are busy
- * than there are cores and while it has paid lately; a spinner that finds that somebody else had its core stops all
- * spinning for a while. The application's side spins when the sentry's does.
+ * publishes a signal frame, sets STATE_EVENT and waits. wait.c has how they wait.
  *
  * Interruption: `interrupt` of the context is set, then the mailbox's, then the kick signal is sent. A thread that is in
  * the application is interrupted by the signal; one that is about to enter it sees the word, because the code between
@@ -59,27 +57,6 @@ struct frame_info {
 	uint32_t arch;
 };
 
-int64_t systrap_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
-}
-
-int systrap_futex_wait(_Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
-{
-	struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
-			      .tv_nsec = timeout_ns % 1000000000};
-
-	return syscall(SYS_futex, word, FUTEX_WAIT, val, &ts, NULL, 0) < 0 ? -errno : 0;
-}
-
-void systrap_futex_wake(_Atomic uint32_t *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
-}
-
 /* ---- events ---- */
 
 static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
@@ -105,20 +82,16 @@ static void event_fault(struct platform_event *ev, uint64_t addr, uint32_t error
 	};
 }
 
-static void event_interrupted(struct platform_context *ctx, struct platform_event *ev)
+static void event_interrupted(struct platform_event *ev)
 {
-	/* Consumed: whatever was asked for before this is looked at by the caller after it. */
-	atomic_store(&ctx->interrupt, false);
 	*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
-	SYSTRAP_STAT_ADD(ctx->p, interrupts, 1);
 }
 
-/* Only the thread that runs the context counts; anyone reads. */
-static void count(_Atomic uint64_t *counter)
+/* The caller gets the event as it is: whatever was asked for before this is looked at by it afterwards. */
+static void interruption_consume(struct platform_context *ctx)
 {
-	uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
-
-	atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+	atomic_store(&ctx->interrupt, false);
+	SYSTRAP_STAT_ADD(ctx->p, interrupts, 1);
 }
 
 static bool canonical(uint64_t va)
@@ -245,7 +218,7 @@ static void read_sigsys(struct platform_context *ctx, const struct frame_info *i
 		event_fault(ev, info->call_addr, PF_FETCH | PF_USER);
 	} else {
 		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
-		count(&ctx->thread->counts.syscalls);
+		systrap_count(&ctx->thread->counts.syscalls);
 	}
 }
 
@@ -293,16 +266,18 @@ static int read_event(struct platform_context *ctx, struct address_space *as,
 	struct frame_regs f;
 	struct frame_info info;
 
+	atomic_store_explicit(&t->cpu, atomic_load_explicit(mb_cpu(t), memory_order_relaxed),
+			      memory_order_relaxed);
 	if (signo == STUB_NOT_RUN) {
 		SYSTRAP_STAT_ADD(ctx->p, not_run, 1);
-		event_interrupted(ctx, ev);
+		event_interrupted(ev);
 		return 0;
 	}
 	if (read_frame(ctx, t, &f, &info))
 		return -EAGAIN;
 	store_regs(ctx, &f, regs);
 	if (signo == STUB_KICK_SIGNAL) {
-		event_interrupted(ctx, ev);
+		event_interrupted(ev);
 	} else if (unlikely(f.cs != ARCH_USER_CS)) {
 		/*
 		 * 32-bit code, which the application has no business to run. Beyond its reach: `sysenter`, and where
@@ -342,138 +317,6 @@ static int read_event(struct platform_context *ctx, struct address_space *as,
 	return 0;
 }
 
-/* ---- waiting ---- */
-
-static void kick(struct platform_context *ctx, struct systrap_thread *t)
-{
-	pid_t tid = (pid_t)atomic_load(mb_tid(t));
-
-	atomic_store(mb_interrupt(t), 1);
-	/* The thread's number is the application's to forge: it reaches threads of its own process only. */
-	if (tid > 0)
-		syscall(SYS_tgkill, atomic_load(&t->pid), tid, STUB_KICK_SIGNAL);
-	SYSTRAP_STAT_ADD(ctx->p, kicks, 1);
-}
-
-/* May this thread spin besides what is busy already? */
-static bool spin_begin(struct platform_context *ctx)
-{
-	struct systrap_platform *p = ctx->p;
-
-	if (ctx->spin_skip) {
-		ctx->spin_skip--;
-		return false;
-	}
-	if ((int64_t)__builtin_ia32_rdtsc() <
-	    atomic_load_explicit(&p->short_until, memory_order_relaxed))
-		return false;
-	/* The application's thread, and this one. */
-	if (atomic_load_explicit(&p->busy, memory_order_relaxed) + 2 > (int)p->cores)
-		return false;
-	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
-	return true;
-}
-
-/* Pre: spin_begin(). With `regs`: for a posted call as well, which is then taken. Return: the event came. */
-static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct arch_regs *regs)
-{
-	struct systrap_platform *p = ctx->p;
-	uint64_t start, last, now;
-	bool hit = false;
-
-	start = last = __builtin_ia32_rdtsc();
-	for (;;) {
-		hit = atomic_load_explicit(mb_state(t), memory_order_acquire) == STUB_STATE_EVENT;
-		if (hit)
-			break;
-		if (regs && t->mb && patch_mailbox_take(t->mb, regs)) {
-			ctx->held = hit = true;
-			break;
-		}
-		/* Slow enough to spare a sibling thread. */
-		now = __builtin_ia32_rdtsc();
-		if (now - last > p->stolen_ticks) {
-			atomic_store_explicit(&p->short_until, (int64_t)(now + p->short_ticks),
-					      memory_order_relaxed);
-			SYSTRAP_STAT_ADD(p, spins_stolen, 1);
-			break;
-		}
-		if (now - start > p->spin_ticks)
-			break;
-		last = now;
-	}
-	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
-	/* Who posts nevertheless, because he has looked before this, traps soon. */
-	if (regs && t->mb && !ctx->held)
-		patch_mailbox_listen(t->mb, false, SYSTRAP_TRAMPOLINE_SPINS);
-	if (hit) {
-		ctx->spin_misses = 0;
-		count(&t->counts.spins_hit);
-	} else {
-		ctx->spin_misses = MIN(ctx->spin_misses + 1, 8u);
-		ctx->spin_skip = 1u << ctx->spin_misses;
-		SYSTRAP_STAT_ADD(p, spins_missed, 1);
-	}
-	return hit;
-}
-
-/*
- * must_come: whether or not somebody wants it; it is kicked, and killed in the end. Other threads of the application
- * can wake us in vain, and change the word, as often as they like: a round is over when its time is.
- */
-static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *t, bool must_come)
-{
-	const unsigned patience = must_come ? 4 * SYSTRAP_PATIENCE : SYSTRAP_PATIENCE;
-	unsigned rounds = 0, in_vain = 0;
-	int64_t round_end = 0;
-
-	for (;;) {
-		bool wanted = must_come || atomic_load(&ctx->interrupt);
-		int64_t round_ns = wanted ? SYSTRAP_ROUND_NS : SYSTRAP_IDLE_ROUND_NS;
-		uint32_t state;
-		int ret;
-
-		atomic_store(mb_sentry_asleep(t), 1);
-		state = atomic_load(mb_state(t));
-		if (state == STUB_STATE_EVENT)
-			break;
-		if (atomic_load(&t->stub->dead))
-			return -EAGAIN;
-		ret = systrap_futex_wait(mb_state(t), state, round_ns);
-		if (likely(ret != -ETIMEDOUT && !in_vain++))
-			continue;
-		if (ret != -ETIMEDOUT) {
-			int64_t now = systrap_now_ns();
-
-			if (!round_end)
-				round_end = now + round_ns;
-			if (now < round_end)
-				continue;
-		}
-		round_end = 0;
-		if (systrap_stub_gone(t->stub)) {
-			systrap_stub_kill(ctx->p, t->stub);
-			return -EAGAIN;
-		}
-		if (wanted && ++rounds > patience) {
-			log_warn("systrap: stub %d does not answer", t->stub->pid);
-			systrap_stub_kill(ctx->p, t->stub);
-			return -EAGAIN;
-		}
-		if (wanted)
-			kick(ctx, t);
-	}
-	atomic_store_explicit(mb_sentry_asleep(t), 0, memory_order_relaxed);
-	return 0;
-}
-
-int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
-{
-	if (spin_begin(ctx) && spin(ctx, t, NULL))
-		return 0;
-	return sleep_for_event(ctx, t, true);
-}
-
 /* ---- calls that are posted ---- */
 
 void systrap_leave(struct platform_context *ctx)
@@ -490,7 +333,7 @@ void systrap_leave(struct platform_context *ctx)
 	SYSTRAP_STAT_ADD(ctx->p, left, 1);
 	patch_mailbox_leave(t->mb);
 	/* If it does not, it is asked again and again, and then killed. */
-	err = sleep_for_event(ctx, t, true);
+	err = systrap_wait_event(ctx, t);
 	if (!err && atomic_load_explicit(mb_signo(t), memory_order_relaxed) != STUB_NOT_RUN)
 		err = read_frame(ctx, t, &f, &info);
 	if (err)
@@ -563,7 +406,7 @@ static struct systrap_thread *thread_take(struct platform_context *ctx, struct a
 		return NULL;
 	t->ctx = ctx;
 	systrap_thread_orders(p, t);
-	systrap_orders_start(as->stub);
+	systrap_orders_start(as->p, as->stub);
 	return t;
 }
 
@@ -603,11 +446,9 @@ static void start(struct platform_context *ctx, struct address_space *as, struct
 {
 	uint64_t state_va = systrap_area_va(t) + AREA_MAILBOX + AREA_STATE;
 
-	atomic_store_explicit(mb_spins(t), ctx->spun ? SYSTRAP_APP_SPINS : 0, memory_order_relaxed);
 	if (likely(!atomic_load(&as->has_dirty) && systrap_orders_idle(t->stub))) {
 		atomic_store(mb_state(t), STUB_STATE_APP);
-		if (atomic_load(mb_app_asleep(t)))
-			systrap_futex_wake(mb_state(t));
+		systrap_wake(ctx, t);
 		return;
 	}
 	atomic_store(mb_state(t), STUB_STATE_STARTING);
@@ -620,18 +461,10 @@ static void start(struct platform_context *ctx, struct address_space *as, struct
 	systrap_order_post(ctx->p, as->stub,
 			   &(struct systrap_order){.nr = SYS_futex,
 						   .args = {state_va, FUTEX_WAKE, INT_MAX}});
-	systrap_orders_start(as->stub);
+	systrap_orders_start(as->p, as->stub);
 	/* After the orders were counted: who sees nothing to map sees that they are under way. */
 	atomic_store(&as->has_dirty, false);
 	mutex_unlock(&as->lock);
-}
-
-/* Until something has come. Return: 0, -EAGAIN. */
-static int wait_for_something(struct platform_context *ctx, struct systrap_thread *t,
-			      struct arch_regs *regs, bool may_spin)
-{
-	ctx->spun = may_spin && spin(ctx, t, regs);
-	return likely(ctx->spun) ? 0 : sleep_for_event(ctx, t, false);
 }
 
 /* Pre: bound. */
@@ -640,7 +473,7 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_thread *t = ctx->thread;
-	bool may_spin, listen, answered = false;
+	bool listen, answered = false;
 	int err;
 
 	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
@@ -649,13 +482,13 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 		atomic_store(mb_interrupt(t), 0);
 	if (unlikely(atomic_load(&ctx->interrupt))) {
 		atomic_store(&ctx->running, NULL);
-		event_interrupted(ctx, ev);
+		event_interrupted(ev);
 		return 0;
 	}
-	may_spin = spin_begin(ctx);
+	systrap_wait_prepare(ctx, t);
 	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	/* Calls are posted while spinning pays: who posts and is not looked at loses more than a trap. */
-	listen = may_spin && ctx->spun;
+	listen = ctx->pace.spin && ctx->pace.hit;
 	if (ctx->held)
 		answered = answer_posted(ctx, as, regs, listen) == 0;
 	if (!answered) {
@@ -664,7 +497,7 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 			patch_mailbox_listen(t->mb, listen, SYSTRAP_TRAMPOLINE_SPINS);
 		start(ctx, as, t);
 	}
-	err = wait_for_something(ctx, t, regs, may_spin);
+	err = systrap_wait(ctx, t, regs);
 	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
 	/* Late interruptions kick in vain. */
 	atomic_store_explicit(&ctx->running, NULL, memory_order_release);
@@ -673,7 +506,7 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 	if (ctx->held) {
 		ctx->taken = *regs;
 		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
-		count(&t->counts.posted);
+		systrap_count(&t->counts.posted);
 		return 0;
 	}
 	if (likely(!read_event(ctx, as, t, regs, ev)))
@@ -699,6 +532,9 @@ int systrap_context_switch(struct platform_context *ctx, struct address_space *a
 	if (unlikely(atomic_load(&as->patch_live) && !ctx->thread->mb_tried))
 		systrap_mailbox_attach(ctx->thread, as);
 	err = run(ctx, as, regs, ret_event);
+	/* Not before: what interrupted a call that was being posted is that call. */
+	if (!err && ret_event->kind == PLATFORM_INTERRUPTED)
+		interruption_consume(ctx);
 	if (!err && ret_event->kind == PLATFORM_SYSCALL && !ctx->held)
 		systrap_patch_note(as, regs);
 	return err;
@@ -712,7 +548,7 @@ void systrap_context_interrupt(struct platform_context *ctx)
 		return;
 	t = atomic_load(&ctx->running);
 	if (t)
-		kick(ctx, t);
+		systrap_kick(ctx, t);
 }
 
 void systrap_thread_exit(struct platform *base unused_arg)

@@ -76,6 +76,10 @@ stub_handler:
 	mov %edi, AREA_SIGNO(%rbx)
 	mov %rdx, AREA_UCONTEXT(%rbx)
 .Lpost:
+	mov $STUB_CPU_SELECTOR, %eax
+	lsl %eax, %eax
+	and $STUB_CPU_MASK, %eax
+	mov %eax, AREA_CPU(%rbx)
 	mov $STUB_STATE_EVENT, %eax
 	xchg %eax, AREA_STATE(%rbx)
 	cmpl $0, AREA_SENTRY_ASLEEP(%rbx)
@@ -145,6 +149,8 @@ stub_wait:
 .Lspin:
 	cmpl $STUB_STATE_APP, AREA_STATE(%rbx)
 	je .Lgo
+	cmpl $0, AREA_YIELD(%rbx)
+	jne .Lyield
 	pause
 	sub $1, %ecx
 	ja .Lspin
@@ -193,6 +199,18 @@ stub_ip_wait:
 	pop %rcx
 	pop %rax
 	iretq
+
+	/* As long as some spins. On a core that stays awake, but is the order thread's while it has something to do. */
+.Lyield:
+	mov %ecx, %r12d
+	mov $__NR_sched_yield, %eax
+	syscall
+	.globl stub_ip_yield
+stub_ip_yield:
+	mov %r12d, %ecx
+	sub $STUB_YIELD_SPINS, %ecx
+	ja .Lspin
+	jmp .Lsleep
 
 .Lset_segs:
 	testl $STUB_SET_SEGS, AREA_FLAGS(%rbx)

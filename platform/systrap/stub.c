@@ -60,7 +60,8 @@ static void ack_wait(struct systrap_platform *p, struct systrap_stub *stub, uint
 	_Atomic uint32_t *hint = (_Atomic uint32_t *)(stub->hints + HINT_DONE);
 	unsigned rounds = 0;
 
-	if (p->cores > 1 && (int64_t)__builtin_ia32_rdtsc() > atomic_load(&p->short_until)) {
+	if (p->cores.count > 1 && stub->cpu != (uint32_t)sched_getcpu() &&
+	    !cores_short(&p->cores, cores_now())) {
 		int64_t until = systrap_now_ns() + SYNC_SPIN_NS;
 
 		while (atomic_load_explicit(hint, memory_order_acquire) != (uint32_t)seq &&
@@ -109,10 +110,34 @@ static void ack_post(struct systrap_stub *stub)
 			  });
 }
 
-void systrap_orders_start(struct systrap_stub *stub)
+/* The order thread of a single-threaded process runs where that thread does, which makes room for it. */
+static void orders_place(struct systrap_platform *p, struct systrap_stub *stub)
+{
+	struct systrap_thread *t = stub->nthreads == 1 ? LIST_FIRST(&stub->threads) : NULL;
+	uint32_t cpu = t ? atomic_load_explicit(&t->cpu, memory_order_relaxed) : SYSTRAP_CPU_NONE;
+	cpu_set_t set;
+
+	if (t)
+		atomic_store_explicit(mb_yield(t), 1, memory_order_relaxed);
+	if (cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &p->cores.allowed) ||
+	    cores_short(&p->cores, cores_now()))
+		cpu = SYSTRAP_CPU_NONE;
+	if (likely(cpu == stub->cpu))
+		return;
+	CPU_ZERO(&set);
+	if (cpu == SYSTRAP_CPU_NONE)
+		set = p->cores.allowed;
+	else
+		CPU_SET(cpu, &set);
+	stub->cpu = sched_setaffinity(stub->pid, sizeof(set), &set) ? SYSTRAP_CPU_NONE : cpu;
+}
+
+void systrap_orders_start(struct systrap_platform *p, struct systrap_stub *stub)
 {
 	_Atomic uint32_t *head = (_Atomic uint32_t *)(stub->orders + ORDERS_HEAD);
 
+	/* First: threads that it makes may run where it may. */
+	orders_place(p, stub);
 	atomic_store(head, (uint32_t)stub->posted);
 	systrap_futex_wake(head);
 }
@@ -122,7 +147,7 @@ void systrap_orders_sync(struct systrap_platform *p, struct systrap_stub *stub)
 	if (atomic_load(&stub->dead) || stub->acked == stub->posted)
 		goto out;
 	ack_post(stub);
-	systrap_orders_start(stub);
+	systrap_orders_start(p, stub);
 	ack_wait(p, stub, stub->posted);
 out:
 	if (atomic_load(&stub->dead))
@@ -164,6 +189,7 @@ static struct systrap_thread *thread_alloc_locked(struct systrap_platform *p,
 	t->reported = false;
 	t->mb = NULL;
 	t->mb_tried = false;
+	atomic_store(&t->cpu, SYSTRAP_CPU_NONE);
 	t->index = stub->nthreads++;
 	atomic_store(&t->pid, stub->pid);
 	atomic_store(&t->tid, 0);
@@ -329,6 +355,7 @@ static int make_locked(struct systrap_platform *p)
 	*stub = (struct systrap_stub){
 		.slot = i,
 		.socket = -1,
+		.cpu = SYSTRAP_CPU_NONE,
 		.orders = p->shared + (uint64_t)i * STUB_SLOT_SIZE,
 		.in_use = true,
 	};

@@ -3,7 +3,7 @@
  *
  * Organised as: layout.h and pristine.h (what the sentry shares with its stubs), stub.S (the stub's handler and its
  * order thread), pristine.c (the process that makes stubs), filter.c (what stubs may ask of the host), stub.c (stubs
- * and orders, the sentry's side), as.c (address spaces), run.c (events), fpu.c. docs/platform-systrap.md has the picture.
+ * and orders, the sentry's side), as.c (address spaces), run.c (events), wait.c (who spins, and where), fpu.c. docs/platform-systrap.md has the picture.
  *
  * An address space is a stub process: in it the application's memory (shared mappings of the memory files) and, in a
  * range that the mm leaves out, the stub's own. Application threads may call futex() on their areas and nothing else;
@@ -21,7 +21,6 @@
  */
 #include <fcntl.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +39,6 @@
 #define HWCAP2_FSGSBASE_ 2ul
 #define SCRATCH_HINT 0x100000000000ul
 #define SCRATCH_STACK 0x4000u
-#define CALIBRATE_NS 200000
 
 extern const char __start_systrap_stub[], __stop_systrap_stub[];
 
@@ -61,6 +59,7 @@ static int systrap_probe(char *why, size_t why_size)
 			 strerror(errno));
 		return -EOPNOTSUPP;
 	}
+	cores_probe();
 	return 0;
 }
 
@@ -172,21 +171,6 @@ void systrap_pristine_stop(struct systrap_platform *p)
 	p->pristine_pid = 0;
 }
 
-/* Ticks of the time-stamp counter for what run.c waits for. */
-static void calibrate(struct systrap_platform *p)
-{
-	int64_t start = systrap_now_ns(), ns;
-	uint64_t tsc = __builtin_ia32_rdtsc(), ticks;
-
-	do {
-		ns = systrap_now_ns() - start;
-	} while (ns < CALIBRATE_NS);
-	ticks = (__builtin_ia32_rdtsc() - tsc) * 1000 / (uint64_t)ns; /* in a microsecond */
-	p->spin_ticks = ticks * SYSTRAP_SPIN_US;
-	p->stolen_ticks = ticks * SYSTRAP_STOLEN_US;
-	p->short_ticks = ticks * SYSTRAP_SHORT_US;
-}
-
 static int shared_create(struct systrap_platform *p)
 {
 	uint64_t size = (uint64_t)SYSTRAP_STUBS_MAX * STUB_SLOT_SIZE +
@@ -216,6 +200,7 @@ static void platform_free(struct systrap_platform *p)
 		munmap(p->shared, p->shared_size);
 	if (p->shared_fd >= 0)
 		close(p->shared_fd);
+	cores_fini(&p->cores);
 	free(p->stubs);
 	free(p->threads);
 	free(p);
@@ -244,7 +229,6 @@ static int selftest(struct systrap_platform *p)
 static int systrap_create(struct platform **ret_p)
 {
 	struct systrap_platform *p = calloc(1, sizeof(*p));
-	cpu_set_t cpus;
 	int err = -ENOMEM;
 
 	if (!p)
@@ -254,12 +238,15 @@ static int systrap_create(struct platform **ret_p)
 	mutex_init(&p->lock, LOCK_PLATFORM, "systrap");
 	mutex_init(&p->bind_lock, LOCK_PLATFORM, "systrap contexts");
 	SLIST_INIT(&p->pool);
-	p->cores = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+	cores_init(&p->cores);
+	p->spin_ticks = SYSTRAP_SPIN_US * p->cores.ticks_per_us;
+	p->stolen_ticks = SYSTRAP_STOLEN_US * p->cores.ticks_per_us;
+	p->soon_ticks = SYSTRAP_SOON_US * p->cores.ticks_per_us;
+	p->reply_ticks = SYSTRAP_REPLY_US * p->cores.ticks_per_us;
 	p->stubs = calloc(SYSTRAP_STUBS_MAX, sizeof(*p->stubs));
 	p->threads = calloc(SYSTRAP_AREAS_MAX, sizeof(*p->threads));
 	if (p->stubs && p->threads)
 		err = systrap_fpu_init(p);
-	calibrate(p);
 	if (!err)
 		err = shared_create(p);
 	if (!err)
@@ -296,6 +283,7 @@ static void systrap_emit_stats(struct platform *base,
 	EMIT(kicks);
 	EMIT(spins_missed);
 	EMIT(spins_stolen);
+	EMIT(moves);
 	EMIT(orders);
 	EMIT(acks);
 	EMIT(batches);

@@ -14,6 +14,7 @@
 
 #include "base/lock.h"
 #include "base/tree.h"
+#include "platform/common/cores.h"
 #include "platform/patch/patch.h"
 #include "platform/platform.h"
 #include "platform/systrap/pristine.h"
@@ -31,14 +32,24 @@
 #define SYSTRAP_PATIENCE 300u
 #define SYSTRAP_ROUND_NS 10000000l
 #define SYSTRAP_IDLE_ROUND_NS 500000000l
-/* An application spins this long for its answer (pauses, about 25 ns each), the sentry for an event. */
-#define SYSTRAP_APP_SPINS 400u
-#define SYSTRAP_SPIN_US 40u
+/* An application spins this long for its answer (pauses, about 25 ns each), and while the sentry has to be woken first. */
+#define SYSTRAP_APP_SPINS 800u
+#define SYSTRAP_APP_SPINS_WAKE 2400u
+/* The sentry spins this long for an event: what waking an idle core twice costs on a virtual machine. */
+#define SYSTRAP_SPIN_US 50u
+/* An event that a sleeper gets within this was worth spinning for; an answer after more is not. */
+#define SYSTRAP_SOON_US 90u
+#define SYSTRAP_REPLY_US 30u
+/* So many in a row that were not: no spinning until one was. */
+#define SYSTRAP_LATE_MAX 3u
+/* So many events of a thread on the sentry's own core: it is moved, if a core is free. In vain: twice as many. */
+#define SYSTRAP_STACKED_MIN 4u
+#define SYSTRAP_STACKED_MAX 64u
 /* Looks of a trampoline for its answer, about 50 ns each. */
 #define SYSTRAP_TRAMPOLINE_SPINS 300u
-/* A gap like this between two looks at the clock: somebody else had the core. Then nobody spins for a while. */
+/* A gap like this between two looks at the clock: somebody else had the core. */
 #define SYSTRAP_STOLEN_US 60u
-#define SYSTRAP_SHORT_US 4000u
+#define SYSTRAP_CPU_NONE UINT32_MAX
 
 struct systrap_platform;
 
@@ -62,6 +73,7 @@ struct systrap_thread {
 	struct platform_context *ctx; /* bound to; guarded by the platform's bind_lock */
 	uint8_t *mem; /* immutable: the area */
 	_Atomic pid_t pid, tid;
+	_Atomic uint32_t cpu; /* where it was last, as it says; SYSTRAP_CPU_NONE */
 	uint32_t index; /* where in the stub its area is mapped */
 	/* For patched sites, while the stub lives; NULL: none. The bound context's thread. */
 	struct patch_mailbox *mb;
@@ -87,6 +99,7 @@ struct systrap_stub {
 	pid_t pid;
 	int socket;
 	uint32_t nthreads;
+	uint32_t cpu; /* where the order thread has to run; SYSTRAP_CPU_NONE: anywhere */
 	_Atomic bool dead; /* it is known to be, or has been killed */
 	bool in_use, reaped, released; /* platform lock */
 };
@@ -108,6 +121,16 @@ struct address_space {
 	struct patch_heat heat;
 };
 
+/* What waiting was good for lately: wait.c. Belongs to the context's thread. */
+struct systrap_pace {
+	uint64_t started, returned; /* ticks: the application went on; the caller got its event */
+	uint8_t late_events, late_replies; /* in a row, up to SYSTRAP_LATE_MAX */
+	bool spin; /* this wait */
+	bool move; /* the application's thread, when it is woken */
+	bool hit; /* the last event came while we span */
+	uint32_t stacked, stacked_limit, hits;
+};
+
 struct platform_context {
 	struct systrap_platform *p; /* immutable */
 	_Atomic bool interrupt; /* sticky */
@@ -121,15 +144,14 @@ struct platform_context {
 	void *fpu_buf; /* fresh */
 	bool held; /* a posted call was taken: the thread is in its trampoline, or has trapped there */
 	struct arch_regs taken; /* held: its registers */
-	bool spun; /* the last event came while we span */
-	uint32_t spin_misses, spin_skip;
+	struct systrap_pace pace;
 	uint16_t segs[4]; /* as the stub's thread has them */
 	uint64_t fs_base, gs_base;
 };
 
 struct systrap_stats {
 	_Atomic uint64_t faults, exceptions, interrupts, not_run, kicks, spins_missed, spins_stolen,
-		orders, acks, batches, drops, stubs_made, stubs_died, threads_made, spaces,
+		moves, orders, acks, batches, drops, stubs_made, stubs_died, threads_made, spaces,
 		pool_empty, patches, left;
 };
 #define SYSTRAP_STAT_ADD(p, field, n) \
@@ -143,11 +165,10 @@ struct systrap_platform {
 	uint8_t *shared;
 	size_t fpu_size; /* XSAVE image in standard format */
 	uint64_t xcr0, mxcsr_mask;
-	unsigned cores;
-	uint64_t shared_size, spin_ticks, stolen_ticks, short_ticks;
+	uint64_t shared_size, spin_ticks, stolen_ticks, soon_ticks, reply_ticks;
 
+	struct cores cores;
 	_Atomic int busy; /* application threads that run, and spinning sentry threads */
-	_Atomic int64_t short_until; /* ticks: cores were seen to be short */
 
 	struct mutex bind_lock; /* LOCK_PLATFORM; never together with the next */
 	struct mutex lock; /* LOCK_PLATFORM */
@@ -191,7 +212,9 @@ MAILBOX_FIELD(mb_fs_base, AREA_FS_BASE, _Atomic uint64_t)
 MAILBOX_FIELD(mb_gs_base, AREA_GS_BASE, _Atomic uint64_t)
 MAILBOX_FIELD(mb_ucontext, AREA_UCONTEXT, _Atomic uint64_t)
 MAILBOX_FIELD(mb_flags, AREA_FLAGS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_cpu, AREA_CPU, _Atomic uint32_t)
 MAILBOX_FIELD(mb_spins, AREA_SPINS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_yield, AREA_YIELD, _Atomic uint32_t)
 MAILBOX_FIELD(mb_set_segs, AREA_SET_SEGS, _Atomic uint64_t)
 MAILBOX_FIELD(mb_set_fs_base, AREA_SET_FS_BASE, _Atomic uint64_t)
 MAILBOX_FIELD(mb_set_gs_base, AREA_SET_GS_BASE, _Atomic uint64_t)
@@ -238,7 +261,7 @@ static inline bool systrap_orders_idle(const struct systrap_stub *stub)
 void systrap_order_post(struct systrap_platform *p, struct systrap_stub *stub,
 			const struct systrap_order *order);
 /* The order thread looks at what was posted. */
-void systrap_orders_start(struct systrap_stub *stub);
+void systrap_orders_start(struct systrap_platform *p, struct systrap_stub *stub);
 /* Starts, and returns when all that was posted is proven to be done, or the stub is dead and gone. */
 void systrap_orders_sync(struct systrap_platform *p, struct systrap_stub *stub);
 
@@ -285,13 +308,30 @@ void systrap_fpu_detach(struct platform_context *ctx);
 /* Where the thread finds the state that ctx has. */
 void systrap_fpu_load(struct platform_context *ctx);
 
+/* wait.c */
+/* The caller is about to start ctx's thread: how it will wait for the event, and the thread for the next answer. */
+void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t);
+/* Its state says that it may go on: wakes it, on another core if that is what systrap_wait_prepare() found best. */
+void systrap_wake(struct platform_context *ctx, struct systrap_thread *t);
+/* Until something has come: an event, or, into regs, a posted call, which is taken then. Return: 0, -EAGAIN: it is dead. */
+must_check int systrap_wait(struct platform_context *ctx, struct systrap_thread *t,
+			    struct arch_regs *regs);
+/* Waits until the thread has published something, which it must do soon. Return: 0, -EAGAIN: the stub is dead. */
+must_check int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t);
+void systrap_kick(struct platform_context *ctx, struct systrap_thread *t);
+/* Only the thread that runs the context counts; anyone reads. */
+static inline void systrap_count(_Atomic uint64_t *counter)
+{
+	uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+}
+
 /* run.c */
 must_check int systrap_context_switch(struct platform_context *ctx, struct address_space *as,
 				      struct arch_regs *regs, struct platform_event *ret_event);
 void systrap_context_interrupt(struct platform_context *ctx);
 void systrap_thread_exit(struct platform *base);
-/* Waits until the thread has published something, which it must do soon. Return: 0, -EAGAIN: the stub is dead. */
-must_check int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t);
 /* The thread leaves its trampoline: its registers are in a frame, and are the sentry's to set. Does nothing if !held. */
 void systrap_leave(struct platform_context *ctx);
 /* ctx has no thread any more. _locked: bind_lock is held. */

@@ -1,0 +1,95 @@
+/* platform/common/cores.c - counting who wants a core; cores.h says what for. */
+#include "platform/common/cores.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/sleep.h"
+
+#define LOADAVG_MAX 128u
+#define CALIBRATE_NS 200000
+
+static int probed_fd = -1;
+
+void cores_probe(void)
+{
+	if (probed_fd < 0)
+		probed_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+}
+
+static uint64_t calibrate(void)
+{
+	int64_t start = time_monotonic_ns(), ns;
+	uint64_t tsc = cores_now();
+
+	do {
+		ns = time_monotonic_ns() - start;
+	} while (ns < CALIBRATE_NS);
+	return MAX((cores_now() - tsc) * 1000 / (uint64_t)ns, 1ul);
+}
+
+void cores_init(struct cores *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->load_fd = probed_fd;
+	probed_fd = -1;
+	c->machine = (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1l);
+	CPU_ZERO(&c->allowed);
+	if (sched_getaffinity(0, sizeof(c->allowed), &c->allowed))
+		CPU_SET(0, &c->allowed);
+	c->count = (unsigned)CPU_COUNT(&c->allowed);
+	c->ticks_per_us = calibrate();
+}
+
+void cores_fini(struct cores *c)
+{
+	if (c->load_fd >= 0)
+		close(c->load_fd);
+	c->load_fd = -1;
+}
+
+void cores_stolen(struct cores *c, uint64_t now)
+{
+	uint64_t until = atomic_load_explicit(&c->short_until, memory_order_relaxed);
+	uint64_t us = atomic_load_explicit(&c->short_us, memory_order_relaxed);
+
+	if (now < until)
+		return;
+	/* Again, as soon as spinning was allowed: longer. */
+	us = now - until < 2 * us * c->ticks_per_us ? MIN(us * 2, (uint64_t)CORES_SHORT_MAX_US)
+						    : CORES_SHORT_US;
+	atomic_store_explicit(&c->short_us, us, memory_order_relaxed);
+	atomic_store_explicit(&c->short_until, now + us * c->ticks_per_us, memory_order_relaxed);
+}
+
+/*
+ * "0.20 0.18 0.12 RUNNING/ALL LAST". The kernel's count can be one too high for a moment: a thread that has gone to sleep
+ * before its time was up stays queued until it would have run again (Linux 6.12 and later).
+ */
+unsigned cores_wanted(const struct cores *c)
+{
+	char buf[LOADAVG_MAX];
+	ssize_t n = c->load_fd >= 0 ? pread(c->load_fd, buf, sizeof(buf) - 1, 0) : 0;
+	char *at;
+
+	if (n <= 0)
+		return 0;
+	buf[n] = '\0';
+	at = strchr(buf, '/');
+	while (at && at > buf && at[-1] >= '0' && at[-1] <= '9')
+		at--;
+	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
+}
+
+void cores_look(struct cores *c, uint64_t now, bool in_vain)
+{
+	uint64_t asked = atomic_load_explicit(&c->asked_at, memory_order_relaxed);
+
+	if (now - asked < CORES_ASK_US * c->ticks_per_us)
+		return;
+	atomic_store_explicit(&c->asked_at, now, memory_order_relaxed);
+	if (cores_wanted(c) > c->machine + !in_vain)
+		cores_stolen(c, now);
+}

@@ -1,0 +1,253 @@
+/*
+ * platform/systrap/wait.c - how the sentry's thread waits for the application's, and where the two run.
+ *
+ * Between two cores that are awake a hand-over takes 0.2 us by spinning. By sleeping it takes 2 us on one core, and 20 us on two
+ * of a virtual machine, whose idle cores halt. Whether to spin is decided anew for each wait (systrap_wait_prepare()):
+ *  - nobody spins while cores are short (platform/common/cores.h, and `busy`: our own threads that run). That is asked after
+ *    a spin in vain, and seen by a spinner that lost its core;
+ *  - nobody spins for a thread on his own core: it can only run once he sleeps. The kernel leaves the two where they
+ *    are (it takes a halted virtual CPU for a busy one), so after a few quick events the application's thread is moved when
+ *    it is woken, if a core is free. It may go anywhere again at once;
+ *  - each side's spin must have paid lately, or would have: events that came soon, answers that came soon, measured whether
+ *    or not there was a spin.
+ * The order thread runs on the core of the application's, which lets it run while it waits (AREA_YIELD) and so keeps that
+ * core awake without being in the way.
+ *
+ * CPU numbers and thread numbers come from the mailbox: a wrong one costs its own application time.
+ */
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "platform/systrap/systrap.h"
+
+#define HITS_SETTLED 64u
+
+int64_t systrap_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+int systrap_futex_wait(_Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
+{
+	struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
+			      .tv_nsec = timeout_ns % 1000000000};
+
+	return syscall(SYS_futex, word, FUTEX_WAIT, val, &ts, NULL, 0) < 0 ? -errno : 0;
+}
+
+void systrap_futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+void systrap_kick(struct platform_context *ctx, struct systrap_thread *t)
+{
+	pid_t tid = (pid_t)atomic_load(mb_tid(t));
+
+	atomic_store(mb_interrupt(t), 1);
+	/* The thread's number is the application's to forge: it reaches threads of its own process only. */
+	if (tid > 0)
+		syscall(SYS_tgkill, atomic_load(&t->pid), tid, STUB_KICK_SIGNAL);
+	SYSTRAP_STAT_ADD(ctx->p, kicks, 1);
+}
+
+/* ---- where ---- */
+
+/* Pre: the thread has had quick events on this core. Is it time for another one? */
+static bool time_to_move(struct systrap_platform *p, struct systrap_pace *pace)
+{
+	if (++pace->stacked < pace->stacked_limit)
+		return false;
+	pace->stacked = 0;
+	pace->stacked_limit = MIN(pace->stacked_limit * 2, SYSTRAP_STACKED_MAX);
+	/* The thread sleeps, and may be counted nevertheless (cores.c). */
+	return p->cores.count > 1 && cores_wanted(&p->cores) <= p->cores.machine;
+}
+
+static void move_and_wake(struct systrap_platform *p, struct systrap_thread *t)
+{
+	pid_t tid = (pid_t)atomic_load(mb_tid(t));
+	cpu_set_t others = p->cores.allowed;
+	int cpu = sched_getcpu();
+
+	if (cpu >= 0 && cpu < CPU_SETSIZE)
+		CPU_CLR(cpu, &others);
+	/* One of its own process, or none: nobody else's thread is moved. */
+	if (tid <= 0 || CPU_COUNT(&others) == 0 ||
+	    syscall(SYS_tgkill, atomic_load(&t->pid), tid, 0))
+		tid = 0;
+	if (tid && sched_setaffinity(tid, sizeof(others), &others))
+		tid = 0;
+	systrap_futex_wake(mb_state(t));
+	if (tid)
+		(void)sched_setaffinity(tid, sizeof(p->cores.allowed), &p->cores.allowed);
+	SYSTRAP_STAT_ADD(p, moves, 1);
+}
+
+void systrap_wake(struct platform_context *ctx, struct systrap_thread *t)
+{
+	if (unlikely(ctx->pace.move))
+		move_and_wake(ctx->p, t);
+	else if (atomic_load(mb_app_asleep(t)))
+		systrap_futex_wake(mb_state(t));
+}
+
+void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_pace *pace = &ctx->pace;
+	uint64_t now = cores_now();
+	uint32_t spins = 0;
+	/* The application's thread, and this one. */
+	bool crowded =
+		cores_short(&p->cores, now) ||
+		atomic_load_explicit(&p->busy, memory_order_relaxed) + 2 > (int)p->cores.count;
+	/* Who is held spins in a trampoline, so it is not here. */
+	bool stacked = !ctx->held && atomic_load_explicit(&t->cpu, memory_order_relaxed) ==
+					     (uint32_t)sched_getcpu();
+
+	if (now - pace->returned < p->reply_ticks)
+		pace->late_replies = 0;
+	else if (pace->late_replies < SYSTRAP_LATE_MAX)
+		pace->late_replies++;
+	pace->move = stacked && !crowded && !pace->late_replies &&
+		     pace->late_events < SYSTRAP_LATE_MAX && time_to_move(p, pace);
+	if (!stacked)
+		pace->stacked = 0;
+	crowded |= stacked && !pace->move;
+	pace->spin = !crowded && pace->late_events < SYSTRAP_LATE_MAX;
+	if (!crowded && pace->late_replies < SYSTRAP_LATE_MAX)
+		spins = pace->spin ? SYSTRAP_APP_SPINS : SYSTRAP_APP_SPINS_WAKE;
+	atomic_store_explicit(mb_spins(t), spins, memory_order_relaxed);
+	atomic_store_explicit(mb_yield(t), 0, memory_order_relaxed);
+	pace->started = now;
+}
+
+/* ---- waiting ---- */
+
+/* With `regs`: for a posted call as well, which is then taken. Return: the event came. */
+static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct arch_regs *regs)
+{
+	struct systrap_platform *p = ctx->p;
+	uint64_t start, last, now;
+	bool hit = false;
+
+	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
+	start = last = now = cores_now();
+	for (;;) {
+		hit = atomic_load_explicit(mb_state(t), memory_order_acquire) == STUB_STATE_EVENT;
+		if (hit)
+			break;
+		if (regs && t->mb && patch_mailbox_take(t->mb, regs)) {
+			ctx->held = hit = true;
+			break;
+		}
+		/* Slow enough to spare a sibling thread. */
+		now = cores_now();
+		if (now - last > p->stolen_ticks) {
+			cores_stolen(&p->cores, now);
+			SYSTRAP_STAT_ADD(p, spins_stolen, 1);
+			break;
+		}
+		if (now - start > p->spin_ticks)
+			break;
+		last = now;
+	}
+	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
+	/* Who posts nevertheless, because he has looked before this, traps soon. */
+	if (regs && t->mb && !ctx->held)
+		patch_mailbox_listen(t->mb, false, SYSTRAP_TRAMPOLINE_SPINS);
+	/* While it pays, only now and then; in vain: others may have wanted the core. */
+	cores_look(&p->cores, now, !hit);
+	if (hit)
+		systrap_count(&t->counts.spins_hit);
+	else
+		SYSTRAP_STAT_ADD(p, spins_missed, 1);
+	return hit;
+}
+
+/*
+ * must_come: whether or not somebody wants it; it is kicked, and killed in the end. Other threads of the application
+ * can wake us in vain, and change the word, as often as they like: a round is over when its time is.
+ */
+static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *t, bool must_come)
+{
+	const unsigned patience = must_come ? 4 * SYSTRAP_PATIENCE : SYSTRAP_PATIENCE;
+	unsigned rounds = 0, in_vain = 0;
+	int64_t round_end = 0;
+
+	for (;;) {
+		bool wanted = must_come || atomic_load(&ctx->interrupt);
+		int64_t round_ns = wanted ? SYSTRAP_ROUND_NS : SYSTRAP_IDLE_ROUND_NS;
+		uint32_t state;
+		int ret;
+
+		atomic_store(mb_sentry_asleep(t), 1);
+		state = atomic_load(mb_state(t));
+		if (state == STUB_STATE_EVENT)
+			break;
+		if (atomic_load(&t->stub->dead))
+			return -EAGAIN;
+		ret = systrap_futex_wait(mb_state(t), state, round_ns);
+		if (likely(ret != -ETIMEDOUT && !in_vain++))
+			continue;
+		if (ret != -ETIMEDOUT) {
+			int64_t now = systrap_now_ns();
+
+			if (!round_end)
+				round_end = now + round_ns;
+			if (now < round_end)
+				continue;
+		}
+		round_end = 0;
+		if (systrap_stub_gone(t->stub)) {
+			systrap_stub_kill(ctx->p, t->stub);
+			return -EAGAIN;
+		}
+		if (wanted && ++rounds > patience) {
+			log_warn("systrap: stub %d does not answer", t->stub->pid);
+			systrap_stub_kill(ctx->p, t->stub);
+			return -EAGAIN;
+		}
+		if (wanted)
+			systrap_kick(ctx, t);
+	}
+	atomic_store_explicit(mb_sentry_asleep(t), 0, memory_order_relaxed);
+	return 0;
+}
+
+int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t)
+{
+	if (ctx->pace.spin && !cores_short(&ctx->p->cores, cores_now()) && spin(ctx, t, NULL))
+		return 0;
+	return sleep_for_event(ctx, t, true);
+}
+
+int systrap_wait(struct platform_context *ctx, struct systrap_thread *t, struct arch_regs *regs)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_pace *pace = &ctx->pace;
+	int err = 0;
+
+	pace->hit = pace->spin && spin(ctx, t, regs);
+	if (!pace->hit)
+		err = sleep_for_event(ctx, t, false);
+	pace->returned = cores_now();
+	if (pace->hit) {
+		pace->late_events = 0;
+		if (++pace->hits % HITS_SETTLED == 0)
+			pace->stacked_limit = SYSTRAP_STACKED_MIN;
+	} else if (pace->returned - pace->started < p->soon_ticks) {
+		pace->late_events = 0;
+	} else if (pace->late_events < SYSTRAP_LATE_MAX) {
+		pace->late_events++;
+	}
+	return err;
+}
