@@ -359,6 +359,7 @@ static const struct synth_entry fs_entries[] = {
 	C("aio-max-nr", "65536"),
 	R("aio-nr", 0444, aio_nr_ops),
 	C("dentry-state", "0\t0\t45\t0\t0\t0"),
+	C("dir-notify-enable", "1"),
 	D("epoll", epoll_entries),
 	C("file-max", "9223372036854775807"),
 	R("file-nr", 0444, file_nr_ops),
