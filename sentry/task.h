@@ -237,6 +237,7 @@ struct task {
 	struct task_affinity *affinity; /* its worker's, while it runs; sentry/affinity.c */
 	int nice, sched_policy, sched_priority;
 	bool sched_reset_on_fork;
+	_Atomic int ioprio; /* ioprio_set(2): class << 13 | level; 0: none */
 	_Atomic bool strace;
 };
 

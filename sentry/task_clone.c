@@ -269,6 +269,7 @@ static void clone_fields(struct task *t, struct task *child, const struct clone_
 		child->altstack = t->altstack;
 	child->cpu_mask = t->cpu_mask;
 	child->nice = t->nice;
+	atomic_init(&child->ioprio, atomic_load(&t->ioprio));
 	child->sched_policy = t->sched_policy;
 	child->sched_priority = t->sched_priority;
 	child->sched_reset_on_fork = t->sched_reset_on_fork;

@@ -4,12 +4,12 @@
  */
 #include "syscalls/syscalls.h"
 
+#include <linux/capability.h>
 #include <sched.h>
-#include <sys/time.h>
 
+#include "syscalls/sched.h"
 #include "syscalls/util.h"
 
-#define CAP_SYS_NICE_ 23
 #define SCHED_RESET_ON_FORK_ 0x40000000
 #define SCHED_DEADLINE_ 6
 #define SCHED_ATTR_SIZE_VER0 48
@@ -21,20 +21,6 @@ int64_t sys_sched_yield(struct task *t unused_arg, const struct syscall_args *a 
 {
 	sched_yield();
 	return 0;
-}
-
-static struct task *target_of(struct task *t, int32_t pid)
-{
-	return task_find(pid ? pid : t->tid);
-}
-
-static bool same_user(struct task *t, struct task *target)
-{
-	struct cred *o = task_get_cred(target);
-	bool ok = t->cred->euid == o->euid || t->cred->euid == o->uid;
-
-	cred_unref(o);
-	return ok || cred_has_cap(t->cred, CAP_SYS_NICE_);
 }
 
 /* ---- policies ---- */
@@ -54,9 +40,9 @@ static bool may_set_policy(struct task *t, struct task *target, int policy, int 
 {
 	uint64_t limit = task_rlimit(target, RLIMIT_RTPRIO);
 
-	if (cred_has_cap(t->cred, CAP_SYS_NICE_))
+	if (cred_has_cap(t->cred, CAP_SYS_NICE))
 		return true;
-	if (!same_user(t, target))
+	if (!sys_sched_may_set(t, target))
 		return false;
 	if (is_rt(policy)) {
 		if (policy != target->sched_policy && !limit)
@@ -77,7 +63,7 @@ static int64_t set_policy(struct task *t, struct task *target, int policy, int p
 	if (is_rt(policy) ? priority < 1 || priority > 99 : priority != 0)
 		return -EINVAL;
 	if (!may_set_policy(t, target, policy, priority) ||
-	    (target->sched_reset_on_fork && !reset && !cred_has_cap(t->cred, CAP_SYS_NICE_)))
+	    (target->sched_reset_on_fork && !reset && !cred_has_cap(t->cred, CAP_SYS_NICE)))
 		return -EPERM;
 	target->sched_policy = policy;
 	target->sched_priority = priority;
@@ -95,7 +81,7 @@ int64_t sys_sched_setscheduler(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	if (task_copy_in(t, &priority, a->a[2], sizeof(priority)))
 		return -EFAULT;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	ret = set_policy(t, target, ARG_INT(1), priority);
@@ -113,7 +99,7 @@ int64_t sys_sched_setparam(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	if (task_copy_in(t, &priority, a->a[1], sizeof(priority)))
 		return -EFAULT;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	ret = set_policy(t, target,
@@ -131,7 +117,7 @@ int64_t sys_sched_getscheduler(struct task *t, const struct syscall_args *a)
 
 	if (ARG_INT(0) < 0)
 		return -EINVAL;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	ret = target->sched_policy | (target->sched_reset_on_fork ? SCHED_RESET_ON_FORK_ : 0);
@@ -146,7 +132,7 @@ int64_t sys_sched_getparam(struct task *t, const struct syscall_args *a)
 
 	if (!a->a[1] || ARG_INT(0) < 0)
 		return -EINVAL;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	priority = target->sched_priority;
@@ -175,7 +161,7 @@ int64_t sys_sched_rr_get_interval(struct task *t, const struct syscall_args *a)
 
 	if (ARG_INT(0) < 0)
 		return -EINVAL;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	if (target->sched_policy == SCHED_RR)
@@ -195,8 +181,6 @@ struct moat_sched_attr {
 	uint32_t util_min, util_max;
 };
 _Static_assert(sizeof(struct moat_sched_attr) == SCHED_ATTR_SIZE_VER1, "sched_attr ABI");
-
-static int64_t set_nice(struct task *t, struct task *target, int nice);
 
 int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 {
@@ -223,7 +207,7 @@ int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	if (attr.policy == SCHED_DEADLINE_)
 		return -EPERM; /* no bandwidth can be promised */
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	ret = set_policy(t, target,
@@ -232,7 +216,7 @@ int64_t sys_sched_setattr(struct task *t, const struct syscall_args *a)
 									 : 0),
 			 (int)attr.priority);
 	if (!ret && (attr.policy == SCHED_OTHER || attr.policy == SCHED_BATCH))
-		ret = set_nice(t, target, attr.nice);
+		ret = sys_set_nice(t, target, attr.nice);
 	task_unref(target);
 	return ret;
 }
@@ -246,7 +230,7 @@ int64_t sys_sched_getattr(struct task *t, const struct syscall_args *a)
 	if (!a->a[1] || ARG_INT(0) < 0 || usize > MOAT_PAGE_SIZE || usize < SCHED_ATTR_SIZE_VER0 ||
 	    ARG_UINT(3))
 		return -EINVAL;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	attr.policy = (uint32_t)target->sched_policy;
@@ -260,99 +244,6 @@ int64_t sys_sched_getattr(struct task *t, const struct syscall_args *a)
 	return task_copy_out(t, a->a[1], &attr, attr.size);
 }
 
-/* ---- nice ---- */
-
-static int64_t set_nice(struct task *t, struct task *target, int nice)
-{
-	if (!same_user(t, target))
-		return -EPERM;
-	if (nice < -20)
-		nice = -20;
-	if (nice > 19)
-		nice = 19;
-	/* RLIMIT_NICE is 20 - nice. */
-	if (nice < target->nice && (uint64_t)(20 - nice) > task_rlimit(target, RLIMIT_NICE) &&
-	    !cred_has_cap(t->cred, CAP_SYS_NICE_))
-		return -EACCES;
-	target->nice = nice;
-	return 0;
-}
-
-struct prio_walk {
-	struct task *t;
-	bool set;
-	int nice;
-	int64_t ret; /* get: the highest 20 - nice; set: the first error, or the last success */
-};
-
-static void prio_one(struct prio_walk *w, struct task *target)
-{
-	if (!w->set) {
-		w->ret = MAX(w->ret, (int64_t)(20 - target->nice));
-		return;
-	}
-	int64_t err = set_nice(w->t, target, w->nice);
-
-	if (w->ret == -ESRCH || err)
-		w->ret = err;
-}
-
-static bool prio_matches(struct task *target, int which, uint32_t who)
-{
-	struct cred *c;
-	bool match;
-
-	if (which == PRIO_PGRP)
-		return group_pgid(target->group) == (int32_t)who;
-	c = task_get_cred(target);
-	match = c->uid == who;
-	cred_unref(c);
-	return match;
-}
-
-static int64_t prio_walk(struct prio_walk *w, int which, int32_t who)
-{
-	struct task *target;
-	int32_t id = 1;
-
-	w->ret = -ESRCH;
-	if (which == PRIO_PROCESS) {
-		target = target_of(w->t, who);
-		if (target) {
-			prio_one(w, target);
-			task_unref(target);
-		}
-		return w->ret;
-	}
-	if (!who)
-		who = which == PRIO_PGRP ? group_pgid(w->t->group) : (int32_t)w->t->cred->uid;
-	while ((target = task_next(&id))) {
-		if (prio_matches(target, which, (uint32_t)who))
-			prio_one(w, target);
-		task_unref(target);
-		id++;
-	}
-	return w->ret;
-}
-
-int64_t sys_getpriority(struct task *t, const struct syscall_args *a)
-{
-	struct prio_walk w = {.t = t};
-
-	if (ARG_INT(0) < PRIO_PROCESS || ARG_INT(0) > PRIO_USER)
-		return -EINVAL;
-	return prio_walk(&w, ARG_INT(0), ARG_INT(1));
-}
-
-int64_t sys_setpriority(struct task *t, const struct syscall_args *a)
-{
-	struct prio_walk w = {.t = t, .set = true, .nice = ARG_INT(2)};
-
-	if (ARG_INT(0) < PRIO_PROCESS || ARG_INT(0) > PRIO_USER)
-		return -EINVAL;
-	return prio_walk(&w, ARG_INT(0), ARG_INT(1));
-}
-
 /* ---- affinity ---- */
 
 int64_t sys_sched_getaffinity(struct task *t, const struct syscall_args *a)
@@ -362,7 +253,7 @@ int64_t sys_sched_getaffinity(struct task *t, const struct syscall_args *a)
 
 	if (a->a[1] < sizeof(mask) || (a->a[1] & 7))
 		return -EINVAL;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	mask = target->cpu_mask;
@@ -378,11 +269,11 @@ int64_t sys_sched_setaffinity(struct task *t, const struct syscall_args *a)
 
 	if (task_copy_in(t, &mask, a->a[2], MIN(a->a[1], sizeof(mask))))
 		return -EFAULT;
-	target = target_of(t, ARG_INT(0));
+	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	ret = -EPERM;
-	if (same_user(t, target)) {
+	if (sys_sched_may_set(t, target)) {
 		mask &= affinity_all();
 		ret = mask ? affinity_set(target, mask) : -EINVAL;
 	}

@@ -218,6 +218,53 @@ TEST(nice)
 	CHECK_ERR(getpriority(PRIO_PROCESS, 0x7fffff), ESRCH);
 }
 
+#define IOPRIO(class, level) ((class) << 13 | (level))
+
+static long ioprio(int call, int which, int who, int prio)
+{
+	return syscall(call, which, who, prio);
+}
+
+TEST(io_priorities)
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (pid == 0) {
+		setpgid(0, 0);
+		CHECK_OK(setpriority(PRIO_PROCESS, 0, 5));
+		CHECK_EQ(ioprio(SYS_ioprio_get, 1, 0, 0), 0);
+		CHECK_EQ(ioprio(SYS_ioprio_get, 2, 0, 0), IOPRIO(2, 5));
+		CHECK_OK(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(2, 7)));
+		CHECK_EQ(ioprio(SYS_ioprio_get, 1, 0, 0), IOPRIO(2, 7));
+		CHECK_OK(ioprio(SYS_ioprio_set, 1, getpid(), IOPRIO(3, 0)));
+		CHECK_EQ(ioprio(SYS_ioprio_get, 1, getpid(), 0), IOPRIO(3, 0));
+		pid = fork();
+		if (pid == 0) {
+			CHECK_EQ(ioprio(SYS_ioprio_get, 1, 0, 0), IOPRIO(3, 0));
+			CHECK_OK(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(1, 2)));
+			CHECK_EQ(ioprio(SYS_ioprio_get, 2, 0, 0), IOPRIO(1, 2));
+			_exit(0);
+		}
+		t_wait_ok(pid);
+		CHECK_OK(ioprio(SYS_ioprio_set, 2, 0, IOPRIO(2, 1)));
+		CHECK_EQ(ioprio(SYS_ioprio_get, 1, 0, 0), IOPRIO(2, 1));
+		CHECK_ERR(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(0, 1)), EINVAL);
+		CHECK_ERR(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(4, 0)), EINVAL);
+		CHECK_ERR(ioprio(SYS_ioprio_set, 4, 0, IOPRIO(2, 0)), EINVAL);
+		CHECK_ERR(ioprio(SYS_ioprio_set, 1, 0x7fffff, IOPRIO(2, 0)), ESRCH);
+		CHECK_ERR(ioprio(SYS_ioprio_get, 0, 0, 0), EINVAL);
+		CHECK_ERR(ioprio(SYS_ioprio_get, 1, 0x7fffff, 0), ESRCH);
+		CHECK_OK(setuid(65534));
+		CHECK_ERR(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(1, 0)), EPERM);
+		CHECK_ERR(ioprio(SYS_ioprio_set, 1, getppid(), IOPRIO(2, 0)), EPERM);
+		_exit(0);
+	}
+	status = t_wait_status(pid);
+	CHECK_EQ(status, 0);
+}
+
 TEST(rusage_and_ids)
 {
 	struct rusage ru;
