@@ -15,6 +15,16 @@ result() {
 	esac
 }
 
+# stage NAME: what runs from here on; summary shows what took longest.
+stage_name=
+stage_start=0
+stage() {
+	[ -z "$stage_name" ] || printf '%s %s\n' $((SECONDS - stage_start)) "$stage_name" >>"$results/times"
+	stage_name=$1
+	stage_start=$SECONDS
+	[ -z "$1" ] || progress "$1"
+}
+
 count() {
 	grep -c "^$1 " "$results/all" || true
 }
@@ -22,6 +32,9 @@ count() {
 # The last line of a run, and its status.
 summary() {
 	local failed
+	stage ''
+	printf 'took %s s, most of it:\n' "$SECONDS"
+	sort -rn "$results/times" | head -n 12 | awk '{ printf "    %5d s %s\n", $1, $2 }'
 	failed=$(count not-ok)
 	printf '%s passed, %s failed, %s skipped\n' "$(count ok)" "$failed" "$(count skip)"
 	[ "$failed" -eq 0 ]
@@ -31,7 +44,7 @@ summary() {
 check() {
 	local name=$1 log=$results/check.log
 	shift
-	progress "$name"
+	stage "$name"
 	if "$@" >"$log" 2>&1 </dev/null; then
 		result ok "$name"
 	else
@@ -50,7 +63,7 @@ build_preset() {
 unit_tests() {
 	local preset=$1 dir=$repo/build-$1 junit=$results/junit.xml
 	[ "$preset" != release ] || dir=$repo/build
-	progress "unit tests, $preset"
+	stage "unit/$preset"
 	rm -f "$junit"
 	TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 die_after_fork=0" \
 	ASAN_OPTIONS="detect_leaks=1 abort_on_error=0" \
@@ -83,6 +96,7 @@ report_lines() {
 # servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a third.
 fuzz() {
 	local seconds fuzzer name pids=() running=0
+	stage fuzz
 	mkdir -p "$results/fuzz"
 	for fuzzer in "$repo"/build-fuzz/tests/fuzz/fuzz_*; do
 		[ -x "$fuzzer" ] && [ -f "$fuzzer" ] || continue
@@ -131,7 +145,7 @@ fuzz_one() {
 # directory_run FILE SECONDS PREFIX: a tests/*/run (or soak) script; its lines are results.
 directory_run() {
 	local script=$1 seconds=$2 prefix=$3 out=$results/run.out status=0 before
-	progress "$prefix"
+	stage "$prefix"
 	timeout --kill-after=20 "$seconds" "$script" >"$out" 2>"$results/run.err" </dev/null ||
 		status=$?
 	before=$(wc -l <"$results/all")
