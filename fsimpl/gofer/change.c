@@ -28,16 +28,23 @@ struct creation {
 	struct resolving_path *rp;
 	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
-	struct gofer_where where; /* of the new name */
-	char name[VFS_NAME_MAX + 1];
-	size_t len;
-	bool is_dir;
+	struct gofer_hint hint;
+	struct p9_msg t;
+	struct p9_call call;
+	uint32_t mode; /* of the new object, with its type */
+	bool is_dir, needs_mknod;
+	struct p9_str target; /* of a symlink */
+	struct remote_dentry *old; /* link: borrowed */
+	struct gofer_where old_where;
+	struct vfs_endpoint *endpoint; /* borrowed, or NULL */
 };
 
 static bool exists(struct creation *c)
 {
 	struct remote_dentry *d;
 
+	if (c->fs->shared && c->hint.dir == c->dir)
+		return c->hint.child != NULL;
 	if (gofer_lookup(c->fs, c->dir, rp_component(c->rp), rp_component_len(c->rp), &d))
 		return false;
 	remote_dentry_unref(d);
@@ -70,337 +77,387 @@ static int check_creation(struct creation *c)
 	return err;
 }
 
-/* Takes tree_lock for writing; on success the caller ends with end_creation(). */
-static int begin_creation(struct creation *c, struct filesystem *base, struct resolving_path *rp,
-			  bool is_dir)
+/* Who the new object belongs to, by its directory; want: what the server finds out where that is not known. */
+static void set_owner(struct creation *c, const struct perm_inode *dir, uint32_t want)
 {
+	uint32_t mode = c->mode, uid, gid;
+
+	vfs_init_owner(rp_cred(c->rp), dir, &mode, &uid, &gid);
+	switch (c->t.type) {
+	case P9_Tmmkdir:
+		c->t.Tmmkdir.mode = mode & 07777;
+		c->t.Tmmkdir.uid = uid;
+		c->t.Tmmkdir.gid = gid;
+		c->t.Tmmkdir.want = want;
+		break;
+	case P9_Tmmknod:
+		c->t.Tmmknod.mode = mode;
+		c->t.Tmmknod.uid = uid;
+		c->t.Tmmknod.gid = gid;
+		c->t.Tmmknod.want = want;
+		break;
+	case P9_Tmsymlink:
+		c->t.Tmsymlink.uid = uid;
+		c->t.Tmsymlink.gid = gid;
+		c->t.Tmsymlink.want = want;
+		break;
+	default: /* a link has its owner */
+		break;
+	}
+}
+
+/* link(2): the old place; its rights speak before the new directory's. A directory is refused last. */
+static int prepare_link(struct creation *c)
+{
+	struct perm_inode pi;
 	int err;
+
+	gofer_inode_perm(gofer_inode_of(c->old), &pi);
+	err = vfs_may_linkat(rp_cred(c->rp), &pi);
+	if (!err)
+		err = gofer_where(c->old, &c->old_where);
+	c->t.Tmlink.oldfid = c->old_where.fid;
+	c->t.Tmlink.oldpath = gofer_where_path(&c->old_where);
+	return err;
+}
+
+/* Nobody may link a directory, and not everybody make a device. */
+static bool is_refused(const struct creation *c)
+{
+	return (c->old && remote_is_dir(c->old)) ||
+	       (c->needs_mknod && !cred_has_cap(rp_cred(c->rp), CAP_MKNOD));
+}
+
+/* Below a directory that is known by now. */
+static int send_creation(struct creation *c, int link_err)
+{
+	struct gofer_where where;
+	int err = check_creation(c);
+
+	/* What is there comes before what is not allowed. */
+	if (link_err && (!err || err == -EACCES))
+		return !err && exists(c) ? -EEXIST : link_err;
+	if (err)
+		return err;
+	if (is_refused(c))
+		return exists(c) ? -EEXIST : -EPERM;
+	set_owner(c, &c->pi, 0);
+	err = gofer_where_child(c->dir, rp_component(c->rp), rp_component_len(c->rp), &where);
+	if (err)
+		return err;
+	gofer_place_request(&c->t, where.fid, where.depth - 1, gofer_where_path(&where));
+	err = p9_rpc(c->fs->conn, &c->call, &c->t);
+	c->hint.done = !err;
+	return err;
+}
+
+static int creation_reply(const struct p9_msg *r, const struct p9_nodes **ret_nodes)
+{
+	switch (r->type) {
+	case P9_Rmmkdir:
+		*ret_nodes = &r->Rmmkdir.nodes;
+		return reply_error(r->Rmmkdir.err);
+	case P9_Rmmknod:
+		*ret_nodes = &r->Rmmknod.nodes;
+		return reply_error(r->Rmmknod.err);
+	case P9_Rmsymlink:
+		*ret_nodes = &r->Rmsymlink.nodes;
+		return reply_error(r->Rmsymlink.err);
+	default:
+		*ret_nodes = &r->Rmlink.nodes;
+		return reply_error(r->Rmlink.err);
+	}
+}
+
+/* Programs of the guest's talk over this socket: the dentry stays while it has its name, since the host knows nothing of it. */
+static void keep_endpoint(struct remote_dentry *child, struct vfs_endpoint *endpoint)
+{
+	struct gofer_inode *in = gofer_inode_of(child);
+
+	mutex_lock(&in->lock);
+	if (!in->endpoint && ref_tryget(&endpoint->ref))
+		in->endpoint = endpoint;
+	mutex_unlock(&in->lock);
+	if (!in->endpoint_dentry)
+		in->endpoint_dentry = remote_dentry_ref(child);
+}
+
+/* Enters the reply. */
+static int enter_creation(struct creation *c)
+{
+	const char *name = rp_component(c->rp);
+	size_t len = rp_component_len(c->rp);
+	struct remote_dentry *child = NULL;
+	const struct p9_nodes *nodes;
+	struct p9_node node;
+	int err = creation_reply(&c->call.r, &nodes);
+
+	if (err || nodes->count < 2) {
+		remote_forget_negative(&c->fs->dcache, c->dir, name, len);
+		return err;
+	}
+	p9_nodes_get(nodes, nodes->count - 2u, &node);
+	if (S_ISDIR(node.mode))
+		gofer_inode_update(gofer_inode_of(c->dir), &node);
+	p9_nodes_get(nodes, nodes->count - 1u, &node);
+	/* It exists: not to remember it is no failure of the call. */
+	if (gofer_cache_enter(c->fs, c->dir, name, len, &node, &c->target, &child)) {
+		remote_forget_negative(&c->fs->dcache, c->dir, name, len);
+		return 0;
+	}
+	if (c->endpoint)
+		keep_endpoint(child, c->endpoint);
+	remote_dentry_unref(child);
+	return 0;
+}
+
+static int create_at(struct creation *c, struct filesystem *base, struct resolving_path *rp)
+{
+	const struct perm_inode unknown = {.mode = S_IFDIR | 0755};
+	int err, link_err = 0;
 
 	c->fs = gofer_fs_of(base);
 	c->rp = rp;
-	c->is_dir = is_dir;
+	c->hint = (struct gofer_hint){.fd = -1, .call = &c->call};
+	set_owner(c, &unknown, P9_WANT_SETGID);
 	rwlock_write_lock(&c->fs->tree_lock);
-	err = gofer_walk(c->fs, rp, true, &c->dir);
-	if (err)
-		goto out_unlock;
-	err = check_creation(c);
-	if (err)
-		goto out_unref;
-	c->len = rp_component_len(rp);
-	memcpy(c->name, rp_component(rp), c->len);
-	c->name[c->len] = '\0';
-	err = gofer_where_child(c->dir, c->name, c->len, &c->where);
-	if (err)
-		goto out_unref;
-	return 0;
-out_unref:
-	remote_dentry_unref(c->dir);
-out_unlock:
-	rwlock_write_unlock(&c->fs->tree_lock);
-	return err;
-}
-
-/* Enters the reply; ret_child may be NULL. Ends the creation. */
-static int end_creation(struct creation *c, int err, uint32_t reply_err,
-			const struct p9_nodes *nodes, const struct p9_str *target,
-			struct vfs_endpoint *endpoint)
-{
-	struct remote_dentry *child = NULL;
-	struct p9_node node;
-
+	if (c->old)
+		link_err = prepare_link(c);
+	if (!link_err && !is_refused(c))
+		c->hint.t = &c->t;
+	err = gofer_walk(c->fs, rp, true, &c->hint, &c->dir);
+	if (!err && !c->hint.done)
+		err = send_creation(c, link_err);
 	if (!err)
-		err = reply_error(reply_err);
-	if (!err && nodes->count == 2) {
-		p9_nodes_get(nodes, 0, &node);
-		gofer_inode_update(gofer_inode_of(c->dir), &node);
-		p9_nodes_get(nodes, 1, &node);
-		/* It exists: not to remember it is no failure of the call. */
-		if (gofer_cache_enter(c->fs, c->dir, c->name, c->len, &node, target, &child)) {
-			remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
-			child = NULL;
-		}
-	} else {
-		remote_forget_negative(&c->fs->dcache, c->dir, c->name, c->len);
-	}
-	if (child && endpoint) {
-		mutex_lock(&gofer_inode_of(child)->lock);
-		if (!gofer_inode_of(child)->endpoint && ref_tryget(&endpoint->ref))
-			gofer_inode_of(child)->endpoint = endpoint;
-		mutex_unlock(&gofer_inode_of(child)->lock);
-		/* The host knows nothing of it: the dentry stays while it has its name. */
-		if (!gofer_inode_of(child)->endpoint_dentry)
-			gofer_inode_of(child)->endpoint_dentry = remote_dentry_ref(child);
-	}
+		err = enter_creation(c);
 	rwlock_write_unlock(&c->fs->tree_lock);
 	if (!err)
-		vfs_notify_name(&c->dir->d, IN_CREATE, 0, c->name, c->len, c->is_dir);
-	remote_dentry_unref(child);
+		vfs_notify_name(&c->dir->d, IN_CREATE, 0, rp_component(rp), rp_component_len(rp),
+				c->is_dir);
+	gofer_hint_fini(&c->hint);
 	remote_dentry_unref(c->dir);
 	return err;
-}
-
-static uint16_t parent_depth(const struct creation *c)
-{
-	return (uint16_t)(c->where.depth - 1);
 }
 
 int gofer_mkdir_at(struct filesystem *fs, struct resolving_path *rp, const struct mkdir_args *args)
 {
-	struct p9_msg t = {.type = P9_Tmmkdir};
-	uint32_t mode = (args->mode & 01777) | S_IFDIR;
-	struct creation c;
-	struct p9_call call;
-	int err = begin_creation(&c, fs, rp, true);
+	struct creation c = {.mode = (args->mode & 01777) | S_IFDIR, .is_dir = true};
 
-	if (err)
-		return err;
-	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &t.Tmmkdir.uid, &t.Tmmkdir.gid);
-	t.Tmmkdir.fid = c.where.fid;
-	t.Tmmkdir.mode = mode & 07777;
-	t.Tmmkdir.umask = args->umask;
-	t.Tmmkdir.skip = parent_depth(&c);
-	t.Tmmkdir.path = gofer_where_path(&c.where);
-	err = p9_rpc(c.fs->conn, &call, &t);
-	if (err)
-		return end_creation(&c, err, 0, NULL, NULL, NULL);
-	err = end_creation(&c, 0, call.r.Rmmkdir.err, &call.r.Rmmkdir.nodes, NULL, NULL);
-	p9_call_fini(&call);
-	return err;
+	c.t.type = P9_Tmmkdir;
+	c.t.Tmmkdir.umask = args->umask;
+	return create_at(&c, fs, rp);
 }
 
 int gofer_mknod_at(struct filesystem *fs, struct resolving_path *rp, const struct mknod_args *args)
 {
-	struct p9_msg t = {.type = P9_Tmmknod};
-	uint32_t mode = args->mode;
-	struct creation c;
-	struct p9_call call;
-	int err = begin_creation(&c, fs, rp, false);
+	struct creation c = {.mode = args->mode, .endpoint = args->endpoint};
 
-	if (err)
-		return err;
-	if (!(mode & S_IFMT))
-		mode |= S_IFREG;
+	if (!(c.mode & S_IFMT))
+		c.mode |= S_IFREG;
 	/* A whiteout, device 0:0, is no device. */
-	if ((S_ISBLK(mode) || (S_ISCHR(mode) && (args->rdev_major || args->rdev_minor))) &&
-	    !cred_has_cap(rp_cred(rp), CAP_MKNOD))
-		return end_creation(&c, -EPERM, 0, NULL, NULL, NULL);
-	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &t.Tmmknod.uid, &t.Tmmknod.gid);
-	t.Tmmknod.fid = c.where.fid;
-	t.Tmmknod.mode = mode;
-	t.Tmmknod.umask = args->umask;
-	t.Tmmknod.major = args->rdev_major;
-	t.Tmmknod.minor = args->rdev_minor;
-	t.Tmmknod.skip = parent_depth(&c);
-	t.Tmmknod.path = gofer_where_path(&c.where);
-	err = p9_rpc(c.fs->conn, &call, &t);
-	if (err)
-		return end_creation(&c, err, 0, NULL, NULL, NULL);
-	err = end_creation(&c, 0, call.r.Rmmknod.err, &call.r.Rmmknod.nodes, NULL, args->endpoint);
-	p9_call_fini(&call);
-	return err;
+	c.needs_mknod =
+		S_ISBLK(c.mode) || (S_ISCHR(c.mode) && (args->rdev_major || args->rdev_minor));
+	c.t.type = P9_Tmmknod;
+	c.t.Tmmknod.umask = args->umask;
+	c.t.Tmmknod.major = args->rdev_major;
+	c.t.Tmmknod.minor = args->rdev_minor;
+	return create_at(&c, fs, rp);
 }
 
 int gofer_symlink_at(struct filesystem *fs, struct resolving_path *rp, const char *target)
 {
-	struct p9_msg t = {.type = P9_Tmsymlink};
-	uint32_t mode = S_IFLNK | 0777;
-	struct p9_str str;
-	struct creation c;
-	struct p9_call call;
-	int err = begin_creation(&c, fs, rp, false);
+	struct creation c = {.mode = S_IFLNK | 0777, .target = p9_str(target)};
 
-	if (err)
-		return err;
-	str = p9_str(target);
-	vfs_init_owner(rp_cred(rp), &c.pi, &mode, &t.Tmsymlink.uid, &t.Tmsymlink.gid);
-	t.Tmsymlink.fid = c.where.fid;
-	t.Tmsymlink.target = str;
-	t.Tmsymlink.skip = parent_depth(&c);
-	t.Tmsymlink.path = gofer_where_path(&c.where);
-	err = p9_rpc(c.fs->conn, &call, &t);
-	if (err)
-		return end_creation(&c, err, 0, NULL, NULL, NULL);
-	err = end_creation(&c, 0, call.r.Rmsymlink.err, &call.r.Rmsymlink.nodes, &str, NULL);
-	p9_call_fini(&call);
-	return err;
+	c.t.type = P9_Tmsymlink;
+	c.t.Tmsymlink.target = c.target;
+	return create_at(&c, fs, rp);
 }
 
 int gofer_link_at(struct filesystem *fs, struct resolving_path *rp, struct dentry *old_base)
 {
-	struct remote_dentry *old = remote_dentry_of(old_base);
-	struct p9_msg t = {.type = P9_Tmlink};
-	struct gofer_where old_where;
-	struct perm_inode pi;
-	struct creation c;
-	struct p9_call call;
-	int err = begin_creation(&c, fs, rp, false);
+	struct creation c = {.old = remote_dentry_of(old_base)};
+	struct gofer_inode *in = gofer_inode_of(c.old);
 
-	/* may_linkat() speaks before the new directory's permissions. */
-	gofer_inode_perm(gofer_inode_of(old), &pi);
-	if (err == -EACCES && vfs_may_linkat(rp_cred(rp), &pi))
-		return vfs_may_linkat(rp_cred(rp), &pi);
-	if (err)
-		return err;
-	err = vfs_may_linkat(rp_cred(rp), &pi);
-	if (!err && remote_is_dir(old))
-		err = -EPERM;
-	if (!err)
-		err = gofer_where(old, &old_where);
-	if (err)
-		return end_creation(&c, err, 0, NULL, NULL, NULL);
-	t.Tmlink.oldfid = old_where.fid;
-	t.Tmlink.oldpath = gofer_where_path(&old_where);
-	t.Tmlink.fid = c.where.fid;
-	t.Tmlink.skip = parent_depth(&c);
-	t.Tmlink.path = gofer_where_path(&c.where);
-	err = p9_rpc(c.fs->conn, &call, &t);
-	if (err)
-		return end_creation(&c, err, 0, NULL, NULL, NULL);
-	err = end_creation(&c, 0, call.r.Rmlink.err, &call.r.Rmlink.nodes,
-			   &(struct p9_str){gofer_inode_of(old)->target,
-					    (uint16_t)gofer_inode_of(old)->target_len},
-			   NULL);
-	p9_call_fini(&call);
-	return err;
+	c.t.type = P9_Tmlink;
+	c.target = (struct p9_str){in->target, (uint16_t)in->target_len};
+	return create_at(&c, fs, rp);
 }
 
 /* ---- removal ---- */
 
-/* A fid to keep `d` by when its name goes, if anybody uses it. */
-static uint32_t keep_fid(struct gofer_fs *fs, const struct remote_dentry *d)
+/* A removal under way. */
+struct removal {
+	struct gofer_fs *fs;
+	struct resolving_path *rp;
+	struct remote_dentry *dir; /* a reference */
+	struct remote_dentry *d; /* a reference; NULL: nothing of it is cached */
+	struct gofer_hint hint;
+	struct p9_msg t;
+	struct p9_call call;
+	bool is_dir;
+	bool gone; /* it was the last name */
+};
+
+/* What has no name any more is kept by a fid, if anybody uses it. */
+static void keep_by(struct gofer_fs *fs, struct remote_dentry *d, bool used, uint32_t fid)
 {
-	if (gofer_inode_of(d)->fid != P9_NOFID || ref_read(&d->d.ref) <= IDLE_REFS)
-		return P9_NOFID;
-	return p9_fid_alloc(fs->conn);
+	uint32_t none = P9_NOFID;
+
+	if (!d || !used || !atomic_compare_exchange_strong(&gofer_inode_of(d)->fid, &none, fid))
+		p9_fid_clunk(fs->conn, fid);
 }
 
-/* d lost its name; node: its attributes since, or NULL. */
-static void removed(struct remote_dentry *d, const struct p9_node *node, uint32_t keepfid,
-		    bool bound)
+static bool is_used(const struct remote_dentry *d)
 {
-	bool gone = remote_is_dir(d) || !node || node->nlink == 0;
-	struct remote_dentry *pinned = gofer_inode_of(d)->endpoint_dentry;
+	return ref_read(&d->d.ref) > IDLE_REFS;
+}
 
-	if (node && (node->mode & S_IFMT) == d->inode->type)
-		gofer_inode_update(gofer_inode_of(d), node);
+/* d lost its name; node: its attributes since, or NULL. Return: it was the last. */
+static bool removed(struct remote_dentry *d, const struct p9_node *node)
+{
+	struct gofer_inode *in = gofer_inode_of(d);
+	bool gone = remote_is_dir(d) || !node || node->nlink == 0;
+	struct remote_dentry *pinned = in->endpoint_dentry;
+
+	if (node && (node->mode & S_IFMT) == in->base.type)
+		gofer_inode_update(in, node);
 	if (gone && remote_is_dir(d)) {
-		mutex_lock(&gofer_inode_of(d)->lock);
-		gofer_inode_of(d)->attr.nlink = 0;
-		mutex_unlock(&gofer_inode_of(d)->lock);
+		mutex_lock(&in->lock);
+		in->attr.nlink = 0;
+		mutex_unlock(&in->lock);
 	}
 	if (gone)
-		gofer_inode_unhash(gofer_inode_of(d));
-	if (bound)
-		gofer_inode_of(d)->fid = keepfid;
+		gofer_inode_unhash(in);
 	vfs_dentry_delete_end(&d->d);
 	if (pinned == d) {
-		gofer_inode_of(d)->endpoint_dentry = NULL;
+		in->endpoint_dentry = NULL;
 		remote_dentry_unref(pinned);
 	}
+	return gone;
 }
 
-static int check_removal(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
-			 bool is_dir, struct remote_dentry **ret)
+/* May it be removed? Looks the name up, unless the host can be left to say what is wrong. */
+static int check_removal(struct removal *m)
 {
+	int err = rp_check_remove_name(m->rp, m->is_dir);
 	struct perm_inode dir_pi, pi;
-	struct remote_dentry *d;
-	int err = rp_check_remove_name(rp, is_dir);
+	bool negative;
 
 	/* "." and "..", then a read-only mount, then a name too long. */
 	if (!err || err == -ENAMETOOLONG) {
-		int write_err = rp_begin_write(rp);
+		int write_err = rp_begin_write(m->rp);
 
-		err = write_err ? write_err : err && remote_is_dead(dir) ? -ENOENT : err;
+		err = write_err ? write_err : err && remote_is_dead(m->dir) ? -ENOENT : err;
 	}
 	if (err)
 		return err;
-	err = gofer_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
+	m->d = gofer_cache_find(m->fs, m->dir, rp_component(m->rp), rp_component_len(m->rp),
+				&negative);
+	if (!m->d && !negative && !m->rp->trailing_slash && gofer_may_all(m->rp) &&
+	    !remote_is_dead(m->dir))
+		return 0;
+	remote_dentry_unref(m->d);
+	m->d = NULL;
+	if (m->hint.child && m->hint.dir == m->dir)
+		m->d = remote_dentry_ref(m->hint.child);
+	else
+		err = gofer_lookup(m->fs, m->dir, rp_component(m->rp), rp_component_len(m->rp),
+				   &m->d);
 	if (err)
 		return err;
-	if (rp->trailing_slash && !is_dir)
-		err = remote_is_dir(d) ? -EISDIR : -ENOTDIR;
-	gofer_inode_perm(gofer_inode_of(dir), &dir_pi);
-	gofer_inode_perm(gofer_inode_of(d), &pi);
+	if (m->rp->trailing_slash && !m->is_dir)
+		return remote_is_dir(m->d) ? -EISDIR : -ENOTDIR;
+	gofer_inode_perm(gofer_inode_of(m->dir), &dir_pi);
+	gofer_inode_perm(gofer_inode_of(m->d), &pi);
+	err = vfs_may_delete(rp_cred(m->rp), &dir_pi, &pi, m->is_dir);
+	return err ? err : vfs_dentry_delete_begin(m->rp, &m->d->d);
+}
+
+static int send_removal(struct removal *m)
+{
+	struct gofer_where where;
+	int err = check_removal(m);
+
 	if (!err)
-		err = vfs_may_delete(rp_cred(rp), &dir_pi, &pi, is_dir);
-	if (!err)
-		err = vfs_dentry_delete_begin(rp, &d->d);
+		err = gofer_where_child(m->dir, rp_component(m->rp), rp_component_len(m->rp),
+					&where);
 	if (err)
-		remote_dentry_unref(d);
-	else
-		*ret = d;
+		return err;
+	if (!m->d || !is_used(m->d))
+		m->t.Tmunlink.keepfid = P9_NOFID;
+	gofer_place_request(&m->t, where.fid, where.depth - 1, gofer_where_path(&where));
+	err = p9_rpc(m->fs->conn, &m->call, &m->t);
+	m->hint.done = !err;
 	return err;
 }
 
-static int remove_locked(struct gofer_fs *fs, struct remote_dentry *dir, struct remote_dentry *d,
-			 bool is_dir)
+static int enter_removal(struct removal *m)
 {
-	const struct remote_key *key = rcu_load(d->key);
-	struct p9_msg t = {.type = P9_Tmunlink};
-	struct gofer_where where;
-	const struct p9_Rmunlink *r = NULL;
-	struct p9_call call;
+	const struct p9_Rmunlink *r = &m->call.r.Rmunlink;
+	const char *name = rp_component(m->rp);
+	size_t len = rp_component_len(m->rp);
 	struct p9_node node;
-	int err;
+	int err = reply_error(r->err);
+	bool negative, used;
 
-	err = gofer_where_child(dir, key->name, key->len, &where);
-	if (err)
-		return err;
-	t.Tmunlink.fid = where.fid;
-	t.Tmunlink.flags = is_dir ? 0x200 : 0; /* AT_REMOVEDIR */
-	t.Tmunlink.keepfid = keep_fid(fs, d);
-	t.Tmunlink.skip = (uint16_t)(where.depth - 1);
-	t.Tmunlink.path = gofer_where_path(&where);
-	err = p9_rpc(fs->conn, &call, &t);
-	if (err)
-		return err;
-	r = &call.r.Rmunlink;
-	err = reply_error(r->err);
-	if (!err && r->nodes.count == 2) {
-		p9_nodes_get(&r->nodes, 0, &node);
-		gofer_inode_update(gofer_inode_of(dir), &node);
-		p9_nodes_get(&r->nodes, 1, &node);
-		gofer_cache_remove(fs, d);
-		removed(d, &node, t.Tmunlink.keepfid, r->bound);
-	} else if (err == -ENOENT || !err) {
+	if (err || r->nodes.count < 2) {
 		/* A shared tree, or a server that forgot to tell. */
-		gofer_cache_vanished(fs, dir, key->name, key->len);
-		if (!err)
-			removed(d, NULL, t.Tmunlink.keepfid, r->bound);
+		if (!err || err == -ENOENT)
+			gofer_cache_vanished(m->fs, m->dir, name, len);
+		if (r->bound)
+			p9_fid_clunk(m->fs->conn, m->t.Tmunlink.keepfid);
+		m->gone = !err && m->d && removed(m->d, NULL);
+		return err;
 	}
-	p9_call_fini(&call);
-	return err;
+	if (!m->d)
+		m->d = gofer_cache_find(m->fs, m->dir, name, len, &negative);
+	used = m->d && is_used(m->d);
+	p9_nodes_get(&r->nodes, r->nodes.count - 2u, &node);
+	if (S_ISDIR(node.mode))
+		gofer_inode_update(gofer_inode_of(m->dir), &node);
+	p9_nodes_get(&r->nodes, r->nodes.count - 1u, &node);
+	if (m->d && gofer_inode_of(m->d)->qid_path != node.qid.path) {
+		/* Another file by the name than was known. */
+		gofer_cache_vanished(m->fs, m->dir, name, len);
+		remote_dentry_unref(m->d);
+		m->d = NULL;
+	}
+	if (r->bound)
+		keep_by(m->fs, m->d, used, m->t.Tmunlink.keepfid);
+	if (m->d) {
+		gofer_cache_remove(m->fs, m->d);
+		m->gone = removed(m->d, &node);
+	} else {
+		gofer_cache_enter_negative(m->fs, m->dir, name, len);
+	}
+	return 0;
 }
 
 static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is_dir)
 {
-	struct gofer_fs *fs = gofer_fs_of(base);
-	struct remote_dentry *dir, *d = NULL;
-	const struct remote_key *key;
+	struct removal m = {.fs = gofer_fs_of(base), .rp = rp, .is_dir = is_dir};
 	int err;
 
-	rwlock_write_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, true, &dir);
-	if (err) {
-		rwlock_write_unlock(&fs->tree_lock);
-		return err;
-	}
-	err = check_removal(fs, rp, dir, is_dir, &d);
+	m.hint = (struct gofer_hint){.fd = -1, .t = &m.t, .call = &m.call};
+	m.t.type = P9_Tmunlink;
+	m.t.Tmunlink.flags = is_dir ? 0x200 : 0; /* AT_REMOVEDIR */
+	m.t.Tmunlink.keepfid = p9_fid_alloc(m.fs->conn);
+	rwlock_write_lock(&m.fs->tree_lock);
+	err = gofer_walk(m.fs, rp, true, &m.hint, &m.dir);
+	if (!err && !m.hint.done)
+		err = send_removal(&m);
 	if (!err)
-		err = remove_locked(fs, dir, d, is_dir);
-	rwlock_write_unlock(&fs->tree_lock);
+		err = enter_removal(&m);
+	rwlock_write_unlock(&m.fs->tree_lock);
 	if (!err) {
-		bool gone;
-
-		mutex_lock(&gofer_inode_of(d)->lock);
-		gone = is_dir || gofer_inode_of(d)->attr.nlink == 0;
-		mutex_unlock(&gofer_inode_of(d)->lock);
-		key = rcu_load(d->key);
-		vfs_notify_name(&dir->d, IN_DELETE, 0, key->name, key->len, is_dir);
-		vfs_notify_self(&d->d, gone ? IN_DELETE_SELF : IN_ATTRIB, is_dir);
+		vfs_notify_name(&m.dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
+				is_dir);
+		if (m.d)
+			vfs_notify_self(&m.d->d, m.gone ? IN_DELETE_SELF : IN_ATTRIB, is_dir);
 	}
-	remote_dentry_unref(d);
-	remote_dentry_unref(dir);
+	gofer_hint_fini(&m.hint);
+	remote_dentry_unref(m.d);
+	remote_dentry_unref(m.dir);
 	return err;
 }
 
@@ -432,29 +489,87 @@ static void update_from(struct remote_dentry *d, const struct p9_nodes *nodes, u
 		gofer_inode_update(gofer_inode_of(d), &node);
 }
 
-/* The reply's consequences for the cache. */
-static void renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, uint32_t keepfid)
+/* Is the cached d what the reply calls node i? A shared tree may have had another there: that goes. */
+static void check_known(struct remote_renaming *r, struct remote_dentry **inout_d,
+			struct remote_dentry *dir, const char *name, size_t len,
+			const struct p9_nodes *nodes, unsigned i)
 {
-	struct remote_dentry *olddir = r->olddir;
-	struct p9_node node;
+	struct p9_node node = {0};
 
-	update_from(r->olddir, &reply->nodes, 0);
-	update_from(r->newdir, &reply->nodes, 1);
-	update_from(r->old, &reply->nodes, 2);
-	if (r->flags & REMOTE_RENAME_EXCHANGE) {
-		update_from(r->new_, &reply->nodes, 3);
-		remote_exchange(r->c, r->old, r->new_);
+	if (i < nodes->count)
+		p9_nodes_get(nodes, i, &node);
+	if (!*inout_d || (i < nodes->count && gofer_inode_of(*inout_d)->qid_path == node.qid.path))
 		return;
+	gofer_cache_vanished(renaming_fs(r), dir, name, len);
+	remote_dentry_unref(*inout_d);
+	*inout_d = NULL;
+}
+
+static void exchanged(struct remote_renaming *r, const struct p9_nodes *nodes)
+{
+	if (r->new_)
+		update_from(r->new_, nodes, 3);
+	if (r->old && r->new_)
+		remote_exchange(r->c, r->old, r->new_);
+	else if (r->old)
+		remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
+	else if (r->new_)
+		remote_move(r->c, r->new_, r->olddir, r->old_name, r->old_len);
+}
+
+/* The moved object was not known: now it is, by its new name. */
+static void enter_moved(struct remote_renaming *r, const struct p9_node *node)
+{
+	struct remote_dentry *d;
+
+	if (S_ISLNK(node->mode) ||
+	    gofer_cache_enter(renaming_fs(r), r->newdir, r->new_name, r->new_len, node, NULL, &d))
+		remote_forget_negative(r->c, r->newdir, r->new_name, r->new_len);
+	else
+		remote_dentry_unref(d);
+}
+
+/* The reply's consequences for the cache. Return: something was renamed; *ret_is_dir: a directory. */
+static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, uint32_t keepfid,
+		    bool *ret_is_dir)
+{
+	const struct p9_nodes *nodes = &reply->nodes;
+	struct p9_node moved, other = {0};
+	bool used;
+
+	if (nodes->count < 3)
+		return false;
+	p9_nodes_get(nodes, 2, &moved);
+	if (nodes->count > 3)
+		p9_nodes_get(nodes, 3, &other);
+	*ret_is_dir = S_ISDIR(moved.mode);
+	check_known(r, &r->old, r->olddir, r->old_name, r->old_len, nodes, 2);
+	check_known(r, &r->new_, r->newdir, r->new_name, r->new_len, nodes, 3);
+	used = r->new_ && is_used(r->new_);
+	if (reply->bound)
+		keep_by(renaming_fs(r), r->new_, used, keepfid);
+	/* Two names of one file: nothing was done. */
+	if (nodes->count > 3 && moved.qid.path == other.qid.path)
+		return false;
+	update_from(r->olddir, nodes, 0);
+	update_from(r->newdir, nodes, 1);
+	if (r->old)
+		update_from(r->old, nodes, 2);
+	if (r->flags & REMOTE_RENAME_EXCHANGE) {
+		exchanged(r, nodes);
+		return true;
 	}
 	if (r->new_) {
 		gofer_cache_remove(renaming_fs(r), r->new_);
-		if (reply->nodes.count > 3)
-			p9_nodes_get(&reply->nodes, 3, &node);
-		removed(r->new_, reply->nodes.count > 3 ? &node : NULL, keepfid, reply->bound);
+		(void)removed(r->new_, &other);
 	}
-	remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
+	if (r->old)
+		remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
+	else
+		enter_moved(r, &moved);
 	if (!(r->flags & REMOTE_RENAME_WHITEOUT))
-		gofer_cache_enter_negative(renaming_fs(r), olddir, r->old_name, r->old_len);
+		gofer_cache_enter_negative(renaming_fs(r), r->olddir, r->old_name, r->old_len);
+	return true;
 }
 
 /* The server made the whiteout; it belongs to the caller. The rename is done: a failure here has nobody to tell. */
@@ -474,9 +589,11 @@ static void own_whiteout(struct remote_renaming *r)
 	remote_dentry_unref(d);
 }
 
-static int rename_locked(struct remote_renaming *r)
+/* Return: 1 if something was renamed, 0 if not (two names of one file), -errno. */
+static int rename_locked(struct remote_renaming *r, bool *ret_is_dir)
 {
 	struct p9_msg t = {.type = P9_Tmrename};
+	struct gofer_fs *fs = renaming_fs(r);
 	struct gofer_where from, to;
 	struct p9_call call;
 	int err;
@@ -492,35 +609,73 @@ static int rename_locked(struct remote_renaming *r)
 	t.Tmrename.path = gofer_where_path(&to);
 	t.Tmrename.flags = r->flags;
 	t.Tmrename.keepfid = P9_NOFID;
-	if (r->new_ && !(r->flags & REMOTE_RENAME_EXCHANGE))
-		t.Tmrename.keepfid = keep_fid(renaming_fs(r), r->new_);
-	err = p9_rpc(renaming_fs(r)->conn, &call, &t);
+	if (r->new_ && is_used(r->new_) && !(r->flags & REMOTE_RENAME_EXCHANGE))
+		t.Tmrename.keepfid = p9_fid_alloc(fs->conn);
+	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		return err;
-	renamed(r, &call.r.Rmrename, t.Tmrename.keepfid);
+	err = renamed(r, &call.r.Rmrename, t.Tmrename.keepfid, ret_is_dir);
 	p9_call_fini(&call);
-	if (r->flags & REMOTE_RENAME_WHITEOUT)
+	if (err && (r->flags & REMOTE_RENAME_WHITEOUT))
 		own_whiteout(r);
-	return 0;
+	return err;
 }
 
-static int find_both(struct remote_renaming *r)
+static bool may_be_mountpoint(const struct remote_dentry *d)
+{
+	return d && (atomic_load(&d->d.flags) & DENTRY_MAYBE_MOUNTPOINT);
+}
+
+/*
+ * Can the host be left to say what is wrong? Where something is not known (in a shared tree: nothing is) and the guest may do anything:
+ * then what is cached is taken along, and checked against the reply.
+ */
+static bool rename_blindly(struct remote_renaming *r)
 {
 	struct gofer_fs *fs = renaming_fs(r);
-	int err;
+	bool no_old, no_new, known;
+
+	if (r->old_must_be_dir || r->rp->trailing_slash || !gofer_may_all(r->rp))
+		return false;
+	r->old = gofer_cache_find(fs, r->olddir, r->old_name, r->old_len, &no_old);
+	r->new_ = gofer_cache_find(fs, r->newdir, r->new_name, r->new_len, &no_new);
+	known = !fs->shared && (r->old || no_old) && (r->new_ || no_new);
+	if (!known && !may_be_mountpoint(r->old) && !may_be_mountpoint(r->new_))
+		return true;
+	remote_dentry_unref(r->old);
+	remote_dentry_unref(r->new_);
+	r->old = r->new_ = NULL;
+	return false;
+}
+
+/* Everything that is known or can be asked. Return: 0 go on; 1 nothing to do; -errno. */
+static int check_rename(struct remote_renaming *r)
+{
+	int err = rp_begin_write(r->rp), name_err;
 
 	r->old_len = strlen(r->old_name);
-	if (remote_is_dead(r->olddir))
-		return -ENOENT;
-	if (r->old_len > VFS_NAME_MAX)
-		return -ENAMETOOLONG;
-	err = gofer_lookup(fs, r->olddir, r->old_name, r->old_len, &r->old);
-	if (!err)
-		err = remote_rename_names(r);
+	if (!err && remote_is_dead(r->olddir))
+		err = -ENOENT;
+	if (!err && r->old_len > VFS_NAME_MAX)
+		err = -ENAMETOOLONG;
 	if (err)
 		return err;
-	err = gofer_lookup(fs, r->newdir, r->new_name, r->new_len, &r->new_);
-	return err == -ENOENT ? 0 : err;
+	/* The old name speaks before the new. */
+	name_err = remote_rename_names(r);
+	if (!name_err && rename_blindly(r))
+		return 0;
+	err = gofer_lookup(renaming_fs(r), r->olddir, r->old_name, r->old_len, &r->old);
+	if (!err)
+		err = name_err;
+	if (err)
+		return err;
+	err = gofer_lookup(renaming_fs(r), r->newdir, r->new_name, r->new_len, &r->new_);
+	if (!err || err == -ENOENT)
+		err = remote_rename_shape(r);
+	/* Two names of one file: nothing to do, and nothing is. */
+	if (!err && r->new_ && r->new_->inode == r->old->inode)
+		return 1;
+	return err ? err : remote_rename_rights(r);
 }
 
 int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct dentry *old_parent,
@@ -533,29 +688,23 @@ int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct d
 				    .old_name = old_name,
 				    .flags = args->flags,
 				    .old_must_be_dir = old_must_be_dir};
-	bool same = false;
+	bool is_dir = false;
 	int err;
 
 	rwlock_write_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, true, &r.newdir);
+	err = gofer_walk(fs, rp, true, NULL, &r.newdir);
 	if (err) {
 		rwlock_write_unlock(&fs->tree_lock);
 		return err;
 	}
-	err = rp_begin_write(rp);
+	err = check_rename(&r);
 	if (!err)
-		err = find_both(&r);
-	if (!err)
-		err = remote_rename_shape(&r);
-	/* Two names of one file: nothing to do, and nothing is. */
-	same = !err && r.new_ && r.new_->inode == r.old->inode;
-	if (!err && !same)
-		err = remote_rename_rights(&r);
-	if (!err && !same)
-		err = rename_locked(&r);
+		err = rename_locked(&r, &is_dir);
+	else if (err > 0)
+		err = 0;
 	rwlock_write_unlock(&fs->tree_lock);
-	if (!err && !same)
-		remote_rename_notify(&r);
+	if (err > 0)
+		remote_rename_notify(&r, is_dir);
 	remote_rename_fini(&r);
-	return err;
+	return MIN(err, 0);
 }

@@ -141,7 +141,7 @@ void gofer_inode_refresh_locked(struct gofer_inode *in);
 void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret);
 uint64_t gofer_inode_size(struct gofer_inode *in);
 
-/* ---- walk.c ---- */
+/* ---- where.c, ask.c, walk.c ---- */
 
 /* The way to a dentry for a request: a fid and a path below it. */
 struct gofer_where {
@@ -159,21 +159,38 @@ static inline struct p9_str gofer_where_path(const struct gofer_where *w)
 	return (struct p9_str){w->path, w->len};
 }
 
+/* What the request that completes a walk also does, and what it found. All zero but for fd -1: only looks. */
+struct gofer_hint {
+	bool open, write; /* ask for a descriptor of what is at the end */
+	int fd; /* -1, or a descriptor of qid_path: gofer_hint_fini() closes it */
+	uint64_t qid_path;
+	/*
+	 * A change, complete but for its place. It is sent only for credentials that may do it whatever the walk meets (gofer_may_all()), and
+	 * once. NULL: none.
+	 */
+	struct p9_msg *t;
+	struct p9_call *call; /* where its reply is kept (not Tmcreate's) */
+	bool done; /* it was sent and came as far as the last name's directory; its reply says what happened there */
+	int err; /* then: 0, or why nothing was changed */
+	bool created; /* Tmcreate: the file is new */
+	/* What was seen at the path's end, if all of it was asked for. */
+	struct remote_dentry *dir; /* borrowed: its directory, compared only */
+	struct remote_dentry *child; /* a reference, or NULL */
+	bool absent;
+};
+void gofer_hint_fini(struct gofer_hint *h);
+/* May rp's credentials change any place? */
+bool gofer_may_all(const struct resolving_path *rp);
+/* Sets the place of a compound request. */
+void gofer_place_request(struct p9_msg *t, uint32_t fid, uint16_t skip, struct p9_str path);
+
 /*
- * gofer_walk - along rp to its end, or with to_parent to the directory of the final component.
- * Pre: tree_lock held (either way), rp in reference mode.
+ * gofer_walk - along rp to its end, or with to_parent to the directory of the final component. hint: NULL, or gofer_hint_fini() must follow.
+ * Pre: tree_lock held (for writing if the hint has a change), rp in reference mode.
  * Return: 0 and a reference, -errno, a restart.
  */
 must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
-			  struct remote_dentry **ret);
-/* For open(2): the request that completes the walk also asks for a descriptor. */
-struct gofer_open_hint {
-	bool write;
-	int fd; /* -1, or a descriptor of qid_path: the caller's to close */
-	uint64_t qid_path;
-};
-must_check int gofer_walk_open(struct gofer_fs *fs, struct resolving_path *rp,
-			       struct gofer_open_hint *hint, struct remote_dentry **ret);
+			  struct gofer_hint *hint, struct remote_dentry **ret);
 /* One name in dir: asks the server if nothing is known. Pre: tree_lock. Return: 0 and a reference, -ENOENT, -errno. */
 must_check int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 			    size_t len, struct remote_dentry **ret);

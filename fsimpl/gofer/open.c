@@ -35,8 +35,7 @@ static int truncate_at_open(struct resolving_path *rp, struct remote_dentry *d, 
 
 /* A regular file, checked. tree_lock is held for reading and dropped here. */
 static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *d,
-			struct gofer_open_hint *hint, const struct open_args *args,
-			struct file **ret)
+			struct gofer_hint *hint, const struct open_args *args, struct file **ret)
 {
 	bool trunc = args->flags & O_TRUNC, write = wants_write(args->flags);
 	int err = 0, fd;
@@ -74,7 +73,7 @@ static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 
 /* Pre: tree_lock held for reading; dropped here. created: O_CREAT found it there. */
 static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *d,
-			 struct gofer_open_hint *hint, const struct perm_inode *sticky_dir,
+			 struct gofer_hint *hint, const struct perm_inode *sticky_dir,
 			 const struct open_args *args, struct file **ret)
 {
 	struct perm_inode pi;
@@ -112,25 +111,24 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const struct open_args *args,
 		      struct file **ret)
 {
-	struct gofer_open_hint hint = {
-		.fd = -1, .write = wants_write(args->flags) || (args->flags & O_TRUNC)};
+	struct gofer_hint hint = {
+		.open = !(args->flags & (O_PATH | O_DIRECTORY)),
+		.write = wants_write(args->flags) || (args->flags & O_TRUNC),
+		.fd = -1,
+	};
 	struct remote_dentry *d;
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
-	if (args->flags & (O_PATH | O_DIRECTORY))
-		err = gofer_walk(fs, rp, false, &d);
-	else
-		err = gofer_walk_open(fs, rp, &hint, &d);
+	err = gofer_walk(fs, rp, false, &hint, &d);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);
 	} else {
 		err = open_existing(fs, rp, d, &hint, NULL, args, ret);
 		remote_dentry_unref(d);
 	}
-	/* Not allowed, or not what was asked for after all. */
-	if (hint.fd >= 0)
-		close(hint.fd);
+	/* Its descriptor too, if it was not allowed, or not what was asked for after all. */
+	gofer_hint_fini(&hint);
 	return err;
 }
 
@@ -143,18 +141,16 @@ struct newfile {
 };
 
 static void fill_create(struct p9_Tmcreate *t, const struct resolving_path *rp,
-			const struct perm_inode *dir, const struct open_args *args,
-			const struct gofer_where *where)
+			const struct perm_inode *dir, const struct open_args *args)
 {
 	uint32_t mode = (args->mode & 07777) | S_IFREG;
 
 	vfs_init_owner(rp_cred(rp), dir, &mode, &t->uid, &t->gid);
-	t->fid = where->fid;
+	t->newfid = P9_NOFID;
 	t->want = P9_WANT_FD;
 	t->flags = wants_write(args->flags) ? O_RDWR : O_RDONLY;
 	t->mode = mode & 07777;
 	t->umask = args->umask;
-	t->path = gofer_where_path(where);
 }
 
 /*
@@ -177,10 +173,9 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	err = gofer_where_child(dir, name, len, &where);
 	if (err)
 		return err;
-	fill_create(&t.Tmcreate, rp, pi, args, &where);
-	t.Tmcreate.newfid = P9_NOFID;
+	fill_create(&t.Tmcreate, rp, pi, args);
 	t.Tmcreate.flags |= O_EXCL;
-	t.Tmcreate.skip = (uint16_t)(where.depth - 1);
+	gofer_place_request(&t, where.fid, where.depth - 1, gofer_where_path(&where));
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		return err;
@@ -221,43 +216,72 @@ static int may_create(struct resolving_path *rp, struct remote_dentry *dir,
 	return vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
 }
 
+/* What the walk's own request made. Pre: hint->created. */
+static void take_created(struct gofer_hint *hint, struct newfile *ret)
+{
+	ret->d = remote_dentry_ref(hint->child);
+	ret->created = true;
+	ret->fd = gofer_inode_take_fd(gofer_inode_of(ret->d), hint->fd, hint->write);
+	hint->fd = -1;
+}
+
+/* What is at the final name, made if need be. Return: 0: *ret; -errno. */
+static int find_or_create(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
+			  const struct open_args *args, struct gofer_hint *hint,
+			  struct newfile *ret)
+{
+	bool negative = false, asked = hint->dir == dir;
+	struct perm_inode pi;
+	int err, may;
+
+	if (asked && hint->child && hint->created && hint->fd >= 0) {
+		take_created(hint, ret);
+		return 0;
+	}
+	if (asked && hint->done && hint->err)
+		return hint->err;
+	if (asked && hint->child)
+		ret->d = remote_dentry_ref(hint->child);
+	else if (!fs->shared)
+		ret->d = gofer_cache_find(fs, dir, rp_component(rp), rp_component_len(rp),
+					  &negative);
+	if (ret->d)
+		return 0;
+	negative |= asked && hint->absent;
+	may = may_create(rp, dir, &pi);
+	if (!may) {
+		err = create_locked(fs, rp, dir, &pi, args, ret);
+		if (err != -EEXIST)
+			return err;
+	} else if (negative) {
+		return may;
+	}
+	/* It is there after all, or creating is not allowed: then an existing file may still be opened. */
+	err = gofer_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &ret->d);
+	return err == -ENOENT && may ? may : err;
+}
+
 /*
  * The final component of an O_CREAT walk, which stands at dir. tree_lock is held for writing.
  * Return: 0: *ret; RP_STAY: a symlink was followed, walk on; -errno; a restart.
  */
 static int create_or_find(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
-			  const struct open_args *args, struct newfile *ret)
+			  const struct open_args *args, struct gofer_hint *hint,
+			  struct newfile *ret)
 {
-	struct remote_dentry *d = NULL;
-	struct perm_inode pi;
-	bool negative = false;
-	int err, may;
+	struct perm_inode pi, link;
+	struct remote_dentry *d;
+	int err = rp_check_name(rp);
 
-	err = rp_check_name(rp);
-	if (err)
+	if (!err)
+		err = find_or_create(fs, rp, dir, args, hint, ret);
+	if (err || ret->created)
 		return err;
-	if (!fs->shared)
-		d = gofer_cache_find(fs, dir, rp_component(rp), rp_component_len(rp), &negative);
-	if (!d) {
-		may = may_create(rp, dir, &pi);
-		if (!may) {
-			err = create_locked(fs, rp, dir, &pi, args, ret);
-			if (err != -EEXIST)
-				return err;
-		} else if (negative) {
-			return may;
-		}
-		/* It is there after all, or creating is not allowed: then an existing file may still be opened. */
-		err = gofer_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
-		if (err)
-			return err == -ENOENT && may ? may : err;
-	}
+	d = ret->d;
 	err = rp_check_mount(rp, &d->d);
 	if (!err && (args->flags & O_EXCL))
 		err = -EEXIST;
 	if (!err && d->inode->type == S_IFLNK && rp_should_follow(rp)) {
-		struct perm_inode link;
-
 		gofer_inode_perm(gofer_inode_of(dir), &pi);
 		gofer_inode_perm(gofer_inode_of(d), &link);
 		err = vfs_may_follow_link(rp_cred(rp), &pi, &link);
@@ -269,23 +293,47 @@ static int create_or_find(struct gofer_fs *fs, struct resolving_path *rp, struct
 	}
 	if (err) {
 		remote_dentry_unref(d);
-		return err;
+		ret->d = NULL;
 	}
-	ret->d = d;
-	return 0;
+	return err;
+}
+
+/* Opens what a pass of O_CREAT found or made. Drops tree_lock. */
+static int open_found(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
+		      struct gofer_hint *hint, const struct open_args *args,
+		      const struct newfile *nf, struct file **ret)
+{
+	struct perm_inode pi;
+
+	if (!nf->created) {
+		rwlock_downgrade(&fs->tree_lock);
+		gofer_inode_perm(gofer_inode_of(dir), &pi);
+		return open_existing(fs, rp, nf->d, hint, &pi, args, ret);
+	}
+	rwlock_write_unlock(&fs->tree_lock);
+	vfs_notify_name(&dir->d, IN_CREATE, 0, rcu_load(nf->d->key)->name,
+			rcu_load(nf->d->key)->len, false);
+	return gofer_file_create(rp, nf->d, nf->fd, args->flags, ret);
 }
 
 /* One pass of O_CREAT: to the parent, then its final name. RP_STAY: again, from *inout_dir. */
 static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const struct open_args *args,
 		       struct file **ret)
 {
+	const struct perm_inode unknown = {.mode = S_IFDIR | 0755};
+	struct p9_msg t = {.type = P9_Tmcreate};
+	/* What exists may have to be truncated. */
+	struct gofer_hint hint = {
+		.write = wants_write(args->flags) || (args->flags & O_TRUNC), .fd = -1, .t = &t};
 	struct newfile nf = {.fd = -1};
 	struct remote_dentry *dir;
-	struct perm_inode pi;
 	int err;
 
+	fill_create(&t.Tmcreate, rp, &unknown, args);
+	t.Tmcreate.want |= P9_WANT_SETGID;
+	t.Tmcreate.flags = (hint.write ? O_RDWR : O_RDONLY) | (args->flags & O_EXCL);
 	rwlock_write_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, true, &dir);
+	err = gofer_walk(fs, rp, true, &hint, &dir);
 	if (err)
 		goto out_unlock;
 	err = rp_check_open_create(rp, args->flags);
@@ -293,7 +341,7 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	if (!err && rp_done(rp))
 		nf.d = remote_dentry_ref(dir);
 	else if (!err)
-		err = create_or_find(fs, rp, dir, args, &nf);
+		err = create_or_find(fs, rp, dir, args, &hint, &nf);
 	if (err == RP_STAY) {
 		/* The walk goes on from the link's directory: the rp keeps it. */
 		rp_hold(rp, &remote_dentry_ref(dir)->d);
@@ -301,25 +349,16 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	}
 	if (err)
 		goto out_unref;
-	if (nf.created) {
-		rwlock_write_unlock(&fs->tree_lock);
-		vfs_notify_name(&dir->d, IN_CREATE, 0, rcu_load(nf.d->key)->name,
-				rcu_load(nf.d->key)->len, false);
-		err = gofer_file_create(rp, nf.d, nf.fd, args->flags, ret);
-		remote_dentry_unref(nf.d);
-		remote_dentry_unref(dir);
-		return err;
-	}
-	rwlock_downgrade(&fs->tree_lock);
-	gofer_inode_perm(gofer_inode_of(dir), &pi);
-	err = open_existing(fs, rp, nf.d, NULL, &pi, args, ret);
+	err = open_found(fs, rp, dir, &hint, args, &nf, ret);
 	remote_dentry_unref(nf.d);
 	remote_dentry_unref(dir);
+	gofer_hint_fini(&hint);
 	return err;
 out_unref:
 	remote_dentry_unref(dir);
 out_unlock:
 	rwlock_write_unlock(&fs->tree_lock);
+	gofer_hint_fini(&hint);
 	return err;
 }
 
@@ -347,7 +386,7 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 	int err, fd = -1;
 
 	rwlock_read_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, false, &dir);
+	err = gofer_walk(fs, rp, false, NULL, &dir);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);
 		return err;
@@ -357,10 +396,10 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 		err = gofer_where(dir, &where);
 	if (err)
 		goto out_dir;
-	fill_create(&t.Tmcreate, rp, &pi, args, &where);
+	fill_create(&t.Tmcreate, rp, &pi, args);
 	t.Tmcreate.newfid = p9_fid_alloc(fs->conn);
 	t.Tmcreate.flags |= O_TMPFILE | (args->flags & O_EXCL);
-	t.Tmcreate.skip = where.depth;
+	gofer_place_request(&t, where.fid, where.depth, gofer_where_path(&where));
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		goto out_dir;

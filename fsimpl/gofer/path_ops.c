@@ -12,7 +12,7 @@ static int walk_to(struct filesystem *base, struct resolving_path *rp, struct re
 	int err;
 
 	rwlock_read_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, false, ret);
+	err = gofer_walk(fs, rp, false, NULL, ret);
 	rwlock_read_unlock(&fs->tree_lock);
 	return err;
 }

@@ -26,7 +26,7 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 		rwlock_write_lock(&x->fs->tree_lock);
 	else
 		rwlock_read_lock(&x->fs->tree_lock);
-	err = gofer_walk(x->fs, rp, false, &x->d);
+	err = gofer_walk(x->fs, rp, false, NULL, &x->d);
 	if (err)
 		goto out_unlock;
 	gofer_inode_perm(gofer_inode_of(x->d), &pi);

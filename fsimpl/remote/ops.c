@@ -137,9 +137,8 @@ int remote_rename_rights(const struct remote_renaming *r)
 	return err;
 }
 
-void remote_rename_notify(const struct remote_renaming *r)
+void remote_rename_notify(const struct remote_renaming *r, bool is_dir)
 {
-	bool is_dir = remote_is_dir(r->old);
 	uint32_t cookie;
 
 	if (!vfs_notify_wanted())
@@ -147,7 +146,8 @@ void remote_rename_notify(const struct remote_renaming *r)
 	cookie = vfs_notify_cookie();
 	vfs_notify_name(&r->olddir->d, IN_MOVED_FROM, cookie, r->old_name, r->old_len, is_dir);
 	vfs_notify_name(&r->newdir->d, IN_MOVED_TO, cookie, r->new_name, r->new_len, is_dir);
-	vfs_notify_self(&r->old->d, IN_MOVE_SELF, is_dir);
+	if (r->old)
+		vfs_notify_self(&r->old->d, IN_MOVE_SELF, is_dir);
 	if (r->new_ && !(r->flags & REMOTE_RENAME_EXCHANGE))
 		vfs_notify_self(&r->new_->d, IN_DELETE_SELF, remote_is_dir(r->new_));
 }

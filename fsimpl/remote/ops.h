@@ -46,7 +46,8 @@ must_check int remote_rename_names(struct remote_renaming *r);
 must_check int remote_rename_shape(const struct remote_renaming *r);
 /* The guest's rights, and mount points. */
 must_check int remote_rename_rights(const struct remote_renaming *r);
-void remote_rename_notify(const struct remote_renaming *r);
+/* is_dir: old's type. old may be NULL: nobody watches what nothing knows. */
+void remote_rename_notify(const struct remote_renaming *r, bool is_dir);
 /* Drops old, new_ and newdir. */
 void remote_rename_fini(struct remote_renaming *r);
 

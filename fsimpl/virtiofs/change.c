@@ -462,7 +462,7 @@ int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 		renamed(&r);
 	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && !same)
-		remote_rename_notify(&r);
+		remote_rename_notify(&r, remote_is_dir(r.old));
 	remote_rename_fini(&r);
 	return err;
 }

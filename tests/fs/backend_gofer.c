@@ -1,4 +1,7 @@
-/* A scratch directory of the host behind a gofer: a confined process of its own per filesystem. */
+/*
+ * A scratch directory of the host behind a gofer: a confined process of its own per filesystem.
+ * GOFER_SHARED: a shared tree. GOFER_DENTRIES: how many unused dentries are kept; few make most walks cold.
+ */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,9 +42,12 @@ static int make_dir(char *path, size_t size)
 static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct gofer_mount_args args = {.source = "scratch"};
+	const char *dentries = getenv("GOFER_DENTRIES");
 	char path[96];
 	int sv[2], err;
 
+	args.shared = getenv("GOFER_SHARED") != NULL;
+	args.max_dentries = dentries ? (unsigned)atoi(dentries) : 0;
 	err = make_dir(path, sizeof(path));
 	if (err)
 		return err;
