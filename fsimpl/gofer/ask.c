@@ -118,8 +118,12 @@ static bool takes_change(const struct gwalk *wk, const struct asked *a)
 {
 	const struct gofer_hint *h = wk->hint;
 
-	return h && h->t && !h->done && a->all && a->plain_end && !wk->rp->trailing_slash &&
-	       !wk->rp->final_dot && gofer_may_all(wk->rp) && rp_begin_write(wk->rp) == 0;
+	if (!h || !h->t || h->done || !a->all || !a->plain_end || !gofer_may_all(wk->rp))
+		return false;
+	/* The last component's text ends before its slash. */
+	if (rp_final(wk->rp) && wk->rp->trailing_slash)
+		return false;
+	return rp_begin_write(wk->rp) == 0;
 }
 
 /* The walk goes on elsewhere, perhaps in another mount. */
