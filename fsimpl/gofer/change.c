@@ -688,11 +688,13 @@ int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct d
 				    .old_name = old_name,
 				    .flags = args->flags,
 				    .old_must_be_dir = old_must_be_dir};
+	struct gofer_hint hint = {.fd = -1, .lazy = true};
 	bool is_dir = false;
 	int err;
 
 	rwlock_write_lock(&fs->tree_lock);
-	err = gofer_walk(fs, rp, true, NULL, &r.newdir);
+	err = gofer_walk(fs, rp, true, &hint, &r.newdir);
+	gofer_hint_fini(&hint);
 	if (err) {
 		rwlock_write_unlock(&fs->tree_lock);
 		return err;

@@ -173,6 +173,7 @@ struct gofer_hint {
 	bool done; /* it was sent and came as far as the last name's directory; its reply says what happened there */
 	int err; /* then: 0, or why nothing was changed */
 	bool created; /* Tmcreate: the file is new */
+	bool lazy; /* who may do anything needs no fresh attributes of where the walk ends */
 	/* What was seen at the path's end, if all of it was asked for. */
 	struct remote_dentry *dir; /* borrowed: its directory, compared only */
 	struct remote_dentry *child; /* a reference, or NULL */

@@ -116,7 +116,7 @@ int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 	wk.cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(&wk);
-	if (!err && wk.stale)
+	if (!err && wk.stale && !(hint && hint->lazy && gofer_may_all(rp)))
 		err = freshen(&wk);
 	if (!err)
 		err = remote_walk_finish(&fs->dcache, rp, wk.cur, to_parent);

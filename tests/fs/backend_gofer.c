@@ -9,10 +9,12 @@
 #include <sys/stat.h>
 
 #include "fsimpl/gofer/gofer_fs.h"
+#include "tests/fs/backend_gofer.h"
 #include "tests/fs/env.h"
 #include "tests/gofer_process.h"
 
-static char scratch[64];
+static char scratch[64], path[96];
+static struct p9_conn *conn;
 
 static void remove_scratch(void)
 {
@@ -23,7 +25,7 @@ static void remove_scratch(void)
 }
 
 /* A directory below one scratch directory per process, removed at exit by the process that made it. */
-static int make_dir(char *path, size_t size)
+static int make_dir(void)
 {
 	static unsigned count;
 
@@ -35,7 +37,7 @@ static int make_dir(char *path, size_t size)
 			return -errno;
 		atexit(remove_scratch);
 	}
-	snprintf(path, size, "%s/%u", scratch, count++);
+	snprintf(path, sizeof(path), "%s/%u", scratch, count++);
 	return mkdir(path, 0755) < 0 ? -errno : 0;
 }
 
@@ -43,12 +45,11 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct gofer_mount_args args = {.source = "scratch"};
 	const char *dentries = getenv("GOFER_DENTRIES");
-	char path[96];
 	int sv[2], err;
 
 	args.shared = getenv("GOFER_SHARED") != NULL;
 	args.max_dentries = dentries ? (unsigned)atoi(dentries) : 0;
-	err = make_dir(path, sizeof(path));
+	err = make_dir();
 	if (err)
 		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
@@ -63,8 +64,19 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 	if (err)
 		return err;
 	err = gofer_fs_create(&args, ret_fs, ret_root);
+	conn = args.conn;
 	p9_conn_unref(args.conn);
 	return err;
+}
+
+struct p9_conn *backend_gofer_conn(void)
+{
+	return conn;
+}
+
+const char *backend_gofer_dir(void)
+{
+	return path;
 }
 
 const struct fs_backend fs_backend = {

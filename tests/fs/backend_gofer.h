@@ -1,0 +1,12 @@
+/* tests/fs/backend_gofer.h - what tests of the gofer's client need besides the backend. */
+#ifndef MOAT_TESTS_FS_BACKEND_GOFER_H
+#define MOAT_TESTS_FS_BACKEND_GOFER_H
+
+struct p9_conn;
+
+/* The newest filesystem's connection; borrowed from it. */
+struct p9_conn *backend_gofer_conn(void);
+/* The host's path of its root. */
+const char *backend_gofer_dir(void);
+
+#endif

@@ -1,0 +1,192 @@
+/*
+ * Round trips of the gofer's client, counted: how many requests an operation sends, cold and warm, where the path is eight directories deep.
+ * GOFER_SHARED: a shared tree, where what is known is asked for again. Exact: one request too many fails.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "fsimpl/gofer/gofer_fs.h"
+#include "tests/fs/backend_gofer.h"
+#include "tests/fs/env.h"
+
+#define DIR8 "/d0/d1/d2/d3/d4/d5/d6/d7"
+#define ENTRIES 2000
+
+static struct fs_env e;
+static char buf[1 << 20];
+static bool shared;
+
+static uint64_t requests(void)
+{
+	return p9_conn_requests(backend_gofer_conn());
+}
+
+/* Runs it and says how many requests it sent. */
+#define TRIPS(expression)                                                      \
+	({                                                                     \
+		uint64_t before_ = requests();                                 \
+		int64_t ret_ = (expression);                                   \
+                                                                               \
+		if (ret_ < 0)                                                  \
+			fail_msg("%s: %s", #expression, strerror((int)-ret_)); \
+		(unsigned)(requests() - before_);                              \
+	})
+
+/* The same with nothing cached. */
+#define COLD_TRIPS(expression)                           \
+	({                                               \
+		gofer_fs_shrink(e.root.mount->root->fs); \
+		TRIPS(expression);                       \
+	})
+
+static int open_close(const char *path, int flags)
+{
+	struct file *f;
+	int err = fs_open(&e, path, flags, 0644, &f);
+
+	return err ? err : fs_close(f);
+}
+
+static int setup(void **state)
+{
+	char path[256];
+	int err = fs_env_init(&e);
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s", backend_gofer_dir());
+	for (unsigned i = 0; i < 8 && !err; i++) {
+		snprintf(path + strlen(path), sizeof(path) - strlen(path), "/d%u", i);
+		err = mkdir(path, 0755);
+	}
+	strcat(path, "/file");
+	return err ? err : close(creat(path, 0644));
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fs_env_fini(&e);
+	return 0;
+}
+
+static void test_looks(void **state)
+{
+	struct moat_statx st;
+	char target[16];
+
+	(void)state;
+	assert_int_equal(COLD_TRIPS(fs_stat(&e, DIR8 "/file", &st)), 1);
+	assert_int_equal(TRIPS(fs_stat(&e, DIR8 "/file", &st)), shared);
+	assert_int_equal(COLD_TRIPS(fs_access(&e, DIR8 "/file", R_OK)), 1);
+	assert_int_equal(COLD_TRIPS(open_close(DIR8 "/file", O_RDONLY)), 1);
+	assert_int_equal(TRIPS(open_close(DIR8 "/file", O_RDONLY)), shared);
+	assert_int_equal(COLD_TRIPS(open_close(DIR8 "/file", O_RDWR)), 1);
+	assert_int_equal(COLD_TRIPS(open_close(DIR8 "/file", O_RDWR | O_CREAT)), 1);
+	assert_int_equal(COLD_TRIPS(fs_chdir(&e, DIR8)), 1);
+	assert_int_equal(COLD_TRIPS(fs_stat(&e, "file", &st)), 1);
+	assert_int_equal(TRIPS(fs_stat(&e, "..", &st)), shared ? 2 : 0);
+	assert_int_equal(fs_chdir(&e, "/"), 0);
+	assert_int_equal(fs_symlink(&e, "file", DIR8 "/link"), 0);
+	assert_int_equal(COLD_TRIPS(fs_readlink(&e, DIR8 "/link", target, sizeof(target))), 1);
+	/* The link's text is only known then. */
+	assert_int_equal(COLD_TRIPS(fs_stat(&e, DIR8 "/link", &st)), 2);
+}
+
+static void test_changes(void **state)
+{
+	(void)state;
+	assert_int_equal(COLD_TRIPS(open_close(DIR8 "/new", O_CREAT | O_WRONLY)), 1);
+	assert_int_equal(TRIPS(open_close(DIR8 "/new2", O_CREAT | O_EXCL | O_RDWR)), 1);
+	assert_int_equal(COLD_TRIPS(fs_mkdir(&e, DIR8 "/dir", 0755)), 1);
+	assert_int_equal(TRIPS(fs_mkdir(&e, DIR8 "/dir2", 0755)), 1);
+	assert_int_equal(COLD_TRIPS(fs_symlink(&e, "x", DIR8 "/sym")), 1);
+	assert_int_equal(COLD_TRIPS(fs_mknod(&e, DIR8 "/fifo", S_IFIFO | 0600, 0, 0)), 1);
+	/* The VFS looks for both places first. */
+	assert_int_equal(COLD_TRIPS(fs_link(&e, DIR8 "/new", DIR8 "/hard", false)), shared ? 3 : 2);
+	assert_int_equal(COLD_TRIPS(fs_unlink(&e, DIR8 "/hard")), 1);
+	assert_int_equal(TRIPS(fs_unlink(&e, DIR8 "/new2")), 1);
+	assert_int_equal(COLD_TRIPS(fs_rmdir(&e, DIR8 "/dir")), 1);
+	assert_int_equal(COLD_TRIPS(fs_chmod(&e, DIR8 "/new", 0600)), 2);
+}
+
+/* From a directory that is held: by name, and known or not. */
+static void test_held(void **state)
+{
+	(void)state;
+	assert_int_equal(fs_chdir(&e, DIR8), 0);
+	assert_int_equal(COLD_TRIPS(fs_creat(&e, "a", 0644)), 1);
+	/* The VFS walks to both directories first, which in a shared tree is to look. */
+	assert_int_equal(COLD_TRIPS(fs_rename(&e, "a", "b", 0)), shared ? 3 : 1);
+	assert_int_equal(TRIPS(fs_rename(&e, "b", "c", 0)), shared ? 3 : 1);
+	assert_int_equal(COLD_TRIPS(fs_unlink(&e, "c")), 1);
+	assert_int_equal(COLD_TRIPS(fs_mkdir(&e, "d", 0755)), 1);
+	assert_int_equal(TRIPS(fs_rmdir(&e, "d")), 1);
+	assert_int_equal(fs_chdir(&e, "/"), 0);
+}
+
+/* Who may not do everything is checked first. */
+static void test_unprivileged(void **state)
+{
+	(void)state;
+	assert_int_equal(fs_chmod(&e, DIR8, 0777), 0);
+	assert_int_equal(fs_env_become(&e, 1000, 1000, NULL, 0, 0), 0);
+	assert_int_equal(COLD_TRIPS(open_close(DIR8 "/mine", O_CREAT | O_WRONLY)), 2);
+	assert_int_equal(COLD_TRIPS(fs_unlink(&e, DIR8 "/mine")), 2);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(fs_unlink(&e, DIR8 "/none"), -ENOENT);
+	assert_int_equal(fs_creat(&e, "/d0/mine", 0644), -EACCES);
+	assert_int_equal(fs_env_become(&e, 0, 0, NULL, 0, ~0ull), 0);
+	assert_int_equal(fs_stat(&e, "/d0/mine", &(struct moat_statx){0}), -ENOENT);
+}
+
+static int stat_all(void)
+{
+	struct moat_statx st;
+	char name[32];
+	int err = 0;
+
+	for (unsigned i = 0; i < ENTRIES && !err; i++) {
+		snprintf(name, sizeof(name), "/many/f%u", i);
+		err = fs_stat(&e, name, &st);
+	}
+	return err;
+}
+
+static void test_lists(void **state)
+{
+	char name[32];
+
+	(void)state;
+	assert_int_equal(fs_mkdir(&e, "/many", 0755), 0);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		snprintf(name, sizeof(name), "/many/f%u", i);
+		assert_int_equal(fs_creat(&e, name, 0644), 0);
+	}
+	/* 128 KiB a reply; an entry with attributes takes about 140 bytes. */
+	assert_in_range(COLD_TRIPS(fs_list(&e, "/many", buf, sizeof(buf))), 2, 5);
+	if (!shared)
+		assert_int_equal(TRIPS(stat_all()), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_looks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unprivileged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+	};
+
+	shared = getenv("GOFER_SHARED") != NULL;
+	log_init(-1, LOG_ERROR_LEVEL, "test");
+	if (fs_env_process_init())
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
