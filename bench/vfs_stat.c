@@ -1,10 +1,11 @@
-// LINK: moat_memfs moat_vfs moat_mem
+// LINK: moat_overlay moat_memfs moat_gofer_fs moat_gofer moat_vfs moat_mem moat_wire seccomp
 /*
  * bench/vfs_stat.c [--json] [--filter=SUBSTRING | --only=NAME] [--count=N] - the VFS as a library: no sandbox, no system calls.
  *
  * MemfsStat/N and MemfsMountStat/N are gVisor's VFS2 benchmark: directories named by their depth counted down ("N/.../1"), the file
  * "gvisor_test_temp_0_1557494568", stat by absolute path with every attribute; the second below a memfs mounted on /tmp. MemfsStatWalk/N and
  * MemfsMountStatWalk/N are the same with the path cache off, as is every case whose name ends in "Walk".
+ * OverlayStat/8 is an overlay over a memfs, RootStat/8 what a container's root is: an overlay over a directory of the host behind a gofer.
  *
  * Each line is the median of RUNS runs, of the threads' CPU time: what else the machine does counts less. "NAME:private2" and "NAME:same2" are what one of two threads sees (ns of its own per operation),
  * on paths of its own or on the same; "NAME:...2-scaling" is their throughput over one thread's, divided by what two loops that share
@@ -13,14 +14,20 @@
 #include <fcntl.h>
 #include <linux/stat.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/rcu.h"
+#include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/memfs/memfs.h"
+#include "fsimpl/overlay/overlay.h"
+#include "tests/gofer_process.h"
 #include "vfs/path_cache.h"
 
 #define RUNS 9
@@ -447,6 +454,100 @@ static void bench_changes(void)
 	free(q);
 }
 
+/* An overlay over `lower` (its references are taken) on `dir`, and the cases on a file below it. */
+static void bench_overlay(const char *name, const char *dir, struct filesystem *lower,
+			  struct dentry *lower_root)
+{
+	char path[2][128], missing[2][160], label[64];
+	struct vfs_lookup lk = at(cred, dir);
+	struct filesystem *fs;
+	struct dentry *d;
+
+	make_dir(dir);
+	check(overlay_create_over(lower, lower_root, &fs, &d), "overlay");
+	check(vfs_mount_fs(&lk, fs, d, MNT_RELATIME_F), dir);
+	dentry_unref(d);
+	filesystem_unref(fs);
+	for (int i = 0; i < 2; i++) {
+		snprintf(path[i], sizeof(path[i]), "%s/%c/8/7/6/5/4/3/2/1/" FILE_NAME, dir,
+			 "pq"[i]);
+		snprintf(missing[i], sizeof(missing[i]), "%s-missing", path[i]);
+	}
+	snprintf(label, sizeof(label), "%sStat", name);
+	stat_case(label, 8, path[0], path[1], cred, 0, true);
+	snprintf(label, sizeof(label), "%sStatMissing", name);
+	stat_case(label, 8, missing[0], missing[1], cred, -ENOENT, true);
+	snprintf(label, sizeof(label), "%sOpenClose/8", name);
+	run(&(struct bench_case){label,
+				 op_open_close,
+				 {{.path = path[0], .cred = cred}, {.path = path[1], .cred = cred}},
+				 .cache = true,
+				 .same_too = true},
+	    true);
+}
+
+static void bench_overlay_memfs(void)
+{
+	struct memfs_options opts = {.mode = 0755};
+	struct vfs_lookup lk = at(cred, "/lower");
+	struct filesystem *fs;
+	struct dentry *d;
+
+	check(memfs_create_fs("lower", &opts, &fs, &d), "memfs");
+	make_dir("/lower");
+	check(vfs_mount_fs(&lk, fs, d, 0), "/lower");
+	make_dir("/lower/p");
+	make_dir("/lower/q");
+	free(build("/lower/p", 8));
+	free(build("/lower/q", 8));
+	bench_overlay("Overlay", "/overlay", fs, d);
+	dentry_unref(d);
+	filesystem_unref(fs);
+}
+
+static void host_tree(const char *dir, char which)
+{
+	char path[160];
+	int len = snprintf(path, sizeof(path), "%s/%c", dir, which), fd;
+
+	check(mkdir(path, 0755) ? -errno : 0, path);
+	for (int d = 8; d >= 1; d--) {
+		len += snprintf(path + len, sizeof(path) - (size_t)len, "/%d", d);
+		check(mkdir(path, 0755) ? -errno : 0, path);
+	}
+	snprintf(path + len, sizeof(path) - (size_t)len, "/" FILE_NAME);
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+	check(fd < 0 ? -errno : 0, path);
+	close(fd);
+}
+
+static void bench_overlay_gofer(void)
+{
+	struct gofer_mount_args args = {.source = "root", .readonly = true};
+	char dir[] = "/tmp/moat-vfs-stat.XXXXXX", remove[64];
+	struct filesystem *fs;
+	struct dentry *d;
+	int sv[2];
+
+	check(mkdtemp(dir) ? 0 : -errno, dir);
+	host_tree(dir, 'p');
+	host_tree(dir, 'q');
+	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) ? -errno : 0, "socketpair");
+	signal(SIGCHLD, SIG_IGN);
+	check(gofer_process_start(dir, sv[1], NULL), "gofer");
+	close(sv[1]);
+	gofer_fs_register();
+	check(p9_conn_create(sv[0], &args.conn), "gofer");
+	check(gofer_fs_create(&args, &fs, &d), "gofer");
+	p9_conn_unref(args.conn);
+	bench_overlay("Root", "/root", fs, d);
+	dentry_unref(d);
+	filesystem_unref(fs);
+	signal(SIGCHLD, SIG_DFL);
+	snprintf(remove, sizeof(remove), "rm -rf %s", dir);
+	(void)!system(remove);
+}
+
 static void setup(void)
 {
 	struct memfs_options opts = {.mode = 0755};
@@ -463,6 +564,7 @@ static void setup(void)
 	cred_commit(user);
 	cred_set_current(cred);
 	check(memfs_register(), "memfs");
+	check(overlay_register(), "overlay");
 	check(memfs_create_fs("tmpfs", &opts, &fs, &d), "memfs");
 	check(mount_namespace_create(fs, d, MNT_RELATIME_F, &ns), "namespace");
 	dentry_unref(d);
@@ -502,6 +604,10 @@ int main(int argc, char **argv)
 	bench_depths("MemfsMountStat", "/tmp", "/tmp/q");
 	bench_stats();
 	bench_changes();
+	if (strncmp(filter, "Memfs", 5) != 0 && (!only || strncmp(only, "Memfs", 5) != 0)) {
+		bench_overlay_memfs();
+		bench_overlay_gofer();
+	}
 	if (json)
 		printf("\n]\n");
 	return 0;

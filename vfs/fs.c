@@ -40,6 +40,13 @@ void dentry_unref(struct dentry *d)
 		d->fs->ops->dentry_release(d);
 }
 
+void dentry_release_begin(struct dentry *d)
+{
+	/* The flag first: who records a path reads the cell before it looks at the flag. */
+	atomic_fetch_or_explicit(&d->flags, DENTRY_RELEASED, memory_order_seq_cst);
+	dentry_paths_gone(d);
+}
+
 void dentry_fini(struct dentry *d)
 {
 	if (unlikely(atomic_load_explicit(&d->flags, memory_order_acquire) & DENTRY_HANDLE))
@@ -283,6 +290,21 @@ static void link_followed_default(struct dentry *d unused_arg, struct mount *m u
 {
 }
 
+static bool peek_perm_default(struct dentry *d unused_arg, struct perm_inode *ret unused_arg)
+{
+	return false;
+}
+
+static bool peek_stat_default(struct dentry *d unused_arg, struct moat_statx *ret unused_arg)
+{
+	return false;
+}
+
+static const char *peek_link_default(struct dentry *d unused_arg, size_t *ret_len unused_arg)
+{
+	return NULL;
+}
+
 static int sync_default(struct filesystem *fs unused_arg)
 {
 	return 0;
@@ -338,6 +360,9 @@ void fs_ops_complete(struct filesystem_ops *ops)
 	FS_DEFAULT(get_acl);
 	FS_DEFAULT(dentry_release);
 	FS_DEFAULT(link_followed);
+	FS_DEFAULT(peek_perm);
+	FS_DEFAULT(peek_stat);
+	FS_DEFAULT(peek_link);
 	FS_DEFAULT(sync);
 	FS_DEFAULT(remount);
 	FS_DEFAULT(show_options);
@@ -411,7 +436,8 @@ int filesystem_init(struct filesystem *fs, const struct filesystem_type *type,
 	*fs = (struct filesystem){.ops = ops,
 				  .type = type,
 				  .rcu_walk = (type->flags & FS_RCU_WALK) != 0,
-				  .path_cache = (type->flags & FS_PATH_CACHE) != 0};
+				  .path_cache = (type->flags & FS_PATH_CACHE) != 0,
+				  .exclusive = (type->flags & FS_PATH_CACHE) != 0};
 	fs->dev_minor = anon_dev_alloc();
 	if (!fs->dev_minor)
 		return -EMFILE;

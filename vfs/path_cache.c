@@ -343,10 +343,12 @@ static void entry_add_cell(struct path_entry *e, const void *p)
 	e->cells[e->ncells++].value = atomic_load_explicit(&cells[index], memory_order_seq_cst);
 }
 
-static void entry_add_dentry(struct path_entry *e, struct dentry *d)
+/* False: d is going away, and what changes above it no longer finds it (dentry_release_begin()). */
+static must_check bool entry_add_dentry(struct path_entry *e, struct dentry *d)
 {
 	dentry_mark_path(d, DENTRY_PATH_CACHED);
 	entry_add_cell(e, d);
+	return !(atomic_load_explicit(&d->flags, memory_order_seq_cst) & DENTRY_RELEASED);
 }
 
 static size_t entry_size(const struct path_entry *e)
@@ -432,23 +434,32 @@ static struct path_entry *entry_create(const struct resolving_path *rp)
 	links = (struct vfs_path *)(e + 1);
 	memcpy(links, r->links, r->nlinks * sizeof(*links));
 	memcpy(links + r->nlinks, lk->path, r->len);
-	for (unsigned i = 0; i < r->nwitness; i++)
-		entry_add_dentry(e, r->witness[i]);
-	for (unsigned i = 0; i < r->nlinks; i++)
-		entry_add_dentry(e, r->links[i].dentry);
-	for (unsigned i = 0; i < r->nfs; i++)
-		entry_add_cell(e, r->fs[i].fs);
 	return e;
 }
 
-static void entry_publish(struct resolving_path *rp, struct path_entry *e)
+/* The cells of the way and of `end`. False: one of them is going away. */
+static bool entry_take_cells(struct path_entry *e, const struct path_record *r, struct dentry *end)
+{
+	bool live = true;
+
+	for (unsigned i = 0; i < r->nwitness; i++)
+		live &= entry_add_dentry(e, r->witness[i]);
+	for (unsigned i = 0; i < r->nlinks; i++)
+		live &= entry_add_dentry(e, r->links[i].dentry);
+	for (unsigned i = 0; i < r->nfs; i++)
+		entry_add_cell(e, r->fs[i].fs);
+	return entry_add_dentry(e, end) && live;
+}
+
+static void entry_publish(struct resolving_path *rp, struct path_entry *e, struct dentry *end)
 {
 	struct path_entry *_Atomic *way;
+	bool live = entry_take_cells(e, &rp->record, end);
 
 	rp->recording = false;
 	if (unlikely(vfs_path_cache_pause))
 		vfs_path_cache_pause();
-	way = record_unchanged(&rp->record) ? choose_way(e->hash) : NULL;
+	way = live && record_unchanged(&rp->record) ? choose_way(e->hash) : NULL;
 	if (!way) {
 		free(e);
 		count(UNCACHEABLE);
@@ -470,8 +481,7 @@ void path_record_end(struct resolving_path *rp, struct dentry *place)
 	}
 	e->mount = rp->mount;
 	e->dentry = place;
-	entry_add_dentry(e, place);
-	entry_publish(rp, e);
+	entry_publish(rp, e, place);
 }
 
 void path_record_miss(struct resolving_path *rp, struct dentry *dir,
@@ -485,8 +495,7 @@ void path_record_miss(struct resolving_path *rp, struct dentry *dir,
 	}
 	e->children = children;
 	e->children_seq = seq;
-	entry_add_dentry(e, dir);
-	entry_publish(rp, e);
+	entry_publish(rp, e, dir);
 }
 
 /* ---- the way in ---- */

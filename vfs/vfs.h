@@ -49,6 +49,7 @@ enum {
 	DENTRY_PATH_BELOW = 1u << 5, /* some cached path goes through this directory */
 	DENTRY_HANDLE = 1u << 6, /* name_to_handle_at(2) gave a handle for it: vfs/handle.h */
 	DENTRY_NO_MOUNT = 1u << 7, /* nothing can be mounted here: links of /proc/PID/fd */
+	DENTRY_RELEASED = 1u << 8, /* its last reference is gone: dentry_release_begin() */
 };
 
 struct dentry {
@@ -65,6 +66,11 @@ static inline void dentry_ref(struct dentry *d)
 }
 /* Calls fs->ops->dentry_release on the last one. May sleep. */
 void dentry_unref(struct dentry *d);
+/*
+ * In dentry_release, before a d that lock-free walks may still meet leaves its parent's table: no path to it is cached from here on, so
+ * a change above d, which no longer finds it, cannot leave one behind.
+ */
+void dentry_release_begin(struct dentry *d);
 /* In dentry_release, once d will not be used again and before it is freed (by RCU). */
 void dentry_fini(struct dentry *d);
 /*
@@ -94,6 +100,7 @@ void vfs_dentry_delete_end(struct dentry *d);
 
 /* ---- filesystems ---- */
 
+struct perm_inode;
 struct vfs_acl;
 
 struct open_args {
@@ -194,6 +201,13 @@ struct filesystem_ops {
 		struct dentry *d); /* count reached zero; frees by RCU or caches it */
 	/* A cached path went through the symlink d on m: its access time. In a read section. Default: nothing. */
 	void (*link_followed)(struct dentry *d, struct mount *m);
+	/*
+	 * What is known without a lock that sleeps, for a filesystem that stacks on this one: in a read section, which keeps what
+	 * they give alive. False, NULL (the defaults): ask in reference mode.
+	 */
+	bool (*peek_perm)(struct dentry *d, struct perm_inode *ret);
+	bool (*peek_stat)(struct dentry *d, struct moat_statx *ret); /* all but the mount */
+	const char *(*peek_link)(struct dentry *d, size_t *ret_len); /* a symlink's target */
 	int (*sync)(struct filesystem *fs);
 	int (*remount)(struct filesystem *fs, unsigned ms_flags, const char *data);
 	/* mountinfo's super options, with a leading comma each. */
@@ -246,7 +260,9 @@ struct filesystem {
 	uint32_t dev_minor; /* anonymous device number, major 0 */
 	uint64_t magic;
 	_Atomic unsigned sb_flags; /* FS_RDONLY, FS_SYNC ... */
-	bool rcu_walk, path_cache; /* immutable: FS_RCU_WALK and FS_PATH_CACHE of the type */
+	bool rcu_walk; /* immutable: FS_RCU_WALK of the type */
+	/* Set before anybody looks paths up; from FS_PATH_CACHE of the type. `exclusive`: nobody changes what it shows but through it. */
+	bool path_cache, exclusive;
 	_Atomic uint64_t
 		path_changes; /* low 16 bits: changes under way that paths may see; above: those done */
 	struct mutex rename_lock; /* LOCK_VFS_RENAME */

@@ -128,6 +128,9 @@ static struct filesystem_ops gofer_ops = {
 	.dentry_type = gofer_dentry_type,
 	.inode_key = gofer_inode_key,
 	.dentry_release = gofer_dentry_release,
+	.peek_perm = gofer_peek_perm,
+	.peek_stat = gofer_peek_stat,
+	.peek_link = gofer_peek_link,
 	.sync = gofer_sync,
 	.show_options = gofer_show_options,
 	.release = gofer_release,
@@ -208,6 +211,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	p9_conn_ref(args->conn);
 	fs->conn = args->conn;
 	fs->shared = args->shared;
+	fs->fs.exclusive = !args->shared;
 	fs->fs.magic = V9FS_MAGIC;
 	if (args->readonly)
 		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);

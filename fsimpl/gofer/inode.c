@@ -175,6 +175,29 @@ uint64_t gofer_inode_size(struct gofer_inode *in)
 	return size;
 }
 
+static void fill_stat(const struct gofer_inode *in, const struct gofer_attr *a,
+		      struct moat_statx *ret)
+{
+	*ret = (struct moat_statx){
+		.mask = STATX_BASIC_STATS | (a->btime.sec || a->btime.nsec ? STATX_BTIME : 0),
+		.blksize = a->blksize ? a->blksize : 4096,
+		.nlink = a->nlink,
+		.uid = a->uid,
+		.gid = a->gid,
+		.mode = (uint16_t)a->mode,
+		.ino = in->qid_path,
+		.size = a->size,
+		.blocks = a->blocks,
+		.atime = a->atime,
+		.btime = a->btime,
+		.ctime = a->ctime,
+		.mtime = a->mtime,
+		.rdev_major = in->rdev_major,
+		.rdev_minor = in->rdev_minor,
+		.dev_minor = in->fs->fs.dev_minor,
+	};
+}
+
 void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret)
 {
 	struct gofer_attr a;
@@ -183,22 +206,52 @@ void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret)
 	gofer_inode_refresh_locked(in);
 	a = in->attr;
 	mutex_unlock(&in->lock);
-	*ret = (struct moat_statx){
-		.mask = STATX_BASIC_STATS | (a.btime.sec || a.btime.nsec ? STATX_BTIME : 0),
-		.blksize = a.blksize ? a.blksize : 4096,
-		.nlink = a.nlink,
-		.uid = a.uid,
-		.gid = a.gid,
-		.mode = (uint16_t)a.mode,
-		.ino = in->qid_path,
-		.size = a.size,
-		.blocks = a.blocks,
-		.atime = a.atime,
-		.btime = a.btime,
-		.ctime = a.ctime,
-		.mtime = a.mtime,
-		.rdev_major = in->rdev_major,
-		.rdev_minor = in->rdev_minor,
-		.dev_minor = in->fs->fs.dev_minor,
-	};
+	fill_stat(in, &a, ret);
+}
+
+/* ---- filesystem_ops.peek_*: what the cache knows, where it is the truth and nobody is changing it ---- */
+
+static struct gofer_inode *peek(struct dentry *d)
+{
+	struct gofer_inode *in = gofer_inode_of(remote_dentry_of(d));
+
+	return !in->fs->shared && mutex_trylock(&in->lock) ? in : NULL;
+}
+
+bool gofer_peek_perm(struct dentry *d, struct perm_inode *ret)
+{
+	struct gofer_inode *in = peek(d);
+
+	if (!in)
+		return false;
+	*ret = (struct perm_inode){.mode = in->attr.mode, .uid = in->attr.uid, .gid = in->attr.gid};
+	mutex_unlock(&in->lock);
+	return true;
+}
+
+bool gofer_peek_stat(struct dentry *d, struct moat_statx *ret)
+{
+	struct gofer_inode *in = peek(d);
+	struct gofer_attr a;
+	bool known;
+
+	if (!in)
+		return false;
+	/* Through descriptors that are in use the file changes without a word to the server. */
+	known = in->rw_fd < 0 && !atomic_load_explicit(&in->pins, memory_order_acquire);
+	a = in->attr;
+	mutex_unlock(&in->lock);
+	if (known)
+		fill_stat(in, &a, ret);
+	return known;
+}
+
+const char *gofer_peek_link(struct dentry *d, size_t *ret_len)
+{
+	const struct gofer_inode *in = gofer_inode_of(remote_dentry_of(d));
+
+	if (in->fs->shared || !in->target)
+		return NULL;
+	*ret_len = in->target_len;
+	return in->target;
 }

@@ -140,6 +140,9 @@ void gofer_inode_refresh_locked(struct gofer_inode *in);
 /* Attributes now: a donated descriptor is asked where there is one. */
 void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret);
 uint64_t gofer_inode_size(struct gofer_inode *in);
+bool gofer_peek_perm(struct dentry *d, struct perm_inode *ret);
+bool gofer_peek_stat(struct dentry *d, struct moat_statx *ret);
+const char *gofer_peek_link(struct dentry *d, size_t *ret_len);
 
 /* ---- where.c, ask.c, walk.c ---- */
 

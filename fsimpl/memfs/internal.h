@@ -291,6 +291,9 @@ must_check int memfs_resolve(struct resolving_path *rp, bool to_parent, struct m
  */
 void memfs_paths_forget(struct memfs_dentry *d);
 void memfs_link_followed(struct dentry *d, struct mount *m);
+bool memfs_peek_perm(struct dentry *d, struct perm_inode *ret);
+bool memfs_peek_stat(struct dentry *d, struct moat_statx *ret);
+const char *memfs_peek_link(struct dentry *d, size_t *ret_len);
 /* For operations that only look: begins a read section if the VFS has none, and says so. */
 static inline bool memfs_look_begin(const struct resolving_path *rp)
 {

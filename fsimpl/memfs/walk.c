@@ -246,3 +246,25 @@ void memfs_link_followed(struct dentry *d, struct mount *m)
 {
 	memfs_update_atime(memfs_dentry_of(d)->inode, m, 0);
 }
+
+/* ---- what a stacked filesystem asks ---- */
+
+bool memfs_peek_perm(struct dentry *d, struct perm_inode *ret)
+{
+	*ret = memfs_perm(memfs_dentry_of(d)->inode);
+	return true;
+}
+
+bool memfs_peek_stat(struct dentry *d, struct moat_statx *ret)
+{
+	memfs_inode_stat(memfs_dentry_of(d)->inode, ret);
+	return true;
+}
+
+const char *memfs_peek_link(struct dentry *d, size_t *ret_len)
+{
+	struct memfs_link *l = memfs_link_of(memfs_dentry_of(d)->inode);
+
+	*ret_len = l->len;
+	return l->target;
+}

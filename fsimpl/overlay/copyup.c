@@ -248,22 +248,23 @@ static int copy_to_work(struct overlay_fs *fs, struct overlay_dentry *d,
 /* d's parent is in the upper layer; fs->change is held. */
 static int copy_up_one(struct overlay_fs *fs, struct overlay_dentry *d, bool data)
 {
-	struct vfs_path parent = {fs->upper_mount, overlay_upper(d->parent)}, made;
-	struct vfs_lookup to = overlay_layer_lookup(fs, &parent, d->name, 0), work;
+	struct overlay_dentry *dir = overlay_parent(d);
+	struct vfs_path parent = {fs->upper_mount, overlay_upper(dir)}, made;
+	struct vfs_lookup to = overlay_layer_lookup(fs, &parent, overlay_name(d)->s, 0), work;
 	struct vfs_lookup parent_lk = overlay_layer_lookup(fs, &parent, "", 0);
 	char name[OVERLAY_WORK_NAME_SIZE];
 	struct moat_statx st, pst, now;
 	int err = overlay_stat_real(fs, d, &st);
 
 	if (!err)
-		err = overlay_stat_real(fs, d->parent, &pst);
+		err = overlay_stat_real(fs, dir, &pst);
 	if (err)
 		return err;
 	work = overlay_work_lookup(fs, name);
 	err = copy_to_work(fs, d, &work, &st, data, &made);
 	if (err)
 		goto out_work;
-	err = overlay_set_impure(fs, d->parent);
+	err = overlay_set_impure(fs, dir);
 	if (!err)
 		err = vfs_rename(&work, &to, &(struct rename_args){.flags = RENAME_NOREPLACE});
 	if (!err)
@@ -305,8 +306,8 @@ int overlay_copy_up(struct overlay_fs *fs, struct overlay_dentry *d, bool data)
 		struct overlay_dentry *top = d;
 
 		/* Parents are stable under fs->change. The root always has an upper. */
-		while (!overlay_upper(top->parent))
-			top = top->parent;
+		while (!overlay_upper(overlay_parent(top)))
+			top = overlay_parent(top);
 		if (top == d && (atomic_load(&d->base.flags) & DENTRY_DEAD))
 			err = -ENOENT;
 		else

@@ -71,9 +71,12 @@ static int change_begin(struct change *c, struct overlay_fs *fs, struct resolvin
 	if (err)
 		goto out_unlock;
 	c->upper_dir = (struct vfs_path){fs->upper_mount, overlay_upper(dir)};
+	overlay_dir_change_begin(dir);
 	err = overlay_whiteout_remove(fs, dir, c->name);
-	if (err < 0)
+	if (err < 0) {
+		overlay_dir_change_end(dir);
 		goto out_unlock;
+	}
 	c->was_whiteout = err > 0;
 	c->lk = overlay_layer_lookup(fs, &c->upper_dir, c->name, 0);
 	c->lk.cred = c->cred;
@@ -90,7 +93,7 @@ static int change_end(struct change *c, int err)
 	/* What was hidden must stay hidden when the creation failed. */
 	if (err && c->was_whiteout)
 		(void)!overlay_whiteout_make(c->fs, c->dir, c->name);
-	overlay_dir_changed(c->dir);
+	overlay_dir_change_end(c->dir);
 	op_unlock(&c->fs->change);
 	cred_unref(c->cred);
 	return err;
@@ -300,14 +303,15 @@ static int remove_locked(struct overlay_fs *fs, struct overlay_dentry *dir,
 			 struct overlay_dentry *child, bool is_dir)
 {
 	struct vfs_path upper_dir = {fs->upper_mount, overlay_upper(dir)};
-	struct vfs_lookup lk = overlay_layer_lookup(fs, &upper_dir, child->name, 0), work;
-	int whiteout = overlay_in_lower(fs, dir, child->name), err;
+	const char *child_name = overlay_name(child)->s;
+	struct vfs_lookup lk = overlay_layer_lookup(fs, &upper_dir, child_name, 0), work;
+	int whiteout = overlay_in_lower(fs, dir, child_name), err;
 	char name[OVERLAY_WORK_NAME_SIZE];
 
 	if (whiteout < 0)
 		return whiteout;
 	if (!overlay_upper(child))
-		return overlay_whiteout_make(fs, dir, child->name);
+		return overlay_whiteout_make(fs, dir, child_name);
 	if (!whiteout)
 		return is_dir ? overlay_clear_dir(fs, &lk) : vfs_unlink(&lk);
 	work = overlay_work_lookup(fs, name);
@@ -319,6 +323,25 @@ static int remove_locked(struct overlay_fs *fs, struct overlay_dentry *dir,
 		(void)!vfs_unlink(&work);
 	else if (is_dir)
 		(void)!overlay_clear_dir(fs, &work); /* out of sight: what stays is only garbage */
+	return err;
+}
+
+/* The same, and nobody finds it any more. */
+static int remove_and_forget(struct overlay_fs *fs, struct overlay_dentry *dir,
+			     struct overlay_dentry *child, bool is_dir)
+{
+	int err;
+
+	overlay_dir_change_begin(dir);
+	path_change_begin(&fs->base);
+	overlay_paths_forget(child);
+	err = remove_locked(fs, dir, child, is_dir);
+	if (!err) {
+		overlay_child_unlink(child);
+		vfs_dentry_delete_end(&child->base);
+	}
+	path_change_end(&fs->base);
+	overlay_dir_change_end(dir);
 	return err;
 }
 
@@ -343,13 +366,15 @@ static int may_remove(struct overlay_fs *fs, struct resolving_path *rp, struct o
 static void removed(struct overlay_fs *fs, struct overlay_dentry *dir, struct overlay_dentry *child,
 		    bool is_dir)
 {
+	/* Removed names do not change any more. */
+	const struct name *name = overlay_name(child);
 	struct moat_statx st;
 
 	if (!vfs_notify_wanted())
 		return;
 	if (!is_dir)
 		vfs_notify_self(&child->base, IN_ATTRIB, false);
-	vfs_notify_name(&dir->base, IN_DELETE, 0, child->name, child->name_len, is_dir);
+	vfs_notify_name(&dir->base, IN_DELETE, 0, name->s, name->len, is_dir);
 	/* A lower file has lost its only name here, whatever the layer says. */
 	if (is_dir || !child->inode->hashed || overlay_stat_real(fs, child, &st) || !st.nlink)
 		vfs_notify_self(&child->base, IN_DELETE_SELF, is_dir);
@@ -390,18 +415,14 @@ static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_d
 		err = op_lock_killable(&fs->change);
 	if (err)
 		goto out_child;
-	if ((atomic_load(&child->base.flags) & DENTRY_DEAD) || child->parent != dir)
+	if ((atomic_load(&child->base.flags) & DENTRY_DEAD) || overlay_parent(child) != dir)
 		err = -ENOENT;
 	if (!err)
 		err = vfs_dentry_delete_begin(rp, &child->base);
 	if (!err && is_dir)
 		err = overlay_dir_empty(fs, child);
 	if (!err)
-		err = remove_locked(fs, dir, child, is_dir);
-	if (!err) {
-		overlay_child_unlink(child);
-		vfs_dentry_delete_end(&child->base);
-	}
+		err = remove_and_forget(fs, dir, child, is_dir);
 	op_unlock(&fs->change);
 	if (!err)
 		removed(fs, dir, child, is_dir);

@@ -223,6 +223,18 @@ static uint64_t ino_of(const struct overlay_dentry *d)
 	return atomic_load_explicit(&d->inode->ino, memory_order_relaxed);
 }
 
+static uint64_t parent_ino(struct overlay_dentry *dir)
+{
+	struct overlay_dentry *up;
+	uint64_t ino;
+
+	rcu_read_begin();
+	up = overlay_parent(dir);
+	ino = ino_of(up ? up : dir);
+	rcu_read_end();
+	return ino;
+}
+
 /* file_ops.iterate: positions 0 and 1 are "." and "..", then the snapshot. */
 int overlay_dir_iterate(struct file *f, struct dir_emit *ctx)
 {
@@ -250,8 +262,7 @@ int overlay_dir_iterate(struct file *f, struct dir_emit *ctx)
 		if (f->pos == 0) {
 			taken = ctx->emit(ctx, ".", 1, ino_of(dir), S_IFDIR >> 12, 1);
 		} else if (f->pos == 1) {
-			taken = ctx->emit(ctx, "..", 2, ino_of(dir->parent ? dir->parent : dir),
-					  S_IFDIR >> 12, 2);
+			taken = ctx->emit(ctx, "..", 2, parent_ino(dir), S_IFDIR >> 12, 2);
 		} else {
 			const struct overlay_dirent *e = &of->entries[f->pos - 2];
 

@@ -6,13 +6,16 @@
  * file.c   open files                                      dir.c     merged directories
  * mount.c  options, layers, creation
  *
+ * walk.c   the lock-free walk and what cached paths ask    missing.c  names that no layer has
+ *
  * Locks
  *	fs->change (op_lock, sleeps)   every change of names and every copy-up in the filesystem, one at a time
- *	  dir->lock (LOCK_FS_DIR)      dir's table of live children; dir->gen
- *	    fs->names_lock (LOCK_FS_INODE)   parent and name of a dentry, for readers that do not hold change
- *	    fs->inodes_lock (LOCK_FS_INODE)  the table of inodes by their upper file; neither is taken inside the other
- * A lookup that finds no live child asks the layers without any lock and inserts what it found only if dir->gen did not
- * move; after OVERLAY_LOOKUP_TRIES it takes fs->change. Attributes are never cached here: the layers' are the truth.
+ *	  dir->lock (LOCK_FS_DIR)      dir's table of live children, for changes; dir->changes
+ *	    fs->inodes_lock (LOCK_FS_INODE)  the table of inodes by their upper file
+ * Live children, names and parents are read under RCU. A lookup that finds no live child asks the layers without any lock and inserts
+ * what it found only if dir->changes did not move; after OVERLAY_LOOKUP_TRIES it takes fs->change. Attributes are never
+ * cached here: the layers' are the truth. Where every layer is nobody else's (filesystem.exclusive), missing names are
+ * remembered and paths are cached; a layer that is changed behind the overlay's back then shows late, as on Linux.
  */
 #ifndef MOAT_FSIMPL_OVERLAY_INTERNAL_H
 #define MOAT_FSIMPL_OVERLAY_INTERNAL_H
@@ -23,18 +26,19 @@
 #include "fsimpl/overlay/overlay.h"
 #include "vfs/acl.h"
 #include "vfs/inotify.h"
+#include "vfs/names.h"
 #include "vfs/op_lock.h"
 #include "vfs/perm.h"
 #include "vfs/resolving_path.h"
 
 #define OVERLAY_LOOKUP_TRIES 3
+#define OVERLAY_MISSING_MAX 4096u /* missing names that are remembered */
 #define OVERLAY_MAGIC 0x794c7630
 /* With layers of several filesystems the top byte of an inode number says which. */
 #define OVERLAY_INO_SHIFT 56
 #define OVERLAY_STATX_MASK 0xfffu /* STATX_BASIC_STATS | STATX_BTIME */
 #define OVERLAY_REDIRECT_MAX 256 /* longer: -EXDEV, as Linux */
 
-RB_HEAD(overlay_children, overlay_dentry);
 RB_HEAD(overlay_inodes, overlay_inode);
 
 /* What hard links in the upper layer share, and what stays when a file is copied up: the identity. */
@@ -49,24 +53,21 @@ struct overlay_inode {
 
 struct overlay_dentry {
 	struct dentry base;
-	RB_ENTRY(overlay_dentry) node; /* in the parent's children; guarded by parent->lock */
-	bool linked; /* is in there; guarded by parent->lock */
-	struct overlay_dentry
-		*parent; /* a reference; NULL: the root. Changed under fs->change and names_lock */
-	char *name; /* as parent */
-	size_t name_len;
+	/* Its name and parent (a reference; NULL: the root), in the parent's children. Changed under fs->change; read under RCU. */
+	struct name_node at;
+	uint64_t id; /* immutable; never again another's in this filesystem */
 	uint32_t type; /* S_IFMT; immutable */
 	struct overlay_inode *inode; /* immutable; a reference */
 	struct dentry *_Atomic upper; /* a reference; NULL until copied up; then immutable */
-	struct vfs_path
-		*lowers; /* references; immutable. Not a directory: at most one, dropped never */
+	struct vfs_path *
+		lowers; /* references; immutable. Not a directory: at most one, dropped never. Freed by RCU */
 	unsigned nlowers;
 	char *redirect; /* where the lowers are found; NULL: by the name. Guarded by fs->change */
 	bool impure; /* the upper directory is marked so; guarded by fs->change */
 	struct mutex lock; /* LOCK_FS_DIR; directories */
-	struct overlay_children
-		children; /* guarded by lock; no references: a child pins its parent */
-	_Atomic uint64_t gen; /* bumped under lock by every change of a name below */
+	struct names children; /* no references: a child pins its parent */
+	struct seqcount
+		changes; /* odd while a name below changes; written under fs->change and lock */
 	_Atomic int32_t cache_slot; /* in fs->cache, or -1 */
 	struct rcu_cb rcu;
 };
@@ -103,10 +104,12 @@ struct overlay_fs {
 	unsigned nlower;
 	struct overlay_dentry *root; /* a reference */
 	struct op_lock change;
-	struct mutex names_lock, inodes_lock;
+	struct mutex inodes_lock;
 	struct overlay_inodes inodes; /* guarded by inodes_lock; no references */
 	struct overlay_dentry *_Atomic cache[OVERLAY_CACHE_MAX]; /* references */
 	_Atomic uint32_t cache_next;
+	_Atomic uint64_t next_id;
+	struct overlay_missing *_Atomic missing[OVERLAY_MISSING_MAX]; /* RCU */
 };
 
 extern struct filesystem_ops overlay_filesystem_ops;
@@ -123,6 +126,15 @@ static inline struct overlay_fs *overlay_fs_of(struct filesystem *fs)
 static inline struct overlay_fs *overlay_fs_of_dentry(struct overlay_dentry *d)
 {
 	return (struct overlay_fs *)d->base.fs;
+}
+/* RCU, or fs->change. */
+static inline const struct name *overlay_name(const struct overlay_dentry *d)
+{
+	return name_of(&d->at);
+}
+static inline struct overlay_dentry *overlay_parent(const struct overlay_dentry *d)
+{
+	return name_of(&d->at)->parent;
 }
 static inline struct dentry *overlay_upper(struct overlay_dentry *d)
 {
@@ -155,20 +167,25 @@ void overlay_found_fini(struct overlay_found *f);
 must_check int overlay_dentry_create(struct overlay_fs *fs, struct overlay_dentry *parent,
 				     const char *name, size_t len, struct overlay_found *f,
 				     struct overlay_dentry **ret);
-/* The live child, with a reference, or NULL. Takes dir->lock. */
+/* The live child, with a reference, or NULL: there may be one all the same. */
 struct overlay_dentry *overlay_child_find(struct overlay_dentry *dir, const char *name, size_t len);
-/* Inserts unless dir->gen differs from gen (NULL: changed) or a live one exists (then that one, referenced, and d is dropped). Takes d's reference. */
+/* Inserts unless dir->changes differs from `changes` (NULL: changed) or a live one exists (then that one, referenced, and d is dropped). Takes d's reference. */
 struct overlay_dentry *overlay_child_insert(struct overlay_dentry *dir, struct overlay_dentry *d,
-					    uint64_t gen);
+					    uint32_t changes);
 /* d was copied up: its inode is found by the upper file from now on. */
 void overlay_inode_set_upper(struct overlay_fs *fs, struct overlay_dentry *d, struct dentry *upper,
 			     uint64_t ino);
-/* d leaves its directory's table and the cache. Pre: fs->change held. */
+/* d leaves its directory's table and the cache. Pre: within a change of the directory. */
 void overlay_child_unlink(struct overlay_dentry *d);
-/* d is `name` in dir from now on. Pre: fs->change held. name is taken. */
-void overlay_child_move(struct overlay_dentry *d, struct overlay_dentry *dir, char *name,
-			size_t len);
-void overlay_dir_changed(struct overlay_dentry *dir);
+/* d is at `name` (taken; it has a reference on its parent) from now on. Pre: within a change of both directories. */
+void overlay_child_move(struct overlay_dentry *d, struct name *name);
+/*
+ * Around every change of a name in dir, from before the layers show it until the tables do: lookups meanwhile wait for it. Pre:
+ * fs->change held, and not yet begun for dir.
+ */
+void overlay_dir_change_begin(struct overlay_dentry *dir);
+void overlay_dir_change_end(struct overlay_dentry *dir);
+bool overlay_is_descendant(struct dentry *d, struct dentry *ancestor);
 void overlay_dentry_release(struct dentry *d);
 int overlay_get_parent(struct dentry *d, struct dentry **ret_parent, char *name, size_t size);
 
@@ -239,7 +256,39 @@ must_check int overlay_clear_dir(struct overlay_fs *fs, const struct vfs_lookup 
 /* The upper part of dir holds files whose numbers are not the upper's. fs->change held. */
 must_check int overlay_set_impure(struct overlay_fs *fs, struct overlay_dentry *dir);
 
-/* ---- walk (ops.c) ---- */
+/* ---- missing.c ---- */
+
+/* Is `name` known to be missing in dir while dir->changes is `changes`? RCU read section. */
+bool overlay_missing_find(struct overlay_fs *fs, const struct overlay_dentry *dir, uint32_t hash,
+			  const char *name, size_t len, uint32_t changes);
+/* No layer had it, and dir->changes was `changes` before and after. Does nothing unless the layers are exclusive. */
+void overlay_missing_enter(struct overlay_fs *fs, const struct overlay_dentry *dir,
+			   const char *name, size_t len, uint32_t changes);
+void overlay_missing_fini(struct overlay_fs *fs);
+
+/* ---- walk.c ---- */
+
+/*
+ * In the VFS's read section, nothing referenced: on to the end, or with to_parent to the directory of the final component, or to where
+ * a layer must be asked. Return: 0 with *ret the end, OVERLAY_ASK with *ret where to go on, -errno, a restart.
+ */
+#define OVERLAY_ASK 1
+must_check int overlay_walk_quick(struct overlay_fs *fs, struct resolving_path *rp, bool to_parent,
+				  struct overlay_dentry **ret);
+/* To reference mode, standing at d. 0, RP_RESTART_REFWALK. */
+must_check int overlay_settle(struct resolving_path *rp, struct overlay_dentry *d);
+/* For the end of a walk. RCU read section; false: ask. */
+bool overlay_peek_perm(struct dentry *d, struct perm_inode *ret);
+bool overlay_peek_stat(struct dentry *d, struct moat_statx *ret);
+const char *overlay_peek_link(struct dentry *d, size_t *ret_len);
+void overlay_link_followed(struct dentry *d, struct mount *m);
+/* Between path_change_begin() and path_change_end(): cached paths to d and through it are forgotten. */
+void overlay_paths_forget(struct overlay_dentry *d);
+/* Both, if d's mode, owner or access ACL decide about paths. */
+void overlay_perm_change_begin(struct overlay_dentry *d);
+void overlay_perm_change_end(struct overlay_dentry *d);
+
+/* ---- walks (ops.c) ---- */
 
 /* To the end of the path: *ret is a reference. 0, -errno, restart. */
 must_check int overlay_walk(struct overlay_fs *fs, struct resolving_path *rp,

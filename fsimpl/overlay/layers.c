@@ -152,8 +152,17 @@ void overlay_perm_put(struct perm_inode *pi)
 int overlay_may(struct overlay_fs *fs, struct overlay_dentry *d, const struct cred *cred, int mask)
 {
 	struct perm_inode pi;
-	int err = overlay_perm(fs, d, &pi);
+	bool known;
+	int err = 0;
 
+	rcu_read_begin();
+	known = overlay_peek_perm(&d->base, &pi);
+	if (known)
+		err = vfs_permission(cred, &pi, mask);
+	rcu_read_end();
+	if (known)
+		return err;
+	err = overlay_perm(fs, d, &pi);
 	if (err)
 		return err;
 	err = vfs_permission(cred, &pi, mask);
@@ -437,6 +446,35 @@ int overlay_whiteout_remove(struct overlay_fs *fs, struct overlay_dentry *dir, c
 	return err ? err : 1;
 }
 
+static bool is_known_missing(struct overlay_fs *fs, struct overlay_dentry *dir, const char *name,
+			     size_t len)
+{
+	bool known;
+
+	rcu_read_begin();
+	known = overlay_missing_find(fs, dir, vfs_name_hash(name, len), name, len,
+				     seqcount_read_begin(&dir->changes));
+	rcu_read_end();
+	return known;
+}
+
+/* What the layers have of that name becomes a live child. *ret NULL: dir changed meanwhile. */
+static int find_and_insert(struct overlay_fs *fs, struct overlay_dentry *dir, const char *name,
+			   size_t len, uint32_t changes, struct overlay_found *found,
+			   struct overlay_dentry **ret)
+{
+	struct overlay_dentry *d;
+	int err = overlay_layers_find(fs, dir, name, found);
+
+	if (err)
+		return err;
+	err = overlay_dentry_create(fs, dir, name, len, found, &d);
+	overlay_found_fini(found);
+	if (!err)
+		*ret = overlay_child_insert(dir, d, changes);
+	return err;
+}
+
 int overlay_lookup(struct overlay_fs *fs, struct overlay_dentry *dir, const char *name, size_t len,
 		   struct overlay_dentry **ret)
 {
@@ -452,39 +490,33 @@ int overlay_lookup(struct overlay_fs *fs, struct overlay_dentry *dir, const char
 		*ret = d;
 		return 0;
 	}
+	if (is_known_missing(fs, dir, name, len))
+		return -ENOENT;
 	found = malloc(sizeof(*found));
 	if (!found)
 		return -ENOMEM;
 	memcpy(copy, name, len);
 	copy[len] = '\0';
 	for (unsigned tries = 0;; tries++) {
-		uint64_t gen = atomic_load(&dir->gen);
 		bool last = tries == OVERLAY_LOOKUP_TRIES;
+		uint32_t changes;
 
-		err = 0;
-		d = overlay_child_find(dir, name, len);
-		if (d)
-			break;
 		/* Lost too many races: keep changes out. */
-		if (last)
-			err = op_lock_killable(&fs->change);
+		err = last ? op_lock_killable(&fs->change) : 0;
 		if (err)
 			break;
-		gen = last ? atomic_load(&dir->gen) : gen;
-		err = overlay_layers_find(fs, dir, copy, found);
-		if (!err) {
-			err = overlay_dentry_create(fs, dir, name, len, found, &d);
-			overlay_found_fini(found);
-		}
-		if (!err)
-			d = overlay_child_insert(dir, d, gen);
+		changes = seqcount_read_begin(&dir->changes);
+		d = overlay_child_find(dir, name, len);
+		if (!d && !(changes & 1))
+			err = find_and_insert(fs, dir, copy, len, changes, found, &d);
 		if (last)
 			op_unlock(&fs->change);
-		if (!err && d)
+		if (d || (err && err != -ENOENT) || last)
 			break;
-		if (last || (err && err != -ENOENT) ||
-		    (err == -ENOENT && atomic_load(&dir->gen) == gen))
+		if (err == -ENOENT && seqcount_read_begin(&dir->changes) == changes) {
+			overlay_missing_enter(fs, dir, name, len, changes);
 			break;
+		}
 	}
 	free(found);
 	if (err)

@@ -93,7 +93,17 @@ static int take_layers(struct overlay_fs *fs, const struct layer_set *set,
 		found->nlowers++;
 	}
 	number_filesystems(fs);
+	/* What others change is asked anew by every walk. */
+	fs->base.exclusive = !set->upper.dentry || set->upper.dentry->fs->exclusive;
+	for (unsigned i = 0; i < set->nlower; i++)
+		fs->base.exclusive &= set->lower[i].dentry->fs->exclusive;
+	fs->base.path_cache = fs->base.exclusive;
 	return 0;
+}
+
+static void free_fs(struct rcu_cb *cb)
+{
+	free(overlay_fs_of(container_of(cb, struct filesystem, rcu)));
 }
 
 void overlay_release(struct filesystem *base)
@@ -114,13 +124,14 @@ void overlay_release(struct filesystem *base)
 		mount_unref(fs->upper_mount);
 	for (unsigned i = 0; i < fs->nlower; i++)
 		mount_unref(fs->lower[i].mount);
+	overlay_missing_fini(fs);
 	free(fs->lower);
 	free(fs->config.lowerdir);
 	free(fs->config.upperdir);
 	free(fs->config.workdir);
 	cred_unref(fs->cred);
 	filesystem_fini(base);
-	free(fs);
+	rcu_call(&base->rcu, free_fs);
 }
 
 /* "work" below the given directory, empty. What a stopped overlay left in it goes. */
@@ -182,7 +193,6 @@ static int create(const struct layer_set *set, struct overlay_config *config, co
 	fs->base.magic = OVERLAY_MAGIC;
 	fs->config = *config;
 	op_lock_init(&fs->change);
-	mutex_init(&fs->names_lock, LOCK_FS_INODE, "overlay names");
 	mutex_init(&fs->inodes_lock, LOCK_FS_INODE, "overlay inodes");
 	RB_INIT(&fs->inodes);
 	found->type = S_IFDIR;
@@ -578,7 +588,7 @@ void overlay_show_options(struct filesystem *base, struct buf *b)
 
 struct filesystem_type overlay_type = {
 	.name = "overlay",
-	.flags = FS_NODEV | FS_USERNS_MOUNT,
+	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE,
 	.parse_param = overlay_parse_param,
 	.get_tree = overlay_get_tree,
 	.reconfigure = overlay_reconfigure,

@@ -1,9 +1,9 @@
 /*
  * fsimpl/overlay/ops.c - the overlay filesystem: walks and attributes.
  *
- * How it performs: a walk costs a tree lookup a component while the dentries are cached, otherwise a lookup in each layer of the
- * directory. Permission checks ask the topmost layer for attributes and ACL. What it cannot do: share a lower file's hard links
- * after a copy-up (index=on), copy up only attributes (metacopy), walk without references.
+ * How it performs: a walk costs a look into a hash table a component, without a lock, while the dentries are cached (walk.c), otherwise a
+ * lookup in each layer of the directory. Permission checks ask the topmost layer for attributes and ACL. What it cannot do: share a lower
+ * file's hard links after a copy-up (index=on), copy up only attributes (metacopy).
  */
 #include <fcntl.h>
 #include <linux/stat.h>
@@ -32,7 +32,7 @@ int overlay_follow(struct overlay_fs *fs, struct resolving_path *rp, struct over
 		err = overlay_perm(fs, dir, &dpi);
 	if (!err) {
 		err = overlay_perm(fs, link, &lpi);
-		if (!err)
+		if (!err && rp_final(rp))
 			err = vfs_may_follow_link(rp_cred(rp), &dpi, &lpi);
 		overlay_perm_put(&dpi);
 	}
@@ -42,6 +42,20 @@ int overlay_follow(struct overlay_fs *fs, struct resolving_path *rp, struct over
 		err = rp_follow_symlink(rp, target, len);
 	free(target);
 	return err;
+}
+
+/* d's parent with a reference; NULL: d is the filesystem's root. */
+static struct overlay_dentry *parent_ref(struct overlay_dentry *d)
+{
+	struct overlay_dentry *parent;
+
+	rcu_read_begin();
+	/* A parent that cannot be referenced is one that d was just moved away from. */
+	do
+		parent = overlay_parent(d);
+	while (parent && !ref_tryget(&parent->base.ref));
+	rcu_read_end();
+	return parent;
 }
 
 /* One component from *inout_d (a reference) on. 0, -errno, restart; *inout_d stays a reference in any case. */
@@ -55,16 +69,13 @@ static int step(struct overlay_fs *fs, struct resolving_path *rp, struct overlay
 		return err;
 	if (rp_is_dotdot(rp)) {
 		err = rp_check_root(rp, &d->base);
-		if (err == RP_STAY || (!err && !d->parent)) {
+		if (err && err != RP_STAY)
+			return err;
+		child = err ? NULL : parent_ref(d);
+		if (!child) {
 			rp_advance(rp);
 			return 0;
 		}
-		if (err)
-			return err;
-		mutex_lock(&fs->names_lock);
-		child = d->parent;
-		dentry_ref(&child->base);
-		mutex_unlock(&fs->names_lock);
 	} else {
 		err = rp_check_name(rp) ? overlay_name_error(d) : 0;
 		if (!err)
@@ -88,25 +99,23 @@ static int step(struct overlay_fs *fs, struct resolving_path *rp, struct overlay
 	return 0;
 }
 
-static struct overlay_dentry *walk_start(struct resolving_path *rp)
+/* The rest of the way in reference mode; *ret is a reference. */
+static int walk_on(struct overlay_fs *fs, struct resolving_path *rp, bool to_parent,
+		   struct overlay_dentry **ret)
 {
 	struct overlay_dentry *d = overlay_of(rp_start(rp));
-
-	dentry_ref(&d->base);
-	return d;
-}
-
-int overlay_walk(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry **ret)
-{
-	struct overlay_dentry *d = walk_start(rp);
 	int err = 0;
 
-	while (!err && !rp_done(rp))
+	dentry_ref(&d->base);
+	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(fs, rp, &d);
-	if (!err && rp_must_dir(rp) && !S_ISDIR(d->type))
-		err = -ENOTDIR;
-	if (!err && rp->final_dot)
-		err = may_search(fs, rp, d);
+	if (!err && to_parent) {
+		err = rp_done(rp) ? 0 : may_search(fs, rp, d);
+	} else if (!err) {
+		err = rp_must_dir(rp) && !S_ISDIR(d->type) ? -ENOTDIR : 0;
+		if (!err && rp->final_dot)
+			err = may_search(fs, rp, d);
+	}
 	if (err) {
 		dentry_unref(&d->base);
 		return err;
@@ -116,22 +125,36 @@ int overlay_walk(struct overlay_fs *fs, struct resolving_path *rp, struct overla
 	return 0;
 }
 
+static int walk(struct overlay_fs *fs, struct resolving_path *rp, bool to_parent,
+		struct overlay_dentry **ret)
+{
+	struct overlay_dentry *d;
+	int err, settled;
+
+	if (rp_locked(rp))
+		return walk_on(fs, rp, to_parent, ret);
+	err = overlay_walk_quick(fs, rp, to_parent, &d);
+	if (err && err != OVERLAY_ASK)
+		return err;
+	settled = overlay_settle(rp, d);
+	if (settled)
+		return settled;
+	if (err == OVERLAY_ASK)
+		return walk_on(fs, rp, to_parent, ret);
+	dentry_ref(&d->base);
+	*ret = d;
+	return 0;
+}
+
+int overlay_walk(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry **ret)
+{
+	return walk(fs, rp, false, ret);
+}
+
 int overlay_walk_parent(struct overlay_fs *fs, struct resolving_path *rp,
 			struct overlay_dentry **ret)
 {
-	struct overlay_dentry *d = walk_start(rp);
-	int err = 0;
-
-	while (!err && !rp_done(rp) && !rp_final(rp))
-		err = step(fs, rp, &d);
-	if (!err && !rp_done(rp))
-		err = may_search(fs, rp, d);
-	if (err) {
-		dentry_unref(&d->base);
-		return err;
-	}
-	*ret = d;
-	return 0;
+	return walk(fs, rp, true, ret);
 }
 
 static int overlay_get_dentry_at(struct filesystem *base, struct resolving_path *rp,
@@ -145,6 +168,27 @@ static int overlay_get_dentry_at(struct filesystem *base, struct resolving_path 
 	return err;
 }
 
+/* For operations that may end without a reference: 0 with *ret, standing there lock-free; else, and when that will not do, look_on(). */
+static int look(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry **ret)
+{
+	return rp_locked(rp) ? OVERLAY_ASK : overlay_walk_quick(fs, rp, false, ret);
+}
+
+/* On from what look() said to a reference. */
+static int look_on(struct overlay_fs *fs, struct resolving_path *rp, int err,
+		   struct overlay_dentry **inout_d)
+{
+	if (err && err != OVERLAY_ASK)
+		return err;
+	if (!rp_locked(rp)) {
+		int settled = overlay_settle(rp, *inout_d);
+
+		if (settled)
+			return settled;
+	}
+	return walk_on(fs, rp, false, inout_d);
+}
+
 static int overlay_stat_at(struct filesystem *base, struct resolving_path *rp,
 			   const struct stat_args *args, struct moat_statx *ret)
 {
@@ -152,8 +196,11 @@ static int overlay_stat_at(struct filesystem *base, struct resolving_path *rp,
 	struct overlay_dentry *d;
 	struct vfs_path real;
 	struct vfs_lookup lk;
-	int err = overlay_walk(fs, rp, &d);
+	int err = look(fs, rp, &d);
 
+	if (!err && overlay_peek_stat(&d->base, ret))
+		return 0;
+	err = look_on(fs, rp, err, &d);
 	if (err)
 		return err;
 	real = overlay_real(d);
@@ -232,7 +279,9 @@ static int overlay_set_stat_at(struct filesystem *base, struct resolving_path *r
 		struct vfs_path real = overlay_real(d);
 		struct vfs_lookup lk = overlay_layer_lookup(fs, &real, "", 0);
 
+		overlay_perm_change_begin(d);
 		err = vfs_set_stat(&lk, &change);
+		overlay_perm_change_end(d);
 	}
 	if (!err)
 		vfs_notify_attrib(&d->base);
@@ -244,8 +293,14 @@ static int overlay_access_at(struct filesystem *base, struct resolving_path *rp,
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
 	struct overlay_dentry *d;
-	int err = overlay_walk(fs, rp, &d);
+	struct perm_inode pi;
+	int err = look(fs, rp, &d);
 
+	if (!err && !(mask & W_OK) &&
+	    !((mask & X_OK) && (atomic_load(&rp_mount(rp)->flags) & MNT_NOEXEC_F)) &&
+	    overlay_peek_perm(&d->base, &pi))
+		return vfs_permission(rp_cred(rp), &pi, mask);
+	err = look_on(fs, rp, err, &d);
 	if (err)
 		return err;
 	if ((mask & X_OK) && S_ISREG(d->type) && (atomic_load(&rp_mount(rp)->flags) & MNT_NOEXEC_F))
@@ -265,8 +320,17 @@ static int overlay_readlink_at(struct filesystem *base, struct resolving_path *r
 	struct overlay_dentry *d;
 	struct vfs_path real;
 	struct vfs_lookup lk;
-	int err = overlay_walk(fs, rp, &d);
+	const char *target;
+	size_t len;
+	int err = look(fs, rp, &d);
 
+	if (!err && S_ISLNK(d->type) && (target = overlay_peek_link(&d->base, &len))) {
+		*ret_len = MIN(len, size);
+		memcpy(buf, target, *ret_len);
+		overlay_link_followed(&d->base, rp_mount(rp));
+		return 0;
+	}
+	err = look_on(fs, rp, err, &d);
 	if (err)
 		return err;
 	real = overlay_real(d);
@@ -360,7 +424,12 @@ struct filesystem_ops overlay_filesystem_ops = {
 	.dentry_type = overlay_dentry_type,
 	.inode_key = overlay_inode_key,
 	.get_acl = overlay_get_acl,
+	.is_descendant = overlay_is_descendant,
 	.dentry_release = overlay_dentry_release,
+	.link_followed = overlay_link_followed,
+	.peek_perm = overlay_peek_perm,
+	.peek_stat = overlay_peek_stat,
+	.peek_link = overlay_peek_link,
 	.sync = overlay_sync,
 	.show_options = overlay_show_options,
 	.release = overlay_release,

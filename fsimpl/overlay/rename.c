@@ -26,10 +26,7 @@ struct renaming {
 
 static bool is_ancestor(struct overlay_dentry *a, struct overlay_dentry *d)
 {
-	for (; d; d = d->parent)
-		if (d == a)
-			return true;
-	return false;
+	return overlay_is_descendant(&d->base, &a->base);
 }
 
 static int check_dir_perm(struct renaming *r, struct overlay_dentry *dir,
@@ -144,8 +141,8 @@ static int lower_path(struct overlay_dentry *d, char *buf)
 	size_t at = OVERLAY_REDIRECT_MAX;
 
 	buf[at] = '\0';
-	for (; d->parent; d = d->parent) {
-		const char *name = d->redirect ? d->redirect : d->name;
+	for (; overlay_parent(d); d = overlay_parent(d)) {
+		const char *name = d->redirect ? d->redirect : overlay_name(d)->s;
 		bool absolute = name[0] == '/';
 		size_t len = strlen(name), need = len + (absolute ? 0 : 1);
 
@@ -172,7 +169,7 @@ static int set_redirect(struct renaming *r, struct overlay_dentry *d)
 	if (d->redirect && (same_dir || d->redirect[0] == '/'))
 		return 0;
 	if (same_dir)
-		snprintf(path, sizeof(path), "%s", d->name);
+		snprintf(path, sizeof(path), "%s", overlay_name(d)->s);
 	else
 		err = lower_path(d, path);
 	copy = err ? NULL : strdup(path);
@@ -278,40 +275,89 @@ static int rename_upper(struct renaming *r)
 	return err;
 }
 
+/* A name in `dir`, with a reference on it. */
+static int new_name(struct overlay_dentry *dir, const char *s, struct name **ret)
+{
+	int err = name_create(dir, s, strlen(s), ret);
+
+	if (!err)
+		dentry_ref(&dir->base);
+	return err;
+}
+
+static void drop_name(struct name *n)
+{
+	if (!n)
+		return;
+	dentry_unref(&((struct overlay_dentry *)n->parent)->base);
+	free(n);
+}
+
+static int check_locked(struct renaming *r)
+{
+	int err;
+
+	if ((atomic_load(&r->source->base.flags) | atomic_load(&r->new_dir->base.flags)) &
+	    DENTRY_DEAD)
+		return -ENOENT;
+	if (overlay_parent(r->source) != r->old_dir ||
+	    (r->target && overlay_parent(r->target) != r->new_dir))
+		return -ENOENT;
+	if (S_ISDIR(r->source->type) && is_ancestor(r->source, r->new_dir))
+		return -EINVAL;
+	err = vfs_dentry_delete_begin(r->rp, &r->source->base);
+	return !err && r->target ? vfs_dentry_delete_begin(r->rp, &r->target->base) : err;
+}
+
+static void change_begin(struct renaming *r)
+{
+	overlay_dir_change_begin(r->old_dir);
+	if (r->new_dir != r->old_dir)
+		overlay_dir_change_begin(r->new_dir);
+	path_change_begin(&r->fs->base);
+	overlay_paths_forget(r->source);
+	if (r->target)
+		overlay_paths_forget(r->target);
+}
+
+static void change_end(struct renaming *r)
+{
+	path_change_end(&r->fs->base);
+	if (r->new_dir != r->old_dir)
+		overlay_dir_change_end(r->new_dir);
+	overlay_dir_change_end(r->old_dir);
+}
+
 static int rename_locked(struct renaming *r)
 {
-	char *new_name = strdup(r->new_name), *old_name = strdup(r->old_name);
 	bool exchange = r->flags & RENAME_EXCHANGE;
-	int err = new_name && old_name ? 0 : -ENOMEM;
+	struct name *to = NULL, *back = NULL;
+	int err = check_locked(r);
 
-	if (!err && ((atomic_load(&r->source->base.flags) | atomic_load(&r->new_dir->base.flags)) &
-		     DENTRY_DEAD))
-		err = -ENOENT;
-	if (!err &&
-	    (r->source->parent != r->old_dir || (r->target && r->target->parent != r->new_dir)))
-		err = -ENOENT;
-	if (!err && S_ISDIR(r->source->type) && is_ancestor(r->source, r->new_dir))
-		err = -EINVAL;
 	if (!err)
-		err = vfs_dentry_delete_begin(r->rp, &r->source->base);
-	if (!err && r->target)
-		err = vfs_dentry_delete_begin(r->rp, &r->target->base);
-	if (!err)
-		err = rename_upper(r);
+		err = new_name(r->new_dir, r->new_name, &to);
+	if (!err && exchange)
+		err = new_name(r->old_dir, r->old_name, &back);
+	if (err)
+		goto out;
+	change_begin(r);
+	err = rename_upper(r);
 	if (!err) {
 		if (r->target)
 			overlay_child_unlink(r->target);
-		overlay_child_move(r->source, r->new_dir, new_name, strlen(new_name));
-		new_name = NULL;
+		overlay_child_move(r->source, to);
+		to = NULL;
 		if (r->target && exchange) {
-			overlay_child_move(r->target, r->old_dir, old_name, strlen(old_name));
-			old_name = NULL;
+			overlay_child_move(r->target, back);
+			back = NULL;
 		} else if (r->target) {
 			vfs_dentry_delete_end(&r->target->base);
 		}
 	}
-	free(new_name);
-	free(old_name);
+	change_end(r);
+out:
+	drop_name(to);
+	drop_name(back);
 	return err;
 }
 

@@ -9,20 +9,6 @@
 
 #include "fsimpl/overlay/internal.h"
 
-static int compare_names(const char *a, size_t alen, const char *b, size_t blen)
-{
-	int c = memcmp(a, b, MIN(alen, blen));
-
-	return c ? c : (alen > blen) - (alen < blen);
-}
-
-static int overlay_compare(struct overlay_dentry *a, struct overlay_dentry *b)
-{
-	return compare_names(a->name, a->name_len, b->name, b->name_len);
-}
-
-RB_GENERATE_LOCAL(overlay_children, overlay_dentry, node, overlay_compare)
-
 static int inode_compare(struct overlay_inode *a, struct overlay_inode *b)
 {
 	return (a->upper_key > b->upper_key) - (a->upper_key < b->upper_key);
@@ -124,6 +110,7 @@ int overlay_dentry_create(struct overlay_fs *fs, struct overlay_dentry *parent, 
 			  size_t len, struct overlay_found *f, struct overlay_dentry **ret)
 {
 	struct overlay_dentry *d = calloc(1, sizeof(*d));
+	struct name *at;
 	int err;
 
 	if (!d)
@@ -133,17 +120,16 @@ int overlay_dentry_create(struct overlay_fs *fs, struct overlay_dentry *parent, 
 		free(d);
 		return err;
 	}
-	d->name = strndup(name, len);
 	d->lowers = f->nlowers ? calloc(f->nlowers, sizeof(*d->lowers)) : NULL;
-	if (!d->name || (f->nlowers && !d->lowers)) {
+	if ((f->nlowers && !d->lowers) || name_create(parent, name, len, &at)) {
 		inode_unref(fs, d->inode);
-		free(d->name);
 		free(d->lowers);
 		free(d);
 		return -ENOMEM;
 	}
 	dentry_init(&d->base, &fs->base);
-	d->name_len = len;
+	atomic_init(&d->at.name, at);
+	d->id = atomic_fetch_add_explicit(&fs->next_id, 1, memory_order_relaxed);
 	d->type = f->type;
 	d->redirect = f->redirect;
 	d->impure = f->impure;
@@ -153,42 +139,38 @@ int overlay_dentry_create(struct overlay_fs *fs, struct overlay_dentry *parent, 
 		memcpy(d->lowers, f->lowers, f->nlowers * sizeof(*d->lowers));
 	d->nlowers = f->nlowers;
 	mutex_init(&d->lock, LOCK_FS_DIR, "overlay directory");
-	RB_INIT(&d->children);
 	atomic_init(&d->cache_slot, -1);
 	f->upper = NULL;
 	f->nlowers = 0;
-	if (parent) {
+	if (parent)
 		dentry_ref(&parent->base);
-		d->parent = parent;
-	}
 	*ret = d;
 	return 0;
 }
 
-static struct overlay_dentry *find_locked(struct overlay_dentry *dir, const char *name, size_t len)
+static struct overlay_dentry *child_of(struct name_node *n)
 {
-	struct overlay_dentry *d = RB_ROOT(&dir->children);
-
-	while (d) {
-		int c = compare_names(name, len, d->name, d->name_len);
-
-		if (c == 0)
-			return d;
-		d = c < 0 ? RB_LEFT(d, node) : RB_RIGHT(d, node);
-	}
-	return NULL;
+	return n ? container_of(n, struct overlay_dentry, at) : NULL;
 }
 
 struct overlay_dentry *overlay_child_find(struct overlay_dentry *dir, const char *name, size_t len)
 {
 	struct overlay_dentry *d;
 
-	mutex_lock(&dir->lock);
-	d = find_locked(dir, name, len);
+	rcu_read_begin();
+	d = child_of(names_find(&dir->children, dir, vfs_name_hash(name, len), name, len));
 	if (d && !ref_tryget(&d->base.ref))
 		d = NULL;
-	mutex_unlock(&dir->lock);
+	rcu_read_end();
 	return d;
+}
+
+/* Who is in the place of `name` in its parent, live or dying. The parent's lock held. */
+static struct overlay_dentry *find_at(const struct name *name)
+{
+	struct overlay_dentry *dir = name->parent;
+
+	return child_of(names_find(&dir->children, dir, name->hash, name->s, name->len));
 }
 
 static void cache_add(struct overlay_fs *fs, struct overlay_dentry *d)
@@ -213,23 +195,27 @@ static void cache_remove(struct overlay_fs *fs, struct overlay_dentry *d)
 		dentry_unref(&d->base);
 }
 
+/* Its release waits for dir's lock. Until then nobody may find it by a cached path that no change above finds. */
+static void remove_dying(struct overlay_dentry *dir, struct overlay_dentry *d)
+{
+	dentry_release_begin(&d->base);
+	names_remove(&dir->children, &d->at);
+}
+
 struct overlay_dentry *overlay_child_insert(struct overlay_dentry *dir, struct overlay_dentry *d,
-					    uint64_t gen)
+					    uint32_t changes)
 {
 	struct overlay_dentry *other, *winner = NULL;
 
 	mutex_lock(&dir->lock);
-	if (atomic_load(&dir->gen) == gen) {
-		other = find_locked(dir, d->name, d->name_len);
+	if (seqcount_read_begin(&dir->changes) == changes && !(changes & 1)) {
+		other = find_at(overlay_name(d));
 		if (other && ref_tryget(&other->base.ref)) {
 			winner = other;
 		} else {
-			if (other) { /* dying: its release finds that it is no longer linked */
-				RB_REMOVE(overlay_children, &dir->children, other);
-				other->linked = false;
-			}
-			RB_INSERT(overlay_children, &dir->children, d);
-			d->linked = true;
+			if (other)
+				remove_dying(dir, other);
+			names_insert(&dir->children, &d->at);
 			winner = d;
 		}
 	}
@@ -241,23 +227,27 @@ struct overlay_dentry *overlay_child_insert(struct overlay_dentry *dir, struct o
 	return winner;
 }
 
-void overlay_dir_changed(struct overlay_dentry *dir)
+void overlay_dir_change_begin(struct overlay_dentry *dir)
 {
 	mutex_lock(&dir->lock);
-	atomic_fetch_add(&dir->gen, 1);
+	assert(!(seqcount_read_begin(&dir->changes) & 1));
+	seqcount_write_begin(&dir->changes);
+	mutex_unlock(&dir->lock);
+}
+
+void overlay_dir_change_end(struct overlay_dentry *dir)
+{
+	mutex_lock(&dir->lock);
+	seqcount_write_end(&dir->changes);
 	mutex_unlock(&dir->lock);
 }
 
 static void unlink_from_parent(struct overlay_dentry *d)
 {
-	struct overlay_dentry *dir = d->parent;
+	struct overlay_dentry *dir = overlay_parent(d);
 
 	mutex_lock(&dir->lock);
-	if (d->linked) {
-		RB_REMOVE(overlay_children, &dir->children, d);
-		d->linked = false;
-	}
-	atomic_fetch_add(&dir->gen, 1);
+	names_remove(&dir->children, &d->at);
 	mutex_unlock(&dir->lock);
 }
 
@@ -267,31 +257,20 @@ void overlay_child_unlink(struct overlay_dentry *d)
 	cache_remove(overlay_fs_of_dentry(d), d);
 }
 
-void overlay_child_move(struct overlay_dentry *d, struct overlay_dentry *dir, char *name,
-			size_t len)
+void overlay_child_move(struct overlay_dentry *d, struct name *name)
 {
-	struct overlay_fs *fs = overlay_fs_of_dentry(d);
-	struct overlay_dentry *old_dir = d->parent, *dying;
-	char *old_name = d->name;
+	struct overlay_dentry *dir = name->parent, *old_dir = overlay_parent(d), *dying;
+	struct name *old = name_of(&d->at);
 
 	unlink_from_parent(d);
-	dentry_ref(&dir->base);
 	mutex_lock(&dir->lock);
-	mutex_lock(&fs->names_lock);
-	d->parent = dir;
-	d->name = name;
-	d->name_len = len;
-	mutex_unlock(&fs->names_lock);
-	dying = find_locked(dir, name, len);
-	if (dying) {
-		RB_REMOVE(overlay_children, &dir->children, dying);
-		dying->linked = false;
-	}
-	RB_INSERT(overlay_children, &dir->children, d);
-	d->linked = true;
-	atomic_fetch_add(&dir->gen, 1);
+	dying = find_at(name);
+	if (dying)
+		remove_dying(dir, dying);
+	rcu_store(d->at.name, name);
+	names_insert(&dir->children, &d->at);
 	mutex_unlock(&dir->lock);
-	free(old_name);
+	name_free_later(old);
 	dentry_unref(&old_dir->base);
 }
 
@@ -299,32 +278,30 @@ static void free_dentry(struct rcu_cb *cb)
 {
 	struct overlay_dentry *d = container_of(cb, struct overlay_dentry, rcu);
 
-	free(d->name);
+	free(name_of(&d->at));
 	free(d->lowers);
 	free(d->redirect);
 	free(d);
 }
 
-/* filesystem_ops.dentry_release: the count is zero. */
+/* filesystem_ops.dentry_release: the count is zero. Lock-free walks may still stand on d: what they read stays until they are gone. */
 void overlay_dentry_release(struct dentry *base)
 {
-	struct overlay_dentry *d = overlay_of(base), *parent = d->parent;
+	struct overlay_dentry *d = overlay_of(base), *parent = overlay_parent(d);
 	struct dentry *upper = overlay_upper(d);
 
-	if (parent) {
-		mutex_lock(&parent->lock);
-		if (d->linked) {
-			RB_REMOVE(overlay_children, &parent->children, d);
-			d->linked = false;
-		}
-		mutex_unlock(&parent->lock);
-	}
+	dentry_release_begin(base);
+	if (parent)
+		unlink_from_parent(d);
 	/* Before the upper file goes: its key may then be another's. */
 	inode_unref(overlay_fs_of_dentry(d), d->inode);
 	if (upper)
 		dentry_unref(upper);
-	for (unsigned i = 0; i < d->nlowers; i++)
-		vfs_path_unref(&d->lowers[i]);
+	for (unsigned i = 0; i < d->nlowers; i++) {
+		dentry_unref(d->lowers[i].dentry);
+		mount_unref(d->lowers[i].mount);
+	}
+	names_fini(&d->children);
 	dentry_fini(base);
 	rcu_call(&d->rcu, free_dentry);
 	if (parent)
@@ -333,24 +310,36 @@ void overlay_dentry_release(struct dentry *base)
 
 int overlay_get_parent(struct dentry *base, struct dentry **ret_parent, char *name, size_t size)
 {
-	struct overlay_dentry *d = overlay_of(base);
-	struct overlay_fs *fs = overlay_fs_of_dentry(d);
+	struct overlay_dentry *d = overlay_of(base), *parent;
+	const struct name *n;
 	int err = 0;
+	bool ok;
 
-	mutex_lock(&fs->names_lock);
-	*ret_parent = NULL;
-	if (d->parent) {
-		dentry_ref(&d->parent->base);
-		*ret_parent = &d->parent->base;
-	}
-	if (d->name_len < size) {
-		memcpy(name, d->name, d->name_len);
-		name[d->name_len] = '\0';
-	} else if (size) {
-		err = -ENAMETOOLONG;
-	}
-	mutex_unlock(&fs->names_lock);
+	do {
+		rcu_read_begin();
+		n = overlay_name(d);
+		parent = n->parent;
+		/* It is pinned by d; it can only have been moved away from just now. */
+		ok = !parent || ref_tryget(&parent->base.ref);
+		if (ok && n->len < size)
+			memcpy(name, n->s, n->len + 1u);
+		else if (ok && size)
+			err = -ENAMETOOLONG;
+		rcu_read_end();
+	} while (!ok);
+	*ret_parent = parent ? &parent->base : NULL;
 	if (!err && (atomic_load(&d->base.flags) & DENTRY_DEAD))
 		err = -ENOENT;
 	return err;
+}
+
+bool overlay_is_descendant(struct dentry *base, struct dentry *ancestor)
+{
+	struct overlay_dentry *d = overlay_of(base);
+
+	rcu_read_begin();
+	while (d && &d->base != ancestor)
+		d = overlay_parent(d);
+	rcu_read_end();
+	return d != NULL;
 }

@@ -156,6 +156,11 @@ static int drop_setgid(struct overlay_fs *fs, struct resolving_path *rp, struct 
 						       .mode = st.mode & 07777 & ~S_ISGID});
 }
 
+static int set_or_remove(const struct vfs_lookup *lk, const struct xattr_args *args, bool remove)
+{
+	return remove ? vfs_remove_xattr(lk, args->name) : vfs_set_xattr(lk, args);
+}
+
 /* args->value NULL and size 0 with `remove`: the attribute goes. */
 static int change(struct filesystem *base, struct resolving_path *rp, const struct xattr_args *args,
 		  bool remove)
@@ -195,10 +200,15 @@ static int change(struct filesystem *base, struct resolving_path *rp, const stru
 		err = overlay_copy_up(fs, d, true);
 	real = overlay_real(d);
 	lk = overlay_layer_lookup(fs, &real, "", 0);
-	if (!err)
-		err = remove ? vfs_remove_xattr(&lk, name) : vfs_set_xattr(&lk, &real_args);
-	if (!err && !strcmp(name, XATTR_NAME_POSIX_ACL_ACCESS))
-		err = drop_setgid(fs, rp, d, &lk);
+	if (!err && is_acl(args->name)) {
+		overlay_perm_change_begin(d);
+		err = set_or_remove(&lk, &real_args, remove);
+		if (!err && !strcmp(name, XATTR_NAME_POSIX_ACL_ACCESS))
+			err = drop_setgid(fs, rp, d, &lk);
+		overlay_perm_change_end(d);
+	} else if (!err) {
+		err = set_or_remove(&lk, &real_args, remove);
+	}
 	if (!err)
 		vfs_notify_attrib(&d->base);
 	dentry_unref(&d->base);
