@@ -175,9 +175,12 @@ size_t kvm_fpu_size(struct platform *base)
 int kvm_fpu_get(struct platform_context *ctx, void *buf, size_t size)
 {
 	size_t n = MIN(size, ctx->p->fpu_size);
-	uint8_t *area = malloc(ctx->p->xsave_size);
+	uint8_t *area;
 	int err;
 
+	if (kvm_hand_fpu(ctx, buf, n))
+		return (int)n;
+	area = malloc(ctx->p->xsave_size);
 	if (!area)
 		return -ENOMEM;
 	kvm_hand_end(ctx);

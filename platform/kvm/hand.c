@@ -10,8 +10,9 @@
  *			ended the order; the task's thread is above, with the call. Its registers are the truth:
  *			whatever the companion brings meanwhile is thrown away.
  *
- * From held: only rax differs, and the companion is still there: the reply is two stores. Anything else: the companion
- * comes out and all registers are loaded. When nothing is posted for SPIN_NS the companion is kicked out, and the
+ * From held: only rax differs, and the companion is still there: the reply is two stores. Other registers differ as well
+ * (a signal's handler): the trampoline loads them all. Segments differ, or its patience has ended: the companion
+ * comes out and all registers are loaded. FPU state that is asked for is written down by the trampoline. When nothing is posted for SPIN_NS the companion is kicked out, and the
  * task's thread runs the vCPU itself: so the application's own work is done, and accounted, on its thread. patch_pace
  * decides whether to try again. Nobody spins for longer than SPIN_NS, and nobody sleeps while it is waited for.
  *
@@ -425,6 +426,42 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 	return hand_wait(h, ctx, regs, ev, start, ENTER_SPIN_US + SPIN_US);
 }
 
+/* The trampoline's answer, if one that it can give suffices. */
+static bool answer(struct platform_context *ctx, const struct arch_regs *regs)
+{
+	if (likely(patch_only_rax_changed(&ctx->taken, regs))) {
+		ctx->held = false;
+		patch_mailbox_reply(ctx->mb, regs->r.rax);
+	} else if (patch_can_switch(&ctx->taken, regs)) {
+		/* A signal's handler is about to be called, mostly. */
+		ctx->held = false;
+		patch_mailbox_switch(ctx->mb, regs);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+bool kvm_hand_fpu(struct platform_context *ctx, void *buf, size_t size)
+{
+	struct kvm_hand *h;
+	uint64_t until;
+
+	if (!ctx->held || !ctx->p->has_xsave || ctx->p->fpu_size > MB_XSAVE_SIZE)
+		return false;
+	h = atomic_load(&atomic_load(&ctx->running)->hand);
+	until = tsc() + LEAVE_SPIN_US * ctx->p->tsc_per_us;
+	patch_mailbox_save_fpu(ctx->mb);
+	while (!patch_mailbox_saved(ctx->mb)) {
+		/* It gave up before it saw the order, or never looks. */
+		if (hand_idle(h) || tsc() > until)
+			return false;
+		cpu_relax();
+	}
+	patch_mailbox_fpu(ctx->mb, buf, MIN(size, ctx->p->fpu_size));
+	return true;
+}
+
 int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
 		    struct platform_event *ev)
 {
@@ -443,12 +480,9 @@ int kvm_hand_resume(struct platform_context *ctx, struct address_space *as, stru
 		return 1;
 	}
 	abandoned = hand_idle(h);
-	if (likely(as == atomic_load(&h->as) && patch_only_rax_changed(&ctx->taken, regs) &&
-		   !abandoned)) {
+	if (likely(as == atomic_load(&h->as) && !abandoned && answer(ctx, regs))) {
 		uint64_t start = tsc();
 
-		ctx->held = false;
-		patch_mailbox_reply(ctx->mb, regs->r.rax);
 		return hand_wait(h, ctx, regs, ev, start, SPIN_US);
 	}
 	/*

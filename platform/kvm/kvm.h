@@ -417,6 +417,8 @@ must_check int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx,
 /* The same when ctx is held: answers if that suffices. */
 must_check int kvm_hand_resume(struct platform_context *ctx, struct address_space *as,
 			       struct arch_regs *regs, struct platform_event *ev);
+/* ctx is held: its FPU state as kvm_fpu_get() gives it, written by the trampoline. False: the vCPU must be asked. Owner's thread. */
+bool kvm_hand_fpu(struct platform_context *ctx, void *buf, size_t size);
 /* ctx's registers are the caller's alone and its vCPU is idle. Owner's thread. */
 void kvm_hand_end(struct platform_context *ctx);
 /* No companion is in `as` any more; whoever owns it finds it stopped. Any thread. */

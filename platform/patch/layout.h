@@ -46,11 +46,21 @@
 #define MB_RIP 0x0f0
 #define MB_FLAGS 0x0f8
 #define MB_STACK_TOP 0x100
+#define MB_RCX 0x100
+#define MB_R11 0x108
+#define MB_OP 0x110
+#define MB_XSAVE 0x400 /* to the page's end: an XSAVE area */
+#define MB_XSAVE_SIZE 0xc00
 
 /* Values of `state`. */
 #define MB_DONE 0 /* nothing is posted, or the posted call's result is in rax */
 #define MB_POSTED 1 /* by the application */
 #define MB_TAKEN 2 /* by the sentry: it is being served */
 #define MB_LEAVE 3 /* by the sentry: the trampoline must trap */
+#define MB_ORDER 4 /* by the sentry, of a taken call: what `op` says */
+
+/* Values of `op`. */
+#define MB_OP_SWITCH 1 /* all registers from the mailbox, and on from there */
+#define MB_OP_SAVE 2 /* XSAVE into the mailbox, then MB_TAKEN again */
 
 #endif

@@ -29,6 +29,10 @@
 #define COPY_CHUNKS_MAX ((2 * PATCH_PAGES_MAX + CHUNK_PAGES - 1) / CHUNK_PAGES)
 #define MAILBOX_CHUNKS_MAX (PATCH_MAILBOXES_MAX / CHUNK_PAGES)
 
+#define XSAVE_HEADER 512u
+#define XSAVE_HEADER_SIZE 64u
+#define EFLAGS_RF 0x10000ul
+#define EFLAGS_AC 0x40000ul
 #define SITE_SIZE 7u
 #define SITE_SYSCALL_AT 5u
 #define TABLE_OFF 0u
@@ -47,7 +51,8 @@ _Static_assert(PATCH_SITES_MAX * 8u <= PATCH_ENTRY_VA - PATCH_TABLE_VA, "layout"
 /* trampoline.S */
 extern const uint8_t patch_code[], patch_code_slow_jmp[], patch_code_pushf[], patch_code_popped[],
 	patch_code_posted[], patch_code_done[], patch_code_done_rax[], patch_code_done_rcx[],
-	patch_code_done_jmp[], patch_code_leave[], patch_code_end[];
+	patch_code_done_jmp[], patch_code_leave[], patch_code_order[], patch_code_switch[],
+	patch_code_switch_jmp[], patch_code_end[];
 
 #define CODE_VA_OF(label) (PATCH_CODE_VA + (uint64_t)((label)-patch_code))
 
@@ -60,7 +65,10 @@ struct patch_mailbox {
 	_Atomic uint32_t state;
 	uint8_t pad1[MB_RAX - MB_STATE - 4];
 	_Atomic uint64_t rax, rdi, rsi, rdx, r10, r8, r9, rbx, rbp, rsp, r12, r13, r14, r15, rip,
-		flags;
+		flags, rcx, r11;
+	_Atomic uint32_t op;
+	uint8_t pad2[MB_XSAVE - MB_OP - 4];
+	uint8_t xsave[MB_XSAVE_SIZE];
 };
 
 #define CHECK_OFFSET(field, off) \
@@ -77,7 +85,12 @@ CHECK_OFFSET(rsp, MB_RSP);
 CHECK_OFFSET(r15, MB_R15);
 CHECK_OFFSET(rip, MB_RIP);
 CHECK_OFFSET(flags, MB_FLAGS);
-_Static_assert(sizeof(struct patch_mailbox) == MB_STACK_TOP, "pushfq writes `flags`");
+CHECK_OFFSET(rcx, MB_RCX);
+CHECK_OFFSET(r11, MB_R11);
+CHECK_OFFSET(op, MB_OP);
+CHECK_OFFSET(xsave, MB_XSAVE);
+_Static_assert(MB_FLAGS + 8 == MB_STACK_TOP, "pushfq writes `flags`");
+_Static_assert(sizeof(struct patch_mailbox) == MOAT_PAGE_SIZE, "a page each");
 
 struct site {
 	uint64_t rip; /* past the `syscall` */
@@ -491,6 +504,64 @@ void patch_mailbox_reply(struct patch_mailbox *mb, uint64_t rax)
 	atomic_store_explicit(&mb->state, MB_DONE, memory_order_release);
 }
 
+bool patch_can_switch(const struct arch_regs *taken, const struct arch_regs *now)
+{
+	const struct user_regs_struct *a = &taken->r, *b = &now->r;
+
+	return ((a->fs_base ^ b->fs_base) | (a->gs_base ^ b->gs_base) | (a->ds ^ b->ds) |
+		(a->es ^ b->es) | (a->fs ^ b->fs) | (a->gs ^ b->gs) |
+		(b->eflags & ~(uint64_t)(ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) |
+		(b->eflags & (ARCH_EFLAGS_TF | EFLAGS_RF | EFLAGS_AC))) == 0;
+}
+
+void patch_mailbox_switch(struct patch_mailbox *mb, const struct arch_regs *regs)
+{
+	const struct user_regs_struct *r = &regs->r;
+
+#define PUT(reg) atomic_store_explicit(&mb->reg, r->reg, memory_order_relaxed)
+	PUT(rax);
+	PUT(rdi);
+	PUT(rsi);
+	PUT(rdx);
+	PUT(r10);
+	PUT(r8);
+	PUT(r9);
+	PUT(rbx);
+	PUT(rbp);
+	PUT(rsp);
+	PUT(r12);
+	PUT(r13);
+	PUT(r14);
+	PUT(r15);
+	PUT(rip);
+	PUT(rcx);
+	PUT(r11);
+#undef PUT
+	atomic_store_explicit(&mb->flags, r->eflags, memory_order_relaxed);
+	atomic_store_explicit(&mb->op, MB_OP_SWITCH, memory_order_relaxed);
+	atomic_store_explicit(&mb->state, MB_ORDER, memory_order_release);
+}
+
+void patch_mailbox_save_fpu(struct patch_mailbox *mb)
+{
+	memset(mb->xsave + XSAVE_HEADER, 0, XSAVE_HEADER_SIZE);
+	atomic_store_explicit(&mb->op, MB_OP_SAVE, memory_order_relaxed);
+	atomic_store_explicit(&mb->state, MB_ORDER, memory_order_release);
+}
+
+bool patch_mailbox_saved(const struct patch_mailbox *mb)
+{
+	return atomic_load_explicit(&mb->state, memory_order_acquire) == MB_TAKEN;
+}
+
+void patch_mailbox_fpu(const struct patch_mailbox *mb, void *buf, size_t size)
+{
+	assert(size <= MB_XSAVE_SIZE);
+	memcpy(buf, mb->xsave, size);
+	if (size >= XSAVE_HEADER + XSAVE_HEADER_SIZE)
+		memset((uint8_t *)buf + XSAVE_HEADER + 8, 0, XSAVE_HEADER_SIZE - 8);
+}
+
 void patch_mailbox_leave(struct patch_mailbox *mb)
 {
 	atomic_store_explicit(&mb->state, MB_LEAVE, memory_order_release);
@@ -588,6 +659,42 @@ static enum patch_verdict resolve_done(const struct patch_space *s, const struct
 	return PATCH_AFTER;
 }
 
+/* All registers were to come from the mailbox: any values, as in patch_mailbox_take(). */
+static enum patch_verdict resolve_switch(const struct patch_mailbox *mb, struct user_regs_struct *r)
+{
+	if (!mb)
+		return PATCH_STRAY;
+#define TAKE(reg) r->reg = atomic_load_explicit(&mb->reg, memory_order_relaxed)
+	TAKE(rax);
+	TAKE(rdi);
+	TAKE(rsi);
+	TAKE(rdx);
+	TAKE(r10);
+	TAKE(r8);
+	TAKE(r9);
+	TAKE(rbx);
+	TAKE(rbp);
+	TAKE(rsp);
+	TAKE(r12);
+	TAKE(r13);
+	TAKE(r14);
+	TAKE(r15);
+	TAKE(rip);
+	TAKE(rcx);
+	TAKE(r11);
+#undef TAKE
+	r->eflags = (atomic_load_explicit(&mb->flags, memory_order_relaxed) & ARCH_EFLAGS_USER) |
+		    ARCH_EFLAGS_FIXED;
+	return PATCH_AFTER;
+}
+
+/* On its way to the switch, or there: was it really sent, or has the application jumped there? */
+static bool is_switching(const struct patch_mailbox *mb)
+{
+	return mb && atomic_load_explicit(&mb->state, memory_order_acquire) == MB_ORDER &&
+	       atomic_load_explicit(&mb->op, memory_order_relaxed) == MB_OP_SWITCH;
+}
+
 enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch_mailbox *mb,
 				 struct arch_regs *inout_regs)
 {
@@ -603,6 +710,9 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 		return PATCH_STRAY;
 	if (rip >= CODE_VA_OF(patch_code_done) && rip <= CODE_VA_OF(patch_code_done_jmp))
 		return resolve_done(s, mb, r);
+	if (rip >= CODE_VA_OF(patch_code_switch) ||
+	    (rip >= CODE_VA_OF(patch_code_posted) && is_switching(mb)))
+		return resolve_switch(mb, r);
 	/* Its answer is there, and it was on its way to a trap, or to look. */
 	if (rip >= CODE_VA_OF(patch_code_posted) && mb &&
 	    atomic_load_explicit(&mb->state, memory_order_acquire) == MB_DONE)

@@ -136,6 +136,17 @@ bool patch_mailbox_posted(const struct patch_mailbox *mb);
 bool patch_mailbox_take(struct patch_mailbox *mb, struct arch_regs *regs);
 /* The taken call has ended with rax and nothing else has changed: the trampoline returns. */
 void patch_mailbox_reply(struct patch_mailbox *mb, uint64_t rax);
+/*
+ * The taken call has ended with these registers, of which patch_can_switch() has been asked: the trampoline loads them all and
+ * goes on at their rip. The mailbox is not written again before a call is taken.
+ */
+void patch_mailbox_switch(struct patch_mailbox *mb, const struct arch_regs *regs);
+bool patch_can_switch(const struct arch_regs *taken, const struct arch_regs *now);
+/* Of a taken call: the trampoline is to write the FPU state down; it has if patch_mailbox_saved(). */
+void patch_mailbox_save_fpu(struct patch_mailbox *mb);
+bool patch_mailbox_saved(const struct patch_mailbox *mb);
+/* What it wrote, at most MB_XSAVE_SIZE bytes: as untrusted as any image of the application's. The header is in order. */
+void patch_mailbox_fpu(const struct patch_mailbox *mb, void *buf, size_t size);
 /* The trampoline traps instead of going on (an exception event at an rip that patch_resolve() knows). */
 void patch_mailbox_leave(struct patch_mailbox *mb);
 /* The thread that used it runs somewhere else with registers of its own: nothing is posted. */

@@ -4,7 +4,7 @@
  * In: rax the call's number, r11 the address after the site's `syscall`. Changes no flag (mov, lea, jrcxz and pause
  * do not), and of the registers only rax, rcx and r11; rsp for one instruction, while rcx has the true one. So
  * wherever it is interrupted, patch_resolve() finds the application's registers in the registers: the labels
- * are its map.
+ * are its map. Once the call has been taken, the sentry has them.
  */
 #include "platform/patch/layout.h"
 
@@ -20,6 +20,9 @@
 	.globl patch_code_done_rcx
 	.globl patch_code_done_jmp
 	.globl patch_code_leave
+	.globl patch_code_order
+	.globl patch_code_switch
+	.globl patch_code_switch_jmp
 	.globl patch_code_end
 patch_code:
 	/* Does %gs lead to a mailbox? Where it leads to nothing this faults, and the fault is served as the call. */
@@ -62,6 +65,8 @@ patch_code_posted:
 	jrcxz	patch_code_done
 	leal	-MB_LEAVE(%rcx), %ecx
 	jrcxz	patch_code_leave
+	leal	MB_LEAVE-MB_ORDER(%rcx), %ecx
+	jrcxz	patch_code_order
 	movl	%eax, %ecx
 	jrcxz	patch_code_leave
 	leal	-1(%rax), %eax
@@ -77,6 +82,41 @@ patch_code_done_jmp:
 	jmp	*%rcx
 patch_code_leave:
 	ud2
+	/* From here on the sentry has the registers: what they are here is nobody's. */
+patch_code_order:
+	movl	%gs:MB_OP, %ecx
+	leal	-MB_OP_SWITCH(%rcx), %ecx
+	jrcxz	patch_code_switch
+	movl	$-1, %eax
+	movl	$-1, %edx
+	xsave64	%gs:MB_XSAVE
+	/* A reply that is only rax finds it as it was. */
+	movq	%gs:MB_RDX, %rdx
+	movl	$MB_TAKEN, %gs:MB_STATE
+	jmp	patch_code_posted
+	/* From here on the application's registers are those in the mailbox. */
+patch_code_switch:
+	movq	%gs:MB_STACK, %rsp
+	leaq	MB_FLAGS-MB_STACK_TOP(%rsp), %rsp
+	popfq
+	movq	%gs:MB_RAX, %rax
+	movq	%gs:MB_RDI, %rdi
+	movq	%gs:MB_RSI, %rsi
+	movq	%gs:MB_RDX, %rdx
+	movq	%gs:MB_R10, %r10
+	movq	%gs:MB_R8, %r8
+	movq	%gs:MB_R9, %r9
+	movq	%gs:MB_RBX, %rbx
+	movq	%gs:MB_RBP, %rbp
+	movq	%gs:MB_R12, %r12
+	movq	%gs:MB_R13, %r13
+	movq	%gs:MB_R14, %r14
+	movq	%gs:MB_R15, %r15
+	movq	%gs:MB_RCX, %rcx
+	movq	%gs:MB_R11, %r11
+	movq	%gs:MB_RSP, %rsp
+patch_code_switch_jmp:
+	jmp	*%gs:MB_RIP
 patch_code_end:
 
 	.section .note.GNU-stack, "", @progbits

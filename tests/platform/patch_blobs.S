@@ -1,7 +1,7 @@
 /* tests/platform/patch_blobs.S - call sites that get patched. Two pages, copied to where patching.c wants them. */
 	.section .note.GNU-stack, "", @progbits
 	.section .rodata
-	.globl p_start, p_loop, p_first, p_second, p_peek, p_write, p_write_loop, p_jump, p_end
+	.globl p_start, p_loop, p_first, p_second, p_peek, p_write, p_write_loop, p_jump, p_handler, p_handled, p_end
 	.balign 4096
 p_start:
 	.fill 64, 1, 0xcc
@@ -37,13 +37,26 @@ p_write_loop:
 	mov	%rax, %rdx
 	shl	$17, %rdx
 	xor	%rdx, %rax
-	mov	%eax, 0x40(%rbx)
 	mov	%rax, (%rbx, %rcx)
+	/* The words that the trampoline acts on: what they may be, mostly. */
+	and	$7, %edx
+	mov	%edx, 0x40(%rbx)
+	and	$3, %edx
+	mov	%edx, 0x110(%rbx)
 	add	$8, %ecx
 	and	$0x1ff, %ecx
 	jmp	p_write_loop
 	.balign 16
 p_jump:
 	jmp	*%rbx
+	.balign 16
+/* A signal's handler, as far as registers matter: shows those that a call changes. */
+p_handler:
+	mov	%rcx, %rbx
+	mov	%r11, %rbp
+	mov	$15, %eax
+	syscall
+p_handled:
+	ud2
 	.balign 4096
 p_end:

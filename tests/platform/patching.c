@@ -9,7 +9,7 @@
 #define RESULT 0x1122334455667788ul
 
 extern const char p_start[], p_loop[], p_first[], p_second[], p_peek[], p_write[], p_jump[],
-	p_end[];
+	p_handler[], p_handled[], p_end[];
 
 static uint64_t text_va(const char *symbol)
 {
@@ -108,6 +108,77 @@ static void patch_hot_loop(void)
 		EXPECT(peek(as, text_va(p_first) - 7, &val) == 0 && (val & 0xffffff) == 0x2524ff);
 		EXPECT(((uint8_t *)mem_at(text_off()))[text_va(p_first) - 7 - TEXT_VA] == 0xb8);
 	}
+	guest_fini(&g);
+	ops->as_destroy(as);
+}
+
+#define FXSAVE_MXCSR 24
+#define FXSAVE_XMM 160
+#define EFLAGS_RF 0x10000ull /* how the trap was made may show in it */
+
+/* In the state that g_fpu_fill has made? */
+static bool fpu_is_filled(const uint8_t *area, uint64_t seed)
+{
+	uint32_t mxcsr;
+	uint64_t val;
+
+	memcpy(&mxcsr, area + FXSAVE_MXCSR, sizeof(mxcsr));
+	for (unsigned i = 2; i < 16; i++) {
+		memcpy(&val, area + FXSAVE_XMM + i * 16, sizeof(val));
+		if (val != seed + i - 2)
+			return false;
+	}
+	return mxcsr == 0x1fa0;
+}
+
+/* Registers that are not what was called with, as for a signal's handler: each one arrives. */
+static void check_handler(struct guest *g)
+{
+	struct user_regs_struct *r = &g->regs.r, sent;
+	unsigned long long *regs[] = {&r->r15, &r->r14, &r->r13, &r->r12, &r->rcx,
+				      &r->r11, &r->r10, &r->r9,	 &r->r8,  &r->rax,
+				      &r->rdx, &r->rsi, &r->rdi, &r->rsp};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(regs); i++)
+		*regs[i] = rnd();
+	r->rip = text_va(p_handler);
+	r->eflags = 0x202 | (rnd() & 0xcd5);
+	sent = *r;
+	guest_resume(g);
+	EXPECT(g->ev.kind == PLATFORM_SYSCALL && r->rip == text_va(p_handled) && r->rax == 15);
+	EXPECT(r->rbx == sent.rcx && r->rbp == sent.r11 &&
+	       !((r->eflags ^ sent.eflags) & ~EFLAGS_RF));
+	EXPECT(r->rdi == sent.rdi && r->rsi == sent.rsi && r->rdx == sent.rdx && r->r8 == sent.r8 &&
+	       r->r9 == sent.r9 && r->r10 == sent.r10 && r->r12 == sent.r12 && r->r13 == sent.r13 &&
+	       r->r14 == sent.r14 && r->r15 == sent.r15 && r->rsp == sent.rsp);
+}
+
+static void patch_handlers(void)
+{
+	struct address_space *as = text_space();
+	size_t size = ops->fpu_size(plat);
+	uint8_t *fpu = malloc(size);
+	struct arch_regs regs;
+	struct guest g;
+
+	guest_init(&g, as);
+	guest_run(&g, g_fpu_fill, 0, 0x4711);
+	set_regs(&g.regs, p_loop);
+	loop(&g, HOT * 2);
+	for (unsigned i = 0; i < rounds(3000) && !atomic_load(&test_failed); i++) {
+		loop(&g, 1 + rnd() % 4);
+		regs = g.regs;
+		memset(fpu, 0xff, size);
+		EXPECT(ops->fpu_get(g.ctx, fpu, size) == (int)size && fpu_is_filled(fpu, 0x4711));
+		/* The header's reserved part, which a signal frame shows. */
+		for (unsigned at = 520; at < 576 && at < size; at++)
+			EXPECT(fpu[at] == 0);
+		check_handler(&g);
+		if (i % 8 == 0)
+			EXPECT(ops->fpu_set(g.ctx, fpu, size) == 0);
+		g.regs = regs;
+	}
+	free(fpu);
 	guest_fini(&g);
 	ops->as_destroy(as);
 }
@@ -437,7 +508,7 @@ static void patch_jumps(void)
 	/* So that there is something to jump into. */
 	start(&g, as);
 	runner_start(&r, as, g_syscall, 0, 0, jumper_event, &j);
-	for (uint64_t at = 0; at < 0x1c0 && !atomic_load(&test_failed);
+	for (uint64_t at = 0; at < 0x1f0 && !atomic_load(&test_failed);
 	     at += slow_machine ? 5 : 1) {
 		const uint64_t places[] = {PATCH_TABLE_VA + at, PATCH_ENTRY_VA + at,
 					   PATCH_CODE_VA + at, PATCH_MAILBOX_VA + at,
@@ -485,6 +556,7 @@ static void patch_single_step(void)
 
 const struct test patch_tests[] = {
 	{"patch_hot_loop", patch_hot_loop},
+	{"patch_handlers", patch_handlers},
 	{"patch_traced", patch_traced},
 	{"patch_changes", patch_changes},
 	{"patch_claim", patch_claim},

@@ -227,6 +227,48 @@ static void test_resolve(void **state)
 	assert_int_equal(seen, 0x1f);
 }
 
+/* All registers were to come from the mailbox: wherever that is interrupted, they do; without a mailbox it is a stray. */
+static void test_switch(void **state)
+{
+	uint64_t rip = put_site(0x100, 39), off;
+	struct arch_regs taken = {.r = {.eflags = 0x202}}, regs = taken, now;
+	struct patch_mailbox *mb;
+	struct patch_range range;
+	unsigned switched = 0;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, page, &off), 0);
+	assert_true(patch_mailbox_get(space, &range, &mb) >= 0);
+	regs.r.rip = 0x1234;
+	regs.r.rcx = 0x5678;
+	regs.r.rsp = 0x9abc;
+	regs.r.eflags = 0x203;
+	assert_true(patch_can_switch(&taken, &regs));
+	for (unsigned bit = 0; bit < 64; bit++) {
+		now = regs;
+		now.r.eflags ^= 1ul << bit;
+		/* Arithmetic flags, DF and ID; what is always set may be missing. */
+		assert_int_equal(patch_can_switch(&taken, &now), (0x200ed7ul >> bit) & 1);
+	}
+	now = regs;
+	now.r.fs_base = 1;
+	assert_false(patch_can_switch(&taken, &now));
+	patch_mailbox_switch(mb, &regs);
+	for (uint64_t at = PATCH_CODE_VA; at < PATCH_CODE_VA + MOAT_PAGE_SIZE; at++) {
+		now = (struct arch_regs){.r = {.rip = at}};
+		if (patch_resolve(space, mb, &now) != PATCH_AFTER)
+			continue;
+		switched++;
+		assert_int_equal(now.r.rip, 0x1234);
+		assert_int_equal(now.r.rcx, 0x5678);
+		assert_int_equal(now.r.rsp, 0x9abc);
+		assert_int_equal(now.r.eflags, 0x203);
+		now = (struct arch_regs){.r = {.rip = at}};
+		assert_int_equal(patch_resolve(space, NULL, &now), PATCH_STRAY);
+	}
+	assert_in_range(switched, 100, 400);
+}
+
 static void test_heat(void **state)
 {
 	static struct patch_heat heat;
@@ -309,6 +351,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mailbox, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
 		cmocka_unit_test(test_heat),
 		cmocka_unit_test(test_pace),
 	};
