@@ -149,7 +149,7 @@ static int export_hex(scmp_filter_ctx ctx, char **ret_hex)
 {
 	int fd = memfd_create("moat-seccomp", MFD_CLOEXEC), err = fd < 0 ? -errno : 0;
 	struct sock_filter insn;
-	char *hex = NULL, *at;
+	char *hex = NULL, *at = NULL;
 	struct stat st;
 
 	if (!err)
