@@ -1,5 +1,5 @@
 /*
- * fsimpl/virtiofs/data.c - file data: the page cache of the mount, and reads and writes past it.
+ * fsimpl/virtiofs/data.c - file data: the page cache of the mount, and reads through it and past it. Writes are in write.c.
  *
  * Cached pages live in the memory that is shared with the daemon, in chunks of 64 KiB, so that READ lands in them and WRITE is read
  * from them without a copy. A page is valid (may be read and mapped) and perhaps dirty. Dirtiness of mapped pages is known by write faults: a
@@ -7,6 +7,9 @@
  *
  * A READ into the cache is made under fill_lock, and so is a WRITE past the cache or a truncation: what lands in a page is never older than what
  * was written meanwhile. Pages are dropped or cleaned under map.data_lock with the mappings invalidated first.
+ *
+ * Readahead: who reads on is given windows that double up to the largest READ; while one is copied out the next is under way. Such a READ is
+ * waited for by nobody: whoever takes fill_lock next takes its pages in first (inode->ahead). Who jumps about gets the pages that he asks for.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,9 +18,8 @@
 #include "base/log.h"
 #include "fsimpl/virtiofs/internal.h"
 
-#define PAGE_BIT(page) ((uint16_t)(1u << ((page) % VIRTIOFS_PAGES_PER_CHUNK)))
-#define READAHEAD_BYTES (256ul << 10)
-#define CHUNKS_MAX (1ul << 31) /* 128 TiB */
+#define WINDOW_BYTES_MIN (64ul << 10)
+#define MAP_AHEAD_BYTES (128ul << 10)
 
 static struct memfile *memory(const struct virtiofs_inode *in)
 {
@@ -26,7 +28,7 @@ static struct memfile *memory(const struct virtiofs_inode *in)
 
 /* ---- bounce buffers ---- */
 
-static int bounce_get(struct virtiofs_fs *fs, uint64_t *ret_off)
+int virtiofs_bounce_get(struct virtiofs_fs *fs, uint64_t *ret_off)
 {
 	struct memfile *mf = virtiofs_device_memory(fs->dev);
 
@@ -41,7 +43,7 @@ static int bounce_get(struct virtiofs_fs *fs, uint64_t *ret_off)
 }
 
 /* killed: the device may still write there. */
-static void bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed)
+void virtiofs_bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed)
 {
 	struct memfile *mf = virtiofs_device_memory(fs->dev);
 
@@ -55,30 +57,24 @@ static void bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed)
 		memfile_range_unref(mf, off, VIRTIOFS_READ_MAX);
 }
 
-/* ---- fill_lock ---- */
-
-void virtiofs_fill_begin(struct virtiofs_inode *in)
-{
-	op_lock(&in->fill_lock);
-	atomic_store(&in->fill_holders, 1);
-}
-
-int virtiofs_fill_begin_killable(struct virtiofs_inode *in)
-{
-	int err = op_lock_killable(&in->fill_lock);
-
-	if (!err)
-		atomic_store(&in->fill_holders, 1);
-	return err;
-}
-
-void virtiofs_fill_end(struct virtiofs_inode *in)
-{
-	if (atomic_fetch_sub(&in->fill_holders, 1) == 1)
-		op_unlock(&in->fill_lock);
-}
-
 /* ---- requests ---- */
+
+/* Sends a READ into pieces of the shared memory under fill_lock, if there is room. */
+static int read_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+		      const struct vdev_data *data, unsigned count, struct vdev_pending *ret)
+{
+	struct fuse_read_in arg = {.fh = h->fh, .offset = off, .flags = h->flags};
+	const struct vdev_call call = {
+		.req = {.opcode = FUSE_READ, .nodeid = in->nodeid, .arg = &arg},
+		.owner = &h->filler.base,
+		.receive = data,
+		.receive_count = count,
+	};
+
+	for (unsigned i = 0; i < count; i++)
+		arg.size += data[i].size;
+	return vdev_begin(in->fs->dev, &call, false, ret);
+}
 
 /* READ into pieces of the shared memory. Return: bytes, -errno. */
 static ssize_t read_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
@@ -97,80 +93,13 @@ static ssize_t read_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, ui
 	return virtiofs_call(in->fs, &call);
 }
 
-/* All of [data, data + size) at off. Return: 0, -errno. */
-static int write_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
-		     uint64_t data, uint64_t size, bool cached)
-{
-	while (size) {
-		struct vdev_data piece = {data, (uint32_t)MIN(size, (uint64_t)in->fs->max_write)};
-		struct fuse_write_in arg = {
-			.fh = h->fh,
-			.offset = off,
-			.size = piece.size,
-			.write_flags = cached ? FUSE_WRITE_CACHE : 0,
-			.flags = h->flags,
-		};
-		struct fuse_write_out out;
-		struct vdev_call call = {
-			.req = {.opcode = FUSE_WRITE, .nodeid = in->nodeid, .arg = &arg},
-			.owner = &h->filler.base,
-			.send = &piece,
-			.send_count = 1,
-			.reply = &out,
-			.reply_size = sizeof(out),
-		};
-		ssize_t got = virtiofs_call(in->fs, &call);
-
-		if (got < 0)
-			return (int)got;
-		if (!out.size || out.size > piece.size)
-			return -EIO;
-		off += out.size;
-		data += out.size;
-		size -= out.size;
-	}
-	return 0;
-}
-
 /* ---- chunks: all with map.data_lock held ---- */
 
-static struct virtiofs_chunk *chunk_at(struct virtiofs_inode *in, uint64_t off)
-{
-	uint64_t i = off >> MEM_CHUNK_SHIFT;
-
-	return i < in->chunk_count && in->chunks[i].off ? &in->chunks[i] : NULL;
-}
-
-static bool page_valid(struct virtiofs_inode *in, uint64_t off)
-{
-	struct virtiofs_chunk *c = chunk_at(in, off);
-
-	return c && (c->valid & PAGE_BIT(off >> MOAT_PAGE_SHIFT));
-}
-
-/* For writing. Return: 0, -ENOMEM, -EFBIG. */
-static int grow(struct virtiofs_inode *in, uint64_t end)
-{
-	uint64_t need = (end + MEM_CHUNK_SIZE - 1) >> MEM_CHUNK_SHIFT, count;
-	struct virtiofs_chunk *chunks;
-
-	if (need <= in->chunk_count)
-		return 0;
-	if (need > CHUNKS_MAX)
-		return -EFBIG;
-	count = MAX(need, MIN(in->chunk_count * 2, in->chunk_count + 4096));
-	chunks = realloc(in->chunks, count * sizeof(*chunks));
-	if (!chunks)
-		return -ENOMEM;
-	memset(chunks + in->chunk_count, 0, (count - in->chunk_count) * sizeof(*chunks));
-	in->chunks = chunks;
-	in->chunk_count = count;
-	return 0;
-}
-
 /* Memory for every chunk of [off, end). No locks held. */
-static int provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
+int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 {
+	if (end > 1ull << (CHUNKS_INDEX_BITS + MEM_CHUNK_SHIFT))
+		return -EFBIG;
 	for (uint64_t at = round_down_u64(off, MEM_CHUNK_SIZE); at < end; at += MEM_CHUNK_SIZE) {
 		struct virtiofs_chunk *c;
 		uint64_t mem = 0;
@@ -178,7 +107,7 @@ static int provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 		int err;
 
 		rwlock_read_lock(&in->map.data_lock);
-		have = chunk_at(in, at);
+		have = virtiofs_chunk_at(in, at) != NULL;
 		rwlock_read_unlock(&in->map.data_lock);
 		if (have)
 			continue;
@@ -186,8 +115,8 @@ static int provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 		if (err)
 			return err;
 		rwlock_write_lock(&in->map.data_lock);
-		err = grow(in, at + 1);
-		c = err ? NULL : &in->chunks[at >> MEM_CHUNK_SHIFT];
+		c = chunks_make(&in->chunks, at >> MEM_CHUNK_SHIFT);
+		err = c ? 0 : -ENOMEM;
 		if (c && !c->off) {
 			*c = (struct virtiofs_chunk){.off = mem};
 			mem = 0;
@@ -211,11 +140,11 @@ static unsigned collect_invalid(struct virtiofs_inode *in, uint64_t *inout_off, 
 	unsigned count = 0;
 
 	rwlock_read_lock(&in->map.data_lock);
-	while (at < end && page_valid(in, at))
+	while (at < end && virtiofs_page_valid(in, at))
 		at += MOAT_PAGE_SIZE;
 	*inout_off = at;
-	while (at < end && !page_valid(in, at)) {
-		struct virtiofs_chunk *c = chunk_at(in, at);
+	while (at < end && !virtiofs_page_valid(in, at)) {
+		struct virtiofs_chunk *c = virtiofs_chunk_at(in, at);
 		uint64_t mem;
 
 		if (!c)
@@ -252,24 +181,24 @@ static void mark_valid(struct virtiofs_inode *in, uint64_t off, const struct vde
 	for (unsigned i = 0; i < count; i++)
 		for (uint64_t at = 0; at < data[i].size;
 		     at += MOAT_PAGE_SIZE, off += MOAT_PAGE_SIZE) {
-			struct virtiofs_chunk *c = chunk_at(in, off);
+			struct virtiofs_chunk *c = virtiofs_chunk_at(in, off);
 
 			if (c && c->off + (off & (MEM_CHUNK_SIZE - 1)) == data[i].off + at)
-				c->valid |= PAGE_BIT(off >> MOAT_PAGE_SHIFT);
+				c->valid |= VIRTIOFS_PAGE_BIT(off);
 		}
 	rwlock_write_unlock(&in->map.data_lock);
 }
 
 /* Makes the pages of [off, end) valid. Pre: fill_lock. Return: 0, -errno. */
-static int fill_locked(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
-		       uint64_t end)
+int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+			      uint64_t end)
 {
 	struct vdev_data data[VDEV_DATA_MAX];
 	int err;
 
 	off = round_down_u64(off, MOAT_PAGE_SIZE);
 	end = round_up_u64(end, MOAT_PAGE_SIZE);
-	err = provide(in, off, end);
+	err = virtiofs_data_provide(in, off, end);
 	while (!err && off < end) {
 		uint64_t stop = MIN(end, off + in->fs->max_read), size = 0;
 		unsigned count = collect_invalid(in, &off, stop, data, VDEV_DATA_MAX);
@@ -300,9 +229,113 @@ static int fill(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t o
 
 	if (err)
 		return err;
-	err = fill_locked(in, h, off, end);
+	err = virtiofs_data_fill_locked(in, h, off, end);
 	virtiofs_fill_end(in);
 	return err;
+}
+
+/* ---- readahead; in->ahead is guarded by fill_lock ---- */
+
+struct virtiofs_ahead {
+	struct vdev_pending pending;
+	struct virtiofs_handle *h; /* a reference */
+	uint64_t off;
+	unsigned count;
+	struct vdev_data data[VDEV_DATA_MAX]; /* references */
+};
+
+static void ahead_free(struct virtiofs_ahead *a)
+{
+	struct virtiofs_fs *fs = a->h->in->fs;
+
+	for (unsigned i = 0; i < a->count; i++)
+		memfile_range_unref(virtiofs_device_memory(fs->dev), a->data[i].off,
+				    a->data[i].size);
+	virtiofs_handle_unref(a->h);
+	free(a);
+	atomic_fetch_sub(&fs->aheads, 1);
+}
+
+/* Takes in what was read ahead. Return: 0, also if that failed: who needs it asks again; -EINTR: killed, it goes on by itself. */
+static int ahead_reap(struct virtiofs_inode *in)
+{
+	struct virtiofs_ahead *a = in->ahead;
+	ssize_t got;
+
+	if (likely(!a))
+		return 0;
+	got = vdev_end(&a->pending, NULL);
+	if (got >= 0)
+		mark_valid(in, a->off, a->data, a->count, (uint64_t)got);
+	in->ahead = NULL;
+	atomic_store(&in->ahead_of, NULL);
+	ahead_free(a);
+	return got == -EINTR ? -EINTR : 0;
+}
+
+/* Begins to read [off, end), as far as one READ goes. Failure is no error. Pre: fill_lock, nothing under way. */
+static void ahead_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+			uint64_t end)
+{
+	struct virtiofs_ahead *a;
+
+	end = round_up_u64(MIN(end, off + in->fs->max_read), MOAT_PAGE_SIZE);
+	if (atomic_fetch_add(&in->fs->aheads, 1) >= VIRTIOFS_AHEADS_MAX ||
+	    virtiofs_data_provide(in, off, end) || !(a = calloc(1, sizeof(*a)))) {
+		atomic_fetch_sub(&in->fs->aheads, 1);
+		return;
+	}
+	ref_get(&h->ref);
+	a->h = h;
+	a->count = collect_invalid(in, &off, end, a->data, VDEV_DATA_MAX);
+	a->off = off;
+	if (!a->count || read_begin(in, h, off, a->data, a->count, &a->pending)) {
+		ahead_free(a);
+		return;
+	}
+	in->ahead = a;
+	atomic_store(&in->ahead_of, h);
+}
+
+void virtiofs_ahead_stop(struct virtiofs_handle *h)
+{
+	if (atomic_load(&h->in->ahead_of) != h)
+		return;
+	virtiofs_fill_begin(h->in);
+	virtiofs_fill_end(h->in);
+}
+
+/* ---- fill_lock ---- */
+
+void virtiofs_fill_begin(struct virtiofs_inode *in)
+{
+	for (;;) {
+		op_lock(&in->fill_lock);
+		atomic_store(&in->fill_holders, 1);
+		if (!ahead_reap(in))
+			return;
+		/* Killed; the READ that was left keeps the lock until it is through. */
+		virtiofs_fill_end(in);
+	}
+}
+
+int virtiofs_fill_begin_killable(struct virtiofs_inode *in)
+{
+	int err = op_lock_killable(&in->fill_lock);
+
+	if (err)
+		return err;
+	atomic_store(&in->fill_holders, 1);
+	err = ahead_reap(in);
+	if (err)
+		virtiofs_fill_end(in);
+	return err;
+}
+
+void virtiofs_fill_end(struct virtiofs_inode *in)
+{
+	if (atomic_fetch_sub(&in->fill_holders, 1) == 1)
+		op_unlock(&in->fill_lock);
 }
 
 /* ---- reading ---- */
@@ -314,9 +347,9 @@ static uint64_t pin_valid(struct virtiofs_inode *in, uint64_t off, uint64_t end,
 	uint64_t at = off;
 
 	rwlock_read_lock(&in->map.data_lock);
-	c = chunk_at(in, off);
+	c = virtiofs_chunk_at(in, off);
 	end = MIN(end, round_down_u64(off, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE);
-	while (c && at < end && (c->valid & PAGE_BIT(at >> MOAT_PAGE_SHIFT)))
+	while (c && at < end && (c->valid & VIRTIOFS_PAGE_BIT(at)))
 		at = round_down_u64(at, MOAT_PAGE_SIZE) + MOAT_PAGE_SIZE;
 	at = MIN(at, end);
 	if (at > off) {
@@ -328,24 +361,81 @@ static uint64_t pin_valid(struct virtiofs_inode *in, uint64_t off, uint64_t end,
 	return at - off;
 }
 
-ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
-			   uint64_t off)
+/* Advice for a read of [off, end), and the end of what is to be read for it at least. Races between threads of one file only spoil it. */
+static uint64_t window_of(struct virtiofs_readahead *ra, const struct virtiofs_inode *in,
+			  uint64_t off, uint64_t end)
 {
-	uint64_t size = virtiofs_inode_size(in), done = 0, end;
+	uint64_t window = atomic_load_explicit(&ra->window, memory_order_relaxed);
+
+	if (off != atomic_load_explicit(&ra->next, memory_order_relaxed)) {
+		window = 0;
+		atomic_store_explicit(&ra->asked, 0, memory_order_relaxed);
+	} else if (!window) {
+		window = WINDOW_BYTES_MIN;
+	}
+	window = MIN(window, in->fs->max_read);
+	atomic_store_explicit(&ra->next, end, memory_order_relaxed);
+	atomic_store_explicit(&ra->window, window, memory_order_relaxed);
+	return window;
+}
+
+/* Reads the next window when the reader comes near the end of what was asked for. Return: 0, -EINTR. */
+static int read_on(struct virtiofs_inode *in, struct virtiofs_handle *h,
+		   struct virtiofs_readahead *ra, uint64_t end, uint64_t size)
+{
+	uint64_t asked = atomic_load_explicit(&ra->asked, memory_order_relaxed);
+	uint64_t window = atomic_load_explicit(&ra->window, memory_order_relaxed);
+	int err;
+
+	if (!window || asked >= size || end + window / 2 < asked)
+		return 0;
+	err = virtiofs_fill_begin_killable(in);
+	if (err)
+		return err;
+	window = MIN(window * 2, in->fs->max_read);
+	asked = MAX(asked, round_up_u64(end, MOAT_PAGE_SIZE));
+	if (asked < size)
+		ahead_begin(in, h, asked, MIN(size, asked + window));
+	virtiofs_fill_end(in);
+	atomic_store_explicit(&ra->asked, asked + window, memory_order_relaxed);
+	atomic_store_explicit(&ra->window, window, memory_order_relaxed);
+	return 0;
+}
+
+/* Makes [at, end) valid, and a window more. */
+static int fill_ahead(struct virtiofs_inode *in, struct virtiofs_handle *h,
+		      struct virtiofs_readahead *ra, uint64_t at, uint64_t end, uint64_t window,
+		      uint64_t size)
+{
+	uint64_t ahead = MIN(MAX(end, at + window), at + VIRTIOFS_READ_MAX);
+	int err = fill(in, h, at, MIN(ahead, MAX(size, end)));
+
+	if (!err && ahead > atomic_load_explicit(&ra->asked, memory_order_relaxed))
+		atomic_store_explicit(&ra->asked, ahead, memory_order_relaxed);
+	return err;
+}
+
+ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h,
+			   struct virtiofs_readahead *ra, struct io_iter *it, uint64_t off)
+{
+	uint64_t size = virtiofs_inode_size(in), done = 0, end, window;
+	int err;
 
 	end = off >= size ? off : MIN(size, off + it->remaining);
+	window = window_of(ra, in, off, end);
 	while (off + done < end) {
 		uint64_t mem = 0, n = pin_valid(in, off + done, end, &mem);
 		size_t put;
-		int err;
 
 		if (!n) {
-			uint64_t ahead = MAX(end, MIN(size, off + done + READAHEAD_BYTES));
-
-			err = fill(in, h, off + done, MIN(ahead, off + done + VIRTIOFS_READ_MAX));
+			err = fill_ahead(in, h, ra, off + done, end, window, size);
 			if (err)
 				return done ? (ssize_t)done : err;
 			continue;
+		}
+		if (!done && (err = read_on(in, h, ra, end, size))) {
+			memfile_range_unref(memory(in), mem, n);
+			return err;
 		}
 		put = io_iter_put(it, memfile_ptr(memory(in), mem), n);
 		memfile_range_unref(memory(in), mem, n);
@@ -365,7 +455,7 @@ ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, struct virtiofs_han
 	int err = virtiofs_data_writeback(in, off, off + it->remaining);
 
 	if (!err)
-		err = bounce_get(in->fs, &bounce);
+		err = virtiofs_bounce_get(in->fs, &bounce);
 	if (err)
 		return err;
 	do {
@@ -385,223 +475,8 @@ ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, struct virtiofs_han
 			break;
 		}
 	} while (it->remaining);
-	bounce_put(in->fs, bounce, it->remaining && got == -EINTR);
+	virtiofs_bounce_put(in->fs, bounce, it->remaining && got == -EINTR);
 	return done ? (ssize_t)done : got;
-}
-
-/* ---- writing ---- */
-
-/* New bytes in pages that are cached: brought up to date from `src`. */
-static void update_cached(struct virtiofs_inode *in, uint64_t off, uint64_t src, uint64_t size)
-{
-	rwlock_write_lock(&in->map.data_lock);
-	for (uint64_t at = off; at < off + size;) {
-		uint64_t n =
-			MIN(off + size, round_down_u64(at, MOAT_PAGE_SIZE) + MOAT_PAGE_SIZE) - at;
-		struct virtiofs_chunk *c = chunk_at(in, at);
-
-		if (c && (c->valid & PAGE_BIT(at >> MOAT_PAGE_SHIFT)))
-			memcpy(memfile_ptr(memory(in), c->off + (at & (MEM_CHUNK_SIZE - 1))),
-			       memfile_ptr(memory(in), src + (at - off)), n);
-		at += n;
-	}
-	rwlock_write_unlock(&in->map.data_lock);
-}
-
-ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_handle *h,
-				    struct io_iter *it, uint64_t off)
-{
-	uint64_t bounce, done = 0;
-	int err = bounce_get(in->fs, &bounce);
-
-	if (err)
-		return err;
-	while (it->remaining && !err) {
-		size_t want = MIN(it->remaining, (uint64_t)in->fs->max_write), n;
-
-		n = io_iter_get(it, memfile_ptr(memory(in), bounce), want);
-		if (!n) {
-			err = -EFAULT;
-			break;
-		}
-		virtiofs_fill_begin(in);
-		err = write_rpc(in, h, off + done, bounce, n, false);
-		if (!err) {
-			update_cached(in, off + done, bounce, n);
-			done += n;
-			virtiofs_inode_grown(in, off + done);
-		}
-		virtiofs_fill_end(in);
-		if (n < want)
-			break;
-	}
-	bounce_put(in->fs, bounce, err == -EINTR);
-	/* The server's times and blocks are news. */
-	virtiofs_inode_stale(in);
-	return done ? (ssize_t)done : err;
-}
-
-/* Copies into one cached, valid page; it is dirty from then on. Return: bytes, 0: it is not there any more, -EFAULT. */
-static ssize_t dirty_page(struct virtiofs_inode *in, struct io_iter *it, uint64_t off, uint64_t n)
-{
-	char copy[MOAT_PAGE_SIZE];
-	struct virtiofs_chunk *c;
-	size_t got = io_iter_get(it, copy, n);
-
-	if (!got)
-		return -EFAULT;
-	rwlock_write_lock(&in->map.data_lock);
-	c = chunk_at(in, off);
-	if (c && (c->valid & PAGE_BIT(off >> MOAT_PAGE_SHIFT))) {
-		memcpy(memfile_ptr(memory(in), c->off + (off & (MEM_CHUNK_SIZE - 1))), copy, got);
-		if (!(c->dirty & PAGE_BIT(off >> MOAT_PAGE_SHIFT)))
-			atomic_fetch_add(&in->dirty_pages, 1);
-		c->dirty |= PAGE_BIT(off >> MOAT_PAGE_SHIFT);
-	} else {
-		io_iter_revert(it, got);
-		got = 0;
-	}
-	rwlock_write_unlock(&in->map.data_lock);
-	return (ssize_t)got;
-}
-
-/* A page that lies wholly past the end, or will be overwritten whole, needs no READ. */
-static void make_blank(struct virtiofs_inode *in, uint64_t page)
-{
-	struct virtiofs_chunk *c;
-
-	rwlock_write_lock(&in->map.data_lock);
-	c = chunk_at(in, page);
-	if (c && !(c->valid & PAGE_BIT(page >> MOAT_PAGE_SHIFT))) {
-		memset(memfile_ptr(memory(in), c->off + (page & (MEM_CHUNK_SIZE - 1))), 0,
-		       MOAT_PAGE_SIZE);
-		c->valid |= PAGE_BIT(page >> MOAT_PAGE_SHIFT);
-	}
-	rwlock_write_unlock(&in->map.data_lock);
-}
-
-/* The page at `off`, of which [off, off + n) will be written, is made valid. */
-static int prepare_page(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
-			uint64_t n)
-{
-	uint64_t page = round_down_u64(off, MOAT_PAGE_SIZE);
-	bool valid;
-	int err;
-
-	rwlock_read_lock(&in->map.data_lock);
-	valid = page_valid(in, page);
-	rwlock_read_unlock(&in->map.data_lock);
-	if (valid)
-		return 0;
-	err = virtiofs_fill_begin_killable(in);
-	if (err)
-		return err;
-	if (page >= virtiofs_inode_size(in) || n == MOAT_PAGE_SIZE) {
-		err = provide(in, page, page + MOAT_PAGE_SIZE);
-		if (!err)
-			make_blank(in, page);
-	} else {
-		err = fill_locked(in, h, page, page + MOAT_PAGE_SIZE);
-	}
-	virtiofs_fill_end(in);
-	return err;
-}
-
-ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_handle *h,
-				 struct io_iter *it, uint64_t off)
-{
-	uint64_t done = 0;
-	ssize_t got = 0;
-
-	while (it->remaining) {
-		uint64_t at = off + done, n = MOAT_PAGE_SIZE - (at & ~MOAT_PAGE_MASK);
-
-		n = MIN(n, it->remaining);
-		got = prepare_page(in, h, at, n);
-		if (!got)
-			got = dirty_page(in, it, at, n);
-		if (got < 0)
-			break;
-		done += (uint64_t)got;
-		if (got)
-			virtiofs_inode_grown(in, off + done);
-	}
-	return done ? (ssize_t)done : got;
-}
-
-/* ---- writing back ---- */
-
-/* The first run of dirty pages in [*inout_off, end), within one chunk: now clean, unmapped, and pinned. Return: bytes. */
-static uint64_t take_dirty(struct virtiofs_inode *in, uint64_t *inout_off, uint64_t end,
-			   uint64_t *ret_mem)
-{
-	uint64_t at = *inout_off, start, stop;
-	struct virtiofs_chunk *c = NULL;
-
-	rwlock_write_lock(&in->map.data_lock);
-	end = MIN(end, in->chunk_count << MEM_CHUNK_SHIFT);
-	for (; at < end; at += MOAT_PAGE_SIZE) {
-		c = chunk_at(in, at);
-		if (!c || !c->dirty) {
-			at = round_down_u64(at, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE - MOAT_PAGE_SIZE;
-			continue;
-		}
-		if (c->dirty & PAGE_BIT(at >> MOAT_PAGE_SHIFT))
-			break;
-	}
-	start = at;
-	stop = MIN(end, round_down_u64(at, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE);
-	for (; at < stop && (c->dirty & PAGE_BIT(at >> MOAT_PAGE_SHIFT)); at += MOAT_PAGE_SIZE) {
-		c->dirty &= (uint16_t)~PAGE_BIT(at >> MOAT_PAGE_SHIFT);
-		atomic_fetch_sub(&in->dirty_pages, 1);
-	}
-	*inout_off = start;
-	if (at > start) {
-		/* The next store by a mapping faults and makes it dirty again. */
-		mappable_invalidate(&in->map, start, at - start, false);
-		*ret_mem = c->off + (start & (MEM_CHUNK_SIZE - 1));
-		if (memfile_range_ref(memory(in), *ret_mem, at - start))
-			abort();
-	}
-	rwlock_write_unlock(&in->map.data_lock);
-	return at > start ? at - start : 0;
-}
-
-int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t end)
-{
-	struct virtiofs_handle *h;
-	int err = 0;
-
-	if (!atomic_load(&in->dirty_pages))
-		return 0;
-	h = virtiofs_handle_any(in, true);
-	if (!h)
-		return -EIO;
-	virtiofs_fill_begin(in);
-	/* From here to the end the server's size and times are not to be believed, nor those it gave meanwhile (stale). */
-	atomic_fetch_add(&in->writing, 1);
-	off = round_down_u64(off, MOAT_PAGE_SIZE);
-	while (off < end) {
-		uint64_t mem, n = take_dirty(in, &off, end, &mem), size = virtiofs_inode_size(in);
-		int wrote;
-
-		if (!n)
-			break;
-		/* The tail of the last page is nobody's. */
-		wrote = off < size ? write_rpc(in, h, off, mem, MIN(n, size - off), true) : 0;
-		memfile_range_unref(memory(in), mem, n);
-		if (wrote && !err)
-			err = wrote;
-		off += n;
-	}
-	virtiofs_fill_end(in);
-	virtiofs_inode_stale(in);
-	atomic_fetch_sub(&in->writing, 1);
-	virtiofs_handle_unref(h);
-	if (err)
-		log_warn("virtio-fs: data of node %llu could not be written: %s",
-			 (unsigned long long)in->nodeid, strerror(-err));
-	return err;
 }
 
 /* ---- dropping ---- */
@@ -609,22 +484,23 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 /* Under data_lock (write), mappings invalidated. */
 static void drop_pages(struct virtiofs_inode *in, uint64_t off, uint64_t end, bool dirty_too)
 {
-	end = MIN(end, in->chunk_count << MEM_CHUNK_SHIFT);
-	for (uint64_t at = off; at < end; at += MOAT_PAGE_SIZE) {
-		struct virtiofs_chunk *c = chunk_at(in, at);
-		uint16_t bit = PAGE_BIT(at >> MOAT_PAGE_SHIFT);
+	uint64_t index = off >> MEM_CHUNK_SHIFT;
+	struct virtiofs_chunk *c;
 
-		if (!c) {
-			at = round_down_u64(at, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE - MOAT_PAGE_SIZE;
-			continue;
-		}
-		if (c->dirty & bit) {
-			if (!dirty_too)
+	for (; (c = chunks_next(&in->chunks, &index)) && index << MEM_CHUNK_SHIFT < end; index++) {
+		uint64_t start = MAX(off, index << MEM_CHUNK_SHIFT);
+		uint64_t stop = MIN(end, (index + 1) << MEM_CHUNK_SHIFT);
+
+		for (uint64_t at = start; at < stop; at += MOAT_PAGE_SIZE) {
+			uint16_t bit = VIRTIOFS_PAGE_BIT(at);
+
+			if ((c->dirty & bit) && !dirty_too)
 				continue;
+			if (c->dirty & bit)
+				atomic_fetch_sub(&in->dirty_pages, 1);
 			c->dirty &= (uint16_t)~bit;
-			atomic_fetch_sub(&in->dirty_pages, 1);
+			c->valid &= (uint16_t)~bit;
 		}
-		c->valid &= (uint16_t)~bit;
 		if (!c->valid) {
 			memfile_range_unref(memory(in), c->off, MEM_CHUNK_SIZE);
 			c->off = 0;
@@ -648,8 +524,8 @@ void virtiofs_data_truncated(struct virtiofs_inode *in, uint64_t size)
 	rwlock_write_lock(&in->map.data_lock);
 	mappable_invalidate(&in->map, whole, UINT64_MAX, true);
 	drop_pages(in, whole, UINT64_MAX, true);
-	c = tail ? chunk_at(in, size) : NULL;
-	if (c && (c->valid & PAGE_BIT(size >> MOAT_PAGE_SHIFT)))
+	c = tail ? virtiofs_chunk_at(in, size) : NULL;
+	if (c && (c->valid & VIRTIOFS_PAGE_BIT(size)))
 		memset(memfile_ptr(memory(in), c->off + (size & (MEM_CHUNK_SIZE - 1))), 0,
 		       MOAT_PAGE_SIZE - tail);
 	rwlock_write_unlock(&in->map.data_lock);
@@ -685,12 +561,12 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 
 void virtiofs_data_free(struct virtiofs_inode *in)
 {
-	for (uint64_t i = 0; i < in->chunk_count; i++)
-		if (in->chunks[i].off)
-			memfile_range_unref(memory(in), in->chunks[i].off, MEM_CHUNK_SIZE);
-	free(in->chunks);
-	in->chunks = NULL;
-	in->chunk_count = 0;
+	uint64_t index = 0;
+	struct virtiofs_chunk *c;
+
+	for (; (c = chunks_next(&in->chunks, &index)); index++)
+		memfile_range_unref(memory(in), c->off, MEM_CHUNK_SIZE);
+	chunks_free(&in->chunks);
 }
 
 /* ---- as a mappable ---- */
@@ -703,8 +579,8 @@ static struct virtiofs_inode *inode_of_map(struct mappable *m)
 /* May the page be mapped like the one at `off`: valid, and as dirty? */
 static bool alike(struct virtiofs_inode *in, uint64_t off, bool dirty)
 {
-	struct virtiofs_chunk *c = chunk_at(in, off);
-	uint16_t bit = PAGE_BIT(off >> MOAT_PAGE_SHIFT);
+	struct virtiofs_chunk *c = virtiofs_chunk_at(in, off);
+	uint16_t bit = VIRTIOFS_PAGE_BIT(off);
 
 	return c && (c->valid & bit) && !(c->dirty & bit) == !dirty;
 }
@@ -715,12 +591,12 @@ static int map_translate(struct mappable *m, uint64_t off, uint64_t hint_start, 
 	struct virtiofs_inode *in = inode_of_map(m);
 	uint64_t page = round_down_u64(off, MOAT_PAGE_SIZE), start = page, end, low, high;
 	struct virtiofs_chunk *c;
-	uint16_t bit = PAGE_BIT(page >> MOAT_PAGE_SHIFT);
+	uint16_t bit = VIRTIOFS_PAGE_BIT(page);
 	bool dirty;
 
 	if (page >= round_up_u64(virtiofs_inode_size(in), MOAT_PAGE_SIZE))
 		return -EFAULT;
-	c = chunk_at(in, page);
+	c = virtiofs_chunk_at(in, page);
 	if (!c || !(c->valid & bit))
 		return -EAGAIN;
 	dirty = c->dirty & bit;
@@ -756,7 +632,7 @@ static int map_populate(struct mappable *m, uint64_t off, uint64_t size, unsigne
 	(void)access;
 	if (!h)
 		return -EIO;
-	err = fill(in, h, off, MIN(file_end, MAX(off + size, off + READAHEAD_BYTES / 2)));
+	err = fill(in, h, off, MIN(file_end, MAX(off + size, off + MAP_AHEAD_BYTES)));
 	virtiofs_handle_unref(h);
 	return err;
 }

@@ -132,7 +132,7 @@ static void queue_unlock(struct vdev_queue *q)
 }
 
 /* Queue locked before and after. Return: 0, -EIO, -EINTR. */
-static int wait_for_room(struct vdev_queue *q)
+static int wait_for_room(struct vdev_queue *q, bool unkillable)
 {
 	struct vdev_room_waiter w = {.sleeper = sleeper_current(), .queued = true}, **at;
 	int err;
@@ -141,7 +141,8 @@ static int wait_for_room(struct vdev_queue *q)
 	q->room_waiters = &w;
 	w.sleeper->what = "virtio-fs ring";
 	queue_unlock(q);
-	err = sleeper_wait(w.sleeper, SLEEP_KILLABLE, TIME_FOREVER);
+	err = sleeper_wait(w.sleeper, unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
+			   TIME_FOREVER);
 	mutex_lock(&q->lock);
 	if (w.queued) {
 		for (at = &q->room_waiters; *at != &w; at = &(*at)->next)
@@ -298,7 +299,9 @@ static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 			continue;
 		}
 		queue_unlock(q);
-		err = sleeper_wait(sleeper_current(), SLEEP_KILLABLE, TIME_FOREVER);
+		err = sleeper_wait(sleeper_current(),
+				   slot->unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
+				   TIME_FOREVER);
 		mutex_lock(&q->lock);
 	}
 	q->asleep--;
@@ -374,6 +377,7 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 	slot->used = 0;
 	slot->opcode = req.opcode;
 	slot->owner = call->owner;
+	slot->unkillable = call->unkillable;
 	slot->room = slot->reply_size = call->reply_size;
 	for (unsigned i = 0; i < call->receive_count; i++)
 		slot->room += call->receive[i].size;
@@ -381,7 +385,7 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 }
 
 /* A free slot; the queue stays locked when there is one. may_wait: for room. Return: 0, -EIO, -EINTR, -EAGAIN. */
-static int slot_take(struct vdev_queue *q, bool may_wait, struct vdev_slot **ret)
+static int slot_take(struct vdev_queue *q, bool may_wait, bool unkillable, struct vdev_slot **ret)
 {
 	int err = 0;
 
@@ -396,7 +400,7 @@ static int slot_take(struct vdev_queue *q, bool may_wait, struct vdev_slot **ret
 		if (!err && !may_wait)
 			err = -EAGAIN;
 		if (!err)
-			err = wait_for_room(q);
+			err = wait_for_room(q, unkillable);
 		if (err) {
 			queue_unlock(q);
 			return err;
@@ -425,7 +429,7 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 	if (call->send_count > VDEV_DATA_MAX || call->receive_count > VDEV_DATA_MAX ||
 	    call->inline_size > VDEV_REPLY_MAX || call->reply_size > VDEV_REPLY_MAX)
 		return -EINVAL;
-	err = slot_take(q, mode == SUBMIT_WAITED, &slot);
+	err = slot_take(q, mode == SUBMIT_WAITED, call->unkillable, &slot);
 	if (err)
 		return err;
 	size = fill_slot(q, slot, call);

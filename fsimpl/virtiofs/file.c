@@ -12,6 +12,7 @@ static REF_TYPE(handle_type, "virtiofs_handle");
 struct virtiofs_file {
 	struct file f;
 	struct virtiofs_handle *h; /* immutable; a reference */
+	struct virtiofs_readahead ra;
 };
 
 static struct virtiofs_file *file_of(struct file *f)
@@ -159,7 +160,7 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 		err = virtiofs_inode_refresh(in, 0);
 	if (err)
 		return err;
-	return virtiofs_data_read(in, file_of(f)->h, it, (uint64_t)off);
+	return virtiofs_data_read(in, file_of(f)->h, &file_of(f)->ra, it, (uint64_t)off);
 }
 
 /* Writing takes setuid and setgid away from who may not keep them. */
@@ -380,6 +381,7 @@ static void virtiofs_file_release(struct file *f)
 	/* What a mapping wrote after the last close(2). */
 	if ((vf->h->flags & O_ACCMODE) != O_RDONLY)
 		(void)!virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
+	virtiofs_ahead_stop(vf->h);
 	virtiofs_handle_unref(vf->h);
 	file_fini(f);
 	rcu_call(&vf->f.rcu, file_free_rcu);

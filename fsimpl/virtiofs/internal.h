@@ -16,6 +16,7 @@
 #define MOAT_FSIMPL_VIRTIOFS_INTERNAL_H
 
 #include "fsimpl/remote/ops.h"
+#include "fsimpl/virtiofs/chunks.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "mem/mappable.h"
 #include "vfs/op_lock.h"
@@ -27,7 +28,11 @@
 #define VIRTIOFS_FORGET_BATCH 64
 #define VIRTIOFS_READ_MAX (1ul << 20)
 #define VIRTIOFS_BOUNCES_MAX 4
+#define VIRTIOFS_AHEADS_MAX \
+	32 /* well below the slots of a queue: they keep theirs without a waiter */
 #define VIRTIOFS_PAGES_PER_CHUNK (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
+#define VIRTIOFS_PAGE_BIT(off) \
+	((uint16_t)(1u << (((off) >> MOAT_PAGE_SHIFT) % VIRTIOFS_PAGES_PER_CHUNK)))
 
 /*
  * What keeps a request's file as it is when its caller was killed: a reference on the handle (so RELEASE comes after it) or the inode, and
@@ -56,10 +61,9 @@ struct virtiofs_handle {
 	LIST_ENTRY(virtiofs_handle) link; /* inode->handles; guarded by inode->lock */
 };
 
-/* One chunk of a file in the cache. */
-struct virtiofs_chunk {
-	uint64_t off; /* in the device's memory; 0: none */
-	uint16_t valid, dirty; /* a bit a page */
+/* One open file's advice: where a reader that reads on comes next, how much is read ahead of it, and how far that is. Bytes. */
+struct virtiofs_readahead {
+	_Atomic uint64_t next, window, asked;
 };
 
 struct virtiofs_inode {
@@ -93,10 +97,12 @@ struct virtiofs_inode {
 	struct op_lock fill_lock;
 	_Atomic uint32_t fill_holders; /* of fill_lock: its taker, and requests of killed callers */
 	struct virtiofs_owner filler; /* of requests under fill_lock without a handle */
+	struct virtiofs_ahead
+		*ahead; /* guarded by fill_lock: a READ under way that nobody waits for; owned */
+	struct virtiofs_handle *_Atomic ahead_of; /* its handle, to compare with */
 	struct mappable map; /* regular files */
 	/* The page cache; guarded by map.data_lock */
-	struct virtiofs_chunk *chunks; /* chunk_count of them; owned */
-	uint64_t chunk_count;
+	struct virtiofs_chunks chunks;
 	int64_t cached_mtime, cached_ctime; /* ns: the data is of this version */
 	uint64_t cached_size;
 	_Atomic uint32_t dirty_pages;
@@ -120,6 +126,8 @@ struct virtiofs_fs {
 	uint32_t max_write, max_read;
 	uint64_t init_flags;
 	_Atomic uint64_t clock; /* counts changes of attributes by us */
+	_Atomic unsigned
+		aheads; /* inodes with a READ ahead under way: each holds a slot of a queue */
 	_Atomic uint32_t listed,
 		wanted; /* entries lately, and how many of them were looked up after */
 	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
@@ -309,7 +317,31 @@ must_check int virtiofs_file_create(struct resolving_path *rp, struct remote_den
 must_check int virtiofs_dir_create(struct resolving_path *rp, struct remote_dentry *d,
 				   unsigned flags, struct file **ret);
 
-/* ---- data.c: the page cache ---- */
+/* ---- data.c: the page cache; write.c: writes ---- */
+
+/* The chunk that `off` lies in; NULL. Pre: map.data_lock. */
+static inline struct virtiofs_chunk *virtiofs_chunk_at(struct virtiofs_inode *in, uint64_t off)
+{
+	return chunks_find(&in->chunks, off >> MEM_CHUNK_SHIFT);
+}
+
+static inline bool virtiofs_page_valid(struct virtiofs_inode *in, uint64_t off)
+{
+	struct virtiofs_chunk *c = virtiofs_chunk_at(in, off);
+
+	return c && (c->valid & VIRTIOFS_PAGE_BIT(off));
+}
+
+/* VIRTIOFS_READ_MAX bytes of shared memory for a while. killed: the device may still use them. */
+must_check int virtiofs_bounce_get(struct virtiofs_fs *fs, uint64_t *ret_off);
+void virtiofs_bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed);
+/* Memory for every chunk of [off, end). Return: 0, -ENOMEM, -EFBIG. */
+must_check int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end);
+/* Makes the pages of [off, end) valid. Pre: fill_lock. Return: 0, -errno. */
+must_check int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virtiofs_handle *h,
+					 uint64_t off, uint64_t end);
+/* The handle is about to go: what is read ahead through it is taken in. */
+void virtiofs_ahead_stop(struct virtiofs_handle *h);
 
 extern const struct mappable_ops virtiofs_mappable_ops;
 /* Everything dirty in [off, end) to the server. No locks held but write_lock; takes fill_lock. Return: 0, -errno. */
@@ -324,8 +356,8 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in);
 void virtiofs_fill_begin(struct virtiofs_inode *in);
 must_check int virtiofs_fill_begin_killable(struct virtiofs_inode *in);
 void virtiofs_fill_end(struct virtiofs_inode *in);
-ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
-			   uint64_t off);
+ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h,
+			   struct virtiofs_readahead *ra, struct io_iter *it, uint64_t off);
 /* Into the cache, dirty. Pre: write_lock. */
 ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				 struct io_iter *it, uint64_t off);

@@ -26,6 +26,7 @@ struct vdev_slot {
 	size_t reply_size,
 		room; /* bytes of the small reply; of all that may come behind the header */
 	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
+	bool unkillable;
 	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
 	unsigned data_count;
 };

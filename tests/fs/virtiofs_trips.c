@@ -14,9 +14,10 @@
 #include "tests/fs/env.h"
 
 #define ENTRIES 1000
+#define MIB (1u << 20)
 
 static struct fs_env e;
-static char buf[1 << 20];
+static char buf[4 * MIB];
 
 static uint64_t requests(void)
 {
@@ -128,11 +129,44 @@ static void test_lists(void **state)
 	}
 }
 
+static void test_data(void **state)
+{
+	bool none = mode_is("cache=none"), writeback = mode_is("writeback");
+	struct file *f;
+
+	(void)state;
+	memset(buf, 'x', sizeof(buf));
+	assert_int_equal(fs_open(&e, "/data", O_CREAT | O_RDWR, 0644, &f), 0);
+	if (writeback) {
+		assert_int_equal(TRIPS(fs_pwrite(f, buf, sizeof(buf), 0)), 0);
+		/* Large pieces: four WRITEs of a MiB and FSYNC. */
+		assert_in_range(TRIPS(file_fsync(f, false, 0, UINT64_MAX)), 5, 6);
+	} else {
+		assert_in_range(TRIPS(fs_pwrite(f, buf, sizeof(buf), 0)), 4, 5);
+	}
+	assert_int_equal(TRIPS(fs_close(f)), 0);
+	forget();
+	assert_int_equal(fs_open(&e, "/data", O_RDONLY, 0, &f), 0);
+	/* Reading on: windows grow to a MiB. Page by page, for that is the worst. */
+	if (!none) {
+		uint64_t before = requests();
+
+		for (int64_t off = 0; off < (int64_t)sizeof(buf); off += 4096)
+			assert_int_equal(fs_pread(f, buf, 4096, off), 4096);
+		assert_in_range(requests() - before, 4, 12);
+		before = requests();
+		assert_int_equal(fs_pread(f, buf, sizeof(buf), 0), sizeof(buf));
+		assert_int_equal(requests(), before);
+	}
+	assert_int_equal(fs_close(f), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_data, setup, teardown),
 	};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");

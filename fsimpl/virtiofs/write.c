@@ -1,0 +1,398 @@
+/*
+ * fsimpl/virtiofs/write.c - writes: through to the server, or into the cache and back from there. The page cache is data.c's.
+ *
+ * Writing back gathers dirty pages of a file into WRITEs as large as the server takes, of many pieces of memory, and keeps several under way.
+ * It is not given up when its caller is killed: the pages count as clean from when they are taken, so that nobody else would write them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fsimpl/virtiofs/internal.h"
+
+#define WRITES_MAX 4 /* under way for one caller */
+
+static struct memfile *memory(const struct virtiofs_inode *in)
+{
+	return virtiofs_device_memory(in->fs->dev);
+}
+
+/* ---- requests ---- */
+
+/* Pieces of memory that go to one place of the file. */
+struct run {
+	uint64_t off, size;
+	struct vdev_data data[VDEV_DATA_MAX];
+	unsigned count;
+};
+
+/* Cuts `n` bytes off the beginning. */
+static void advance(struct run *r, uint64_t n)
+{
+	unsigned gone = 0;
+
+	r->off += n;
+	r->size -= n;
+	while (n && gone < r->count) {
+		uint32_t part = (uint32_t)MIN(n, (uint64_t)r->data[gone].size);
+
+		r->data[gone].off += part;
+		r->data[gone].size -= part;
+		n -= part;
+		if (!r->data[gone].size)
+			gone++;
+	}
+	r->count -= gone;
+	memmove(r->data, r->data + gone, r->count * sizeof(r->data[0]));
+}
+
+/* Sends a WRITE of the run. wait: for room. */
+static int write_begin(struct virtiofs_handle *h, const struct run *r, bool cached, bool wait,
+		       struct vdev_pending *ret)
+{
+	const struct fuse_write_in arg = {
+		.fh = h->fh,
+		.offset = r->off,
+		.size = (uint32_t)r->size,
+		.write_flags = cached ? FUSE_WRITE_CACHE : 0,
+		.flags = h->flags,
+	};
+	const struct vdev_call call = {
+		.req = {.opcode = FUSE_WRITE, .nodeid = h->in->nodeid, .arg = &arg},
+		.owner = &h->filler.base,
+		.unkillable = cached,
+		.send = r->data,
+		.send_count = r->count,
+		.reply_size = sizeof(struct fuse_write_out),
+	};
+
+	return vdev_begin(h->in->fs->dev, &call, wait, ret);
+}
+
+/* Waits for one, and for what it left over. Return: 0, -errno. */
+static int write_end(struct virtiofs_handle *h, struct run *r, bool cached, struct vdev_pending *p)
+{
+	for (;;) {
+		struct fuse_write_out out;
+		ssize_t got = vdev_end(p, &out);
+
+		if (got < 0)
+			return (int)got;
+		if (!out.size || out.size > r->size)
+			return -EIO;
+		advance(r, out.size);
+		if (!r->size)
+			return 0;
+		got = write_begin(h, r, cached, true, p);
+		if (got)
+			return (int)got;
+	}
+}
+
+/* ---- through ---- */
+
+/* New bytes in pages that are cached: brought up to date from `src`. */
+static void update_cached(struct virtiofs_inode *in, uint64_t off, uint64_t src, uint64_t size)
+{
+	rwlock_write_lock(&in->map.data_lock);
+	for (uint64_t at = off; at < off + size;) {
+		uint64_t n =
+			MIN(off + size, round_down_u64(at, MOAT_PAGE_SIZE) + MOAT_PAGE_SIZE) - at;
+		struct virtiofs_chunk *c = virtiofs_chunk_at(in, at);
+
+		if (c && (c->valid & VIRTIOFS_PAGE_BIT(at)))
+			memcpy(memfile_ptr(memory(in), c->off + (at & (MEM_CHUNK_SIZE - 1))),
+			       memfile_ptr(memory(in), src + (at - off)), n);
+		at += n;
+	}
+	rwlock_write_unlock(&in->map.data_lock);
+}
+
+/* All of [data, data + size) at off. Return: 0, -errno. */
+static int write_one(struct virtiofs_handle *h, uint64_t off, uint64_t data, uint64_t size)
+{
+	struct run r = {.off = off, .size = size, .data = {{data, (uint32_t)size}}, .count = 1};
+	struct vdev_pending p;
+	int err = write_begin(h, &r, false, true, &p);
+
+	return err ? err : write_end(h, &r, false, &p);
+}
+
+ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_handle *h,
+				    struct io_iter *it, uint64_t off)
+{
+	uint64_t bounce, done = 0;
+	int err = virtiofs_bounce_get(in->fs, &bounce);
+
+	if (err)
+		return err;
+	while (it->remaining && !err) {
+		size_t want = MIN(it->remaining, (uint64_t)in->fs->max_write), n;
+
+		n = io_iter_get(it, memfile_ptr(memory(in), bounce), want);
+		if (!n) {
+			err = -EFAULT;
+			break;
+		}
+		virtiofs_fill_begin(in);
+		err = write_one(h, off + done, bounce, n);
+		if (!err) {
+			update_cached(in, off + done, bounce, n);
+			done += n;
+			virtiofs_inode_grown(in, off + done);
+		}
+		virtiofs_fill_end(in);
+		if (n < want)
+			break;
+	}
+	virtiofs_bounce_put(in->fs, bounce, err == -EINTR);
+	/* The server's times and blocks are news. */
+	virtiofs_inode_touched(in);
+	return done ? (ssize_t)done : err;
+}
+
+/* ---- into the cache ---- */
+
+/* Copies into one cached, valid page; it is dirty from then on. Return: bytes, 0: it is not there any more, -EFAULT. */
+static ssize_t dirty_page(struct virtiofs_inode *in, struct io_iter *it, uint64_t off, uint64_t n)
+{
+	char copy[MOAT_PAGE_SIZE];
+	struct virtiofs_chunk *c;
+	size_t got = io_iter_get(it, copy, n);
+
+	if (!got)
+		return -EFAULT;
+	rwlock_write_lock(&in->map.data_lock);
+	c = virtiofs_chunk_at(in, off);
+	if (c && (c->valid & VIRTIOFS_PAGE_BIT(off))) {
+		memcpy(memfile_ptr(memory(in), c->off + (off & (MEM_CHUNK_SIZE - 1))), copy, got);
+		if (!(c->dirty & VIRTIOFS_PAGE_BIT(off)))
+			atomic_fetch_add(&in->dirty_pages, 1);
+		c->dirty |= VIRTIOFS_PAGE_BIT(off);
+	} else {
+		io_iter_revert(it, got);
+		got = 0;
+	}
+	rwlock_write_unlock(&in->map.data_lock);
+	return (ssize_t)got;
+}
+
+/* A page that lies wholly past the end, or will be overwritten whole, needs no READ. */
+static void make_blank(struct virtiofs_inode *in, uint64_t page)
+{
+	struct virtiofs_chunk *c;
+
+	rwlock_write_lock(&in->map.data_lock);
+	c = virtiofs_chunk_at(in, page);
+	if (c && !(c->valid & VIRTIOFS_PAGE_BIT(page))) {
+		memset(memfile_ptr(memory(in), c->off + (page & (MEM_CHUNK_SIZE - 1))), 0,
+		       MOAT_PAGE_SIZE);
+		c->valid |= VIRTIOFS_PAGE_BIT(page);
+	}
+	rwlock_write_unlock(&in->map.data_lock);
+}
+
+/* The page at `off`, of which [off, off + n) will be written, is made valid. */
+static int prepare_page(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+			uint64_t n)
+{
+	uint64_t page = round_down_u64(off, MOAT_PAGE_SIZE);
+	bool valid;
+	int err;
+
+	rwlock_read_lock(&in->map.data_lock);
+	valid = virtiofs_page_valid(in, page);
+	rwlock_read_unlock(&in->map.data_lock);
+	if (valid)
+		return 0;
+	err = virtiofs_fill_begin_killable(in);
+	if (err)
+		return err;
+	if (page >= virtiofs_inode_size(in) || n == MOAT_PAGE_SIZE) {
+		err = virtiofs_data_provide(in, page, page + MOAT_PAGE_SIZE);
+		if (!err)
+			make_blank(in, page);
+	} else {
+		err = virtiofs_data_fill_locked(in, h, page, page + MOAT_PAGE_SIZE);
+	}
+	virtiofs_fill_end(in);
+	return err;
+}
+
+ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_handle *h,
+				 struct io_iter *it, uint64_t off)
+{
+	uint64_t done = 0;
+	ssize_t got = 0;
+
+	while (it->remaining) {
+		uint64_t at = off + done, n = MOAT_PAGE_SIZE - (at & ~MOAT_PAGE_MASK);
+
+		n = MIN(n, it->remaining);
+		got = prepare_page(in, h, at, n);
+		if (!got)
+			got = dirty_page(in, it, at, n);
+		if (got < 0)
+			break;
+		done += (uint64_t)got;
+		if (got)
+			virtiofs_inode_grown(in, off + done);
+	}
+	return done ? (ssize_t)done : got;
+}
+
+/* ---- writing back ---- */
+
+/* The next run of dirty pages from *inout_off on, below end: now clean, unmapped, and pinned. Return: there is one. */
+static bool take_dirty(struct virtiofs_inode *in, uint64_t *inout_off, uint64_t end, struct run *r)
+{
+	uint64_t at = *inout_off, index = at >> MEM_CHUNK_SHIFT, max = in->fs->max_write;
+	struct virtiofs_chunk *c;
+
+	*r = (struct run){0};
+	rwlock_write_lock(&in->map.data_lock);
+	for (; (c = chunks_next(&in->chunks, &index)) && index << MEM_CHUNK_SHIFT < end; index++) {
+		uint64_t start = MAX(at, index << MEM_CHUNK_SHIFT);
+		uint64_t stop = MIN(end, (index + 1) << MEM_CHUNK_SHIFT);
+
+		while (start < stop && !(c->dirty & VIRTIOFS_PAGE_BIT(start)) && !r->size)
+			start += MOAT_PAGE_SIZE;
+		if (r->size && start != r->off + r->size)
+			break;
+		for (; start < stop && (c->dirty & VIRTIOFS_PAGE_BIT(start)) && r->size < max;
+		     start += MOAT_PAGE_SIZE) {
+			uint64_t mem = c->off + (start & (MEM_CHUNK_SIZE - 1));
+			struct vdev_data *last = r->count ? &r->data[r->count - 1] : NULL;
+
+			if (last && last->off + last->size == mem)
+				last->size += MOAT_PAGE_SIZE;
+			else if (r->count < VDEV_DATA_MAX)
+				r->data[r->count++] = (struct vdev_data){mem, MOAT_PAGE_SIZE};
+			else
+				break;
+			if (!r->size)
+				r->off = start;
+			r->size += MOAT_PAGE_SIZE;
+			c->dirty &= (uint16_t)~VIRTIOFS_PAGE_BIT(start);
+			atomic_fetch_sub(&in->dirty_pages, 1);
+		}
+		if (r->size && start < stop)
+			break;
+	}
+	if (r->size) {
+		/* The next store by a mapping faults and makes it dirty again. */
+		mappable_invalidate(&in->map, r->off, r->size, false);
+		for (unsigned i = 0; i < r->count; i++)
+			if (memfile_range_ref(memory(in), r->data[i].off, r->data[i].size))
+				abort(); /* cannot fail on memory that is allocated */
+	}
+	rwlock_write_unlock(&in->map.data_lock);
+	*inout_off = r->off + r->size;
+	return r->size;
+}
+
+/* One WRITE under way. */
+struct writing {
+	struct vdev_pending p;
+	struct run run, pinned; /* what is left to write; all of it, with references */
+};
+
+static void unpin(struct virtiofs_inode *in, const struct run *r)
+{
+	for (unsigned i = 0; i < r->count; i++)
+		memfile_range_unref(memory(in), r->data[i].off, r->data[i].size);
+}
+
+static int finish_writing(struct virtiofs_inode *in, struct virtiofs_handle *h, struct writing *w)
+{
+	int err = write_end(h, &w->run, true, &w->p);
+
+	unpin(in, &w->pinned);
+	return err;
+}
+
+/* The tail of the last page is nobody's. */
+static void cut_to_size(struct run *r, uint64_t size)
+{
+	uint64_t keep = r->off < size ? MIN(r->size, size - r->off) : 0, at = 0;
+	unsigned i = 0;
+
+	for (; i < r->count && at < keep; i++) {
+		r->data[i].size = (uint32_t)MIN((uint64_t)r->data[i].size, keep - at);
+		at += r->data[i].size;
+	}
+	r->count = i;
+	r->size = keep;
+}
+
+/* Pre: fill_lock. Return: 0, the first error. */
+static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+		       uint64_t end, struct writing *ring)
+{
+	unsigned first = 0, count = 0;
+	int err = 0, one;
+
+	for (;;) {
+		struct writing *w = &ring[(first + count) % WRITES_MAX];
+
+		if (count == WRITES_MAX || !take_dirty(in, &off, end, &w->run)) {
+			if (!count)
+				return err;
+			one = finish_writing(in, h, &ring[first % WRITES_MAX]);
+			err = err ? err : one;
+			first++;
+			count--;
+			continue;
+		}
+		w->pinned = w->run;
+		cut_to_size(&w->run, virtiofs_inode_size(in));
+		one = -EAGAIN;
+		while (w->run.size && one == -EAGAIN) {
+			one = write_begin(h, &w->run, true, !count, &w->p);
+			if (one == -EAGAIN && count) {
+				int old = finish_writing(in, h, &ring[first % WRITES_MAX]);
+
+				err = err ? err : old;
+				first++;
+				count--;
+			}
+		}
+		if (!w->run.size || one) {
+			unpin(in, &w->pinned);
+			err = err || !w->run.size ? err : one;
+			continue;
+		}
+		count++;
+	}
+}
+
+int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t end)
+{
+	struct virtiofs_handle *h;
+	struct writing *ring;
+	int err;
+
+	if (!atomic_load(&in->dirty_pages))
+		return 0;
+	h = virtiofs_handle_any(in, true);
+	if (!h)
+		return -EIO;
+	ring = malloc(WRITES_MAX * sizeof(*ring));
+	if (!ring) {
+		virtiofs_handle_unref(h);
+		return -ENOMEM;
+	}
+	virtiofs_fill_begin(in);
+	/* From here to the end the server's size and times are not to be believed, nor those it gave meanwhile (touched). */
+	atomic_fetch_add(&in->writing, 1);
+	err = write_dirty(in, h, round_down_u64(off, MOAT_PAGE_SIZE), end, ring);
+	virtiofs_fill_end(in);
+	virtiofs_inode_touched(in);
+	atomic_fetch_sub(&in->writing, 1);
+	virtiofs_handle_unref(h);
+	free(ring);
+	if (err)
+		log_warn("virtio-fs: data of node %llu could not be written: %s",
+			 (unsigned long long)in->nodeid, strerror(-err));
+	return err;
+}
