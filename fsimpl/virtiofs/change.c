@@ -31,6 +31,9 @@ static int check_creation(struct virtiofs_creation *c)
 		return err;
 	virtiofs_inode_perm(virtiofs_inode_of(c->dir), &c->pi);
 	err = name_err ? name_err : rp_begin_write(c->rp);
+	/* What may be linked comes before what may be done to the directory. */
+	if (!err && c->linked)
+		err = vfs_may_linkat(rp_cred(c->rp), c->linked);
 	if (!err)
 		err = remote_is_dead(c->dir) ? -ENOENT
 					     : vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
@@ -67,17 +70,25 @@ out_unlock:
 static int fix_owner(struct virtiofs_fs *fs, struct fuse_entry_out *e, uint32_t uid, uint32_t gid)
 {
 	struct fuse_setattr_in arg = {.valid = FATTR_UID | FATTR_GID, .uid = uid, .gid = gid};
+	const uint32_t mode = e->attr.mode;
 	struct fuse_attr_out out;
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_SETATTR, .nodeid = e->nodeid, .arg = &arg},
+		.ids_set = true,
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
 	ssize_t got = virtiofs_call(fs, &call);
 
+	/* A new owner takes these away. */
+	if (got >= 0 && (out.attr.mode ^ mode) & (S_ISUID | S_ISGID)) {
+		arg.valid = FATTR_MODE;
+		arg.mode = mode;
+		got = virtiofs_call(fs, &call);
+	}
 	if (got < 0)
 		return (int)got;
-	if ((out.attr.mode ^ e->attr.mode) & S_IFMT)
+	if ((out.attr.mode ^ mode) & S_IFMT)
 		return -EIO;
 	e->attr = out.attr;
 	return 0;
@@ -99,6 +110,7 @@ ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uin
 {
 	ssize_t got;
 
+	call->ids_set = true;
 	call->req.uid = uid;
 	call->req.gid = gid;
 	got = virtiofs_call(fs, call);
@@ -166,7 +178,7 @@ int virtiofs_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
 	uint32_t mode = (args->mode & 01777 & ~args->umask) | S_IFDIR, uid, gid;
 	struct fuse_mkdir_in arg = {0};
 	struct vdev_call call = {.req = {.opcode = FUSE_MKDIR, .arg = &arg}};
-	struct virtiofs_creation c;
+	struct virtiofs_creation c = {0};
 	int err = virtiofs_begin_creation(&c, fs, rp, true);
 
 	if (err)
@@ -185,7 +197,7 @@ int virtiofs_mknod_at(struct filesystem *fs, struct resolving_path *rp,
 	uint32_t mode = args->mode, uid, gid;
 	struct fuse_mknod_in arg = {0};
 	struct vdev_call call = {.req = {.opcode = FUSE_MKNOD, .arg = &arg}};
-	struct virtiofs_creation c;
+	struct virtiofs_creation c = {0};
 	int err = virtiofs_begin_creation(&c, fs, rp, false);
 
 	if (err)
@@ -211,7 +223,7 @@ int virtiofs_symlink_at(struct filesystem *fs, struct resolving_path *rp, const 
 {
 	struct vdev_call call = {.req = {.opcode = FUSE_SYMLINK}};
 	uint32_t mode = S_IFLNK | 0777, uid, gid;
-	struct virtiofs_creation c;
+	struct virtiofs_creation c = {0};
 	int err = virtiofs_begin_creation(&c, fs, rp, false);
 
 	if (err)
@@ -230,15 +242,16 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 	struct virtiofs_inode *in = virtiofs_inode_of(old);
 	const struct fuse_link_in arg = {.oldnodeid = in->nodeid};
 	struct vdev_call call = {.req = {.opcode = FUSE_LINK, .arg = &arg}};
-	struct virtiofs_creation c;
+	struct virtiofs_creation c = {0};
 	struct perm_inode pi;
-	int err = virtiofs_begin_creation(&c, fs, rp, false);
+	int err;
 
+	virtiofs_inode_perm(in, &pi);
+	c.linked = &pi;
+	err = virtiofs_begin_creation(&c, fs, rp, false);
 	if (err)
 		return err;
-	virtiofs_inode_perm(in, &pi);
-	err = vfs_may_linkat(rp_cred(rp), &pi);
-	if (!err && remote_is_dir(old))
+	if (remote_is_dir(old))
 		err = -EPERM;
 	if (err)
 		return virtiofs_end_creation(&c, err, NULL, NULL);
@@ -287,10 +300,9 @@ static int check_removal(struct virtiofs_fs *fs, struct resolving_path *rp,
 	err = virtiofs_lookup(fs, dir, rp_component(rp), rp_component_len(rp), &d);
 	if (err)
 		return err;
-	if (rp->trailing_slash && !remote_is_dir(d))
-		err = -ENOTDIR;
-	else if (rp->trailing_slash && !is_dir)
-		err = -EISDIR;
+	/* rmdir(2) looks at what it is after the rights. */
+	if (rp->trailing_slash && !is_dir)
+		err = remote_is_dir(d) ? -EISDIR : -ENOTDIR;
 	if (!err)
 		err = rp_begin_write(rp);
 	virtiofs_inode_perm(virtiofs_inode_of(dir), &dir_pi);

@@ -70,6 +70,7 @@ struct vdev_owner {
 struct vdev_call {
 	struct fuse_request req; /* req.data_size is filled in from send */
 	struct vdev_owner *owner; /* NULL: nobody cares */
+	bool ids_set; /* req.uid and gid are not to be the caller's */
 	bool unkillable; /* waits whatever signals come: what it does must not be lost */
 	const struct vdev_data *send, *receive; /* file data, in place */
 	unsigned send_count, receive_count;

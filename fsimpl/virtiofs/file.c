@@ -171,7 +171,7 @@ static void kill_priv(struct file *f)
 	struct perm_inode pi;
 
 	virtiofs_inode_perm(in, &pi);
-	a.mode = vfs_kill_priv_mode(cred_current(), pi.mode) & 07777;
+	a.mode = vfs_kill_priv_mode_gid(cred_current(), pi.mode, pi.gid) & 07777;
 	/* The data is written: a failure here has nobody to tell. */
 	if (a.mode != (pi.mode & 07777))
 		(void)!virtiofs_setattr(in, &a, NULL);

@@ -127,6 +127,8 @@ static void virtiofs_release(struct filesystem *base)
 	remote_shrink(&fs->dcache);
 	remote_dentry_unref(fs->root);
 	virtiofs_forget_flush(fs);
+	/* RELEASEs and FORGETs, which nobody waited for: after DESTROY they would make no sense. */
+	vdev_drain(fs->dev, VIRTIOFS_DRAIN_NS);
 	(void)!virtiofs_call(fs, &destroy);
 	while (fs->bounce_count)
 		memfile_range_unref(virtiofs_device_memory(fs->dev),

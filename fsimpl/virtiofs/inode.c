@@ -366,11 +366,16 @@ static struct moat_timestamp stamp(uint64_t sec, uint32_t nsec)
 
 void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret)
 {
+	uint32_t dirty = atomic_load(&in->dirty_pages);
 	struct fuse_attr a;
 
 	mutex_lock(&in->lock);
 	a = in->attr;
 	mutex_unlock(&in->lock);
+	/* Data that the server does not know yet will take room: as much as the file is long, at most. */
+	if (dirty)
+		a.blocks = MAX(a.blocks, MIN(a.blocks + dirty * (MOAT_PAGE_SIZE / 512),
+					     round_up_u64(a.size, MOAT_PAGE_SIZE) / 512));
 	*ret = (struct moat_statx){
 		.mask = STATX_BASIC_STATS,
 		.blksize = a.blksize ? a.blksize : 4096,

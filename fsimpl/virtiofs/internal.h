@@ -26,6 +26,7 @@
 #define VIRTIOFS_MAGIC 0x65735546 /* FUSE_SUPER_MAGIC: what Linux's virtiofs shows */
 #define VIRTIOFS_INODE_BUCKETS 16384
 #define VIRTIOFS_FORGET_BATCH 64
+#define VIRTIOFS_DRAIN_NS 500000000ll /* at the end of a mount, for what is still under way */
 #define VIRTIOFS_READ_MAX (1ul << 20)
 #define VIRTIOFS_BOUNCES_MAX 4
 #define VIRTIOFS_AHEADS_MAX \
@@ -242,6 +243,7 @@ struct virtiofs_creation {
 	struct resolving_path *rp;
 	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
+	const struct perm_inode *linked; /* link(2): what gets another name; borrowed; else NULL */
 	struct virtiofs_when when; /* before the request */
 	char name[VFS_NAME_MAX + 1];
 	size_t len;

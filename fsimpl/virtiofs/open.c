@@ -1,11 +1,12 @@
 /*
- * fsimpl/virtiofs/open.c - open(2): existing places, O_CREAT, and what is not a regular file.
+ * fsimpl/virtiofs/open.c - open(2): existing places, O_CREAT, O_TMPFILE, and what is not a regular file.
  *
  * A name to be created is asked for with O_CREAT|O_EXCL without being looked up first: one request where it is new, and what is there already is
  * looked up and opened after that. (A stock daemon dies of O_CREAT without O_EXCL on what exists.) A directory whose names turned out to exist has
  * them looked up first until one does not.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,10 +35,10 @@ static int truncate_at_open(struct resolving_path *rp, struct virtiofs_inode *in
 	int err;
 
 	virtiofs_inode_perm(in, &pi);
-	if (vfs_kill_priv_mode(rp_cred(rp), pi.mode) != pi.mode) {
+	a.mode = vfs_kill_priv_mode_gid(rp_cred(rp), pi.mode, pi.gid);
+	if (a.mode != pi.mode)
 		a.valid |= SETATTR_MODE;
-		a.mode = vfs_kill_priv_mode(rp_cred(rp), pi.mode) & 07777;
-	}
+	a.mode &= 07777;
 	op_lock(&in->write_lock);
 	err = virtiofs_truncate(in, &a, h);
 	op_unlock(&in->write_lock);
@@ -104,6 +105,9 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 		err = vfs_may_create_in_sticky(rp_cred(rp), sticky_dir, &pi);
 	if (!err && (args->flags & O_DIRECTORY) && !S_ISDIR(pi.mode))
 		err = -ENOTDIR;
+	/* As do_open(): a mount that cannot be written to is told of before the rights, where the file is cut. */
+	if (!err && S_ISREG(pi.mode) && (args->flags & O_TRUNC))
+		err = rp_begin_write(rp);
 	if (!err)
 		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
 	if (!err && S_ISREG(pi.mode) && (wants_write(args->flags) || (args->flags & O_TRUNC)))
@@ -160,21 +164,21 @@ struct create_reply {
 	struct fuse_open_out o; /* CREATE's only */
 };
 
-/* Makes the file by one request and enters it. Pre: tree_lock for writing, everything allowed. */
-static int create_by(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
-		     const struct perm_inode *pi, const struct open_args *args, bool by_mknod,
-		     struct create_reply *reply, struct remote_dentry **ret)
+/* A new file asked for: by CREATE, MKNOD or TMPFILE, with the owner and mode that the guest's rules give it. Return: 0, -errno. */
+static int create_rpc(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
+		      const struct perm_inode *pi, const struct open_args *args, uint32_t opcode,
+		      struct create_reply *reply)
 {
-	const struct virtiofs_when when = virtiofs_now(fs);
+	bool named = opcode != FUSE_TMPFILE, by_mknod = opcode == FUSE_MKNOD;
 	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
-	struct fuse_create_in create = {.umask = args->umask, .open_flags = 0};
+	struct fuse_create_in create = {.umask = args->umask};
 	struct fuse_mknod_in mknod = {.umask = args->umask};
 	struct vdev_call call = {
-		.req = {.opcode = by_mknod ? FUSE_MKNOD : FUSE_CREATE,
+		.req = {.opcode = opcode,
 			.nodeid = virtiofs_inode_of(dir)->nodeid,
 			.arg = by_mknod ? (const void *)&mknod : &create,
-			.name = {rp_component(rp)},
-			.name_len = {rp_component_len(rp)}},
+			.name = {named ? rp_component(rp) : "tmpfile"},
+			.name_len = {named ? rp_component_len(rp) : 7}},
 		.reply = reply,
 		.reply_size = by_mknod ? sizeof(reply->e) : sizeof(*reply),
 	};
@@ -182,28 +186,31 @@ static int create_by(struct virtiofs_fs *fs, struct resolving_path *rp, struct r
 
 	vfs_init_owner(rp_cred(rp), pi, &mode, &uid, &gid);
 	create.mode = mknod.mode = mode;
-	create.flags = created_access(args->flags) | O_CREAT | O_EXCL;
+	create.flags = created_access(args->flags) | (args->flags & O_EXCL);
+	create.flags |= named ? O_CREAT | O_EXCL : O_TMPFILE;
 	got = virtiofs_create_call(fs, &call, S_IFREG, uid, gid, &reply->e);
-	if (got < 0)
-		return (int)got;
-	virtiofs_inode_touched(virtiofs_inode_of(dir));
-	return virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &reply->e, when,
-			      ret);
+	return got < 0 ? (int)got : 0;
 }
 
-/* CREATE, or MKNOD and OPEN for a server without it. */
+/* CREATE, or MKNOD and OPEN for a server without it. Pre: tree_lock for writing, everything allowed. */
 static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct remote_dentry *dir,
 		       const struct perm_inode *pi, const struct open_args *args,
 		       struct newfile *ret)
 {
+	const struct virtiofs_when when = virtiofs_now(fs);
 	struct create_reply reply;
-	bool by_mknod = virtiofs_lacks(fs, FUSE_CREATE);
-	int err = by_mknod ? -ENOSYS : create_by(fs, rp, dir, pi, args, false, &reply, &ret->d);
+	bool by_mknod = false;
+	int err = create_rpc(fs, rp, dir, pi, args, FUSE_CREATE, &reply);
 
 	if (err == -ENOSYS) {
 		by_mknod = true;
-		err = create_by(fs, rp, dir, pi, args, true, &reply, &ret->d);
+		err = create_rpc(fs, rp, dir, pi, args, FUSE_MKNOD, &reply);
 	}
+	if (err)
+		return err;
+	virtiofs_inode_touched(virtiofs_inode_of(dir));
+	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &reply.e, when,
+			     &ret->d);
 	if (err)
 		return err;
 	err = by_mknod ? virtiofs_handle_open(virtiofs_inode_of(ret->d), args->flags, &ret->h)
@@ -212,6 +219,42 @@ static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct
 	if (err)
 		remote_dentry_unref(ret->d);
 	return err;
+}
+
+/* A file without a name. A server that has no TMPFILE is a filesystem without O_TMPFILE. */
+static int open_tmpfile(struct virtiofs_fs *fs, struct resolving_path *rp,
+			const struct open_args *args, struct file **ret)
+{
+	const struct virtiofs_when when = virtiofs_now(fs);
+	struct remote_dentry *dir, *d = NULL;
+	struct create_reply reply;
+	struct virtiofs_handle *h;
+	struct virtiofs_inode *in;
+	struct perm_inode pi;
+	char name[32]; /* Linux shows "#ino (deleted)" */
+	int err;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = virtiofs_walk(fs, rp, false, when.time, &dir);
+	rwlock_read_unlock(&fs->tree_lock);
+	if (err)
+		return err;
+	err = remote_is_dir(dir) ? may_create(rp, dir, &pi) : -ENOTDIR;
+	if (!err)
+		err = create_rpc(fs, rp, dir, &pi, args, FUSE_TMPFILE, &reply);
+	if (!err)
+		err = virtiofs_inode_get(fs, &reply.e, when, &in);
+	if (!err) {
+		snprintf(name, sizeof(name), "#%llu", (unsigned long long)reply.e.attr.ino);
+		d = remote_dentry_create(&fs->dcache, dir, name, strlen(name), &in->base);
+		err = d ? virtiofs_handle_adopt(in, created_access(args->flags), &reply.o, &h)
+			: -ENOMEM;
+	}
+	if (!err)
+		err = virtiofs_file_create(rp, d, h, args->flags & ~(unsigned)O_TMPFILE, ret);
+	remote_dentry_unref(d);
+	remote_dentry_unref(dir);
+	return err == -ENOSYS ? -EOPNOTSUPP : err;
 }
 
 /*
@@ -337,7 +380,7 @@ int virtiofs_open_at(struct filesystem *base, struct resolving_path *rp,
 
 	if (!(args->flags & O_PATH)) {
 		if ((args->flags & O_TMPFILE) == O_TMPFILE)
-			return -EOPNOTSUPP;
+			return open_tmpfile(fs, rp, args, ret_file);
 		if (args->flags & O_CREAT) {
 			do
 				err = create_pass(fs, rp, args, ret_file);

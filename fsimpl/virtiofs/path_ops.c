@@ -227,7 +227,7 @@ static int change(struct resolving_path *rp, struct remote_dentry *d, struct set
 	if (err)
 		return err;
 	if (a->valid & SETATTR_SIZE) {
-		uint32_t kept = vfs_kill_priv_mode(rp_cred(rp), pi.mode);
+		uint32_t kept = vfs_kill_priv_mode_gid(rp_cred(rp), pi.mode, pi.gid);
 
 		if (kept != pi.mode && !(a->valid & SETATTR_MODE)) {
 			a->valid |= SETATTR_MODE;

@@ -18,7 +18,7 @@ ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 
 	if (virtiofs_lacks(fs, opcode))
 		return -ENOSYS;
-	if (cred && !call->req.uid && !call->req.gid) {
+	if (cred && !call->ids_set) {
 		call->req.uid = cred->fsuid;
 		call->req.gid = cred->fsgid;
 	}

@@ -168,13 +168,16 @@ static int step(struct virtiofs_fs *fs, struct resolving_path *rp, int64_t since
 		struct remote_dentry **inout_cur)
 {
 	struct remote_dentry *cur = *inout_cur, *child;
-	int err = check_dir(fs, rp, cur, since);
+	/* ".." from the root of a mount: what covers cur was searched, not cur. */
+	int err = rp->climbing ? 0 : check_dir(fs, rp, cur, since);
 
 	if (err)
 		return err;
 	if (rp_is_dotdot(rp))
 		return remote_step_up(rp, inout_cur);
 	err = rp_check_name(rp);
+	if (err && remote_is_dead(cur))
+		err = -ENOENT;
 	if (!err)
 		err = virtiofs_lookup(fs, cur, rp_component(rp), rp_component_len(rp), &child);
 	if (err)
@@ -209,6 +212,7 @@ int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_par
 		remote_dentry_unref(cur);
 		return err;
 	}
+	rp->place = &cur->d;
 	*ret = cur;
 	return 0;
 }

@@ -102,15 +102,16 @@ static const char *cache_of(const char *mount_options)
 
 static int start_daemon(const char *dir, const char *socket_path, const char *mount_options)
 {
-	const char *daemon = getenv("VIRTIOFSD"), *cache = cache_of(mount_options);
+	const char *named = getenv("VIRTIOFSD"), *cache = cache_of(mount_options);
 	char sock_arg[160], source[160], cache_arg[32];
+	const char *daemon = named && strcmp(named, "stock") ? named : "/usr/lib/qemu/virtiofsd";
 	pid_t pid;
 
 	snprintf(sock_arg, sizeof(sock_arg), "--socket-path=%s", socket_path);
 	snprintf(source, sizeof(source), "source=%s", dir);
 	snprintf(cache_arg, sizeof(cache_arg), "cache=%s", cache);
 
-	char *argv[] = {(char *)(daemon ? daemon : "/usr/lib/qemu/virtiofsd"),
+	char *argv[] = {(char *)daemon,
 			sock_arg,
 			(char *)"-f",
 			(char *)"-o",
