@@ -376,6 +376,7 @@ int confine_caps(void)
 static const int calls[] = {
 	SCMP_SYS(sendmsg), /* replies and donated descriptors out */
 	SCMP_SYS(openat2),
+	SCMP_SYS(lgetxattr), /* of an entry of a directory */
 	/* data, for clients that do not take descriptors */
 	SCMP_SYS(pread64),
 	SCMP_SYS(pwrite64),

@@ -212,7 +212,7 @@ struct host_dirent { /* linux_dirent64 */
 };
 
 static void fill_dirent(struct worker *w, const struct attach *attach, int fd, uint64_t dev,
-			bool at_root, const struct host_dirent *h, bool want_nodes,
+			bool at_root, const struct host_dirent *h, uint32_t want,
 			struct p9_dirent *d)
 {
 	bool dots = h->name[0] == '.' && (!h->name[1] || (h->name[1] == '.' && !h->name[2]));
@@ -228,16 +228,18 @@ static void fill_dirent(struct worker *w, const struct attach *attach, int fd, u
 	/* What lies above the attach point is nobody's business. */
 	if (dots && h->name[1] && at_root)
 		d->qid.path = ino_to_path(w->srv, attach->dev, attach->ino);
-	if (dots || !want_nodes || stat_fd(fd, h->name, &stx) < 0)
+	if (dots || !(want & P9_WANT_NODES) || stat_fd(fd, h->name, &stx) < 0)
 		return;
 	stat_to_node(w->srv, &stx, &d->node);
+	if (want & P9_WANT_ACL)
+		d->node.qid.type |= acl_bits(fd, h->name, stx.stx_mode);
 	d->qid = d->node.qid;
 	d->type = (uint8_t)IFTODT(stx.stx_mode);
 	d->has_node = true;
 }
 
 int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos,
-	       int64_t offset, size_t max, bool moat, bool want_nodes, size_t *ret_size,
+	       int64_t offset, size_t max, bool moat, uint32_t want, size_t *ret_size,
 	       bool *ret_eof)
 {
 	struct stat st;
@@ -264,7 +266,7 @@ int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *i
 			const struct host_dirent *h = (const void *)(w->dents + off);
 			struct p9_dirent d;
 
-			fill_dirent(w, attach, fd, st.st_dev, at_root, h, want_nodes, &d);
+			fill_dirent(w, attach, fd, st.st_dev, at_root, h, want, &d);
 			if (p9_dirent_put(w->data, max, ret_size, &d, moat) < 0) {
 				/* The stream is past what was taken: the next call seeks. */
 				lseek(fd, *inout_pos, SEEK_SET);

@@ -54,7 +54,7 @@ int op_munlink(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct statx stx;
 	int err;
 
-	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, true);
+	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, P9_WANT_SELF);
 	if (err)
 		return err;
 	if (wk.fid->attach->readonly)

@@ -50,7 +50,7 @@ int op_mwalk(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct statx stx = {0};
 	int fd = -1, err;
 
-	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, a->want & P9_WANT_SELF);
+	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, a->want);
 	if (err)
 		return err;
 	if (wk.left)
@@ -136,7 +136,7 @@ int op_mopen(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct statx stx;
 	int err;
 
-	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, a->want & P9_WANT_SELF);
+	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, a->want);
 	if (err)
 		return err;
 	if (wk.left) {
@@ -258,7 +258,7 @@ int op_mcreate(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	auto_walk struct walk wk;
 	int err;
 
-	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, true);
+	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, P9_WANT_SELF | (a->want & P9_WANT_ACL));
 	if (err)
 		return err;
 	if (wk.fid->attach->readonly)
@@ -279,7 +279,7 @@ int op_mcreate(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 static int begin_change(struct walk *wk, struct worker *w, uint32_t fid, const struct p9_str *path,
 			unsigned skip)
 {
-	int err = walk_begin(wk, w, fid, path, skip, true);
+	int err = walk_begin(wk, w, fid, path, skip, P9_WANT_SELF);
 
 	if (err)
 		return err;
@@ -403,7 +403,7 @@ int op_mreaddir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct p9_Rmreaddir *o = &r->Rmreaddir;
 	auto_fid struct fid *f = fid_get(w->srv, a->fid);
 	size_t max = MIN(a->count, atomic_load(&w->srv->msize) - P9_IO_OVERHEAD), size;
-	bool want_nodes = a->want & P9_WANT_NODES, eof;
+	bool eof;
 	int64_t pos = 0;
 	int dir, err;
 
@@ -414,13 +414,13 @@ int op_mreaddir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 			return -ENOTDIR;
 		mutex_lock(&f->lock);
 		err = read_dents(w, f->attach, f->io_fd, &f->dir_pos, (int64_t)a->offset, max, true,
-				 want_nodes, &size, &eof);
+				 a->want, &size, &eof);
 		mutex_unlock(&f->lock);
 	} else {
 		dir = open_dir(w, f, &a->path);
 		if (dir < 0)
 			return dir;
-		err = read_dents(w, f->attach, dir, &pos, (int64_t)a->offset, max, true, want_nodes,
+		err = read_dents(w, f->attach, dir, &pos, (int64_t)a->offset, max, true, a->want,
 				 &size, &eof);
 		if (err || eof || a->newfid == P9_NOFID) {
 			close(dir);

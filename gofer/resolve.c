@@ -16,6 +16,8 @@
 
 #include "gofer/server.h"
 
+#define ACL_ACCESS "system.posix_acl_access"
+
 #define RESOLVE_TRIES 8 /* openat2 answers EAGAIN when it raced with a rename */
 
 void fd_name(int fd, char out[16])
@@ -210,13 +212,13 @@ int reopen(struct worker *w, int path_fd, uint32_t flags)
 /* ---- walks ---- */
 
 int walk_begin(struct walk *wk, struct worker *w, uint32_t fid, const struct p9_str *path,
-	       unsigned skip, bool want_self)
+	       unsigned skip, uint32_t want)
 {
 	unsigned count;
 	char *rest;
 	int err;
 
-	*wk = (struct walk){.w = w, .fd = -1};
+	*wk = (struct walk){.w = w, .fd = -1, .want_acl = want & P9_WANT_ACL};
 	wk->fid = fid_get(w->srv, fid);
 	if (!wk->fid)
 		return -EBADF;
@@ -247,7 +249,7 @@ int walk_begin(struct walk *wk, struct worker *w, uint32_t fid, const struct p9_
 	for (char *p = rest; *p; p++)
 		if (*p == '/')
 			*p = '\0';
-	if (want_self) {
+	if (want & P9_WANT_SELF) {
 		err = walk_add_node(wk, wk->fd, "", NULL);
 		if (err)
 			return err;
@@ -276,6 +278,25 @@ static int walk_read_target(struct walk *wk, int fd, const char *name)
 	return 0;
 }
 
+uint8_t acl_bits(int fd, const char *name, uint32_t mode)
+{
+	char path[P9_NAME_MAX + 20];
+	long got;
+
+	/* Without a mask it decides nothing. */
+	if (S_ISLNK(mode) || !(mode & S_IRWXG))
+		return P9_QTACL_ASKED;
+	fd_name(fd, path);
+	if (*name) {
+		strcat(path, "/");
+		strncat(path, name, P9_NAME_MAX);
+		got = syscall(SYS_lgetxattr, path, ACL_ACCESS, NULL, 0);
+	} else {
+		got = syscall(SYS_getxattr, path, ACL_ACCESS, NULL, 0);
+	}
+	return got < 0 ? P9_QTACL_ASKED : P9_QTACL_ASKED | P9_QTACL;
+}
+
 int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_stx)
 {
 	struct p9_node node;
@@ -291,6 +312,8 @@ int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_s
 	}
 	assert(wk->nodes < P9_NODES_MAX);
 	stat_to_node(wk->w->srv, &stx, &node);
+	if (wk->want_acl)
+		node.qid.type |= acl_bits(fd, name, stx.stx_mode);
 	p9_node_put(&node, wk->w->nodes + (size_t)wk->nodes * P9_NODE_SIZE);
 	wk->nodes++;
 	if (ret_stx)

@@ -139,17 +139,18 @@ struct walk {
 	char *next; /* the next component, terminated; NULL at the end */
 	unsigned left; /* components from `next` on */
 	unsigned nodes; /* in w->nodes */
+	bool want_acl;
 	bool stopped; /* a symlink (w->target), a non-directory or an error ended it early */
 	int err; /* 0 or the -errno that ended it */
 	struct p9_str target;
 };
 
 /*
- * walk_begin - takes the fid, checks the path, goes past the first `skip` components at once.
+ * walk_begin - takes the fid, checks the path, goes past the first `skip` components at once. want: P9_WANT_SELF, P9_WANT_ACL.
  * Return: 0, -EBADF, -EINVAL (bad path, skip), or what resolving the skipped part gave.
  */
 must_check int walk_begin(struct walk *wk, struct worker *w, uint32_t fid,
-			  const struct p9_str *path, unsigned skip, bool want_self);
+			  const struct p9_str *path, unsigned skip, uint32_t want);
 void walk_end(struct walk *wk);
 /* Steps into directories, a node each, until `keep` components are left or it stopped. */
 void walk_dirs(struct walk *wk, unsigned keep);
@@ -172,6 +173,8 @@ must_check int resolve_parent(struct worker *w, struct fid *f, const struct p9_s
 must_check int reopen(struct worker *w, int path_fd, uint32_t flags);
 void fd_name(int fd, char out[16]); /* the relative path that names it */
 must_check int stat_fd(int fd, const char *name, struct statx *ret);
+/* P9_QTACL* of name in fd (fd itself when name is ""). */
+uint8_t acl_bits(int fd, const char *name, uint32_t mode);
 void stat_to_qid(struct server *srv, const struct statx *stx, struct p9_qid *ret);
 void stat_to_node(struct server *srv, const struct statx *stx, struct p9_node *ret);
 uint64_t ino_to_path(struct server *srv, uint64_t dev, uint64_t ino);
@@ -224,7 +227,7 @@ struct setattr {
 must_check int apply_setattr(struct worker *w, int fd, int io_fd, const struct setattr *sa);
 /* Directory entries from offset on. Fills w->data up to max. f's lock is held. */
 must_check int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos,
-			  int64_t offset, size_t max, bool moat, bool want_nodes, size_t *ret_size,
+			  int64_t offset, size_t max, bool moat, uint32_t want, size_t *ret_size,
 			  bool *ret_eof);
 must_check int dup_fd(int fd);
 

@@ -38,7 +38,15 @@
 /* What Rread, Twrite and Rreaddir need around their payload. */
 #define P9_IO_OVERHEAD 24u
 
-enum { P9_QTDIR = 0x80, P9_QTAPPEND = 0x40, P9_QTSYMLINK = 0x02, P9_QTFILE = 0 };
+enum {
+	P9_QTDIR = 0x80,
+	P9_QTAPPEND = 0x40,
+	P9_QTSYMLINK = 0x02,
+	P9_QTFILE = 0,
+	/* Of nodes, where P9_WANT_ACL asked: the server looked for an access ACL; there is one. */
+	P9_QTACL_ASKED = 0x08,
+	P9_QTACL = 0x20,
+};
 
 struct p9_str {
 	const char *data; /* not terminated */
@@ -340,6 +348,7 @@ enum {
 	P9_WANT_SETGID =
 		1
 		<< 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
+	P9_WANT_ACL = 1 << 4, /* walks, opens, readdir: do nodes have access ACLs? */
 };
 
 /* Tsetattr's and Tmsetattr's `valid`. */

@@ -67,11 +67,14 @@ static int check_creation(struct creation *c)
 		if (!c->fs->shared || exists(c))
 			return -EEXIST;
 	}
-	gofer_inode_perm(gofer_inode_of(c->dir), &c->pi);
 	err = name_err ? name_err : rp_begin_write(c->rp);
+	if (!err && remote_is_dead(c->dir))
+		err = -ENOENT;
+	rcu_read_begin();
+	gofer_inode_perm(gofer_inode_of(c->dir), &c->pi);
 	if (!err)
-		err = remote_is_dead(c->dir) ? -ENOENT
-					     : vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
+		err = vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
+	rcu_read_end();
 	if (err && !negative && !remote_is_dead(c->dir) && exists(c))
 		return -EEXIST;
 	return err;
@@ -112,8 +115,13 @@ static int prepare_link(struct creation *c)
 	struct perm_inode pi;
 	int err;
 
+	err = gofer_acl_ensure(rp_cred(c->rp), c->old);
+	if (err)
+		return err;
+	rcu_read_begin();
 	gofer_inode_perm(gofer_inode_of(c->old), &pi);
 	err = vfs_may_linkat(rp_cred(c->rp), &pi);
+	rcu_read_end();
 	if (!err)
 		err = gofer_where(c->old, &c->old_where);
 	c->t.Tmlink.oldfid = c->old_where.fid;
@@ -367,9 +375,11 @@ static int check_removal(struct removal *m)
 		return err;
 	if (m->rp->trailing_slash && !m->is_dir)
 		return remote_is_dir(m->d) ? -EISDIR : -ENOTDIR;
+	rcu_read_begin();
 	gofer_inode_perm(gofer_inode_of(m->dir), &dir_pi);
 	gofer_inode_perm(gofer_inode_of(m->d), &pi);
 	err = vfs_may_delete(rp_cred(m->rp), &dir_pi, &pi, m->is_dir);
+	rcu_read_end();
 	return err ? err : vfs_dentry_delete_begin(m->rp, &m->d->d);
 }
 
@@ -675,6 +685,12 @@ static int check_rename(struct remote_renaming *r)
 	/* Two names of one file: nothing to do, and nothing is. */
 	if (!err && r->new_ && r->new_->inode == r->old->inode)
 		return 1;
+	if (!err)
+		err = gofer_acl_ensure(rp_cred(r->rp), r->olddir);
+	if (!err)
+		err = gofer_acl_ensure(rp_cred(r->rp), r->old);
+	if (!err && r->new_)
+		err = gofer_acl_ensure(rp_cred(r->rp), r->new_);
 	return err ? err : remote_rename_rights(r);
 }
 

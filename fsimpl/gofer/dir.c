@@ -59,7 +59,7 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 	t.Tmreaddir.newfid = P9_NOFID;
 	t.Tmreaddir.offset = (uint64_t)pos;
 	t.Tmreaddir.count = fs->conn->msize - P9_IO_OVERHEAD;
-	t.Tmreaddir.want = fs->shared ? 0 : P9_WANT_NODES;
+	t.Tmreaddir.want = fs->shared ? 0 : P9_WANT_NODES | P9_WANT_ACL;
 	rwlock_read_lock(&fs->tree_lock);
 	if (dir->fid != P9_NOFID) {
 		t.Tmreaddir.fid = dir->fid;

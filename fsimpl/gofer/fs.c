@@ -9,7 +9,7 @@
  * Performs: a warm stat or open touches no lock that is written by others but tree_lock's reader count. One tree_lock per filesystem: a
  * change keeps cold lookups waiting for the length of its request.
  * Watch: --debug-log of the gofer shows each request; p9_conn_requests() counts them; ref_report() counts inodes.
- * Cannot: POSIX ACLs, fall back to read requests when descriptors run out (opens give ENFILE then), servers without Moat's extension.
+ * Cannot: fall back to read requests when descriptors run out (opens give ENFILE then), servers without Moat's extension.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +125,7 @@ static struct filesystem_ops gofer_ops = {
 	.remove_xattr_at = gofer_remove_xattr_at,
 	.get_endpoint_at = gofer_get_endpoint_at,
 	.get_parent = remote_get_parent,
+	.get_acl = gofer_get_acl,
 	.dentry_type = gofer_dentry_type,
 	.inode_key = gofer_inode_key,
 	.dentry_release = gofer_dentry_release,
@@ -152,7 +153,7 @@ static int gofer_mount(const struct filesystem_type *type, const char *source, u
 
 static struct filesystem_type gofer_type = {
 	.name = "9p",
-	.flags = FS_NODEV | FS_NO_ACL,
+	.flags = FS_NODEV,
 	.mount = gofer_mount,
 	.ops = &gofer_ops,
 };
@@ -170,6 +171,7 @@ static int attach(struct gofer_fs *fs, unsigned index)
 	struct p9_msg t = {.type = P9_Tattach};
 	char aname[16];
 	struct p9_call call;
+	struct p9_node node;
 	int err;
 
 	snprintf(aname, sizeof(aname), "%u", index);
@@ -183,13 +185,19 @@ static int attach(struct gofer_fs *fs, unsigned index)
 	if (err)
 		return err;
 	p9_call_fini(&call);
-	/* No valid bits: just the attributes. */
-	t = (struct p9_msg){.type = P9_Tmsetattr};
-	t.Tmsetattr.fid = fs->root_fid;
+	t = (struct p9_msg){.type = P9_Tmwalk};
+	t.Tmwalk.fid = fs->root_fid;
+	t.Tmwalk.newfid = P9_NOFID;
+	t.Tmwalk.want = P9_WANT_SELF | P9_WANT_ACL;
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		return err;
-	err = gofer_dentry_create_root(fs, &call.r.Rmsetattr.node);
+	if (call.r.Rmwalk.nodes.count == 1) {
+		p9_nodes_get(&call.r.Rmwalk.nodes, 0, &node);
+		err = gofer_dentry_create_root(fs, &node);
+	} else {
+		err = -EIO;
+	}
 	p9_call_fini(&call);
 	return err;
 }

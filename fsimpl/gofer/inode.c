@@ -74,6 +74,7 @@ int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const st
 	mutex_init(&in->lock, LOCK_FS_INODE, "gofer_inode");
 	op_lock_init(&in->write_lock);
 	attr_from_node(&in->attr, node);
+	gofer_acl_node_locked(in, node);
 	in->fid = P9_NOFID;
 	in->rd_fd = -1;
 	in->rw_fd = -1;
@@ -105,6 +106,7 @@ void gofer_inode_unref(struct gofer_inode *in)
 		memfile_unref(in->mf);
 	mappable_fini(&in->map);
 	p9_fid_clunk(in->fs->conn, in->fid);
+	vfs_acl_unref(atomic_load_explicit(&in->acl, memory_order_relaxed));
 	if (in->endpoint && ref_put(&in->endpoint->ref))
 		in->endpoint->release(in->endpoint);
 	ref_fini(&in->base.ref, &inode_type);
@@ -115,6 +117,7 @@ void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node)
 {
 	mutex_lock(&in->lock);
 	attr_from_node(&in->attr, node);
+	gofer_acl_node_locked(in, node);
 	mutex_unlock(&in->lock);
 }
 
@@ -124,8 +127,8 @@ void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret)
 	ret->mode = in->attr.mode;
 	ret->uid = in->attr.uid;
 	ret->gid = in->attr.gid;
+	ret->acl = atomic_load_explicit(&in->acl, memory_order_acquire);
 	mutex_unlock(&in->lock);
-	ret->acl = NULL;
 }
 
 void gofer_inode_perm_fresh(struct gofer_inode *in, struct perm_inode *ret)
@@ -221,12 +224,19 @@ static struct gofer_inode *peek(struct dentry *d)
 bool gofer_peek_perm(struct dentry *d, struct perm_inode *ret)
 {
 	struct gofer_inode *in = peek(d);
+	bool known;
 
 	if (!in)
 		return false;
-	*ret = (struct perm_inode){.mode = in->attr.mode, .uid = in->attr.uid, .gid = in->attr.gid};
+	known = gofer_acl_is_known_locked(in);
+	*ret = (struct perm_inode){
+		.mode = in->attr.mode,
+		.uid = in->attr.uid,
+		.gid = in->attr.gid,
+		.acl = atomic_load_explicit(&in->acl, memory_order_acquire),
+	};
 	mutex_unlock(&in->lock);
-	return true;
+	return known;
 }
 
 bool gofer_peek_stat(struct dentry *d, struct moat_statx *ret)

@@ -23,6 +23,7 @@
 #include "fsimpl/gofer/conn.h"
 #include "fsimpl/remote/ops.h"
 #include "mem/mappable.h"
+#include "vfs/acl.h"
 #include "vfs/op_lock.h"
 #include "vfs/perm.h"
 #include "vfs/resolving_path.h"
@@ -40,6 +41,9 @@ struct gofer_attr {
 	struct moat_timestamp atime, mtime, ctime, btime;
 };
 
+/* Is gofer_inode.acl what the file has (NULL: none)? */
+enum gofer_acl_state { GOFER_ACL_UNKNOWN, GOFER_ACL_KNOWN };
+
 /* One file of the host, whatever its names. */
 struct gofer_inode {
 	struct remote_inode base;
@@ -53,6 +57,8 @@ struct gofer_inode {
 
 	struct mutex lock; /* LOCK_FS_INODE */
 	struct gofer_attr attr;
+	enum gofer_acl_state acl_state; /* guarded by lock */
+	struct vfs_acl *_Atomic acl; /* the access ACL; changed under lock, freed by RCU */
 	_Atomic uint32_t
 		fid; /* set once: holds an object without a name, or a directory far down; else P9_NOFID */
 	/* donated descriptors; guarded by lock, and do not change while pins > 0 once set */
@@ -132,6 +138,7 @@ must_check int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *nod
 void gofer_inode_ref(struct gofer_inode *in);
 void gofer_inode_unref(struct gofer_inode *in);
 void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node);
+/* ret->acl lives as long as the RCU read section that this is called in. Pre: gofer_acl_ensure(), where the ACL could decide. */
 void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret);
 /* The same before a write: setuid and setgid are given back after it, so they must not be what a write before took away. */
 void gofer_inode_perm_fresh(struct gofer_inode *in, struct perm_inode *ret);
@@ -198,6 +205,18 @@ must_check int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool t
 /* One name in dir: asks the server if nothing is known. Pre: tree_lock. Return: 0 and a reference, -ENOENT, -errno. */
 must_check int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 			    size_t len, struct remote_dentry **ret);
+
+/* ---- acl.c ---- */
+
+/* What a node says of its file's ACL. Pre: in->lock. */
+void gofer_acl_node_locked(struct gofer_inode *in, const struct p9_node *node);
+/* Mode or ACL change by our own request. */
+void gofer_acl_forget(struct gofer_inode *in);
+bool gofer_acl_is_known_locked(const struct gofer_inode *in);
+/* The access ACL is there for checks, if it could decide anything (_ensure: for cred). Pre: tree_lock. Return: 0, -errno. */
+must_check int gofer_acl_load(struct remote_dentry *d);
+must_check int gofer_acl_ensure(const struct cred *cred, struct remote_dentry *d);
+int gofer_get_acl(struct dentry *d, bool is_default, struct vfs_acl **ret);
 
 /* ---- path_ops.c, change.c, open.c, xattr.c: filesystem_ops ---- */
 

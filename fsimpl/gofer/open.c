@@ -71,6 +71,21 @@ static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 				      in->qid_path, args->flags, ret);
 }
 
+static int may_open(struct resolving_path *rp, struct remote_dentry *d,
+		    const struct open_args *args)
+{
+	struct perm_inode pi;
+	int err = gofer_acl_ensure(rp_cred(rp), d);
+
+	if (err)
+		return err;
+	rcu_read_begin();
+	gofer_inode_perm(gofer_inode_of(d), &pi);
+	err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
+	rcu_read_end();
+	return err;
+}
+
 /* Pre: tree_lock held for reading; dropped here. created: O_CREAT found it there. */
 static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct remote_dentry *d,
 			 struct gofer_hint *hint, const struct perm_inode *sticky_dir,
@@ -93,7 +108,7 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	if (!err && S_ISREG(pi.mode) && (args->flags & O_TRUNC))
 		err = rp_begin_write(rp);
 	if (!err)
-		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
+		err = may_open(rp, d, args);
 	if (!err && S_ISREG(pi.mode) && wants_write(args->flags))
 		err = rp_begin_write(rp);
 	if (err) {
@@ -212,8 +227,11 @@ static int may_create(struct resolving_path *rp, struct remote_dentry *dir,
 		return err;
 	if (remote_is_dead(dir))
 		return -ENOENT;
+	rcu_read_begin();
 	gofer_inode_perm(gofer_inode_of(dir), ret_pi);
-	return vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
+	err = vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
+	rcu_read_end();
+	return err;
 }
 
 /* What the walk's own request made. Pre: hint->created. */

@@ -50,8 +50,10 @@ int gofer_access_at(struct filesystem *fs, struct resolving_path *rp, int mask)
 
 	if (err)
 		return err;
+	rcu_read_begin();
 	gofer_inode_perm(gofer_inode_of(d), &pi);
 	err = remote_access(rp, &pi, mask);
+	rcu_read_end();
 	remote_dentry_unref(d);
 	return err;
 }
@@ -74,17 +76,27 @@ int gofer_readlink_at(struct filesystem *fs, struct resolving_path *rp, char *bu
 	return err;
 }
 
+static int permission(struct resolving_path *rp, const struct remote_dentry *d, int mask)
+{
+	struct perm_inode pi;
+	int err;
+
+	rcu_read_begin();
+	gofer_inode_perm(gofer_inode_of(d), &pi);
+	err = vfs_permission(rp_cred(rp), &pi, mask);
+	rcu_read_end();
+	return err;
+}
+
 int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
 			  struct vfs_endpoint **ret)
 {
 	struct remote_dentry *d;
-	struct perm_inode pi;
 	int err = walk_to(fs, rp, &d);
 
 	if (err)
 		return err;
-	gofer_inode_perm(gofer_inode_of(d), &pi);
-	err = vfs_permission(rp_cred(rp), &pi, W_OK);
+	err = permission(rp, d, W_OK);
 	if (!err) {
 		mutex_lock(&gofer_inode_of(d)->lock);
 		*ret = d->inode->type == S_IFSOCK ? gofer_inode_of(d)->endpoint : NULL;
@@ -168,8 +180,10 @@ int gofer_setattr_locked(struct gofer_fs *fs, struct remote_dentry *d,
 	if ((call.r.Rmsetattr.node.mode & S_IFMT) == d->inode->type)
 		gofer_inode_update(gofer_inode_of(d), &call.r.Rmsetattr.node);
 	p9_call_fini(&call);
-	if (args->valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID))
+	if (args->valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID)) {
+		gofer_acl_forget(gofer_inode_of(d));
 		dentry_path_changed(&d->d);
+	}
 	return 0;
 }
 
@@ -202,11 +216,15 @@ int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 		err = S_ISDIR(pi.mode) ? -EISDIR : -EINVAL;
 	/* truncate(2): the right to write before the mount's. */
 	if (!err && has_size && !(a.valid & (SETATTR_FILE | SETATTR_OPEN)))
-		err = vfs_permission(rp_cred(rp), &pi, W_OK);
+		err = permission(rp, d, W_OK);
 	if (!err)
 		err = rp_begin_write(rp);
-	if (!err)
+	if (!err) {
+		rcu_read_begin();
+		gofer_inode_perm(gofer_inode_of(d), &pi);
 		err = vfs_may_setattr(rp_cred(rp), &pi, &a);
+		rcu_read_end();
+	}
 	if (!err && has_size) {
 		uint32_t kept = vfs_kill_priv_mode_gid(rp_cred(rp), pi.mode, pi.gid);
 

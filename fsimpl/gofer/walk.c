@@ -80,6 +80,8 @@ static int step(struct gwalk *wk)
 
 	/* ".." from the root of a mount: what covers cur was searched, not cur. */
 	if (!err && !wk->rp->climbing)
+		err = gofer_acl_ensure(rp_cred(wk->rp), wk->cur);
+	if (!err && !wk->rp->climbing)
 		err = remote_check_dir(&wk->fs->dcache, wk->rp, wk->cur);
 	if (err)
 		return err;
@@ -118,6 +120,8 @@ int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 		err = step(&wk);
 	if (!err && wk.stale && !(hint && hint->lazy && gofer_may_all(rp)))
 		err = freshen(&wk);
+	if (!err)
+		err = gofer_acl_ensure(rp_cred(rp), wk.cur);
 	if (!err)
 		err = remote_walk_finish(&fs->dcache, rp, wk.cur, to_parent);
 	if (err) {
@@ -158,6 +162,7 @@ int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *nam
 		return err;
 	t.Tmwalk.fid = where.fid;
 	t.Tmwalk.newfid = P9_NOFID;
+	t.Tmwalk.want = P9_WANT_ACL;
 	t.Tmwalk.skip = (uint16_t)(where.depth - 1);
 	t.Tmwalk.path = gofer_where_path(&where);
 	err = p9_rpc(fs->conn, &call, &t);

@@ -1,8 +1,9 @@
 /*
  * fsimpl/gofer/xattr.c - extended attributes: one request each, and none for a file known to have none.
  *
- * POSIX ACLs are not served (the filesystem is mounted as if with noacl): system.* is EOPNOTSUPP.
+ * POSIX ACLs are the host's attributes system.posix_acl_*; acl.c checks the guest's rights by them.
  */
+#include <linux/capability.h>
 #include <string.h>
 
 #include "fsimpl/gofer/internal.h"
@@ -29,13 +30,14 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 	err = gofer_walk(x->fs, rp, false, NULL, &x->d);
 	if (err)
 		goto out_unlock;
-	gofer_inode_perm(gofer_inode_of(x->d), &pi);
 	if (write)
 		err = rp_begin_write(rp);
-	if (!err && name)
-		err = strncmp(name, "system.", 7) == 0
-			      ? -EOPNOTSUPP
-			      : vfs_may_xattr(rp_cred(rp), &pi, name, write);
+	if (!err && name) {
+		rcu_read_begin();
+		gofer_inode_perm(gofer_inode_of(x->d), &pi);
+		err = vfs_may_xattr(rp_cred(rp), &pi, name, write);
+		rcu_read_end();
+	}
 	if (!err)
 		err = gofer_where(x->d, &x->where);
 	if (!err)
@@ -132,6 +134,28 @@ out:
 	return ret;
 }
 
+/*
+ * A new ACL has changed the mode. The server may keep setgid, the guest's program perhaps not. tree_lock is held for writing.
+ * A failure has nobody to tell: the ACL is set.
+ */
+static void acl_changed(struct xattr_op *x, struct resolving_path *rp, const char *name)
+{
+	struct gofer_inode *in = gofer_inode_of(x->d);
+	struct setattr_args a = {.valid = SETATTR_MODE};
+	struct perm_inode pi;
+
+	if (strncmp(name, "system.", 7) != 0)
+		return;
+	gofer_acl_forget(in);
+	dentry_path_changed(&x->d->d);
+	gofer_inode_perm(in, &pi);
+	if (strcmp(name, "system.posix_acl_access") != 0 || !(pi.mode & S_ISGID) ||
+	    cred_in_group(rp_cred(rp), pi.gid) || cred_has_cap(rp_cred(rp), CAP_FSETID))
+		return;
+	a.mode = pi.mode & 07777 & ~(uint32_t)S_ISGID;
+	(void)!gofer_setattr_locked(x->fs, x->d, &a);
+}
+
 int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 		       const struct xattr_args *args)
 {
@@ -153,6 +177,7 @@ int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	if (!err) {
 		gofer_inode_update(gofer_inode_of(x.d), &call.r.Rmsetxattr.node);
 		p9_call_fini(&call);
+		acl_changed(&x, rp, args->name);
 		vfs_notify_attrib(&x.d->d);
 	}
 	end(&x, true);
@@ -188,6 +213,7 @@ int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, cons
 	if (!err) {
 		gofer_inode_update(gofer_inode_of(x.d), &call.r.Rmremovexattr.node);
 		p9_call_fini(&call);
+		acl_changed(&x, rp, name);
 		vfs_notify_attrib(&x.d->d);
 	}
 	end(&x, true);

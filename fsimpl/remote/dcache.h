@@ -53,8 +53,9 @@ struct remote_dentry {
 struct remote_dcache {
 	struct filesystem *fs; /* immutable; embeds this */
 	void (*inode_unref)(struct remote_inode *in); /* immutable */
-	void (*inode_perm)(struct remote_inode *in,
-			   struct perm_inode *ret); /* immutable; for remote/ops.h */
+	void (*inode_perm)(
+		struct remote_inode *in,
+		struct perm_inode *ret); /* immutable; for remote/ops.h; in a read section */
 	struct mutex lock; /* LOCK_FS_DIR */
 	struct remote_dentry *_Atomic buckets[REMOTE_DENTRY_BUCKETS];
 	TAILQ_HEAD(, remote_dentry) clock; /* guarded by lock */

@@ -13,11 +13,15 @@ int remote_check_dir(struct remote_dcache *c, struct resolving_path *rp,
 		     const struct remote_dentry *d)
 {
 	struct perm_inode pi;
+	int err;
 
 	if (!remote_is_dir(d))
 		return -ENOTDIR;
+	rcu_read_begin();
 	c->inode_perm(d->inode, &pi);
-	return vfs_permission(rp_cred(rp), &pi, X_OK);
+	err = vfs_permission(rp_cred(rp), &pi, X_OK);
+	rcu_read_end();
+	return err;
 }
 
 int remote_walk_finish(struct remote_dcache *c, struct resolving_path *rp,
@@ -104,7 +108,8 @@ int remote_rename_shape(const struct remote_renaming *r)
 	return 0;
 }
 
-int remote_rename_rights(const struct remote_renaming *r)
+/* In a read section, which keeps ACLs. */
+static int rename_rights(const struct remote_renaming *r)
 {
 	bool exchange = r->flags & REMOTE_RENAME_EXCHANGE, moves = r->olddir != r->newdir;
 	const struct cred *cred = rp_cred(r->rp);
@@ -130,6 +135,16 @@ int remote_rename_rights(const struct remote_renaming *r)
 		err = vfs_permission(cred, &old, W_OK);
 	if (!err && moves && exchange && remote_is_dir(r->new_))
 		err = vfs_permission(cred, &new_, W_OK);
+	return err;
+}
+
+int remote_rename_rights(const struct remote_renaming *r)
+{
+	int err;
+
+	rcu_read_begin();
+	err = rename_rights(r);
+	rcu_read_end();
 	if (!err)
 		err = vfs_dentry_delete_begin(r->rp, &r->old->d);
 	if (!err && r->new_)

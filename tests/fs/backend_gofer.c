@@ -82,6 +82,5 @@ const char *backend_gofer_dir(void)
 const struct fs_backend fs_backend = {
 	.name = "gofer",
 	.create = create,
-	.lacks_acl = true,
 	.lacks_trusted = true,
 };
