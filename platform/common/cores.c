@@ -65,8 +65,8 @@ void cores_stolen(struct cores *c, uint64_t now)
 }
 
 /*
- * "0.20 0.18 0.12 RUNNING/ALL LAST". The kernel's count can be one too high for a moment: a thread that has gone to sleep
- * before its time was up stays queued until it would have run again (Linux 6.12 and later).
+ * "0.20 0.18 0.12 RUNNING/ALL LAST". Threads that sleep may be counted for some milliseconds: one that has had more than its
+ * share stays queued behind whoever runs (Linux 6.12 and later).
  */
 unsigned cores_wanted(const struct cores *c)
 {
@@ -83,13 +83,13 @@ unsigned cores_wanted(const struct cores *c)
 	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
 }
 
-void cores_look(struct cores *c, uint64_t now, bool in_vain)
+void cores_look(struct cores *c, uint64_t now)
 {
 	uint64_t asked = atomic_load_explicit(&c->asked_at, memory_order_relaxed);
 
 	if (now - asked < CORES_ASK_US * c->ticks_per_us)
 		return;
 	atomic_store_explicit(&c->asked_at, now, memory_order_relaxed);
-	if (cores_wanted(c) > c->machine + !in_vain)
+	if (cores_wanted(c) > c->machine + CORES_DOUBT)
 		cores_stolen(c, now);
 }

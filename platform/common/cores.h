@@ -3,7 +3,7 @@
  *
  * Both platforms hand the application over between two threads that spin for one another. That pays while each has a
  * core of its own, and hurts everybody when cores are short. What is known of that:
- *  - the machine's count of runnable threads, asked when a spin was in vain, and now and then while spins succeed;
+ *  - the machine's count of runnable threads, asked when a spin was in vain;
  *  - a spinner's own eyes: a gap between two looks at the clock is somebody else on its core (cores_stolen()).
  * Either way nobody of the sandbox spins for CORES_SHORT_US, twice as long each time that it happens again at once.
  *
@@ -21,6 +21,8 @@
 #define CORES_SHORT_MAX_US 128000u
 /* The machine is asked this often at most. */
 #define CORES_ASK_US 500u
+/* That many of those it counts may be asleep: cores.c. */
+#define CORES_DOUBT 1u
 
 struct cores {
 	/* immutable */
@@ -61,9 +63,9 @@ void cores_stolen(struct cores *c, uint64_t now);
 /* Threads of the machine that want a core now, the caller included; 0: unknown. One host call. */
 unsigned cores_wanted(const struct cores *c);
 /*
- * After a spin: do more threads want a core than there are? (One too many is said easily: of a spin that paid, two.)
- * Asks the machine if nobody has lately; notes it as cores_stolen() does.
+ * After a spin in vain: do surely more threads want a core than there are? Asks the machine if nobody has lately; notes it
+ * as cores_stolen() does.
  */
-void cores_look(struct cores *c, uint64_t now, bool in_vain);
+void cores_look(struct cores *c, uint64_t now);
 
 #endif

@@ -12,9 +12,6 @@
 #include "mem/guard.h"
 #include "platform/kvm/as_internal.h"
 
-#define VECTOR_UD 6
-#define VECTOR_PF 14
-#define PF_FETCH_USER 20u
 
 uint64_t kvm_patch_orig_locked(struct address_space *as, uint64_t va)
 {
@@ -255,33 +252,7 @@ void kvm_as_set_traced(struct address_space *as, bool on)
 void kvm_patch_resolve(const struct patch_space *space, const struct patch_mailbox *mb,
 		       struct arch_regs *regs, struct platform_event *ev)
 {
-	bool fault = ev->kind == PLATFORM_FAULT;
-	bool trap = ev->kind == PLATFORM_EXCEPTION && ev->vector == VECTOR_UD;
-
-	switch (patch_resolve(space, mb, regs)) {
-	case PATCH_OUTSIDE:
-		break;
-	case PATCH_BEFORE:
-		if (fault)
-			*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
-		break;
-	case PATCH_CALL:
-		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
-		break;
-	case PATCH_AFTER:
-		if (fault || trap)
-			*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
-		break;
-	case PATCH_STRAY:
-		*ev = (struct platform_event){
-			.kind = PLATFORM_FAULT,
-			.addr = regs->r.rip,
-			.access = MEM_EXEC,
-			.vector = VECTOR_PF,
-			.error_code = PF_FETCH_USER,
-		};
-		break;
-	}
+	patch_resolve_event(space, mb, true, regs, ev);
 }
 
 void kvm_mailbox_detach(struct platform_context *ctx)

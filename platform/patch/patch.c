@@ -21,6 +21,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "mem/memfile.h"
 #include "platform/patch/patch.h"
@@ -48,11 +49,15 @@ _Static_assert(CODE_OFF + MOAT_PAGE_SIZE <= MEM_CHUNK_SIZE, "one chunk holds it 
 _Static_assert(PATCH_MAILBOX_VA + PATCH_MAILBOXES_MAX * MOAT_PAGE_SIZE == PATCH_END_VA, "layout");
 _Static_assert(PATCH_SITES_MAX * 8u <= PATCH_ENTRY_VA - PATCH_TABLE_VA, "layout");
 
+#define VECTOR_UD 6u
+#define VECTOR_PF 14u
+#define PF_FETCH_USER 0x14u
+
 /* trampoline.S */
 extern const uint8_t patch_code[], patch_code_slow_jmp[], patch_code_pushf[], patch_code_popped[],
 	patch_code_posted[], patch_code_done[], patch_code_done_rax[], patch_code_done_rcx[],
-	patch_code_done_jmp[], patch_code_leave[], patch_code_order[], patch_code_switch[],
-	patch_code_switch_jmp[], patch_code_end[];
+	patch_code_done_jmp[], patch_code_leave[], patch_code_left[], patch_code_order[],
+	patch_code_switch[], patch_code_switch_jmp[], patch_code_end[];
 
 #define CODE_VA_OF(label) (PATCH_CODE_VA + (uint64_t)((label)-patch_code))
 
@@ -381,6 +386,23 @@ static bool is_site(const uint8_t *page, uint64_t at, uint32_t nr)
 	return imm == nr;
 }
 
+/* Calls that end with another address space or thread, or do not end: posting them saves nothing. */
+static bool ends_elsewhere(uint64_t nr)
+{
+	switch (nr) {
+	case SYS_clone:
+	case SYS_clone3:
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_execve:
+	case SYS_execveat:
+	case SYS_exit:
+	case SYS_exit_group:
+		return true;
+	}
+	return false;
+}
+
 int patch_apply(struct patch_space *s, uint64_t rip, uint64_t nr, uint64_t page_va,
 		const void *page, uint64_t *ret_off)
 {
@@ -389,7 +411,8 @@ int patch_apply(struct patch_space *s, uint64_t rip, uint64_t nr, uint64_t page_
 	struct patched_page *old;
 	int slot, n;
 
-	if (at >= MOAT_PAGE_SIZE || nr > UINT32_MAX || patch_range_touches(page_va, MOAT_PAGE_SIZE))
+	if (at >= MOAT_PAGE_SIZE || nr > UINT32_MAX || ends_elsewhere(nr) ||
+	    patch_range_touches(page_va, MOAT_PAGE_SIZE))
 		return -ENOTSUP;
 	/* Once: the application may be able to write it by another mapping. */
 	memcpy(bytes, page, sizeof(bytes));
@@ -643,12 +666,9 @@ static enum patch_verdict resolve_entry(const struct patch_space *s, struct user
 
 /* The call is over: its result is in the mailbox, or already in rax. */
 static enum patch_verdict resolve_done(const struct patch_space *s, const struct patch_mailbox *mb,
-				       struct user_regs_struct *r)
+				       struct user_regs_struct *r, uint64_t rip)
 {
-	uint64_t at = r->rip, rip = at == CODE_VA_OF(patch_code_done_rcx) ||
-						    at == CODE_VA_OF(patch_code_done_jmp)
-					    ? r->rcx
-					    : r->r11;
+	uint64_t at = r->rip;
 	bool has_rax = at > CODE_VA_OF(patch_code_done) && at <= CODE_VA_OF(patch_code_done_jmp);
 
 	if (!site_by_rip(s, rip) || (!has_rax && !mb))
@@ -700,7 +720,7 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 {
 	struct user_regs_struct *r = &inout_regs->r;
 	const struct site *site;
-	uint64_t rip = r->rip;
+	uint64_t rip = r->rip, back = r->r11;
 
 	if (!patch_rip_inside(rip))
 		return PATCH_OUTSIDE;
@@ -708,16 +728,22 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 		return resolve_entry(s, r);
 	if (rip < PATCH_CODE_VA || rip >= CODE_VA_OF(patch_code_end))
 		return PATCH_STRAY;
+	if (rip == CODE_VA_OF(patch_code_done_rcx) || rip == CODE_VA_OF(patch_code_done_jmp))
+		back = r->rcx;
+	else if (rip == CODE_VA_OF(patch_code_slow_jmp))
+		back = r->r11 + 2;
+	else if (rip == CODE_VA_OF(patch_code_left))
+		back = r->rax;
 	if (rip >= CODE_VA_OF(patch_code_done) && rip <= CODE_VA_OF(patch_code_done_jmp))
-		return resolve_done(s, mb, r);
+		return resolve_done(s, mb, r, back);
 	if (rip >= CODE_VA_OF(patch_code_switch) ||
 	    (rip >= CODE_VA_OF(patch_code_posted) && is_switching(mb)))
 		return resolve_switch(mb, r);
 	/* Its answer is there, and it was on its way to a trap, or to look. */
 	if (rip >= CODE_VA_OF(patch_code_posted) && mb &&
 	    atomic_load_explicit(&mb->state, memory_order_acquire) == MB_DONE)
-		return resolve_done(s, mb, r);
-	site = site_by_rip(s, rip == CODE_VA_OF(patch_code_slow_jmp) ? r->r11 + 2 : r->r11);
+		return resolve_done(s, mb, r, back);
+	site = site_by_rip(s, back);
 	if (!site)
 		return PATCH_STRAY;
 	if (rip >= CODE_VA_OF(patch_code_pushf) && rip < CODE_VA_OF(patch_code_popped))
@@ -725,6 +751,42 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 	r->rax = site->nr;
 	as_after_syscall(r, site->rip, r->eflags);
 	return PATCH_CALL;
+}
+
+void patch_resolve_event(const struct patch_space *space, const struct patch_mailbox *mb, bool ours,
+			 struct arch_regs *inout_regs, struct platform_event *inout_ev)
+{
+	static const struct platform_event interrupted = {.kind = PLATFORM_INTERRUPTED};
+	enum platform_event_kind kind = inout_ev->kind;
+	bool trap = kind == PLATFORM_SYSCALL ||
+		    (kind == PLATFORM_EXCEPTION && inout_ev->vector == VECTOR_UD);
+
+	switch (patch_resolve(space, mb, inout_regs)) {
+	case PATCH_OUTSIDE:
+		break;
+	case PATCH_BEFORE:
+		if (kind == PLATFORM_FAULT)
+			*inout_ev = interrupted;
+		break;
+	case PATCH_CALL:
+		*inout_ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+		break;
+	case PATCH_AFTER:
+		if (trap || kind == PLATFORM_FAULT)
+			*inout_ev = interrupted;
+		break;
+	case PATCH_STRAY:
+		if (!ours)
+			break;
+		*inout_ev = (struct platform_event){
+			.kind = PLATFORM_FAULT,
+			.addr = inout_regs->r.rip,
+			.access = MEM_EXEC,
+			.vector = VECTOR_PF,
+			.error_code = PF_FETCH_USER,
+		};
+		break;
+	}
 }
 
 /* ---- when to listen ---- */

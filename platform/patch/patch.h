@@ -33,6 +33,7 @@
 #include "base/compiler.h"
 #include "mem/memfile.h"
 #include "platform/patch/layout.h"
+#include "platform/platform.h"
 
 /* `--no-patch`, or a test. Before any address space is made; true at start. */
 void patch_set_enabled(bool on);
@@ -147,7 +148,7 @@ void patch_mailbox_save_fpu(struct patch_mailbox *mb);
 bool patch_mailbox_saved(const struct patch_mailbox *mb);
 /* What it wrote, at most MB_XSAVE_SIZE bytes: as untrusted as any image of the application's. The header is in order. */
 void patch_mailbox_fpu(const struct patch_mailbox *mb, void *buf, size_t size);
-/* The trampoline traps instead of going on (an exception event at an rip that patch_resolve() knows). */
+/* The trampoline traps instead of going on (a system call event, at an rip that patch_resolve() knows). */
 void patch_mailbox_leave(struct patch_mailbox *mb);
 /* The thread that used it runs somewhere else with registers of its own: nothing is posted. */
 void patch_mailbox_reset(struct patch_mailbox *mb);
@@ -160,7 +161,7 @@ enum patch_verdict {
 	PATCH_OUTSIDE, /* not in the range: *regs untouched */
 	PATCH_BEFORE, /* *regs are at the site's `syscall`: it has not happened; the event stands, but a fault is void */
 	PATCH_CALL, /* *regs are past the site's `syscall`: the event is a PLATFORM_SYSCALL instead */
-	/* The posted call is over, *regs are past it with its rax; the event stands, but a fault and the trap (#UD) are void. */
+	/* The posted call is over, *regs are past it with its rax; the event stands, but a fault and the trap are void. */
 	PATCH_AFTER,
 	PATCH_STRAY, /* the application jumped here by itself: *regs untouched; a fault, as if nothing were mapped */
 };
@@ -173,6 +174,13 @@ enum patch_verdict {
  */
 enum patch_verdict patch_resolve(const struct patch_space *space, const struct patch_mailbox *mb,
 				 struct arch_regs *inout_regs);
+
+/*
+ * The same, and what the event is then: a fault or a trap inside a trampoline is a call, or nothing; where the application
+ * has no business to be, a fetch fault; `ours`: it can have nothing of its own there.
+ */
+void patch_resolve_event(const struct patch_space *space, const struct patch_mailbox *mb, bool ours,
+			 struct arch_regs *inout_regs, struct platform_event *inout_ev);
 
 /* ---- when to listen ---- */
 

@@ -20,6 +20,7 @@
 	.globl patch_code_done_rcx
 	.globl patch_code_done_jmp
 	.globl patch_code_leave
+	.globl patch_code_left
 	.globl patch_code_order
 	.globl patch_code_switch
 	.globl patch_code_switch_jmp
@@ -81,6 +82,10 @@ patch_code_done_rcx:
 patch_code_done_jmp:
 	jmp	*%rcx
 patch_code_leave:
+	/* A call that cannot be served here traps; an exception would cost several times that where a hypervisor looks at it. */
+	movq	%r11, %rax
+	syscall
+patch_code_left: /* rax is what r11 was */
 	ud2
 	/* From here on the sentry has the registers: what they are here is nobody's. */
 patch_code_order:

@@ -251,19 +251,27 @@ static void post_map(struct address_space *as, const struct systrap_region *r, i
 
 static void install_one(struct address_space *as, struct systrap_region *r)
 {
-	region_set_installed(as, r);
-	if (memfile_kind(r->mf) == MEMFILE_PRIVATE) {
-		post_map(as, r, STUB_FD_PRIVATE);
-	} else if (send_file(as, r->mf)) {
-		post_map(as, r, 0);
-		post(as, SYS_close, 0, 0, 0, 0);
-	} else {
+	struct memfile *mf = r->mf;
+	struct systrap_region *next;
+	bool host = memfile_kind(mf) != MEMFILE_PRIVATE;
+
+	if (host && !send_file(as, mf)) {
 		/* It faults, and is mapped again. */
 		region_remove(as, r);
 		return;
 	}
-	r->populate = false;
-	region_merge(as, r);
+	/* A file's descriptor is sent once for its mappings that follow one another: a program's segments. */
+	for (;; r = next) {
+		next = TAILQ_NEXT(r, dirty_link);
+		region_set_installed(as, r);
+		post_map(as, r, host ? 0 : STUB_FD_PRIVATE);
+		r->populate = false;
+		region_merge(as, r);
+		if (!host || !next || next->mf != mf)
+			break;
+	}
+	if (host)
+		post(as, SYS_close, 0, 0, 0, 0);
 }
 
 void systrap_as_install(struct address_space *as)

@@ -19,10 +19,6 @@
 #include "mem/guard.h"
 #include "platform/systrap/systrap.h"
 
-#define VECTOR_UD 6
-#define VECTOR_PF 14
-#define PF_FETCH_USER 20u
-
 static void post_own(struct address_space *as, const struct patch_range *range)
 {
 	uint64_t prot = PROT_READ | (range->access & MEM_WRITE ? PROT_WRITE : 0) |
@@ -173,38 +169,11 @@ void systrap_as_set_traced(struct address_space *as, bool on)
 void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ev)
 {
-	bool fault = ev->kind == PLATFORM_FAULT;
-	bool trap = ev->kind == PLATFORM_EXCEPTION && ev->vector == VECTOR_UD;
 	const struct patch_space *space = atomic_load(&as->patch_known);
 
-	if (!space)
-		return;
-	switch (patch_resolve(space, regs->r.gs_base ? NULL : ctx->thread->mb, regs)) {
-	case PATCH_OUTSIDE:
-		break;
-	case PATCH_BEFORE:
-		if (fault)
-			*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
-		break;
-	case PATCH_CALL:
-		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
-		break;
-	case PATCH_AFTER:
-		if (fault || trap)
-			*ev = (struct platform_event){.kind = PLATFORM_INTERRUPTED};
-		break;
-	case PATCH_STRAY:
-		/* Unless the application has mapped something there of its own. */
-		if (atomic_load(&as->patch_live))
-			*ev = (struct platform_event){
-				.kind = PLATFORM_FAULT,
-				.addr = regs->r.rip,
-				.access = MEM_EXEC,
-				.vector = VECTOR_PF,
-				.error_code = PF_FETCH_USER,
-			};
-		break;
-	}
+	if (space)
+		patch_resolve_event(space, regs->r.gs_base ? NULL : ctx->thread->mb,
+				    atomic_load(&as->patch_live), regs, ev);
 }
 
 void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as)

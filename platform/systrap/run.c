@@ -504,6 +504,8 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 	if (unlikely(err))
 		return err;
 	if (ctx->held) {
+		/* What was to be loaded it has; its FPU state is in its registers until it leaves. */
+		ctx->fresh = false;
 		ctx->taken = *regs;
 		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
 		systrap_count(&t->counts.posted);

@@ -42,9 +42,9 @@
 #define SYSTRAP_REPLY_US 30u
 /* So many in a row that were not: no spinning until one was. */
 #define SYSTRAP_LATE_MAX 3u
-/* So many events of a thread on the sentry's own core: it is moved, if a core is free. In vain: twice as many. */
+/* So many quick events of a thread on the sentry's own core: it is moved. In vain: four times as many. */
 #define SYSTRAP_STACKED_MIN 4u
-#define SYSTRAP_STACKED_MAX 64u
+#define SYSTRAP_STACKED_MAX 16384u
 /* Looks of a trampoline for its answer, about 50 ns each. */
 #define SYSTRAP_TRAMPOLINE_SPINS 300u
 /* A gap like this between two looks at the clock: somebody else had the core. */
@@ -94,7 +94,7 @@ struct systrap_stub {
 	LIST_HEAD(, systrap_thread) threads;
 	uint8_t *orders, *hints; /* immutable */
 	_Atomic uint64_t posted; /* orders */
-	uint64_t acked; /* proven to be done */
+	_Atomic uint64_t acked; /* proven to be done */
 	uint32_t slot; /* immutable */
 	pid_t pid;
 	int socket;
@@ -252,11 +252,13 @@ struct systrap_order {
 	uint64_t args[6];
 	uint64_t extra;
 };
-/* Nothing is under way, as far as the stub says. */
+/* Nothing is under way, as far as the stub says. It proves that it is done before it says so. */
 static inline bool systrap_orders_idle(const struct systrap_stub *stub)
 {
-	return atomic_load((_Atomic uint32_t *)(stub->hints + HINT_DONE)) ==
-	       (uint32_t)atomic_load(&stub->posted);
+	uint64_t posted = atomic_load(&stub->posted);
+
+	return atomic_load(&stub->acked) == posted ||
+	       atomic_load((_Atomic uint32_t *)(stub->hints + HINT_DONE)) == (uint32_t)posted;
 }
 void systrap_order_post(struct systrap_platform *p, struct systrap_stub *stub,
 			const struct systrap_order *order);

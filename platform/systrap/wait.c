@@ -24,7 +24,8 @@
 #include "base/log.h"
 #include "platform/systrap/systrap.h"
 
-#define HITS_SETTLED 64u
+/* Hits in a row, after which the two have a core each. */
+#define HITS_SETTLED 32u
 
 int64_t systrap_now_ns(void)
 {
@@ -60,15 +61,17 @@ void systrap_kick(struct platform_context *ctx, struct systrap_thread *t)
 
 /* ---- where ---- */
 
-/* Pre: the thread has had quick events on this core. Is it time for another one? */
+/*
+ * Pre: the thread has had quick events on this core. Is it time for another one? Whether one is free shows afterwards: the
+ * machine's count is believed only where it leaves no doubt.
+ */
 static bool time_to_move(struct systrap_platform *p, struct systrap_pace *pace)
 {
 	if (++pace->stacked < pace->stacked_limit)
 		return false;
 	pace->stacked = 0;
-	pace->stacked_limit = MIN(pace->stacked_limit * 2, SYSTRAP_STACKED_MAX);
-	/* The thread sleeps, and may be counted nevertheless (cores.c). */
-	return p->cores.count > 1 && cores_wanted(&p->cores) <= p->cores.machine;
+	pace->stacked_limit = MIN(pace->stacked_limit * 4, SYSTRAP_STACKED_MAX);
+	return p->cores.count > 1 && cores_wanted(&p->cores) <= p->cores.machine + CORES_DOUBT;
 }
 
 static void move_and_wake(struct systrap_platform *p, struct systrap_thread *t)
@@ -164,12 +167,13 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct 
 	/* Who posts nevertheless, because he has looked before this, traps soon. */
 	if (regs && t->mb && !ctx->held)
 		patch_mailbox_listen(t->mb, false, SYSTRAP_TRAMPOLINE_SPINS);
-	/* While it pays, only now and then; in vain: others may have wanted the core. */
-	cores_look(&p->cores, now, !hit);
-	if (hit)
+	if (hit) {
 		systrap_count(&t->counts.spins_hit);
-	else
+	} else {
+		/* Others may have wanted the core. */
+		cores_look(&p->cores, now);
 		SYSTRAP_STAT_ADD(p, spins_missed, 1);
+	}
 	return hit;
 }
 
@@ -237,12 +241,15 @@ int systrap_wait(struct platform_context *ctx, struct systrap_thread *t, struct 
 	int err = 0;
 
 	pace->hit = pace->spin && spin(ctx, t, regs);
-	if (!pace->hit)
+	if (!pace->hit) {
+		pace->hits = 0;
 		err = sleep_for_event(ctx, t, false);
+	}
 	pace->returned = cores_now();
 	if (pace->hit) {
 		pace->late_events = 0;
-		if (++pace->hits % HITS_SETTLED == 0)
+		/* A core was free. */
+		if (++pace->hits == HITS_SETTLED)
 			pace->stacked_limit = SYSTRAP_STACKED_MIN;
 	} else if (pace->returned - pace->started < p->soon_ticks) {
 		pace->late_events = 0;

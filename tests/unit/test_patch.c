@@ -1,6 +1,8 @@
 // LINK: moat_patch moat_mem moat_base
 #include "tests/unit/check.h"
 
+#include <sys/syscall.h>
+
 #include "base/rcu.h"
 #include "platform/patch/patch.h"
 
@@ -79,6 +81,9 @@ static void test_refused(void **state)
 	assert_int_equal(patch_apply(space, PATCH_CODE_VA + 0x107, 39, PATCH_CODE_VA, page, &off),
 			 -ENOTSUP);
 	assert_int_equal(patch_pages(space), 0);
+	/* Nothing of it is there when it ends. */
+	rip = put_site(0x200, SYS_execve);
+	assert_int_equal(patch_apply(space, rip, SYS_execve, PAGE_VA, page, &off), -ENOTSUP);
 }
 
 static void test_second_site_gets_another_copy(void **state)
@@ -128,8 +133,8 @@ static void test_limits(void **state)
 		int err;
 
 		memset(page, 0x90, sizeof(page));
-		rip = put_site(8 + n % 400 * 8, n);
-		err = patch_apply(space, rip, n, PAGE_VA, page, &off);
+		rip = put_site(8 + n % 400 * 8, 1000 + n);
+		err = patch_apply(space, rip, 1000 + n, PAGE_VA, page, &off);
 		patch_reap(space);
 		if (err) {
 			assert_int_equal(err, -ENOSPC);
@@ -181,6 +186,31 @@ static void test_mailbox(void **state)
 	patch_mailbox_reply(mb, 5);
 	assert_int_equal(raw[MB_RAX / 8], 5);
 	assert_int_equal(raw[MB_STATE / 8], MB_DONE);
+}
+
+/* The trap at the trampoline's end is a system call of its own, which has no r11 left. */
+static void test_resolve_trap(void **state)
+{
+	uint64_t rip = put_site(0x100, 39), off;
+	unsigned calls = 0;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, rip, 39, PAGE_VA, page, &off), 0);
+	for (uint64_t at = PATCH_CODE_VA; at < PATCH_CODE_VA + MOAT_PAGE_SIZE; at++) {
+		struct arch_regs regs = {.r = {.rip = at, .rax = rip, .rcx = at, .r11 = 0x246}};
+		struct platform_event ev = {.kind = PLATFORM_SYSCALL};
+
+		patch_resolve_event(space, NULL, true, &regs, &ev);
+		if (ev.kind == PLATFORM_SYSCALL) {
+			assert_int_equal(regs.r.rip, rip);
+			assert_int_equal(regs.r.rax, 39);
+			calls++;
+		} else {
+			assert_int_equal(ev.kind, PLATFORM_FAULT);
+			assert_int_equal(ev.addr, at);
+		}
+	}
+	assert_int_equal(calls, 1);
 }
 
 /* Any registers at any address: resolved to a site's, or left alone. */
@@ -352,6 +382,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_mailbox, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resolve_trap, setup, teardown),
 		cmocka_unit_test(test_heat),
 		cmocka_unit_test(test_pace),
 	};
