@@ -53,6 +53,8 @@ static int make_cgroup(struct sandbox *sb)
 		return 0;
 	if (cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why) ||
 	    state_write_cgroup(&sb->state, &sb->cgroup) || cgroup_create(&sb->cgroup, why) ||
+	    /* Without those that could not be made. */
+	    state_write_cgroup(&sb->state, &sb->cgroup) ||
 	    cgroup_apply(&sb->cgroup, c->resources, why)) {
 		cli_error("%s", why);
 		return -EIO;

@@ -5,6 +5,7 @@
  * usually is quicker). Clients send one request and get one reply; a connection that asked for a process (boot_exec.c) stays until that
  * ends. At most CONTROL_CLIENTS_MAX at once.
  */
+#include <assert.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -92,8 +93,6 @@ static void update(const struct control_msg *msg)
 /* Return 0 or -errno; text is the reply's. */
 static int answer(const struct control_msg *msg, struct buf *text)
 {
-	int err = 0;
-
 	switch (msg->op) {
 	case CONTROL_SIGNAL:
 		return send_signal(msg);
@@ -106,9 +105,6 @@ static int answer(const struct control_msg *msg, struct buf *text)
 	case CONTROL_STATE:
 		buf_puts(text, atomic_load(&control_boot->started) ? "running" : "created");
 		return 0;
-	case CONTROL_START:
-		err = boot_start_init(control_boot);
-		return err == -1 ? -EIO : err;
 	case CONTROL_UPDATE:
 		update(msg);
 		return 0;
@@ -127,12 +123,34 @@ static int answer(const struct control_msg *msg, struct buf *text)
 	}
 }
 
+/* The reply goes first: a program that ends at once takes the sandbox along. */
+static void handle_start(int sock)
+{
+	struct control_msg reply = {.op = CONTROL_REPLY};
+	struct control_msg failed = {.op = CONTROL_ERROR,
+				     .exit_code = 1,
+				     .text = (char *)"sentry: cannot start the first process"};
+
+	if (atomic_load(&control_boot->started)) {
+		reply.exit_code = 1;
+		reply.text = (char *)strerror(EALREADY);
+	}
+	if (control_send(sock, &reply))
+		log_warn("control: a client went away before its reply");
+	if (!reply.exit_code && boot_start_init(control_boot))
+		control_post(&failed);
+}
+
 static void handle(int sock, const struct control_msg *msg, bool is_lifeline)
 {
 	struct control_msg reply = {.op = CONTROL_REPLY};
 	struct buf text;
 	int err;
 
+	if (msg->op == CONTROL_START && !is_lifeline) {
+		handle_start(sock);
+		return;
+	}
 	buf_init(&text, CONTROL_MSG_MAX / 2);
 	err = answer(msg, &text);
 	if (!is_lifeline) {
@@ -148,6 +166,7 @@ static void handle(int sock, const struct control_msg *msg, bool is_lifeline)
 
 struct client {
 	struct exec_session *exec; /* NULL: one request, one reply */
+	bool busy; /* with a step of exec: not polled, pfd.fd is -1 - fd */
 };
 
 /* The first entries of the poll array; clients follow. */
@@ -193,6 +212,13 @@ static void client_remove(size_t i)
 	pfds[POLL_FIRST + i] = pfds[POLL_FIRST + client_count];
 }
 
+static void client_set_busy(size_t i, bool busy)
+{
+	if (clients[i].busy != busy)
+		pfds[POLL_FIRST + i].fd = -1 - pfds[POLL_FIRST + i].fd;
+	clients[i].busy = busy;
+}
+
 /* False: the connection is to be closed. */
 static bool client_message(size_t i)
 {
@@ -207,8 +233,9 @@ static bool client_message(size_t i)
 		exec_message(clients[i].exec, &msg);
 		keep = true;
 	} else if (msg.op == CONTROL_EXEC) {
-		clients[i].exec = exec_begin(control_boot, sock, fds, count, msg.flags);
-		keep = clients[i].exec;
+		keep = exec_request(control_boot, sock, fds, count, msg.flags);
+		if (keep)
+			client_set_busy(i, true);
 		count = 0;
 	} else {
 		handle(sock, &msg, false);
@@ -236,13 +263,32 @@ static void lifeline_message(int fd)
 
 static void execs_ended(void)
 {
+	struct exec_session *session;
+	bool finished;
 	uint64_t n;
+	int sock;
 
 	if (read(exec_event_fd(), &n, sizeof(n)) < 0)
 		return;
-	for (size_t i = client_count; i-- > 0;)
-		if (clients[i].exec && exec_finished(clients[i].exec, pfds[POLL_FIRST + i].fd))
+	while (exec_next_done(&sock, &session, &finished)) {
+		size_t i = 0;
+
+		while (i < client_count && pfds[POLL_FIRST + i].fd != -1 - sock)
+			i++;
+		assert(i < client_count && clients[i].busy);
+		client_set_busy(i, false);
+		clients[i].exec = session;
+		if (finished || !session)
 			client_remove(i);
+	}
+	for (size_t i = client_count; i-- > 0;) {
+		if (!clients[i].exec || clients[i].busy || !exec_has_ended(clients[i].exec))
+			continue;
+		if (exec_report(clients[i].exec, pfds[POLL_FIRST + i].fd))
+			client_set_busy(i, true);
+		else
+			client_remove(i);
+	}
 }
 
 void control_serve(struct boot_state *b)

@@ -4,8 +4,12 @@
  * A process has no parent in here, as one that enters a Linux container's pid namespace: nobody inside waits for it, so it reaps itself,
  * and its end is told to the connection. The end is noticed by a waiter on the group's pidfd queue, which wakes the control thread
  * through an eventfd. A connection that closes first (the command line or its engine was killed) takes the process along.
+ *
+ * Looking for the program, loading it and draining a terminal can take as long as the gofer or a reader likes: a thread of its own does
+ * that for each request (struct exec_job), and the control thread leaves the connection alone meanwhile.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +21,9 @@
 #include "sentry/boot/internal.h"
 #include "sentry/tty/tty.h"
 
-/* How long the last output of a terminal may wait for whoever reads it; the control server waits with it. */
+/* How long the last output of a terminal may wait for whoever reads it. */
 #define EXEC_DRAIN_NS 1000000000ll
+#define EXEC_STACK_SIZE (256u << 10)
 
 struct exec_session {
 	struct task *task; /* a reference */
@@ -27,6 +32,20 @@ struct exec_session {
 	struct waiter waiter;
 };
 
+/* A step of a session, on its own thread. */
+struct exec_job {
+	STAILQ_ENTRY(exec_job) link; /* guarded by jobs_lock, once done */
+	struct boot_state *boot;
+	struct exec_session *session; /* begin: out, NULL if refused; finish: in */
+	bool finish;
+	int sock;
+	unsigned flags;
+	size_t count;
+	int fds[CONTROL_FDS_MAX];
+};
+
+static struct mutex jobs_lock = MUTEX_INIT(LOCK_LEAF, "exec_jobs");
+static STAILQ_HEAD(, exec_job) jobs_done = STAILQ_HEAD_INITIALIZER(jobs_done);
 static int exec_fd = -1;
 
 int exec_init(void)
@@ -40,12 +59,17 @@ int exec_event_fd(void)
 	return exec_fd;
 }
 
-static void exec_ended(unused_arg struct waiter *w, unused_arg uint32_t events)
+static void exec_wake(void)
 {
 	static const uint64_t one = 1;
 
 	if (write(exec_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		log_warn("exec: the end of a process goes unnoticed: %s", strerror(errno));
+}
+
+static void exec_ended(unused_arg struct waiter *w, unused_arg uint32_t events)
+{
+	exec_wake();
 }
 
 /* The spec from the memfd: positional reads, the sentry may not open anything. */
@@ -142,8 +166,8 @@ static struct exec_session *exec_start(struct boot_process *p, int sock)
 	return x;
 }
 
-struct exec_session *exec_begin(struct boot_state *b, int sock, int *fds, size_t count,
-				unsigned flags)
+static struct exec_session *exec_begin(struct boot_state *b, int sock, int *fds, size_t count,
+				       unsigned flags)
 {
 	struct boot_error e = {.exit_code = 1};
 	struct exec_session *x = NULL;
@@ -189,18 +213,19 @@ void exec_message(struct exec_session *x, const struct control_msg *msg)
 	}
 }
 
-bool exec_finished(struct exec_session *x, int sock)
+bool exec_has_ended(const struct exec_session *x)
 {
-	struct control_msg msg = {.op = CONTROL_EXIT};
+	return group_is_dead(x->group);
+}
 
-	if (!group_is_dead(x->group))
-		return false;
-	msg.status = x->group->exit_code;
+static void exec_finish(struct exec_session *x, int sock)
+{
+	struct control_msg msg = {.op = CONTROL_EXIT, .status = x->group->exit_code};
+
 	if (x->tty)
 		tty_console_drain(x->tty, time_monotonic_ns() + EXEC_DRAIN_NS);
 	if (control_send(sock, &msg))
 		log_info("exec: nobody waits for the end of a process");
-	return true;
 }
 
 void exec_end(struct exec_session *x)
@@ -213,4 +238,85 @@ void exec_end(struct exec_session *x)
 	group_unref(x->group);
 	task_unref(x->task);
 	free(x);
+}
+
+/* ---- jobs ---- */
+
+static void job_run(struct exec_job *j)
+{
+	if (j->finish)
+		exec_finish(j->session, j->sock);
+	else
+		j->session = exec_begin(j->boot, j->sock, j->fds, j->count, j->flags);
+	mutex_lock(&jobs_lock);
+	STAILQ_INSERT_TAIL(&jobs_done, j, link);
+	mutex_unlock(&jobs_lock);
+	exec_wake();
+}
+
+static void *job_main(void *arg)
+{
+	rcu_thread_begin();
+	job_run(arg);
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* On a new thread; without one to be had, here and now. */
+static void job_start(struct exec_job *j)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, EXEC_STACK_SIZE);
+	if (pthread_create(&thread, &attr, job_main, j))
+		job_run(j);
+	pthread_attr_destroy(&attr);
+}
+
+bool exec_request(struct boot_state *b, int sock, const int *fds, size_t count, unsigned flags)
+{
+	struct exec_job *j = malloc(sizeof(*j));
+
+	if (!j) {
+		for (size_t i = 0; i < count; i++)
+			close(fds[i]);
+		return false;
+	}
+	*j = (struct exec_job){.boot = b, .sock = sock, .flags = flags, .count = count};
+	memcpy(j->fds, fds, count * sizeof(*fds));
+	job_start(j);
+	return true;
+}
+
+bool exec_report(struct exec_session *x, int sock)
+{
+	struct exec_job *j = malloc(sizeof(*j));
+
+	if (!j)
+		return false;
+	*j = (struct exec_job){.session = x, .sock = sock, .finish = true};
+	job_start(j);
+	return true;
+}
+
+bool exec_next_done(int *ret_sock, struct exec_session **ret_session, bool *ret_finished)
+{
+	struct exec_job *j;
+
+	mutex_lock(&jobs_lock);
+	j = STAILQ_FIRST(&jobs_done);
+	if (j)
+		STAILQ_REMOVE_HEAD(&jobs_done, link);
+	mutex_unlock(&jobs_lock);
+	if (!j)
+		return false;
+	*ret_sock = j->sock;
+	*ret_session = j->session;
+	*ret_finished = j->finish;
+	free(j);
+	return true;
 }

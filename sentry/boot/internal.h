@@ -56,17 +56,22 @@ must_check int boot_create_init(struct boot_state *b, struct task **ret_task);
 must_check int boot_create_process(struct boot_process *p, struct task **ret_task);
 
 /*
- * boot_exec.c: processes of `moat exec`, one a connection; the control thread's own.
- * exec_begin takes the descriptors. NULL: refused, an error was sent.
+ * boot_exec.c: processes of `moat exec`, one a connection; the control thread's own. Its slow steps are done on threads of
+ * their own; until exec_next_done() gives the connection back, it is theirs.
  */
 struct exec_session;
-struct exec_session *exec_begin(struct boot_state *b, int sock, int *fds, size_t count,
-				unsigned flags);
+/* Takes the descriptors, not the socket. False: out of memory. */
+must_check bool exec_request(struct boot_state *b, int sock, const int *fds, size_t count,
+			     unsigned flags);
 void exec_message(struct exec_session *x, const struct control_msg *msg);
-/* Did its process end? Then CONTROL_EXIT was sent and the connection can go. */
-bool exec_finished(struct exec_session *x, int sock);
+must_check bool exec_has_ended(const struct exec_session *x);
+/* Tells the connection about the end of its process. False: out of memory. */
+must_check bool exec_report(struct exec_session *x, int sock);
+/* A step that is done: the session (NULL: refused, an error was sent), and whether it was the last one. */
+must_check bool exec_next_done(int *ret_sock, struct exec_session **ret_session,
+			       bool *ret_finished);
 void exec_end(struct exec_session *x); /* kills the process if it still lives */
-int exec_event_fd(void); /* readable when some process ended */
+int exec_event_fd(void); /* readable when some process ended, or some step is done */
 must_check int exec_init(void); /* before the seccomp filter */
 /* boot_info.c: figures for `moat ps` and `moat events`. */
 void control_ps_text(struct buf *out);

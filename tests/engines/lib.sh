@@ -1,18 +1,22 @@
 # tests/engines/lib.sh - one case, two runtimes: what runc's run prints, exits with and leaves is what Moat's must. Sourced by bash.
 # shellcheck shell=bash
+unset MOAT_PLATFORM
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-# The runtime as engines call it, with a state directory of the test's own.
+# The runtime as engines call it, with a state directory of the test's own: moat-kvm, moat-systrap.
 MOAT=$(realpath "$MOAT")
 mkdir -p "$work/bin"
-printf '#!/bin/sh\nexec "%s" --root "%s" "$@"\n' "$MOAT" "$state" >"$work/bin/moat"
-chmod 755 "$work/bin/moat"
+platforms=${PLATFORMS:-kvm systrap}
+for platform in $platforms; do
+	printf '#!/bin/sh\nexec "%s" --root "%s" --platform=%s "$@"\n' "$MOAT" "$state" "$platform" >"$work/bin/moat-$platform"
+done
+chmod 755 "$work" "$work/bin/"*
 
-# need PROGRAM...: or the whole engine is skipped.
+# need PROGRAM...: or the whole engine has failed: the packages are in Debian.
 need() {
 	local p
 	for p in "$@"; do
-		command -v "$p" >/dev/null || { echo "skip $engine $p is not installed: scripts/deps engines"; exit 0; }
+		command -v "$p" >/dev/null || { not_ok "$engine" "$p is not installed: scripts/deps engines"; exit 1; }
 	done
 }
 
@@ -28,29 +32,41 @@ leftovers() {
 	[ ! -d "$state" ] || find "$state" -mindepth 1 -maxdepth 1 ! -name '.*'
 }
 
-# both NAME 'SCRIPT': runs it with RT=runc, then with Moat; same output, same status. The script's output is what counts: it masks what
-# differs by nature (ids, times). ONLY=regex in the environment picks cases.
+# one_runtime RUNTIME SCRIPT: its output and status in $work/RUNTIME.out.
+one_runtime() {
+	local got=0
+	(
+		set +e
+		RT=$1
+		RUNTIME=$([ "$RT" = runc ] && command -v runc || echo "$work/bin/$RT")
+		eval "$2"
+	) >"$work/$1.out" 2>&1 </dev/null || got=$?
+	echo "status $got" >>"$work/$1.out"
+	clean_engine >/dev/null 2>&1
+}
+
+# both NAME 'SCRIPT': runs it with RT=runc, then with Moat on each platform; same output, same status. The script's output is what counts: it
+# masks what differs by nature (ids, times). ONLY=regex in the environment picks cases; without it and without
+# MOAT_TEST_ENGINES only those of the engine's $smoke are run, and on systrap those of $smoke_systrap.
 both() {
-	local name=$1 script=$2 rt got
+	local name=$1 script=$2 platform rt
 	[[ $engine-$name =~ ${ONLY:-.} ]] || return 0
-	for rt in runc moat; do
-		got=0
-		(
-			set +e
-			RT=$rt
-			RUNTIME=$([ $rt = runc ] && command -v runc || echo "$work/bin/moat")
-			eval "$script"
-		) >"$work/$rt.out" 2>&1 </dev/null || got=$?
-		echo "status $got" >>"$work/$rt.out"
-		clean_engine >/dev/null 2>&1
+	[ -n "${ONLY:-}${MOAT_TEST_ENGINES:-}" ] || [[ " $smoke " == *" $name "* ]] || return 0
+	one_runtime runc "$script"
+	for platform in $platforms; do
+		[ "$platform" = kvm ] || [ -n "${ONLY:-}${MOAT_TEST_ENGINES:-}" ] || [[ " $smoke_systrap " == *" $name "* ]] || continue
+		rt=moat-$platform
+		one_runtime "$rt" "$script"
+		sed -i "s/$rt/runc/g" "$work/$rt.out"
+		leftovers >"$work/left"
+		if ! diff "$work/runc.out" "$work/$rt.out" >"$work/diff"; then
+			not_ok "$platform/$engine-$name" "differs from runc: $(one_line "$work/diff")"
+		elif [ -s "$work/left" ]; then
+			not_ok "$platform/$engine-$name" "left: $(one_line "$work/left")"
+		else
+			ok "$platform/$engine-$name"
+		fi
 	done
-	if ! diff "$work/runc.out" "$work/moat.out" >"$work/diff"; then
-		not_ok "$engine-$name" "differs from runc: $(one_line "$work/diff")"
-	elif leftovers >"$work/left"; [ -s "$work/left" ]; then
-		not_ok "$engine-$name" "left: $(one_line "$work/left")"
-	else
-		ok "$engine-$name"
-	fi
 }
 
 # until_ok COMMAND...: tries for ten seconds.
