@@ -200,6 +200,7 @@ static int enter_creation(struct creation *c)
 	struct p9_node node;
 	int err = creation_reply(&c->call.r, &nodes);
 
+	gofer_dir_changed(gofer_inode_of(c->dir));
 	if (err || nodes->count < 2) {
 		remote_forget_negative(&c->fs->dcache, c->dir, name, len);
 		return err;
@@ -410,6 +411,7 @@ static int enter_removal(struct removal *m)
 	int err = reply_error(r->err);
 	bool negative, used;
 
+	gofer_dir_changed(gofer_inode_of(m->dir));
 	if (err || r->nodes.count < 2) {
 		/* A shared tree, or a server that forgot to tell. */
 		if (!err || err == -ENOENT)
@@ -547,6 +549,8 @@ static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, 
 	struct p9_node moved, other = {0};
 	bool used;
 
+	gofer_dir_changed(gofer_inode_of(r->olddir));
+	gofer_dir_changed(gofer_inode_of(r->newdir));
 	if (nodes->count < 3)
 		return false;
 	p9_nodes_get(nodes, 2, &moved);

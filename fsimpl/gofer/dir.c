@@ -3,7 +3,7 @@
  *
  * Opening a directory is no request: the first getdents asks for the entries by path, attributes included, and a small directory's
  * whole listing is that one reply. What it says about the entries goes into the dentry cache, so that the stat of each which
- * usually follows costs nothing. Cookies are the host's own (d_off): stable while entries come and go.
+ * usually follows costs nothing; the entries stay with the inode of a tree that nobody else changes, for the next who lists them. Cookies are the host's own (d_off): stable while entries come and go.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +12,14 @@
 
 #include "fsimpl/gofer/internal.h"
 
+static REF_TYPE(listing_type, "gofer_listing");
+
 struct gofer_dir {
 	struct file f;
 	/* guarded by f.pos_lock */
 	uint32_t fid; /* holds the host's stream of a large directory, or P9_NOFID */
-	uint8_t *data; /* owned: entries of one reply */
-	size_t size, at; /* bytes; parsed so far */
+	struct gofer_listing *listing; /* a reference: entries of one reply; NULL: none yet */
+	size_t at; /* bytes of it that were parsed */
 	int64_t pos; /* the cookie of what is at `at` */
 	bool eof; /* nothing follows the reply */
 	bool filled;
@@ -26,6 +28,101 @@ struct gofer_dir {
 static struct gofer_dir *gofer_dir_of(struct file *f)
 {
 	return container_of(f, struct gofer_dir, f);
+}
+
+/* ---- listings ---- */
+
+void gofer_listing_unref(struct gofer_listing *l)
+{
+	if (!l || !ref_put(&l->ref))
+		return;
+	atomic_fetch_sub(&l->fs->listing_bytes, l->size);
+	ref_fini(&l->ref, &listing_type);
+	free(l);
+}
+
+void gofer_dir_changed(struct gofer_inode *in)
+{
+	struct gofer_listing *old;
+
+	mutex_lock(&in->lock);
+	old = in->listing;
+	in->listing = NULL;
+	mutex_unlock(&in->lock);
+	gofer_listing_unref(old);
+}
+
+/* A copy of a reply's entries without their attributes. Return: 0, -ENOMEM, -EIO. */
+static int listing_create(struct gofer_fs *fs, const struct p9_blob *data,
+			  struct gofer_listing **ret)
+{
+	struct gofer_listing *l = malloc(sizeof(*l) + data->size), *fit;
+	size_t off = 0, size = 0;
+	struct p9_dirent e;
+	int got;
+
+	if (!l)
+		return -ENOMEM;
+	while ((got = p9_dirent_get(data->data, data->size, &off, true, &e)) == 1) {
+		e.has_node = false;
+		if (e.name.len == 0 || e.name.len > P9_NAME_MAX ||
+		    p9_dirent_put(l->data, data->size, &size, &e, true)) {
+			got = -EBADMSG;
+			break;
+		}
+	}
+	if (got < 0) {
+		free(l);
+		return -EIO;
+	}
+	fit = realloc(l, sizeof(*l) + size);
+	l = fit ? fit : l;
+	ref_init(&l->ref, &listing_type);
+	l->fs = fs;
+	l->size = (uint32_t)size;
+	atomic_fetch_add(&fs->listing_bytes, size);
+	*ret = l;
+	return 0;
+}
+
+/* Keeps it for the next who reads the directory, if that is all of it. Pre: tree_lock: no change is under way. */
+static void keep_listing(struct gofer_inode *in, struct gofer_listing *l)
+{
+	struct gofer_listing *old;
+
+	if (in->fs->shared || atomic_load(&in->fs->listing_bytes) > GOFER_LISTINGS_MAX)
+		return;
+	ref_get(&l->ref);
+	mutex_lock(&in->lock);
+	old = in->listing;
+	in->listing = l;
+	mutex_unlock(&in->lock);
+	gofer_listing_unref(old);
+}
+
+/* Takes the listing's reference. */
+static void fill(struct gofer_dir *dir, struct gofer_listing *l, int64_t pos, bool eof)
+{
+	gofer_listing_unref(dir->listing);
+	dir->listing = l;
+	dir->at = 0;
+	dir->pos = pos;
+	dir->eof = eof;
+	dir->filled = true;
+}
+
+static bool fill_from_kept(struct gofer_dir *dir, struct gofer_inode *in)
+{
+	struct gofer_listing *l;
+
+	mutex_lock(&in->lock);
+	l = in->listing;
+	if (l)
+		ref_get(&l->ref);
+	mutex_unlock(&in->lock);
+	if (l)
+		fill(dir, l, 0, true);
+	return l;
 }
 
 /* The attributes of the entries. Pre: tree_lock. */
@@ -46,14 +143,31 @@ static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const st
 	}
 }
 
+/* Takes a reply in. Pre: tree_lock. */
+static int take_reply(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos,
+		      const struct p9_Rmreaddir *r)
+{
+	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
+	bool eof = r->eof || !r->data.size;
+	struct gofer_listing *l;
+	int err = listing_create(fs, &r->data, &l);
+
+	if (err)
+		return err;
+	if (!fs->shared)
+		enter_entries(fs, d, &r->data);
+	if (pos == 0 && eof)
+		keep_listing(gofer_inode_of(d), l);
+	fill(dir, l, pos, eof);
+	return 0;
+}
+
 static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	struct p9_msg t = {.type = P9_Tmreaddir};
-	const struct p9_Rmreaddir *r;
 	struct gofer_where where;
 	struct p9_call call;
-	uint8_t *data;
 	int err = 0;
 
 	t.Tmreaddir.newfid = P9_NOFID;
@@ -61,6 +175,8 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 	t.Tmreaddir.count = fs->conn->msize - P9_IO_OVERHEAD;
 	t.Tmreaddir.want = fs->shared ? 0 : P9_WANT_NODES | P9_WANT_ACL;
 	rwlock_read_lock(&fs->tree_lock);
+	if (pos == 0 && fill_from_kept(dir, gofer_inode_of(d)))
+		goto out_unlock;
 	if (dir->fid != P9_NOFID) {
 		t.Tmreaddir.fid = dir->fid;
 	} else {
@@ -74,23 +190,9 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		goto out_unlock;
-	r = &call.r.Rmreaddir;
-	if (r->bound)
+	if (call.r.Rmreaddir.bound)
 		dir->fid = t.Tmreaddir.newfid;
-	data = realloc(dir->data, r->data.size ? r->data.size : 1);
-	if (data) {
-		memcpy(data, r->data.data, r->data.size);
-		dir->data = data;
-		dir->size = r->data.size;
-		dir->at = 0;
-		dir->pos = pos;
-		dir->eof = r->eof || !r->data.size;
-		dir->filled = true;
-		if (!fs->shared)
-			enter_entries(fs, d, &r->data);
-	} else {
-		err = -ENOMEM;
-	}
+	err = take_reply(dir, d, pos, &call.r.Rmreaddir);
 	p9_call_fini(&call);
 out_unlock:
 	rwlock_read_unlock(&fs->tree_lock);
@@ -114,9 +216,9 @@ static int gofer_iterate(struct file *f, struct dir_emit *ctx)
 	for (;;) {
 		size_t next = dir->at;
 		struct p9_dirent e;
-		int got = p9_dirent_get(dir->data, dir->size, &next, true, &e);
+		int got = p9_dirent_get(dir->listing->data, dir->listing->size, &next, true, &e);
 
-		if (got < 0 || (got && (e.name.len == 0 || e.name.len > P9_NAME_MAX)))
+		if (got < 0)
 			return -EIO;
 		if (!got) {
 			if (dir->eof)
@@ -171,7 +273,7 @@ static void gofer_dir_release(struct file *f)
 	struct gofer_dir *dir = gofer_dir_of(f);
 
 	p9_fid_clunk(fs->conn, dir->fid);
-	free(dir->data);
+	gofer_listing_unref(dir->listing);
 	file_fini(f);
 	rcu_call(&dir->f.rcu, dir_free_rcu);
 }

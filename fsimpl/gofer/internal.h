@@ -30,6 +30,7 @@
 #include "vfs/vfs.h"
 
 #define GOFER_INODE_BUCKETS 16384
+#define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 #define V9FS_MAGIC 0x01021997
 
 struct gofer_fs;
@@ -39,6 +40,14 @@ struct gofer_attr {
 	uint32_t mode, uid, gid, nlink, blksize;
 	uint64_t size, blocks;
 	struct moat_timestamp atime, mtime, ctime, btime;
+};
+
+/* All entries of a directory as one reply brought them, without their attributes. Immutable. */
+struct gofer_listing {
+	struct ref ref;
+	struct gofer_fs *fs; /* borrowed: whoever has a reference has a dentry of it */
+	uint32_t size;
+	uint8_t data[];
 };
 
 /* Is gofer_inode.acl what the file has (NULL: none)? */
@@ -59,6 +68,8 @@ struct gofer_inode {
 	struct gofer_attr attr;
 	enum gofer_acl_state acl_state; /* guarded by lock */
 	struct vfs_acl *_Atomic acl; /* the access ACL; changed under lock, freed by RCU */
+	struct gofer_listing
+		*listing; /* guarded by lock; a reference: exclusive, until the directory changes */
 	_Atomic uint32_t
 		fid; /* set once: holds an object without a name, or a directory far down; else P9_NOFID */
 	/* donated descriptors; guarded by lock, and do not change while pins > 0 once set */
@@ -90,6 +101,7 @@ struct gofer_fs {
 	struct remote_dentry *root; /* a reference */
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct remote_dcache dcache;
+	_Atomic size_t listing_bytes; /* of all gofer_listings */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
 	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by inode_lock */
 };
@@ -278,6 +290,9 @@ must_check int gofer_file_create(struct resolving_path *rp, struct remote_dentry
 				 unsigned flags, struct file **ret);
 must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,
 				struct file **ret);
+/* Its entries have changed: the next listing asks. */
+void gofer_dir_changed(struct gofer_inode *in);
+void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size);
 /* After the size was changed by a request. */

@@ -195,6 +195,7 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	if (err)
 		return err;
 	r = &call.r.Rmcreate;
+	gofer_dir_changed(gofer_inode_of(dir));
 	if (r->err)
 		err = r->err < 4096 ? -(int)r->err : -EIO;
 	else if (!r->created || r->nodes.count != 2 || call.fd < 0)
@@ -239,6 +240,7 @@ static void take_created(struct gofer_hint *hint, struct newfile *ret)
 {
 	ret->d = remote_dentry_ref(hint->child);
 	ret->created = true;
+	gofer_dir_changed(gofer_inode_of(remote_parent(ret->d)));
 	ret->fd = gofer_inode_take_fd(gofer_inode_of(ret->d), hint->fd, hint->write);
 	hint->fd = -1;
 }

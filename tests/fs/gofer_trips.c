@@ -172,6 +172,17 @@ static void test_lists(void **state)
 	assert_in_range(COLD_TRIPS(fs_list(&e, "/many", buf, sizeof(buf))), 2, 5);
 	if (!shared)
 		assert_int_equal(TRIPS(stat_all()), 0);
+	/* What one reply told of a directory is kept until it changes. */
+	assert_int_equal(COLD_TRIPS(fs_list(&e, DIR8, buf, sizeof(buf))), 2);
+	assert_int_equal(TRIPS(fs_list(&e, DIR8, buf, sizeof(buf))), shared ? 2 : 0);
+	assert_int_equal(fs_creat(&e, DIR8 "/more", 0644), 0);
+	assert_int_equal(TRIPS(fs_list(&e, DIR8, buf, sizeof(buf))), shared ? 2 : 1);
+	assert_non_null(strstr(buf, "more\n"));
+	assert_int_equal(fs_rename(&e, DIR8 "/more", DIR8 "/less", 0), 0);
+	assert_int_equal(fs_list(&e, DIR8, buf, sizeof(buf)), 2);
+	assert_non_null(strstr(buf, "less\n"));
+	assert_int_equal(fs_unlink(&e, DIR8 "/less"), 0);
+	assert_int_equal(fs_list(&e, DIR8, buf, sizeof(buf)), 1);
 }
 
 int main(void)
