@@ -16,6 +16,9 @@ static const char gofer_help[] =
 	"virtiofs, moat run --rootfs-virtiofs) or to a virtual machine. Confines itself to DIR.\n\n"
 	"  --cache MODE   what clients may keep: auto (default, a second), none, always\n"
 	"  --queues N     request queues, a thread each (default 4, at most 16)\n"
+	"  --dax-window SIZE  the address space for mapped files that a client may have: 1G, "
+	"512M;\n"
+	"                 0: none (default 8G; it costs nothing before it is used)\n"
 	"  --readonly     refuse every change\n"
 	"  --once         end with the first connection\n";
 
@@ -51,9 +54,29 @@ static int listen_on(const char *path)
 	return fd;
 }
 
+#define DAX_GRANULE (2ul << 20) /* what clients map at once */
+
+static int parse_window(const char *text, uint64_t *ret)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+	unsigned shift = *end == 'G' ? 30 : *end == 'M' ? 20 : 0;
+
+	if (end == text || end[shift ? 1 : 0] || n > (1ul << 40) >> shift ||
+	    (n << shift) % DAX_GRANULE) {
+		cli_error("gofer: --dax-window '%s' is no size up to 1024G in steps of 2M, like 1G "
+			  "or "
+			  "512M",
+			  text);
+		return 1;
+	}
+	*ret = n << shift;
+	return 0;
+}
+
 static int parse(int argc, char **argv, struct virtiofsd_config *c, const char **ret_socket)
 {
-	const char *cache = "auto", *queues = "4";
+	const char *cache = "auto", *queues = "4", *window = "8G";
 	bool virtiofs = false;
 	char *end;
 
@@ -68,6 +91,7 @@ static int parse(int argc, char **argv, struct virtiofsd_config *c, const char *
 			 !cli_flag(argc, argv, &i, "socket", 0, ret_socket) &&
 			 !cli_flag(argc, argv, &i, "cache", 0, &cache) &&
 			 !cli_flag(argc, argv, &i, "queues", 0, &queues) &&
+			 !cli_flag(argc, argv, &i, "dax-window", 0, &window) &&
 			 !cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("gofer", argv[i]);
 	}
@@ -90,7 +114,7 @@ static int parse(int argc, char **argv, struct virtiofsd_config *c, const char *
 			  VIRTIOFSD_QUEUES_MAX);
 		return 1;
 	}
-	return 0;
+	return parse_window(window, &c->dax_window);
 }
 
 static int gofer_main_verb(int argc, char **argv)

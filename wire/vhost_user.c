@@ -52,6 +52,24 @@ int vhost_user_request_size(uint32_t request)
 	return r ? r->size : -1;
 }
 
+void vhost_user_backend_request_init(struct vhost_user_msg *m, uint32_t request)
+{
+	const struct request_info *r = find(request, true);
+
+	memset(m, 0, sizeof(*m));
+	m->request = request;
+	m->flags = VHOST_USER_VERSION | VHOST_USER_FLAG_NEED_REPLY;
+	m->size = r ? r->size : 0;
+}
+
+int vhost_user_check_backend_reply(const struct vhost_user_msg *m, uint32_t request)
+{
+	return vhost_user_check_header(m) || m->request != request ||
+			       !(m->flags & VHOST_USER_FLAG_REPLY) || m->size != sizeof(m->u64)
+		       ? -EPROTO
+		       : 0;
+}
+
 bool vhost_user_has_reply(uint32_t request)
 {
 	const struct request_info *r = find(request, false);

@@ -38,6 +38,8 @@ enum vhost_user_protocol_feature {
 	VHOST_USER_PROTOCOL_CONFIGURE_MEM_SLOTS = 15,
 	VHOST_USER_PROTOCOL_STATUS = 16,
 	VHOST_USER_PROTOCOL_SHMEM = 22,
+	/* Ours, from the end where the specification will not come: GET_VERSIONS. Front ends take only bits that they know. */
+	VHOST_USER_PROTOCOL_MOAT_VERSIONS = 63,
 };
 
 /*
@@ -68,7 +70,8 @@ enum vhost_user_protocol_feature {
 	X(REM_MEM_REG, 38, 40, 0, 1, 0, false)          \
 	X(SET_STATUS, 39, 8, 0, 0, 0, false)            \
 	X(GET_STATUS, 40, 0, 0, 0, 8, true)             \
-	X(GET_SHMEM_CONFIG, 44, 0, 0, 0, 2056, true)
+	X(GET_SHMEM_CONFIG, 44, 0, 0, 0, 2056, true)    \
+	X(GET_VERSIONS, 0x4d6f0001, 0, 0, 0, 16, true)
 
 /* On the back channel, from the device to the driver's side. */
 #define VHOST_USER_BACKEND_REQUESTS(X)      \
@@ -117,6 +120,13 @@ struct vhost_user_shmem_config {
 	uint64_t sizes[VHOST_USER_SHMEM_REGIONS];
 };
 
+/* GET_VERSIONS' answer, which brings the table (wire/version_table.h) and, if has_notify, what tells of unread changes. */
+struct vhost_user_versions {
+	uint64_t size;
+	uint32_t watcher; /* whose `busy` word in the table is this connection's */
+	uint32_t has_notify;
+};
+
 /* SHMEM_MAP, SHMEM_UNMAP */
 struct vhost_user_shmem_map {
 	uint8_t id, padding[7];
@@ -137,6 +147,7 @@ struct vhost_user_msg {
 		struct vhost_user_config config;
 		struct vhost_user_shmem_config shmem_config;
 		struct vhost_user_shmem_map shmem_map;
+		struct vhost_user_versions versions;
 	} __attribute__((packed, aligned(4)));
 } __attribute__((packed, aligned(4)));
 
@@ -148,6 +159,10 @@ const char *vhost_user_name(uint32_t request);
 int vhost_user_request_size(uint32_t request);
 /* A request that starts here: header filled in, payload zero. need_reply: NEED_REPLY unless it has a reply of its own. */
 void vhost_user_request_init(struct vhost_user_msg *m, uint32_t request, bool need_reply);
+/* The same on the back channel, where every request wants its answer. */
+void vhost_user_backend_request_init(struct vhost_user_msg *m, uint32_t request);
+/* m answers `request` of the back channel: a u64, 0 for success. Return: 0, -EPROTO. */
+must_check int vhost_user_check_backend_reply(const struct vhost_user_msg *m, uint32_t request);
 /* Does the request have an answer of its own? */
 bool vhost_user_has_reply(uint32_t request);
 /* A reply to `request` (a u64 for NEED_REPLY). */

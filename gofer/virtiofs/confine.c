@@ -18,7 +18,7 @@
 #include "gofer/confine.h"
 #include "gofer/virtiofs/server.h"
 
-/* The tree becomes the root; the old one goes. */
+/* The tree becomes the root; the old one goes. Not noexec: clients map programs by the descriptors that DAX gives them, and nothing here executes. */
 static int enter_tree(const char *dir, bool readonly)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
@@ -26,8 +26,7 @@ static int enter_tree(const char *dir, bool readonly)
 	if (mount(dir, dir, NULL, MS_BIND | MS_REC, NULL) < 0 || chdir(dir) < 0)
 		return -errno;
 	if (mount(NULL, ".", NULL,
-		  MS_REMOUNT | MS_BIND | MS_NODEV | MS_NOSUID | MS_NOEXEC |
-			  (readonly ? MS_RDONLY : 0),
+		  MS_REMOUNT | MS_BIND | MS_NODEV | MS_NOSUID | (readonly ? MS_RDONLY : 0),
 		  NULL) < 0)
 		return -errno;
 	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
@@ -74,11 +73,18 @@ static const int calls[] = {
 	SCMP_SYS(accept4),
 	SCMP_SYS(recvmsg),
 	SCMP_SYS(sendto),
+	SCMP_SYS(sendmsg), /* with descriptors: DAX, the version table */
 	SCMP_SYS(poll),
 	SCMP_SYS(ppoll),
 	SCMP_SYS(fcntl), /* kicks and calls never block */
 	SCMP_SYS(read),
 	SCMP_SYS(write),
+	/* the version table: files' handles, marks on what a client knows, its notifications */
+	SCMP_SYS(name_to_handle_at),
+	SCMP_SYS(fanotify_init),
+	SCMP_SYS(fanotify_mark),
+	SCMP_SYS(epoll_create1),
+	SCMP_SYS(epoll_ctl),
 	/* data */
 	SCMP_SYS(preadv),
 	SCMP_SYS(pwritev),
@@ -90,9 +96,32 @@ static const int calls[] = {
 	SCMP_SYS(rseq),
 };
 
-int daemon_seccomp(struct daemon *d)
+/*
+ * The process that listens makes others, each of which then loads the filter anew, with its own process id in it. Its messages come from nobody: it
+ * reads none.
+ */
+static int add_listener(void *ctx, const void *arg)
 {
-	const struct confine_filter filter = {.calls = calls, .count = ARRAY_SIZE(calls)};
+	static const int plain[] = {
+		SCMP_SYS(wait4), SCMP_SYS(getppid), SCMP_SYS(seccomp),
+		SCMP_SYS(tgkill), /* the children's; they narrow it down to themselves */
+	};
+	static const int prctls[] = {PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
+	int err = 0;
+
+	(void)arg;
+	for (unsigned i = 0; i < ARRAY_SIZE(plain) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, plain[i], 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(prctls) && !err; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)prctls[i]));
+	return err;
+}
+
+int daemon_seccomp(struct daemon *d, bool listens)
+{
+	const struct confine_filter filter = {
+		.calls = calls, .count = ARRAY_SIZE(calls), .add = listens ? add_listener : NULL};
 
 	return d->config.no_seccomp ? 0 : confine_filter_load(&filter);
 }

@@ -51,6 +51,8 @@ int do_open(struct request *r, struct node *n)
 	fd = node_open(r->d, n, flags);
 	if (fd < 0)
 		return fd;
+	if (flags & O_TRUNC)
+		version_changed(r->d, n);
 	fh = handle_add(r->d, fd, false);
 	return fh < 0 ? (int)fh : reply_open(r, fh);
 }
@@ -76,6 +78,8 @@ int do_create(struct request *r, struct node *n)
 			if (there)
 				node_put(r->d, there);
 			err = fd < 0 ? fd : 0;
+			if (!err && (flags & O_TRUNC))
+				version_fd_changed(r->d, fd);
 			if (err)
 				node_forget(r->d, out.nodeid, 1);
 		}
@@ -83,11 +87,13 @@ int do_create(struct request *r, struct node *n)
 		return -errno;
 	} else {
 		err = give_to_caller(r, n, fd, (a.mode & 07777) | S_IFREG);
+		version_fd_changed(r->d, fd);
+		version_name_changed(r->d, n, r->in.name[0]);
 		if (!err)
 			err = lookup_entry(r->d, n, r->in.name[0], &out);
 		if (err) {
 			close(fd);
-			(void)unlinkat(n->fd, r->in.name[0], 0);
+			(void)remove_name(r->d, n, r->in.name[0], 0);
 		}
 	}
 	if (err)
@@ -96,7 +102,7 @@ int do_create(struct request *r, struct node *n)
 	if (fh < 0) {
 		node_forget(r->d, out.nodeid, 1);
 		if (!existed)
-			(void)unlinkat(n->fd, r->in.name[0], 0);
+			(void)remove_name(r->d, n, r->in.name[0], 0);
 		return (int)fh;
 	}
 	memcpy(r->reply, &out, sizeof(out));
@@ -146,7 +152,6 @@ int do_write(struct request *r, struct node *n)
 	unsigned count;
 	ssize_t put;
 
-	(void)n;
 	if (!h)
 		return -EBADF;
 	count = request_slice(r->chain->out, r->chain->out_count, r->data_at, MIN(a.size, MAX_IO),
@@ -154,6 +159,7 @@ int do_write(struct request *r, struct node *n)
 	put = count ? pwritev(h->fd, iov, (int)count, (off_t)a.offset) : 0;
 	if (put < 0)
 		put = -errno;
+	version_changed(r->d, n);
 	handle_put(r->d, h);
 	if (put < 0)
 		return (int)put;
@@ -207,11 +213,11 @@ int do_fallocate(struct request *r, struct node *n)
 	struct handle *h = handle_get(r->d, a.fh, false);
 	int err = 0;
 
-	(void)n;
 	if (!h)
 		return -EBADF;
 	if (fallocate(h->fd, (int)a.mode, (off_t)a.offset, (off_t)a.length) < 0)
 		err = -errno;
+	version_changed(r->d, n);
 	handle_put(r->d, h);
 	return err;
 }
@@ -253,6 +259,7 @@ int do_copy_file_range(struct request *r, struct node *n)
 				      MIN(a.len, (uint64_t)UINT32_MAX / 2), 0);
 		if (got < 0)
 			got = -errno;
+		version_fd_changed(r->d, out->fd);
 	}
 	if (in)
 		handle_put(r->d, in);

@@ -1,13 +1,19 @@
 /*
- * gofer/virtiofs/main.c - the daemon: one connection after another.
+ * gofer/virtiofs/main.c - the daemon: a process for each connection.
  *
- * One directory tree, served over vhost-user and FUSE 7.38. Each request queue has a thread; requests of one queue are served in order. Performs: a LOOKUP is
- * one openat and one statx; data is read and written in the client's memory. Watch: the log. Cannot yet: DAX, the version table, locks, POSIX ACLs,
- * O_TMPFILE, changes of xattrs on links and devices.
+ * One directory tree, served over vhost-user and FUSE 7.38. The first process makes the version table, confines itself and listens; each connection is served by
+ * a fork of it, so that what a hostile client breaks, fills or exhausts (descriptors, nodes, threads) is its own; the table is what they share.
+ * In a connection's process each request queue has a thread; requests of one queue are served in order. Performs: a LOOKUP is
+ * one openat and one statx; data is read and written in the client's memory, or mapped by the client (DAX). Watch: the log. Cannot
+ * yet: locks, POSIX ACLs, O_TMPFILE, changes of xattrs on links and devices.
  */
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "gofer/virtiofs/server.h"
@@ -30,34 +36,122 @@ static int serve_connection(struct daemon *d, int sock)
 	return err;
 }
 
+/* The processes of connections; index: the watcher in the version table. */
+struct clients {
+	pid_t pid[VIRTIOFSD_CLIENTS_MAX];
+};
+
+static void reap(struct daemon *d, struct clients *c)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (unsigned i = 0; i < VIRTIOFSD_CLIENTS_MAX; i++)
+			if (c->pid[i] == pid) {
+				c->pid[i] = 0;
+				version_watcher_gone(d->versions, i);
+				if (WIFSIGNALED(status))
+					log_error("virtiofs: the process of a connection was "
+						  "killed by signal %d",
+						  WTERMSIG(status));
+			}
+}
+
+static void serve_in_child(struct daemon *d, struct clients *c, int sock, const sigset_t *mask)
+{
+	pid_t parent = getpid(), pid;
+	unsigned i = 0;
+
+	while (i < VIRTIOFSD_CLIENTS_MAX && c->pid[i])
+		i++;
+	if (i == VIRTIOFSD_CLIENTS_MAX) {
+		log_warn("virtiofs: more than %d connections: one is refused",
+			 VIRTIOFSD_CLIENTS_MAX);
+		close(sock);
+		return;
+	}
+	pid = fork();
+	if (pid == 0) {
+		/* It dies with the daemon, even if that died just now. */
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+			_exit(1);
+		close(d->config.listen_fd);
+		sigprocmask(SIG_SETMASK, mask, NULL);
+		d->watcher = i;
+		if (daemon_seccomp(d, false))
+			_exit(1);
+		_exit(serve_connection(d, sock) ? 1 : 0);
+	}
+	if (pid < 0)
+		log_error("virtiofs: no process for a connection: %s", strerror(errno));
+	else
+		c->pid[i] = pid;
+	close(sock);
+}
+
+static void on_child(int sig)
+{
+	(void)sig;
+}
+
 static int serve_all(struct daemon *d)
 {
-	for (;;) {
-		int sock = accept4(d->config.listen_fd, NULL, NULL, SOCK_CLOEXEC), err;
+	const struct sigaction child = {.sa_handler = on_child};
+	struct pollfd p = {.fd = d->config.listen_fd, .events = POLLIN};
+	struct clients clients = {0};
+	sigset_t blocked, before;
 
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &blocked, &before);
+	sigdelset(&before, SIGCHLD);
+	sigaction(SIGCHLD, &child, NULL);
+	for (;;) {
+		int sock;
+
+		reap(d, &clients);
+		if (!d->config.once && ppoll(&p, 1, NULL, &before) < 0)
+			continue;
+		sock = accept4(d->config.listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (sock < 0) {
-			if (errno == EINTR || errno == ECONNABORTED)
+			if (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)
 				continue;
 			return -errno;
 		}
-		err = serve_connection(d, sock);
 		if (d->config.once)
-			return err;
+			return serve_connection(d, sock);
+		serve_in_child(d, &clients, sock, &before);
 	}
 }
 
-int virtiofsd_main(const struct virtiofsd_config *config)
+static struct daemon *daemon_create(const struct virtiofsd_config *config)
 {
 	unsigned queues = config->queues ? config->queues : VIRTIOFSD_QUEUES_DEFAULT;
 	struct daemon *d = calloc(1, sizeof(*d));
 	int err;
 
 	if (!d)
-		return -ENOMEM;
+		return NULL;
 	d->config = *config;
 	d->queue_count = 1 + MIN(queues, (unsigned)VIRTIOFSD_QUEUES_MAX);
+	d->back_fd = d->notify_fd = d->notify_epoll = d->versions_fd = -1;
 	mutex_init(&d->nodes_lock, LOCK_LEAF, "nodes");
 	mutex_init(&d->handles_lock, LOCK_LEAF, "handles");
+	pthread_mutex_init(&d->back_lock, NULL);
+	err = version_create(d);
+	if (err)
+		log_warn("virtiofs: there is no version table: %s", strerror(-err));
+	return d;
+}
+
+int virtiofsd_main(const struct virtiofsd_config *config)
+{
+	struct daemon *d = daemon_create(config);
+	int err;
+
+	if (!d)
+		return -ENOMEM;
 	vhost_signals(d);
 	err = daemon_confine(d);
 	if (err)
@@ -66,7 +160,7 @@ int virtiofsd_main(const struct virtiofsd_config *config)
 			  "the daemon be started as root",
 			  config->shared_dir, strerror(-err));
 	if (!err)
-		err = daemon_seccomp(d);
+		err = daemon_seccomp(d, config->listen_fd >= 0 && !config->once);
 	if (!err)
 		err = config->listen_fd >= 0 ? serve_all(d) : serve_connection(d, config->sock_fd);
 	free(d);

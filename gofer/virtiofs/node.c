@@ -74,6 +74,7 @@ static void unlink_node(struct daemon *d, struct node *n)
 	for (p = id_bucket(d, n->id); *p != n; p = &(*p)->next_by_id)
 		;
 	*p = n->next_by_id;
+	version_unwatch(d, n);
 }
 
 static void node_free(struct daemon *d, struct node *n)
@@ -116,8 +117,15 @@ void node_put(struct daemon *d, struct node *n)
 		node_free(d, dead);
 }
 
-/* The id of the known node of a file, one lookup more; 0: none. Pre: nodes_lock. */
-static uint64_t find_file(struct daemon *d, const struct statx *stx)
+static void fill_entry(const struct daemon *d, const struct node *n, struct fuse_entry_out *ret)
+{
+	ret->nodeid = n->id;
+	ret->generation = n->watched ? n->key : 0;
+	ret->attr_valid = version_of(d, n);
+}
+
+/* The known node of a file, one lookup more. Pre: nodes_lock. */
+static bool find_file(struct daemon *d, const struct statx *stx, struct fuse_entry_out *ret)
 {
 	struct node *n;
 
@@ -126,22 +134,22 @@ static uint64_t find_file(struct daemon *d, const struct statx *stx)
 			/* Its lookups count as one use. */
 			if (!n->nlookup++)
 				n->refs++;
-			return n->id;
+			fill_entry(d, n, ret);
+			return true;
 		}
-	return 0;
+	return false;
 }
 
-int node_enter(struct daemon *d, int fd, const struct statx *stx, uint64_t *ret_id)
+int node_enter(struct daemon *d, int fd, const struct statx *stx, struct fuse_entry_out *ret)
 {
 	struct node *fresh;
-	uint64_t id;
+	bool known;
 
 	mutex_lock(&d->nodes_lock);
-	id = find_file(d, stx);
+	known = find_file(d, stx, ret);
 	mutex_unlock(&d->nodes_lock);
-	if (id) {
+	if (known) {
 		close(fd);
-		*ret_id = id;
 		return 0;
 	}
 	fresh = calloc(1, sizeof(*fresh));
@@ -161,22 +169,23 @@ int node_enter(struct daemon *d, int fd, const struct statx *stx, uint64_t *ret_
 		.type = stx->stx_mode & S_IFMT,
 	};
 	mutex_lock(&d->nodes_lock);
-	id = find_file(d, stx);
-	if (!id) {
+	if (!find_file(d, stx, ret)) {
 		struct node **b = file_bucket(d, fresh->dev, fresh->ino);
 
-		id = fresh->id = d->next_id++;
+		fresh->id = d->next_id++;
 		fresh->next_by_file = *b;
 		*b = fresh;
 		b = id_bucket(d, fresh->id);
 		fresh->next_by_id = *b;
 		*b = fresh;
+		/* Under the lock: a mark is the file's, and its last node's end takes it away. */
+		version_watch(d, fresh);
+		fill_entry(d, fresh, ret);
 		fresh = NULL;
 	}
 	mutex_unlock(&d->nodes_lock);
 	if (fresh)
 		node_free(d, fresh);
-	*ret_id = id;
 	return 0;
 }
 
@@ -295,8 +304,8 @@ void handle_remove(struct daemon *d, uint64_t fh)
 
 int session_start(struct daemon *d)
 {
+	struct fuse_entry_out entry = {0};
 	struct statx stx;
-	uint64_t id;
 	int fd, err;
 
 	fd = openat(AT_FDCWD, d->config.no_namespaces ? d->config.shared_dir : "/",
@@ -309,10 +318,10 @@ int session_start(struct daemon *d)
 		return err;
 	}
 	d->next_id = FUSE_ROOT;
-	err = node_enter(d, fd, &stx, &id);
+	err = node_enter(d, fd, &stx, &entry);
 	/* Nobody serves requests yet, and the root is never forgotten: the use goes at once. */
 	if (!err) {
-		d->root = node_get(d, id);
+		d->root = node_get(d, entry.nodeid);
 		node_put(d, d->root);
 	}
 	return err;

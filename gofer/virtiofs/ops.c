@@ -51,7 +51,15 @@ void attr_from_statx(const struct statx *stx, struct fuse_attr *ret)
 	};
 }
 
-/* How long the client may believe it. */
+/* Attributes as the client is told: with what is to be mapped, where it asked. */
+static void fill_attr(const struct daemon *d, const struct statx *stx, struct fuse_attr *ret)
+{
+	attr_from_statx(stx, ret);
+	if (d->inode_dax && S_ISREG(stx->stx_mode) && stx->stx_size >= DAX_FILE_MIN)
+		ret->flags |= FUSE_ATTR_DAX;
+}
+
+/* How long the client may believe it, where no version says. */
 static uint64_t valid_seconds(const struct daemon *d)
 {
 	switch (d->config.cache) {
@@ -64,18 +72,22 @@ static uint64_t valid_seconds(const struct daemon *d)
 	}
 }
 
-void fill_attr_out(const struct daemon *d, const struct statx *stx, struct fuse_attr_out *ret)
+static int stat_node(struct daemon *d, uint64_t id, struct statx *ret)
 {
-	*ret = (struct fuse_attr_out){.attr_valid = valid_seconds(d)};
-	attr_from_statx(stx, &ret->attr);
+	struct node *n = node_get(d, id);
+	int err = n ? stat_fd_now(n->fd, ret) : -ESTALE;
+
+	if (n)
+		node_put(d, n);
+	return err;
 }
 
 int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 		 struct fuse_entry_out *ret)
 {
+	uint64_t name_version = d->versions_on ? version_of_name(d, dir, name) : 0;
 	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), err;
 	struct statx stx;
-	uint64_t id;
 
 	if (fd < 0)
 		return -errno;
@@ -84,15 +96,22 @@ int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 		close(fd);
 		return err;
 	}
-	err = node_enter(d, fd, &stx, &id);
+	*ret = (struct fuse_entry_out){0};
+	err = node_enter(d, fd, &stx, ret);
 	if (err)
 		return err;
-	*ret = (struct fuse_entry_out){
-		.nodeid = id,
-		.entry_valid = valid_seconds(d),
-		.attr_valid = valid_seconds(d),
-	};
-	attr_from_statx(&stx, &ret->attr);
+	if (d->versions_on) {
+		ret->entry_valid = name_version;
+		/* The version is older than what it stands for: the file is looked at again behind it. */
+		err = stat_node(d, ret->nodeid, &stx);
+		if (err) {
+			node_forget(d, ret->nodeid, 1);
+			return err;
+		}
+	} else {
+		ret->entry_valid = ret->attr_valid = valid_seconds(d);
+	}
+	fill_attr(d, &stx, &ret->attr);
 	return 0;
 }
 
@@ -108,15 +127,17 @@ static int reply_entry(struct request *r, const struct node *dir, const char *na
 	return 0;
 }
 
-static int reply_attr(struct request *r, int fd)
+static int reply_attr(struct request *r, const struct node *n)
 {
-	struct fuse_attr_out out;
+	struct fuse_attr_out out = {
+		.attr_valid = r->d->versions_on ? version_of(r->d, n) : valid_seconds(r->d),
+	};
 	struct statx stx;
-	int err = stat_fd_now(fd, &stx);
+	int err = stat_fd_now(n->fd, &stx);
 
 	if (err)
 		return err;
-	fill_attr_out(r->d, &stx, &out);
+	fill_attr(r->d, &stx, &out.attr);
 	memcpy(r->reply, &out, sizeof(out));
 	r->reply_size = sizeof(out);
 	return 0;
@@ -129,7 +150,7 @@ static int do_lookup(struct request *r, struct node *n)
 
 static int do_getattr(struct request *r, struct node *n)
 {
-	return reply_attr(r, n->fd);
+	return reply_attr(r, n);
 }
 
 /* ---- SETATTR ---- */
@@ -202,7 +223,9 @@ static int do_setattr(struct request *r, struct node *n)
 		err = n->type == S_IFLNK ? -EOPNOTSUPP : set_mode(r->d, n->fd, a.mode);
 	if (!err && (a.valid & (FATTR_ATIME | FATTR_MTIME)))
 		err = set_times(r, n, &a);
-	return err ? err : reply_attr(r, n->fd);
+	/* What was done before it failed, too. */
+	version_changed(r->d, n);
+	return err ? err : reply_attr(r, n);
 }
 
 /* ---- creation ---- */
@@ -229,6 +252,16 @@ int give_to_caller(const struct request *r, const struct node *dir, int fd, uint
 	return S_ISLNK(mode) ? 0 : set_mode(r->d, fd, mode);
 }
 
+int remove_name(struct daemon *d, const struct node *dir, const char *name, int flags)
+{
+	int held = version_hold(d, dir, name),
+	    err = unlinkat(dir->fd, name, flags) < 0 ? -errno : 0;
+
+	version_name_changed(d, dir, name);
+	version_drop_held(d, held);
+	return err;
+}
+
 /* `name` was just made in dir. On an error it goes again. */
 static int finish_new(struct request *r, struct node *dir, const char *name, uint32_t mode)
 {
@@ -237,11 +270,13 @@ static int finish_new(struct request *r, struct node *dir, const char *name, uin
 	if (fd < 0)
 		return -errno;
 	err = give_to_caller(r, dir, fd, mode);
+	version_fd_changed(r->d, fd);
+	version_name_changed(r->d, dir, name);
 	close(fd);
 	if (!err)
 		err = reply_entry(r, dir, name);
 	if (err)
-		(void)unlinkat(dir->fd, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0);
+		(void)remove_name(r->d, dir, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0);
 	return err;
 }
 
@@ -288,6 +323,8 @@ static int do_link(struct request *r, struct node *n)
 	fd_path(old->fd, path);
 	if (linkat(r->d->proc_fd, path, n->fd, r->in.name[0], AT_SYMLINK_FOLLOW) < 0)
 		err = -errno;
+	version_changed(r->d, old);
+	version_name_changed(r->d, n, r->in.name[0]);
 	node_put(r->d, old);
 	return err ? err : reply_entry(r, n, r->in.name[0]);
 }
@@ -306,12 +343,12 @@ static int do_readlink(struct request *r, struct node *n)
 
 static int do_unlink(struct request *r, struct node *n)
 {
-	return unlinkat(n->fd, r->in.name[0], 0) < 0 ? -errno : 0;
+	return remove_name(r->d, n, r->in.name[0], 0);
 }
 
 static int do_rmdir(struct request *r, struct node *n)
 {
-	return unlinkat(n->fd, r->in.name[0], AT_REMOVEDIR) < 0 ? -errno : 0;
+	return remove_name(r->d, n, r->in.name[0], AT_REMOVEDIR);
 }
 
 static int rename_to(struct request *r, struct node *n, uint64_t newdir, uint32_t flags)
@@ -321,10 +358,19 @@ static int rename_to(struct request *r, struct node *n, uint64_t newdir, uint32_
 
 	if (!to)
 		return -ESTALE;
-	if (flags & ~RENAME_FLAGS)
+	if (flags & ~RENAME_FLAGS) {
 		err = -EINVAL;
-	else if (renameat2(n->fd, r->in.name[0], to->fd, r->in.name[1], flags) < 0)
-		err = -errno;
+	} else {
+		int moved = version_hold(r->d, n, r->in.name[0]);
+		int replaced = version_hold(r->d, to, r->in.name[1]);
+
+		if (renameat2(n->fd, r->in.name[0], to->fd, r->in.name[1], flags) < 0)
+			err = -errno;
+		version_name_changed(r->d, n, r->in.name[0]);
+		version_name_changed(r->d, to, r->in.name[1]);
+		version_drop_held(r->d, moved);
+		version_drop_held(r->d, replaced);
+	}
 	node_put(r->d, to);
 	return err;
 }
@@ -430,7 +476,9 @@ static int do_setxattr(struct request *r, struct node *n)
 		return err;
 	if (arg[0] != r->in.data_size)
 		return -EINVAL;
-	return setxattr(path, r->in.name[0], r->in.data, arg[0], (int)arg[1]) < 0 ? -errno : 0;
+	err = setxattr(path, r->in.name[0], r->in.data, arg[0], (int)arg[1]) < 0 ? -errno : 0;
+	version_changed(r->d, n);
+	return err;
 }
 
 static int do_removexattr(struct request *r, struct node *n)
@@ -440,7 +488,9 @@ static int do_removexattr(struct request *r, struct node *n)
 
 	if (err)
 		return err;
-	return removexattr(path, r->in.name[0]) < 0 ? -errno : 0;
+	err = removexattr(path, r->in.name[0]) < 0 ? -errno : 0;
+	version_changed(r->d, n);
+	return err;
 }
 
 static const request_fn table[] = {
@@ -476,6 +526,8 @@ static const request_fn table[] = {
 	[FUSE_RENAME2] = do_rename2,
 	[FUSE_LSEEK] = do_lseek,
 	[FUSE_COPY_FILE_RANGE] = do_copy_file_range,
+	[FUSE_SETUPMAPPING] = do_setupmapping,
+	[FUSE_REMOVEMAPPING] = do_removemapping,
 };
 
 request_fn request_find(uint32_t opcode)

@@ -97,12 +97,28 @@ static void forget(struct daemon *d, const struct fuse_decoded *in)
 	}
 }
 
+/* The flags of INIT's upper word. Return: those that are granted. */
+static uint64_t init_more(struct daemon *d, uint64_t wanted)
+{
+	uint64_t granted = 0;
+
+	if ((wanted & FUSE_HAS_INODE_DAX) && dax_on(d))
+		granted |= FUSE_HAS_INODE_DAX;
+	d->inode_dax = granted & FUSE_HAS_INODE_DAX;
+	/* GET_VERSIONS has started them; who asks for seconds after all gets seconds. */
+	d->versions_on = (wanted & FUSE_MOAT_VERSIONS) && d->notify_fd >= 0;
+	if (d->versions_on)
+		granted |= FUSE_MOAT_VERSIONS;
+	return granted;
+}
+
 static int serve_init(struct request *r)
 {
 	const uint32_t ours = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
 			      FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 			      FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
-			      FUSE_WRITEBACK_CACHE | FUSE_DONT_MASK;
+			      FUSE_WRITEBACK_CACHE | FUSE_DONT_MASK | FUSE_INIT_EXT |
+			      (dax_on(r->d) ? FUSE_MAP_ALIGNMENT : 0);
 	struct fuse_init_in in = {0};
 	struct fuse_init_out out = {0};
 	size_t out_size = sizeof(out);
@@ -121,6 +137,10 @@ static int serve_init(struct request *r)
 		out.max_write = MAX_IO;
 		out.time_gran = 1;
 		out.max_pages = MAX_IO / 4096;
+		if (out.flags & FUSE_MAP_ALIGNMENT)
+			out.map_alignment = __builtin_ctzl(DAX_ALIGN);
+		if (out.flags & FUSE_INIT_EXT)
+			out.flags2 = init_more(r->d, (uint64_t)in.flags2 << 32) >> 32;
 		atomic_store(&r->d->initialised, true);
 	}
 	memcpy(r->reply, &out, out_size);

@@ -5,12 +5,14 @@
  *	request.c	a request from a ring: decoded, served, answered
  *	node.c		nodes: what LOOKUP gave out, each an O_PATH descriptor
  *	ops.c, io.c	the requests
+ *	dax.c		file ranges in the client's window
+ *	version.c	the table that tells clients of changes
  *	confine.c	what the process gives up
  *
  * Everything that comes from the rings is the client's to forge: requests are copied once (but for file data, which goes straight between the
  * rings and the files) and decoded by wire/fuse. Names are single components, checked not to hold a slash nor to be "." or "..", and are
  * used with O_NOFOLLOW below O_PATH descriptors; a node is opened through /proc/self/fd, so it is the very object that was looked up.
- * Locks: a directory handle (LOCK_FS_DIR) -> nodes_lock or handles_lock (LOCK_LEAF), not together.
+ * Locks: a directory handle (LOCK_FS_DIR) -> nodes_lock or handles_lock (LOCK_LEAF), not together. back_lock: nothing else is held.
  */
 #ifndef MOAT_GOFER_VIRTIOFS_SERVER_H
 #define MOAT_GOFER_VIRTIOFS_SERVER_H
@@ -22,6 +24,7 @@
 #include "base/ref.h"
 #include "gofer/virtiofs/virtiofsd.h"
 #include "wire/fuse.h"
+#include "wire/version_table.h"
 #include "wire/vhost_user.h"
 #include "wire/virtqueue.h"
 
@@ -29,6 +32,9 @@
 #define HANDLES_MAX 65536
 #define SPARE_FDS 256 /* descriptors that are not for nodes or handles */
 #define MAX_IO (1u << 20)
+#define DAX_ALIGN 4096ul /* of places in files and in the window */
+#define DAX_FILE_MIN \
+	32768 /* bytes: a shorter file is not worth a mapping (mounts with dax=inode) */
 #define REQUEST_BYTES_MAX \
 	(FUSE_REQUEST_ARG_MAX + 65536) /* with an xattr's value, without file data */
 #define REPLY_BYTES_MAX (65536 + 4096)
@@ -41,6 +47,8 @@ struct node {
 	uint64_t dev, ino;
 	int fd; /* O_PATH; immutable */
 	uint32_t type; /* S_IFMT; immutable */
+	bool watched; /* immutable, as is key: the version table tells of its changes */
+	uint64_t key;
 };
 
 struct handle {
@@ -90,6 +98,18 @@ struct daemon {
 	struct mutex handles_lock;
 	struct handle *handles[HANDLES_MAX]; /* guarded by handles_lock */
 	unsigned handle_hint; /* guarded by handles_lock */
+	bool inode_dax; /* immutable after INIT: attributes say what is to be mapped */
+	/* DAX: the back channel */
+	pthread_mutex_t back_lock; /* held over a message and its answer */
+	int back_fd; /* guarded by back_lock while queues run; -1 */
+	/* versions */
+	struct version_table *versions; /* immutable; NULL: the host has no sealed memory files */
+	int versions_fd; /* immutable */
+	unsigned watcher; /* immutable: which `busy` word is ours */
+	int notify_fd, notify_epoll; /* the main thread's while no queue runs; -1 */
+	bool versions_on; /* the same: this client uses them */
+	pthread_t watch_thread;
+	_Atomic bool watch_stop, unwatched;
 };
 
 /* ---- vhost.c ---- */
@@ -98,6 +118,8 @@ struct daemon {
 void vhost_signals(struct daemon *d);
 /* Serves d->sock until its end. Return: 0, -errno. */
 int vhost_serve(struct daemon *d);
+/* Ends a thread that looks at its stop flag, which is set: signals take it out of its calls, again and again. */
+void thread_stop(pthread_t thread);
 
 /* ---- request.c ---- */
 
@@ -129,10 +151,11 @@ void session_end(struct daemon *d); /* everything that the client left */
 struct node *node_get(struct daemon *d, uint64_t id); /* a use; NULL */
 void node_put(struct daemon *d, struct node *n);
 /*
- * The node of fd (taken), one lookup more. Its id, for the node is nobody's to touch: another queue's FORGET may free it any time.
+ * The node of fd (taken), one lookup more: its id, key and version, for the node is nobody's to touch: another queue's FORGET may free it any time.
  * Return: 0, -ENFILE, -ENOMEM, -errno.
  */
-must_check int node_enter(struct daemon *d, int fd, const struct statx *stx, uint64_t *ret_id);
+must_check int node_enter(struct daemon *d, int fd, const struct statx *stx,
+			  struct fuse_entry_out *ret);
 void node_forget(struct daemon *d, uint64_t id, uint64_t nlookup);
 /* A real descriptor of a node. -errno. */
 int node_open(struct daemon *d, const struct node *n, int flags);
@@ -156,7 +179,6 @@ must_check int stat_fd_now(int fd, struct statx *ret);
 /* The entry of name below dir, looked up and entered. */
 must_check int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 			    struct fuse_entry_out *ret);
-void fill_attr_out(const struct daemon *d, const struct statx *stx, struct fuse_attr_out *ret);
 must_check int check_name(const char *name, size_t len);
 
 int do_read(struct request *r, struct node *n);
@@ -173,13 +195,48 @@ int do_flush(struct request *r, struct node *n);
 int do_fallocate(struct request *r, struct node *n);
 int do_lseek(struct request *r, struct node *n);
 int do_copy_file_range(struct request *r, struct node *n);
+/* unlinkat(2), told to the version table. */
+int remove_name(struct daemon *d, const struct node *dir, const char *name, int flags);
 /* Gives a new object its owner and mode as Linux's rules have them. */
 must_check int give_to_caller(const struct request *r, const struct node *dir, int fd,
 			      uint32_t mode);
 
+/* ---- dax.c ---- */
+
+/* SET_BACKEND_REQ_FD: takes *fd if it is a socket. Return: 0, -EINVAL. */
+must_check int back_set(struct daemon *d, int *fd);
+void back_close(struct daemon *d);
+bool dax_on(const struct daemon *d);
+int do_setupmapping(struct request *r, struct node *n);
+int do_removemapping(struct request *r, struct node *n);
+
+/* ---- version.c ---- */
+
+/* Before confinement and before forks. Return: 0, -errno: no versions. */
+must_check int version_create(struct daemon *d);
+/* This connection's notifications; the session has begun. Return: 0, -errno: it has no versions. */
+must_check int version_watch_start(struct daemon *d);
+/* The queues have stopped. */
+void version_watch_stop(struct daemon *d);
+/* The process of that connection has ended, in whatever way. */
+void version_watcher_gone(struct version_table *t, unsigned watcher);
+/* A node comes to the table of nodes, leaves it. Pre: nodes_lock, or nobody else knows it. */
+void version_watch(struct daemon *d, struct node *n);
+void version_unwatch(struct daemon *d, struct node *n);
+/* Before one looks at the file or the name. */
+uint64_t version_of(const struct daemon *d, const struct node *n);
+uint64_t version_of_name(const struct daemon *d, const struct node *dir, const char *name);
+/* After a change of ours, before the answer. name: what it stands for, and with it the directory's attributes. */
+void version_changed(struct daemon *d, const struct node *n);
+void version_fd_changed(struct daemon *d, int fd);
+void version_name_changed(struct daemon *d, const struct node *dir, const char *name);
+/* What dir has under the name, for version_fd_changed() after it was removed; -1: nobody cares, or nothing. */
+int version_hold(const struct daemon *d, const struct node *dir, const char *name);
+void version_drop_held(struct daemon *d, int fd); /* tells and closes */
+
 /* ---- confine.c ---- */
 
 must_check int daemon_confine(struct daemon *d); /* before threads */
-must_check int daemon_seccomp(struct daemon *d);
+must_check int daemon_seccomp(struct daemon *d, bool listens); /* listens: for connections */
 
 #endif

@@ -26,6 +26,9 @@
 #define PROTOCOL_FEATURES                                                         \
 	(1ull << VHOST_USER_PROTOCOL_MQ | 1ull << VHOST_USER_PROTOCOL_REPLY_ACK | \
 	 1ull << VHOST_USER_PROTOCOL_CONFIGURE_MEM_SLOTS)
+#define DAX_FEATURES                                                                             \
+	(1ull << VHOST_USER_PROTOCOL_BACKEND_REQ | 1ull << VHOST_USER_PROTOCOL_BACKEND_SEND_FD | \
+	 1ull << VHOST_USER_PROTOCOL_SHMEM)
 
 /* ---- queues ---- */
 
@@ -139,20 +142,25 @@ static int queue_start(struct queue *q)
 }
 
 /* By signals, again and again, not by the descriptors: whoever sent those can make them block, and the thread with them. */
-static void queue_stop(struct queue *q)
+void thread_stop(pthread_t thread)
 {
 	struct timespec end;
 
-	if (!q->running)
-		return;
-	atomic_store(&q->stop, true);
 	do {
-		pthread_kill(q->thread, SIGUSR1);
+		pthread_kill(thread, SIGUSR1);
 		clock_gettime(CLOCK_REALTIME, &end);
 		end.tv_nsec += STOP_RETRY_NS;
 		end.tv_sec += end.tv_nsec / 1000000000;
 		end.tv_nsec %= 1000000000;
-	} while (pthread_timedjoin_np(q->thread, NULL, &end));
+	} while (pthread_timedjoin_np(thread, NULL, &end));
+}
+
+static void queue_stop(struct queue *q)
+{
+	if (!q->running)
+		return;
+	atomic_store(&q->stop, true);
+	thread_stop(q->thread);
 	q->running = false;
 }
 
@@ -256,6 +264,11 @@ static int set_mem_table(struct daemon *d, const struct vhost_user_msg *m, const
 
 /* ---- messages ---- */
 
+struct answer_fds {
+	int fd[2]; /* borrowed */
+	unsigned count;
+};
+
 static struct queue *queue_at(struct daemon *d, uint64_t index)
 {
 	return index < d->queue_count ? &d->queues[index] : NULL;
@@ -340,9 +353,37 @@ static int set_vring(struct daemon *d, const struct vhost_user_msg *m)
 	}
 }
 
+static uint64_t protocol_features(const struct daemon *d)
+{
+	return PROTOCOL_FEATURES | (d->config.dax_window ? DAX_FEATURES : 0) |
+	       (d->versions ? 1ull << VHOST_USER_PROTOCOL_MOAT_VERSIONS : 0);
+}
+
+static void get_shmem_config(const struct daemon *d, struct vhost_user_msg *m)
+{
+	if (!dax_on(d))
+		return;
+	m->shmem_config.count = 1;
+	m->shmem_config.sizes[0] = d->config.dax_window;
+}
+
+/* The table goes along if this connection can have it; a size of 0: it cannot. fds: what the answer brings. */
+static void get_versions(struct daemon *d, struct vhost_user_msg *m, struct answer_fds *fds)
+{
+	int err = version_watch_start(d);
+
+	if (err) {
+		log_warn("virtiofs: no versions for this client: %s", strerror(-err));
+		return;
+	}
+	m->versions = (struct vhost_user_versions){VERSION_TABLE_BYTES, d->watcher, 1};
+	fds->fd[fds->count++] = d->versions_fd;
+	fds->fd[fds->count++] = d->notify_epoll;
+}
+
 /* Return: 0, -errno; *ret_reply: m is the answer now. */
 static int handle(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned fd_count,
-		  bool *ret_reply)
+		  bool *ret_reply, struct answer_fds *answer_fds)
 {
 	struct vhost_user_msg request = *m;
 	struct vhost_user_region region;
@@ -361,10 +402,10 @@ static int handle(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned
 		d->features = request.u64;
 		return 0;
 	case VHOST_USER_GET_PROTOCOL_FEATURES:
-		m->u64 = PROTOCOL_FEATURES;
+		m->u64 = protocol_features(d);
 		return 0;
 	case VHOST_USER_SET_PROTOCOL_FEATURES:
-		d->protocol_features = request.u64 & PROTOCOL_FEATURES;
+		d->protocol_features = request.u64 & protocol_features(d);
 		return 0;
 	case VHOST_USER_GET_QUEUE_NUM:
 		m->u64 = d->queue_count;
@@ -374,6 +415,17 @@ static int handle(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned
 		return 0;
 	case VHOST_USER_SET_OWNER:
 	case VHOST_USER_RESET_OWNER:
+		return 0;
+	case VHOST_USER_SET_BACKEND_REQ_FD:
+		return any_running(d) ? -EBUSY : back_set(d, &fds[0]);
+	case VHOST_USER_GET_SHMEM_CONFIG:
+		get_shmem_config(d, m);
+		return 0;
+	case VHOST_USER_GET_VERSIONS:
+		if (!(d->protocol_features >> VHOST_USER_PROTOCOL_MOAT_VERSIONS & 1) ||
+		    any_running(d))
+			return -EINVAL;
+		get_versions(d, m, answer_fds);
 		return 0;
 	case VHOST_USER_SET_MEM_TABLE:
 		return set_mem_table(d, &request, fds);
@@ -441,17 +493,33 @@ static int receive(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigne
 	return vhost_user_check_request(m, *ret_fds, false);
 }
 
-static int answer(struct daemon *d, const struct vhost_user_msg *m)
+static int answer(struct daemon *d, const struct vhost_user_msg *m, const struct answer_fds *fds)
 {
-	size_t size = VHOST_USER_HEADER_SIZE + m->size;
+	struct iovec iov = {(void *)m, VHOST_USER_HEADER_SIZE + m->size};
+	union {
+		char buf[CMSG_SPACE(sizeof(fds->fd))];
+		struct cmsghdr align;
+	} control = {0};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	return send(d->sock, m, size, MSG_NOSIGNAL) == (ssize_t)size ? 0 : -EIO;
+	if (fds->count) {
+		struct cmsghdr *c = &control.align;
+
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(fds->count * sizeof(int));
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(fds->count * sizeof(int));
+		memcpy(CMSG_DATA(c), fds->fd, fds->count * sizeof(int));
+	}
+	return sendmsg(d->sock, &msg, MSG_NOSIGNAL) == (ssize_t)iov.iov_len ? 0 : -EIO;
 }
 
 static int serve_message(struct daemon *d)
 {
 	int fds[VHOST_USER_FDS_MAX];
 	struct vhost_user_msg m = {0}, request;
+	struct answer_fds answer_fds = {0};
 	unsigned count = 0;
 	bool reply = false;
 	int err = receive(d, &m, fds, &count), result = err;
@@ -459,7 +527,7 @@ static int serve_message(struct daemon *d)
 	if (!err || err == -EOPNOTSUPP) {
 		request = m;
 		if (!err)
-			result = handle(d, &m, fds, count, &reply);
+			result = handle(d, &m, fds, count, &reply, &answer_fds);
 		err = 0;
 		if (!reply && (request.flags & VHOST_USER_FLAG_NEED_REPLY) &&
 		    (d->protocol_features >> VHOST_USER_PROTOCOL_REPLY_ACK & 1)) {
@@ -471,7 +539,7 @@ static int serve_message(struct daemon *d)
 			log_warn("virtiofs: %s refused: %s", vhost_user_name(request.request),
 				 strerror(-result));
 		if (reply)
-			err = answer(d, &m);
+			err = answer(d, &m, &answer_fds);
 		else
 			err = result;
 	}
@@ -502,5 +570,7 @@ int vhost_serve(struct daemon *d)
 			close(q->call_fd);
 	}
 	memory_drop(d);
+	back_close(d);
+	version_watch_stop(d);
 	return err == -ENOTCONN ? 0 : err;
 }

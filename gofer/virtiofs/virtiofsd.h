@@ -2,7 +2,7 @@
  * gofer/virtiofs/virtiofsd.h - a virtio-fs daemon: one directory tree served over vhost-user to one sandbox or virtual machine.
  *
  * `moat gofer --virtiofs --shared-dir DIR --socket PATH`. The process confines itself to the tree (a mount namespace whose root is the tree), listens, and
- * serves one connection after another until it is killed, or only one.
+ * serves each connection in a process of its own until it is killed, or only one. What these processes share is the version table.
  */
 #ifndef MOAT_GOFER_VIRTIOFS_VIRTIOFSD_H
 #define MOAT_GOFER_VIRTIOFS_VIRTIOFSD_H
@@ -18,6 +18,7 @@ struct virtiofsd_config {
 	int sock_fd; /* a connected one, taken: served, then the end */
 	enum virtiofsd_cache cache;
 	unsigned queues; /* request queues; 0: VIRTIOFSD_QUEUES_DEFAULT */
+	uint64_t dax_window; /* bytes of the client's window for DAX; 0: none */
 	bool readonly;
 	bool once; /* ends with its first connection */
 	bool no_namespaces; /* debugging and unprivileged users: the tree is not the process's root */
@@ -25,6 +26,8 @@ struct virtiofsd_config {
 };
 #define VIRTIOFSD_QUEUES_DEFAULT 4
 #define VIRTIOFSD_QUEUES_MAX 16
+#define VIRTIOFSD_CLIENTS_MAX 64 /* connections at a time, each a process */
+#define VIRTIOFSD_DAX_WINDOW (8ul << 30)
 
 /* Return: 0 at the end of the connection (once), -errno when it could not start (one line was logged). */
 int virtiofsd_main(const struct virtiofsd_config *config);

@@ -1,0 +1,435 @@
+/* fsimpl/virtiofs/dax.c - DAX files: setting ranges up, reads and writes by memory, mappings. See dax.h. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fsimpl/virtiofs/internal_dax.h"
+#include "mem/guard.h"
+
+#define IOVS 8
+
+static struct dax_window *window_of(const struct virtiofs_inode *in)
+{
+	return virtiofs_device_dax(in->fs->dev);
+}
+
+/* ---- setting up ---- */
+
+/* Is the range there, as writable as is wanted? */
+static bool range_ready(struct virtiofs_inode *in, uint64_t index, bool write)
+{
+	struct dax_window *w = window_of(in);
+	struct dax_range *r;
+	bool ready;
+
+	mutex_lock(&w->lock);
+	r = dax_range_find(w, in, index);
+	ready = r && (r->writable || !write);
+	mutex_unlock(&w->lock);
+	return ready;
+}
+
+/*
+ * The daemon has answered: the range r is the inode's. One that was mapped for reading only gives way, and so does a memory file; then what is mapped
+ * of it faults again.
+ */
+static int adopt(struct virtiofs_inode *in, struct dax_range *r)
+{
+	struct virtiofs_dax_inode *dax = &in->dax;
+	struct dax_window *w = window_of(in);
+	struct dax_range *before;
+	struct memfile *old;
+	int err = 0;
+
+	rwlock_write_lock(&in->map.data_lock);
+	mutex_lock(&w->lock);
+	old = r->fresh;
+	if (!old || (dax->mf && (dax->dev != r->fresh_dev || dax->ino != r->fresh_ino))) {
+		err = -EIO; /* nothing came, or another file */
+	} else {
+		if (!dax->mf || (r->writable && !dax->writable)) {
+			old = dax->mf;
+			dax->mf = r->fresh;
+			dax->writable = r->writable;
+			dax->dev = r->fresh_dev;
+			dax->ino = r->fresh_ino;
+		}
+		before = dax_range_find(w, in, r->index);
+		if (before) {
+			dax_range_remove(w, before, DAX_LEFT);
+			before->in = NULL;
+		}
+		dax_range_enter(w, r);
+		if (before || old != r->fresh)
+			mappable_invalidate(&in->map, 0, UINT64_MAX, false);
+	}
+	r->fresh = NULL;
+	if (err) {
+		r->state = DAX_LEFT;
+		r->in = NULL;
+	}
+	mutex_unlock(&w->lock);
+	rwlock_write_unlock(&in->map.data_lock);
+	if (old)
+		memfile_unref(old);
+	return err;
+}
+
+/* The request failed, or its caller was killed. */
+static void give_up(struct dax_window *w, struct dax_range *r, ssize_t err)
+{
+	struct memfile *fresh;
+
+	mutex_lock(&w->lock);
+	fresh = r->fresh;
+	r->fresh = NULL;
+	r->in = NULL;
+	r->state = fresh ? DAX_LEFT : err == -EINTR ? DAX_LOST : DAX_FREE;
+	mutex_unlock(&w->lock);
+	if (fresh)
+		memfile_unref(fresh);
+}
+
+/* Pre: fill_lock. */
+static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
+{
+	struct dax_window *w = window_of(in);
+	struct fuse_setupmapping_in arg = {
+		.fh = UINT64_MAX,
+		.foffset = index << VIRTIOFS_DAX_SHIFT,
+		.len = VIRTIOFS_DAX_RANGE,
+		.flags = FUSE_SETUPMAPPING_FLAG_READ | (write ? FUSE_SETUPMAPPING_FLAG_WRITE : 0),
+	};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_SETUPMAPPING, .nodeid = in->nodeid, .arg = &arg},
+	};
+	struct dax_range *r;
+	ssize_t got;
+	int err;
+
+	if (atomic_load(&w->broken))
+		return -EIO;
+	err = dax_range_take(in->fs, w, &r);
+	if (err)
+		return err;
+	mutex_lock(&w->lock);
+	r->in = in;
+	r->index = index;
+	r->writable = write;
+	mutex_unlock(&w->lock);
+	arg.moffset = (uint64_t)(r - w->ranges) << VIRTIOFS_DAX_SHIFT;
+	got = virtiofs_call(in->fs, &call);
+	if (got < 0) {
+		give_up(w, r, got);
+		return (int)got;
+	}
+	return adopt(in, r);
+}
+
+static int setup(struct virtiofs_inode *in, uint64_t index, bool write)
+{
+	int err = op_lock_killable(&in->fill_lock);
+
+	if (err)
+		return err;
+	if (!range_ready(in, index, write))
+		err = setup_locked(in, index, write);
+	op_unlock(&in->fill_lock);
+	return err;
+}
+
+/* ---- reads and writes ---- */
+
+struct pin {
+	struct memfile *mf;
+	uint64_t off, size; /* what is referenced */
+	char *at;
+	uint64_t len; /* bytes there */
+};
+
+/* Bytes of the file from `off` on in memory, within one range. Return: 0; -EAGAIN: it is not mapped so; -errno. */
+static int pin(struct virtiofs_inode *in, uint64_t off, uint64_t size, bool write, struct pin *ret)
+{
+	struct dax_window *w = window_of(in);
+	struct dax_range *r;
+	int err = -EAGAIN;
+
+	mutex_lock(&w->lock);
+	r = dax_range_find(w, in, off >> VIRTIOFS_DAX_SHIFT);
+	if (r && (r->writable || !write)) {
+		r->recent = true;
+		ret->mf = in->dax.mf;
+		ret->off = off;
+		ret->size = MIN(size,
+				round_down_u64(off, VIRTIOFS_DAX_RANGE) + VIRTIOFS_DAX_RANGE - off);
+		err = memfile_range_ref(ret->mf, off, ret->size);
+	}
+	mutex_unlock(&w->lock);
+	if (err)
+		return err;
+	ret->at = memfile_ptr(ret->mf, off);
+	ret->len = memfile_ptr_len(ret->mf, off, ret->size);
+	return 0;
+}
+
+static void unpin(const struct pin *p)
+{
+	memfile_range_unref(p->mf, p->off, p->size);
+}
+
+/* Between the iterator and the file. *ret_gone: the file's page is not there any more. Return: bytes. */
+static uint64_t copy(struct io_iter *it, const struct pin *p, bool write, bool *ret_gone)
+{
+	uint64_t done = 0;
+
+	*ret_gone = false;
+	while (done < p->len && it->remaining) {
+		struct iovec iov[IOVS];
+		int count = io_iter_window(it, p->len - done, iov, IOVS);
+		size_t left = 0;
+
+		if (count <= 0)
+			break;
+		for (int i = 0; i < count && !left; i++) {
+			char *file = p->at + done;
+			size_t n = iov[i].iov_len;
+
+			left = write ? guard_copy(file, iov[i].iov_base, n)
+				     : guard_copy(iov[i].iov_base, file, n);
+			done += n - left;
+			io_iter_advance(it, n - left);
+			if (left && guard_probe(p->at + done, write))
+				*ret_gone = true;
+		}
+		if (left)
+			break;
+	}
+	return done;
+}
+
+/* [off, end) by memory as far as it goes. *ret_gone: it ended because the file did. Return: bytes; -EAGAIN: requests must do it; -EFAULT. */
+static ssize_t transfer(struct virtiofs_inode *in, struct io_iter *it, uint64_t off, uint64_t end,
+			bool write, bool *ret_gone)
+{
+	uint64_t done = 0;
+	int err = 0;
+
+	*ret_gone = false;
+	while (off + done < end && !*ret_gone) {
+		uint64_t n;
+		struct pin p;
+
+		err = pin(in, off + done, end - off - done, write, &p);
+		if (err == -EAGAIN) {
+			err = setup(in, (off + done) >> VIRTIOFS_DAX_SHIFT, write);
+			if (err)
+				break;
+			continue;
+		}
+		if (err)
+			break;
+		n = copy(it, &p, write, ret_gone);
+		unpin(&p);
+		done += n;
+		if (n < p.len) {
+			err = *ret_gone ? 0 : -EFAULT;
+			break;
+		}
+	}
+	if (done || !err)
+		return (ssize_t)done;
+	/* Whatever keeps the range from being mapped keeps no request from being made. */
+	return err == -EFAULT || err == -EINTR ? err : -EAGAIN;
+}
+
+ssize_t virtiofs_dax_read(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+			  struct io_iter *it, uint64_t off)
+{
+	uint64_t size = virtiofs_inode_size(in), end;
+	bool gone = false;
+	ssize_t done;
+	int err;
+
+	end = off >= size ? off : MIN(size, off + it->remaining);
+	done = transfer(in, it, off, end, false, &gone);
+	if (done == -EAGAIN)
+		return virtiofs_data_read_direct(in, h, it, off);
+	if (!gone)
+		return done;
+	/* Somebody made it shorter: up to its new end it was read. */
+	err = virtiofs_inode_refresh(in, true);
+	if (done)
+		return done;
+	if (err)
+		return err;
+	return off >= virtiofs_inode_size(in) ? 0 : virtiofs_data_read_direct(in, h, it, off);
+}
+
+/* As a write by request would have it, told to the server later. */
+static void written(struct virtiofs_inode *in, uint64_t end)
+{
+	virtiofs_inode_grown(in, end);
+	atomic_store(&in->dax.times, true);
+}
+
+ssize_t virtiofs_dax_write(struct virtiofs_inode *in, const struct virtiofs_handle *h,
+			   struct io_iter *it, uint64_t off)
+{
+	uint64_t size = virtiofs_inode_size(in);
+	bool gone = false;
+	ssize_t done;
+
+	/* What makes it longer, and what must be on the disk at once, is the server's. */
+	if (off + it->remaining > size || (h->flags & (O_SYNC | O_DSYNC)))
+		return virtiofs_data_write_through(in, h, it, off);
+	done = transfer(in, it, off, off + it->remaining, true, &gone);
+	if (done > 0)
+		written(in, off + (uint64_t)done);
+	/* Shorter than was believed, or no range to be had. */
+	if (gone || done == -EAGAIN) {
+		uint64_t at = off + (uint64_t)MAX(done, (ssize_t)0);
+		ssize_t more = virtiofs_data_write_through(in, h, it, at);
+
+		return more < 0 && done <= 0 ? more : MAX(done, (ssize_t)0) + MAX(more, (ssize_t)0);
+	}
+	return done;
+}
+
+void virtiofs_dax_push_times(struct virtiofs_inode *in)
+{
+	struct fuse_setattr_in arg = {.valid = FATTR_MTIME};
+	struct fuse_attr_out out;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_SETATTR, .nodeid = in->nodeid, .arg = &arg},
+		.reply = &out,
+		.reply_size = sizeof(out),
+	};
+
+	if (!atomic_exchange(&in->dax.times, false))
+		return;
+	mutex_lock(&in->lock);
+	arg.mtime = in->attr.mtime;
+	arg.mtimensec = in->attr.mtimensec;
+	mutex_unlock(&in->lock);
+	/* The host gave the file a time of its own when its page was first written to: near enough if this fails. */
+	(void)!virtiofs_call(in->fs, &call);
+	virtiofs_inode_stale(in);
+}
+
+void virtiofs_dax_free(struct virtiofs_inode *in)
+{
+	struct dax_window *w = window_of(in);
+	struct dax_range *r;
+
+	mutex_lock(&w->lock);
+	while ((r = in->dax.ranges)) {
+		dax_range_remove(w, r, DAX_LEFT);
+		r->in = NULL;
+	}
+	mutex_unlock(&w->lock);
+	if (in->dax.mf)
+		memfile_unref(in->dax.mf);
+	in->dax.mf = NULL;
+}
+
+/* ---- as a mappable ---- */
+
+static struct virtiofs_inode *inode_of_map(struct mappable *m)
+{
+	return container_of(m, struct virtiofs_inode, map);
+}
+
+static int dax_translate(struct mappable *m, uint64_t off, uint64_t hint_start, uint64_t hint_end,
+			 unsigned access, struct mem_trans *ret)
+{
+	struct virtiofs_inode *in = inode_of_map(m);
+	uint64_t first = round_down_u64(off, VIRTIOFS_DAX_RANGE), start, end, file_end;
+	bool write = access & MEM_WRITE;
+	struct dax_window *w = window_of(in);
+	struct dax_range *r;
+	struct stat st;
+	int err;
+
+	mutex_lock(&w->lock);
+	r = dax_range_find(w, in, off >> VIRTIOFS_DAX_SHIFT);
+	if (!r || (write && !r->writable)) {
+		mutex_unlock(&w->lock);
+		return -EAGAIN;
+	}
+	r->recent = true;
+	write = r->writable;
+	mutex_unlock(&w->lock);
+	/* data_lock keeps the range, and mf with it. The host knows where the file ends now, for all who share it. */
+	if (fstat(memfile_fd(in->dax.mf), &st) < 0)
+		return -EFAULT;
+	file_end = round_up_u64((uint64_t)st.st_size, MOAT_PAGE_SIZE);
+	if (off >= file_end)
+		return -EFAULT;
+	start = MAX(hint_start, first);
+	end = MIN(MIN(hint_end, first + VIRTIOFS_DAX_RANGE), file_end);
+	err = memfile_range_ref(in->dax.mf, start, end - start);
+	if (err)
+		return err;
+	*ret = (struct mem_trans){
+		.mf = in->dax.mf,
+		.mf_off = start,
+		.start = start,
+		.size = end - start,
+		.access = MEM_READ | MEM_EXEC | (write ? MEM_WRITE : 0),
+	};
+	return 0;
+}
+
+static int dax_populate(struct mappable *m, uint64_t off, uint64_t size, unsigned access)
+{
+	struct virtiofs_inode *in = inode_of_map(m);
+	uint64_t last = (off + size - 1) >> VIRTIOFS_DAX_SHIFT;
+	int err = 0;
+
+	for (uint64_t i = off >> VIRTIOFS_DAX_SHIFT; i <= last && !err; i++)
+		err = setup(in, i, access & MEM_WRITE);
+	/* Linux's SIGBUS, not a second try without end. */
+	return err == -EAGAIN ? -ENOMEM : err;
+}
+
+static int dax_sync(struct mappable *m, uint64_t off, uint64_t size)
+{
+	struct virtiofs_inode *in = inode_of_map(m);
+	struct virtiofs_handle *h = virtiofs_handle_any(in, false);
+	struct fuse_fsync_in arg = {.fsync_flags = 1};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_FSYNC, .nodeid = in->nodeid, .arg = &arg},
+	};
+	ssize_t got;
+
+	(void)off;
+	(void)size;
+	if (!h)
+		h = virtiofs_handle_any(in, true);
+	if (!h)
+		return 0; /* nobody has it open: close(2) has said it all */
+	arg.fh = h->fh;
+	virtiofs_dax_push_times(in);
+	got = virtiofs_call(in->fs, &call);
+	virtiofs_handle_unref(h);
+	return got < 0 && got != -ENOSYS ? (int)got : 0;
+}
+
+static void dax_map_ref(struct mappable *m)
+{
+	virtiofs_mappable_ops.ref(m);
+}
+
+static void dax_map_unref(struct mappable *m)
+{
+	virtiofs_mappable_ops.unref(m);
+}
+
+const struct mappable_ops virtiofs_dax_mappable_ops = {
+	.translate = dax_translate,
+	.populate = dax_populate,
+	.sync = dax_sync,
+	.ref = dax_map_ref,
+	.unref = dax_map_unref,
+};
