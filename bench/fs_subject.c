@@ -12,20 +12,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "base/hostpoll.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/virtiofs/virtiofs.h"
-#include "gofer/virtiofs/virtiofsd.h"
 #include "tests/fs/env.h"
 #include "tests/gofer_process.h"
+#include "tests/virtiofs_process.h"
 
-#define STOCK_DAEMON "/usr/lib/qemu/virtiofsd"
-#define SERVE_ARG "--serve-virtiofs"
-#define CONNECT_MS 5000
 #define DAEMONS_MAX 64
 #define DEVICE_MEMORY (1ul << 30) /* sparse */
 #define LIST_BYTES 32768 /* as the C library's readdir(3) */
@@ -49,6 +45,9 @@ struct subject subjects[SUBJECTS] = {
 	{.name = "own-auto", .kind = SUBJECT_OWN, .options = "cache=auto"},
 	{.name = "own-always", .kind = SUBJECT_OWN, .options = "cache=always"},
 	{.name = "own-writeback", .kind = SUBJECT_OWN, .options = "cache=always,writeback"},
+	{.name = "own-dax", .kind = SUBJECT_OWN, .options = "dax=always"},
+	{.name = "own-versions", .kind = SUBJECT_OWN, .options = "coherence=versions"},
+	{.name = "own-strict", .kind = SUBJECT_OWN, .options = "coherence=strict"},
 };
 
 static const char *tree_dir, *scratch_dir;
@@ -129,82 +128,6 @@ static void remember(pid_t pid)
 
 /* ---- starting ---- */
 
-/* Runs before main: `PROGRAM --serve-virtiofs DIR CACHE FD` is the daemon of DIR on the socket FD, and nothing else. */
-__attribute__((constructor)) static void serve(int argc, char **argv, char **envp)
-{
-	(void)envp;
-	if (argc != 5 || strcmp(argv[1], SERVE_ARG))
-		return;
-
-	const struct virtiofsd_config config = {
-		.shared_dir = argv[2],
-		.cache = !strcmp(argv[3], "none")     ? VIRTIOFSD_NONE
-			 : !strcmp(argv[3], "always") ? VIRTIOFSD_ALWAYS
-						      : VIRTIOFSD_AUTO,
-		.listen_fd = -1,
-		.sock_fd = atoi(argv[4]),
-		.once = true,
-		.no_namespaces = geteuid() != 0,
-	};
-
-	_exit(virtiofsd_main(&config) ? 1 : 0);
-}
-
-static const char *cache_of(const char *options)
-{
-	return strstr(options, "none") ? "none" : strstr(options, "always") ? "always" : "auto";
-}
-
-/* Return: our end of the connection, -errno. */
-static int start_own(const char *options)
-{
-	posix_spawn_file_actions_t actions;
-	char fd_arg[16];
-	char *argv[] = {program_invocation_name,
-			(char *)SERVE_ARG,
-			(char *)tree_dir,
-			(char *)cache_of(options),
-			fd_arg,
-			NULL};
-	int sv[2], err;
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		return -errno;
-	snprintf(fd_arg, sizeof(fd_arg), "%d", sv[1]);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, sv[1], sv[1]);
-	err = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	close(sv[1]);
-	if (err) {
-		close(sv[0]);
-		return -err;
-	}
-	remember(pid);
-	return sv[0];
-}
-
-/* Until the daemon listens, or is gone. */
-static int connect_daemon(const char *path, pid_t pid)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (sock < 0)
-		return -errno;
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	for (unsigned tries = 0; tries < CONNECT_MS / 5; tries++) {
-		if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) == 0)
-			return sock;
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			break;
-		usleep(5000);
-	}
-	close(sock);
-	return -ECONNREFUSED;
-}
-
 /* What a daemon that did not start said. */
 static void show_log(const char *path)
 {
@@ -217,43 +140,32 @@ static void show_log(const char *path)
 	fwrite(text, 1, got, stderr);
 }
 
+static int start_own(const char *options)
+{
+	pid_t pid = 0;
+	int sock = virtiofs_process_own(tree_dir, options, VIRTIOFSD_DAX_WINDOW, &pid);
+
+	if (sock >= 0)
+		remember(pid);
+	return sock;
+}
+
 /* It complains of every end of a connection: shown only when it does not start. */
 static int start_stock(const char *name, const char *options)
 {
-	char path[100], log[100], sock_arg[128], source[4200], cache_arg[32];
-	posix_spawn_file_actions_t actions;
-	char *argv[] = {(char *)STOCK_DAEMON,
-			sock_arg,
-			(char *)"-f",
-			(char *)"-o",
-			source,
-			(char *)"-o",
-			cache_arg,
-			(char *)"-o",
-			(char *)(strstr(options, "writeback") ? "writeback" : "no_writeback"),
-			(char *)"-o",
-			(char *)"xattr,sandbox=chroot,log_level=err",
-			NULL};
-	int err;
-	pid_t pid;
+	char path[100], log[100];
+	pid_t pid = 0;
+	int sock;
 
 	if ((size_t)snprintf(path, sizeof(path), "%s/%s.sock", scratch_dir, name) >= sizeof(path))
 		return -ENAMETOOLONG;
 	snprintf(log, sizeof(log), "%.90s/%s.log", scratch_dir, name);
-	snprintf(sock_arg, sizeof(sock_arg), "--socket-path=%s", path);
-	snprintf(source, sizeof(source), "source=%s", tree_dir);
-	snprintf(cache_arg, sizeof(cache_arg), "cache=%s", cache_of(options));
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_addopen(&actions, 2, log, O_CREAT | O_WRONLY | O_TRUNC, 0600);
-	err = posix_spawn(&pid, argv[0], &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (err)
-		return -err;
-	remember(pid);
-	err = connect_daemon(path, pid);
-	if (err < 0)
+	sock = virtiofs_process_stock(tree_dir, path, options, log, &pid);
+	if (pid)
+		remember(pid);
+	if (sock < 0)
 		show_log(log);
-	return err;
+	return sock;
 }
 
 /* What fs_env_init() asks its backend for: the subject that is being started. */

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SUBJECTS 11
+#define SUBJECTS 14
 #define SUBJECT_NAME_MAX 256 /* of an entry, with its terminator */
 
 struct subject {

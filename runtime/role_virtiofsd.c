@@ -19,6 +19,7 @@ static const char gofer_help[] =
 	"  --dax-window SIZE  the address space for mapped files that a client may have: 1G, "
 	"512M;\n"
 	"                 0: none (default 8G; it costs nothing before it is used)\n"
+	"  --writeback    let clients hold written data back (Linux's do then)\n"
 	"  --readonly     refuse every change\n"
 	"  --once         end with the first connection\n";
 
@@ -85,6 +86,8 @@ static int parse(int argc, char **argv, struct virtiofsd_config *c, const char *
 			virtiofs = true;
 		else if (cli_flag(argc, argv, &i, "readonly", 0, NULL))
 			c->readonly = true;
+		else if (cli_flag(argc, argv, &i, "writeback", 0, NULL))
+			c->writeback = true;
 		else if (cli_flag(argc, argv, &i, "once", 0, NULL))
 			c->once = true;
 		else if (!cli_flag(argc, argv, &i, "shared-dir", 0, &c->shared_dir) &&

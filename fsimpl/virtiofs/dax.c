@@ -103,6 +103,7 @@ static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 	};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_SETUPMAPPING, .nodeid = in->nodeid, .arg = &arg},
+		.owner = &in->filler.base,
 	};
 	struct dax_range *r;
 	ssize_t got;
@@ -129,13 +130,13 @@ static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 
 static int setup(struct virtiofs_inode *in, uint64_t index, bool write)
 {
-	int err = op_lock_killable(&in->fill_lock);
+	int err = virtiofs_fill_begin_killable(in);
 
 	if (err)
 		return err;
 	if (!range_ready(in, index, write))
 		err = setup_locked(in, index, write);
-	op_unlock(&in->fill_lock);
+	virtiofs_fill_end(in);
 	return err;
 }
 
@@ -208,62 +209,69 @@ static uint64_t copy(struct io_iter *it, const struct pin *p, bool write, bool *
 	return done;
 }
 
-/* [off, end) by memory as far as it goes. *ret_gone: it ended because the file did. Return: bytes; -EAGAIN: requests must do it; -EFAULT. */
-static ssize_t transfer(struct virtiofs_inode *in, struct io_iter *it, uint64_t off, uint64_t end,
-			bool write, bool *ret_gone)
+/*
+ * [off, end) by memory as far as it goes. Return: bytes. *ret_err, where that is not all: -ESTALE: the file ended; -EAGAIN: requests must do the rest;
+ * -EFAULT, -EINTR.
+ */
+static uint64_t transfer(struct virtiofs_inode *in, struct io_iter *it, uint64_t off, uint64_t end,
+			 bool write, int *ret_err)
 {
 	uint64_t done = 0;
 	int err = 0;
 
-	*ret_gone = false;
-	while (off + done < end && !*ret_gone) {
+	while (off + done < end && !err) {
+		bool gone = false;
 		uint64_t n;
 		struct pin p;
 
 		err = pin(in, off + done, end - off - done, write, &p);
 		if (err == -EAGAIN) {
 			err = setup(in, (off + done) >> VIRTIOFS_DAX_SHIFT, write);
-			if (err)
-				break;
+			/* Whatever keeps the range from being mapped keeps no request from being made. */
+			if (err && err != -EINTR)
+				err = -EAGAIN;
 			continue;
 		}
-		if (err)
-			break;
-		n = copy(it, &p, write, ret_gone);
+		if (err) {
+			err = -EAGAIN;
+			continue;
+		}
+		n = copy(it, &p, write, &gone);
 		unpin(&p);
 		done += n;
-		if (n < p.len) {
-			err = *ret_gone ? 0 : -EFAULT;
-			break;
-		}
+		if (n < p.len)
+			err = gone ? -ESTALE : -EFAULT;
 	}
-	if (done || !err)
-		return (ssize_t)done;
-	/* Whatever keeps the range from being mapped keeps no request from being made. */
-	return err == -EFAULT || err == -EINTR ? err : -EAGAIN;
+	*ret_err = err;
+	return done;
 }
 
-ssize_t virtiofs_dax_read(struct virtiofs_inode *in, const struct virtiofs_handle *h,
-			  struct io_iter *it, uint64_t off)
+ssize_t virtiofs_dax_read(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			  uint64_t off)
 {
-	uint64_t size = virtiofs_inode_size(in), end;
-	bool gone = false;
-	ssize_t done;
+	uint64_t size = virtiofs_inode_size(in), done;
+	ssize_t more;
 	int err;
 
-	end = off >= size ? off : MIN(size, off + it->remaining);
-	done = transfer(in, it, off, end, false, &gone);
-	if (done == -EAGAIN)
-		return virtiofs_data_read_direct(in, h, it, off);
-	if (!gone)
-		return done;
-	/* Somebody made it shorter: up to its new end it was read. */
-	err = virtiofs_inode_refresh(in, true);
-	if (done)
-		return done;
-	if (err)
-		return err;
-	return off >= virtiofs_inode_size(in) ? 0 : virtiofs_data_read_direct(in, h, it, off);
+	if (off >= size)
+		return 0;
+	done = transfer(in, it, off, MIN(size, off + it->remaining), false, &err);
+	/* Somebody made it shorter: how much so? What its last page has behind its end was not read. */
+	if (err == -ESTALE) {
+		err = virtiofs_inode_refresh(in, VIRTIOFS_ASK) ?: -EAGAIN;
+		size = MAX(virtiofs_inode_size(in), off);
+		if (off + done > size) {
+			io_iter_revert(it, off + done - size);
+			done = size - off;
+		}
+	}
+	if (err == -EAGAIN && off + done < virtiofs_inode_size(in)) {
+		more = virtiofs_data_read_direct(in, h, it, off + done);
+		if (more >= 0)
+			return (ssize_t)done + more;
+		err = (int)more;
+	}
+	return done || !err || err == -EAGAIN ? (ssize_t)done : err;
 }
 
 /* As a write by request would have it, told to the server later. */
@@ -273,27 +281,26 @@ static void written(struct virtiofs_inode *in, uint64_t end)
 	atomic_store(&in->dax.times, true);
 }
 
-ssize_t virtiofs_dax_write(struct virtiofs_inode *in, const struct virtiofs_handle *h,
-			   struct io_iter *it, uint64_t off)
+ssize_t virtiofs_dax_write(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			   uint64_t off)
 {
-	uint64_t size = virtiofs_inode_size(in);
-	bool gone = false;
-	ssize_t done;
+	uint64_t done = 0;
+	ssize_t more;
+	int err = -EAGAIN;
 
 	/* What makes it longer, and what must be on the disk at once, is the server's. */
-	if (off + it->remaining > size || (h->flags & (O_SYNC | O_DSYNC)))
-		return virtiofs_data_write_through(in, h, it, off);
-	done = transfer(in, it, off, off + it->remaining, true, &gone);
-	if (done > 0)
-		written(in, off + (uint64_t)done);
+	if (off + it->remaining <= virtiofs_inode_size(in) && !(h->flags & (O_SYNC | O_DSYNC)))
+		done = transfer(in, it, off, off + it->remaining, true, &err);
+	if (done)
+		written(in, off + done);
 	/* Shorter than was believed, or no range to be had. */
-	if (gone || done == -EAGAIN) {
-		uint64_t at = off + (uint64_t)MAX(done, (ssize_t)0);
-		ssize_t more = virtiofs_data_write_through(in, h, it, at);
-
-		return more < 0 && done <= 0 ? more : MAX(done, (ssize_t)0) + MAX(more, (ssize_t)0);
+	if ((err == -ESTALE || err == -EAGAIN) && it->remaining) {
+		more = virtiofs_data_write_through(in, h, it, off + done);
+		if (more >= 0)
+			return (ssize_t)done + more;
+		err = (int)more;
 	}
-	return done;
+	return done || !err || err == -EAGAIN ? (ssize_t)done : err;
 }
 
 void virtiofs_dax_push_times(struct virtiofs_inode *in)

@@ -54,11 +54,11 @@ void dax_window_destroy(struct dax_window *w); /* NULL is ignored */
 
 extern const struct mappable_ops virtiofs_dax_mappable_ops;
 /* By memory where a range is or can be mapped, else by requests. Return: bytes, -errno. */
-ssize_t virtiofs_dax_read(struct virtiofs_inode *in, const struct virtiofs_handle *h,
-			  struct io_iter *it, uint64_t off);
+ssize_t virtiofs_dax_read(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			  uint64_t off);
 /* Pre: write_lock. What makes the file longer is a request. */
-ssize_t virtiofs_dax_write(struct virtiofs_inode *in, const struct virtiofs_handle *h,
-			   struct io_iter *it, uint64_t off);
+ssize_t virtiofs_dax_write(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			   uint64_t off);
 /* Tells the server when the file was written to last, if it does not know. */
 void virtiofs_dax_push_times(struct virtiofs_inode *in);
 /* The inode goes: nobody uses it. */

@@ -42,9 +42,9 @@ static bool fd_fits(int fd, bool writable, struct stat *ret_st)
 /* Return: 0, or what the daemon is told. */
 static int take_map(struct dax_window *w)
 {
-	const struct vhost_user_shmem_map *m = &w->message.shmem_map;
-	struct dax_range *r = range_at(w, m);
-	bool write = m->flags & VHOST_USER_SHMEM_RW;
+	const struct vhost_user_shmem_map m = w->message.shmem_map;
+	struct dax_range *r = range_at(w, &m);
+	bool write = m.flags & VHOST_USER_SHMEM_RW;
 	struct memfile *mf;
 	struct stat st;
 	int err = 0;
@@ -54,7 +54,7 @@ static int take_map(struct dax_window *w)
 		return EINVAL;
 	w->fd_count = 0; /* mf's now */
 	mutex_lock(&w->lock);
-	if (r->state == DAX_SETUP && !r->fresh && m->fd_offset == r->index << VIRTIOFS_DAX_SHIFT &&
+	if (r->state == DAX_SETUP && !r->fresh && m.fd_offset == r->index << VIRTIOFS_DAX_SHIFT &&
 	    write == r->writable) {
 		r->fresh = mf;
 		r->fresh_dev = st.st_dev;
@@ -74,7 +74,8 @@ static int take_map(struct dax_window *w)
 
 static int take_unmap(struct dax_window *w)
 {
-	struct dax_range *r = range_at(w, &w->message.shmem_map);
+	const struct vhost_user_shmem_map m = w->message.shmem_map;
+	struct dax_range *r = range_at(w, &m);
 	int err = EINVAL;
 
 	mutex_lock(&w->lock);

@@ -54,6 +54,16 @@ struct memfile *virtiofs_device_memory(struct virtiofs_device *dev)
 	return dev->mf;
 }
 
+struct dax_window *virtiofs_device_dax(struct virtiofs_device *dev)
+{
+	return dev->dax;
+}
+
+struct virtiofs_versions *virtiofs_device_versions(struct virtiofs_device *dev)
+{
+	return dev->versions;
+}
+
 uint64_t virtiofs_device_requests(const struct virtiofs_device *dev)
 {
 	return atomic_load(&dev->requests);
@@ -653,6 +663,8 @@ static void device_free(struct virtiofs_device *dev)
 			hostpoll_remove(&dev->queues[i].poll);
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		queue_fini(&dev->queues[i]);
+	dax_window_destroy(dev->dax);
+	virtiofs_versions_destroy(dev->versions);
 	/* Closing the connection makes the device let go of the memory. */
 	close(dev->sock);
 	if (dev->mf)
@@ -703,6 +715,8 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	}
 	if (!err)
 		err = vdev_start(dev);
+	if (!err)
+		err = dev->dax ? dax_window_start(dev->dax) : 0;
 	if (!err)
 		err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, sock_ready);
 	if (err) {

@@ -46,6 +46,11 @@ bool virtiofs_device_alive(const struct virtiofs_device *dev);
 struct memfile *virtiofs_device_memory(struct virtiofs_device *dev); /* borrowed */
 /* Requests so far whose answers are waited for: round trips, for benchmarks and tests. */
 uint64_t virtiofs_device_requests(const struct virtiofs_device *dev);
+/* What the daemon has besides; NULL: nothing. */
+struct dax_window;
+struct virtiofs_versions;
+struct dax_window *virtiofs_device_dax(struct virtiofs_device *dev);
+struct virtiofs_versions *virtiofs_device_versions(struct virtiofs_device *dev);
 /* One filesystem at a time. claim: false if another has it. */
 bool virtiofs_device_claim(struct virtiofs_device *dev);
 void virtiofs_device_release(struct virtiofs_device *dev);

@@ -145,6 +145,33 @@ static bool is_direct(struct file *f)
 	       file_inode(f)->fs->options.cache == VIRTIOFS_CACHE_NONE;
 }
 
+/* What is there is what is mapped; only where it ends is asked for. */
+static ssize_t dax_read_iter(struct file *f, struct io_iter *it, uint64_t off)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	struct virtiofs_handle *h = file_of(f)->h;
+	int err = virtiofs_handle_check(h);
+
+	if (!err && (in->fs->versions || in->fs->options.cache == VIRTIOFS_CACHE_NONE ||
+		     off + it->remaining > virtiofs_inode_size(in)))
+		err = virtiofs_inode_refresh(in, 0);
+	return err ? err : virtiofs_dax_read(in, h, it, off);
+}
+
+/* Data is as new as its attributes, and these as their version. */
+static int check_versioned(struct file *f)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	int err;
+
+	virtiofs_versions_settle(in->fs->versions);
+	err = virtiofs_inode_refresh(in, 0);
+	if (err)
+		return err;
+	virtiofs_data_revalidate(in);
+	return 0;
+}
+
 static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
 {
 	struct virtiofs_inode *in = file_inode(f);
@@ -152,9 +179,11 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 
 	if (rwf & RWF_NOWAIT)
 		return -EAGAIN; /* a request would be waited for */
+	if (in->dax.on)
+		return dax_read_iter(f, it, (uint64_t)off);
 	if (is_direct(f))
 		return virtiofs_data_read_direct(in, file_of(f)->h, it, (uint64_t)off);
-	err = virtiofs_handle_check(file_of(f)->h);
+	err = in->fs->versions ? check_versioned(f) : virtiofs_handle_check(file_of(f)->h);
 	/* The end may have moved: nobody reads past what is known. */
 	if (!err && (uint64_t)off + it->remaining > virtiofs_inode_size(in))
 		err = virtiofs_inode_refresh(in, 0);
@@ -175,6 +204,17 @@ static void kill_priv(struct file *f)
 	/* The data is written: a failure here has nobody to tell. */
 	if (a.mode != (pi.mode & 07777))
 		(void)!virtiofs_setattr(in, &a, NULL);
+}
+
+/* Pre: write_lock. */
+static ssize_t dax_write_iter(struct virtiofs_inode *in, struct virtiofs_handle *h,
+			      struct io_iter *it, uint64_t off)
+{
+	int err = in->fs->versions || in->fs->options.cache == VIRTIOFS_CACHE_NONE
+			  ? virtiofs_inode_refresh(in, 0)
+			  : 0;
+
+	return err ? err : virtiofs_dax_write(in, h, it, off);
 }
 
 static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
@@ -198,7 +238,9 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 		ret = vfs_hooks.check_fsize(*inout_off, it);
 	if (!ret)
 		ret = virtiofs_handle_check(h);
-	if (!ret && in->fs->options.writeback && !is_direct(f))
+	if (!ret && in->dax.on)
+		ret = dax_write_iter(in, h, it, (uint64_t)*inout_off);
+	else if (!ret && in->fs->options.writeback && !is_direct(f))
 		ret = virtiofs_data_write_back(in, h, it, (uint64_t)*inout_off);
 	else if (!ret)
 		ret = virtiofs_data_write_through(in, h, it, (uint64_t)*inout_off);
@@ -338,7 +380,10 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
 		.owner = &file_of(f)->h->user.base,
 	};
 	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1);
-	ssize_t got = virtiofs_call(in->fs, &call);
+	ssize_t got;
+
+	virtiofs_dax_push_times(in);
+	got = virtiofs_call(in->fs, &call);
 
 	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
 }
@@ -349,6 +394,7 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
  */
 static int virtiofs_file_flush(struct file *f)
 {
+	virtiofs_dax_push_times(file_inode(f));
 	return virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
 }
 
@@ -357,6 +403,7 @@ static int virtiofs_file_stat(struct file *f, const struct stat_args *args, stru
 	struct virtiofs_inode *in = file_inode(f);
 	int err = 0;
 
+	virtiofs_versions_settle(in->fs->versions);
 	if (!(args->flags & AT_STATX_DONT_SYNC))
 		err = virtiofs_handle_check(file_of(f)->h);
 	if (!err && !(args->flags & AT_STATX_DONT_SYNC))

@@ -7,7 +7,7 @@
  *
  * Performs: a cold stat is one LOOKUP a component; a warm one within its timeout asks nothing. One tree_lock per filesystem: a change keeps
  * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
- * Cannot yet: DAX, the version table, POSIX ACLs, remote locks, O_TMPFILE, reconnecting.
+ * Cannot yet: POSIX ACLs, remote locks, O_TMPFILE, reconnecting.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +84,11 @@ static void virtiofs_show_options(struct filesystem *base, struct buf *b)
 	const struct virtiofs_options *o = &virtiofs_fs_of(base)->options;
 
 	buf_printf(b, ",cache=%s", names[o->cache]);
+	if (o->dax)
+		buf_printf(b, ",dax=%s", o->dax == VIRTIOFS_DAX_ALWAYS ? "always" : "inode");
+	if (o->coherence)
+		buf_printf(b, ",coherence=%s",
+			   o->coherence == VIRTIOFS_COHERENCE_STRICT ? "strict" : "versions");
 	if (o->timeout_ns >= 0)
 		buf_printf(b, ",timeout=%lld", (long long)(o->timeout_ns / 1000000000));
 	if (o->writeback)
@@ -218,12 +223,47 @@ static int parse_cache(const char *v, size_t len, struct virtiofs_options *o)
 	return 0;
 }
 
+/* One of `names`, whose order is the enum's. Return: which; -EINVAL. */
+static int parse_word(const char *v, size_t len, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (strlen(names[i]) == len && !memcmp(v, names[i], len))
+			return i;
+	return -EINVAL;
+}
+
+static int parse_dax(const char *v, size_t len, struct virtiofs_options *o)
+{
+	static const char *const names[] = {"never", "always", "inode"};
+	int which = parse_word(v, len, names, 3);
+
+	if (which >= 0)
+		o->dax = (enum virtiofs_dax)which;
+	return MIN(which, 0);
+}
+
+static int parse_coherence(const char *v, size_t len, struct virtiofs_options *o)
+{
+	static const char *const names[] = {"time", "versions", "strict"};
+	int which = parse_word(v, len, names, 3);
+
+	if (which >= 0)
+		o->coherence = (enum virtiofs_coherence)which;
+	return MIN(which, 0);
+}
+
 static int parse_option(const char *opt, size_t len, struct virtiofs_options *o)
 {
 	char *end;
 
 	if (len > 6 && !memcmp(opt, "cache=", 6))
 		return parse_cache(opt + 6, len - 6, o);
+	if (len > 4 && !memcmp(opt, "dax=", 4))
+		return parse_dax(opt + 4, len - 4, o);
+	if (len == 3 && !memcmp(opt, "dax", 3))
+		return parse_dax("always", 6, o);
+	if (len > 10 && !memcmp(opt, "coherence=", 10))
+		return parse_coherence(opt + 10, len - 10, o);
 	if (len > 8 && len < 18 && !memcmp(opt, "timeout=", 8)) {
 		unsigned long v = strtoul(opt + 8, &end, 10);
 

@@ -20,6 +20,8 @@ int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_
 {
 	int64_t span;
 
+	if (fs->versions)
+		return INT64_MAX; /* as long as its version does */
 	switch (fs->options.cache) {
 	case VIRTIOFS_CACHE_ALWAYS:
 		return INT64_MAX;
@@ -54,8 +56,12 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 	op_lock_init(&in->write_lock);
 	op_lock_init(&in->fill_lock);
 	virtiofs_owner_init(&in->filler, in, NULL, true);
-	mappable_init(&in->map, &virtiofs_mappable_ops);
+	in->dax.on = in->base.type == S_IFREG &&
+		     (fs->options.dax == VIRTIOFS_DAX_ALWAYS ||
+		      (fs->options.dax == VIRTIOFS_DAX_INODE && (e->attr.flags & FUSE_ATTR_DAX)));
+	mappable_init(&in->map, in->dax.on ? &virtiofs_dax_mappable_ops : &virtiofs_mappable_ops);
 	in->attr = e->attr;
+	in->attr_seen = e->attr_valid;
 	in->attr_valid_until = virtiofs_valid_until(fs, e->attr_valid, e->attr_valid_nsec);
 	in->perm_valid_until = in->attr_valid_until;
 	in->attr_asked = asked;
@@ -65,7 +71,11 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 /* Node 1, of which nothing is known yet but that it is a directory. It counts no lookups. */
 int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret)
 {
-	const struct fuse_entry_out e = {.nodeid = FUSE_ROOT, .attr.mode = S_IFDIR | 0755};
+	const struct fuse_entry_out e = {
+		.nodeid = FUSE_ROOT,
+		.generation = fs->versions ? fs->versions->root_key : 0,
+		.attr.mode = S_IFDIR | 0755,
+	};
 
 	*ret = inode_create(fs, &e, 0);
 	if (!*ret)
@@ -243,6 +253,7 @@ void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *at
 		struct fuse_attr old = in->attr;
 
 		in->attr = *attr;
+		in->attr_seen = valid;
 		in->attr_valid_until = in->perm_valid_until = until;
 		in->attr_asked = when.time;
 		if (ours) {
@@ -285,6 +296,14 @@ bool virtiofs_inode_asked(struct virtiofs_inode *in, int64_t since)
 	return asked;
 }
 
+/* Pre: in->lock. */
+static bool version_holds(const struct virtiofs_inode *in)
+{
+	struct virtiofs_versions *v = in->fs->versions;
+
+	return !v || virtiofs_version_holds(v, in->generation, in->attr_seen);
+}
+
 static int refresh(struct virtiofs_inode *in, int64_t since, bool perm_only)
 {
 	const struct virtiofs_when when = virtiofs_now(in->fs);
@@ -295,7 +314,8 @@ static int refresh(struct virtiofs_inode *in, int64_t since, bool perm_only)
 
 	mutex_lock(&in->lock);
 	until = perm_only ? in->perm_valid_until : in->attr_valid_until;
-	valid = since != VIRTIOFS_ASK && (until > when.time || (since && in->attr_asked >= since));
+	valid = since != VIRTIOFS_ASK &&
+		((until > when.time && version_holds(in)) || (since && in->attr_asked >= since));
 	mutex_unlock(&in->lock);
 	if (valid)
 		return 0;
@@ -310,6 +330,9 @@ static int refresh(struct virtiofs_inode *in, int64_t since, bool perm_only)
 
 int virtiofs_inode_refresh(struct virtiofs_inode *in, int64_t since)
 {
+	/* So that the answer has them. */
+	if (unlikely(atomic_load_explicit(&in->dax.times, memory_order_relaxed)))
+		virtiofs_dax_push_times(in);
 	return refresh(in, since, false);
 }
 

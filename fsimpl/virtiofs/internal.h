@@ -17,6 +17,8 @@
 
 #include "fsimpl/remote/ops.h"
 #include "fsimpl/virtiofs/chunks.h"
+#include "fsimpl/virtiofs/dax.h"
+#include "fsimpl/virtiofs/version.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "mem/mappable.h"
 #include "vfs/op_lock.h"
@@ -102,6 +104,9 @@ struct virtiofs_inode {
 		*ahead; /* guarded by fill_lock: a READ under way that nobody waits for; owned */
 	struct virtiofs_handle *_Atomic ahead_of; /* its handle, to compare with */
 	struct mappable map; /* regular files */
+	struct virtiofs_dax_inode dax; /* regular files: instead of the page cache */
+	uint64_t
+		attr_seen; /* guarded by lock: the version that came with attr; with fs->versions */
 	/* The page cache; guarded by map.data_lock */
 	struct virtiofs_chunks chunks;
 	int64_t cached_mtime, cached_ctime; /* ns: the data is of this version */
@@ -125,7 +130,9 @@ struct virtiofs_fs {
 	LIST_HEAD(, virtiofs_inode) inodes[VIRTIOFS_INODE_BUCKETS]; /* guarded by inode_lock */
 	/* What INIT settled; immutable */
 	uint32_t max_write, max_read;
-	uint64_t init_flags;
+	uint64_t init_flags; /* with INIT_EXT's in the upper half */
+	struct virtiofs_versions
+		*versions; /* the device's; NULL: what is cached holds as long as the mode says */
 	_Atomic uint64_t clock; /* counts changes of attributes by us */
 	_Atomic unsigned
 		aheads; /* inodes with a READ ahead under way: each holds a slot of a queue */

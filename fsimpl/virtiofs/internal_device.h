@@ -7,7 +7,9 @@
 #include "base/hostpoll.h"
 #include "base/lock.h"
 #include "base/sleep.h"
+#include "fsimpl/virtiofs/dax.h"
 #include "fsimpl/virtiofs/device.h"
+#include "fsimpl/virtiofs/version.h"
 
 #define VDEV_QUEUES_MAX 17 /* the high-priority queue and up to 16 for requests */
 #define VDEV_QUEUE_SIZE_DEFAULT 128
@@ -66,6 +68,8 @@ struct virtiofs_device {
 	struct vdev_queue queues[VDEV_QUEUES_MAX];
 	struct hostpoll sock_poll;
 	_Atomic int dead;
+	struct dax_window *dax; /* immutable; owned; NULL: the daemon has none */
+	struct virtiofs_versions *versions; /* the same */
 	_Atomic bool claimed;
 	_Atomic uint64_t unique, requests;
 };

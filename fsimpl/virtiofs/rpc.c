@@ -107,13 +107,61 @@ void virtiofs_forget_flush(struct virtiofs_fs *fs)
 	 FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | \
 	 FUSE_MAX_PAGES | FUSE_SUBMOUNTS)
 
+/* What the mount's options want of INIT's flags, or -EINVAL: the daemon has nothing like it. */
+static int wanted_flags(struct virtiofs_fs *fs, uint64_t *ret)
+{
+	const struct virtiofs_options *o = &fs->options;
+	struct virtiofs_versions *v = virtiofs_device_versions(fs->dev);
+
+	*ret = WANTED_FLAGS | (o->writeback ? FUSE_WRITEBACK_CACHE : 0);
+	if (o->dax == VIRTIOFS_DAX_ALWAYS && !virtiofs_device_dax(fs->dev)) {
+		log_error("virtio-fs: dax=always, but the daemon has no DAX");
+		return -EINVAL;
+	}
+	if (o->coherence &&
+	    (!v || (o->coherence == VIRTIOFS_COHERENCE_STRICT && v->notify_fd < 0))) {
+		log_error("virtio-fs: coherence=%s, but the daemon has no version table",
+			  o->coherence == VIRTIOFS_COHERENCE_STRICT ? "strict" : "versions");
+		return -EINVAL;
+	}
+	if (o->dax && virtiofs_device_dax(fs->dev))
+		*ret |= FUSE_MAP_ALIGNMENT | FUSE_INIT_EXT |
+			(o->dax == VIRTIOFS_DAX_INODE ? FUSE_HAS_INODE_DAX : 0);
+	if (o->coherence)
+		*ret |= FUSE_INIT_EXT | FUSE_MOAT_VERSIONS;
+	return 0;
+}
+
+/* What was granted of it. Return: 0, -EPROTO. */
+static int take_flags(struct virtiofs_fs *fs, const struct fuse_init_out *out, uint64_t wanted)
+{
+	struct virtiofs_versions *v = virtiofs_device_versions(fs->dev);
+	uint64_t granted = out->flags;
+
+	if (granted & FUSE_INIT_EXT)
+		granted |= (uint64_t)out->flags2 << 32;
+	fs->init_flags = granted & wanted;
+	/* No alignment that a range does not have. */
+	if (!(fs->init_flags & FUSE_MAP_ALIGNMENT) || out->map_alignment > VIRTIOFS_DAX_SHIFT)
+		fs->options.dax = VIRTIOFS_DAX_NEVER;
+	if (!fs->options.coherence)
+		return 0;
+	if (!(fs->init_flags & FUSE_MOAT_VERSIONS)) {
+		log_error("virtio-fs: the daemon has a version table and does not grant it");
+		return -EPROTO;
+	}
+	v->root_key = v->table->root_key;
+	v->strict = fs->options.coherence == VIRTIOFS_COHERENCE_STRICT;
+	fs->versions = v;
+	return 0;
+}
+
 int virtiofs_init_rpc(struct virtiofs_fs *fs)
 {
-	const struct fuse_init_in arg = {
+	struct fuse_init_in arg = {
 		.major = FUSE_KERNEL_VERSION,
 		.minor = FUSE_WIRE_MINOR,
 		.max_readahead = VIRTIOFS_READ_MAX,
-		.flags = WANTED_FLAGS | (fs->options.writeback ? FUSE_WRITEBACK_CACHE : 0),
 	};
 	struct fuse_init_out out = {0};
 	struct vdev_call call = {
@@ -121,8 +169,13 @@ int virtiofs_init_rpc(struct virtiofs_fs *fs)
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
-	ssize_t got = virtiofs_call(fs, &call);
+	uint64_t flags;
+	ssize_t got = wanted_flags(fs, &flags);
 
+	arg.flags = (uint32_t)flags;
+	arg.flags2 = (uint32_t)(flags >> 32);
+	if (!got)
+		got = virtiofs_call(fs, &call);
 	if (got < 0)
 		return (int)got;
 	if (out.major != FUSE_KERNEL_VERSION || out.minor < 31) {
@@ -131,7 +184,6 @@ int virtiofs_init_rpc(struct virtiofs_fs *fs)
 			out.major, out.minor);
 		return -EPROTO;
 	}
-	fs->init_flags = out.flags & arg.flags;
 	fs->max_write = MAX(4096u, MIN(out.max_write, (uint32_t)VIRTIOFS_READ_MAX));
 	fs->max_read = fs->max_write;
 	if ((out.flags & FUSE_MAX_PAGES) && out.max_pages)
@@ -139,5 +191,5 @@ int virtiofs_init_rpc(struct virtiofs_fs *fs)
 	else
 		fs->max_read = MIN(fs->max_read, 32u * 4096u);
 	fs->max_write = MIN(fs->max_write, fs->max_read);
-	return 0;
+	return take_flags(fs, &out, flags);
 }

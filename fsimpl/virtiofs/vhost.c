@@ -2,10 +2,15 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "fsimpl/virtiofs/internal_device.h"
 #include "wire/vhost_user.h"
+
+#define DAX_FEATURES                                                                             \
+	(1ull << VHOST_USER_PROTOCOL_BACKEND_REQ | 1ull << VHOST_USER_PROTOCOL_BACKEND_SEND_FD | \
+	 1ull << VHOST_USER_PROTOCOL_SHMEM)
 
 static int send_message(struct virtiofs_device *dev, const struct vhost_user_msg *m, const int *fds,
 			unsigned fd_count)
@@ -70,6 +75,35 @@ static int receive_bytes(struct virtiofs_device *dev, void *buf, size_t size)
 		size -= (size_t)n;
 	}
 	return 0;
+}
+
+/* A whole answer with the descriptors that come with it, at most two. */
+static int receive_with_fds(struct virtiofs_device *dev, struct vhost_user_msg *ret, int *fds,
+			    unsigned *ret_count)
+{
+	struct pollfd p = {.fd = dev->sock, .events = POLLIN};
+	struct iovec iov = {ret, VHOST_USER_HEADER_SIZE};
+	union {
+		char buf[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buf,
+			     .msg_controllen = sizeof(control.buf)};
+	int err;
+
+	if (poll(&p, 1, VDEV_CONNECT_TIMEOUT_MS) <= 0)
+		return -ETIMEDOUT;
+	if (recvmsg(dev->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != VHOST_USER_HEADER_SIZE)
+		return -EPROTO;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+			*ret_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+			memcpy(fds, CMSG_DATA(c), *ret_count * sizeof(int));
+		}
+	err = msg.msg_flags & MSG_CTRUNC ? -EPROTO : vhost_user_check_header(ret);
+	return err ? err : receive_bytes(dev, (uint8_t *)ret + VHOST_USER_HEADER_SIZE, ret->size);
 }
 
 static int receive_reply(struct virtiofs_device *dev, uint32_t request, bool need_reply,
@@ -147,15 +181,68 @@ static bool has_bit(uint64_t v, unsigned bit)
 	return v >> bit & 1;
 }
 
-static int negotiate_protocol(struct virtiofs_device *dev)
+/* The back channel and the size of its window. What cannot be had is gone without. */
+static int negotiate_dax(struct virtiofs_device *dev)
 {
-	const uint64_t known =
-		1ull << VHOST_USER_PROTOCOL_MQ | 1ull << VHOST_USER_PROTOCOL_REPLY_ACK;
+	struct vhost_user_msg m;
+	int sv[2], err;
+
+	vhost_user_request_init(&m, VHOST_USER_GET_SHMEM_CONFIG, false);
+	err = send_message(dev, &m, NULL, 0);
+	if (!err)
+		err = receive_reply(dev, VHOST_USER_GET_SHMEM_CONFIG, false, &m);
+	if (err || !m.shmem_config.count || m.shmem_config.sizes[0] < VIRTIOFS_DAX_RANGE)
+		return err;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	err = dax_window_create(dev, sv[0], m.shmem_config.sizes[0], &dev->dax);
+	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_BACKEND_REQ_FD, 0, &sv[1], 1);
+	close(sv[1]);
+	return err;
+}
+
+static void drop_fds(const int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		close(fds[i]);
+}
+
+/* The table of versions, and what tells of changes on the host. A daemon that cannot give them says so with a size of 0. */
+static int negotiate_versions(struct virtiofs_device *dev)
+{
+	struct vhost_user_versions versions;
+	int fds[2] = {-1, -1}, err;
+	struct vhost_user_msg m;
+	unsigned count = 0;
+
+	vhost_user_request_init(&m, VHOST_USER_GET_VERSIONS, false);
+	err = send_message(dev, &m, NULL, 0);
+	if (!err)
+		err = receive_with_fds(dev, &m, fds, &count);
+	if (!err)
+		err = vhost_user_check_reply(&m, VHOST_USER_GET_VERSIONS, false);
+	if (err || !m.versions.size) {
+		drop_fds(fds, count);
+		return err;
+	}
+	versions = m.versions;
+	return virtiofs_versions_create(&versions, fds, count, &dev->versions);
+}
+
+static int negotiate_protocol(struct virtiofs_device *dev, uint64_t *ret_accepted)
+{
+	uint64_t known = 1ull << VHOST_USER_PROTOCOL_MQ | 1ull << VHOST_USER_PROTOCOL_REPLY_ACK;
 	uint64_t offered;
 	int err = get_u64(dev, VHOST_USER_GET_PROTOCOL_FEATURES, &offered);
 
-	if (!err)
-		err = set_u64(dev, VHOST_USER_SET_PROTOCOL_FEATURES, offered & known, NULL, 0);
+	if (err)
+		return err;
+	if ((offered & DAX_FEATURES) == DAX_FEATURES)
+		known |= DAX_FEATURES;
+	known |= 1ull << VHOST_USER_PROTOCOL_MOAT_VERSIONS;
+	err = set_u64(dev, VHOST_USER_SET_PROTOCOL_FEATURES, offered & known, NULL, 0);
+	*ret_accepted = offered & known;
 	dev->reply_ack = has_bit(offered & known, VHOST_USER_PROTOCOL_REPLY_ACK);
 	dev->multiqueue = has_bit(offered & known, VHOST_USER_PROTOCOL_MQ);
 	return err;
@@ -163,7 +250,7 @@ static int negotiate_protocol(struct virtiofs_device *dev)
 
 int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted)
 {
-	uint64_t offered, accepted = 1ull << VIRTIO_F_VERSION_1_BIT, queues = 2;
+	uint64_t offered, accepted = 1ull << VIRTIO_F_VERSION_1_BIT, queues = 2, protocol = 0;
 	int err = get_u64(dev, VHOST_USER_GET_FEATURES, &offered);
 
 	if (err)
@@ -178,13 +265,17 @@ int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted)
 	dev->indirect = has_bit(offered, VIRTIO_F_INDIRECT_DESC);
 	accepted |= 1ull << VHOST_USER_F_PROTOCOL_FEATURES;
 	accepted |= offered & (1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_INDIRECT_DESC);
-	err = negotiate_protocol(dev);
+	err = negotiate_protocol(dev, &protocol);
 	if (!err && dev->multiqueue)
 		err = get_u64(dev, VHOST_USER_GET_QUEUE_NUM, &queues);
 	if (!err)
 		err = set_u64(dev, VHOST_USER_SET_OWNER, 0, NULL, 0);
 	if (!err)
 		err = set_u64(dev, VHOST_USER_SET_FEATURES, accepted, NULL, 0);
+	if (!err && (protocol & DAX_FEATURES))
+		err = negotiate_dax(dev);
+	if (!err && has_bit(protocol, VHOST_USER_PROTOCOL_MOAT_VERSIONS))
+		err = negotiate_versions(dev);
 	if (err)
 		return err;
 	/* Daemons differ in whether they count the high-priority queue: two are always there. */

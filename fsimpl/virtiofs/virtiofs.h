@@ -23,9 +23,23 @@ enum virtiofs_cache {
 	VIRTIOFS_CACHE_ALWAYS, /* nobody else changes the tree */
 };
 
+enum virtiofs_dax {
+	VIRTIOFS_DAX_NEVER,
+	VIRTIOFS_DAX_ALWAYS, /* every regular file */
+	VIRTIOFS_DAX_INODE, /* those that the daemon says */
+};
+
+enum virtiofs_coherence {
+	VIRTIOFS_COHERENCE_TIME, /* as the cache mode says */
+	VIRTIOFS_COHERENCE_VERSIONS, /* the version table: changes are seen at once, the host's own within milliseconds */
+	VIRTIOFS_COHERENCE_STRICT, /* the host's own at once, too */
+};
+
 struct virtiofs_options {
 	enum virtiofs_cache cache;
 	int64_t timeout_ns; /* auto: of names and attributes; -1: the server's */
+	enum virtiofs_dax dax;
+	enum virtiofs_coherence coherence;
 	bool writeback; /* changes of data wait for close or fsync */
 	bool readonly;
 	unsigned max_dentries; /* 0: VIRTIOFS_DENTRIES_MAX */
@@ -33,7 +47,7 @@ struct virtiofs_options {
 /* Each cached inode holds a descriptor of the daemon's, of which it has perhaps 20,000. */
 #define VIRTIOFS_DENTRIES_MAX 8192
 
-/* "cache=none,timeout=5,writeback". Return: 0, -EINVAL. */
+/* "cache=none,timeout=5,writeback,dax=inode,coherence=strict". Return: 0, -EINVAL. */
 must_check int virtiofs_parse_options(const char *text, struct virtiofs_options *ret);
 /*
  * virtiofs_create - FUSE_INIT and the root. *ret_fs and *ret_root have a reference each.

@@ -12,9 +12,17 @@
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal.h"
 
-static bool believed(const struct remote_dentry *d)
+static bool believed(struct virtiofs_fs *fs, const struct virtiofs_inode *dir, const char *name,
+		     size_t len, const struct remote_dentry *d)
 {
 	int64_t until = atomic_load_explicit(&d->valid_until, memory_order_relaxed);
+
+	/* With versions it is the name's. */
+	if (fs->versions)
+		return dir->generation &&
+		       virtiofs_version_holds(fs->versions,
+					      version_name_key(dir->generation, name, len),
+					      (uint64_t)until);
 
 	return until == INT64_MAX || (until && until > time_monotonic_ns());
 }
@@ -29,18 +37,21 @@ int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char
 	if (err)
 		return err;
 	return remote_enter(&fs->dcache, dir, name, len, &in->base,
-			    virtiofs_valid_until(fs, e->entry_valid, e->entry_valid_nsec), ret);
+			    fs->versions
+				    ? (int64_t)e->entry_valid
+				    : virtiofs_valid_until(fs, e->entry_valid, e->entry_valid_nsec),
+			    ret);
 }
 
 /* The name is not there. */
 static void enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
-			   size_t len)
+			   size_t len, int64_t until)
 {
 	struct remote_dentry *d;
 
-	if (fs->options.cache == VIRTIOFS_CACHE_ALWAYS) {
+	if (fs->options.cache == VIRTIOFS_CACHE_ALWAYS || fs->versions) {
 		/* Failure to remember it is no error. */
-		if (!remote_enter(&fs->dcache, dir, name, len, NULL, INT64_MAX, &d))
+		if (!remote_enter(&fs->dcache, dir, name, len, NULL, until, &d))
 			remote_dentry_unref(d);
 		return;
 	}
@@ -59,7 +70,7 @@ struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_de
 	struct remote_dentry *d = remote_find(&fs->dcache, dir, name, len);
 
 	virtiofs_dir_looked_up(virtiofs_inode_of(dir));
-	if (!d || believed(d))
+	if (!d || believed(fs, virtiofs_inode_of(dir), name, len, d))
 		return d;
 	remote_dentry_unref(d);
 	return NULL;
@@ -69,6 +80,7 @@ int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const cha
 		    struct remote_dentry **ret)
 {
 	struct remote_dentry *d = virtiofs_believed(fs, dir, name, len);
+	int64_t until = INT64_MAX;
 	struct virtiofs_when when;
 	struct fuse_entry_out e;
 	int err;
@@ -81,9 +93,14 @@ int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const cha
 	if (d)
 		return -ENOENT;
 	when = virtiofs_now(fs);
+	/* An answer that there is nothing brings no version. */
+	if (fs->versions)
+		until = (int64_t)version_load(fs->versions->table,
+					      version_name_key(virtiofs_inode_of(dir)->generation,
+							       name, len));
 	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
 	if (err == -ENOENT)
-		enter_negative(fs, dir, name, len);
+		enter_negative(fs, dir, name, len, until);
 	return err ? err : virtiofs_enter(fs, dir, name, len, &e, when, ret);
 }
 
@@ -201,6 +218,7 @@ int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_par
 	struct remote_dentry *cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
 	int err = 0;
 
+	virtiofs_versions_settle(fs->versions);
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(fs, rp, since, &cur);
 	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. */

@@ -45,14 +45,22 @@ static uint64_t raise_nofile(void)
 	return lim.rlim_max;
 }
 
+int daemon_enter_proc(struct daemon *d)
+{
+	d->proc_fd = openat(d->proc_root, "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	close(d->proc_root);
+	d->proc_root = -1;
+	return d->proc_fd < 0 || fchdir(d->proc_fd) < 0 ? -errno : 0;
+}
+
 int daemon_confine(struct daemon *d)
 {
 	uint64_t files = raise_nofile();
 	int err;
 
 	d->fd_max = files > 2 * SPARE_FDS ? files - SPARE_FDS : files / 2;
-	d->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (d->proc_fd < 0)
+	d->proc_root = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (d->proc_root < 0)
 		return -errno;
 	umask(0);
 	if (!d->config.no_namespaces) {
@@ -60,8 +68,6 @@ int daemon_confine(struct daemon *d)
 		if (err)
 			return err;
 	}
-	if (fchdir(d->proc_fd) < 0)
-		return -errno;
 	return geteuid() == 0				    ? confine_caps()
 	       : prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno
 							    : 0;
@@ -103,7 +109,8 @@ static const int calls[] = {
 static int add_listener(void *ctx, const void *arg)
 {
 	static const int plain[] = {
-		SCMP_SYS(wait4), SCMP_SYS(getppid), SCMP_SYS(seccomp),
+		SCMP_SYS(wait4),   SCMP_SYS(getppid),
+		SCMP_SYS(seccomp), SCMP_SYS(fchdir), /* to a child's own /proc/self/fd */
 		SCMP_SYS(tgkill), /* the children's; they narrow it down to themselves */
 	};
 	static const int prctls[] = {PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};

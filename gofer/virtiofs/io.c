@@ -25,6 +25,15 @@ struct linux_dirent64 {
 	char name[];
 };
 
+/* Who holds data back reads what it writes only parts of, whatever it opened the file for. */
+static int open_flags(const struct daemon *d, uint32_t wanted)
+{
+	int flags = (int)wanted & (O_ACCMODE | O_TRUNC | O_EXCL | O_NOATIME | O_DSYNC | O_SYNC);
+
+	return d->writeback && (flags & O_ACCMODE) == O_WRONLY ? (flags & ~O_ACCMODE) | O_RDWR
+							       : flags;
+}
+
 static int reply_open(struct request *r, int64_t fh)
 {
 	struct fuse_open_out out = {.fh = (uint64_t)fh};
@@ -41,7 +50,7 @@ static int reply_open(struct request *r, int64_t fh)
 int do_open(struct request *r, struct node *n)
 {
 	const struct fuse_open_in a = ARG(r, struct fuse_open_in);
-	int flags = (int)a.flags & (O_ACCMODE | O_TRUNC | O_NOATIME | O_DSYNC | O_SYNC), fd;
+	int flags = open_flags(r->d, a.flags) & ~O_EXCL, fd;
 	int64_t fh;
 
 	if (n->type != S_IFREG)
@@ -60,7 +69,7 @@ int do_open(struct request *r, struct node *n)
 int do_create(struct request *r, struct node *n)
 {
 	const struct fuse_create_in a = ARG(r, struct fuse_create_in);
-	int flags = (int)a.flags & (O_ACCMODE | O_TRUNC | O_EXCL | O_NOATIME | O_DSYNC | O_SYNC);
+	int flags = open_flags(r->d, a.flags);
 	struct fuse_entry_out out;
 	bool existed = false;
 	int64_t fh;

@@ -79,7 +79,7 @@ static void serve_in_child(struct daemon *d, struct clients *c, int sock, const 
 		close(d->config.listen_fd);
 		sigprocmask(SIG_SETMASK, mask, NULL);
 		d->watcher = i;
-		if (daemon_seccomp(d, false))
+		if (daemon_enter_proc(d) || daemon_seccomp(d, false))
 			_exit(1);
 		_exit(serve_connection(d, sock) ? 1 : 0);
 	}
@@ -95,6 +95,28 @@ static void on_child(int sig)
 	(void)sig;
 }
 
+static int next_connection(struct daemon *d)
+{
+	int sock = accept4(d->config.listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	return sock < 0 ? -errno : sock;
+}
+
+static bool is_transient(int err)
+{
+	return err == -EINTR || err == -ECONNABORTED || err == -EAGAIN;
+}
+
+static int serve_once(struct daemon *d)
+{
+	int sock;
+
+	do
+		sock = next_connection(d);
+	while (is_transient(sock));
+	return sock < 0 ? sock : serve_connection(d, sock);
+}
+
 static int serve_all(struct daemon *d)
 {
 	const struct sigaction child = {.sa_handler = on_child};
@@ -102,6 +124,7 @@ static int serve_all(struct daemon *d)
 	struct clients clients = {0};
 	sigset_t blocked, before;
 
+	/* Let in by ppoll() alone, so that none is missed. */
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &blocked, &before);
@@ -111,17 +134,13 @@ static int serve_all(struct daemon *d)
 		int sock;
 
 		reap(d, &clients);
-		if (!d->config.once && ppoll(&p, 1, NULL, &before) < 0)
+		if (ppoll(&p, 1, NULL, &before) < 0)
 			continue;
-		sock = accept4(d->config.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (sock < 0) {
-			if (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)
-				continue;
-			return -errno;
-		}
-		if (d->config.once)
-			return serve_connection(d, sock);
-		serve_in_child(d, &clients, sock, &before);
+		sock = next_connection(d);
+		if (sock >= 0)
+			serve_in_child(d, &clients, sock, &before);
+		else if (!is_transient(sock))
+			return sock;
 	}
 }
 
@@ -147,6 +166,7 @@ static struct daemon *daemon_create(const struct virtiofsd_config *config)
 
 int virtiofsd_main(const struct virtiofsd_config *config)
 {
+	bool forks = config->listen_fd >= 0 && !config->once;
 	struct daemon *d = daemon_create(config);
 	int err;
 
@@ -159,10 +179,14 @@ int virtiofsd_main(const struct virtiofsd_config *config)
 			  "directory, and "
 			  "the daemon be started as root",
 			  config->shared_dir, strerror(-err));
+	if (!err && !forks)
+		err = daemon_enter_proc(d);
 	if (!err)
-		err = daemon_seccomp(d, config->listen_fd >= 0 && !config->once);
+		err = daemon_seccomp(d, forks);
 	if (!err)
-		err = config->listen_fd >= 0 ? serve_all(d) : serve_connection(d, config->sock_fd);
+		err = forks		      ? serve_all(d)
+		      : config->listen_fd < 0 ? serve_connection(d, config->sock_fd)
+					      : serve_once(d);
 	free(d);
 	return err;
 }

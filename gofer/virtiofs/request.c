@@ -117,7 +117,8 @@ static int serve_init(struct request *r)
 	const uint32_t ours = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
 			      FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 			      FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
-			      FUSE_WRITEBACK_CACHE | FUSE_DONT_MASK | FUSE_INIT_EXT |
+			      FUSE_DONT_MASK | FUSE_INIT_EXT |
+			      (r->d->config.writeback ? FUSE_WRITEBACK_CACHE : 0) |
 			      (dax_on(r->d) ? FUSE_MAP_ALIGNMENT : 0);
 	struct fuse_init_in in = {0};
 	struct fuse_init_out out = {0};
@@ -132,6 +133,7 @@ static int serve_init(struct request *r)
 	if (in.major == FUSE_KERNEL_VERSION) {
 		out.max_readahead = MIN(in.max_readahead, MAX_IO);
 		out.flags = in.flags & ours;
+		r->d->writeback = out.flags & FUSE_WRITEBACK_CACHE;
 		out.max_background = 64;
 		out.congestion_threshold = 48;
 		out.max_write = MAX_IO;

@@ -77,7 +77,8 @@ struct queue {
 struct daemon {
 	struct virtiofsd_config config; /* immutable */
 	unsigned queue_count; /* immutable: with the high-priority one */
-	int proc_fd; /* immutable: /proc/self/fd */
+	int proc_fd; /* immutable: /proc/self/fd, the working directory too */
+	int proc_root; /* /proc, until a process knows its own: -1 then */
 	uint64_t fd_max; /* immutable: nodes and handles together */
 	_Atomic uint64_t fd_count;
 	/* the connection; the main thread's, and the queues' while they run */
@@ -98,6 +99,7 @@ struct daemon {
 	struct mutex handles_lock;
 	struct handle *handles[HANDLES_MAX]; /* guarded by handles_lock */
 	unsigned handle_hint; /* guarded by handles_lock */
+	bool writeback; /* immutable after INIT: the client completes pages before it writes them */
 	bool inode_dax; /* immutable after INIT: attributes say what is to be mapped */
 	/* DAX: the back channel */
 	pthread_mutex_t back_lock; /* held over a message and its answer */
@@ -237,6 +239,8 @@ void version_drop_held(struct daemon *d, int fd); /* tells and closes */
 /* ---- confine.c ---- */
 
 must_check int daemon_confine(struct daemon *d); /* before threads */
+/* In the process that will serve: its /proc/self/fd, and none of /proc besides. Before its filter. */
+must_check int daemon_enter_proc(struct daemon *d);
 must_check int daemon_seccomp(struct daemon *d, bool listens); /* listens: for connections */
 
 #endif

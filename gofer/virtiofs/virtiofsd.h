@@ -19,6 +19,7 @@ struct virtiofsd_config {
 	enum virtiofsd_cache cache;
 	unsigned queues; /* request queues; 0: VIRTIOFSD_QUEUES_DEFAULT */
 	uint64_t dax_window; /* bytes of the client's window for DAX; 0: none */
+	bool writeback; /* clients that can may hold written data back: Linux's do then */
 	bool readonly;
 	bool once; /* ends with its first connection */
 	bool no_namespaces; /* debugging and unprivileged users: the tree is not the process's root */

@@ -1,0 +1,105 @@
+/* fsimpl/virtiofs/version.c - see version.h. */
+#include "fsimpl/virtiofs/version.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/sleep.h"
+
+#define SETTLE_NS 20000000ll /* how long the daemon may take to read what has happened */
+#define DISTRUST_NS 1000000000ll
+
+/* A table that cannot shrink under us: reading it is safe whatever the daemon does. */
+static const struct version_table *map_table(int fd)
+{
+	const int need = F_SEAL_SHRINK | F_SEAL_GROW;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	if (seals < 0 || (seals & need) != need || fstat(fd, &st) < 0 ||
+	    st.st_size != (off_t)VERSION_TABLE_BYTES)
+		return NULL;
+	p = mmap(NULL, VERSION_TABLE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int virtiofs_versions_create(const struct vhost_user_versions *wire, const int *fds, unsigned count,
+			     struct virtiofs_versions **ret)
+{
+	struct virtiofs_versions *v = calloc(1, sizeof(*v));
+	int err = v ? -EPROTO : -ENOMEM;
+
+	if (v && wire->size == VERSION_TABLE_BYTES && wire->watcher < VERSION_WATCHERS &&
+	    count == 1 + !!wire->has_notify)
+		v->table = map_table(fds[0]);
+	if (v && v->table && v->table->magic == VERSION_TABLE_MAGIC) {
+		close(fds[0]); /* the mapping keeps it */
+		v->notify_fd = count == 2 ? fds[1] : -1;
+		v->watcher = wire->watcher;
+		*ret = v;
+		return 0;
+	}
+	for (unsigned i = 0; i < count; i++)
+		close(fds[i]);
+	if (v && v->table)
+		munmap((void *)v->table, VERSION_TABLE_BYTES);
+	free(v);
+	log_error("virtio-fs device: its version table is none that can be used");
+	return err;
+}
+
+void virtiofs_versions_destroy(struct virtiofs_versions *v)
+{
+	if (!v)
+		return;
+	munmap((void *)v->table, VERSION_TABLE_BYTES);
+	if (v->notify_fd >= 0)
+		close(v->notify_fd);
+	free(v);
+}
+
+/* version_table.h: the queue first, then the watcher's word. */
+static bool settled(struct virtiofs_versions *v)
+{
+	struct epoll_event ev;
+
+	return epoll_wait(v->notify_fd, &ev, 1, 0) == 0 &&
+	       !(atomic_load_explicit(
+			 &((struct version_table *)v->table)->watchers[v->watcher].busy,
+			 memory_order_acquire) &
+		 1);
+}
+
+void virtiofs_versions_settle_slow(struct virtiofs_versions *v)
+{
+	int64_t end;
+
+	if (v->notify_fd < 0 || likely(settled(v)))
+		return;
+	end = time_monotonic_ns() + SETTLE_NS;
+	while (!settled(v)) {
+		if (time_monotonic_ns() > end) {
+			atomic_store(&v->distrusted_until, end + DISTRUST_NS);
+			return;
+		}
+		sched_yield();
+	}
+}
+
+bool virtiofs_versions_distrusted(struct virtiofs_versions *v)
+{
+	int64_t until = atomic_load(&v->distrusted_until);
+
+	if (!until || until > time_monotonic_ns())
+		return until != 0;
+	/* Another thread may have begun a new second: then that stays. */
+	atomic_compare_exchange_strong(&v->distrusted_until, &until, 0);
+	return false;
+}
