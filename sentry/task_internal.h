@@ -24,6 +24,7 @@ struct user_counts {
 	uint32_t uid;
 	int32_t refs; /* guarded by the table's lock */
 	_Atomic int32_t sigpending, processes;
+	_Atomic uint64_t mq_bytes; /* of POSIX message queues: RLIMIT_MSGQUEUE */
 	LIST_ENTRY(user_counts) link;
 };
 struct user_counts *user_counts_get(uint32_t uid); /* NULL: no memory */

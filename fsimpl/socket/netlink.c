@@ -61,6 +61,16 @@ int netlink_queue(struct netlink_socket *ns, const void *data, size_t size)
 	return err;
 }
 
+bool netlink_is(struct file *f)
+{
+	return f->ops == &socket_ops && socket_family_of(f) == &netlink_family;
+}
+
+int netlink_deliver(struct file *f, const void *data, size_t size)
+{
+	return netlink_is(f) ? netlink_queue(netlink_of(f), data, size) : -EINVAL;
+}
+
 uint32_t netlink_portid(struct netlink_socket *ns)
 {
 	struct sockaddr_nl nl = {.nl_family = AF_NETLINK};

@@ -105,6 +105,10 @@ struct socket_hooks {
 };
 extern struct socket_hooks socket_hooks;
 
+/* mq_notify(2): is it a netlink socket, and a datagram of the kernel's for it. -EINVAL, -ENOBUFS. */
+bool netlink_is(struct file *f);
+must_check int netlink_deliver(struct file *f, const void *data, size_t size);
+
 /* /proc/net/unix */
 void socket_show_unix(struct buf *b);
 

@@ -57,6 +57,15 @@ static void synth_file_release(struct file *f)
 	free(sf);
 }
 
+static int synth_flush(struct file *f)
+{
+	struct synth_file *sf = synth_file_of(f);
+
+	if (sf->node->ops->flush)
+		sf->node->ops->flush(sf->node, sf);
+	return 0;
+}
+
 static ssize_t synth_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf unused_arg)
 {
 	struct synth_file *sf = synth_file_of(f);
@@ -162,6 +171,7 @@ static int synth_truncate(struct file *f unused_arg, uint64_t size unused_arg)
 static const struct file_ops synth_file_ops = {
 	.name = "synth",
 	.release = synth_file_release,
+	.flush = synth_flush,
 	.read_iter = synth_read_iter,
 	.write_iter = synth_write_iter,
 	.poll = synth_poll,

@@ -97,6 +97,8 @@ struct synth_node_ops {
 	/* At open, after permission checks, before the file is visible; may set sf->priv. NULL: nothing. */
 	int (*open)(struct synth_node *n, struct synth_file *sf);
 	void (*close)(struct synth_node *n, struct synth_file *sf);
+	/* close(2) of one descriptor of it. NULL: nothing. */
+	void (*flush)(struct synth_node *n, struct synth_file *sf);
 	/* A file object of one's own instead of a synth_file (e.g. /proc/PID/ns/x, device nodes, ptys): returns it through ret. NULL: synth_file, or vfs_hooks.open_special for devices and fifos. */
 	int (*open_file)(struct synth_node *n, const struct vfs_path *place, unsigned flags,
 			 struct file **ret);

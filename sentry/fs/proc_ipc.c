@@ -5,6 +5,7 @@
 
 #include "sentry/fs/proc.h"
 #include "sentry/ipc/ipc.h"
+#include "sentry/ipc/mq.h"
 
 static struct ipc_namespace *current_ns(void)
 {
@@ -72,6 +73,50 @@ const struct synth_node_ops proc_ipc_limit_ops = {
 	.show = limit_show,
 	.store = limit_store,
 	.setattr = synth_setattr_eperm,
+};
+
+/* ---- /proc/sys/fs/mqueue: data is the enum mq_limit ---- */
+
+static int mq_limit_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+{
+	enum mq_limit which = (enum mq_limit)(uintptr_t)n->entry->data;
+
+	buf_printf(b, "%llu\n",
+		   (unsigned long long)mq_limit(ipc_namespace_mq(current_ns()), which));
+	return 0;
+}
+
+static ssize_t mq_limit_store(struct synth_node *n, unused_arg struct synth_file *sf,
+			      const char *data, size_t size, unused_arg int64_t off)
+{
+	enum mq_limit which = (enum mq_limit)(uintptr_t)n->entry->data;
+	uint64_t v;
+	int err = synth_parse_u64(data, size, INT32_MAX, &v);
+
+	if (!err)
+		err = mq_set_limit(ipc_namespace_mq(current_ns()), which, v);
+	return err ? -EINVAL : (ssize_t)size;
+}
+
+static const struct synth_node_ops mq_limit_ops = {
+	.show = mq_limit_show,
+	.store = mq_limit_store,
+	.setattr = synth_setattr_eperm,
+};
+
+#define MQ_FILE(n, which)                                                \
+	{                                                                \
+		.name = n, .mode = S_IFREG | 0644, .ops = &mq_limit_ops, \
+		.data = (const void *)(uintptr_t)(which)                 \
+	}
+
+const struct synth_entry proc_mqueue_entries[] = {
+	MQ_FILE("msg_default", MQ_LIMIT_MSG_DEFAULT),
+	MQ_FILE("msg_max", MQ_LIMIT_MSG),
+	MQ_FILE("msgsize_default", MQ_LIMIT_MSGSIZE_DEFAULT),
+	MQ_FILE("msgsize_max", MQ_LIMIT_MSGSIZE),
+	MQ_FILE("queues_max", MQ_LIMIT_QUEUES),
+	{0},
 };
 
 /* Four numbers in one file. */

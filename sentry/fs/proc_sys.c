@@ -346,15 +346,6 @@ static const struct synth_entry epoll_entries[] = {
 	{ 0 },
 };
 
-static const struct synth_entry mqueue_entries[] = {
-	C("msg_default", "10"),
-	C("msg_max", "10"),
-	C("msgsize_default", "8192"),
-	C("msgsize_max", "8192"),
-	C("queues_max", "256"),
-	{ 0 },
-};
-
 static const struct synth_entry fs_entries[] = {
 	C("aio-max-nr", "65536"),
 	R("aio-nr", 0444, aio_nr_ops),
@@ -369,7 +360,7 @@ static const struct synth_entry fs_entries[] = {
 	R("lease-break-time", 0644, lease_break_ops),
 	C("leases-enable", "1"),
 	C("mount-max", "100000"),
-	D("mqueue", mqueue_entries),
+	D("mqueue", proc_mqueue_entries),
 	C("nr_open", STR(1048576)),
 	C("overflowgid", "65534"),
 	C("overflowuid", "65534"),

@@ -4,6 +4,7 @@
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/socket/socket.h"
 #include "sentry/fs/internal.h"
+#include "sentry/ipc/mq.h"
 #include "sentry/nsfs.h"
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
@@ -66,6 +67,8 @@ int sentry_fs_register(void)
 	nsfs_init();
 	proc_register();
 	sysfs_register();
+	mq_deliver = netlink_deliver;
+	mq_register();
 	cgroup_register();
 	vfs_hooks.open_special = dev_open_special;
 	signalfd_install(&sigfd);

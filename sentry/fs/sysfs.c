@@ -293,30 +293,8 @@ static struct filesystem_type sysfs_type = {
 	.ops = &sysfs_ops,
 };
 
-/* mqueue: mountable, as every container configuration asks; empty, since mq_open(2) and kin answer ENOSYS. */
-static int mqueue_mount(const struct filesystem_type *type, const char *source,
-			unused_arg unsigned ms_flags, unused_arg const char *data,
-			unused_arg void *kernel_data, struct filesystem **ret_fs,
-			struct dentry **ret_root)
-{
-	static const struct synth_entry root = {.mode = S_IFDIR | S_ISVTX | 0777, .ops = &dir_ops};
-
-	return synth_fs_create(type, source ? source : "mqueue", MQUEUE_MAGIC, &root, NULL, NULL,
-			       ret_fs, ret_root);
-}
-
-static struct filesystem_ops mqueue_ops;
-static struct filesystem_type mqueue_type = {
-	.name = "mqueue",
-	.flags = FS_NODEV | FS_USERNS_MOUNT,
-	.mount = mqueue_mount,
-	.ops = &mqueue_ops,
-};
-
 void sysfs_register(void)
 {
-	mqueue_ops = synth_filesystem_ops;
-	vfs_register_type(&mqueue_type);
 	sysfs_ops = synth_filesystem_ops;
 	vfs_register_type(&sysfs_type);
 }

@@ -62,6 +62,7 @@ struct ipc_namespace {
 	uint64_t id;
 	struct ipc_ids shm, sem, msg;
 	_Atomic uint64_t limits[IPC_LIMIT_COUNT];
+	struct mq_space *mq; /* POSIX message queues; immutable, a reference */
 };
 
 /* shm.c, sem.c, msg.c */

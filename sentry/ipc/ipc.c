@@ -7,6 +7,7 @@
  * has it attached holds a reference of his own.
  */
 #include "sentry/ipc/internal.h"
+#include "sentry/ipc/mq.h"
 
 #include <linux/capability.h>
 
@@ -67,6 +68,10 @@ int ipc_namespace_create(struct ipc_namespace **ret)
 
 	if (!ns)
 		return -ENOMEM;
+	if (mq_space_create(&ns->mq)) {
+		free(ns);
+		return -ENOMEM;
+	}
 	ref_init(&ns->ref, &ns_type);
 	atomic_init(&ns->users, 1);
 	ns->id = atomic_fetch_add(&next_id, 1);
@@ -106,11 +111,17 @@ void ipc_namespace_unref(struct ipc_namespace *ns)
 {
 	if (!ns || !ref_put(&ns->ref))
 		return;
+	mq_space_close(ns->mq);
 	ids_fini(&ns->shm);
 	ids_fini(&ns->sem);
 	ids_fini(&ns->msg);
 	ref_fini(&ns->ref, &ns_type);
 	namespace_leave(ns);
+}
+
+struct mq_space *ipc_namespace_mq(const struct ipc_namespace *ns)
+{
+	return ns->mq;
 }
 
 uint64_t ipc_namespace_id(const struct ipc_namespace *ns)

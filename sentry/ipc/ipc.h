@@ -55,6 +55,7 @@ enum {
 
 struct ipc_namespace;
 struct sem_undo_list;
+struct mq_space;
 struct ipc_message;
 
 must_check int ipc_namespace_create(struct ipc_namespace **ret);
@@ -64,6 +65,8 @@ void ipc_namespace_unref(struct ipc_namespace *ns);
 uint64_t ipc_limit(const struct ipc_namespace *ns, enum ipc_limit which);
 /* Return: 0, -EINVAL when it is more than this sentry bears. Objects that exist stay. */
 must_check int ipc_set_limit(struct ipc_namespace *ns, enum ipc_limit which, uint64_t value);
+/* POSIX message queues (ipc/mq.h); borrowed. */
+struct mq_space *ipc_namespace_mq(const struct ipc_namespace *ns);
 uint64_t ipc_namespace_id(const struct ipc_namespace *ns); /* the inode of /proc/PID/ns/ipc */
 
 /* ---- shared memory ---- */
