@@ -350,7 +350,9 @@ static void on_link(struct monitor *m)
 		/* The name by which `docker top` and its like find the container's first process. */
 		cli_title_set(sb->config->spec.argv);
 		tell(sb, SANDBOX_KEEP);
-		stdio_to_null(false);
+		/* Not opened again: /dev/null is the image's here, and an overlay would copy it up. */
+		if (dup2(STDIN_FILENO, STDERR_FILENO) < 0)
+			cli_debug("standard error: %m");
 		return;
 	}
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
