@@ -7,6 +7,8 @@
  * by ring 3, and only the `out` that follows a `syscall` exits (elsewhere it is a #GP). Where ring 0 is native,
  * `sysretq` behind it is the way back. (Not `hlt`: stepping over that costs KVM more where the CPU does not say how long
  * it was.)
+ * There it also saves segments on the way in, some fifteen instructions, and so do the handlers, which then end in one
+ * common `hlt`: what KVM takes to look at a vCPU's segments at every exit is an eighth of a system call.
  * Every gate uses IST 1, so nothing is ever pushed on a stack that the application chose.
  */
 #include <string.h>
@@ -26,6 +28,7 @@
 #define TSS_IST1 36
 #define TSS_IOMAP 102
 
+#define INSN_GS 0x65
 #define INSN_HLT 0xf4
 #define INSN_INT3 0xcc
 
@@ -43,6 +46,92 @@ static void put_gate(uint8_t *idt, unsigned vector, unsigned dpl)
 	memcpy(idt + vector * sizeof(gate), gate, sizeof(gate));
 }
 
+/* A mov between a register (or a segment register) and the save area: `gs op modrm sib disp32`. */
+static uint8_t *put_save(uint8_t *at, const uint8_t *op, size_t op_size, unsigned reg, size_t off)
+{
+	uint32_t disp = (uint32_t)off;
+
+	*at++ = INSN_GS;
+	memcpy(at, op, op_size);
+	at += op_size;
+	*at++ = (uint8_t)(reg << 3 | 4);
+	*at++ = 0x25;
+	memcpy(at, &disp, sizeof(disp));
+	return at + sizeof(disp);
+}
+
+static uint8_t *put_bytes(uint8_t *at, const void *bytes, size_t size)
+{
+	memcpy(at, bytes, size);
+	return at + size;
+}
+
+/*
+ * Writes down what ring 3 may have done to its segments, and for a handler the faulting address, so that KVM need not be
+ * asked: by rax, which is put back.
+ */
+static uint8_t *put_saving(uint8_t *at, bool cr2)
+{
+	static const uint8_t swapgs[] = {0x0f, 0x01, 0xf8},
+			     rdfsbase[] = {0xf3, 0x48, 0x0f, 0xae, 0xc0},
+			     rdgsbase[] = {0xf3, 0x48, 0x0f, 0xae, 0xc8},
+			     read_cr2[] = {0x0f, 0x20, 0xd0}, store_rax[] = {0x48, 0x89},
+			     load_rax[] = {0x48, 0x8b}, store_seg[] = {0x8c};
+	enum { ES = 0, DS = 3, FS = 4, GS = 5 };
+
+	at = put_bytes(at, swapgs, sizeof(swapgs));
+	at = put_save(at, store_rax, 2, 0, offsetof(struct kvm_saved, rax));
+	at = put_save(at, store_seg, 1, DS, offsetof(struct kvm_saved, ds));
+	at = put_save(at, store_seg, 1, ES, offsetof(struct kvm_saved, es));
+	at = put_save(at, store_seg, 1, FS, offsetof(struct kvm_saved, fs));
+	at = put_save(at, store_seg, 1, GS, offsetof(struct kvm_saved, gs));
+	at = put_bytes(at, rdfsbase, sizeof(rdfsbase));
+	at = put_save(at, store_rax, 2, 0, offsetof(struct kvm_saved, fs_base));
+	if (cr2) {
+		at = put_bytes(at, read_cr2, sizeof(read_cr2));
+		at = put_save(at, store_rax, 2, 0, offsetof(struct kvm_saved, cr2));
+	}
+	at = put_bytes(at, swapgs, sizeof(swapgs));
+	at = put_bytes(at, rdgsbase, sizeof(rdgsbase));
+	at = put_bytes(at, swapgs, sizeof(swapgs));
+	at = put_save(at, store_rax, 2, 0, offsetof(struct kvm_saved, gs_base));
+	at = put_save(at, load_rax, 2, 0, offsetof(struct kvm_saved, rax));
+	return put_bytes(at, swapgs, sizeof(swapgs));
+}
+
+/* handler: push $vector; jmp common. The frame stays at the top of the stack. */
+static void put_saving_handler(uint8_t *handler, unsigned vector)
+{
+	uint64_t end = KVM_KERNEL_HANDLERS + vector * KVM_HANDLER_SIZE + 7;
+	uint32_t rel = (uint32_t)(KVM_KERNEL_STUB + KVM_STUB_COMMON - end);
+
+	handler[0] = 0x6a;
+	handler[1] = (uint8_t)vector;
+	handler[2] = 0xe9;
+	memcpy(handler + 3, &rel, sizeof(rel));
+}
+
+static void build_stub(struct kvm_platform *p)
+{
+	static const uint8_t sysretq[] = {0x48, 0x0f, 0x07};
+	uint8_t saving[KVM_STUB_SAVE_MAX], *page = p->kernel + KVM_KERNEL_STUB;
+	uint8_t *out = page + KVM_STUB_OFFSET, *at;
+	size_t size = 0;
+
+	memset(page, INSN_HLT, MOAT_PAGE_SIZE);
+	if (p->stub_saves) {
+		at = put_saving(page + KVM_STUB_COMMON, true);
+		p->common_hlt_va = KVM_KERNEL_BASE + KVM_KERNEL_STUB + (uint64_t)(at - page);
+		size = put_saving(saving, false) - saving;
+		assert(size <= sizeof(saving));
+		memcpy(out - size, saving, size);
+	}
+	p->stub_entry_va = KVM_STUB_VA + KVM_STUB_OFFSET - size;
+	out[0] = 0xe6; /* out %al, $KVM_STUB_PORT */
+	out[1] = KVM_STUB_PORT;
+	memcpy(out + 2, sysretq, sizeof(sysretq));
+}
+
 static void build_descriptors(struct kvm_platform *p)
 {
 	uint64_t *gdt = (uint64_t *)(p->kernel + KVM_KERNEL_GDT);
@@ -58,6 +147,8 @@ static void build_descriptors(struct kvm_platform *p)
 		put_gate(p->kernel + KVM_KERNEL_IDT, v, v == 3 || v == 4 ? 3 : 0);
 		memset(handler, INSN_INT3, KVM_HANDLER_SIZE);
 		handler[0] = INSN_HLT;
+		if (p->stub_saves)
+			put_saving_handler(handler, v);
 	}
 }
 
@@ -65,14 +156,9 @@ void kvm_guest_build(struct kvm_platform *p)
 {
 	uint64_t *pdpt = (uint64_t *)(p->kernel + KVM_KERNEL_PDPT);
 	uint64_t *pd = (uint64_t *)(p->kernel + KVM_KERNEL_PD);
-	uint8_t *stub = p->kernel + KVM_KERNEL_STUB;
-	static const uint8_t sysretq[] = {0x48, 0x0f, 0x07};
 
 	build_descriptors(p);
-	memset(stub, INSN_HLT, MOAT_PAGE_SIZE);
-	stub[KVM_STUB_OFFSET] = 0xe6; /* out %al, $KVM_STUB_PORT */
-	stub[KVM_STUB_OFFSET + 1] = KVM_STUB_PORT;
-	memcpy(stub + KVM_STUB_OFFSET + 2, sysretq, sizeof(sysretq));
+	build_stub(p);
 	pdpt[KVM_KERNEL_BASE >> 30 & 511] = KVM_KERNEL_PD | PTE_P | PTE_W | PTE_AD;
 	for (uint64_t i = 0; i < KVM_KERNEL_SIZE >> 21; i++)
 		pd[i] = i << 21 | PTE_P | PTE_W | PTE_AD | PTE_PS | (i ? PTE_NX : 0);

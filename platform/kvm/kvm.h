@@ -89,8 +89,16 @@
 #define KVM_STUB_VA ARCH_TASK_SIZE
 #define KVM_STUB_OFFSET 0x800ul
 #define KVM_STUB_PORT 0x10
+/*
+ * Where the stub saves (struct kvm_platform.stub_saves): it begins before KVM_STUB_OFFSET, and the handlers end in one `hlt`
+ * in the same page. What is saved lies in the vCPU's page, where `swapgs` leads.
+ */
+#define KVM_STUB_SAVE_MAX 0x80ul
+#define KVM_STUB_COMMON 0x400ul
+#define KVM_VCPU_SAVE 0x200ul
 /* Behind it, where ring 0 is native: `sysretq`. The way back needs no segment registers set. */
 #define KVM_STUB_SYSRET_VA (KVM_STUB_VA + KVM_STUB_OFFSET + 2)
+#define CR4_FSGSBASE (1ul << 16)
 #define KVM_KERNEL_CS 0x10
 #define KVM_KERNEL_SS 0x18
 
@@ -155,6 +163,18 @@ struct kvm_patches {
 	} pages[PATCH_PAGES_MAX];
 };
 
+/* What ring 3 can change of the segments. */
+struct kvm_segs {
+	uint64_t fs_base, gs_base;
+	uint16_t ds, es, fs, gs;
+};
+
+/* What the stub and the handlers write, at KVM_VCPU_SAVE. Ring 3 cannot; nothing depends on that. */
+struct kvm_saved {
+	uint64_t rax, fs_base, gs_base, cr2;
+	uint16_t ds, es, fs, gs;
+};
+
 struct kvm_vcpu {
 	struct kvm_platform *p; /* immutable */
 	unsigned id; /* immutable */
@@ -163,7 +183,8 @@ struct kvm_vcpu {
 	uint8_t *stack_page; /* immutable: TSS and exception stack, host side */
 	struct kvm_sregs sregs; /* the owner's thread: template for every entry */
 	bool broken; /* the owner's thread: state must be set up anew */
-	bool in_stub; /* the runner's: at KVM_STUB_SYSRET_VA, with the segments of run->s.regs */
+	bool in_stub; /* the runner's: at KVM_STUB_SYSRET_VA, with these: */
+	struct kvm_segs segs; /* the runner's: as of the last event */
 	_Atomic pid_t tid;
 	struct address_space *_Atomic as; /* runs, or is about to run, in this one */
 	_Atomic uint32_t gen; /* odd from before `as->root` is read until KVM_RUN has returned */
@@ -227,6 +248,8 @@ struct kvm_platform {
 	pid_t pid;
 	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
 	bool sysret_works; /* immutable after the self-test: the way back to ring 3 */
+	bool stub_saves; /* immutable after the self-test: exits need no segments from KVM */
+	uint64_t stub_entry_va, common_hlt_va; /* immutable after the self-test */
 	bool has_xsave;
 	bool vcpus_move; /* a vCPU may change threads at no cost */
 	int64_t share_slice_ns;
@@ -294,6 +317,7 @@ const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_platform *p, uint
 					      uint32_t index);
 
 /* guest.c: what ring 0 of the guest consists of. */
+/* Again when p->stub_saves has changed: no vCPU runs, and each is set up anew. */
 void kvm_guest_build(struct kvm_platform *p);
 void kvm_guest_vcpu_page(struct kvm_platform *p, unsigned id, uint8_t **ret_page);
 /* The template for an entry to ring 3. In: what KVM_GET_SREGS says. */

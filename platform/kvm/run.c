@@ -75,13 +75,19 @@ static void data_segment(struct kvm_segment *seg, uint64_t selector, uint64_t ba
 }
 
 /* Would `sysretq`, with the segments that the vCPU has, give just these registers? */
-static bool returns_by_sysret(const struct user_regs_struct *r, const struct kvm_sregs *s,
+static bool returns_by_sysret(const struct user_regs_struct *r, const struct kvm_segs *s,
 			      uint64_t gs_base)
 {
 	return r->rcx == r->rip && r->r11 == r->eflags &&
-	       !(r->eflags & ~(ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) && r->fs_base == s->fs.base &&
-	       gs_base == s->gs.base && r->ds == s->ds.selector && r->es == s->es.selector &&
-	       r->fs == s->fs.selector && r->gs == s->gs.selector;
+	       !(r->eflags & ~(ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) && r->fs_base == s->fs_base &&
+	       gs_base == s->gs_base && r->ds == s->ds && r->es == s->es && r->fs == s->fs &&
+	       r->gs == s->gs;
+}
+
+/* The segment registers as the vCPU has them, where an exit does not bring them. Return: 0, -errno. */
+static int fetch_sregs(struct kvm_vcpu *v)
+{
+	return v->p->stub_saves ? kvm_ioctl(v->fd, KVM_GET_SREGS, &v->run->s.regs.sregs) : 0;
 }
 
 void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t mailbox_va)
@@ -90,7 +96,7 @@ void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t ma
 	struct kvm_sregs *s = &v->run->s.regs.sregs;
 	/* An application that uses gs itself goes without a mailbox. */
 	const uint64_t hidden_gs = r->gs_base ? 0 : mailbox_va;
-	const bool in_stub = v->in_stub && returns_by_sysret(r, s, r->gs_base | hidden_gs);
+	const bool in_stub = v->in_stub && returns_by_sysret(r, &v->segs, r->gs_base | hidden_gs);
 
 	v->in_stub = false;
 	v->hidden_gs = hidden_gs;
@@ -129,11 +135,32 @@ void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t ma
 	v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }
 
-/* The general registers, and what ring 3 can change of the segments. rip, rsp and eflags as in the vCPU. */
+static const struct kvm_saved *saved(const struct kvm_vcpu *v)
+{
+	return (const struct kvm_saved *)(v->stack_page + KVM_VCPU_SAVE);
+}
+
+/* After an exit from the stub or a handler that has saved them. */
+static void segs_from_save(struct kvm_vcpu *v)
+{
+	const struct kvm_saved *s = saved(v);
+
+	v->segs = (struct kvm_segs){s->fs_base, s->gs_base, s->ds, s->es, s->fs, s->gs};
+}
+
+static void segs_from_sregs(struct kvm_vcpu *v)
+{
+	const struct kvm_sregs *s = &v->run->s.regs.sregs;
+
+	v->segs = (struct kvm_segs){s->fs.base,	    s->gs.base,	    s->ds.selector,
+				    s->es.selector, s->fs.selector, s->gs.selector};
+}
+
+/* The general registers, and v->segs. rip, rsp and eflags as in the vCPU. */
 static void store_regs(const struct kvm_vcpu *v, struct arch_regs *regs)
 {
 	const struct kvm_regs *k = &v->run->s.regs.regs;
-	const struct kvm_sregs *s = &v->run->s.regs.sregs;
+	const struct kvm_segs *s = &v->segs;
 	struct user_regs_struct *r = &regs->r;
 
 	r->rax = k->rax;
@@ -156,12 +183,12 @@ static void store_regs(const struct kvm_vcpu *v, struct arch_regs *regs)
 	r->eflags = k->rflags;
 	r->cs = ARCH_USER_CS;
 	r->ss = ARCH_USER_SS;
-	r->ds = s->ds.selector;
-	r->es = s->es.selector;
-	r->fs = s->fs.selector;
-	r->gs = s->gs.selector;
-	r->fs_base = s->fs.base;
-	r->gs_base = s->gs.base == v->hidden_gs ? 0 : s->gs.base;
+	r->ds = s->ds;
+	r->es = s->es;
+	r->fs = s->fs;
+	r->gs = s->gs;
+	r->fs_base = s->fs_base;
+	r->gs_base = s->gs_base == v->hidden_gs ? 0 : s->gs_base;
 }
 
 static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
@@ -223,7 +250,12 @@ static int enter_with_root(struct kvm_vcpu *v, struct address_space *as)
 			return err;
 	}
 	/* What is loaded afresh has none. */
-	if (sregs->cr3 != root) {
+	if (unlikely(sregs->cr3 != root)) {
+		/* Not loaded afresh: the rest goes back as it is. */
+		if (!(v->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) && fetch_sregs(v)) {
+			kvm_vcpu_exit(v);
+			return -ENOMEM;
+		}
 		sregs->cr3 = root;
 		v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 	}
@@ -254,6 +286,7 @@ static void own_port_io(struct kvm_vcpu *v, struct address_space *as, struct arc
 {
 	uint8_t insn[2] = {0, 0};
 
+	segs_from_sregs(v);
 	store_regs(v, regs);
 	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
 	complete_io(v, as);
@@ -277,7 +310,8 @@ static enum run_verdict exit_io(struct kvm_vcpu *v, struct address_space *as,
 {
 	const struct kvm_run *run = v->run;
 	uint64_t at = run->s.regs.regs.rip - (KVM_STUB_VA + KVM_STUB_OFFSET);
-	uint16_t cs = run->s.regs.sregs.cs.selector;
+	/* Where the stub saves, ring 0 is native and the port closed to ring 3. */
+	uint16_t cs = v->p->stub_saves ? KVM_KERNEL_CS : run->s.regs.sregs.cs.selector;
 	bool emulated = v->p->ring0_emulated, masked = !(run->s.regs.regs.rflags & EFLAGS_IF);
 
 	if (emulated && cs == ARCH_USER_CS && !masked) {
@@ -289,6 +323,10 @@ static enum run_verdict exit_io(struct kvm_vcpu *v, struct address_space *as,
 	    run->io.size != 1 || run->io.count != 1 || (at != 0 && at != 2) || !masked ||
 	    (cs != KVM_KERNEL_CS && !(emulated && cs == ARCH_USER_CS)))
 		return RUN_BAD;
+	if (v->p->stub_saves)
+		segs_from_save(v);
+	else
+		segs_from_sregs(v);
 	store_regs(v, regs);
 	regs->r.rip = regs->r.rcx;
 	regs->r.eflags = (regs->r.r11 & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
@@ -316,23 +354,47 @@ static void forget_soft(struct kvm_vcpu *v)
 	v->broken = true;
 }
 
+/* Which handler's `hlt` is this? Return: the vector, or -1: none's. */
+static int handler_vector(const struct kvm_vcpu *v)
+{
+	const struct kvm_regs *k = &v->run->s.regs.regs;
+	uint64_t at = k->rip - 1 - (KVM_KERNEL_BASE + KVM_KERNEL_HANDLERS), vector;
+	uint64_t depth = kvm_guest_tss_va(v->id) + MOAT_PAGE_SIZE - k->rsp;
+
+	if (!v->p->stub_saves)
+		return at >= 32 * KVM_HANDLER_SIZE || at % KVM_HANDLER_SIZE ||
+				       v->run->s.regs.sregs.cs.selector != KVM_KERNEL_CS
+			       ? -1
+			       : (int)(at / KVM_HANDLER_SIZE);
+	/* `hlt` is ring 0's. Below the frame, and the error code if there is one, the handler has pushed its number. */
+	if (k->rip != v->p->common_hlt_va + 1 || (depth != 6 * 8 && depth != 7 * 8))
+		return -1;
+	memcpy(&vector, v->stack_page + MOAT_PAGE_SIZE - depth, sizeof(vector));
+	if (vector >= 32 || (ERROR_CODE_VECTORS >> vector & 1) != (depth == 7 * 8))
+		return -1;
+	return (int)vector;
+}
+
 /* `hlt` in a handler: an exception of ring 3, its frame at the top of the vCPU's exception stack. */
 static enum run_verdict exit_hlt(struct kvm_vcpu *v, struct arch_regs *regs,
 				 struct platform_event *ev)
 {
-	const struct kvm_regs *k = &v->run->s.regs.regs;
-	uint64_t at = k->rip - 1 - (KVM_KERNEL_BASE + KVM_KERNEL_HANDLERS);
-	uint32_t vector = at / KVM_HANDLER_SIZE, error_code = 0;
+	const bool saves = v->p->stub_saves;
+	uint32_t error_code = 0;
 	uint64_t frame[6]; /* error code, rip, cs, rflags, rsp, ss */
+	int vector = handler_vector(v);
 
-	if (at >= 32 * KVM_HANDLER_SIZE || at % KVM_HANDLER_SIZE ||
-	    v->run->s.regs.sregs.cs.selector != KVM_KERNEL_CS)
+	if (vector < 0)
 		return RUN_BAD;
 	memcpy(frame, v->stack_page + MOAT_PAGE_SIZE - sizeof(frame), sizeof(frame));
 	if ((frame[2] & 0xffff) != ARCH_USER_CS || (frame[5] & 0xffff) != ARCH_USER_SS)
 		return RUN_BAD;
 	if (ERROR_CODE_VECTORS >> vector & 1)
 		error_code = frame[0];
+	if (saves)
+		segs_from_save(v);
+	else
+		segs_from_sregs(v);
 	store_regs(v, regs);
 	regs->r.rip = frame[1];
 	regs->r.eflags = (frame[3] & (ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) | ARCH_EFLAGS_FIXED;
@@ -341,12 +403,12 @@ static enum run_verdict exit_hlt(struct kvm_vcpu *v, struct arch_regs *regs,
 		/* It jumped into the stub's page, or out of the address space. */
 		vcpu_count(&v->counts.faults);
 	} else if (vector == VECTOR_PF) {
-		event_fault(ev, v->run->s.regs.sregs.cr2, error_code);
+		event_fault(ev, saves ? saved(v)->cr2 : v->run->s.regs.sregs.cr2, error_code);
 		vcpu_count(&v->counts.faults);
 	} else {
 		if (unlikely(is_soft(vector)))
 			forget_soft(v);
-		event_exception(ev, vector, error_code);
+		event_exception(ev, (uint32_t)vector, error_code);
 		vcpu_count(&v->counts.exceptions);
 	}
 	return RUN_EVENT;
@@ -360,15 +422,17 @@ static enum run_verdict exit_bad(struct kvm_vcpu *v, struct arch_regs *regs,
 				 struct platform_event *ev)
 {
 	const struct kvm_run *run = v->run;
-	bool user = run->s.regs.sregs.cs.selector == ARCH_USER_CS &&
+	bool user = fetch_sregs(v) == 0 && run->s.regs.sregs.cs.selector == ARCH_USER_CS &&
 		    run->s.regs.regs.rip < ARCH_TASK_SIZE;
 
 	KVM_STAT_ADD(v->p, bad_exits, 1);
 	log_debug("kvm: vCPU %u: exit %u (%u) at %#llx, cs %#x", v->id, run->exit_reason,
 		  run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? run->internal.suberror : 0,
 		  run->s.regs.regs.rip, run->s.regs.sregs.cs.selector);
-	if (user && run->exit_reason != KVM_EXIT_SHUTDOWN)
+	if (user && run->exit_reason != KVM_EXIT_SHUTDOWN) {
+		segs_from_sregs(v);
 		store_regs(v, regs);
+	}
 	regs->r.eflags = (regs->r.eflags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
 	event_exception(ev, run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? VECTOR_UD : VECTOR_GP, 0);
 	v->broken = true;
@@ -390,6 +454,8 @@ static bool at_rest(struct kvm_vcpu *v)
 {
 	struct kvm_vcpu_events events;
 
+	if (fetch_sregs(v))
+		return false;
 	if (!at_sysret(v) && (v->run->s.regs.sregs.cs.selector != ARCH_USER_CS ||
 			      v->run->s.regs.regs.rip >= ARCH_TASK_SIZE))
 		return false;
@@ -424,6 +490,7 @@ static enum run_verdict run_interrupted(struct kvm_vcpu *v, struct arch_regs *re
 		KVM_STAT_ADD(v->p, reruns, 1);
 		return RUN_AGAIN;
 	}
+	segs_from_sregs(v);
 	store_regs(v, regs);
 	if (at_sysret(v)) {
 		regs->r.rip = regs->r.rcx;

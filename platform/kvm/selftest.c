@@ -61,6 +61,23 @@ static bool exceptions_work(struct platform_context *ctx, struct address_space *
 	       ev.addr == FAULT_VA && ev.access == MEM_READ && !ev.present;
 }
 
+/* The stub in its longer form: kept if it works. Return: 0, -errno. */
+static int try_saving(struct kvm_platform *p, struct platform_context *ctx,
+		      struct address_space *as)
+{
+	struct kvm_vcpu *v;
+	int err = kvm_vcpu_get(p, ctx, &v);
+
+	for (p->stub_saves = true; !err; p->stub_saves = false) {
+		kvm_guest_build(p);
+		err = kvm_vcpu_init_state(v);
+		if (err || !p->stub_saves ||
+		    (syscall_twice_works(ctx, as) && exceptions_work(ctx, as)))
+			break;
+	}
+	return err;
+}
+
 int kvm_selftest(struct kvm_platform *p)
 {
 	struct platform_context *ctx = NULL;
@@ -101,6 +118,8 @@ int kvm_selftest(struct kvm_platform *p)
 		if (!err && !p->sysret_works)
 			err = kvm_vcpu_init_state(v);
 	}
+	if (!err && p->sysret_works && (p->cr4 & CR4_FSGSBASE))
+		err = try_saving(p, ctx, as);
 	if (!err && !exceptions_work(ctx, as))
 		err = -ENOSYS;
 	if (err)

@@ -207,7 +207,8 @@ int kvm_tree_root(struct kvm_platform *p, struct kvm_tree *t)
 		return -ENOMEM;
 	}
 	/* For ring 3 to execute, where ring 0 is emulated; never to write. */
-	entry_store(&leaf[LEVEL_INDEX(KVM_STUB_VA, 0)], KVM_KERNEL_STUB | PTE_P | PTE_U | PTE_AD);
+	entry_store(&leaf[LEVEL_INDEX(KVM_STUB_VA, 0)],
+		    KVM_KERNEL_STUB | PTE_P | (p->stub_saves ? 0 : PTE_U) | PTE_AD);
 	return 0;
 }
 

@@ -23,6 +23,7 @@
 #define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
 #define MSR_SFMASK 0xc0000084u
+#define MSR_KERNEL_GS_BASE 0xc0000102u
 /* What `syscall` clears: TF IF DF IOPL NT RF AC, as on Linux. */
 #define SFMASK_BITS 0x57700ul
 
@@ -56,7 +57,7 @@ static void kick_unblock(void)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-#define MSRS_MAX 3
+#define MSRS_MAX 4
 
 /* Return: 0, -EIO if one is refused, -errno. */
 static int set_msrs(struct kvm_vcpu *v, const struct kvm_msr_entry *entries, uint32_t count)
@@ -79,11 +80,13 @@ static int set_syscall_msrs(struct kvm_vcpu *v)
 	const struct kvm_msr_entry entries[] = {
 		{.index = MSR_STAR,
 		 .data = (uint64_t)(ARCH_USER_SS - 8) << 48 | (uint64_t)KVM_KERNEL_CS << 32},
-		{.index = MSR_LSTAR, .data = KVM_STUB_VA + KVM_STUB_OFFSET},
+		{.index = MSR_LSTAR, .data = v->p->stub_entry_va},
 		{.index = MSR_SFMASK, .data = SFMASK_BITS},
+		/* Last: only where the stub saves. */
+		{.index = MSR_KERNEL_GS_BASE, .data = kvm_guest_tss_va(v->id) + KVM_VCPU_SAVE},
 	};
 
-	return set_msrs(v, entries, ARRAY_SIZE(entries));
+	return set_msrs(v, entries, ARRAY_SIZE(entries) - !v->p->stub_saves);
 }
 
 static int set_xcrs(struct kvm_vcpu *v)
@@ -132,7 +135,7 @@ int kvm_vcpu_init_state(struct kvm_vcpu *v)
 	if (err)
 		return err;
 	set_tsc(v);
-	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | (v->p->stub_saves ? 0 : KVM_SYNC_X86_SREGS);
 	v->broken = v->in_stub = false;
 	return 0;
 }
