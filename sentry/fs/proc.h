@@ -68,6 +68,8 @@ extern const struct synth_node_ops proc_stat_ops, proc_thread_stat_ops, proc_sta
 extern const struct synth_node_ops proc_maps_ops, proc_smaps_ops, proc_smaps_rollup_ops,
 	proc_mem_ops, proc_cmdline_ops, proc_environ_ops, proc_auxv_ops, proc_numa_maps_ops,
 	proc_clear_refs_ops, proc_pagemap_ops;
+/* proc_mapquery.c: sf->priv is the mm, or NULL. */
+int64_t proc_maps_ioctl(struct synth_node *n, struct synth_file *sf, unsigned cmd, uint64_t arg);
 /* proc_fd.c */
 extern const struct synth_node_ops proc_fd_ops, proc_fdinfo_ops, proc_cwd_ops, proc_rootlink_ops,
 	proc_exe_ops, proc_ns_ops;

@@ -488,7 +488,7 @@ static ssize_t pagemap_read(unused_arg struct synth_node *n, struct synth_file *
 	const struct synth_node_ops var = { \
 		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
 
-OPS(proc_maps_ops, .show = maps_show, .open = mm_open, .close = mm_close);
+OPS(proc_maps_ops, .show = maps_show, .open = mm_open, .close = mm_close, .ioctl = proc_maps_ioctl);
 OPS(proc_smaps_ops, .show = smaps_show, .open = mm_open, .close = mm_close);
 OPS(proc_smaps_rollup_ops, .show = smaps_rollup_show, .open = mm_open, .close = mm_close);
 OPS(proc_numa_maps_ops, .show = numa_maps_show, .open = mm_open, .close = mm_close);

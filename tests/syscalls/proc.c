@@ -1,6 +1,8 @@
 /* /proc: what programs read there. */
 #include "t.h"
 
+#include <sys/ioctl.h>
+
 #include <pthread.h>
 #include <sys/statfs.h>
 
@@ -163,6 +165,64 @@ TEST(maps)
 			perm[2] == 'x';
 	}
 	CHECK(found && stack && text);
+}
+
+struct map_query {
+	uint64_t size, flags, addr, start, end, vma_flags, page_size, offset, inode;
+	uint32_t dev_major, dev_minor, name_size, build_id_size;
+	uint64_t name_addr, build_id_addr;
+};
+#define MAP_QUERY _IOWR('f', 17, struct map_query)
+
+TEST(map_query)
+{
+	int fd = open("/proc/self/maps", O_RDONLY), data = open("data", O_RDWR | O_CREAT, 0600);
+	struct map_query q = {.size = sizeof(q)};
+	char name[PATH_MAX], *p;
+	struct stat st;
+
+	CHECK(fd >= 0 && data >= 0);
+	q.addr = (uint64_t)(uintptr_t)&q;
+	if (ioctl(fd, MAP_QUERY, &q) && errno == ENOTTY)
+		SKIP("before Linux 6.11");
+	CHECK(q.start <= q.addr && q.addr < q.end);
+	CHECK_EQ(q.vma_flags, 3);
+	CHECK_EQ(q.page_size, 4096);
+	CHECK_EQ(q.inode, 0);
+	CHECK_OK(ftruncate(data, 8192));
+	CHECK_OK(fstat(data, &st));
+	p = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(p != MAP_FAILED);
+	CHECK(mmap(p + 4096, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, data, 4096) != MAP_FAILED);
+	CHECK_OK(munmap(p, 4096));
+	q = (struct map_query){.size = sizeof(q), .addr = (uint64_t)(uintptr_t)p};
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), ENOENT);
+	q.flags = 16 | 32 | 1; /* covering or next, of a file, readable */
+	q.name_size = sizeof(name);
+	q.name_addr = (uint64_t)(uintptr_t)name;
+	CHECK_OK(ioctl(fd, MAP_QUERY, &q));
+	CHECK_EQ(q.start, (uint64_t)(uintptr_t)p + 4096);
+	CHECK_EQ(q.end, (uint64_t)(uintptr_t)p + 8192);
+	CHECK_EQ(q.vma_flags, 1 | 8);
+	CHECK_EQ(q.offset, 4096);
+	CHECK_EQ(q.inode, st.st_ino);
+	CHECK_EQ(q.name_size, strlen(name) + 1);
+	CHECK(strlen(name) > 5 && !strcmp(name + strlen(name) - 5, "/data"));
+	q.name_size = 3;
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), ENAMETOOLONG);
+	q.name_size = 0;
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), EINVAL);
+	q.name_addr = 0;
+	q.flags = 64;
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), EINVAL);
+	q.flags = 2; /* it is not writable */
+	q.addr = (uint64_t)(uintptr_t)p + 4096;
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), ENOENT);
+	q.size = 16;
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), EINVAL);
+	q.size = 5000;
+	CHECK_ERR(ioctl(fd, MAP_QUERY, &q), E2BIG);
+	CHECK_ERR(ioctl(fd, MAP_QUERY, 1), EFAULT);
 }
 
 TEST(mem_and_smaps)
