@@ -1,5 +1,6 @@
 /* runtime/role_virtiofsd.c - moat gofer: a file server of our own for others: the virtio-fs daemon. */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,10 +27,11 @@ static const char gofer_help[] =
 static int listen_on(const char *path)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct stat st;
 	int fd;
 
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		cli_error("--socket %s: longer than %zu bytes", path, sizeof(addr.sun_path) - 1);
+	if (strlen(path) + 2 > sizeof(addr.sun_path)) {
+		cli_error("--socket %s: longer than %zu bytes", path, sizeof(addr.sun_path) - 2);
 		return -1;
 	}
 	memcpy(addr.sun_path, path, strlen(path));
@@ -40,13 +42,19 @@ static int listen_on(const char *path)
 		close(fd);
 		return -1;
 	}
-	if (fd >= 0 && errno == ECONNREFUSED)
-		unlink(path);
 	if (fd >= 0)
 		close(fd);
+	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+		cli_error("--socket %s: something is there that is no socket", path);
+		return -1;
+	}
+	/* By another name until it listens: whoever sees the socket can connect to it. */
+	addr.sun_path[strlen(path)] = '~';
+	(void)unlink(addr.sun_path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	umask(077);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 8) < 0) {
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 8) < 0 ||
+	    rename(addr.sun_path, path) < 0) {
 		cli_error("--socket %s: %m", path);
 		if (fd >= 0)
 			close(fd);
