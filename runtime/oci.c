@@ -725,6 +725,25 @@ static int check_sources(struct oci_config *c, const char *file, char *why)
 	return 0;
 }
 
+/* Those that the sandbox has as its own are not entered; a path that leads nowhere is an error all the same, as with runc. */
+static int check_namespaces(const struct oci_config *c, char *why)
+{
+	const json_t *list = json_object_get(json_object_get(c->json, "linux"), "namespaces");
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const char *path =
+			json_string_value(json_object_get(json_array_get(list, i), "path"));
+		struct stat st;
+
+		if (!path || !*path || lstat(path, &st) == 0)
+			continue;
+		snprintf(why, OCI_ERROR_MAX, "linux.namespaces[%zu].path %.300s: %s", i, path,
+			 strerror(errno));
+		return -ENOENT;
+	}
+	return 0;
+}
+
 int oci_config_load(const char *bundle, struct oci_config *ret, char *why)
 {
 	char path[4200], *json;
@@ -748,6 +767,8 @@ int oci_config_load(const char *bundle, struct oci_config *ret, char *why)
 	free(json);
 	if (!err) {
 		err = check_sources(ret, path, why);
+		if (!err)
+			err = check_namespaces(ret, why);
 		if (err)
 			oci_config_fini(ret);
 	}
