@@ -29,7 +29,7 @@
 #define MB_SPINS 0x00c
 #define MB_STACK 0x010
 #define MB_STATE 0x040
-#define MB_RAX 0x080
+#define MB_RAX 0x048 /* in the line of the state: an answer is one line's way between two cores */
 #define MB_RDI 0x088
 #define MB_RSI 0x090
 #define MB_RDX 0x098

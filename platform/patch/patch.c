@@ -69,10 +69,12 @@ struct patch_mailbox {
 	uint8_t pad0[MB_STATE - 24];
 	_Atomic uint32_t state;
 	uint8_t pad1[MB_RAX - MB_STATE - 4];
-	_Atomic uint64_t rax, rdi, rsi, rdx, r10, r8, r9, rbx, rbp, rsp, r12, r13, r14, r15, rip,
-		flags, rcx, r11;
+	_Atomic uint64_t rax;
+	uint8_t pad2[MB_RDI - MB_RAX - 8];
+	_Atomic uint64_t rdi, rsi, rdx, r10, r8, r9, rbx, rbp, rsp, r12, r13, r14, r15, rip, flags,
+		rcx, r11;
 	_Atomic uint32_t op;
-	uint8_t pad2[MB_XSAVE - MB_OP - 4];
+	uint8_t pad3[MB_XSAVE - MB_OP - 4];
 	uint8_t xsave[MB_XSAVE_SIZE];
 };
 
@@ -84,6 +86,7 @@ CHECK_OFFSET(spins, MB_SPINS);
 CHECK_OFFSET(stack, MB_STACK);
 CHECK_OFFSET(state, MB_STATE);
 CHECK_OFFSET(rax, MB_RAX);
+CHECK_OFFSET(rdi, MB_RDI);
 CHECK_OFFSET(r10, MB_R10);
 CHECK_OFFSET(r9, MB_R9);
 CHECK_OFFSET(rsp, MB_RSP);
@@ -801,7 +804,7 @@ void patch_resolve_event(const struct patch_space *space, const struct patch_mai
 #define PACE_REST 24
 #define PACE_REST_MAX_NS 500000000
 #define PACE_TRAP_MAX_NS 40000
-/* Without a core: asked again after the first, doubled up to the second. */
+/* Without a core: asked again after the first, then ever later, up to the second. */
 #define PACE_DEFER_MIN_NS 50000
 #define PACE_DEFER_MAX_NS 4000000
 
@@ -825,7 +828,8 @@ bool patch_pace_on(const struct patch_pace *p)
 
 void patch_pace_defer(struct patch_pace *p, int64_t now_ns)
 {
-	p->defer_ns = MIN(MAX(p->defer_ns * 2, PACE_DEFER_MIN_NS), PACE_DEFER_MAX_NS);
+	/* So that whenever a core becomes free, we are late by a quarter of the time that there was none. */
+	p->defer_ns = MIN(MAX(p->defer_ns + p->defer_ns / 4, PACE_DEFER_MIN_NS), PACE_DEFER_MAX_NS);
 	p->rest_until_ns = MAX(p->rest_until_ns, now_ns + p->defer_ns);
 	/* It has not become less hot. */
 	p->score = PACE_SCORE_ON << p->patience;

@@ -37,8 +37,7 @@ patch_code:
 2:	leaq	-2(%r11), %r11
 patch_code_slow_jmp:
 	jmp	*%r11
-3:	movq	%rax, %gs:MB_RAX
-	movq	%rdi, %gs:MB_RDI
+3:	movq	%rdi, %gs:MB_RDI
 	movq	%rsi, %gs:MB_RSI
 	movq	%rdx, %gs:MB_RDX
 	movq	%r10, %gs:MB_R10
@@ -59,6 +58,7 @@ patch_code_pushf: /* from here to `popped` rcx is the true rsp */
 	movq	%rcx, %rsp
 patch_code_popped:
 	/* x86 stores are seen in order: who sees the state sees the registers. */
+	movq	%rax, %gs:MB_RAX
 	movl	$MB_POSTED, %gs:MB_STATE
 patch_code_posted:
 	movl	%gs:MB_SPINS, %eax
