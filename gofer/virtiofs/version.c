@@ -174,33 +174,41 @@ void version_drop_held(struct daemon *d, int fd)
 
 /* ---- the host's changes ---- */
 
-static void apply_info(struct daemon *d, const struct fanotify_event_info_header *info, bool dirent)
+/* Events and what they carry follow each other without padding: each is copied out before it is looked at. at: an info record of `size` bytes. */
+static void apply_info(struct daemon *d, const char *at, size_t size, bool dirent)
 {
-	const struct fanotify_event_info_fid *fid = (const void *)info;
-	const struct file_handle *h = (const void *)fid->handle;
-	size_t head = sizeof(*fid) + sizeof(*h);
+	const size_t head = sizeof(struct fanotify_event_info_fid) + sizeof(struct file_handle);
+	struct fanotify_event_info_fid fid;
+	struct file_handle h;
 	uint64_t key;
 
-	if (info->len < head || h->handle_bytes > info->len - head)
+	if (size < head)
 		return;
-	key = version_handle_key(h->handle_type, h->f_handle, h->handle_bytes);
-	if (info->info_type == FAN_EVENT_INFO_TYPE_FID) {
+	memcpy(&fid, at, sizeof(fid));
+	memcpy(&h, at + sizeof(fid), sizeof(h));
+	if (h.handle_bytes > size - head)
+		return;
+	key = version_handle_key(h.handle_type, at + head, h.handle_bytes);
+	if (fid.hdr.info_type == FAN_EVENT_INFO_TYPE_FID) {
 		version_bump(d->versions, key);
-	} else if (info->info_type == FAN_EVENT_INFO_TYPE_DFID_NAME && dirent) {
-		const char *name = (const char *)h->f_handle + h->handle_bytes;
-		size_t room = info->len - head - h->handle_bytes;
+	} else if (fid.hdr.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME && dirent) {
+		const char *name = at + head + h.handle_bytes;
 
-		version_bump(d->versions, version_name_key(key, name, strnlen(name, room)));
+		version_bump(d->versions,
+			     version_name_key(key, name,
+					      strnlen(name, size - head - h.handle_bytes)));
 		version_bump(d->versions, key);
-	} else if (info->info_type == FAN_EVENT_INFO_TYPE_DFID && dirent) {
+	} else if (fid.hdr.info_type == FAN_EVENT_INFO_TYPE_DFID && dirent) {
 		version_bump(d->versions, key);
 	}
 }
 
-static void apply(struct daemon *d, const struct fanotify_event_metadata *e)
+/* One event of `size` bytes. */
+static void apply(struct daemon *d, const struct fanotify_event_metadata *e, const char *at)
 {
 	const uint64_t dirents = FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO;
-	const char *at = (const char *)e + e->metadata_len, *end = (const char *)e + e->event_len;
+	const char *end = at + e->event_len;
+	struct fanotify_event_info_header info;
 
 	if (e->mask & FAN_Q_OVERFLOW) {
 		version_bump_all(d->versions);
@@ -209,19 +217,30 @@ static void apply(struct daemon *d, const struct fanotify_event_metadata *e)
 	/* Ours: the request has told. */
 	if (e->pid == getpid())
 		return;
-	while (end - at >= (ptrdiff_t)sizeof(struct fanotify_event_info_header)) {
-		const struct fanotify_event_info_header *info = (const void *)at;
-
-		if (info->len < sizeof(*info) || info->len > end - at)
+	for (at += e->metadata_len; end - at >= (ptrdiff_t)sizeof(info); at += info.len) {
+		memcpy(&info, at, sizeof(info));
+		if (info.len < sizeof(info) || info.len > end - at)
 			break;
-		apply_info(d, info, e->mask & dirents);
-		at += info->len;
+		apply_info(d, at, info.len, e->mask & dirents);
+	}
+}
+
+static void apply_all(struct daemon *d, const char *at, size_t size)
+{
+	struct fanotify_event_metadata e;
+
+	for (; size >= sizeof(e); at += e.event_len, size -= e.event_len) {
+		memcpy(&e, at, sizeof(e));
+		if (e.event_len < sizeof(e) || e.event_len > size || e.metadata_len < sizeof(e) ||
+		    e.metadata_len > e.event_len)
+			break;
+		apply(d, &e, at);
 	}
 }
 
 static void *watch_main(void *arg)
 {
-	static char buf[EVENT_BYTES] __attribute__((aligned(8)));
+	static char buf[EVENT_BYTES];
 	struct daemon *d = arg;
 	_Atomic uint64_t *busy = &d->versions->watchers[d->watcher].busy;
 	struct pollfd p = {.fd = d->notify_fd, .events = POLLIN};
@@ -234,9 +253,8 @@ static void *watch_main(void *arg)
 		/* Odd from before they leave the queue until the slots tell: version_table.h. */
 		atomic_fetch_add(busy, 1);
 		got = read(d->notify_fd, buf, sizeof(buf));
-		for (const struct fanotify_event_metadata *e = (const void *)buf;
-		     got > 0 && FAN_EVENT_OK(e, got); e = FAN_EVENT_NEXT(e, got))
-			apply(d, e);
+		if (got > 0)
+			apply_all(d, buf, (size_t)got);
 		atomic_fetch_add(busy, 1);
 	}
 	return NULL;
