@@ -67,11 +67,15 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 			return -EIO;
 		}
 		for (unsigned i = 0; c->in_flight < P9_TAGS_MAX && i < P9_TAGS_MAX; i++) {
-			if (c->calls[i])
+			/* Round and round: a reply that comes twice finds its tag free, not another request's. */
+			unsigned tag = (c->next_tag + i) % P9_TAGS_MAX;
+
+			if (c->calls[tag])
 				continue;
-			c->calls[i] = call;
+			c->calls[tag] = call;
 			c->in_flight++;
-			call->tag = (uint16_t)i;
+			c->next_tag = tag + 1;
+			call->tag = (uint16_t)tag;
 			mutex_unlock(&c->lock);
 			return 0;
 		}

@@ -43,6 +43,7 @@ struct p9_conn {
 	bool reading; /* guarded by lock: somebody is in recvmsg(2) */
 	struct p9_call *calls[P9_TAGS_MAX]; /* guarded by lock */
 	unsigned in_flight; /* guarded by lock */
+	unsigned next_tag; /* guarded by lock: where the search for a free one begins */
 	_Atomic uint32_t tag_word; /* futex: a tag was freed */
 	_Atomic int dead; /* 0 or -EIO */
 	/* owned by the reader */

@@ -15,6 +15,7 @@
 
 static char scratch[64], path[96];
 static struct p9_conn *conn;
+int (*backend_gofer_wrap)(int sock);
 
 static void remove_scratch(void)
 {
@@ -59,6 +60,8 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 	if (err)
 		return err;
 	close(sv[1]);
+	if (backend_gofer_wrap)
+		sv[0] = backend_gofer_wrap(sv[0]);
 	gofer_fs_register();
 	err = p9_conn_create(sv[0], &args.conn);
 	if (err)
