@@ -96,6 +96,11 @@ struct platform_ops {
 			      struct platform_context **ret_ctx);
 	void (*context_destroy)(struct platform_context *ctx);
 	/*
+	 * Takes from the host now what context_switch() in `as` will need, so that clone() fails for want of it. May be
+	 * absent. Nobody else uses ctx. Return: 0, -EAGAIN, -ENOMEM.
+	 */
+	int (*context_prepare)(struct platform_context *ctx, struct address_space *as);
+	/*
 	 * Runs the application until an event. `regs` in and out; segments and flags are sanitised by the platform.
 	 * Return: 0 with *ret_event; -ENOMEM, -EAGAIN (no host resources: the task gets SIGKILL).
 	 */
@@ -145,6 +150,12 @@ static inline void platform_as_set_traced(struct platform *p, struct address_spa
 {
 	if (p->ops->as_set_traced)
 		p->ops->as_set_traced(as, on);
+}
+
+static inline must_check int
+platform_context_prepare(struct platform *p, struct platform_context *ctx, struct address_space *as)
+{
+	return p->ops->context_prepare ? p->ops->context_prepare(ctx, as) : 0;
 }
 
 extern const struct platform_ops kvm_platform_ops, systrap_platform_ops;

@@ -247,7 +247,10 @@ static int clone_resources(struct task *t, struct task *child, uint64_t flags)
 	err = clone_mm(t, child, flags);
 	if (err)
 		return err;
-	return kernel.platform->ops->context_create(kernel.platform, t->ctx, &child->ctx);
+	err = kernel.platform->ops->context_create(kernel.platform, t->ctx, &child->ctx);
+	if (err)
+		return err;
+	return platform_context_prepare(kernel.platform, child->ctx, mm_address_space(child->mm));
 }
 
 static void clone_fields(struct task *t, struct task *child, const struct clone_args_k *a)

@@ -11,13 +11,17 @@
  * registers, or when its patience ends, it traps there, and is where every trapped thread is.
  */
 #include <linux/futex.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "mem/guard.h"
 #include "platform/systrap/systrap.h"
+
+#define OUT_ROUND_NS 50000
 
 static void post_own(struct address_space *as, const struct patch_range *range)
 {
@@ -36,6 +40,7 @@ static void post_own(struct address_space *as, const struct patch_range *range)
 /* The trampolines are there. Return: 0, -ENOMEM. */
 static int space_ready(struct address_space *as)
 {
+	struct systrap_thread *t;
 	struct patch_range range;
 
 	if (!as->patches) {
@@ -48,6 +53,10 @@ static int space_ready(struct address_space *as)
 		return 0;
 	for (unsigned n = 0; patch_space_range(as->patches, n, &range); n++)
 		post_own(as, &range);
+	/* Mailboxes that went with everything else. */
+	LIST_FOREACH (t, &as->stub->threads, link)
+		if (t->mb)
+			post_own(as, &t->mb_range);
 	as->own_mapped = true;
 	return 0;
 }
@@ -132,13 +141,52 @@ static void unpatch_all(struct address_space *as)
 	patch_reap(as->patches);
 }
 
+/* Threads that may have the mailbox's address as gs base, or be in a trampoline, come out once. as->lock is not held. */
+static void bring_out(struct address_space *as)
+{
+	struct {
+		struct systrap_thread *t;
+		uint32_t runs;
+	} * inside;
+	struct systrap_thread *t;
+	unsigned n = 0;
+
+	mutex_lock(&as->lock);
+	inside = calloc(as->stub->nthreads, sizeof(*inside));
+	LIST_FOREACH (t, &as->stub->threads, link) {
+		uint32_t runs = atomic_load(&t->runs);
+
+		if (!inside || !(runs & 1))
+			continue;
+		inside[n].t = t;
+		inside[n++].runs = runs;
+	}
+	mutex_unlock(&as->lock);
+	/* A kick in vain is harmless, and so is one for a thread that is somebody else's by then. */
+	for (unsigned i = 0, rounds = 0; i < n && rounds < SYSTRAP_PATIENCE;) {
+		if (atomic_load(&inside[i].t->runs) != inside[i].runs) {
+			i++;
+			continue;
+		}
+		systrap_kick(as->p, inside[i].t);
+		(void)clock_nanosleep(CLOCK_MONOTONIC, 0,
+				      &(struct timespec){.tv_nsec = OUT_ROUND_NS}, NULL);
+		rounds++;
+	}
+	free(inside);
+}
+
 void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size)
 {
+	bool mapped;
+
 	if (!patch_range_touches(va, size))
 		return;
 	mutex_lock(&as->lock);
-	as->patch_refused = true;
-	if (as->own_mapped) {
+	/* Pairs with load_regs(): who goes on after this has the application's own gs base. */
+	atomic_store(&as->patch_refused, true);
+	mapped = as->own_mapped;
+	if (mapped) {
 		unpatch_all(as);
 		/* Who is in a trampoline faults there, and is resolved while the space is known. */
 		systrap_order_post(as->p, as->stub,
@@ -152,6 +200,10 @@ void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size)
 		atomic_store(&as->patch_live, NULL);
 	}
 	mutex_unlock(&as->lock);
+	if (mapped) {
+		bring_out(as);
+		atomic_store(&as->patch_known, NULL);
+	}
 }
 
 void systrap_as_set_traced(struct address_space *as, bool on)
@@ -190,6 +242,7 @@ void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as)
 			post_own(as, &range);
 			systrap_orders_start(as->p, as->stub);
 			t->mb = mb;
+			t->mb_range = range;
 			t->mb_index = index;
 		}
 	}

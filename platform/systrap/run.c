@@ -142,6 +142,8 @@ static void load_regs(struct platform_context *ctx, const struct arch_regs *regs
 	uint32_t flags = 0;
 
 	/* Trampolines find their mailbox by a base that the application does not use. */
+	if (t->mb && unlikely(atomic_load(&ctx->as->patch_refused)))
+		t->mb = NULL;
 	if (t->mb) {
 		patch_mailbox_reset(t->mb);
 		if (!gs_base)
@@ -354,7 +356,7 @@ static int answer_posted(struct platform_context *ctx, struct address_space *as,
 	struct systrap_thread *t = ctx->thread;
 
 	if (likely(ctx->as == as && !ctx->fresh && !atomic_load(&as->has_dirty) &&
-		   patch_only_rax_changed(&ctx->taken, regs) &&
+		   !atomic_load(&as->patch_refused) && patch_only_rax_changed(&ctx->taken, regs) &&
 		   atomic_load(mb_state(t)) == STUB_STATE_APP)) {
 		ctx->held = false;
 		patch_mailbox_listen(t->mb, listen, SYSTRAP_TRAMPOLINE_SPINS);
@@ -386,28 +388,45 @@ void systrap_unbind(struct platform_context *ctx)
 	mutex_unlock(&ctx->p->bind_lock);
 }
 
-/* A thread of as->stub that no context has; lock of as held. */
-static struct systrap_thread *thread_take(struct platform_context *ctx, struct address_space *as)
+/* The host makes the thread, or has none to give. Lock of as held. Return: 0, -EAGAIN. */
+static int thread_make(struct systrap_platform *p, struct systrap_thread *t)
+{
+	systrap_thread_orders(p, t, false);
+	systrap_orders_sync(p, t->stub);
+	t->failed = atomic_load(mb_tid(t)) == 0;
+	return t->failed || atomic_load(&t->stub->dead) ? -EAGAIN : 0;
+}
+
+/* A thread of as->stub that no context has; lock of as held. Return: 0, -EAGAIN. */
+static int thread_take(struct platform_context *ctx, struct address_space *as,
+		       struct systrap_thread **ret)
 {
 	struct systrap_platform *p = ctx->p;
-	struct systrap_thread *t;
+	struct systrap_thread *t, *failed = NULL;
+	int err;
 
 	mutex_lock(&p->bind_lock);
-	LIST_FOREACH (t, &as->stub->threads, link)
-		if (!t->ctx && (!t->reported || atomic_load(mb_state(t)) == STUB_STATE_EVENT))
+	LIST_FOREACH (t, &as->stub->threads, link) {
+		if (t->failed)
+			failed = t;
+		else if (!t->ctx && (!t->reported || atomic_load(mb_state(t)) == STUB_STATE_EVENT))
 			break;
+	}
 	if (t)
 		t->ctx = ctx;
 	mutex_unlock(&p->bind_lock);
+	*ret = t;
 	if (t)
-		return t;
-	t = systrap_thread_new(p, as->stub);
+		return 0;
+	t = failed ? failed : systrap_thread_new(p, as->stub);
 	if (!t)
-		return NULL;
+		return -EAGAIN;
+	err = thread_make(p, t);
+	if (err)
+		return err;
 	t->ctx = ctx;
-	systrap_thread_orders(p, t);
-	systrap_orders_start(as->p, as->stub);
-	return t;
+	*ret = t;
+	return 0;
 }
 
 /* ctx gets a thread in `as`. Return: 0, -EAGAIN. */
@@ -422,7 +441,7 @@ static int bind(struct platform_context *ctx, struct address_space *as)
 	if (!as->stub)
 		err = systrap_stub_get(p, as, &as->stub);
 	if (!err)
-		t = thread_take(ctx, as);
+		err = thread_take(ctx, as, &t);
 	/* Until a new one has reported it reads the order that made it: no other may take that order's place. */
 	if (t && !t->reported) {
 		err = systrap_wait_event(ctx, t);
@@ -430,7 +449,7 @@ static int bind(struct platform_context *ctx, struct address_space *as)
 	}
 	mutex_unlock(&as->lock);
 	if (!t)
-		return -EAGAIN;
+		return err;
 	mutex_lock(&p->bind_lock);
 	ctx->thread = t;
 	ctx->as = as;
@@ -467,24 +486,15 @@ static void start(struct platform_context *ctx, struct address_space *as, struct
 	mutex_unlock(&as->lock);
 }
 
-/* Pre: bound. */
-static int run(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
-	       struct platform_event *ev)
+/* The thread goes on, and comes back with something. */
+static int run_inside(struct platform_context *ctx, struct address_space *as,
+		      struct arch_regs *regs, struct platform_event *ev)
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_thread *t = ctx->thread;
 	bool listen, answered = false;
 	int err;
 
-	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
-	atomic_store(&ctx->running, t);
-	if (unlikely(atomic_load(mb_interrupt(t))))
-		atomic_store(mb_interrupt(t), 0);
-	if (unlikely(atomic_load(&ctx->interrupt))) {
-		atomic_store(&ctx->running, NULL);
-		event_interrupted(ev);
-		return 0;
-	}
 	systrap_wait_prepare(ctx, t);
 	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	/* Calls are posted while spinning pays: who posts and is not looked at loses more than a trap. */
@@ -516,6 +526,35 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 	log_debug("systrap: stub %d publishes nonsense", t->stub->pid);
 	systrap_stub_kill(p, t->stub);
 	return -EAGAIN;
+}
+
+/* Pre: bound. */
+static int run(struct platform_context *ctx, struct address_space *as, struct arch_regs *regs,
+	       struct platform_event *ev)
+{
+	struct systrap_thread *t = ctx->thread;
+	int err;
+
+	/* Pairs with systrap_context_interrupt(): either it sees `running`, or we see `interrupt`. */
+	atomic_store(&ctx->running, t);
+	if (unlikely(atomic_load(mb_interrupt(t))))
+		atomic_store(mb_interrupt(t), 0);
+	if (unlikely(atomic_load(&ctx->interrupt))) {
+		atomic_store(&ctx->running, NULL);
+		event_interrupted(ev);
+		return 0;
+	}
+	/* Pairs with systrap_as_claim(): either it sees this, or we see that the range is the application's. */
+	atomic_store(&t->runs, atomic_load_explicit(&t->runs, memory_order_relaxed) + 1);
+	err = run_inside(ctx, as, regs, ev);
+	atomic_store_explicit(&t->runs, atomic_load_explicit(&t->runs, memory_order_relaxed) + 1,
+			      memory_order_release);
+	return err;
+}
+
+int systrap_context_prepare(struct platform_context *ctx, struct address_space *as)
+{
+	return ctx->as == as ? 0 : bind(ctx, as);
 }
 
 int systrap_context_switch(struct platform_context *ctx, struct address_space *as,
@@ -550,7 +589,7 @@ void systrap_context_interrupt(struct platform_context *ctx)
 		return;
 	t = atomic_load(&ctx->running);
 	if (t)
-		systrap_kick(ctx, t);
+		systrap_kick(ctx->p, t);
 }
 
 void systrap_thread_exit(struct platform *base unused_arg)

@@ -190,6 +190,8 @@ static struct systrap_thread *thread_alloc_locked(struct systrap_platform *p,
 	t->mb = NULL;
 	t->mb_tried = false;
 	atomic_store(&t->cpu, SYSTRAP_CPU_NONE);
+	atomic_store(&t->runs, 0);
+	t->failed = false;
 	t->index = stub->nthreads++;
 	atomic_store(&t->pid, stub->pid);
 	atomic_store(&t->tid, 0);
@@ -207,7 +209,7 @@ struct systrap_thread *systrap_thread_new(struct systrap_platform *p, struct sys
 	return t;
 }
 
-void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t)
+void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t, bool must)
 {
 	uint64_t va = systrap_area_va(t), off = (uint64_t)(t->mem - p->shared);
 
@@ -222,7 +224,7 @@ void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t)
 	systrap_order_post(p, t->stub,
 			   &(struct systrap_order){
 				   .nr = SYS_clone,
-				   .flags = ORDER_MUST | ORDER_CLONE,
+				   .flags = ORDER_CLONE | (must ? ORDER_MUST : 0),
 				   .args = {CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD |
 						    CLONE_SYSVSEM | CLONE_PARENT_SETTID,
 					    va + STUB_AREA_SIZE, va + AREA_MAILBOX + AREA_TID,
@@ -367,7 +369,7 @@ static int make_locked(struct systrap_platform *p)
 	t = thread_alloc_locked(p, stub);
 	err = -EAGAIN;
 	if (t) {
-		systrap_thread_orders(p, t);
+		systrap_thread_orders(p, t, true);
 		atomic_store((_Atomic uint32_t *)(stub->orders + ORDERS_HEAD),
 			     (uint32_t)stub->posted);
 		err = request(p, &(struct pristine_request){
@@ -461,7 +463,8 @@ void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub)
 			_exit(1);
 		}
 	}
-	mutex_unlock(&p->lock);
+	/* New ones join the list under this lock, too. */
 	LIST_FOREACH (t, &stub->threads, link)
 		systrap_futex_wake(mb_state(t));
+	mutex_unlock(&p->lock);
 }

@@ -328,6 +328,7 @@ const struct platform_ops systrap_platform_ops = {
 	.as_set_traced = systrap_as_set_traced,
 	.context_create = systrap_context_create,
 	.context_destroy = systrap_context_destroy,
+	.context_prepare = systrap_context_prepare,
 	.context_switch = systrap_context_switch,
 	.context_interrupt = systrap_context_interrupt,
 	.thread_exit = systrap_thread_exit,

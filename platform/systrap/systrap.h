@@ -68,7 +68,8 @@ RB_HEAD(systrap_regions, systrap_region);
 
 /* A thread of a stub. Never freed: a late interruption may look at one that is somebody else's by then. */
 struct systrap_thread {
-	LIST_ENTRY(systrap_thread) link; /* the stub's; guarded by the address space's lock */
+	LIST_ENTRY(systrap_thread)
+	link; /* the stub's; guarded by the address space's lock; joins under the platform's */
 	struct systrap_stub *stub;
 	struct platform_context *ctx; /* bound to; guarded by the platform's bind_lock */
 	uint8_t *mem; /* immutable: the area */
@@ -77,12 +78,15 @@ struct systrap_thread {
 	uint32_t index; /* where in the stub its area is mapped */
 	/* For patched sites, while the stub lives; NULL: none. The bound context's thread. */
 	struct patch_mailbox *mb;
+	struct patch_range mb_range;
 	int mb_index;
 	bool mb_tried;
+	_Atomic uint32_t runs; /* odd: it is in the application, or on its way there or back */
 	/* The hot ones, by thread; they outlive the stub's. */
 	struct {
 		_Atomic uint64_t syscalls, posted, spins_hit;
 	} counts;
+	bool failed; /* the host had no thread for it, last time; guarded likewise */
 	bool reported; /* it has its filter and waits; guarded by the address space's lock */
 	bool in_use; /* guarded by platform lock */
 };
@@ -117,7 +121,8 @@ struct address_space {
 	struct patch_space *patches;
 	/* live: sites are patched; known: threads may be in its trampolines. */
 	struct patch_space *_Atomic patch_live, *_Atomic patch_known;
-	bool own_mapped, patch_refused, traced;
+	bool own_mapped, traced;
+	_Atomic bool patch_refused; /* for good: the range is the application's */
 	struct patch_heat heat;
 };
 
@@ -244,7 +249,8 @@ void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub);
 bool systrap_stub_gone(struct systrap_stub *stub);
 /* An area for one more thread, not mapped yet. Return: NULL if there is none. */
 struct systrap_thread *systrap_thread_new(struct systrap_platform *p, struct systrap_stub *stub);
-void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t);
+/* The orders that make it. must: or the process ends; otherwise its number stays 0. */
+void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t, bool must);
 
 /* Orders. The lock of the stub's address space is held (or the stub is not published). */
 struct systrap_order {
@@ -320,7 +326,7 @@ must_check int systrap_wait(struct platform_context *ctx, struct systrap_thread 
 			    struct arch_regs *regs);
 /* Waits until the thread has published something, which it must do soon. Return: 0, -EAGAIN: the stub is dead. */
 must_check int systrap_wait_event(struct platform_context *ctx, struct systrap_thread *t);
-void systrap_kick(struct platform_context *ctx, struct systrap_thread *t);
+void systrap_kick(struct systrap_platform *p, struct systrap_thread *t);
 /* Only the thread that runs the context counts; anyone reads. */
 static inline void systrap_count(_Atomic uint64_t *counter)
 {
@@ -330,6 +336,7 @@ static inline void systrap_count(_Atomic uint64_t *counter)
 }
 
 /* run.c */
+must_check int systrap_context_prepare(struct platform_context *ctx, struct address_space *as);
 must_check int systrap_context_switch(struct platform_context *ctx, struct address_space *as,
 				      struct arch_regs *regs, struct platform_event *ret_event);
 void systrap_context_interrupt(struct platform_context *ctx);

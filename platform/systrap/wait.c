@@ -48,7 +48,7 @@ void systrap_futex_wake(_Atomic uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-void systrap_kick(struct platform_context *ctx, struct systrap_thread *t)
+void systrap_kick(struct systrap_platform *p, struct systrap_thread *t)
 {
 	pid_t tid = (pid_t)atomic_load(mb_tid(t));
 
@@ -56,7 +56,7 @@ void systrap_kick(struct platform_context *ctx, struct systrap_thread *t)
 	/* The thread's number is the application's to forge: it reaches threads of its own process only. */
 	if (tid > 0)
 		syscall(SYS_tgkill, atomic_load(&t->pid), tid, STUB_KICK_SIGNAL);
-	SYSTRAP_STAT_ADD(ctx->p, kicks, 1);
+	SYSTRAP_STAT_ADD(p, kicks, 1);
 }
 
 /* ---- where ---- */
@@ -221,7 +221,7 @@ static int sleep_for_event(struct platform_context *ctx, struct systrap_thread *
 			return -EAGAIN;
 		}
 		if (wanted)
-			systrap_kick(ctx, t);
+			systrap_kick(ctx->p, t);
 	}
 	atomic_store_explicit(mb_sentry_asleep(t), 0, memory_order_relaxed);
 	return 0;
