@@ -13,6 +13,7 @@
 #include "vfs/lease.h"
 
 #define F_DUPFD_QUERY_ 1027
+#define F_CREATED_QUERY_ 1028
 #define CAP_KILL_ 5
 #define CAP_FOWNER_ 3
 #define CAP_SYS_RESOURCE_ 24
@@ -260,6 +261,8 @@ static int64_t fcntl_fd(struct task *t, struct file *f, int fd, unsigned cmd, ui
 		return cloexec ? FD_CLOEXEC : 0;
 	case F_SETFD:
 		return fd_set_cloexec(t->fdtable, fd, arg & FD_CLOEXEC);
+	case F_CREATED_QUERY_:
+		return (f->mode & FILE_CREATED) != 0;
 	case F_GETFL:
 		return file_flags(f);
 	default:
@@ -300,6 +303,28 @@ static int64_t set_notify(struct task *t, struct file *f, int fd, uint32_t arg)
 	return set_owner(f, F_OWNER_PID, t->group->tgid);
 }
 
+/* F_GET_RW_HINT, F_SET_RW_HINT: kept with the name in memory, as advice that nobody here takes. */
+static int64_t rw_hint(struct task *t, struct file *f, unsigned cmd, uint64_t arg)
+{
+	struct dentry *d = f->path.dentry;
+	uint32_t type = d->fs->ops->dentry_type(d);
+	uint64_t hint;
+
+	/* What pipes and their like have for a dentry is one for all. */
+	if (!S_ISREG(type) && !S_ISDIR(type))
+		return -EINVAL;
+	if (cmd == F_GET_RW_HINT) {
+		hint = dentry_rw_hint(d);
+		return task_copy_out(t, arg, &hint, sizeof(hint));
+	}
+	if (task_copy_in(t, &hint, arg, sizeof(hint)))
+		return -EFAULT;
+	if (hint > RWH_WRITE_LIFE_EXTREME)
+		return -EINVAL;
+	dentry_set_rw_hint(d, (unsigned)hint);
+	return 0;
+}
+
 static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, uint64_t arg)
 {
 	switch (cmd) {
@@ -333,7 +358,10 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, 
 		return fcntl_lock(t, f, fd, cmd, arg);
 	case F_NOTIFY:
 		return set_notify(t, f, fd, (uint32_t)arg);
-	default: /* F_*_RW_HINT too: as not built */
+	case F_GET_RW_HINT:
+	case F_SET_RW_HINT:
+		return rw_hint(t, f, cmd, arg);
+	default:
 		return -EINVAL;
 	}
 }

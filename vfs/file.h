@@ -108,6 +108,7 @@ enum {
 	FILE_WRITER = 1 << 6, /* holds a write access on the mount */
 	FILE_NOWAIT_RETRY = 1 << 7, /* internal: see file_read_iter */
 	FILE_NOCMTIME = 1 << 8,
+	FILE_CREATED = 1 << 9, /* this open made the file: F_CREATED_QUERY */
 };
 
 struct file {

@@ -34,6 +34,15 @@ void dentry_init(struct dentry *d, struct filesystem *fs)
 	d->fs = fs;
 }
 
+void dentry_set_rw_hint(struct dentry *d, unsigned hint)
+{
+	uint32_t old = atomic_load_explicit(&d->flags, memory_order_relaxed), now;
+
+	do
+		now = (old & ((1u << DENTRY_RW_HINT_SHIFT) - 1)) | hint << DENTRY_RW_HINT_SHIFT;
+	while (!atomic_compare_exchange_weak(&d->flags, &old, now));
+}
+
 void dentry_unref(struct dentry *d)
 {
 	if (d && ref_put(&d->ref))

@@ -5,8 +5,7 @@
  * costs a load. A watch pins its dentry and filesystem. Events queue per inotify file, the last one is merged with its like,
  * and past INOTIFY_QUEUE_MAX one IN_Q_OVERFLOW stands for the rest.
  *
- * Watch: /proc/PID/fdinfo. Cannot do: IN_UNMOUNT (a watch keeps its filesystem alive instead); IN_DELETE_SELF comes when the last name
- * goes, not when the last descriptor is closed.
+ * Watch: /proc/PID/fdinfo. Cannot do: IN_DELETE_SELF comes when the last name goes, not when the last descriptor is closed.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -304,6 +303,29 @@ static uint32_t dir_bit(bool isdir)
 	return isdir ? IN_ISDIR : 0;
 }
 
+static bool is_dir(struct dentry *d)
+{
+	return d->fs->ops->dentry_type(d) == S_IFDIR;
+}
+
+void vfs_notify_unmount_slow(struct filesystem *fs)
+{
+	struct inotify_watch *w, *next;
+
+	mutex_lock(&inotify_lock);
+	for (unsigned i = 0; i < WATCH_BUCKETS; i++)
+		for (w = LIST_FIRST(&watch_table[i]); w; w = next) {
+			next = LIST_NEXT(w, bucket);
+			if (w->fs != fs)
+				continue;
+			if (w->group)
+				queue_locked(w->group, w->wd,
+					     IN_UNMOUNT | dir_bit(is_dir(w->dentry)), 0, NULL, 0);
+			watch_remove_locked(w);
+		}
+	mutex_unlock(&inotify_lock);
+}
+
 void vfs_notify_self_slow(struct dentry *d, uint32_t mask, bool isdir)
 {
 	/* The kernel leaves the bit out of what is said about a watched thing's own end and move. */
@@ -320,7 +342,7 @@ void vfs_notify_child_slow(struct dentry *dir, uint32_t mask, uint32_t cookie, c
 
 void vfs_notify_both_slow(struct dentry *d, uint32_t mask)
 {
-	bool isdir = d->fs->ops->dentry_type(d) == S_IFDIR;
+	bool isdir = is_dir(d);
 	char name[VFS_NAME_MAX + 1];
 	struct dentry *parent = NULL;
 	int err;

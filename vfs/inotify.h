@@ -63,6 +63,14 @@ static inline void vfs_notify_open(struct file *f)
 	vfs_notify_file(f, IN_OPEN);
 }
 
+/* The last mount of fs is gone: IN_UNMOUNT to every watch in it, which ends. */
+void vfs_notify_unmount_slow(struct filesystem *fs);
+static inline void vfs_notify_unmount(struct filesystem *fs)
+{
+	if (vfs_notify_wanted())
+		vfs_notify_unmount_slow(fs);
+}
+
 /* ---- inotify descriptors ---- */
 
 /* flags: O_NONBLOCK (IN_CLOEXEC is the descriptor's). A description on the caller's internal mount `place`. */

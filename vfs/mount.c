@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "vfs/inotify.h"
 #include "vfs/mount_internal.h"
 
 #define MOUNT_BUCKETS 4096u
@@ -187,6 +188,7 @@ int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned fla
 	e->mount.root = root;
 	e->mount.partial = has_parent(root);
 	filesystem_ref(fs);
+	atomic_fetch_add_explicit(&fs->mounts, 1, memory_order_relaxed);
 	dentry_ref(root);
 	atomic_init(&e->mount.flags, flags);
 	ref_init(&e->mount.ref, &mount_type);
@@ -234,6 +236,8 @@ static void mount_release(struct mount_private *p)
 	mount_leave_groups_locked(p);
 	TAILQ_REMOVE(&all_mounts, p, all);
 	mutex_unlock(&mount_lock);
+	if (atomic_fetch_sub_explicit(&p->mount->fs->mounts, 1, memory_order_acq_rel) == 1)
+		vfs_notify_unmount(p->mount->fs);
 	rcu_call(&p->mount->rcu, mount_free_cb);
 }
 

@@ -58,6 +58,14 @@ struct dentry {
 	struct filesystem *fs; /* immutable; borrowed (a mount or file pins it) */
 };
 
+/* F_SET_RW_HINT's value, in the flags' top bits. */
+#define DENTRY_RW_HINT_SHIFT 29
+static inline unsigned dentry_rw_hint(struct dentry *d)
+{
+	return atomic_load_explicit(&d->flags, memory_order_relaxed) >> DENTRY_RW_HINT_SHIFT;
+}
+void dentry_set_rw_hint(struct dentry *d, unsigned hint);
+
 /* Base initialisation, count one. */
 void dentry_init(struct dentry *d, struct filesystem *fs);
 static inline void dentry_ref(struct dentry *d)
@@ -266,6 +274,7 @@ struct filesystem {
 	_Atomic uint64_t
 		path_changes; /* low 16 bits: changes under way that paths may see; above: those done */
 	struct mutex rename_lock; /* LOCK_VFS_RENAME */
+	_Atomic uint32_t mounts; /* that exist; the last one's end is IN_UNMOUNT to who watches */
 	char *source;
 	struct rcu_cb rcu;
 };

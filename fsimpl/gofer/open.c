@@ -370,6 +370,8 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	if (err)
 		goto out_unref;
 	err = open_found(fs, rp, dir, &hint, args, &nf, ret);
+	if (!err && nf.created)
+		(*ret)->mode |= FILE_CREATED;
 	remote_dentry_unref(nf.d);
 	remote_dentry_unref(dir);
 	gofer_hint_fini(&hint);

@@ -284,6 +284,8 @@ static int open_create(struct resolving_path *rp, const struct open_args *args, 
 			return err;
 		if (!err)
 			err = open_dentry(rp, d, args, created, ret);
+		if (!err && created)
+			(*ret)->mode |= FILE_CREATED;
 		dentry_unref(&d->d);
 		if (err != RP_STAY)
 			return err;

@@ -395,6 +395,8 @@ static int open_create(struct overlay_fs *fs, struct resolving_path *rp,
 		err = overlay_create_file(fs, rp, dir, args, &d, &real);
 		if (!err) {
 			err = make_file(fs, rp, d, args->flags, real, ret);
+			if (!err)
+				(*ret)->mode |= FILE_CREATED;
 			dentry_unref(&d->base);
 		}
 		goto out_dir;

@@ -168,19 +168,15 @@ static int synth_truncate(struct file *f unused_arg, uint64_t size unused_arg)
 	return 0;
 }
 
-static const struct file_ops synth_file_ops = {
-	.name = "synth",
-	.release = synth_file_release,
-	.flush = synth_flush,
-	.read_iter = synth_read_iter,
-	.write_iter = synth_write_iter,
-	.poll = synth_poll,
-	.poll_add = synth_poll_add,
-	.poll_remove = synth_poll_remove,
-	.ioctl = synth_ioctl,
-	.mappable = synth_mappable,
-	.truncate = synth_truncate,
-};
+#define SYNTH_FILE_OPS                                                                      \
+	.name = "synth", .release = synth_file_release, .flush = synth_flush,               \
+	.read_iter = synth_read_iter, .write_iter = synth_write_iter, .ioctl = synth_ioctl, \
+	.mappable = synth_mappable, .truncate = synth_truncate
+
+static const struct file_ops synth_file_ops = {SYNTH_FILE_OPS, .poll = synth_poll,
+					       .poll_add = synth_poll_add,
+					       .poll_remove = synth_poll_remove};
+static const struct file_ops synth_unpolled_ops = {SYNTH_FILE_OPS};
 
 /* ---- directories ---- */
 
@@ -297,8 +293,11 @@ static int file_create(struct synth_node *n, const struct vfs_path *place, unsig
 	sf->node = n;
 	op_lock_init(&sf->lock);
 	buf_init(&sf->content, SYNTH_FILE_MAX);
-	file_init(&sf->file, synth_is_dir(n) ? &synth_dir_ops : &synth_file_ops, place, flags,
-		  synth_is_dir(n) ? 0 : FILE_SEEKABLE);
+	file_init(&sf->file,
+		  synth_is_dir(n)		     ? &synth_dir_ops
+		  : n->ops->no_poll && !n->ops->poll ? &synth_unpolled_ops
+						     : &synth_file_ops,
+		  place, flags, synth_is_dir(n) ? 0 : FILE_SEEKABLE);
 	err = !path_only && n->ops->open ? n->ops->open(n, sf) : 0;
 	if (err) {
 		file_fini(&sf->file);

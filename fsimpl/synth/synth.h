@@ -102,7 +102,11 @@ struct synth_node_ops {
 	/* A file object of one's own instead of a synth_file (e.g. /proc/PID/ns/x, device nodes, ptys): returns it through ret. NULL: synth_file, or vfs_hooks.open_special for devices and fifos. */
 	int (*open_file)(struct synth_node *n, const struct vfs_path *place, unsigned flags,
 			 struct file **ret);
-	/* poll mask (NULL: always readable and writable) and where its changes are announced (NULL: never). */
+	/*
+	 * poll mask (NULL: always readable and writable) and where its changes are announced (NULL: never). no_poll: the file has no such
+	 * operation, so epoll refuses it, as Linux's files of /proc/PID.
+	 */
+	bool no_poll;
 	uint32_t (*poll)(struct synth_node *n, struct synth_file *sf);
 	struct wait_queue *(*poll_queue)(struct synth_node *n, struct synth_file *sf);
 	int64_t (*ioctl)(struct synth_node *n, struct synth_file *sf, unsigned cmd, uint64_t arg);

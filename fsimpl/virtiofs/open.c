@@ -363,6 +363,8 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 
 		vfs_notify_name(&dir->d, IN_CREATE, 0, key->name, key->len, false);
 		err = virtiofs_file_create(rp, nf.d, nf.h, args->flags, ret);
+		if (!err)
+			(*ret)->mode |= FILE_CREATED;
 	} else if (!err) {
 		virtiofs_inode_perm(virtiofs_inode_of(dir), &pi);
 		err = open_existing(rp, nf.d, &pi, args, since, ret);

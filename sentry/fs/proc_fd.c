@@ -288,6 +288,7 @@ static int fdinfo_show(struct synth_node *n, unused_arg struct synth_file *sf, s
 
 static const struct synth_node_ops fdinfo_file_ops = {
 	.getattr = proc_pid_getattr,
+	.no_poll = true,
 	.setattr = synth_setattr_eperm,
 	.revalidate = fdlink_revalidate,
 	.show = fdinfo_show,
@@ -319,6 +320,7 @@ static int proc_fdinfo_permission(struct synth_node *n, const struct cred *cred,
 
 const struct synth_node_ops proc_fdinfo_ops = {
 	.getattr = proc_pid_getattr,
+	.no_poll = true,
 	.setattr = synth_setattr_eperm,
 	.permission = proc_fdinfo_permission,
 	.lookup = proc_fdinfo_lookup,
@@ -393,6 +395,7 @@ static int exe_place(struct synth_node *n, struct vfs_path *ret)
 		return err;                                                 \
 	}                                                                   \
 	const struct synth_node_ops var = {.getattr = proc_pid_getattr,     \
+					   .no_poll = true,                 \
 					   .setattr = synth_setattr_eperm,  \
 					   .readlink = place_fn##_readlink, \
 					   .jump = place_fn}
@@ -433,6 +436,7 @@ static int ns_jump(struct synth_node *n, struct vfs_path *ret)
 
 static const struct synth_node_ops ns_link_ops = {
 	.getattr = proc_pid_getattr,
+	.no_poll = true,
 	.setattr = synth_setattr_eperm,
 	.readlink = ns_readlink,
 	.jump = ns_jump,
@@ -459,5 +463,6 @@ const struct synth_entry proc_ns_entries[] = {
 
 const struct synth_node_ops proc_ns_ops = {
 	.getattr = proc_pid_getattr,
+	.no_poll = true,
 	.setattr = synth_setattr_eperm,
 };

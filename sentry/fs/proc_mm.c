@@ -484,9 +484,11 @@ static ssize_t pagemap_read(unused_arg struct synth_node *n, struct synth_file *
 	return (ssize_t)io_iter_zero(it, MIN(it->remaining, 1ul << 20));
 }
 
-#define OPS(var, ...)                       \
-	const struct synth_node_ops var = { \
-		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
+#define OPS(var, ...)                                                      \
+	const struct synth_node_ops var = {.getattr = proc_pid_getattr,    \
+					   .no_poll = true,                \
+					   .setattr = synth_setattr_eperm, \
+					   __VA_ARGS__}
 
 OPS(proc_maps_ops, .show = maps_show, .open = mm_open, .close = mm_close, .ioctl = proc_maps_ioctl);
 OPS(proc_smaps_ops, .show = smaps_show, .open = mm_open, .close = mm_close);

@@ -174,6 +174,7 @@ static int proc_pid_node(struct synth_node *dir, const char *name, size_t len, s
 
 static const struct synth_node_ops proc_pid_dir_ops = {
 	.getattr = proc_pid_getattr,
+	.no_poll = true,
 	.setattr = synth_setattr_eperm,
 	.revalidate = proc_pid_revalidate,
 	.destroy = proc_pid_destroy,
@@ -658,9 +659,11 @@ static uint32_t mounts_poll(unused_arg struct synth_node *n, struct synth_file *
 	       (atomic_exchange(&w->seen, now) != now ? POLLERR | POLLPRI : 0);
 }
 
-#define OPS(var, ...)                              \
-	static const struct synth_node_ops var = { \
-		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
+#define OPS(var, ...)                                                             \
+	static const struct synth_node_ops var = {.getattr = proc_pid_getattr,    \
+						  .no_poll = true,                \
+						  .setattr = synth_setattr_eperm, \
+						  __VA_ARGS__}
 
 OPS(comm_ops, .show = comm_show, .store = comm_store);
 OPS(personality_ops, .show = personality_show, .open = proc_open_ptrace);

@@ -446,9 +446,11 @@ static int sched_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 	return 0;
 }
 
-#define OPS(var, ...)                       \
-	const struct synth_node_ops var = { \
-		.getattr = proc_pid_getattr, .setattr = synth_setattr_eperm, __VA_ARGS__}
+#define OPS(var, ...)                                                      \
+	const struct synth_node_ops var = {.getattr = proc_pid_getattr,    \
+					   .no_poll = true,                \
+					   .setattr = synth_setattr_eperm, \
+					   __VA_ARGS__}
 
 OPS(proc_stat_ops, .show = stat_show);
 OPS(proc_thread_stat_ops, .show = thread_stat_show);

@@ -3,7 +3,10 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sched.h>
+#include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/mount.h>
 #include <sys/signalfd.h>
 
 TEST(eventfd)
@@ -186,4 +189,84 @@ TEST(inotify)
 	CHECK_ERR(inotify_rm_watch(fd, wd), EINVAL);
 	CHECK_ERR(inotify_add_watch(fd, "none", IN_CREATE), ENOENT);
 	CHECK_ERR(inotify_add_watch(fd, "d", 0), EINVAL);
+}
+
+/* A binding keeps the filesystem; the end of its last mount is told to every watch in it, and ends them. */
+TEST(inotify_unmount)
+{
+	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC), dir, file;
+
+	if (fd < 0 && errno == ENOSYS)
+		SKIP("there is no inotify");
+	if (unshare(CLONE_NEWNS) < 0)
+		SKIP("no privilege for mounts");
+	CHECK_OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mkdir("b", 0755));
+	CHECK_OK(mount("t", "m", "tmpfs", 0, NULL));
+	CHECK_OK(mount("m", "b", NULL, MS_BIND, NULL));
+	CHECK_OK(mkdir("m/d", 0755));
+	close(t_file("m/f", ""));
+	dir = inotify_add_watch(fd, "m/d", IN_CREATE);
+	file = inotify_add_watch(fd, "m/f", IN_MODIFY);
+	CHECK(dir > 0 && file > 0);
+	CHECK_OK(umount("m"));
+	CHECK_ERR(read(fd, event_buf, sizeof(event_buf)), EAGAIN);
+	CHECK_OK(mkdir("b/d/x", 0755));
+	event_at = event_len = 0;
+	expect(fd, dir, IN_CREATE | IN_ISDIR, "x", NULL);
+	CHECK_OK(umount("b"));
+	for (int i = 0; i < 2; i++) {
+		struct inotify_event ev;
+		int wd;
+
+		if (event_at == event_len)
+			CHECK((event_len = read(fd, event_buf, sizeof(event_buf))) > 0 &&
+			      !(event_at = 0));
+		memcpy(&ev, event_buf + event_at, sizeof(ev));
+		wd = ev.wd;
+		CHECK(wd == dir || wd == file);
+		expect(fd, wd, IN_UNMOUNT | (wd == dir ? IN_ISDIR : 0), NULL, NULL);
+		expect(fd, wd, IN_IGNORED, NULL, NULL);
+	}
+	CHECK_EQ(event_at, event_len);
+	CHECK_ERR(inotify_rm_watch(fd, dir), EINVAL);
+}
+
+/* A file of a process's directory in /proc has no poll operation, unless it announces changes; others always are ready. */
+TEST(epoll_proc)
+{
+	static const struct {
+		const char *path;
+		int err;
+	} files[] = {
+		{"/proc/self/status", EPERM},
+		{"/proc/self/maps", EPERM},
+		{"/proc/self/fdinfo/0", EPERM},
+		{"/proc/self/ns/mnt", EPERM},
+		{"/proc/self/mountstats", EPERM},
+		{"/proc/self/mountinfo", 0},
+		{"/proc/self/net/tcp", 0},
+		{"/proc/uptime", 0},
+		{"/proc/sys/kernel/hostname", 0},
+		{"/proc/sys", EPERM},
+		{"/dev/null", EPERM},
+		{"/dev/zero", EPERM},
+		{"/dev/urandom", EPERM},
+		{".", EPERM},
+	};
+	int ep = epoll_create1(0);
+
+	for (unsigned i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		struct epoll_event ev = {.events = EPOLLIN};
+		int fd = open(files[i].path, O_RDONLY), got;
+
+		if (fd < 0)
+			continue;
+		got = epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) ? errno : 0;
+		if (got != files[i].err)
+			t_fail(__FILE__, __LINE__, "%s: %d, not %d", files[i].path, got,
+			       files[i].err);
+		close(fd);
+	}
 }

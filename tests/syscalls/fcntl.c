@@ -275,3 +275,40 @@ TEST(table_copied_by_fork)
 	t_wait_ok(t_spawn(close_in_child, &fd));
 	CHECK_OK(fcntl(fd, F_GETFD));
 }
+
+#ifndef F_CREATED_QUERY
+#define F_CREATED_QUERY 1028
+#endif
+
+TEST(created_query)
+{
+	int made = open("q", O_CREAT | O_RDWR, 0600), found = open("q", O_CREAT | O_RDWR, 0600);
+	int path = open("q", O_PATH);
+
+	if (fcntl(made, F_CREATED_QUERY, 0) < 0 && errno == EINVAL)
+		SKIP("an older kernel");
+	CHECK_EQ(fcntl(made, F_CREATED_QUERY, 0), 1);
+	CHECK_EQ(fcntl(dup(made), F_CREATED_QUERY, 7), 1);
+	CHECK_EQ(fcntl(found, F_CREATED_QUERY, 0), 0);
+	CHECK_EQ(fcntl(path, F_CREATED_QUERY, 0), 0);
+}
+
+TEST(rw_hint)
+{
+	int fd = open("q", O_CREAT | O_RDWR, 0600), other = open("q", O_RDONLY);
+	uint64_t hint = 99;
+
+	CHECK_OK(fcntl(fd, F_GET_RW_HINT, &hint));
+	CHECK_EQ(hint, 0);
+	hint = 3;
+	CHECK_OK(fcntl(fd, F_SET_RW_HINT, &hint));
+	hint = 99;
+	CHECK_OK(fcntl(other, F_GET_RW_HINT, &hint));
+	CHECK_EQ(hint, 3);
+	hint = 6;
+	CHECK_ERR(fcntl(fd, F_SET_RW_HINT, &hint), EINVAL);
+	CHECK_ERR(fcntl(fd, F_SET_RW_HINT, 1L), EFAULT);
+	CHECK_ERR(fcntl(open("q", O_PATH), F_GET_RW_HINT, &hint), EBADF);
+	CHECK_OK(fcntl(open(".", O_RDONLY), F_GET_RW_HINT, &hint));
+	CHECK_EQ(hint, 0);
+}
