@@ -12,7 +12,6 @@
 #include "mem/guard.h"
 #include "platform/kvm/as_internal.h"
 
-
 uint64_t kvm_patch_orig_locked(struct address_space *as, uint64_t va)
 {
 	struct kvm_patches *pp = as->patches;
