@@ -461,8 +461,8 @@ bool memfile_range_exclusive(struct memfile *mf, uint64_t off, uint64_t size)
 
 void memfile_commit(struct memfile *mf, uint64_t off, uint64_t size)
 {
-	/* Reads of it are of the host's one zero page. */
-	static const char zeros[MEM_CHUNK_SIZE];
+	/* Not const: in .bss, where reads are of the host's one zero page, and not in the file. */
+	static char zeros[MEM_CHUNK_SIZE];
 	uint64_t n;
 
 	assert(mf->kind == MEMFILE_PRIVATE);

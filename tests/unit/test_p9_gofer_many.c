@@ -1,0 +1,132 @@
+// LINK: moat_gofer moat_gofer_fs moat_vfs moat_mem moat_wire seccomp
+/* gofer and fsimpl/gofer together: many threads at once, and a gofer that dies. */
+#include "tests/unit/p9_gofer_fixture.h"
+
+/* ---- many at once ---- */
+
+#define THREADS 4
+#define OPS 600
+
+static void random_op(unsigned *seed)
+{
+	char p[32], q[32], buf[64];
+	struct moat_statx st;
+	struct file *f;
+
+	snprintf(p, sizeof(p), "par/%d", rand_r(seed) % 12);
+	snprintf(q, sizeof(q), "par/%d", rand_r(seed) % 12);
+	switch (rand_r(seed) % 10) {
+	case 0:
+	case 1:
+		if (do_open(p, O_CREAT | O_RDWR, 0644, &f) == 0) {
+			(void)!do_pwrite(f, "some text", 9, rand_r(seed) % 100);
+			(void)!do_pread(f, buf, sizeof(buf), 0);
+			file_unref(f);
+		}
+		break;
+	case 2:
+		(void)!do_unlink(p);
+		break;
+	case 3:
+		(void)!do_rename(p, q, 0);
+		break;
+	case 4:
+		(void)!do_mkdir(p, 0755);
+		break;
+	case 5:
+		(void)!do_rmdir(p);
+		break;
+	case 6:
+		(void)!do_link(p, q);
+		break;
+	case 7:
+		gofer_fs_shrink(fx.fs);
+		break;
+	case 8:
+		(void)!do_rename(p, q, 2);
+		break;
+	default:
+		(void)!do_stat(p, &st);
+		break;
+	}
+	vfs_run_deferred();
+}
+
+static void *parallel_thread(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	rcu_thread_begin();
+	cred_set_current(fx.cred);
+	for (int i = 0; i < OPS; i++)
+		random_op(&seed);
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* What the cache says afterwards is what the host has. */
+static void parallel(void **state)
+{
+	pthread_t threads[THREADS];
+
+	(void)state;
+	assert_int_equal(do_mkdir("par", 0755), 0);
+	for (uintptr_t i = 0; i < THREADS; i++)
+		assert_int_equal(
+			pthread_create(&threads[i], NULL, parallel_thread, (void *)(i + 1)), 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < 12; i++) {
+		struct moat_statx st;
+		struct stat hs;
+		char p[32];
+		int err;
+
+		snprintf(p, sizeof(p), "par/%d", i);
+		err = do_stat(p, &st);
+		if (lstat(host(p), &hs) < 0) {
+			assert_int_equal(err, -ENOENT);
+			continue;
+		}
+		assert_int_equal(err, 0);
+		assert_int_equal(st.ino, hs.st_ino);
+		assert_int_equal(st.mode, hs.st_mode);
+		assert_int_equal(st.nlink, hs.st_nlink);
+		assert_int_equal(st.size, hs.st_size);
+	}
+}
+
+static void dead_gofer(void **state)
+{
+	struct moat_statx st;
+	struct file *f;
+	int sock;
+	pid_t pid;
+
+	(void)state;
+	write_host("f", "x");
+	assert_int_equal(do_stat("f", &st), 0);
+	kill(fx.pid, SIGKILL);
+	waitpid(fx.pid, NULL, 0);
+	assert_int_equal(do_stat("unknown", &st), -EIO);
+	assert_int_equal(do_mkdir("d", 0755), -EIO);
+	assert_int_equal(do_open("f", O_RDONLY, 0, &f), -EIO);
+	assert_false(p9_conn_alive(fx.conn));
+	/* For the teardown. */
+	pid = start_gofer(fx.dir, &sock);
+	close(sock);
+	fx.pid = pid;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(parallel),
+		TEST(dead_gofer),
+	};
+	int ret = cmocka_run_group_tests_name("exclusive", tests, init, NULL);
+
+	shared_mode = true;
+	return ret + cmocka_run_group_tests_name("shared", tests, NULL, NULL);
+}
