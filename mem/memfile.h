@@ -112,6 +112,11 @@ bool memfile_range_exclusive(struct memfile *mf, uint64_t off, uint64_t size);
  * the host has no memory for is made, or fails, when it is touched.
  */
 void memfile_commit(struct memfile *mf, uint64_t off, uint64_t size);
+/*
+ * Is there data in the range of the private file? What mincore(2) calls absent may be in the host's swap; only a hole is
+ * zeros. Errors say yes.
+ */
+bool memfile_private_has_data(uint64_t off, uint64_t size);
 /* Gives whole pages of an exclusively held private range back to the host; they read as zeros. */
 void memfile_decommit(struct memfile *mf, uint64_t off, uint64_t size);
 

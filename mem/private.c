@@ -265,6 +265,13 @@ static void punch(uint32_t first, uint32_t len)
 		       (size_t)len << MEM_CHUNK_SHIFT);
 }
 
+bool memfile_private_has_data(uint64_t off, uint64_t size)
+{
+	off_t at = lseek(priv.fd, (off_t)off, SEEK_DATA);
+
+	return at < 0 ? errno != ENXIO : (uint64_t)at < off + size;
+}
+
 /* Clears the pages of a run that exist. Return: false: it has too few of them to be worth its place. */
 static bool run_clear(uint32_t first, uint32_t len)
 {
@@ -279,11 +286,18 @@ static bool run_clear(uint32_t first, uint32_t len)
 		there += present[i] & 1;
 	if (len > WARM_SPARSE_MAX && there * 4 < pages * 3)
 		return false;
-	for (i = 0; i < pages; i = end + 1) {
-		for (end = i; end < pages && (present[end] & 1); end++)
+	for (i = 0; i < pages; i = end) {
+		uint64_t size;
+
+		for (end = i + 1; end < pages && !((present[end] ^ present[i]) & 1); end++)
 			;
+		size = (end - i) << MOAT_PAGE_SHIFT;
+		if (!(present[i] & 1) &&
+		    !memfile_private_has_data(
+			    ((uint64_t)first << MEM_CHUNK_SHIFT) + (i << MOAT_PAGE_SHIFT), size))
+			continue;
 		/* Pages that exist do not fault for good; guarded like every touch of guest memory. */
-		if (end > i && guard_zero(p + (i << MOAT_PAGE_SHIFT), (end - i) << MOAT_PAGE_SHIFT))
+		if (guard_zero(p + (i << MOAT_PAGE_SHIFT), size))
 			chunk_bug(first, "cannot be cleared");
 	}
 	return true;

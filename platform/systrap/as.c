@@ -249,7 +249,8 @@ static void post_map(struct address_space *as, const struct systrap_region *r, i
 			   });
 }
 
-static void install_one(struct address_space *as, struct systrap_region *r)
+/* Counts what it maps down in *inout_left, and maps one at least. */
+static void install_one(struct address_space *as, struct systrap_region *r, unsigned *inout_left)
 {
 	struct memfile *mf = r->mf;
 	struct systrap_region *next;
@@ -258,6 +259,7 @@ static void install_one(struct address_space *as, struct systrap_region *r)
 	if (host && !send_file(as, mf)) {
 		/* It faults, and is mapped again. */
 		region_remove(as, r);
+		--*inout_left;
 		return;
 	}
 	/* A file's descriptor is sent once for its mappings that follow one another: a program's segments. */
@@ -267,7 +269,8 @@ static void install_one(struct address_space *as, struct systrap_region *r)
 		post_map(as, r, host ? 0 : STUB_FD_PRIVATE);
 		r->populate = false;
 		region_merge(as, r);
-		if (!host || !next || next->mf != mf)
+		--*inout_left;
+		if (!host || !next || next->mf != mf || !*inout_left)
 			break;
 	}
 	if (host)
@@ -277,7 +280,7 @@ static void install_one(struct address_space *as, struct systrap_region *r)
 void systrap_as_install(struct address_space *as)
 {
 	struct systrap_region *r;
-	unsigned n = 0;
+	unsigned left = SYSTRAP_BATCH_MAX;
 
 	if (as->nregions > SYSTRAP_REGIONS_MAX) {
 		SYSTRAP_STAT_ADD(as->p, drops, 1);
@@ -286,8 +289,8 @@ void systrap_as_install(struct address_space *as)
 	}
 	/* The oldest first; a child of a large process lets the rest fault in. */
 	while ((r = TAILQ_FIRST(&as->dirty))) {
-		if (n++ < SYSTRAP_BATCH_MAX)
-			install_one(as, r);
+		if (left)
+			install_one(as, r, &left);
 		else
 			region_remove(as, r);
 	}
@@ -398,7 +401,7 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 		if (hi > va + size)
 			post_unmap(as, va + size, hi - (va + size));
 		region_insert(as, r);
-		install_one(as, r);
+		install_one(as, r, &(unsigned){1});
 		sync(as);
 	} else {
 		region_insert(as, r);

@@ -3,9 +3,10 @@
  *
  * The stub's filter is on every process and thread: calls from the stub's code only, and of those that it makes.
  * The application's filter is on every thread that runs the application, besides: futex() on the areas, at the two
- * places where the handler makes it; at a third, sched_yield(); at a fourth, what lets a new thread's signals in; and
- * nothing else. Whatever is refused raises SIGSYS, whose handler publishes it: that is how system calls arrive. Neither filter kills, because a thread of the application may jump anywhere and
- * what it does then is a system call of its own as well.
+ * places where the handler makes it; at a third, what lets a new thread's signals in; and nothing else (no
+ * sched_yield(): a guest that yields without end starves the machine on some kernels). Whatever is refused raises
+ * SIGSYS, whose handler publishes it: that is how system calls arrive. Neither filter kills, because a thread of the
+ * application may jump anywhere and what it does then is a system call of its own as well.
  */
 #include <linux/audit.h>
 #include <linux/futex.h>
@@ -62,15 +63,12 @@ static void from_stub(struct program *pr)
 static void build_app_filter(struct program *pr, const char *blob)
 {
 	const char *const sites[] = {stub_ip_wake, stub_ip_wait};
-	unsigned short mask, yield;
+	unsigned short mask;
 
 	from_stub(pr);
 	load(pr, IP);
 	mask = pr->len;
 	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, LOW(STUB_CODE + (uint64_t)(stub_ip_mask - blob)), 0, 0);
-	yield = pr->len;
-	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, LOW(STUB_CODE + (uint64_t)(stub_ip_yield - blob)), 0,
-	     0);
 	for (size_t i = 0; i < ARRAY_SIZE(sites); i++)
 		emit(pr, BPF_JMP | BPF_JEQ | BPF_K, LOW(STUB_CODE + (uint64_t)(sites[i] - blob)),
 		     (uint8_t)(ARRAY_SIZE(sites) - i), 0);
@@ -89,10 +87,6 @@ static void build_app_filter(struct program *pr, const char *blob)
 	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, FUTEX_WAIT, 2, 0);
 	emit(pr, BPF_JMP | BPF_JEQ | BPF_K, FUTEX_WAKE, 1, 0);
 	ret(pr, SECCOMP_RET_TRAP);
-	ret(pr, SECCOMP_RET_ALLOW);
-	pr->insns[yield].jt = (uint8_t)(pr->len - yield - 1);
-	load(pr, offsetof(struct seccomp_data, nr));
-	must_equal(pr, SYS_sched_yield);
 	ret(pr, SECCOMP_RET_ALLOW);
 	/* The one mask that such threads have, from the constants: whoever sets it again changes nothing. */
 	pr->insns[mask].jt = (uint8_t)(pr->len - mask - 1);
@@ -116,7 +110,6 @@ static void build_stub_filter(struct program *pr)
 	/* The first ones are the frequent ones. */
 	static const int calls[] = {
 		SYS_futex,
-		SYS_sched_yield,
 		SYS_mmap,
 		SYS_munmap,
 		SYS_mprotect,

@@ -85,14 +85,13 @@
 /* The sentry's. */
 #define AREA_FLAGS 0x180 /* u32 */
 #define AREA_SPINS 0x184 /* u32 */
-#define AREA_YIELD 0x1b0 /* u32: who spins lets the order thread run */
+#define AREA_YIELD \
+	0x1b0 /* u32: who would spin sleeps, so that the order thread can run on that core */
 #define AREA_SET_SEGS 0x188
 #define AREA_SET_FS_BASE 0x190
 #define AREA_SET_GS_BASE 0x198
 #define AREA_SET_FPU 0x1a0 /* address of the XSAVE image */
 #define AREA_SET_FPU_MASK 0x1a8
-
-#define STUB_YIELD_SPINS 16 /* what one sched_yield() takes */
 
 #define STUB_STATE_APP 0
 #define STUB_STATE_EVENT 1

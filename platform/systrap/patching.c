@@ -166,6 +166,7 @@ static void bring_out(struct address_space *as)
 	for (unsigned i = 0, rounds = 0; i < n && rounds < SYSTRAP_PATIENCE;) {
 		if (atomic_load(&inside[i].t->runs) != inside[i].runs) {
 			i++;
+			rounds = 0;
 			continue;
 		}
 		systrap_kick(as->p, inside[i].t);

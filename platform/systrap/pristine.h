@@ -50,7 +50,7 @@ struct pristine_reply {
 void pristine_boot(const struct pristine_args *args);
 /* stub.S */
 extern const char stub_handler[], stub_wait[], stub_wait_end[], stub_ip_wake[], stub_ip_wait[],
-	stub_ip_mask[], stub_ip_yield[], stub_orders[], stub_ip_order[], stub_restorer[];
+	stub_ip_mask[], stub_orders[], stub_ip_order[], stub_restorer[];
 void stub_call_on(void *stack, void (*fn)(const struct pristine_args *args),
 		  const struct pristine_args *args);
 

@@ -394,6 +394,7 @@ static int thread_make(struct systrap_platform *p, struct systrap_thread *t)
 	systrap_thread_orders(p, t, false);
 	systrap_orders_sync(p, t->stub);
 	t->failed = atomic_load(mb_tid(t)) == 0;
+	t->failures += t->failed;
 	return t->failed || atomic_load(&t->stub->dead) ? -EAGAIN : 0;
 }
 
@@ -407,8 +408,9 @@ static int thread_take(struct platform_context *ctx, struct address_space *as,
 
 	mutex_lock(&p->bind_lock);
 	LIST_FOREACH (t, &as->stub->threads, link) {
+		/* The word that says so is the application's to forge: not for ever again in the same place. */
 		if (t->failed)
-			failed = t;
+			failed = t->failures < SYSTRAP_FAILURES_MAX ? t : failed;
 		else if (!t->ctx && (!t->reported || atomic_load(mb_state(t)) == STUB_STATE_EVENT))
 			break;
 	}

@@ -150,7 +150,7 @@ stub_wait:
 	cmpl $STUB_STATE_APP, AREA_STATE(%rbx)
 	je .Lgo
 	cmpl $0, AREA_YIELD(%rbx)
-	jne .Lyield
+	jne .Lsleep
 	pause
 	sub $1, %ecx
 	ja .Lspin
@@ -199,18 +199,6 @@ stub_ip_wait:
 	pop %rcx
 	pop %rax
 	iretq
-
-	/* As long as some spins. On a core that stays awake, but is the order thread's while it has something to do. */
-.Lyield:
-	mov %ecx, %r12d
-	mov $__NR_sched_yield, %eax
-	syscall
-	.globl stub_ip_yield
-stub_ip_yield:
-	mov %r12d, %ecx
-	sub $STUB_YIELD_SPINS, %ecx
-	ja .Lspin
-	jmp .Lsleep
 
 .Lset_segs:
 	testl $STUB_SET_SEGS, AREA_FLAGS(%rbx)

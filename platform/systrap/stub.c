@@ -192,6 +192,7 @@ static struct systrap_thread *thread_alloc_locked(struct systrap_platform *p,
 	atomic_store(&t->cpu, SYSTRAP_CPU_NONE);
 	atomic_store(&t->runs, 0);
 	t->failed = false;
+	t->failures = 0;
 	t->index = stub->nthreads++;
 	atomic_store(&t->pid, stub->pid);
 	atomic_store(&t->tid, 0);

@@ -30,6 +30,8 @@
 #define SYSTRAP_BATCH_MAX 1024u
 /* How long a stub may take to carry out orders, or to answer a kick, in rounds of waiting. */
 #define SYSTRAP_PATIENCE 300u
+/* A thread whose making failed so often is not tried again: it may exist in spite of what its area says. */
+#define SYSTRAP_FAILURES_MAX 4u
 #define SYSTRAP_ROUND_NS 10000000l
 #define SYSTRAP_IDLE_ROUND_NS 500000000l
 /* An application spins this long for its answer (pauses, about 25 ns each), and while the sentry has to be woken first. */
@@ -87,6 +89,7 @@ struct systrap_thread {
 		_Atomic uint64_t syscalls, posted, spins_hit;
 	} counts;
 	bool failed; /* the host had no thread for it, last time; guarded likewise */
+	unsigned failures; /* how often that was so; guarded likewise */
 	bool reported; /* it has its filter and waits; guarded by the address space's lock */
 	bool in_use; /* guarded by platform lock */
 };

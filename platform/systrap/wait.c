@@ -10,7 +10,7 @@
  *    it is woken, if a core is free. It may go anywhere again at once;
  *  - each side's spin must have paid lately, or would have: events that came soon, answers that came soon, measured whether
  *    or not there was a spin.
- * The order thread runs on the core of the application's, which lets it run while it waits (AREA_YIELD) and so keeps that
+ * The order thread runs on the core of the application's, which sleeps rather than spins when it has orders (AREA_YIELD) and so keeps that
  * core awake without being in the way.
  *
  * CPU numbers and thread numbers come from the mailbox: a wrong one costs its own application time.

@@ -131,7 +131,10 @@ static size_t remote_piece(struct mm *mm, uint64_t addr, void *buf, size_t size,
 	struct pma *pma;
 	size_t n = 0;
 
-	rwlock_read_lock(&mm->pt_lock);
+	if (write)
+		rwlock_write_lock(&mm->pt_lock);
+	else
+		rwlock_read_lock(&mm->pt_lock);
 	pma = pma_find(mm, addr);
 	if (pma && (!write || ((pma->flags & PMA_OWN) && !(pma->flags & PMA_COW)) ||
 		    ((pma->flags & PMA_SHARED) && (pma->limit & MEM_WRITE)))) {
@@ -140,8 +143,15 @@ static size_t remote_piece(struct mm *mm, uint64_t addr, void *buf, size_t size,
 		n = MIN(size, pma->end - addr);
 		n = MIN(n, COPY_STEP);
 		n -= write ? guard_copy(p, buf, n) : guard_copy(buf, p, n);
+		/* Text: what runs may be a patched copy of it. */
+		if (write && n && !(pma->access & MEM_WRITE))
+			mm->platform->ops->as_unmap(mm->as, page_down(addr),
+						    page_up(addr + n) - page_down(addr));
 	}
-	rwlock_read_unlock(&mm->pt_lock);
+	if (write)
+		rwlock_write_unlock(&mm->pt_lock);
+	else
+		rwlock_read_unlock(&mm->pt_lock);
 	return n;
 }
 

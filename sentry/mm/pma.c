@@ -317,6 +317,7 @@ static int copy_pages(char *dst, const char *src, size_t pages, bool warm)
 static int copy_group(char *dst, const char *src, uint64_t size)
 {
 	unsigned char have[MM_COW_GROUP >> MOAT_PAGE_SHIFT], warm[MM_COW_GROUP >> MOAT_PAGE_SHIFT];
+	uint64_t src_off = (uint64_t)(src - (const char *)memfile_ptr(mem_private(), 0));
 	size_t pages = size >> MOAT_PAGE_SHIFT, i, run;
 	int err;
 
@@ -328,7 +329,9 @@ static int copy_group(char *dst, const char *src, uint64_t size)
 		for (run = 1; i + run < pages; run++)
 			if (((have[i + run] ^ have[i]) | (warm[i + run] ^ warm[i])) & 1)
 				break;
-		if (!(have[i] & 1))
+		/* Absent, or in the host's swap. */
+		if (!(have[i] & 1) && !memfile_private_has_data(src_off + (i << MOAT_PAGE_SHIFT),
+								run << MOAT_PAGE_SHIFT))
 			continue;
 		err = copy_pages(dst + (i << MOAT_PAGE_SHIFT), src + (i << MOAT_PAGE_SHIFT), run,
 				 warm[i] & 1);
