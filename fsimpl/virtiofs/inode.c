@@ -184,6 +184,8 @@ static void owner_leave(struct vdev_owner *base)
 {
 	struct virtiofs_owner *o = container_of(base, struct virtiofs_owner, base);
 
+	/* The reply may come after the last unmount: what it gives back needs the filesystem. */
+	filesystem_ref(&o->in->fs->fs);
 	ref_get(o->h ? &o->h->ref : &o->in->base.ref);
 	if (o->fills)
 		atomic_fetch_add(&o->in->fill_holders, 1);
@@ -195,6 +197,7 @@ static void owner_work(struct deferred_work *w)
 	uint32_t drops = atomic_exchange(&o->drops, 0);
 	struct virtiofs_inode *in = o->in;
 	struct virtiofs_handle *h = o->h;
+	struct virtiofs_fs *fs = in->fs;
 
 	/* The last one frees the owner too. */
 	while (drops--) {
@@ -202,6 +205,7 @@ static void owner_work(struct deferred_work *w)
 			virtiofs_handle_unref(h);
 		else
 			virtiofs_inode_unref(in);
+		filesystem_unref(&fs->fs);
 	}
 }
 
