@@ -287,7 +287,8 @@ static bool take_dirty(struct virtiofs_inode *in, uint64_t *inout_off, uint64_t 
 				abort(); /* cannot fail on memory that is allocated */
 	}
 	rwlock_write_unlock(&in->map.data_lock);
-	*inout_off = r->off + r->size;
+	/* Nothing left: the pass ends here, though what lies behind may be dirty again. */
+	*inout_off = r->size ? r->off + r->size : MAX(at, end);
 	return r->size;
 }
 
