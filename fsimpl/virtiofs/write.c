@@ -153,70 +153,80 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_h
 
 /* ---- into the cache ---- */
 
-/* Copies into one cached, valid page; it is dirty from then on. Return: bytes, 0: it is not there any more, -EFAULT. */
-static ssize_t dirty_page(struct virtiofs_inode *in, struct io_iter *it, uint64_t off, uint64_t n)
+/*
+ * `n` bytes into one cached page, which is dirty from then on. blank: a page that is not valid gets zeros around them (pre: fill_lock); without
+ * it such a page is left alone. Return: done.
+ */
+static bool store(struct virtiofs_inode *in, uint64_t off, const char *data, uint64_t n, bool blank)
 {
-	char copy[MOAT_PAGE_SIZE];
+	const uint16_t bit = VIRTIOFS_PAGE_BIT(off);
+	uint64_t at = off & ~MOAT_PAGE_MASK;
 	struct virtiofs_chunk *c;
-	size_t got = io_iter_get(it, copy, n);
+	bool done;
 
-	if (!got)
-		return -EFAULT;
 	rwlock_write_lock(&in->map.data_lock);
 	c = virtiofs_chunk_at(in, off);
-	if (c && (c->valid & VIRTIOFS_PAGE_BIT(off))) {
-		memcpy(memfile_ptr(memory(in), c->off + (off & (MEM_CHUNK_SIZE - 1))), copy, got);
-		if (!(c->dirty & VIRTIOFS_PAGE_BIT(off)))
+	done = c && (blank || (c->valid & bit));
+	if (done) {
+		char *page = memfile_ptr(memory(in), c->off + (off & (MEM_CHUNK_SIZE - 1)) - at);
+
+		if (!(c->valid & bit)) {
+			memset(page, 0, at);
+			memset(page + at + n, 0, MOAT_PAGE_SIZE - at - n);
+		}
+		memcpy(page + at, data, n);
+		if (!(c->dirty & bit))
 			atomic_fetch_add(&in->dirty_pages, 1);
-		c->dirty |= VIRTIOFS_PAGE_BIT(off);
-	} else {
-		io_iter_revert(it, got);
-		got = 0;
+		c->valid |= bit;
+		c->dirty |= bit;
 	}
 	rwlock_write_unlock(&in->map.data_lock);
-	return (ssize_t)got;
+	return done;
 }
 
-/* A page that lies wholly past the end, or will be overwritten whole, needs no READ. */
-static void make_blank(struct virtiofs_inode *in, uint64_t page)
-{
-	struct virtiofs_chunk *c;
-
-	rwlock_write_lock(&in->map.data_lock);
-	c = virtiofs_chunk_at(in, page);
-	if (c && !(c->valid & VIRTIOFS_PAGE_BIT(page))) {
-		memset(memfile_ptr(memory(in), c->off + (page & (MEM_CHUNK_SIZE - 1))), 0,
-		       MOAT_PAGE_SIZE);
-		c->valid |= VIRTIOFS_PAGE_BIT(page);
-	}
-	rwlock_write_unlock(&in->map.data_lock);
-}
-
-/* The page at `off`, of which [off, off + n) will be written, is made valid. */
-static int prepare_page(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
-			uint64_t n)
+/* The same where the page was not valid. A page that lies wholly past the end, or is overwritten whole, needs no READ. */
+static int complete(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+		    const char *data, uint64_t n, bool *ret_done)
 {
 	uint64_t page = round_down_u64(off, MOAT_PAGE_SIZE);
-	bool valid;
-	int err;
+	int err = virtiofs_fill_begin_killable(in);
 
-	rwlock_read_lock(&in->map.data_lock);
-	valid = virtiofs_page_valid(in, page);
-	rwlock_read_unlock(&in->map.data_lock);
-	if (valid)
-		return 0;
-	err = virtiofs_fill_begin_killable(in);
 	if (err)
 		return err;
 	if (page >= virtiofs_inode_size(in) || n == MOAT_PAGE_SIZE) {
 		err = virtiofs_data_provide(in, page, page + MOAT_PAGE_SIZE);
 		if (!err)
-			make_blank(in, page);
+			*ret_done = store(in, off, data, n, true);
 	} else {
 		err = virtiofs_data_fill_locked(in, h, page, page + MOAT_PAGE_SIZE);
 	}
 	virtiofs_fill_end(in);
 	return err;
+}
+
+/* Up to `n` bytes within one page. What is to be done to it is decided by what the caller's memory really had. Return: bytes, -errno. */
+static ssize_t write_page(struct virtiofs_inode *in, struct virtiofs_handle *h, struct io_iter *it,
+			  uint64_t off, uint64_t n)
+{
+	char copy[MOAT_PAGE_SIZE];
+	size_t got = io_iter_get(it, copy, n);
+	bool done;
+	int err = 0;
+
+	if (!got)
+		return -EFAULT;
+	done = store(in, off, copy, got, false);
+	while (!done && !err) {
+		err = complete(in, h, off, copy, got, &done);
+		/* Read, and perhaps dropped again meanwhile. */
+		if (!err && !done)
+			done = store(in, off, copy, got, false);
+	}
+	if (err) {
+		io_iter_revert(it, got);
+		return err;
+	}
+	return (ssize_t)got;
 }
 
 ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_handle *h,
@@ -228,15 +238,11 @@ ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_hand
 	while (it->remaining) {
 		uint64_t at = off + done, n = MOAT_PAGE_SIZE - (at & ~MOAT_PAGE_MASK);
 
-		n = MIN(n, it->remaining);
-		got = prepare_page(in, h, at, n);
-		if (!got)
-			got = dirty_page(in, it, at, n);
+		got = write_page(in, h, it, at, MIN(n, it->remaining));
 		if (got < 0)
 			break;
 		done += (uint64_t)got;
-		if (got)
-			virtiofs_inode_grown(in, off + done);
+		virtiofs_inode_grown(in, off + done);
 	}
 	return done ? (ssize_t)done : got;
 }
