@@ -40,6 +40,7 @@ static int adopt(struct virtiofs_inode *in, struct dax_range *r)
 	struct dax_window *w = window_of(in);
 	struct dax_range *before;
 	struct memfile *old;
+	bool drop = false;
 	int err = 0;
 
 	rwlock_write_lock(&in->map.data_lock);
@@ -61,8 +62,7 @@ static int adopt(struct virtiofs_inode *in, struct dax_range *r)
 			before->in = NULL;
 		}
 		dax_range_enter(w, r);
-		if (before || old != r->fresh)
-			mappable_invalidate(&in->map, 0, UINT64_MAX, false);
+		drop = before || old != r->fresh;
 	}
 	r->fresh = NULL;
 	if (err) {
@@ -70,6 +70,9 @@ static int adopt(struct virtiofs_inode *in, struct dax_range *r)
 		r->in = NULL;
 	}
 	mutex_unlock(&w->lock);
+	/* Takes the platform's locks, which rank below the window's; nobody maps anew while data_lock is held. */
+	if (drop)
+		mappable_invalidate(&in->map, 0, UINT64_MAX, false);
 	rwlock_write_unlock(&in->map.data_lock);
 	if (old)
 		memfile_unref(old);

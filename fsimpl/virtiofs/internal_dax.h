@@ -8,8 +8,8 @@
 #include "fsimpl/virtiofs/internal.h"
 #include "wire/vhost_user.h"
 
-/* Between a file's data and the memory below it, where no lock of the platform's is held or taken. */
-#define LOCK_DAX LOCK_PLATFORM
+/* Above the platform's: pages are translated under its locks. Below LOCK_MEMFILE, which is taken inside. */
+#define LOCK_DAX ((enum lock_rank)(LOCK_PLATFORM + 1))
 #define DAX_BUCKETS 4096
 #define DAX_RECLAIM 8 /* ranges that go at once when there is none left: one request */
 #define DAX_TAKE_TRIES 1000
