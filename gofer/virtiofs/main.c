@@ -18,6 +18,8 @@
 
 #include "gofer/virtiofs/server.h"
 
+#define ACCEPT_PAUSE_MS 100 /* after a failure that passes */
+
 static int serve_connection(struct daemon *d, int sock)
 {
 	int err = session_start(d);
@@ -107,6 +109,12 @@ static bool is_transient(int err)
 	return err == -EINTR || err == -ECONNABORTED || err == -EAGAIN;
 }
 
+/* No later connection will fare better. Anything else (no descriptors, no memory) passes. */
+static bool is_final(int err)
+{
+	return err == -EBADF || err == -EINVAL || err == -ENOTSOCK;
+}
+
 static int serve_once(struct daemon *d)
 {
 	int sock;
@@ -139,8 +147,12 @@ static int serve_all(struct daemon *d)
 		sock = next_connection(d);
 		if (sock >= 0)
 			serve_in_child(d, &clients, sock, &before);
-		else if (!is_transient(sock))
+		else if (is_final(sock))
 			return sock;
+		else if (!is_transient(sock)) {
+			log_error("virtiofs: a connection cannot be accepted: %s", strerror(-sock));
+			(void)!poll(NULL, 0, ACCEPT_PAUSE_MS);
+		}
 	}
 }
 
