@@ -13,6 +13,7 @@ struct virtiofs_file {
 	struct file f;
 	struct virtiofs_handle *h; /* immutable; a reference */
 	struct virtiofs_readahead ra;
+	_Atomic uint32_t lost_seen; /* inode->lost_seq: failures that this file was told of */
 };
 
 static struct virtiofs_file *file_of(struct file *f)
@@ -371,6 +372,24 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 	return got == -ENOSYS ? -EOPNOTSUPP : got < 0 ? (int)got : 0;
 }
 
+/*
+ * Did data of the file get lost since it was told last? told: it is from now on, as fsync(2) does and close(2) does not. A failure that no fsync
+ * told of is news for a file opened later, too. Return: 0, -errno.
+ */
+static int lost_error(struct virtiofs_file *vf, struct virtiofs_inode *in, bool told)
+{
+	uint32_t seq = atomic_load(&in->lost_seq);
+
+	if (likely(atomic_load(&vf->lost_seen) == seq))
+		return 0;
+	if (told) {
+		atomic_store(&in->lost_told, seq);
+		if (atomic_exchange(&vf->lost_seen, seq) == seq)
+			return 0;
+	}
+	return atomic_load(&in->lost_err);
+}
+
 static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
 	struct virtiofs_inode *in = file_inode(f);
@@ -379,12 +398,13 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
 		.req = {.opcode = FUSE_FSYNC, .nodeid = in->nodeid, .arg = &arg},
 		.owner = &file_of(f)->h->user.base,
 	};
-	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1);
+	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1), lost;
 	ssize_t got;
 
 	virtiofs_dax_push_times(in);
 	got = virtiofs_call(in->fs, &call);
-
+	lost = lost_error(file_of(f), in, true);
+	err = err ? err : lost;
 	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
 }
 
@@ -394,8 +414,13 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
  */
 static int virtiofs_file_flush(struct file *f)
 {
+	int err;
+
 	virtiofs_dax_push_times(file_inode(f));
-	return virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
+	err = virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
+	if (!err && (file_of(f)->h->flags & O_ACCMODE) != O_RDONLY)
+		err = lost_error(file_of(f), file_inode(f), false);
+	return err;
 }
 
 static int virtiofs_file_stat(struct file *f, const struct stat_args *args, struct moat_statx *ret)
@@ -466,6 +491,7 @@ int virtiofs_file_create(struct resolving_path *rp, struct remote_dentry *d,
 	file_init(&vf->f, &virtiofs_file_ops, &place, flags,
 		  FILE_SEEKABLE | (write ? FILE_WRITER : 0));
 	vf->h = h;
+	vf->lost_seen = atomic_load(&h->in->lost_told);
 	*ret = &vf->f;
 	return 0;
 }

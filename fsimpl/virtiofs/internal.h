@@ -114,6 +114,12 @@ struct virtiofs_inode {
 	_Atomic uint32_t dirty_pages;
 	_Atomic uint32_t
 		writing; /* writebacks under way: their pages count as clean, but the server does not know them */
+	/*
+	 * Data that could not be written back: how often, the last error, and up to which of them somebody was told by fsync(2). Each open file
+	 * remembers what it knows of (file.c), so that every writer is told, whoever's request it was that failed.
+	 */
+	_Atomic uint32_t lost_seq, lost_told;
+	_Atomic int lost_err;
 	_Atomic uint32_t map_drops; /* mappings' references that map_work gives back */
 	struct deferred_work map_work;
 	struct rcu_cb rcu;

@@ -393,6 +393,10 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 	/* From here to the end the server's size and times are not to be believed, nor those it gave meanwhile (touched). */
 	atomic_fetch_add(&in->writing, 1);
 	err = write_dirty(in, h, round_down_u64(off, MOAT_PAGE_SIZE), end, ring);
+	if (err) {
+		atomic_store(&in->lost_err, err);
+		atomic_fetch_add(&in->lost_seq, 1);
+	}
 	virtiofs_fill_end(in);
 	virtiofs_inode_touched(in);
 	atomic_fetch_sub(&in->writing, 1);
