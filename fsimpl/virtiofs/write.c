@@ -108,14 +108,18 @@ static void update_cached(struct virtiofs_inode *in, uint64_t off, uint64_t src,
 	rwlock_write_unlock(&in->map.data_lock);
 }
 
-/* All of [data, data + size) at off. Return: 0, -errno. */
-static int write_one(struct virtiofs_handle *h, uint64_t off, uint64_t data, uint64_t size)
+/* [data, data + size) at off. *ret_put: how much of it is there for certain. Return: 0: all; -errno. */
+static int write_one(struct virtiofs_handle *h, uint64_t off, uint64_t data, uint64_t size,
+		     uint64_t *ret_put)
 {
 	struct run r = {.off = off, .size = size, .data = {{data, (uint32_t)size}}, .count = 1};
 	struct vdev_pending p;
 	int err = write_begin(h, &r, false, true, &p);
 
-	return err ? err : write_end(h, &r, false, &p);
+	if (!err)
+		err = write_end(h, &r, false, &p);
+	*ret_put = r.off - off;
+	return err;
 }
 
 ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_handle *h,
@@ -128,6 +132,7 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_h
 		return err;
 	while (it->remaining && !err) {
 		size_t want = MIN(it->remaining, (uint64_t)in->fs->max_write), n;
+		uint64_t at = off + done, put;
 
 		n = io_iter_get(it, memfile_ptr(memory(in), bounce), want);
 		if (!n) {
@@ -135,12 +140,16 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_h
 			break;
 		}
 		virtiofs_fill_begin(in);
-		err = write_one(h, off + done, bounce, n);
-		if (!err) {
-			update_cached(in, off + done, bounce, n);
-			done += n;
+		err = write_one(h, at, bounce, n, &put);
+		if (put) {
+			update_cached(in, at, bounce, put);
+			done += put;
 			virtiofs_inode_grown(in, off + done);
 		}
+		/* Of the rest nobody knows what the server made of it. */
+		if (err)
+			virtiofs_data_drop(in, round_down_u64(at + put, MOAT_PAGE_SIZE),
+					   round_up_u64(at + n, MOAT_PAGE_SIZE));
 		virtiofs_fill_end(in);
 		if (n < want)
 			break;
