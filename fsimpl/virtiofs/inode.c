@@ -260,8 +260,10 @@ void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *at
 		in->attr_seen = valid;
 		in->attr_valid_until = in->perm_valid_until = until;
 		in->attr_asked = when.time;
-		if (ours) {
+		if (ours)
 			in->attr.size = MAX(old.size, attr->size);
+		/* That of a write by memory is ours until it was pushed. */
+		if (ours || (atomic_load(&in->dax.times) && when.version != UINT64_MAX)) {
 			in->attr.mtime = old.mtime;
 			in->attr.mtimensec = old.mtimensec;
 		}

@@ -184,6 +184,9 @@ int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
 		arg.fh = handle->fh;
 	}
 	virtiofs_inode_stale(in);
+	/* The time of an earlier write by memory is history. */
+	if (arg.valid & FATTR_MTIME)
+		atomic_store(&in->dax.times, false);
 	got = virtiofs_call(in->fs, &call);
 	if (got < 0)
 		return (int)got;
