@@ -151,8 +151,10 @@ static ssize_t dax_read_iter(struct file *f, struct io_iter *it, uint64_t off)
 {
 	struct virtiofs_inode *in = file_inode(f);
 	struct virtiofs_handle *h = file_of(f)->h;
-	int err = virtiofs_handle_check(h);
+	int err;
 
+	virtiofs_versions_settle(in->fs->versions);
+	err = virtiofs_handle_check(h);
 	if (!err && (in->fs->versions || in->fs->options.cache == VIRTIOFS_CACHE_NONE ||
 		     off + it->remaining > virtiofs_inode_size(in)))
 		err = virtiofs_inode_refresh(in, 0);
@@ -211,10 +213,11 @@ static void kill_priv(struct file *f)
 static ssize_t dax_write_iter(struct virtiofs_inode *in, struct virtiofs_handle *h,
 			      struct io_iter *it, uint64_t off)
 {
-	int err = in->fs->versions || in->fs->options.cache == VIRTIOFS_CACHE_NONE
-			  ? virtiofs_inode_refresh(in, 0)
-			  : 0;
+	int err = 0;
 
+	virtiofs_versions_settle(in->fs->versions);
+	if (in->fs->versions || in->fs->options.cache == VIRTIOFS_CACHE_NONE)
+		err = virtiofs_inode_refresh(in, 0);
 	return err ? err : virtiofs_dax_write(in, h, it, off);
 }
 
@@ -231,6 +234,7 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 	if (ret)
 		return ret;
 	if (append) {
+		virtiofs_versions_settle(in->fs->versions);
 		ret = virtiofs_inode_refresh(
 			in, in->fs->options.cache == VIRTIOFS_CACHE_ALWAYS ? 0 : VIRTIOFS_ASK);
 		*inout_off = (int64_t)virtiofs_inode_size(in);
@@ -289,6 +293,7 @@ static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
 		base = f->pos;
 		break;
 	case SEEK_END:
+		virtiofs_versions_settle(in->fs->versions);
 		err = virtiofs_handle_check(file_of(f)->h);
 		if (!err)
 			err = virtiofs_inode_refresh(in, 0);
