@@ -294,7 +294,10 @@ uint8_t acl_bits(int fd, const char *name, uint32_t mode)
 	} else {
 		got = syscall(SYS_getxattr, path, ACL_ACCESS, NULL, 0);
 	}
-	return got < 0 ? P9_QTACL_ASKED : P9_QTACL_ASKED | P9_QTACL;
+	/* Any other failure says nothing of it: the client asks, and hears of the failure, before it decides. */
+	if (got < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
+		return P9_QTACL_ASKED;
+	return P9_QTACL_ASKED | P9_QTACL;
 }
 
 int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_stx)
