@@ -41,20 +41,21 @@ static int adopt(struct virtiofs_inode *in, struct dax_range *r)
 	struct dax_range *before;
 	struct memfile *old;
 	bool drop = false;
-	int err = 0;
+	struct stat st;
+	int err = dax_range_look(w, r, &st);
 
 	rwlock_write_lock(&in->map.data_lock);
 	mutex_lock(&w->lock);
 	old = r->fresh;
-	if (!old || (dax->mf && (dax->dev != r->fresh_dev || dax->ino != r->fresh_ino))) {
-		err = -EIO; /* nothing came, or another file */
-	} else {
+	if (!err && dax->mf && (dax->dev != st.st_dev || dax->ino != st.st_ino))
+		err = -EIO; /* another file */
+	if (!err) {
 		if (!dax->mf || (r->writable && !dax->writable)) {
 			old = dax->mf;
 			dax->mf = r->fresh;
 			dax->writable = r->writable;
-			dax->dev = r->fresh_dev;
-			dax->ino = r->fresh_ino;
+			dax->dev = st.st_dev;
+			dax->ino = st.st_ino;
 		}
 		before = dax_range_find(w, in, r->index);
 		if (before) {
@@ -114,14 +115,9 @@ static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 
 	if (atomic_load(&w->broken))
 		return -EIO;
-	err = dax_range_take(in->fs, w, &r);
+	err = dax_range_take(w, in, index, write, &r);
 	if (err)
 		return err;
-	mutex_lock(&w->lock);
-	r->in = in;
-	r->index = index;
-	r->writable = write;
-	mutex_unlock(&w->lock);
 	arg.moffset = (uint64_t)(r - w->ranges) << VIRTIOFS_DAX_SHIFT;
 	got = virtiofs_call(in->fs, &call);
 	if (got < 0) {

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -29,14 +28,13 @@ static struct dax_range *range_at(struct dax_window *w, const struct vhost_user_
 		       : NULL;
 }
 
-/* A descriptor as SETUPMAPPING asked for. */
-static bool fd_fits(int fd, bool writable, struct stat *ret_st)
+/* A descriptor open as SETUPMAPPING asked for. What it is of the range's owner finds out: fstat(2) may wait for a server. */
+static bool fd_fits(int fd, bool writable)
 {
 	int flags = fcntl(fd, F_GETFL);
 
 	return flags >= 0 && !(flags & O_PATH) &&
-	       (flags & O_ACCMODE) == (writable ? O_RDWR : O_RDONLY) && !fstat(fd, ret_st) &&
-	       S_ISREG(ret_st->st_mode);
+	       (flags & O_ACCMODE) == (writable ? O_RDWR : O_RDONLY);
 }
 
 /* Return: 0, or what the daemon is told. */
@@ -46,10 +44,9 @@ static int take_map(struct dax_window *w)
 	struct dax_range *r = range_at(w, &m);
 	bool write = m.flags & VHOST_USER_SHMEM_RW;
 	struct memfile *mf;
-	struct stat st;
 	int err = 0;
 
-	if (!r || !fd_fits(w->fds[0], write, &st) ||
+	if (!r || !fd_fits(w->fds[0], write) ||
 	    memfile_create_host(w->fds[0], MEM_READ | MEM_EXEC | (write ? MEM_WRITE : 0), &mf))
 		return EINVAL;
 	w->fd_count = 0; /* mf's now */
@@ -57,8 +54,6 @@ static int take_map(struct dax_window *w)
 	if (r->state == DAX_SETUP && !r->fresh && m.fd_offset == r->index << VIRTIOFS_DAX_SHIFT &&
 	    write == r->writable) {
 		r->fresh = mf;
-		r->fresh_dev = st.st_dev;
-		r->fresh_ino = st.st_ino;
 		mf = NULL;
 	} else {
 		err = EINVAL;
@@ -141,10 +136,12 @@ static ssize_t receive_some(struct dax_window *w, size_t want)
 	return broken ? -EPROTO : n;
 }
 
-/* Return: -EAGAIN: no more for now; -EPIPE: the end; -EPROTO. */
-static int receive_all(struct dax_window *w)
+/* Return: -EAGAIN: no more for now; -EPIPE: the end; -EPROTO; 0: there may be more, it is others' turn. */
+static int receive_many(struct dax_window *w)
 {
-	for (;;) {
+	unsigned served = 0;
+
+	while (served < DAX_MESSAGES_MAX) {
 		size_t whole = VHOST_USER_HEADER_SIZE;
 		ssize_t n;
 		int err;
@@ -159,6 +156,7 @@ static int receive_all(struct dax_window *w)
 			w->have = 0;
 			if (err)
 				return err == -EOPNOTSUPP ? -EPROTO : err;
+			served++;
 			continue;
 		}
 		/* No request of this channel is empty. */
@@ -169,14 +167,18 @@ static int receive_all(struct dax_window *w)
 			return n ? (int)n : -EPIPE;
 		w->have += (size_t)n;
 	}
+	return 0;
 }
 
 static void back_ready(struct hostpoll *hp, uint32_t events)
 {
 	struct dax_window *w = container_of(hp, struct dax_window, poll);
-	int err = atomic_load(&w->broken) ? -EPIPE : receive_all(w);
+	int err = atomic_load(&w->broken) ? -EPIPE : receive_many(w);
 
 	(void)events;
+	/* Polling is edge-triggered: what is there already is announced anew. */
+	if (!err)
+		err = hostpoll_modify(hp, POLLIN | POLLRDHUP) ?: -EAGAIN;
 	if (err == -EAGAIN)
 		return;
 	drop_fds(w);
@@ -365,7 +367,8 @@ static int reclaim(struct virtiofs_fs *fs, struct dax_window *w)
 	return got < 0 ? (int)got : 0;
 }
 
-int dax_range_take(struct virtiofs_fs *fs, struct dax_window *w, struct dax_range **ret)
+int dax_range_take(struct dax_window *w, struct virtiofs_inode *in, uint64_t index, bool writable,
+		   struct dax_range **ret)
 {
 	int err = 0;
 
@@ -373,13 +376,24 @@ int dax_range_take(struct virtiofs_fs *fs, struct dax_window *w, struct dax_rang
 		mutex_lock(&w->lock);
 		*ret = find_free(w);
 		if (*ret)
-			**ret = (struct dax_range){.state = DAX_SETUP};
+			**ret = (struct dax_range){
+				.state = DAX_SETUP, .in = in, .index = index, .writable = writable};
 		mutex_unlock(&w->lock);
 		if (*ret)
 			return 0;
 		if (err == -EAGAIN)
 			sched_yield();
-		err = reclaim(fs, w);
+		err = reclaim(in->fs, w);
 	}
 	return err ? err : -EAGAIN;
+}
+
+int dax_range_look(struct dax_window *w, struct dax_range *r, struct stat *ret_st)
+{
+	struct memfile *fresh;
+
+	mutex_lock(&w->lock);
+	fresh = r->fresh; /* no other comes once there is one, and only r's owner takes it */
+	mutex_unlock(&w->lock);
+	return fresh && !fstat(memfile_fd(fresh), ret_st) && S_ISREG(ret_st->st_mode) ? 0 : -EIO;
 }

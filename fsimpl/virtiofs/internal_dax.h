@@ -3,6 +3,7 @@
 #define MOAT_FSIMPL_VIRTIOFS_INTERNAL_DAX_H
 
 #include <sched.h>
+#include <sys/stat.h>
 
 #include "base/hostpoll.h"
 #include "fsimpl/virtiofs/internal.h"
@@ -13,6 +14,8 @@
 #define DAX_BUCKETS 4096
 #define DAX_RECLAIM 8 /* ranges that go at once when there is none left: one request */
 #define DAX_TAKE_TRIES 1000
+#define DAX_MESSAGES_MAX \
+	64 /* of the back channel at a time: the thread that takes them serves others too */
 
 enum dax_state {
 	DAX_FREE, /* neither end knows anything of it */
@@ -31,7 +34,6 @@ struct dax_range {
 		*in; /* borrowed: its end takes its ranges along; LEAVING: a reference */
 	uint64_t index; /* in the file, in ranges */
 	struct memfile *fresh; /* SETUP: what came for it; a reference */
-	uint64_t fresh_dev, fresh_ino;
 	struct dax_range *hash_next, *inode_next;
 };
 
@@ -58,7 +60,13 @@ struct dax_range *dax_range_find(struct dax_window *w, const struct virtiofs_ino
 				 uint64_t index);
 void dax_range_enter(struct dax_window *w, struct dax_range *r);
 void dax_range_remove(struct dax_window *w, struct dax_range *r, enum dax_state state);
-/* One for the caller, in DAX_SETUP; may take others away. Return: 0, -EAGAIN (none in a while), -errno. */
-must_check int dax_range_take(struct virtiofs_fs *fs, struct dax_window *w, struct dax_range **ret);
+/* One for the caller and that place of the inode, in DAX_SETUP; may take others away. Return: 0, -EAGAIN (none in a while), -errno. */
+must_check int dax_range_take(struct dax_window *w, struct virtiofs_inode *in, uint64_t index,
+			      bool writable, struct dax_range **ret);
+/*
+ * What came for a range of the caller's in DAX_SETUP, a regular file? No locks held but fill_lock: whose server it is may be slow.
+ * Return: 0, -EIO: nothing came, or no file.
+ */
+must_check int dax_range_look(struct dax_window *w, struct dax_range *r, struct stat *ret_st);
 
 #endif
