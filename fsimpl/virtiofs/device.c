@@ -387,7 +387,7 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 	slot->used = 0;
 	slot->opcode = req.opcode;
 	slot->owner = call->owner;
-	slot->unkillable = call->unkillable;
+	slot->unkillable = call->unkillable || call->heard;
 	slot->room = slot->reply_size = call->reply_size;
 	for (unsigned i = 0; i < call->receive_count; i++)
 		slot->room += call->receive[i].size;

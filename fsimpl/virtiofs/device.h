@@ -77,6 +77,7 @@ struct vdev_call {
 	struct vdev_owner *owner; /* NULL: nobody cares */
 	bool ids_set; /* req.uid and gid are not to be the caller's */
 	bool unkillable; /* waits whatever signals come: what it does must not be lost */
+	bool heard; /* the same, once the device has it: what the answer says must be known */
 	const struct vdev_data *send, *receive; /* file data, in place */
 	unsigned send_count, receive_count;
 	const void *

@@ -10,6 +10,17 @@ bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode)
 	       (atomic_load_explicit(&fs->absent, memory_order_relaxed) >> opcode & 1);
 }
 
+#define OP(opcode) (1ull << (opcode))
+/*
+ * What a killed caller waits for nevertheless, as under Linux: the answer counts a lookup or brings a handle, which must be given back, or it
+ * tells whether names and attributes that are cached still hold.
+ */
+#define HEARD_OPS                                                                                  \
+	(OP(FUSE_LOOKUP) | OP(FUSE_SETATTR) | OP(FUSE_SYMLINK) | OP(FUSE_MKNOD) | OP(FUSE_MKDIR) | \
+	 OP(FUSE_UNLINK) | OP(FUSE_RMDIR) | OP(FUSE_RENAME) | OP(FUSE_LINK) | OP(FUSE_OPEN) |      \
+	 OP(FUSE_RELEASE) | OP(FUSE_OPENDIR) | OP(FUSE_RELEASEDIR) | OP(FUSE_CREATE) |             \
+	 OP(FUSE_FALLOCATE) | OP(FUSE_READDIRPLUS) | OP(FUSE_RENAME2) | OP(FUSE_TMPFILE))
+
 ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 {
 	const struct cred *cred = cred_current();
@@ -22,6 +33,7 @@ ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 		call->req.uid = cred->fsuid;
 		call->req.gid = cred->fsgid;
 	}
+	call->heard = opcode < 64 && (HEARD_OPS >> opcode & 1);
 	ret = vdev_call(fs->dev, call);
 	/* A server says it once for all. */
 	if (ret == -ENOSYS && opcode < 64)
