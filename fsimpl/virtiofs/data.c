@@ -535,15 +535,19 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 {
 	struct fuse_attr a;
 	int64_t mtime, ctime;
+	uint64_t seen;
 	bool same;
 
 	mutex_lock(&in->lock);
 	a = in->attr;
+	/* Two changes within one tick of the host's clock have one time. */
+	seen = in->fs->versions ? in->attr_seen : 0;
 	mutex_unlock(&in->lock);
 	mtime = (int64_t)(a.mtime * 1000000000ull + a.mtimensec);
 	ctime = (int64_t)(a.ctime * 1000000000ull + a.ctimensec);
 	rwlock_read_lock(&in->map.data_lock);
-	same = in->cached_mtime == mtime && in->cached_ctime == ctime && in->cached_size == a.size;
+	same = in->cached_mtime == mtime && in->cached_ctime == ctime &&
+	       in->cached_size == a.size && in->cached_seen == seen;
 	rwlock_read_unlock(&in->map.data_lock);
 	if (same)
 		return;
@@ -555,6 +559,7 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in)
 	in->cached_mtime = mtime;
 	in->cached_ctime = ctime;
 	in->cached_size = a.size;
+	in->cached_seen = seen;
 	rwlock_write_unlock(&in->map.data_lock);
 	virtiofs_fill_end(in);
 }

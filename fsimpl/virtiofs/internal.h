@@ -110,13 +110,13 @@ struct virtiofs_inode {
 	/* The page cache; guarded by map.data_lock */
 	struct virtiofs_chunks chunks;
 	int64_t cached_mtime, cached_ctime; /* ns: the data is of this version */
-	uint64_t cached_size;
+	uint64_t cached_size, cached_seen; /* seen: attr_seen then; with fs->versions */
 	_Atomic uint32_t dirty_pages;
 	_Atomic uint32_t
 		writing; /* writebacks under way: their pages count as clean, but the server does not know them */
 	/*
 	 * Data that could not be written back: how often, the last error, and up to which of them somebody was told by fsync(2). Each open file
-	 * remembers what it knows of (file.c), so that every writer is told, whoever's request it was that failed.
+	 * remembers what it knows of (file.c), so that every writer is told, whosever request it was that failed.
 	 */
 	_Atomic uint32_t lost_seq, lost_told;
 	_Atomic int lost_err;
