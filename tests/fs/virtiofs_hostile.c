@@ -31,6 +31,8 @@
 #define CALL_SECONDS_MAX 1.0
 #define TEST_SECONDS_MAX 200
 #define REPLY_MAX 8192
+#define WRITE_HEAD_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
+#define BUSY_WRITES 2000
 
 /* clang-format off */
 #define ATTACKS(X) \
@@ -81,8 +83,13 @@ struct fake {
 	int kick[QUEUES], call[QUEUES];
 	bool ready[QUEUES], closed;
 	unsigned hits;
+	/* what failing and torn writes are tested with */
+	_Atomic int write_error; /* of the next WRITE */
+	_Atomic unsigned writes;
+	char written[4096]; /* the last one's first page */
 };
 static struct fake fake;
+static const char *mount_options = "cache=auto";
 
 /* ---- the tree ---- */
 
@@ -189,6 +196,9 @@ static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 		return rd.offset < 10000 ? (ssize_t)MIN(rd.size, 4096u) : 0;
 	case FUSE_WRITE:
 		memcpy(&wr, in->arg, sizeof(wr));
+		atomic_fetch_add(&fake.writes, 1);
+		if (atomic_load(&fake.write_error))
+			return atomic_exchange(&fake.write_error, 0);
 		memset(p, 0, sizeof(struct fuse_write_out));
 		memcpy(p, &wr.size, sizeof(wr.size));
 		return sizeof(struct fuse_write_out);
@@ -259,6 +269,8 @@ static void serve(struct virtq_device *q, const struct virtq_chain *c)
 		push(q, c, 0, false);
 		return;
 	}
+	if (in.head.opcode == FUSE_WRITE && size >= WRITE_HEAD_BYTES + sizeof(fake.written))
+		memcpy(fake.written, request + WRITE_HEAD_BYTES, sizeof(fake.written));
 	lie = in.head.opcode == fake.target;
 	fake.hits += lie;
 	if (lie && fake.attack == A_CLOSE) {
@@ -451,7 +463,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 		return -EAGAIN;
 	err = virtiofs_device_connect(sv[0], &device_options, &dev);
 	if (!err)
-		err = virtiofs_parse_options("cache=auto", &options);
+		err = virtiofs_parse_options(mount_options, &options);
 	if (err)
 		return err;
 	err = virtiofs_create(dev, &options, "fake", ret_fs, ret_root);
@@ -556,9 +568,160 @@ static void test_lies(void **state)
 			one((enum attack)a, targets[t]);
 }
 
+/* ---- writing back ---- */
+
+static void start(struct fs_env *e)
+{
+	memset(&fake, 0, sizeof(fake));
+	mount_options = "cache=auto,writeback";
+	alarm(TEST_SECONDS_MAX);
+	assert_int_equal(fs_env_init(e), 0);
+}
+
+static void stop(struct fs_env *e)
+{
+	fs_env_fini(e);
+	pthread_join(fake.thread, NULL);
+}
+
+static struct file *must_open(struct fs_env *e, int flags)
+{
+	struct file *f = NULL;
+
+	assert_int_equal(fs_open(e, "/f", flags, 0, &f), 0);
+	return f;
+}
+
+static int sync_file(struct file *f)
+{
+	return file_fsync(f, false, 0, UINT64_MAX);
+}
+
+/* A reader's close(2) meets the error of what another wrote: every writer is told by its fsync(2), once. */
+static void test_lost_write(void **state)
+{
+	struct file *writer, *reader, *later, *last;
+	char page[4096] = {0};
+	struct fs_env e;
+
+	(void)state;
+	start(&e);
+	writer = must_open(&e, O_RDWR);
+	reader = must_open(&e, O_RDONLY);
+	assert_int_equal(fs_pwrite(writer, page, sizeof(page), 0), sizeof(page));
+	atomic_store(&fake.write_error, -ENOSPC);
+	assert_int_equal(reader->ops->flush(reader), -ENOSPC);
+	assert_int_equal(fs_close(reader), 0);
+	later = must_open(&e, O_RDWR);
+	assert_int_equal(sync_file(writer), -ENOSPC);
+	assert_int_equal(sync_file(writer), 0);
+	assert_int_equal(sync_file(later), -ENOSPC);
+	last = must_open(&e, O_RDWR);
+	assert_int_equal(sync_file(last), 0);
+	assert_int_equal(fs_close(last), 0);
+	assert_int_equal(fs_close(later), 0);
+	assert_int_equal(fs_close(writer), 0);
+	stop(&e);
+}
+
+/* An application's buffer whose second half is not there. */
+static int half_fill(struct io_iter *it)
+{
+	static char half[2048] = {'x'};
+
+	if (it->consumed)
+		return -EFAULT;
+	it->segs[0] = (struct iovec){half, sizeof(half)};
+	it->nsegs = 1;
+	it->cur = 0;
+	it->seg_off = 0;
+	return 0;
+}
+
+static void half_release(struct io_iter *it)
+{
+	it->nsegs = 0;
+}
+
+static void half_seek(struct io_iter *it, uint64_t consumed)
+{
+	it->consumed = consumed;
+	it->nsegs = it->cur = 0;
+	it->seg_off = 0;
+}
+
+/* The rest of the page stays what the file has. */
+static void test_torn_write(void **state)
+{
+	static const struct io_iter_ops ops = {half_fill, half_release, half_seek};
+	struct io_iter it = {.ops = &ops, .remaining = 4096};
+	int64_t off = 0;
+	struct file *f;
+	struct fs_env e;
+
+	(void)state;
+	start(&e);
+	f = must_open(&e, O_RDWR);
+	assert_int_equal(file_write_iter(f, &it, &off, 0), 2048);
+	assert_int_equal(sync_file(f), 0);
+	assert_int_equal(fake.writes, 1);
+	assert_int_equal(fake.written[0], 'x');
+	assert_int_equal(fake.written[2047], 0);
+	for (unsigned i = 2048; i < 4096; i++)
+		assert_int_equal(fake.written[i], 'd');
+	assert_int_equal(fs_close(f), 0);
+	stop(&e);
+}
+
+struct busy {
+	struct file *f;
+	struct cred *cred;
+};
+
+static void *busy_main(void *arg)
+{
+	struct busy *b = arg;
+	char page[4096] = {0};
+
+	rcu_thread_begin();
+	cred_set_current(b->cred);
+	for (unsigned i = 0; i < BUSY_WRITES; i++)
+		if (fs_pwrite(b->f, page, sizeof(page), 0) != sizeof(page))
+			abort();
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* fsync(2) writes what was dirty when it began, not what is made dirty behind it for as long as that goes on. */
+static void test_busy_writer(void **state)
+{
+	char page[4096] = {0};
+	pthread_t thread;
+	struct fs_env e;
+	struct busy b;
+
+	(void)state;
+	start(&e);
+	b = (struct busy){must_open(&e, O_RDWR), e.cred};
+	assert_int_equal(fs_pwrite(b.f, page, sizeof(page), 0), sizeof(page));
+	assert_int_equal(pthread_create(&thread, NULL, busy_main, &b), 0);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(sync_file(b.f), 0);
+	assert_true(atomic_load(&fake.writes) <= 5);
+	pthread_join(thread, NULL);
+	assert_int_equal(fs_close(b.f), 0);
+	stop(&e);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_lies)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_lost_write),
+		cmocka_unit_test(test_torn_write),
+		cmocka_unit_test(test_busy_writer),
+	};
 
 	signal(SIGPIPE, SIG_IGN);
 	log_init(-1, LOG_ERROR_LEVEL, "test");
