@@ -81,9 +81,13 @@ void virtiofs_versions_settle_slow(struct virtiofs_versions *v)
 {
 	int64_t end;
 
-	/* Not believed anyway: the daemon's delay is waited for once a second, not at each walk. */
-	if (v->notify_fd < 0 || virtiofs_versions_distrusted(v) || likely(settled(v)))
+	if (v->notify_fd < 0 || likely(settled(v)))
 		return;
+	/* The daemon's delay is waited for once, not at each walk of the second that follows; that begins anew, lest it end during this one. */
+	if (virtiofs_versions_distrusted(v)) {
+		atomic_store(&v->distrusted_until, time_monotonic_ns() + DISTRUST_NS);
+		return;
+	}
 	end = time_monotonic_ns() + SETTLE_NS;
 	while (!settled(v)) {
 		if (time_monotonic_ns() > end) {
