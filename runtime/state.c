@@ -72,10 +72,14 @@ static void remove_tree_at(int rootfd, const char *id)
 	struct dirent *e;
 
 	while (dir && (e = readdir(dir)) != NULL)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    strcmp(e->d_name, "lock") != 0)
 			unlinkat(dirfd(dir), e->d_name, 0);
-	if (dir)
+	/* Last: who is killed before leaves what remove_if_stale() knows. */
+	if (dir) {
+		unlinkat(dirfd(dir), "lock", 0);
 		closedir(dir);
+	}
 	unlinkat(rootfd, id, AT_REMOVEDIR);
 }
 
@@ -134,8 +138,10 @@ static bool remove_if_stale(int rootfd, const char *id)
 		return false;
 	s.lockfd = openat(s.dirfd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (s.lockfd < 0) {
-		/* Killed between mkdir and the lock's creation. */
-		stale = errno == ENOENT && unlinkat(rootfd, id, AT_REMOVEDIR) == 0;
+		/* Killed between mkdir and the lock's creation, or between the lock's removal and rmdir. */
+		stale = errno == ENOENT;
+		if (stale)
+			remove_tree_at(rootfd, id);
 	} else if (flock(s.lockfd, LOCK_EX | LOCK_NB) == 0 && !came_to_be(&s)) {
 		json_t *j = state_load(&s, "cgroup.json");
 		struct cgroup cg;
