@@ -79,6 +79,15 @@ until_ok() {
 	return 1
 }
 
+# daemon_up COMMAND...: until_ok for the start of $daemon: sixty seconds, but no longer than it lives.
+daemon_up() {
+	local end=$((SECONDS + 60))
+	until "$@" >/dev/null 2>&1; do
+		kill -0 "$daemon" 2>/dev/null && [ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.1
+	done
+}
+
 # image TAR: a busybox tree as a tar file.
 image() {
 	tar -C "$("$repo/scripts/rootfs" busybox)" -cf "$1" .
