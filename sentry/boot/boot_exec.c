@@ -259,6 +259,8 @@ static void *job_main(void *arg)
 	rcu_thread_begin();
 	job_run(arg);
 	cred_set_current(NULL);
+	/* Files and mounts that it let go: the queue is this thread's. */
+	vfs_run_deferred();
 	rcu_thread_end();
 	return NULL;
 }

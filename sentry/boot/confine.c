@@ -100,8 +100,15 @@ static int become_nobody(char *why, size_t why_size)
 {
 	int err;
 
-	if (!capabilities_held(1ull << CAP_SETUID))
-		return 0;
+	if (!capabilities_held(1ull << CAP_SETUID)) {
+		if (geteuid() != 0)
+			return 0;
+		/* Never as root: the uid alone opens much of the host. */
+		errno = EPERM;
+		return fail(why, why_size,
+			    "becoming nobody (root without CAP_SETUID: give moat that, or the "
+			    "container a user namespace)");
+	}
 	err = drop_bounding_set(why, why_size);
 	if (err)
 		return err;
