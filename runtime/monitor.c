@@ -76,6 +76,7 @@ static noreturn_fn void exec_role(struct sandbox *sb, const char *role, const in
 static int start_gofer(struct sandbox *sb, int sock)
 {
 	struct oci_config *c = sb->config;
+	bool ns = sb->userns.create || sb->userns.path;
 	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
 				  .exit_signal = SIGCHLD};
 	char **extra = calloc((size_t)c->nattaches + 1, sizeof(*extra));
@@ -95,10 +96,13 @@ static int start_gofer(struct sandbox *sb, int sock)
 		int fds[] = {sock, sb->log_fd};
 
 		setsid();
-		if (userns_become_root()) {
+		/* Without one of its own the root would be the host's: there it stays who the caller is. */
+		if (ns && userns_become_root()) {
 			cli_error("the gofer cannot become root of its user namespace: %m");
 			_exit(1);
 		}
+		if (!ns && userns_keep_caps())
+			cli_debug("the gofer's capabilities: %m");
 		exec_role(sb, "gofer-role", fds, ARRAY_SIZE(fds), extra);
 	}
 	for (unsigned i = 0; i < c->nattaches; i++)
@@ -372,15 +376,18 @@ static void kill_and_reap(pid_t pid)
 		;
 }
 
-/* The end. Without its command line the container leaves nothing; else that, or `moat delete`, takes the rest away. */
+/*
+ * The end. Without its command line the container leaves nothing; else that, or `moat delete`, takes the rest away. So it
+ * does where the way back to the host's mounts is closed: a cgroup cannot be removed from in here, and without the
+ * state directory nobody would find it.
+ */
 static noreturn_fn void finish(struct monitor *m)
 {
 	struct sandbox *sb = m->sb;
 
 	kill_and_reap(sb->sentry);
 	kill_and_reap(sb->gofer);
-	if (!m->kept && sb->link < 0) {
-		view_leave(sb);
+	if (!m->kept && sb->link < 0 && (view_leave(sb) || sb->cgroup.ndirs == 0)) {
 		cgroup_leave(&sb->cgroup);
 		cgroup_kill(&sb->cgroup);
 		cgroup_remove(&sb->cgroup);

@@ -6,6 +6,7 @@
  * away; sentry and gofer are in its pid namespace.
  */
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -111,15 +112,26 @@ static int enter_first(struct sandbox *sb)
 	int err = 0;
 
 	if (sb->userns.path) {
-		err = userns_enter(sb->userns.path);
+		/*
+		 * In there it may be denied for good: then the gofer would keep the groups of the host's root. Who may not
+		 * here has groups of its own.
+		 */
+		if (setgroups(0, NULL) < 0 && errno != EPERM)
+			err = -errno;
+		else
+			err = userns_enter(sb->userns.path);
 		if (err)
 			cli_error("linux.namespaces: %s: %s", sb->userns.path, strerror(-err));
 		return err;
 	}
 	err = network_enter(&sb->opts->network, &sb->network_shared, &what);
 	sb->network_entered = !err;
-	/* EPERM: it may belong to the new user namespace's rights; then the monitor enters it. */
-	return err == -EPERM ? 0 : err;
+	/* It may belong to the new user namespace's rights; then the monitor enters it. */
+	if (err == -EPERM)
+		return 0;
+	if (err)
+		cli_error("network: %s %s: %s", what, sb->opts->network.path, strerror(-err));
+	return err;
 }
 
 /* By way of a process that enters those, and whose child the monitor is not: it is ours. */

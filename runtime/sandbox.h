@@ -77,7 +77,8 @@ noreturn_fn void monitor_main(struct sandbox *sb);
 
 /* view.c: the monitor leaves the host's mounts for the container's. Prints its error. */
 must_check int view_make(struct sandbox *sb);
-void view_leave(struct sandbox *sb);
+/* Back to those, which a user namespace may have no way to: false. */
+must_check bool view_leave(struct sandbox *sb);
 /* Missing mount points of a read-only root, which neither sentry nor gofer may write. What cannot be made the sentry reports. */
 void view_make_mountpoints(const struct oci_config *c);
 

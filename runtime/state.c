@@ -91,7 +91,8 @@ static bool lock_held(int dirfd)
 
 	if (fd < 0)
 		return false;
-	held = flock(fd, LOCK_EX | LOCK_NB) < 0;
+	/* Shared: two that ask at once are not each other's owner. */
+	held = flock(fd, LOCK_SH | LOCK_NB) < 0;
 	close(fd);
 	return held;
 }
@@ -138,11 +139,13 @@ static bool remove_if_stale(int rootfd, const char *id)
 		return false;
 	s.lockfd = openat(s.dirfd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (s.lockfd < 0) {
-		/* Killed between mkdir and the lock's creation, or between the lock's removal and rmdir. */
-		stale = errno == ENOENT;
-		if (stale)
-			remove_tree_at(rootfd, id);
-	} else if (flock(s.lockfd, LOCK_EX | LOCK_NB) == 0 && !came_to_be(&s)) {
+		/*
+		 * Killed between mkdir and the lock's creation, or between the lock's removal and rmdir: empty both times. One
+		 * with files but no lock is no container's: --root may be any directory.
+		 */
+		stale = errno == ENOENT && unlinkat(rootfd, id, AT_REMOVEDIR) == 0;
+	} else if (!came_to_be(&s) && flock(s.lockfd, LOCK_EX | LOCK_NB) == 0 && !came_to_be(&s)) {
+		/* Asked before too: a lock held for the question only would look like a container that lives. */
 		json_t *j = state_load(&s, "cgroup.json");
 		struct cgroup cg;
 

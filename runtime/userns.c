@@ -83,7 +83,15 @@ static int parse_maps(const json_t *list, const char *name, struct id_map **ret,
 		root = root || (v[0] == 0 && v[2] > 0);
 	}
 	*ret_n = (unsigned)n;
-	if (n && !root) {
+	/* Of users and groups alike: runc refuses one without the other, too. */
+	if (!n) {
+		cli_error("user namespaces enabled, but linux.%s has no entry: give "
+			  "linux.uidMappings "
+			  "and linux.gidMappings",
+			  name);
+		return -EINVAL;
+	}
+	if (!root) {
 		cli_error("linux.%s maps no id to the container's root: add one with containerID 0",
 			  name);
 		return -EINVAL;

@@ -98,24 +98,32 @@ void view_make_mountpoints(const struct oci_config *c)
 	close(root);
 }
 
-static void bind_on(const char *source, int target, bool readonly)
+static bool bind_on(const char *source, int target)
 {
-	struct statvfs st;
 	char at[64];
 
 	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
 	if (mount(source, at, NULL, MS_BIND | MS_REC, NULL) < 0) {
 		cli_debug("view: binding %s: %m", source);
-		return;
+		return false;
 	}
+	return true;
+}
+
+/* `target` was opened after the mount: one from before is what lies beneath. */
+static void make_readonly(const char *source, int target)
+{
+	struct statvfs st;
+	char at[64];
+
+	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
 	/* In a user namespace the flags that the mount came with cannot be taken off: they are named again. */
-	if (readonly &&
-	    (statvfs(at, &st) < 0 || mount(NULL, at, NULL,
-					   MS_REMOUNT | MS_BIND | MS_RDONLY |
-						   (st.f_flag & (ST_NOSUID | ST_NODEV | ST_NOEXEC |
-								 ST_NOATIME | ST_NODIRATIME)) |
-						   (st.f_flag & ST_RELATIME ? MS_RELATIME : 0),
-					   NULL) < 0))
+	if (statvfs(at, &st) < 0 || mount(NULL, at, NULL,
+					  MS_REMOUNT | MS_BIND | MS_RDONLY |
+						  (st.f_flag & (ST_NOSUID | ST_NODEV | ST_NOEXEC |
+								ST_NOATIME | ST_NODIRATIME)) |
+						  (st.f_flag & ST_RELATIME ? MS_RELATIME : 0),
+					  NULL) < 0)
 		cli_debug("view: %s read-only: %m", source);
 }
 
@@ -127,13 +135,21 @@ static void bind_mounts(const struct oci_config *c, int root)
 
 		if (target < 0)
 			continue;
-		bind_on(m->source, target, m->flags & MS_RDONLY);
-		close(target);
+		if (bind_on(m->source, target) && (m->flags & MS_RDONLY)) {
+			close(target);
+			target = open_inside(root, m->destination);
+			make_readonly(m->source, target);
+		}
+		if (target >= 0)
+			close(target);
 	}
 }
 
-/* /proc with the monitor alone: sentry and gofer are no processes of the container. */
-static void make_proc(int root)
+/*
+ * /proc with the monitor alone: sentry and gofer are no processes of the container. `self` is the monitor's name in
+ * the host's: a child that does this for it has one that is gone soon.
+ */
+static void make_proc(int root, const char *self)
 {
 	static const char *const files[] = {"stat", "uptime", "meminfo", "cpuinfo", "loadavg"};
 	int target = open_inside(root, "/proc"), proc, dir;
@@ -157,17 +173,14 @@ static void make_proc(int root)
 		if (fd < 0)
 			continue;
 		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, files[i]);
-		bind_on(source, fd, false);
+		bind_on(source, fd);
 		close(fd);
 	}
-	if (mkdirat(target, "1", 0555) == 0 &&
+	/* Without a name it would be all of the host's. */
+	if (*self && mkdirat(target, "1", 0555) == 0 &&
 	    (dir = openat(target, "1", O_PATH | O_CLOEXEC)) >= 0) {
-		char self[32];
-		ssize_t n = readlinkat(proc, "self", self, sizeof(self) - 1);
-
-		self[n > 0 ? n : 0] = '\0';
 		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, self);
-		bind_on(source, dir, false);
+		bind_on(source, dir);
 		close(dir);
 	}
 	close(proc);
@@ -184,7 +197,7 @@ static int enter(const char *rootfs)
 }
 
 /* In the new mount namespace, as root of the namespace that owns it. */
-static int populate(const struct oci_config *c)
+static int populate(const struct oci_config *c, const char *self)
 {
 	const char *rootfs = c->attaches[0].host_path;
 	int root;
@@ -195,14 +208,14 @@ static int populate(const struct oci_config *c)
 	root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return -errno;
-	make_proc(root);
+	make_proc(root, self);
 	bind_mounts(c, root);
 	close(root);
 	return enter(rootfs);
 }
 
 /* The monitor's ids may have no mapping, and with such nothing can be made on a tmpfs: a child becomes root and does it. */
-static int populate_as_root(const struct oci_config *c)
+static int populate_as_root(const struct oci_config *c, const char *self)
 {
 	int status = 0;
 	pid_t pid = fork();
@@ -210,7 +223,7 @@ static int populate_as_root(const struct oci_config *c)
 	if (pid == 0) {
 		int err = userns_become_root();
 
-		_exit(err ? -err : -populate(c));
+		_exit(err ? -err : -populate(c, self));
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -222,13 +235,19 @@ static int populate_as_root(const struct oci_config *c)
 
 int view_make(struct sandbox *sb)
 {
+	bool ns = sb->userns.create || sb->userns.path;
+	char self[32];
+	ssize_t n = readlink("/proc/self", self, sizeof(self) - 1);
 	int err = 0;
 
+	self[n > 0 ? n : 0] = '\0';
 	sb->host_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (sb->host_mounts < 0 || unshare(CLONE_NEWNS) < 0)
 		err = -errno;
 	else
-		err = geteuid() == 0 ? populate(sb->config) : populate_as_root(sb->config);
+		/* Without a user namespace of its own the root would be the host's. */
+		err = !ns || geteuid() == 0 ? populate(sb->config, self)
+					    : populate_as_root(sb->config, self);
 	if (!err && chdir("/") < 0)
 		err = -errno;
 	if (err)
@@ -236,8 +255,10 @@ int view_make(struct sandbox *sb)
 	return err;
 }
 
-void view_leave(struct sandbox *sb)
+bool view_leave(struct sandbox *sb)
 {
-	if (sb->host_mounts >= 0 && setns(sb->host_mounts, CLONE_NEWNS) < 0)
-		cli_debug("view: leaving: %m");
+	if (sb->host_mounts < 0 || setns(sb->host_mounts, CLONE_NEWNS) == 0)
+		return true;
+	cli_debug("view: leaving: %m");
+	return false;
 }
