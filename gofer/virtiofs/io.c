@@ -142,9 +142,11 @@ int do_read(struct request *r, struct node *n)
 		return -EBADF;
 	count = request_slice(r->chain->in, r->chain->in_count, sizeof(struct fuse_out_header),
 			      size, iov, PIECES_MAX);
+	front_end_begin();
 	got = count ? preadv(h->fd, iov, (int)count, (off_t)a.offset) : 0;
 	if (got < 0)
 		got = -errno;
+	front_end_end();
 	handle_put(r->d, h);
 	if (got < 0)
 		return (int)got;
@@ -165,9 +167,11 @@ int do_write(struct request *r, struct node *n)
 		return -EBADF;
 	count = request_slice(r->chain->out, r->chain->out_count, r->data_at, MIN(a.size, MAX_IO),
 			      iov, PIECES_MAX);
+	front_end_begin();
 	put = count ? pwritev(h->fd, iov, (int)count, (off_t)a.offset) : 0;
 	if (put < 0)
 		put = -errno;
+	front_end_end();
 	version_changed(r->d, n);
 	handle_put(r->d, h);
 	if (put < 0)

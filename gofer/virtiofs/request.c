@@ -29,12 +29,14 @@ static size_t copy_out(const struct iovec *iov, unsigned count, void *buf, size_
 {
 	size_t done = 0;
 
+	front_end_begin();
 	for (unsigned i = 0; i < count && done < size; i++) {
 		size_t n = MIN(iov[i].iov_len, size - done);
 
 		memcpy((char *)buf + done, iov[i].iov_base, n);
 		done += n;
 	}
+	front_end_end();
 	return done;
 }
 
@@ -43,6 +45,7 @@ static void copy_in(const struct iovec *iov, unsigned count, uint64_t skip, cons
 {
 	size_t done = 0;
 
+	front_end_begin();
 	for (unsigned i = 0; i < count && done < size; i++) {
 		size_t n;
 
@@ -55,6 +58,7 @@ static void copy_in(const struct iovec *iov, unsigned count, uint64_t skip, cons
 		done += n;
 		skip = 0;
 	}
+	front_end_end();
 }
 
 static uint32_t answer(const struct virtq_chain *c, uint64_t unique, int error, const void *payload,

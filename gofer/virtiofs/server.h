@@ -28,6 +28,44 @@
 #include "wire/vhost_user.h"
 #include "wire/virtqueue.h"
 
+/*
+ * Around what touches the front end's memory. The front end hands it from one queue to another, and is a process that
+ * ThreadSanitizer does not see: to it our two threads race.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define FRONT_END_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define FRONT_END_TSAN 1
+#endif
+#endif
+#ifdef FRONT_END_TSAN
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
+
+static inline void front_end_begin(void)
+{
+	AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+	AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+
+static inline void front_end_end(void)
+{
+	AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+	AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+#else
+static inline void front_end_begin(void)
+{
+}
+
+static inline void front_end_end(void)
+{
+}
+#endif
+
 #define NODE_BUCKETS 65536
 #define HANDLES_MAX 65536
 #define SPARE_FDS 256 /* descriptors that are not for nodes or handles */
