@@ -47,7 +47,7 @@ static int pidfd_pid(int fd)
 
 TEST(autobind)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX}, b;
+	struct sockaddr_un a = {.sun_family = AF_UNIX}, b = {0};
 	socklen_t len = sizeof(b);
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0), two = socket(AF_UNIX, SOCK_DGRAM, 0);
 
