@@ -64,14 +64,10 @@ void cores_stolen(struct cores *c, uint64_t now)
 	atomic_store_explicit(&c->short_until, now + us * c->ticks_per_us, memory_order_relaxed);
 }
 
-/*
- * "0.20 0.18 0.12 RUNNING/ALL LAST". Threads that sleep may be counted for some milliseconds: one that has had more than its
- * share stays queued behind whoever runs (Linux 6.12 and later).
- */
-unsigned cores_wanted(const struct cores *c)
+unsigned cores_running(int load_fd)
 {
 	char buf[LOADAVG_MAX];
-	ssize_t n = c->load_fd >= 0 ? pread(c->load_fd, buf, sizeof(buf) - 1, 0) : 0;
+	ssize_t n = load_fd >= 0 ? pread(load_fd, buf, sizeof(buf) - 1, 0) : 0;
 	char *at;
 
 	if (n <= 0)
@@ -81,6 +77,11 @@ unsigned cores_wanted(const struct cores *c)
 	while (at && at > buf && at[-1] >= '0' && at[-1] <= '9')
 		at--;
 	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
+}
+
+unsigned cores_wanted(const struct cores *c)
+{
+	return cores_running(c->load_fd);
 }
 
 void cores_look(struct cores *c, uint64_t now)

@@ -30,6 +30,7 @@
 #include "base/futex.h"
 #include "base/log.h"
 #include "base/sleep.h"
+#include "platform/common/cores.h"
 #include "platform/kvm/kvm.h"
 
 #define HAND_STACK_SIZE (256ul << 10)
@@ -54,7 +55,6 @@
 #define EXIT_FEE_NS 5000
 /* What a call that outlasted the trampoline's patience cost besides traps: a core that spun until then. */
 #define ABANDONED_NS 40000
-#define LOADAVG_MAX 128u
 
 enum hand_busy {
 	HAND_IDLE,
@@ -177,22 +177,6 @@ void kvm_hand_destroy(struct kvm_vcpu *v)
 
 /* ---- the task's thread ---- */
 
-/* Threads that want a core now, this one included: "0.20 0.18 0.12 RUNNING/ALL LAST". Return: 0: unknown. */
-static unsigned machine_running(const struct kvm_platform *p)
-{
-	char buf[LOADAVG_MAX];
-	ssize_t n = p->load_fd >= 0 ? pread(p->load_fd, buf, sizeof(buf) - 1, 0) : 0;
-	char *at;
-
-	if (n <= 0)
-		return 0;
-	buf[n] = '\0';
-	at = strchr(buf, '/');
-	while (at && at > buf && at[-1] >= '0' && at[-1] <= '9')
-		at--;
-	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
-}
-
 /* Is there a core for one more thread than those that run now? `more`: 1, or 0 when the companion is one of them. */
 static bool core_is_free(const struct kvm_vcpu *v, unsigned more)
 {
@@ -207,7 +191,7 @@ static bool core_is_free(const struct kvm_vcpu *v, unsigned more)
 		    (atomic_load_explicit(&other->gen, memory_order_relaxed) & 1))
 			running++;
 	}
-	return running <= p->cores && machine_running(p) + more <= p->machine_cores;
+	return running <= p->cores && cores_running(p->load_fd) + more <= p->machine_cores;
 }
 
 /* In a hand-off: have others wanted our second core for some time? */

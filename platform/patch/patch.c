@@ -430,13 +430,9 @@ static void as_after_syscall(struct user_regs_struct *r, uint64_t rip, uint64_t 
 	r->r11 = r->eflags;
 }
 
-bool patch_mailbox_take(struct patch_mailbox *mb, struct arch_regs *regs)
+/* The general registers but those that the call and the way back change: each read once, any value will do. */
+static void take_general(const struct patch_mailbox *mb, struct user_regs_struct *r)
 {
-	struct user_regs_struct *r = &regs->r;
-
-	if (!patch_mailbox_posted(mb))
-		return false;
-	atomic_store_explicit(&mb->state, MB_TAKEN, memory_order_relaxed);
 #define TAKE(reg) r->reg = atomic_load_explicit(&mb->reg, memory_order_relaxed)
 	TAKE(rax);
 	TAKE(rdi);
@@ -453,6 +449,16 @@ bool patch_mailbox_take(struct patch_mailbox *mb, struct arch_regs *regs)
 	TAKE(r14);
 	TAKE(r15);
 #undef TAKE
+}
+
+bool patch_mailbox_take(struct patch_mailbox *mb, struct arch_regs *regs)
+{
+	struct user_regs_struct *r = &regs->r;
+
+	if (!patch_mailbox_posted(mb))
+		return false;
+	atomic_store_explicit(&mb->state, MB_TAKEN, memory_order_relaxed);
+	take_general(mb, r);
 	as_after_syscall(r, atomic_load_explicit(&mb->rip, memory_order_relaxed),
 			 atomic_load_explicit(&mb->flags, memory_order_relaxed));
 	return true;
@@ -621,25 +627,10 @@ static enum patch_verdict resolve_switch(const struct patch_mailbox *mb, struct 
 {
 	if (!mb)
 		return PATCH_STRAY;
-#define TAKE(reg) r->reg = atomic_load_explicit(&mb->reg, memory_order_relaxed)
-	TAKE(rax);
-	TAKE(rdi);
-	TAKE(rsi);
-	TAKE(rdx);
-	TAKE(r10);
-	TAKE(r8);
-	TAKE(r9);
-	TAKE(rbx);
-	TAKE(rbp);
-	TAKE(rsp);
-	TAKE(r12);
-	TAKE(r13);
-	TAKE(r14);
-	TAKE(r15);
-	TAKE(rip);
-	TAKE(rcx);
-	TAKE(r11);
-#undef TAKE
+	take_general(mb, r);
+	r->rip = atomic_load_explicit(&mb->rip, memory_order_relaxed);
+	r->rcx = atomic_load_explicit(&mb->rcx, memory_order_relaxed);
+	r->r11 = atomic_load_explicit(&mb->r11, memory_order_relaxed);
 	r->eflags = (atomic_load_explicit(&mb->flags, memory_order_relaxed) & ARCH_EFLAGS_USER) |
 		    ARCH_EFLAGS_FIXED;
 	return PATCH_AFTER;

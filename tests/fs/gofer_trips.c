@@ -14,6 +14,7 @@
 #include "fsimpl/gofer/gofer_fs.h"
 #include "tests/fs/backend_gofer.h"
 #include "tests/fs/env.h"
+#include "tests/fs/trips.h"
 
 #define DIR8 "/d0/d1/d2/d3/d4/d5/d6/d7"
 #define ENTRIES 2000
@@ -26,17 +27,6 @@ static uint64_t requests(void)
 {
 	return p9_conn_requests(backend_gofer_conn());
 }
-
-/* Runs it and says how many requests it sent. */
-#define TRIPS(expression)                                                      \
-	({                                                                     \
-		uint64_t before_ = requests();                                 \
-		int64_t ret_ = (expression);                                   \
-                                                                               \
-		if (ret_ < 0)                                                  \
-			fail_msg("%s: %s", #expression, strerror((int)-ret_)); \
-		(unsigned)(requests() - before_);                              \
-	})
 
 /* The same with nothing cached. */
 #define COLD_TRIPS(expression)                           \

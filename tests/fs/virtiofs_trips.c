@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "tests/fs/backend_virtiofs.h"
 #include "tests/fs/env.h"
+#include "tests/fs/trips.h"
 
 #define ENTRIES 1000
 #define MIB (1u << 20)
@@ -23,17 +24,6 @@ static uint64_t requests(void)
 {
 	return virtiofs_device_requests(backend_virtiofs_device());
 }
-
-/* Runs it and says how many requests it waited for. */
-#define TRIPS(expression)                                                      \
-	({                                                                     \
-		uint64_t before_ = requests();                                 \
-		int64_t ret_ = (expression);                                   \
-                                                                               \
-		if (ret_ < 0)                                                  \
-			fail_msg("%s: %s", #expression, strerror((int)-ret_)); \
-		(unsigned)(requests() - before_);                              \
-	})
 
 static bool mode_is(const char *word)
 {
