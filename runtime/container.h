@@ -46,7 +46,8 @@ must_check int exec_hooks(const struct container *c, const struct oci_config *co
 /* Host pids of the processes that stand for execs. */
 void exec_list_pids(const struct container *c, json_t *list);
 
-/* In sandbox.c: the foreground of `run` and `exec`: signals to `monitor`, the terminal's bytes; until it ends. Takes console. */
-int sandbox_attend(int monitor, int console, int signal_fd);
+/* In sandbox.c: the foreground of `run` and `exec`: signals to `monitor`, the terminal's bytes; until it ends. Takes console. notify: of a `run`, or NULL. */
+struct notify;
+int sandbox_attend(int monitor, int console, int signal_fd, struct notify *notify);
 
 #endif

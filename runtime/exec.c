@@ -411,7 +411,7 @@ static int attend(struct exec *x, int signal_fd)
 	int console = x->console_master;
 
 	x->console_master = -1;
-	return sandbox_attend(x->monitor, console, signal_fd);
+	return sandbox_attend(x->monitor, console, signal_fd, NULL);
 }
 
 /* From x->config to the exit status. */

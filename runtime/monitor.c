@@ -120,6 +120,7 @@ enum {
 	FD_LISTEN,
 	FD_LOG,
 	FD_CONSOLE,
+	FD_NOTIFY,
 	FD_STDIO,
 	FD_EXTRA = FD_STDIO + 3,
 };
@@ -136,6 +137,7 @@ static int spec_memfd(struct sandbox *sb)
 	s->control_fd = SANDBOX_FD_FIRST + FD_CONTROL;
 	s->listen_fd = SANDBOX_FD_FIRST + FD_LISTEN;
 	s->log_fd = sb->log_fd >= 0 ? SANDBOX_FD_FIRST + FD_LOG : -1;
+	s->notify_fd = sb->notify.guest_fd >= 0 ? SANDBOX_FD_FIRST + FD_NOTIFY : -1;
 	s->console_fd = have_console ? SANDBOX_FD_FIRST + FD_CONSOLE : -1;
 	for (int i = 0; i < 3; i++)
 		s->stdio[i] = have_console || fcntl(i, F_GETFD) < 0
@@ -168,6 +170,9 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 
 	if (!fds)
 		return -ENOMEM;
+	/* Seen from within its user namespace, as a program in it would. */
+	sb->config->spec.uid_map = userns_map_text("uid_map");
+	sb->config->spec.gid_map = userns_map_text("gid_map");
 	sb->config->spec.network = sb->network_shared ? BOOT_NETWORK_HOST : BOOT_NETWORK_OWN;
 	spec = spec_memfd(sb);
 	if (spec < 0) {
@@ -180,6 +185,7 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 	fds[FD_LISTEN] = sb->listen_fd;
 	fds[FD_LOG] = sb->log_fd;
 	fds[FD_CONSOLE] = sb->console_slave;
+	fds[FD_NOTIFY] = sb->notify.guest_fd;
 	for (int i = 0; i < 3; i++)
 		fds[FD_STDIO + i] = sb->console_slave >= 0 || fcntl(i, F_GETFD) < 0 ? -1 : i;
 	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)
@@ -403,14 +409,18 @@ static noreturn_fn void loop(struct monitor *m)
 	struct sandbox *sb = m->sb;
 
 	while (!m->done) {
-		struct pollfd pfd[3] = {
+		struct pollfd pfd[4] = {
 			{.fd = m->signal_fd, .events = POLLIN},
 			{.fd = sb->lifeline, .events = POLLIN},
 			{.fd = sb->link, .events = POLLIN},
+			{.fd = sb->notify.in_fd, .events = POLLIN},
 		};
 
 		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
 			continue;
+		/* Before what may be the end. */
+		if (pfd[3].revents & POLLIN)
+			notify_forward(&sb->notify);
 		if (pfd[1].revents)
 			on_control(m);
 		if (!m->done && pfd[0].revents)
@@ -424,8 +434,10 @@ static noreturn_fn void loop(struct monitor *m)
 /* Only what it needs: an inherited pipe must not be kept open by the monitor. */
 static void close_others(const struct sandbox *sb)
 {
-	const int keep[] = {sb->exe_fd,	       sb->log_fd,	sb->listen_fd,	  sb->link,
-			    sb->console_slave, sb->state.dirfd, sb->state.rootfd, sb->state.lockfd};
+	const int keep[] = {sb->exe_fd,	      sb->log_fd,	 sb->listen_fd,
+			    sb->link,	      sb->console_slave, sb->state.dirfd,
+			    sb->state.rootfd, sb->state.lockfd,	 sb->notify.guest_fd,
+			    sb->notify.in_fd, sb->notify.host_fd};
 	int preserved = 3 + (int)sb->opts->preserve_fds;
 
 	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
@@ -517,6 +529,21 @@ static int enter_namespaces(struct sandbox *sb)
 	return err;
 }
 
+/* The sentry has its end. Who passes the messages on is the command line, while it stays. */
+static void settle_notify(struct sandbox *sb)
+{
+	char pid[16] = "";
+
+	if (sb->notify.guest_fd >= 0)
+		close(sb->notify.guest_fd);
+	sb->notify.guest_fd = -1;
+	if (!sb->opts->detach)
+		notify_close(&sb->notify);
+	/* Our own number is another in our pid namespace. */
+	if (readlink("/proc/self", pid, sizeof(pid) - 1) > 0)
+		sb->notify.main_pid = atoi(pid);
+}
+
 void monitor_main(struct sandbox *sb)
 {
 	struct monitor m = {.sb = sb, .signal_fd = -1, .exit_code = 1};
@@ -541,6 +568,7 @@ void monitor_main(struct sandbox *sb)
 	}
 	if (start_roles(sb))
 		finish(&m);
+	settle_notify(sb);
 	stdio_to_null(true);
 	/* Preserved descriptors are the sentry's now. */
 	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)

@@ -18,6 +18,7 @@
 #include "runtime/oci.h"
 
 #define SECCOMP_ARGS 6
+#define NOTIFY "SCMP_ACT_NOTIFY"
 
 static int fail(char *why, const char *what, const char *name)
 {
@@ -116,6 +117,33 @@ static int add_call(scmp_filter_ctx ctx, uint32_t action, const char *name, cons
 	return err;
 }
 
+/*
+ * Why SCMP_ACT_NOTIFY is not to be had; runc's words where it refuses too. The agent's descriptor would be one of the host's kernel, which does not
+ * see the guest's calls.
+ */
+static int refuse_notify(const json_t *seccomp, const json_t *names, char *why)
+{
+	const char *name;
+	const json_t *v;
+	size_t i;
+
+	json_array_foreach((json_t *)names, i, v)
+	{
+		name = json_string_value(v);
+		if (name && strcmp(name, "write") == 0)
+			return fail(why,
+				    "SCMP_ACT_NOTIFY cannot be used for the write syscall:", name);
+	}
+	name = json_string_value(json_object_get(seccomp, "listenerPath"));
+	if (!name || !*name)
+		return fail(why, "SCMP_ACT_NOTIFY: listenerPath is not set:", name);
+	return fail(
+		why,
+		"SCMP_ACT_NOTIFY: this runtime's calls are not the host's, and cannot be answered "
+		"by the agent at listenerPath; use SCMP_ACT_ERRNO or SCMP_ACT_ALLOW instead:",
+		name);
+}
+
 static int add_rules(scmp_filter_ctx ctx, const json_t *seccomp, uint32_t dflt, char *why)
 {
 	const json_t *list = json_object_get(seccomp, "syscalls");
@@ -126,6 +154,8 @@ static int add_rules(scmp_filter_ctx ctx, const json_t *seccomp, uint32_t dflt, 
 		const char *action_name = json_string_value(json_object_get(rule, "action"));
 		uint32_t action;
 
+		if (action_name && strcmp(action_name, NOTIFY) == 0)
+			return refuse_notify(seccomp, names, why);
 		if (!parse_action(action_name, json_object_get(rule, "errnoRet"), &action))
 			return fail(why, "unknown action", action_name);
 		if (action == dflt)
@@ -184,6 +214,8 @@ int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why)
 	int err;
 
 	why[0] = '\0';
+	if (name && strcmp(name, NOTIFY) == 0)
+		return fail(why, "SCMP_ACT_NOTIFY cannot be used as default action:", name);
 	if (!parse_action(name, json_object_get(seccomp, "defaultErrnoRet"), &dflt))
 		return fail(why, "unknown defaultAction", name);
 	ctx = seccomp_init(dflt);

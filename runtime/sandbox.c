@@ -304,7 +304,7 @@ static bool on_signal(int signal_fd, pid_t monitor, int console, int *ret_status
 	return true;
 }
 
-int sandbox_attend(pid_t monitor, int console, int signal_fd)
+int sandbox_attend(pid_t monitor, int console, int signal_fd, struct notify *notify)
 {
 	bool running = true;
 	int status = 0;
@@ -312,13 +312,18 @@ int sandbox_attend(pid_t monitor, int console, int signal_fd)
 	if (console >= 0)
 		terminal_raw();
 	while (running) {
-		struct pollfd pfd[4] = {
-			{.fd = signal_fd, .events = POLLIN}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
+		struct pollfd pfd[5] = {{.fd = signal_fd, .events = POLLIN},
+					{.fd = -1},
+					{.fd = -1},
+					{.fd = -1},
+					{.fd = notify ? notify->in_fd : -1, .events = POLLIN}};
 
 		if (console >= 0)
 			terminal_poll_prepare(console, &pfd[1]);
 		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0 && errno != EINTR)
 			break;
+		if (pfd[4].revents & POLLIN)
+			notify_forward(notify);
 		if (pfd[0].revents)
 			running = on_signal(signal_fd, monitor, console, &status);
 		if (console >= 0 && !terminal_poll_done(console, &pfd[1])) {
@@ -339,8 +344,9 @@ static int run_foreground(struct sandbox *sb, int signal_fd)
 {
 	int status;
 
+	sb->notify.main_pid = sb->monitor;
 	hooks_run_lenient(sb->config, "poststart", &sb->state, sb->monitor, "running");
-	status = sandbox_attend(sb->monitor, sb->console_master, signal_fd);
+	status = sandbox_attend(sb->monitor, sb->console_master, signal_fd, &sb->notify);
 	sb->console_master = -1;
 	sb->monitor = 0;
 	return status;
@@ -395,7 +401,8 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	if (virtiofs_connect(&sb->config->spec, opts->rootfs_virtiofs, &sb->virtiofs_fds,
 			     &sb->virtiofs_count))
 		return 1;
-	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb))
+	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb) ||
+	    notify_prepare(&sb->notify, sb->config))
 		return 1;
 	view_make_mountpoints(sb->config);
 	sb->listen_fd = state_listen(&sb->state);
@@ -438,6 +445,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 	bool kept = false;
 	int status;
 
+	notify_init(&sb.notify);
 	config->spec.hold = opts->hold;
 	if (!check_options(config, opts) || open_log(&sb) ||
 	    state_create(cli.root, opts->id, &sb.state))
@@ -456,6 +464,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 	for (unsigned i = 0; i < sb.virtiofs_count; i++)
 		close(sb.virtiofs_fds[i]);
 	free(sb.virtiofs_fds);
+	notify_close(&sb.notify);
 	cgroup_fini(&sb.cgroup);
 	userns_fini(&sb.userns);
 	state_close(&sb.state);

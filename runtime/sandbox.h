@@ -14,6 +14,7 @@
 
 #include "runtime/cgroup.h"
 #include "runtime/network.h"
+#include "runtime/notify.h"
 #include "runtime/oci.h"
 #include "runtime/state.h"
 #include "runtime/userns.h"
@@ -48,6 +49,7 @@ struct sandbox {
 	int console_master, console_slave; /* -1 without a terminal */
 	int *virtiofs_fds; /* virtiofs_count connections to virtio-fs daemons */
 	unsigned virtiofs_count;
+	struct notify notify;
 	pid_t monitor; /* as the caller sees it */
 	char created[40]; /* RFC 3339 */
 	/* the monitor's own */

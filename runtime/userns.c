@@ -35,14 +35,22 @@ bool userns_privileged(void)
 	return has_cap(CAP_SYS_ADMIN);
 }
 
+char *userns_map_text(const char *file)
+{
+	char path[32], *text;
+	size_t size;
+
+	snprintf(path, sizeof(path), "/proc/self/%.20s", file);
+	return io_read_file_at(AT_FDCWD, path, MAP_TEXT_MAX, &text, &size) ? NULL : text;
+}
+
 bool userns_is_initial(void)
 {
-	char *text;
-	size_t size;
+	char *text = userns_map_text("uid_map");
 	unsigned inside, outside, count;
 	bool initial;
 
-	if (io_read_file_at(AT_FDCWD, "/proc/self/uid_map", MAP_TEXT_MAX, &text, &size))
+	if (!text)
 		return true;
 	initial = sscanf(text, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 &&
 		  outside == 0 && count == UINT32_MAX;

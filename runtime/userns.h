@@ -34,6 +34,8 @@ struct userns {
 
 /* Has the caller CAP_SYS_ADMIN in its user namespace? */
 must_check bool userns_privileged(void);
+/* The caller's /proc/self/uid_map or gid_map, malloc'd; NULL if it cannot be read. */
+char *userns_map_text(const char *file);
 /* Is the caller in the user namespace that the host began with? */
 must_check bool userns_is_initial(void);
 /* What this caller needs for this configuration. Prints its error. */

@@ -70,6 +70,8 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, seccomp, FIELD_STR, false),
 	F(struct boot_spec, sysctls, FIELD_STRV, false),
 	F(struct boot_spec, devices, FIELD_STRV, false),
+	F(struct boot_spec, uid_map, FIELD_STR, false),
+	F(struct boot_spec, gid_map, FIELD_STR, false),
 	F(struct boot_spec, cgroup_path, FIELD_STR, false),
 	F(struct boot_spec, memory_swap, FIELD_U64, false),
 	F(struct boot_spec, memory_low, FIELD_U64, false),
@@ -88,6 +90,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, control_fd, FIELD_INT, true),
 	F(struct boot_spec, listen_fd, FIELD_INT, true),
 	F(struct boot_spec, log_fd, FIELD_INT, true),
+	F(struct boot_spec, notify_fd, FIELD_INT, false),
 };
 
 static const struct field mount_fields[] = {
@@ -109,6 +112,7 @@ void boot_spec_init(struct boot_spec *spec)
 				   .control_fd = -1,
 				   .listen_fd = -1,
 				   .log_fd = -1,
+				   .notify_fd = -1,
 				   .extra_fd = -1,
 				   .virtiofs_fd = -1};
 }

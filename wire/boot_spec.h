@@ -81,6 +81,7 @@ struct boot_spec {
 	char *seccomp; /* classic BPF, 16 hexadecimal digits an instruction; NULL: none */
 	char **sysctls; /* "net.core.somaxconn=1"; NULL-terminated; may be NULL */
 	char **devices; /* "c MAJOR MINOR MODE(octal) UID GID PATH"; may be NULL */
+	char *uid_map, *gid_map; /* as /proc/self/uid_map shows them; NULL: the identity */
 	char *cgroup_path; /* as /proc/PID/cgroup shows it; NULL: "/" */
 	uint64_t memory_swap, memory_low; /* what the cgroup files show; 0: unlimited, none */
 	int64_t cpu_quota; /* microseconds per cpu_period; 0 or less: none */
@@ -96,6 +97,7 @@ struct boot_spec {
 	int control_fd; /* socket pair to the CLI (lifeline) */
 	int listen_fd; /* listening control socket */
 	int log_fd;
+	int notify_fd; /* where datagrams for NOTIFY_SOCKET go */
 	int extra_fd; /* the first of extra_fds */
 	int virtiofs_fd; /* the first of as many connections as virtiofs has names */
 };

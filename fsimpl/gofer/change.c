@@ -190,6 +190,16 @@ static void keep_endpoint(struct remote_dentry *child, struct vfs_endpoint *endp
 		in->endpoint_dentry = remote_dentry_ref(child);
 }
 
+int gofer_fs_set_endpoint(struct dentry *d, struct vfs_endpoint *endpoint)
+{
+	if (!gofer_fs_is(d->fs))
+		return -EOPNOTSUPP;
+	if (remote_dentry_of(d)->inode->type != S_IFSOCK)
+		return -ENOTSOCK;
+	keep_endpoint(remote_dentry_of(d), endpoint);
+	return 0;
+}
+
 /* Enters the reply. */
 static int enter_creation(struct creation *c)
 {

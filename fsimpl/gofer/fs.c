@@ -158,6 +158,11 @@ static struct filesystem_type gofer_type = {
 	.ops = &gofer_ops,
 };
 
+bool gofer_fs_is(const struct filesystem *fs)
+{
+	return fs->ops == &gofer_ops;
+}
+
 void gofer_fs_register(void)
 {
 	static _Atomic bool registered;

@@ -43,6 +43,11 @@ struct gofer_mount_args {
  */
 must_check int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret_fs,
 			       struct dentry **ret_root);
+/*
+ * gofer_fs_set_endpoint - who connects to the socket file `d`, which somebody on the host bound, gets `endpoint` (a reference is taken).
+ * Return: 0; -EOPNOTSUPP (not of a gofer's filesystem), -ENOTSOCK.
+ */
+must_check int gofer_fs_set_endpoint(struct dentry *d, struct vfs_endpoint *endpoint);
 /* Drops every cached dentry, inode and descriptor that nothing uses. For tests and memory pressure. */
 void gofer_fs_shrink(struct filesystem *fs);
 

@@ -111,6 +111,8 @@ static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)
 	return container_of(fs, struct gofer_fs, fs);
 }
 
+bool gofer_fs_is(const struct filesystem *fs);
+
 static inline struct gofer_inode *gofer_inode_of(const struct remote_dentry *d)
 {
 	return container_of(d->inode, struct gofer_inode, base);

@@ -6,6 +6,7 @@
  *	unix_io.c	messages: sending, receiving, readiness
  *	gc.c		collecting sockets that only messages refer to
  *	names.c		abstract names and path endpoints
+ *	relay.c		the container's end of a datagram socket of the host's
  *	sockopt.c	getsockopt and setsockopt
  */
 #ifndef MOAT_FSIMPL_SOCKET_INTERNAL_H
@@ -98,6 +99,7 @@ struct usock {
 	int priority, rcvlowat, peek_off;
 	struct linger linger;
 	int64_t rcvtimeo_ns, sndtimeo_ns;
+	int relay_fd; /* immutable; -1, or the host's socket that gets what is sent here */
 	LIST_ENTRY(usock) all_link; /* guarded by the list's lock */
 	struct usock_gc gc;
 };
@@ -184,10 +186,16 @@ must_check int name_autobind(struct usock *s);
 /* Who wants to know the sender of its messages has a name itself. */
 must_check int name_autobind_if_asked(struct usock *s);
 void name_release(struct usock *s);
+/* An endpoint of a socket that has no address of its own: both hold a reference to it. -ENOMEM. */
+must_check int name_endpoint(struct usock *s, struct vfs_endpoint **ret);
 /* The socket behind an address: a reference. -ECONNREFUSED, -ENOENT, -EACCES, ... */
 must_check int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup *lookup,
 			 struct usock **ret);
 void uaddr_copy(const struct uaddr *a, struct socket_addr *ret);
+
+/* ---- relay.c ---- */
+/* Takes m; to->relay_fd >= 0. 0, -ECONNREFUSED, -ENOBUFS, -EMSGSIZE. */
+int relay_deliver(struct usock *to, struct umsg *m);
 
 /* ---- sockopt.c ---- */
 int unix_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);

@@ -164,10 +164,39 @@ static void uendpoint_unref(struct vfs_endpoint *e)
 		e->release(e);
 }
 
+static struct uendpoint *uendpoint_create(void)
+{
+	struct uendpoint *ep = calloc(1, sizeof(*ep));
+
+	if (!ep)
+		return NULL;
+	ref_init(&ep->e.ref, &uendpoint_type);
+	ep->e.release = uendpoint_release;
+	mutex_init(&ep->lock, LOCK_SOCKET_NS, "unix_endpoint");
+	return ep;
+}
+
+int name_endpoint(struct usock *s, struct vfs_endpoint **ret)
+{
+	struct uendpoint *ep = uendpoint_create();
+
+	if (!ep)
+		return -ENOMEM;
+	ref_get(&ep->e.ref);
+	mutex_lock(&s->lock);
+	s->endpoint = ep;
+	mutex_unlock(&s->lock);
+	mutex_lock(&ep->lock);
+	ep->s = s;
+	mutex_unlock(&ep->lock);
+	*ret = &ep->e;
+	return 0;
+}
+
 static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_lookup *lookup,
 			  uint32_t umask)
 {
-	struct uendpoint *ep = calloc(1, sizeof(*ep));
+	struct uendpoint *ep = uendpoint_create();
 	struct mknod_args args = {.mode = S_IFSOCK | 0777, .umask = umask};
 	struct vfs_lookup lk = *lookup;
 	char path[sizeof(a->un.sun_path) + 1] = {0};
@@ -175,9 +204,6 @@ static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_loo
 
 	if (!ep)
 		return -ENOMEM;
-	ref_init(&ep->e.ref, &uendpoint_type);
-	ep->e.release = uendpoint_release;
-	mutex_init(&ep->lock, LOCK_SOCKET_NS, "unix_endpoint");
 	memcpy(path, a->un.sun_path, sizeof(a->un.sun_path));
 	lk.path = path;
 	lk.flags = 0;

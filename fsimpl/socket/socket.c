@@ -62,6 +62,7 @@ int usock_create(int type, struct usock **ret)
 	s->sndbuf = s->rcvbuf = SOCKET_BUFFER_DEFAULT;
 	s->rcvlowat = 1;
 	s->peek_off = -1;
+	s->relay_fd = -1;
 	mutex_lock(&all_lock);
 	LIST_INSERT_HEAD(&all_sockets, s, all_link);
 	mutex_unlock(&all_lock);

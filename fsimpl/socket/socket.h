@@ -64,6 +64,11 @@ struct socket_msg {
 must_check int socket_create(int family, int type, int protocol, struct file **ret);
 must_check int socket_pair(int family, int type, int protocol, struct file *ret[2]);
 bool socket_is(struct file *f);
+/*
+ * socket_relay_create - what is sent to the endpoint goes to host_fd, a connected datagram socket of the host's, for as long as the
+ * sandbox lives. Takes host_fd on success; *ret has a reference. -ENOMEM.
+ */
+must_check int socket_relay_create(int host_fd, struct vfs_endpoint **ret);
 
 /* lookup: a template (cred, ns, root, start) for path names; umask for the node's mode. */
 must_check int socket_bind(struct file *f, const struct socket_addr *addr,

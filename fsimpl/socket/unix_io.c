@@ -144,11 +144,13 @@ static bool usock_has_room(struct usock *s, size_t size)
 	return used <= 0 || used + (int64_t)(size + UMSG_OVERHEAD) <= s->sndbuf;
 }
 
-/* Takes m. 0, -EPIPE, -ECONNREFUSED. */
+/* Takes m. 0, -EPIPE, -ECONNREFUSED, or what relay_deliver() says. */
 static int usock_deliver(struct usock *to, struct umsg *m, int refused)
 {
 	int err = 0;
 
+	if (to->relay_fd >= 0)
+		return relay_deliver(to, m);
 	mutex_lock(&to->lock);
 	if (to->state == USOCK_DEAD)
 		err = refused;

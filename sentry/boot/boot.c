@@ -223,6 +223,10 @@ static void configure_cgroup(const struct boot_spec *s)
 	cgroupfs_configure(&l);
 	if (s->cgroup_path)
 		procfs_set_cgroup_path(s->cgroup_path);
+	if (s->uid_map)
+		procfs_set_id_map(false, s->uid_map);
+	if (s->gid_map)
+		procfs_set_id_map(true, s->gid_map);
 }
 
 static void log_boot_lines(const struct boot_spec *spec)
@@ -285,7 +289,10 @@ static int boot_all(struct boot_state *b, int spec_fd)
 	log_boot_lines(&b->spec);
 	configure_cgroup(&b->spec);
 	kernel.on_init_exit = on_init_exit;
-	if (boot_make_root(b) || boot_make_mounts(b) || boot_create_init(b, &b->init))
+	if (boot_make_root(b) || boot_make_mounts(b))
+		return -1;
+	boot_make_notify(b);
+	if (boot_create_init(b, &b->init))
 		return -1;
 	if (b->spec.hold) {
 		control_post(&created);

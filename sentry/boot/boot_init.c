@@ -113,7 +113,7 @@ static int install_stdio(struct boot_process *p, struct fd_table *fds)
 	return err;
 }
 
-static const char *env_value(char **envp, const char *name)
+const char *boot_env_value(char **envp, const char *name)
 {
 	size_t len = strlen(name);
 
@@ -145,7 +145,7 @@ static int check_executable(struct boot_state *b, const struct cred *cred,
 static int find_executable(const struct boot_process *p, const struct cred *cred,
 			   const struct vfs_path *cwd, char **ret)
 {
-	const char *name = p->spec->argv[0], *path = env_value(p->spec->envp, "PATH");
+	const char *name = p->spec->argv[0], *path = boot_env_value(p->spec->envp, "PATH");
 	struct boot_state *b = p->boot;
 	int err = -ENOENT;
 

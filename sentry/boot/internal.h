@@ -51,9 +51,14 @@ must_check int boot_copy_up(struct boot_state *b, const struct vfs_path *covered
 /* A lookup with full credentials from the container's root. */
 struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags);
 
+/* boot_notify.c: connects the container's NOTIFY_SOCKET with the host's, if there is one. Failure is logged: the program is told by its own calls. */
+void boot_make_notify(struct boot_state *b);
+
 /* boot_init.c: the first process and further ones, made but not started. Return 0, or -1 with the error. */
 must_check int boot_create_init(struct boot_state *b, struct task **ret_task);
 must_check int boot_create_process(struct boot_process *p, struct task **ret_task);
+/* A variable's value in a NULL-terminated environment; NULL. */
+const char *boot_env_value(char **envp, const char *name);
 
 /*
  * boot_exec.c: processes of `moat exec`, one a connection; the control thread's own. Its slow steps are done on threads of

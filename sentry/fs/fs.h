@@ -33,6 +33,9 @@ struct thread_group *procfs_file_group(struct file *f);
 /* The container's cgroup path as /proc/PID/cgroup shows it ("/" by default); copied. */
 void procfs_set_cgroup_path(const char *path);
 
+/* What uid_map (or gid_map) shows for every process: the lines of the host's file, at most 16 KiB; copied. Default: the identity. */
+void procfs_set_id_map(bool gids, const char *text);
+
 /* What the files of cgroup2 show; 0 or empty: no limit. */
 struct cgroupfs_limits {
 	uint64_t memory_max, memory_low,

@@ -479,11 +479,17 @@ PROC_SHOW(syscall_show)
 	return 0;
 }
 
-/* The initial user namespace: one identity map. */
-PROC_SHOW(id_map_show)
+PROC_SHOW(uid_map_show)
 {
 	(void)t;
-	buf_printf(b, "%10u %10u %10u\n", 0u, 0u, 4294967295u);
+	procfs_show_id_map(false, b);
+	return 0;
+}
+
+PROC_SHOW(gid_map_show)
+{
+	(void)t;
+	procfs_show_id_map(true, b);
 	return 0;
 }
 
@@ -677,7 +683,8 @@ OPS(sessionid_ops, .show = loginuid_show);
 OPS(wchan_ops, .show = wchan_show);
 OPS(stack_ops, .show = stack_show, .open = proc_open_ptrace);
 OPS(syscall_ops, .show = syscall_show);
-OPS(id_map_ops, .show = id_map_show, .store = eperm_store);
+OPS(uid_map_ops, .show = uid_map_show, .store = eperm_store);
+OPS(gid_map_ops, .show = gid_map_show, .store = eperm_store);
 OPS(setgroups_ops, .show = setgroups_show, .store = eperm_store);
 OPS(timerslack_ops, .show = timerslack_show, .store = timerslack_store);
 OPS(coredump_filter_ops, .show = coredump_filter_show, .store = eperm_store);
@@ -764,9 +771,9 @@ static const struct synth_entry proc_attr_entries[] = {
 	R("loginuid", 0644, loginuid_ops),              \
 	R("sessionid", 0444, sessionid_ops),            \
 	R("io", 0400, proc_io_ops),                     \
-	R("uid_map", 0644, id_map_ops),                 \
-	R("gid_map", 0644, id_map_ops),                 \
-	R("projid_map", 0644, id_map_ops),              \
+	R("uid_map", 0644, uid_map_ops),                \
+	R("gid_map", 0644, gid_map_ops),                \
+	R("projid_map", 0644, uid_map_ops),             \
 	R("setgroups", 0644, setgroups_ops),            \
 	R("arch_status", 0444, arch_status_ops)
 
