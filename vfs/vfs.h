@@ -268,7 +268,7 @@ struct filesystem {
 	uint32_t dev_minor; /* anonymous device number, major 0 */
 	uint64_t magic;
 	_Atomic unsigned sb_flags; /* FS_RDONLY, FS_SYNC ... */
-	bool rcu_walk; /* immutable: FS_RCU_WALK of the type */
+	bool rcu_walk; /* immutable: FS_RCU_WALK of the type, or set when it is made */
 	/* Set before anybody looks paths up; from FS_PATH_CACHE of the type. `exclusive`: nobody changes what it shows but through it. */
 	bool path_cache, exclusive;
 	_Atomic uint64_t

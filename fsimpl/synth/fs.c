@@ -1,7 +1,5 @@
 /*
- * fsimpl/synth/fs.c - filesystem_ops of synthetic filesystems: the walk and what happens at its end.
- *
- * Walks run in reference mode only: callbacks may sleep.
+ * fsimpl/synth/fs.c - filesystem_ops of synthetic filesystems: what happens at a walk's end (walk.c).
  */
 #include <fcntl.h>
 #include <linux/stat.h>
@@ -10,101 +8,11 @@
 
 #include "fsimpl/synth/internal.h"
 
-/* The node at the current ".." or name below n. Return: 0 with a reference, RP_STAY, a restart, -errno. */
-static int step(struct resolving_path *rp, struct synth_node *n, struct synth_node **ret)
-{
-	int err;
-
-	if (!synth_is_dir(n))
-		return -ENOTDIR;
-	err = synth_permission(n, rp_cred(rp), X_OK);
-	if (err)
-		return err;
-	err = rp_check_name(rp);
-	if (err)
-		return err;
-	if (!rp_is_dotdot(rp))
-		return synth_lookup(n, rp_component(rp), rp_component_len(rp), ret);
-	err = rp_check_root(rp, &n->dentry);
-	if (err)
-		return err;
-	dentry_ref(&n->parent->dentry);
-	*ret = n->parent;
-	return 0;
-}
-
-static int follow(struct resolving_path *rp, struct synth_node *link)
-{
-	struct vfs_path place;
-	struct buf b;
-	int err;
-
-	if (link->ops->jump) {
-		err = link->ops->jump(link, &place);
-		return err ? err : rp_jump(rp, &place);
-	}
-	if (!link->ops->readlink)
-		return -EINVAL;
-	buf_init(&b, VFS_PATH_MAX);
-	err = link->ops->readlink(link, &b);
-	if (!err)
-		err = buf_error(&b);
-	if (!err)
-		err = rp_follow_symlink(rp, b.len ? b.data : "", b.len);
-	buf_fini(&b);
-	return err;
-}
-
-/* Walks to the end, or to the parent of the final component. Returns a reference on success. */
-static int walk(struct resolving_path *rp, bool to_parent, struct synth_node **ret)
-{
-	struct synth_node *n = synth_node_of(rp_start(rp)), *child;
-	int err;
-
-	dentry_ref(&n->dentry);
-	while (!rp_done(rp) && !(to_parent && rp_final(rp))) {
-		err = step(rp, n, &child);
-		if (err == RP_STAY) {
-			rp_advance(rp);
-			continue;
-		}
-		if (err)
-			goto out;
-		err = rp_check_mount(rp, &child->dentry);
-		if (err) {
-			synth_node_unref(child);
-			goto out;
-		}
-		if (synth_is_link(child) && rp_should_follow(rp)) {
-			err = follow(rp, child);
-			synth_node_unref(child);
-			if (err)
-				goto out;
-			continue;
-		}
-		rp_advance(rp);
-		synth_node_unref(n);
-		n = child;
-	}
-	err = 0;
-	if (to_parent ? !synth_is_dir(n) : rp_must_dir(rp) && !synth_is_dir(n))
-		err = -ENOTDIR;
-	if (!err && (to_parent || rp->final_dot))
-		err = synth_permission(n, rp_cred(rp), X_OK);
-	if (!err) {
-		*ret = n;
-		return 0;
-	}
-out:
-	synth_node_unref(n);
-	return err;
-}
-
 static int synth_get_dentry_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
 			       struct dentry **ret_dentry)
 {
 	struct synth_node *n;
-	int err = walk(rp, false, &n);
+	int err = synth_walk(rp, false, &n);
 
 	if (!err)
 		*ret_dentry = &n->dentry;
@@ -131,12 +39,12 @@ static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
 		create = false;
 	}
 	if (!create) {
-		err = walk(rp, false, &n);
+		err = synth_walk(rp, false, &n);
 		if (err)
 			return err;
 		goto open;
 	}
-	err = walk(rp, true, &dir);
+	err = synth_walk(rp, true, &dir);
 	if (err)
 		return err;
 	err = rp_check_open_create(rp, args->flags);
@@ -165,7 +73,7 @@ static int synth_open_at(struct filesystem *fs, struct resolving_path *rp,
 		return err;
 	err = rp_check_mount(rp, &n->dentry);
 	if (!err && synth_is_link(n)) {
-		err = rp_should_follow(rp) ? follow(rp, n) : -ELOOP;
+		err = rp_should_follow(rp) ? synth_follow(rp, n) : -ELOOP;
 		/* A relative link goes on from its directory: the whole walk again, without the name. */
 		if (!err) {
 			struct synth_node *parent = n->parent;
@@ -191,8 +99,19 @@ static int synth_stat_at(struct filesystem *fs unused_arg, struct resolving_path
 			 const struct stat_args *args, struct moat_statx *ret)
 {
 	struct synth_node *n;
-	int err = walk(rp, false, &n);
+	int err = SYNTH_ASK;
 
+	if (!rp_locked(rp)) {
+		err = synth_walk_quick(rp, false, &n);
+		if (!err && !n->ops->getattr)
+			return synth_stat_node(n, args, ret);
+		if (err && err != SYNTH_ASK)
+			return err;
+		err = synth_settle(rp, n);
+		if (err)
+			return err;
+	}
+	err = synth_walk_on(rp, false, &n);
 	if (err)
 		return err;
 	err = synth_stat_node(n, args, ret);
@@ -215,6 +134,9 @@ static int setattr_default(struct synth_node *n, const struct cred *cred,
 	err = vfs_may_setattr(cred, &pi, &args);
 	if (err)
 		return err;
+	path_change_begin(n->dentry.fs);
+	if (synth_is_dir(n)) /* rare: no need to look for what is below */
+		filesystem_paths_changed(n->dentry.fs);
 	if (args.valid & SETATTR_MODE)
 		atomic_store_explicit(&n->mode, (attr.mode & S_IFMT) | (args.mode & 07777),
 				      memory_order_relaxed);
@@ -222,6 +144,7 @@ static int setattr_default(struct synth_node *n, const struct cred *cred,
 		atomic_store_explicit(&n->uid, args.uid, memory_order_relaxed);
 	if (args.valid & SETATTR_GID)
 		atomic_store_explicit(&n->gid, args.gid, memory_order_relaxed);
+	path_change_end(n->dentry.fs);
 	return 0;
 }
 
@@ -232,7 +155,7 @@ static int synth_set_stat_at(struct filesystem *fs unused_arg, struct resolving_
 	struct synth_node *n;
 	int err;
 
-	err = walk(rp, false, &n);
+	err = synth_walk(rp, false, &n);
 	if (err)
 		return err;
 	err = rp_begin_write(rp);
@@ -255,7 +178,7 @@ static int synth_set_stat_at(struct filesystem *fs unused_arg, struct resolving_
 static int synth_access_at(struct filesystem *fs unused_arg, struct resolving_path *rp, int mask)
 {
 	struct synth_node *n;
-	int err = walk(rp, false, &n);
+	int err = synth_walk(rp, false, &n);
 
 	if (err)
 		return err;
@@ -274,7 +197,7 @@ static int synth_readlink_at(struct filesystem *fs unused_arg, struct resolving_
 	struct buf b;
 	int err;
 
-	err = walk(rp, false, &n);
+	err = synth_walk(rp, false, &n);
 	if (err)
 		return err;
 	buf_init(&b, VFS_PATH_MAX * 2);
@@ -302,7 +225,7 @@ static int walk_create(struct resolving_path *rp, bool is_dir, struct synth_node
 	struct synth_node *dir, *n;
 	int err, name_err;
 
-	err = walk(rp, true, &dir);
+	err = synth_walk(rp, true, &dir);
 	if (err)
 		return err;
 	name_err = rp_check_create_name(rp, is_dir);
@@ -395,7 +318,7 @@ static int walk_remove(struct resolving_path *rp, bool is_dir, struct synth_node
 	struct synth_node *dir, *n = NULL;
 	int err;
 
-	err = walk(rp, true, &dir);
+	err = synth_walk(rp, true, &dir);
 	if (err)
 		return err;
 	err = rp_check_remove_name(rp, is_dir);
@@ -459,7 +382,7 @@ static int synth_rename_at(struct filesystem *fs unused_arg, struct resolving_pa
 	struct synth_node *from = synth_node_of(old_parent), *dir, *n;
 	int err;
 
-	err = walk(rp, true, &dir);
+	err = synth_walk(rp, true, &dir);
 	if (err)
 		return err;
 	err = rp_begin_write(rp);
@@ -537,7 +460,7 @@ static int synth_get_endpoint_at(struct filesystem *fs unused_arg, struct resolv
 				 struct vfs_endpoint **ret unused_arg)
 {
 	struct synth_node *n;
-	int err = walk(rp, false, &n);
+	int err = synth_walk(rp, false, &n);
 
 	if (err)
 		return err;
@@ -546,14 +469,20 @@ static int synth_get_endpoint_at(struct filesystem *fs unused_arg, struct resolv
 	return err ? err : -ECONNREFUSED;
 }
 
+static void fs_free_cb(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct synth_fs, fs.rcu));
+}
+
 static void synth_release(struct filesystem *fs)
 {
 	struct synth_fs *sfs = synth_fs_of(fs);
 
+	synth_drop_permanent(sfs);
 	if (sfs->release)
 		sfs->release(sfs->priv);
 	filesystem_fini(fs);
-	free(sfs);
+	rcu_call(&fs->rcu, fs_free_cb);
 }
 
 #define SYNTH_OPS                                                                                 \
@@ -593,6 +522,7 @@ int synth_fs_create(const struct filesystem_type *type, const char *source, uint
 		return err;
 	}
 	sfs->fs.magic = magic;
+	sfs->fs.rcu_walk = sfs->fs.path_cache = true;
 	mutex_init(&sfs->lock, LOCK_FS_DIR, "synth");
 	sfs->priv = priv;
 	err = synth_root_create(&sfs->fs, root, priv, &n);

@@ -1,8 +1,11 @@
 /*
- * fsimpl/synth/node.c - nodes: made by lookups, kept while referenced, found again by name in their directory's list of live children.
+ * fsimpl/synth/node.c - nodes: made by lookups, kept while referenced, found again by name in their directory's table of live children.
  *
- * A directory's live list is short: it holds what is open, mounted on, or being walked right now. A node whose count
- * has reached zero may still be on it for a moment; lookups skip it by tryref.
+ * A directory's table holds what is permanent, open, mounted on, or being walked right now. A node whose count
+ * has reached zero may still be in it for a moment; lookups skip it by tryref.
+ *
+ * Permanent are the root and what a static table names below a permanent directory, if neither a visible() nor a revalidate() can take
+ * it away: as many as the tables have rows, so they are never too many. The filesystem's own references on them go with it.
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -30,12 +33,22 @@ static int node_alloc(struct filesystem *fs, struct synth_node *dir, const char 
 {
 	struct synth_node *n;
 
+	struct name *at;
+	int err;
+
 	if (len > VFS_NAME_MAX)
 		return -ENAMETOOLONG;
-	n = calloc(1, sizeof(*n) + len + 1);
+	n = calloc(1, sizeof(*n));
 	if (!n)
 		return -ENOMEM;
+	err = name_create(dir, name, len, &at);
+	if (err) {
+		free(n);
+		return err;
+	}
 	dentry_init(&n->dentry, fs);
+	atomic_init(&n->at.name, at);
+	n->name = at->s;
 	n->parent = dir;
 	n->ops = ops ? ops : &no_ops;
 	n->priv = priv;
@@ -43,9 +56,7 @@ static int node_alloc(struct filesystem *fs, struct synth_node *dir, const char 
 	n->ino = dir ? synth_ino(dir, name, len) : 1;
 	atomic_init(&n->time_ns,
 		    vfs_hooks.realtime_ns ? vfs_hooks.realtime_ns() : time_realtime_ns());
-	LIST_INIT(&n->live);
 	n->name_len = (uint16_t)len;
-	memcpy(n->name, name, len);
 	if (dir)
 		dentry_ref(&dir->dentry);
 	*ret = n;
@@ -66,45 +77,68 @@ int synth_root_create(struct filesystem *fs, const struct synth_entry *root, voi
 	if (err)
 		return err;
 	(*ret)->children = root->children;
+	/* A mount holds it, and each permanent child. */
+	(*ret)->permanent = true;
 	return 0;
 }
 
 static void node_free_cb(struct rcu_cb *cb)
 {
-	free(container_of(cb, struct synth_node, rcu));
+	struct synth_node *n = container_of(cb, struct synth_node, rcu);
+
+	free(name_of(&n->at));
+	free(n);
 }
 
 void synth_dentry_release(struct dentry *d)
 {
 	struct synth_node *n = synth_node_of(d), *parent = n->parent;
 
-	mutex_lock(dir_lock_of(n));
-	if (n->hashed) {
-		LIST_REMOVE(n, sibling);
-		n->hashed = false;
+	if (parent) {
+		mutex_lock(dir_lock_of(n));
+		names_remove(&parent->live, &n->at);
+		mutex_unlock(dir_lock_of(n));
 	}
-	mutex_unlock(dir_lock_of(n));
 	if (n->ops->destroy)
 		n->ops->destroy(n);
+	/* Its children are gone: each pinned it. */
+	names_fini(&n->live);
 	dentry_fini(d);
 	rcu_call(&n->rcu, node_free_cb);
 	if (parent)
 		dentry_unref(&parent->dentry);
 }
 
-static bool name_is(const struct synth_node *n, const char *name, size_t len)
-{
-	return n->name_len == len && !memcmp(n->name, name, len);
-}
-
-/* The live child of that name, referenced, or NULL. Directory lock held. */
-static struct synth_node *live_find_locked(struct synth_node *dir, const char *name, size_t len)
+void synth_drop_permanent(struct synth_fs *fs)
 {
 	struct synth_node *n;
 
-	LIST_FOREACH (n, &dir->live, sibling)
-		if (name_is(n, name, len) && ref_tryget(&n->dentry.ref))
+	for (;;) {
+		mutex_lock(&fs->lock);
+		n = SLIST_FIRST(&fs->permanent);
+		if (n)
+			SLIST_REMOVE_HEAD(&fs->permanent, kept);
+		mutex_unlock(&fs->lock);
+		if (!n)
+			break;
+		synth_node_unref(n);
+	}
+}
+
+/* The live child of that name, referenced, or NULL. One that is on its way out leaves the table now. The filesystem's lock held. */
+static struct synth_node *live_find_locked(struct synth_node *dir, const char *name, size_t len)
+{
+	uint32_t hash = vfs_name_hash(name, len);
+	struct name_node *at;
+
+	mutex_assert_held(dir_lock_of(dir));
+	while ((at = names_find(&dir->live, dir, hash, name, len))) {
+		struct synth_node *n = container_of(at, struct synth_node, at);
+
+		if (ref_tryget(&n->dentry.ref))
 			return n;
+		names_remove(&dir->live, at);
+	}
 	return NULL;
 }
 
@@ -127,21 +161,23 @@ static int node_from_entry(struct synth_node *dir, const struct synth_entry *e,
 		return err;
 	(*ret)->entry = e;
 	(*ret)->children = e->children;
+	(*ret)->permanent = dir->permanent && !e->visible && !(*ret)->ops->revalidate;
 	return 0;
 }
 
-/* Out of the live list: a later lookup asks the directory again. */
+/* Out of the table: a later lookup asks the directory again. */
 static void node_unhash(struct synth_node *n)
 {
 	bool was;
 
+	path_change_begin(n->dentry.fs);
+	dentry_path_changed(&n->dentry);
 	mutex_lock(dir_lock_of(n));
-	was = n->hashed;
-	if (was) {
-		LIST_REMOVE(n, sibling);
-		n->hashed = false;
-	}
+	was = n->at.linked;
+	if (was)
+		names_remove(&n->parent->live, &n->at);
 	mutex_unlock(dir_lock_of(n));
+	path_change_end(n->dentry.fs);
 	if (was)
 		vfs_dentry_delete_end(&n->dentry);
 }
@@ -197,8 +233,11 @@ int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct sy
 	mutex_lock(dir_lock_of(dir));
 	other = live_find_locked(dir, name, len);
 	if (!other) {
-		LIST_INSERT_HEAD(&dir->live, n, sibling);
-		n->hashed = true;
+		if (n->permanent) {
+			dentry_ref(&n->dentry);
+			SLIST_INSERT_HEAD(&synth_fs_of(dir->dentry.fs)->permanent, n, kept);
+		}
+		names_insert(&dir->live, &n->at);
 	}
 	mutex_unlock(dir_lock_of(dir));
 	if (other) {

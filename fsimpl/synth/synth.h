@@ -5,6 +5,8 @@
  * entries, a lookup/iterate pair for what changes (pids, descriptors), or both: the table is asked first. Nodes are made when a walk
  * first reaches them and live while somebody refers to them (an open file, a mount, a child), so anything, also a dynamic
  * name, can be a mount point. A child pins its parent: a child may use parent->priv without a reference of its own.
+ * What the tables name below the root is there for good: those nodes, once made, stay as long as the filesystem, walks meet them
+ * without a lock, and their paths are cached (fsimpl/synth/walk.c).
  *
  *	static const struct synth_node_ops uptime_ops = { .show = uptime_show };
  *	static const struct synth_node_ops self_ops = { .readlink = self_readlink };
@@ -19,12 +21,14 @@
  *	err = synth_fs_create(type, source, PROC_SUPER_MAGIC, &(struct synth_entry){ .mode = S_IFDIR | 0555,
  *		.ops = &root_ops, .children = root_entries }, priv, ret_fs, ret_root);
  *
- * Callbacks are called with no lock held, on the thread of the caller (cred_current(), the sentry's `current`). They may take any lock and sleep.
- * Locks: one LOCK_FS_DIR mutex per filesystem around the cache of live children; a leaf here.
+ * Callbacks are called with no lock held, on the thread of the caller (cred_current(), the sentry's `current`). They may take any lock and sleep;
+ * a walk that needs one turns to reference mode first.
+ * Locks: one LOCK_FS_DIR mutex per filesystem around changes of the tables of live children, which are read under RCU; a leaf here.
  */
 #ifndef MOAT_FSIMPL_SYNTH_H
 #define MOAT_FSIMPL_SYNTH_H
 
+#include "vfs/names.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs.h"
 
@@ -49,12 +53,16 @@ struct synth_node_ops {
 	/* ---- every node ---- */
 	/* Current attributes (a task's owner ...). NULL: the node's fields. -ENOENT, -ESRCH: the thing is gone. */
 	int (*getattr)(struct synth_node *n, struct synth_attr *inout);
+	/* getattr() leaves mode and owner as the node's fields have them: who only passes through the directory need not ask it. */
+	bool fixed_perm;
 	/* R_OK|W_OK|X_OK. NULL: mode bits of getattr() with capabilities. Called after nothing else; must do the whole check (synth_permission_default()). */
 	int (*permission)(struct synth_node *n, const struct cred *cred, int mask);
 	/* chmod, chown, utimes. NULL: mode, uid, gid are changed in the node after the usual checks (devpts, cgroup); set synth_setattr_eperm to refuse (proc). Size is ignored. */
 	int (*setattr)(struct synth_node *n, const struct setattr_args *args);
 	/* Still valid? Asked whenever a walk meets a cached node. false: forgotten; the directory is asked again. NULL: yes. */
 	bool (*revalidate)(struct synth_node *n);
+	/* revalidate() takes no lock, does not sleep, and bears a node whose destroy() has run: walks ask it in a read section. */
+	bool quick_revalidate;
 	/* The last reference is gone: release priv. NULL: nothing. */
 	void (*destroy)(struct synth_node *n);
 
@@ -142,13 +150,14 @@ struct synth_node {
 	uint64_t ino; /* immutable once returned; stable for (parent, name) by default */
 	uint64_t size; /* st_size; 0 unless the creator sets it */
 	_Atomic int64_t time_ns; /* atime = mtime = ctime */
-	/* the library's; guarded by the filesystem's lock */
-	LIST_ENTRY(synth_node) sibling;
-	LIST_HEAD(, synth_node) live; /* children that exist now */
-	bool hashed;
+	const char *name; /* immutable; at's */
 	uint16_t name_len;
+	/* the library's */
+	bool permanent; /* immutable once in a table: the filesystem keeps a reference */
+	struct name_node at; /* in parent->live; changed under the filesystem's lock */
+	struct names live; /* children that exist now; likewise */
+	SLIST_ENTRY(synth_node) kept; /* synth_fs.permanent; guarded by the filesystem's lock */
 	struct rcu_cb rcu;
-	char name[]; /* immutable */
 };
 
 /* An open synthetic file or directory. */

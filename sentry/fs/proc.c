@@ -60,6 +60,7 @@ static int proc_root_getattr(unused_arg struct synth_node *n, struct synth_attr 
 
 const struct synth_node_ops proc_root_ops = {
 	.getattr = proc_root_getattr,
+	.fixed_perm = true,
 	.setattr = synth_setattr_eperm,
 	.lookup = proc_pid_lookup,
 	.iterate = proc_pid_iterate,

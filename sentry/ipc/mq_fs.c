@@ -260,6 +260,7 @@ static int root_getattr(struct synth_node *n, struct synth_attr *inout)
 
 static const struct synth_node_ops root_ops = {
 	.getattr = root_getattr,
+	.fixed_perm = true,
 	.lookup = root_lookup,
 	.create = root_create,
 	.unlink = root_unlink,

@@ -163,6 +163,7 @@ void tty_host_close(struct tty *t)
 	t->host_eof = true;
 	t->console = false; /* its master is gone: slaves read end of file and write EIO */
 	mutex_unlock(&t->lock);
+	devpts_unname(t->inst, t);
 	if (fd >= 0)
 		close(fd);
 	tty_hangup(t, false);

@@ -37,6 +37,8 @@ int devpts_add(struct devpts *inst, struct tty *t)
 	if (index >= 0) {
 		t->index = (unsigned)index;
 		t->indexed = true;
+		atomic_fetch_or_explicit(&inst->named[index / 64], 1ull << index % 64,
+					 memory_order_release);
 		atomic_fetch_add_explicit(&inst->count, 1, memory_order_relaxed);
 	}
 	mutex_unlock(&inst->lock);
@@ -45,11 +47,28 @@ int devpts_add(struct devpts *inst, struct tty *t)
 	return index < 0 ? index : 0;
 }
 
+void devpts_unname(struct devpts *inst, const struct tty *t)
+{
+	if (t->indexed)
+		atomic_fetch_and_explicit(&inst->named[t->index / 64], ~(1ull << t->index % 64),
+					  memory_order_release);
+}
+
+static bool index_is_named(struct devpts *inst, unsigned index)
+{
+	uint64_t bits = index < PTY_MAX ? atomic_load_explicit(&inst->named[index / 64],
+							       memory_order_acquire)
+					: 0;
+
+	return bits >> index % 64 & 1;
+}
+
 /* The last reference is gone: until then the number stays taken, so that no other terminal gets it. */
 void devpts_remove(struct devpts *inst, struct tty *t)
 {
 	mutex_lock(&inst->lock);
 	if (t->indexed) {
+		devpts_unname(inst, t);
 		idr_remove(&inst->ptys, (int32_t)t->index);
 		t->indexed = false;
 		atomic_fetch_sub_explicit(&inst->count, 1, memory_order_relaxed);
@@ -72,18 +91,13 @@ struct tty *devpts_find(struct devpts *inst, unsigned index)
 /* A terminal that still has its name: its master is open. */
 static struct tty *devpts_find_named(struct devpts *inst, unsigned index)
 {
-	struct tty *t = devpts_find(inst, index);
-	bool named;
+	struct tty *t = index_is_named(inst, index) ? devpts_find(inst, index) : NULL;
 
-	if (!t)
-		return NULL;
-	mutex_lock(&t->lock);
-	named = t->console || t->master_open;
-	mutex_unlock(&t->lock);
-	if (named)
-		return t;
-	tty_unref(t);
-	return NULL;
+	if (t && !index_is_named(inst, index)) {
+		tty_unref(t);
+		t = NULL;
+	}
+	return t;
 }
 
 struct devpts *devpts_first(struct filesystem *fs)
@@ -159,12 +173,7 @@ static int pts_setattr(struct synth_node *n, const struct setattr_args *args)
 
 static bool pts_revalidate(struct synth_node *n)
 {
-	struct tty *t = devpts_find_named(node_devpts(n), (unsigned)pts_index(n));
-
-	if (!t)
-		return false;
-	tty_unref(t);
-	return true;
+	return index_is_named(node_devpts(n), (unsigned)pts_index(n));
 }
 
 int devpts_open_index(struct devpts *inst, const struct vfs_path *place, unsigned index,
@@ -190,6 +199,7 @@ static const struct synth_node_ops pts_ops = {
 	.getattr = pts_getattr,
 	.setattr = pts_setattr,
 	.revalidate = pts_revalidate,
+	.quick_revalidate = true,
 	.open_file = pts_open_file,
 };
 

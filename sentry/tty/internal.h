@@ -37,6 +37,7 @@ struct devpts {
 	bool set_uid, set_gid; /* options; guarded by lock */
 	uint32_t uid, gid, mode, ptmxmode, max;
 	_Atomic uint32_t count;
+	_Atomic uint64_t named[PTY_MAX / 64]; /* a bit an index: its terminal's master is open */
 	LIST_ENTRY(devpts) link; /* guarded by devpts_list_lock */
 };
 
@@ -159,6 +160,8 @@ int64_t tty_ioctl(struct file *f, unsigned cmd, uint64_t arg);
 /* ---- devpts.c ---- */
 must_check int devpts_add(struct devpts *inst, struct tty *t); /* gives it an index: -ENOSPC */
 void devpts_remove(struct devpts *inst, struct tty *t);
+/* The name in devpts goes; the index stays taken until devpts_remove(). Any locks. */
+void devpts_unname(struct devpts *inst, const struct tty *t);
 struct tty *devpts_find(struct devpts *inst, unsigned index); /* a reference or NULL */
 struct devpts *
 devpts_first(struct filesystem *fs); /* fs's, or any; its filesystem gets a reference. NULL */

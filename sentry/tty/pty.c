@@ -422,7 +422,8 @@ static void master_release(struct file *f)
 	mutex_lock(&t->lock);
 	t->master_open = false;
 	mutex_unlock(&t->lock);
-	/* The name goes now (devpts_find_named), the number with the last slave. */
+	/* The name goes now, the number with the last slave. */
+	devpts_unname(t->inst, t);
 	tty_hangup(t, false);
 	tty_unref(t);
 	file_fini(f);

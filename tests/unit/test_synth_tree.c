@@ -2,6 +2,9 @@
 /* Synthetic filesystems: static tables, dynamic entries that come and go, symlinks and magic links, show and store, mounts on nodes. */
 #include "tests/unit/check.h"
 
+#include <pthread.h>
+#include <sys/mount.h>
+
 #include "base/rcu.h"
 #include "fsimpl/memfs/memfs.h"
 #include "fsimpl/synth/synth.h"
@@ -10,7 +13,7 @@
 static struct mount_namespace *ns;
 static struct vfs_path root;
 static int value = 7, shows;
-static bool task_alive = true;
+static _Atomic bool task_alive = true;
 
 static int value_show(struct synth_node *n, struct synth_file *sf, struct buf *b)
 {
@@ -86,8 +89,14 @@ static int pid_iterate(struct synth_node *dir, int64_t from, struct synth_iter *
 }
 
 static const struct synth_node_ops root_ops = {.lookup = pid_lookup, .iterate = pid_iterate};
+static const struct synth_entry dir_entries[] = {
+	{.name = "value", .mode = S_IFREG | 0644, .ops = &value_ops},
+	{.name = "empty", .mode = S_IFDIR | 0755},
+	{0},
+};
 static const struct synth_entry root_entries[] = {
 	{.name = "value", .mode = S_IFREG | 0644, .ops = &value_ops},
+	{.name = "dir", .mode = S_IFDIR | 0755, .children = dir_entries},
 	{.name = "self", .mode = S_IFLNK | 0777, .ops = &self_ops},
 	{0},
 };
@@ -213,11 +222,130 @@ static void test_dynamic(void **state)
 	assert_int_equal(vfs_rmdir(&lk), -ENOTDIR);
 }
 
+static uint64_t hits(void)
+{
+	struct path_cache_stats s;
+
+	vfs_path_cache_stats(&s);
+	return s.hits + s.negative_hits;
+}
+
+/* A path that was walked before is found in the path cache, also one that leads nowhere; what changes on the way is seen at once. */
+static void test_path_cache(void **state)
+{
+	struct setattr_args closed = {.valid = SETATTR_MODE, .mode = 0700};
+	struct moat_statx first, st;
+	const struct cred *root_cred = cred_current();
+	struct cred *user;
+	struct vfs_lookup lk;
+	uint64_t before;
+
+	(void)state;
+	assert_int_equal(cred_prepare(root_cred, &user), 0);
+	user->fsuid = user->euid = 1000;
+	user->cap_effective = 0;
+	cred_commit(user);
+	assert_int_equal(do_stat("/s/dir/empty/../value", &first), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(do_stat("/s/dir/empty/../value", &st), 0);
+		assert_int_equal(do_stat("/s/dir/empty/none", &st), -ENOENT);
+	}
+	before = hits();
+	assert_int_equal(do_stat("/s/dir/empty/../value", &st), 0);
+	assert_int_equal(do_stat("/s/dir/empty/none", &st), -ENOENT);
+	assert_int_equal(hits(), before + 2);
+	assert_int_equal(st.ino, first.ino);
+	/* Not so where callbacks say what is there. */
+	for (int i = 0; i < 3; i++) {
+		before = hits();
+		assert_int_equal(do_stat("/s/12/value", &st), 0);
+		assert_int_equal(do_stat("/s/34", &st), -ENOENT);
+		assert_int_equal(do_stat("/s/self/value", &st), 0);
+		assert_int_equal(hits(), before);
+	}
+	cred_set_current(user);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(do_stat("/s/dir/value", &st), 0);
+	cred_set_current(root_cred);
+	lk = at("/s/dir", 0);
+	assert_int_equal(vfs_set_stat(&lk, &closed), 0);
+	cred_set_current(user);
+	assert_int_equal(do_stat("/s/dir/value", &st), -EACCES);
+	assert_int_equal(do_stat("/s/dir/none", &st), -EACCES);
+	cred_set_current(root_cred);
+	closed.mode = 0755;
+	assert_int_equal(vfs_set_stat(&lk, &closed), 0);
+	/* A mount on what is cached, and its end. */
+	assert_int_equal(do_stat("/s/dir/empty", &first), 0);
+	lk = at("/s/dir/empty", LOOKUP_FOLLOW);
+	assert_int_equal(vfs_mount_new(&lk, "tmpfs", "tmpfs", 0, NULL, NULL), 0);
+	assert_int_equal(do_stat("/s/dir/empty", &st), 0);
+	assert_int_not_equal(st.dev_minor, first.dev_minor);
+	assert_int_equal(vfs_umount(&lk, 0), 0);
+	assert_int_equal(do_stat("/s/dir/empty", &st), 0);
+	assert_int_equal(st.dev_minor, first.dev_minor);
+	cred_unref(user);
+}
+
+static _Atomic bool walkers_stop;
+
+static void *walker(void *cred)
+{
+	struct moat_statx st;
+	uint64_t n = 0;
+
+	rcu_thread_begin();
+	cred_set_current(cred);
+	while (!atomic_load_explicit(&walkers_stop, memory_order_relaxed)) {
+		int err = do_stat(n & 1 ? "/s/12/value" : "/s/12/root/s/dir/empty", &st);
+
+		assert_true(!err || err == -ENOENT);
+		assert_int_equal(do_stat("/s/dir/value", &st), 0);
+		n++;
+	}
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* Walks while what they stand on comes and goes. */
+static void test_walk_against_changes(void **state)
+{
+	pthread_t threads[2];
+	struct vfs_lookup lk;
+
+	(void)state;
+	atomic_store(&walkers_stop, false);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, walker, (void *)cred_current()),
+				 0);
+	for (int i = 0; i < 300; i++) {
+		atomic_store(&task_alive, false);
+		lk = at("/s/12", LOOKUP_FOLLOW);
+		if (!vfs_mount_new(&lk, "tmpfs", "tmpfs", 0, NULL, NULL))
+			assert_int_equal(vfs_umount(&lk, MNT_DETACH), 0);
+		atomic_store(&task_alive, true);
+		vfs_run_deferred();
+	}
+	atomic_store(&walkers_stop, true);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	vfs_run_deferred();
+}
+
+static void count_dentries(void *arg, const char *name, int64_t live)
+{
+	if (!strcmp(name, "dentry"))
+		*(int64_t *)arg = live;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_files),
 					   cmocka_unit_test(test_links),
-					   cmocka_unit_test(test_dynamic)};
+					   cmocka_unit_test(test_dynamic),
+					   cmocka_unit_test(test_path_cache),
+					   cmocka_unit_test(test_walk_against_changes)};
 	const struct synth_entry top = {
 		.mode = S_IFDIR | 0555, .ops = &root_ops, .children = root_entries};
 	struct memfs_options opts = {.mode = 0755};
@@ -225,14 +353,17 @@ int main(void)
 	struct vfs_lookup lk;
 	struct dentry *d;
 	struct cred *cred;
+	int64_t before = 0, after = 0;
 	int failed;
 
 	rcu_thread_begin();
 	if (mem_init(0) || vfs_init() || cred_create_root(&cred))
 		return 1;
 	cred_set_current(cred);
-	if (memfs_register() || memfs_create_fs("tmpfs", &opts, &fs, &d) ||
-	    mount_namespace_create(fs, d, 0, &ns))
+	if (memfs_register())
+		return 1;
+	ref_report(count_dentries, &before);
+	if (memfs_create_fs("tmpfs", &opts, &fs, &d) || mount_namespace_create(fs, d, 0, &ns))
 		return 1;
 	dentry_unref(d);
 	filesystem_unref(fs);
@@ -254,5 +385,9 @@ int main(void)
 		rcu_drain();
 		vfs_run_deferred();
 	}
-	return failed;
+	/* What the static tables name stayed as long as the filesystem, and no longer. */
+	ref_report(count_dentries, &after);
+	if (after != before)
+		printf("%lld dentries are left\n", (long long)(after - before));
+	return failed || after != before;
 }
