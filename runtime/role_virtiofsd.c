@@ -22,6 +22,10 @@ static const char gofer_help[] =
 	"                 0: none (default 8G; it costs nothing before it is used)\n"
 	"  --writeback    let clients hold written data back (Linux's do then)\n"
 	"  --readonly     refuse every change\n"
+	"  -o LIST        what clients may ask for, separated by commas, as with virtiofsd:\n"
+	"                 posix_lock, flock (locks that other clients and the host respect),\n"
+	"                 posix_acl, announce_submounts, killpriv_v2 (on unless no_killpriv_v2),\n"
+	"                 writeback; each also with no_ before it; cache=MODE\n"
 	"  --once         end with the first connection\n";
 
 static int listen_on(const char *path)
@@ -83,9 +87,57 @@ static int parse_window(const char *text, uint64_t *ret)
 	return 0;
 }
 
+static int parse_cache(const char *text, struct virtiofsd_config *c)
+{
+	static const char *const modes[] = {[VIRTIOFSD_AUTO] = "auto",
+					    [VIRTIOFSD_NONE] = "none",
+					    [VIRTIOFSD_ALWAYS] = "always"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
+		if (!strcmp(text, modes[i])) {
+			c->cache = (enum virtiofsd_cache)i;
+			return 0;
+		}
+	cli_error("gofer: --cache '%s' is none of auto, none, always", text);
+	return 1;
+}
+
+/* -o: the stock daemon's way to say these. */
+static int parse_options(const char *list, struct virtiofsd_config *c)
+{
+	bool killpriv = !c->no_killpriv;
+	const struct {
+		const char *name;
+		bool *at;
+	} flags[] = {{"posix_lock", &c->posix_lock}, {"flock", &c->flock},
+		     {"posix_acl", &c->posix_acl},   {"announce_submounts", &c->submounts},
+		     {"killpriv_v2", &killpriv},     {"writeback", &c->writeback}};
+	char *copy = strdup(list), *save = NULL;
+	int err = copy ? 0 : 1;
+
+	for (char *at = strtok_r(copy, ",", &save); at && !err; at = strtok_r(NULL, ",", &save)) {
+		bool on = strncmp(at, "no_", 3) != 0, found = false;
+
+		for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
+			if (!strcmp(on ? at : at + 3, flags[i].name)) {
+				*flags[i].at = on;
+				found = true;
+			}
+		if (!strncmp(at, "cache=", 6)) {
+			err = parse_cache(at + 6, c);
+		} else if (!found) {
+			cli_error("gofer: -o %s: no such option; see moat gofer --help", at);
+			err = 1;
+		}
+	}
+	free(copy);
+	c->no_killpriv = !killpriv;
+	return err;
+}
+
 static int parse(int argc, char **argv, struct virtiofsd_config *c, const char **ret_socket)
 {
-	const char *cache = "auto", *queues = "4", *window = "8G";
+	const char *queues = "4", *window = "8G", *value;
 	bool virtiofs = false;
 	char *end;
 
@@ -98,25 +150,22 @@ static int parse(int argc, char **argv, struct virtiofsd_config *c, const char *
 			c->writeback = true;
 		else if (cli_flag(argc, argv, &i, "once", 0, NULL))
 			c->once = true;
-		else if (!cli_flag(argc, argv, &i, "shared-dir", 0, &c->shared_dir) &&
-			 !cli_flag(argc, argv, &i, "socket", 0, ret_socket) &&
-			 !cli_flag(argc, argv, &i, "cache", 0, &cache) &&
-			 !cli_flag(argc, argv, &i, "queues", 0, &queues) &&
-			 !cli_flag(argc, argv, &i, "dax-window", 0, &window) &&
-			 !cli_global_flag(argc, argv, &i))
+		else if (cli_flag(argc, argv, &i, "o", 'o', &value)) {
+			if (parse_options(value, c))
+				return 1;
+		} else if (cli_flag(argc, argv, &i, "cache", 0, &value)) {
+			if (parse_cache(value, c))
+				return 1;
+		} else if (!cli_flag(argc, argv, &i, "shared-dir", 0, &c->shared_dir) &&
+			   !cli_flag(argc, argv, &i, "socket", 0, ret_socket) &&
+			   !cli_flag(argc, argv, &i, "queues", 0, &queues) &&
+			   !cli_flag(argc, argv, &i, "dax-window", 0, &window) &&
+			   !cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("gofer", argv[i]);
 	}
 	if (!virtiofs || !c->shared_dir || !*ret_socket) {
 		cli_error("gofer: --virtiofs, --shared-dir DIR and --socket PATH are needed; see "
 			  "moat gofer --help");
-		return 1;
-	}
-	if (!strcmp(cache, "none")) {
-		c->cache = VIRTIOFSD_NONE;
-	} else if (!strcmp(cache, "always")) {
-		c->cache = VIRTIOFSD_ALWAYS;
-	} else if (strcmp(cache, "auto") != 0) {
-		cli_error("gofer: --cache '%s' is none of auto, none, always", cache);
 		return 1;
 	}
 	c->queues = (unsigned)strtoul(queues, &end, 10);

@@ -95,6 +95,9 @@ static const int calls[] = {
 	SCMP_SYS(preadv),
 	SCMP_SYS(pwritev),
 	SCMP_SYS(copy_file_range),
+	/* remote locks (POSIX ones by fcntl); a thread's umask */
+	SCMP_SYS(flock),
+	SCMP_SYS(umask),
 	/* threads, one a queue: their making */
 	SCMP_SYS(clone),
 	SCMP_SYS(clone3),
@@ -106,7 +109,7 @@ static const int calls[] = {
  * The process that listens makes others, each of which then loads the filter anew, with its own process id in it. Its messages come from nobody: it
  * reads none.
  */
-static int add_listener(void *ctx, const void *arg)
+static int add_listener(void *ctx)
 {
 	static const int plain[] = {
 		SCMP_SYS(wait4),   SCMP_SYS(getppid),
@@ -116,7 +119,6 @@ static int add_listener(void *ctx, const void *arg)
 	static const int prctls[] = {PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
 	int err = 0;
 
-	(void)arg;
 	for (unsigned i = 0; i < ARRAY_SIZE(plain) && !err; i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, plain[i], 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(prctls) && !err; i++)
@@ -125,10 +127,20 @@ static int add_listener(void *ctx, const void *arg)
 	return err;
 }
 
+static int add_rules(void *ctx, const void *arg)
+{
+	const bool *listens = arg;
+	/* A queue's thread: an umask of its own. */
+	int err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(unshare), 1,
+				   SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)CLONE_FS));
+
+	return !err && *listens ? add_listener(ctx) : err;
+}
+
 int daemon_seccomp(struct daemon *d, bool listens)
 {
 	const struct confine_filter filter = {
-		.calls = calls, .count = ARRAY_SIZE(calls), .add = listens ? add_listener : NULL};
+		.calls = calls, .count = ARRAY_SIZE(calls), .add = add_rules, .arg = &listens};
 
 	return d->config.no_seccomp ? 0 : confine_filter_load(&filter);
 }

@@ -57,6 +57,8 @@ int do_open(struct request *r, struct node *n)
 		return n->type == S_IFDIR ? -EISDIR : -ENXIO;
 	if (r->d->config.readonly && ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC)))
 		return -EROFS;
+	if (r->d->killpriv && (flags & O_TRUNC) && (a.open_flags & FUSE_OPEN_KILL_SUIDGID))
+		kill_privileges(r->d, n->fd);
 	fd = node_open(r->d, n, flags);
 	if (fd < 0)
 		return fd;
@@ -75,7 +77,9 @@ int do_create(struct request *r, struct node *n)
 	int64_t fh;
 	int fd, err;
 
-	fd = openat(n->fd, r->in.name[0], flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	set_umask(a.umask);
+	fd = openat(n->fd, r->in.name[0], flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		    a.mode & 0777);
 	if (fd < 0 && errno == EEXIST && !(flags & O_EXCL)) {
 		/* It is there: looked at before it is opened, for it may be anything. */
 		existed = true;
@@ -83,6 +87,9 @@ int do_create(struct request *r, struct node *n)
 		if (!err) {
 			struct node *there = node_get(r->d, out.nodeid);
 
+			if (there && r->d->killpriv && (flags & O_TRUNC) &&
+			    (a.open_flags & FUSE_OPEN_KILL_SUIDGID))
+				kill_privileges(r->d, there->fd);
 			fd = there ? node_open(r->d, there, flags & ~O_EXCL) : -ESTALE;
 			if (there)
 				node_put(r->d, there);
@@ -121,8 +128,11 @@ int do_create(struct request *r, struct node *n)
 
 int do_release(struct request *r, struct node *n)
 {
-	(void)n;
-	handle_remove(r->d, ARG(r, struct fuse_release_in).fh);
+	const struct fuse_release_in a = ARG(r, struct fuse_release_in);
+
+	if (a.release_flags & FUSE_RELEASE_FLUSH)
+		locks_drop_owner(r->d, n, a.lock_owner);
+	handle_remove(r->d, a.fh);
 	return 0;
 }
 
@@ -167,6 +177,8 @@ int do_write(struct request *r, struct node *n)
 		return -EBADF;
 	count = request_slice(r->chain->out, r->chain->out_count, r->data_at, MIN(a.size, MAX_IO),
 			      iov, PIECES_MAX);
+	if (r->d->killpriv && (a.write_flags & FUSE_WRITE_KILL_SUIDGID))
+		kill_privileges(r->d, h->fd);
 	front_end_begin();
 	put = count ? pwritev(h->fd, iov, (int)count, (off_t)a.offset) : 0;
 	if (put < 0)
@@ -208,14 +220,15 @@ int do_fsyncdir(struct request *r, struct node *n)
 	return sync_handle(r, true);
 }
 
-/* Nothing is held back here. */
+/* Nothing is held back here; a close(2) lets go of what its owner has locked. */
 int do_flush(struct request *r, struct node *n)
 {
-	struct handle *h = handle_get(r->d, ARG(r, struct fuse_flush_in).fh, false);
+	const struct fuse_flush_in a = ARG(r, struct fuse_flush_in);
+	struct handle *h = handle_get(r->d, a.fh, false);
 
-	(void)n;
 	if (!h)
 		return -EBADF;
+	locks_drop_owner(r->d, n, a.lock_owner);
 	handle_put(r->d, h);
 	return 0;
 }

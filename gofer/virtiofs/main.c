@@ -5,7 +5,7 @@
  * a fork of it, so that what a hostile client breaks, fills or exhausts (descriptors, nodes, threads) is its own; the table is what they share.
  * In a connection's process each request queue has a thread; requests of one queue are served in order. Performs: a LOOKUP is
  * one openat and one statx; data is read and written in the client's memory, or mapped by the client (DAX). Watch: the log. Cannot
- * yet: locks, POSIX ACLs, O_TMPFILE, changes of xattrs on links and devices.
+ * yet: O_TMPFILE, xattrs of links and devices.
  */
 #include <poll.h>
 #include <signal.h>
@@ -169,6 +169,7 @@ static struct daemon *daemon_create(const struct virtiofsd_config *config)
 	d->back_fd = d->notify_fd = d->notify_epoll = d->versions_fd = -1;
 	mutex_init(&d->nodes_lock, LOCK_LEAF, "nodes");
 	mutex_init(&d->handles_lock, LOCK_LEAF, "handles");
+	mutex_init(&d->waits_lock, LOCK_LEAF, "waits");
 	pthread_mutex_init(&d->back_lock, NULL);
 	err = version_create(d);
 	if (err)

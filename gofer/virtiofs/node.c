@@ -38,7 +38,7 @@ int stat_fd_now(int fd, struct statx *ret)
 		       : 0;
 }
 
-static uint64_t dev_of(const struct statx *stx)
+uint64_t dev_of(const struct statx *stx)
 {
 	return (uint64_t)stx->stx_dev_major << 32 | stx->stx_dev_minor;
 }
@@ -79,6 +79,7 @@ static void unlink_node(struct daemon *d, struct node *n)
 
 static void node_free(struct daemon *d, struct node *n)
 {
+	locks_drop_all(d, n);
 	close(n->fd);
 	file_release(d);
 	free(n);

@@ -112,6 +112,8 @@ int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 		ret->entry_valid = ret->attr_valid = valid_seconds(d);
 	}
 	fill_attr(d, &stx, &ret->attr);
+	if (d->submounts && S_ISDIR(stx.stx_mode) && dev_of(&stx) != dir->dev)
+		ret->attr.flags |= FUSE_ATTR_SUBMOUNT;
 	return 0;
 }
 
@@ -155,11 +157,33 @@ static int do_getattr(struct request *r, struct node *n)
 
 /* ---- SETATTR ---- */
 
+static int set_mode(struct daemon *d, int fd, uint32_t mode)
+{
+	char path[16];
+
+	fd_path(fd, path);
+	return fchmodat(d->proc_fd, path, mode & 07777, 0) < 0 ? -errno : 0;
+}
+
+void kill_privileges(struct daemon *d, int fd)
+{
+	struct statx stx;
+
+	/* The host's kernel takes away file capabilities at any write; these, not from root. */
+	if (stat_fd_now(fd, &stx) || !S_ISREG(stx.stx_mode))
+		return;
+	if ((stx.stx_mode & S_ISUID) || (stx.stx_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+		(void)set_mode(d, fd,
+			       stx.stx_mode & ~(S_ISUID | (stx.stx_mode & S_IXGRP ? S_ISGID : 0u)));
+}
+
 static int set_size(struct request *r, struct node *n, const struct fuse_setattr_in *a)
 {
 	struct handle *h = a->valid & FATTR_FH ? handle_get(r->d, a->fh, false) : NULL;
 	int fd, err = 0;
 
+	if (r->d->killpriv && (a->valid & FATTR_KILL_SUIDGID))
+		kill_privileges(r->d, n->fd);
 	if (h) {
 		err = ftruncate(h->fd, (off_t)a->size) < 0 ? -errno : 0;
 		handle_put(r->d, h);
@@ -197,14 +221,6 @@ static int set_times(struct request *r, struct node *n, const struct fuse_setatt
 	return utimensat(n->fd, "", ts, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
-static int set_mode(struct daemon *d, int fd, uint32_t mode)
-{
-	char path[16];
-
-	fd_path(fd, path);
-	return fchmodat(d->proc_fd, path, mode & 07777, 0) < 0 ? -errno : 0;
-}
-
 static int do_setattr(struct request *r, struct node *n)
 {
 	const struct fuse_setattr_in a = ARG(r, struct fuse_setattr_in);
@@ -230,26 +246,42 @@ static int do_setattr(struct request *r, struct node *n)
 
 /* ---- creation ---- */
 
+void set_umask(uint32_t mask)
+{
+	static _Thread_local uint32_t now; /* 0: daemon_confine() */
+
+	if (now == (mask & 0777))
+		return;
+	now = mask & 0777;
+	umask(now);
+}
+
 /*
- * New objects are made by root, and then given away: supplementary groups and the rights of the caller are the client's to check. In a setgid
- * directory they take its group, and directories the bit.
+ * New objects are made by root, and then given away: supplementary groups and the rights of the caller are the client's to check. They are made with the
+ * caller's umask, by a thread that has one of its own, so that the host applies it, or the directory's default ACL in its place. In a
+ * setgid directory they take its group, and directories the bit. chown(2) takes setuid and setgid away: they come last.
  */
 int give_to_caller(const struct request *r, const struct node *dir, int fd, uint32_t mode)
 {
-	uint32_t gid = r->in.head.gid;
-	struct statx parent;
+	uint32_t gid = r->in.head.gid, special = mode & (S_ISUID | S_ISGID | S_ISVTX);
+	struct statx parent, made;
 	int err = stat_fd_now(dir->fd, &parent);
 
+	if (!err)
+		err = stat_fd_now(fd, &made);
 	if (err)
 		return err;
 	if (parent.stx_mode & S_ISGID) {
 		gid = parent.stx_gid;
 		if (S_ISDIR(mode))
-			mode |= S_ISGID;
+			special |= S_ISGID;
 	}
-	if (fchownat(fd, "", r->in.head.uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
+	if ((made.stx_uid != r->in.head.uid || made.stx_gid != gid) &&
+	    fchownat(fd, "", r->in.head.uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	return S_ISLNK(mode) ? 0 : set_mode(r->d, fd, mode);
+	if (S_ISLNK(mode) || (made.stx_mode & 07000u) == special)
+		return 0;
+	return set_mode(r->d, fd, (made.stx_mode & 0777) | special);
 }
 
 int remove_name(struct daemon *d, const struct node *dir, const char *name, int flags)
@@ -284,7 +316,8 @@ static int do_mkdir(struct request *r, struct node *n)
 {
 	const struct fuse_mkdir_in a = ARG(r, struct fuse_mkdir_in);
 
-	if (mkdirat(n->fd, r->in.name[0], 0700) < 0)
+	set_umask(a.umask);
+	if (mkdirat(n->fd, r->in.name[0], a.mode & 0777) < 0)
 		return -errno;
 	return finish_new(r, n, r->in.name[0], (a.mode & 07777) | S_IFDIR);
 }
@@ -294,7 +327,8 @@ static int do_mknod(struct request *r, struct node *n)
 	const struct fuse_mknod_in a = ARG(r, struct fuse_mknod_in);
 	uint32_t minor_bits = (a.rdev & 0xff) | ((a.rdev >> 12) & 0xfff00);
 
-	if (mknodat(n->fd, r->in.name[0], (a.mode & S_IFMT) | 0600,
+	set_umask(a.umask);
+	if (mknodat(n->fd, r->in.name[0], a.mode & (S_IFMT | 0777),
 		    makedev((a.rdev >> 8) & 0xfff, minor_bits)) < 0)
 		return -errno;
 	return finish_new(r, n, r->in.name[0], a.mode);
@@ -465,18 +499,51 @@ static int do_listxattr(struct request *r, struct node *n)
 	return 0;
 }
 
+/* An ACL was set by somebody who is not in the file's group. */
+static int drop_sgid(struct daemon *d, const struct node *n)
+{
+	struct statx stx;
+	int err = stat_fd_now(n->fd, &stx);
+
+	return err || !(stx.stx_mode & S_ISGID) ? err : set_mode(d, n->fd, stx.stx_mode & ~S_ISGID);
+}
+
+/* SETXATTR's long form, decoded as if it were the short one: the name begins 8 bytes later. */
+static int long_setxattr(struct request *r, struct fuse_setxattr_in *ret)
+{
+	const char *at = r->in.arg, *end = (const char *)r->in.data + r->in.data_size, *nul;
+
+	if ((size_t)(end - at) < sizeof(*ret))
+		return -EINVAL;
+	memcpy(ret, at, sizeof(*ret));
+	at += sizeof(*ret);
+	nul = memchr(at, '\0', (size_t)(end - at));
+	if (!nul)
+		return -EINVAL;
+	r->in.name[0] = at;
+	r->in.name_len[0] = (size_t)(nul - at);
+	r->in.data = nul + 1;
+	r->in.data_size = (size_t)(end - nul - 1);
+	return 0;
+}
+
 static int do_setxattr(struct request *r, struct node *n)
 {
-	uint32_t arg[2]; /* size, flags: the short form */
+	struct fuse_setxattr_in a = {0};
 	char path[32];
 	int err = xattr_path(n, path);
 
-	memcpy(arg, r->in.arg, sizeof(arg));
+	if (!err && r->d->setxattr_ext)
+		err = long_setxattr(r, &a);
+	else
+		memcpy(&a, r->in.arg, FUSE_COMPAT_SETXATTR_IN_SIZE);
 	if (err)
 		return err;
-	if (arg[0] != r->in.data_size)
+	if (a.size != r->in.data_size)
 		return -EINVAL;
-	err = setxattr(path, r->in.name[0], r->in.data, arg[0], (int)arg[1]) < 0 ? -errno : 0;
+	err = setxattr(path, r->in.name[0], r->in.data, a.size, (int)a.flags) < 0 ? -errno : 0;
+	if (!err && (a.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
+		err = drop_sgid(r->d, n);
 	version_changed(r->d, n);
 	return err;
 }
@@ -516,6 +583,9 @@ static const request_fn table[] = {
 	[FUSE_LISTXATTR] = do_listxattr,
 	[FUSE_REMOVEXATTR] = do_removexattr,
 	[FUSE_FLUSH] = do_flush,
+	[FUSE_GETLK] = do_getlk,
+	[FUSE_SETLK] = do_setlk,
+	[FUSE_SETLKW] = do_setlk,
 	[FUSE_OPENDIR] = do_opendir,
 	[FUSE_READDIR] = do_readdir,
 	[FUSE_RELEASEDIR] = do_release,

@@ -61,6 +61,17 @@ static void copy_in(const struct iovec *iov, unsigned count, uint64_t skip, cons
 	front_end_end();
 }
 
+uint32_t request_answer(const struct iovec *in, unsigned count, uint64_t size, uint64_t unique,
+			int error)
+{
+	const struct fuse_out_header head = {.len = sizeof(head), .error = error, .unique = unique};
+
+	if (size < sizeof(head))
+		return 0;
+	copy_in(in, count, 0, &head, sizeof(head));
+	return sizeof(head);
+}
+
 static uint32_t answer(const struct virtq_chain *c, uint64_t unique, int error, const void *payload,
 		       size_t size, size_t in_place)
 {
@@ -116,14 +127,24 @@ static uint64_t init_more(struct daemon *d, uint64_t wanted)
 	return granted;
 }
 
+/* The flags of INIT's lower word that this daemon grants who asks. */
+static uint32_t init_ours(const struct daemon *d)
+{
+	const struct virtiofsd_config *c = &d->config;
+
+	return FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |
+	       FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
+	       FUSE_MAX_PAGES | FUSE_DONT_MASK | FUSE_INIT_EXT | FUSE_SETXATTR_EXT |
+	       (c->writeback ? FUSE_WRITEBACK_CACHE : 0) | (c->posix_lock ? FUSE_POSIX_LOCKS : 0) |
+	       (c->flock ? FUSE_FLOCK_LOCKS : 0) | (c->posix_acl ? FUSE_POSIX_ACL : 0) |
+	       (c->submounts ? FUSE_SUBMOUNTS : 0) |
+	       (c->no_killpriv ? 0 : FUSE_HANDLE_KILLPRIV_V2) |
+	       (dax_on(d) ? FUSE_MAP_ALIGNMENT : 0);
+}
+
 static int serve_init(struct request *r)
 {
-	const uint32_t ours = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
-			      FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-			      FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
-			      FUSE_DONT_MASK | FUSE_INIT_EXT |
-			      (r->d->config.writeback ? FUSE_WRITEBACK_CACHE : 0) |
-			      (dax_on(r->d) ? FUSE_MAP_ALIGNMENT : 0);
+	const uint32_t ours = init_ours(r->d);
 	struct fuse_init_in in = {0};
 	struct fuse_init_out out = {0};
 	size_t out_size = sizeof(out);
@@ -138,6 +159,9 @@ static int serve_init(struct request *r)
 		out.max_readahead = MIN(in.max_readahead, MAX_IO);
 		out.flags = in.flags & ours;
 		r->d->writeback = out.flags & FUSE_WRITEBACK_CACHE;
+		r->d->submounts = out.flags & FUSE_SUBMOUNTS;
+		r->d->killpriv = out.flags & FUSE_HANDLE_KILLPRIV_V2;
+		r->d->setxattr_ext = out.flags & FUSE_SETXATTR_EXT;
 		out.max_background = 64;
 		out.congestion_threshold = 48;
 		out.max_write = MAX_IO;
@@ -214,6 +238,8 @@ static int serve(struct request *r)
 		return serve_init(r);
 	case FUSE_DESTROY:
 		return 0;
+	case FUSE_INTERRUPT:
+		return do_interrupt(r);
 	default:
 		return serve_node(r);
 	}
@@ -230,24 +256,29 @@ static size_t head_bytes(const struct virtq_chain *chain)
 	return REQUEST_BYTES_MAX;
 }
 
-uint32_t request_serve(struct daemon *d, const struct virtq_chain *chain, struct request_buffers *b)
+bool request_serve(struct queue *q, const struct virtq_chain *chain, struct request_buffers *b,
+		   uint32_t *ret_len)
 {
-	struct request r = {.d = d, .chain = chain, .reply = b->reply};
+	struct request r = {.d = q->d, .q = q, .chain = chain, .reply = b->reply};
 	size_t size = copy_out(chain->out, chain->out_count, b->request,
 			       MIN(sizeof(b->request), head_bytes(chain)));
 	int err = fuse_decode(b->request, size, chain->out_size, &r.in);
 
+	*ret_len = 0;
 	if (size < sizeof(r.in.head))
-		return 0;
+		return true;
 	r.data_at = size;
 	/* Longer than any request may be that carries no file data. */
 	if (!err && size < chain->out_size && r.in.head.opcode != FUSE_WRITE)
 		err = -EINVAL;
 	if (!err && (r.in.head.opcode == FUSE_FORGET || r.in.head.opcode == FUSE_BATCH_FORGET)) {
-		forget(d, &r.in);
-		return 0;
+		forget(q->d, &r.in);
+		return true;
 	}
 	if (!err)
 		err = serve(&r);
-	return answer(chain, r.in.head.unique, err, r.reply, r.reply_size, r.in_place);
+	if (r.deferred)
+		return false;
+	*ret_len = answer(chain, r.in.head.unique, err, r.reply, r.reply_size, r.in_place);
+	return true;
 }

@@ -5,6 +5,7 @@
  *	request.c	a request from a ring: decoded, served, answered
  *	node.c		nodes: what LOOKUP gave out, each an O_PATH descriptor
  *	ops.c, io.c	the requests
+ *	lock.c		remote locks, and the threads that wait for them
  *	dax.c		file ranges in the client's window
  *	version.c	the table that tells clients of changes
  *	confine.c	what the process gives up
@@ -12,11 +13,13 @@
  * Everything that comes from the rings is the client's to forge: requests are copied once (but for file data, which goes straight between the
  * rings and the files) and decoded by wire/fuse. Names are single components, checked not to hold a slash nor to be "." or "..", and are
  * used with O_NOFOLLOW below O_PATH descriptors; a node is opened through /proc/self/fd, so it is the very object that was looked up.
- * Locks: a directory handle (LOCK_FS_DIR) -> nodes_lock or handles_lock (LOCK_LEAF), not together. back_lock: nothing else is held.
+ * Locks: a directory handle (LOCK_FS_DIR) -> nodes_lock, handles_lock, waits_lock or a queue's done_lock (LOCK_LEAF), not together. back_lock: nothing
+ * else is held.
  */
 #ifndef MOAT_GOFER_VIRTIOFS_SERVER_H
 #define MOAT_GOFER_VIRTIOFS_SERVER_H
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -77,6 +80,16 @@ static inline void front_end_end(void)
 	(FUSE_REQUEST_ARG_MAX + 65536) /* with an xattr's value, without file data */
 #define REPLY_BYTES_MAX (65536 + 4096)
 
+#define WAITS_MAX 64 /* locks that are waited for, each by a thread; more: ENOLCK */
+
+/* The POSIX locks of one owner on one file. */
+struct lock_owner {
+	struct lock_owner *next; /* guarded by nodes_lock */
+	uint64_t id; /* the client's; immutable */
+	int fd; /* immutable: open-file-description locks on it */
+	unsigned refs; /* guarded by nodes_lock; the node's list is one */
+};
+
 struct node {
 	struct node *next_by_file, *next_by_id; /* guarded by nodes.lock, as all below */
 	uint64_t id;
@@ -87,6 +100,7 @@ struct node {
 	uint32_t type; /* S_IFMT; immutable */
 	bool watched; /* immutable, as is key: the version table tells of its changes */
 	uint64_t key;
+	struct lock_owner *owners;
 };
 
 struct handle {
@@ -98,11 +112,31 @@ struct handle {
 };
 
 struct daemon;
+struct queue;
+
+/* A lock that is waited for, and where its answer goes. */
+struct lock_wait {
+	enum { WAIT_FREE, WAIT_BUSY, WAIT_DONE, WAIT_CLAIMED } state; /* guarded by waits_lock */
+	struct queue *q; /* guarded by waits_lock; the rest is the thread's while BUSY */
+	pthread_t thread;
+	uint64_t unique; /* guarded by waits_lock */
+	_Atomic bool interrupted;
+	struct handle *handle; /* flock(2): a use; else NULL */
+	int flock; /* LOCK_* */
+	struct lock_owner *owner; /* POSIX: a use; else NULL */
+	struct flock lk;
+	uint16_t head;
+	unsigned in_count;
+	uint64_t in_size;
+	struct iovec in[4]; /* for a reply's header */
+};
 
 struct queue {
 	struct daemon *d;
 	unsigned index;
-	struct virtq_device ring; /* the queue's thread's */
+	struct mutex done_lock; /* leaf: around the used ring and call_fd */
+	struct virtq_device
+		ring; /* the queue's thread's, but for its used side: guarded by done_lock */
 	unsigned num;
 	uint64_t desc_addr, used_addr, avail_addr; /* the front end's */
 	uint16_t base;
@@ -139,6 +173,11 @@ struct daemon {
 	unsigned handle_hint; /* guarded by handles_lock */
 	bool writeback; /* immutable after INIT: the client completes pages before it writes them */
 	bool inode_dax; /* immutable after INIT: attributes say what is to be mapped */
+	bool submounts; /* immutable after INIT: entries say what another file system is mounted on */
+	bool killpriv; /* immutable after INIT: setuid and setgid bits go where requests say so */
+	bool setxattr_ext; /* immutable after INIT: SETXATTR has its long form */
+	struct mutex waits_lock;
+	struct lock_wait waits[WAITS_MAX];
 	/* DAX: the back channel */
 	pthread_mutex_t back_lock; /* held over a message and its answer */
 	int back_fd; /* guarded by back_lock while queues run; -1 */
@@ -158,6 +197,8 @@ struct daemon {
 void vhost_signals(struct daemon *d);
 /* Serves d->sock until its end. Return: 0, -errno. */
 int vhost_serve(struct daemon *d);
+/* A request's answer of `len` bytes is in its buffers: tells the front end. */
+void queue_complete(struct queue *q, uint16_t head, uint32_t len);
 /* Ends a thread that looks at its stop flag, which is set: signals take it out of its calls, again and again. */
 void thread_stop(pthread_t thread);
 
@@ -165,21 +206,30 @@ void thread_stop(pthread_t thread);
 
 struct request {
 	struct daemon *d;
+	struct queue *q;
 	struct fuse_decoded in;
 	const struct virtq_chain *chain;
 	uint64_t data_at; /* where file data begins in chain->out */
 	uint8_t *reply; /* REPLY_BYTES_MAX: payload of a reply that is no file data */
 	size_t reply_size;
 	size_t in_place; /* bytes of file data that are in chain->in already, behind the header */
+	bool deferred; /* somebody else answers, by queue_complete() */
 };
 /* A thread's buffers. */
 struct request_buffers {
 	uint8_t request[REQUEST_BYTES_MAX];
 	uint8_t reply[REPLY_BYTES_MAX];
 };
-/* Return: bytes written to the chain. */
-uint32_t request_serve(struct daemon *d, const struct virtq_chain *chain,
-		       struct request_buffers *b);
+/* False: it is answered later. ret_len: bytes written to the chain. */
+bool request_serve(struct queue *q, const struct virtq_chain *chain, struct request_buffers *b,
+		   uint32_t *ret_len);
+/* An answer without a payload. Return: bytes written. */
+uint32_t request_answer(const struct iovec *in, unsigned count, uint64_t size, uint64_t unique,
+			int error);
+/* setuid and setgid go as at a write by somebody without privileges. fd: not O_PATH, or of a node. */
+void kill_privileges(struct daemon *d, int fd);
+/* The request's umask, for the calls of this thread that make files. */
+void set_umask(uint32_t mask);
 /* The pieces of [skip, skip + size) of an iovec array. Return: how many. */
 unsigned request_slice(const struct iovec *iov, unsigned count, uint64_t skip, uint64_t size,
 		       struct iovec *ret, unsigned max);
@@ -214,6 +264,7 @@ void file_release(struct daemon *d);
 /* Return: 0 with r->reply_size or r->in_place, -errno. */
 typedef int (*request_fn)(struct request *r, struct node *n);
 request_fn request_find(uint32_t opcode);
+uint64_t dev_of(const struct statx *stx);
 void attr_from_statx(const struct statx *stx, struct fuse_attr *ret);
 must_check int stat_fd_now(int fd, struct statx *ret);
 /* The entry of name below dir, looked up and entered. */
@@ -237,9 +288,19 @@ int do_lseek(struct request *r, struct node *n);
 int do_copy_file_range(struct request *r, struct node *n);
 /* unlinkat(2), told to the version table. */
 int remove_name(struct daemon *d, const struct node *dir, const char *name, int flags);
-/* Gives a new object its owner and mode as Linux's rules have them. */
+/* Gives a new object its owner and special bits as Linux's rules have them; its mode is what the host gave it by the umask or a default ACL. */
 must_check int give_to_caller(const struct request *r, const struct node *dir, int fd,
 			      uint32_t mode);
+
+/* ---- lock.c ---- */
+
+int do_getlk(struct request *r, struct node *n);
+int do_setlk(struct request *r, struct node *n); /* and SETLKW */
+int do_interrupt(struct request *r);
+void locks_drop_owner(struct daemon *d, struct node *n, uint64_t id);
+void locks_drop_all(struct daemon *d, struct node *n); /* nobody else knows the node any more */
+/* The queue has stopped: who waits answers EINTR. */
+void locks_end_waits(struct daemon *d, const struct queue *q);
 
 /* ---- dax.c ---- */
 

@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,12 +41,15 @@ static int64_t now_ns(void)
 	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
 }
 
-static void call(struct queue *q)
+void queue_complete(struct queue *q, uint16_t head, uint32_t len)
 {
 	const uint64_t one = 1;
 
-	if (q->call_fd >= 0 && virtq_device_should_call(&q->ring))
+	mutex_lock(&q->done_lock);
+	virtq_device_push(&q->ring, head, len);
+	if (virtq_device_should_call(&q->ring) && q->call_fd >= 0)
 		(void)!write(q->call_fd, &one, sizeof(one));
+	mutex_unlock(&q->done_lock);
 }
 
 /* Until the ring has something, or the queue shall stop. */
@@ -82,9 +86,13 @@ static void *queue_main(void *arg)
 	struct request_buffers *buffers = malloc(sizeof(*buffers));
 	struct virtq_chain *chain = malloc(sizeof(*chain));
 
+	/* Its umask is that of the request. The working directory stays the same. */
+	if (unshare(CLONE_FS) < 0)
+		log_error("virtiofs: queue %u: no umask of its own: %s", q->index, strerror(errno));
 	virtq_device_disarm(&q->ring);
 	while (buffers && chain && !atomic_load(&q->stop)) {
 		int got = virtq_device_pop(&q->ring, &q->d->mem, chain);
+		uint32_t len;
 
 		if (got < 0) {
 			log_error("virtiofs: queue %u: its ring makes no sense; it stops",
@@ -93,12 +101,11 @@ static void *queue_main(void *arg)
 			break;
 		}
 		if (got == 0) {
-			call(q);
 			wait_for_kick(q);
 			continue;
 		}
-		virtq_device_push(&q->ring, chain->head, request_serve(q->d, chain, buffers));
-		call(q);
+		if (request_serve(q, chain, buffers, &len))
+			queue_complete(q, chain->head, len);
 	}
 	q->base = q->ring.last_avail;
 	free(buffers);
@@ -161,6 +168,8 @@ static void queue_stop(struct queue *q)
 		return;
 	atomic_store(&q->stop, true);
 	thread_stop(q->thread);
+	/* Then every request is answered, and one number tells where the ring stands. */
+	locks_end_waits(q->d, q);
 	q->running = false;
 }
 
@@ -295,7 +304,6 @@ static int set_fd(struct daemon *d, const struct vhost_user_msg *m, int *fds, un
 	bool none = m->u64 & VHOST_USER_VRING_NOFD;
 	const uint64_t one = 1;
 	int *at, err;
-	bool running;
 
 	if (!q || none == (count != 0))
 		return -EINVAL;
@@ -305,19 +313,19 @@ static int set_fd(struct daemon *d, const struct vhost_user_msg *m, int *fds, un
 	if (err)
 		return err;
 	at = m->request == VHOST_USER_SET_VRING_KICK ? &q->kick_fd : &q->call_fd;
-	running = q->running;
-	if (running && at == &q->kick_fd)
+	if (q->running && at == &q->kick_fd)
 		return -EBUSY;
 	/* Virtual machines change a ring's call while it runs, as they mask interrupts. */
-	queue_stop(q);
+	mutex_lock(&q->done_lock);
 	if (*at >= 0)
 		close(*at);
 	*at = none ? -1 : fds[0];
 	if (!none)
 		fds[0] = -1;
-	if (running && !none)
+	if (q->running && !none)
 		(void)!write(q->call_fd, &one, sizeof(one)); /* one that is owed may be lost */
-	return running || at == &q->kick_fd ? queue_start(q) : 0;
+	mutex_unlock(&q->done_lock);
+	return at == &q->kick_fd ? queue_start(q) : 0;
 }
 
 static int set_vring(struct daemon *d, const struct vhost_user_msg *m)
@@ -553,8 +561,10 @@ int vhost_serve(struct daemon *d)
 {
 	int err;
 
-	for (unsigned i = 0; i < d->queue_count; i++)
+	for (unsigned i = 0; i < d->queue_count; i++) {
 		d->queues[i] = (struct queue){.d = d, .index = i, .kick_fd = -1, .call_fd = -1};
+		mutex_init(&d->queues[i].done_lock, LOCK_LEAF, "done");
+	}
 	d->mem = (struct virtq_memory){.regions = d->regions};
 	d->features = d->protocol_features = 0;
 	do

@@ -21,6 +21,11 @@ struct virtiofsd_config {
 	uint64_t dax_window; /* bytes of the client's window for DAX; 0: none */
 	bool writeback; /* clients that can may hold written data back: Linux's do then */
 	bool readonly;
+	/* what clients may ask for, as the stock daemon's options of these names */
+	bool posix_lock, flock; /* locks are the host's: clients and the host see each other's */
+	bool posix_acl;
+	bool submounts; /* tell of directories where another file system begins */
+	bool no_killpriv; /* the client takes setuid and setgid bits away itself */
 	bool once; /* ends with its first connection */
 	bool no_namespaces; /* debugging and unprivileged users: the tree is not the process's root */
 	bool no_seccomp; /* sanitizers */
