@@ -387,7 +387,7 @@ static void parse_mount(struct parse *p, const json_t *j, size_t index, struct b
 	if (!type || !oci_mount_type_known(type)) {
 		parse_error(p,
 			    "%s (%s): unknown type '%s'; known are proc, sysfs, tmpfs, devpts, "
-			    "mqueue, cgroup, bind, virtiofs",
+			    "mqueue, cgroup, bind, virtiofs, 9p",
 			    where, dst, type ? type : "");
 		return;
 	}

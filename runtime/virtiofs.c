@@ -1,4 +1,4 @@
-/* runtime/virtiofs.c - connections to virtio-fs daemons. */
+/* runtime/virtiofs.c - connections to file servers that were there before: virtio-fs daemons, and 9P servers such as diod. */
 #include "runtime/virtiofs.h"
 
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 #include "runtime/cli.h"
 
-static int connect_to(const char *path)
+static int connect_to(const char *path, bool is_9p)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd, err;
@@ -28,9 +28,14 @@ static int connect_to(const char *path)
 	memcpy(addr.sun_path, path, strlen(path));
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		err = -errno;
-		cli_error("virtio-fs socket %s: %m; start the daemon first: "
-			  "moat gofer --virtiofs --shared-dir DIR --socket %s",
-			  path, path);
+		if (is_9p)
+			cli_error("9p socket %s: %m; start the server first, for example "
+				  "diod -f -n -e DIR -l %s",
+				  path, path);
+		else
+			cli_error("virtio-fs socket %s: %m; start the daemon first: "
+				  "moat gofer --virtiofs --shared-dir DIR --socket %s",
+				  path, path);
 		close(fd);
 		return err;
 	}
@@ -38,7 +43,8 @@ static int connect_to(const char *path)
 }
 
 /* Appends path to spec->virtiofs and its connection to fds, unless it is there. */
-static int add(struct boot_spec *spec, const char *path, int *fds, unsigned *inout_count)
+static int add(struct boot_spec *spec, const char *path, bool is_9p, int *fds,
+	       unsigned *inout_count)
 {
 	unsigned n = *inout_count;
 	int fd;
@@ -50,7 +56,7 @@ static int add(struct boot_spec *spec, const char *path, int *fds, unsigned *ino
 		cli_error("more than %d virtio-fs devices", VIRTIOFS_DEVICES_MAX);
 		return -E2BIG;
 	}
-	fd = connect_to(path);
+	fd = connect_to(path, is_9p);
 	if (fd < 0)
 		return fd;
 	fds[n] = fd;
@@ -71,20 +77,20 @@ int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket, int **re
 		return -ENOMEM;
 	if (rootfs_socket) {
 		spec->rootfs = BOOT_ROOTFS_VIRTIOFS;
-		err = add(spec, rootfs_socket, fds, ret_count);
+		err = add(spec, rootfs_socket, false, fds, ret_count);
 	}
 	for (unsigned i = 0; i < spec->nmounts && !err; i++) {
 		const struct boot_mount *m = &spec->mounts[i];
 
-		if (strcmp(m->type, "virtiofs") != 0)
+		if (strcmp(m->type, "virtiofs") != 0 && strcmp(m->type, "9p") != 0)
 			continue;
 		if (!m->source || m->source[0] != '/') {
-			cli_error("mount %s of type virtiofs: its source must be the absolute path "
-				  "of a daemon's socket",
-				  m->destination);
+			cli_error("mount %s of type %s: its source must be the absolute path of a "
+				  "daemon's socket",
+				  m->destination, m->type);
 			return -EINVAL;
 		}
-		err = add(spec, m->source, fds, ret_count);
+		err = add(spec, m->source, !strcmp(m->type, "9p"), fds, ret_count);
 	}
 	return err;
 }

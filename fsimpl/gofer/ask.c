@@ -272,9 +272,10 @@ static void keep_fd(struct gofer_hint *h, struct p9_call *call, const struct p9_
 	if (call->fd < 0)
 		return;
 	if (h->fd >= 0)
-		close(h->fd);
+		p9_fd_put(call->plain, h->fd);
 	p9_nodes_get(nodes, nodes->count - 1u, &last);
 	h->fd = call->fd;
+	h->plain = call->plain;
 	h->qid_path = last.qid.path;
 	call->fd = -1;
 }

@@ -321,19 +321,28 @@ static int wait_reply(struct p9_conn *c, struct p9_call *call)
 
 /* ---- calls ---- */
 
+void p9_fd_put(struct p9_conn *c, int fd)
+{
+	if (c && c->plain)
+		p9_fid_clunk(c, (uint32_t)fd);
+	else
+		close(fd);
+}
+
 void p9_call_fini(struct p9_call *call)
 {
 	if (call->fd >= 0)
-		close(call->fd);
+		p9_fd_put(call->plain, call->fd);
 	call->fd = -1;
 	if (call->buf != call->inline_buf)
 		free(call->buf);
 	call->buf = NULL;
 }
 
-static void call_init(struct p9_call *call)
+void p9_call_init(struct p9_call *call)
 {
 	call->fd = -1;
+	call->plain = NULL;
 	atomic_init(&call->word, 0);
 	call->done = false;
 	call->async = false;
@@ -345,7 +354,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 {
 	int err;
 
-	call_init(call);
+	p9_call_init(call);
 	err = tag_get(c, call);
 	if (err)
 		return err;
@@ -378,48 +387,72 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	return err;
 }
 
+/* A request whose answer nobody waits for. Return: false: no memory, or a dead connection. */
+static bool send_async(struct p9_conn *c, struct p9_msg *t)
+{
+	struct p9_call *call = malloc(sizeof(*call));
+
+	if (!call)
+		return false;
+	p9_call_init(call);
+	call->async = true;
+	if (tag_get(c, call)) {
+		free(call);
+		return false;
+	}
+	t->tag = call->tag;
+	/* A failure shows in the next call, which waits. */
+	if (send_request(c, t) < 0)
+		conn_kill(c, "closed by the server");
+	return true;
+}
+
 /* Sends what has gathered, not waiting for the answer. */
 static void flush_clunks(struct p9_conn *c)
 {
 	uint8_t raw[P9_CLUNKS_MAX * 4];
-	struct p9_call *call;
 	struct p9_msg t = {.type = P9_Tmclunk};
+	uint32_t fids[P9_CLUNKS_MAX];
 	unsigned count;
 
-	call = malloc(sizeof(*call));
-	if (!call)
-		return;
-	call_init(call);
-	call->async = true;
-	if (tag_get(c, call)) {
-		free(call);
-		return;
-	}
 	mutex_lock(&c->lock);
 	count = c->clunk_count;
-	for (unsigned i = 0; i < count; i++)
-		p9_fids_put(raw, i, c->clunks[i]);
+	memcpy(fids, c->clunks, count * sizeof(fids[0]));
 	c->clunk_count = 0;
 	mutex_unlock(&c->lock);
-	t.tag = call->tag;
+	for (unsigned i = 0; i < count; i++)
+		p9_fids_put(raw, i, fids[i]);
 	t.Tmclunk.fids = (struct p9_fids){raw, (uint16_t)count};
-	/* A failure shows in the next call, which waits. */
-	if (send_request(c, &t) < 0)
-		conn_kill(c, "closed by the server");
+	if (!c->plain && count)
+		(void)send_async(c, &t);
+	for (unsigned i = 0; c->plain && i < count; i++) {
+		struct p9_msg one = {.type = P9_Tclunk};
+		struct p9_call call;
+
+		/* In turn: nobody reads while only such requests are under way. */
+		one.Tclunk.fid = fids[i];
+		if (!call_once(c, &call, &one))
+			p9_call_fini(&call);
+	}
 }
 
-int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
+int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 {
 	bool flush;
-	int err;
 
 	mutex_lock(&c->lock);
 	flush = c->clunk_count >= P9_CLUNK_BATCH;
 	mutex_unlock(&c->lock);
 	if (flush)
 		flush_clunks(c);
-	err = call_once(c, call, t);
-	return err;
+	return call_once(c, call, t);
+}
+
+int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
+{
+	if (c->plain && t->type >= P9_Tmwalk)
+		return p9_plain_rpc(c, call, t);
+	return p9_rpc_one(c, call, t);
 }
 
 uint32_t p9_fid_alloc(struct p9_conn *c)
@@ -427,8 +460,8 @@ uint32_t p9_fid_alloc(struct p9_conn *c)
 	uint32_t fid;
 
 	do
-		fid = atomic_fetch_add_explicit(&c->next_fid, 1, memory_order_relaxed);
-	while (fid == P9_NOFID || fid == 0);
+		fid = atomic_fetch_add_explicit(&c->next_fid, 1, memory_order_relaxed) & INT32_MAX;
+	while (fid == 0);
 	return fid;
 }
 
@@ -452,7 +485,8 @@ void p9_fid_clunk(struct p9_conn *c, uint32_t fid)
 
 /* ---- life ---- */
 
-static int negotiate(struct p9_conn *c)
+/* Return: 0: the server agreed; -EOPNOTSUPP: it wants another version; -errno. */
+static int offer(struct p9_conn *c, const char *version, bool *ret_plain)
 {
 	struct p9_msg t = {.type = P9_Tversion};
 	struct p9_call call;
@@ -460,18 +494,37 @@ static int negotiate(struct p9_conn *c)
 	int err;
 
 	t.Tversion.msize = P9_MSIZE_DEFAULT;
-	t.Tversion.version = p9_str(P9_VERSION_MOAT);
+	t.Tversion.version = p9_str(version);
+	/* Its reply has no tag: the call is found at 0. */
+	mutex_lock(&c->lock);
+	c->next_tag = 0;
+	mutex_unlock(&c->lock);
 	err = p9_rpc(c, &call, &t);
 	if (err)
 		return err;
 	v = &call.r.Rversion.version;
-	if (v->len != strlen(P9_VERSION_MOAT) || memcmp(v->data, P9_VERSION_MOAT, v->len) != 0 ||
-	    call.r.Rversion.msize < P9_MSIZE_MIN || call.r.Rversion.msize > P9_MSIZE_DEFAULT)
+	*ret_plain =
+		v->len == strlen(P9_VERSION_PLAIN) && !memcmp(v->data, P9_VERSION_PLAIN, v->len);
+	if (!*ret_plain && (v->len != strlen(version) || memcmp(v->data, version, v->len) != 0))
+		err = -EOPNOTSUPP;
+	else if (call.r.Rversion.msize < P9_MSIZE_MIN || call.r.Rversion.msize > P9_MSIZE_DEFAULT)
 		err = -EPROTO;
 	else
 		c->msize = call.r.Rversion.msize;
 	p9_call_fini(&call);
 	return err;
+}
+
+/* The extension first: a server that has none answers with the plain version, "unknown" or an error. */
+static int negotiate(struct p9_conn *c)
+{
+	bool plain = false;
+	int err = offer(c, P9_VERSION_MOAT, &plain);
+
+	if (err && err != -EPROTO && p9_conn_alive(c))
+		err = offer(c, P9_VERSION_PLAIN, &plain);
+	c->plain = plain;
+	return err == -EOPNOTSUPP ? -EPROTO : err;
 }
 
 static void conn_free(struct p9_conn *c)

@@ -3,6 +3,8 @@
  *
  * Locks: p9_conn.lock (LOCK_RPC) guards the tag table and who reads; send_lock (LOCK_RPC) is never held with it.
  * Callers hold at most LOCK_FS_OP.
+ * A server without Moat's extension makes the connection `plain`: compound requests are carried out by plain ones (plain.c), and
+ * the descriptors that the rest of the client knows by number are open fids then.
  */
 #ifndef MOAT_FSIMPL_GOFER_CONN_H
 #define MOAT_FSIMPL_GOFER_CONN_H
@@ -21,7 +23,8 @@
 /* One request and its reply. On the caller's stack. */
 struct p9_call {
 	struct p9_msg r; /* the decoded reply; borrows from buf */
-	int fd; /* a donated descriptor, or -1: the caller takes it by setting -1 */
+	int fd; /* a donated descriptor (plain: an open fid), or -1: the caller takes it by setting -1 */
+	struct p9_conn *plain; /* NULL, or whose fid fd is */
 	/* conn.c's own */
 	_Atomic uint32_t word; /* futex: 1 look again */
 	bool done;
@@ -37,6 +40,8 @@ struct p9_conn {
 	struct ref ref;
 	int sock;
 	uint32_t msize;
+	bool plain; /* immutable: the server has no compound requests */
+	_Atomic bool no_unlinkat, no_renameat; /* plain: it answered that it has none */
 	struct mutex send_lock;
 	uint8_t *tx; /* guarded by send_lock */
 	struct mutex lock;
@@ -70,8 +75,16 @@ struct p9_conn {
  */
 must_check int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
 void p9_call_fini(struct p9_call *call);
+/* p9_rpc() of exactly this message: no compound one on a plain connection. */
+must_check int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
+/* p9_rpc() of a compound message on a plain connection. */
+must_check int p9_plain_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
+void p9_call_init(struct p9_call *call);
+/* A number that fits an int. */
 uint32_t p9_fid_alloc(struct p9_conn *c);
 /* Gives a fid back, some time soon. Never sleeps. */
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
+/* Closes what p9_call.fd was. */
+void p9_fd_put(struct p9_conn *c, int fd);
 
 #endif

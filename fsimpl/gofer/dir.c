@@ -253,6 +253,8 @@ static int gofer_dir_fsync(struct file *f, bool data_only, uint64_t start, uint6
 
 	(void)start;
 	(void)end;
+	if (fs->conn->plain)
+		return gofer_plain_fsync_dir(d, data_only);
 	/* By the root's fid: the server syncs the whole directory's filesystem journal with it. */
 	t.Tfsync.fid = fs->root_fid;
 	t.Tfsync.datasync = data_only;

@@ -38,6 +38,8 @@ static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 	int fd = gofer_file_of(f)->fd;
 	ssize_t done = 0;
 
+	if (gofer_is_plain(file_inode(f)))
+		return gofer_plain_read(file_inode(f), fd, it, off);
 	while (it->remaining) {
 		struct iovec iov[IO_ITER_SEGS];
 		size_t asked = 0;
@@ -107,12 +109,16 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	ret = op_lock_killable(&in->write_lock);
 	if (ret)
 		return ret;
-	if (append)
+	if (append) {
+		gofer_plain_freshen(remote_dentry_of(f->path.dentry));
 		*inout_off = (int64_t)gofer_inode_size(in);
+	}
 	if (vfs_hooks.check_fsize)
 		ret = vfs_hooks.check_fsize(*inout_off, it);
 	gofer_inode_perm_fresh(in, &pi);
-	if (!ret)
+	if (!ret && gofer_is_plain(in))
+		ret = gofer_plain_write(in, fd, it, *inout_off);
+	else if (!ret)
 		ret = write_windows(fd, it, *inout_off, rwf);
 	op_unlock(&in->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
@@ -131,14 +137,18 @@ static int64_t gofer_seek(struct file *f, int64_t off, int whence)
 		base = f->pos;
 		break;
 	case SEEK_END:
+		gofer_plain_freshen(remote_dentry_of(f->path.dentry));
 		base = (int64_t)gofer_inode_size(file_inode(f));
 		break;
 	case SEEK_DATA:
 	case SEEK_HOLE:
 		/* The descriptor's own position means nothing: all I/O says where. */
-		off = lseek(gofer_file_of(f)->fd, off, whence);
+		if (gofer_is_plain(file_inode(f)))
+			off = gofer_plain_seek(file_inode(f), off, whence);
+		else
+			off = lseek(gofer_file_of(f)->fd, off, whence);
 		if (off < 0)
-			return -errno;
+			return gofer_is_plain(file_inode(f)) ? off : -errno;
 		break;
 	default:
 		return -EINVAL;
@@ -160,12 +170,14 @@ void gofer_inode_truncated(struct gofer_inode *in, uint64_t size)
 	rwlock_write_unlock(&in->map.data_lock);
 }
 
-int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size)
+int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size)
 {
+	if (gofer_is_plain(gofer_inode_of(d)))
+		return gofer_plain_truncate(d, size);
 	/* translate() looks at the size under data_lock: what it gave out before this is dropped after it. */
 	if (ftruncate(rw_fd, (off_t)size) < 0)
 		return -errno;
-	gofer_inode_truncated(in, size);
+	gofer_inode_truncated(gofer_inode_of(d), size);
 	return 0;
 }
 
@@ -177,11 +189,12 @@ static int gofer_truncate(struct file *f, uint64_t size)
 
 	if (!gofer_file_of(f)->writable)
 		return -EINVAL;
+	gofer_plain_freshen(remote_dentry_of(f->path.dentry));
 	gofer_inode_perm_fresh(in, &pi);
 	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
-	err = gofer_inode_truncate(in, gofer_file_of(f)->fd, size);
+	err = gofer_inode_truncate(remote_dentry_of(f->path.dentry), gofer_file_of(f)->fd, size);
 	op_unlock(&in->write_lock);
 	if (!err && (pi.mode & (S_ISUID | S_ISGID)))
 		fix_priv_after_write(f, &pi);
@@ -196,7 +209,9 @@ static int gofer_fallocate(struct file *f, int mode, uint64_t off, uint64_t size
 	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
-	if (fallocate(gofer_file_of(f)->fd, mode, (off_t)off, (off_t)size) < 0)
+	if (gofer_is_plain(in))
+		err = -EOPNOTSUPP;
+	else if (fallocate(gofer_file_of(f)->fd, mode, (off_t)off, (off_t)size) < 0)
 		err = -errno;
 	op_unlock(&in->write_lock);
 	return err;
@@ -208,12 +223,15 @@ static int gofer_fsync(struct file *f, bool data_only, uint64_t start, uint64_t 
 
 	(void)start;
 	(void)end;
+	if (gofer_is_plain(file_inode(f)))
+		return gofer_plain_fsync(file_inode(f)->fs->conn, (uint32_t)fd, data_only);
 	return (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
 }
 
 static int gofer_file_stat(struct file *f, const struct stat_args *args, struct moat_statx *ret)
 {
 	(void)args;
+	gofer_plain_freshen(remote_dentry_of(f->path.dentry));
 	gofer_inode_stat(file_inode(f), ret);
 	return 0;
 }
@@ -269,6 +287,9 @@ static struct mappable *gofer_mappable(struct file *f)
 	struct gofer_file *gf = gofer_file_of(f);
 	struct gofer_inode *in = file_inode(f);
 
+	/* There is no page of the host's to map. */
+	if (gofer_is_plain(in))
+		return NULL;
 	return need_memfile(in, gf->fd, gf->writable) ? NULL : &in->map;
 }
 

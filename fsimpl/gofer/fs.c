@@ -9,11 +9,13 @@
  * Performs: a warm stat or open touches no lock that is written by others but tree_lock's reader count. One tree_lock per filesystem: a
  * change keeps cold lookups waiting for the length of its request.
  * Watch: --debug-log of the gofer shows each request; p9_conn_requests() counts them; ref_report() counts inodes.
- * Cannot: fall back to read requests when descriptors run out (opens give ENFILE then), servers without Moat's extension.
+ * Cannot: fall back to read requests when descriptors run out (opens give ENFILE then).
+ * Servers without Moat's extension are served by plain requests instead (plain.c, plain_io.c): many more of them, and no mappings.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "fsimpl/gofer/internal.h"
 
@@ -39,6 +41,9 @@ static int gofer_sync(struct filesystem *base)
 	struct p9_call call;
 	int err;
 
+	/* Nothing waits here to be written, and there is no request for what waits there: as Linux's client. */
+	if (fs->conn->plain)
+		return 0;
 	t.Tfsync.fid = fs->root_fid;
 	err = p9_rpc(fs->conn, &call, &t);
 	if (!err)
@@ -137,7 +142,92 @@ static struct filesystem_ops gofer_ops = {
 	.release = gofer_release,
 };
 
-/* mount(2) inside the sandbox has no connection to give. */
+static struct p9_tag {
+	struct p9_tag *next;
+	struct p9_conn *conn; /* a reference */
+	char name[]; /* the path of its socket */
+} * tags; /* added at boot only */
+
+static struct p9_conn *find_tag(const char *tag)
+{
+	struct p9_tag *t = tags;
+
+	while (t && strcmp(t->name, tag) != 0)
+		t = t->next;
+	return t ? t->conn : NULL;
+}
+
+int p9_add_tag(const char *tag, struct p9_conn *c)
+{
+	size_t len = strlen(tag);
+	struct p9_tag *t;
+
+	if (!len || len >= VFS_PATH_MAX)
+		return -EINVAL;
+	if (find_tag(tag))
+		return -EEXIST;
+	t = calloc(1, sizeof(*t) + len + 1);
+	if (!t)
+		return -ENOMEM;
+	memcpy(t->name, tag, len);
+	p9_conn_ref(c);
+	t->conn = c;
+	t->next = tags;
+	tags = t;
+	return 0;
+}
+
+static bool has_key(const char *option, size_t len, const char *key)
+{
+	return len >= strlen(key) && !memcmp(option, key, strlen(key));
+}
+
+/* One option of mount(2)'s data; aname has VFS_PATH_MAX bytes. */
+static int parse_option(const char *o, size_t len, struct gofer_mount_args *args, char *aname)
+{
+	static const char *const ignored[] = {"trans=", "access=", "uname=", "msize=", "posixacl"};
+
+	if (has_key(o, len, "aname=")) {
+		if (len - 6 >= VFS_PATH_MAX)
+			return -EINVAL;
+		memcpy(aname, o + 6, len - 6);
+		aname[len - 6] = '\0';
+		return 0;
+	}
+	if (has_key(o, len, "cache=")) {
+		args->shared = !has_key(o, len, "cache=loose");
+		return 0;
+	}
+	if (has_key(o, len, "version="))
+		return len == 16 && !strncasecmp(o + 8, P9_VERSION_PLAIN, 8) ? 0 : -EINVAL;
+	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
+		if (has_key(o, len, ignored[i]))
+			return 0;
+	return -EINVAL;
+}
+
+static int mount_tag(struct p9_conn *c, const char *source, const char *data,
+		     struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	struct gofer_mount_args args = {.conn = c, .shared = true, .source = source};
+	char *aname = calloc(1, VFS_PATH_MAX);
+	int err = aname ? 0 : -ENOMEM;
+
+	while (!err && data && *data) {
+		size_t len = strcspn(data, ",");
+
+		if (len)
+			err = parse_option(data, len, &args, aname);
+		data += len + (data[len] == ',');
+	}
+	args.aname = aname;
+	if (!err)
+		err = gofer_fs_create(&args, ret_fs, ret_root);
+	free(aname);
+	return err;
+}
+
+/* mount(2) inside the sandbox: a server that was connected at boot. */
 static int gofer_mount(const struct filesystem_type *type, const char *source, unsigned ms_flags,
 		       const char *data, void *kernel_data, struct filesystem **ret_fs,
 		       struct dentry **ret_root)
@@ -145,10 +235,12 @@ static int gofer_mount(const struct filesystem_type *type, const char *source, u
 	const struct gofer_mount_args *args = kernel_data;
 
 	(void)type;
-	(void)source;
 	(void)ms_flags;
-	(void)data;
-	return args ? gofer_fs_create(args, ret_fs, ret_root) : -EPERM;
+	if (args)
+		return gofer_fs_create(args, ret_fs, ret_root);
+	if (!source || !find_tag(source))
+		return -EPERM;
+	return mount_tag(find_tag(source), source, data, ret_fs, ret_root);
 }
 
 static struct filesystem_type gofer_type = {
@@ -171,7 +263,7 @@ void gofer_fs_register(void)
 		vfs_register_type(&gofer_type);
 }
 
-static int attach(struct gofer_fs *fs, unsigned index)
+static int attach(struct gofer_fs *fs, const struct gofer_mount_args *args)
 {
 	struct p9_msg t = {.type = P9_Tattach};
 	char aname[16];
@@ -179,12 +271,12 @@ static int attach(struct gofer_fs *fs, unsigned index)
 	struct p9_node node;
 	int err;
 
-	snprintf(aname, sizeof(aname), "%u", index);
+	snprintf(aname, sizeof(aname), "%u", args->attach);
 	fs->root_fid = p9_fid_alloc(fs->conn);
 	t.Tattach.fid = fs->root_fid;
 	t.Tattach.afid = P9_NOFID;
 	t.Tattach.uname = p9_str("");
-	t.Tattach.aname = p9_str(aname);
+	t.Tattach.aname = p9_str(args->aname ? args->aname : aname);
 	t.Tattach.n_uname = 0;
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
@@ -235,7 +327,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	fs->dcache.inode_perm = inode_perm_base;
 	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++)
 		LIST_INIT(&fs->inodes[i]);
-	err = attach(fs, args->attach);
+	err = attach(fs, args);
 	if (err) {
 		p9_conn_unref(fs->conn);
 		filesystem_fini(&fs->fs);

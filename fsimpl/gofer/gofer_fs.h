@@ -11,12 +11,18 @@
 
 struct p9_conn;
 
-/* The type that mount(2) and /proc/filesystems show: "9p". It can only be mounted by gofer_fs_create(). */
+/* The type that mount(2) and /proc/filesystems show: "9p". mount(2) can name servers that p9_add_tag() was told of, nothing else. */
 void gofer_fs_register(void);
+/*
+ * p9_add_tag - a server that mounts of type 9p may name as their source, at boot only. Options of such a mount: aname=PATH, cache=none
+ * (shared, the default) or loose (exclusive); version=9p2000.L, and trans=, access=, uname=, msize=, which say nothing here.
+ * Return: 0 (takes a reference), -EINVAL, -EEXIST, -ENOMEM.
+ */
+must_check int p9_add_tag(const char *tag, struct p9_conn *c);
 
 /*
  * p9_conn_create - takes a connected stream socket and negotiates the version. Blocks for the answer.
- * Return: 0 and a reference; -EPROTO (the server does not speak Moat's extension), -EIO, -ENOMEM.
+ * Return: 0 and a reference; -EPROTO (the server does not speak 9P2000.L), -EIO, -ENOMEM.
  */
 must_check int p9_conn_create(int sock, struct p9_conn **ret);
 void p9_conn_ref(struct p9_conn *c);
@@ -28,6 +34,8 @@ uint64_t p9_conn_requests(const struct p9_conn *c);
 struct gofer_mount_args {
 	struct p9_conn *conn; /* borrowed */
 	unsigned attach; /* index of the gofer's attach point */
+	const char *
+		aname; /* NULL, or what a server other than the gofer calls the tree: diod, its path */
 	bool shared; /* others may change the tree: revalidate. Default: exclusive, cache everything */
 	bool readonly; /* the attach point is read-only: the filesystem is too */
 	const char *source; /* what mountinfo shows; NULL: "none" */

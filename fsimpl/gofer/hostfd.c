@@ -10,7 +10,14 @@
 
 #include "fsimpl/gofer/internal.h"
 
-#define TRIM_BATCH (GOFER_HOST_FDS_MAX / 8)
+#define TRIM_BATCH(c) (fds_max(c) / 8)
+#define PLAIN_FDS_MAX \
+	512 /* open fids that a plain server has to bear; more if as many files are open */
+
+static unsigned fds_max(const struct p9_conn *c)
+{
+	return c->plain ? PLAIN_FDS_MAX : GOFER_HOST_FDS_MAX;
+}
 
 /* Pre: in->lock. */
 static int usable_fd_locked(const struct gofer_inode *in, bool write)
@@ -24,11 +31,11 @@ static unsigned close_fds_locked(struct gofer_inode *in)
 
 	gofer_inode_refresh_locked(in);
 	if (in->rd_fd >= 0) {
-		close(in->rd_fd);
+		p9_fd_put(in->fs->conn, in->rd_fd);
 		count++;
 	}
 	if (in->rw_fd >= 0) {
-		close(in->rw_fd);
+		p9_fd_put(in->fs->conn, in->rw_fd);
 		count++;
 	}
 	in->rd_fd = -1;
@@ -120,9 +127,9 @@ int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write)
 	mutex_unlock(&in->lock);
 	/* Another thread's came first. */
 	if (!keep)
-		close(fd);
-	else if (atomic_fetch_add(&c->host_fds, 1) >= GOFER_HOST_FDS_MAX)
-		gofer_host_fds_trim(c, GOFER_HOST_FDS_MAX - TRIM_BATCH);
+		p9_fd_put(c, fd);
+	else if (atomic_fetch_add(&c->host_fds, 1) >= fds_max(c))
+		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
 	return use;
 }
 
@@ -151,9 +158,9 @@ int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 
 	if (pin_existing(in, write, ret_fd))
 		return 0;
-	if (atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX) {
-		gofer_host_fds_trim(c, GOFER_HOST_FDS_MAX - TRIM_BATCH);
-		if (atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX)
+	if (atomic_load(&c->host_fds) >= fds_max(c)) {
+		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
+		if (!c->plain && atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX)
 			return -ENFILE;
 	}
 	err = gofer_where(d, &where);

@@ -158,7 +158,7 @@ void gofer_inode_refresh_locked(struct gofer_inode *in)
 	int fd = in->rw_fd >= 0 ? in->rw_fd : in->rd_fd;
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0 || gofer_is_plain(in) || fstat(fd, &st) < 0)
 		return;
 	in->attr.mode = st.st_mode;
 	in->attr.size = (uint64_t)st.st_size;
@@ -249,7 +249,8 @@ bool gofer_peek_stat(struct dentry *d, struct moat_statx *ret)
 	if (!in)
 		return false;
 	/* Through descriptors that are in use the file changes without a word to the server. */
-	known = in->rw_fd < 0 && !atomic_load_explicit(&in->pins, memory_order_acquire);
+	known = in->rw_fd < 0 && !atomic_load(&in->io_dirty) &&
+		!atomic_load_explicit(&in->pins, memory_order_acquire);
 	a = in->attr;
 	mutex_unlock(&in->lock);
 	if (known)

@@ -72,8 +72,10 @@ struct gofer_inode {
 		*listing; /* guarded by lock; a reference: exclusive, until the directory changes */
 	_Atomic uint32_t
 		fid; /* set once: holds an object without a name, or a directory far down; else P9_NOFID */
-	/* donated descriptors; guarded by lock, and do not change while pins > 0 once set */
+	/* donated descriptors (plain servers: open fids); guarded by lock, and do not change while pins > 0 once set */
 	int rd_fd, rw_fd;
+	_Atomic bool
+		io_dirty; /* plain: read or written through a fid since the server told its attributes */
 	_Atomic uint32_t pins; /* open files and mappings; from 0 only under lock */
 	bool on_idle; /* guarded by conn->fd_lock */
 	TAILQ_ENTRY(gofer_inode) idle_link;
@@ -187,6 +189,7 @@ static inline struct p9_str gofer_where_path(const struct gofer_where *w)
 struct gofer_hint {
 	bool open, write; /* ask for a descriptor of what is at the end */
 	int fd; /* -1, or a descriptor of qid_path: gofer_hint_fini() closes it */
+	struct p9_conn *plain; /* p9_call.plain of it */
 	uint64_t qid_path;
 	/*
 	 * A change, complete but for its place. It is sent only for credentials that may do it whatever the walk meets (gofer_may_all()), and
@@ -285,6 +288,25 @@ void gofer_inode_close_fds(struct gofer_inode *in);
 /* Closes idle descriptors down to `keep`. */
 void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
 
+/* ---- plain_io.c: files of a server that donates no descriptors; fd is an open fid ---- */
+
+must_check ssize_t gofer_plain_read(struct gofer_inode *in, int fd, struct io_iter *it,
+				    int64_t off);
+/* The size that is known grows along. */
+must_check ssize_t gofer_plain_write(struct gofer_inode *in, int fd, struct io_iter *it,
+				     int64_t off);
+must_check int gofer_plain_fsync(struct p9_conn *c, uint32_t fid, bool data_only);
+must_check int gofer_plain_fsync_dir(struct remote_dentry *d, bool data_only);
+must_check int gofer_plain_truncate(struct remote_dentry *d, uint64_t size);
+/* SEEK_DATA, SEEK_HOLE where nothing is known of holes. */
+int64_t gofer_plain_seek(struct gofer_inode *in, int64_t off, int whence);
+/* Asks for the attributes if I/O has changed them (or, in a shared tree, anybody may have); what cannot be asked for stays. */
+void gofer_plain_freshen(struct remote_dentry *d);
+static inline bool gofer_is_plain(const struct gofer_inode *in)
+{
+	return unlikely(in->fs->conn->plain);
+}
+
 /* ---- file.c, dir.c ---- */
 
 /* fd is pinned; the file takes the pin over, also on failure. flags: O_*. */
@@ -296,7 +318,7 @@ must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry 
 void gofer_dir_changed(struct gofer_inode *in);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
 /* New size through a descriptor that may write. Pages beyond go. */
-must_check int gofer_inode_truncate(struct gofer_inode *in, int rw_fd, uint64_t size);
+must_check int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size);
 /* After the size was changed by a request. */
 void gofer_inode_truncated(struct gofer_inode *in, uint64_t size);
 extern const struct mappable_ops gofer_mappable_ops;

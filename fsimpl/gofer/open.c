@@ -20,9 +20,10 @@ static int truncate_at_open(struct resolving_path *rp, struct remote_dentry *d, 
 	uint32_t mode;
 	int err;
 
+	gofer_plain_freshen(d);
 	gofer_inode_perm_fresh(in, &pi);
 	op_lock(&in->write_lock);
-	err = gofer_inode_truncate(in, rw_fd, 0);
+	err = gofer_inode_truncate(d, rw_fd, 0);
 	op_unlock(&in->write_lock);
 	mode = vfs_kill_priv_mode_gid(rp_cred(rp), pi.mode, pi.gid);
 	if (!err && (pi.mode & (S_ISUID | S_ISGID))) {

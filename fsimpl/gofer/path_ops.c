@@ -37,6 +37,7 @@ int gofer_stat_at(struct filesystem *fs, struct resolving_path *rp, const struct
 	(void)args;
 	if (err)
 		return err;
+	gofer_plain_freshen(d);
 	gofer_inode_stat(gofer_inode_of(d), ret);
 	remote_dentry_unref(d);
 	return 0;

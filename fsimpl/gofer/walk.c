@@ -47,8 +47,14 @@ static int freshen(struct gwalk *wk)
 	struct resolving_path *rp = wk->rp;
 
 	wk->stale = false;
+	/* What is no directory has nothing below: its type does not change. */
+	if (!rp_done(rp) && !remote_is_dir(wk->cur))
+		return 0;
 	if (!rp_done(rp) && !rp_is_dot(rp) && !rp_is_dotdot(rp) && !rp_check_name(rp))
 		return gofer_walk_ask(wk);
+	/* A plain server cannot be asked for what has no name: what is known stays. */
+	if (wk->fs->conn->plain && remote_is_dead(wk->cur))
+		return 0;
 	return gofer_refresh(wk->fs, wk->cur);
 }
 
@@ -136,7 +142,7 @@ int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 void gofer_hint_fini(struct gofer_hint *h)
 {
 	if (h->fd >= 0)
-		close(h->fd);
+		p9_fd_put(h->plain, h->fd);
 	if (h->done && h->call)
 		p9_call_fini(h->call);
 	remote_dentry_unref(h->child);

@@ -275,6 +275,8 @@ static void do_open_file(void)
 			of.fd = fds[i].host;
 	if (of.fd < 0 || path_only(of.f) || host_fstat(of.fd, &of.st))
 		return;
+	if (fs_backend.plain_9p && !of.st.nlink)
+		return;
 	of.lk = fs_env_at(&e, "", LOOKUP_EMPTY);
 	of.lk.start = of.f->path;
 	op = rnd(9);
@@ -296,6 +298,8 @@ static void do_file(void)
 	int whence, mode;
 
 	if (!f)
+		return;
+	if (fs_backend.plain_9p && (host_fstat(fd, &h) || !h.nlink))
 		return;
 	switch (rnd(8)) {
 	case 0:
@@ -329,7 +333,7 @@ static void do_file(void)
 	case 6:
 		mode = (int)rnd(4);
 		/* SEEK_DATA tells allocated from written on the host, not here: each seed tries one of the two. */
-		if (!(seed & 1) && !(mode & FALLOC_FL_PUNCH_HOLE))
+		if (fs_backend.plain_9p || (!(seed & 1) && !(mode & FALLOC_FL_PUNCH_HOLE)))
 			return;
 		note("fallocate", NULL, NULL, off, mode);
 		same("result", host_fallocate(fd, mode, (uint64_t)off, size),
@@ -337,7 +341,8 @@ static void do_file(void)
 		break;
 	default:
 		whence = (int)rnd(6);
-		if ((seed & 1) && (whence == SEEK_DATA || whence == SEEK_HOLE))
+		if (((seed & 1) || fs_backend.plain_9p) &&
+		    (whence == SEEK_DATA || whence == SEEK_HOLE))
 			return;
 		note("lseek", NULL, NULL, off, whence);
 		/* Directories have their own cookies. */
@@ -410,6 +415,9 @@ static void do_xattr(void)
 		memset(value, (int)rnd(256), sizeof(value));
 		if (strstr(name, "acl"))
 			size = make_acl(value);
+		/* For diod an empty value is no value. */
+		if (fs_backend.plain_9p)
+			size++;
 		note("setxattr", p1, name, (long)size, flags);
 		same("result", host_setxattr(p1, name, value, size, flags),
 		     ours_setxattr(p1, name, value, size, flags));
@@ -644,6 +652,9 @@ static void do_rmdir(void)
 static void do_rename(void)
 {
 	uint32_t x = rnd(3) ? 0 : rnd(8);
+
+	if (fs_backend.plain_9p)
+		x = 0;
 
 	note("rename", pick_path(p1), pick_path(p2), x, 0);
 	same("result", host_rename(p1, p2, x), fs_rename(&e, p1, p2, x));

@@ -33,6 +33,8 @@ struct fs_backend {
 	bool lacks_whiteout; /* RENAME_WHITEOUT is -EINVAL */
 	bool lacks_tmpfile; /* O_TMPFILE is -EOPNOTSUPP */
 	bool lacks_trusted; /* trusted.* cannot be stored */
+	/* A 9P2000.L server: no flags of renameat2(2) (-EINVAL), fallocate, holes, or changes to what has no name any more. */
+	bool plain_9p;
 };
 extern const struct fs_backend fs_backend;
 
