@@ -50,7 +50,7 @@ void cores_fini(struct cores *c)
 	c->load_fd = -1;
 }
 
-void cores_stolen(struct cores *c, uint64_t now)
+static void keep_off(struct cores *c, uint64_t now, uint64_t max_us)
 {
 	uint64_t until = atomic_load_explicit(&c->short_until, memory_order_relaxed);
 	uint64_t us = atomic_load_explicit(&c->short_us, memory_order_relaxed);
@@ -58,10 +58,14 @@ void cores_stolen(struct cores *c, uint64_t now)
 	if (now < until)
 		return;
 	/* Again, as soon as spinning was allowed: longer. */
-	us = now - until < 2 * us * c->ticks_per_us ? MIN(us * 2, (uint64_t)CORES_SHORT_MAX_US)
-						    : CORES_SHORT_US;
+	us = now - until < 2 * us * c->ticks_per_us ? MIN(us * 2, MAX(us, max_us)) : CORES_SHORT_US;
 	atomic_store_explicit(&c->short_us, us, memory_order_relaxed);
 	atomic_store_explicit(&c->short_until, now + us * c->ticks_per_us, memory_order_relaxed);
+}
+
+void cores_stolen(struct cores *c, uint64_t now)
+{
+	keep_off(c, now, CORES_SHORT_MAX_US);
 }
 
 unsigned cores_running(int load_fd)
@@ -91,6 +95,8 @@ void cores_look(struct cores *c, uint64_t now)
 	if (now - asked < CORES_ASK_US * c->ticks_per_us)
 		return;
 	atomic_store_explicit(&c->asked_at, now, memory_order_relaxed);
-	if (cores_wanted(c) > c->machine + CORES_DOUBT)
-		cores_stolen(c, now);
+	if (cores_wanted(c) <= c->machine + CORES_DOUBT)
+		atomic_store_explicit(&c->over, 0, memory_order_relaxed);
+	else if (atomic_fetch_add_explicit(&c->over, 1, memory_order_relaxed) + 1 >= CORES_OVER)
+		keep_off(c, now, CORES_WANTED_MAX_US);
 }

@@ -19,6 +19,10 @@
 
 #define CORES_SHORT_US 4000u
 #define CORES_SHORT_MAX_US 128000u
+/* At most, if only the machine's count says so: it has sleepers in it. */
+#define CORES_WANTED_MAX_US 16000u
+/* So many answers in a row. */
+#define CORES_OVER 2u
 /* The machine is asked this often at most. */
 #define CORES_ASK_US 500u
 /* That many of those it counts may be asleep: cores.c. */
@@ -34,6 +38,7 @@ struct cores {
 
 	_Atomic uint64_t short_until, short_us; /* the last series */
 	_Atomic uint64_t asked_at;
+	_Atomic uint32_t over; /* answers in a row that there are too few */
 };
 
 /* Opens what cores_init() needs, where paths lead somewhere still. Again: does nothing. */

@@ -82,6 +82,7 @@ int systrap_context_create(struct platform *base, struct platform_context *from,
 	ctx->p = systrap_of(base);
 	ctx->fresh = true;
 	ctx->pace.stacked_limit = SYSTRAP_STACKED_MIN;
+	ctx->pace.apart_limit = SYSTRAP_APART_MIN;
 	ctx->pace.spin = true; /* for its thread to come */
 	if (from) {
 		systrap_leave(from);

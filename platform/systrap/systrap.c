@@ -284,6 +284,7 @@ static void systrap_emit_stats(struct platform *base,
 	EMIT(spins_missed);
 	EMIT(spins_stolen);
 	EMIT(moves);
+	EMIT(gathers);
 	EMIT(orders);
 	EMIT(acks);
 	EMIT(batches);

@@ -47,6 +47,8 @@
 /* So many quick events of a thread on the sentry's own core: it is moved. In vain: four times as many. */
 #define SYSTRAP_STACKED_MIN 4u
 #define SYSTRAP_STACKED_MAX 16384u
+/* So many events of a thread on another core while nobody spins: it is moved to the sentry's. In vain: likewise. */
+#define SYSTRAP_APART_MIN 2u
 /* Looks of a trampoline for its answer, about 50 ns each. */
 #define SYSTRAP_TRAMPOLINE_SPINS 300u
 /* A gap like this between two looks at the clock: somebody else had the core. */
@@ -134,9 +136,10 @@ struct systrap_pace {
 	uint64_t started, returned; /* ticks: the application went on; the caller got its event */
 	uint8_t late_events, late_replies; /* in a row, up to SYSTRAP_LATE_MAX */
 	bool spin; /* this wait */
-	bool move; /* the application's thread, when it is woken */
+	bool move, gather; /* the application's thread, when it is woken: off this core, onto it */
 	bool hit; /* the last event came while we span */
 	uint32_t stacked, stacked_limit, hits;
+	uint32_t apart, apart_limit, together;
 };
 
 struct platform_context {
@@ -159,8 +162,8 @@ struct platform_context {
 
 struct systrap_stats {
 	_Atomic uint64_t faults, exceptions, interrupts, not_run, kicks, spins_missed, spins_stolen,
-		moves, orders, acks, batches, drops, stubs_made, stubs_died, threads_made, spaces,
-		pool_empty, patches, left;
+		moves, gathers, orders, acks, batches, drops, stubs_made, stubs_died, threads_made,
+		spaces, pool_empty, patches, left;
 };
 #define SYSTRAP_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)

@@ -7,7 +7,8 @@
  *    a spin in vain, and seen by a spinner that lost its core;
  *  - nobody spins for a thread on his own core: it can only run once he sleeps. The kernel leaves the two where they
  *    are (it takes a halted virtual CPU for a busy one), so after a few quick events the application's thread is moved when
- *    it is woken, if a core is free. It may go anywhere again at once;
+ *    it is woken, if a core is free. It may go anywhere again at once. Two who do not spin because cores are short are brought onto one core
+ *    in the same way, where the kernel leaves them as well;
  *  - each side's spin must have paid lately, or would have: events that came soon, answers that came soon, measured whether
  *    or not there was a spin.
  * The order thread runs on the core of the application's, which sleeps rather than spins when it has orders (AREA_YIELD) and so keeps that
@@ -74,31 +75,71 @@ static bool time_to_move(struct systrap_platform *p, struct systrap_pace *pace)
 	return p->cores.count > 1 && cores_wanted(&p->cores) <= p->cores.machine + CORES_DOUBT;
 }
 
-static void move_and_wake(struct systrap_platform *p, struct systrap_thread *t)
+/* The same for two who sleep, each on a core of its own, so that both cores halt at every event. */
+static bool time_to_gather(struct systrap_pace *pace, bool stacked)
+{
+	if (stacked) {
+		pace->apart = 0;
+		if (++pace->together == HITS_SETTLED)
+			pace->apart_limit = SYSTRAP_APART_MIN;
+		return false;
+	}
+	pace->together = 0;
+	if (pace->late_events >= SYSTRAP_LATE_MAX || ++pace->apart < pace->apart_limit)
+		return false;
+	pace->apart = 0;
+	pace->apart_limit = MIN(pace->apart_limit * 4, SYSTRAP_STACKED_MAX);
+	return true;
+}
+
+/* Wakes the application's thread where `cpus` says. It may go anywhere again at once. */
+static void place_and_wake(struct systrap_platform *p, struct systrap_thread *t,
+			   const cpu_set_t *cpus)
 {
 	pid_t tid = (pid_t)atomic_load(mb_tid(t));
-	cpu_set_t others = p->cores.allowed;
-	int cpu = sched_getcpu();
 
-	if (cpu >= 0 && cpu < CPU_SETSIZE)
-		CPU_CLR(cpu, &others);
 	/* One of its own process, or none: nobody else's thread is moved. */
-	if (tid <= 0 || CPU_COUNT(&others) == 0 ||
-	    syscall(SYS_tgkill, atomic_load(&t->pid), tid, 0))
+	if (tid <= 0 || CPU_COUNT(cpus) == 0 || syscall(SYS_tgkill, atomic_load(&t->pid), tid, 0))
 		tid = 0;
-	if (tid && sched_setaffinity(tid, sizeof(others), &others))
+	if (tid && sched_setaffinity(tid, sizeof(*cpus), cpus))
 		tid = 0;
 	systrap_futex_wake(mb_state(t));
 	if (tid)
 		(void)sched_setaffinity(tid, sizeof(p->cores.allowed), &p->cores.allowed);
+}
+
+static void move_and_wake(struct systrap_platform *p, struct systrap_thread *t)
+{
+	cpu_set_t cpus = p->cores.allowed;
+	int cpu = sched_getcpu();
+
+	if (cpu >= 0 && cpu < CPU_SETSIZE)
+		CPU_CLR(cpu, &cpus);
+	place_and_wake(p, t, &cpus);
 	SYSTRAP_STAT_ADD(p, moves, 1);
+}
+
+static void gather_and_wake(struct systrap_platform *p, struct systrap_thread *t)
+{
+	cpu_set_t cpus;
+	int cpu = sched_getcpu();
+
+	CPU_ZERO(&cpus);
+	if (cpu >= 0 && cpu < CPU_SETSIZE)
+		CPU_SET(cpu, &cpus);
+	place_and_wake(p, t, &cpus);
+	SYSTRAP_STAT_ADD(p, gathers, 1);
 }
 
 void systrap_wake(struct platform_context *ctx, struct systrap_thread *t)
 {
 	if (unlikely(ctx->pace.move))
 		move_and_wake(ctx->p, t);
-	else if (atomic_load(mb_app_asleep(t)))
+	else if (!atomic_load(mb_app_asleep(t)))
+		return;
+	else if (ctx->pace.gather)
+		gather_and_wake(ctx->p, t);
+	else
 		systrap_futex_wake(mb_state(t));
 }
 
@@ -124,6 +165,7 @@ void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t
 		     pace->late_events < SYSTRAP_LATE_MAX && time_to_move(p, pace);
 	if (!stacked)
 		pace->stacked = 0;
+	pace->gather = crowded && !ctx->held && time_to_gather(pace, stacked);
 	crowded |= stacked && !pace->move;
 	pace->spin = !crowded && pace->late_events < SYSTRAP_LATE_MAX;
 	if (!crowded && pace->late_replies < SYSTRAP_LATE_MAX)
