@@ -398,6 +398,7 @@ int kvm_hand_run(struct kvm_vcpu *v, struct platform_context *ctx, struct addres
 	h->short_since_ns = 0;
 	h->regs = *regs;
 	h->space = NULL;
+	kvm_choose_lstar(v, as, regs, kvm_mailbox_va(ctx, as));
 	kvm_load_regs(v, regs, kvm_mailbox_va(ctx, as));
 	patch_mailbox_reset(ctx->mb);
 	patch_mailbox_listen(ctx->mb, true, TRAMPOLINE_SPINS);

@@ -211,6 +211,7 @@ static void kvm_emit_stats(struct platform *base,
 #undef EMIT
 	emit(arg, "kvm/ring0_emulated", p->ring0_emulated);
 	emit(arg, "kvm/stub_saves", p->stub_saves);
+	emit(arg, "kvm/lstar_posts", p->lstar_posts);
 	emit(arg, "kvm/units", units);
 	emit(arg, "kvm/vcpus", owned);
 	emit(arg, "kvm/vcpus_shared", shared);

@@ -88,7 +88,7 @@
 /* Above what Linux gives out, in the same leaf table as the top of the stack. */
 #define KVM_STUB_VA ARCH_TASK_SIZE
 #define KVM_STUB_OFFSET 0x800ul
-#define KVM_STUB_PORT 0x10
+#define KVM_STUB_PORT PATCH_LSTAR_PORT
 /*
  * Where the stub saves (struct kvm_platform.stub_saves): it begins before KVM_STUB_OFFSET, and the handlers end in one `hlt`
  * in the same page. What is saved lies in the vCPU's page, where `swapgs` leads.
@@ -183,6 +183,7 @@ struct kvm_vcpu {
 	uint8_t *stack_page; /* immutable: TSS and exception stack, host side */
 	struct kvm_sregs sregs; /* the owner's thread: template for every entry */
 	bool broken; /* the owner's thread: state must be set up anew */
+	bool posts; /* the owner's thread: `syscall` leads to lstar.S */
 	bool in_stub; /* the runner's: at KVM_STUB_SYSRET_VA, with these: */
 	struct kvm_segs segs; /* the runner's: as of the last event */
 	_Atomic pid_t tid;
@@ -248,6 +249,7 @@ struct kvm_platform {
 	pid_t pid;
 	bool ring0_emulated; /* immutable: an exit from the stub shows the user's CS */
 	bool sysret_works; /* immutable after the self-test: the way back to ring 3 */
+	bool lstar_posts; /* immutable after the self-test: `syscall` may lead to lstar.S */
 	bool stub_saves; /* immutable after the self-test: exits need no segments from KVM */
 	uint64_t stub_entry_va, common_hlt_va; /* immutable after the self-test */
 	bool has_xsave;
@@ -358,6 +360,8 @@ void kvm_as_fetch(struct address_space *as, uint64_t va, uint8_t *buf, size_t si
 
 /* vcpu.c */
 must_check int kvm_vcpu_init_state(struct kvm_vcpu *v);
+/* Where `syscall` leads. v does not run. Return: 0, -errno. */
+must_check int kvm_vcpu_set_lstar(struct kvm_vcpu *v, uint64_t va);
 /* The calling thread's vCPU (its own for life), or one of the shared for this turn. Return: 0, -EAGAIN, -EINTR (interrupted). */
 must_check int kvm_vcpu_get(struct kvm_platform *p, struct platform_context *ctx,
 			    struct kvm_vcpu **ret_v);
@@ -394,6 +398,9 @@ must_check int kvm_context_switch(struct platform_context *ctx, struct address_s
 void kvm_context_interrupt(struct platform_context *ctx);
 /* Registers are loaded with these; NULL mb: no mailbox. */
 void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t mailbox_va);
+/* Before that: what `syscall` leads to in `as`. */
+void kvm_choose_lstar(struct kvm_vcpu *v, const struct address_space *as,
+		      const struct arch_regs *regs, uint64_t mailbox_va);
 /*
  * Runs what is loaded until there is an event. INTERRUPTED does not consume ctx->interrupt. An rip inside the
  * trampolines' range is to be resolved with *ret_space, unless that is NULL. Return: 0, -ENOMEM, -EAGAIN.

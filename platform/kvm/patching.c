@@ -119,7 +119,18 @@ static int space_ready_locked(struct address_space *as)
 	if (!own_mapped_locked(as))
 		for (unsigned n = 0; !err && patch_space_range(as->patches->space, n, &range); n++)
 			err = map_own_locked(as, &range);
+	if (!err && as->p->lstar_posts) {
+		patch_space_lstar_range(as->patches->space, &range);
+		err = map_own_locked(as, &range);
+	}
 	return err;
+}
+
+/* Who runs from now on may be in a trampoline. */
+static void publish_locked(struct address_space *as)
+{
+	atomic_store(&as->patch_known, as->patches->space);
+	atomic_store(&as->patch_live, as->patches->space);
 }
 
 /* Return: 0; -ENOTSUP: never; anything else: perhaps later. */
@@ -150,9 +161,7 @@ static int patch_site_locked(struct address_space *as, uint64_t rip, uint64_t nr
 		return err;
 	}
 	record_locked(as->patches, va, orig);
-	/* Before anyone can be in a trampoline. */
-	atomic_store(&as->patch_known, as->patches->space);
-	atomic_store(&as->patch_live, as->patches->space);
+	publish_locked(as);
 	kvm_flush_init(&f, as);
 	pte_store(&leaf[LEAF_INDEX(va)], gpa | PTE_P | PTE_U | PTE_AD | PTE_PATCHED);
 	kvm_flush_page(&f, pte & PTE_ADDR);
@@ -174,6 +183,10 @@ void kvm_patch_note(struct address_space *as, const struct arch_regs *regs)
 		patch_heat_patched(&as->heat, regs->r.rip);
 	else if (err == -ENOTSUP || err == -ENOSPC)
 		patch_heat_cold(&as->heat, regs->r.rip);
+	/* A site that cannot be patched posts its calls by where `syscall` leads, once the trampolines are there. */
+	if (err && as->p->lstar_posts && !as->patch_refused && !as->traced &&
+	    !atomic_load(&as->patch_live) && !space_ready_locked(as))
+		publish_locked(as);
 	mutex_unlock(&as->lock);
 }
 

@@ -135,6 +135,21 @@ void kvm_load_regs(struct kvm_vcpu *v, const struct arch_regs *regs, uint64_t ma
 	v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }
 
+void kvm_choose_lstar(struct kvm_vcpu *v, const struct address_space *as,
+		      const struct arch_regs *regs, uint64_t mailbox_va)
+{
+	bool posts = v->p->lstar_posts && mailbox_va && !regs->r.gs_base &&
+		     atomic_load_explicit(&as->patch_live, memory_order_relaxed);
+
+	if (likely(v->posts == posts))
+		return;
+	if (kvm_vcpu_set_lstar(v,
+			       posts ? PATCH_LSTAR_VA + patch_lstar_offset() : v->p->stub_entry_va))
+		v->broken = true;
+	else
+		v->posts = posts;
+}
+
 static const struct kvm_saved *saved(const struct kvm_vcpu *v)
 {
 	return (const struct kvm_saved *)(v->stack_page + KVM_VCPU_SAVE);
@@ -314,7 +329,19 @@ static enum run_verdict exit_io(struct kvm_vcpu *v, struct address_space *as,
 	uint16_t cs = v->p->stub_saves ? KVM_KERNEL_CS : run->s.regs.sregs.cs.selector;
 	bool emulated = v->p->ring0_emulated, masked = !(run->s.regs.regs.rflags & EFLAGS_IF);
 
-	if (emulated && cs == ARCH_USER_CS && !masked) {
+	/* Now and then `syscall` itself was emulated: then CS is the kernel's there too, and nothing is posted. */
+	if (v->posts && (cs == ARCH_USER_CS || cs == KVM_KERNEL_CS) && masked &&
+	    patch_lstar_at_exit(run->s.regs.regs.rip)) {
+		/* Whose call, and whether it has been answered, patch_resolve() knows. */
+		segs_from_sregs(v);
+		store_regs(v, regs);
+		*ev = (struct platform_event){.kind = PLATFORM_SYSCALL};
+		vcpu_count(&v->counts.syscalls);
+		return RUN_EVENT;
+	}
+	/* Calls that were posted there have left the mask behind them: then the place tells. */
+	if (emulated && cs == ARCH_USER_CS &&
+	    (!masked || v->posts || run->s.regs.regs.rip < ARCH_TASK_SIZE)) {
 		own_port_io(v, as, regs, ev);
 		return RUN_EVENT;
 	}
@@ -475,11 +502,11 @@ static bool wanted(struct kvm_vcpu *v, struct platform_context *ctx, enum run_mo
 	       (mode != RUN_FRESH && atomic_load(&v->yield));
 }
 
-/* It is in a trampoline that has given way to the application's own mapping. */
+/* It is in, or its calls lead to, a trampoline that has given way to the application's own mapping. */
 static bool stranded(const struct kvm_vcpu *v, struct address_space *as,
 		     const struct patch_space *space)
 {
-	return patch_rip_inside(v->run->s.regs.regs.rip) && space &&
+	return (v->posts || patch_rip_inside(v->run->s.regs.regs.rip)) && space &&
 	       atomic_load(&as->patch_live) != space;
 }
 
@@ -536,8 +563,10 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	 * it sets immediate_exit again.
 	 */
 	__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	if (unlikely(mode != RUN_FORCED && (wanted(v, ctx, mode) ||
-					    (mode == RUN_RESUME && stranded(v, as, *inout_space)))))
+	if (unlikely(mode != RUN_FORCED &&
+		     (wanted(v, ctx, mode) ||
+		      (mode == RUN_RESUME && stranded(v, as, *inout_space)) ||
+		      (mode == RUN_FRESH && v->posts && !atomic_load(&as->patch_live)))))
 		ret = 1;
 	else if (unlikely(atomic_load(&as->root) != run->s.regs.sregs.cr3))
 		ret = -EAGAIN;
@@ -608,6 +637,7 @@ static int run_here(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 			patch_mailbox_reset(ctx->mb);
 		start = time_monotonic_ns();
 	}
+	kvm_choose_lstar(v, as, regs, kvm_mailbox_va(ctx, as));
 	kvm_load_regs(v, regs, kvm_mailbox_va(ctx, as));
 	/* Meant for the companion, which is not there. */
 	atomic_store_explicit(&v->stop, false, memory_order_relaxed);
@@ -619,7 +649,8 @@ static int run_here(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	if (unlikely(space && patch_rip_inside(regs->r.rip)))
 		kvm_patch_resolve(space, NULL, regs, ev);
 	if (ev->kind == PLATFORM_SYSCALL) {
-		if (unlikely(patched) && patch_heat_is_patched(&as->heat, regs->r.rip)) {
+		if (unlikely(patched) &&
+		    (v->posts || patch_heat_is_patched(&as->heat, regs->r.rip))) {
 			int64_t now = time_monotonic_ns();
 
 			patch_pace_trapped(&ctx->pace, now - start, now);

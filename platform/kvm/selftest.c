@@ -1,5 +1,5 @@
 /*
- * platform/kvm/selftest.c - three runs of a few instructions at start: which ring mode is this, and do a
+ * platform/kvm/selftest.c - a few runs of a few instructions at start: which ring mode is this, and do a
  * system call, an exception and a fault come back as they should? Costs 0.4 ms, most of it a vCPU
  * that the first task then takes over.
  */
@@ -13,11 +13,19 @@
 #define SYSCALL_AT 0x00
 #define UD2_AT 0x10
 #define LOAD_AT 0x20
+#define BACK_AT 0x30
+#define CR3_AFTER_AT 0x40
+#define LOAD_AFTER_AT 0x50
+#define HLT_AFTER_AT 0x60
 
 static const uint8_t code[] = {
-	[SYSCALL_AT] = 0x0f, 0x05, 0x0f, 0x05, /* syscall; syscall */
-	[UD2_AT] = 0x0f,     0x0b, /* ud2 */
-	[LOAD_AT] = 0x48,    0x8b, 0x03, /* mov (%rbx), %rax */
+	[SYSCALL_AT] = 0x0f,	0x05, 0x0f, 0x05, /* syscall; syscall */
+	[UD2_AT] = 0x0f,	0x0b, /* ud2 */
+	[LOAD_AT] = 0x48,	0x8b, 0x03, /* mov (%rbx), %rax */
+	[BACK_AT] = 0xff,	0xe1, /* jmp *%rcx */
+	[CR3_AFTER_AT] = 0x0f,	0x05, 0x0f, 0x20, 0xd8, /* syscall; mov %cr3, %rax */
+	[LOAD_AFTER_AT] = 0x0f, 0x05, 0x48, 0x8b, 0x03, /* syscall; mov (%rbx), %rax */
+	[HLT_AFTER_AT] = 0x0f,	0x05, 0xf4, /* syscall; hlt */
 };
 
 static int run(struct platform_context *ctx, struct address_space *as, uint64_t at,
@@ -59,6 +67,39 @@ static bool exceptions_work(struct platform_context *ctx, struct address_space *
 		return false;
 	return run(ctx, as, LOAD_AT, &regs, &ev) == 0 && ev.kind == PLATFORM_FAULT &&
 	       ev.addr == FAULT_VA && ev.access == MEM_READ && !ev.present;
+}
+
+static bool refused_after(struct platform_context *ctx, struct address_space *as, uint64_t at)
+{
+	struct platform_event ev;
+	struct arch_regs regs;
+
+	return run(ctx, as, at, &regs, &ev) == 0 && ev.kind == PLATFORM_EXCEPTION &&
+	       ev.vector == 13 && regs.r.rip == CODE_VA + at + 2;
+}
+
+/*
+ * Does what `syscall` leads to run with ring 3's rights, so that it may go back by a mere jump? Only if nothing that is
+ * ring 0's can be had after that. Return: 0, -errno.
+ */
+static int try_posting(struct kvm_platform *p, struct platform_context *ctx,
+		       struct address_space *as)
+{
+	struct arch_regs regs = {
+		.r = {.rip = CODE_VA + LOAD_AFTER_AT, .rbx = KVM_KERNEL_BASE + KVM_KERNEL_GDT}};
+	struct platform_event ev;
+	struct kvm_vcpu *v;
+	int err = kvm_vcpu_get(p, ctx, &v);
+
+	if (!err)
+		err = kvm_vcpu_set_lstar(v, CODE_VA + BACK_AT);
+	if (err)
+		return err;
+	p->lstar_posts =
+		refused_after(ctx, as, CR3_AFTER_AT) && refused_after(ctx, as, HLT_AFTER_AT) &&
+		kvm_context_switch(ctx, as, &regs, &ev) == 0 && ev.kind == PLATFORM_FAULT &&
+		ev.addr == regs.r.rbx && regs.r.rip == CODE_VA + LOAD_AFTER_AT + 2 && !v->broken;
+	return kvm_vcpu_init_state(v);
 }
 
 /* The stub in its longer form: kept if it works. Return: 0, -errno. */
@@ -122,6 +163,8 @@ int kvm_selftest(struct kvm_platform *p)
 		err = try_saving(p, ctx, as);
 	if (!err && !exceptions_work(ctx, as))
 		err = -ENOSYS;
+	if (!err && p->ring0_emulated)
+		err = try_posting(p, ctx, as);
 	if (err)
 		log_error("kvm: this host's KVM does not run the self-test as a CPU would");
 	else

@@ -89,6 +89,13 @@ static int set_syscall_msrs(struct kvm_vcpu *v)
 	return set_msrs(v, entries, ARRAY_SIZE(entries) - !v->p->stub_saves);
 }
 
+int kvm_vcpu_set_lstar(struct kvm_vcpu *v, uint64_t va)
+{
+	const struct kvm_msr_entry msr = {.index = MSR_LSTAR, .data = va};
+
+	return set_msrs(v, &msr, 1);
+}
+
 static int set_xcrs(struct kvm_vcpu *v)
 {
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = v->p->xcr0}}};
@@ -136,7 +143,7 @@ int kvm_vcpu_init_state(struct kvm_vcpu *v)
 		return err;
 	set_tsc(v);
 	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | (v->p->stub_saves ? 0 : KVM_SYNC_X86_SREGS);
-	v->broken = v->in_stub = false;
+	v->broken = v->in_stub = v->posts = false;
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #define PATCH_TABLE_VA PATCH_VA
 #define PATCH_ENTRY_VA 0x05100000
 #define PATCH_CODE_VA 0x05140000
+#define PATCH_LSTAR_VA 0x05141000 /* mapped where a platform asks for it: lstar.S */
 #define PATCH_MAILBOX_VA 0x05150000
 #define PATCH_END_VA 0x05250000
 
@@ -51,6 +52,10 @@
 #define MB_OP 0x110
 #define MB_XSAVE 0x400 /* to the page's end: an XSAVE area */
 #define MB_XSAVE_SIZE 0xc00
+
+/* lstar.S: what it exits by, and how it knows that it has ring 3's rights. */
+#define PATCH_LSTAR_PORT 0x10
+#define PATCH_USER_CS 0x33
 
 /* Values of `state`. */
 #define MB_DONE 0 /* nothing is posted, or the posted call's result is in rax */

@@ -41,11 +41,12 @@
 #define ENTRY_OFF TABLE_BYTES
 #define ENTRY_BYTES (PATCH_SITES_MAX * PATCH_ENTRY_SIZE)
 #define CODE_OFF (ENTRY_OFF + ENTRY_BYTES)
+#define LSTAR_OFF (CODE_OFF + MOAT_PAGE_SIZE)
 #define ENTRY_AT_MOVABS 5u
 #define ENTRY_AT_JMP 15u
 #define ENTRY_USED 20u
 
-_Static_assert(CODE_OFF + MOAT_PAGE_SIZE <= MEM_CHUNK_SIZE, "one chunk holds it all");
+_Static_assert(LSTAR_OFF + MOAT_PAGE_SIZE <= MEM_CHUNK_SIZE, "one chunk holds it all");
 _Static_assert(PATCH_MAILBOX_VA + PATCH_MAILBOXES_MAX * MOAT_PAGE_SIZE == PATCH_END_VA, "layout");
 _Static_assert(PATCH_SITES_MAX * 8u <= PATCH_ENTRY_VA - PATCH_TABLE_VA, "layout");
 
@@ -59,6 +60,14 @@ extern const uint8_t patch_code[], patch_code_slow_jmp[], patch_code_pushf[], pa
 	patch_code_done_jmp[], patch_code_leave[], patch_code_left[], patch_code_order[],
 	patch_code_switch[], patch_code_switch_jmp[], patch_code_end[];
 
+/* lstar.S */
+extern const uint8_t patch_lstar[], patch_lstar_entry[], patch_lstar_up[], patch_lstar_whole[],
+	patch_lstar_posted[], patch_lstar_left[], patch_lstar_done[], patch_lstar_done_rax[],
+	patch_lstar_stack[], patch_lstar_unstack[], patch_lstar_done_jmp[], patch_lstar_order[],
+	patch_lstar_imm_left[], patch_lstar_imm_switch[], patch_lstar_end[];
+
+#define OUT_SIZE 2u
+#define LSTAR_VA_OF(label) (PATCH_LSTAR_VA + (uint64_t)((label)-patch_lstar))
 #define CODE_VA_OF(label) (PATCH_CODE_VA + (uint64_t)((label)-patch_code))
 
 struct patch_mailbox {
@@ -111,6 +120,7 @@ struct patched_page {
 
 struct patch_space {
 	uint64_t off; /* immutable: the chunk */
+	_Atomic bool lstar; /* that page is, or was, mapped */
 	/* Entries [0, nsites) are immutable; read without a lock. */
 	_Atomic unsigned nsites;
 	struct site sites[PATCH_SITES_MAX];
@@ -142,6 +152,19 @@ static uint8_t *mem_at_off(uint64_t off)
 	return memfile_ptr(mem_private(), off);
 }
 
+static void put32(uint8_t *p, uint32_t val)
+{
+	memcpy(p, &val, sizeof(val));
+}
+
+static void put_lstar(uint8_t *at)
+{
+	memcpy(at, patch_lstar, patch_lstar_end - patch_lstar);
+	put32(at + (patch_lstar_imm_left - patch_lstar) - 4, (uint32_t)CODE_VA_OF(patch_code_left));
+	put32(at + (patch_lstar_imm_switch - patch_lstar) - 4,
+	      (uint32_t)CODE_VA_OF(patch_code_switch));
+}
+
 int patch_space_create(struct patch_space **ret_space)
 {
 	struct patch_space *s = calloc(1, sizeof(*s));
@@ -155,6 +178,7 @@ int patch_space_create(struct patch_space **ret_space)
 		return err;
 	}
 	memcpy(mem_at_off(s->off + CODE_OFF), patch_code, patch_code_end - patch_code);
+	put_lstar(mem_at_off(s->off + LSTAR_OFF));
 	*ret_space = s;
 	return 0;
 }
@@ -184,6 +208,25 @@ bool patch_space_range(struct patch_space *s, unsigned n, struct patch_range *re
 		return false;
 	*ret_range = ranges[n];
 	return true;
+}
+
+void patch_space_lstar_range(struct patch_space *s, struct patch_range *ret_range)
+{
+	atomic_store_explicit(&s->lstar, true, memory_order_relaxed);
+	*ret_range = (struct patch_range){PATCH_LSTAR_VA, MOAT_PAGE_SIZE, s->off + LSTAR_OFF,
+					  MEM_READ | MEM_EXEC};
+}
+
+uint64_t patch_lstar_offset(void)
+{
+	return (uint64_t)(patch_lstar_entry - patch_lstar);
+}
+
+bool patch_lstar_at_exit(uint64_t rip)
+{
+	return rip == PATCH_LSTAR_VA || rip == PATCH_LSTAR_VA + OUT_SIZE ||
+	       rip == LSTAR_VA_OF(patch_lstar_left) - OUT_SIZE ||
+	       rip == LSTAR_VA_OF(patch_lstar_left);
 }
 
 /* A page of one of `count` chunks. Return: its number, -ENOSPC, -ENOMEM. */
@@ -272,11 +315,6 @@ void patch_drop(struct patch_space *s, uint64_t va, uint64_t size)
 			s->pages[kept++] = s->pages[i];
 	}
 	s->npages = kept;
-}
-
-static void put32(uint8_t *p, uint32_t val)
-{
-	memcpy(p, &val, sizeof(val));
 }
 
 /* The site's slot: found, or made. Return: its number, -ENOSPC. */
@@ -643,6 +681,36 @@ static bool is_switching(const struct patch_mailbox *mb)
 	       atomic_load_explicit(&mb->op, memory_order_relaxed) == MB_OP_SWITCH;
 }
 
+/* In lstar.S. Whatever the registers are, they give a call, or the end of one, that the program could have made itself. */
+static enum patch_verdict resolve_lstar(const struct patch_mailbox *mb, struct user_regs_struct *r)
+{
+	uint64_t at = r->rip;
+	bool posted = at >= LSTAR_VA_OF(patch_lstar_posted), moved = posted, done;
+
+	moved |= at >= LSTAR_VA_OF(patch_lstar_up) && at < LSTAR_VA_OF(patch_lstar_whole);
+	done = at >= LSTAR_VA_OF(patch_lstar_done) && at < LSTAR_VA_OF(patch_lstar_order);
+	if (done && at > LSTAR_VA_OF(patch_lstar_done_rax)) {
+		/* Flags have been put where popfq finds them, or are in r11 again, or (nobody's) lost. */
+		if (at >= LSTAR_VA_OF(patch_lstar_stack) && at < LSTAR_VA_OF(patch_lstar_unstack))
+			r->rsp = r->r11;
+		if (at < LSTAR_VA_OF(patch_lstar_done_jmp))
+			r->r11 = mb ? atomic_load_explicit(&mb->flags, memory_order_relaxed)
+				    : r->eflags;
+		moved = false;
+	}
+	if (posted && !done && is_switching(mb))
+		return resolve_switch(mb, r);
+	as_after_syscall(r, r->rcx, moved ? r->r11 >> 16 : r->r11);
+	if (done && at >= LSTAR_VA_OF(patch_lstar_done_rax))
+		return PATCH_AFTER;
+	/* Its answer is there, though it has not seen it. */
+	if (posted && mb && atomic_load_explicit(&mb->state, memory_order_acquire) == MB_DONE) {
+		r->rax = atomic_load_explicit(&mb->rax, memory_order_relaxed);
+		return PATCH_AFTER;
+	}
+	return PATCH_CALL;
+}
+
 enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch_mailbox *mb,
 				 struct arch_regs *inout_regs)
 {
@@ -654,6 +722,15 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 		return PATCH_OUTSIDE;
 	if (rip >= PATCH_ENTRY_VA && rip < PATCH_CODE_VA)
 		return resolve_entry(s, r);
+	if (rip - PATCH_LSTAR_VA < (uint64_t)(patch_lstar_end - patch_lstar) && s &&
+	    atomic_load_explicit(&s->lstar, memory_order_relaxed)) {
+		enum patch_verdict verdict = resolve_lstar(mb, r);
+
+		/* The trap at a trampoline's end has come by here. */
+		if (verdict != PATCH_CALL || r->rip != CODE_VA_OF(patch_code_left))
+			return verdict;
+		rip = r->rip;
+	}
 	if (rip < PATCH_CODE_VA || rip >= CODE_VA_OF(patch_code_end))
 		return PATCH_STRAY;
 	if (rip == CODE_VA_OF(patch_code_done_rcx) || rip == CODE_VA_OF(patch_code_done_jmp))

@@ -91,6 +91,15 @@ must_check int patch_space_create(struct patch_space **ret_space);
 void patch_space_destroy(struct patch_space *space);
 /* Fixed ranges (table, entries, code), to be mapped before the first patched page: n = 0, 1 ...; false: no more. */
 bool patch_space_range(struct patch_space *space, unsigned n, struct patch_range *ret_range);
+/*
+ * One page more, for who makes PATCH_LSTAR_VA + patch_lstar_offset() the place where `syscall` leads: what runs there
+ * posts the call if it can, and else exits by PATCH_LSTAR_PORT at patch_lstar_at_exit(). patch_resolve() knows that page
+ * once this has been called.
+ */
+void patch_space_lstar_range(struct patch_space *space, struct patch_range *ret_range);
+uint64_t patch_lstar_offset(void);
+/* Is this rip at, or past, an instruction there that exits? */
+bool patch_lstar_at_exit(uint64_t rip);
 
 /*
  * patch_apply - a patched copy of the page at page_va, because a call with `nr` in rax arrived with `rip`.

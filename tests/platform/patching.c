@@ -11,6 +11,9 @@
 extern const char p_start[], p_loop[], p_first[], p_second[], p_peek[], p_write[], p_jump[],
 	p_handler[], p_handled[], p_end[];
 
+/* With MEM_WRITE no site can be patched: calls are posted by where `syscall` leads, or trap. */
+static unsigned text_access = MEM_READ | MEM_EXEC;
+
 static uint64_t text_va(const char *symbol)
 {
 	return TEXT_VA + (symbol - p_start);
@@ -36,7 +39,7 @@ static struct address_space *text_space(void)
 {
 	struct address_space *as = space_new();
 
-	space_map(as, TEXT_VA, text_off(), (p_end - p_start) / PAGE, MEM_READ | MEM_EXEC);
+	space_map(as, TEXT_VA, text_off(), (p_end - p_start) / PAGE, text_access);
 	return as;
 }
 
@@ -104,7 +107,7 @@ static void patch_hot_loop(void)
 	start(&g, as);
 	loop(&g, rounds(20000));
 	/* The program sees it, if it looks; the memory file does not. */
-	if (patches()) {
+	if (patches() && !(text_access & MEM_WRITE)) {
 		EXPECT(peek(as, text_va(p_first) - 7, &val) == 0 && (val & 0xffffff) == 0x2524ff);
 		EXPECT(((uint8_t *)mem_at(text_off()))[text_va(p_first) - 7 - TEXT_VA] == 0xb8);
 	}
@@ -211,19 +214,19 @@ static void patch_changes(void)
 	EXPECT(peek(child, text_va(p_first) - 7, &val) == 0 && (val & 0xff) == 0xb8);
 	ops->as_destroy(child);
 	/* The same again, around it: the copy may stay; calls go on. */
-	space_map(as, TEXT_VA, text_off(), 2, MEM_READ | MEM_EXEC);
+	space_map(as, TEXT_VA, text_off(), 2, text_access);
 	loop(&g, HOT);
 	ops->as_unmap(as, TEXT_VA, PAGE);
 	g.regs.r.rax = 0;
 	guest_resume(&g);
 	EXPECT(g.ev.kind == PLATFORM_FAULT && g.ev.access == MEM_EXEC && !g.ev.present);
 	EXPECT(g.regs.r.rip - TEXT_VA < PAGE);
-	space_map(as, TEXT_VA, text_off(), 2, MEM_READ | MEM_EXEC);
+	space_map(as, TEXT_VA, text_off(), 2, text_access);
 	loop(&g, HOT * 3);
 	ops->as_protect(as, TEXT_VA, PAGE, MEM_READ);
 	guest_resume(&g);
 	EXPECT(g.ev.kind == PLATFORM_FAULT && g.ev.access == MEM_EXEC);
-	space_map(as, TEXT_VA, text_off(), 2, MEM_READ | MEM_EXEC);
+	space_map(as, TEXT_VA, text_off(), 2, text_access);
 	loop(&g, HOT * 3);
 	/* Another page: what is executed is the other page. */
 	memset(mem_at(other), 0x0b, PAGE * 2);
@@ -310,7 +313,7 @@ static bool loop_event(struct runner *r)
 		EXPECT(g->ev.kind == PLATFORM_FAULT && r->arg);
 		/* Text that the test has taken away for a moment. */
 		sleep_us(20);
-		space_map(g->as, TEXT_VA, text_off(), 2, MEM_READ | MEM_EXEC);
+		space_map(g->as, TEXT_VA, text_off(), 2, text_access);
 	}
 	return !atomic_load(&test_failed);
 }
@@ -409,7 +412,7 @@ static void patch_clear_and_claim_races(void)
 			ops->as_clear(as);
 		if (!(n & 1)) {
 			space_map(as, STACK_VA, mem_pages(1), 1, MEM_READ | MEM_WRITE);
-			space_map(as, TEXT_VA, text_off(), 2, MEM_READ | MEM_EXEC);
+			space_map(as, TEXT_VA, text_off(), 2, text_access);
 		}
 		sleep_us(5000);
 		for (unsigned i = 0; i < RACERS; i++)
@@ -511,8 +514,8 @@ static void patch_jumps(void)
 	for (uint64_t at = 0; at < 0x1f0 && !atomic_load(&test_failed);
 	     at += slow_machine ? 5 : 1) {
 		const uint64_t places[] = {PATCH_TABLE_VA + at, PATCH_ENTRY_VA + at,
-					   PATCH_CODE_VA + at, PATCH_MAILBOX_VA + at,
-					   text_va(p_first) - 16 + at % 32};
+					   PATCH_CODE_VA + at,	PATCH_MAILBOX_VA + at,
+					   PATCH_LSTAR_VA + at, text_va(p_first) - 16 + at % 32};
 
 		for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
 			uint64_t before = atomic_load(&j.jumps);
@@ -554,6 +557,25 @@ static void patch_single_step(void)
 	ops->as_destroy(as);
 }
 
+/* ---- the same where sites cannot be patched ---- */
+
+#define UNPATCHABLE(name)                                      \
+	static void name##_unpatchable(void)                   \
+	{                                                      \
+		text_access = MEM_READ | MEM_WRITE | MEM_EXEC; \
+		name();                                        \
+		text_access = MEM_READ | MEM_EXEC;             \
+	}
+UNPATCHABLE(patch_hot_loop)
+UNPATCHABLE(patch_handlers)
+UNPATCHABLE(patch_claim)
+UNPATCHABLE(patch_gs)
+UNPATCHABLE(patch_interrupts)
+UNPATCHABLE(patch_races)
+UNPATCHABLE(patch_clear_and_claim_races)
+UNPATCHABLE(patch_forged_mailbox)
+UNPATCHABLE(patch_single_step)
+
 const struct test patch_tests[] = {
 	{"patch_hot_loop", patch_hot_loop},
 	{"patch_handlers", patch_handlers},
@@ -567,5 +589,14 @@ const struct test patch_tests[] = {
 	{"patch_clear_and_claim_races", patch_clear_and_claim_races},
 	{"patch_forged_mailbox", patch_forged_mailbox},
 	{"patch_jumps", patch_jumps},
+	{"patch_hot_loop_unpatchable", patch_hot_loop_unpatchable},
+	{"patch_handlers_unpatchable", patch_handlers_unpatchable},
+	{"patch_claim_unpatchable", patch_claim_unpatchable},
+	{"patch_gs_unpatchable", patch_gs_unpatchable},
+	{"patch_interrupts_unpatchable", patch_interrupts_unpatchable},
+	{"patch_races_unpatchable", patch_races_unpatchable},
+	{"patch_clear_and_claim_races_unpatchable", patch_clear_and_claim_races_unpatchable},
+	{"patch_forged_mailbox_unpatchable", patch_forged_mailbox_unpatchable},
+	{"patch_single_step_unpatchable", patch_single_step_unpatchable},
 	{NULL, NULL},
 };

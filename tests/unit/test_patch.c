@@ -257,6 +257,42 @@ static void test_resolve(void **state)
 	assert_int_equal(seen, 0x1f);
 }
 
+/* Where `syscall` leads: unknown until it is asked for; then any registers give a call, or the end of one, at rcx. */
+static void test_resolve_lstar(void **state)
+{
+	struct patch_mailbox *mb;
+	struct patch_range range;
+	unsigned calls = 0, after = 0;
+
+	(void)state;
+	assert_true(patch_mailbox_get(space, &range, &mb) >= 0);
+	for (unsigned round = 0; round < 2; round++) {
+		for (uint64_t at = PATCH_LSTAR_VA; at < PATCH_LSTAR_VA + MOAT_PAGE_SIZE; at++) {
+			struct arch_regs regs = {
+				.r = {.rip = at, .rcx = 0x1234, .rax = 39, .rsp = 7}};
+			enum patch_verdict verdict = patch_resolve(space, mb, &regs);
+
+			if (!round || verdict == PATCH_STRAY) {
+				assert_int_equal(verdict, PATCH_STRAY);
+				assert_int_equal(regs.r.rip, at);
+				continue;
+			}
+			assert_int_equal(regs.r.rip, 0x1234);
+			assert_int_equal(regs.r.rcx, 0x1234);
+			assert_int_equal(regs.r.r11, regs.r.eflags);
+			assert_int_equal(regs.r.eflags, 0x202);
+			calls += verdict == PATCH_CALL;
+			after += verdict == PATCH_AFTER;
+		}
+		patch_space_lstar_range(space, &range);
+		assert_int_equal(range.va, PATCH_LSTAR_VA);
+	}
+	assert_in_range(calls, 100, 400);
+	assert_in_range(after, 50, 400);
+	assert_true(patch_lstar_at_exit(PATCH_LSTAR_VA) && patch_lstar_at_exit(PATCH_LSTAR_VA + 2));
+	assert_false(patch_lstar_at_exit(PATCH_LSTAR_VA + patch_lstar_offset()));
+}
+
 /* All registers were to come from the mailbox: wherever that is interrupted, they do; without a mailbox it is a stray. */
 static void test_switch(void **state)
 {
@@ -383,6 +419,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resolve, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_trap, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resolve_lstar, setup, teardown),
 		cmocka_unit_test(test_heat),
 		cmocka_unit_test(test_pace),
 	};
