@@ -164,8 +164,8 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
 		.exit_signal = SIGCHLD,
 	};
-	unsigned count = FD_EXTRA + sb->opts->preserve_fds + sb->virtiofs_count;
-	int spec, *fds = calloc(count, sizeof(*fds));
+	unsigned last = FD_EXTRA + sb->opts->preserve_fds + sb->virtiofs.count, count = last + 1;
+	int spec, again[2] = {-1, -1}, *fds = calloc(count, sizeof(*fds));
 	pid_t pid;
 
 	if (!fds)
@@ -173,11 +173,16 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 	/* Seen from within its user namespace, as a program in it would. */
 	sb->config->spec.uid_map = userns_map_text("uid_map");
 	sb->config->spec.gid_map = userns_map_text("gid_map");
+	if (sb->virtiofs.count &&
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, again) < 0) {
+		free(fds);
+		return -errno;
+	}
 	sb->config->spec.network = sb->network_shared ? BOOT_NETWORK_HOST : BOOT_NETWORK_OWN;
 	spec = spec_memfd(sb);
 	if (spec < 0) {
 		free(fds);
-		return spec;
+		return spec; /* the monitor ends */
 	}
 	fds[FD_SPEC] = spec;
 	fds[FD_GOFER] = gofer_sock;
@@ -190,8 +195,9 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 		fds[FD_STDIO + i] = sb->console_slave >= 0 || fcntl(i, F_GETFD) < 0 ? -1 : i;
 	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)
 		fds[FD_EXTRA + i] = 3 + (int)i;
-	for (unsigned i = 0; i < sb->virtiofs_count; i++)
-		fds[FD_EXTRA + sb->opts->preserve_fds + i] = sb->virtiofs_fds[i];
+	for (unsigned i = 0; i < sb->virtiofs.count; i++)
+		fds[FD_EXTRA + sb->opts->preserve_fds + i] = sb->virtiofs.fds[i];
+	fds[last] = again[1];
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
 		setsid();
@@ -200,6 +206,9 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 		exec_role(sb, "sentry-role", fds, count, NULL);
 	}
 	close(spec);
+	if (again[1] >= 0)
+		close(again[1]);
+	sb->virtiofs.again = again[0];
 	free(fds);
 	sb->sentry = pid;
 	return pid < 0 ? -errno : 0;
@@ -409,11 +418,12 @@ static noreturn_fn void loop(struct monitor *m)
 	struct sandbox *sb = m->sb;
 
 	while (!m->done) {
-		struct pollfd pfd[4] = {
+		struct pollfd pfd[5] = {
 			{.fd = m->signal_fd, .events = POLLIN},
 			{.fd = sb->lifeline, .events = POLLIN},
 			{.fd = sb->link, .events = POLLIN},
 			{.fd = sb->notify.in_fd, .events = POLLIN},
+			{.fd = sb->virtiofs.again, .events = POLLIN},
 		};
 
 		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
@@ -427,6 +437,8 @@ static noreturn_fn void loop(struct monitor *m)
 			on_signal(m);
 		if (!m->done && pfd[2].revents)
 			on_link(m);
+		if (!m->done && pfd[4].revents)
+			virtiofs_connect_again(&sb->virtiofs);
 	}
 	finish(m);
 }
@@ -444,12 +456,10 @@ static void close_others(const struct sandbox *sb)
 		if (keep[i] >= 0)
 			fcntl(keep[i], F_SETFD, FD_CLOEXEC);
 	for (int fd = preserved; fd < 4096; fd++) {
-		bool kept = false;
+		bool kept = virtiofs_sockets_have(&sb->virtiofs, fd);
 
 		for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
 			kept = kept || fd == keep[i];
-		for (unsigned i = 0; i < sb->virtiofs_count; i++)
-			kept = kept || fd == sb->virtiofs_fds[i];
 		if (!kept)
 			close(fd);
 	}

@@ -25,7 +25,6 @@
 #include "runtime/container.h"
 #include "runtime/hooks.h"
 #include "runtime/sandbox.h"
-#include "runtime/virtiofs.h"
 #include "runtime/terminal.h"
 
 static int open_log(struct sandbox *sb)
@@ -398,8 +397,7 @@ static int start(struct sandbox *sb, bool *ret_kept)
 		cli_error("/proc/self/exe: %m");
 		return 1;
 	}
-	if (virtiofs_connect(&sb->config->spec, opts->rootfs_virtiofs, &sb->virtiofs_fds,
-			     &sb->virtiofs_count))
+	if (virtiofs_connect(&sb->config->spec, opts->rootfs_virtiofs, &sb->virtiofs))
 		return 1;
 	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb) ||
 	    notify_prepare(&sb->notify, sb->config))
@@ -461,10 +459,8 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 		if (fd >= 0)
 			close(fd);
 	}
-	for (unsigned i = 0; i < sb.virtiofs_count; i++)
-		close(sb.virtiofs_fds[i]);
-	free(sb.virtiofs_fds);
 	notify_close(&sb.notify);
+	virtiofs_sockets_fini(&sb.virtiofs);
 	cgroup_fini(&sb.cgroup);
 	userns_fini(&sb.userns);
 	state_close(&sb.state);

@@ -18,6 +18,7 @@
 #include "runtime/oci.h"
 #include "runtime/state.h"
 #include "runtime/userns.h"
+#include "runtime/virtiofs.h"
 
 #define SANDBOX_FD_FIRST 10 /* the roles' descriptors begin here */
 
@@ -47,8 +48,7 @@ struct sandbox {
 	int exe_fd, log_fd, listen_fd;
 	int link; /* to the monitor, or the monitor's to the command line; -1 once gone */
 	int console_master, console_slave; /* -1 without a terminal */
-	int *virtiofs_fds; /* virtiofs_count connections to virtio-fs daemons */
-	unsigned virtiofs_count;
+	struct virtiofs_sockets virtiofs;
 	struct notify notify;
 	pid_t monitor; /* as the caller sees it */
 	char created[40]; /* RFC 3339 */

@@ -1,6 +1,8 @@
 /* runtime/virtiofs.c - connections to file servers that were there before: virtio-fs daemons, and 9P servers such as diod. */
 #include "runtime/virtiofs.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -8,6 +10,34 @@
 #include <unistd.h>
 
 #include "runtime/cli.h"
+
+struct virtiofs_place {
+	int dir; /* O_PATH */
+	char name[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
+
+/* The socket's directory and name. */
+static int place_of(const char *path, struct virtiofs_place *ret)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir;
+	int err = 0;
+
+	if (!slash || strlen(slash + 1) >= sizeof(ret->name)) {
+		cli_error("virtio-fs socket %s: its name is longer than %zu bytes", path,
+			  sizeof(ret->name) - 1);
+		return -ENAMETOOLONG;
+	}
+	strcpy(ret->name, slash + 1);
+	dir = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	ret->dir = dir ? open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (ret->dir < 0) {
+		err = dir ? -errno : -ENOMEM;
+		cli_error("virtio-fs socket %s: %s", path, strerror(-err));
+	}
+	free(dir);
+	return err;
+}
 
 static int connect_to(const char *path, bool is_9p)
 {
@@ -42,12 +72,11 @@ static int connect_to(const char *path, bool is_9p)
 	return fd;
 }
 
-/* Appends path to spec->virtiofs and its connection to fds, unless it is there. */
-static int add(struct boot_spec *spec, const char *path, bool is_9p, int *fds,
-	       unsigned *inout_count)
+/* Appends path to spec->virtiofs and its connection to v, unless it is there. */
+static int add(struct boot_spec *spec, const char *path, bool is_9p, struct virtiofs_sockets *v)
 {
-	unsigned n = *inout_count;
-	int fd;
+	unsigned n = v->count;
+	int fd, err;
 
 	for (unsigned i = 0; i < n; i++)
 		if (!strcmp(spec->virtiofs[i], path))
@@ -59,25 +88,31 @@ static int add(struct boot_spec *spec, const char *path, bool is_9p, int *fds,
 	fd = connect_to(path, is_9p);
 	if (fd < 0)
 		return fd;
-	fds[n] = fd;
+	err = place_of(path, &v->places[n]);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	v->fds[n] = fd;
+	v->count = n + 1;
 	spec->virtiofs[n] = strdup(path);
-	*inout_count = n + 1;
 	return spec->virtiofs[n] ? 0 : -ENOMEM;
 }
 
-int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket, int **ret_fds,
-		     unsigned *ret_count)
+int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket,
+		     struct virtiofs_sockets *ret)
 {
-	int *fds = calloc(VIRTIOFS_DEVICES_MAX, sizeof(*fds)), err = 0;
+	int err = 0;
 
-	*ret_count = 0;
-	*ret_fds = fds;
+	*ret = (struct virtiofs_sockets){.again = -1};
+	ret->fds = calloc(VIRTIOFS_DEVICES_MAX, sizeof(*ret->fds));
+	ret->places = calloc(VIRTIOFS_DEVICES_MAX, sizeof(*ret->places));
 	spec->virtiofs = calloc(VIRTIOFS_DEVICES_MAX + 1, sizeof(*spec->virtiofs));
-	if (!fds || !spec->virtiofs)
+	if (!ret->fds || !ret->places || !spec->virtiofs)
 		return -ENOMEM;
 	if (rootfs_socket) {
 		spec->rootfs = BOOT_ROOTFS_VIRTIOFS;
-		err = add(spec, rootfs_socket, false, fds, ret_count);
+		err = add(spec, rootfs_socket, false, ret);
 	}
 	for (unsigned i = 0; i < spec->nmounts && !err; i++) {
 		const struct boot_mount *m = &spec->mounts[i];
@@ -90,7 +125,88 @@ int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket, int **re
 				  m->destination, m->type);
 			return -EINVAL;
 		}
-		err = add(spec, m->source, !strcmp(m->type, "9p"), fds, ret_count);
+		err = add(spec, m->source, !strcmp(m->type, "9p"), ret);
 	}
 	return err;
+}
+
+void virtiofs_sockets_fini(struct virtiofs_sockets *v)
+{
+	for (unsigned i = 0; i < v->count; i++) {
+		close(v->fds[i]);
+		close(v->places[i].dir);
+	}
+	if (v->count && v->again >= 0)
+		close(v->again);
+	free(v->fds);
+	free(v->places);
+	*v = (struct virtiofs_sockets){.again = -1};
+}
+
+bool virtiofs_sockets_have(const struct virtiofs_sockets *v, int fd)
+{
+	for (unsigned i = 0; i < v->count; i++)
+		if (fd == v->fds[i] || fd == v->places[i].dir)
+			return true;
+	return false;
+}
+
+/* ---- the monitor's part ---- */
+
+/* By its directory: our root may be another by now. One that does not listen, or has no room, is asked again later. Return: a socket, -errno. */
+static int connect_place(const struct virtiofs_place *place)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	strcpy(addr.sun_path, place->name);
+	if (fchdir(place->dir) < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		err = -errno;
+	if (chdir("/") < 0 && !err)
+		err = -errno;
+	/* The sentry reads and writes it with deadlines of its own. */
+	if (!err && fcntl(fd, F_SETFL, 0) < 0)
+		err = -errno;
+	if (err)
+		close(fd);
+	return err ? err : fd;
+}
+
+void virtiofs_connect_again(struct virtiofs_sockets *v)
+{
+	struct boot_virtiofs_again ask;
+	struct iovec iov = {&ask, sizeof(ask)};
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {0};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n = recv(v->again, &ask, sizeof(ask), MSG_DONTWAIT);
+	int fd;
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n != sizeof(ask) || ask.index >= v->count) {
+		close(v->again);
+		v->again = -1;
+		return;
+	}
+	fd = connect_place(&v->places[ask.index]);
+	if (fd >= 0) {
+		struct cmsghdr *c;
+
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	/* One that is lost is asked for again. */
+	(void)!sendmsg(v->again, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (fd >= 0)
+		close(fd);
 }

@@ -2,7 +2,8 @@
  * runtime/virtiofs.h - virtio-fs daemons that a container's mounts name by their sockets, and our own as a verb.
  *
  * The command line connects, before anything of the sandbox exists, so that a daemon that is not there is an error with its path; the
- * connections go to the sentry, which speaks vhost-user on them before it is confined.
+ * connections go to the sentry, which speaks vhost-user on them before it is confined. The monitor keeps the sockets' directories, to connect again for a
+ * sentry whose daemon was restarted: by then the monitor may be in the container's own tree, where the paths mean nothing.
  */
 #ifndef MOAT_RUNTIME_VIRTIOFS_H
 #define MOAT_RUNTIME_VIRTIOFS_H
@@ -11,11 +12,27 @@
 
 #define VIRTIOFS_DEVICES_MAX 64
 
+/* The daemons of a container. */
+struct virtiofs_sockets {
+	unsigned count;
+	int *fds; /* connections; owned */
+	struct virtiofs_place *places; /* for connecting again; owned */
+	int again; /* the monitor's end of where the sentry asks for that; -1 */
+};
+
 /*
  * Fills spec->virtiofs with the sockets of mounts {"type": "virtiofs", "source": "/path"} and connects to them; rootfs_socket, unless NULL, serves the
- * root. *ret_fds has *ret_count connections, in that order. Prints its error. Return: 0, -errno.
+ * root. The connections are in that order. Prints its error. Return: 0, -errno; virtiofs_sockets_fini() in any case.
  */
-must_check int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket, int **ret_fds,
-				unsigned *ret_count);
+must_check int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket,
+				struct virtiofs_sockets *ret);
+void virtiofs_sockets_fini(struct virtiofs_sockets *v);
+/* Does fd belong to them? */
+bool virtiofs_sockets_have(const struct virtiofs_sockets *v, int fd);
+/*
+ * The monitor's: the sentry has asked on v->again for a connection to a daemon that went away (sentry/boot/boot.h). A daemon that is not there is
+ * an answer without a descriptor; v->again is closed when the sentry is gone. Does not block.
+ */
+void virtiofs_connect_again(struct virtiofs_sockets *v);
 
 #endif

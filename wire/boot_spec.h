@@ -46,6 +46,12 @@ struct boot_rlimit {
 	uint64_t cur, max;
 };
 
+/* What the sentry asks the monitor for, a packet, when a virtio-fs daemon went away; the same comes back, with a connection if there is one. */
+struct boot_virtiofs_again {
+	uint32_t index; /* in boot_spec.virtiofs */
+	uint32_t seq; /* which request it answers */
+};
+
 struct boot_spec {
 	char *id;
 	char *hostname, *domainname;
@@ -99,7 +105,7 @@ struct boot_spec {
 	int log_fd;
 	int notify_fd; /* where datagrams for NOTIFY_SOCKET go */
 	int extra_fd; /* the first of extra_fds */
-	int virtiofs_fd; /* the first of as many connections as virtiofs has names */
+	int virtiofs_fd; /* the first of as many connections as virtiofs has names; the next one is where another is asked for */
 };
 
 void boot_spec_init(struct boot_spec *spec);

@@ -48,6 +48,7 @@ int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base
 	c->fs = virtiofs_fs_of(base);
 	c->rp = rp;
 	c->is_dir = is_dir;
+	virtiofs_await(c->fs);
 	rwlock_write_lock(&c->fs->tree_lock);
 	err = virtiofs_walk(c->fs, rp, true, virtiofs_now(c->fs).time, &c->dir);
 	if (err)
@@ -95,9 +96,11 @@ static int fix_owner(struct virtiofs_fs *fs, struct fuse_entry_out *e, uint32_t 
 }
 
 /* An entry that is no such file is nonsense: nothing is done with it. */
-static ssize_t checked_entry(struct virtiofs_fs *fs, ssize_t got, uint32_t type,
-			     const struct fuse_entry_out *e)
+static ssize_t checked_entry(struct virtiofs_fs *fs, unsigned epoch, ssize_t got, uint32_t type,
+			     struct fuse_entry_out *e)
 {
+	if (got >= 0 && virtiofs_entry_named(e, epoch))
+		return -EIO;
 	if (got < 0 || (fuse_entry_ok(e) && (e->attr.mode & S_IFMT) == type))
 		return got;
 	if (fuse_entry_ok(e))
@@ -108,6 +111,7 @@ static ssize_t checked_entry(struct virtiofs_fs *fs, ssize_t got, uint32_t type,
 ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uint32_t type,
 			     uint32_t uid, uint32_t gid, struct fuse_entry_out *e)
 {
+	unsigned epoch = vdev_epoch(fs->dev);
 	ssize_t got;
 
 	call->ids_set = true;
@@ -115,9 +119,9 @@ ssize_t virtiofs_create_call(struct virtiofs_fs *fs, struct vdev_call *call, uin
 	call->req.gid = gid;
 	got = virtiofs_call(fs, call);
 	if (got != -EACCES || (!uid && !gid))
-		return checked_entry(fs, got, type, e);
+		return checked_entry(fs, epoch, got, type, e);
 	call->req.uid = call->req.gid = 0;
-	got = checked_entry(fs, virtiofs_call(fs, call), type, e);
+	got = checked_entry(fs, epoch, virtiofs_call(fs, call), type, e);
 	if (got >= 0) {
 		int err = fix_owner(fs, e, uid, gid);
 
@@ -240,7 +244,7 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 {
 	struct remote_dentry *old = remote_dentry_of(old_base);
 	struct virtiofs_inode *in = virtiofs_inode_of(old);
-	const struct fuse_link_in arg = {.oldnodeid = in->nodeid};
+	const struct fuse_link_in arg = {.oldnodeid = vdev_server_node(in->nodeid)};
 	struct vdev_call call = {.req = {.opcode = FUSE_LINK, .arg = &arg}};
 	struct virtiofs_creation c = {0};
 	struct perm_inode pi;
@@ -253,6 +257,8 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 		return err;
 	if (remote_is_dir(old))
 		err = -EPERM;
+	else if (!vdev_node_current(c.fs->dev, in->nodeid))
+		err = -EIO; /* lost with its daemon */
 	if (err)
 		return virtiofs_end_creation(&c, err, NULL, NULL);
 	call.req.name[0] = c.name;
@@ -339,6 +345,7 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	uint32_t nlink = 0;
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_write_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, true, virtiofs_now(fs).time, &dir);
 	if (err) {
@@ -385,7 +392,7 @@ static struct virtiofs_fs *renaming_fs(const struct remote_renaming *r)
 static int rename_rpc(const struct remote_renaming *r)
 {
 	const struct fuse_rename2_in arg2 = {
-		.newdir = virtiofs_inode_of(r->newdir)->nodeid,
+		.newdir = vdev_server_node(virtiofs_inode_of(r->newdir)->nodeid),
 		.flags = r->flags,
 	};
 	const struct fuse_rename_in arg = {.newdir = arg2.newdir};
@@ -397,6 +404,9 @@ static int rename_rpc(const struct remote_renaming *r)
 	};
 	ssize_t got;
 
+	if (!vdev_node_current(virtiofs_inode_of(r->newdir)->fs->dev,
+			       virtiofs_inode_of(r->newdir)->nodeid))
+		return -EIO;
 	call.req.arg = r->flags ? (const void *)&arg2 : &arg;
 	got = virtiofs_call(renaming_fs(r), &call);
 	if (got == -ENOSYS)
@@ -453,6 +463,7 @@ int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 	bool same = false;
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_write_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, true, virtiofs_now(fs).time, &r.newdir);
 	if (err) {

@@ -63,9 +63,10 @@ void virtiofs_bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed)
 static int read_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
 		      const struct vdev_data *data, unsigned count, struct vdev_pending *ret)
 {
+	uint64_t node = in->nodeid;
 	struct fuse_read_in arg = {.fh = h->fh, .offset = off, .flags = h->flags};
 	const struct vdev_call call = {
-		.req = {.opcode = FUSE_READ, .nodeid = in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_READ, .nodeid = node, .arg = &arg},
 		.owner = &h->filler.base,
 		.receive = data,
 		.receive_count = count,
@@ -80,9 +81,10 @@ static int read_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint
 static ssize_t read_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
 			const struct vdev_data *data, unsigned count, struct vdev_owner *owner)
 {
+	uint64_t node = in->nodeid;
 	struct fuse_read_in arg = {.fh = h->fh, .offset = off, .flags = h->flags};
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_READ, .nodeid = in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_READ, .nodeid = node, .arg = &arg},
 		.owner = owner,
 		.receive = data,
 		.receive_count = count,
@@ -639,6 +641,7 @@ static int map_populate(struct mappable *m, uint64_t off, uint64_t size, unsigne
 	(void)access;
 	if (!h)
 		return -EIO;
+	virtiofs_await(in->fs);
 	err = fill(in, h, off, MIN(file_end, MAX(off + size, off + MAP_AHEAD_BYTES)));
 	virtiofs_handle_unref(h);
 	return err;

@@ -67,7 +67,7 @@ static int adopt(struct virtiofs_inode *in, struct dax_range *r)
 	}
 	r->fresh = NULL;
 	if (err) {
-		r->state = DAX_LEFT;
+		r->state = r->old ? DAX_FREE : DAX_LEFT;
 		r->in = NULL;
 	}
 	mutex_unlock(&w->lock);
@@ -89,7 +89,7 @@ static void give_up(struct dax_window *w, struct dax_range *r, ssize_t err)
 	fresh = r->fresh;
 	r->fresh = NULL;
 	r->in = NULL;
-	r->state = fresh ? DAX_LEFT : err == -EINTR ? DAX_LOST : DAX_FREE;
+	r->state = r->old ? DAX_FREE : fresh ? DAX_LEFT : err == -EINTR ? DAX_LOST : DAX_FREE;
 	mutex_unlock(&w->lock);
 	if (fresh)
 		memfile_unref(fresh);

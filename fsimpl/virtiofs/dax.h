@@ -46,6 +46,11 @@ struct virtiofs_dax_inode {
 /* Takes fd, the back channel; size: of the window as the daemon says. Return: 0, -ENOMEM, -EPROTO (no range fits). */
 must_check int dax_window_create(struct virtiofs_device *dev, int fd, uint64_t size,
 				 struct dax_window **ret);
+/*
+ * After a reconnection: takes fd, the back channel of the new daemon. What is mapped stays mapped: it is the host's files, whoever named them. A
+ * window that is smaller than the old one is not used.
+ */
+void dax_window_restart(struct dax_window *w, int fd, uint64_t size);
 /* Begins to serve the back channel. */
 must_check int dax_window_start(struct dax_window *w);
 void dax_window_destroy(struct dax_window *w); /* NULL is ignored */

@@ -218,6 +218,28 @@ int dax_window_start(struct dax_window *w)
 	return hostpoll_add(&w->poll, w->fd, POLLIN | POLLRDHUP, back_ready);
 }
 
+void dax_window_restart(struct dax_window *w, int fd, uint64_t size)
+{
+	if (w->poll.fd >= 0)
+		hostpoll_remove(&w->poll);
+	w->poll.fd = -1;
+	drop_fds(w);
+	close(w->fd);
+	w->fd = fd;
+	w->have = 0;
+	mutex_lock(&w->lock);
+	for (unsigned i = 0; i < w->fresh; i++) {
+		struct dax_range *r = &w->ranges[i];
+
+		r->old = true;
+		/* Those of callers (SETUP, LEAVING) they find old themselves. */
+		if (r->state == DAX_LEFT || r->state == DAX_LOST)
+			r->state = DAX_FREE;
+	}
+	mutex_unlock(&w->lock);
+	atomic_store(&w->broken, size >> VIRTIOFS_DAX_SHIFT < w->count);
+}
+
 void dax_window_destroy(struct dax_window *w)
 {
 	if (!w)
@@ -273,7 +295,7 @@ void dax_range_remove(struct dax_window *w, struct dax_range *r, enum dax_state 
 	for (p = &r->in->dax.ranges; *p != r; p = &(*p)->inode_next)
 		;
 	*p = r->inode_next;
-	r->state = state;
+	r->state = state == DAX_LEFT && r->old ? DAX_FREE : state;
 }
 
 static struct dax_range *find_free(struct dax_window *w)
@@ -353,6 +375,7 @@ static int reclaim(struct virtiofs_fs *fs, struct dax_window *w)
 		return -EAGAIN;
 	for (unsigned i = 0; i < arg.count; i++) {
 		evict(w, victims[i]);
+		/* Of an old one the daemon makes nothing, or says so: it is free in any case. */
 		ones[i] = (struct fuse_removemapping_one){
 			.moffset = (uint64_t)(victims[i] - w->ranges) << VIRTIOFS_DAX_SHIFT,
 			.len = VIRTIOFS_DAX_RANGE,
@@ -362,7 +385,7 @@ static int reclaim(struct virtiofs_fs *fs, struct dax_window *w)
 	got = virtiofs_call(fs, &call);
 	mutex_lock(&w->lock);
 	for (unsigned i = 0; i < arg.count; i++)
-		victims[i]->state = got < 0 ? DAX_LEFT : DAX_FREE;
+		victims[i]->state = got < 0 && !victims[i]->old ? DAX_LEFT : DAX_FREE;
 	mutex_unlock(&w->lock);
 	return got < 0 ? (int)got : 0;
 }

@@ -6,7 +6,7 @@
  * the small reply; file data is sent and received in place. What the device wrote is copied out once and then checked.
  *
  * Performs: a lone caller that polls sees its answer without a system call but the kick, and with the event index no kick either while the
- * device is busy. Watch: virtiofs_device_requests(). Cannot do: packed rings; interrupting a request (stock daemons die of it).
+ * device is busy. Watch: virtiofs_device_requests(). After a death reconnect.c begins anew. Cannot do: packed rings; interrupting a request (stock daemons die of it).
  */
 #include "fsimpl/virtiofs/device.h"
 
@@ -36,7 +36,27 @@ static REF_TYPE(device_type, "virtiofs_device");
 
 bool virtiofs_device_alive(const struct virtiofs_device *dev)
 {
-	return atomic_load(&dev->dead) == 0;
+	int state = atomic_load(&dev->state);
+
+	return state == VDEV_ALIVE ||
+	       (state == VDEV_RESTORING && pthread_equal(dev->reconnector, pthread_self()));
+}
+
+#define AWAIT_STEP_NS 2000000ll
+
+void virtiofs_device_await(struct virtiofs_device *dev)
+{
+	struct sleeper *s = sleeper_current();
+	int64_t now;
+
+	if (likely(atomic_load_explicit(&dev->state, memory_order_relaxed) == VDEV_ALIVE) ||
+	    !dev->reconnect || virtiofs_device_alive(dev))
+		return;
+	s->what = "virtio-fs daemon";
+	while (!virtiofs_device_alive(dev) &&
+	       (now = time_monotonic_ns()) < atomic_load(&dev->died) + VDEV_GRACE_NS)
+		if (sleeper_wait(s, SLEEP_KILLABLE, now + AWAIT_STEP_NS) == -EINTR)
+			return;
 }
 
 bool virtiofs_device_claim(struct virtiofs_device *dev)
@@ -189,13 +209,24 @@ static void queue_abandon(struct vdev_queue *q)
 
 void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 {
-	int alive = 0;
+	int was = VDEV_ALIVE;
+	struct sleeper *reconnector;
 
-	if (!atomic_compare_exchange_strong(&dev->dead, &alive, 1))
-		return;
-	log_error("virtio-fs device: %s; its files give EIO until it is mounted again", why);
+	if (atomic_load(&dev->state) == VDEV_ALIVE)
+		atomic_store(&dev->died, time_monotonic_ns());
+	if (!atomic_compare_exchange_strong(&dev->state, &was, VDEV_DEAD)) {
+		was = VDEV_RESTORING;
+		if (!atomic_compare_exchange_strong(&dev->state, &was, VDEV_DEAD))
+			return;
+	}
+	log_error("virtio-fs device: %s; its files give EIO until %s", why,
+		  dev->reconnect ? "the daemon is back" : "it is mounted again");
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		queue_abandon(&dev->queues[i]);
+	atomic_store(&dev->abandoned, true);
+	reconnector = atomic_load(&dev->reconnector_sleeper);
+	if (reconnector)
+		sleeper_wake(reconnector);
 }
 
 /* ---- completions ---- */
@@ -377,6 +408,9 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 	struct fuse_request req = call->req;
 	uint8_t *mem = slot_mem(q, slot);
 
+	if (req.nodeid > FUSE_ROOT && !vdev_node_current(q->dev, req.nodeid))
+		return -EIO;
+	req.nodeid = vdev_server_node(req.nodeid);
 	req.data_size = call->inline_size;
 	for (unsigned i = 0; i < call->send_count; i++)
 		req.data_size += call->send[i].size;
@@ -589,6 +623,27 @@ void vdev_drain(struct virtiofs_device *dev, int64_t ns)
 
 /* ---- life ---- */
 
+unsigned vdev_epoch(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->epoch);
+}
+
+static uint64_t epoch_tag(unsigned epoch)
+{
+	return (uint64_t)(epoch & 0xff) << VDEV_EPOCH_SHIFT;
+}
+
+uint64_t vdev_node(uint64_t nodeid, unsigned epoch)
+{
+	return nodeid == FUSE_ROOT ? nodeid : nodeid | epoch_tag(epoch);
+}
+
+bool vdev_node_current(const struct virtiofs_device *dev, uint64_t node)
+{
+	return node == FUSE_ROOT ||
+	       (node & ~vdev_server_node(UINT64_MAX)) == epoch_tag(vdev_epoch(dev));
+}
+
 static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigned size)
 {
 	struct virtq_layout layout;
@@ -655,6 +710,7 @@ void virtiofs_device_ref(struct virtiofs_device *dev)
 
 static void device_free(struct virtiofs_device *dev)
 {
+	vdev_reconnect_stop(dev);
 	if (dev->sock_poll.fd >= 0)
 		hostpoll_remove(&dev->sock_poll);
 	/* All before the first queue goes: a call on one that makes no sense kills, which looks at every queue. */
@@ -680,7 +736,7 @@ void virtiofs_device_unref(struct virtiofs_device *dev)
 }
 
 /* Nothing comes on this socket after the handshake but its end. */
-static void sock_ready(struct hostpoll *hp, uint32_t events)
+void vdev_sock_ready(struct hostpoll *hp, uint32_t events)
 {
 	struct virtiofs_device *dev = container_of(hp, struct virtiofs_device, sock_poll);
 
@@ -703,6 +759,10 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	dev->sock = sock;
 	dev->sock_poll.fd = -1;
 	dev->unique = 2;
+	dev->queue_size = size;
+	dev->reconnect = options->reconnect;
+	dev->reconnect_arg = options->reconnect_arg;
+	op_lock_init(&dev->restore_lock);
 	dev->may_spin = get_nprocs() > 1;
 	err = memfile_create_shared(options->memory ? options->memory : VDEV_MEMORY_DEFAULT,
 				    &dev->mf);
@@ -718,7 +778,9 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	if (!err)
 		err = dev->dax ? dax_window_start(dev->dax) : 0;
 	if (!err)
-		err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, sock_ready);
+		err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, vdev_sock_ready);
+	if (!err && dev->reconnect)
+		err = vdev_reconnect_start(dev);
 	if (err) {
 		log_error("virtio-fs device: the handshake failed: %s", strerror(-err));
 		virtiofs_device_unref(dev);

@@ -30,7 +30,18 @@ struct virtiofs_device_options {
 	unsigned
 		queues; /* request queues wanted; 0: as many as CPUs, at most what the device has */
 	unsigned queue_size; /* 0: 128 */
+	/*
+	 * Connects to the daemon anew, after the connection broke: a socket, or -errno (it is tried again after a while, which doubles up to
+	 * VDEV_RECONNECT_MS_MAX). From a thread of the device's, blocking for no longer than that. NULL: a dead device stays so.
+	 */
+	int (*reconnect)(void *arg);
+	void *reconnect_arg;
 };
+#define VDEV_RECONNECT_MS_MIN 10
+#define VDEV_RECONNECT_MS_MAX 1000
+#define VDEV_GRACE_NS \
+	900000000ll /* a call that began while the daemon was away waits so long after its death */
+
 #define VDEV_MEMORY_DEFAULT (8ul << 30)
 
 /*
@@ -54,6 +65,11 @@ struct virtiofs_versions *virtiofs_device_versions(struct virtiofs_device *dev);
 /* One filesystem at a time. claim: false if another has it. */
 bool virtiofs_device_claim(struct virtiofs_device *dev);
 void virtiofs_device_release(struct virtiofs_device *dev);
+/*
+ * If the daemon is away and may come back: waits for it, killably, at most until VDEV_GRACE_NS after it went. Whether it is back the next request
+ * tells. Called by an operation before it takes locks.
+ */
+void virtiofs_device_await(struct virtiofs_device *dev);
 /* Kills it: an answer made no sense. */
 void virtiofs_device_kill(struct virtiofs_device *dev, const char *why);
 
@@ -71,6 +87,27 @@ struct vdev_owner {
 	void (*leave)(struct vdev_owner *o); /* the caller is gone, the request goes on */
 	void (*left)(struct vdev_owner *o); /* the device is through with it; once for each leave */
 };
+
+/*
+ * Node ids carry in their upper byte which connection they are of (vdev_node()): a request for a node of an earlier one is -EIO, whatever
+ * its daemon would take the number for. The root's is the same for all.
+ */
+#define VDEV_EPOCH_SHIFT 56
+/* The device's name for a node of a daemon's; epoch: vdev_epoch() before the request that named it. */
+uint64_t vdev_node(uint64_t nodeid, unsigned epoch);
+/* Is it of the present connection? */
+bool vdev_node_current(const struct virtiofs_device *dev, uint64_t node);
+static inline uint64_t vdev_server_node(uint64_t node)
+{
+	return node & ((1ull << VDEV_EPOCH_SHIFT) - 1);
+}
+/* Connections so far. */
+unsigned vdev_epoch(const struct virtiofs_device *dev);
+/*
+ * What is done after reconnecting, by the device's thread, whose requests alone are let through meanwhile: 0, or an errno with which the device is
+ * dead again. NULL: nothing. Waits for one under way.
+ */
+void vdev_set_restore(struct virtiofs_device *dev, int (*restore)(void *arg), void *arg);
 
 struct vdev_call {
 	struct fuse_request req; /* req.data_size is filled in from send */

@@ -22,6 +22,7 @@ struct virtiofs_dir {
 	/* guarded by f.pos_lock */
 	uint64_t fh;
 	bool open; /* the server has a handle */
+	unsigned epoch; /* the connection on which it has */
 	bool plus; /* of the batch */
 	uint8_t *data; /* owned: BATCH_BYTES, a copy of one reply */
 	size_t size, at; /* bytes; parsed so far */
@@ -45,8 +46,11 @@ static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
 	};
 	ssize_t got;
 
-	if (dir->open)
+	if (dir->open && dir->epoch == vdev_epoch(in->fs->dev))
 		return 0;
+	/* Another daemon's, after a reconnection: positions in the directory are the host's and hold. */
+	dir->open = false;
+	dir->epoch = vdev_epoch(in->fs->dev);
 	got = virtiofs_call(in->fs, &call);
 	if (got == -ENOSYS)
 		return 0;
@@ -59,7 +63,7 @@ static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
 
 /* Each entry with a node counts as a lookup: it is entered, or forgotten. Pre: tree_lock, since before the request. */
 static void enter_entries(struct virtiofs_fs *fs, struct remote_dentry *d, const uint8_t *data,
-			  size_t size, struct virtiofs_when when)
+			  size_t size, struct virtiofs_when when, unsigned epoch)
 {
 	struct fuse_entry e;
 	size_t off = 0;
@@ -68,6 +72,8 @@ static void enter_entries(struct virtiofs_fs *fs, struct remote_dentry *d, const
 		struct remote_dentry *child;
 
 		if (!e.node.nodeid || (e.len <= 2 && !memcmp(e.name, "..", e.len)))
+			continue;
+		if (virtiofs_entry_named(&e.node, epoch))
 			continue;
 		if (!virtiofs_enter(fs, d, e.name, e.len, &e.node, when, &child))
 			remote_dentry_unref(child);
@@ -137,7 +143,7 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	struct virtiofs_fs *fs = in->fs;
 	struct memfile *mf = virtiofs_device_memory(fs->dev);
-	struct fuse_read_in arg = {.fh = dir->fh, .offset = (uint64_t)pos, .size = BATCH_BYTES};
+	struct fuse_read_in arg = {.offset = (uint64_t)pos, .size = BATCH_BYTES};
 	struct vdev_data data = {.size = BATCH_BYTES};
 	struct vdev_call call = {
 		.req = {.nodeid = in->nodeid, .arg = &arg},
@@ -146,7 +152,12 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	};
 	struct virtiofs_when when;
 	ssize_t got;
+	/* Of the connection that the node is of, or that is refused. */
+	int err = open_dir(dir, in);
 
+	if (err)
+		return err;
+	arg.fh = dir->fh;
 	if (!dir->data)
 		dir->data = malloc(BATCH_BYTES);
 	if (!dir->data || memfile_alloc(mf, BATCH_BYTES, 0, 0, &data.off))
@@ -161,7 +172,7 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	if (got > 0)
 		memcpy(dir->data, memfile_ptr(mf, data.off), (size_t)got);
 	if (got > 0 && dir->plus)
-		enter_entries(fs, d, dir->data, (size_t)got, when);
+		enter_entries(fs, d, dir->data, (size_t)got, when, dir->epoch);
 	if (dir->plus)
 		rwlock_read_unlock(&fs->tree_lock);
 	memfile_range_unref(mf, data.off, data.size);
@@ -185,6 +196,7 @@ static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
 
 	if (remote_is_dead(d))
 		return -ENOENT;
+	virtiofs_await(virtiofs_inode_of(d)->fs);
 	err = open_dir(dir, virtiofs_inode_of(d));
 	/* A seek, or another look from the start, must see what is there now. */
 	if (!err && (!dir->filled || dir->pos != f->pos))
@@ -259,7 +271,8 @@ static void virtiofs_dir_release(struct file *f)
 		.req = {.opcode = FUSE_RELEASEDIR, .nodeid = in->nodeid, .arg = &arg},
 	};
 
-	if (dir->open && vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)
+	if (dir->open && dir->epoch == vdev_epoch(in->fs->dev) &&
+	    vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)
 		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
 	free(dir->data);
 	file_fini(f);

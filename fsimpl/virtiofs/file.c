@@ -37,7 +37,7 @@ static unsigned server_flags(const struct virtiofs_inode *in, unsigned flags)
 	return flags;
 }
 
-int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
+int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags, unsigned epoch,
 			  const struct fuse_open_out *out, struct virtiofs_handle **ret)
 {
 	struct virtiofs_handle *h = calloc(1, sizeof(*h));
@@ -58,6 +58,9 @@ int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
 		h->open_flags = FOPEN_KEEP_CACHE;
 	}
 	mutex_lock(&in->lock);
+	/* The daemon that gave it is gone, and who opens anew what is in the list may have been here. */
+	if (!h->none && epoch != vdev_epoch(in->fs->dev))
+		h->fh = UINT64_MAX;
 	LIST_INSERT_HEAD(&in->handles, h, link);
 	mutex_unlock(&in->lock);
 	*ret = h;
@@ -73,20 +76,22 @@ int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags, struct virti
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
+	unsigned epoch = vdev_epoch(in->fs->dev);
 	ssize_t got = virtiofs_call(in->fs, &call);
 
 	/* A server that needs no handles says so once. */
 	if (got == -ENOSYS)
-		return virtiofs_handle_adopt(in, arg.flags, NULL, ret);
-	return got < 0 ? (int)got : virtiofs_handle_adopt(in, arg.flags, &out, ret);
+		return virtiofs_handle_adopt(in, arg.flags, epoch, NULL, ret);
+	return got < 0 ? (int)got : virtiofs_handle_adopt(in, arg.flags, epoch, &out, ret);
 }
 
 /* All requests on the handle are through: they hold references. Nobody waits for the answer. */
 static void release_rpc(struct virtiofs_handle *h)
 {
+	uint64_t node = h->in->nodeid;
 	const struct fuse_release_in arg = {.fh = h->fh, .flags = h->flags};
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_RELEASE, .nodeid = h->in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_RELEASE, .nodeid = node, .arg = &arg},
 	};
 
 	if (vdev_begin_unwaited(h->in->fs->dev, &call) == -EAGAIN)
@@ -121,6 +126,21 @@ int virtiofs_handle_check(struct virtiofs_handle *h)
 	virtiofs_data_revalidate(h->in);
 	atomic_store_explicit(&h->unchecked, false, memory_order_release);
 	return 0;
+}
+
+struct virtiofs_handle *virtiofs_handle_next(struct virtiofs_inode *in,
+					     struct virtiofs_handle *after)
+{
+	struct virtiofs_handle *h;
+
+	mutex_lock(&in->lock);
+	h = after ? LIST_NEXT(after, link) : LIST_FIRST(&in->handles);
+	while (h && !ref_tryget(&h->ref))
+		h = LIST_NEXT(h, link);
+	mutex_unlock(&in->lock);
+	if (after)
+		virtiofs_handle_unref(after);
+	return h;
 }
 
 struct virtiofs_handle *virtiofs_handle_any(struct virtiofs_inode *in, bool write)
@@ -175,13 +195,11 @@ static int check_versioned(struct file *f)
 	return 0;
 }
 
-static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
+static ssize_t read_once(struct file *f, struct io_iter *it, int64_t off)
 {
 	struct virtiofs_inode *in = file_inode(f);
 	int err;
 
-	if (rwf & RWF_NOWAIT)
-		return -EAGAIN; /* a request would be waited for */
 	if (in->dax.on)
 		return dax_read_iter(f, it, (uint64_t)off);
 	if (is_direct(f))
@@ -193,6 +211,24 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 	if (err)
 		return err;
 	return virtiofs_data_read(in, file_of(f)->h, &file_of(f)->ra, it, (uint64_t)off);
+}
+
+static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
+{
+	struct virtiofs_device *dev = file_inode(f)->fs->dev;
+	unsigned epoch = vdev_epoch(dev);
+	ssize_t ret;
+
+	if (rwf & RWF_NOWAIT)
+		return -EAGAIN; /* a request would be waited for */
+	virtiofs_device_await(dev);
+	ret = read_once(f, it, off);
+	/* A daemon that died under it: what a read does can be done again. */
+	if (unlikely(ret == -EIO) && (epoch != vdev_epoch(dev) || !virtiofs_device_alive(dev))) {
+		virtiofs_device_await(dev);
+		ret = read_once(f, it, off);
+	}
+	return ret;
 }
 
 /* Writing takes setuid and setgid away from who may not keep them. */
@@ -230,6 +266,7 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 
 	if (rwf & RWF_NOWAIT)
 		return -EAGAIN;
+	virtiofs_await(in->fs);
 	ret = op_lock_killable(&in->write_lock);
 	if (ret)
 		return ret;
@@ -258,11 +295,12 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 static int64_t lseek_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, int64_t off,
 			 int whence)
 {
+	uint64_t node = in->nodeid;
 	const struct fuse_lseek_in arg = {
 		.fh = h->fh, .offset = (uint64_t)off, .whence = (uint32_t)whence};
 	struct fuse_lseek_out out;
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_LSEEK, .nodeid = in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_LSEEK, .nodeid = node, .arg = &arg},
 		.owner = &h->user.base,
 		.reply = &out,
 		.reply_size = sizeof(out),
@@ -293,6 +331,7 @@ static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
 		base = f->pos;
 		break;
 	case SEEK_END:
+		virtiofs_await(in->fs);
 		virtiofs_versions_settle(in->fs->versions);
 		err = virtiofs_handle_check(file_of(f)->h);
 		if (!err)
@@ -303,6 +342,7 @@ static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
 		break;
 	case SEEK_DATA:
 	case SEEK_HOLE:
+		virtiofs_await(in->fs);
 		off = lseek_rpc(in, file_of(f)->h, off, whence);
 		if (off < 0)
 			return off;
@@ -334,6 +374,7 @@ static int virtiofs_file_truncate(struct file *f, uint64_t size)
 
 	if ((file_of(f)->h->flags & O_ACCMODE) == O_RDONLY)
 		return -EINVAL;
+	virtiofs_await(in->fs);
 	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
@@ -347,6 +388,7 @@ static int virtiofs_file_truncate(struct file *f, uint64_t size)
 static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
 {
 	struct virtiofs_inode *in = file_inode(f);
+	uint64_t node = in->nodeid;
 	const struct fuse_fallocate_in arg = {
 		.fh = file_of(f)->h->fh,
 		.offset = off,
@@ -354,12 +396,14 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 		.mode = (uint32_t)mode,
 	};
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_FALLOCATE, .nodeid = in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_FALLOCATE, .nodeid = node, .arg = &arg},
 		.owner = &file_of(f)->h->filler.base,
 	};
 	ssize_t got;
-	int err = op_lock_killable(&in->write_lock);
+	int err;
 
+	virtiofs_await(in->fs);
+	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
 	err = virtiofs_data_writeback(in, 0, UINT64_MAX);
@@ -395,12 +439,13 @@ static int lost_error(struct virtiofs_file *vf, struct virtiofs_inode *in, bool 
 	return atomic_load(&in->lost_err);
 }
 
-static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
+static int fsync_now(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
 	struct virtiofs_inode *in = file_inode(f);
+	uint64_t node = in->nodeid;
 	const struct fuse_fsync_in arg = {.fh = file_of(f)->h->fh, .fsync_flags = data_only};
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_FSYNC, .nodeid = in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_FSYNC, .nodeid = node, .arg = &arg},
 		.owner = &file_of(f)->h->user.base,
 	};
 	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1), lost;
@@ -413,6 +458,12 @@ static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, u
 	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;
 }
 
+static int virtiofs_file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
+{
+	virtiofs_await(file_inode(f)->fs);
+	return fsync_now(f, data_only, start, end);
+}
+
 /*
  * close(2) of one descriptor. The server needs not be told: data went out as it was written, or goes now, and WRITE has its own answer; what
  * FLUSH does besides, dropping record locks, is nothing where there are none of ours.
@@ -421,6 +472,7 @@ static int virtiofs_file_flush(struct file *f)
 {
 	int err;
 
+	virtiofs_await(file_inode(f)->fs);
 	virtiofs_dax_push_times(file_inode(f));
 	err = virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
 	if (!err && (file_of(f)->h->flags & O_ACCMODE) != O_RDONLY)
@@ -433,6 +485,7 @@ static int virtiofs_file_stat(struct file *f, const struct stat_args *args, stru
 	struct virtiofs_inode *in = file_inode(f);
 	int err = 0;
 
+	virtiofs_await(in->fs);
 	virtiofs_versions_settle(in->fs->versions);
 	if (!(args->flags & AT_STATX_DONT_SYNC))
 		err = virtiofs_handle_check(file_of(f)->h);
@@ -454,10 +507,14 @@ static void file_free_rcu(struct rcu_cb *cb)
 static void virtiofs_file_release(struct file *f)
 {
 	struct virtiofs_file *vf = file_of(f);
+	int err = 0;
 
 	/* What a mapping wrote after the last close(2). */
 	if ((vf->h->flags & O_ACCMODE) != O_RDONLY)
-		(void)!virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
+		err = virtiofs_data_writeback(file_inode(f), 0, UINT64_MAX);
+	/* Kept for another daemon, but nobody is left to be told by. */
+	if (err && atomic_load(&file_inode(f)->dirty_pages))
+		virtiofs_data_lost(file_inode(f), err);
 	virtiofs_ahead_stop(vf->h);
 	virtiofs_handle_unref(vf->h);
 	file_fini(f);

@@ -7,7 +7,7 @@
  *
  * Performs: a cold stat is one LOOKUP a component; a warm one within its timeout asks nothing. One tree_lock per filesystem: a change keeps
  * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
- * Cannot yet: POSIX ACLs, remote locks, O_TMPFILE, reconnecting.
+ * Cannot yet: POSIX ACLs, remote locks.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static uint32_t virtiofs_dentry_type(struct dentry *d)
 
 static uint64_t virtiofs_inode_key(struct dentry *d)
 {
-	return virtiofs_inode_of(remote_dentry_of(d))->nodeid;
+	return virtiofs_inode_of(remote_dentry_of(d))->key;
 }
 
 static void virtiofs_dentry_release(struct dentry *d)
@@ -128,6 +128,7 @@ static void virtiofs_release(struct filesystem *base)
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	struct vdev_call destroy = {.req = {.opcode = FUSE_DESTROY}};
 
+	vdev_set_restore(fs->dev, NULL, NULL);
 	drop_endpoints(fs);
 	remote_shrink(&fs->dcache);
 	remote_dentry_unref(fs->root);
@@ -350,6 +351,7 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 		    const char *source, struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct virtiofs_fs *fs;
+	unsigned epoch;
 	int err;
 
 	if (!virtiofs_device_claim(dev))
@@ -376,9 +378,16 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 	fs->dcache.inode_perm = virtiofs_inode_perm_base;
 	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++)
 		LIST_INIT(&fs->inodes[i]);
-	err = virtiofs_init_rpc(fs);
+	atomic_init(&fs->next_key, 1);
+	epoch = vdev_epoch(dev);
+	err = virtiofs_init_rpc(fs, false);
 	if (!err)
 		err = create_root(fs);
+	if (!err)
+		vdev_set_restore(dev, virtiofs_restore, fs);
+	/* Another daemon, which knows nothing of the INIT. */
+	if (!err && vdev_epoch(dev) != epoch)
+		err = -EIO;
 	if (err) {
 		log_error("virtio-fs: the file system could not be mounted: %s", strerror(-err));
 		filesystem_unref(&fs->fs); /* gives the device back too */

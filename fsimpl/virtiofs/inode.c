@@ -50,6 +50,7 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 	in->fs = fs;
 	in->nodeid = e->nodeid;
 	in->generation = e->generation;
+	in->key = atomic_fetch_add(&fs->next_key, 1);
 	in->rdev = e->attr.rdev;
 	mutex_init(&in->lock, LOCK_FS_INODE, "virtiofs_inode");
 	LIST_INIT(&in->handles);
@@ -139,6 +140,30 @@ int virtiofs_inode_get(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
 	virtiofs_inode_update(in, &e->attr, e->attr_valid, e->attr_valid_nsec, when);
 	*ret = in;
 	return 0;
+}
+
+void virtiofs_inode_rehash(struct virtiofs_inode *in, uint64_t node, uint64_t generation)
+{
+	struct virtiofs_fs *fs = in->fs;
+
+	if (in->hashed)
+		LIST_REMOVE(in, hash_link);
+	/* Last, for who sees it sees the handles of the same daemon. */
+	in->generation = generation;
+	atomic_store(&in->nlookup, 1);
+	atomic_store(&in->nodeid, node);
+	LIST_INSERT_HEAD(&fs->inodes[hash_u64(node) % VIRTIOFS_INODE_BUCKETS], in, hash_link);
+	in->hashed = true;
+}
+
+uint64_t virtiofs_inode_ino(struct virtiofs_inode *in)
+{
+	uint64_t ino;
+
+	mutex_lock(&in->lock);
+	ino = in->attr.ino;
+	mutex_unlock(&in->lock);
+	return ino;
 }
 
 static void inode_free_rcu(struct rcu_cb *cb)
@@ -303,7 +328,7 @@ bool virtiofs_inode_asked(struct virtiofs_inode *in, int64_t since)
 }
 
 /* Pre: in->lock. */
-static bool version_holds(const struct virtiofs_inode *in)
+static bool version_holds(struct virtiofs_inode *in)
 {
 	struct virtiofs_versions *v = in->fs->versions;
 

@@ -54,7 +54,8 @@ struct virtiofs_owner {
 struct virtiofs_handle {
 	struct ref ref;
 	struct virtiofs_inode *in; /* a reference */
-	uint64_t fh;
+	_Atomic uint64_t
+		fh; /* read after the inode's nodeid: both are new after a reconnection, or the nodeid is refused */
 	uint32_t open_flags; /* FOPEN_* */
 	unsigned flags; /* O_* it was opened with */
 	bool none; /* the server needs no handles (ENOSYS to OPEN) */
@@ -74,7 +75,10 @@ struct virtiofs_inode {
 	struct virtiofs_fs *fs; /* immutable; borrowed */
 	LIST_ENTRY(virtiofs_inode) hash_link; /* guarded by fs->inode_lock */
 	bool hashed; /* guarded by fs->inode_lock */
-	uint64_t nodeid, generation; /* immutable */
+	_Atomic uint64_t nodeid; /* vdev_node(); changed by reconnection only */
+	_Atomic uint64_t
+		generation; /* changed by reconnection only, under fs->inode_lock; with versions the key of its own */
+	uint64_t key; /* immutable: what locks and watches know it by */
 	uint32_t rdev; /* immutable: Linux's encoding */
 	_Atomic uint64_t nlookup; /* raised under fs->inode_lock or by whoever holds a reference */
 	struct mutex lock; /* LOCK_FS_INODE */
@@ -133,6 +137,7 @@ struct virtiofs_fs {
 	struct remote_dentry *root; /* a reference */
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
+	_Atomic uint64_t next_key;
 	LIST_HEAD(, virtiofs_inode) inodes[VIRTIOFS_INODE_BUCKETS]; /* guarded by inode_lock */
 	/* What INIT settled; immutable */
 	uint32_t max_write, max_read;
@@ -179,10 +184,18 @@ must_check ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode);
 must_check int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name,
 				   size_t len, struct fuse_entry_out *ret);
+/* A reply's entry: its node gets the device's name. -EIO: no node that the device could name. epoch: vdev_epoch() before the request. */
+must_check int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch);
+/* Before an operation takes locks: a daemon that was started anew a moment ago is waited for. */
+static inline void virtiofs_await(struct virtiofs_fs *fs)
+{
+	virtiofs_device_await(fs->dev);
+}
 must_check int virtiofs_getattr_rpc(struct virtiofs_inode *in, struct fuse_attr_out *ret);
 void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup);
 void virtiofs_forget_flush(struct virtiofs_fs *fs);
-must_check int virtiofs_init_rpc(struct virtiofs_fs *fs);
+/* again: after a reconnection. */
+must_check int virtiofs_init_rpc(struct virtiofs_fs *fs, bool again);
 
 /* ---- inode.c ---- */
 
@@ -214,6 +227,11 @@ must_check int virtiofs_inode_refresh(struct virtiofs_inode *in, int64_t since);
 must_check int virtiofs_inode_refresh_perm(struct virtiofs_inode *in, int64_t since);
 /* Were they asked for at `since` or later? */
 bool virtiofs_inode_asked(struct virtiofs_inode *in, int64_t since);
+/* After a reconnection it is another node. Pre: inode_lock. */
+void virtiofs_inode_rehash(struct virtiofs_inode *in, uint64_t node, uint64_t generation);
+uint64_t virtiofs_inode_ino(struct virtiofs_inode *in);
+/* reconnect.c: finds everything again that is in use. arg: the filesystem. */
+must_check int virtiofs_restore(void *arg);
 /* A new owner of requests. */
 void virtiofs_owner_init(struct virtiofs_owner *o, struct virtiofs_inode *in,
 			 struct virtiofs_handle *h, bool fills);
@@ -319,11 +337,15 @@ must_check int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr
 must_check int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags,
 				    struct virtiofs_handle **ret);
 /* A handle that a CREATE brought. */
-must_check int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags,
+/* out: NULL, or OPEN's answer. epoch: vdev_epoch() before the request. */
+must_check int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags, unsigned epoch,
 				     const struct fuse_open_out *out, struct virtiofs_handle **ret);
 void virtiofs_handle_unref(struct virtiofs_handle *h);
 /* The first use after an open: what is cached is compared with what is there now. Return: 0, -errno. */
 must_check int virtiofs_handle_check(struct virtiofs_handle *h);
+/* The open handles one after the other: a reference, which the next call takes back; NULL at the end. */
+struct virtiofs_handle *virtiofs_handle_next(struct virtiofs_inode *in,
+					     struct virtiofs_handle *after);
 /* One that can write (or read): a reference, or NULL. */
 struct virtiofs_handle *virtiofs_handle_any(struct virtiofs_inode *in, bool write);
 /* Takes the handle, also on failure. */
@@ -359,6 +381,8 @@ must_check int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virti
 void virtiofs_ahead_stop(struct virtiofs_handle *h);
 
 extern const struct mappable_ops virtiofs_mappable_ops;
+/* Written data that the server will not have: the next fsync(2) of each open file tells. */
+void virtiofs_data_lost(struct virtiofs_inode *in, int err);
 /* Everything dirty in [off, end) to the server. No locks held but write_lock; takes fill_lock. Return: 0, -errno. */
 must_check int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t end);
 /* Pages of [off, end) are not to be believed (dirty ones are dropped too). */

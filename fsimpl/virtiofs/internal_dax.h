@@ -30,6 +30,7 @@ struct dax_range {
 	/* All guarded by window->lock; while in SETUP or LEAVING, in, index and writable are the caller's alone. */
 	enum dax_state state;
 	bool writable, recent;
+	bool old; /* set up with a daemon that is gone: what is mapped stays, but this one knows nothing of it */
 	struct virtiofs_inode
 		*in; /* borrowed: its end takes its ranges along; LEAVING: a reference */
 	uint64_t index; /* in the file, in ranges */
@@ -39,7 +40,7 @@ struct dax_range {
 
 struct dax_window {
 	struct virtiofs_device *dev; /* immutable; borrowed: it owns this */
-	int fd; /* immutable: the back channel */
+	int fd; /* the back channel; another after a reconnection, while it is not polled */
 	struct hostpoll poll;
 	_Atomic bool broken;
 	/* the housekeeping thread's: a message on its way */

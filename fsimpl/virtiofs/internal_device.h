@@ -2,6 +2,7 @@
 #ifndef MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
 #define MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
 
+#include <pthread.h>
 #include <sched.h>
 
 #include "base/hostpoll.h"
@@ -10,6 +11,7 @@
 #include "fsimpl/virtiofs/dax.h"
 #include "fsimpl/virtiofs/device.h"
 #include "fsimpl/virtiofs/version.h"
+#include "vfs/op_lock.h"
 
 #define VDEV_QUEUES_MAX 17 /* the high-priority queue and up to 16 for requests */
 #define VDEV_QUEUE_SIZE_DEFAULT 128
@@ -58,16 +60,30 @@ struct vdev_queue {
 	struct virtq_driver_slot *ring_slots;
 };
 
+enum { VDEV_ALIVE, VDEV_DEAD, VDEV_RESTORING };
+
 struct virtiofs_device {
 	struct ref ref;
-	int sock; /* immutable */
+	int sock; /* changed while dead */
 	struct memfile *mf; /* immutable; a reference */
 	bool event_idx, indirect, reply_ack, multiqueue; /* immutable after negotiation */
 	bool may_spin; /* immutable */
 	unsigned queue_count; /* immutable: with the high-priority one */
 	struct vdev_queue queues[VDEV_QUEUES_MAX];
 	struct hostpoll sock_poll;
-	_Atomic int dead;
+	_Atomic int state; /* VDEV_ALIVE ...; changed to alive only by the reconnecting thread */
+	_Atomic int64_t died; /* host CLOCK_MONOTONIC: when it was last alive */
+	_Atomic bool abandoned; /* a dead device's rings were emptied */
+	_Atomic unsigned epoch; /* connections so far; changed while dead */
+	unsigned queue_size; /* immutable */
+	int (*reconnect)(void *arg); /* immutable; NULL */
+	void *reconnect_arg;
+	pthread_t reconnector; /* immutable; if there is `reconnect` */
+	struct sleeper *_Atomic reconnector_sleeper; /* of that thread */
+	_Atomic bool closing;
+	struct op_lock restore_lock; /* around restore, which takes locks of the filesystem's */
+	int (*restore)(void *arg); /* guarded by restore_lock */
+	void *restore_arg;
 	struct dax_window *dax; /* immutable; owned; NULL: the daemon has none */
 	struct virtiofs_versions *versions; /* the same */
 	_Atomic bool claimed;
@@ -76,6 +92,11 @@ struct virtiofs_device {
 
 void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot);
 void vdev_call_ready(struct hostpoll *hp, uint32_t events);
+void vdev_sock_ready(struct hostpoll *hp, uint32_t events);
+
+/* reconnect.c */
+must_check int vdev_reconnect_start(struct virtiofs_device *dev);
+void vdev_reconnect_stop(struct virtiofs_device *dev);
 
 /* vhost.c: features and the number of queues; then memory and rings. Blocking, bounded by VDEV_CONNECT_TIMEOUT_MS a step. 0, -EPROTO, -ETIMEDOUT, -EIO. */
 must_check int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted);

@@ -84,8 +84,8 @@ static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 		return -ENXIO;
 	virtiofs_inode_stat(in, &st);
 	rp_place(rp, &d->d, &place);
-	return vfs_hooks.open_special(&place, in->base.type, st.rdev_major, st.rdev_minor,
-				      in->nodeid, args->flags, ret);
+	return vfs_hooks.open_special(&place, in->base.type, st.rdev_major, st.rdev_minor, in->key,
+				      args->flags, ret);
 }
 
 /* d is what the path leads to. sticky_dir: O_CREAT found it there. */
@@ -128,6 +128,7 @@ static int open_plain(struct virtiofs_fs *fs, struct resolving_path *rp,
 	struct remote_dentry *d;
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, since, &d);
 	rwlock_read_unlock(&fs->tree_lock);
@@ -198,6 +199,7 @@ static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct
 		       struct newfile *ret)
 {
 	const struct virtiofs_when when = virtiofs_now(fs);
+	unsigned epoch = vdev_epoch(fs->dev);
 	struct create_reply reply;
 	bool by_mknod = false;
 	int err = create_rpc(fs, rp, dir, pi, args, FUSE_CREATE, &reply);
@@ -215,7 +217,8 @@ static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct
 		return err;
 	err = by_mknod ? virtiofs_handle_open(virtiofs_inode_of(ret->d), args->flags, &ret->h)
 		       : virtiofs_handle_adopt(virtiofs_inode_of(ret->d),
-					       created_access(args->flags), &reply.o, &ret->h);
+					       created_access(args->flags), epoch, &reply.o,
+					       &ret->h);
 	if (err)
 		remote_dentry_unref(ret->d);
 	return err;
@@ -226,6 +229,7 @@ static int open_tmpfile(struct virtiofs_fs *fs, struct resolving_path *rp,
 			const struct open_args *args, struct file **ret)
 {
 	const struct virtiofs_when when = virtiofs_now(fs);
+	unsigned epoch = vdev_epoch(fs->dev);
 	struct remote_dentry *dir, *d = NULL;
 	struct create_reply reply;
 	struct virtiofs_handle *h;
@@ -234,20 +238,24 @@ static int open_tmpfile(struct virtiofs_fs *fs, struct resolving_path *rp,
 	char name[32]; /* Linux shows "#ino (deleted)" */
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, when.time, &dir);
-	rwlock_read_unlock(&fs->tree_lock);
-	if (err)
+	if (err) {
+		rwlock_read_unlock(&fs->tree_lock);
 		return err;
+	}
 	err = remote_is_dir(dir) ? may_create(rp, dir, &pi) : -ENOTDIR;
 	if (!err)
 		err = create_rpc(fs, rp, dir, &pi, args, FUSE_TMPFILE, &reply);
 	if (!err)
 		err = virtiofs_inode_get(fs, &reply.e, when, &in);
+	rwlock_read_unlock(&fs->tree_lock);
 	if (!err) {
 		snprintf(name, sizeof(name), "#%llu", (unsigned long long)reply.e.attr.ino);
 		d = remote_dentry_create(&fs->dcache, dir, name, strlen(name), &in->base);
-		err = d ? virtiofs_handle_adopt(in, created_access(args->flags), &reply.o, &h)
+		err = d ? virtiofs_handle_adopt(in, created_access(args->flags), epoch, &reply.o,
+						&h)
 			: -ENOMEM;
 	}
 	if (!err)
@@ -340,6 +348,7 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 	struct perm_inode pi;
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_write_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, true, since, &dir);
 	if (err) {

@@ -12,6 +12,7 @@ static int walk_to(struct filesystem *base, struct resolving_path *rp, struct re
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, virtiofs_now(fs).time, ret);
 	rwlock_read_unlock(&fs->tree_lock);
@@ -36,6 +37,7 @@ int virtiofs_stat_at(struct filesystem *base, struct resolving_path *rp,
 	struct remote_dentry *d;
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, since, &d);
 	rwlock_read_unlock(&fs->tree_lock);
@@ -114,13 +116,15 @@ int virtiofs_statfs(struct filesystem *base, struct dentry *d, struct statfs *re
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	struct fuse_statfs_out out;
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_STATFS,
-			.nodeid = virtiofs_inode_of(remote_dentry_of(d))->nodeid},
+		.req = {.opcode = FUSE_STATFS},
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
-	ssize_t got = virtiofs_call(fs, &call);
+	ssize_t got;
 
+	virtiofs_await(fs);
+	call.req.nodeid = virtiofs_inode_of(remote_dentry_of(d))->nodeid;
+	got = virtiofs_call(fs, &call);
 	if (got < 0)
 		return (int)got;
 	*ret = (struct statfs){

@@ -41,6 +41,14 @@ ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 	return ret;
 }
 
+int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch)
+{
+	if (e->nodeid != vdev_server_node(e->nodeid))
+		return -EIO;
+	e->nodeid = vdev_node(e->nodeid, epoch);
+	return 0;
+}
+
 int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name, size_t len,
 			struct fuse_entry_out *ret)
 {
@@ -49,6 +57,7 @@ int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *nam
 		.reply = ret,
 		.reply_size = sizeof(*ret),
 	};
+	unsigned epoch = vdev_epoch(fs->dev);
 	ssize_t got = virtiofs_call(fs, &call);
 
 	if (got < 0)
@@ -56,7 +65,7 @@ int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *nam
 	/* Some servers grant negative entries so. */
 	if (ret->nodeid == 0)
 		return -ENOENT;
-	return 0;
+	return virtiofs_entry_named(ret, epoch);
 }
 
 int virtiofs_getattr_rpc(struct virtiofs_inode *in, struct fuse_attr_out *ret)
@@ -89,13 +98,18 @@ static void forget_flush_locked(struct virtiofs_fs *fs)
 
 void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup)
 {
-	const struct fuse_forget_one one = {.nodeid = nodeid, .nlookup = nlookup};
+	const struct fuse_forget_one one = {.nodeid = vdev_server_node(nodeid), .nlookup = nlookup};
 	const struct fuse_forget_in arg = {.nlookup = nlookup};
 	const struct fuse_request req = {.opcode = FUSE_FORGET, .nodeid = nodeid, .arg = &arg};
 
 	if (nodeid == FUSE_ROOT || !nlookup)
 		return;
 	mutex_lock(&fs->forget_lock);
+	/* What a daemon before this one held went with it. */
+	if (!vdev_node_current(fs->dev, nodeid)) {
+		mutex_unlock(&fs->forget_lock);
+		return;
+	}
 	if (fs->forget_count == VIRTIOFS_FORGET_BATCH)
 		forget_flush_locked(fs);
 	if (fs->forget_count < VIRTIOFS_FORGET_BATCH)
@@ -144,15 +158,21 @@ static int wanted_flags(struct virtiofs_fs *fs, uint64_t *ret)
 	return 0;
 }
 
-/* What was granted of it. Return: 0, -EPROTO. */
-static int take_flags(struct virtiofs_fs *fs, const struct fuse_init_out *out, uint64_t wanted)
+static uint64_t granted_flags(const struct fuse_init_out *out, uint64_t wanted)
 {
-	struct virtiofs_versions *v = virtiofs_device_versions(fs->dev);
 	uint64_t granted = out->flags;
 
 	if (granted & FUSE_INIT_EXT)
 		granted |= (uint64_t)out->flags2 << 32;
-	fs->init_flags = granted & wanted;
+	return granted & wanted;
+}
+
+/* What was granted of it. Return: 0, -EPROTO. */
+static int take_flags(struct virtiofs_fs *fs, const struct fuse_init_out *out, uint64_t wanted)
+{
+	struct virtiofs_versions *v = virtiofs_device_versions(fs->dev);
+
+	fs->init_flags = granted_flags(out, wanted);
 	/* No alignment that a range does not have. */
 	if (!(fs->init_flags & FUSE_MAP_ALIGNMENT) || out->map_alignment > VIRTIOFS_DAX_SHIFT)
 		fs->options.dax = VIRTIOFS_DAX_NEVER;
@@ -168,7 +188,36 @@ static int take_flags(struct virtiofs_fs *fs, const struct fuse_init_out *out, u
 	return 0;
 }
 
-int virtiofs_init_rpc(struct virtiofs_fs *fs)
+/* How long requests may be. */
+static void take_sizes(struct virtiofs_fs *fs, const struct fuse_init_out *out)
+{
+	fs->max_write = MAX(4096u, MIN(out->max_write, (uint32_t)VIRTIOFS_READ_MAX));
+	fs->max_read = fs->max_write;
+	if ((out->flags & FUSE_MAX_PAGES) && out->max_pages)
+		fs->max_read = MIN(fs->max_read, (uint32_t)out->max_pages * 4096u);
+	else
+		fs->max_read = MIN(fs->max_read, 32u * 4096u);
+	fs->max_write = MIN(fs->max_write, fs->max_read);
+}
+
+/* Another daemon: what was settled with the first holds, so it must have as much. Return: 0, -EPROTO. */
+static int check_again(struct virtiofs_fs *fs, const struct fuse_init_out *out, uint64_t wanted)
+{
+	struct virtiofs_fs now = {0};
+
+	take_sizes(&now, out);
+	if (now.max_write >= fs->max_write && now.max_read >= fs->max_read &&
+	    !(fs->init_flags & ~granted_flags(out, wanted))) {
+		if (fs->versions)
+			fs->versions->root_key = fs->versions->table->root_key;
+		return 0;
+	}
+	log_error("virtio-fs: the daemon was started again with other options: it can do less than "
+		  "before; start it as it was, or unmount");
+	return -EPROTO;
+}
+
+int virtiofs_init_rpc(struct virtiofs_fs *fs, bool again)
 {
 	struct fuse_init_in arg = {
 		.major = FUSE_KERNEL_VERSION,
@@ -196,12 +245,8 @@ int virtiofs_init_rpc(struct virtiofs_fs *fs)
 			out.major, out.minor);
 		return -EPROTO;
 	}
-	fs->max_write = MAX(4096u, MIN(out.max_write, (uint32_t)VIRTIOFS_READ_MAX));
-	fs->max_read = fs->max_write;
-	if ((out.flags & FUSE_MAX_PAGES) && out.max_pages)
-		fs->max_read = MIN(fs->max_read, (uint32_t)out.max_pages * 4096u);
-	else
-		fs->max_read = MIN(fs->max_read, 32u * 4096u);
-	fs->max_write = MIN(fs->max_write, fs->max_read);
+	if (again)
+		return check_again(fs, &out, flags);
+	take_sizes(fs, &out);
 	return take_flags(fs, &out, flags);
 }

@@ -16,7 +16,7 @@
 #define DISTRUST_NS 1000000000ll
 
 /* A table that cannot shrink under us: reading it is safe whatever the daemon does. */
-static const struct version_table *map_table(int fd)
+static const struct version_table *map_table(void *at, int fd)
 {
 	const int need = F_SEAL_SHRINK | F_SEAL_GROW;
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -26,19 +26,31 @@ static const struct version_table *map_table(int fd)
 	if (seals < 0 || (seals & need) != need || fstat(fd, &st) < 0 ||
 	    st.st_size != (off_t)VERSION_TABLE_BYTES)
 		return NULL;
-	p = mmap(NULL, VERSION_TABLE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+	p = mmap(at, VERSION_TABLE_BYTES, PROT_READ, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
 	return p == MAP_FAILED ? NULL : p;
+}
+
+static bool wire_ok(const struct vhost_user_versions *wire, unsigned count)
+{
+	return wire->size == VERSION_TABLE_BYTES && wire->watcher < VERSION_WATCHERS &&
+	       count == 1 + !!wire->has_notify;
+}
+
+static int refuse(const int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		close(fds[i]);
+	log_error("virtio-fs device: its version table is none that can be used");
+	return -EPROTO;
 }
 
 int virtiofs_versions_create(const struct vhost_user_versions *wire, const int *fds, unsigned count,
 			     struct virtiofs_versions **ret)
 {
 	struct virtiofs_versions *v = calloc(1, sizeof(*v));
-	int err = v ? -EPROTO : -ENOMEM;
 
-	if (v && wire->size == VERSION_TABLE_BYTES && wire->watcher < VERSION_WATCHERS &&
-	    count == 1 + !!wire->has_notify)
-		v->table = map_table(fds[0]);
+	if (v && wire_ok(wire, count))
+		v->table = map_table(NULL, fds[0]);
 	if (v && v->table && v->table->magic == VERSION_TABLE_MAGIC) {
 		close(fds[0]); /* the mapping keeps it */
 		v->notify_fd = count == 2 ? fds[1] : -1;
@@ -46,13 +58,31 @@ int virtiofs_versions_create(const struct vhost_user_versions *wire, const int *
 		*ret = v;
 		return 0;
 	}
-	for (unsigned i = 0; i < count; i++)
-		close(fds[i]);
 	if (v && v->table)
 		munmap((void *)v->table, VERSION_TABLE_BYTES);
 	free(v);
-	log_error("virtio-fs device: its version table is none that can be used");
-	return err;
+	return refuse(fds, count);
+}
+
+/* The table is looked at before it takes the old one's place, whose readers are not stopped. */
+int virtiofs_versions_restart(struct virtiofs_versions *v, const struct vhost_user_versions *wire,
+			      const int *fds, unsigned count)
+{
+	const struct version_table *table = wire_ok(wire, count) ? map_table(NULL, fds[0]) : NULL;
+	bool good = table && table->magic == VERSION_TABLE_MAGIC;
+	int old;
+
+	if (table)
+		munmap((void *)table, VERSION_TABLE_BYTES);
+	if (!good || !map_table((void *)v->table, fds[0]))
+		return refuse(fds, count);
+	close(fds[0]);
+	atomic_store(&v->watcher, wire->watcher);
+	old = atomic_exchange(&v->notify_fd, count == 2 ? fds[1] : -1);
+	/* Who asks the closed one now hears that it cannot be asked, and believes nothing for a while. */
+	if (old >= 0)
+		close(old);
+	return 0;
 }
 
 void virtiofs_versions_destroy(struct virtiofs_versions *v)
@@ -70,7 +100,7 @@ static bool settled(struct virtiofs_versions *v)
 {
 	struct epoll_event ev;
 
-	return epoll_wait(v->notify_fd, &ev, 1, 0) == 0 &&
+	return epoll_wait(atomic_load(&v->notify_fd), &ev, 1, 0) == 0 &&
 	       !(atomic_load_explicit(
 			 &((struct version_table *)v->table)->watchers[v->watcher].busy,
 			 memory_order_acquire) &

@@ -14,10 +14,11 @@
 #include "wire/vhost_user.h"
 
 struct virtiofs_versions {
-	const struct version_table *table; /* immutable: mapped for reading */
-	int notify_fd; /* immutable; -1: the daemon hears nothing of the host */
-	unsigned watcher; /* immutable */
-	uint64_t root_key; /* immutable after the mount */
+	const struct version_table
+		*table; /* immutable: mapped for reading; another daemon's takes its place there */
+	_Atomic int notify_fd; /* -1: the daemon hears nothing of the host */
+	_Atomic unsigned watcher;
+	uint64_t root_key; /* changed by INIT */
 	bool strict; /* the same */
 	_Atomic int64_t distrusted_until; /* host CLOCK_MONOTONIC */
 };
@@ -27,6 +28,10 @@ struct virtiofs_versions {
  */
 must_check int virtiofs_versions_create(const struct vhost_user_versions *v, const int *fds,
 					unsigned count, struct virtiofs_versions **ret);
+/* After a reconnection, as create: on success v is the new daemon's, and what was seen of the old one's table must not be believed. */
+must_check int virtiofs_versions_restart(struct virtiofs_versions *v,
+					 const struct vhost_user_versions *wire, const int *fds,
+					 unsigned count);
 void virtiofs_versions_destroy(struct virtiofs_versions *v); /* NULL is ignored */
 /* strict: what the host changed until now is in the table when this returns, or nothing is believed. Does not sleep. */
 void virtiofs_versions_settle_slow(struct virtiofs_versions *v);

@@ -195,7 +195,10 @@ static int negotiate_dax(struct virtiofs_device *dev)
 		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
-	err = dax_window_create(dev, sv[0], m.shmem_config.sizes[0], &dev->dax);
+	if (dev->dax)
+		dax_window_restart(dev->dax, sv[0], m.shmem_config.sizes[0]);
+	else
+		err = dax_window_create(dev, sv[0], m.shmem_config.sizes[0], &dev->dax);
 	if (!err)
 		err = set_u64(dev, VHOST_USER_SET_BACKEND_REQ_FD, 0, &sv[1], 1);
 	close(sv[1]);
@@ -227,10 +230,12 @@ static int negotiate_versions(struct virtiofs_device *dev)
 		return err;
 	}
 	versions = m.versions;
-	return virtiofs_versions_create(&versions, fds, count, &dev->versions);
+	return dev->versions ? virtiofs_versions_restart(dev->versions, &versions, fds, count)
+			     : virtiofs_versions_create(&versions, fds, count, &dev->versions);
 }
 
-static int negotiate_protocol(struct virtiofs_device *dev, uint64_t *ret_accepted)
+/* again: after a reconnection. */
+static int negotiate_protocol(struct virtiofs_device *dev, bool again, uint64_t *ret_accepted)
 {
 	uint64_t known = 1ull << VHOST_USER_PROTOCOL_MQ | 1ull << VHOST_USER_PROTOCOL_REPLY_ACK;
 	uint64_t offered;
@@ -238,9 +243,11 @@ static int negotiate_protocol(struct virtiofs_device *dev, uint64_t *ret_accepte
 
 	if (err)
 		return err;
-	if ((offered & DAX_FEATURES) == DAX_FEATURES)
+	/* What the first daemon did not have is not begun with the next. */
+	if ((offered & DAX_FEATURES) == DAX_FEATURES && (!again || dev->dax))
 		known |= DAX_FEATURES;
-	known |= 1ull << VHOST_USER_PROTOCOL_MOAT_VERSIONS;
+	if (!again || dev->versions)
+		known |= 1ull << VHOST_USER_PROTOCOL_MOAT_VERSIONS;
 	err = set_u64(dev, VHOST_USER_SET_PROTOCOL_FEATURES, offered & known, NULL, 0);
 	*ret_accepted = offered & known;
 	dev->reply_ack = has_bit(offered & known, VHOST_USER_PROTOCOL_REPLY_ACK);
@@ -265,7 +272,7 @@ int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted)
 	dev->indirect = has_bit(offered, VIRTIO_F_INDIRECT_DESC);
 	accepted |= 1ull << VHOST_USER_F_PROTOCOL_FEATURES;
 	accepted |= offered & (1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_INDIRECT_DESC);
-	err = negotiate_protocol(dev, &protocol);
+	err = negotiate_protocol(dev, dev->queue_count != 0, &protocol);
 	if (!err && dev->multiqueue)
 		err = get_u64(dev, VHOST_USER_GET_QUEUE_NUM, &queues);
 	if (!err)

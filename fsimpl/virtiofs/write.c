@@ -50,6 +50,7 @@ static void advance(struct run *r, uint64_t n)
 static int write_begin(struct virtiofs_handle *h, const struct run *r, bool cached, bool wait,
 		       struct vdev_pending *ret)
 {
+	uint64_t node = h->in->nodeid;
 	const struct fuse_write_in arg = {
 		.fh = h->fh,
 		.offset = r->off,
@@ -58,7 +59,7 @@ static int write_begin(struct virtiofs_handle *h, const struct run *r, bool cach
 		.flags = h->flags,
 	};
 	const struct vdev_call call = {
-		.req = {.opcode = FUSE_WRITE, .nodeid = h->in->nodeid, .arg = &arg},
+		.req = {.opcode = FUSE_WRITE, .nodeid = node, .arg = &arg},
 		.owner = &h->filler.base,
 		.unkillable = cached,
 		.send = r->data,
@@ -319,11 +320,45 @@ static void unpin(struct virtiofs_inode *in, const struct run *r)
 		memfile_range_unref(memory(in), r->data[i].off, r->data[i].size);
 }
 
-static int finish_writing(struct virtiofs_inode *in, struct virtiofs_handle *h, struct writing *w)
+/* Was that the end of the daemon that there was at `epoch`? */
+static bool died(struct virtiofs_inode *in, unsigned epoch)
+{
+	return !virtiofs_device_alive(in->fs->dev) || vdev_epoch(in->fs->dev) != epoch;
+}
+
+void virtiofs_data_lost(struct virtiofs_inode *in, int err)
+{
+	atomic_store(&in->lost_err, err);
+	atomic_fetch_add(&in->lost_seq, 1);
+}
+
+/* Ends a WRITE that gave err. What the daemon's death took is dirty again: it is written when there is another daemon. */
+static void conclude(struct virtiofs_inode *in, const struct run *r, unsigned epoch, int err)
+{
+	uint64_t at = r->off;
+
+	if (err && died(in, epoch)) {
+		rwlock_write_lock(&in->map.data_lock);
+		for (; at < r->off + r->size; at += MOAT_PAGE_SIZE) {
+			struct virtiofs_chunk *c = virtiofs_chunk_at(in, at);
+			uint16_t bit = VIRTIOFS_PAGE_BIT(at);
+
+			if (!c || !(c->valid & bit) || (c->dirty & bit))
+				continue;
+			c->dirty |= bit;
+			atomic_fetch_add(&in->dirty_pages, 1);
+		}
+		rwlock_write_unlock(&in->map.data_lock);
+	}
+	unpin(in, r);
+}
+
+static int finish_writing(struct virtiofs_inode *in, struct virtiofs_handle *h, struct writing *w,
+			  unsigned epoch)
 {
 	int err = write_end(h, &w->run, true, &w->p);
 
-	unpin(in, &w->pinned);
+	conclude(in, &w->pinned, epoch, err);
 	return err;
 }
 
@@ -345,7 +380,7 @@ static void cut_to_size(struct run *r, uint64_t size)
 static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
 		       uint64_t end, struct writing *ring)
 {
-	unsigned first = 0, count = 0;
+	unsigned first = 0, count = 0, epoch = vdev_epoch(in->fs->dev);
 	int err = 0, one;
 
 	for (;;) {
@@ -354,7 +389,7 @@ static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 		if (count == WRITES_MAX || !take_dirty(in, &off, end, &w->run)) {
 			if (!count)
 				return err;
-			one = finish_writing(in, h, &ring[first % WRITES_MAX]);
+			one = finish_writing(in, h, &ring[first % WRITES_MAX], epoch);
 			err = err ? err : one;
 			first++;
 			count--;
@@ -366,7 +401,7 @@ static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 		while (w->run.size && one == -EAGAIN) {
 			one = write_begin(h, &w->run, true, !count, &w->p);
 			if (one == -EAGAIN && count) {
-				int old = finish_writing(in, h, &ring[first % WRITES_MAX]);
+				int old = finish_writing(in, h, &ring[first % WRITES_MAX], epoch);
 
 				err = err ? err : old;
 				first++;
@@ -374,7 +409,7 @@ static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 			}
 		}
 		if (!w->run.size || one) {
-			unpin(in, &w->pinned);
+			conclude(in, &w->pinned, epoch, w->run.size ? one : 0);
 			err = err || !w->run.size ? err : one;
 			continue;
 		}
@@ -384,12 +419,15 @@ static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 
 int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 {
+	unsigned epoch = vdev_epoch(in->fs->dev);
 	struct virtiofs_handle *h;
 	struct writing *ring;
 	int err;
 
 	if (!atomic_load(&in->dirty_pages))
 		return 0;
+	if (!virtiofs_device_alive(in->fs->dev))
+		return -EIO;
 	h = virtiofs_handle_any(in, true);
 	if (!h)
 		return -EIO;
@@ -402,10 +440,9 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 	/* From here to the end the server's size and times are not to be believed, nor those it gave meanwhile (touched). */
 	atomic_fetch_add(&in->writing, 1);
 	err = write_dirty(in, h, round_down_u64(off, MOAT_PAGE_SIZE), end, ring);
-	if (err) {
-		atomic_store(&in->lost_err, err);
-		atomic_fetch_add(&in->lost_seq, 1);
-	}
+	/* What a daemon's death took is kept, and written to the next. */
+	if (err && !died(in, epoch))
+		virtiofs_data_lost(in, err);
 	virtiofs_fill_end(in);
 	virtiofs_inode_touched(in);
 	atomic_fetch_sub(&in->writing, 1);

@@ -13,6 +13,7 @@ static int begin(struct filesystem *base, struct resolving_path *rp, const char 
 	struct perm_inode pi;
 	int err;
 
+	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, virtiofs_now(fs).time, ret);
 	rwlock_read_unlock(&fs->tree_lock);

@@ -40,58 +40,6 @@ static unsigned mount_flags(uint64_t ms)
 	       (ms & (MS_STRICTATIME | MS_NOATIME) ? 0 : MNT_RELATIME_F);
 }
 
-/* Is the socket named by mounts of type 9p? */
-static bool is_9p(const struct boot_state *b, const char *tag)
-{
-	for (unsigned i = 0; i < b->spec.nmounts; i++)
-		if (!strcmp(b->spec.mounts[i].type, "9p") && b->spec.mounts[i].source &&
-		    !strcmp(b->spec.mounts[i].source, tag))
-			return true;
-	return false;
-}
-
-static int connect_9p(struct boot_state *b, int fd, const char *tag)
-{
-	struct p9_conn *c;
-	int err = p9_conn_create(fd, &c);
-
-	if (!err) {
-		err = p9_add_tag(tag, c);
-		p9_conn_unref(c);
-	}
-	return err ? boot_fail(&b->error, 1, "9p server %s: %s; does it speak 9P2000.L?", tag,
-			       strerror(-err))
-		   : 0;
-}
-
-int boot_connect_virtiofs(struct boot_state *b)
-{
-	const struct virtiofs_device_options options = {.queues = 2};
-
-	for (unsigned i = 0; b->spec.virtiofs && b->spec.virtiofs[i]; i++) {
-		const char *tag = b->spec.virtiofs[i];
-		struct virtiofs_device *dev;
-		int err;
-
-		if (is_9p(b, tag)) {
-			err = connect_9p(b, b->spec.virtiofs_fd + (int)i, tag);
-			if (err)
-				return err;
-			continue;
-		}
-		err = virtiofs_device_connect(b->spec.virtiofs_fd + (int)i, &options, &dev);
-		if (!err) {
-			err = virtiofs_add_tag(tag, dev);
-			virtiofs_device_unref(dev);
-		}
-		if (err)
-			return boot_fail(&b->error, 1,
-					 "virtio-fs device %s: %s; is it a vhost-user-fs daemon?",
-					 tag, strerror(-err));
-	}
-	return 0;
-}
-
 static int virtiofs_root(struct boot_state *b, struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	const struct virtiofs_options options = {

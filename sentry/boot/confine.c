@@ -218,6 +218,8 @@ static const struct rule rules[] = {
 	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 4 /* F_SETFL */, 0}}},
 	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1030 /* F_DUPFD_CLOEXEC */, 0}}},
 	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1032 /* F_GETPIPE_SZ */, 0}}},
+	/* The version table of a virtio-fs daemon that was started again: can it shrink? */
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1034 /* F_GET_SEALS */, 0}}},
 	/* Memory: never executable. */
 	{SCMP_SYS(mmap), 1, {{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}}},
 	{SCMP_SYS(mprotect), 1, {{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}}},
@@ -272,6 +274,12 @@ static const struct rule rules[] = {
 	ALLOW(recvfrom),
 	ALLOW(sendto),
 	ALLOW(shutdown),
+	/* The back channel to that daemon: two ends of nothing else, one of which it is given. */
+	{SCMP_SYS(socketpair),
+	 3,
+	 {{0, SCMP_CMP_EQ, AF_UNIX, 0},
+	  {1, SCMP_CMP_EQ, SOCK_STREAM | SOCK_CLOEXEC, 0},
+	  {2, SCMP_CMP_EQ, 0, 0}}},
 	{SCMP_SYS(accept4), 1, {{3, SCMP_CMP_EQ, 02000000, 0}}},
 /*
  * The container's network is the host's stack: sockets by family, type and protocol (docs/network.md). No AF_UNIX (the

@@ -3,6 +3,7 @@
  * writeback ...), $VIRTIOFSD the daemon: Debian's (of qemu-system-common) by default, "own" for ours, which is this program
  * executed anew.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,47 @@ static int make_dir(char *path, size_t size)
 	return mkdir(path, 0755) < 0 ? -errno : 0;
 }
 
+static pid_t daemon_pid;
+static char shared_dir[96];
+bool backend_virtiofs_reconnects;
+
+void backend_virtiofs_kill(void)
+{
+	kill(daemon_pid, SIGKILL);
+}
+
+const char *backend_virtiofs_dir(void)
+{
+	return shared_dir;
+}
+
+/* A daemon of shared_dir, and a connection to it. */
+static int start(const char *mount_options)
+{
+	char path[112];
+
+	/* Whoever ends first is waited for by nobody. */
+	signal(SIGCHLD, SIG_IGN);
+	if (getenv("VIRTIOFSD") && !strcmp(getenv("VIRTIOFSD"), "own"))
+		return virtiofs_process_own(shared_dir, mount_options, DAX_WINDOW, &daemon_pid);
+	snprintf(path, sizeof(path), "%s.sock", shared_dir);
+	unlink(path); /* of one that was killed */
+	return virtiofs_process_stock(shared_dir, path, mount_options, NULL, &daemon_pid);
+}
+
+/* On the device's thread, whose signals are blocked: the daemon must not inherit that. */
+static int restart(void *arg)
+{
+	sigset_t none, old;
+	int sock;
+
+	sigemptyset(&none);
+	pthread_sigmask(SIG_SETMASK, &none, &old);
+	sock = start(arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return sock;
+}
+
 static struct virtiofs_device *last_device; /* borrowed: while its filesystem lives */
 
 struct virtiofs_device *backend_virtiofs_device(void)
@@ -51,11 +93,14 @@ struct virtiofs_device *backend_virtiofs_device(void)
 
 static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	const struct virtiofs_device_options device_options = {.memory = 1ul << 30};
-	const char *text = getenv("VIRTIOFS_OPTIONS");
+	char *text = getenv("VIRTIOFS_OPTIONS") ? getenv("VIRTIOFS_OPTIONS") : (char *)"";
+	const struct virtiofs_device_options device_options = {
+		.memory = 1ul << 30,
+		.reconnect = backend_virtiofs_reconnects ? restart : NULL,
+		.reconnect_arg = text,
+	};
 	struct virtiofs_options options;
 	struct virtiofs_device *dev;
-	char dir[96], path[112];
 	static bool polling;
 	int err, sock;
 
@@ -65,19 +110,12 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 			return err;
 		polling = true;
 	}
-	err = virtiofs_parse_options(text ? text : "", &options);
+	err = virtiofs_parse_options(text, &options);
 	if (!err)
-		err = make_dir(dir, sizeof(dir));
+		err = make_dir(shared_dir, sizeof(shared_dir));
 	if (err)
 		return err;
-	/* Whoever ends first is waited for by nobody. */
-	signal(SIGCHLD, SIG_IGN);
-	if (getenv("VIRTIOFSD") && !strcmp(getenv("VIRTIOFSD"), "own")) {
-		sock = virtiofs_process_own(dir, text ? text : "", DAX_WINDOW, NULL);
-	} else {
-		snprintf(path, sizeof(path), "%s.sock", dir);
-		sock = virtiofs_process_stock(dir, path, text ? text : "", NULL, NULL);
-	}
+	sock = start(text);
 	if (sock < 0)
 		return sock;
 	virtiofs_register();

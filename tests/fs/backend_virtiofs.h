@@ -6,5 +6,11 @@
 
 /* The device of the filesystem that was created last; borrowed while that lives. */
 struct virtiofs_device *backend_virtiofs_device(void);
+/* Set before a filesystem is made: its device starts another daemon when it loses this one. */
+extern bool backend_virtiofs_reconnects;
+/* Ends the daemon of the filesystem that was created last, as kill -9 does. */
+void backend_virtiofs_kill(void);
+/* The directory of the host that it shows. */
+const char *backend_virtiofs_dir(void);
 
 #endif

@@ -1,0 +1,326 @@
+/*
+ * fsimpl/virtiofs/reconnect.c - a device whose daemon went away: another connection, and the filesystem on it brought back.
+ *
+ * A thread of the device's waits for its death, connects, does the handshake again over the same memory with empty rings, and has the filesystem
+ * find its nodes again. All of that is in the present tense of one epoch: node ids of before are refused (vdev_node()), so that a request that was
+ * being made meanwhile reaches no stranger's file.
+ *
+ * What is found again: what has a name and is in use, by looking up that name from the root, if the same inode is there; its open handles, by
+ * opening them anew. Dirty pages are in our memory and are written later. What was removed, or is another file now, stays EIO.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/rcu.h"
+#include "fsimpl/virtiofs/internal.h"
+#include "fsimpl/virtiofs/internal_device.h"
+
+/* ---- the device ---- */
+
+/* Empty rings; nobody but us enters any, for the device is dead. */
+static int queue_reset(struct vdev_queue *q, unsigned size)
+{
+	int kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), call, err;
+
+	if (kick < 0)
+		return -errno;
+	call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (call < 0) {
+		err = -errno;
+		close(kick);
+		return err;
+	}
+	if (q->poll.fd >= 0)
+		hostpoll_remove(&q->poll);
+	q->poll.fd = -1;
+	mutex_lock(&q->lock);
+	/* The old daemon, if it lives, keeps its ends of the old ones. */
+	close(q->kick_fd);
+	close(q->call_fd);
+	q->kick_fd = kick;
+	q->call_fd = call;
+	memset(memfile_ptr(q->dev->mf, q->ring_off), 0, q->ring_size);
+	memset(q->ring_slots, 0, size * sizeof(*q->ring_slots));
+	virtq_driver_init(&q->ring, size, q->dev->event_idx, memfile_ptr(q->dev->mf, q->ring_off),
+			  q->ring_slots);
+	mutex_unlock(&q->lock);
+	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
+}
+
+/* Takes the socket. The handshake, then what is on the device. */
+static int restart(struct virtiofs_device *dev, int sock)
+{
+	unsigned queues = dev->queue_count;
+	int err, restoring = VDEV_RESTORING;
+
+	if (dev->sock_poll.fd >= 0)
+		hostpoll_remove(&dev->sock_poll);
+	dev->sock_poll.fd = -1;
+	close(dev->sock);
+	dev->sock = sock;
+	err = vdev_negotiate(dev, queues - 1);
+	if (!err && dev->queue_count != queues) {
+		log_error("virtio-fs device: the daemon has %u queues now, and had %u",
+			  dev->queue_count, queues);
+		err = -EPROTO;
+	}
+	dev->queue_count = queues;
+	for (unsigned i = 0; i < queues && !err; i++)
+		err = queue_reset(&dev->queues[i], dev->queue_size);
+	if (!err)
+		err = vdev_start(dev);
+	if (!err && dev->dax)
+		err = dax_window_start(dev->dax);
+	if (err)
+		return err;
+	atomic_fetch_add(&dev->epoch, 1);
+	atomic_store(&dev->abandoned, false);
+	atomic_store(&dev->state, VDEV_RESTORING);
+	/* From here on its end is a death, which ends the restoring's requests. */
+	err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, vdev_sock_ready);
+	op_lock(&dev->restore_lock);
+	if (!err && dev->restore)
+		err = dev->restore(dev->restore_arg);
+	op_unlock(&dev->restore_lock);
+	if (!err && !atomic_compare_exchange_strong(&dev->state, &restoring, VDEV_ALIVE))
+		err = -EIO;
+	if (err)
+		virtiofs_device_kill(dev, "the file system could not be brought back");
+	vfs_run_deferred();
+	return err;
+}
+
+static void *reconnect_main(void *arg)
+{
+	struct virtiofs_device *dev = arg;
+	int64_t wait_ms = VDEV_RECONNECT_MS_MIN;
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	pthread_setname_np(pthread_self(), "moat-virtiofs");
+	rcu_thread_begin();
+	atomic_store(&dev->reconnector_sleeper, sleeper_current());
+	while (!atomic_load(&dev->closing)) {
+		int64_t deadline = TIME_FOREVER;
+		int sock;
+
+		if (atomic_load(&dev->state) == VDEV_DEAD && atomic_load(&dev->abandoned)) {
+			sock = dev->reconnect(dev->reconnect_arg);
+			if (sock >= 0 && !restart(dev, sock)) {
+				log_warn("virtio-fs device: the daemon is back");
+				wait_ms = VDEV_RECONNECT_MS_MIN;
+				continue;
+			}
+			deadline = time_monotonic_ns() + wait_ms * 1000000;
+			wait_ms = MIN(wait_ms * 2, (int64_t)VDEV_RECONNECT_MS_MAX);
+		}
+		(void)!sleeper_wait(sleeper_current(), SLEEP_UNINTERRUPTIBLE, deadline);
+	}
+	atomic_store(&dev->reconnector_sleeper, NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+int vdev_reconnect_start(struct virtiofs_device *dev)
+{
+	return -pthread_create(&dev->reconnector, NULL, reconnect_main, dev);
+}
+
+void vdev_reconnect_stop(struct virtiofs_device *dev)
+{
+	struct sleeper *s;
+
+	if (!dev->reconnect || !dev->reconnector)
+		return;
+	atomic_store(&dev->closing, true);
+	s = atomic_load(&dev->reconnector_sleeper);
+	if (s)
+		sleeper_wake(s);
+	/* What it ran itself last may have been the device's end. */
+	if (pthread_equal(dev->reconnector, pthread_self()))
+		pthread_detach(dev->reconnector);
+	else
+		pthread_join(dev->reconnector, NULL);
+	dev->reconnect = NULL;
+}
+
+void vdev_set_restore(struct virtiofs_device *dev, int (*restore)(void *arg), void *arg)
+{
+	op_lock(&dev->restore_lock);
+	dev->restore = restore;
+	dev->restore_arg = arg;
+	op_unlock(&dev->restore_lock);
+}
+
+/* ---- the filesystem; all under tree_lock (write) ---- */
+
+struct restoring {
+	struct virtiofs_fs *fs;
+	struct remote_dentry **dentries; /* those in use; references; owned */
+	unsigned count, found;
+};
+
+static bool is_current(const struct remote_dentry *d)
+{
+	const struct virtiofs_inode *in = virtiofs_inode_of(d);
+
+	return vdev_node_current(in->fs->dev, in->nodeid);
+}
+
+/* A handle that cannot be had again has a number that no server gives. */
+static void reopen_handles(struct virtiofs_inode *in, uint64_t node)
+{
+	struct virtiofs_handle *h;
+
+	/* Only closing changes the list; it waits for in->lock, which is not held over a request. */
+	for (h = virtiofs_handle_next(in, NULL); h; h = virtiofs_handle_next(in, h)) {
+		const struct fuse_open_in arg = {.flags = h->flags};
+		struct fuse_open_out out;
+		struct vdev_call call = {
+			.req = {.opcode = FUSE_OPEN, .nodeid = node, .arg = &arg},
+			.reply = &out,
+			.reply_size = sizeof(out),
+		};
+		ssize_t got = h->none ? 0 : virtiofs_call(in->fs, &call);
+
+		if (h->none)
+			continue;
+		if (got < 0)
+			log_warn("virtio-fs: a file open before is not to be opened again: %s",
+				 strerror((int)-got));
+		atomic_store(&h->fh, got < 0 ? UINT64_MAX : out.fh);
+		/* What is cached is compared with what others made of it meanwhile. */
+		if (in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS)
+			atomic_store_explicit(&h->unchecked, true, memory_order_release);
+	}
+}
+
+/* The inode is this node of the new daemon's. */
+static void adopt(struct virtiofs_inode *in, const struct fuse_entry_out *e)
+{
+	struct virtiofs_fs *fs = in->fs;
+	uint64_t node = e->nodeid;
+
+	virtiofs_inode_stale(in);
+	reopen_handles(in, node);
+	mutex_lock(&fs->inode_lock);
+	virtiofs_inode_rehash(in, node, e->generation);
+	mutex_unlock(&fs->inode_lock);
+}
+
+/* d's directory was found: is d where it was? Return: 0: it is; -ENOENT: not, or another; -EIO: the daemon is gone again. */
+static int find_again(struct remote_dentry *d)
+{
+	struct remote_dentry *parent = remote_parent(d);
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	const struct remote_key *key = rcu_load(d->key);
+	struct fuse_entry_out e;
+	bool same;
+	int err = virtiofs_lookup_rpc(in->fs, virtiofs_inode_of(parent)->nodeid, key->name,
+				      key->len, &e);
+
+	if (!virtiofs_device_alive(in->fs->dev))
+		return -EIO;
+	if (err)
+		return -ENOENT;
+	same = fuse_entry_ok(&e) && (e.attr.mode & S_IFMT) == in->base.type &&
+	       e.attr.ino == virtiofs_inode_ino(in);
+	if (same) {
+		adopt(in, &e);
+		atomic_store(&d->valid_until, in->fs->versions
+						      ? (int64_t)e.entry_valid
+						      : virtiofs_valid_until(in->fs, e.entry_valid,
+									     e.entry_valid_nsec));
+	} else if (fuse_entry_ok(&e)) {
+		virtiofs_forget(in->fs, e.nodeid, 1);
+	}
+	return same ? 0 : -ENOENT;
+}
+
+/* From the highest directory that was not looked for yet down to d. */
+static int revive(struct restoring *r, struct remote_dentry *d)
+{
+	while (!is_current(d)) {
+		struct remote_dentry *top = d, *parent;
+		int err;
+
+		while ((parent = remote_parent(top)) && !is_current(parent))
+			top = parent;
+		err = parent ? find_again(top) : -ENOENT;
+		if (err == -EIO)
+			return err;
+		if (err) {
+			/* It and all below it is lost. */
+			remote_forget(&r->fs->dcache, top);
+			atomic_fetch_or(&top->d.flags, DENTRY_DEAD);
+			return 0;
+		}
+		r->found++;
+	}
+	return 0;
+}
+
+/* Every dentry that is in the table still: those in use, and their directories. */
+static int collect(struct restoring *r)
+{
+	struct remote_dcache *c = &r->fs->dcache;
+	struct remote_dentry *d;
+
+	mutex_lock(&c->lock);
+	r->dentries = calloc(atomic_load(&c->count) + 1, sizeof(struct remote_dentry *));
+	if (r->dentries)
+		TAILQ_FOREACH (d, &c->clock, clock)
+			r->dentries[r->count++] = remote_dentry_ref(d);
+	mutex_unlock(&c->lock);
+	return r->dentries ? 0 : -ENOMEM;
+}
+
+static int restore_tree(struct virtiofs_fs *fs)
+{
+	struct restoring r = {.fs = fs};
+	struct fuse_attr_out out;
+	int err = virtiofs_init_rpc(fs, true);
+
+	atomic_store(&fs->absent, 0);
+	mutex_lock(&fs->forget_lock);
+	fs->forget_count = 0;
+	mutex_unlock(&fs->forget_lock);
+	if (!err)
+		err = virtiofs_getattr_rpc(virtiofs_inode_of(fs->root), &out);
+	if (!err && !S_ISDIR(out.attr.mode))
+		err = -ENOTDIR;
+	if (err)
+		return err;
+	if (fs->versions)
+		atomic_store(&virtiofs_inode_of(fs->root)->generation, fs->versions->root_key);
+	virtiofs_inode_stale(virtiofs_inode_of(fs->root));
+	remote_shrink(&fs->dcache);
+	err = collect(&r);
+	for (unsigned i = 0; i < r.count && !err; i++) {
+		if (!r.dentries[i]->inode)
+			remote_forget(&fs->dcache, r.dentries[i]);
+		else if (!remote_is_dead(r.dentries[i]))
+			err = revive(&r, r.dentries[i]);
+	}
+	log_info("virtio-fs: of %u names in use %u were found again", r.count, r.found);
+	while (r.count)
+		remote_dentry_unref(r.dentries[--r.count]);
+	free(r.dentries);
+	return err;
+}
+
+int virtiofs_restore(void *arg)
+{
+	struct virtiofs_fs *fs = arg;
+	int err;
+
+	rwlock_write_lock(&fs->tree_lock);
+	err = restore_tree(fs);
+	rwlock_write_unlock(&fs->tree_lock);
+	return err;
+}
