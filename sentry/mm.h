@@ -90,6 +90,8 @@ size_t mm_copy_out_partial(struct mm *mm, uint64_t addr, const void *src, size_t
 must_check ssize_t mm_copy_in_string(struct mm *mm, char *dst, uint64_t addr, size_t size);
 /* ptrace and /proc/PID/mem: ignores VMA protections that a debugger may override. */
 size_t mm_access_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bool write);
+/* process_vm_readv, process_vm_writev: what the process itself might do there. Return: bytes done. */
+size_t mm_copy_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bool write);
 
 /* Futexes, robust lists. addr is aligned. Return 0, -EFAULT, -EAGAIN. */
 must_check int mm_load_u32(struct mm *mm, uint64_t addr, uint32_t *ret_val);

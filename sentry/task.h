@@ -105,6 +105,7 @@ struct thread_group {
 	struct task *leader; /* guarded by taskset_lock */
 	TAILQ_HEAD(, task) threads; /* guarded by taskset_lock */
 	_Atomic int32_t live; /* threads that have not exited */
+	_Atomic int32_t leaving; /* no longer in `threads`, but may still hold the mm and files */
 	struct process_group *pgrp; /* guarded by taskset_lock; a reference */
 	LIST_ENTRY(thread_group) pgrp_link;
 	struct thread_group *parent; /* guarded by taskset_lock */
@@ -114,6 +115,7 @@ struct thread_group {
 	bool is_subreaper, did_exec; /* guarded by taskset_lock */
 	bool unkillable; /* container init: SIG_DFL signals from inside do nothing; guarded by sighand lock */
 	bool reaped; /* guarded by taskset_lock */
+	bool announced; /* exit_announce() was called; guarded by taskset_lock */
 	bool zombie; /* the whole group is dead and waits to be reaped; guarded by taskset_lock */
 	_Atomic int dumpable; /* PR_SET_DUMPABLE */
 	int32_t parent_tid; /* the parent's thread that forked us (__WNOTHREAD, PDEATHSIG); guarded by taskset_lock */

@@ -8,6 +8,7 @@
 #include "sentry/loader.h"
 #include "sentry/ptrace.h"
 #include "sentry/task_internal.h"
+#include "vfs/write_access.h"
 
 #define PTRACE_EVENT_EXEC_ 4
 #define PER_CLEAR_ON_SETID                      \
@@ -340,9 +341,12 @@ int64_t task_execve(struct task *t, struct file *exe, const char *filename, char
 	/* One execve at a time: the loser is killed by the winner. */
 	if (wait_event(&g->wait, exec_not_busy, g, SLEEP_KILLABLE, TIME_FOREVER))
 		return -ERESTARTNOINTR_;
-	err = exec_build(t, exe, filename, argv, argc, envp, envc, &img);
+	err = vfs_deny_write(exe);
 	if (err)
 		goto out_end;
+	err = exec_build(t, exe, filename, argv, argc, envp, envc, &img);
+	if (err)
+		goto out_allow;
 	err = exec_unshare_files(t);
 	if (err)
 		goto out_put;
@@ -359,12 +363,15 @@ int64_t task_execve(struct task *t, struct file *exe, const char *filename, char
 		goto out_put;
 	}
 	exec_commit(t, &img, spare);
+	vfs_allow_write(exe);
 	exec_end(g);
 	exec_image_put(&img);
 	ptrace_event(t, PTRACE_EVENT_EXEC_, (uint64_t)old_tid);
 	return 0;
 out_put:
 	exec_image_put(&img);
+out_allow:
+	vfs_allow_write(exe);
 out_end:
 	exec_end(g);
 	return err;

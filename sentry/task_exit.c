@@ -252,6 +252,16 @@ static uint64_t exit_maxrss(struct task *t)
 	return usage.rss_peak >> 10;
 }
 
+/*
+ * All threads are dead, and none that left holds what the waiter may think is gone: a descriptor's lock, text that is busy. Pre:
+ * taskset_lock (write).
+ */
+static bool group_may_announce(const struct thread_group *g)
+{
+	return g->ntasks == 1 && g->leader && atomic_load(&g->leader->state) == TASK_ZOMBIE &&
+	       !g->announced && !atomic_load(&g->leaving);
+}
+
 /* The caller's state becomes ZOMBIE, or it leaves at once. Return: the group is all dead now and its leader must be announced. */
 static bool exit_leave_group(struct task *t, struct task_list *dead)
 {
@@ -278,13 +288,14 @@ static bool exit_leave_group(struct task *t, struct task_list *dead)
 	/* execve and the leader's announcement wait for this. */
 	if (g->exec_task)
 		return false;
-	return g->ntasks == 1 && g->leader && atomic_load(&g->leader->state) == TASK_ZOMBIE;
+	return group_may_announce(g);
 }
 
 static void exit_announce(struct thread_group *g, struct task_list *dead)
 {
 	struct task *leader = g->leader;
 
+	g->announced = true;
 	if (!g->exiting)
 		g->exit_code = leader->exit_code;
 	/* A tracer that is not the parent hears it first; the parent when the tracer has waited. */
@@ -341,15 +352,32 @@ static void exit_account(struct task *t, uint64_t maxrss_kib)
 	atomic_store_explicit(&t->host_tid, 0, memory_order_release);
 }
 
+/* The caller holds nothing any more. The order is leaving, then live; the last thread's is live, then leaving: one of the two sees both. */
+static void exit_left(struct thread_group *g)
+{
+	struct task_list dead = TAILQ_HEAD_INITIALIZER(dead);
+
+	if (atomic_fetch_sub(&g->leaving, 1) != 1 || atomic_load(&g->live))
+		return;
+	rwlock_write_lock(&kernel.taskset_lock);
+	if (!g->exec_task && !g->zombie && !g->reaped && group_may_announce(g))
+		exit_announce(g, &dead);
+	rwlock_write_unlock(&kernel.taskset_lock);
+	session_run_deferred();
+	task_list_free(&dead);
+}
+
 /* A thread that leaves a living process: its tid is gone before a join (the cleared word's futex) can return. */
 static void exit_thread(struct task *t, uint64_t maxrss_kib)
 {
+	atomic_fetch_add(&t->group->leaving, 1);
 	exit_account(t, maxrss_kib);
 	exit_notify(t, false);
 	exit_clear_tid(t);
 	task_vfork_done(t);
 	task_drop_resources(t);
 	vfs_run_deferred();
+	exit_left(t->group);
 }
 
 void task_do_exit(struct task *t)

@@ -44,9 +44,9 @@ static uint64_t move_range(struct mm *mm, uint64_t addr, uint64_t size, struct i
 		n = MIN(n, it->remaining);
 		if (is_write) {
 			n = io_iter_get(it, buf, n);
-			got = mm_access_remote(mm, addr + done, buf, n, true);
+			got = mm_copy_remote(mm, addr + done, buf, n, true);
 		} else {
-			n = mm_access_remote(mm, addr + done, buf, n, false);
+			n = mm_copy_remote(mm, addr + done, buf, n, false);
 			got = io_iter_put(it, buf, n);
 		}
 		done += got;

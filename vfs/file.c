@@ -13,6 +13,7 @@
 #include "vfs/inotify.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs_internal.h"
+#include "vfs/write_access.h"
 
 static REF_TYPE(file_type, "file");
 static _Atomic uint64_t file_last_id;
@@ -55,6 +56,7 @@ void file_fini(struct file *f)
 		assert(last);
 		(void)last;
 	}
+	vfs_write_access_gone(f);
 	if (f->mode & FILE_WRITER)
 		mount_end_write(f->path.mount);
 	vfs_path_unref(&f->path);

@@ -29,6 +29,7 @@ struct dentry;
 struct fs_xattr_args;
 struct file_lock_context;
 struct file_async;
+struct write_access;
 struct buf;
 
 /* Work put off to a safe point; see vfs_run_deferred(). */
@@ -109,6 +110,7 @@ enum {
 	FILE_NOWAIT_RETRY = 1 << 7, /* internal: see file_read_iter */
 	FILE_NOCMTIME = 1 << 8,
 	FILE_CREATED = 1 << 9, /* this open made the file: F_CREATED_QUERY */
+	FILE_COUNTED = 1 << 10, /* a writer in vfs/write_access.h */
 };
 
 struct file {
@@ -127,6 +129,7 @@ struct file {
 	struct file_async
 		*async; /* O_ASYNC was set once; guarded by LOCK_FILE_LOCKS in vfs/async.c */
 	uint64_t id; /* unique: kcmp, epoll keys */
+	struct write_access *_Atomic write_access; /* once set for life; vfs/write_access.c */
 	void *epoll_links; /* epoll's list of watches on this file; guarded by epoll */
 	void *priv; /* the filesystem's, when it does not embed */
 	/* Once the last reference is gone: */

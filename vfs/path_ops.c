@@ -19,6 +19,7 @@
 #include "vfs/lease.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs_internal.h"
+#include "vfs/write_access.h"
 
 #define RP_RUN(rp, ret, call)                               \
 	do {                                                \
@@ -51,32 +52,54 @@ int vfs_get_path(const struct vfs_lookup *lk, struct vfs_path *ret)
 	return rp_get_path(&rp, ret);
 }
 
-/* do_dentry_open()'s break_lease(), while leases exist: of what the path leads to, if the caller may open it so. */
-static int open_break_lease(const struct vfs_lookup *lk, unsigned flags)
+/*
+ * Before an open or a truncation by path: calls check(place, ...) if the path leads to a regular file that the caller may access so. What
+ * is wrong with the path the operation itself says.
+ */
+static int precheck(const struct vfs_lookup *lk, int mask,
+		    int (*check)(struct dentry *d, bool write, bool nonblock), bool write,
+		    bool nonblock)
 {
-	bool write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
-	int mask = ((flags & O_ACCMODE) != O_WRONLY ? R_OK : 0) | (write ? W_OK : 0);
 	struct vfs_lookup at = *lk;
 	struct vfs_path p;
-	int err;
+	int err = 0;
 
-	/* What is wrong with the path the open itself says. */
 	if (vfs_get_path(lk, &p))
 		return 0;
 	at.start = p;
 	at.path = "";
 	at.flags = LOOKUP_EMPTY;
-	err = 0;
 	if (S_ISREG(p.dentry->fs->ops->dentry_type(p.dentry)) && !vfs_access(&at, mask))
-		err = vfs_lease_break(p.dentry, write, flags & O_NONBLOCK);
+		err = check(p.dentry, write, nonblock);
 	vfs_path_unref(&p);
 	return err;
+}
+
+/* do_dentry_open()'s break_lease(), while leases exist. */
+static int open_break_lease(const struct vfs_lookup *lk, unsigned flags)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+	int mask = ((flags & O_ACCMODE) != O_WRONLY ? R_OK : 0) | (write ? W_OK : 0);
+
+	return precheck(lk, mask, vfs_lease_break, write, flags & O_NONBLOCK);
+}
+
+static int check_not_running(struct dentry *d, unused_arg bool write, unused_arg bool nonblock)
+{
+	return vfs_may_truncate(d);
+}
+
+/* vfs_truncate()'s get_write_access(). */
+static int truncate_not_running(const struct vfs_lookup *lk)
+{
+	return precheck(lk, W_OK, check_not_running, true, false);
 }
 
 int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct file **ret_file)
 {
 	struct vfs_lookup look = *lk;
 	struct resolving_path rp;
+	struct file *f;
 	bool create = (args->flags & O_CREAT) && !(args->flags & O_PATH);
 	ssize_t err;
 
@@ -89,10 +112,18 @@ int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct f
 			return (int)err;
 	}
 	rp_init(&rp, &look, create);
-	RP_RUN(&rp, err, fs->ops->open_at(fs, &rp, args, ret_file));
+	RP_RUN(&rp, err, fs->ops->open_at(fs, &rp, args, &f));
 	rp_end(&rp);
-	if (!err && !(args->flags & O_PATH))
-		vfs_notify_open(*ret_file);
+	if (err)
+		return (int)err;
+	err = vfs_write_access_open(f, args->exec);
+	if (err) {
+		file_unref(f);
+		return (int)err;
+	}
+	if (!(args->flags & O_PATH))
+		vfs_notify_open(f);
+	*ret_file = f;
 	return (int)err;
 }
 
@@ -121,6 +152,11 @@ int vfs_set_stat(const struct vfs_lookup *lk, const struct setattr_args *args)
 	/* truncate(2) waits even where open(2) would not. */
 	if (vfs_leases_exist() && (args->valid & SETATTR_SIZE)) {
 		err = open_break_lease(lk, O_WRONLY);
+		if (err)
+			return (int)err;
+	}
+	if ((args->valid & SETATTR_SIZE) && !(args->valid & SETATTR_FILE)) {
+		err = truncate_not_running(lk);
 		if (err)
 			return (int)err;
 	}

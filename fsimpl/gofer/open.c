@@ -5,6 +5,7 @@
 
 #include "fsimpl/gofer/internal.h"
 #include "vfs/inotify.h"
+#include "vfs/write_access.h"
 
 /* Access mode 3 asks for both permissions and gives neither. */
 static bool wants_write(unsigned flags)
@@ -112,6 +113,8 @@ static int open_existing(struct gofer_fs *fs, struct resolving_path *rp, struct 
 		err = may_open(rp, d, args);
 	if (!err && S_ISREG(pi.mode) && wants_write(args->flags))
 		err = rp_begin_write(rp);
+	if (!err && (args->flags & O_TRUNC))
+		err = vfs_may_truncate(&d->d);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);
 		return err;

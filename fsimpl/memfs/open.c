@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "fsimpl/memfs/internal.h"
+#include "vfs/write_access.h"
 
 /* ---- O_PATH ---- */
 
@@ -62,7 +63,9 @@ static int open_reg(struct resolving_path *rp, struct memfs_dentry *d, const str
 	if ((flags & O_TRUNC) && !created) {
 		struct setattr_args args = {.valid = SETATTR_SIZE | SETATTR_OPEN};
 
-		err = memfs_inode_setattr(d, rp_cred(rp), &args);
+		err = vfs_may_truncate(&d->d);
+		if (!err)
+			err = memfs_inode_setattr(d, rp_cred(rp), &args);
 		if (err)
 			goto out_write;
 	}

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fsimpl/overlay/internal.h"
+#include "vfs/write_access.h"
 
 static const struct file_ops overlay_regular_ops, overlay_directory_ops, overlay_path_ops;
 
@@ -301,6 +302,8 @@ static int open_existing(struct overlay_fs *fs, struct resolving_path *rp, struc
 	change = wants_write(flags) || (flags & O_TRUNC);
 	if (change)
 		err = rp_begin_write(rp);
+	if (!err && change)
+		err = vfs_may_truncate(&d->base);
 	if (!err && change)
 		err = overlay_copy_up(fs, d, !(flags & O_TRUNC));
 	if (!err && (flags & O_TRUNC))

@@ -12,6 +12,7 @@
 
 #include "fsimpl/virtiofs/internal.h"
 #include "vfs/inotify.h"
+#include "vfs/write_access.h"
 
 #define CREATE_TRIES 16
 
@@ -112,6 +113,8 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
 	if (!err && S_ISREG(pi.mode) && (wants_write(args->flags) || (args->flags & O_TRUNC)))
 		err = rp_begin_write(rp);
+	if (!err && (args->flags & O_TRUNC))
+		err = vfs_may_truncate(&d->d);
 	if (err)
 		return err;
 	if (S_ISREG(pi.mode))

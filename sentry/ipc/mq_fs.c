@@ -2,7 +2,8 @@
  * sentry/ipc/mq_fs.c - the filesystem of message queues: type mqueue, one filesystem a namespace, shared by all its mounts and by mq_open(2).
  *
  * It is a synthetic filesystem whose root asks the space for what there is. A node comes and goes with those who
- * use it and refers to its queue; when it goes, what chmod and chown made of it goes back into the queue.
+ * use it and refers to its queue, which alone knows mode and owner: two nodes may be of one queue for a moment, while
+ * one goes and a look-up makes the next.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -42,21 +43,44 @@ static int queue_getattr(struct synth_node *n, struct synth_attr *inout)
 
 	mutex_lock(&q->space->lock);
 	inout->nlink = q->linked;
+	inout->mode = q->mode;
+	inout->uid = q->uid;
+	inout->gid = q->gid;
 	mutex_unlock(&q->space->lock);
 	inout->size = QUEUE_FILE_SIZE;
 	return 0;
 }
 
-static void queue_destroy(struct synth_node *n)
+static struct perm_inode queue_perm_locked(const struct mq_queue *q)
+{
+	return (struct perm_inode){.mode = q->mode, .uid = q->uid, .gid = q->gid};
+}
+
+static int queue_setattr(struct synth_node *n, const struct setattr_args *in)
 {
 	struct mq_queue *q = queue_of_node(n);
+	struct setattr_args args = *in;
+	struct perm_inode pi;
+	int err;
 
 	mutex_lock(&q->space->lock);
-	q->mode = atomic_load_explicit(&n->mode, memory_order_relaxed);
-	q->uid = atomic_load_explicit(&n->uid, memory_order_relaxed);
-	q->gid = atomic_load_explicit(&n->gid, memory_order_relaxed);
+	pi = queue_perm_locked(q);
+	err = vfs_may_setattr(cred_current(), &pi, &args);
+	if (!err) {
+		if (args.valid & SETATTR_MODE)
+			q->mode = (q->mode & S_IFMT) | (args.mode & 07777);
+		if (args.valid & SETATTR_UID)
+			q->uid = args.uid;
+		if (args.valid & SETATTR_GID)
+			q->gid = args.gid;
+	}
 	mutex_unlock(&q->space->lock);
-	mq_queue_unref(q);
+	return err;
+}
+
+static void queue_destroy(struct synth_node *n)
+{
+	mq_queue_unref(queue_of_node(n));
 }
 
 static int queue_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
@@ -91,6 +115,7 @@ static struct wait_queue *queue_wait(struct synth_node *n, unused_arg struct syn
 
 static const struct synth_node_ops queue_ops = {
 	.getattr = queue_getattr,
+	.setattr = queue_setattr,
 	.destroy = queue_destroy,
 	.show = queue_show,
 	.write_at = queue_write_at,
@@ -134,29 +159,25 @@ static int root_lookup(struct synth_node *dir, const char *name, size_t len,
 		       struct synth_node **ret)
 {
 	struct mq_space *s = space_of(dir);
-	uint32_t mode = 0, uid = 0, gid = 0;
 	struct mq_queue *q;
+	uint32_t type = 0;
 	int err;
 
 	mutex_lock(&s->lock);
 	q = find_locked(s, name, len);
 	if (q) {
 		mq_queue_ref(q);
-		mode = q->mode;
-		uid = q->uid;
-		gid = q->gid;
+		type = q->mode & S_IFMT;
 	}
 	mutex_unlock(&s->lock);
 	if (!q)
 		return -ENOENT;
-	err = synth_node_create(dir, name, len, mode, &queue_ops, q, ret);
+	err = synth_node_create(dir, name, len, type, &queue_ops, q, ret);
 	if (err) {
 		mq_queue_unref(q);
 		return err;
 	}
 	(*ret)->ino = q->serial + 2;
-	atomic_store_explicit(&(*ret)->uid, uid, memory_order_relaxed);
-	atomic_store_explicit(&(*ret)->gid, gid, memory_order_relaxed);
 	return 0;
 }
 
@@ -208,20 +229,20 @@ static int root_unlink(struct synth_node *dir, struct synth_node *child)
 {
 	struct mq_space *s = space_of(dir);
 	struct mq_queue *q = queue_of_node(child);
-	struct perm_inode up = node_perm(dir), victim = node_perm(child);
-	int err = vfs_may_delete(cred_current(), &up, &victim, false);
-	bool linked;
+	struct perm_inode up = node_perm(dir), victim;
+	int err;
 
-	if (err)
-		return err;
 	mutex_lock(&s->lock);
-	linked = q->linked;
-	if (linked)
+	victim = queue_perm_locked(q);
+	err = vfs_may_delete(cred_current(), &up, &victim, false);
+	if (!err)
+		err = q->linked ? 0 : -ENOENT;
+	if (!err)
 		unlink_locked(s, q);
 	mutex_unlock(&s->lock);
-	if (linked)
+	if (!err)
 		mq_queue_unref(q);
-	return linked ? 0 : -ENOENT;
+	return err;
 }
 
 static int root_iterate(struct synth_node *dir, int64_t from, struct synth_iter *it)

@@ -43,7 +43,7 @@ struct mq_queue {
 	/* guarded by the space's lock: */
 	TAILQ_ENTRY(mq_queue) link;
 	bool linked;
-	uint32_t mode, uid, gid; /* while there is no node, which has them else */
+	uint32_t mode, uid, gid; /* the nodes have no own */
 	struct mutex lock; /* LOCK_IPC_OBJECT */
 	/* guarded by lock: */
 	TAILQ_HEAD(mq_messages, mq_message) messages; /* highest priority first */

@@ -155,30 +155,37 @@ static size_t remote_piece(struct mm *mm, uint64_t addr, void *buf, size_t size,
 	return n;
 }
 
-size_t mm_access_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bool write)
+static size_t access_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bool write,
+			    unsigned flags)
 {
+	unsigned access = write ? MEM_WRITE : MEM_READ;
 	size_t done = 0;
 
 	while (done < size) {
 		int signo, sicode;
-		size_t n;
+		size_t n = 0;
 
-		if (mm_fault_flags(mm, addr + done, write ? MEM_WRITE : MEM_READ, FAULT_FORCE,
-				   &signo, &sicode))
-			break;
-		n = remote_piece(mm, addr + done, (char *)buf + done, size - done, write);
 		/* Nothing: a truncated file, or the page went away between; a second fault tells. */
-		if (!n)
-			n = mm_fault_flags(mm, addr + done, write ? MEM_WRITE : MEM_READ,
-					   FAULT_FORCE, &signo, &sicode)
-				    ? 0
-				    : remote_piece(mm, addr + done, (char *)buf + done, size - done,
-						   write);
+		for (int tries = 0; !n && tries < 2; tries++) {
+			if (mm_fault_flags(mm, addr + done, access, flags, &signo, &sicode))
+				return done;
+			n = remote_piece(mm, addr + done, (char *)buf + done, size - done, write);
+		}
 		if (!n)
 			break;
 		done += n;
 	}
 	return done;
+}
+
+size_t mm_access_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bool write)
+{
+	return access_remote(mm, addr, buf, size, write, FAULT_FORCE);
+}
+
+size_t mm_copy_remote(struct mm *mm, uint64_t addr, void *buf, size_t size, bool write)
+{
+	return access_remote(mm, addr, buf, size, write, 0);
 }
 
 int mm_load_u32(struct mm *mm, uint64_t addr, uint32_t *ret_val)

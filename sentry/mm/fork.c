@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "sentry/mm/internal.h"
-#include "vfs/file.h"
+#include "vfs/write_access.h"
 
 static int fork_vmas(struct mm *parent, struct mm *child)
 {
@@ -218,6 +218,7 @@ int mm_fork(struct mm *parent, struct mm **ret_child)
 	rwlock_write_lock(&parent->vma_lock);
 	child->layout = parent->layout;
 	child->exe = parent->exe ? file_ref(parent->exe) : NULL;
+	child->exe_denies = child->exe && vfs_deny_write_again(child->exe);
 	atomic_store_explicit(&child->stack_limit,
 			      atomic_load_explicit(&parent->stack_limit, memory_order_relaxed),
 			      memory_order_relaxed);

@@ -117,6 +117,7 @@ struct mm {
 	unsigned lock_future; /* VMA_LOCKED | VMA_LOCK_ONFAULT for new mappings */
 	struct mm_layout layout;
 	struct file *exe;
+	bool exe_denies; /* vfs_deny_write() to it is ours to undo */
 	void *_Atomic aio; /* sentry/aio.c's */
 	_Atomic uint64_t stack_limit; /* RLIMIT_STACK as stack growth sees it */
 	struct rwlock pt_lock;

@@ -25,7 +25,7 @@
 
 #include "base/log.h"
 #include "sentry/mm/internal.h"
-#include "vfs/file.h"
+#include "vfs/write_access.h"
 
 REF_TYPE(mm_type, "mm");
 
@@ -97,6 +97,14 @@ void mm_ref(struct mm *mm)
 	ref_get(&mm->ref);
 }
 
+static void exe_put(struct file *exe, bool denies)
+{
+	if (denies)
+		vfs_allow_write(exe);
+	if (exe)
+		file_unref(exe);
+}
+
 static void mm_destroy(struct mm *mm)
 {
 	struct mm_reap reap;
@@ -122,8 +130,7 @@ static void mm_destroy(struct mm *mm)
 	assert(LIST_EMPTY(&mm->pins));
 	rwlock_write_unlock(&mm->pt_lock);
 	mm_reap_run(&reap);
-	if (mm->exe)
-		file_unref(mm->exe);
+	exe_put(mm->exe, mm->exe_denies);
 	ref_fini(&mm->ref, &mm_type);
 	free(mm);
 }
@@ -187,16 +194,18 @@ struct file *mm_get_exe(struct mm *mm)
 
 void mm_set_exe(struct mm *mm, struct file *exe)
 {
+	bool denies = exe && vfs_deny_write_again(exe), old_denies;
 	struct file *old;
 
 	if (exe)
 		file_ref(exe);
 	rwlock_write_lock(&mm->vma_lock);
 	old = mm->exe;
+	old_denies = mm->exe_denies;
 	mm->exe = exe;
+	mm->exe_denies = denies;
 	rwlock_write_unlock(&mm->vma_lock);
-	if (old)
-		file_unref(old);
+	exe_put(old, old_denies);
 }
 
 void mm_get_usage(struct mm *mm, struct mm_usage *ret)

@@ -288,18 +288,147 @@ TEST(setuid_program)
 	CHECK_EQ(t_wait_status(pid), 0);
 }
 
-TEST(text_busy)
+/* A program of its own that is not open: 0755. */
+static void copy_self(const char *name)
 {
 	char buf[65536];
-	int in = open(self(), O_RDONLY), out = open("copy", O_CREAT | O_WRONLY, 0755);
+	int in = open(self(), O_RDONLY), out = open(name, O_CREAT | O_WRONLY | O_TRUNC, 0755);
 	ssize_t n;
 
+	CHECK(in >= 0 && out >= 0);
 	while ((n = read(in, buf, sizeof(buf))) > 0)
 		CHECK_EQ(write(out, buf, (size_t)n), n);
-	CHECK_ERR(execve("copy", (char *[]){"x", "--helper", "noenv", NULL}, (char *[]){NULL}),
-		  ETXTBSY);
+	close(in);
 	close(out);
-	CHECK_EQ(run("copy", (char *[]){"x", "--helper", "noenv", NULL}, (char *[]){NULL}), 0);
+}
+
+#define NOENV                                  \
+	(char *[])                             \
+	{                                      \
+		"x", "--helper", "noenv", NULL \
+	}
+
+/* The errno of an execve that must fail; 0: it ran. */
+static int exec_errno(const char *path, int fd)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (path)
+			execve(path, NOENV, (char *[]){NULL});
+		else
+			syscall(SYS_execveat, fd, "", NOENV, (char *[]){NULL}, AT_EMPTY_PATH);
+		_exit(errno);
+	}
+	status = t_wait_status(pid);
+	CHECK(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* What somebody writes to does not run. */
+TEST(text_busy)
+{
+	char script[PATH_MAX];
+	char *p;
+	int fd;
+
+	copy_self("copy");
+	CHECK_OK(link("copy", "other name"));
+	fd = open("other name", O_WRONLY);
+	CHECK(fd >= 0);
+	CHECK_EQ(exec_errno("copy", -1), ETXTBSY);
+	CHECK_OK(fcntl(fd, F_SETFL, O_APPEND));
+	CHECK_EQ(exec_errno("copy", -1), ETXTBSY);
+	/* Its interpreter neither. */
+	CHECK(getcwd(script, sizeof(script) - 64));
+	memmove(script + 2, script, strlen(script) + 1);
+	memcpy(script, "#!", 2);
+	strcat(script, "/copy --helper-script\n");
+	{
+		int out = open("script", O_CREAT | O_WRONLY, 0755);
+
+		CHECK_EQ(write(out, script, strlen(script)), (ssize_t)strlen(script));
+		CHECK_EQ(exec_errno("script", -1), ETXTBSY);
+		CHECK_OK(close(out));
+		CHECK_EQ(exec_errno("script", -1), ETXTBSY);
+	}
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(p == MAP_FAILED);
+	CHECK_OK(close(fd));
+	CHECK_EQ(exec_errno("copy", -1), 0);
+	/* A shared mapping writes without a descriptor. */
+	fd = open("copy", O_RDWR);
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	CHECK_OK(close(fd));
+	CHECK_EQ(exec_errno("copy", -1), ETXTBSY);
+	CHECK_OK(munmap(p, 4096));
+	CHECK_EQ(exec_errno("copy", -1), 0);
+	CHECK((fd = open("copy", O_RDONLY)) >= 0);
+	CHECK_EQ(exec_errno("copy", -1), 0);
+	CHECK((fd = open("copy", O_PATH)) >= 0);
+	CHECK_EQ(exec_errno("copy", -1), 0);
+}
+
+/* What runs nobody writes to. */
+TEST(text_is_not_written)
+{
+	struct stat st;
+	int go[2], fd;
+	char c;
+	pid_t pid;
+
+	copy_self("copy");
+	CHECK_OK(stat("copy", &st));
+	CHECK_OK(pipe(go));
+	pid = fork();
+	if (pid == 0) {
+		close(go[0]);
+		CHECK_EQ(dup2(go[1], 99), 99);
+		execve("copy", (char *[]){"x", "--helper", "pause", NULL}, (char *[]){NULL});
+		_exit(1);
+	}
+	close(go[1]);
+	CHECK_EQ(read(go[0], &c, 1), 1);
+	CHECK_ERR(open("copy", O_WRONLY), ETXTBSY);
+	CHECK_ERR(open("copy", O_RDWR), ETXTBSY);
+	CHECK_ERR(open("copy", O_WRONLY | O_TRUNC), ETXTBSY);
+	CHECK_ERR(open("copy", O_RDONLY | O_TRUNC), ETXTBSY);
+	CHECK_ERR(open("copy", O_WRONLY | O_CREAT, 0644), ETXTBSY);
+	CHECK_ERR(truncate("copy", 0), ETXTBSY);
+	CHECK_OK(access("copy", W_OK));
+	CHECK_OK(chmod("copy", 0777));
+	CHECK_OK(link("copy", "link"));
+	CHECK_ERR(open("link", O_WRONLY), ETXTBSY);
+	CHECK_OK(unlink("link"));
+	CHECK_EQ(exec_errno("copy", -1), 0);
+	CHECK_OK(stat("copy", &st));
+	CHECK(st.st_size > 0);
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK(WIFSIGNALED(t_wait_status(pid)));
+	fd = open("copy", O_WRONLY | O_TRUNC);
+	CHECK(fd >= 0);
+}
+
+/* A file that open(2) never saw has no writers. */
+TEST(text_busy_without_a_name)
+{
+	char buf[65536];
+	char path[64];
+	int in = open(self(), O_RDONLY), fd = memfd_create("program", 0), again;
+	ssize_t n;
+
+	CHECK(in >= 0 && fd >= 0);
+	while ((n = read(in, buf, sizeof(buf))) > 0)
+		CHECK_EQ(write(fd, buf, (size_t)n), n);
+	CHECK_EQ(exec_errno(NULL, fd), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, O_RDWR);
+	CHECK(again >= 0);
+	CHECK_EQ(exec_errno(NULL, fd), ETXTBSY);
+	CHECK_OK(close(again));
+	CHECK_EQ(exec_errno(NULL, fd), 0);
 }
 
 TEST(vfork_exec)
@@ -390,6 +519,10 @@ static int helper(int argc, char **argv, char **envp)
 	const char *what = argv[2];
 	sigset_t set;
 
+	if (!strcmp(what, "pause")) {
+		write(99, "x", 1);
+		pause();
+	}
 	if (!strcmp(what, "args"))
 		return helper_args(argc, argv);
 	if (!strcmp(what, "env"))

@@ -495,3 +495,32 @@ TEST(process_vm)
 	t_wait_ok(pid);
 	CHECK_ERR(process_vm_readv(pid, &local, 1, &remote, 1, 0), ESRCH);
 }
+
+/* Unlike a debugger's, it goes no further than the process itself could. */
+TEST(process_vm_keeps_to_protections)
+{
+	char got[8] = "",
+	     *p = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec local = {got, 8}, remote = {p, 8};
+	pid_t me = getpid();
+
+	CHECK(p != MAP_FAILED);
+	strcpy(p, "before");
+	CHECK_EQ(process_vm_readv(me, &local, 1, &remote, 1, 0), 8);
+	CHECK_STR(got, "before");
+	CHECK_OK(mprotect(p, 4096, PROT_READ));
+	CHECK_ERR(process_vm_writev(me, &local, 1, &remote, 1, 0), EFAULT);
+	CHECK_STR(p, "before");
+	/* Up to the first page that forbids it. */
+	remote = (struct iovec){p + 4096 - 4, 8};
+	CHECK_ERR(process_vm_writev(me, &local, 1, &remote, 1, 0), EFAULT);
+	CHECK_OK(mprotect(p, 4096, PROT_NONE));
+	remote = (struct iovec){p, 8};
+	CHECK_ERR(process_vm_readv(me, &local, 1, &remote, 1, 0), EFAULT);
+	remote = (struct iovec){p + 2 * 4096 - 4, 8};
+	CHECK_OK(mprotect(p + 2 * 4096, 4096, PROT_READ));
+	CHECK_EQ(process_vm_writev(me, &local, 1, &remote, 1, 0), 4);
+	/* A page of the program's text, in a process with its own copy. */
+	remote = (struct iovec){(void *)(uintptr_t)t_now_ms, 8};
+	CHECK_ERR(process_vm_writev(me, &local, 1, &remote, 1, 0), EFAULT);
+}

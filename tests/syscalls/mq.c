@@ -434,6 +434,38 @@ TEST(limits_of_the_unprivileged)
 	CHECK_ERR(k_open("moat-o", O_RDWR | O_CREAT, 0600, &attr), EINVAL);
 }
 
+/* A change of mode stays, also where a look-up meets the last close of the queue. */
+TEST(mode_survives_close)
+{
+	struct stat st;
+	int fd, status;
+	pid_t pid;
+
+	fd = make("moat-r", 1, 8, 0);
+	CHECK_OK(close(fd));
+	pid = fork();
+	if (pid == 0)
+		for (;;)
+			close(k_open("moat-r", O_RDONLY, 0, NULL));
+	CHECK(pid > 0);
+	for (int i = 0; i < 400; i++) {
+		mode_t mode = i & 1 ? 0600 : 0640;
+
+		fd = k_open("moat-r", O_RDWR, 0, NULL);
+		CHECK(fd >= 0);
+		CHECK_OK(fchmod(fd, mode));
+		CHECK_OK(close(fd));
+		fd = k_open("moat-r", O_RDWR, 0, NULL);
+		CHECK(fd >= 0);
+		CHECK_OK(fstat(fd, &st));
+		CHECK_EQ(st.st_mode & 07777, mode);
+		CHECK_OK(close(fd));
+	}
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_OK(k_unlink("moat-r"));
+}
+
 TEST(the_filesystem)
 {
 	int fd, file, seen = 0;
