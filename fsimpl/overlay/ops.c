@@ -227,7 +227,9 @@ static void kill_priv(const struct cred *cred, const struct perm_inode *pi,
 static int may_set_stat(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d,
 			struct setattr_args *change)
 {
-	bool size = change->valid & SETATTR_SIZE;
+	/* What a chown takes from the mode, as if the group stayed. */
+	struct setattr_args killed = {.valid = SETATTR_KILL_PRIV};
+	bool size = change->valid & SETATTR_SIZE, mode = change->valid & SETATTR_MODE;
 	struct perm_inode pi;
 	int err = overlay_perm(fs, d, &pi);
 
@@ -241,6 +243,10 @@ static int may_set_stat(struct overlay_fs *fs, struct resolving_path *rp, struct
 		err = rp_begin_write(rp);
 	if (!err)
 		err = vfs_may_setattr(rp_cred(rp), &pi, change);
+	/* It is decided anew in the layer (ovl_setattr() clears ATTR_MODE), where nobody asks whether the caller is in the new group. */
+	if (!err && !mode && (change->valid & SETATTR_MODE) &&
+	    !vfs_may_setattr(rp_cred(rp), &pi, &killed))
+		change->mode = killed.mode;
 	if (!err && size)
 		kill_priv(rp_cred(rp), &pi, change);
 	overlay_perm_put(&pi);
