@@ -263,9 +263,12 @@ static bool is_descendant_default(struct dentry *d, struct dentry *ancestor)
 		int err = at->fs->ops->get_parent(at, &parent, name, sizeof(name));
 
 		dentry_unref(at);
-		at = err ? NULL : parent;
-		if (err && parent)
+		/* -ENOENT: it was removed, from there. */
+		if (err && err != -ENOENT && parent) {
 			dentry_unref(parent);
+			parent = NULL;
+		}
+		at = parent;
 	}
 	found = at == ancestor;
 	dentry_unref(at);

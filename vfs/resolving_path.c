@@ -431,6 +431,11 @@ bool rp_restart(struct resolving_path *rp, ssize_t *inout_result)
 	}
 	assert(rp->have_next);
 	rp->have_next = false;
+	/* An attempt to create where a symlink was found: write access to this mount says nothing about the next. */
+	if (unlikely(rp->writing)) {
+		rp->writing = false;
+		mount_end_write(rp->write_mount);
+	}
 	rp->climbing = *inout_result == RP_RESTART_PARENT_MOUNT;
 	if (rp->locked) {
 		assert(rp->next_ref);

@@ -50,6 +50,11 @@ static void test_mounts(void **state)
 		OK(vfs_remount(&lk, MS_RDONLY, NULL, true));
 	}
 	FAILS(fs_creat(&e, "/b/x", 0644), EROFS);
+	/* That the link's own place may be written to says nothing about where it leads. */
+	OK(fs_symlink(&e, "/b/x", "/l"));
+	FAILS(fs_open(&e, "/l", O_WRONLY | O_CREAT, 0644, &f), EROFS);
+	FAILS(fs_stat(&e, "/m/d/x", &st), ENOENT);
+	OK(fs_unlink(&e, "/l"));
 	FAILS(fs_open(&e, "/b/f", O_WRONLY, 0, &f), EROFS);
 	FAILS(fs_unlink(&e, "/b/f"), EROFS);
 	FAILS(fs_mkdir(&e, "/b/f", 0755), EEXIST);
@@ -198,6 +203,9 @@ static void test_moved_out_of_bind(void **state)
 	FAILS(fs_stat(&e, "..", &st), ENOENT);
 	OK(fs_stat(&e, ".", &st));
 	OK(fs_rename(&e, "/b", "/a/b", 0));
+	OK(fs_stat(&e, "..", &st));
+	/* Not so where it was removed: it still has its parent. */
+	OK(fs_rmdir(&e, "/a/b"));
 	OK(fs_stat(&e, "..", &st));
 	OK(fs_chdir(&e, "/"));
 	OK(fs_umount(&e, "/m", 0));
