@@ -41,6 +41,8 @@ void fid_put(struct fid *f)
 		close(f->path_fd);
 	if (f->io_fd >= 0)
 		close(f->io_fd);
+	if (f->xattr_data)
+		atomic_fetch_sub(&f->srv->xattr_bytes, f->xattr_size);
 	free(f->xattr_data);
 	ref_fini(&f->ref, &fid_type);
 	free(f);
@@ -56,6 +58,7 @@ int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32
 		goto out_close;
 	ref_init(&f->ref, &fid_type);
 	mutex_init(&f->lock, LOCK_FILE_POS, "fid");
+	f->srv = srv;
 	f->id = id;
 	f->attach = attach;
 	f->uid = uid;
@@ -84,6 +87,21 @@ out_close:
 	if (io_fd >= 0)
 		close(io_fd);
 	return err;
+}
+
+int fid_value_alloc(struct fid *f, size_t size)
+{
+	/* One that was set already, while its clunk is under way. */
+	if (f->xattr_data)
+		return -EBUSY;
+	if (atomic_fetch_add(&f->srv->xattr_bytes, size) + size <= SERVER_XATTRS_MAX)
+		f->xattr_data = malloc(size + 1);
+	if (!f->xattr_data) {
+		atomic_fetch_sub(&f->srv->xattr_bytes, size);
+		return -ENOMEM;
+	}
+	f->xattr_size = size;
+	return 0;
 }
 
 int fid_remove(struct server *srv, uint32_t id)

@@ -214,7 +214,6 @@ int op_xattrwalk(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 {
 	auto_fid struct fid *f = fid_get(w->srv, t->Txattrwalk.fid);
 	char name[P9_NAME_MAX + 1] = "", num[16];
-	uint8_t *value;
 	struct fid *nf;
 	ssize_t size;
 	int err, fd;
@@ -226,12 +225,9 @@ int op_xattrwalk(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 			return -ERANGE;
 		memcpy(name, t->Txattrwalk.name.data, t->Txattrwalk.name.len);
 	}
-	value = malloc(SERVER_XATTR_MAX);
-	if (!value)
-		return -ENOMEM;
 	fd_name(f->path_fd, num);
-	size = name[0] ? syscall(SYS_getxattr, num, name, value, SERVER_XATTR_MAX)
-		       : syscall(SYS_listxattr, num, value, SERVER_XATTR_MAX);
+	size = name[0] ? syscall(SYS_getxattr, num, name, w->data, SERVER_XATTR_MAX)
+		       : syscall(SYS_listxattr, num, w->data, SERVER_XATTR_MAX);
 	err = size < 0 ? -errno : 0;
 	fd = err ? err : dup_fd(f->path_fd);
 	if (!err && fd < 0)
@@ -239,16 +235,20 @@ int op_xattrwalk(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	if (!err)
 		err = fid_add(w->srv, t->Txattrwalk.newfid, f->attach, f->uid, fd, -1, 0, false);
 	nf = err ? NULL : fid_get(w->srv, t->Txattrwalk.newfid);
-	if (!nf) {
-		free(value);
+	if (!nf)
 		return err ? err : -EBADF;
-	}
 	mutex_lock(&nf->lock);
-	nf->xattr = FID_XATTR_READ;
-	nf->xattr_data = value;
-	nf->xattr_size = (size_t)size;
+	err = nf->xattr == FID_NO_XATTR ? fid_value_alloc(nf, (size_t)size) : -EBUSY;
+	if (!err) {
+		nf->xattr = FID_XATTR_READ;
+		memcpy(nf->xattr_data, w->data, (size_t)size);
+	}
 	mutex_unlock(&nf->lock);
 	fid_put(nf);
+	if (err) {
+		(void)!fid_remove(w->srv, t->Txattrwalk.newfid);
+		return err;
+	}
 	r->Rxattrwalk.size = (uint64_t)size;
 	return 0;
 }
@@ -271,11 +271,10 @@ int op_xattrcreate(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	mutex_lock(&f->lock);
 	if (f->xattr != FID_NO_XATTR)
 		err = -EBUSY;
-	else if (x->size && !(f->xattr_data = malloc(x->size)))
-		err = -ENOMEM;
+	else
+		err = fid_value_alloc(f, x->size);
 	if (!err) {
 		f->xattr = FID_XATTR_WRITE;
-		f->xattr_size = x->size;
 		f->xattr_done = 0;
 		f->xattr_flags = (int)x->flags;
 		memcpy(f->xattr_name, x->name.data, x->name.len);

@@ -22,6 +22,7 @@
 #define SERVER_FID_BUCKETS 4096
 #define SERVER_DEVS_MAX 256
 #define SERVER_XATTR_MAX 65536u
+#define SERVER_XATTRS_MAX (16u << 20) /* bytes of values that fids hold between requests */
 #define SERVER_FLUSHES_MAX 8
 #define SERVER_DENTS_SIZE 32768
 
@@ -37,6 +38,7 @@ struct attach {
 struct fid {
 	struct ref ref; /* the table's and one per request that uses it */
 	LIST_ENTRY(fid) link; /* guarded by fid_lock */
+	struct server *srv; /* immutable */
 	uint32_t id; /* immutable */
 	const struct attach *attach; /* immutable */
 	uint32_t uid; /* immutable: plain creations belong to it */
@@ -49,7 +51,7 @@ struct fid {
 	/* between Txattrwalk/Txattrcreate and Tclunk: the value */
 	enum { FID_NO_XATTR, FID_XATTR_READ, FID_XATTR_WRITE } xattr;
 	char xattr_name[256];
-	uint8_t *xattr_data; /* owned */
+	uint8_t *xattr_data; /* owned; fid_value_alloc() */
 	size_t xattr_size, xattr_done;
 	int xattr_flags;
 };
@@ -101,6 +103,7 @@ struct server {
 	struct mutex fid_lock;
 	LIST_HEAD(, fid) fids[SERVER_FID_BUCKETS];
 	unsigned fid_count;
+	_Atomic size_t xattr_bytes; /* of all fids' values; at most SERVER_XATTRS_MAX */
 
 	struct mutex dev_lock; /* LOCK_LEAF */
 	_Atomic unsigned dev_count;
@@ -120,6 +123,8 @@ must_check int fid_add(struct server *srv, uint32_t id, const struct attach *att
 		       int path_fd, int io_fd, uint32_t open_flags, bool is_dir);
 must_check int fid_remove(struct server *srv, uint32_t id); /* -EBADF */
 void fid_remove_all(struct server *srv);
+/* f's value of `size` bytes, uninitialised. Pre: f->lock; it has none. Return: 0, -EBUSY, -ENOMEM (also when all are too much). */
+must_check int fid_value_alloc(struct fid *f, size_t size);
 
 #define auto_fid __attribute__((cleanup(fid_put_cleanup)))
 static inline void fid_put_cleanup(struct fid **f)
