@@ -2,13 +2,15 @@
  * tests/virtiofs_front.h - a vhost-user front end that sends any FUSE request, for tests of the daemon alone.
  *
  * One region of memory, at different guest and user addresses; QUEUES rings, the first of high priority; SLOTS requests in flight on each, answered in
- * any order. One thread a queue. Whatever goes wrong with the device itself ends the test.
+ * any order. One thread a queue. Whatever goes wrong with the device itself ends the test. The daemon is the program executed anew, with every
+ * option that a client may ask for. Include it in one file of a program.
  */
 #ifndef MOAT_TESTS_VIRTIOFS_FRONT_H
 #define MOAT_TESTS_VIRTIOFS_FRONT_H
 
 #include <errno.h>
 #include <poll.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +20,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gofer/virtiofs/virtiofsd.h"
 #include "wire/fuse.h"
 #include "wire/vhost_user.h"
 #include "wire/virtqueue.h"
 
+#define FRONT_SERVE_ARG "--serve-raw"
 #define FRONT_QUEUES 3
 #define FRONT_NUM 256
 #define FRONT_SLOTS 80
@@ -220,6 +224,51 @@ static inline void front_close(struct front *f)
 	close(f->memfd);
 }
 
+/* Runs before main: `PROGRAM --serve-raw DIR FD` is the daemon of DIR on the socket FD, and nothing else. */
+__attribute__((constructor)) static void front_serve(int argc, char **argv, char **envp)
+{
+	struct virtiofsd_config config = {
+		.listen_fd = -1,
+		.posix_lock = true,
+		.flock = true,
+		.posix_acl = true,
+		.submounts = true,
+		.once = true,
+		.no_namespaces = geteuid() != 0,
+	};
+
+	(void)envp;
+	if (argc != 4 || strcmp(argv[1], FRONT_SERVE_ARG))
+		return;
+	config.shared_dir = argv[2];
+	config.sock_fd = atoi(argv[3]);
+	log_init(2, LOG_ERROR_LEVEL, "daemon");
+	_exit(virtiofsd_main(&config) ? 1 : 0);
+}
+
+/* A daemon of dir's own, connected. */
+static inline int front_spawn(struct front *f, char *dir, pid_t *ret_pid)
+{
+	posix_spawn_file_actions_t actions;
+	char fd_arg[16];
+	char *argv[] = {program_invocation_name, (char *)FRONT_SERVE_ARG, dir, fd_arg, NULL};
+	int sv[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	snprintf(fd_arg, sizeof(fd_arg), "%d", sv[1]);
+	posix_spawn_file_actions_init(&actions);
+	/* Onto itself: the descriptor loses its close-on-exec flag. */
+	posix_spawn_file_actions_adddup2(&actions, sv[1], sv[1]);
+	err = posix_spawn(ret_pid, "/proc/self/exe", &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	close(sv[1]);
+	if (err)
+		return -err;
+	front_connect(f, sv[0]);
+	return 0;
+}
+
 /* ---- requests ---- */
 
 struct front_request {
@@ -356,6 +405,16 @@ static inline ssize_t front_call(struct front *f, unsigned qi, const struct fron
 				 void *reply, size_t room)
 {
 	return front_collect(f, qi, front_submit(f, qi, r), reply, room);
+}
+
+/* A request that has no answer. */
+static inline void front_post(struct front *f, unsigned qi, const struct front_request *r)
+{
+	struct front_slot *s = front_submit(f, qi, r);
+
+	if (!front_wait(f, qi, s, FRONT_WAIT_MS))
+		front_fail("a request without an answer");
+	s->busy = false;
 }
 
 /* wanted: flags of both words. Return: those granted. */

@@ -1,12 +1,11 @@
 /*
  * tests/fs/virtiofs_daemon.c - our virtio-fs daemon by raw requests: remote locks, waiting and interrupts, umask and ACLs, submounts, setuid bits.
  *
- * The daemon is the program executed anew (`--serve-raw DIR FD`), with every option that a client may ask for. The host's side is looked at with system calls.
+ * The host's side is looked at with system calls.
  */
 #include <fcntl.h>
 #include <sched.h>
 #include <setjmp.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -16,33 +15,10 @@
 
 #include <cmocka.h>
 
-#include "gofer/virtiofs/virtiofsd.h"
 #include "tests/virtiofs_front.h"
 
-#define SERVE_ARG "--serve-raw"
 #define WAITS 64 /* of the daemon, at a time */
 #define NOT_YET_MS 50 /* an answer that must not come */
-
-__attribute__((constructor)) static void serve(int argc, char **argv, char **envp)
-{
-	const struct virtiofsd_config config = {
-		.shared_dir = argv[2],
-		.listen_fd = -1,
-		.sock_fd = argc == 4 ? atoi(argv[3]) : -1,
-		.posix_lock = true,
-		.flock = true,
-		.posix_acl = true,
-		.submounts = true,
-		.once = true,
-		.no_namespaces = geteuid() != 0,
-	};
-
-	(void)envp;
-	if (argc != 4 || strcmp(argv[1], SERVE_ARG))
-		return;
-	log_init(2, LOG_ERROR_LEVEL, "daemon");
-	_exit(virtiofsd_main(&config) ? 1 : 0);
-}
 
 static char top[64], tree[80];
 static struct front front;
@@ -60,24 +36,8 @@ static const char *host_path(const char *name)
 
 static int connect_new(void **state)
 {
-	posix_spawn_file_actions_t actions;
-	char fd_arg[16];
-	char *argv[] = {program_invocation_name, (char *)SERVE_ARG, tree, fd_arg, NULL};
-	int sv[2], err;
-
 	(void)state;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		return -1;
-	snprintf(fd_arg, sizeof(fd_arg), "%d", sv[1]);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, sv[1], sv[1]);
-	err = posix_spawn(&daemon_pid, "/proc/self/exe", &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	close(sv[1]);
-	if (err)
-		return -1;
-	front_connect(&front, sv[0]);
-	return 0;
+	return front_spawn(&front, tree, &daemon_pid);
 }
 
 static int disconnect(void **state)
