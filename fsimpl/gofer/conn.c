@@ -5,6 +5,9 @@
  * call and stops when its own has come, waking one other waiter to take over. So a lone caller's round trip has no hand-over
  * between threads. Replies may come in any order. Descriptors arrive in the order of the replies that announce them.
  *
+ * Waiting is cut into ticks: a caller that was killed meanwhile gives a request up that changes nothing, sends Tflush for it and goes.
+ * What it left in the tag table is freed by whoever reads the Rflush; the reply, should it come first, is dropped.
+ *
  * A server that closes, or sends what makes no sense, kills the connection: every call, waiting or to come, gives -EIO, and
  * one line is logged. Nothing waits for a dead server.
  */
@@ -15,11 +18,24 @@
 
 #include "base/futex.h"
 #include "base/log.h"
+#include "base/sleep.h"
 #include "fsimpl/gofer/conn.h"
 
 #define RX_SIZE (P9_MSIZE_DEFAULT * 2u)
 
 static REF_TYPE(conn_type, "p9_conn");
+
+/* Until *word is set, or a tick is over (true). */
+static bool wait_tick(_Atomic uint32_t *word)
+{
+	int64_t end = time_monotonic_ns() + P9_TICK_MS * 1000000ll;
+	const struct timespec deadline = {end / 1000000000, end % 1000000000};
+	int err = 0;
+
+	while (!atomic_load(word) && err != -ETIMEDOUT)
+		err = futex_wait(word, 0, &deadline);
+	return err == -ETIMEDOUT;
+}
 
 static void conn_kill(struct p9_conn *c, const char *why)
 {
@@ -55,6 +71,20 @@ uint64_t p9_conn_requests(const struct p9_conn *c)
 
 /* ---- tags ---- */
 
+/* Pre: not all are in flight. */
+static void tag_take_locked(struct p9_conn *c, struct p9_call *call)
+{
+	/* Round and round: a reply that comes twice finds its tag free, not another request's. */
+	unsigned tag = c->next_tag % P9_TAGS_MAX;
+
+	while (c->calls[tag])
+		tag = (tag + 1) % P9_TAGS_MAX;
+	c->calls[tag] = call;
+	c->in_flight++;
+	c->next_tag = tag + 1;
+	call->tag = (uint16_t)tag;
+}
+
 /* Return: 0 or -EIO. */
 static int tag_get(struct p9_conn *c, struct p9_call *call)
 {
@@ -66,16 +96,8 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 			mutex_unlock(&c->lock);
 			return -EIO;
 		}
-		for (unsigned i = 0; c->in_flight < P9_TAGS_MAX && i < P9_TAGS_MAX; i++) {
-			/* Round and round: a reply that comes twice finds its tag free, not another request's. */
-			unsigned tag = (c->next_tag + i) % P9_TAGS_MAX;
-
-			if (c->calls[tag])
-				continue;
-			c->calls[tag] = call;
-			c->in_flight++;
-			c->next_tag = tag + 1;
-			call->tag = (uint16_t)tag;
+		if (c->in_flight < P9_TAGS_MAX) {
+			tag_take_locked(c, call);
 			mutex_unlock(&c->lock);
 			return 0;
 		}
@@ -166,8 +188,17 @@ static bool announces_fd(const struct p9_msg *r)
 
 static void finish_call(struct p9_conn *c, struct p9_call *call)
 {
+	if (call->flushed) {
+		/* The tag is free when the Rflush comes. */
+		call->done = true;
+		return;
+	}
 	tag_put_locked(c, call);
 	if (call->async) {
+		if (call->flushes) {
+			tag_put_locked(c, call->flushes);
+			free(call->flushes);
+		}
 		free(call);
 		return;
 	}
@@ -197,7 +228,7 @@ static int dispatch(struct p9_conn *c, const uint8_t *buf, uint32_t size)
 		r.tag = 0; /* Rversion: nothing else is in flight */
 	if (r.tag < P9_TAGS_MAX)
 		call = c->calls[r.tag];
-	if (!call) {
+	if (!call || (call->flushed && call->done)) {
 		mutex_unlock(&c->lock);
 		if (fd >= 0)
 			close(fd);
@@ -213,6 +244,10 @@ static int dispatch(struct p9_conn *c, const uint8_t *buf, uint32_t size)
 		call->fd = fd;
 		fd = -1;
 	}
+	/* Without room it stays with the server until the connection ends. */
+	if (call->flushed && r.type != P9_Rlerror && call->unwanted_fid != P9_NOFID &&
+	    c->clunk_count < P9_CLUNKS_MAX)
+		c->clunks[c->clunk_count++] = call->unwanted_fid;
 	finish_call(c, call);
 	mutex_unlock(&c->lock);
 	if (fd >= 0)
@@ -244,8 +279,8 @@ static int dispatch_all(struct p9_conn *c)
 	return err;
 }
 
-/* Pre: the caller is the reader. Blocks for some bytes and hands out what is whole. */
-static void read_some(struct p9_conn *c)
+/* Pre: the caller is the reader. Blocks for some bytes, a tick at most (true), and hands out what is whole. */
+static bool read_some(struct p9_conn *c)
 {
 	union {
 		struct cmsghdr hdr;
@@ -260,20 +295,23 @@ static void read_some(struct p9_conn *c)
 	int err;
 
 	if (got < 0) {
+		if (errno == EAGAIN)
+			return true;
 		if (errno != EINTR)
 			conn_kill(c, strerror(errno));
-		return;
+		return false;
 	}
 	err = take_fds(c, &msg);
 	if (got == 0) {
 		conn_kill(c, "closed by the server");
-		return;
+		return false;
 	}
 	c->rx_len += (size_t)got;
 	if (!err)
 		err = dispatch_all(c);
 	if (err)
 		conn_kill(c, err == -EMFILE ? "too many descriptors" : "nonsense from the server");
+	return false;
 }
 
 /* Somebody else must read on. */
@@ -290,8 +328,88 @@ static void pass_reading_locked(struct p9_conn *c)
 	}
 }
 
-static int wait_reply(struct p9_conn *c, struct p9_call *call)
+/* ---- giving up ---- */
+
+/* Does it change nothing that its caller would have to know of? *ret_fid: what it may bind, or P9_NOFID. */
+static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 {
+	*ret_fid = P9_NOFID;
+	switch (t->type) {
+	case P9_Tmwalk:
+		return t->Tmwalk.newfid == P9_NOFID;
+	case P9_Tmopen:
+		return t->Tmopen.newfid == P9_NOFID;
+	case P9_Tmsetattr:
+		return t->Tmsetattr.valid == 0;
+	case P9_Tmreaddir:
+		*ret_fid = t->Tmreaddir.newfid;
+		return true;
+	case P9_Twalk:
+		*ret_fid = t->Twalk.newfid;
+		return t->Twalk.newfid != t->Twalk.fid;
+	case P9_Tmgetxattr:
+	case P9_Tmlistxattr:
+	case P9_Tgetattr:
+	case P9_Treadlink:
+	case P9_Treaddir:
+	case P9_Tread:
+	case P9_Tstatfs:
+	case P9_Tfsync:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool was_killed(void)
+{
+	return atomic_load_explicit(&sleeper_current()->word, memory_order_relaxed) &
+	       SLEEPER_KILLED;
+}
+
+/*
+ * Leaves the request to whoever reads on. c->lock is held, and dropped on success. Return: false: wait on.
+ * A Tflush needs a tag of its own: where there is none, the request is not given up.
+ */
+static bool give_up_locked(struct p9_conn *c, struct p9_call *call, uint32_t unwanted_fid)
+{
+	struct p9_msg t = {.type = P9_Tflush};
+	struct p9_call *left, *flush;
+
+	if (c->in_flight >= P9_TAGS_MAX)
+		return false;
+	left = malloc(sizeof(*left));
+	flush = malloc(sizeof(*flush));
+	if (!left || !flush) {
+		free(left);
+		free(flush);
+		return false;
+	}
+	p9_call_init(left);
+	left->async = true;
+	left->flushed = true;
+	left->tag = call->tag;
+	left->unwanted_fid = unwanted_fid;
+	c->calls[call->tag] = left;
+	p9_call_init(flush);
+	flush->async = true;
+	flush->flushes = left;
+	tag_take_locked(c, flush);
+	if (!c->reading)
+		pass_reading_locked(c);
+	mutex_unlock(&c->lock);
+	t.tag = flush->tag;
+	t.Tflush.oldtag = left->tag;
+	if (send_request(c, &t) < 0)
+		conn_kill(c, "closed by the server");
+	return true;
+}
+
+static int wait_reply(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t)
+{
+	uint32_t unwanted;
+	bool may = may_give_up(t, &unwanted);
+
 	mutex_lock(&c->lock);
 	while (!call->done) {
 		if (atomic_load(&c->dead)) {
@@ -299,18 +417,19 @@ static int wait_reply(struct p9_conn *c, struct p9_call *call)
 			mutex_unlock(&c->lock);
 			return -EIO;
 		}
+		if (may && call->waited && was_killed() && give_up_locked(c, call, unwanted))
+			return -EINTR;
 		if (!c->reading) {
 			c->reading = true;
 			mutex_unlock(&c->lock);
-			read_some(c);
+			call->waited |= read_some(c);
 			mutex_lock(&c->lock);
 			c->reading = false;
 			continue;
 		}
 		atomic_store(&call->word, 0);
 		mutex_unlock(&c->lock);
-		while (!atomic_load(&call->word))
-			(void)futex_wait(&call->word, 0, NULL);
+		call->waited |= wait_tick(&call->word);
 		mutex_lock(&c->lock);
 	}
 	if (!c->reading)
@@ -346,6 +465,9 @@ void p9_call_init(struct p9_call *call)
 	atomic_init(&call->word, 0);
 	call->done = false;
 	call->async = false;
+	call->flushed = false;
+	call->waited = false;
+	call->flushes = NULL;
 	call->err = 0;
 	call->buf = NULL;
 }
@@ -371,7 +493,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 		p9_call_fini(call);
 		return err == -EPIPE ? -EIO : err;
 	}
-	err = wait_reply(c, call);
+	err = wait_reply(c, call, t);
 	if (!err && p9_decode(call->buf, call->size, &call->r) != 0)
 		err = -EIO;
 	if (!err && call->r.type == P9_Rlerror) {
@@ -559,6 +681,9 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 	mutex_init(&c->fd_lock, LOCK_LEAF, "p9_host_fds");
 	TAILQ_INIT(&c->idle_fds);
 	atomic_init(&c->next_fid, 1);
+	/* How the reader gets its ticks. */
+	(void)setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO,
+			 &(struct timeval){.tv_usec = P9_TICK_MS * 1000}, sizeof(struct timeval));
 	c->tx = malloc(P9_MSIZE_DEFAULT);
 	c->rx = malloc(RX_SIZE);
 	err = c->tx && c->rx ? negotiate(c) : -ENOMEM;

@@ -19,6 +19,7 @@
 #define P9_CLUNK_BATCH 64
 #define P9_FD_QUEUE_MAX 64
 #define P9_REPLY_INLINE 1024
+#define P9_TICK_MS 250 /* how often a caller that waits looks whether it was killed */
 
 /* One request and its reply. On the caller's stack. */
 struct p9_call {
@@ -28,7 +29,11 @@ struct p9_call {
 	/* conn.c's own */
 	_Atomic uint32_t word; /* futex: 1 look again */
 	bool done;
+	bool waited; /* a tick at least */
 	bool async; /* nobody waits: freed by whoever reads the reply */
+	bool flushed; /* async: it was given up; its tag is taken until the Rflush */
+	struct p9_call *flushes; /* async, a Tflush: the call that its reply frees; owned */
+	uint32_t unwanted_fid; /* of a call that was given up: what its reply may have bound */
 	int err;
 	uint16_t tag;
 	uint8_t *buf;
@@ -69,8 +74,9 @@ struct p9_conn {
 };
 
 /*
- * p9_rpc - sends t (its tag is filled in), waits for the reply, which is call->r. Uninterruptible.
- * Return: 0: p9_call_fini() must follow; -errno of the server; -EIO when the connection is dead or was killed for
+ * p9_rpc - sends t (its tag is filled in), waits for the reply, which is call->r. A fatal signal ends the wait for a request that changes
+ * nothing: it is flushed (Tflush), and its tag is not used again before the server has said so.
+ * Return: 0: p9_call_fini() must follow; -errno of the server; -EINTR: killed; -EIO when the connection is dead or was killed for
  * a reply that makes no sense. Nothing to free on an error.
  */
 must_check int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
