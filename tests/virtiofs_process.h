@@ -42,6 +42,7 @@ __attribute__((constructor)) static void virtiofs_process_serve(int argc, char *
 		.sock_fd = atoi(argv[5]),
 		.writeback = true, /* our client does so only when its mount says */
 		.once = true,
+		.posix_acl = getenv("VIRTIOFSD_ACL") != NULL,
 		.no_namespaces = geteuid() != 0,
 	};
 
@@ -132,7 +133,9 @@ static inline int virtiofs_process_stock(const char *dir, const char *socket_pat
 					 ? "no_writeback"
 					 : "writeback"),
 			(char *)"-o",
-			(char *)"xattr,sandbox=chroot,log_level=err",
+			(char *)(getenv("VIRTIOFSD_ACL")
+					 ? "xattr,posix_acl,sandbox=chroot,log_level=err"
+					 : "xattr,sandbox=chroot,log_level=err"),
 			NULL};
 	pid_t pid;
 	int err;

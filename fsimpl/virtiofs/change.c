@@ -18,6 +18,7 @@ static int check_creation(struct virtiofs_creation *c)
 {
 	int name_err = rp_check_create_name(c->rp, c->is_dir), err;
 	struct remote_dentry *d;
+	struct perm_inode pi;
 
 	/* -ENOENT is only due when the name is not there. */
 	if (name_err && name_err != -ENOENT)
@@ -33,10 +34,18 @@ static int check_creation(struct virtiofs_creation *c)
 	err = name_err ? name_err : rp_begin_write(c->rp);
 	/* What may be linked comes before what may be done to the directory. */
 	if (!err && c->linked)
-		err = vfs_may_linkat(rp_cred(c->rp), c->linked);
+		err = virtiofs_acl_ensure(rp_cred(c->rp), c->linked);
+	if (!err && c->linked) {
+		rcu_read_begin();
+		virtiofs_inode_perm_acl(c->linked, &pi);
+		err = vfs_may_linkat(rp_cred(c->rp), &pi);
+		rcu_read_end();
+	}
 	if (!err)
-		err = remote_is_dead(c->dir) ? -ENOENT
-					     : vfs_permission(rp_cred(c->rp), &c->pi, W_OK | X_OK);
+		err = remote_is_dead(c->dir)
+			      ? -ENOENT
+			      : virtiofs_permission(rp_cred(c->rp), virtiofs_inode_of(c->dir),
+						    W_OK | X_OK);
 	return err;
 }
 
@@ -179,7 +188,9 @@ static int create(struct virtiofs_creation *c, struct vdev_call *call, uint32_t 
 int virtiofs_mkdir_at(struct filesystem *fs, struct resolving_path *rp,
 		      const struct mkdir_args *args)
 {
-	uint32_t mode = (args->mode & 01777 & ~args->umask) | S_IFDIR, uid, gid;
+	uint32_t mode = virtiofs_masked(virtiofs_fs_of(fs), args->mode & 01777, args->umask) |
+			S_IFDIR,
+		 uid, gid;
 	struct fuse_mkdir_in arg = {0};
 	struct vdev_call call = {.req = {.opcode = FUSE_MKDIR, .arg = &arg}};
 	struct virtiofs_creation c = {0};
@@ -208,7 +219,7 @@ int virtiofs_mknod_at(struct filesystem *fs, struct resolving_path *rp,
 		return err;
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
-	mode &= ~(args->umask & 0777);
+	mode = virtiofs_masked(virtiofs_fs_of(fs), mode, args->umask);
 	/* A whiteout, device 0:0, is no device. */
 	if ((S_ISBLK(mode) || (S_ISCHR(mode) && (args->rdev_major || args->rdev_minor))) &&
 	    !cred_has_cap(rp_cred(rp), CAP_MKNOD))
@@ -247,11 +258,9 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 	const struct fuse_link_in arg = {.oldnodeid = vdev_server_node(in->nodeid)};
 	struct vdev_call call = {.req = {.opcode = FUSE_LINK, .arg = &arg}};
 	struct virtiofs_creation c = {0};
-	struct perm_inode pi;
 	int err;
 
-	virtiofs_inode_perm(in, &pi);
-	c.linked = &pi;
+	c.linked = in;
 	err = virtiofs_begin_creation(&c, fs, rp, false);
 	if (err)
 		return err;
@@ -311,10 +320,13 @@ static int check_removal(struct virtiofs_fs *fs, struct resolving_path *rp,
 		err = remote_is_dir(d) ? -EISDIR : -ENOTDIR;
 	if (!err)
 		err = rp_begin_write(rp);
-	virtiofs_inode_perm(virtiofs_inode_of(dir), &dir_pi);
-	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
-	if (!err)
+	if (!err) {
+		rcu_read_begin();
+		virtiofs_inode_perm_acl(virtiofs_inode_of(dir), &dir_pi);
+		virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
 		err = vfs_may_delete(rp_cred(rp), &dir_pi, &pi, is_dir);
+		rcu_read_end();
+	}
 	if (!err)
 		err = vfs_dentry_delete_begin(rp, &d->d);
 	if (err)
@@ -477,6 +489,12 @@ int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 		err = remote_rename_shape(&r);
 	/* Two names of one file: nothing to do, and nothing is. */
 	same = !err && r.new_ && r.new_->inode == r.old->inode;
+	if (!err && !same)
+		err = virtiofs_acl_ensure(rp_cred(rp), virtiofs_inode_of(r.olddir));
+	if (!err && !same && remote_is_dir(r.old))
+		err = virtiofs_acl_ensure(rp_cred(rp), virtiofs_inode_of(r.old));
+	if (!err && !same && r.new_ && remote_is_dir(r.new_))
+		err = virtiofs_acl_ensure(rp_cred(rp), virtiofs_inode_of(r.new_));
 	if (!err && !same)
 		err = remote_rename_rights(&r);
 	if (!err && !same)

@@ -7,7 +7,7 @@
  *
  * Performs: a cold stat is one LOOKUP a component; a warm one within its timeout asks nothing. One tree_lock per filesystem: a change keeps
  * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
- * Cannot yet: POSIX ACLs, remote locks.
+ * Cannot yet: remote locks, submounts.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,6 +165,7 @@ static struct filesystem_ops virtiofs_ops = {
 	.list_xattr_at = virtiofs_list_xattr_at,
 	.remove_xattr_at = virtiofs_remove_xattr_at,
 	.get_endpoint_at = virtiofs_get_endpoint_at,
+	.get_acl = virtiofs_get_acl,
 	.get_parent = remote_get_parent,
 	.dentry_type = virtiofs_dentry_type,
 	.inode_key = virtiofs_inode_key,

@@ -185,6 +185,7 @@ void virtiofs_inode_unref(struct virtiofs_inode *in)
 		LIST_REMOVE(in, hash_link);
 	mutex_unlock(&fs->inode_lock);
 	virtiofs_data_free(in);
+	virtiofs_acl_free(in);
 	mappable_fini(&in->map);
 	virtiofs_forget(fs, in->nodeid, atomic_load(&in->nlookup));
 	if (in->endpoint && ref_put(&in->endpoint->ref))
@@ -200,7 +201,7 @@ void virtiofs_inode_unref_base(struct remote_inode *base)
 
 void virtiofs_inode_perm_base(struct remote_inode *base, struct perm_inode *ret)
 {
-	virtiofs_inode_perm(container_of(base, struct virtiofs_inode, base), ret);
+	virtiofs_inode_perm_acl(container_of(base, struct virtiofs_inode, base), ret);
 }
 
 /* ---- requests that killed callers left ---- */

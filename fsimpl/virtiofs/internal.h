@@ -96,6 +96,11 @@ struct virtiofs_inode {
 	_Atomic bool plus_wanted;
 	_Atomic bool
 		creates_exist; /* a directory: the last O_CREAT without O_EXCL found what it names */
+	/* acl.c: the access ACL, and the ctime and version with which it was asked for; guarded by lock, acl is freed by RCU */
+	struct vfs_acl *_Atomic acl;
+	struct fuse_attr acl_attr;
+	uint64_t acl_seen;
+	bool acl_known;
 	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
 	struct remote_dentry *endpoint_dentry; /* guarded by tree_lock (write); keeps it cached */
 
@@ -245,6 +250,32 @@ void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size);
 /* When an entry or attributes of a reply stop to be believed. */
 int64_t virtiofs_valid_until(const struct virtiofs_fs *fs, uint64_t sec, uint32_t nsec);
 
+/* ---- acl.c ---- */
+
+#define VIRTIOFS_ACL_ACCESS "system.posix_acl_access"
+bool virtiofs_has_acls(const struct virtiofs_fs *fs);
+/* Before the rights of cred: the ACL is known where it could decide. Return: 0, -errno. */
+must_check int virtiofs_acl_ensure(const struct cred *cred, struct virtiofs_inode *in);
+void virtiofs_acl_forget(struct virtiofs_inode *in);
+void virtiofs_acl_free(struct virtiofs_inode *in);
+/* Does setting this attribute take setgid away? */
+bool virtiofs_acl_kills_sgid(struct virtiofs_inode *in, const struct cred *cred, const char *name);
+/* cred has set or removed one. */
+void virtiofs_acl_changed(struct virtiofs_inode *in, const struct cred *cred, const char *name);
+/* As virtiofs_inode_perm(), with the ACL: in an RCU read section, which keeps it. Pre: virtiofs_acl_ensure(). */
+void virtiofs_inode_perm_acl(struct virtiofs_inode *in, struct perm_inode *ret);
+must_check int virtiofs_permission(const struct cred *cred, struct virtiofs_inode *in, int mask);
+/* filesystem_ops.get_acl */
+int virtiofs_get_acl(struct dentry *d, bool is_default, struct vfs_acl **ret);
+/* GETXATTR or LISTXATTR (name NULL). size 0 asks for the size. Return: bytes, -errno. */
+must_check ssize_t virtiofs_xattr_get(struct virtiofs_inode *in, uint32_t opcode, const char *name,
+				      void *buf, size_t size);
+/* The mode of a new file as it is sent: the server applies the umask where default ACLs may say otherwise. */
+static inline uint32_t virtiofs_masked(const struct virtiofs_fs *fs, uint32_t mode, uint32_t umask)
+{
+	return fs->init_flags & FUSE_POSIX_ACL ? mode : mode & ~(umask & 0777);
+}
+
 /* ---- walk.c ---- */
 
 /* since: when the operation began; what is asked for from then on is not asked for again. */
@@ -274,7 +305,7 @@ struct virtiofs_creation {
 	struct resolving_path *rp;
 	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
-	const struct perm_inode *linked; /* link(2): what gets another name; borrowed; else NULL */
+	struct virtiofs_inode *linked; /* link(2): what gets another name; borrowed; else NULL */
 	struct virtiofs_when when; /* before the request */
 	char name[VFS_NAME_MAX + 1];
 	size_t len;

@@ -94,12 +94,13 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 			 const struct perm_inode *sticky_dir, const struct open_args *args,
 			 int64_t since, struct file **ret)
 {
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	struct perm_inode pi;
 	int err = 0;
 
 	if (args->flags & O_PATH)
 		return remote_path_file_create(rp, d, args->flags, ret);
-	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
+	virtiofs_inode_perm(in, &pi);
 	if (sticky_dir && S_ISDIR(pi.mode))
 		err = -EISDIR;
 	if (!err && sticky_dir && (S_ISREG(pi.mode) || S_ISFIFO(pi.mode)))
@@ -110,7 +111,13 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 	if (!err && S_ISREG(pi.mode) && (args->flags & O_TRUNC))
 		err = rp_begin_write(rp);
 	if (!err)
+		err = virtiofs_acl_ensure(rp_cred(rp), in);
+	if (!err) {
+		rcu_read_begin();
+		virtiofs_inode_perm_acl(in, &pi);
 		err = vfs_may_open(rp_cred(rp), rp_mount(rp), &pi, args->flags, args->exec);
+		rcu_read_end();
+	}
 	if (!err && S_ISREG(pi.mode) && (wants_write(args->flags) || (args->flags & O_TRUNC)))
 		err = rp_begin_write(rp);
 	if (!err && (args->flags & O_TRUNC))
@@ -154,7 +161,7 @@ static int may_create(struct resolving_path *rp, struct remote_dentry *dir,
 	if (remote_is_dead(dir))
 		return -ENOENT;
 	virtiofs_inode_perm(virtiofs_inode_of(dir), ret_pi);
-	return vfs_permission(rp_cred(rp), ret_pi, W_OK | X_OK);
+	return virtiofs_permission(rp_cred(rp), virtiofs_inode_of(dir), W_OK | X_OK);
 }
 
 struct newfile {
@@ -174,7 +181,7 @@ static int create_rpc(struct virtiofs_fs *fs, struct resolving_path *rp, struct 
 		      struct create_reply *reply)
 {
 	bool named = opcode != FUSE_TMPFILE, by_mknod = opcode == FUSE_MKNOD;
-	uint32_t mode = (args->mode & 07777 & ~args->umask) | S_IFREG, uid, gid;
+	uint32_t mode = virtiofs_masked(fs, args->mode & 07777, args->umask) | S_IFREG, uid, gid;
 	struct fuse_create_in create = {.umask = args->umask};
 	struct fuse_mknod_in mknod = {.umask = args->umask};
 	struct vdev_call call = {

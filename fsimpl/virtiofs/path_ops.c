@@ -61,8 +61,10 @@ int virtiofs_access_at(struct filesystem *fs, struct resolving_path *rp, int mas
 
 	if (err)
 		return err;
-	virtiofs_inode_perm(virtiofs_inode_of(d), &pi);
+	rcu_read_begin();
+	virtiofs_inode_perm_acl(virtiofs_inode_of(d), &pi);
 	err = remote_access(rp, &pi, mask);
+	rcu_read_end();
 	remote_dentry_unref(d);
 	return err;
 }
@@ -92,14 +94,12 @@ int virtiofs_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
 {
 	struct virtiofs_inode *in;
 	struct remote_dentry *d;
-	struct perm_inode pi;
 	int err = walk_to(fs, rp, &d);
 
 	if (err)
 		return err;
 	in = virtiofs_inode_of(d);
-	virtiofs_inode_perm(in, &pi);
-	err = vfs_permission(rp_cred(rp), &pi, W_OK);
+	err = virtiofs_permission(rp_cred(rp), in, W_OK);
 	if (!err) {
 		mutex_lock(&in->lock);
 		*ret = in->base.type == S_IFSOCK ? in->endpoint : NULL;
@@ -229,8 +229,12 @@ static int change(struct resolving_path *rp, struct remote_dentry *d, struct set
 	if ((a->valid & SETATTR_SIZE) && !S_ISREG(pi.mode))
 		return S_ISDIR(pi.mode) ? -EISDIR : -EINVAL;
 	err = rp_begin_write(rp);
-	if (!err)
+	if (!err) {
+		rcu_read_begin();
+		virtiofs_inode_perm_acl(in, &pi);
 		err = vfs_may_setattr(rp_cred(rp), &pi, a);
+		rcu_read_end();
+	}
 	if (err)
 		return err;
 	if (a->valid & SETATTR_SIZE) {

@@ -178,6 +178,8 @@ static int check_dir(struct virtiofs_fs *fs, struct resolving_path *rp, struct r
 	if (remote_is_dir(d) && !cred_has_cap(rp_cred(rp), CAP_DAC_OVERRIDE) &&
 	    !cred_has_cap(rp_cred(rp), CAP_DAC_READ_SEARCH))
 		err = virtiofs_inode_refresh_perm(virtiofs_inode_of(d), since);
+	if (!err)
+		err = virtiofs_acl_ensure(rp_cred(rp), virtiofs_inode_of(d));
 	return err ? err : remote_check_dir(&fs->dcache, rp, d);
 }
 
@@ -224,6 +226,8 @@ int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_par
 	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. */
 	if (!err)
 		err = virtiofs_inode_refresh_perm(virtiofs_inode_of(cur), since);
+	if (!err)
+		err = virtiofs_acl_ensure(rp_cred(rp), virtiofs_inode_of(cur));
 	if (!err)
 		err = remote_walk_finish(&fs->dcache, rp, cur, to_parent);
 	if (err) {

@@ -5,6 +5,11 @@
 #include "fsimpl/virtiofs/internal.h"
 #include "vfs/inotify.h"
 
+static bool is_acl(const char *name)
+{
+	return !strncmp(name, "system.posix_acl_", 17);
+}
+
 /* Walks to the end and checks. Return: 0 and a reference. */
 static int begin(struct filesystem *base, struct resolving_path *rp, const char *name, bool write,
 		 struct remote_dentry **ret)
@@ -19,22 +24,24 @@ static int begin(struct filesystem *base, struct resolving_path *rp, const char 
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err)
 		return err;
-	virtiofs_inode_perm(virtiofs_inode_of(*ret), &pi);
 	if (write)
 		err = rp_begin_write(rp);
-	if (!err && name)
+	if (!err && name) {
+		rcu_read_begin();
+		virtiofs_inode_perm_acl(virtiofs_inode_of(*ret), &pi);
 		err = vfs_may_xattr(rp_cred(rp), &pi, name, write);
+		rcu_read_end();
+	}
 	/* Lists that are kept but not evaluated would lie about who may do what. */
-	if (!err && name && !strncmp(name, "system.posix_acl_", 17))
+	if (!err && name && is_acl(name) && !virtiofs_has_acls(fs))
 		err = -EOPNOTSUPP;
 	if (err)
 		remote_dentry_unref(*ret);
 	return err;
 }
 
-/* GETXATTR or LISTXATTR. size 0 asks for the size. */
-static ssize_t get(struct virtiofs_inode *in, uint32_t opcode, const char *name, void *buf,
-		   size_t size)
+ssize_t virtiofs_xattr_get(struct virtiofs_inode *in, uint32_t opcode, const char *name, void *buf,
+			   size_t size)
 {
 	struct fuse_getxattr_in arg = {.size = (uint32_t)MIN(size, (size_t)VFS_XATTR_SIZE_MAX)};
 	struct fuse_getxattr_out out;
@@ -87,7 +94,8 @@ ssize_t virtiofs_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 
 	if (ret)
 		return ret;
-	ret = get(virtiofs_inode_of(d), FUSE_GETXATTR, args->name, args->value, args->size);
+	ret = virtiofs_xattr_get(virtiofs_inode_of(d), FUSE_GETXATTR, args->name, args->value,
+				 args->size);
 	remote_dentry_unref(d);
 	return absent(ret);
 }
@@ -100,12 +108,21 @@ ssize_t virtiofs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 
 	if (ret)
 		return ret;
-	ret = get(virtiofs_inode_of(d), FUSE_LISTXATTR, NULL, buf, size);
+	ret = virtiofs_xattr_get(virtiofs_inode_of(d), FUSE_LISTXATTR, NULL, buf, size);
 	/* Each name ends, and the last one too: callers go through it by strlen(). */
 	if (size && ret > 0 && buf[ret - 1])
 		ret = -EIO;
 	remote_dentry_unref(d);
 	return ret == -ENOSYS ? 0 : ret;
+}
+
+static void changed(struct remote_dentry *d, struct resolving_path *rp, const char *name)
+{
+	if (is_acl(name)) {
+		virtiofs_acl_changed(virtiofs_inode_of(d), rp_cred(rp), name);
+		dentry_path_changed(&d->d);
+	}
+	vfs_notify_attrib(&d->d);
 }
 
 int virtiofs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
@@ -123,6 +140,11 @@ int virtiofs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	if (got)
 		return (int)got;
 	in = virtiofs_inode_of(d);
+	if (in->fs->init_flags & FUSE_SETXATTR_EXT) {
+		call.req.arg_size = sizeof(arg);
+		if (virtiofs_acl_kills_sgid(in, rp_cred(rp), args->name))
+			arg.setxattr_flags = FUSE_SETXATTR_ACL_KILL_SGID;
+	}
 	mf = virtiofs_device_memory(in->fs->dev);
 	call.req.nodeid = in->nodeid;
 	call.req.name[0] = args->name;
@@ -145,7 +167,7 @@ int virtiofs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 		memfile_range_unref(mf, data.off, data.size);
 	virtiofs_inode_stale(in);
 	if (got >= 0)
-		vfs_notify_attrib(&d->d);
+		changed(d, rp, args->name);
 	remote_dentry_unref(d);
 	return got < 0 ? (int)absent(got) : 0;
 }
@@ -164,7 +186,7 @@ int virtiofs_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, c
 	got = virtiofs_call(virtiofs_inode_of(d)->fs, &call);
 	virtiofs_inode_stale(virtiofs_inode_of(d));
 	if (got >= 0)
-		vfs_notify_attrib(&d->d);
+		changed(d, rp, name);
 	remote_dentry_unref(d);
 	return got < 0 ? (int)absent(got) : 0;
 }

@@ -131,7 +131,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 const struct fs_backend fs_backend = {
 	.name = "virtiofs",
 	.create = create,
-	.lacks_acl = true,
+	.lacks_acl = true, /* but with $VIRTIOFSD_ACL */
 	.lacks_trusted = true,
 	.lacks_tmpfile = true,
 };
