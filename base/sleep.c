@@ -6,6 +6,25 @@
 
 #define NSEC_PER_SEC 1000000000ll
 
+/* Looking for a wake-up instead of sleeping: for so long, ... */
+#define SPIN_NS 60000
+/* ... by whom so many waits in a row (a longer one halves the count) ... */
+#define SPIN_BRIEF_MIN 8u
+#define SPIN_BRIEF_MAX 16u
+/* ... ended within this, of which waking up may be the most. */
+#define SPIN_BRIEF_NS 100000
+/* How often the machine is asked whether there is a core. */
+#define SPIN_LOOK_NS 500000
+
+static struct {
+	unsigned (*_Atomic runnable)(int fd);
+	_Atomic int fd;
+	_Atomic unsigned cores, machine;
+	_Atomic unsigned spinners;
+	_Atomic int64_t looked_ns;
+	_Atomic bool core_free; /* when it was asked */
+} spin;
+
 static _Thread_local struct sleeper sleeper_own;
 static _Thread_local struct sleeper *sleeper_installed;
 
@@ -13,6 +32,7 @@ void sleeper_init(struct sleeper *s)
 {
 	atomic_init(&s->word, 0);
 	s->what = NULL;
+	s->brief = 0;
 }
 
 struct sleeper *sleeper_current(void)
@@ -67,10 +87,61 @@ static uint32_t sleeper_interrupt_bits(enum sleep_mode mode)
 	return 0;
 }
 
+void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine)
+{
+	atomic_store(&spin.cores, 0);
+	atomic_store(&spin.runnable, runnable);
+	atomic_store(&spin.fd, fd);
+	atomic_store(&spin.machine, machine);
+	atomic_store(&spin.cores, cores);
+}
+
+static bool spin_may(int64_t now)
+{
+	if (now - atomic_load_explicit(&spin.looked_ns, memory_order_relaxed) > SPIN_LOOK_NS) {
+		unsigned n = atomic_load(&spin.runnable)(atomic_load(&spin.fd));
+
+		atomic_store_explicit(&spin.core_free, n && n <= atomic_load(&spin.machine),
+				      memory_order_relaxed);
+		atomic_store_explicit(&spin.looked_ns, now, memory_order_relaxed);
+	}
+	return atomic_load_explicit(&spin.core_free, memory_order_relaxed);
+}
+
+/* Until one of `bits` is there, or for SPIN_NS. Return: the word. */
+static uint32_t spin_for(struct sleeper *s, uint32_t bits, int64_t now)
+{
+	uint32_t word = atomic_load_explicit(&s->word, memory_order_acquire);
+	int64_t until = now + SPIN_NS;
+
+	if (s->brief < SPIN_BRIEF_MIN || !spin_may(now))
+		return word;
+	/* One core at least is left for who is to wake us. */
+	if (atomic_fetch_add_explicit(&spin.spinners, 1, memory_order_relaxed) + 1 <
+	    atomic_load_explicit(&spin.cores, memory_order_relaxed)) {
+		while (!(word & bits) && time_monotonic_ns() < until) {
+			cpu_relax();
+			word = atomic_load_explicit(&s->word, memory_order_acquire);
+		}
+	}
+	atomic_fetch_sub_explicit(&spin.spinners, 1, memory_order_relaxed);
+	return word;
+}
+
+/* The wait that began at `start` is over. */
+static void spin_learn(struct sleeper *s, int64_t start)
+{
+	if (time_monotonic_ns() - start > SPIN_BRIEF_NS)
+		s->brief /= 2;
+	else if (s->brief < SPIN_BRIEF_MAX)
+		s->brief++;
+}
+
 int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 {
 	uint32_t intr = sleeper_interrupt_bits(mode);
 	struct timespec ts, *deadline = NULL;
+	int64_t start = 0;
 	bool expired = false;
 	uint32_t word;
 	int err;
@@ -85,6 +156,12 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	}
 	/* Look before announcing a sleep: a wake-up that came first costs one atomic. */
 	word = atomic_load_explicit(&s->word, memory_order_acquire);
+	if (!(word & (SLEEPER_WOKEN | intr)) &&
+	    atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
+		start = time_monotonic_ns();
+		if (deadline_ns > start + SPIN_NS)
+			word = spin_for(s, SLEEPER_WOKEN | intr, start);
+	}
 	if (!(word & (SLEEPER_WOKEN | intr)))
 		word = atomic_fetch_or_explicit(&s->word, SLEEPER_ASLEEP, memory_order_acq_rel) |
 		       SLEEPER_ASLEEP;
@@ -92,6 +169,8 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 		expired = futex_wait(&s->word, word, deadline) == -ETIMEDOUT;
 		word = atomic_load_explicit(&s->word, memory_order_acquire);
 	}
+	if (start)
+		spin_learn(s, start);
 	if (word & SLEEPER_WOKEN)
 		err = 0;
 	else if (word & intr)

@@ -23,6 +23,7 @@
 struct sleeper {
 	_Atomic uint32_t word; /* SLEEPER_*; the futex word */
 	const char *what; /* owned by the thread: what it waits for, shown by moat debug */
+	uint8_t brief; /* owned by the thread: how many of its last waits were brief, weighted */
 };
 
 enum sleep_mode {
@@ -44,6 +45,13 @@ void sleeper_clear_interrupt(struct sleeper *s);
  * Return: 0 woken (perhaps spuriously), -EINTR, -ETIMEDOUT.
  */
 must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns);
+
+/*
+ * From now on a thread whose waits have been brief looks for its wake-up some microseconds before it sleeps: where a
+ * wake-up of another core costs more than that. Fewer threads than `cores` do so at once, and none while more than `machine`
+ * threads want to run, by `runnable(fd)` (0: unknown). cores < 2: never. Any thread.
+ */
+void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine);
 
 /* Host CLOCK_MONOTONIC / CLOCK_REALTIME in ns. */
 int64_t time_monotonic_ns(void);

@@ -141,12 +141,50 @@ static void test_interrupts_a_sleeper(void **state)
 	pthread_join(t, NULL);
 }
 
+static _Atomic unsigned asked;
+
+/* A machine with a core to spare, and one without. */
+static unsigned runnable(int fd)
+{
+	atomic_fetch_add(&asked, 1);
+	return (unsigned)fd;
+}
+
+/* Who looks for its wake-up before it sleeps loses none either, and is interrupted and expires all the same. */
+static void test_spin(void **state)
+{
+	struct sleeper s;
+
+	for (int wanted = 1; wanted <= 9; wanted += 8) {
+		sleeper_allow_spin(runnable, wanted, 2, 2);
+		for (int i = 0; i < 3; i++)
+			test_ping_pong(state);
+		test_interrupts_a_sleeper(state);
+		test_interrupt_modes(state);
+		test_timeout(state);
+		/* As brief as it gets: a deadline that is near is kept. */
+		sleeper_init(&s);
+		s.brief = 16;
+		assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, time_monotonic_ns() + MS),
+				 -ETIMEDOUT);
+		assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, 1), -ETIMEDOUT);
+		sleeper_wake(&s);
+		assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, TIME_FOREVER), 0);
+	}
+	assert_true(atomic_load(&asked) > 0);
+	sleeper_allow_spin(runnable, -1, 0, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_remembered),	cmocka_unit_test(test_timeout),
-		cmocka_unit_test(test_interrupt_modes), cmocka_unit_test(test_current),
-		cmocka_unit_test(test_ping_pong),	cmocka_unit_test(test_interrupts_a_sleeper),
+		cmocka_unit_test(test_remembered),
+		cmocka_unit_test(test_timeout),
+		cmocka_unit_test(test_interrupt_modes),
+		cmocka_unit_test(test_current),
+		cmocka_unit_test(test_ping_pong),
+		cmocka_unit_test(test_interrupts_a_sleeper),
+		cmocka_unit_test(test_spin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
