@@ -111,11 +111,16 @@ int clock_read(struct task *t, int clock, int64_t *ret_ns)
 	case CLOCK_REALTIME:
 	case CLOCK_MONOTONIC:
 	case CLOCK_MONOTONIC_RAW:
-	case CLOCK_REALTIME_COARSE:
-	case CLOCK_MONOTONIC_COARSE:
 	case CLOCK_BOOTTIME:
 	case CLOCK_TAI:
 		*ret_ns = host_clock(clock);
+		return 0;
+	/* As fine as the vDSO's, which knows no ticks: a reader of both must not see time go back. */
+	case CLOCK_REALTIME_COARSE:
+		*ret_ns = host_clock(CLOCK_REALTIME);
+		return 0;
+	case CLOCK_MONOTONIC_COARSE:
+		*ret_ns = host_clock(CLOCK_MONOTONIC);
 		return 0;
 	default: /* the ALARM clocks need an RTC, and there is none */
 		return -EINVAL;

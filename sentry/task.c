@@ -191,7 +191,7 @@ struct task *task_alloc(struct thread_group *group)
 	t->syscall_nr = -1;
 	t->regs.r.orig_rax = (unsigned long long)-1;
 	t->cpu_mask = affinity_all();
-	t->timer_slack_ns = 50000;
+	t->timer_slack_ns = t->timer_slack_default_ns = 50000;
 	t->tsc_mode = 1; /* PR_TSC_ENABLE */
 	t->start_mono_ns = time_monotonic_ns();
 	return t;

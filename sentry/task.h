@@ -227,7 +227,7 @@ struct task {
 	_Atomic int32_t pi_waiters; /* futex waiters that wait for this owner; sentry/futex_pi.c */
 	struct sem_undo_list
 		*sem_undo; /* semaphores to put right at exit; NULL; owned by the task's thread */
-	uint64_t timer_slack_ns;
+	uint64_t timer_slack_ns, timer_slack_default_ns;
 	int tsc_mode; /* PR_TSC_* */
 	bool mm_shared; /* CLONE_VM was used on this mm; owned by the task's thread */
 	int64_t start_mono_ns; /* immutable */

@@ -283,7 +283,7 @@ static void clone_fields(struct task *t, struct task *child, const struct clone_
 			child->nice = 0;
 		child->sched_reset_on_fork = false;
 	}
-	child->timer_slack_ns = t->timer_slack_ns;
+	child->timer_slack_ns = child->timer_slack_default_ns = t->timer_slack_ns;
 	child->tsc_mode = t->tsc_mode;
 	atomic_store(&child->strace, atomic_load(&t->strace));
 	task_get_comm(t, child->comm);

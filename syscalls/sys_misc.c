@@ -69,6 +69,8 @@ int64_t sys_sysinfo(struct task *t, const struct syscall_args *a)
 	memset(&si, 0, sizeof(si));
 	mem_get_stats(&ms);
 	si.uptime = (time_monotonic_ns() - kernel.boot_monotonic_ns) / 1000000000;
+	for (int i = 0; i < 3; i++)
+		si.loads[i] = (unsigned long)(procfs_load_percent() << SI_LOAD_SHIFT) / 100;
 	si.totalram = total;
 	si.freeram = total - MIN(total, ms.private_bytes);
 	si.procs = (unsigned short)MIN(

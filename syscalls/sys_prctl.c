@@ -389,7 +389,7 @@ int64_t sys_prctl(struct task *t, const struct syscall_args *a)
 		/* Faulting on rdtsc needs CR4.TSD in the guest; it is always allowed. */
 		return a->a[1] == PR_TSC_ENABLE ? 0 : -EINVAL;
 	case PR_SET_TIMERSLACK:
-		t->timer_slack_ns = (int64_t)a->a[1] <= 0 ? 50000 : a->a[1];
+		t->timer_slack_ns = (int64_t)a->a[1] <= 0 ? t->timer_slack_default_ns : a->a[1];
 		return 0;
 	case PR_GET_TIMERSLACK:
 		return (int64_t)t->timer_slack_ns;

@@ -251,8 +251,11 @@ int64_t sys_kcmp(struct task *t, const struct syscall_args *a)
 			    (uintptr_t)atomic_load(&t2->group->sighand));
 		break;
 	case KCMP_SYSVSEM:
+		ret = order((uintptr_t)t1->sem_undo, (uintptr_t)t2->sem_undo);
+		break;
+	/* No task has an I/O context, as on Linux where none set an I/O priority. */
 	case KCMP_IO:
-		ret = -EOPNOTSUPP;
+		ret = 0;
 		break;
 	default:
 		ret = -EINVAL;

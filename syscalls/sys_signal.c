@@ -249,14 +249,28 @@ static int64_t kill_all(struct task *t, int signo, const struct moat_siginfo *in
 	return k.sent || k.err == -EPERM ? 0 : k.err;
 }
 
+/* A thread's id stands for its process. */
+static int send_process(struct task *t, int32_t pid, int signo, const struct moat_siginfo *info)
+{
+	struct task *target = task_find(pid);
+	struct thread_group *g;
+	int ret;
+
+	if (!target)
+		return -ESRCH;
+	g = target->group;
+	group_ref(g);
+	task_unref(target);
+	ret = send_group(t, g, signo, info);
+	group_unref(g);
+	return ret;
+}
+
 int64_t sys_kill(struct task *t, const struct syscall_args *a)
 {
 	int32_t pid = ARG_INT(0);
 	int signo = ARG_INT(1);
 	struct moat_siginfo info;
-	struct thread_group *g;
-	struct task *target;
-	int ret;
 
 	if (pid == INT32_MIN)
 		return -ESRCH;
@@ -267,16 +281,7 @@ int64_t sys_kill(struct task *t, const struct syscall_args *a)
 		return kill_all(t, signo, &info);
 	if (pid <= 0)
 		return kill_pgrp(t, pid ? -pid : group_pgid(t->group), signo, &info);
-	/* A thread's id stands for its process. */
-	target = task_find(pid);
-	if (!target)
-		return -ESRCH;
-	g = target->group;
-	group_ref(g);
-	task_unref(target);
-	ret = send_group(t, g, signo, &info);
-	group_unref(g);
-	return ret;
+	return send_process(t, pid, signo, &info);
 }
 
 static int64_t send_thread(struct task *t, int32_t tgid, int32_t tid, int signo,
@@ -335,7 +340,6 @@ static int queue_info_get(struct task *t, uint64_t uinfo, int signo, int32_t tar
 int64_t sys_rt_sigqueueinfo(struct task *t, const struct syscall_args *a)
 {
 	struct moat_siginfo info;
-	struct thread_group *g;
 	int err;
 
 	err = queue_info_get(t, a->a[2], ARG_INT(1), ARG_INT(0), &info);
@@ -343,12 +347,7 @@ int64_t sys_rt_sigqueueinfo(struct task *t, const struct syscall_args *a)
 		return err;
 	if (ARG_INT(0) <= 0)
 		return -ESRCH;
-	g = group_find(ARG_INT(0));
-	if (!g)
-		return -ESRCH;
-	err = send_group(t, g, ARG_INT(1), &info);
-	group_unref(g);
-	return err;
+	return send_process(t, ARG_INT(0), ARG_INT(1), &info);
 }
 
 int64_t sys_rt_tgsigqueueinfo(struct task *t, const struct syscall_args *a)

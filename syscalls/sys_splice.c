@@ -248,6 +248,12 @@ static int64_t splice_once(struct file *in, int64_t *off_in, struct file *out, i
 	return pipe_splice_from(in, off_in, out, size);
 }
 
+/* Linux's anonymous files have neither splice_read nor splice_write, whatever read(2) and write(2) do. */
+static bool cannot_splice(const struct file *f)
+{
+	return f->ops->name && !strncmp(f->ops->name, "anon_inode:", 11);
+}
+
 /* do_splice's checks of which end may have an offset. */
 static int splice_check(struct file *in, bool has_in, struct file *out, bool has_out)
 {
@@ -263,7 +269,8 @@ static int splice_check(struct file *in, bool has_in, struct file *out, bool has
 		return -EINVAL;
 	if (pipe_is(in) && !pipe_is(out) && (file_flags(out) & O_APPEND))
 		return -EINVAL;
-	return 0;
+	/* Before anybody waits for the pipe. */
+	return cannot_splice(in) || cannot_splice(out) ? -EINVAL : 0;
 }
 
 int64_t sys_splice(struct task *t, const struct syscall_args *a)

@@ -19,6 +19,8 @@ must_check int sentry_fs_register(void);
  * /dev/kmsg and syslog(2): the sandbox's own kernel log. Each call adds one record ("<level>,<seq>,<usec>,-;text").
  */
 void kmsg_printf(int level, const char *fmt, ...) printf_like(2, 3);
+/* /proc/loadavg's three numbers, which are one, in hundredths. */
+int64_t procfs_load_percent(void);
 /* syslog(2) READ_ALL: the last bytes of the log as "<6>[    0.000000] text\n" lines into b. */
 struct buf;
 void kmsg_read_all(struct buf *b);

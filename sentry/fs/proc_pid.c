@@ -526,7 +526,7 @@ static ssize_t timerslack_store(struct synth_node *n, unused_arg struct synth_fi
 	if (!t)
 		return -ESRCH;
 	if (t == task_current() || cred_has_cap(cred_current(), CAP_SYS_NICE))
-		t->timer_slack_ns = ns ? ns : 50000;
+		t->timer_slack_ns = ns ? ns : t->timer_slack_default_ns;
 	else
 		err = -EPERM;
 	task_unref(t);

@@ -68,10 +68,16 @@ static void count_tasks(int *ret_total, int *ret_running, int32_t *ret_last)
 }
 
 /* The sentry keeps no decaying average: the three numbers are the CPU use since boot, which an idle sandbox shows as 0.00. */
-SHOW(loadavg_show)
+int64_t procfs_load_percent(void)
 {
 	int64_t up = uptime_ns();
-	int64_t load = up > 0 ? proc_cpu_time_ns() * 100 / up : 0;
+
+	return up > 0 ? proc_cpu_time_ns() * 100 / up : 0;
+}
+
+SHOW(loadavg_show)
+{
+	int64_t load = procfs_load_percent();
 	int total, running;
 	int32_t last;
 

@@ -330,7 +330,10 @@ static void mincore_fill(struct mm *mm, struct vma *vma, uint64_t start, uint64_
 		lo = MAX(pos, pma->start);
 		hi = MIN(end, pma->end);
 		out = vec + ((lo - start) >> MOAT_PAGE_SHIFT);
-		if (mincore(pma->ptr + (lo - pma->start), hi - lo, out) < 0)
+		/* What is locked is there, whether the host has made its page yet or not. */
+		if ((vma->flags & (VMA_LOCKED | VMA_LOCK_ONFAULT)) == VMA_LOCKED)
+			memset(out, 1, (hi - lo) >> MOAT_PAGE_SHIFT);
+		else if (mincore(pma->ptr + (lo - pma->start), hi - lo, out) < 0)
 			memset(out, 1, (hi - lo) >> MOAT_PAGE_SHIFT);
 		for (i = 0; i < (hi - lo) >> MOAT_PAGE_SHIFT; i++)
 			out[i] &= 1;

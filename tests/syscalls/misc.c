@@ -53,6 +53,59 @@ TEST(sysinfo)
 	CHECK(s.uptime >= 0);
 }
 
+/* sysinfo's averages are /proc/loadavg's. */
+TEST(load_averages)
+{
+	struct sysinfo si;
+	float shown;
+
+	/* Some load, lest both say nothing. */
+	for (int64_t end = t_now_ms() + 50; t_now_ms() < end;)
+		;
+	CHECK_EQ(sscanf(t_read("/proc/loadavg"), "%f", &shown), 1);
+	CHECK_OK(sysinfo(&si));
+	float got = (float)si.loads[0] / 65536;
+	CHECK(got > shown - 0.5f - shown / 2 && got < shown + 0.5f + shown / 2);
+	CHECK(si.loads[0] || shown < 0.2f);
+}
+
+static long kcmp(pid_t x, pid_t y, int type)
+{
+	return syscall(SYS_kcmp, x, y, type, 0, 0);
+}
+
+TEST(kcmp_kinds)
+{
+	enum {
+		KCMP_FILE_,
+		KCMP_VM_,
+		KCMP_FILES_,
+		KCMP_FS_,
+		KCMP_SIGHAND_,
+		KCMP_IO_,
+		KCMP_SYSVSEM_
+	};
+	pid_t me = getpid(), pid;
+
+	if (kcmp(me, me, KCMP_VM_) < 0 && errno == ENOSYS)
+		SKIP("no kcmp here");
+	for (int type = KCMP_VM_; type <= KCMP_SYSVSEM_; type++)
+		CHECK_EQ(kcmp(me, me, type), 0);
+	CHECK_ERR(kcmp(me, me, KCMP_SYSVSEM_ + 5), EINVAL);
+	pid = fork();
+	if (pid == 0)
+		for (;;)
+			pause();
+	CHECK(kcmp(me, pid, KCMP_VM_) > 0);
+	CHECK(kcmp(me, pid, KCMP_FILES_) > 0);
+	CHECK(kcmp(me, pid, KCMP_FS_) > 0);
+	/* Neither has any. */
+	CHECK_EQ(kcmp(me, pid, KCMP_SYSVSEM_), 0);
+	CHECK_EQ(kcmp(me, pid, KCMP_IO_), 0);
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK_EQ(t_wait_status(pid), SIGKILL);
+}
+
 TEST(getrandom)
 {
 	unsigned char a[64], b[64];
@@ -139,6 +192,15 @@ TEST(prctl_others)
 	CHECK_ERR(prctl(PR_SET_PDEATHSIG, 100), EINVAL);
 	CHECK_OK(prctl(PR_SET_TIMERSLACK, 12345));
 	CHECK_EQ(prctl(PR_GET_TIMERSLACK), 12345);
+	/* A child's default is what its parent had. */
+	pid_t pid = fork();
+	if (pid == 0) {
+		CHECK_OK(prctl(PR_SET_TIMERSLACK, 777));
+		CHECK_OK(prctl(PR_SET_TIMERSLACK, 0));
+		CHECK_EQ(prctl(PR_GET_TIMERSLACK), 12345);
+		_exit(0);
+	}
+	t_wait_ok(pid);
 	CHECK_EQ(prctl(PR_GET_SECCOMP), 0);
 	CHECK_OK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 1);

@@ -370,6 +370,13 @@ TEST(mincore)
 	CHECK_ERR(mincore(p + 1, PAGE, vec), EINVAL);
 	CHECK_OK(munmap(p, PAGE));
 	CHECK_ERR(mincore(p, PAGE, vec), ENOMEM);
+	/* Locked memory is there before anybody touches it. */
+	p = anon(4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	if (mlock(p, 4 * PAGE))
+		return;
+	CHECK_OK(mincore(p, 4 * PAGE, vec));
+	for (int i = 0; i < 4; i++)
+		CHECK_EQ(vec[i] & 1, 1);
 }
 
 TEST(mlock)

@@ -1,6 +1,10 @@
 /* Pipes and fifos: atomicity, blocking, EPIPE, sizes, packet mode, splice and tee. */
 #include "t.h"
 
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+
 #include <poll.h>
 #include <sys/ioctl.h>
 
@@ -224,6 +228,20 @@ TEST(packets)
 	CHECK_EQ(read(p[0], buf, 2), 2);
 	close(p[1]);
 	CHECK_EQ(read(p[0], buf, 2), 0);
+}
+
+/* What no splice can read or write is told at once, not when the pipe has something. */
+TEST(splice_needs_both_ends)
+{
+	int p[2], event = eventfd(0, 0), timer = timerfd_create(CLOCK_MONOTONIC, 0);
+	int ep = epoll_create1(0);
+
+	CHECK_OK(pipe(p));
+	CHECK(event >= 0 && timer >= 0 && ep >= 0);
+	CHECK_ERR(splice(p[0], NULL, ep, NULL, 1, 0), EINVAL);
+	CHECK_ERR(splice(p[0], NULL, event, NULL, 8, 0), EINVAL);
+	CHECK_ERR(splice(timer, NULL, p[1], NULL, 8, 0), EINVAL);
+	CHECK_ERR(splice(event, NULL, p[1], NULL, 8, 0), EINVAL);
 }
 
 TEST(splice)

@@ -1,6 +1,7 @@
 /* Signals: handlers, masks, pending sets, altstack, siginfo, flags, suspend, ordering, queues. */
 #include "t.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -216,6 +217,36 @@ TEST(sigqueueinfo_rules)
 	CHECK_OK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGUSR1, &si));
 	CHECK_EQ(info.si_code, -77);
 	CHECK_ERR(syscall(SYS_rt_sigqueueinfo, 0x7fffff, SIGUSR1, &si), ESRCH);
+}
+
+static int thread_id_pipe[2];
+
+static void *tell_id(void *arg)
+{
+	pid_t tid = (pid_t)syscall(SYS_gettid);
+
+	(void)arg;
+	CHECK_EQ(write(thread_id_pipe[1], &tid, sizeof(tid)), (ssize_t)sizeof(tid));
+	for (;;)
+		pause();
+}
+
+/* A thread's id stands for its process. */
+TEST(sigqueueinfo_to_a_thread_id)
+{
+	siginfo_t si = {.si_code = -77};
+	pthread_t thread;
+	pid_t tid;
+
+	set_info(SIGUSR1, 0);
+	CHECK_OK(pipe(thread_id_pipe));
+	CHECK_EQ(pthread_create(&thread, NULL, tell_id, NULL), 0);
+	CHECK_EQ(read(thread_id_pipe[0], &tid, sizeof(tid)), (ssize_t)sizeof(tid));
+	CHECK(tid != getpid());
+	CHECK_OK(syscall(SYS_rt_sigqueueinfo, tid, SIGUSR1, &si));
+	for (int i = 0; i < 500 && info.si_code != -77; i++)
+		t_sleep_ms(10);
+	CHECK_EQ(info.si_code, -77);
 }
 
 static volatile int order[16], order_count, order_value[16];

@@ -84,6 +84,30 @@ TEST(monotonic)
 		pthread_join(t[i], NULL);
 }
 
+/* The C library's reading and the call's are of one clock. */
+TEST(coarse_clocks_do_not_go_back)
+{
+	static const clockid_t clocks[] = {CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE};
+
+	for (int c = 0; c < 2; c++) {
+		int64_t last = 0;
+
+		for (int i = 0; i < 4000; i++) {
+			struct timespec ts;
+			int64_t now;
+
+			if (i & 1)
+				CHECK_OK(clock_gettime(clocks[c], &ts));
+			else
+				CHECK_OK(syscall(SYS_clock_gettime, clocks[c], &ts));
+			now = ts.tv_sec * 1000000000L + ts.tv_nsec;
+			/* Less than the tick that the two once differed by. */
+			CHECK(now >= last - 1000000);
+			last = now;
+		}
+	}
+}
+
 TEST(cpu_clocks)
 {
 	struct timespec before, after, sleep = {0, 30 * MS};
