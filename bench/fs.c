@@ -9,19 +9,17 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/fs_floor.h"
 #include "bench/fs_subject.h"
+#include "bench/fs_tree.h"
 
 #define ROUNDS_MAX 99
 #define TREES 16 /* operations of a cold pass: each in a tree of its own */
@@ -30,9 +28,6 @@
 #define WARM_NS 10000000ll
 #define PAGE 4096
 #define MIB (1u << 20)
-#define ECHO_ARG "--serve-echo"
-#define ECHO_REQUEST 120
-#define ECHO_REPLY 1000 /* nine nodes of 105 bytes, and a head */
 
 static int rounds = 5;
 static unsigned entries = 10000, file_mib = 32;
@@ -119,6 +114,8 @@ static void make_tree(void)
 		put_file(root, path, 0);
 	}
 	put_file(root, "data", file_mib);
+	if (tree_make(root))
+		fail("making", "src", -errno);
 	put_dir(root, "written");
 	for (int i = 0; i < SUBJECTS; i++) {
 		snprintf(path, sizeof(path), "written/%s", subjects[i].name);
@@ -139,6 +136,7 @@ struct fs_case {
 	int depth;
 	unsigned ops; /* 0: one a MiB of the file */
 	bool warm_once; /* long: one warm pass is enough */
+	bool mapped; /* diod's files cannot be */
 };
 
 static struct subject_file opened; /* between before and after */
@@ -295,6 +293,37 @@ static void op_write_1m(struct subject *s, const struct fs_case *c, unsigned i)
 	expect(s, c, subject_pwrite(s, &opened, buffer, MIB, (int64_t)i * MIB), MIB);
 }
 
+static void op_mmap_1m(struct subject *s, const struct fs_case *c, unsigned i)
+{
+	int err = subject_read_mapped(s, &opened, (int64_t)i * MIB, MIB);
+
+	if (err)
+		fail(c->name, s->name, err);
+}
+
+/* What is done to a whole tree is one operation. */
+#define TREE_OP(op, whole)                                                     \
+	static void op(struct subject *s, const struct fs_case *c, unsigned i) \
+	{                                                                      \
+		int err = whole(s);                                            \
+                                                                               \
+		(void)i;                                                       \
+		if (err)                                                       \
+			fail(c->name, s->name, err);                           \
+	}
+
+TREE_OP(op_find, tree_find)
+TREE_OP(op_git_status, tree_git_status)
+TREE_OP(op_untar, tree_untar)
+
+static void remove_untarred(struct subject *s, const struct fs_case *c)
+{
+	int err = tree_remove_untarred(s);
+
+	if (err)
+		fail(c->name, s->name, err);
+}
+
 static void op_fsync(struct subject *s, const struct fs_case *c, unsigned i)
 {
 	int err;
@@ -321,6 +350,11 @@ static const struct fs_case cases[] = {
 	 .after = close_after,
 	 .ops = 128},
 	{.name = "read_1m", .before = open_data, .op = op_read_1m, .after = close_after},
+	{.name = "mmap_1m",
+	 .before = open_data,
+	 .op = op_mmap_1m,
+	 .after = close_after,
+	 .mapped = true},
 	/* With their close, which is when written data that was kept goes. */
 	{.name = "write_4k",
 	 .before = open_written,
@@ -334,6 +368,9 @@ static const struct fs_case cases[] = {
 	 .after = close_after,
 	 .ops = 8,
 	 .warm_once = true},
+	{.name = "find", .op = op_find, .ops = 1, .warm_once = true},
+	{.name = "git_status", .op = op_git_status, .ops = 1, .warm_once = true},
+	{.name = "untar", .op = op_untar, .after = remove_untarred, .ops = 1, .warm_once = true},
 };
 #define CASES (sizeof(cases) / sizeof(cases[0]))
 
@@ -371,6 +408,8 @@ static void measure(size_t k, int who, int round)
 	const struct fs_case *c = &cases[k];
 	struct subject *s = &subjects[who];
 
+	if (c->mapped && s->kind == SUBJECT_DIOD)
+		return;
 	subject_shrink(s);
 	for (int state = 0; state < STATES; state++) {
 		uint64_t requests = 0;
@@ -383,93 +422,6 @@ static void measure(size_t k, int who, int round)
 		us[k][state][who][round] = (double)ns / ops / 1000;
 		trips[k][state][who][round] = (double)requests / ops;
 	}
-}
-
-/* ---- what a request and nine steps cost at least ---- */
-
-static int echo_sock = -1;
-
-/* Runs before main: `PROGRAM --serve-echo FD` answers, and nothing else. */
-__attribute__((constructor)) static void serve_echo(int argc, char **argv, char **envp)
-{
-	char data[ECHO_REPLY] = "";
-
-	(void)envp;
-	if (argc != 3 || strcmp(argv[1], ECHO_ARG))
-		return;
-	while (recv(atoi(argv[2]), data, ECHO_REQUEST, MSG_WAITALL) == ECHO_REQUEST)
-		if (send(atoi(argv[2]), data, ECHO_REPLY, MSG_NOSIGNAL) != ECHO_REPLY)
-			break;
-	_exit(0);
-}
-
-static void start_echo(void)
-{
-	posix_spawn_file_actions_t actions;
-	char fd_arg[16];
-	char *argv[] = {program_invocation_name, (char *)ECHO_ARG, fd_arg, NULL};
-	int sv[2], err;
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		fail("a socket", "host", -errno);
-	snprintf(fd_arg, sizeof(fd_arg), "%d", sv[1]);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, sv[1], sv[1]);
-	err = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	close(sv[1]);
-	if (err)
-		fail("the echo process", "host", -err);
-	echo_sock = sv[0];
-}
-
-static void round_trip(void)
-{
-	char data[ECHO_REPLY] = "";
-
-	if (send(echo_sock, data, ECHO_REQUEST, MSG_NOSIGNAL) != ECHO_REQUEST ||
-	    recv(echo_sock, data, ECHO_REPLY, MSG_WAITALL) != ECHO_REPLY)
-		fail("an echo", "host", -EPIPE);
-}
-
-/* "t0/d/d/d/d/d/d/d/f", one safe step a component. */
-static void safe_walk(int root)
-{
-	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
-	int at = root;
-
-	for (int i = 0; i <= 8; i++) {
-		const char *name = i == 0 ? "t0" : i == 8 ? "f" : "d";
-		int fd = (int)syscall(SYS_openat2, at, name, &how, sizeof(how));
-		struct stat st;
-
-		if (fd < 0 || fstat(fd, &st) < 0)
-			fail("a safe step", "host", -errno);
-		if (at != root)
-			close(at);
-		at = fd;
-	}
-	close(at);
-}
-
-static void measure_floor(int round)
-{
-	int root = open(tree, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const int count = 200;
-	int64_t start, middle;
-
-	round_trip();
-	start = now_ns();
-	for (int i = 0; i < count; i++)
-		round_trip();
-	middle = now_ns();
-	for (int i = 0; i < count; i++)
-		safe_walk(root);
-	socket_us[round] = (double)(middle - start) / count / 1000;
-	walk_us[round] = (double)(now_ns() - middle) / count / 1000;
-	close(root);
 }
 
 /* ---- printing ---- */
@@ -507,7 +459,8 @@ static void print_case(size_t k)
 
 	for (int state = 0; state < STATES; state++)
 		for (int who = 0; who < SUBJECTS; who++) {
-			if (!subjects[who].usable)
+			if (!subjects[who].usable ||
+			    (cases[k].mapped && subjects[who].kind == SUBJECT_DIOD))
 				continue;
 			snprintf(label, sizeof(label), "%s_%s", cases[k].name, state_names[state]);
 			report(label, subjects[who].name, median(us[k][state][who]), "us");
@@ -721,6 +674,7 @@ static void start_subjects(void)
 int main(int argc, char **argv)
 {
 	const char *dir = getenv("TMPDIR");
+	int err;
 
 	if (!dir)
 		dir = "/tmp";
@@ -729,9 +683,13 @@ int main(int argc, char **argv)
 		case_wanted[k] = listed(want_cases, cases[k].name);
 	set_up(dir);
 	start_subjects();
-	start_echo();
+	err = floor_start();
+	if (err)
+		fail("the echo process", "host", err);
 	for (int round = 0; round < rounds; round++) {
-		measure_floor(round);
+		err = floor_measure(tree, &socket_us[round], &walk_us[round]);
+		if (err)
+			fail("the floor", "host", err);
 		for (size_t k = 0; k < CASES; k++)
 			for (int who = 0; who < SUBJECTS; who++)
 				if (case_wanted[k] && subjects[who].usable)
@@ -753,6 +711,6 @@ int main(int argc, char **argv)
 	for (int i = 0; i < SUBJECTS; i++)
 		if (subjects[i].usable)
 			subject_stop(&subjects[i]);
-	close(echo_sock);
+	floor_stop();
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,12 +19,15 @@
 #include "base/hostpoll.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/virtiofs/virtiofs.h"
+#include "mem/mappable.h"
 #include "tests/fs/env.h"
 #include "tests/gofer_process.h"
 #include "tests/virtiofs_process.h"
 
 #define DAEMONS_MAX 64
 #define DEVICE_MEMORY (1ul << 30) /* sparse */
+#define PAGE_SIZE 4096
+#define MAP_TRIES 3 /* of asking for a page that goes again */
 #define LIST_BYTES 32768 /* as the C library's readdir(3) */
 
 struct subject_mount {
@@ -37,6 +41,7 @@ struct subject subjects[SUBJECTS] = {
 	{.name = "host", .kind = SUBJECT_HOST, .options = ""},
 	{.name = "gofer-exclusive", .kind = SUBJECT_GOFER, .options = ""},
 	{.name = "gofer-shared", .kind = SUBJECT_GOFER, .options = "shared"},
+	{.name = "diod", .kind = SUBJECT_DIOD, .options = ""},
 	{.name = "stock-none", .kind = SUBJECT_STOCK, .options = "cache=none"},
 	{.name = "stock-auto", .kind = SUBJECT_STOCK, .options = "cache=auto"},
 	{.name = "stock-always", .kind = SUBJECT_STOCK, .options = "cache=always"},
@@ -171,15 +176,38 @@ static int start_stock(const char *name, const char *options)
 /* What fs_env_init() asks its backend for: the subject that is being started. */
 static struct subject *starting;
 
+/* It ends when the socket does. Where its core would go, if it comes to that, is removed at the end. */
+static int start_diod(int sock, pid_t *ret_pid)
+{
+	char rfd[32], wfd[32];
+	char *argv[] = {"diod",	     "-f", "-n",	"-N", "-L",
+			"/dev/null", "-c", "/dev/null", "-e", (char *)tree_dir,
+			rfd,	     wfd,  NULL};
+	posix_spawn_file_actions_t actions;
+	int err;
+
+	snprintf(rfd, sizeof(rfd), "--rfdno=%d", sock);
+	snprintf(wfd, sizeof(wfd), "--wfdno=%d", sock);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, sock, sock);
+	posix_spawn_file_actions_addchdir_np(&actions, scratch_dir);
+	err = posix_spawn(ret_pid, "/usr/sbin/diod", &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	return -err;
+}
+
 static int create_gofer(struct subject *s, struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	struct gofer_mount_args args = {.source = "bench", .shared = !strcmp(s->options, "shared")};
+	struct gofer_mount_args args = {.source = "bench",
+					.shared = !strcmp(s->options, "shared"),
+					.aname = s->kind == SUBJECT_DIOD ? tree_dir : NULL};
 	int sv[2], err;
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
-	err = gofer_process_start((char *)tree_dir, sv[1], &pid);
+	err = s->kind == SUBJECT_DIOD ? start_diod(sv[1], &pid)
+				      : gofer_process_start((char *)tree_dir, sv[1], &pid);
 	close(sv[1]);
 	if (err) {
 		close(sv[0]);
@@ -220,8 +248,9 @@ static int create_virtiofs(struct subject *s, struct filesystem **ret_fs, struct
 
 static int create_starting(struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	int err = starting->kind == SUBJECT_GOFER ? create_gofer(starting, ret_fs, ret_root)
-						  : create_virtiofs(starting, ret_fs, ret_root);
+	bool p9 = starting->kind == SUBJECT_GOFER || starting->kind == SUBJECT_DIOD;
+	int err = p9 ? create_gofer(starting, ret_fs, ret_root)
+		     : create_virtiofs(starting, ret_fs, ret_root);
 
 	if (!err) {
 		starting->mount->fs = *ret_fs;
@@ -347,6 +376,24 @@ int subject_close(struct subject *s, struct subject_file *f)
 	return end(err);
 }
 
+int subject_mkdir(struct subject *s, const char *path)
+{
+	return s->mount ? end(fs_mkdir(begin(s), path, 0755))
+			: host_err(mkdirat(tree_fd, path, 0755));
+}
+
+int subject_rmdir(struct subject *s, const char *path)
+{
+	return s->mount ? end(fs_rmdir(begin(s), path))
+			: host_err(unlinkat(tree_fd, path, AT_REMOVEDIR));
+}
+
+int subject_chmod(struct subject *s, const char *path, unsigned mode)
+{
+	return s->mount ? end(fs_chmod(begin(s), path, mode))
+			: host_err(fchmodat(tree_fd, path, mode, 0));
+}
+
 int subject_unlink(struct subject *s, const char *path)
 {
 	return s->mount ? end(fs_unlink(begin(s), path)) : host_err(unlinkat(tree_fd, path, 0));
@@ -376,6 +423,59 @@ ssize_t subject_pwrite(struct subject *s, const struct subject_file *f, const vo
 	}
 	got = pwrite(f->fd, buf, size, off);
 	return got < 0 ? -errno : got;
+}
+
+static int read_host_mapped(int fd, int64_t off, size_t size)
+{
+	const volatile char *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, off);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	for (size_t at = 0; at < size; at += PAGE_SIZE)
+		(void)p[at];
+	return host_err(munmap((void *)(uintptr_t)p, size));
+}
+
+/* The pages from `off` on that come in one piece, as a fault gets them; their bytes are touched. Return: where the piece ends, -errno. */
+static int64_t touch_piece(struct mappable *m, int64_t off, int64_t end_off)
+{
+	const uint64_t at = (uint64_t)off, stop = (uint64_t)end_off;
+	struct mem_trans t;
+	int err = -EAGAIN;
+
+	for (int i = 0; i < MAP_TRIES && err == -EAGAIN; i++) {
+		rwlock_read_lock(&m->data_lock);
+		err = m->ops->translate(m, at, at, stop, MEM_READ, &t);
+		rwlock_read_unlock(&m->data_lock);
+		if (err == -EAGAIN) {
+			int filled = m->ops->populate(m, at, stop - at, MEM_READ);
+
+			if (filled)
+				return filled;
+		}
+	}
+	if (err)
+		return err;
+	for (uint64_t page = at; page < MIN(t.start + t.size, stop); page += PAGE_SIZE)
+		(void)*((const volatile char *)memfile_ptr(t.mf, t.mf_off) + (page - t.start));
+	memfile_range_unref(t.mf, t.mf_off, t.size);
+	return (int64_t)MIN(t.start + t.size, stop);
+}
+
+int subject_read_mapped(struct subject *s, const struct subject_file *f, int64_t off, size_t size)
+{
+	const int64_t stop = off + (int64_t)size;
+	struct mappable *m;
+
+	if (!s->mount)
+		return read_host_mapped(f->fd, off, size);
+	begin(s);
+	m = f->f->ops->mappable ? f->f->ops->mappable(f->f) : NULL;
+	if (!m)
+		return -ENODEV;
+	while (off >= 0 && off < stop)
+		off = touch_piece(m, off, stop);
+	return end(off < 0 ? (int)off : 0);
 }
 
 int subject_fsync(struct subject *s, const struct subject_file *f)

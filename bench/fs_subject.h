@@ -10,12 +10,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SUBJECTS 14
+#define SUBJECTS 15
 #define SUBJECT_NAME_MAX 256 /* of an entry, with its terminator */
 
 struct subject {
 	const char *name;
-	enum { SUBJECT_HOST, SUBJECT_GOFER, SUBJECT_STOCK, SUBJECT_OWN } kind;
+	enum { SUBJECT_HOST, SUBJECT_GOFER, SUBJECT_DIOD, SUBJECT_STOCK, SUBJECT_OWN } kind;
 	const char *options; /* gofer: "shared"; virtio-fs: the mount's */
 	struct subject_mount *mount; /* owned: while it runs; host: NULL */
 	bool usable;
@@ -43,11 +43,16 @@ uint64_t subject_requests(const struct subject *s);
 int subject_stat(struct subject *s, const char *path);
 int subject_open(struct subject *s, const char *path, int flags, struct subject_file *ret);
 int subject_close(struct subject *s, struct subject_file *f); /* as close(2): flushes */
+int subject_mkdir(struct subject *s, const char *path);
+int subject_rmdir(struct subject *s, const char *path);
+int subject_chmod(struct subject *s, const char *path, unsigned mode);
 int subject_unlink(struct subject *s, const char *path);
 ssize_t subject_pread(struct subject *s, const struct subject_file *f, void *buf, size_t size,
 		      int64_t off);
 ssize_t subject_pwrite(struct subject *s, const struct subject_file *f, const void *buf,
 		       size_t size, int64_t off);
+/* A byte of every page of [off, + size), as a mapping has them: the host's page tables, or the client's translations. */
+int subject_read_mapped(struct subject *s, const struct subject_file *f, int64_t off, size_t size);
 int subject_fsync(struct subject *s, const struct subject_file *f);
 /* The next `max` names at most, "." and ".." left out, as one getdents(2) or a few. Return: how many, 0 at the end, -errno. */
 int subject_list(struct subject *s, const struct subject_file *f, char (*names)[SUBJECT_NAME_MAX],

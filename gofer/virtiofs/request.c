@@ -169,8 +169,9 @@ static int serve_init(struct request *r)
 		out.max_pages = MAX_IO / 4096;
 		if (out.flags & FUSE_MAP_ALIGNMENT)
 			out.map_alignment = __builtin_ctzl(DAX_ALIGN);
-		if (out.flags & FUSE_INIT_EXT)
-			out.flags2 = init_more(r->d, (uint64_t)in.flags2 << 32) >> 32;
+		out.flags2 = init_more(r->d,
+				       out.flags & FUSE_INIT_EXT ? (uint64_t)in.flags2 << 32 : 0) >>
+			     32;
 		atomic_store(&r->d->initialised, true);
 	}
 	memcpy(r->reply, &out, out_size);

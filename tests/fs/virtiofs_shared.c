@@ -140,6 +140,27 @@ static void nothing_is_asked(void **state)
 	remove_all();
 }
 
+/* Who has the table and goes by seconds all the same gets seconds: a look soon after another asks nothing. */
+static void seconds_are_given(void **state)
+{
+	struct client a;
+	uint64_t sent = 1, before = 0;
+
+	(void)state;
+	put_host("f", "x");
+	client_start(&a, "cache=auto");
+	/* Again where the machine was busy for a second. */
+	for (int i = 0; i < 20 && sent != before; i++) {
+		stat_of(&a, "f");
+		before = virtiofs_device_requests(a.dev);
+		stat_of(&a, "f");
+		sent = virtiofs_device_requests(a.dev);
+	}
+	assert_int_equal(sent, before);
+	client_stop(&a);
+	remove_all();
+}
+
 /* Until the mode that a sees is what it is to be. at_once: the very first look. */
 static void expect_mode(struct client *a, const char *name, unsigned mode, bool at_once)
 {
@@ -426,10 +447,11 @@ static void dax_mappings(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(another_client_sees),	cmocka_unit_test(nothing_is_asked),
-		cmocka_unit_test(the_host_is_seen),	cmocka_unit_test(a_killed_neighbour),
-		cmocka_unit_test(dax_reads_and_writes), cmocka_unit_test(dax_sizes),
-		cmocka_unit_test(dax_pressure),		cmocka_unit_test(dax_mappings),
+		cmocka_unit_test(another_client_sees), cmocka_unit_test(nothing_is_asked),
+		cmocka_unit_test(seconds_are_given),   cmocka_unit_test(the_host_is_seen),
+		cmocka_unit_test(a_killed_neighbour),  cmocka_unit_test(dax_reads_and_writes),
+		cmocka_unit_test(dax_sizes),	       cmocka_unit_test(dax_pressure),
+		cmocka_unit_test(dax_mappings),
 	};
 
 	/* Before there are threads. */

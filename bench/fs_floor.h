@@ -1,0 +1,13 @@
+/* bench/fs_floor.h - what a request to another process and a safe walk of nine steps cost at least, on this machine and now. */
+#ifndef MOAT_BENCH_FS_FLOOR_H
+#define MOAT_BENCH_FS_FLOOR_H
+
+#include <stdint.h>
+
+/* The process that echoes. Return: 0, -errno. */
+int floor_start(void);
+void floor_stop(void);
+/* tree: holds t0/d/d/d/d/d/d/d/f. Return: 0, -errno. */
+int floor_measure(const char *tree, double *ret_socket_us, double *ret_walk_us);
+
+#endif
