@@ -768,7 +768,8 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 				    &dev->mf);
 	if (!err)
 		err = vdev_negotiate(dev,
-				     options->queues ? options->queues : (unsigned)get_nprocs());
+				     options->queues ? options->queues : (unsigned)get_nprocs(),
+				     &dev->queue_count);
 	for (unsigned i = 0; !err && i < dev->queue_count; i++) {
 		dev->queues[i].kick_fd = dev->queues[i].call_fd = -1;
 		err = queue_init(dev, &dev->queues[i], size);

@@ -99,7 +99,8 @@ must_check int vdev_reconnect_start(struct virtiofs_device *dev);
 void vdev_reconnect_stop(struct virtiofs_device *dev);
 
 /* vhost.c: features and the number of queues; then memory and rings. Blocking, bounded by VDEV_CONNECT_TIMEOUT_MS a step. 0, -EPROTO, -ETIMEDOUT, -EIO. */
-must_check int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted);
+must_check int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted,
+			      unsigned *ret_queues);
 must_check int vdev_start(struct virtiofs_device *dev);
 
 #endif

@@ -54,7 +54,7 @@ static int queue_reset(struct vdev_queue *q, unsigned size)
 /* Takes the socket. The handshake, then what is on the device. */
 static int restart(struct virtiofs_device *dev, int sock)
 {
-	unsigned queues = dev->queue_count;
+	unsigned queues = dev->queue_count, have = 0;
 	int err, restoring = VDEV_RESTORING;
 
 	if (dev->sock_poll.fd >= 0)
@@ -62,13 +62,12 @@ static int restart(struct virtiofs_device *dev, int sock)
 	dev->sock_poll.fd = -1;
 	close(dev->sock);
 	dev->sock = sock;
-	err = vdev_negotiate(dev, queues - 1);
-	if (!err && dev->queue_count != queues) {
-		log_error("virtio-fs device: the daemon has %u queues now, and had %u",
-			  dev->queue_count, queues);
+	err = vdev_negotiate(dev, queues - 1, &have);
+	if (!err && have != queues) {
+		log_error("virtio-fs device: the daemon has %u queues now, and had %u", have,
+			  queues);
 		err = -EPROTO;
 	}
-	dev->queue_count = queues;
 	for (unsigned i = 0; i < queues && !err; i++)
 		err = queue_reset(&dev->queues[i], dev->queue_size);
 	if (!err)

@@ -255,7 +255,7 @@ static int negotiate_protocol(struct virtiofs_device *dev, bool again, uint64_t 
 	return err;
 }
 
-int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted)
+int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted, unsigned *ret_queues)
 {
 	uint64_t offered, accepted = 1ull << VIRTIO_F_VERSION_1_BIT, queues = 2, protocol = 0;
 	int err = get_u64(dev, VHOST_USER_GET_FEATURES, &offered);
@@ -286,8 +286,8 @@ int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted)
 	if (err)
 		return err;
 	/* Daemons differ in whether they count the high-priority queue: two are always there. */
-	dev->queue_count = (unsigned)MIN(MAX(queues, 2ul), (uint64_t)queues_wanted + 1);
-	dev->queue_count = MIN(dev->queue_count, (unsigned)VDEV_QUEUES_MAX);
+	queues = MIN(MAX(queues, 2ul), (uint64_t)queues_wanted + 1);
+	*ret_queues = (unsigned)MIN(queues, (uint64_t)VDEV_QUEUES_MAX);
 	return 0;
 }
 

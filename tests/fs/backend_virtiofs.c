@@ -43,7 +43,7 @@ static int make_dir(char *path, size_t size)
 	return mkdir(path, 0755) < 0 ? -errno : 0;
 }
 
-static pid_t daemon_pid;
+static _Atomic pid_t daemon_pid; /* another's after each restart, which the device's thread makes */
 static char shared_dir[96];
 bool backend_virtiofs_reconnects;
 
@@ -61,14 +61,20 @@ const char *backend_virtiofs_dir(void)
 static int start(const char *mount_options)
 {
 	char path[112];
+	pid_t pid = 0;
+	int sock;
 
 	/* Whoever ends first is waited for by nobody. */
 	signal(SIGCHLD, SIG_IGN);
-	if (getenv("VIRTIOFSD") && !strcmp(getenv("VIRTIOFSD"), "own"))
-		return virtiofs_process_own(shared_dir, mount_options, DAX_WINDOW, &daemon_pid);
-	snprintf(path, sizeof(path), "%s.sock", shared_dir);
-	unlink(path); /* of one that was killed */
-	return virtiofs_process_stock(shared_dir, path, mount_options, NULL, &daemon_pid);
+	if (getenv("VIRTIOFSD") && !strcmp(getenv("VIRTIOFSD"), "own")) {
+		sock = virtiofs_process_own(shared_dir, mount_options, DAX_WINDOW, &pid);
+	} else {
+		snprintf(path, sizeof(path), "%s.sock", shared_dir);
+		unlink(path); /* of one that was killed */
+		sock = virtiofs_process_stock(shared_dir, path, mount_options, NULL, &pid);
+	}
+	daemon_pid = pid;
+	return sock;
 }
 
 /* On the device's thread, whose signals are blocked: the daemon must not inherit that. */
