@@ -55,6 +55,8 @@ struct platform_ops {
 	 * Called before the sandbox is confined; keeps the host devices that create() needs open.
 	 */
 	int (*probe)(char *why, size_t why_size);
+	/* Closes them: no create() is to come. */
+	void (*unprobe)(void);
 	/*
 	 * Takes what it needs from the host before the seccomp filter and after anything that must be single-threaded.
 	 * mem_init() was called; probe() was, if paths lead nowhere any more.

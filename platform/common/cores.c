@@ -19,6 +19,13 @@ void cores_probe(void)
 		probed_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 }
 
+void cores_unprobe(void)
+{
+	if (probed_fd >= 0)
+		close(probed_fd);
+	probed_fd = -1;
+}
+
 static uint64_t calibrate(void)
 {
 	int64_t start = time_monotonic_ns(), ns;

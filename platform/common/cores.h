@@ -43,6 +43,8 @@ struct cores {
 
 /* Opens what cores_init() needs, where paths lead somewhere still. Again: does nothing. */
 void cores_probe(void);
+/* Closes that, if cores_init() has not taken it. */
+void cores_unprobe(void);
 /* Takes what cores_probe() opened, if it was called; calibrates the clock (0.2 ms). */
 void cores_init(struct cores *c);
 void cores_fini(struct cores *c);

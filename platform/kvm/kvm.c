@@ -77,6 +77,15 @@ static int kvm_probe(char *why, size_t why_size)
 	return 0;
 }
 
+static void kvm_unprobe(void)
+{
+	if (probed_fd >= 0)
+		close(probed_fd);
+	if (probed_load_fd >= 0)
+		close(probed_load_fd);
+	probed_fd = probed_load_fd = -1;
+}
+
 int kvm_device_open(void)
 {
 	int fd = probed_fd;
@@ -227,6 +236,7 @@ static void kvm_emit_stats(struct platform *base,
 const struct platform_ops kvm_platform_ops = {
 	.name = "kvm",
 	.probe = kvm_probe,
+	.unprobe = kvm_unprobe,
 	.create = kvm_create,
 	.destroy = kvm_destroy,
 	.as_create = kvm_as_create,

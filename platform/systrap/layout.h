@@ -40,6 +40,9 @@
 
 /* ---- orders: the head, then from the second page on a ring of 64-byte entries ---- */
 #define ORDERS_HEAD 0x00 /* u32: how many were ever posted; the order thread's futex */
+/* Before the ring: where a new thread, by its area's number, finds its stack_t, which outlives the order that makes it. */
+#define ORDERS_STACKS 0x40
+#define ORDERS_STACKS_COUNT 128
 #define ORDERS_RING 0x1000
 #define ORDERS_COUNT 128
 #define ORDER_SIZE 64

@@ -398,6 +398,17 @@ static int thread_make(struct systrap_platform *p, struct systrap_thread *t)
 	return t->failed || atomic_load(&t->stub->dead) ? -EAGAIN : 0;
 }
 
+/* Has the thread whose stack_t is where that of the next one comes read it? Lock of as held. */
+static bool stack_free(const struct systrap_stub *stub)
+{
+	const struct systrap_thread *t;
+
+	LIST_FOREACH (t, &stub->threads, link)
+		if (t->index + ORDERS_STACKS_COUNT == stub->nthreads)
+			return atomic_load(&t->reported);
+	return true;
+}
+
 /* A thread of as->stub that no context has; lock of as held. Return: 0, -EAGAIN. */
 static int thread_take(struct platform_context *ctx, struct address_space *as,
 		       struct systrap_thread **ret)
@@ -420,6 +431,9 @@ static int thread_take(struct platform_context *ctx, struct address_space *as,
 	*ret = t;
 	if (t)
 		return 0;
+	/* It would get the stack_t of one that may not have read it yet. */
+	if (!failed && !stack_free(as->stub))
+		return -EAGAIN;
 	t = failed ? failed : systrap_thread_new(p, as->stub);
 	if (!t)
 		return -EAGAIN;
@@ -444,14 +458,14 @@ static int bind(struct platform_context *ctx, struct address_space *as)
 		err = systrap_stub_get(p, as, &as->stub);
 	if (!err)
 		err = thread_take(ctx, as, &t);
-	/* Until a new one has reported it reads the order that made it: no other may take that order's place. */
-	if (t && !t->reported) {
-		err = systrap_wait_event(ctx, t);
-		t->reported = !err;
-	}
 	mutex_unlock(&as->lock);
 	if (!t)
 		return err;
+	/* Without the lock: the word that it has come is the application's to take back, and then this lasts until its stub is killed. */
+	if (!atomic_load(&t->reported)) {
+		err = systrap_wait_event(ctx, t);
+		atomic_store(&t->reported, !err);
+	}
 	mutex_lock(&p->bind_lock);
 	ctx->thread = t;
 	ctx->as = as;

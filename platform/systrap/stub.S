@@ -284,8 +284,9 @@ stub_ip_order:
 	xchg %esi, (%rdi)
 	jmp .Lorder_done
 .Lorder_clone:
-	/* args: flags, stack, parent_tid. The address of the new thread's sigaltstack is the order's extra word. */
+	/* args: flags, stack, parent_tid, and for the new thread, in r15, which may come to run when this order is no more: its stack_t. */
 	mov ORDER_ARGS+16(%r12), %rdx
+	mov ORDER_ARGS+24(%r12), %r15
 	xor %r10d, %r10d
 	xor %r8d, %r8d
 	mov $__NR_clone, %eax
@@ -295,7 +296,7 @@ stub_ip_order:
 
 /*
  * A new application thread, rsp at its area's end. Until its filter is on it may map: no writable memory is
- * looked at, what the calls read lies in the order and the constants, and signals stay blocked. (A kick that another
+ * looked at, what the calls read lies in the orders' pages and the constants, and signals stay blocked. (A kick that another
  * thread has drawn here by writing this one's number to its own mailbox would run the handler, and then the
  * application, without the filter.) Then it lets signals in, which the filter allows here, and reports for duty.
  */
@@ -308,7 +309,7 @@ stub_thread:
 	syscall
 	cmp $-4095, %rax
 	jae .Lthread_die
-	lea ORDER_ARGS+24(%r12), %rdi
+	mov %r15, %rdi
 	xor %esi, %esi
 	mov $__NR_sigaltstack, %eax
 	syscall

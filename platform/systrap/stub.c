@@ -9,6 +9,7 @@
  */
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -213,7 +214,14 @@ struct systrap_thread *systrap_thread_new(struct systrap_platform *p, struct sys
 void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t, bool must)
 {
 	uint64_t va = systrap_area_va(t), off = (uint64_t)(t->mem - p->shared);
+	uint64_t at = ORDERS_STACKS + t->index % ORDERS_STACKS_COUNT * sizeof(stack_t);
+	const stack_t stack = {
+		.ss_sp = (void *)(va + AREA_ALTSTACK), /* NOLINT: an address of the stub's */
+		.ss_size = STUB_AREA_SIZE - AREA_ALTSTACK};
 
+	static_assert(ORDERS_STACKS + ORDERS_STACKS_COUNT * sizeof(stack_t) <= ORDERS_RING,
+		      "in the first page");
+	memcpy(t->stub->orders + at, &stack, sizeof(stack));
 	systrap_order_post(p, t->stub,
 			   &(struct systrap_order){
 				   .nr = SYS_mmap,
@@ -221,7 +229,7 @@ void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t,
 				   .args = {va, STUB_AREA_SIZE, PROT_READ | PROT_WRITE,
 					    MAP_SHARED | MAP_FIXED, STUB_FD_SHARED, off},
 			   });
-	/* clone's arguments, then the new thread's stack_t. No CLONE_FILES: it closes its copies. */
+	/* clone's arguments, then where the new thread's stack_t is. No CLONE_FILES: it closes its copies. */
 	systrap_order_post(p, t->stub,
 			   &(struct systrap_order){
 				   .nr = SYS_clone,
@@ -229,7 +237,7 @@ void systrap_thread_orders(struct systrap_platform *p, struct systrap_thread *t,
 				   .args = {CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD |
 						    CLONE_SYSVSEM | CLONE_PARENT_SETTID,
 					    va + STUB_AREA_SIZE, va + AREA_MAILBOX + AREA_TID,
-					    va + AREA_ALTSTACK, 0, STUB_AREA_SIZE - AREA_ALTSTACK},
+					    STUB_ORDERS + at},
 			   });
 	SYSTRAP_STAT_ADD(p, threads_made, 1);
 }

@@ -316,6 +316,7 @@ static void systrap_emit_stats(struct platform *base,
 const struct platform_ops systrap_platform_ops = {
 	.name = "systrap",
 	.probe = systrap_probe,
+	.unprobe = cores_unprobe,
 	.create = systrap_create,
 	.destroy = systrap_destroy,
 	.as_create = systrap_as_create,

@@ -92,7 +92,8 @@ struct systrap_thread {
 	} counts;
 	bool failed; /* the host had no thread for it, last time; guarded likewise */
 	unsigned failures; /* how often that was so; guarded likewise */
-	bool reported; /* it has its filter and waits; guarded by the address space's lock */
+	_Atomic bool
+		reported; /* it has its filter and waits; set by the context that it is bound to */
 	bool in_use; /* guarded by platform lock */
 };
 

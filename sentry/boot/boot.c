@@ -69,8 +69,12 @@ int boot_platform_probe(const char *name, char *why, size_t why_size)
 {
 	const struct platform_ops *ops = boot_platform(name);
 
-	if (ops)
-		return ops->probe(why, why_size);
+	if (ops) {
+		int err = ops->probe(why, why_size);
+
+		ops->unprobe();
+		return err;
+	}
 	snprintf(why, why_size, "unknown platform '%s'; this moat has: kvm, systrap", name);
 	return -EINVAL;
 }
