@@ -40,6 +40,8 @@ static int check_bits(const struct cred *cred, const struct perm_inode *pi, int 
 
 int vfs_permission(const struct cred *cred, const struct perm_inode *pi, int mask)
 {
+	if (unlikely(pi->flags & PERM_IMMUTABLE) && (mask & W_OK))
+		return -EPERM;
 	if (!mask || likely(!check_bits(cred, pi, mask)))
 		return 0;
 	if (S_ISDIR(pi->mode)) {
@@ -69,7 +71,7 @@ int vfs_may_open(const struct cred *cred, struct mount *mnt, const struct perm_i
 		 unsigned flags, bool exec)
 {
 	unsigned mnt_flags = atomic_load_explicit(&mnt->flags, memory_order_relaxed);
-	int mask = open_mask(flags, exec);
+	int mask = open_mask(flags, exec), err;
 
 	switch (pi->mode & S_IFMT) {
 	case S_IFLNK:
@@ -98,8 +100,12 @@ int vfs_may_open(const struct cred *cred, struct mount *mnt, const struct perm_i
 	if ((mask & W_OK) && (S_ISREG(pi->mode) || S_ISDIR(pi->mode)) &&
 	    (atomic_load_explicit(&mnt->fs->sb_flags, memory_order_relaxed) & FS_RDONLY))
 		return -EROFS;
-	if (vfs_permission(cred, pi, mask))
-		return -EACCES;
+	err = vfs_permission(cred, pi, mask);
+	if (err)
+		return err;
+	if (unlikely(pi->flags & PERM_APPEND) &&
+	    (((flags & O_ACCMODE) != O_RDONLY && !(flags & O_APPEND)) || (flags & O_TRUNC)))
+		return -EPERM;
 	if ((flags & O_NOATIME) && !is_owner_or_capable(cred, pi))
 		return -EPERM;
 	return 0;
@@ -113,6 +119,9 @@ int vfs_may_delete(const struct cred *cred, const struct perm_inode *dir,
 	err = vfs_permission(cred, dir, W_OK | X_OK);
 	if (err)
 		return err;
+	if (unlikely(dir->flags & PERM_APPEND) ||
+	    unlikely(victim->flags & (PERM_APPEND | PERM_IMMUTABLE)))
+		return -EPERM;
 	if ((dir->mode & S_ISVTX) && cred->fsuid != victim->uid && cred->fsuid != dir->uid &&
 	    !cred_has_cap(cred, CAP_FOWNER))
 		return -EPERM;
@@ -185,9 +194,18 @@ int vfs_may_setattr(const struct cred *cred, const struct perm_inode *pi, struct
 	const unsigned times =
 		SETATTR_ATIME | SETATTR_MTIME | SETATTR_ATIME_NOW | SETATTR_MTIME_NOW;
 	const unsigned touch = SETATTR_ATIME_NOW | SETATTR_MTIME_NOW;
+	bool touches = (args->valid & times) == touch;
 
-	if ((args->valid & times) == touch && !is_owner_or_capable(cred, pi) &&
-	    vfs_permission(cred, pi, W_OK))
+	/* may_setattr(), and vfs_truncate() of what may only grow by appending. */
+	if (unlikely(pi->flags)) {
+		if (args->valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID))
+			return -EPERM;
+		if ((args->valid & times) && (!touches || (pi->flags & PERM_IMMUTABLE)))
+			return -EPERM;
+		if ((args->valid & SETATTR_SIZE) && (pi->flags & PERM_APPEND))
+			return -EPERM;
+	}
+	if (touches && !is_owner_or_capable(cred, pi) && vfs_permission(cred, pi, W_OK))
 		return -EACCES;
 	if ((args->valid & SETATTR_SIZE) && !(args->valid & (SETATTR_FILE | SETATTR_OPEN)) &&
 	    vfs_permission(cred, pi, W_OK))
@@ -256,6 +274,9 @@ static bool has_prefix(const char *name, const char *prefix)
 int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const char *name,
 		  bool write)
 {
+	/* may_write_xattr() */
+	if (write && unlikely(pi->flags))
+		return -EPERM;
 	if (has_prefix(name, "system.")) {
 		if (strcmp(name, "system.posix_acl_access") &&
 		    strcmp(name, "system.posix_acl_default"))

@@ -15,10 +15,14 @@ struct vfs_acl; /* a parsed POSIX ACL; vfs/acl.h */
 /* What checks look at; a snapshot taken by the filesystem. */
 struct perm_inode {
 	uint32_t mode, uid, gid;
+	uint32_t flags; /* PERM_* */
 	const struct vfs_acl *acl; /* access ACL or NULL */
 };
 
-/* mask of R_OK|W_OK|X_OK. Return 0 or -EACCES. */
+/* FS_IMMUTABLE_FL and FS_APPEND_FL of the filesystems that have them. */
+enum { PERM_IMMUTABLE = 0x10, PERM_APPEND = 0x20 };
+
+/* mask of R_OK|W_OK|X_OK. Return 0, -EACCES, or -EPERM for a change of what is immutable. */
 must_check int vfs_permission(const struct cred *cred, const struct perm_inode *pi, int mask);
 /* open(2): access mode, O_TRUNC, exec, noexec/nodev mounts, directories for writing (-EISDIR), O_NOATIME (-EPERM). Not existence. */
 must_check int vfs_may_open(const struct cred *cred, struct mount *mnt, const struct perm_inode *pi,

@@ -125,6 +125,7 @@ void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node)
 void gofer_inode_perm(struct gofer_inode *in, struct perm_inode *ret)
 {
 	mutex_lock(&in->lock);
+	ret->flags = 0;
 	ret->mode = in->attr.mode;
 	ret->uid = in->attr.uid;
 	ret->gid = in->attr.gid;

@@ -445,6 +445,7 @@ static const struct file_ops memfs_dir_file_ops = {
 	.iterate = memfs_dir_iterate,
 	.seek = memfs_dir_seek,
 	.fsync = memfs_dir_fsync,
+	.ioctl = memfs_ioctl,
 };
 
 int memfs_open_dir(struct memfs_dentry *d unused_arg, const struct vfs_path *place, unsigned flags,

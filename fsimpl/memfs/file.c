@@ -322,11 +322,15 @@ static int memfs_fallocate(struct file *f, int mode, uint64_t off, uint64_t size
 {
 	struct memfs_reg *r = file_reg(f);
 	struct memfs_data *d;
+	uint32_t flags;
 	uint64_t before;
 	int err;
 
 	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE))
 		return -EOPNOTSUPP;
+	flags = atomic_load_explicit(&r->inode.flags, memory_order_relaxed);
+	if ((flags & PERM_IMMUTABLE) || ((flags & PERM_APPEND) && (mode & ~FALLOC_FL_KEEP_SIZE)))
+		return -EPERM;
 	err = memfs_data_get(r, &d);
 	if (!err)
 		err = op_lock_killable(&d->write_lock);
@@ -449,6 +453,8 @@ static const struct file_ops memfs_file_ops = {
 	.truncate = memfs_file_truncate,
 	.fallocate = memfs_fallocate,
 	.fsync = memfs_fsync,
+	.ioctl = memfs_ioctl,
+	.set_flags = memfs_set_file_flags,
 	.get_seals = memfs_get_seals,
 	.add_seals = memfs_add_seals,
 };

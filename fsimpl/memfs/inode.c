@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <linux/fs.h>
 #include <linux/stat.h>
 
 #include "fsimpl/memfs/internal.h"
@@ -184,6 +185,8 @@ int memfs_inode_create(struct memfs_fs *fs, const struct memfs_new *how, struct 
 	}
 	ref_init(&i->ref, &inode_type);
 	mutex_init(&i->lock, LOCK_FS_INODE, "memfs inode");
+	if (how->dir)
+		atomic_init(&i->flags, memfs_flags_inherited(how->dir->inode));
 	i->ino = atomic_fetch_add_explicit(&fs->next_ino, 1, memory_order_relaxed);
 	now = memfs_now();
 	atomic_init(&i->atime, now);
@@ -317,7 +320,8 @@ void memfs_update_atime(struct memfs_inode *i, struct mount *m, unsigned file_fl
 	int64_t now;
 
 	/* The cheap answer first: relatime with an atime after the last change needs the clock only once a day. */
-	if (m && (atomic_load_explicit(&m->flags, memory_order_relaxed) & MNT_NOATIME_F))
+	if ((m && (atomic_load_explicit(&m->flags, memory_order_relaxed) & MNT_NOATIME_F)) ||
+	    (atomic_load_explicit(&i->flags, memory_order_relaxed) & FS_NOATIME_FL))
 		return;
 	now = memfs_now();
 	if (vfs_atime_due(m, file_flags, S_ISDIR(memfs_mode(i)), &at, &mt, &ct, timestamp(now)))
@@ -408,8 +412,10 @@ void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret)
 	ret->pad0 = 0;
 	ret->ino = i->ino;
 	ret->blksize = MOAT_PAGE_SIZE;
-	ret->attributes = 0;
-	ret->attributes_mask = 0;
+	/* The flags have the same bits there. */
+	ret->attributes = atomic_load_explicit(&i->flags, memory_order_acquire) &
+			  (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP);
+	ret->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
 	ret->size = 0;
 	ret->blocks = 0;
 	ret->rdev_major = 0;

@@ -77,6 +77,7 @@ struct memfs_inode {
 	struct ref ref; /* dentries, and mappings of its data */
 	_Atomic uint32_t mode, uid, gid, nlink; /* changed under lock */
 	struct mutex lock; /* LOCK_FS_INODE */
+	_Atomic uint32_t flags; /* FS_*_FL; changed under lock */
 	struct seqcount seq; /* around changes of what stat shows; writers hold lock */
 	struct seqcount children_seq; /* directories: misses are valid only if it did not change */
 	struct vfs_acl *_Atomic acl; /* access ACL; changed under lock; freed by RCU */
@@ -178,6 +179,8 @@ static inline struct perm_inode memfs_perm(const struct memfs_inode *i)
 	return (struct perm_inode){.mode = memfs_mode(i),
 				   .uid = atomic_load_explicit(&i->uid, memory_order_acquire),
 				   .gid = atomic_load_explicit(&i->gid, memory_order_acquire),
+				   .flags = atomic_load_explicit(&i->flags, memory_order_acquire) &
+					    (PERM_IMMUTABLE | PERM_APPEND),
 				   .acl = atomic_load_explicit(&i->acl, memory_order_acquire)};
 }
 /* As vfs_permission(), with its own read section. */
@@ -200,6 +203,10 @@ void memfs_inode_unref(struct memfs_inode *i);
 void memfs_inode_stat(struct memfs_inode *i, struct moat_statx *ret);
 must_check int memfs_inode_setattr(struct memfs_dentry *d, const struct cred *cred,
 				   const struct setattr_args *args);
+/* flags.c: file_ops of regular files and directories. */
+uint32_t memfs_flags_inherited(const struct memfs_inode *dir);
+int64_t memfs_ioctl(struct file *f, unsigned cmd, uint64_t arg);
+int memfs_set_file_flags(struct file *f, unsigned new_flags);
 int64_t memfs_now(void);
 enum { MEMFS_ATIME = 1, MEMFS_MTIME = 2, MEMFS_CTIME = 4 };
 void memfs_touch(struct memfs_inode *i, unsigned which, int64_t now);

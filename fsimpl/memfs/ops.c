@@ -301,7 +301,7 @@ static int memfs_link_at(struct filesystem *fs unused_arg, struct resolving_path
 	rcu_read_end();
 	if (err || access)
 		return err ? err : access;
-	if (S_ISDIR(pi.mode))
+	if (S_ISDIR(pi.mode) || pi.flags)
 		return -EPERM;
 	err = link_count_up(old, memfs_now());
 	if (err)

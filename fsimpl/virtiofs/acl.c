@@ -100,6 +100,7 @@ int virtiofs_acl_ensure(const struct cred *cred, struct virtiofs_inode *in)
 void virtiofs_inode_perm_acl(struct virtiofs_inode *in, struct perm_inode *ret)
 {
 	mutex_lock(&in->lock);
+	ret->flags = 0;
 	ret->mode = in->attr.mode;
 	ret->uid = in->attr.uid;
 	ret->gid = in->attr.gid;

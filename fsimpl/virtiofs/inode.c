@@ -376,6 +376,7 @@ int virtiofs_inode_refresh_perm(struct virtiofs_inode *in, int64_t since)
 void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret)
 {
 	mutex_lock(&in->lock);
+	ret->flags = 0;
 	ret->mode = in->attr.mode;
 	ret->uid = in->attr.uid;
 	ret->gid = in->attr.gid;
