@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "sentry/fs/fs.h"
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 
@@ -62,11 +63,16 @@ static int check_file_mapping(struct file *f, unsigned type, unsigned flags, uns
 			return -EPERM;
 		args->max_prot &= ~(unsigned)PROT_EXEC;
 	}
+	if (flags & MAP_GROWSDOWN)
+		return dev_is_zero(f) || file_mappable(f) ? -EINVAL : -ENODEV;
+	if (dev_is_zero(f)) {
+		/* Anonymous memory by another name; what the descriptor forbids stays so. */
+		args->off = 0;
+		return 0;
+	}
 	args->mappable = file_mappable(f);
 	if (!args->mappable)
 		return -ENODEV;
-	if (flags & MAP_GROWSDOWN)
-		return -EINVAL;
 	args->file = f;
 	return 0;
 }

@@ -148,6 +148,40 @@ static void write_shared(void *arg)
 	p[1] = 'c';
 }
 
+/* Anonymous memory, within what the descriptor allows. */
+TEST(zero_device)
+{
+	int ro = open("/dev/zero", O_RDONLY), rw = open("/dev/zero", O_RDWR);
+	char *p;
+	pid_t pid;
+
+	CHECK(ro >= 0 && rw >= 0);
+	p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, ro, 4 * PAGE);
+	CHECK(p != MAP_FAILED);
+	CHECK_EQ(p[PAGE], 0);
+	p[PAGE] = 1;
+	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, ro, 0);
+	CHECK(p != MAP_FAILED);
+	CHECK_EQ(p[0], 0);
+	CHECK_ERR(mprotect(p, PAGE, PROT_READ | PROT_WRITE), EACCES);
+	CHECK_ERR((long)mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, ro, 0), EACCES);
+	CHECK_ERR((long)mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, open("/dev/null", O_RDWR), 0),
+		  ENODEV);
+	/* Each shared mapping is memory of its own, and stays it over fork(). */
+	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, rw, 0);
+	CHECK(p != MAP_FAILED);
+	pid = fork();
+	if (pid == 0) {
+		p[1] = 7;
+		_exit(0);
+	}
+	t_wait_ok(pid);
+	CHECK_EQ(p[1], 7);
+	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, rw, 0);
+	CHECK(p != MAP_FAILED);
+	CHECK_EQ(p[1], 0);
+}
+
 TEST(shared_anonymous_after_fork)
 {
 	char *p = anon(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -478,21 +512,22 @@ TEST(reuse_is_zeroed)
 TEST(process_vm)
 {
 	char secret[16] = "from the child", got[16] = "";
-	int go[2];
+	int go[2], ready[2];
 	struct iovec local = {got, 15}, remote = {secret, 15};
 	pid_t pid;
+	char c;
 
 	CHECK_OK(pipe(go));
+	CHECK_OK(pipe(ready));
 	strcpy(secret, "from the parent");
 	pid = fork();
 	if (pid == 0) {
-		char c;
-
 		strcpy(secret, "from the child.");
+		CHECK_EQ(write(ready[1], "x", 1), 1);
 		read(go[0], &c, 1);
 		_exit(strcmp(secret, "by the parent.."));
 	}
-	t_sleep_ms(50);
+	CHECK_EQ(read(ready[0], &c, 1), 1);
 	CHECK_EQ(process_vm_readv(pid, &local, 1, &remote, 1, 0), 15);
 	CHECK(!memcmp(got, "from the child.", 15));
 	memcpy(got, "by the parent..", 15);
