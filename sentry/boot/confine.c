@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 #include <linux/netlink.h>
 #include <linux/sockios.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -514,6 +515,8 @@ int sentry_confine_seccomp(char *why, size_t why_size)
 		err = seccomp_load(ctx);
 	if (ctx)
 		seccomp_release(ctx);
+	/* Making it took more memory than the sandbox may need for the rest of its life. */
+	malloc_trim(0);
 	if (err)
 		snprintf(why, why_size, "confinement: seccomp filter: %s", strerror(-err));
 	return err;
