@@ -21,6 +21,7 @@
 
 #include "base/futex.h"
 #include "base/lock.h"
+#include "base/lock_waits.h"
 #include "base/log.h"
 #include "base/rcu.h"
 
@@ -100,12 +101,14 @@ static void held_pop(const void *lock, const char *name, int rank)
 #define HELD_CHECK(l, nested) held_check((l), (l)->name, (l)->rank, (nested))
 #define HELD_PUSH(l) held_push((l), (l)->name, (l)->rank)
 #define HELD_POP(l) held_pop((l), (l)->name, (l)->rank)
+#define LOCK_NAME(l) ((l)->name)
 
 #else
 
 #define HELD_CHECK(l, nested) ((void)(l), (void)(nested))
 #define HELD_PUSH(l) ((void)(l))
 #define HELD_POP(l) ((void)(l))
+#define LOCK_NAME(l) NULL
 
 #endif
 
@@ -165,6 +168,7 @@ static bool mutex_cmpxchg(struct mutex *m, uint32_t *old, uint32_t new)
 static __attribute__((noinline)) void mutex_lock_slow(struct mutex *m)
 {
 	uint32_t old;
+	int wait;
 
 	for (int i = 0; i < spin_limit; i++) {
 		old = atomic_load_explicit(&m->word, memory_order_relaxed);
@@ -175,9 +179,14 @@ static __attribute__((noinline)) void mutex_lock_slow(struct mutex *m)
 		cpu_relax();
 	}
 	/* From here the lock is taken as WAITERS: others may sleep that only our unlock will wake. */
-	while (atomic_exchange_explicit(&m->word, MUTEX_WAITERS, memory_order_acquire) !=
-	       MUTEX_FREE)
+	if (atomic_exchange_explicit(&m->word, MUTEX_WAITERS, memory_order_acquire) == MUTEX_FREE)
+		return;
+	wait = lock_wait_begin(m, LOCK_NAME(m), __builtin_return_address(0));
+	do
 		futex_wait(&m->word, MUTEX_WAITERS, NULL);
+	while (atomic_exchange_explicit(&m->word, MUTEX_WAITERS, memory_order_acquire) !=
+	       MUTEX_FREE);
+	lock_wait_end(wait);
 }
 
 static void mutex_acquire(struct mutex *m)
@@ -328,6 +337,7 @@ static __attribute__((noinline)) void rw_read_slow(struct rwlock *l)
 {
 	uint32_t word = rw_spin_read(l);
 	bool slept = false;
+	int wait;
 
 	for (;;) {
 		if (rw_readable(word) || (slept && rw_readable_after_wake(word))) {
@@ -338,7 +348,9 @@ static __attribute__((noinline)) void rw_read_slow(struct rwlock *l)
 		assert((word & RW_MASK) != RW_READERS_MAX);
 		if (!(word & RW_READERS_WAIT) && !rw_cmpxchg(l, &word, word | RW_READERS_WAIT))
 			continue;
+		wait = lock_wait_begin(l, LOCK_NAME(l), __builtin_return_address(0));
 		futex_wait(&l->word, word | RW_READERS_WAIT, NULL);
+		lock_wait_end(wait);
 		slept = true;
 		word = rw_spin_read(l);
 	}
@@ -379,6 +391,7 @@ static __attribute__((noinline)) void rw_write_slow(struct rwlock *l)
 
 	for (;;) {
 		uint32_t seq;
+		int wait;
 
 		if (rw_unlocked(word)) {
 			if (rw_cmpxchg(l, &word, word | RW_WRITE_LOCKED | others))
@@ -393,7 +406,9 @@ static __attribute__((noinline)) void rw_write_slow(struct rwlock *l)
 		word = atomic_load_explicit(&l->word, memory_order_relaxed);
 		if (rw_unlocked(word) || !(word & RW_WRITERS_WAIT))
 			continue;
+		wait = lock_wait_begin(l, LOCK_NAME(l), __builtin_return_address(0));
 		futex_wait(&l->wait_seq, seq, NULL);
+		lock_wait_end(wait);
 		word = rw_spin_write(l);
 	}
 }

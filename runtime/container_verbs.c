@@ -614,6 +614,10 @@ const struct cli_verb verb_ps = {
 const struct cli_verb verb_debug = {
 	"debug", "look into a running sandbox",
 	"Usage: moat debug ID [WHAT]\n\n"
-	"WHAT: objects, tasks, memory, platform (default: all of these); strace-on, strace-off:\n"
-	"system calls into the debug log from now on.\n",
+	"WHAT: objects, tasks, locks (that threads of the sentry sleep for), requests (to gofer\n"
+	"and virtio-fs daemons), memory, platform, paths (default: all of these); stacks: where "
+	"each\n"
+	"thread is, for addr2line -fe moat; strace-on, strace-off: system calls into the debug "
+	"log\n"
+	"from now on.\n",
 	debug_main};

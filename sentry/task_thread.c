@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/futex.h"
+#include "sentry/stack_signal.h"
 #include "sentry/task_internal.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -46,6 +47,7 @@ static void worker_block_signals(void)
 	sigfillset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
 		sigdelset(&set, keep[i]);
+	sigdelset(&set, TASK_STACK_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 }
 

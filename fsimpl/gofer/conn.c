@@ -69,6 +69,20 @@ uint64_t p9_conn_requests(const struct p9_conn *c)
 	return atomic_load(&c->requests);
 }
 
+void p9_conn_in_flight(struct p9_conn *c,
+		       void (*emit)(void *arg, const char *what, uint64_t id, int64_t age_ns),
+		       void *arg)
+{
+	int64_t now = time_monotonic_ns();
+
+	mutex_lock(&c->lock);
+	for (unsigned i = 0; i < P9_TAGS_MAX; i++)
+		if (c->calls[i])
+			emit(arg, p9_type_name(c->calls[i]->request), i,
+			     now - c->calls[i]->since_ns);
+	mutex_unlock(&c->lock);
+}
+
 /* ---- tags ---- */
 
 /* Pre: not all are in flight. */
@@ -460,6 +474,8 @@ void p9_call_fini(struct p9_call *call)
 
 void p9_call_init(struct p9_call *call)
 {
+	call->request = 0;
+	call->since_ns = time_monotonic_ns();
 	call->fd = -1;
 	call->plain = NULL;
 	atomic_init(&call->word, 0);
@@ -477,6 +493,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	int err;
 
 	p9_call_init(call);
+	call->request = t->type;
 	err = tag_get(c, call);
 	if (err)
 		return err;
@@ -517,6 +534,7 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 	if (!call)
 		return false;
 	p9_call_init(call);
+	call->request = t->type;
 	call->async = true;
 	if (tag_get(c, call)) {
 		free(call);

@@ -36,6 +36,8 @@ struct p9_call {
 	uint32_t unwanted_fid; /* of a call that was given up: what its reply may have bound */
 	int err;
 	uint16_t tag;
+	uint8_t request; /* P9_T*; 0: not sent by itself */
+	int64_t since_ns;
 	uint8_t *buf;
 	uint32_t size;
 	uint8_t inline_buf[P9_REPLY_INLINE];

@@ -358,6 +358,29 @@ static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 	return 0;
 }
 
+void vdev_in_flight(struct virtiofs_device *dev,
+		    void (*emit)(void *arg, const char *what, uint64_t id, int64_t age_ns),
+		    void *arg)
+{
+	int64_t now = time_monotonic_ns();
+
+	for (unsigned k = 0; k < dev->queue_count; k++) {
+		struct vdev_queue *q = &dev->queues[k];
+
+		mutex_lock(&q->lock);
+		for (unsigned i = 0; q->busy && i < q->slot_count; i++) {
+			const struct vdev_slot *s = &q->slots[i], *f = q->free_slots;
+
+			while (f && f != s)
+				f = f->next_free;
+			if (!f && !s->done)
+				emit(arg, fuse_op_info(s->opcode)->name, s->unique,
+				     now - s->since_ns);
+		}
+		mutex_unlock(&q->lock);
+	}
+}
+
 /* ---- submitting ---- */
 
 static void add_data(struct virtiofs_device *dev, struct virtq_buf *bufs, unsigned *count,
@@ -490,6 +513,7 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 		/* Without indirect descriptors a long request may find the ring full. */
 		return err == -ENOSPC ? -EAGAIN : err;
 	}
+	slot->since_ns = time_monotonic_ns();
 	for (unsigned i = 0; i < call->send_count; i++)
 		slot->data[slot->data_count++] = call->send[i];
 	for (unsigned i = 0; i < call->receive_count; i++)

@@ -124,6 +124,11 @@ struct vdev_call {
 	size_t reply_size;
 };
 
+/* Each request that the device has: emit(arg, opcode, its number, age). emit takes no locks. */
+void vdev_in_flight(struct virtiofs_device *dev,
+		    void (*emit)(void *arg, const char *what, uint64_t id, int64_t age_ns),
+		    void *arg);
+
 /* A request under way. */
 struct vdev_pending {
 	struct vdev_queue *q; /* NULL: none */

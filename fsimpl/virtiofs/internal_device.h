@@ -26,6 +26,7 @@ struct vdev_slot {
 	bool orphan; /* nobody waits: released by whoever takes the completion */
 	uint32_t used; /* bytes that the device says it wrote */
 	uint64_t unique;
+	int64_t since_ns;
 	uint32_t opcode;
 	size_t reply_size,
 		room; /* bytes of the small reply; of all that may come behind the header */

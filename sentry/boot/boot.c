@@ -272,6 +272,7 @@ static int boot_all(struct boot_state *b, int spec_fd)
 	if (read_spec(b, spec_fd))
 		return -1;
 	log_init(b->spec.log_fd, b->spec.debug ? LOG_DEBUG_LEVEL : LOG_INFO_LEVEL, "sentry");
+	boot_stacks_init();
 #ifndef CONFINE_SANITIZER
 	crash_handler_install(b->spec.log_fd);
 #endif

@@ -1,14 +1,17 @@
 /*
- * sentry/boot/boot_debug.c - what `moat debug` shows: live objects, tasks, memory, platform counters, the last log lines.
+ * sentry/boot/boot_debug.c - what `moat debug` shows: live objects, tasks, locks, requests, stacks, memory, platform counters.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/lock_waits.h"
 #include "base/log.h"
 #include "sentry/boot/internal.h"
 #include "vfs/path_cache.h"
+
+#define STACKS_MAX 200 /* threads: what fits a reply */
 
 static void emit_object(void *arg, const char *name, int64_t live)
 {
@@ -46,6 +49,49 @@ static void show_tasks(struct buf *out)
 		tid++;
 	}
 	rcu_read_end();
+}
+
+static void emit_lock_wait(void *arg, const struct lock_sleeper *w)
+{
+	struct buf *out = arg;
+
+	buf_printf(out, "  thread %d sleeps for %lld us for %p%s%s, asked for at ", w->tid,
+		   (long long)(w->for_ns / 1000), w->lock, w->name ? " " : "",
+		   w->name ? w->name : "");
+	boot_show_address(out, w->caller);
+	buf_putc(out, '\n');
+}
+
+static void show_locks(struct buf *out)
+{
+	buf_puts(out, "locks waited for:\n");
+	lock_waits_report(emit_lock_wait, out);
+}
+
+/* Host threads of tasks: the ids first, since asking one takes its time. */
+static void show_stacks(struct buf *out)
+{
+	int(*ids)[2] = calloc(STACKS_MAX, sizeof(*ids));
+	struct task *t;
+	int32_t tid = 1;
+	int n = 0;
+
+	rcu_read_begin();
+	while (ids && n < STACKS_MAX && (t = idr_next(&kernel.tasks, &tid)) != NULL) {
+		ids[n][0] = t->tid;
+		ids[n++][1] = atomic_load(&t->host_tid);
+		tid++;
+	}
+	rcu_read_end();
+	buf_puts(out, "stacks:\n");
+	for (int i = 0; i < n; i++) {
+		buf_printf(out, "  task %d (thread %d)\n", ids[i][0], ids[i][1]);
+		if (ids[i][1])
+			boot_show_stack(out, ids[i][1]);
+	}
+	if (n == STACKS_MAX)
+		buf_printf(out, "  (the first %d only)\n", STACKS_MAX);
+	free(ids);
 }
 
 static void show_memory(struct buf *out)
@@ -116,6 +162,13 @@ void control_debug_text(const char *what, struct buf *out)
 	}
 	if (all || strcmp(what, "tasks") == 0)
 		show_tasks(out);
+	if (all || strcmp(what, "locks") == 0)
+		show_locks(out);
+	if (all || strcmp(what, "requests") == 0)
+		boot_show_requests(out);
+	/* Not without being asked for: it interrupts every thread. */
+	if (strcmp(what, "stacks") == 0)
+		show_stacks(out);
 	if (all || strcmp(what, "memory") == 0)
 		show_memory(out);
 	if (all || strcmp(what, "platform") == 0)
@@ -124,7 +177,7 @@ void control_debug_text(const char *what, struct buf *out)
 		show_paths(out);
 	if (out->len == 0)
 		buf_printf(out,
-			   "nothing called '%.40s'; there are objects, tasks, memory, platform, "
-			   "paths, strace-on, strace-off\n",
+			   "nothing called '%.40s'; there are objects, tasks, locks, requests, "
+			   "stacks, memory, platform, paths, strace-on, strace-off\n",
 			   what);
 }

@@ -21,6 +21,7 @@
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
 
 static struct p9_conn *gofer;
+static char **virtiofs_tags; /* of the boot spec, which stays */
 
 struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags)
 {
@@ -30,6 +31,27 @@ struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned f
 				   .start = b->root,
 				   .path = path,
 				   .flags = flags};
+}
+
+static void emit_request(void *arg, const char *what, uint64_t id, int64_t age_ns)
+{
+	buf_printf(arg, "  %-24s %llu for %lld us\n", what ? what : "?", (unsigned long long)id,
+		   (long long)(age_ns / 1000));
+}
+
+void boot_show_requests(struct buf *out)
+{
+	buf_puts(out, "requests to the gofer:\n");
+	if (gofer)
+		p9_conn_in_flight(gofer, emit_request, out);
+	for (unsigned i = 0; virtiofs_tags && virtiofs_tags[i]; i++) {
+		struct virtiofs_device *dev = virtiofs_find_tag(virtiofs_tags[i]);
+
+		if (!dev)
+			continue; /* a 9P server's */
+		buf_printf(out, "requests to virtio-fs device %.100s:\n", virtiofs_tags[i]);
+		vdev_in_flight(dev, emit_request, out);
+	}
 }
 
 static unsigned mount_flags(uint64_t ms)
@@ -86,6 +108,7 @@ int boot_make_root(struct boot_state *b)
 	unsigned flags = MNT_RELATIME_F | (b->spec.rootfs_readonly ? MNT_RDONLY_F : 0);
 	int err;
 
+	virtiofs_tags = b->spec.virtiofs;
 	err = cred_create_root(&b->root_cred);
 	if (err)
 		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));

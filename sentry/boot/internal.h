@@ -91,6 +91,13 @@ void control_post(const struct control_msg *msg); /* to the lifeline; any thread
 noreturn_fn void control_serve(struct boot_state *b);
 void control_debug_text(const char *what, struct buf *out);
 
+/* boot_stacks.c: before the confinement; then the control thread's. */
+void boot_stacks_init(void);
+void boot_show_stack(struct buf *out, int host_tid);
+void boot_show_address(struct buf *out, const void *addr); /* "moat+0x123" */
+/* boot_mounts.c: requests that wait for the gofer's or a virtio-fs daemon's answer. */
+void boot_show_requests(struct buf *out);
+
 /* crash.c: before guard_install(). log_fd -1: standard error. */
 void crash_handler_install(int log_fd);
 

@@ -2,9 +2,13 @@
 #include "tests/unit/check.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include "base/lock.h"
+#include "base/lock_waits.h"
 #include "base/rcu.h"
+#include "base/sleep.h"
 
 static struct mutex low = MUTEX_INIT(LOCK_TASK, "low");
 static struct mutex high = MUTEX_INIT(LOCK_FUTEX, "high");
@@ -51,6 +55,66 @@ static void test_trylock_fails(void **state)
 	pthread_join(t, &ret);
 	assert_null(ret);
 	mutex_unlock(&low);
+}
+
+static void note_wait(void *arg, const struct lock_sleeper *w)
+{
+	struct lock_sleeper *found = arg;
+
+	if (w->lock == found->lock)
+		*found = *w;
+}
+
+static void *take_mutex(void *arg)
+{
+	mutex_lock(arg);
+	mutex_unlock(arg);
+	return NULL;
+}
+
+static void *take_writer(void *arg)
+{
+	rwlock_write_lock(arg);
+	rwlock_write_unlock(arg);
+	return NULL;
+}
+
+/* Until a sleeper for `lock` is shown, or `for_ns` have passed. */
+static struct lock_sleeper find_wait(const void *lock, int64_t for_ns)
+{
+	struct lock_sleeper w = {.lock = lock};
+	int64_t end = time_monotonic_ns() + for_ns;
+
+	do {
+		lock_waits_report(note_wait, &w);
+		sched_yield();
+	} while (!w.tid && time_monotonic_ns() < end);
+	return w;
+}
+
+static void test_waits_are_shown(void **state)
+{
+	struct lock_sleeper w;
+	pthread_t t;
+
+	(void)state;
+	mutex_lock(&low);
+	assert_int_equal(find_wait(&low, 0).tid, 0);
+	assert_int_equal(pthread_create(&t, NULL, take_mutex, &low), 0);
+	w = find_wait(&low, 60000000000);
+	assert_true(w.tid > 0 && w.tid != getpid() && w.caller && w.for_ns >= 0);
+#ifdef MOAT_DEBUG
+	assert_string_equal(w.name, "low");
+#endif
+	mutex_unlock(&low);
+	pthread_join(t, NULL);
+	assert_int_equal(find_wait(&low, 0).tid, 0);
+	rwlock_read_lock(&vma);
+	assert_int_equal(pthread_create(&t, NULL, take_writer, &vma), 0);
+	assert_true(find_wait(&vma, 60000000000).tid > 0);
+	rwlock_read_unlock(&vma);
+	pthread_join(t, NULL);
+	assert_int_equal(find_wait(&vma, 0).tid, 0);
 }
 
 #ifdef MOAT_DEBUG
@@ -336,13 +400,14 @@ static void test_seqcount(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mutex),	       cmocka_unit_test(test_trylock_fails),
+		cmocka_unit_test(test_mutex),		cmocka_unit_test(test_trylock_fails),
+		cmocka_unit_test(test_waits_are_shown),
 #ifdef MOAT_DEBUG
-		cmocka_unit_test(test_checker_aborts), cmocka_unit_test(test_checker_names),
+		cmocka_unit_test(test_checker_aborts),	cmocka_unit_test(test_checker_names),
 		cmocka_unit_test(test_held_names),
 #endif
-		cmocka_unit_test(test_rwlock_basic),   cmocka_unit_test(test_mutex_stress),
-		cmocka_unit_test(test_rwlock_stress),  cmocka_unit_test(test_writer_preference),
+		cmocka_unit_test(test_rwlock_basic),	cmocka_unit_test(test_mutex_stress),
+		cmocka_unit_test(test_rwlock_stress),	cmocka_unit_test(test_writer_preference),
 		cmocka_unit_test(test_seqcount),
 	};
 
