@@ -137,8 +137,9 @@ bool oci_mount_option(const char *name, uint64_t *inout_flags, uint64_t *inout_p
 
 bool oci_mount_type_known(const char *type)
 {
-	static const char *const types[] = {"proc",	"sysfs", "tmpfs",  "devpts",  "mqueue",
-					    "virtiofs", "9p", "bind",	 "cgroup", "cgroup2", "none"};
+	static const char *const types[] = {"proc",   "sysfs",	  "tmpfs", "devpts",
+					    "mqueue", "virtiofs", "9p",	   "bind",
+					    "cgroup", "cgroup2",  "none"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		if (strcmp(type, types[i]) == 0)

@@ -62,8 +62,9 @@ static int barrier(int fd, const struct sockaddr_un *un)
 
 	if (pipe(ends) < 0)
 		return -1;
-	*c = (struct cmsghdr){
-		.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+	*c = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
+			      .cmsg_type = SCM_RIGHTS,
+			      .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(c), &ends[1], sizeof(int));
 	if (sendmsg(fd, &m, 0) < 0)
 		return -1;
@@ -84,8 +85,8 @@ int main(int argc, char **argv)
 	if (fd < 0)
 		return 1;
 	for (int i = 2; i < argc; i++)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", i > 2 ? "\n" : "",
-			 argv[i]);
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s",
+			 i > 2 ? "\n" : "", argv[i]);
 	if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&un, sizeof(un)) < 0)
 		return perror(un.sun_path), 1;
 	if (barrier(fd, &un) < 0)
