@@ -191,6 +191,7 @@ static int init_attach(struct attach *a, const struct gofer_attach *conf, const 
 	ssize_t len;
 
 	a->readonly = conf->readonly;
+	a->fifos = conf->fifos;
 	a->is_file = conf->is_file;
 	a->resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
 	if (!conf->recursive)

@@ -21,6 +21,7 @@ struct gofer_attach {
 		*host_path; /* absolute; symbolic links in it are followed: it is the operator's */
 	bool readonly;
 	bool is_file; /* a single file of any type but a directory; else host_path is a directory */
+	bool fifos; /* fifos may be opened */
 	bool recursive; /* mounts below come along (rbind), but for proc, sysfs and their like */
 };
 

@@ -92,7 +92,7 @@ static int hand_over(struct worker *w, const struct walk *wk, int fd, uint32_t n
 		close(fd);
 		return err;
 	}
-	if ((want & P9_WANT_FD) && S_ISREG(st.st_mode)) {
+	if ((want & P9_WANT_FD) && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
 		w->donate_fd = fd;
 		*ret_donated = 1;
 		return 0;
@@ -113,15 +113,19 @@ static int open_existing(struct worker *w, const struct walk *wk, int path_fd, u
 			 uint32_t newfid, uint32_t want, uint32_t flags, uint8_t *ret_bound,
 			 uint8_t *ret_donated)
 {
+	bool fifo = S_ISFIFO(mode) && wk->fid->attach->fifos && (want & P9_WANT_FIFO) &&
+		    (want & P9_WANT_FD);
 	int fd;
 
-	if (!S_ISREG(mode) && !S_ISDIR(mode))
+	if (!S_ISREG(mode) && !S_ISDIR(mode) && !fifo)
 		return 0;
-	if (wk->fid->attach->readonly && (flags & O_ACCMODE) != O_RDONLY)
+	/* A fifo is written to on a read-only file system, too. */
+	if (wk->fid->attach->readonly && !fifo && (flags & O_ACCMODE) != O_RDONLY)
 		return -EROFS;
 	if (S_ISDIR(mode) && (flags & O_ACCMODE) != O_RDONLY)
 		return -EISDIR;
-	fd = reopen(w, path_fd, flags & (O_ACCMODE | O_NOATIME));
+	fd = fifo ? reopen_fifo(w, path_fd, flags & O_ACCMODE)
+		  : reopen(w, path_fd, flags & (O_ACCMODE | O_NOATIME));
 	if (fd < 0)
 		return fd;
 	return hand_over(w, wk, fd, newfid, want, flags, ret_bound, ret_donated);

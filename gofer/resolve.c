@@ -190,7 +190,8 @@ int resolve_parent(struct worker *w, struct fid *f, const struct p9_str *path, c
 	return 0;
 }
 
-int reopen(struct worker *w, int path_fd, uint32_t flags)
+/* is_fifo: that it must be, else it must be a regular file or a directory. */
+static int reopen_as(struct worker *w, int path_fd, int flags, bool is_fifo)
 {
 	struct statx stx;
 	char name[16];
@@ -199,14 +200,23 @@ int reopen(struct worker *w, int path_fd, uint32_t flags)
 	err = stat_fd(path_fd, "", &stx);
 	if (err)
 		return err;
-	if (!S_ISREG(stx.stx_mode) && !S_ISDIR(stx.stx_mode))
+	if (is_fifo ? !S_ISFIFO(stx.stx_mode) : !S_ISREG(stx.stx_mode) && !S_ISDIR(stx.stx_mode))
 		return -ENXIO;
 	fd_name(path_fd, name);
-	/* NONBLOCK: an open that meets a lease would wait for its holder. */
-	fd = openat(w->srv->proc_fd, name,
-		    (int)(flags & ~(unsigned)(O_CREAT | O_EXCL | O_NOFOLLOW)) | O_CLOEXEC |
-			    O_NOCTTY | O_NONBLOCK | O_LARGEFILE);
+	/* NONBLOCK: an open that meets a lease would wait for its holder, one of a fifo for its other end. */
+	fd = openat(w->srv->proc_fd, name, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_LARGEFILE);
 	return fd < 0 ? -errno : fd;
+}
+
+int reopen_fifo(struct worker *w, int path_fd, uint32_t accmode)
+{
+	return reopen_as(w, path_fd, (int)accmode, true);
+}
+
+int reopen(struct worker *w, int path_fd, uint32_t flags)
+{
+	return reopen_as(w, path_fd, (int)(flags & ~(unsigned)(O_CREAT | O_EXCL | O_NOFOLLOW)),
+			 false);
 }
 
 /* ---- walks ---- */

@@ -175,6 +175,15 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		cli.log_json = strcmp(value, "json") == 0;
 		return true;
 	}
+	/* runsc's names. */
+	if (cli_flag(argc, argv, i, "host-fifo", 0, &value)) {
+		cli.host_fifo = strcmp(value, "open") == 0;
+		if (!cli.host_fifo && strcmp(value, "none") != 0) {
+			cli_error("--host-fifo: '%s' is none of none, open", value);
+			exit(1);
+		}
+		return true;
+	}
 	if (strncmp(argv[*i], "--strace=", 9) == 0) {
 		cli.strace = argv[*i] + 9;
 		return true;

@@ -17,6 +17,7 @@ struct cli_globals {
 	const char *log; /* errors also go here; NULL: none */
 	bool no_path_cache;
 	bool no_patch;
+	bool host_fifo;
 	bool log_json;
 	const char *strace; /* NULL: off; "": every call */
 	bool debug;

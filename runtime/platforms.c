@@ -238,6 +238,7 @@ void boot_spec_add_globals(struct boot_spec *spec, const char *id)
 	spec->debug = cli.debug;
 	spec->no_path_cache = cli.no_path_cache;
 	spec->no_patch = cli.no_patch;
+	spec->host_fifo = cli.host_fifo;
 	spec->cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 	if (!spec->hostname)
 		spec->hostname = dup_or_exit("moat");

@@ -1,6 +1,6 @@
 /*
  * runtime/role_gofer.c - the binary, re-executed as a gofer: the connection is descriptor 10, the log 11 (if open), each
- * argument an attach point: "ro|rw[,file]:/host/path".
+ * argument an attach point: "ro|rw[,file][,fifo]:/host/path".
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -25,11 +25,12 @@ int role_gofer_main(int argc, char **argv)
 
 		if (!colon || (strncmp(argv[i], "ro", 2) != 0 && strncmp(argv[i], "rw", 2) != 0))
 			return 1;
-		attaches[i - 1] =
-			(struct gofer_attach){.host_path = colon + 1,
-					      .readonly = argv[i][1] == 'o',
-					      .is_file = strncmp(argv[i] + 2, ",file:", 6) == 0,
-					      .recursive = true};
+		attaches[i - 1] = (struct gofer_attach){
+			.host_path = colon + 1,
+			.readonly = argv[i][1] == 'o',
+			.is_file = strncmp(argv[i] + 2, ",file", 5) == 0,
+			.fifos = colon - argv[i] > 5 && strncmp(colon - 5, ",fifo", 5) == 0,
+			.recursive = true};
 	}
 	if (fcntl(ROLE_LOG_FD, F_GETFD) >= 0)
 		config.log_fd = ROLE_LOG_FD;

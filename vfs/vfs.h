@@ -454,6 +454,9 @@ struct vfs_hooks {
 	/* Opens a character/block device or fifo found in any filesystem. Default: -ENXIO. Returns a new file. */
 	int (*open_special)(const struct vfs_path *place, uint32_t type, uint32_t major,
 			    uint32_t minor, uint64_t inode_key, unsigned flags, struct file **ret);
+	/* A descriptor of the host's, taken on success, as a file at `place`. Default (NULL): such files are not opened. */
+	int (*open_host)(int fd, uint32_t type, unsigned flags, const struct vfs_path *place,
+			 struct file **ret);
 	/* Per-task RLIMIT_FSIZE; raises SIGXFSZ and returns -EFBIG when off is at or past it, else trims. */
 	int (*check_fsize)(int64_t off, struct io_iter *it);
 	/* Copies for ioctl and friends: the calling task's memory. */

@@ -79,6 +79,7 @@ struct boot_spec {
 	char *platform_why; /* for moat debug; NULL: not told */
 	bool no_path_cache; /* every path is walked */
 	bool no_patch; /* no call site is patched */
+	bool host_fifo; /* fifos of bind mounts are the host's */
 	char *strace; /* NULL: off; "": all; else a list of names */
 	bool debug;
 	int network; /* enum boot_network: which the sentry was started in */

@@ -349,6 +349,7 @@ enum {
 		1
 		<< 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
 	P9_WANT_ACL = 1 << 4, /* walks, opens, readdir: do nodes have access ACLs? */
+	P9_WANT_FIFO = 1 << 5, /* opens: donate a fifo too, not waited for */
 };
 
 /* Tsetattr's and Tmsetattr's `valid`. */

@@ -316,6 +316,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	p9_conn_ref(args->conn);
 	fs->conn = args->conn;
 	fs->shared = args->shared;
+	fs->host_fifo = args->host_fifo;
 	fs->fs.exclusive = !args->shared;
 	fs->fs.magic = V9FS_MAGIC;
 	if (args->readonly)

@@ -147,29 +147,20 @@ static bool pin_existing(struct gofer_inode *in, bool write, int *ret_fd)
 	return fd >= 0;
 }
 
-int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
+int gofer_ask_fd(struct remote_dentry *d, uint32_t want, uint32_t accmode)
 {
-	struct gofer_inode *in = gofer_inode_of(d);
-	struct p9_conn *c = in->fs->conn;
+	struct p9_conn *c = gofer_fs_of(d->d.fs)->conn;
 	struct p9_msg t = {.type = P9_Tmopen};
 	struct gofer_where where;
 	struct p9_call call;
-	int err;
+	int err = gofer_where(d, &where), fd;
 
-	if (pin_existing(in, write, ret_fd))
-		return 0;
-	if (atomic_load(&c->host_fds) >= fds_max(c)) {
-		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
-		if (!c->plain && atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX)
-			return -ENFILE;
-	}
-	err = gofer_where(d, &where);
 	if (err)
 		return err;
 	t.Tmopen.fid = where.fid;
 	t.Tmopen.newfid = P9_NOFID;
-	t.Tmopen.want = P9_WANT_FD;
-	t.Tmopen.flags = write ? O_RDWR : O_RDONLY;
+	t.Tmopen.want = P9_WANT_FD | want;
+	t.Tmopen.flags = accmode;
 	t.Tmopen.skip = where.depth;
 	t.Tmopen.path = gofer_where_path(&where);
 	err = p9_rpc(c, &call, &t);
@@ -179,12 +170,31 @@ int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 		err = call.r.Rmopen.err < 4096 ? -(int)call.r.Rmopen.err : -EIO;
 	else if (call.fd < 0)
 		err = -EIO;
-	if (!err) {
-		*ret_fd = gofer_inode_take_fd(in, call.fd, write);
+	fd = call.fd;
+	if (!err)
 		call.fd = -1;
-	}
 	p9_call_fini(&call);
-	return err;
+	return err ? err : fd;
+}
+
+int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
+{
+	struct gofer_inode *in = gofer_inode_of(d);
+	struct p9_conn *c = in->fs->conn;
+	int fd;
+
+	if (pin_existing(in, write, ret_fd))
+		return 0;
+	if (atomic_load(&c->host_fds) >= fds_max(c)) {
+		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
+		if (!c->plain && atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX)
+			return -ENFILE;
+	}
+	fd = gofer_ask_fd(d, 0, write ? O_RDWR : O_RDONLY);
+	if (fd < 0)
+		return fd;
+	*ret_fd = gofer_inode_take_fd(in, fd, write);
+	return 0;
 }
 
 void gofer_inode_pin_again(struct gofer_inode *in)

@@ -100,6 +100,7 @@ struct gofer_fs {
 	struct p9_conn *conn; /* a reference */
 	uint32_t root_fid;
 	bool shared;
+	bool host_fifo; /* immutable */
 	struct remote_dentry *root; /* a reference */
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct remote_dcache dcache;
@@ -274,8 +275,16 @@ must_check int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d,
 must_check int gofer_setattr_locked(struct gofer_fs *fs, struct remote_dentry *d,
 				    const struct setattr_args *args);
 
+/* ---- fifo.c ---- */
+
+/* A fifo of the host's: waits for the other end as open(2) does. -EINTR, -ENXIO, -errno. */
+must_check int gofer_open_host_fifo(struct remote_dentry *d, unsigned flags,
+				    const struct vfs_path *place, struct file **ret);
+
 /* ---- hostfd.c: donated descriptors ---- */
 
+/* A donated descriptor (plain servers: an open fid) of what is at d. want: more P9_WANT_*. Pre: tree_lock. Return: it, or -errno. */
+must_check int gofer_ask_fd(struct remote_dentry *d, uint32_t want, uint32_t accmode);
 /* Pins a descriptor for reading (or reading and writing); fetches one if needed. Pre: tree_lock. Return: 0, -errno. */
 must_check int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd);
 /* One more pin of an inode that is pinned. */

@@ -66,9 +66,11 @@ static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 	struct gofer_inode *in = gofer_inode_of(d);
 	struct vfs_path place;
 
+	rp_place(rp, &d->d, &place);
+	if (in->base.type == S_IFIFO && in->fs->host_fifo && vfs_hooks.open_host)
+		return gofer_open_host_fifo(d, args->flags, &place, ret);
 	if (in->base.type == S_IFSOCK || !vfs_hooks.open_special)
 		return -ENXIO;
-	rp_place(rp, &d->d, &place);
 	return vfs_hooks.open_special(&place, in->base.type, in->rdev_major, in->rdev_minor,
 				      in->qid_path, args->flags, ret);
 }

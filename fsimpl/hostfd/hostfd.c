@@ -342,8 +342,8 @@ static void hostfd_node_drop(void *priv)
 static int hostfd_reopen(struct anon_dentry *ad, const struct vfs_path *place, unsigned flags,
 			 struct file **ret);
 
-static int hostfd_file_on(int fd, uint32_t type, unsigned flags, const struct vfs_path *place,
-			  struct file **ret)
+int hostfd_file_on(int fd, uint32_t type, unsigned flags, const struct vfs_path *place,
+		   struct file **ret)
 {
 	struct hostfd *h = calloc(1, sizeof(*h));
 	unsigned accmode = flags & O_ACCMODE;

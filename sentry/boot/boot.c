@@ -203,6 +203,7 @@ static int start_kernel(struct boot_state *b, struct platform *platform)
 		err = sentry_fs_register();
 	if (!err)
 		err = boot_hooks->syscalls_init();
+	vfs_hooks.open_host = hostfd_file_on;
 	if (b->spec.no_path_cache)
 		vfs_path_cache_enable(false);
 	if (!err && b->spec.strace)

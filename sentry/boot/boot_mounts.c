@@ -179,7 +179,7 @@ static bool path_exists(struct boot_state *b, const char *path)
 	return true;
 }
 
-static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *target)
+static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *target, bool host_fifo)
 {
 	struct filesystem *fs;
 	struct dentry *root;
@@ -187,6 +187,7 @@ static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *targe
 					.attach = (unsigned)m->attach,
 					.shared = true,
 					.readonly = m->flags & MS_RDONLY,
+					.host_fifo = host_fifo,
 					.source = m->source};
 	int err = gofer_fs_create(&args, &fs, &root);
 
@@ -233,7 +234,7 @@ static int mount_one(struct boot_state *b, const struct boot_mount *m)
 	if (strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0)
 		err = vfs_mount_new(&target, "cgroup2", m->source, m->flags, NULL, NULL);
 	else if (m->attach >= 0)
-		err = mount_bind(m, &target);
+		err = mount_bind(m, &target, b->spec.host_fifo);
 	else if (strcmp(type, "tmpfs") == 0 && m->data && boot_take_option(m->data, "tmpcopyup"))
 		err = mount_copied_up(b, m, &target);
 	else
