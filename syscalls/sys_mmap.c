@@ -42,6 +42,9 @@ static int check_file_mapping(struct file *f, unsigned type, unsigned flags, uns
 	if (type == MAP_SHARED || type == MAP_SHARED_VALIDATE) {
 		if ((prot & PROT_WRITE) && !(f->mode & FILE_WRITE))
 			return -EACCES;
+		/* PROT_WRITE or not: mprotect() could add it. */
+		if ((f->mode & FILE_WRITE) && f->ops->append_only && f->ops->append_only(f))
+			return -EACCES;
 		args->shared = true;
 		if (!(f->mode & FILE_WRITE))
 			args->max_prot &= ~(unsigned)PROT_WRITE;

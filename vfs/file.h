@@ -95,6 +95,8 @@ struct file_ops {
 	/* F_ADD_SEALS etc. live in memfs; -EINVAL by default. */
 	int (*get_seals)(struct file *f);
 	int (*add_seals)(struct file *f, unsigned seals);
+	/* FS_APPEND_FL is on: whoever may write may not map it shared. NULL: it never is. */
+	bool (*append_only)(struct file *f);
 	/* Extra lines of /proc/PID/fdinfo. */
 	void (*show_fdinfo)(struct file *f, struct buf *b);
 };

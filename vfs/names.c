@@ -94,6 +94,8 @@ static void grow(struct names *t)
 		}
 	}
 	rcu_store(t->table, b);
+	/* A reader that still sees no table, or sees it gone with its directory, finds nothing: not what is freed since. */
+	rcu_store(t->first, NULL);
 	seqcount_write_end(&t->moved);
 	if (old)
 		rcu_call(&old->rcu, buckets_free_cb);

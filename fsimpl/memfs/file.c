@@ -455,6 +455,7 @@ static const struct file_ops memfs_file_ops = {
 	.fsync = memfs_fsync,
 	.ioctl = memfs_ioctl,
 	.set_flags = memfs_set_file_flags,
+	.append_only = memfs_append_only,
 	.get_seals = memfs_get_seals,
 	.add_seals = memfs_add_seals,
 };

@@ -145,13 +145,15 @@ int64_t memfs_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 	}
 }
 
-/* setfl(): what may only be appended to stays open so. */
-int memfs_set_file_flags(struct file *f, unsigned new_flags)
+bool memfs_append_only(struct file *f)
 {
 	struct memfs_inode *i = memfs_dentry_of(f->path.dentry)->inode;
 
-	return ((new_flags ^ file_flags(f)) &
-		O_APPEND) && (atomic_load_explicit(&i->flags, memory_order_relaxed) & FS_APPEND_FL)
-		       ? -EPERM
-		       : 0;
+	return atomic_load_explicit(&i->flags, memory_order_relaxed) & FS_APPEND_FL;
+}
+
+/* setfl(): what may only be appended to stays open so. */
+int memfs_set_file_flags(struct file *f, unsigned new_flags)
+{
+	return ((new_flags ^ file_flags(f)) & O_APPEND) && memfs_append_only(f) ? -EPERM : 0;
 }

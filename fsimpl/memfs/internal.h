@@ -207,6 +207,7 @@ must_check int memfs_inode_setattr(struct memfs_dentry *d, const struct cred *cr
 uint32_t memfs_flags_inherited(const struct memfs_inode *dir);
 int64_t memfs_ioctl(struct file *f, unsigned cmd, uint64_t arg);
 int memfs_set_file_flags(struct file *f, unsigned new_flags);
+bool memfs_append_only(struct file *f);
 int64_t memfs_now(void);
 enum { MEMFS_ATIME = 1, MEMFS_MTIME = 2, MEMFS_CTIME = 4 };
 void memfs_touch(struct memfs_inode *i, unsigned which, int64_t now);

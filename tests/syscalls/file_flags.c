@@ -239,6 +239,27 @@ TEST(inherited)
 	CHECK_OK(set(dir, 0));
 }
 
+/* What can only be appended to has no shared mapping that a writer could write through. */
+TEST(append_only_mapping)
+{
+	const int protections[] = {PROT_READ, PROT_READ | PROT_WRITE};
+	int fd, reader;
+
+	enter_tmpfs();
+	fd = t_file("f", "abc");
+	CHECK_OK(set(fd, FS_APPEND_FL));
+	fd = open("f", O_RDWR | O_APPEND);
+	reader = open("f", O_RDONLY);
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK(mmap(NULL, 4096, protections[i], MAP_SHARED, fd, 0) == MAP_FAILED &&
+		      errno == EACCES);
+		CHECK(mmap(NULL, 4096, protections[i], MAP_PRIVATE, fd, 0) != MAP_FAILED);
+	}
+	CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, reader, 0) != MAP_FAILED);
+	CHECK_OK(set(reader, 0));
+	CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
+}
+
 TEST(who)
 {
 	int fd, other;
