@@ -561,8 +561,12 @@ static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, 
 
 	gofer_dir_changed(gofer_inode_of(r->olddir));
 	gofer_dir_changed(gofer_inode_of(r->newdir));
-	if (nodes->count < 3)
+	if (nodes->count < 3) {
+		/* A server that forgot to tell. */
+		gofer_cache_vanished(renaming_fs(r), r->olddir, r->old_name, r->old_len);
+		gofer_cache_vanished(renaming_fs(r), r->newdir, r->new_name, r->new_len);
 		return false;
+	}
 	p9_nodes_get(nodes, 2, &moved);
 	if (nodes->count > 3)
 		p9_nodes_get(nodes, 3, &other);

@@ -25,11 +25,23 @@
 
 static REF_TYPE(conn_type, "p9_conn");
 
+static bool was_killed(void)
+{
+	return atomic_load_explicit(&sleeper_current()->word, memory_order_relaxed) &
+	       SLEEPER_KILLED;
+}
+
+static struct timespec tick_end(void)
+{
+	int64_t end = time_monotonic_ns() + P9_TICK_MS * 1000000ll;
+
+	return (struct timespec){end / 1000000000, end % 1000000000};
+}
+
 /* Until *word is set, or a tick is over (true). */
 static bool wait_tick(_Atomic uint32_t *word)
 {
-	int64_t end = time_monotonic_ns() + P9_TICK_MS * 1000000ll;
-	const struct timespec deadline = {end / 1000000000, end % 1000000000};
+	const struct timespec deadline = tick_end();
 	int err = 0;
 
 	while (!atomic_load(word) && err != -ETIMEDOUT)
@@ -99,11 +111,12 @@ static void tag_take_locked(struct p9_conn *c, struct p9_call *call)
 	call->tag = (uint16_t)tag;
 }
 
-/* Return: 0 or -EIO. */
+/* Return: 0, -EIO, -EINTR: killed. Nothing was sent yet: no request changed anything. */
 static int tag_get(struct p9_conn *c, struct p9_call *call)
 {
 	for (;;) {
 		uint32_t word = atomic_load(&c->tag_word);
+		struct timespec deadline;
 
 		mutex_lock(&c->lock);
 		if (atomic_load(&c->dead)) {
@@ -116,7 +129,10 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 			return 0;
 		}
 		mutex_unlock(&c->lock);
-		(void)futex_wait(&c->tag_word, word, NULL);
+		deadline = tick_end();
+		if (futex_wait(&c->tag_word, word, &deadline) == -ETIMEDOUT && !call->must &&
+		    was_killed())
+			return -EINTR;
 	}
 }
 
@@ -375,12 +391,6 @@ static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 	}
 }
 
-static bool was_killed(void)
-{
-	return atomic_load_explicit(&sleeper_current()->word, memory_order_relaxed) &
-	       SLEEPER_KILLED;
-}
-
 /*
  * Leaves the request to whoever reads on. c->lock is held, and dropped on success. Return: false: wait on.
  * A Tflush needs a tag of its own: where there is none, the request is not given up.
@@ -424,6 +434,7 @@ static int wait_reply(struct p9_conn *c, struct p9_call *call, const struct p9_m
 	uint32_t unwanted;
 	bool may = may_give_up(t, &unwanted);
 
+	may = !call->must && (may || call->droppable);
 	mutex_lock(&c->lock);
 	while (!call->done) {
 		if (atomic_load(&c->dead)) {
@@ -483,16 +494,18 @@ void p9_call_init(struct p9_call *call)
 	call->async = false;
 	call->flushed = false;
 	call->waited = false;
+	call->must = false;
+	call->droppable = false;
 	call->flushes = NULL;
 	call->err = 0;
 	call->buf = NULL;
 }
 
+/* Pre: p9_call_init(). */
 static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 {
 	int err;
 
-	p9_call_init(call);
 	call->request = t->type;
 	err = tag_get(c, call);
 	if (err)
@@ -526,7 +539,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	return err;
 }
 
-/* A request whose answer nobody waits for. Return: false: no memory, or a dead connection. */
+/* A request whose answer nobody waits for. Return: false: it was not sent: no memory, a dead connection, or killed. */
 static bool send_async(struct p9_conn *c, struct p9_msg *t)
 {
 	struct p9_call *call = malloc(sizeof(*call));
@@ -547,13 +560,27 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 	return true;
 }
 
-/* Sends what has gathered, not waiting for the answer. */
+/* Return: there was room. */
+static bool keep_clunk(struct p9_conn *c, uint32_t fid)
+{
+	bool room;
+
+	mutex_lock(&c->lock);
+	room = c->clunk_count < P9_CLUNKS_MAX;
+	if (room)
+		c->clunks[c->clunk_count++] = fid;
+	mutex_unlock(&c->lock);
+	return room;
+}
+
+/* Sends what has gathered, not waiting for the answer; a plain connection waits, unless killed. What is not sent gathers on. */
 static void flush_clunks(struct p9_conn *c)
 {
 	uint8_t raw[P9_CLUNKS_MAX * 4];
 	struct p9_msg t = {.type = P9_Tmclunk};
 	uint32_t fids[P9_CLUNKS_MAX];
-	unsigned count;
+	unsigned count, sent = 0;
+	int err = 0;
 
 	mutex_lock(&c->lock);
 	count = c->clunk_count;
@@ -563,20 +590,25 @@ static void flush_clunks(struct p9_conn *c)
 	for (unsigned i = 0; i < count; i++)
 		p9_fids_put(raw, i, fids[i]);
 	t.Tmclunk.fids = (struct p9_fids){raw, (uint16_t)count};
-	if (!c->plain && count)
-		(void)send_async(c, &t);
-	for (unsigned i = 0; c->plain && i < count; i++) {
+	if (!c->plain && count && send_async(c, &t))
+		sent = count;
+	while (c->plain && sent < count && err != -EINTR) {
 		struct p9_msg one = {.type = P9_Tclunk};
 		struct p9_call call;
 
 		/* In turn: nobody reads while only such requests are under way. */
-		one.Tclunk.fid = fids[i];
-		if (!call_once(c, &call, &one))
+		one.Tclunk.fid = fids[sent++];
+		p9_call_init(&call);
+		call.droppable = true;
+		err = call_once(c, &call, &one);
+		if (!err)
 			p9_call_fini(&call);
 	}
+	while (sent < count && keep_clunk(c, fids[sent]))
+		sent++;
 }
 
-int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
+int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t, enum p9_wait wait)
 {
 	bool flush;
 
@@ -585,6 +617,8 @@ int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	mutex_unlock(&c->lock);
 	if (flush)
 		flush_clunks(c);
+	p9_call_init(call);
+	call->must = wait == P9_MUST_WAIT;
 	return call_once(c, call, t);
 }
 
@@ -592,7 +626,7 @@ int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 {
 	if (c->plain && t->type >= P9_Tmwalk)
 		return p9_plain_rpc(c, call, t);
-	return p9_rpc_one(c, call, t);
+	return p9_rpc_one(c, call, t, P9_MAY_LEAVE);
 }
 
 uint32_t p9_fid_alloc(struct p9_conn *c)
@@ -607,20 +641,11 @@ uint32_t p9_fid_alloc(struct p9_conn *c)
 
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid)
 {
-	if (fid == P9_NOFID)
+	if (fid == P9_NOFID || keep_clunk(c, fid) || atomic_load(&c->dead))
 		return;
-	mutex_lock(&c->lock);
-	if (c->clunk_count < P9_CLUNKS_MAX) {
-		c->clunks[c->clunk_count++] = fid;
-		mutex_unlock(&c->lock);
-		return;
-	}
-	mutex_unlock(&c->lock);
-	if (atomic_load(&c->dead))
-		return;
-	/* Only when 256 gathered with no request in between. */
+	/* Only when 256 gathered with no request in between. Without room still it stays with the server until the connection ends. */
 	flush_clunks(c);
-	p9_fid_clunk(c, fid);
+	(void)keep_clunk(c, fid);
 }
 
 /* ---- life ---- */

@@ -30,6 +30,8 @@ struct p9_call {
 	_Atomic uint32_t word; /* futex: 1 look again */
 	bool done;
 	bool waited; /* a tick at least */
+	bool must; /* not given up, whatever it asks: see enum p9_wait */
+	bool droppable; /* given up though it changes something: nobody needs its answer */
 	bool async; /* nobody waits: freed by whoever reads the reply */
 	bool flushed; /* async: it was given up; its tag is taken until the Rflush */
 	struct p9_call *flushes; /* async, a Tflush: the call that its reply frees; owned */
@@ -83,14 +85,21 @@ struct p9_conn {
  */
 must_check int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
 void p9_call_fini(struct p9_call *call);
+/* Does a killed caller wait for the reply? */
+enum p9_wait {
+	P9_MAY_LEAVE, /* no, if the request changes nothing */
+	P9_MUST_WAIT, /* yes: it belongs to a change that is done already and has to be made known */
+};
+
 /* p9_rpc() of exactly this message: no compound one on a plain connection. */
-must_check int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
+must_check int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t,
+			  enum p9_wait wait);
 /* p9_rpc() of a compound message on a plain connection. */
 must_check int p9_plain_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
 void p9_call_init(struct p9_call *call);
 /* A number that fits an int. */
 uint32_t p9_fid_alloc(struct p9_conn *c);
-/* Gives a fid back, some time soon. Never sleeps. */
+/* Gives a fid back, some time soon. Sleeps only when P9_CLUNKS_MAX gathered with no request in between. */
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
 /* Closes what p9_call.fd was. */
 void p9_fd_put(struct p9_conn *c, int fd);

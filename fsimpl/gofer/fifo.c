@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/sleep.h"
@@ -13,7 +14,17 @@
 
 #define FIFO_TICK_NS (20 * 1000000ll)
 
-/* Return: a descriptor or -errno; -ENXIO: nobody reads. */
+/* Is it d's fifo? It was asked for by name, perhaps for the tenth time: the host may have put another file there. */
+static bool is_fifo_of(int fd, struct remote_dentry *d)
+{
+	struct stat st;
+
+	/* qid.path: an index of the device is in the upper 16 bits (docs/9p.md). */
+	return !fstat(fd, &st) && S_ISFIFO(st.st_mode) &&
+	       !((st.st_ino ^ gofer_inode_of(d)->qid_path) << 16);
+}
+
+/* Return: a descriptor or -errno; -ENXIO: nobody reads; -ESTALE: another file has the name. */
 static int ask(struct remote_dentry *d, unsigned accmode)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
@@ -22,6 +33,10 @@ static int ask(struct remote_dentry *d, unsigned accmode)
 	rwlock_read_lock(&fs->tree_lock);
 	fd = gofer_ask_fd(d, P9_WANT_FIFO, accmode);
 	rwlock_read_unlock(&fs->tree_lock);
+	if (fd >= 0 && !is_fifo_of(fd, d)) {
+		close(fd);
+		fd = -ESTALE;
+	}
 	return fd;
 }
 

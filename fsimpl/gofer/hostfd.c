@@ -25,21 +25,27 @@ static int usable_fd_locked(const struct gofer_inode *in, bool write)
 	return write || in->rw_fd >= 0 ? in->rw_fd : in->rd_fd;
 }
 
-static unsigned close_fds_locked(struct gofer_inode *in)
+/* What put_fds() gives back without the lock: on a plain connection that may be a request. */
+static void take_fds_locked(struct gofer_inode *in, int ret_fds[2])
+{
+	gofer_inode_refresh_locked(in);
+	ret_fds[0] = in->rd_fd;
+	ret_fds[1] = in->rw_fd;
+	in->rd_fd = -1;
+	in->rw_fd = -1;
+}
+
+/* Return: how many there were. */
+static unsigned put_fds(struct p9_conn *c, const int fds[2])
 {
 	unsigned count = 0;
 
-	gofer_inode_refresh_locked(in);
-	if (in->rd_fd >= 0) {
-		p9_fd_put(in->fs->conn, in->rd_fd);
+	for (unsigned i = 0; i < 2; i++) {
+		if (fds[i] < 0)
+			continue;
+		p9_fd_put(c, fds[i]);
 		count++;
 	}
-	if (in->rw_fd >= 0) {
-		p9_fd_put(in->fs->conn, in->rw_fd);
-		count++;
-	}
-	in->rd_fd = -1;
-	in->rw_fd = -1;
 	return count;
 }
 
@@ -65,6 +71,7 @@ void gofer_inode_close_fds(struct gofer_inode *in)
 {
 	struct p9_conn *c = in->fs->conn;
 	unsigned count;
+	int fds[2];
 
 	mutex_lock(&c->fd_lock);
 	if (in->on_idle) {
@@ -73,8 +80,9 @@ void gofer_inode_close_fds(struct gofer_inode *in)
 	}
 	mutex_unlock(&c->fd_lock);
 	mutex_lock(&in->lock);
-	count = close_fds_locked(in);
+	take_fds_locked(in, fds);
 	mutex_unlock(&in->lock);
+	count = put_fds(c, fds);
 	if (in->mf) {
 		memfile_unref(in->mf);
 		in->mf = NULL;
@@ -87,7 +95,8 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 {
 	while (atomic_load(&c->host_fds) > keep) {
 		struct gofer_inode *in;
-		unsigned count = 0;
+		int fds[2] = {-1, -1};
+		unsigned count;
 
 		mutex_lock(&c->fd_lock);
 		while ((in = TAILQ_FIRST(&c->idle_fds))) {
@@ -102,8 +111,9 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 			return;
 		mutex_lock(&in->lock);
 		if (!atomic_load(&in->pins))
-			count = close_fds_locked(in);
+			take_fds_locked(in, fds);
 		mutex_unlock(&in->lock);
+		count = put_fds(c, fds);
 		if (count)
 			count += drop_memfile(in);
 		atomic_fetch_sub(&c->host_fds, count);

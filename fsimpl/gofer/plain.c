@@ -20,10 +20,10 @@
 
 #define LISTING_MAX 65536u /* bytes of entries in one made-up Rmreaddir */
 
-int plain_do(struct p9_conn *c, struct p9_msg *t)
+int plain_do(struct p9_conn *c, struct p9_msg *t, enum p9_wait wait)
 {
 	struct p9_call call;
-	int err = p9_rpc_one(c, &call, t);
+	int err = p9_rpc_one(c, &call, t, wait);
 
 	if (!err)
 		p9_call_fini(&call);
@@ -32,7 +32,7 @@ int plain_do(struct p9_conn *c, struct p9_msg *t)
 
 /* ---- walking ---- */
 
-int plain_look(struct p9_conn *c, uint32_t fid, struct p9_node *ret)
+int plain_look(struct p9_conn *c, uint32_t fid, enum p9_wait wait, struct p9_node *ret)
 {
 	struct p9_msg t = {.type = P9_Tgetattr};
 	const struct p9_Rgetattr *a;
@@ -41,7 +41,7 @@ int plain_look(struct p9_conn *c, uint32_t fid, struct p9_node *ret)
 
 	t.Tgetattr.fid = fid;
 	t.Tgetattr.mask = P9_GETATTR_BASIC | P9_GETATTR_BTIME;
-	err = p9_rpc_one(c, &call, &t);
+	err = p9_rpc_one(c, &call, &t, wait);
 	if (err)
 		return err;
 	a = &call.r.Rgetattr;
@@ -62,14 +62,14 @@ int plain_look(struct p9_conn *c, uint32_t fid, struct p9_node *ret)
 	};
 	if (a->valid & P9_GETATTR_BTIME)
 		ret->btime = (struct p9_time){a->btime_sec, (uint32_t)a->btime_nsec};
-	if ((a->valid & P9_GETATTR_BASIC) != P9_GETATTR_BASIC)
+	if ((a->valid & P9_GETATTR_BASIC) != P9_GETATTR_BASIC || a->size > INT64_MAX)
 		err = -EIO;
 	p9_call_fini(&call);
 	return err;
 }
 
 static int walk_names(struct p9_conn *c, uint32_t fid, uint32_t newfid,
-		      const struct p9_names *names)
+		      const struct p9_names *names, enum p9_wait wait)
 {
 	struct p9_msg t = {.type = P9_Twalk};
 	struct p9_call call;
@@ -78,7 +78,7 @@ static int walk_names(struct p9_conn *c, uint32_t fid, uint32_t newfid,
 	t.Twalk.fid = fid;
 	t.Twalk.newfid = newfid;
 	t.Twalk.names = *names;
-	err = p9_rpc_one(c, &call, &t);
+	err = p9_rpc_one(c, &call, &t, wait);
 	if (err)
 		return err;
 	/* Fewer: a later name is not there, and newfid is not made. */
@@ -88,13 +88,14 @@ static int walk_names(struct p9_conn *c, uint32_t fid, uint32_t newfid,
 	return err;
 }
 
-int plain_step(struct p9_conn *c, uint32_t fid, uint32_t newfid, const struct p9_str *name)
+int plain_step(struct p9_conn *c, uint32_t fid, uint32_t newfid, const struct p9_str *name,
+	       enum p9_wait wait)
 {
 	struct p9_names names = {.count = name ? 1 : 0};
 
 	if (name)
 		names.name[0] = *name;
-	return walk_names(c, fid, newfid, &names);
+	return walk_names(c, fid, newfid, &names, wait);
 }
 
 /* Cuts the next name off. */
@@ -156,7 +157,7 @@ static int skip_names(struct plain *p, unsigned skip)
 
 		for (; skip && names.count < P9_WALK_MAX; skip--)
 			names.name[names.count++] = take_name(p);
-		err = walk_names(p->c, p->fid, newfid, &names);
+		err = walk_names(p->c, p->fid, newfid, &names, P9_MAY_LEAVE);
 		if (err)
 			return err;
 		stand_at(p, newfid);
@@ -177,7 +178,7 @@ int plain_readlink(struct plain *p, uint32_t fid)
 	int err;
 
 	t.Treadlink.fid = fid;
-	err = p9_rpc_one(p->c, &call, &t);
+	err = p9_rpc_one(p->c, &call, &t, P9_MAY_LEAVE);
 	if (err)
 		return err;
 	if (call.r.Rreadlink.target.len > 0 && call.r.Rreadlink.target.len <= P9_PATH_MAX) {
@@ -195,12 +196,12 @@ static int walk_one(struct plain *p)
 {
 	struct p9_str name = take_name(p);
 	uint32_t newfid = p9_fid_alloc(p->c);
-	int err = plain_step(p->c, p->fid, newfid, &name);
+	int err = plain_step(p->c, p->fid, newfid, &name, P9_MAY_LEAVE);
 
 	if (err)
 		return err;
 	stand_at(p, newfid);
-	err = plain_look(p->c, p->fid, &p->at);
+	err = plain_look(p->c, p->fid, P9_MAY_LEAVE, &p->at);
 	if (!err && S_ISLNK(p->at.mode))
 		err = plain_readlink(p, p->fid);
 	if (err)
@@ -228,7 +229,7 @@ int plain_walk(struct plain *p, uint32_t fid, struct p9_str path, unsigned skip,
 		return -EINVAL;
 	err = skip_names(p, skip);
 	if (!err && self) {
-		err = plain_look(p->c, p->fid, &p->at);
+		err = plain_look(p->c, p->fid, P9_MAY_LEAVE, &p->at);
 		p->looked = !err;
 		if (!err)
 			plain_add(p, &p->at);
@@ -256,7 +257,7 @@ static int plain_mwalk(struct plain *p)
 		return err;
 	whole = !p->err && !p->left;
 	if (whole && a->newfid != P9_NOFID) {
-		err = plain_step(p->c, p->fid, a->newfid, NULL);
+		err = plain_step(p->c, p->fid, a->newfid, NULL, P9_MAY_LEAVE);
 		if (err)
 			return err;
 		p->r.Rmwalk.bound = 1;
@@ -277,12 +278,12 @@ int plain_open(struct plain *p, uint32_t fid, const struct p9_node *node, uint32
 		return 0;
 	if (S_ISDIR(node->mode) && (flags & O_ACCMODE) != O_RDONLY)
 		return -EISDIR;
-	err = plain_step(p->c, fid, opened, NULL);
+	err = plain_step(p->c, fid, opened, NULL, P9_MAY_LEAVE);
 	if (err)
 		return err;
 	t.Tlopen.fid = opened;
 	t.Tlopen.flags = (flags & O_ACCMODE) | (S_ISDIR(node->mode) ? O_DIRECTORY : O_NOFOLLOW);
-	err = plain_do(p->c, &t);
+	err = plain_do(p->c, &t, P9_MAY_LEAVE);
 	if (err) {
 		p9_fid_clunk(p->c, opened);
 		return err;
@@ -301,7 +302,7 @@ static int plain_mopen(struct plain *p)
 	int err = plain_walk(p, a->fid, a->path, a->skip, a->want & P9_WANT_SELF, 0);
 
 	if (!err && !p->stopped && !p->looked)
-		err = plain_look(p->c, p->fid, &p->at);
+		err = plain_look(p->c, p->fid, P9_MAY_LEAVE, &p->at);
 	if (err)
 		return err;
 	if (!p->stopped)
@@ -326,7 +327,7 @@ static int read_entries(struct plain *p, uint32_t fid, uint64_t *inout_offset)
 	t.Treaddir.offset = *inout_offset;
 	/* An entry with a node's flag is longer by a byte. */
 	t.Treaddir.count = MIN(p->c->msize - P9_IO_OVERHEAD, (LISTING_MAX - p->blob_size) / 2);
-	ret = p9_rpc_one(p->c, &call, &t);
+	ret = p9_rpc_one(p->c, &call, &t, P9_MAY_LEAVE);
 	if (ret)
 		return ret;
 	ret = call.r.Rreaddir.data.size ? 1 : 0;

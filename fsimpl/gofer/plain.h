@@ -35,12 +35,12 @@ must_check int plain_walk(struct plain *p, uint32_t fid, struct p9_str path, uns
 			  bool self, unsigned keep);
 /* Puts the walk back to the state of none. */
 void plain_walk_end(struct plain *p);
-must_check int plain_look(struct p9_conn *c, uint32_t fid, struct p9_node *ret);
+must_check int plain_look(struct p9_conn *c, uint32_t fid, enum p9_wait wait, struct p9_node *ret);
 /* newfid is the file of that name below fid, or fid's own file without a name. */
 must_check int plain_step(struct p9_conn *c, uint32_t fid, uint32_t newfid,
-			  const struct p9_str *name);
+			  const struct p9_str *name, enum p9_wait wait);
 /* Sends a request whose reply says nothing. */
-must_check int plain_do(struct p9_conn *c, struct p9_msg *t);
+must_check int plain_do(struct p9_conn *c, struct p9_msg *t, enum p9_wait wait);
 /* Another node of the reply. */
 void plain_add(struct plain *p, const struct p9_node *node);
 /* The last name of a walk that kept it. */

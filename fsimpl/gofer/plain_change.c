@@ -4,9 +4,14 @@
 
 #include "fsimpl/gofer/plain.h"
 
+#define SET_ID_BITS 06000u
+
 /* ---- creation ---- */
 
-/* A new object's owner and, where giving it away took them, its special bits. *inout_node: as it was made. */
+/*
+ * A new object's owner and then its special bits, which it was made without: they are its new owner's, never the server's.
+ * *inout_node: as it was made.
+ */
 static int give_to(struct p9_conn *c, uint32_t fid, uint32_t uid, uint32_t gid, uint32_t mode,
 		   struct p9_node *inout_node)
 {
@@ -18,16 +23,16 @@ static int give_to(struct p9_conn *c, uint32_t fid, uint32_t uid, uint32_t gid, 
 		t.Tsetattr.valid = P9_SETATTR_UID | P9_SETATTR_GID;
 		t.Tsetattr.uid = uid;
 		t.Tsetattr.gid = gid;
-		err = plain_do(c, &t);
+		err = plain_do(c, &t, P9_MUST_WAIT);
 		if (!err)
-			err = plain_look(c, fid, inout_node);
+			err = plain_look(c, fid, P9_MUST_WAIT, inout_node);
 	}
 	if (err || S_ISLNK(inout_node->mode) || !((inout_node->mode ^ mode) & 07000 & mode))
 		return err;
 	t.Tsetattr.valid = P9_SETATTR_MODE;
 	t.Tsetattr.mode = mode & 07777;
-	err = plain_do(c, &t);
-	return err ? err : plain_look(c, fid, inout_node);
+	err = plain_do(c, &t, P9_MUST_WAIT);
+	return err ? err : plain_look(c, fid, P9_MUST_WAIT, inout_node);
 }
 
 /* To the parent, whose node is the last one and in p->at. Return: 0; 1: the walk stopped, reply what it saw; -errno. */
@@ -44,16 +49,12 @@ static int walk_to_parent(struct plain *p, uint32_t fid, struct p9_str path, uns
 	return S_ISDIR(p->at.mode) ? 0 : -ENOTDIR;
 }
 
-/* The parent's node anew, and the child's. */
-static int add_child(struct plain *p, const struct p9_node *child)
+/* The parent's node anew, and the child's. The change is done: a parent that cannot be asked stays as it was before. */
+static void add_child(struct plain *p, const struct p9_node *child)
 {
-	int err = plain_look(p->c, p->fid, &p->at);
-
-	if (err)
-		return err;
-	p9_node_put(&p->at, p->nodes + (p->count - 1u) * (size_t)P9_NODE_SIZE);
+	if (!plain_look(p->c, p->fid, P9_MUST_WAIT, &p->at))
+		p9_node_put(&p->at, p->nodes + (p->count - 1u) * (size_t)P9_NODE_SIZE);
 	plain_add(p, child);
-	return 0;
 }
 
 /* O_CREAT met a file: opens it. */
@@ -62,11 +63,11 @@ static int open_found(struct plain *p, const struct p9_Tmcreate *a, struct p9_Rm
 	const struct p9_str name = plain_last(p);
 	uint32_t fid = p9_fid_alloc(p->c);
 	struct p9_node node;
-	int err = plain_step(p->c, p->fid, fid, &name);
+	int err = plain_step(p->c, p->fid, fid, &name, P9_MAY_LEAVE);
 
 	if (err)
 		return err;
-	err = plain_look(p->c, fid, &node);
+	err = plain_look(p->c, fid, P9_MAY_LEAVE, &node);
 	if (!err)
 		plain_add(p, &node);
 	if (!err && S_ISLNK(node.mode))
@@ -88,25 +89,24 @@ static int create_here(struct plain *p, const struct p9_Tmcreate *a, struct p9_R
 	struct p9_node node;
 	int err;
 
-	err = fid == P9_NOFID ? -EINVAL : plain_step(p->c, p->fid, fid, NULL);
+	err = fid == P9_NOFID ? -EINVAL : plain_step(p->c, p->fid, fid, NULL, P9_MAY_LEAVE);
 	if (err)
 		return err;
 	t.Tlcreate.fid = fid;
 	t.Tlcreate.name = plain_last(p);
 	t.Tlcreate.flags = (a->flags & O_ACCMODE) | O_CREAT | O_EXCL | O_NOFOLLOW;
-	t.Tlcreate.mode = mode | S_IFREG;
+	t.Tlcreate.mode = (mode & ~SET_ID_BITS) | S_IFREG;
 	t.Tlcreate.gid = gid;
-	err = plain_do(p->c, &t);
+	err = plain_do(p->c, &t, P9_MAY_LEAVE);
 	if (err)
 		goto out_clunk;
 	o->created = 1;
-	err = plain_look(p->c, fid, &node);
+	err = plain_look(p->c, fid, P9_MUST_WAIT, &node);
 	if (!err)
 		err = give_to(p->c, fid, a->uid, gid, mode, &node);
-	if (!err)
-		err = add_child(p, &node);
 	if (err)
 		goto out_clunk;
+	add_child(p, &node);
 	o->bound = !donate;
 	o->donated = donate;
 	if (donate)
@@ -180,11 +180,12 @@ static int fill_making(struct plain *p, struct making *m)
 	if (m->t.type == P9_Tmkdir)
 		m->t.Tmkdir = (struct p9_Tmkdir){p->fid, name, m->mode & 07777, m->gid};
 	else if (m->t.type == P9_Tmknod)
-		m->t.Tmknod = (struct p9_Tmknod){p->fid,	   name,  m->mode, t->Tmmknod.major,
-						 t->Tmmknod.minor, m->gid};
+		m->t.Tmknod = (struct p9_Tmknod){
+			p->fid,		  name,	 m->mode & ~SET_ID_BITS, t->Tmmknod.major,
+			t->Tmmknod.minor, m->gid};
 	else
 		m->t.Tsymlink = (struct p9_Tsymlink){p->fid, name, t->Tmsymlink.target, m->gid};
-	return plain_do(p->c, &m->t);
+	return plain_do(p->c, &m->t, P9_MAY_LEAVE);
 }
 
 static int link_here(struct plain *p, uint32_t oldfid, struct p9_str oldpath)
@@ -199,7 +200,7 @@ static int link_here(struct plain *p, uint32_t oldfid, struct p9_str oldpath)
 	err = plain_walk(&from, oldfid, oldpath, count, false, 0);
 	t.Tlink = (struct p9_Tlink){p->fid, from.fid, plain_last(p)};
 	if (!err)
-		err = plain_do(p->c, &t);
+		err = plain_do(p->c, &t, P9_MAY_LEAVE);
 	plain_walk_end(&from);
 	return err;
 }
@@ -210,15 +211,15 @@ static int made(struct plain *p, const struct making *m)
 	const struct p9_str name = plain_last(p);
 	uint32_t fid = p9_fid_alloc(p->c);
 	struct p9_node node;
-	int err = plain_step(p->c, p->fid, fid, &name);
+	int err = plain_step(p->c, p->fid, fid, &name, P9_MUST_WAIT);
 
 	if (err)
 		return err;
-	err = plain_look(p->c, fid, &node);
+	err = plain_look(p->c, fid, P9_MUST_WAIT, &node);
 	if (!err && m)
 		err = give_to(p->c, fid, m->uid, m->gid, m->mode, &node);
 	if (!err)
-		err = add_child(p, &node);
+		add_child(p, &node);
 	p9_fid_clunk(p->c, fid);
 	return err;
 }
@@ -284,7 +285,7 @@ static int remove_fid(struct plain *p, uint32_t fid, const struct p9_node *node,
 	int err;
 
 	t.Tunlinkat = (struct p9_Tunlinkat){p->fid, plain_last(p), flags};
-	err = atomic_load(&p->c->no_unlinkat) ? -EOPNOTSUPP : plain_do(p->c, &t);
+	err = atomic_load(&p->c->no_unlinkat) ? -EOPNOTSUPP : plain_do(p->c, &t, P9_MAY_LEAVE);
 	if (!is_unknown(err)) {
 		p9_fid_clunk(p->c, fid);
 		return err;
@@ -297,7 +298,7 @@ static int remove_fid(struct plain *p, uint32_t fid, const struct p9_node *node,
 	}
 	t = (struct p9_msg){.type = P9_Tremove};
 	t.Tremove.fid = fid;
-	return plain_do(p->c, &t);
+	return plain_do(p->c, &t, P9_MAY_LEAVE);
 }
 
 int plain_munlink(struct plain *p)
@@ -313,17 +314,17 @@ int plain_munlink(struct plain *p)
 	if (err)
 		goto out;
 	name = plain_last(p);
-	p->err = plain_step(p->c, p->fid, fid, &name);
+	p->err = plain_step(p->c, p->fid, fid, &name, P9_MAY_LEAVE);
 	if (p->err)
 		goto out;
-	p->err = plain_look(p->c, fid, &node);
+	p->err = plain_look(p->c, fid, P9_MAY_LEAVE, &node);
 	if (p->err)
 		p9_fid_clunk(p->c, fid);
 	else
 		p->err = remove_fid(p, fid, &node, a->flags);
 	if (!p->err) {
 		lose_name(&node);
-		p->err = add_child(p, &node);
+		add_child(p, &node);
 	}
 out:
 	p->r.Rmunlink.err = (uint32_t)-p->err;
@@ -332,8 +333,9 @@ out:
 
 /* One side of a rename. */
 struct side {
-	struct plain walk; /* stands at the directory */
-	uint32_t fid; /* the object, or P9_NOFID */
+	struct plain walk;
+	bool at_dir; /* walk stands at the directory: until then it is where it began */
+	uint32_t fid; /* the object, or P9_NOFID: there is none */
 	struct p9_node dir, node;
 };
 
@@ -351,12 +353,18 @@ static int side_init(struct side *s, struct plain *p, uint32_t fid, struct p9_st
 	err = plain_walk(&s->walk, fid, path, count - 1, false, 1);
 	if (err)
 		return err;
+	s->at_dir = true;
 	name = plain_last(&s->walk);
-	s->fid = p9_fid_alloc(p->c);
-	err = plain_step(p->c, s->walk.fid, s->fid, &name);
+	fid = p9_fid_alloc(p->c);
+	err = plain_step(p->c, s->walk.fid, fid, &name, P9_MAY_LEAVE);
 	if (err)
-		s->fid = P9_NOFID;
-	return err ? err : plain_look(p->c, s->fid, &s->node);
+		return err;
+	err = plain_look(p->c, fid, P9_MAY_LEAVE, &s->node);
+	if (err)
+		p9_fid_clunk(p->c, fid);
+	else
+		s->fid = fid;
+	return err;
 }
 
 static void side_fini(struct side *s)
@@ -373,13 +381,13 @@ static int rename_sides(struct plain *p, const struct side *from, const struct s
 
 	t.Trenameat = (struct p9_Trenameat){from->walk.fid, plain_last(&from->walk), to->walk.fid,
 					    plain_last(&to->walk)};
-	err = atomic_load(&p->c->no_renameat) ? -EOPNOTSUPP : plain_do(p->c, &t);
+	err = atomic_load(&p->c->no_renameat) ? -EOPNOTSUPP : plain_do(p->c, &t, P9_MAY_LEAVE);
 	if (!is_unknown(err))
 		return err;
 	atomic_store(&p->c->no_renameat, true);
 	t = (struct p9_msg){.type = P9_Trename};
 	t.Trename = (struct p9_Trename){from->fid, to->walk.fid, plain_last(&to->walk)};
-	return plain_do(p->c, &t);
+	return plain_do(p->c, &t, P9_MAY_LEAVE);
 }
 
 /* Both directories and what moved, afterwards; and what it replaced. */
@@ -388,15 +396,15 @@ static int renamed(struct plain *p, struct side *from, struct side *to)
 	const struct p9_str name = plain_last(&to->walk);
 	uint32_t fid = p9_fid_alloc(p->c);
 	struct p9_node moved;
-	int err = plain_look(p->c, from->walk.fid, &from->dir);
+	int err = plain_look(p->c, from->walk.fid, P9_MUST_WAIT, &from->dir);
 
 	if (!err)
-		err = plain_look(p->c, to->walk.fid, &to->dir);
+		err = plain_look(p->c, to->walk.fid, P9_MUST_WAIT, &to->dir);
 	if (!err)
-		err = plain_step(p->c, to->walk.fid, fid, &name);
+		err = plain_step(p->c, to->walk.fid, fid, &name, P9_MUST_WAIT);
 	if (err)
 		return err;
-	err = plain_look(p->c, fid, &moved);
+	err = plain_look(p->c, fid, P9_MUST_WAIT, &moved);
 	p9_fid_clunk(p->c, fid);
 	if (err)
 		return err;
@@ -424,12 +432,13 @@ int plain_mrename(struct plain *p)
 	err = side_init(&from, p, a->oldfid, a->oldpath);
 	if (!err)
 		err = side_init(&to, p, a->fid, a->path);
-	if (err == -ENOENT && from.fid != P9_NOFID && to.walk.left)
+	if (err == -ENOENT && from.fid != P9_NOFID && to.at_dir && to.fid == P9_NOFID)
 		err = 0;
 	if (!err)
 		err = rename_sides(p, &from, &to);
-	if (!err)
-		err = renamed(p, &from, &to);
+	/* It is done: a reply without nodes makes the client forget both names. */
+	if (!err && renamed(p, &from, &to))
+		p->count = 0;
 	side_fini(&to);
 	side_fini(&from);
 	return err;
@@ -465,10 +474,12 @@ int plain_msetattr(struct plain *p)
 	if ((a->valid & P9_SETATTR_MODE) && (a->valid & (P9_SETATTR_UID | P9_SETATTR_GID)))
 		t.Tsetattr.valid &= ~(uint32_t)P9_SETATTR_MODE;
 	if (t.Tsetattr.valid)
-		err = plain_do(p->c, &t);
+		err = plain_do(p->c, &t, P9_MAY_LEAVE);
 	if (!err && t.Tsetattr.valid != a->valid) {
 		t.Tsetattr.valid = P9_SETATTR_MODE;
-		err = plain_do(p->c, &t);
+		err = plain_do(p->c, &t, P9_MUST_WAIT);
 	}
-	return err ? err : plain_look(p->c, p->fid, &p->r.Rmsetattr.node);
+	return err ? err
+		   : plain_look(p->c, p->fid, a->valid ? P9_MUST_WAIT : P9_MAY_LEAVE,
+				&p->r.Rmsetattr.node);
 }

@@ -29,7 +29,7 @@ static int read_value(struct plain *p, uint32_t fid, uint32_t size)
 		t.Tread.fid = fid;
 		t.Tread.offset = p->blob_size;
 		t.Tread.count = MIN(size - p->blob_size, p->c->msize - P9_IO_OVERHEAD);
-		err = p9_rpc_one(p->c, &call, &t);
+		err = p9_rpc_one(p->c, &call, &t, P9_MAY_LEAVE);
 		if (err)
 			return err;
 		got = call.r.Rread.data.size;
@@ -53,7 +53,7 @@ static int get(struct plain *p, struct p9_str name, uint32_t max, uint32_t *ret_
 	int err;
 
 	t.Txattrwalk = (struct p9_Txattrwalk){p->fid, fid, name};
-	err = p9_rpc_one(p->c, &call, &t);
+	err = p9_rpc_one(p->c, &call, &t, P9_MAY_LEAVE);
 	if (err)
 		return err;
 	size = call.r.Rxattrwalk.size;
@@ -90,24 +90,24 @@ static int set(struct plain *p, struct p9_str name, struct p9_blob value, uint32
 	uint32_t fid = p9_fid_alloc(p->c);
 	struct p9_msg t = {.type = P9_Txattrcreate};
 	uint32_t done = 0;
-	int err = plain_step(p->c, p->fid, fid, NULL), clunk_err;
+	int err = plain_step(p->c, p->fid, fid, NULL, P9_MAY_LEAVE), clunk_err;
 
 	if (err)
 		return err;
 	t.Txattrcreate = (struct p9_Txattrcreate){fid, name, value.size, flags};
-	err = plain_do(p->c, &t);
+	err = plain_do(p->c, &t, P9_MAY_LEAVE);
 	while (!err && done < value.size) {
 		uint32_t size = MIN(value.size - done, p->c->msize - P9_IO_OVERHEAD);
 
 		t = (struct p9_msg){.type = P9_Twrite};
 		t.Twrite = (struct p9_Twrite){fid, done, {value.data + done, size}};
-		err = plain_do(p->c, &t);
+		err = plain_do(p->c, &t, P9_MAY_LEAVE);
 		done += size;
 	}
 	/* The clunk sets it, and says what came of that. */
 	t = (struct p9_msg){.type = P9_Tclunk};
 	t.Tclunk.fid = fid;
-	clunk_err = plain_do(p->c, &t);
+	clunk_err = plain_do(p->c, &t, P9_MUST_WAIT);
 	return err ? err : clunk_err;
 }
 
@@ -118,7 +118,7 @@ int plain_msetxattr(struct plain *p)
 
 	if (!err)
 		err = set(p, a->name, a->data, a->flags);
-	return err ? err : plain_look(p->c, p->fid, &p->r.Rmsetxattr.node);
+	return err ? err : plain_look(p->c, p->fid, P9_MUST_WAIT, &p->r.Rmsetxattr.node);
 }
 
 int plain_mremovexattr(struct plain *p)
@@ -133,5 +133,5 @@ int plain_mremovexattr(struct plain *p)
 		err = get(p, a->name, 0, &size);
 	if (!err)
 		err = set(p, a->name, none, 0);
-	return err ? err : plain_look(p->c, p->fid, &p->r.Rmremovexattr.node);
+	return err ? err : plain_look(p->c, p->fid, P9_MUST_WAIT, &p->r.Rmremovexattr.node);
 }

@@ -1,10 +1,14 @@
 // LINK: moat_gofer_fs moat_vfs moat_mem moat_wire
-/* A caller that is killed while the server keeps it waiting: Tflush, and no tag used again before the Rflush. */
+/*
+ * A caller that is killed while the server keeps it waiting: Tflush, and no tag used again before the Rflush. And a server without
+ * the extension, of which every message is seen: what a compound change asks it, and that nobody leaves once it is done.
+ */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -48,9 +52,9 @@ static void *greet(void *arg)
 	take(&t);
 	assert_int_equal(t.type, P9_Tversion);
 	r.Rversion.msize = t.Tversion.msize;
-	r.Rversion.version = p9_str(P9_VERSION_MOAT);
+	r.Rversion.version = p9_str(arg);
 	answer(&r);
-	return arg;
+	return NULL;
 }
 
 struct caller {
@@ -86,7 +90,7 @@ static void start(struct caller *w, struct p9_conn *c, bool change)
 	assert_int_equal(pthread_create(&w->thread, NULL, call_thread, w), 0);
 }
 
-static struct p9_conn *connect_server(void)
+static struct p9_conn *connect_to(const char *version)
 {
 	pthread_t thread;
 	struct p9_conn *c;
@@ -94,10 +98,15 @@ static struct p9_conn *connect_server(void)
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	server = sv[1];
-	assert_int_equal(pthread_create(&thread, NULL, greet, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, greet, (void *)version), 0);
 	assert_int_equal(p9_conn_create(sv[0], &c), 0);
 	pthread_join(thread, NULL);
 	return c;
+}
+
+static struct p9_conn *connect_server(void)
+{
+	return connect_to(P9_VERSION_MOAT);
 }
 
 /* Serves one Tstatfs of a caller of its own; returns its tag. */
@@ -207,13 +216,220 @@ static void test_end(void **state)
 	p9_conn_unref(c);
 }
 
+/* No tag is left, and no answer comes. */
+static void test_no_tag(void **state)
+{
+	static struct caller callers[P9_TAGS_MAX];
+	struct p9_conn *c = connect_server();
+	struct caller w;
+	struct p9_msg t;
+
+	(void)state;
+	for (unsigned i = 0; i < P9_TAGS_MAX; i++) {
+		start(&callers[i], c, true);
+		take(&t);
+	}
+	/* Its request changes something, and was never sent. */
+	start(&w, c, true);
+	usleep(P9_TICK_MS * 1000);
+	sleeper_interrupt(&w.sleeper, true);
+	pthread_join(w.thread, NULL);
+	assert_int_equal(w.err, -EINTR);
+	close(server);
+	for (unsigned i = 0; i < P9_TAGS_MAX; i++) {
+		pthread_join(callers[i].thread, NULL);
+		assert_int_equal(callers[i].err, -EIO);
+	}
+	p9_conn_unref(c);
+}
+
+/* ---- a server without the extension ---- */
+
+static struct plain_server {
+	pthread_t thread;
+	struct sleeper *kill; /* NULL, or who is killed at the first Tgetattr after a change */
+	bool changed;
+	unsigned flushes, renames, unlinks;
+	uint32_t lcreate_mode, setattr_mode;
+} plain;
+
+static void fill_reply(const struct p9_msg *t, struct p9_msg *r)
+{
+	r->type = t->type + 1;
+	switch (t->type) {
+	case P9_Twalk:
+		if (t->Twalk.names.count && t->Twalk.names.name[0].len == 4) { /* "gone" */
+			r->type = P9_Rlerror;
+			r->Rlerror.ecode = ENOENT;
+		} else {
+			r->Rwalk.qids.count = t->Twalk.names.count;
+		}
+		break;
+	case P9_Tgetattr:
+		r->Rgetattr.valid = P9_GETATTR_BASIC;
+		r->Rgetattr.qid.path = t->Tgetattr.fid;
+		r->Rgetattr.mode = t->Tgetattr.fid == 1 ? S_IFDIR | 0755 : S_IFREG | 0644;
+		r->Rgetattr.nlink = 1;
+		break;
+	case P9_Tlcreate:
+		plain.lcreate_mode = t->Tlcreate.mode;
+		break;
+	case P9_Tsetattr:
+		if (t->Tsetattr.valid & P9_SETATTR_MODE)
+			plain.setattr_mode = t->Tsetattr.mode;
+		break;
+	case P9_Tunlinkat:
+		plain.unlinks++;
+		break;
+	case P9_Trenameat:
+		plain.renames++;
+		break;
+	case P9_Tflush:
+		plain.flushes++;
+		break;
+	default:
+		break;
+	}
+}
+
+/* Until the client goes. */
+static void *serve_plain(void *arg)
+{
+	struct p9_msg t;
+	uint8_t byte;
+
+	while (recv(server, &byte, 1, MSG_PEEK) == 1) {
+		struct p9_msg r = {0};
+
+		take(&t);
+		fill_reply(&t, &r);
+		if (plain.kill && plain.changed && t.type == P9_Tgetattr) {
+			sleeper_interrupt(plain.kill, true);
+			usleep(3 * P9_TICK_MS * 1000);
+		}
+		plain.changed |= t.type == P9_Tunlinkat || t.type == P9_Trenameat ||
+				 t.type == P9_Tlcreate || t.type == P9_Tsetattr;
+		r.tag = t.tag;
+		answer(&r);
+	}
+	return arg;
+}
+
+static struct p9_conn *start_plain(struct sleeper *kill)
+{
+	struct p9_conn *c = connect_to(P9_VERSION_PLAIN);
+
+	assert_true(c->plain);
+	plain = (struct plain_server){.kill = kill};
+	assert_int_equal(pthread_create(&plain.thread, NULL, serve_plain, NULL), 0);
+	return c;
+}
+
+static void stop_plain(struct p9_conn *c)
+{
+	p9_conn_unref(c);
+	pthread_join(plain.thread, NULL);
+	close(server);
+}
+
+/* Who is killed when the change is done learns that it is, and what came of it. */
+static void test_change_is_told(void **state)
+{
+	struct p9_msg t[4] = {{.type = P9_Tmunlink},
+			      {.type = P9_Tmrename},
+			      {.type = P9_Tmcreate},
+			      {.type = P9_Tmsetattr}};
+
+	(void)state;
+	t[0].Tmunlink = (struct p9_Tmunlink){.fid = 1, .keepfid = P9_NOFID, .path = p9_str("f")};
+	t[1].Tmrename.oldfid = t[1].Tmrename.fid = 1;
+	t[1].Tmrename.keepfid = P9_NOFID;
+	t[1].Tmrename.oldpath = p9_str("a");
+	t[1].Tmrename.path = p9_str("gone");
+	t[2].Tmcreate.fid = 1;
+	t[2].Tmcreate.newfid = 100;
+	t[2].Tmcreate.mode = 0644;
+	t[2].Tmcreate.path = p9_str("f");
+	t[3].Tmsetattr.fid = 1;
+	t[3].Tmsetattr.valid = P9_SETATTR_MODE;
+	t[3].Tmsetattr.path = p9_str("f");
+	for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+		struct sleeper sleeper;
+		struct p9_conn *c;
+		struct p9_call call;
+		int err;
+
+		sleeper_init(&sleeper);
+		c = start_plain(&sleeper);
+		sleeper_set_current(&sleeper);
+		err = p9_rpc(c, &call, &t[i]);
+		sleeper_set_current(NULL);
+		assert_int_equal(err, 0);
+		assert_true(plain.changed);
+		if (i == 0) {
+			assert_int_equal(call.r.Rmunlink.err, 0);
+			assert_int_equal(call.r.Rmunlink.nodes.count, 2);
+		} else if (i == 2) {
+			assert_int_equal(call.r.Rmcreate.err, 0);
+			assert_int_equal(call.r.Rmcreate.nodes.count, 2);
+		}
+		p9_call_fini(&call);
+		stop_plain(c);
+		assert_int_equal(plain.flushes, 0);
+	}
+}
+
+/* The target's directory is not there: nothing is renamed, least of all into the tree's root. */
+static void test_rename_nowhere(void **state)
+{
+	struct p9_conn *c = start_plain(NULL);
+	struct p9_msg t = {.type = P9_Tmrename};
+	struct p9_call call;
+
+	(void)state;
+	t.Tmrename.oldfid = t.Tmrename.fid = 1;
+	t.Tmrename.keepfid = P9_NOFID;
+	t.Tmrename.oldpath = p9_str("a");
+	t.Tmrename.path = p9_str("gone/b");
+	assert_int_equal(p9_rpc(c, &call, &t), -ENOENT);
+	stop_plain(c);
+	assert_int_equal(plain.renames, 0);
+}
+
+/* Until it is its owner's, a new file has no bits that lend the server's rights. */
+static void test_set_id_bits(void **state)
+{
+	struct p9_conn *c = start_plain(NULL);
+	struct p9_msg t = {.type = P9_Tmcreate};
+	struct p9_call call;
+
+	(void)state;
+	t.Tmcreate.fid = 1;
+	t.Tmcreate.newfid = 100;
+	t.Tmcreate.uid = t.Tmcreate.gid = 1000;
+	t.Tmcreate.mode = 06755;
+	t.Tmcreate.path = p9_str("f");
+	assert_int_equal(p9_rpc(c, &call, &t), 0);
+	assert_int_equal(call.r.Rmcreate.err, 0);
+	p9_call_fini(&call);
+	stop_plain(c);
+	assert_int_equal(plain.lcreate_mode & 07777, 0755);
+	assert_int_equal(plain.setattr_mode, 06755);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_change),
 		cmocka_unit_test(test_end),
+		cmocka_unit_test(test_no_tag),
+		cmocka_unit_test(test_change_is_told),
+		cmocka_unit_test(test_rename_nowhere),
+		cmocka_unit_test(test_set_id_bits),
 	};
 
+	/* What hangs must not keep everything else waiting. */
+	alarm(60);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
