@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mount.h>
 
 #include "fsimpl/gofer/internal.h"
 
@@ -49,6 +50,13 @@ static int gofer_sync(struct filesystem *base)
 	if (!err)
 		p9_call_fini(&call);
 	return err;
+}
+
+/* Of the attach points the gofer itself says so; another server does not know. */
+static int gofer_remount(struct filesystem *base, unsigned ms_flags, const char *data)
+{
+	(void)data;
+	return gofer_fs_of(base)->held_readonly && !(ms_flags & MS_RDONLY) ? -EROFS : 0;
 }
 
 static void gofer_show_options(struct filesystem *base, struct buf *b)
@@ -138,43 +146,30 @@ static struct filesystem_ops gofer_ops = {
 	.peek_stat = gofer_peek_stat,
 	.peek_link = gofer_peek_link,
 	.sync = gofer_sync,
+	.remount = gofer_remount,
 	.show_options = gofer_show_options,
 	.release = gofer_release,
 };
 
+/* ---- servers that mount(2) may name ---- */
+
+/* One tree of a server that the operator mounts. */
 static struct p9_tag {
 	struct p9_tag *next;
 	struct p9_conn *conn; /* a reference */
-	char name[]; /* the path of its socket */
+	bool readonly;
+	char *aname; /* in name, behind it */
+	char name[]; /* the path of the server's socket */
 } * tags; /* added at boot only */
 
-static struct p9_conn *find_tag(const char *tag)
+/* aname NULL: any tree of that server. */
+static struct p9_tag *find_tag(const char *tag, const char *aname)
 {
 	struct p9_tag *t = tags;
 
-	while (t && strcmp(t->name, tag) != 0)
+	while (t && (strcmp(t->name, tag) != 0 || (aname && strcmp(t->aname, aname) != 0)))
 		t = t->next;
-	return t ? t->conn : NULL;
-}
-
-int p9_add_tag(const char *tag, struct p9_conn *c)
-{
-	size_t len = strlen(tag);
-	struct p9_tag *t;
-
-	if (!len || len >= VFS_PATH_MAX)
-		return -EINVAL;
-	if (find_tag(tag))
-		return -EEXIST;
-	t = calloc(1, sizeof(*t) + len + 1);
-	if (!t)
-		return -ENOMEM;
-	memcpy(t->name, tag, len);
-	p9_conn_ref(c);
-	t->conn = c;
-	t->next = tags;
-	tags = t;
-	return 0;
+	return t;
 }
 
 static bool has_key(const char *option, size_t len, const char *key)
@@ -206,23 +201,75 @@ static int parse_option(const char *o, size_t len, struct gofer_mount_args *args
 	return -EINVAL;
 }
 
-static int mount_tag(struct p9_conn *c, const char *source, const char *data,
-		     struct filesystem **ret_fs, struct dentry **ret_root)
+static int parse_options(const char *data, struct gofer_mount_args *args, char *aname)
 {
-	struct gofer_mount_args args = {.conn = c, .shared = true, .source = source};
-	char *aname = calloc(1, VFS_PATH_MAX);
-	int err = aname ? 0 : -ENOMEM;
+	int err = 0;
 
 	while (!err && data && *data) {
 		size_t len = strcspn(data, ",");
 
 		if (len)
-			err = parse_option(data, len, &args, aname);
+			err = parse_option(data, len, args, aname);
 		data += len + (data[len] == ',');
 	}
-	args.aname = aname;
-	if (!err)
+	return err;
+}
+
+int p9_add_tag(const char *tag, struct p9_conn *c, const char *options, bool readonly)
+{
+	size_t len = strlen(tag);
+	struct gofer_mount_args args = {.conn = c};
+	char *aname;
+	struct p9_tag *t;
+
+	if (!len || len >= VFS_PATH_MAX)
+		return -EINVAL;
+	aname = calloc(1, VFS_PATH_MAX);
+	if (!aname)
+		return -ENOMEM;
+	/* Wrong options are found out by the mount that has them. */
+	(void)!parse_options(options, &args, aname);
+	t = find_tag(tag, aname);
+	if (t) {
+		t->readonly &= readonly;
+		free(aname);
+		return 0;
+	}
+	t = calloc(1, sizeof(*t) + len + 1 + strlen(aname) + 1);
+	if (t) {
+		memcpy(t->name, tag, len);
+		t->aname = t->name + len + 1;
+		strcpy(t->aname, aname);
+		p9_conn_ref(c);
+		t->conn = c;
+		t->readonly = readonly;
+		t->next = tags;
+		tags = t;
+	}
+	free(aname);
+	return t ? 0 : -ENOMEM;
+}
+
+/*
+ * Exactly what the operator mounts, no more writable than there. Not what is below it either: a server that goes by paths follows
+ * a symbolic link that the guest made on the way to a deeper tree.
+ */
+static int mount_tag(const char *source, const char *data, struct filesystem **ret_fs,
+		     struct dentry **ret_root)
+{
+	struct gofer_mount_args args = {.shared = true, .source = source};
+	char *aname = calloc(1, VFS_PATH_MAX);
+	int err = aname ? parse_options(data, &args, aname) : -ENOMEM;
+	const struct p9_tag *t = err ? NULL : find_tag(source, aname);
+
+	if (!err && !t)
+		err = -EPERM;
+	if (!err) {
+		args.conn = t->conn;
+		args.readonly = t->readonly;
+		args.aname = aname;
 		err = gofer_fs_create(&args, ret_fs, ret_root);
+	}
 	free(aname);
 	return err;
 }
@@ -238,9 +285,9 @@ static int gofer_mount(const struct filesystem_type *type, const char *source, u
 	(void)ms_flags;
 	if (args)
 		return gofer_fs_create(args, ret_fs, ret_root);
-	if (!source || !find_tag(source))
+	if (!source || !find_tag(source, NULL))
 		return -EPERM;
-	return mount_tag(find_tag(source), source, data, ret_fs, ret_root);
+	return mount_tag(source, data, ret_fs, ret_root);
 }
 
 static struct filesystem_type gofer_type = {
@@ -317,6 +364,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	fs->conn = args->conn;
 	fs->shared = args->shared;
 	fs->host_fifo = args->host_fifo;
+	fs->held_readonly = args->readonly && args->aname;
 	fs->fs.exclusive = !args->shared;
 	fs->fs.magic = V9FS_MAGIC;
 	if (args->readonly)

@@ -14,11 +14,13 @@ struct p9_conn;
 /* The type that mount(2) and /proc/filesystems show: "9p". mount(2) can name servers that p9_add_tag() was told of, nothing else. */
 void gofer_fs_register(void);
 /*
- * p9_add_tag - a server that mounts of type 9p may name as their source, at boot only. Options of such a mount: aname=PATH, cache=none
+ * p9_add_tag - a server, and of it the tree that `options` name, which mounts of type 9p may name as their source; once for each mount of
+ * the operator's, at boot only. Options of such a mount: aname=PATH, cache=none
  * (shared, the default) or loose (exclusive); version=9p2000.L, and trans=, access=, uname=, msize=, which say nothing here.
- * Return: 0 (takes a reference), -EINVAL, -EEXIST, -ENOMEM.
+ * mount(2) inside gets those trees only (-EPERM), and read-only what the operator mounts so everywhere.
+ * Return: 0 (takes a reference), -EINVAL, -ENOMEM.
  */
-must_check int p9_add_tag(const char *tag, struct p9_conn *c);
+must_check int p9_add_tag(const char *tag, struct p9_conn *c, const char *options, bool readonly);
 
 /*
  * p9_conn_create - takes a connected stream socket and negotiates the version. Blocks for the answer.

@@ -101,6 +101,7 @@ struct gofer_fs {
 	uint32_t root_fid;
 	bool shared;
 	bool host_fifo; /* immutable */
+	bool held_readonly; /* immutable: no remount makes it writable */
 	struct remote_dentry *root; /* a reference */
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct remote_dcache dcache;

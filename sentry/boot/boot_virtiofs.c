@@ -6,6 +6,7 @@
  */
 #include <poll.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -90,7 +91,12 @@ static int connect_9p(struct boot_state *b, int fd, const char *tag)
 	int err = p9_conn_create(fd, &c);
 
 	if (!err) {
-		err = p9_add_tag(tag, c);
+		for (unsigned i = 0; !err && i < b->spec.nmounts; i++) {
+			const struct boot_mount *m = &b->spec.mounts[i];
+
+			if (!strcmp(m->type, "9p") && m->source && !strcmp(m->source, tag))
+				err = p9_add_tag(tag, c, m->data, m->flags & MS_RDONLY);
+		}
 		p9_conn_unref(c);
 	}
 	return err ? boot_fail(&b->error, 1, "9p server %s: %s; does it speak 9P2000.L?", tag,
