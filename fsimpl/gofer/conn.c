@@ -5,7 +5,8 @@
  * call and stops when its own has come, waking one other waiter to take over. So a lone caller's round trip has no hand-over
  * between threads. Replies may come in any order. Descriptors arrive in the order of the replies that announce them.
  *
- * Waiting is cut into ticks: a caller that was killed meanwhile gives a request up that changes nothing, sends Tflush for it and goes.
+ * Waiting, for a tag too, is cut into ticks: a caller that was killed meanwhile gives a request up that changes nothing, sends Tflush
+ * for it and goes; but not one that tells what came of a change (P9_MUST_WAIT).
  * What it left in the tag table is freed by whoever reads the Rflush; the reply, should it come first, is dropped.
  *
  * A server that closes, or sends what makes no sense, kills the connection: every call, waiting or to come, gives -EIO, and

@@ -30,7 +30,7 @@ struct p9_call {
 	_Atomic uint32_t word; /* futex: 1 look again */
 	bool done;
 	bool waited; /* a tick at least */
-	bool must; /* not given up, whatever it asks: see enum p9_wait */
+	bool must; /* P9_MUST_WAIT */
 	bool droppable; /* given up though it changes something: nobody needs its answer */
 	bool async; /* nobody waits: freed by whoever reads the reply */
 	bool flushed; /* async: it was given up; its tag is taken until the Rflush */
