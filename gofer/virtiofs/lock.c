@@ -3,7 +3,7 @@
  *
  * A POSIX lock belongs to (file, owner) of the client. Each such pair has a descriptor of its own here, and locks are the host's open-file-description locks
  * on it: other clients, other owners and the host's programs conflict with them as on one machine. They go when the owner unlocks everything, at its FLUSH
- * (close(2)), and with the node. flock(2)'s locks are taken on the handle's own descriptor and go with it.
+ * (close(2)), and with the node; one that is waited for stays so. flock(2)'s locks are taken on the handle's own descriptor and go with it.
  *
  * A queue's thread must not wait: the unlocking it waits for may stand behind it in the ring. A lock that is not to be had at once is waited for by a
  * thread of its own (WAITS_MAX of them), which answers into the ring; INTERRUPT, and the end of the queue, take it out with EINTR. INTERRUPT is itself
@@ -109,7 +109,9 @@ static int owner_make(struct daemon *d, struct node *n, uint64_t id, struct lock
 
 void locks_drop_owner(struct daemon *d, struct node *n, uint64_t id)
 {
+	struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 	struct lock_owner **p, *o;
+	bool busy;
 
 	if (!d->config.posix_lock)
 		return;
@@ -117,9 +119,15 @@ void locks_drop_owner(struct daemon *d, struct node *n, uint64_t id)
 	for (p = &n->owners; *p && (*p)->id != id; p = &(*p)->next)
 		;
 	o = *p;
-	if (o)
+	/* A lock that is being waited for is the owner's when it is granted, whatever it gave up before. */
+	busy = o && o->refs > 1;
+	if (busy)
+		o->refs++;
+	else if (o)
 		*p = o->next;
 	mutex_unlock(&d->nodes_lock);
+	if (busy)
+		(void)fcntl(o->fd, F_OFD_SETLK, &all);
 	if (o)
 		owner_put(d, o);
 }

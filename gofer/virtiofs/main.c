@@ -177,6 +177,16 @@ static struct daemon *daemon_create(const struct virtiofsd_config *config)
 	return d;
 }
 
+/* Whoever started us may have had them otherwise: SIGTERM ends a daemon. */
+static void signals_of_a_daemon(void)
+{
+	sigset_t none;
+
+	signal(SIGTERM, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 int virtiofsd_main(const struct virtiofsd_config *config)
 {
 	bool forks = config->listen_fd >= 0 && !config->once;
@@ -185,6 +195,7 @@ int virtiofsd_main(const struct virtiofsd_config *config)
 
 	if (!d)
 		return -ENOMEM;
+	signals_of_a_daemon();
 	vhost_signals(d);
 	err = daemon_confine(d);
 	if (err)

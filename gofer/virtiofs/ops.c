@@ -385,6 +385,21 @@ static int do_rmdir(struct request *r, struct node *n)
 	return remove_name(r->d, n, r->in.name[0], AT_REMOVEDIR);
 }
 
+/* The host's whiteout in the place of what was renamed is the daemon's; it is to be the caller's. The renaming is done: an error has nobody to tell. */
+static void give_whiteout(const struct request *r, const struct node *dir, const char *name)
+{
+	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct statx stx;
+
+	if (fd < 0)
+		return;
+	/* Not what somebody else has put there meanwhile. */
+	if (!stat_fd_now(fd, &stx) && S_ISCHR(stx.stx_mode) && !stx.stx_rdev_major &&
+	    !stx.stx_rdev_minor && stx.stx_nlink == 1)
+		(void)!give_to_caller(r, dir, fd, S_IFCHR);
+	close(fd);
+}
+
 static int rename_to(struct request *r, struct node *n, uint64_t newdir, uint32_t flags)
 {
 	struct node *to = node_get(r->d, newdir);
@@ -400,6 +415,8 @@ static int rename_to(struct request *r, struct node *n, uint64_t newdir, uint32_
 
 		if (renameat2(n->fd, r->in.name[0], to->fd, r->in.name[1], flags) < 0)
 			err = -errno;
+		else if (flags & RENAME_WHITEOUT)
+			give_whiteout(r, n, r->in.name[0]);
 		version_name_changed(r->d, n, r->in.name[0]);
 		version_name_changed(r->d, to, r->in.name[1]);
 		version_drop_held(r->d, moved);

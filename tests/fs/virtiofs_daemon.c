@@ -177,12 +177,18 @@ static void waiting(void **state)
 	assert_int_equal(set_lock(&l, 1, F_UNLCK, 0, 99), 0);
 	assert_int_equal(front_collect(&front, 1, s, NULL, 0), 0);
 	assert_int_equal(get_lock(&l, 1).start, 50);
-	/* An owner that is gone when its turn comes holds nothing. */
+	/* What its owner gives up meanwhile does not take away what it waits for. */
+	assert_int_equal(set_lock(&l, 3, F_WRLCK, 200, 210), 0);
 	s = submit_lock(2, FUSE_SETLKW, &l, 3, F_WRLCK, 0, 99, 0);
 	assert_false(front_wait(&front, 2, s, NOT_YET_MS));
 	assert_int_equal(set_lock(&l, 3, F_UNLCK, 0, INT64_MAX), 0);
+	assert_int_equal(get_lock(&l, 1).end, 60);
+	assert_int_equal(set_lock(&l, 1, F_WRLCK, 200, 210), 0);
+	assert_int_equal(set_lock(&l, 1, F_UNLCK, 200, 210), 0);
 	assert_int_equal(set_lock(&l, 2, F_UNLCK, 0, INT64_MAX), 0);
 	assert_int_equal(front_collect(&front, 2, s, NULL, 0), 0);
+	assert_int_equal(get_lock(&l, 1).end, 99);
+	assert_int_equal(set_lock(&l, 3, F_UNLCK, 0, INT64_MAX), 0);
 	assert_int_equal(get_lock(&l, 1).type, F_UNLCK);
 }
 
