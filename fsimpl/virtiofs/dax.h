@@ -51,7 +51,9 @@ must_check int dax_window_create(struct virtiofs_device *dev, int fd, uint64_t s
  * window that is smaller than the old one is not used.
  */
 void dax_window_restart(struct dax_window *w, int fd, uint64_t size);
-/* Begins to serve the back channel. */
+/* The same, but the new daemon has none: what is mapped stays, and there will be no more. */
+void dax_window_gone(struct dax_window *w);
+/* Begins to serve the back channel, unless that is done already. */
 must_check int dax_window_start(struct dax_window *w);
 void dax_window_destroy(struct dax_window *w); /* NULL is ignored */
 

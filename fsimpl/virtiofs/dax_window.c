@@ -215,7 +215,28 @@ int dax_window_create(struct virtiofs_device *dev, int fd, uint64_t size, struct
 
 int dax_window_start(struct dax_window *w)
 {
-	return hostpoll_add(&w->poll, w->fd, POLLIN | POLLRDHUP, back_ready);
+	return w->poll.fd >= 0 ? 0 : hostpoll_add(&w->poll, w->fd, POLLIN | POLLRDHUP, back_ready);
+}
+
+/* The daemon that set them up is gone. */
+static void ranges_old(struct dax_window *w)
+{
+	mutex_lock(&w->lock);
+	for (unsigned i = 0; i < w->fresh; i++) {
+		struct dax_range *r = &w->ranges[i];
+
+		r->old = true;
+		/* Those of callers (SETUP, LEAVING) they find old themselves. */
+		if (r->state == DAX_LEFT || r->state == DAX_LOST)
+			r->state = DAX_FREE;
+	}
+	mutex_unlock(&w->lock);
+}
+
+void dax_window_gone(struct dax_window *w)
+{
+	atomic_store(&w->broken, true);
+	ranges_old(w);
 }
 
 void dax_window_restart(struct dax_window *w, int fd, uint64_t size)
@@ -227,16 +248,7 @@ void dax_window_restart(struct dax_window *w, int fd, uint64_t size)
 	close(w->fd);
 	w->fd = fd;
 	w->have = 0;
-	mutex_lock(&w->lock);
-	for (unsigned i = 0; i < w->fresh; i++) {
-		struct dax_range *r = &w->ranges[i];
-
-		r->old = true;
-		/* Those of callers (SETUP, LEAVING) they find old themselves. */
-		if (r->state == DAX_LEFT || r->state == DAX_LOST)
-			r->state = DAX_FREE;
-	}
-	mutex_unlock(&w->lock);
+	ranges_old(w);
 	atomic_store(&w->broken, size >> VIRTIOFS_DAX_SHIFT < w->count);
 }
 

@@ -1,5 +1,5 @@
 /*
- * fsimpl/virtiofs/device.c - requests over virtqueues, and how one waits for them.
+ * fsimpl/virtiofs/device.c - requests over virtqueues, and how one waits for them. device_life.c makes and unmakes the device.
  *
  * Each queue has as many slots as descriptors of its ring, for a request takes one (its buffers stand in an indirect table), or a few if the device
  * has no indirect descriptors. A slot's part of the shared memory holds the table, the request's head and
@@ -10,11 +10,9 @@
  */
 #include "fsimpl/virtiofs/device.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/sysinfo.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/futex.h"
@@ -24,15 +22,8 @@
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal_device.h"
 
-#define SLOT_TABLE_BYTES (VIRTQ_CHAIN_MAX * sizeof(struct vring_desc))
-#define SLOT_REQUEST_AT SLOT_TABLE_BYTES
-#define SLOT_INLINE_AT (SLOT_REQUEST_AT + FUSE_REQUEST_ARG_MAX)
-#define SLOT_REPLY_AT (SLOT_INLINE_AT + VDEV_REPLY_MAX)
-#define SLOT_BYTES round_up_u64(SLOT_REPLY_AT + sizeof(struct fuse_out_header) + VDEV_REPLY_MAX, 64)
 #define SPIN_NS 40000
 #define SPIN_MISSES_MAX 8 /* in a row: then only every 16th wait polls */
-
-static REF_TYPE(device_type, "virtiofs_device");
 
 bool virtiofs_device_alive(const struct virtiofs_device *dev)
 {
@@ -102,8 +93,7 @@ static uint64_t addr_of(const struct virtiofs_device *dev, uint64_t off)
 	return VDEV_GUEST_BASE + off;
 }
 
-static void pin_data(struct virtiofs_device *dev, const struct vdev_data *d, unsigned count,
-		     bool pin)
+void vdev_pin_data(struct virtiofs_device *dev, const struct vdev_data *d, unsigned count, bool pin)
 {
 	for (unsigned i = 0; i < count; i++) {
 		if (!pin)
@@ -118,7 +108,7 @@ void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
 {
 	struct vdev_room_waiter *w = q->room_waiters;
 
-	pin_data(q->dev, slot->data, slot->data_count, false);
+	vdev_pin_data(q->dev, slot->data, slot->data_count, false);
 	slot->data_count = 0;
 	slot->orphan = false;
 	slot->waiter = NULL;
@@ -221,6 +211,8 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 	}
 	log_error("virtio-fs device: %s; its files give EIO until %s", why,
 		  dev->reconnect ? "the daemon is back" : "it is mounted again");
+	/* One that lives sees its end by this, whoever else has the socket; ours is another only once `abandoned` is set. */
+	(void)shutdown(dev->sock, SHUT_RDWR);
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		queue_abandon(&dev->queues[i]);
 	atomic_store(&dev->abandoned, true);
@@ -323,13 +315,25 @@ void vdev_leave(struct vdev_pending *p)
 	*p = (struct vdev_pending){0};
 }
 
+/* Until when one waits for an answer: for ever, but what brings the filesystem back keeps all others. */
+static int64_t answer_deadline(const struct virtiofs_device *dev)
+{
+	int64_t end = atomic_load_explicit(&dev->restore_end, memory_order_relaxed);
+
+	return end && pthread_equal(dev->reconnector, pthread_self())
+		       ? MIN(end, time_monotonic_ns() + VDEV_RESTORE_CALL_NS)
+		       : TIME_FOREVER;
+}
+
 /* Until the slot is done. Return: 0, -EINTR: killed. */
 static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 {
+	int64_t deadline;
 	int err = 0;
 
 	if (spin_for(q, slot))
 		return 0;
+	deadline = answer_deadline(q->dev);
 	mutex_lock(&q->lock);
 	slot->waiter = sleeper_current();
 	slot->waiter->what = "virtio-fs reply";
@@ -342,7 +346,13 @@ static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 		queue_unlock(q);
 		err = sleeper_wait(sleeper_current(),
 				   slot->unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
-				   TIME_FOREVER);
+				   deadline);
+		if (err == -ETIMEDOUT) {
+			/* Which makes the slot done. */
+			virtiofs_device_kill(q->dev, "it does not answer while the file system is "
+						     "brought back");
+			err = 0;
+		}
 		mutex_lock(&q->lock);
 	}
 	q->asleep--;
@@ -433,6 +443,8 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 
 	if (req.nodeid > FUSE_ROOT && !vdev_node_current(q->dev, req.nodeid))
 		return -EIO;
+	if (call->epoch_set && call->epoch != vdev_epoch(q->dev))
+		return -EIO;
 	req.nodeid = vdev_server_node(req.nodeid);
 	req.data_size = call->inline_size;
 	for (unsigned i = 0; i < call->send_count; i++)
@@ -518,7 +530,7 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 		slot->data[slot->data_count++] = call->send[i];
 	for (unsigned i = 0; i < call->receive_count; i++)
 		slot->data[slot->data_count++] = call->receive[i];
-	pin_data(q->dev, slot->data, slot->data_count, true);
+	vdev_pin_data(q->dev, slot->data, slot->data_count, true);
 	kick(q);
 	queue_unlock(q);
 	if (mode != SUBMIT_POSTED)
@@ -645,7 +657,7 @@ void vdev_drain(struct virtiofs_device *dev, int64_t ns)
 					    time_monotonic_ns() + 200000);
 }
 
-/* ---- life ---- */
+/* ---- epochs ---- */
 
 unsigned vdev_epoch(const struct virtiofs_device *dev)
 {
@@ -654,7 +666,7 @@ unsigned vdev_epoch(const struct virtiofs_device *dev)
 
 static uint64_t epoch_tag(unsigned epoch)
 {
-	return (uint64_t)(epoch & 0xff) << VDEV_EPOCH_SHIFT;
+	return (uint64_t)(epoch & VDEV_EPOCH_MAX) << VDEV_EPOCH_SHIFT;
 }
 
 uint64_t vdev_node(uint64_t nodeid, unsigned epoch)
@@ -666,151 +678,4 @@ bool vdev_node_current(const struct virtiofs_device *dev, uint64_t node)
 {
 	return node == FUSE_ROOT ||
 	       (node & ~vdev_server_node(UINT64_MAX)) == epoch_tag(vdev_epoch(dev));
-}
-
-static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigned size)
-{
-	struct virtq_layout layout;
-	int err;
-
-	q->dev = dev;
-	q->poll.fd = -1;
-	mutex_init(&q->lock, LOCK_RPC, "virtio-fs queue");
-	q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	q->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (q->kick_fd < 0 || q->call_fd < 0)
-		return -errno;
-	virtq_layout(size, &layout);
-	err = memfile_alloc(dev->mf, layout.size, 0, 0, &q->ring_off);
-	if (err)
-		return err;
-	q->ring_size = layout.size;
-	err = memfile_alloc(dev->mf, (uint64_t)size * SLOT_BYTES, 0, 0, &q->slots_off);
-	if (err)
-		return err;
-	q->slot_count = size;
-	q->slot_mem = memfile_ptr(dev->mf, q->slots_off);
-	q->slots = calloc(size, sizeof(*q->slots));
-	q->ring_slots = calloc(size, sizeof(*q->ring_slots));
-	if (!q->slots || !q->ring_slots)
-		return -ENOMEM;
-	virtq_driver_init(&q->ring, size, dev->event_idx, memfile_ptr(dev->mf, q->ring_off),
-			  q->ring_slots);
-	for (unsigned i = size; i-- > 0;) {
-		q->slots[i].index = i;
-		q->slots[i].next_free = q->free_slots;
-		q->free_slots = &q->slots[i];
-	}
-	q->poll.fd = -1;
-	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
-}
-
-static void queue_fini(struct vdev_queue *q)
-{
-	if (!q->dev)
-		return;
-	if (q->poll.fd >= 0)
-		hostpoll_remove(&q->poll);
-	if (q->kick_fd >= 0)
-		close(q->kick_fd);
-	if (q->call_fd >= 0)
-		close(q->call_fd);
-	/* Requests whose callers were killed still hold their data; the device is gone by now. */
-	for (unsigned i = 0; q->slots && i < q->slot_count; i++)
-		if (q->slots[i].data_count)
-			pin_data(q->dev, q->slots[i].data, q->slots[i].data_count, false);
-	if (q->ring_size)
-		memfile_range_unref(q->dev->mf, q->ring_off, q->ring_size);
-	if (q->slot_count)
-		memfile_range_unref(q->dev->mf, q->slots_off, (uint64_t)q->slot_count * SLOT_BYTES);
-	free(q->slots);
-	free(q->ring_slots);
-}
-
-void virtiofs_device_ref(struct virtiofs_device *dev)
-{
-	ref_get(&dev->ref);
-}
-
-static void device_free(struct virtiofs_device *dev)
-{
-	vdev_reconnect_stop(dev);
-	if (dev->sock_poll.fd >= 0)
-		hostpoll_remove(&dev->sock_poll);
-	/* All before the first queue goes: a call on one that makes no sense kills, which looks at every queue. */
-	for (unsigned i = 0; i < dev->queue_count; i++)
-		if (dev->queues[i].dev && dev->queues[i].poll.fd >= 0)
-			hostpoll_remove(&dev->queues[i].poll);
-	for (unsigned i = 0; i < dev->queue_count; i++)
-		queue_fini(&dev->queues[i]);
-	dax_window_destroy(dev->dax);
-	virtiofs_versions_destroy(dev->versions);
-	/* Closing the connection makes the device let go of the memory. */
-	close(dev->sock);
-	if (dev->mf)
-		memfile_unref(dev->mf);
-	ref_fini(&dev->ref, &device_type);
-	free(dev);
-}
-
-void virtiofs_device_unref(struct virtiofs_device *dev)
-{
-	if (dev && ref_put(&dev->ref))
-		device_free(dev);
-}
-
-/* Nothing comes on this socket after the handshake but its end. */
-void vdev_sock_ready(struct hostpoll *hp, uint32_t events)
-{
-	struct virtiofs_device *dev = container_of(hp, struct virtiofs_device, sock_poll);
-
-	(void)events;
-	virtiofs_device_kill(dev, "the daemon has closed the connection");
-}
-
-int virtiofs_device_connect(int sock, const struct virtiofs_device_options *options,
-			    struct virtiofs_device **ret)
-{
-	struct virtiofs_device *dev = calloc(1, sizeof(*dev));
-	unsigned size = options->queue_size ? options->queue_size : VDEV_QUEUE_SIZE_DEFAULT;
-	int err;
-
-	if (!dev) {
-		close(sock);
-		return -ENOMEM;
-	}
-	ref_init(&dev->ref, &device_type);
-	dev->sock = sock;
-	dev->sock_poll.fd = -1;
-	dev->unique = 2;
-	dev->queue_size = size;
-	dev->reconnect = options->reconnect;
-	dev->reconnect_arg = options->reconnect_arg;
-	op_lock_init(&dev->restore_lock);
-	dev->may_spin = get_nprocs() > 1;
-	err = memfile_create_shared(options->memory ? options->memory : VDEV_MEMORY_DEFAULT,
-				    &dev->mf);
-	if (!err)
-		err = vdev_negotiate(dev,
-				     options->queues ? options->queues : (unsigned)get_nprocs(),
-				     &dev->queue_count);
-	for (unsigned i = 0; !err && i < dev->queue_count; i++) {
-		dev->queues[i].kick_fd = dev->queues[i].call_fd = -1;
-		err = queue_init(dev, &dev->queues[i], size);
-	}
-	if (!err)
-		err = vdev_start(dev);
-	if (!err)
-		err = dev->dax ? dax_window_start(dev->dax) : 0;
-	if (!err)
-		err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, vdev_sock_ready);
-	if (!err && dev->reconnect)
-		err = vdev_reconnect_start(dev);
-	if (err) {
-		log_error("virtio-fs device: the handshake failed: %s", strerror(-err));
-		virtiofs_device_unref(dev);
-		return err;
-	}
-	*ret = dev;
-	return 0;
 }

@@ -89,10 +89,11 @@ struct vdev_owner {
 };
 
 /*
- * Node ids carry in their upper byte which connection they are of (vdev_node()): a request for a node of an earlier one is -EIO, whatever
+ * Node ids carry in their upper 16 bits which connection they are of (vdev_node()): a request for a node of an earlier one is -EIO, whatever
  * its daemon would take the number for. The root's is the same for all.
  */
-#define VDEV_EPOCH_SHIFT 56
+#define VDEV_EPOCH_SHIFT 48
+#define VDEV_EPOCH_MAX 0xffffu /* no connection after that one: numbers are not used twice */
 /* The device's name for a node of a daemon's; epoch: vdev_epoch() before the request that named it. */
 uint64_t vdev_node(uint64_t nodeid, unsigned epoch);
 /* Is it of the present connection? */
@@ -112,6 +113,9 @@ void vdev_set_restore(struct virtiofs_device *dev, int (*restore)(void *arg), vo
 struct vdev_call {
 	struct fuse_request req; /* req.data_size is filled in from send */
 	struct vdev_owner *owner; /* NULL: nobody cares */
+	unsigned
+		epoch; /* if epoch_set: -EIO on any other connection; for the root, whose node is of all of them */
+	bool epoch_set;
 	bool ids_set; /* req.uid and gid are not to be the caller's */
 	bool unkillable; /* waits whatever signals come: what it does must not be lost */
 	bool heard; /* the same, once the device has it: what the answer says must be known */

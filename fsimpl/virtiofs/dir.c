@@ -43,6 +43,7 @@ static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
 		.req = {.opcode = FUSE_OPENDIR, .nodeid = in->nodeid, .arg = &arg},
 		.reply = &out,
 		.reply_size = sizeof(out),
+		.epoch_set = true,
 	};
 	ssize_t got;
 
@@ -50,7 +51,7 @@ static int open_dir(struct virtiofs_dir *dir, struct virtiofs_inode *in)
 		return 0;
 	/* Another daemon's, after a reconnection: positions in the directory are the host's and hold. */
 	dir->open = false;
-	dir->epoch = vdev_epoch(in->fs->dev);
+	dir->epoch = call.epoch = vdev_epoch(in->fs->dev);
 	got = virtiofs_call(in->fs, &call);
 	if (got == -ENOSYS)
 		return 0;
@@ -149,6 +150,7 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 		.req = {.nodeid = in->nodeid, .arg = &arg},
 		.receive = &data,
 		.receive_count = 1,
+		.epoch_set = true,
 	};
 	struct virtiofs_when when;
 	ssize_t got;
@@ -158,6 +160,7 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	if (err)
 		return err;
 	arg.fh = dir->fh;
+	call.epoch = dir->epoch;
 	if (!dir->data)
 		dir->data = malloc(BATCH_BYTES);
 	if (!dir->data || memfile_alloc(mf, BATCH_BYTES, 0, 0, &data.off))
@@ -241,6 +244,7 @@ static int virtiofs_dir_fsync(struct file *f, bool data_only, uint64_t start, ui
 	struct fuse_fsync_in arg = {.fsync_flags = data_only};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_FSYNCDIR, .nodeid = in->nodeid, .arg = &arg},
+		.epoch_set = true,
 	};
 	ssize_t got;
 	int err;
@@ -250,6 +254,7 @@ static int virtiofs_dir_fsync(struct file *f, bool data_only, uint64_t start, ui
 	op_lock(&f->pos_lock);
 	err = open_dir(dir_of(f), in);
 	arg.fh = dir_of(f)->fh;
+	call.epoch = dir_of(f)->epoch;
 	op_unlock(&f->pos_lock);
 	if (err)
 		return err;
@@ -269,10 +274,11 @@ static void virtiofs_dir_release(struct file *f)
 	const struct fuse_release_in arg = {.fh = dir->fh, .flags = O_RDONLY | O_DIRECTORY};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_RELEASEDIR, .nodeid = in->nodeid, .arg = &arg},
+		.epoch = dir->epoch,
+		.epoch_set = true,
 	};
 
-	if (dir->open && dir->epoch == vdev_epoch(in->fs->dev) &&
-	    vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)
+	if (dir->open && vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)
 		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
 	free(dir->data);
 	file_fini(f);

@@ -59,7 +59,7 @@ int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags, unsigned ep
 	}
 	mutex_lock(&in->lock);
 	/* The daemon that gave it is gone, and who opens anew what is in the list may have been here. */
-	if (!h->none && epoch != vdev_epoch(in->fs->dev))
+	if (epoch != vdev_epoch(in->fs->dev))
 		h->fh = UINT64_MAX;
 	LIST_INSERT_HEAD(&in->handles, h, link);
 	mutex_unlock(&in->lock);

@@ -58,7 +58,7 @@ struct virtiofs_handle {
 		fh; /* read after the inode's nodeid: both are new after a reconnection, or the nodeid is refused */
 	uint32_t open_flags; /* FOPEN_* */
 	unsigned flags; /* O_* it was opened with */
-	bool none; /* the server needs no handles (ENOSYS to OPEN) */
+	_Atomic bool none; /* the server needs no handles (ENOSYS to OPEN) */
 	_Atomic bool
 		unchecked; /* what is cached may be of before the open: asked at the first use */
 	struct virtiofs_owner user, filler; /* of its requests; filler: under fill_lock */
@@ -270,10 +270,12 @@ int virtiofs_get_acl(struct dentry *d, bool is_default, struct vfs_acl **ret);
 /* GETXATTR or LISTXATTR (name NULL). size 0 asks for the size. Return: bytes, -errno. */
 must_check ssize_t virtiofs_xattr_get(struct virtiofs_inode *in, uint32_t opcode, const char *name,
 				      void *buf, size_t size);
-/* The mode of a new file as it is sent: the server applies the umask where default ACLs may say otherwise. */
+/* The mode of a new file as it is sent: a server that says so applies the umask, where default ACLs may say otherwise. */
 static inline uint32_t virtiofs_masked(const struct virtiofs_fs *fs, uint32_t mode, uint32_t umask)
 {
-	return fs->init_flags & FUSE_POSIX_ACL ? mode : mode & ~(umask & 0777);
+	const uint64_t both = FUSE_POSIX_ACL | FUSE_DONT_MASK;
+
+	return (fs->init_flags & both) == both ? mode : mode & ~(umask & 0777);
 }
 
 /* ---- walk.c ---- */

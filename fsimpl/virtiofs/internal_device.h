@@ -1,4 +1,4 @@
-/* fsimpl/virtiofs/internal_device.h - the device's inside: device.c (requests) and vhost.c (the vhost-user handshake). */
+/* fsimpl/virtiofs/internal_device.h - the device's inside: device.c (requests), device_life.c, vhost.c (the vhost-user handshake), reconnect.c. */
 #ifndef MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
 #define MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
 
@@ -17,6 +17,13 @@
 #define VDEV_QUEUE_SIZE_DEFAULT 128
 /* What the device calls offset 0 of the memory: no address of ours, so that mixing the two up is noticed. */
 #define VDEV_GUEST_BASE (1ull << 32)
+
+/* A slot's memory. */
+#define SLOT_TABLE_BYTES (VIRTQ_CHAIN_MAX * sizeof(struct vring_desc))
+#define SLOT_REQUEST_AT SLOT_TABLE_BYTES
+#define SLOT_INLINE_AT (SLOT_REQUEST_AT + FUSE_REQUEST_ARG_MAX)
+#define SLOT_REPLY_AT (SLOT_INLINE_AT + VDEV_REPLY_MAX)
+#define SLOT_BYTES round_up_u64(SLOT_REPLY_AT + sizeof(struct fuse_out_header) + VDEV_REPLY_MAX, 64)
 
 struct vdev_slot {
 	unsigned index; /* immutable */
@@ -61,6 +68,10 @@ struct vdev_queue {
 	struct virtq_driver_slot *ring_slots;
 };
 
+/* While the filesystem is brought back, its callers wait: a daemon may take so long for an answer, and for all of them. */
+#define VDEV_RESTORE_CALL_NS 3000000000ll
+#define VDEV_RESTORE_NS 30000000000ll
+
 enum { VDEV_ALIVE, VDEV_DEAD, VDEV_RESTORING };
 
 struct virtiofs_device {
@@ -85,12 +96,16 @@ struct virtiofs_device {
 	struct op_lock restore_lock; /* around restore, which takes locks of the filesystem's */
 	int (*restore)(void *arg); /* guarded by restore_lock */
 	void *restore_arg;
+	_Atomic int64_t restore_end; /* host CLOCK_MONOTONIC; 0: nothing is being restored */
 	struct dax_window *dax; /* immutable; owned; NULL: the daemon has none */
 	struct virtiofs_versions *versions; /* the same */
 	_Atomic bool claimed;
 	_Atomic uint64_t unique, requests;
 };
 
+/* Takes or gives back references on memory of requests'. */
+void vdev_pin_data(struct virtiofs_device *dev, const struct vdev_data *d, unsigned count,
+		   bool pin);
 void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot);
 void vdev_call_ready(struct hostpoll *hp, uint32_t events);
 void vdev_sock_ready(struct hostpoll *hp, uint32_t events);

@@ -51,12 +51,19 @@ static int queue_reset(struct vdev_queue *q, unsigned size)
 	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
 }
 
+/* This thread's device is no more. */
+static _Thread_local bool device_gone;
+
 /* Takes the socket. The handshake, then what is on the device. */
 static int restart(struct virtiofs_device *dev, int sock)
 {
 	unsigned queues = dev->queue_count, have = 0;
 	int err, restoring = VDEV_RESTORING;
 
+	if (vdev_epoch(dev) == VDEV_EPOCH_MAX) {
+		close(sock);
+		return -EOVERFLOW;
+	}
 	if (dev->sock_poll.fd >= 0)
 		hostpoll_remove(&dev->sock_poll);
 	dev->sock_poll.fd = -1;
@@ -82,13 +89,16 @@ static int restart(struct virtiofs_device *dev, int sock)
 	/* From here on its end is a death, which ends the restoring's requests. */
 	err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, vdev_sock_ready);
 	op_lock(&dev->restore_lock);
+	atomic_store(&dev->restore_end, time_monotonic_ns() + VDEV_RESTORE_NS);
 	if (!err && dev->restore)
 		err = dev->restore(dev->restore_arg);
+	atomic_store(&dev->restore_end, 0);
 	op_unlock(&dev->restore_lock);
 	if (!err && !atomic_compare_exchange_strong(&dev->state, &restoring, VDEV_ALIVE))
 		err = -EIO;
 	if (err)
 		virtiofs_device_kill(dev, "the file system could not be brought back");
+	/* Last: that may be the device's end. */
 	vfs_run_deferred();
 	return err;
 }
@@ -106,21 +116,33 @@ static void *reconnect_main(void *arg)
 	atomic_store(&dev->reconnector_sleeper, sleeper_current());
 	while (!atomic_load(&dev->closing)) {
 		int64_t deadline = TIME_FOREVER;
-		int sock;
 
 		if (atomic_load(&dev->state) == VDEV_DEAD && atomic_load(&dev->abandoned)) {
-			sock = dev->reconnect(dev->reconnect_arg);
-			if (sock >= 0 && !restart(dev, sock)) {
+			int err = dev->reconnect(dev->reconnect_arg);
+
+			if (err >= 0)
+				err = restart(dev, err);
+			if (device_gone)
+				break;
+			if (!err) {
 				log_warn("virtio-fs device: the daemon is back");
 				wait_ms = VDEV_RECONNECT_MS_MIN;
 				continue;
+			}
+			if (err == -EOVERFLOW) {
+				log_error("virtio-fs device: the daemon was started anew %u times, "
+					  "which is "
+					  "as often as can be; mount it again",
+					  VDEV_EPOCH_MAX);
+				break;
 			}
 			deadline = time_monotonic_ns() + wait_ms * 1000000;
 			wait_ms = MIN(wait_ms * 2, (int64_t)VDEV_RECONNECT_MS_MAX);
 		}
 		(void)!sleeper_wait(sleeper_current(), SLEEP_UNINTERRUPTIBLE, deadline);
 	}
-	atomic_store(&dev->reconnector_sleeper, NULL);
+	if (!device_gone)
+		atomic_store(&dev->reconnector_sleeper, NULL);
 	rcu_thread_end();
 	return NULL;
 }
@@ -141,10 +163,12 @@ void vdev_reconnect_stop(struct virtiofs_device *dev)
 	if (s)
 		sleeper_wake(s);
 	/* What it ran itself last may have been the device's end. */
-	if (pthread_equal(dev->reconnector, pthread_self()))
+	if (pthread_equal(dev->reconnector, pthread_self())) {
 		pthread_detach(dev->reconnector);
-	else
+		device_gone = true;
+	} else {
 		pthread_join(dev->reconnector, NULL);
+	}
 	dev->reconnect = NULL;
 }
 
@@ -185,14 +209,16 @@ static void reopen_handles(struct virtiofs_inode *in, uint64_t node)
 			.reply = &out,
 			.reply_size = sizeof(out),
 		};
-		ssize_t got = h->none ? 0 : virtiofs_call(in->fs, &call);
+		ssize_t got = virtiofs_call(in->fs, &call);
 
-		if (h->none)
+		if (got == -ENOSYS && h->none)
 			continue;
 		if (got < 0)
 			log_warn("virtio-fs: a file open before is not to be opened again: %s",
 				 strerror((int)-got));
 		atomic_store(&h->fh, got < 0 ? UINT64_MAX : out.fh);
+		/* The daemon before had none, this one has. */
+		atomic_store(&h->none, false);
 		/* What is cached is compared with what others made of it meanwhile. */
 		if (in->fs->options.cache != VIRTIOFS_CACHE_ALWAYS)
 			atomic_store_explicit(&h->unchecked, true, memory_order_release);
@@ -229,6 +255,9 @@ static int find_again(struct remote_dentry *d)
 		return -ENOENT;
 	same = fuse_entry_ok(&e) && (e.attr.mode & S_IFMT) == in->base.type &&
 	       e.attr.ino == virtiofs_inode_ino(in);
+	/* A key is of the file's handle: another file of the same number has another. */
+	if (same && in->fs->versions && e.generation && in->generation)
+		same = e.generation == in->generation;
 	if (same) {
 		adopt(in, &e);
 		atomic_store(&d->valid_until, in->fs->versions
@@ -273,8 +302,11 @@ static int collect(struct restoring *r)
 	mutex_lock(&c->lock);
 	r->dentries = calloc(atomic_load(&c->count) + 1, sizeof(struct remote_dentry *));
 	if (r->dentries)
-		TAILQ_FOREACH (d, &c->clock, clock)
+		TAILQ_FOREACH (d, &c->clock, clock) {
+			/* What the old daemon said of it, or the number of its version, means nothing to the new one. */
+			atomic_store(&d->valid_until, r->fs->versions ? -1 : 0);
 			r->dentries[r->count++] = remote_dentry_ref(d);
+		}
 	mutex_unlock(&c->lock);
 	return r->dentries ? 0 : -ENOMEM;
 }

@@ -191,8 +191,13 @@ static int negotiate_dax(struct virtiofs_device *dev)
 	err = send_message(dev, &m, NULL, 0);
 	if (!err)
 		err = receive_reply(dev, VHOST_USER_GET_SHMEM_CONFIG, false, &m);
-	if (err || !m.shmem_config.count || m.shmem_config.sizes[0] < VIRTIOFS_DAX_RANGE)
+	if (err)
 		return err;
+	if (!m.shmem_config.count || m.shmem_config.sizes[0] < VIRTIOFS_DAX_RANGE) {
+		if (dev->dax)
+			dax_window_gone(dev->dax);
+		return 0;
+	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
 	if (dev->dax)
@@ -281,6 +286,8 @@ int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted, unsigned
 		err = set_u64(dev, VHOST_USER_SET_FEATURES, accepted, NULL, 0);
 	if (!err && (protocol & DAX_FEATURES))
 		err = negotiate_dax(dev);
+	else if (!err && dev->dax)
+		dax_window_gone(dev->dax);
 	if (!err && has_bit(protocol, VHOST_USER_PROTOCOL_MOAT_VERSIONS))
 		err = negotiate_versions(dev);
 	if (err)

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "fsimpl/virtiofs/internal_dax.h"
+#include "fsimpl/virtiofs/internal_device.h"
 
 static struct dax_window *w;
 static int daemon_end;
@@ -213,6 +214,28 @@ static int group_setup(void **state)
 	return mem_init(0) || hostpoll_start();
 }
 
+/* Another daemon, without a window: the old one's is not begun again. */
+static void daemon_without(void **state)
+{
+	(void)state;
+	dax_window_gone(w);
+	assert_true(w->broken);
+	assert_int_equal(dax_window_start(w), 0);
+}
+
+/* A node of an earlier connection is never one of this. */
+static void epochs(void **state)
+{
+	static struct virtiofs_device dev;
+	uint64_t node = vdev_node(7, 1);
+
+	(void)state;
+	for (dev.epoch = 1; dev.epoch <= VDEV_EPOCH_MAX; dev.epoch++)
+		assert_int_equal(vdev_node_current(&dev, node), dev.epoch == 1);
+	assert_true(vdev_node_current(&dev, vdev_node(FUSE_ROOT, 1)));
+	assert_int_equal(vdev_server_node(node), 7);
+}
+
 int main(void)
 {
 	static uint32_t kinds[] = {0, 1, 2, 3, 4};
@@ -225,6 +248,8 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[2]),
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[3]),
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[4]),
+		cmocka_unit_test_setup_teardown(daemon_without, setup, teardown),
+		cmocka_unit_test(epochs),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, NULL);

@@ -1,0 +1,159 @@
+/* fsimpl/virtiofs/device_life.c - a device and its queues, from the connection to the last reference. */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "fsimpl/virtiofs/internal_device.h"
+
+static REF_TYPE(device_type, "virtiofs_device");
+
+static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigned size)
+{
+	struct virtq_layout layout;
+	int err;
+
+	q->dev = dev;
+	q->poll.fd = -1;
+	mutex_init(&q->lock, LOCK_RPC, "virtio-fs queue");
+	q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	q->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (q->kick_fd < 0 || q->call_fd < 0)
+		return -errno;
+	virtq_layout(size, &layout);
+	err = memfile_alloc(dev->mf, layout.size, 0, 0, &q->ring_off);
+	if (err)
+		return err;
+	q->ring_size = layout.size;
+	err = memfile_alloc(dev->mf, (uint64_t)size * SLOT_BYTES, 0, 0, &q->slots_off);
+	if (err)
+		return err;
+	q->slot_count = size;
+	q->slot_mem = memfile_ptr(dev->mf, q->slots_off);
+	q->slots = calloc(size, sizeof(*q->slots));
+	q->ring_slots = calloc(size, sizeof(*q->ring_slots));
+	if (!q->slots || !q->ring_slots)
+		return -ENOMEM;
+	virtq_driver_init(&q->ring, size, dev->event_idx, memfile_ptr(dev->mf, q->ring_off),
+			  q->ring_slots);
+	for (unsigned i = size; i-- > 0;) {
+		q->slots[i].index = i;
+		q->slots[i].next_free = q->free_slots;
+		q->free_slots = &q->slots[i];
+	}
+	q->poll.fd = -1;
+	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
+}
+
+static void queue_fini(struct vdev_queue *q)
+{
+	if (!q->dev)
+		return;
+	if (q->poll.fd >= 0)
+		hostpoll_remove(&q->poll);
+	if (q->kick_fd >= 0)
+		close(q->kick_fd);
+	if (q->call_fd >= 0)
+		close(q->call_fd);
+	/* Requests whose callers were killed still hold their data; the device is gone by now. */
+	for (unsigned i = 0; q->slots && i < q->slot_count; i++)
+		if (q->slots[i].data_count)
+			vdev_pin_data(q->dev, q->slots[i].data, q->slots[i].data_count, false);
+	if (q->ring_size)
+		memfile_range_unref(q->dev->mf, q->ring_off, q->ring_size);
+	if (q->slot_count)
+		memfile_range_unref(q->dev->mf, q->slots_off, (uint64_t)q->slot_count * SLOT_BYTES);
+	free(q->slots);
+	free(q->ring_slots);
+}
+
+void virtiofs_device_ref(struct virtiofs_device *dev)
+{
+	ref_get(&dev->ref);
+}
+
+static void device_free(struct virtiofs_device *dev)
+{
+	vdev_reconnect_stop(dev);
+	if (dev->sock_poll.fd >= 0)
+		hostpoll_remove(&dev->sock_poll);
+	/* All before the first queue goes: a call on one that makes no sense kills, which looks at every queue. */
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		if (dev->queues[i].dev && dev->queues[i].poll.fd >= 0)
+			hostpoll_remove(&dev->queues[i].poll);
+	for (unsigned i = 0; i < dev->queue_count; i++)
+		queue_fini(&dev->queues[i]);
+	dax_window_destroy(dev->dax);
+	virtiofs_versions_destroy(dev->versions);
+	/* Closing the connection makes the device let go of the memory. */
+	close(dev->sock);
+	if (dev->mf)
+		memfile_unref(dev->mf);
+	ref_fini(&dev->ref, &device_type);
+	free(dev);
+}
+
+void virtiofs_device_unref(struct virtiofs_device *dev)
+{
+	if (dev && ref_put(&dev->ref))
+		device_free(dev);
+}
+
+/* Nothing comes on this socket after the handshake but its end. */
+void vdev_sock_ready(struct hostpoll *hp, uint32_t events)
+{
+	struct virtiofs_device *dev = container_of(hp, struct virtiofs_device, sock_poll);
+
+	(void)events;
+	virtiofs_device_kill(dev, "the daemon has closed the connection");
+}
+
+int virtiofs_device_connect(int sock, const struct virtiofs_device_options *options,
+			    struct virtiofs_device **ret)
+{
+	struct virtiofs_device *dev = calloc(1, sizeof(*dev));
+	unsigned size = options->queue_size ? options->queue_size : VDEV_QUEUE_SIZE_DEFAULT;
+	int err;
+
+	if (!dev) {
+		close(sock);
+		return -ENOMEM;
+	}
+	ref_init(&dev->ref, &device_type);
+	dev->sock = sock;
+	dev->sock_poll.fd = -1;
+	dev->unique = 2;
+	dev->queue_size = size;
+	dev->reconnect = options->reconnect;
+	dev->reconnect_arg = options->reconnect_arg;
+	op_lock_init(&dev->restore_lock);
+	dev->may_spin = get_nprocs() > 1;
+	err = memfile_create_shared(options->memory ? options->memory : VDEV_MEMORY_DEFAULT,
+				    &dev->mf);
+	if (!err)
+		err = vdev_negotiate(dev,
+				     options->queues ? options->queues : (unsigned)get_nprocs(),
+				     &dev->queue_count);
+	for (unsigned i = 0; !err && i < dev->queue_count; i++) {
+		dev->queues[i].kick_fd = dev->queues[i].call_fd = -1;
+		err = queue_init(dev, &dev->queues[i], size);
+	}
+	if (!err)
+		err = vdev_start(dev);
+	if (!err)
+		err = dev->dax ? dax_window_start(dev->dax) : 0;
+	if (!err)
+		err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, vdev_sock_ready);
+	if (!err && dev->reconnect)
+		err = vdev_reconnect_start(dev);
+	if (err) {
+		log_error("virtio-fs device: the handshake failed: %s", strerror(-err));
+		virtiofs_device_unref(dev);
+		return err;
+	}
+	*ret = dev;
+	return 0;
+}
