@@ -83,6 +83,7 @@ struct fake {
 	int kick[QUEUES], call[QUEUES];
 	bool ready[QUEUES], closed;
 	unsigned hits;
+	bool silent; /* connected, and answers no request */
 	/* what failing and torn writes are tested with */
 	_Atomic int write_error; /* of the next WRITE */
 	_Atomic unsigned writes;
@@ -90,6 +91,8 @@ struct fake {
 };
 static struct fake fake;
 static const char *mount_options = "cache=auto";
+static bool reconnects;
+static _Atomic unsigned again; /* times that it was connected to anew */
 
 /* ---- the tree ---- */
 
@@ -273,6 +276,8 @@ static void serve(struct virtq_device *q, const struct virtq_chain *c)
 		memcpy(fake.written, request + WRITE_HEAD_BYTES, sizeof(fake.written));
 	lie = in.head.opcode == fake.target;
 	fake.hits += lie;
+	if (fake.silent)
+		return;
 	if (lie && fake.attack == A_CLOSE) {
 		fake.closed = true;
 		return;
@@ -448,20 +453,42 @@ static void *fake_main(void *arg)
 	return NULL;
 }
 
-static int create(struct filesystem **ret_fs, struct dentry **ret_root)
+/* Return: our end of the connection, -errno. */
+static int start_fake(void)
 {
-	const struct virtiofs_device_options device_options = {.memory = 1 << 28};
-	struct virtiofs_options options;
-	struct virtiofs_device *dev;
-	int sv[2], err;
+	int sv[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
 	fake.sock = sv[1];
 	fake.kick[0] = fake.kick[1] = fake.call[0] = fake.call[1] = -1;
-	if (pthread_create(&fake.thread, NULL, fake_main, NULL))
-		return -EAGAIN;
-	err = virtiofs_device_connect(sv[0], &device_options, &dev);
+	return pthread_create(&fake.thread, NULL, fake_main, NULL) ? -EAGAIN : sv[0];
+}
+
+/* The first one after the first answers nothing. */
+static int start_again(void *arg)
+{
+	(void)arg;
+	/* It sees its end, whether it ended or was given up. */
+	pthread_join(fake.thread, NULL);
+	memset(&fake, 0, sizeof(fake));
+	fake.silent = again++ == 0;
+	return start_fake();
+}
+
+static int create(struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	const struct virtiofs_device_options device_options = {
+		.memory = 1 << 28,
+		.reconnect = reconnects ? start_again : NULL,
+	};
+	struct virtiofs_options options;
+	struct virtiofs_device *dev;
+	int sock = start_fake(), err;
+
+	if (sock < 0)
+		return sock;
+	err = virtiofs_device_connect(sock, &device_options, &dev);
 	if (!err)
 		err = virtiofs_parse_options(mount_options, &options);
 	if (err)
@@ -714,13 +741,42 @@ static void test_busy_writer(void **state)
 	stop(&e);
 }
 
+/* ---- reconnecting ---- */
+
+/* A daemon that hangs before the file system is brought back is given up, and the next one is tried. */
+static void test_silent_restore(void **state)
+{
+	struct moat_statx st;
+	struct fs_env e;
+	struct file *f;
+	double began;
+
+	(void)state;
+	reconnects = true;
+	memset(&fake, 0, sizeof(fake));
+	fake.target = FUSE_FSYNC;
+	fake.attack = A_CLOSE;
+	mount_options = "cache=auto";
+	alarm(TEST_SECONDS_MAX);
+	assert_int_equal(fs_env_init(&e), 0);
+	f = must_open(&e, O_RDWR);
+	assert_int_equal(sync_file(f), -EIO);
+	for (began = now(); sync_file(f) && now() - began < TEST_SECONDS_MAX / 2;)
+		usleep(10000);
+	assert_int_equal(sync_file(f), 0);
+	assert_true(again >= 2);
+	assert_int_equal(fs_stat(&e, "/f", &st), 0);
+	assert_int_equal(fs_close(f), 0);
+	stop(&e);
+	reconnects = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_lies),
-		cmocka_unit_test(test_lost_write),
-		cmocka_unit_test(test_torn_write),
-		cmocka_unit_test(test_busy_writer),
+		cmocka_unit_test(test_lies),	       cmocka_unit_test(test_lost_write),
+		cmocka_unit_test(test_torn_write),     cmocka_unit_test(test_busy_writer),
+		cmocka_unit_test(test_silent_restore),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
