@@ -1,11 +1,13 @@
 /* runtime/notify.c - sockets for sd_notify(3), made while the host's files can still be seen. */
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include "runtime/cli.h"
 #include "runtime/notify.h"
 
+#define NOTIFY_MESSAGES_MAX 64 /* at once; more than a queue holds by default */
 #define NOTIFY_NAME "NOTIFY_SOCKET="
 #define GUEST_DIR "/run/notify"
 #define GUEST_SOCKET GUEST_DIR "/notify.sock"
@@ -69,42 +72,78 @@ static int connect_to(const char *path)
 	return err ? err : fd;
 }
 
-/* The host's name of a path that is below a bind mount, malloc'd; NULL. The last mount that covers it counts. */
-static char *host_path(const struct boot_spec *s, const char *path)
+/* The bind mount that a path is below, and what is left of the path; NULL. The last mount that covers it counts. */
+static const struct boot_mount *mount_of(const struct boot_spec *s, const char *path,
+					 const char **ret_rest)
 {
 	const struct boot_mount *found = NULL;
-	size_t found_len = 0;
-	char *out = NULL;
 
 	for (unsigned i = 0; i < s->nmounts; i++) {
 		const struct boot_mount *m = &s->mounts[i];
 		size_t len = strlen(m->destination);
 
-		while (len > 1 && m->destination[len - 1] == '/')
+		while (len && m->destination[len - 1] == '/')
 			len--;
 		if (strncmp(path, m->destination, len) != 0 || (path[len] && path[len] != '/'))
 			continue;
 		found = m;
-		found_len = len;
+		*ret_rest = path + len + strspn(path + len, "/");
 	}
-	if (!found || found->attach < 0 || strstr(path, "..") ||
-	    asprintf(&out, "%s%s", found->source, path + found_len) < 0)
-		return NULL;
-	return out;
+	return found && found->attach >= 0 && !strstr(path, "..") ? found : NULL;
+}
+
+/*
+ * The socket below a mount, O_PATH. What a container of before left in the volume may be a symbolic link to any socket of the host's: none is
+ * followed, and the descriptor is what is connected to, not the name once more. Return: the descriptor, -errno.
+ */
+static int open_socket(const struct boot_mount *m, const char *rest)
+{
+	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+					  RESOLVE_NO_MAGICLINKS};
+	/* The source itself is the engine's word. */
+	int fd = open(m->source, O_PATH | O_CLOEXEC), dir = fd, err = 0;
+	struct stat st;
+
+	if (fd < 0)
+		return -errno;
+	if (*rest) {
+		fd = (int)syscall(SYS_openat2, dir, rest, &how, sizeof(how));
+		err = fd < 0 ? -errno : 0;
+		close(dir);
+	}
+	if (!err && fstat(fd, &st) < 0)
+		err = -errno;
+	else if (!err && !S_ISSOCK(st.st_mode))
+		err = S_ISLNK(st.st_mode) ? -ELOOP : -ENOTSOCK;
+	if (err && fd >= 0)
+		close(fd);
+	return err ? err : fd;
 }
 
 /* The configuration's own: podman's. */
 static int use_configured(struct notify *n, const struct oci_config *c, const char *path)
 {
-	auto_free char *host = host_path(&c->spec, path);
-	struct stat st;
+	const char *rest = NULL;
+	const struct boot_mount *m = mount_of(&c->spec, path, &rest);
+	char name[32];
+	int fd;
 
-	if (!host || stat(host, &st) < 0 || !S_ISSOCK(st.st_mode))
+	if (!m)
 		return 0;
-	n->guest_fd = connect_to(host);
+	fd = open_socket(m, rest);
+	/* Not there, or a file: the container's own affair. */
+	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ENOTSOCK)
+		return 0;
+	n->guest_fd = fd;
+	if (fd >= 0) {
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+		n->guest_fd = connect_to(name);
+		close(fd);
+	}
 	if (n->guest_fd < 0)
-		cli_warn("NOTIFY_SOCKET %s: %s; the container's messages are lost", host,
-			 strerror(-n->guest_fd));
+		cli_warn("NOTIFY_SOCKET %s below %s: %s; the container's messages are lost", path,
+			 m->source, strerror(-n->guest_fd));
 	return 0;
 }
 
@@ -194,18 +233,15 @@ int notify_prepare(struct notify *n, struct oci_config *c)
 
 static void tell_host(const struct notify *n, const char *text)
 {
-	if (send(n->host_fd, text, strlen(text), MSG_NOSIGNAL) < 0)
+	/* A service manager that does not read must not stop us. */
+	if (send(n->host_fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		cli_debug("NOTIFY_SOCKET: %m");
 }
 
-void notify_forward(struct notify *n)
+static void forward_message(struct notify *n, char *text)
 {
-	char text[NOTIFY_MESSAGE_MAX + 1], line[NOTIFY_MESSAGE_MAX + 2], *save = NULL;
-	ssize_t len = recv(n->in_fd, text, NOTIFY_MESSAGE_MAX, MSG_DONTWAIT);
+	char line[NOTIFY_MESSAGE_MAX + 2], *save = NULL;
 
-	if (len < 0)
-		return;
-	text[len] = '\0';
 	for (char *l = strtok_r(text, "\n", &save); l && !n->ready;
 	     l = strtok_r(NULL, "\n", &save)) {
 		/* What else it says is about a process that the host does not have. */
@@ -216,5 +252,20 @@ void notify_forward(struct notify *n)
 		tell_host(n, line);
 		snprintf(line, sizeof(line), "MAINPID=%d\n", (int)n->main_pid);
 		tell_host(n, line);
+	}
+}
+
+void notify_forward(struct notify *n)
+{
+	char text[NOTIFY_MESSAGE_MAX + 1];
+
+	/* All that is there: the caller may be about to see the container's end. */
+	for (int i = 0; i < NOTIFY_MESSAGES_MAX; i++) {
+		ssize_t len = recv(n->in_fd, text, NOTIFY_MESSAGE_MAX, MSG_DONTWAIT);
+
+		if (len < 0)
+			return;
+		text[len] = '\0';
+		forward_message(n, text);
 	}
 }

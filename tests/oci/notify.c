@@ -1,6 +1,7 @@
 /*
- * notify listen PATH        prints each datagram's lines until one of them is "STOP" or a minute have passed; the socket is at PATH first
+ * notify listen PATH        prints each datagram's lines until one of them is "STOP", or nothing has come for five minutes; the socket is at PATH first
  * notify send LINE...       one datagram to $NOTIFY_SOCKET, then what sd_notify_barrier(3) does
+ * notify post LINE...       each a datagram, and no more
  */
 #include <errno.h>
 #include <poll.h>
@@ -33,7 +34,7 @@ static int receive(const char *path)
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		ssize_t n;
 
-		if (poll(&p, 1, 60000) <= 0)
+		if (poll(&p, 1, 300000) <= 0)
 			return printf("nothing\n"), 1;
 		n = recv(fd, text, sizeof(text) - 1, 0);
 		if (n < 0)
@@ -84,6 +85,13 @@ int main(int argc, char **argv)
 	fd = address(getenv("NOTIFY_SOCKET"), &un);
 	if (fd < 0)
 		return 1;
+	if (argc > 2 && strcmp(argv[1], "post") == 0) {
+		for (int i = 2; i < argc; i++)
+			if (sendto(fd, argv[i], strlen(argv[i]), 0, (struct sockaddr *)&un,
+				   sizeof(un)) < 0)
+				return perror(un.sun_path), 1;
+		return 0;
+	}
 	for (int i = 2; i < argc; i++)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s",
 			 i > 2 ? "\n" : "", argv[i]);
