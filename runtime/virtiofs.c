@@ -14,27 +14,33 @@
 struct virtiofs_place {
 	int dir; /* O_PATH */
 	char name[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	struct sockaddr_un peer; /* as what the daemon bound itself, at the first connection */
 };
 
-/* The socket's directory and name. */
-static int place_of(const char *path, struct virtiofs_place *ret)
+/* The socket's directory and name, and who is at the other end of fd, a connection to it. */
+static int place_of(const char *path, int fd, struct virtiofs_place *ret)
 {
-	const char *slash = strrchr(path, '/');
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	socklen_t len = sizeof(ret->peer);
 	char *dir;
 	int err = 0;
 
-	if (!slash || strlen(slash + 1) >= sizeof(ret->name)) {
+	if (strlen(name) >= sizeof(ret->name)) {
 		cli_error("virtio-fs socket %s: its name is longer than %zu bytes", path,
 			  sizeof(ret->name) - 1);
 		return -ENAMETOOLONG;
 	}
-	strcpy(ret->name, slash + 1);
-	dir = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	strcpy(ret->name, name);
+	dir = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
 	ret->dir = dir ? open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (ret->dir < 0) {
+	if (ret->dir < 0)
 		err = dir ? -errno : -ENOMEM;
-		cli_error("virtio-fs socket %s: %s", path, strerror(-err));
+	else if (getpeername(fd, (struct sockaddr *)&ret->peer, &len) < 0) {
+		err = -errno;
+		close(ret->dir);
 	}
+	if (err)
+		cli_error("virtio-fs socket %s: %s", path, strerror(-err));
 	free(dir);
 	return err;
 }
@@ -88,7 +94,7 @@ static int add(struct boot_spec *spec, const char *path, bool is_9p, struct virt
 	fd = connect_to(path, is_9p);
 	if (fd < 0)
 		return fd;
-	err = place_of(path, &v->places[n]);
+	err = place_of(path, fd, &v->places[n]);
 	if (err) {
 		close(fd);
 		return err;
@@ -153,8 +159,25 @@ bool virtiofs_sockets_have(const struct virtiofs_sockets *v, int fd)
 
 /* ---- the monitor's part ---- */
 
+/*
+ * Is the one at the other end of fd whom the user named? The daemon's directory may be written by others than us, who could have put a link to any socket of
+ * the host's there: the name that it was bound to and the user who listens must be those of the connection before, `old`.
+ */
+static bool same_server(const struct virtiofs_place *place, int old, int fd)
+{
+	struct sockaddr_un peer = {0};
+	struct ucred was, is;
+	socklen_t len = sizeof(peer), was_len = sizeof(was), is_len = sizeof(is);
+
+	/* Both users asked for now: we may have another user namespace than at the start. */
+	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+	       memcmp(&peer, &place->peer, sizeof(peer)) == 0 &&
+	       getsockopt(old, SOL_SOCKET, SO_PEERCRED, &was, &was_len) == 0 &&
+	       getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &is, &is_len) == 0 && was.uid == is.uid;
+}
+
 /* By its directory: our root may be another by now. One that does not listen, or has no room, is asked again later. Return: a socket, -errno. */
-static int connect_place(const struct virtiofs_place *place)
+static int connect_place(const struct virtiofs_place *place, int old)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = 0;
@@ -164,6 +187,8 @@ static int connect_place(const struct virtiofs_place *place)
 	strcpy(addr.sun_path, place->name);
 	if (fchdir(place->dir) < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		err = -errno;
+	else if (!same_server(place, old, fd))
+		err = -ECONNREFUSED;
 	if (chdir("/") < 0 && !err)
 		err = -errno;
 	/* The sentry reads and writes it with deadlines of its own. */
@@ -193,9 +218,14 @@ void virtiofs_connect_again(struct virtiofs_sockets *v)
 		v->again = -1;
 		return;
 	}
-	fd = connect_place(&v->places[ask.index]);
+	/* One connection a place: a sentry that asks on and on keeps nobody else from the daemon. */
+	shutdown(v->fds[ask.index], SHUT_RDWR);
+	fd = connect_place(&v->places[ask.index], v->fds[ask.index]);
 	if (fd >= 0) {
 		struct cmsghdr *c;
+
+		close(v->fds[ask.index]);
+		v->fds[ask.index] = fd;
 
 		msg.msg_control = control.buf;
 		msg.msg_controllen = sizeof(control.buf);
@@ -207,6 +237,4 @@ void virtiofs_connect_again(struct virtiofs_sockets *v)
 	}
 	/* One that is lost is asked for again. */
 	(void)!sendmsg(v->again, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (fd >= 0)
-		close(fd);
 }

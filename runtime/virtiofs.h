@@ -15,7 +15,7 @@
 /* The daemons of a container. */
 struct virtiofs_sockets {
 	unsigned count;
-	int *fds; /* connections; owned */
+	int *fds; /* connections, in the monitor the latest; owned */
 	struct virtiofs_place *places; /* for connecting again; owned */
 	int again; /* the monitor's end of where the sentry asks for that; -1 */
 };
@@ -31,7 +31,8 @@ void virtiofs_sockets_fini(struct virtiofs_sockets *v);
 bool virtiofs_sockets_have(const struct virtiofs_sockets *v, int fd);
 /*
  * The monitor's: the sentry has asked on v->again for a connection to a daemon that went away (sentry/boot/boot.h). A daemon that is not there is
- * an answer without a descriptor; v->again is closed when the sentry is gone. Does not block.
+ * an answer without a descriptor, and so is one that is bound to another name, or another user's, than the first. The connection before is shut down.
+ * v->again is closed when the sentry is gone. Does not block.
  */
 void virtiofs_connect_again(struct virtiofs_sockets *v);
 
