@@ -12,6 +12,7 @@
 #include "vfs/path_cache.h"
 
 #define STACKS_MAX 200 /* threads: what fits a reply */
+#define STACKS_TOTAL_NS 2000000000ll /* the control thread has others to serve */
 
 static void emit_object(void *arg, const char *name, int64_t live)
 {
@@ -74,7 +75,8 @@ static void show_stacks(struct buf *out)
 	int(*ids)[2] = calloc(STACKS_MAX, sizeof(*ids));
 	struct task *t;
 	int32_t tid = 1;
-	int n = 0;
+	int n = 0, i;
+	int64_t end = time_monotonic_ns() + STACKS_TOTAL_NS;
 
 	rcu_read_begin();
 	while (ids && n < STACKS_MAX && (t = idr_next(&kernel.tasks, &tid)) != NULL) {
@@ -84,11 +86,14 @@ static void show_stacks(struct buf *out)
 	}
 	rcu_read_end();
 	buf_puts(out, "stacks:\n");
-	for (int i = 0; i < n; i++) {
+	for (i = 0; i < n && time_monotonic_ns() < end; i++) {
 		buf_printf(out, "  task %d (thread %d)\n", ids[i][0], ids[i][1]);
 		if (ids[i][1])
 			boot_show_stack(out, ids[i][1]);
 	}
+	if (i < n)
+		buf_printf(out, "  (%d more: not asked, too many threads did not answer in time)\n",
+			   n - i);
 	if (n == STACKS_MAX)
 		buf_printf(out, "  (the first %d only)\n", STACKS_MAX);
 	free(ids);
