@@ -466,6 +466,9 @@ static void as_after_syscall(struct user_regs_struct *r, uint64_t rip, uint64_t 
 	r->eflags = (flags & ARCH_EFLAGS_USER) | ARCH_EFLAGS_FIXED;
 	r->rip = r->rcx = rip;
 	r->r11 = r->eflags;
+	/* Whatever they were loaded with. */
+	r->cs = ARCH_USER_CS;
+	r->ss = ARCH_USER_SS;
 }
 
 /* The general registers but those that the call and the way back change: each read once, any value will do. */
