@@ -440,8 +440,7 @@ size_t kvm_as_drop_window(struct address_space *as)
 			if (unlikely(pte & PTE_PATCHED))
 				pte = kvm_patch_orig_locked(as, va + i * MOAT_PAGE_SIZE);
 			if (!(pte & PTE_P) ||
-			    as->p->units[(pte & PTE_ADDR) >> KVM_UNIT_SHIFT].kind !=
-				    KVM_UNIT_WINDOW)
+			    kvm_gpa_unit(as->p, pte & PTE_ADDR)->kind != KVM_UNIT_WINDOW)
 				continue;
 			kvm_install(&leaf[i], va + i * MOAT_PAGE_SIZE, 0, &f);
 			dropped++;

@@ -126,6 +126,8 @@ static void build_stub(struct kvm_platform *p)
 		assert(size <= sizeof(saving));
 		memcpy(out - size, saving, size);
 	}
+	if (p->lstar_posts)
+		patch_lstar_put(page);
 	p->stub_entry_va = KVM_STUB_VA + KVM_STUB_OFFSET - size;
 	out[0] = 0xe6; /* out %al, $KVM_STUB_PORT */
 	out[1] = KVM_STUB_PORT;

@@ -298,7 +298,7 @@ static int hand_collect(struct kvm_hand *h, struct platform_context *ctx, struct
 	if (unlikely(h->err))
 		return h->err;
 	/* Here, not by the companion: whether the call in the trampoline was answered before it left is known only now. */
-	if (h->space && patch_rip_inside(regs->r.rip))
+	if (h->space && (patch_rip_inside(regs->r.rip) || kvm_in_lstar(h->v, regs->r.rip)))
 		kvm_patch_resolve(h->space, regs->r.gs_base ? NULL : ctx->mb, regs, ev);
 	if (ev->kind == PLATFORM_SYSCALL)
 		kvm_patch_note(as, regs);

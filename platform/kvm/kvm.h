@@ -85,7 +85,7 @@
 #define KVM_KERNEL_PROBE 0x7000ul /* code of the start-up self-test */
 #define KVM_KERNEL_VCPUS 0x200000ul /* a page each: TSS, then the exception stack */
 #define KVM_HANDLER_SIZE 16u
-/* Above what Linux gives out, in the same leaf table as the top of the stack. */
+/* Above what Linux gives out, in the same leaf table as the top of the stack. Its first part is lstar.S, if anything. */
 #define KVM_STUB_VA ARCH_TASK_SIZE
 #define KVM_STUB_OFFSET 0x800ul
 #define KVM_STUB_PORT PATCH_LSTAR_PORT
@@ -99,6 +99,8 @@
 /* Behind it, where ring 0 is native: `sysretq`. The way back needs no segment registers set. */
 #define KVM_STUB_SYSRET_VA (KVM_STUB_VA + KVM_STUB_OFFSET + 2)
 #define CR4_FSGSBASE (1ul << 16)
+_Static_assert(PATCH_LSTAR_VA == KVM_STUB_VA && PATCH_LSTAR_MAX <= KVM_STUB_COMMON,
+	       "lstar.S has the stub's page");
 #define KVM_KERNEL_CS 0x10
 #define KVM_KERNEL_SS 0x18
 
@@ -289,10 +291,38 @@ static inline struct kvm_platform *kvm_platform_of(struct platform *p)
 	return container_of(p, struct kvm_platform, base);
 }
 
-/* Host address behind a guest-physical one that a page-table entry of ours holds. */
-static inline uint8_t *kvm_gpa_hva(struct kvm_platform *p, uint64_t gpa)
+/* vm.c: an entry holds what we did not write: the sandbox ends. */
+noreturn_fn void kvm_gpa_bad(uint64_t gpa);
+
+/* The unit of a guest-physical address that a page-table entry of ours holds. */
+static inline const struct kvm_unit *kvm_gpa_unit(const struct kvm_platform *p, uint64_t gpa)
 {
-	return p->units[gpa >> KVM_UNIT_SHIFT].hva + (gpa & (KVM_UNIT_SIZE - 1));
+	const struct kvm_unit *unit = &p->units[gpa >> KVM_UNIT_SHIFT & (KVM_UNITS_MAX - 1)];
+
+	if (unlikely(gpa >> KVM_UNIT_SHIFT >= KVM_UNITS_MAX || !unit->hva ||
+		     (unit->kind == KVM_UNIT_KERNEL && gpa >= KVM_KERNEL_SIZE)))
+		kvm_gpa_bad(gpa);
+	return unit;
+}
+
+/* The host address behind it. Whatever the entry holds: of the guest's memory. */
+static inline uint8_t *kvm_gpa_hva(const struct kvm_platform *p, uint64_t gpa)
+{
+	return kvm_gpa_unit(p, gpa)->hva + (gpa & (KVM_UNIT_SIZE - 1));
+}
+
+/* The same of an entry that leads to a table. */
+static inline uint64_t *kvm_table_hva(const struct kvm_platform *p, uint64_t gpa)
+{
+	if (unlikely(kvm_gpa_unit(p, gpa)->kind != KVM_UNIT_TABLES))
+		kvm_gpa_bad(gpa);
+	return (uint64_t *)kvm_gpa_hva(p, gpa);
+}
+
+/* It is where `syscall` led it, with ring 3's rights or without: patch_resolve() knows what it has. */
+static inline bool kvm_in_lstar(const struct kvm_vcpu *v, uint64_t rip)
+{
+	return patch_lstar_inside(rip) && v->posts;
 }
 
 /* vm.c: the VM, its memory slots. Return 0 or -errno. */

@@ -119,10 +119,6 @@ static int space_ready_locked(struct address_space *as)
 	if (!own_mapped_locked(as))
 		for (unsigned n = 0; !err && patch_space_range(as->patches->space, n, &range); n++)
 			err = map_own_locked(as, &range);
-	if (!err && as->p->lstar_posts) {
-		patch_space_lstar_range(as->patches->space, &range);
-		err = map_own_locked(as, &range);
-	}
 	return err;
 }
 
@@ -226,12 +222,15 @@ static void unmap_own_locked(struct address_space *as, struct kvm_flush *f)
 void kvm_as_claim(struct address_space *as, uint64_t va, uint64_t size)
 {
 	struct kvm_flush f;
+	bool mapped;
 
 	if (!patch_range_touches(va, size))
 		return;
 	mutex_lock(&as->lock);
+	/* Also what was mapped for a site that could not be patched then. Once refused, nothing is mapped again. */
+	mapped = as->patches && !as->patch_refused;
 	as->patch_refused = true;
-	if (atomic_load(&as->patch_live)) {
+	if (mapped) {
 		kvm_flush_init(&f, as);
 		unpatch_locked(as, &f);
 		unmap_own_locked(as, &f);

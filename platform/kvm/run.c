@@ -426,7 +426,7 @@ static enum run_verdict exit_hlt(struct kvm_vcpu *v, struct arch_regs *regs,
 	regs->r.rip = frame[1];
 	regs->r.eflags = (frame[3] & (ARCH_EFLAGS_USER | ARCH_EFLAGS_FIXED)) | ARCH_EFLAGS_FIXED;
 	regs->r.rsp = frame[4];
-	if (unlikely(rip_refused(frame[1], ev))) {
+	if (unlikely(!kvm_in_lstar(v, frame[1]) && rip_refused(frame[1], ev))) {
 		/* It jumped into the stub's page, or out of the address space. */
 		vcpu_count(&v->counts.faults);
 	} else if (vector == VECTOR_PF) {
@@ -449,8 +449,9 @@ static enum run_verdict exit_bad(struct kvm_vcpu *v, struct arch_regs *regs,
 				 struct platform_event *ev)
 {
 	const struct kvm_run *run = v->run;
-	bool user = fetch_sregs(v) == 0 && run->s.regs.sregs.cs.selector == ARCH_USER_CS &&
-		    run->s.regs.regs.rip < ARCH_TASK_SIZE;
+	bool user =
+		fetch_sregs(v) == 0 && run->s.regs.sregs.cs.selector == ARCH_USER_CS &&
+		(run->s.regs.regs.rip < ARCH_TASK_SIZE || kvm_in_lstar(v, run->s.regs.regs.rip));
 
 	KVM_STAT_ADD(v->p, bad_exits, 1);
 	log_debug("kvm: vCPU %u: exit %u (%u) at %#llx, cs %#x", v->id, run->exit_reason,
@@ -479,12 +480,13 @@ static bool at_sysret(const struct kvm_vcpu *v)
  */
 static bool at_rest(struct kvm_vcpu *v)
 {
+	const uint64_t rip = v->run->s.regs.regs.rip;
 	struct kvm_vcpu_events events;
 
 	if (fetch_sregs(v))
 		return false;
 	if (!at_sysret(v) && (v->run->s.regs.sregs.cs.selector != ARCH_USER_CS ||
-			      v->run->s.regs.regs.rip >= ARCH_TASK_SIZE))
+			      (rip >= ARCH_TASK_SIZE && !kvm_in_lstar(v, rip))))
 		return false;
 	if (kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events))
 		return false;
@@ -646,7 +648,7 @@ static int run_here(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 	atomic_store(&ctx->running, NULL);
 	if (unlikely(err))
 		return err;
-	if (unlikely(space && patch_rip_inside(regs->r.rip)))
+	if (unlikely(space && (patch_rip_inside(regs->r.rip) || kvm_in_lstar(v, regs->r.rip))))
 		kvm_patch_resolve(space, NULL, regs, ev);
 	if (ev->kind == PLATFORM_SYSCALL) {
 		if (unlikely(patched) &&

@@ -157,7 +157,7 @@ uint64_t *kvm_tree_leaf(struct kvm_platform *p, struct kvm_tree *t, uint64_t va,
 				return NULL;
 			entry_store(entry, gpa | PTE_TABLE);
 		} else {
-			table = (uint64_t *)kvm_gpa_hva(p, *entry & PTE_ADDR);
+			table = kvm_table_hva(p, *entry & PTE_ADDR);
 		}
 	}
 	return table;
@@ -179,7 +179,7 @@ uint64_t *kvm_tree_next_leaf(struct kvm_platform *p, const struct kvm_tree *t, u
 
 			if (!(entry & PTE_P))
 				break;
-			table = (uint64_t *)kvm_gpa_hva(p, entry & PTE_ADDR);
+			table = kvm_table_hva(p, entry & PTE_ADDR);
 		}
 		if (level == 0) {
 			*inout_va = round_down_u64(va, 1ul << LEVEL_SHIFT(1));

@@ -226,6 +226,13 @@ int kvm_unit_new_locked(struct kvm_platform *p, enum kvm_unit_kind kind, void *h
 	return (int)unit;
 }
 
+void kvm_gpa_bad(uint64_t gpa)
+{
+	log_fatal("kvm: a page table leads to %#lx, where no memory is: the guest's tables were "
+		  "written to",
+		  gpa);
+}
+
 /* The slow half of kvm_mem_gpa: `entry` is the unit's place in private_gpa or window_gpa. */
 static int unit_add(struct kvm_platform *p, _Atomic uint64_t *entry, enum kvm_unit_kind kind,
 		    uint8_t *hva, uint64_t *ret_gpa)

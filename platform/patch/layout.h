@@ -12,9 +12,15 @@
 #define PATCH_TABLE_VA PATCH_VA
 #define PATCH_ENTRY_VA 0x05100000
 #define PATCH_CODE_VA 0x05140000
-#define PATCH_LSTAR_VA 0x05141000 /* mapped where a platform asks for it: lstar.S */
 #define PATCH_MAILBOX_VA 0x05150000
 #define PATCH_END_VA 0x05250000
+
+/*
+ * lstar.S, where a platform has it: at ARCH_TASK_SIZE, because no mapping of an application's can ever take its place. What is
+ * there may be executed with ring 0's rights.
+ */
+#define PATCH_LSTAR_VA 0x7ffffffff000
+#define PATCH_LSTAR_MAX 0x400
 
 #define PATCH_SITES_MAX 1024 /* slots in use; the table's range has room for 8192 */
 #define PATCH_ENTRY_SIZE 32

@@ -1,6 +1,6 @@
 /*
  * platform/patch/lstar.S - where `syscall` itself leads on a hypervisor that runs what LSTAR points to with ring 3's
- * rights: calls that no patch can reach are posted too. Data here; copied to PATCH_LSTAR_VA. trampoline.S has the rest.
+ * rights: calls that no patch can reach are posted too. Data here; copied to where PATCH_LSTAR_VA is. trampoline.S has the rest.
  *
  * In: as the CPU leaves a `syscall`: rcx the way back, r11 the flags. So flags may be changed here, and rcx stays as it is.
  * rax does until the answer. r11 is moved up by 16 bits while its lower part counts. Wherever it is interrupted, patch_resolve()
@@ -13,6 +13,8 @@
 	.globl patch_lstar
 	.globl patch_lstar_entry
 	.globl patch_lstar_up
+	.globl patch_lstar_down
+	.globl patch_lstar_back
 	.globl patch_lstar_whole
 	.globl patch_lstar_posted
 	.globl patch_lstar_done
@@ -36,8 +38,10 @@ patch_lstar_up: /* r11 >> 16 are the flags from here ... */
 	cmpw	$PATCH_USER_CS, %r11w
 	je	1f
 	shrq	$16, %r11
+patch_lstar_down: /* (not in between) */
 	jmp	patch_lstar
 	nop
+patch_lstar_back:
 1:	shrq	$16, %r11
 patch_lstar_whole: /* ... to here */
 	cmpl	$PATCH_MAGIC, %gs:MB_MAGIC

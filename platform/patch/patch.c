@@ -41,12 +41,11 @@
 #define ENTRY_OFF TABLE_BYTES
 #define ENTRY_BYTES (PATCH_SITES_MAX * PATCH_ENTRY_SIZE)
 #define CODE_OFF (ENTRY_OFF + ENTRY_BYTES)
-#define LSTAR_OFF (CODE_OFF + MOAT_PAGE_SIZE)
 #define ENTRY_AT_MOVABS 5u
 #define ENTRY_AT_JMP 15u
 #define ENTRY_USED 20u
 
-_Static_assert(LSTAR_OFF + MOAT_PAGE_SIZE <= MEM_CHUNK_SIZE, "one chunk holds it all");
+_Static_assert(CODE_OFF + MOAT_PAGE_SIZE <= MEM_CHUNK_SIZE, "one chunk holds it all");
 _Static_assert(PATCH_MAILBOX_VA + PATCH_MAILBOXES_MAX * MOAT_PAGE_SIZE == PATCH_END_VA, "layout");
 _Static_assert(PATCH_SITES_MAX * 8u <= PATCH_ENTRY_VA - PATCH_TABLE_VA, "layout");
 
@@ -61,10 +60,11 @@ extern const uint8_t patch_code[], patch_code_slow_jmp[], patch_code_pushf[], pa
 	patch_code_switch[], patch_code_switch_jmp[], patch_code_end[];
 
 /* lstar.S */
-extern const uint8_t patch_lstar[], patch_lstar_entry[], patch_lstar_up[], patch_lstar_whole[],
-	patch_lstar_posted[], patch_lstar_left[], patch_lstar_done[], patch_lstar_done_rax[],
-	patch_lstar_stack[], patch_lstar_unstack[], patch_lstar_done_jmp[], patch_lstar_order[],
-	patch_lstar_imm_left[], patch_lstar_imm_switch[], patch_lstar_end[];
+extern const uint8_t patch_lstar[], patch_lstar_entry[], patch_lstar_up[], patch_lstar_down[],
+	patch_lstar_back[], patch_lstar_whole[], patch_lstar_posted[], patch_lstar_left[],
+	patch_lstar_done[], patch_lstar_done_rax[], patch_lstar_stack[], patch_lstar_unstack[],
+	patch_lstar_done_jmp[], patch_lstar_order[], patch_lstar_imm_left[],
+	patch_lstar_imm_switch[], patch_lstar_end[];
 
 #define OUT_SIZE 2u
 #define LSTAR_VA_OF(label) (PATCH_LSTAR_VA + (uint64_t)((label)-patch_lstar))
@@ -120,7 +120,6 @@ struct patched_page {
 
 struct patch_space {
 	uint64_t off; /* immutable: the chunk */
-	_Atomic bool lstar; /* that page is, or was, mapped */
 	/* Entries [0, nsites) are immutable; read without a lock. */
 	_Atomic unsigned nsites;
 	struct site sites[PATCH_SITES_MAX];
@@ -157,8 +156,9 @@ static void put32(uint8_t *p, uint32_t val)
 	memcpy(p, &val, sizeof(val));
 }
 
-static void put_lstar(uint8_t *at)
+void patch_lstar_put(uint8_t *at)
 {
+	assert(patch_lstar_end - patch_lstar <= PATCH_LSTAR_MAX);
 	memcpy(at, patch_lstar, patch_lstar_end - patch_lstar);
 	put32(at + (patch_lstar_imm_left - patch_lstar) - 4, (uint32_t)CODE_VA_OF(patch_code_left));
 	put32(at + (patch_lstar_imm_switch - patch_lstar) - 4,
@@ -178,7 +178,6 @@ int patch_space_create(struct patch_space **ret_space)
 		return err;
 	}
 	memcpy(mem_at_off(s->off + CODE_OFF), patch_code, patch_code_end - patch_code);
-	put_lstar(mem_at_off(s->off + LSTAR_OFF));
 	*ret_space = s;
 	return 0;
 }
@@ -208,13 +207,6 @@ bool patch_space_range(struct patch_space *s, unsigned n, struct patch_range *re
 		return false;
 	*ret_range = ranges[n];
 	return true;
-}
-
-void patch_space_lstar_range(struct patch_space *s, struct patch_range *ret_range)
-{
-	atomic_store_explicit(&s->lstar, true, memory_order_relaxed);
-	*ret_range = (struct patch_range){PATCH_LSTAR_VA, MOAT_PAGE_SIZE, s->off + LSTAR_OFF,
-					  MEM_READ | MEM_EXEC};
 }
 
 uint64_t patch_lstar_offset(void)
@@ -691,6 +683,7 @@ static enum patch_verdict resolve_lstar(const struct patch_mailbox *mb, struct u
 	bool posted = at >= LSTAR_VA_OF(patch_lstar_posted), moved = posted, done;
 
 	moved |= at >= LSTAR_VA_OF(patch_lstar_up) && at < LSTAR_VA_OF(patch_lstar_whole);
+	moved &= !(at >= LSTAR_VA_OF(patch_lstar_down) && at < LSTAR_VA_OF(patch_lstar_back));
 	done = at >= LSTAR_VA_OF(patch_lstar_done) && at < LSTAR_VA_OF(patch_lstar_order);
 	if (done && at > LSTAR_VA_OF(patch_lstar_done_rax)) {
 		/* Flags have been put where popfq finds them, or are in r11 again, or (nobody's) lost. */
@@ -721,12 +714,11 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 	const struct site *site;
 	uint64_t rip = r->rip, back = r->r11;
 
-	if (!patch_rip_inside(rip))
+	if (!patch_rip_inside(rip) && !patch_lstar_inside(rip))
 		return PATCH_OUTSIDE;
 	if (rip >= PATCH_ENTRY_VA && rip < PATCH_CODE_VA)
 		return resolve_entry(s, r);
-	if (rip - PATCH_LSTAR_VA < (uint64_t)(patch_lstar_end - patch_lstar) && s &&
-	    atomic_load_explicit(&s->lstar, memory_order_relaxed)) {
+	if (rip - PATCH_LSTAR_VA < (uint64_t)(patch_lstar_end - patch_lstar) && s) {
 		enum patch_verdict verdict = resolve_lstar(mb, r);
 
 		/* The trap at a trampoline's end has come by here. */

@@ -50,6 +50,11 @@ static inline bool patch_rip_inside(uint64_t rip)
 	return unlikely(rip - PATCH_VA < PATCH_END_VA - PATCH_VA);
 }
 
+static inline bool patch_lstar_inside(uint64_t rip)
+{
+	return unlikely(rip - PATCH_LSTAR_VA < PATCH_LSTAR_MAX);
+}
+
 /* ---- which sites are hot ---- */
 
 #define PATCH_HEAT_SLOTS 64
@@ -92,11 +97,12 @@ void patch_space_destroy(struct patch_space *space);
 /* Fixed ranges (table, entries, code), to be mapped before the first patched page: n = 0, 1 ...; false: no more. */
 bool patch_space_range(struct patch_space *space, unsigned n, struct patch_range *ret_range);
 /*
- * One page more, for who makes PATCH_LSTAR_VA + patch_lstar_offset() the place where `syscall` leads: what runs there
- * posts the call if it can, and else exits by PATCH_LSTAR_PORT at patch_lstar_at_exit(). patch_resolve() knows that page
- * once this has been called.
+ * Code of PATCH_LSTAR_MAX bytes at most, for who has memory at PATCH_LSTAR_VA (`at`, of which it is a part) and makes
+ * PATCH_LSTAR_VA + patch_lstar_offset() the place where `syscall` leads: what runs there posts the call if it can, and
+ * else exits by PATCH_LSTAR_PORT at patch_lstar_at_exit(). It is the same for all spaces. patch_resolve() is asked about
+ * patch_lstar_inside() of who runs so.
  */
-void patch_space_lstar_range(struct patch_space *space, struct patch_range *ret_range);
+void patch_lstar_put(uint8_t *at);
 uint64_t patch_lstar_offset(void);
 /* Is this rip at, or past, an instruction there that exits? */
 bool patch_lstar_at_exit(uint64_t rip);

@@ -260,6 +260,29 @@ static void patch_claim(void)
 	ops->as_destroy(as);
 }
 
+/* The same where the only hot site cannot be patched: nothing of ours may be left in what is empty for the application. */
+static void patch_claim_unpatched(void)
+{
+	struct address_space *as = text_space();
+	uint64_t val;
+	struct guest g;
+
+	guest_init(&g, as);
+	for (unsigned i = 0; i < HOT && !atomic_load(&test_failed); i++) {
+		set_regs(&g.regs, p_peek);
+		g.regs.r.rbx = TEXT_VA;
+		guest_resume(&g);
+		EXPECT(g.ev.kind == PLATFORM_SYSCALL && g.regs.r.rcx == g.regs.r.rip);
+	}
+	platform_as_claim(plat, as, PATCH_VA, PATCH_END_VA - PATCH_VA);
+	EXPECT(peek(as, PATCH_TABLE_VA, &val) == -EFAULT);
+	EXPECT(peek(as, PATCH_ENTRY_VA, &val) == -EFAULT);
+	EXPECT(peek(as, PATCH_CODE_VA, &val) == -EFAULT);
+	EXPECT(peek(as, PATCH_MAILBOX_VA, &val) == -EFAULT);
+	guest_fini(&g);
+	ops->as_destroy(as);
+}
+
 /* gs base is the application's: to nothing, to memory of its own, to memory that looks like a mailbox. */
 static void patch_gs(void)
 {
@@ -305,7 +328,7 @@ static bool loop_event(struct runner *r)
 		set_regs(&g->regs, p_loop);
 		return true;
 	}
-	EXPECT(!patch_rip_inside(g->regs.r.rip));
+	EXPECT(!patch_rip_inside(g->regs.r.rip) && !patch_lstar_inside(g->regs.r.rip));
 	if (g->ev.kind == PLATFORM_SYSCALL) {
 		EXPECT(honest_call(g));
 		g->regs.r.rax = RESULT;
@@ -582,6 +605,7 @@ const struct test patch_tests[] = {
 	{"patch_traced", patch_traced},
 	{"patch_changes", patch_changes},
 	{"patch_claim", patch_claim},
+	{"patch_claim_unpatched", patch_claim_unpatched},
 	{"patch_gs", patch_gs},
 	{"patch_single_step", patch_single_step},
 	{"patch_interrupts", patch_interrupts},

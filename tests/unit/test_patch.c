@@ -257,40 +257,54 @@ static void test_resolve(void **state)
 	assert_int_equal(seen, 0x1f);
 }
 
-/* Where `syscall` leads: unknown until it is asked for; then any registers give a call, or the end of one, at rcx. */
+/* Where `syscall` leads: any registers give a call, or the end of one, at rcx. */
 static void test_resolve_lstar(void **state)
 {
 	struct patch_mailbox *mb;
 	struct patch_range range;
+	uint8_t lstar[PATCH_LSTAR_MAX] = {0};
 	unsigned calls = 0, after = 0;
 
 	(void)state;
 	assert_true(patch_mailbox_get(space, &range, &mb) >= 0);
-	for (unsigned round = 0; round < 2; round++) {
-		for (uint64_t at = PATCH_LSTAR_VA; at < PATCH_LSTAR_VA + MOAT_PAGE_SIZE; at++) {
-			struct arch_regs regs = {
-				.r = {.rip = at, .rcx = 0x1234, .rax = 39, .rsp = 7}};
-			enum patch_verdict verdict = patch_resolve(space, mb, &regs);
+	for (uint64_t at = PATCH_LSTAR_VA; at < PATCH_LSTAR_VA + MOAT_PAGE_SIZE; at++) {
+		struct arch_regs regs = {.r = {.rip = at, .rcx = 0x1234, .rax = 39, .rsp = 7}};
+		enum patch_verdict verdict = patch_resolve(space, mb, &regs);
 
-			if (!round || verdict == PATCH_STRAY) {
-				assert_int_equal(verdict, PATCH_STRAY);
-				assert_int_equal(regs.r.rip, at);
-				continue;
-			}
-			assert_int_equal(regs.r.rip, 0x1234);
-			assert_int_equal(regs.r.rcx, 0x1234);
-			assert_int_equal(regs.r.r11, regs.r.eflags);
-			assert_int_equal(regs.r.eflags, 0x202);
-			calls += verdict == PATCH_CALL;
-			after += verdict == PATCH_AFTER;
+		if (verdict == PATCH_STRAY || verdict == PATCH_OUTSIDE) {
+			assert_int_equal(verdict == PATCH_STRAY,
+					 at < PATCH_LSTAR_VA + PATCH_LSTAR_MAX);
+			assert_int_equal(regs.r.rip, at);
+			continue;
 		}
-		patch_space_lstar_range(space, &range);
-		assert_int_equal(range.va, PATCH_LSTAR_VA);
+		assert_int_equal(regs.r.rip, 0x1234);
+		assert_int_equal(regs.r.rcx, 0x1234);
+		assert_int_equal(regs.r.r11, regs.r.eflags);
+		assert_int_equal(regs.r.eflags, 0x202);
+		calls += verdict == PATCH_CALL;
+		after += verdict == PATCH_AFTER;
 	}
+	patch_lstar_put(lstar);
 	assert_in_range(calls, 100, 400);
 	assert_in_range(after, 50, 400);
 	assert_true(patch_lstar_at_exit(PATCH_LSTAR_VA) && patch_lstar_at_exit(PATCH_LSTAR_VA + 2));
 	assert_false(patch_lstar_at_exit(PATCH_LSTAR_VA + patch_lstar_offset()));
+	/* Where CS is ring 0's r11 is moved back before it leaves: `jmp` behind the first `shr $16, %r11`. */
+	for (unsigned at = 0, seen = 0; !seen; at++) {
+		struct arch_regs regs = {
+			.r = {.rip = PATCH_LSTAR_VA + at + 4, .rcx = 0x1234, .r11 = 0x2d5}};
+
+		if (memcmp(lstar + at, "\x49\xc1\xeb\x10", 4))
+			continue;
+		seen++;
+		assert_true(lstar[at + 4] == 0xeb || lstar[at + 4] == 0xe9);
+		assert_int_equal(patch_resolve(space, NULL, &regs), PATCH_CALL);
+		assert_int_equal(regs.r.eflags, 0x2d7);
+		regs.r.rip = PATCH_LSTAR_VA + at;
+		regs.r.r11 = 0x2d50000;
+		assert_int_equal(patch_resolve(space, NULL, &regs), PATCH_CALL);
+		assert_int_equal(regs.r.eflags, 0x2d7);
+	}
 }
 
 /* All registers were to come from the mailbox: wherever that is interrupted, they do; without a mailbox it is a stray. */
