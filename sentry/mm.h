@@ -45,6 +45,12 @@ must_check int mm_create(struct platform *p, struct mm **ret_mm);
 must_check int mm_fork(struct mm *parent, struct mm **ret_child);
 void mm_ref(struct mm *mm);
 void mm_unref(struct mm *mm);
+/*
+ * Of the references those of tasks that run in it; mm_create() and mm_fork() give the first. With the last one the program that
+ * runs may be written to again, whoever else still looks at the mm.
+ */
+void mm_user_ref(struct mm *mm);
+void mm_user_unref(struct mm *mm);
 /* The AIO contexts of the address space, for sentry/aio.c: NULL until the first is set; what another thread set first wins. */
 void *mm_get_aio(struct mm *mm);
 void *mm_set_aio(struct mm *mm, void *aio);

@@ -242,7 +242,7 @@ void task_drop_resources(struct task *t)
 	if (fdt)
 		fd_table_unref(fdt);
 	if (mm)
-		mm_unref(mm);
+		mm_user_unref(mm);
 	if (fsctx)
 		fs_context_unref(fsctx);
 	if (mnt)

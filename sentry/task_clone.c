@@ -165,7 +165,7 @@ static int clone_mm(struct task *t, struct task *child, uint64_t flags)
 {
 	if (!(flags & CLONE_VM))
 		return mm_fork(t->mm, &child->mm);
-	mm_ref(t->mm);
+	mm_user_ref(t->mm);
 	child->mm = t->mm;
 	child->mm_shared = true;
 	if (!(flags & CLONE_VFORK))

@@ -280,7 +280,7 @@ static void exec_swap_mm(struct task *t, struct exec_image *img)
 	img->res.mm = NULL;
 	mm_set_exe(t->mm, img->res.exe);
 	task_vfork_done(t);
-	mm_unref(old);
+	mm_user_unref(old);
 }
 
 static void exec_commit(struct task *t, struct exec_image *img, struct sighand *spare)

@@ -107,6 +107,7 @@ struct mm_hot {
 
 struct mm {
 	struct ref ref;
+	_Atomic uint32_t users; /* of those the references of tasks */
 	struct platform *platform; /* immutable */
 	struct address_space *as; /* immutable */
 	struct mapping_space space;

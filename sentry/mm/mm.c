@@ -78,6 +78,7 @@ int mm_create(struct platform *p, struct mm **ret_mm)
 		return err;
 	}
 	ref_init(&mm->ref, &mm_type);
+	atomic_init(&mm->users, 1);
 	mm->platform = p;
 	mm->space.ops = &mm_space_ops;
 	rwlock_init(&mm->vma_lock, LOCK_MM_VMA, "mm vma");
@@ -206,6 +207,19 @@ void mm_set_exe(struct mm *mm, struct file *exe)
 	mm->exe_denies = denies;
 	rwlock_write_unlock(&mm->vma_lock);
 	exe_put(old, old_denies);
+}
+
+void mm_user_ref(struct mm *mm)
+{
+	atomic_fetch_add(&mm->users, 1);
+	mm_ref(mm);
+}
+
+void mm_user_unref(struct mm *mm)
+{
+	if (atomic_fetch_sub(&mm->users, 1) == 1)
+		mm_set_exe(mm, NULL);
+	mm_unref(mm);
 }
 
 void mm_get_usage(struct mm *mm, struct mm_usage *ret)
