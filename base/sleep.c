@@ -31,6 +31,7 @@ static _Thread_local struct sleeper *sleeper_installed;
 void sleeper_init(struct sleeper *s)
 {
 	atomic_init(&s->word, 0);
+	atomic_init(&s->waits, false);
 	s->what = NULL;
 	s->brief = 0;
 }
@@ -156,6 +157,8 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	}
 	/* Look before announcing a sleep: a wake-up that came first costs one atomic. */
 	word = atomic_load_explicit(&s->word, memory_order_acquire);
+	if (!(word & (SLEEPER_WOKEN | intr)))
+		atomic_store_explicit(&s->waits, true, memory_order_relaxed);
 	if (!(word & (SLEEPER_WOKEN | intr)) &&
 	    atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
 		start = time_monotonic_ns();
@@ -169,6 +172,7 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 		expired = futex_wait(&s->word, word, deadline) == -ETIMEDOUT;
 		word = atomic_load_explicit(&s->word, memory_order_acquire);
 	}
+	atomic_store_explicit(&s->waits, false, memory_order_relaxed);
 	if (start)
 		spin_learn(s, start);
 	if (word & SLEEPER_WOKEN)

@@ -22,6 +22,7 @@
 
 struct sleeper {
 	_Atomic uint32_t word; /* SLEEPER_*; the futex word */
+	_Atomic bool waits; /* it sleeps, or looks for a moment before it does; for those who ask */
 	const char *what; /* owned by the thread: what it waits for, shown by moat debug */
 	uint8_t brief; /* owned by the thread: how many of its last waits were brief, weighted */
 };

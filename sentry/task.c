@@ -401,9 +401,7 @@ char task_state_char(struct task *t)
 	switch (atomic_load_explicit(&t->state, memory_order_relaxed)) {
 	case TASK_RUNNING:
 		/* A blocked task is asleep in the host's futex(2); its own state word is not touched for that. */
-		return atomic_load_explicit(&t->sleeper.word, memory_order_relaxed) & SLEEPER_ASLEEP
-			       ? 'S'
-			       : 'R';
+		return atomic_load_explicit(&t->sleeper.waits, memory_order_relaxed) ? 'S' : 'R';
 	case TASK_SLEEPING:
 		return 'S';
 	case TASK_DISK_SLEEP:
