@@ -405,11 +405,12 @@ static bool stack_free(const struct systrap_stub *stub)
 
 	LIST_FOREACH (t, &stub->threads, link)
 		if (t->index + ORDERS_STACKS_COUNT == stub->nthreads)
-			return atomic_load(&t->reported);
+			return atomic_load(&t->reported) ||
+			       (t->failed && t->failures >= SYSTRAP_FAILURES_MAX);
 	return true;
 }
 
-/* A thread of as->stub that no context has; lock of as held. Return: 0, -EAGAIN. */
+/* A thread of as->stub that no context has; lock of as held. Return: 0, -EAGAIN, -EBUSY (in a moment, perhaps). */
 static int thread_take(struct platform_context *ctx, struct address_space *as,
 		       struct systrap_thread **ret)
 {
@@ -433,7 +434,7 @@ static int thread_take(struct platform_context *ctx, struct address_space *as,
 		return 0;
 	/* It would get the stack_t of one that may not have read it yet. */
 	if (!failed && !stack_free(as->stub))
-		return -EAGAIN;
+		return -EBUSY;
 	t = failed ? failed : systrap_thread_new(p, as->stub);
 	if (!t)
 		return -EAGAIN;
@@ -445,20 +446,38 @@ static int thread_take(struct platform_context *ctx, struct address_space *as,
 	return 0;
 }
 
+/* The same, with a stub if there is none, and with patience. Return: 0, -EAGAIN. */
+static int thread_wait(struct platform_context *ctx, struct address_space *as,
+		       struct systrap_thread **ret)
+{
+	static const struct timespec pause = {.tv_nsec = 1000000};
+	int err;
+
+	for (unsigned rounds = 0;; rounds++) {
+		err = 0;
+		mutex_lock(&as->lock);
+		if (!as->stub)
+			err = systrap_stub_get(ctx->p, as, &as->stub);
+		if (!err)
+			err = thread_take(ctx, as, ret);
+		if (err == -EBUSY && (rounds >= SYSTRAP_PATIENCE || atomic_load(&as->stub->dead)))
+			err = -EAGAIN;
+		mutex_unlock(&as->lock);
+		if (err != -EBUSY)
+			return err;
+		nanosleep(&pause, NULL);
+	}
+}
+
 /* ctx gets a thread in `as`. Return: 0, -EAGAIN. */
 static int bind(struct platform_context *ctx, struct address_space *as)
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_thread *t = NULL;
-	int err = 0;
+	int err;
 
 	systrap_unbind(ctx);
-	mutex_lock(&as->lock);
-	if (!as->stub)
-		err = systrap_stub_get(p, as, &as->stub);
-	if (!err)
-		err = thread_take(ctx, as, &t);
-	mutex_unlock(&as->lock);
+	err = thread_wait(ctx, as, &t);
 	if (!t)
 		return err;
 	/* Without the lock: the word that it has come is the application's to take back, and then this lasts until its stub is killed. */
