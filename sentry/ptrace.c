@@ -436,6 +436,7 @@ void ptrace_exit(struct task *t)
 		tracee = exit_next_tracee(g);
 		if (tracee && atomic_load(&tracee->state) == TASK_ZOMBIE &&
 		    tracee->group->ntasks == 1 && !tracee->group->zombie &&
+		    !atomic_load(&tracee->group->leaving) && /* else exit_left() tells */
 		    group_notify_exit(tracee->group))
 			group_reap(tracee->group, &dead);
 		rwlock_write_unlock(&kernel.taskset_lock);
