@@ -77,7 +77,7 @@ bool file_tryref(struct file *f)
 
 static void file_last_unref(struct file *f)
 {
-	if (vfs_notify_wanted() && !(f->mode & FILE_PATH_ONLY))
+	if (vfs_notify_wanted() && !(f->mode & (FILE_PATH_ONLY | FILE_NO_NOTIFY)))
 		vfs_notify_file(f, f->mode & FILE_WRITE ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
 	vfs_file_gone(f);
 	f->ops->release(f);

@@ -113,6 +113,7 @@ enum {
 	FILE_NOCMTIME = 1 << 8,
 	FILE_CREATED = 1 << 9, /* this open made the file: F_CREATED_QUERY */
 	FILE_COUNTED = 1 << 10, /* a writer in vfs/write_access.h */
+	FILE_NO_NOTIFY = 1 << 11, /* its open was refused after all: nobody hears of its end */
 };
 
 struct file {

@@ -118,6 +118,7 @@ int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct f
 		return (int)err;
 	err = vfs_write_access_open(f, args->exec);
 	if (err) {
+		f->mode |= FILE_NO_NOTIFY;
 		file_unref(f);
 		return (int)err;
 	}

@@ -4,6 +4,7 @@
 
 #include <elf.h>
 #include <pthread.h>
+#include <sys/inotify.h>
 
 /* What the re-executed program finds out, as its exit status. */
 static int helper(int argc, char **argv, char **envp);
@@ -375,7 +376,7 @@ TEST(text_busy)
 TEST(text_is_not_written)
 {
 	struct stat st;
-	int go[2], fd, maps;
+	int go[2], fd, maps, watch;
 	char c, path[64];
 	pid_t pid;
 
@@ -391,8 +392,13 @@ TEST(text_is_not_written)
 	}
 	close(go[1]);
 	CHECK_EQ(read(go[0], &c, 1), 1);
+	/* An open that was refused neither begins nor ends for those who watch. */
+	CHECK_OK(watch = inotify_init1(IN_NONBLOCK));
+	CHECK(inotify_add_watch(watch, "copy", IN_OPEN | IN_CLOSE) > 0);
 	CHECK_ERR(open("copy", O_WRONLY), ETXTBSY);
 	CHECK_ERR(open("copy", O_RDWR), ETXTBSY);
+	CHECK_ERR(read(watch, path, sizeof(path)), EAGAIN);
+	CHECK_OK(close(watch));
 	CHECK_ERR(open("copy", O_WRONLY | O_TRUNC), ETXTBSY);
 	CHECK_ERR(open("copy", O_RDONLY | O_TRUNC), ETXTBSY);
 	CHECK_ERR(open("copy", O_WRONLY | O_CREAT, 0644), ETXTBSY);
