@@ -9,32 +9,7 @@
 
 #include "fsimpl/gofer/gofer_fs.h"
 #include "tests/fs/env.h"
-
-static char scratch[64];
-
-static void remove_scratch(void)
-{
-	char cmd[128];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", scratch);
-	(void)!system(cmd);
-}
-
-static int make_dir(char *path, size_t size)
-{
-	static unsigned count;
-
-	if (!scratch[0]) {
-		const char *tmp = getenv("TMPDIR");
-
-		snprintf(scratch, sizeof(scratch), "%.40s/moat-diod.XXXXXX", tmp ? tmp : "/tmp");
-		if (!mkdtemp(scratch))
-			return -errno;
-		atexit(remove_scratch);
-	}
-	snprintf(path, size, "%s/%u", scratch, count++);
-	return mkdir(path, 0755) < 0 ? -errno : 0;
-}
+#include "tests/fs/scratch.h"
 
 /* It ends when the socket does. */
 static int start(char *dir, int sock)
@@ -52,7 +27,7 @@ static int start(char *dir, int sock)
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, sock, sock);
 	/* An assertion of its own may fail when the connection ends, and it lifts the limit of core dumps. */
-	posix_spawn_file_actions_addchdir_np(&actions, scratch);
+	posix_spawn_file_actions_addchdir_np(&actions, scratch_top);
 	err = posix_spawn(&(pid_t){0}, "/usr/bin/unshare", &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
 	return -err;
@@ -71,7 +46,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 	}
 	args.shared = getenv("GOFER_SHARED") != NULL;
 	args.aname = dir;
-	err = make_dir(dir, sizeof(dir));
+	err = scratch_dir(dir, sizeof(dir));
 	if (err)
 		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)

@@ -11,36 +11,12 @@
 #include "fsimpl/gofer/gofer_fs.h"
 #include "tests/fs/backend_gofer.h"
 #include "tests/fs/env.h"
+#include "tests/fs/scratch.h"
 #include "tests/gofer_process.h"
 
-static char scratch[64], path[96];
+static char path[96];
 static struct p9_conn *conn;
 int (*backend_gofer_wrap)(int sock);
-
-static void remove_scratch(void)
-{
-	char cmd[128];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", scratch);
-	(void)!system(cmd);
-}
-
-/* A directory below one scratch directory per process, removed at exit by the process that made it. */
-static int make_dir(void)
-{
-	static unsigned count;
-
-	if (!scratch[0]) {
-		const char *tmp = getenv("TMPDIR");
-
-		snprintf(scratch, sizeof(scratch), "%.40s/moat-fs.XXXXXX", tmp ? tmp : "/tmp");
-		if (!mkdtemp(scratch))
-			return -errno;
-		atexit(remove_scratch);
-	}
-	snprintf(path, sizeof(path), "%s/%u", scratch, count++);
-	return mkdir(path, 0755) < 0 ? -errno : 0;
-}
 
 static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
@@ -50,7 +26,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 
 	args.shared = getenv("GOFER_SHARED") != NULL;
 	args.max_dentries = dentries ? (unsigned)atoi(dentries) : 0;
-	err = make_dir();
+	err = scratch_dir(path, sizeof(path));
 	if (err)
 		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)

@@ -13,35 +13,10 @@
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "tests/fs/backend_virtiofs.h"
 #include "tests/fs/env.h"
+#include "tests/fs/scratch.h"
 #include "tests/virtiofs_process.h"
 
 #define DAX_WINDOW (64ul << 20) /* small enough to be full at times */
-
-static char scratch[64];
-
-static void remove_scratch(void)
-{
-	char cmd[128];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", scratch);
-	(void)!system(cmd);
-}
-
-static int make_dir(char *path, size_t size)
-{
-	static unsigned count;
-
-	if (!scratch[0]) {
-		const char *tmp = getenv("TMPDIR");
-
-		snprintf(scratch, sizeof(scratch), "%.40s/moat-vfsd.XXXXXX", tmp ? tmp : "/tmp");
-		if (!mkdtemp(scratch))
-			return -errno;
-		atexit(remove_scratch);
-	}
-	snprintf(path, size, "%s/%u", scratch, count++);
-	return mkdir(path, 0755) < 0 ? -errno : 0;
-}
 
 static _Atomic pid_t daemon_pid; /* another's after each restart, which the device's thread makes */
 static char shared_dir[96];
@@ -118,7 +93,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 	}
 	err = virtiofs_parse_options(text, &options);
 	if (!err)
-		err = make_dir(shared_dir, sizeof(shared_dir));
+		err = scratch_dir(shared_dir, sizeof(shared_dir));
 	if (err)
 		return err;
 	sock = start(text);
