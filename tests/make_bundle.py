@@ -25,6 +25,7 @@ def main():
     parser.add_argument("--user", default="0:0", metavar="UID:GID")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--bind", action="append", default=[], metavar="HOST:GUEST[:ro]")
+    parser.add_argument("--mount", action="append", default=[], metavar="TYPE:SOURCE:GUEST:OPTIONS")
     parser.add_argument("--all-caps", action="store_true")
     parser.add_argument("dir")
     parser.add_argument("command", nargs="+")
@@ -49,6 +50,9 @@ def main():
     for spec in args.bind:
         host, guest, *flags = spec.split(":")
         mounts.append(mount("bind", guest, "rbind", *(flags or ["rw"]), source=os.path.abspath(host)))
+    for spec in args.mount:
+        kind, source, guest, options = spec.split(":", 3)
+        mounts.append(mount(kind, guest, *options.split(","), source=source))
     config = {
         "ociVersion": "1.0.2",
         "process": {
