@@ -161,7 +161,8 @@ ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds, size
 	return n < 0 ? -errno : n;
 }
 
-ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_count)
+ssize_t io_recv_fds_flags(int sock, void *buf, size_t size, int flags, int *fds,
+			  size_t *inout_count, bool *ret_cut)
 {
 	struct iovec iov = {.iov_base = buf, .iov_len = size};
 	union fds_control control;
@@ -169,33 +170,44 @@ ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_co
 			     .msg_iovlen = 1,
 			     .msg_control = control.buf,
 			     .msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *cmsg;
-	size_t count = 0;
+	size_t count = 0, room = *inout_count;
 	ssize_t n;
 
+	*inout_count = 0;
+	*ret_cut = false;
 	do
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | flags);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	for (cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
+	*ret_cut = msg.msg_flags & MSG_CTRUNC;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
 		size_t received;
 
-		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		received = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		received = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 		for (size_t i = 0; i < received; i++) {
 			int fd;
 
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
-			if (count < *inout_count)
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (count < room) {
 				fds[count++] = fd;
-			else
+			} else {
 				close(fd);
+				*ret_cut = true;
+			}
 		}
 	}
 	*inout_count = count;
 	return n;
+}
+
+ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_count)
+{
+	bool cut;
+
+	return io_recv_fds_flags(sock, buf, size, 0, fds, inout_count, &cut);
 }
 
 void io_close_cleanup(int *fd)

@@ -18,6 +18,9 @@ must_check int io_write_file_at(int dirfd, const char *path, const void *data, s
 must_check ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds,
 			       size_t count);
 must_check ssize_t io_recv_fds(int sock, void *buf, size_t size, int *fds, size_t *inout_count);
+/* The same with flags of recvmsg(2). *ret_cut: more descriptors came than fit. Return: bytes, 0: the end, -errno (no descriptors then). */
+must_check ssize_t io_recv_fds_flags(int sock, void *buf, size_t size, int flags, int *fds,
+				     size_t *inout_count, bool *ret_cut);
 
 /* Cleanup attributes: only in runtime/ and gofer/. */
 void io_close_cleanup(int *fd);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "fsimpl/virtiofs/internal_dax.h"
 
@@ -102,38 +103,15 @@ static int serve_message(struct dax_window *w)
 /* More of the message that is coming. Return: bytes, 0: the end, -EAGAIN, -EPROTO. */
 static ssize_t receive_some(struct dax_window *w, size_t want)
 {
-	struct iovec iov = {(uint8_t *)&w->message + w->have, want};
-	union {
-		char buf[CMSG_SPACE(VHOST_USER_FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
-	ssize_t n = recvmsg(w->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	bool broken = n >= 0 && (msg.msg_flags & MSG_CTRUNC);
+	size_t count = ARRAY_SIZE(w->fds) - w->fd_count;
+	bool cut;
+	ssize_t n = io_recv_fds_flags(w->fd, (uint8_t *)&w->message + w->have, want, MSG_DONTWAIT,
+				      w->fds + w->fd_count, &count, &cut);
 
+	w->fd_count += (unsigned)count;
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPROTO;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		unsigned count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (unsigned i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (w->fd_count < ARRAY_SIZE(w->fds)) {
-				w->fds[w->fd_count++] = fd;
-			} else {
-				close(fd);
-				broken = true;
-			}
-		}
-	}
-	return broken ? -EPROTO : n;
+		return n == -EAGAIN ? -EAGAIN : -EPROTO;
+	return cut ? -EPROTO : n;
 }
 
 /* Return: -EAGAIN: no more for now; -EPIPE: the end; -EPROTO; 0: there may be more, it is others' turn. */

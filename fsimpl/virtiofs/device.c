@@ -82,11 +82,6 @@ uint64_t virtiofs_device_requests(const struct virtiofs_device *dev)
 
 /* ---- slots ---- */
 
-static uint8_t *slot_mem(const struct vdev_queue *q, const struct vdev_slot *slot)
-{
-	return q->slot_mem + (size_t)slot->index * SLOT_BYTES;
-}
-
 static uint64_t addr_of(const struct virtiofs_device *dev, uint64_t off)
 {
 	(void)dev;
@@ -406,7 +401,7 @@ static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const stru
 {
 	struct virtiofs_device *dev = q->dev;
 	struct virtq_buf out[VDEV_DATA_MAX + 2], in[VDEV_DATA_MAX + 2];
-	uint64_t base = q->slots_off + (uint64_t)slot->index * SLOT_BYTES;
+	uint64_t base = q->memory.slots_off + (uint64_t)slot->index * SLOT_BYTES;
 	unsigned outs = 0, ins = 0;
 	bool answered = call->req.opcode != FUSE_FORGET && call->req.opcode != FUSE_BATCH_FORGET;
 
@@ -424,8 +419,7 @@ static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const stru
 			(uint32_t)call->reply_size};
 	add_data(dev, in, &ins, call->receive, call->receive_count);
 	return virtq_driver_add(&q->ring, out, outs, in, ins,
-				dev->indirect ? (void *)slot_mem(q, slot) : NULL,
-				addr_of(dev, base), slot);
+				dev->indirect ? (void *)slot->mem : NULL, addr_of(dev, base), slot);
 }
 
 static void kick(struct vdev_queue *q)
@@ -439,7 +433,7 @@ static void kick(struct vdev_queue *q)
 static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
 {
 	struct fuse_request req = call->req;
-	uint8_t *mem = slot_mem(q, slot);
+	uint8_t *mem = slot->mem;
 
 	if (req.nodeid > FUSE_ROOT && !vdev_node_current(q->dev, req.nodeid))
 		return -EIO;
@@ -487,6 +481,7 @@ static int slot_take(struct vdev_queue *q, bool may_wait, bool unkillable, struc
 	}
 	*ret = q->free_slots;
 	q->free_slots = (*ret)->next_free;
+	(*ret)->mem = q->slot_mem + (size_t)(*ret)->index * SLOT_BYTES;
 	q->busy++;
 	return 0;
 }
@@ -542,7 +537,7 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 /* What the device wrote: copied, checked, the slot given back. */
 static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply)
 {
-	const uint8_t *mem = slot_mem(q, slot) + SLOT_REPLY_AT;
+	const uint8_t *mem = slot->mem + SLOT_REPLY_AT;
 	uint32_t opcode = slot->opcode;
 	struct fuse_out_header head;
 	bool broken = false;

@@ -11,9 +11,60 @@
 
 static REF_TYPE(device_type, "virtiofs_device");
 
+static void memory_free(struct virtiofs_device *dev, struct vdev_queue_memory *m)
+{
+	if (m->ring_size)
+		memfile_range_unref(dev->mf, m->ring_off, m->ring_size);
+	if (m->slots_size)
+		memfile_range_unref(dev->mf, m->slots_off, m->slots_size);
+	*m = (struct vdev_queue_memory){0};
+}
+
+static int memory_alloc(struct virtiofs_device *dev, unsigned size, struct vdev_queue_memory *ret)
+{
+	struct vdev_queue_memory m = {0};
+	struct virtq_layout layout;
+	int err;
+
+	virtq_layout(size, &layout);
+	err = memfile_alloc(dev->mf, layout.size, 0, 0, &m.ring_off);
+	if (!err) {
+		m.ring_size = layout.size;
+		err = memfile_alloc(dev->mf, (uint64_t)size * SLOT_BYTES, 0, 0, &m.slots_off);
+	}
+	if (!err)
+		m.slots_size = (uint64_t)size * SLOT_BYTES;
+	else
+		memory_free(dev, &m);
+	*ret = m;
+	return err;
+}
+
+int vdev_queue_renew(struct vdev_queue *q, unsigned size)
+{
+	struct virtiofs_device *dev = q->dev;
+	struct vdev_queue_memory fresh, oldest;
+	int err = memory_alloc(dev, size, &fresh);
+
+	if (err)
+		return err;
+	mutex_lock(&q->lock);
+	oldest = q->retired[q->retire_next];
+	q->retired[q->retire_next] = q->memory;
+	q->retire_next = (q->retire_next + 1) % VDEV_RETIRED_MAX;
+	q->memory = fresh;
+	q->slot_mem = memfile_ptr(dev->mf, fresh.slots_off);
+	memset(memfile_ptr(dev->mf, fresh.ring_off), 0, fresh.ring_size);
+	memset(q->ring_slots, 0, size * sizeof(*q->ring_slots));
+	virtq_driver_init(&q->ring, size, dev->event_idx, memfile_ptr(dev->mf, fresh.ring_off),
+			  q->ring_slots);
+	mutex_unlock(&q->lock);
+	memory_free(dev, &oldest);
+	return 0;
+}
+
 static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigned size)
 {
-	struct virtq_layout layout;
 	int err;
 
 	q->dev = dev;
@@ -23,28 +74,19 @@ static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigne
 	q->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (q->kick_fd < 0 || q->call_fd < 0)
 		return -errno;
-	virtq_layout(size, &layout);
-	err = memfile_alloc(dev->mf, layout.size, 0, 0, &q->ring_off);
-	if (err)
-		return err;
-	q->ring_size = layout.size;
-	err = memfile_alloc(dev->mf, (uint64_t)size * SLOT_BYTES, 0, 0, &q->slots_off);
-	if (err)
-		return err;
 	q->slot_count = size;
-	q->slot_mem = memfile_ptr(dev->mf, q->slots_off);
 	q->slots = calloc(size, sizeof(*q->slots));
 	q->ring_slots = calloc(size, sizeof(*q->ring_slots));
 	if (!q->slots || !q->ring_slots)
 		return -ENOMEM;
-	virtq_driver_init(&q->ring, size, dev->event_idx, memfile_ptr(dev->mf, q->ring_off),
-			  q->ring_slots);
+	err = vdev_queue_renew(q, size);
+	if (err)
+		return err;
 	for (unsigned i = size; i-- > 0;) {
 		q->slots[i].index = i;
 		q->slots[i].next_free = q->free_slots;
 		q->free_slots = &q->slots[i];
 	}
-	q->poll.fd = -1;
 	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
 }
 
@@ -62,10 +104,9 @@ static void queue_fini(struct vdev_queue *q)
 	for (unsigned i = 0; q->slots && i < q->slot_count; i++)
 		if (q->slots[i].data_count)
 			vdev_pin_data(q->dev, q->slots[i].data, q->slots[i].data_count, false);
-	if (q->ring_size)
-		memfile_range_unref(q->dev->mf, q->ring_off, q->ring_size);
-	if (q->slot_count)
-		memfile_range_unref(q->dev->mf, q->slots_off, (uint64_t)q->slot_count * SLOT_BYTES);
+	memory_free(q->dev, &q->memory);
+	for (unsigned i = 0; i < VDEV_RETIRED_MAX; i++)
+		memory_free(q->dev, &q->retired[i]);
 	free(q->slots);
 	free(q->ring_slots);
 }

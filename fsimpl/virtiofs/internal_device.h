@@ -27,6 +27,8 @@
 
 struct vdev_slot {
 	unsigned index; /* immutable */
+	uint8_t *
+		mem; /* of its request, which may have been one of the connection before; set when it is taken */
 	struct vdev_slot *next_free; /* guarded by the queue's lock, as all below unless done */
 	struct sleeper *waiter;
 	_Atomic bool done;
@@ -49,6 +51,15 @@ struct vdev_room_waiter {
 	bool queued;
 };
 
+/*
+ * What a queue has of the shared memory. Each connection gets fresh one: a daemon that was given up may be alive, and what it writes into its used
+ * rings and replies must land where nobody looks. That memory is kept from any other use until VDEV_RETIRED_MAX more connections were lost.
+ */
+#define VDEV_RETIRED_MAX 8
+struct vdev_queue_memory {
+	uint64_t ring_off, ring_size, slots_off, slots_size; /* sizes 0: none */
+};
+
 struct vdev_queue {
 	struct virtiofs_device *dev; /* immutable; borrowed */
 	struct mutex lock; /* LOCK_RPC */
@@ -61,8 +72,11 @@ struct vdev_queue {
 	_Atomic unsigned spin_misses;
 	int kick_fd, call_fd; /* immutable */
 	struct hostpoll poll;
-	uint64_t ring_off, ring_size, slots_off; /* immutable: in the shared memory */
-	uint8_t *slot_mem; /* immutable */
+	struct vdev_queue_memory memory; /* guarded by lock; another after each reconnection */
+	/* Of connections before, the last first to go: guarded by lock. */
+	struct vdev_queue_memory retired[VDEV_RETIRED_MAX];
+	unsigned retire_next; /* where the next one goes; guarded by lock */
+	uint8_t *slot_mem; /* guarded by lock: memory's slots */
 	unsigned slot_count; /* immutable */
 	struct vdev_slot *slots;
 	struct virtq_driver_slot *ring_slots;
@@ -107,6 +121,8 @@ struct virtiofs_device {
 void vdev_pin_data(struct virtiofs_device *dev, const struct vdev_data *d, unsigned count,
 		   bool pin);
 void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot);
+/* device_life.c: rings and slots that nobody knows yet, in place of those that the queue has. 0, -ENOMEM: it keeps them. Pre: no request in a ring. */
+must_check int vdev_queue_renew(struct vdev_queue *q, unsigned size);
 void vdev_call_ready(struct hostpoll *hp, uint32_t events);
 void vdev_sock_ready(struct hostpoll *hp, uint32_t events);
 

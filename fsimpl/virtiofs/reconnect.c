@@ -1,7 +1,7 @@
 /*
  * fsimpl/virtiofs/reconnect.c - a device whose daemon went away: another connection, and the filesystem on it brought back.
  *
- * A thread of the device's waits for its death, connects, does the handshake again over the same memory with empty rings, and has the filesystem
+ * A thread of the device's waits for its death, connects, does the handshake again over the same memory with fresh rings, and has the filesystem
  * find its nodes again. All of that is in the present tense of one epoch: node ids of before are refused (vdev_node()), so that a request that was
  * being made meanwhile reaches no stranger's file.
  *
@@ -21,7 +21,7 @@
 
 /* ---- the device ---- */
 
-/* Empty rings; nobody but us enters any, for the device is dead. */
+/* Fresh rings; nobody but us enters any, for the device is dead. */
 static int queue_reset(struct vdev_queue *q, unsigned size)
 {
 	int kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), call, err;
@@ -43,12 +43,9 @@ static int queue_reset(struct vdev_queue *q, unsigned size)
 	close(q->call_fd);
 	q->kick_fd = kick;
 	q->call_fd = call;
-	memset(memfile_ptr(q->dev->mf, q->ring_off), 0, q->ring_size);
-	memset(q->ring_slots, 0, size * sizeof(*q->ring_slots));
-	virtq_driver_init(&q->ring, size, q->dev->event_idx, memfile_ptr(q->dev->mf, q->ring_off),
-			  q->ring_slots);
 	mutex_unlock(&q->lock);
-	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
+	err = vdev_queue_renew(q, size);
+	return err ? err : hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
 }
 
 /* This thread's device is no more. */

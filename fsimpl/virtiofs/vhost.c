@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "fsimpl/virtiofs/internal_device.h"
 #include "wire/vhost_user.h"
@@ -15,35 +16,10 @@
 static int send_message(struct virtiofs_device *dev, const struct vhost_user_msg *m, const int *fds,
 			unsigned fd_count)
 {
-	struct iovec iov = {(void *)m, VHOST_USER_HEADER_SIZE + m->size};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	union {
-		char buf[CMSG_SPACE(VHOST_USER_FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
+	ssize_t size = (ssize_t)(VHOST_USER_HEADER_SIZE + m->size);
+	ssize_t n = io_send_fds(dev->sock, m, (size_t)size, fds, fd_count);
 
-	if (fd_count) {
-		struct cmsghdr *c;
-
-		memset(&control, 0, sizeof(control));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
-	for (;;) {
-		ssize_t n = sendmsg(dev->sock, &msg, MSG_NOSIGNAL);
-
-		if (n == (ssize_t)iov.iov_len)
-			return 0;
-		if (n >= 0)
-			return -EIO;
-		if (errno != EINTR)
-			return -errno;
-	}
+	return n == size ? 0 : n < 0 ? (int)n : -EIO;
 }
 
 static int receive_bytes(struct virtiofs_device *dev, void *buf, size_t size)
@@ -82,27 +58,19 @@ static int receive_with_fds(struct virtiofs_device *dev, struct vhost_user_msg *
 			    unsigned *ret_count)
 {
 	struct pollfd p = {.fd = dev->sock, .events = POLLIN};
-	struct iovec iov = {ret, VHOST_USER_HEADER_SIZE};
-	union {
-		char buf[CMSG_SPACE(2 * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
+	size_t count = 2;
+	ssize_t n;
+	bool cut;
 	int err;
 
 	if (poll(&p, 1, VDEV_CONNECT_TIMEOUT_MS) <= 0)
 		return -ETIMEDOUT;
-	if (recvmsg(dev->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != VHOST_USER_HEADER_SIZE)
+	n = io_recv_fds_flags(dev->sock, ret, VHOST_USER_HEADER_SIZE, MSG_DONTWAIT, fds, &count,
+			      &cut);
+	*ret_count = (unsigned)count;
+	if (n != VHOST_USER_HEADER_SIZE)
 		return -EPROTO;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
-		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-			*ret_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-			memcpy(fds, CMSG_DATA(c), *ret_count * sizeof(int));
-		}
-	err = msg.msg_flags & MSG_CTRUNC ? -EPROTO : vhost_user_check_header(ret);
+	err = cut ? -EPROTO : vhost_user_check_header(ret);
 	return err ? err : receive_bytes(dev, (uint8_t *)ret + VHOST_USER_HEADER_SIZE, ret->size);
 }
 

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "gofer/virtiofs/server.h"
 
 #define SPIN_NS 30000
@@ -463,30 +464,15 @@ static int handle(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned
 
 static int receive(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigned *ret_fds)
 {
-	struct iovec iov = {m, VHOST_USER_HEADER_SIZE};
-	union {
-		char buf[CMSG_SPACE(VHOST_USER_FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *c;
-	ssize_t n;
+	size_t count = VHOST_USER_FDS_MAX;
+	bool cut;
+	ssize_t n = io_recv_fds_flags(d->sock, m, VHOST_USER_HEADER_SIZE, MSG_WAITALL, fds, &count,
+				      &cut);
 
-	*ret_fds = 0;
-	do
-		n = recvmsg(d->sock, &msg, MSG_CMSG_CLOEXEC | MSG_WAITALL);
-	while (n < 0 && errno == EINTR);
+	*ret_fds = (unsigned)count;
 	if (n == 0)
 		return -ENOTCONN;
-	for (c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
-		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-			*ret_fds = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-			memcpy(fds, CMSG_DATA(c), *ret_fds * sizeof(int));
-		}
-	if (n != VHOST_USER_HEADER_SIZE || (msg.msg_flags & MSG_CTRUNC))
+	if (n != VHOST_USER_HEADER_SIZE || cut)
 		return -EPROTO;
 	if (vhost_user_check_header(m))
 		return -EPROTO;
@@ -503,24 +489,9 @@ static int receive(struct daemon *d, struct vhost_user_msg *m, int *fds, unsigne
 
 static int answer(struct daemon *d, const struct vhost_user_msg *m, const struct answer_fds *fds)
 {
-	struct iovec iov = {(void *)m, VHOST_USER_HEADER_SIZE + m->size};
-	union {
-		char buf[CMSG_SPACE(sizeof(fds->fd))];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t size = (ssize_t)(VHOST_USER_HEADER_SIZE + m->size);
 
-	if (fds->count) {
-		struct cmsghdr *c = &control.align;
-
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(fds->count * sizeof(int));
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fds->count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds->fd, fds->count * sizeof(int));
-	}
-	return sendmsg(d->sock, &msg, MSG_NOSIGNAL) == (ssize_t)iov.iov_len ? 0 : -EIO;
+	return io_send_fds(d->sock, m, (size_t)size, fds->fd, fds->count) == size ? 0 : -EIO;
 }
 
 static int serve_message(struct daemon *d)

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/virtiofs/virtiofs.h"
@@ -28,25 +29,15 @@ static struct {
 static int take_answer(const struct boot_virtiofs_again *ask, int *ret_fd)
 {
 	struct boot_virtiofs_again answer;
-	struct iovec iov = {&answer, sizeof(answer)};
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
-	ssize_t n = recvmsg(again.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c;
+	size_t count = 1;
+	bool cut;
+	ssize_t n;
 
 	*ret_fd = -1;
+	n = io_recv_fds_flags(again.fd, &answer, sizeof(answer), MSG_DONTWAIT, ret_fd, &count,
+			      &cut);
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EIO;
-	c = CMSG_FIRSTHDR(&msg);
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+		return n == -EAGAIN ? -EAGAIN : -EIO;
 	if (n == sizeof(answer) && !memcmp(&answer, ask, sizeof(answer)))
 		return 0;
 	if (*ret_fd >= 0)
