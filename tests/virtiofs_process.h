@@ -25,6 +25,14 @@
 #define VIRTIOFS_STOCK_DAEMON "/usr/lib/qemu/virtiofsd"
 #define VIRTIOFS_CONNECT_TRIES 1000 /* 5 ms each */
 
+/* $VIRTIOFSD_MORE: options besides, by the stock daemon's names: announce_submounts, killpriv_v2 (which ours has unless told not to). */
+static inline const char *virtiofs_process_more(void)
+{
+	const char *more = getenv("VIRTIOFSD_MORE");
+
+	return more ? more : "";
+}
+
 /* Runs before main: `PROGRAM --serve-virtiofs DIR CACHE WINDOW FD` is the daemon of DIR on the socket FD, and nothing else. */
 __attribute__((constructor)) static void virtiofs_process_serve(int argc, char **argv, char **envp)
 {
@@ -43,6 +51,7 @@ __attribute__((constructor)) static void virtiofs_process_serve(int argc, char *
 		.writeback = true, /* our client does so only when its mount says */
 		.once = true,
 		.posix_acl = getenv("VIRTIOFSD_ACL") != NULL,
+		.submounts = strstr(virtiofs_process_more(), "announce_submounts") != NULL,
 		.no_namespaces = geteuid() != 0,
 	};
 
@@ -118,7 +127,7 @@ static inline int virtiofs_process_stock(const char *dir, const char *socket_pat
 {
 	const char *named = getenv("VIRTIOFSD");
 	const char *daemon = named && strcmp(named, "stock") ? named : VIRTIOFS_STOCK_DAEMON;
-	char sock_arg[160], source[4200], cache_arg[32];
+	char sock_arg[160], source[4200], cache_arg[32], more[128];
 	posix_spawn_file_actions_t actions;
 	char *argv[] = {(char *)daemon,
 			sock_arg,
@@ -133,15 +142,16 @@ static inline int virtiofs_process_stock(const char *dir, const char *socket_pat
 					 ? "no_writeback"
 					 : "writeback"),
 			(char *)"-o",
-			(char *)(getenv("VIRTIOFSD_ACL")
-					 ? "xattr,posix_acl,sandbox=chroot,log_level=err"
-					 : "xattr,sandbox=chroot,log_level=err"),
+			more,
 			NULL};
 	pid_t pid;
 	int err;
 
 	snprintf(sock_arg, sizeof(sock_arg), "--socket-path=%s", socket_path);
 	snprintf(source, sizeof(source), "source=%s", dir);
+	snprintf(more, sizeof(more), "xattr,sandbox=chroot,log_level=err%s%s%s",
+		 getenv("VIRTIOFSD_ACL") ? ",posix_acl" : "", *virtiofs_process_more() ? "," : "",
+		 virtiofs_process_more());
 	snprintf(cache_arg, sizeof(cache_arg), "cache=%s", virtiofs_process_cache(mount_options));
 	posix_spawn_file_actions_init(&actions);
 	if (log)

@@ -231,8 +231,8 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 	return ret;
 }
 
-/* Writing takes setuid and setgid away from who may not keep them. */
-static void kill_priv(struct file *f)
+/* Writing takes setuid and setgid away from who may not keep them. by_request: it was a request that says so, and its server did what Linux always did. */
+static void kill_priv(struct file *f, bool by_request)
 {
 	struct virtiofs_inode *in = file_inode(f);
 	struct setattr_args a = {.valid = SETATTR_MODE};
@@ -240,6 +240,8 @@ static void kill_priv(struct file *f)
 
 	virtiofs_inode_perm(in, &pi);
 	a.mode = vfs_kill_priv_mode_gid(cred_current(), pi.mode, pi.gid) & 07777;
+	if (by_request && virtiofs_kills_priv(in))
+		pi.mode = vfs_kill_priv_mode(cred_current(), pi.mode);
 	/* The data is written: a failure here has nobody to tell. */
 	if (a.mode != (pi.mode & 07777))
 		(void)!virtiofs_setattr(in, &a, NULL);
@@ -262,6 +264,7 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 	bool append = (file_flags(f) & O_APPEND) || (rwf & RWF_APPEND);
 	struct virtiofs_inode *in = file_inode(f);
 	struct virtiofs_handle *h = file_of(f)->h;
+	bool through = !in->dax.on && (!in->fs->options.writeback || is_direct(f));
 	ssize_t ret;
 
 	if (rwf & RWF_NOWAIT)
@@ -282,13 +285,13 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 		ret = virtiofs_handle_check(h);
 	if (!ret && in->dax.on)
 		ret = dax_write_iter(in, h, it, (uint64_t)*inout_off);
-	else if (!ret && in->fs->options.writeback && !is_direct(f))
+	else if (!ret && !through)
 		ret = virtiofs_data_write_back(in, h, it, (uint64_t)*inout_off);
 	else if (!ret)
 		ret = virtiofs_data_write_through(in, h, it, (uint64_t)*inout_off);
 	op_unlock(&in->write_lock);
 	if (ret > 0)
-		kill_priv(f);
+		kill_priv(f, through);
 	return ret;
 }
 
@@ -381,7 +384,7 @@ static int virtiofs_file_truncate(struct file *f, uint64_t size)
 	err = virtiofs_truncate(in, &a, file_of(f)->h);
 	op_unlock(&in->write_lock);
 	if (!err)
-		kill_priv(f);
+		kill_priv(f, true);
 	return err;
 }
 

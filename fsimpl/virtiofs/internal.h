@@ -361,6 +361,12 @@ int virtiofs_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, c
 must_check int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
 				const struct virtiofs_handle *handle);
 
+/*
+ * Is the server asked to take setuid and setgid away with a change of data by the caller (FUSE_HANDLE_KILLPRIV_V2)? It then looks at the mode that the
+ * file has, not at the one that is remembered here.
+ */
+bool virtiofs_kills_priv(struct virtiofs_inode *in);
+
 /* A new size, allowed. Pre: write_lock. */
 must_check int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr_args *args,
 				 const struct virtiofs_handle *handle);

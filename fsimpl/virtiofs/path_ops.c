@@ -1,4 +1,5 @@
 /* fsimpl/virtiofs/path_ops.c - filesystem_ops that look, and set_stat. */
+#include <linux/capability.h>
 #include <linux/fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -163,6 +164,20 @@ static void fill_setattr(struct fuse_setattr_in *s, const struct setattr_args *a
 	s->mtimensec = a->mtime.nsec;
 }
 
+bool virtiofs_kills_priv(struct virtiofs_inode *in)
+{
+	const struct cred *cred = cred_current();
+	struct perm_inode pi;
+
+	if (!(in->fs->init_flags & FUSE_HANDLE_KILLPRIV_V2) || !cred ||
+	    cred_has_cap(cred, CAP_FSETID))
+		return false;
+	virtiofs_inode_perm(in, &pi);
+	/* Setgid without group execution stays for who is in the group, which a daemon that gives up CAP_FSETID for it is not. */
+	return (pi.mode & (S_ISGID | S_IXGRP)) != S_ISGID ||
+	       !(vfs_kill_priv_mode_gid(cred, pi.mode, pi.gid) & S_ISGID);
+}
+
 int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
 		     const struct virtiofs_handle *handle)
 {
@@ -181,6 +196,8 @@ int virtiofs_setattr(struct virtiofs_inode *in, const struct setattr_args *args,
 	fill_setattr(&arg, args);
 	if (!arg.valid)
 		return 0;
+	if ((arg.valid & FATTR_SIZE) && virtiofs_kills_priv(in))
+		arg.valid |= FATTR_KILL_SUIDGID;
 	if (in->base.type == S_IFREG)
 		arg.mode |= S_IFREG;
 	if (handle && !handle->none) {

@@ -128,10 +128,11 @@ void virtiofs_forget_flush(struct virtiofs_fs *fs)
 
 /* ---- INIT ---- */
 
-#define WANTED_FLAGS                                                                           \
-	(FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |      \
-	 FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | \
-	 FUSE_MAX_PAGES | FUSE_SUBMOUNTS | FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT)
+#define WANTED_FLAGS                                                                             \
+	(FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |        \
+	 FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |   \
+	 FUSE_MAX_PAGES | FUSE_SUBMOUNTS | FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT | \
+	 FUSE_HANDLE_KILLPRIV_V2)
 
 /* What the mount's options want of INIT's flags, or -EINVAL: the daemon has nothing like it. */
 static int wanted_flags(struct virtiofs_fs *fs, uint64_t *ret)

@@ -55,7 +55,10 @@ static int write_begin(struct virtiofs_handle *h, const struct run *r, bool cach
 		.fh = h->fh,
 		.offset = r->off,
 		.size = (uint32_t)r->size,
-		.write_flags = cached ? FUSE_WRITE_CACHE : 0,
+		/* Who wrote what comes from the cache was seen to when it was written there. */
+		.write_flags = cached			    ? FUSE_WRITE_CACHE
+			       : virtiofs_kills_priv(h->in) ? FUSE_WRITE_KILL_SUIDGID
+							    : 0,
 		.flags = h->flags,
 	};
 	const struct vdev_call call = {
