@@ -35,6 +35,6 @@ set(CPACK_DEBIAN_PACKAGE_MAINTAINER ${MOAT_MAINTAINER})
 set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_SUGGESTS "podman | docker.io | containerd")
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libsystemd0, podman | docker.io | containerd")
 # The package changes no configuration of an engine: that is the administrator's `moat install`.
 include(CPack)

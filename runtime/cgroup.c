@@ -19,6 +19,7 @@
 #include "base/io.h"
 #include "runtime/cgroup.h"
 #include "runtime/cli.h"
+#include "runtime/systemd.h"
 
 #define PROC_FILE_MAX (4u << 20)
 #define FREEZE_TRIES 500
@@ -161,6 +162,9 @@ static char *clean_path(const char *base, const char *name)
 static int scan_mount(struct cgroup *cg, const char *line, const char *self_cgroup,
 		      const char *cgroups_path, const char *id)
 {
+	/* Of systemd's own cgroup (`self_cgroup` is then process 1's), whose units lie beside it. */
+	static const char init_scope[] = "/init.scope";
+
 	char root[1024], point[3000], type[32], options[512];
 	const char *dash = strstr(line, " - ");
 	char *own, *below;
@@ -186,7 +190,10 @@ static int scan_mount(struct cgroup *cg, const char *line, const char *self_cgro
 	/* Seen through a cgroup namespace or a bind mount, the mount's root is part of our path. */
 	if (own && strlen(root) > 1 && strncmp(own, root, strlen(root)) == 0)
 		memmove(own, own + strlen(root), strlen(own) - strlen(root) + 1);
-	if (cgroups_path && cgroups_path[0] == '/')
+	if (cg->unit && own && strlen(own) >= strlen(init_scope) &&
+	    strcmp(own + strlen(own) - strlen(init_scope), init_scope) == 0)
+		own[strlen(own) - strlen(init_scope)] = '\0';
+	if (!cg->unit && cgroups_path && cgroups_path[0] == '/')
 		below = clean_path("", cgroups_path);
 	else
 		below = clean_path(own ? own : "",
@@ -226,34 +233,27 @@ static void choose_version(struct cgroup *cg)
 int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id, bool systemd,
 		char *why)
 {
-	auto_free char *mounts = NULL, *self = NULL;
+	auto_free char *mounts = NULL, *self = NULL, *below = NULL;
 	size_t size;
 	int err;
 
 	*cg = (struct cgroup){0};
 	if (systemd) {
-		size_t colons = 0;
-
-		for (const char *p = cgroups_path ? cgroups_path : ""; *p; p++)
-			colons += *p == ':';
-		if (access("/run/systemd/system", F_OK) < 0)
+		if (!systemd_runs()) {
 			snprintf(why, CGROUP_ERROR_MAX,
 				 "systemd not running on this host, cannot use systemd cgroups "
 				 "manager; use the cgroupfs manager");
-		else if (colons != 2)
-			snprintf(why, CGROUP_ERROR_MAX,
-				 "expected cgroupsPath to be of format \"slice:prefix:name\" for "
-				 "systemd cgroups, got \"%.100s\" instead",
-				 cgroups_path ? cgroups_path : "");
-		else
-			snprintf(why, CGROUP_ERROR_MAX,
-				 "the systemd cgroup manager is not there; use the cgroupfs "
-				 "manager");
-		return -EINVAL;
+			return -EINVAL;
+		}
+		err = systemd_names(cgroups_path, id, &cg->slice, &cg->unit, &below, why);
+		if (err)
+			return err;
+		cgroups_path = below;
 	}
 	err = io_read_file_at(AT_FDCWD, "/proc/self/mountinfo", PROC_FILE_MAX, &mounts, &size);
 	if (!err)
-		err = io_read_file_at(AT_FDCWD, "/proc/self/cgroup", PROC_FILE_MAX, &self, &size);
+		err = io_read_file_at(AT_FDCWD, systemd ? "/proc/1/cgroup" : "/proc/self/cgroup",
+				      PROC_FILE_MAX, &self, &size);
 	for (const char *line = mounts; !err && line && *line;) {
 		const char *end = strchrnul(line, '\n');
 
@@ -288,6 +288,8 @@ void cgroup_fini(struct cgroup *cg)
 		free(cg->dirs[i].path);
 	}
 	free(cg->name);
+	free(cg->unit);
+	free(cg->slice);
 	*cg = (struct cgroup){0};
 }
 
@@ -299,17 +301,22 @@ json_t *cgroup_to_json(const struct cgroup *cg)
 		json_array_append_new(list, json_pack("{ss ss ss}", "controllers",
 						      cg->dirs[i].controllers, "root",
 						      cg->dirs[i].root, "path", cg->dirs[i].path));
-	return json_pack("{si ss* so}", "version", cg->version, "name", cg->name, "dirs", list);
+	return json_pack("{si ss* ss* ss* so}", "version", cg->version, "name", cg->name, "unit",
+			 cg->unit, "slice", cg->slice, "dirs", list);
 }
 
 int cgroup_from_json(struct cgroup *cg, const json_t *j)
 {
-	const char *name = json_string_value(json_object_get(j, "name"));
+	const char *name = json_string_value(json_object_get(j, "name")),
+		   *unit = json_string_value(json_object_get(j, "unit")),
+		   *slice = json_string_value(json_object_get(j, "slice"));
 	const json_t *list = json_object_get(j, "dirs");
 
 	*cg = (struct cgroup){
 		.version = (int)json_integer_value(json_object_get(j, "version")),
 		.name = name ? strdup(name) : NULL,
+		.unit = unit ? strdup(unit) : NULL,
+		.slice = slice ? strdup(slice) : NULL,
 	};
 	for (size_t i = 0; i < json_array_size(list) && i < CGROUP_DIRS_MAX; i++) {
 		const json_t *d = json_array_get(list, i);
@@ -439,6 +446,19 @@ int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 	return 0;
 }
 
+int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why)
+{
+	int err = systemd_start_scope(cg, pid, annotations, why);
+
+	/* What is there is another container's: not to be killed, stopped or removed. */
+	if (err == -EEXIST)
+		cgroup_fini(cg);
+	/* v1: the hierarchies of the controllers that systemd does not manage (cpuset, freezer ...). */
+	if (!err)
+		err = cgroup_create(cg, why);
+	return err ? err : cgroup_enter(cg, pid, why);
+}
+
 void cgroup_leave(const struct cgroup *cg)
 {
 	for (unsigned i = 0; i < cg->ndirs; i++)
@@ -550,6 +570,9 @@ void cgroup_kill(const struct cgroup *cg)
 
 void cgroup_remove(const struct cgroup *cg)
 {
+	/* What it leaves (v1's other hierarchies) is removed as ever. */
+	if (cg->unit && systemd_stop_scope(cg))
+		cli_debug("the scope %s is left to systemd", cg->unit);
 	for (unsigned i = 0; i < cg->ndirs; i++)
 		for (int t = 0; t < REMOVE_TRIES; t++) {
 			if (rmdir(cg->dirs[i].path) == 0 || errno == ENOENT)

@@ -25,6 +25,8 @@ struct cgroup_dir {
 struct cgroup {
 	int version; /* 0: none (disabled, or the host has no cgroups), 1, 2 */
 	char *name; /* the container's path below the hierarchies */
+	/* By the systemd manager: the scope, and the slice that it is in; else NULL. */
+	char *unit, *slice;
 	struct cgroup_dir dirs[CGROUP_DIRS_MAX];
 	unsigned ndirs;
 };
@@ -39,6 +41,13 @@ json_t *cgroup_to_json(const struct cgroup *cg);
 must_check int cgroup_from_json(struct cgroup *cg, const json_t *j);
 /* mkdir, with the parents' controllers enabled. Return 0 or -errno with `why`. */
 must_check int cgroup_create(struct cgroup *cg, char *why);
+/*
+ * By the systemd manager, instead of cgroup_create and cgroup_enter: systemd makes the scope around process `pid`, which then enters what systemd does not
+ * know. `annotations` (or NULL) may name further properties of the unit.
+ */
+must_check int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why);
+/* v2's cpu.weight for v1's cpu.shares. */
+uint64_t cgroup_weight_of_shares(long long shares);
 /* linux.resources (may be NULL); also `moat update`. Return 0 or -errno with `why`. */
 must_check int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why);
 /* A process (0: the calling one) moves in; the calling one out to the hierarchies' roots. */

@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "runtime/cgroup.h"
 #include "runtime/cli.h"
+#include "runtime/systemd.h"
 
 #define FILE_MAX (1u << 20)
 
@@ -162,6 +163,11 @@ static void apply_memory_v2(struct apply *a, const json_t *m)
 		put_max(a, "memory", "memory.low", v);
 }
 
+uint64_t cgroup_weight_of_shares(long long shares)
+{
+	return 1 + (uint64_t)((MAX(shares, 2) - 2) * 9999) / 262142;
+}
+
 static void apply_cpu(struct apply *a, const json_t *cpu)
 {
 	long long shares = 0, quota = 0, period = 0, v;
@@ -173,7 +179,7 @@ static void apply_cpu(struct apply *a, const json_t *cpu)
 	number(cpu, "period", &period);
 	if (a->cg->version == 2) {
 		if (shares)
-			put_int(a, "cpu", "cpu.weight", 1 + ((shares - 2) * 9999) / 262142);
+			put_int(a, "cpu", "cpu.weight", (long long)cgroup_weight_of_shares(shares));
 		if (quota || period) {
 			if (quota > 0)
 				snprintf(text, sizeof(text), "%lld %lld", quota,
@@ -257,6 +263,8 @@ int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why)
 
 	if (!cg->version || !resources)
 		return 0;
+	if (cg->unit)
+		a.err = systemd_set_resources(cg, resources, why);
 	if (cg->version == 2)
 		apply_memory_v2(&a, m);
 	else

@@ -522,7 +522,7 @@ static int enter_namespaces(struct sandbox *sb)
 	const char *what = "";
 	int err;
 
-	if (sb->userns.create || sb->userns.path) {
+	if (sandbox_settles(sb)) {
 		/* The command line says what fails there. */
 		if (recv(sb->link, &mapped, 1, 0) != 1 || mapped != SANDBOX_MAPPED)
 			return -EPIPE;

@@ -46,16 +46,25 @@ static int open_log(struct sandbox *sb)
 static int make_cgroup(struct sandbox *sb)
 {
 	const struct oci_config *c = sb->config;
-	char why[CGROUP_ERROR_MAX];
+	char why[CGROUP_ERROR_MAX] = "";
+	int err;
 
 	/* An unprivileged user's, unless it was given a place of its own, is the one that it has. */
 	if (sb->opts->no_cgroup || (sb->userns.unprivileged && !c->cgroups_path))
 		return 0;
-	if (cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why) ||
-	    state_write_cgroup(&sb->state, &sb->cgroup) || cgroup_create(&sb->cgroup, why) ||
-	    /* Without those that could not be made. */
-	    state_write_cgroup(&sb->state, &sb->cgroup) ||
-	    cgroup_apply(&sb->cgroup, c->resources, why)) {
+	err = cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why);
+	if (!err)
+		err = state_write_cgroup(&sb->state, &sb->cgroup);
+	/* systemd makes its own around the monitor: enter_scope(). */
+	if (!err && !sb->cgroup.unit) {
+		err = cgroup_create(&sb->cgroup, why);
+		/* Without those that could not be made. */
+		if (!err)
+			err = state_write_cgroup(&sb->state, &sb->cgroup);
+		if (!err)
+			err = cgroup_apply(&sb->cgroup, c->resources, why);
+	}
+	if (err) {
 		cli_error("%s", why);
 		return -EIO;
 	}
@@ -156,12 +165,32 @@ static pid_t clone_by_helper(struct sandbox *sb, const int *sp)
 	return result[0];
 }
 
-/* What only the caller may do for a monitor that begins in a user namespace without mappings. */
+/* The systemd manager's: the monitor waits until its scope, with all limits, is there. */
+static int enter_scope(struct sandbox *sb)
+{
+	const struct oci_config *c = sb->config;
+	char why[CGROUP_ERROR_MAX];
+
+	int err = cgroup_start_scope(&sb->cgroup, sb->monitor, c->annotations, why);
+
+	if (!err)
+		err = cgroup_apply(&sb->cgroup, c->resources, why);
+	if (err)
+		cli_error("%s", why);
+	if (state_write_cgroup(&sb->state, &sb->cgroup))
+		err = -EIO;
+	return err;
+}
+
+/* What only the caller may do for a monitor that begins in a user namespace without mappings, or in a scope of systemd's. */
 static int settle_monitor(struct sandbox *sb)
 {
 	char why[CGROUP_ERROR_MAX], what = SANDBOX_MAPPED;
 
-	if (cgroup_enter(&sb->cgroup, sb->monitor, why)) {
+	if (sb->cgroup.unit) {
+		if (enter_scope(sb))
+			return -EIO;
+	} else if (cgroup_enter(&sb->cgroup, sb->monitor, why)) {
 		cli_error("%s", why);
 		return -EIO;
 	}
@@ -182,7 +211,7 @@ static int start_monitor(struct sandbox *sb)
 	close(sp[1]);
 	sb->link = sp[0];
 	if (sb->monitor > 0)
-		return sb->userns.create || sb->userns.path ? settle_monitor(sb) : 0;
+		return sandbox_settles(sb) ? settle_monitor(sb) : 0;
 	if (sb->monitor != -ECANCELED)
 		userns_explain(&sb->userns, sb->monitor);
 	sb->monitor = 0;

@@ -59,6 +59,12 @@ struct sandbox {
 	int host_mounts; /* the mount namespace that it was started in, -1 while still there */
 };
 
+/* Does the monitor begin with a wait for SANDBOX_MAPPED? */
+static inline bool sandbox_settles(const struct sandbox *sb)
+{
+	return sb->userns.create || sb->userns.path || sb->cgroup.unit;
+}
+
 /* What goes over the link, a byte each. */
 enum {
 	SANDBOX_MAPPED = 'm', /* the user namespace has its mappings, and the monitor its cgroup */
