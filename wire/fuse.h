@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "base/compiler.h"
+#include "wire/fuse_walk.h"
 
 #define FUSE_WIRE_MINOR 38 /* what we speak */
 #define FUSE_NAME_BYTES_MAX 255
@@ -78,7 +79,8 @@
 	X(REMOVEMAPPING, sizeof(struct fuse_removemapping_in), 0, true, 0, false)                 \
 	X(SYNCFS, sizeof(struct fuse_syncfs_in), 0, false, 0, false)                              \
 	X(TMPFILE, sizeof(struct fuse_create_in), 1, true,                                        \
-	  sizeof(struct fuse_entry_out) + sizeof(struct fuse_open_out), false)
+	  sizeof(struct fuse_entry_out) + sizeof(struct fuse_open_out), false)                    \
+	X(MOAT_WALK, sizeof(struct fuse_walk_in), 1, false, sizeof(struct fuse_walk_out), true)
 
 /* INIT grew: both ends accept the first form. */
 #define FUSE_INIT_IN_MIN 16

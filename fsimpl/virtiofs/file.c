@@ -29,10 +29,10 @@ static struct virtiofs_inode *file_inode(struct file *f)
 /* ---- handles ---- */
 
 /* What the server is asked for: no creation, no appending (the client knows the end), reading too where a page may have to be completed. */
-static unsigned server_flags(const struct virtiofs_inode *in, unsigned flags)
+unsigned virtiofs_server_flags(const struct virtiofs_fs *fs, unsigned flags)
 {
 	flags &= (unsigned)(O_ACCMODE | O_NOATIME | O_DSYNC | O_SYNC);
-	if (in->fs->options.writeback && (flags & O_ACCMODE) == O_WRONLY)
+	if (fs->options.writeback && (flags & O_ACCMODE) == O_WRONLY)
 		flags = (flags & ~(unsigned)O_ACCMODE) | O_RDWR;
 	return flags;
 }
@@ -69,7 +69,7 @@ int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags, unsigned ep
 
 int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags, struct virtiofs_handle **ret)
 {
-	const struct fuse_open_in arg = {.flags = server_flags(in, flags)};
+	const struct fuse_open_in arg = {.flags = virtiofs_server_flags(in->fs, flags)};
 	struct fuse_open_out out;
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_OPEN, .nodeid = in->nodeid, .arg = &arg},

@@ -278,14 +278,60 @@ static inline uint32_t virtiofs_masked(const struct virtiofs_fs *fs, uint32_t mo
 	return (fs->init_flags & both) == both ? mode : mode & ~(umask & 0777);
 }
 
-/* ---- walk.c ---- */
+/* ---- walk.c; walk_ask.c: what one MOAT_WALK (wire/fuse_walk.h) tells of ---- */
 
+/* What open(2) wants done where its path ends, along with the request for the path, and what came of it. */
+struct virtiofs_hint {
+	const struct open_args *args; /* in; O_CREAT: a new file may be made */
+	struct remote_dentry *child; /* what the path ends in: a reference; NULL: nobody was asked */
+	bool opened, created;
+	unsigned flags, epoch; /* of the handle: what virtiofs_handle_adopt() takes */
+	struct fuse_open_out out;
+};
+/* Gives back what nobody took. NULL is ignored. */
+void virtiofs_hint_fini(struct virtiofs_hint *h);
+/* The handle, if it is d's: consumed. Return: 1; 0: there is none; -errno. */
+must_check int virtiofs_hint_take(struct virtiofs_hint *h, struct remote_dentry *d,
+				  struct virtiofs_handle **ret);
+
+struct virtiofs_told {
+	const char *name; /* in the text that the walk goes through */
+	struct remote_dentry *d; /* a reference */
+};
+struct virtiofs_walk {
+	struct virtiofs_fs *fs;
+	struct resolving_path *rp;
+	int64_t since;
+	struct virtiofs_hint *hint; /* NULL */
+	struct remote_dentry *cur; /* a reference */
+	/* Of the last request: names that follow each other, believed by this walk if by nobody else. */
+	struct virtiofs_told told[FUSE_WALK_ENTRIES_MAX];
+	unsigned told_next, told_count;
+	const char *fail_name; /* behind them, in fail_dir */
+	const struct remote_dentry *fail_dir;
+	int fail_err;
+};
+/* Asks for what remains of the path. Return: 0: told; 1: not worth it, LOOKUP will do; -errno. Pre: tree_lock. */
+must_check int virtiofs_walk_ask(struct virtiofs_walk *wk);
+/* The current name if the last request told of it. Return: 0 and a reference, -errno; 1: it did not. */
+must_check int virtiofs_walk_told(struct virtiofs_walk *wk, struct remote_dentry **ret);
+void virtiofs_walk_fini(struct virtiofs_walk *wk); /* all but cur */
+/* As virtiofs_walk(), with a hint. */
+must_check int virtiofs_walk_hinted(struct virtiofs_fs *fs, struct resolving_path *rp,
+				    bool to_parent, int64_t since, struct virtiofs_hint *hint,
+				    struct remote_dentry **ret);
 /* since: when the operation began; what is asked for from then on is not asked for again. */
 must_check int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
 			     int64_t since, struct remote_dentry **ret);
 /* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
 must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			       size_t len, struct remote_dentry **ret);
+/* The same where nothing is believed: asks. */
+must_check int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir,
+				   const char *name, size_t len, struct remote_dentry **ret);
+/* The name was not there. version: the name's, from before the look; with fs->versions. */
+void virtiofs_enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
+			     size_t len, uint64_t version);
 /* What the cache has under the name and is to be believed, positive or negative: a reference; NULL: to be asked. */
 struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_dentry *dir,
 					const char *name, size_t len);
@@ -380,6 +426,10 @@ must_check int virtiofs_handle_open(struct virtiofs_inode *in, unsigned flags,
 must_check int virtiofs_handle_adopt(struct virtiofs_inode *in, unsigned flags, unsigned epoch,
 				     const struct fuse_open_out *out, struct virtiofs_handle **ret);
 void virtiofs_handle_unref(struct virtiofs_handle *h);
+/* OPEN's flags: what the server is asked for. */
+unsigned virtiofs_server_flags(const struct virtiofs_fs *fs, unsigned flags);
+/* What a file that open(2) wants is opened for, when nothing but the access counts: O_TRUNC writes, and who writes may have to read. */
+unsigned virtiofs_open_access(const struct virtiofs_fs *fs, unsigned flags);
 /* The first use after an open: what is cached is compared with what is there now. Return: 0, -errno. */
 must_check int virtiofs_handle_check(struct virtiofs_handle *h);
 /* The open handles one after the other: a reference, which the next call takes back; NULL at the end. */

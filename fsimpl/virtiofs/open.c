@@ -27,6 +27,13 @@ static unsigned created_access(unsigned flags)
 	return wants_write(flags) ? O_RDWR : flags & O_ACCMODE;
 }
 
+unsigned virtiofs_open_access(const struct virtiofs_fs *fs, unsigned flags)
+{
+	if ((flags & O_TRUNC) || (flags & O_CREAT))
+		return flags & O_TRUNC ? O_RDWR : created_access(flags);
+	return virtiofs_server_flags(fs, flags) & O_ACCMODE;
+}
+
 /* O_TRUNC on an existing file, after all checks. */
 static int truncate_at_open(struct resolving_path *rp, struct virtiofs_inode *in,
 			    const struct virtiofs_handle *h)
@@ -47,7 +54,8 @@ static int truncate_at_open(struct resolving_path *rp, struct virtiofs_inode *in
 }
 
 static int open_regular(struct resolving_path *rp, struct remote_dentry *d,
-			const struct open_args *args, int64_t since, struct file **ret)
+			const struct open_args *args, int64_t since, struct virtiofs_hint *hint,
+			struct file **ret)
 {
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	bool trunc = args->flags & O_TRUNC;
@@ -57,9 +65,12 @@ static int open_regular(struct resolving_path *rp, struct remote_dentry *d,
 
 	if (trunc && !wants_write(flags))
 		flags = (flags & ~(unsigned)O_ACCMODE) | O_RDWR;
-	err = virtiofs_handle_open(in, flags, &h);
-	if (err)
+	err = virtiofs_hint_take(hint, d, &h);
+	if (!err)
+		err = virtiofs_handle_open(in, flags, &h);
+	if (err < 0)
 		return err;
+	err = 0;
 	/* Close-to-open: what is cached must be what is there now. Who never looks needs not ask. */
 	if (trunc)
 		err = truncate_at_open(rp, in, h);
@@ -89,10 +100,10 @@ static int open_special(struct resolving_path *rp, struct remote_dentry *d,
 				      args->flags, ret);
 }
 
-/* d is what the path leads to. sticky_dir: O_CREAT found it there. */
+/* d is what the path leads to. sticky_dir: O_CREAT found it there. hint: its handle may be there already. */
 static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 			 const struct perm_inode *sticky_dir, const struct open_args *args,
-			 int64_t since, struct file **ret)
+			 int64_t since, struct virtiofs_hint *hint, struct file **ret)
 {
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	struct perm_inode pi;
@@ -125,7 +136,7 @@ static int open_existing(struct resolving_path *rp, struct remote_dentry *d,
 	if (err)
 		return err;
 	if (S_ISREG(pi.mode))
-		return open_regular(rp, d, args, since, ret);
+		return open_regular(rp, d, args, since, hint, ret);
 	if (S_ISDIR(pi.mode))
 		return virtiofs_dir_create(rp, d, args->flags, ret);
 	return open_special(rp, d, args, ret);
@@ -135,17 +146,19 @@ static int open_plain(struct virtiofs_fs *fs, struct resolving_path *rp,
 		      const struct open_args *args, struct file **ret)
 {
 	int64_t since = virtiofs_now(fs).time;
+	struct virtiofs_hint hint = {.args = args};
 	struct remote_dentry *d;
 	int err;
 
 	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, false, since, &d);
+	err = virtiofs_walk_hinted(fs, rp, false, since, args->flags & O_PATH ? NULL : &hint, &d);
 	rwlock_read_unlock(&fs->tree_lock);
-	if (err)
-		return err;
-	err = open_existing(rp, d, NULL, args, since, ret);
-	remote_dentry_unref(d);
+	if (!err) {
+		err = open_existing(rp, d, NULL, args, since, &hint, ret);
+		remote_dentry_unref(d);
+	}
+	virtiofs_hint_fini(&hint);
 	return err;
 }
 
@@ -305,19 +318,37 @@ static int create_unseen(struct virtiofs_fs *fs, struct resolving_path *rp,
 	return err;
 }
 
+/* What the walk's request opened or made, if it is the final component in dir: a reference. */
+static struct remote_dentry *found_by_hint(const struct virtiofs_hint *hint,
+					   const struct remote_dentry *dir,
+					   const struct resolving_path *rp)
+{
+	const struct remote_key *key = hint->child ? rcu_load(hint->child->key) : NULL;
+
+	if (!key || key->parent != dir || key->len != rp_component_len(rp) ||
+	    memcmp(key->name, rp_component(rp), key->len) != 0)
+		return NULL;
+	return remote_dentry_ref(hint->child);
+}
+
 /*
  * The final component of an O_CREAT walk, which stands at dir. tree_lock is held for writing.
  * Return: 0: *ret; RP_STAY: a symlink was followed, walk on; -errno; a restart.
  */
 static int create_or_find(struct virtiofs_fs *fs, struct resolving_path *rp,
 			  struct remote_dentry *dir, const struct open_args *args,
-			  struct newfile *ret)
+			  struct virtiofs_hint *hint, struct newfile *ret)
 {
 	struct virtiofs_inode *in = virtiofs_inode_of(dir);
-	struct remote_dentry *d = NULL;
+	struct remote_dentry *d = found_by_hint(hint, dir, rp);
 	struct perm_inode pi;
 	int err = rp_check_name(rp);
 
+	if (!err && d && hint->created) {
+		err = virtiofs_hint_take(hint, d, &ret->h);
+		ret->d = d;
+		return MIN(err, 0);
+	}
 	for (unsigned tries = 0; !err && !d && tries < CREATE_TRIES; tries++) {
 		err = create_unseen(fs, rp, dir, args, ret);
 		if (err <= 0 && err != -EEXIST)
@@ -353,6 +384,7 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 		       const struct open_args *args, struct file **ret)
 {
 	int64_t since = virtiofs_now(fs).time;
+	struct virtiofs_hint hint = {.args = args};
 	struct newfile nf = {0};
 	struct remote_dentry *dir;
 	struct perm_inode pi;
@@ -360,9 +392,10 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 
 	virtiofs_await(fs);
 	rwlock_write_lock(&fs->tree_lock);
-	err = virtiofs_walk(fs, rp, true, since, &dir);
+	err = virtiofs_walk_hinted(fs, rp, true, since, &hint, &dir);
 	if (err) {
 		rwlock_write_unlock(&fs->tree_lock);
+		virtiofs_hint_fini(&hint);
 		return err;
 	}
 	err = rp_check_open_create(rp, args->flags);
@@ -370,7 +403,7 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 	if (!err && rp_done(rp))
 		nf.d = remote_dentry_ref(dir);
 	else if (!err)
-		err = create_or_find(fs, rp, dir, args, &nf);
+		err = create_or_find(fs, rp, dir, args, &hint, &nf);
 	if (err == RP_STAY) {
 		/* The walk goes on from the link's directory: the rp keeps it. */
 		rp_hold(rp, &remote_dentry_ref(dir)->d);
@@ -386,8 +419,9 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 			(*ret)->mode |= FILE_CREATED;
 	} else if (!err) {
 		virtiofs_inode_perm(virtiofs_inode_of(dir), &pi);
-		err = open_existing(rp, nf.d, &pi, args, since, ret);
+		err = open_existing(rp, nf.d, &pi, args, since, &hint, ret);
 	}
+	virtiofs_hint_fini(&hint);
 	remote_dentry_unref(nf.d);
 	remote_dentry_unref(dir);
 	return err;

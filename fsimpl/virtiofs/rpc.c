@@ -19,7 +19,8 @@ bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode)
 	(OP(FUSE_LOOKUP) | OP(FUSE_SETATTR) | OP(FUSE_SYMLINK) | OP(FUSE_MKNOD) | OP(FUSE_MKDIR) | \
 	 OP(FUSE_UNLINK) | OP(FUSE_RMDIR) | OP(FUSE_RENAME) | OP(FUSE_LINK) | OP(FUSE_OPEN) |      \
 	 OP(FUSE_RELEASE) | OP(FUSE_OPENDIR) | OP(FUSE_RELEASEDIR) | OP(FUSE_CREATE) |             \
-	 OP(FUSE_FALLOCATE) | OP(FUSE_READDIRPLUS) | OP(FUSE_RENAME2) | OP(FUSE_TMPFILE))
+	 OP(FUSE_FALLOCATE) | OP(FUSE_READDIRPLUS) | OP(FUSE_RENAME2) | OP(FUSE_TMPFILE) |         \
+	 OP(FUSE_MOAT_WALK))
 
 ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 {
@@ -140,7 +141,8 @@ static int wanted_flags(struct virtiofs_fs *fs, uint64_t *ret)
 	const struct virtiofs_options *o = &fs->options;
 	struct virtiofs_versions *v = virtiofs_device_versions(fs->dev);
 
-	*ret = WANTED_FLAGS | (o->writeback ? FUSE_WRITEBACK_CACHE : 0);
+	*ret = WANTED_FLAGS | FUSE_INIT_EXT | FUSE_HAS_MOAT_WALK |
+	       (o->writeback ? FUSE_WRITEBACK_CACHE : 0);
 	if (o->dax == VIRTIOFS_DAX_ALWAYS && !virtiofs_device_dax(fs->dev)) {
 		log_error("virtio-fs: dax=always, but the daemon has no DAX");
 		return -EINVAL;
@@ -152,10 +154,10 @@ static int wanted_flags(struct virtiofs_fs *fs, uint64_t *ret)
 		return -EINVAL;
 	}
 	if (o->dax && virtiofs_device_dax(fs->dev))
-		*ret |= FUSE_MAP_ALIGNMENT | FUSE_INIT_EXT |
+		*ret |= FUSE_MAP_ALIGNMENT |
 			(o->dax == VIRTIOFS_DAX_INODE ? FUSE_HAS_INODE_DAX : 0);
 	if (o->coherence)
-		*ret |= FUSE_INIT_EXT | FUSE_MOAT_VERSIONS;
+		*ret |= FUSE_MOAT_VERSIONS;
 	return 0;
 }
 

@@ -1,7 +1,8 @@
 /*
- * fsimpl/virtiofs/walk.c - walking a path: each component from the cache while it is to be believed, else by one LOOKUP.
+ * fsimpl/virtiofs/walk.c - walking a path: each component from the cache while it is to be believed, else by one LOOKUP, or by one request
+ * for all that remains where the daemon has that (walk_ask.c).
  *
- * A LOOKUP's reply brings the child's attributes, so that a walk asks once a component and never for attributes besides, but for the place it
+ * A reply brings the child's attributes, so that a walk asks once a component and never for attributes besides, but for the place it
  * starts from, and for that only if the caller has no right to search everything. A node that changed under its name is another dentry.
  */
 #include <stdlib.h>
@@ -44,9 +45,10 @@ int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char
 }
 
 /* The name is not there. */
-static void enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
-			   size_t len, int64_t until)
+void virtiofs_enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
+			     size_t len, uint64_t version)
 {
+	int64_t until = fs->versions ? (int64_t)version : INT64_MAX;
 	struct remote_dentry *d;
 
 	if (fs->options.cache == VIRTIOFS_CACHE_ALWAYS || fs->versions) {
@@ -76,32 +78,45 @@ struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_de
 	return NULL;
 }
 
-int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
-		    struct remote_dentry **ret)
+int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
+			size_t len, struct remote_dentry **ret)
+{
+	struct virtiofs_when when = virtiofs_now(fs);
+	struct fuse_entry_out e;
+	uint64_t version = 0;
+	int err;
+
+	/* An answer that there is nothing brings no version. */
+	if (fs->versions)
+		version = version_load(fs->versions->table,
+				       version_name_key(virtiofs_inode_of(dir)->generation, name,
+							len));
+	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
+	if (err == -ENOENT)
+		virtiofs_enter_negative(fs, dir, name, len, version);
+	return err ? err : virtiofs_enter(fs, dir, name, len, &e, when, ret);
+}
+
+/* From the cache: 0 and a reference, -ENOENT; 1: it is to be asked for. */
+static int lookup_cached(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
+			 size_t len, struct remote_dentry **ret)
 {
 	struct remote_dentry *d = virtiofs_believed(fs, dir, name, len);
-	int64_t until = INT64_MAX;
-	struct virtiofs_when when;
-	struct fuse_entry_out e;
-	int err;
 
 	if (d && d->inode) {
 		*ret = d;
 		return 0;
 	}
 	remote_dentry_unref(d);
-	if (d)
-		return -ENOENT;
-	when = virtiofs_now(fs);
-	/* An answer that there is nothing brings no version. */
-	if (fs->versions)
-		until = (int64_t)version_load(fs->versions->table,
-					      version_name_key(virtiofs_inode_of(dir)->generation,
-							       name, len));
-	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
-	if (err == -ENOENT)
-		enter_negative(fs, dir, name, len, until);
-	return err ? err : virtiofs_enter(fs, dir, name, len, &e, when, ret);
+	return d ? -ENOENT : 1;
+}
+
+int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
+		    struct remote_dentry **ret)
+{
+	int err = lookup_cached(fs, dir, name, len, ret);
+
+	return err == 1 ? virtiofs_lookup_ask(fs, dir, name, len, ret) : err;
 }
 
 static int read_target(struct virtiofs_inode *in)
@@ -183,58 +198,95 @@ static int check_dir(struct virtiofs_fs *fs, struct resolving_path *rp, struct r
 	return err ? err : remote_check_dir(&fs->dcache, rp, d);
 }
 
-static int step(struct virtiofs_fs *fs, struct resolving_path *rp, int64_t since,
-		struct remote_dentry **inout_cur)
+/* The current name: from the last request, the cache, or a request. */
+static int find_child(struct virtiofs_walk *wk, struct remote_dentry **ret)
 {
-	struct remote_dentry *cur = *inout_cur, *child;
+	const char *name = rp_component(wk->rp);
+	size_t len = rp_component_len(wk->rp);
+	int err = virtiofs_walk_told(wk, ret);
+
+	if (err == 1)
+		err = lookup_cached(wk->fs, wk->cur, name, len, ret);
+	if (err != 1)
+		return err;
+	err = virtiofs_walk_ask(wk);
+	if (!err)
+		err = virtiofs_walk_told(wk, ret);
+	return err == 1 ? virtiofs_lookup_ask(wk->fs, wk->cur, name, len, ret) : err;
+}
+
+static int step(struct virtiofs_walk *wk)
+{
+	struct resolving_path *rp = wk->rp;
+	struct remote_dentry *child;
 	/* ".." from the root of a mount: what covers cur was searched, not cur. */
-	int err = rp->climbing ? 0 : check_dir(fs, rp, cur, since);
+	int err = rp->climbing ? 0 : check_dir(wk->fs, rp, wk->cur, wk->since);
 
 	if (err)
 		return err;
 	if (rp_is_dotdot(rp))
-		return remote_step_up(rp, inout_cur);
+		return remote_step_up(rp, &wk->cur);
 	err = rp_check_name(rp);
-	if (err && remote_is_dead(cur))
+	if (err && remote_is_dead(wk->cur))
 		err = -ENOENT;
 	if (!err)
-		err = virtiofs_lookup(fs, cur, rp_component(rp), rp_component_len(rp), &child);
+		err = find_child(wk, &child);
 	if (err)
 		return err;
 	err = rp_check_mount(rp, &child->d);
 	if (!err && child->inode->type == S_IFLNK && rp_should_follow(rp)) {
-		err = virtiofs_follow(rp, cur, child);
+		err = virtiofs_follow(rp, wk->cur, child);
 	} else if (!err) {
 		rp_advance(rp);
-		*inout_cur = child;
-		remote_dentry_unref(cur);
+		remote_dentry_unref(wk->cur);
+		wk->cur = child;
 		return 0;
 	}
 	remote_dentry_unref(child);
 	return err;
 }
 
+int virtiofs_walk_hinted(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
+			 int64_t since, struct virtiofs_hint *hint, struct remote_dentry **ret)
+{
+	struct virtiofs_walk wk;
+	struct virtiofs_inode *in;
+	int err = 0;
+
+	/* Not all of it: what it is told of is long. */
+	wk.fs = fs;
+	wk.rp = rp;
+	wk.since = since;
+	wk.hint = hint;
+	wk.told_next = wk.told_count = 0;
+	wk.fail_dir = NULL;
+	wk.cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
+	virtiofs_versions_settle(fs->versions);
+	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
+		err = step(&wk);
+	in = virtiofs_inode_of(wk.cur);
+	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. */
+	if (!err)
+		err = virtiofs_inode_refresh_perm(in, since);
+	if (!err)
+		err = virtiofs_acl_ensure(rp_cred(rp), in);
+	if (!err)
+		err = remote_walk_finish(&fs->dcache, rp, wk.cur, to_parent);
+	/* After that: of the directory's attributes, those that decide are as they were. */
+	if (hint && hint->created)
+		virtiofs_inode_touched(virtiofs_inode_of(remote_parent(hint->child)));
+	virtiofs_walk_fini(&wk);
+	if (err) {
+		remote_dentry_unref(wk.cur);
+		return err;
+	}
+	rp->place = &wk.cur->d;
+	*ret = wk.cur;
+	return 0;
+}
+
 int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent, int64_t since,
 		  struct remote_dentry **ret)
 {
-	struct remote_dentry *cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
-	int err = 0;
-
-	virtiofs_versions_settle(fs->versions);
-	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
-		err = step(fs, rp, since, &cur);
-	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. */
-	if (!err)
-		err = virtiofs_inode_refresh_perm(virtiofs_inode_of(cur), since);
-	if (!err)
-		err = virtiofs_acl_ensure(rp_cred(rp), virtiofs_inode_of(cur));
-	if (!err)
-		err = remote_walk_finish(&fs->dcache, rp, cur, to_parent);
-	if (err) {
-		remote_dentry_unref(cur);
-		return err;
-	}
-	rp->place = &cur->d;
-	*ret = cur;
-	return 0;
+	return virtiofs_walk_hinted(fs, rp, to_parent, since, NULL, ret);
 }

@@ -26,7 +26,7 @@ struct linux_dirent64 {
 };
 
 /* Who holds data back reads what it writes only parts of, whatever it opened the file for. */
-static int open_flags(const struct daemon *d, uint32_t wanted)
+int open_flags(const struct daemon *d, uint32_t wanted)
 {
 	int flags = (int)wanted & (O_ACCMODE | O_TRUNC | O_EXCL | O_NOATIME | O_DSYNC | O_SYNC);
 
@@ -34,14 +34,28 @@ static int open_flags(const struct daemon *d, uint32_t wanted)
 							       : flags;
 }
 
-static int reply_open(struct request *r, int64_t fh)
+int add_open(struct daemon *d, int fd, struct fuse_open_out *ret)
 {
-	struct fuse_open_out out = {.fh = (uint64_t)fh};
+	int64_t fh = handle_add(d, fd, false);
 
-	if (r->d->config.cache == VIRTIOFSD_ALWAYS)
-		out.open_flags = FOPEN_KEEP_CACHE;
-	else if (r->d->config.cache == VIRTIOFSD_NONE)
-		out.open_flags = FOPEN_DIRECT_IO;
+	if (fh < 0)
+		return (int)fh;
+	*ret = (struct fuse_open_out){.fh = (uint64_t)fh};
+	if (d->config.cache == VIRTIOFSD_ALWAYS)
+		ret->open_flags = FOPEN_KEEP_CACHE;
+	else if (d->config.cache == VIRTIOFSD_NONE)
+		ret->open_flags = FOPEN_DIRECT_IO;
+	return 0;
+}
+
+/* Takes fd. */
+static int reply_open(struct request *r, int fd)
+{
+	struct fuse_open_out out;
+	int err = add_open(r->d, fd, &out);
+
+	if (err)
+		return err;
 	memcpy(r->reply + r->reply_size, &out, sizeof(out));
 	r->reply_size += sizeof(out);
 	return 0;
@@ -51,7 +65,6 @@ int do_open(struct request *r, struct node *n)
 {
 	const struct fuse_open_in a = ARG(r, struct fuse_open_in);
 	int flags = open_flags(r->d, a.flags) & ~O_EXCL, fd;
-	int64_t fh;
 
 	if (n->type != S_IFREG)
 		return n->type == S_IFDIR ? -EISDIR : -ENXIO;
@@ -64,66 +77,76 @@ int do_open(struct request *r, struct node *n)
 		return fd;
 	if (flags & O_TRUNC)
 		version_changed(r->d, n);
-	fh = handle_add(r->d, fd, false);
-	return fh < 0 ? (int)fh : reply_open(r, fh);
+	return reply_open(r, fd);
+}
+
+int file_make(struct request *r, const struct node *dir, const char *name, int flags, uint32_t mode,
+	      uint32_t mask, struct fuse_entry_out *ret)
+{
+	int fd, err;
+
+	set_umask(mask);
+	fd = openat(dir->fd, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
+	if (fd < 0)
+		return -errno;
+	err = give_to_caller(r, dir, fd, (mode & 07777) | S_IFREG);
+	version_fd_changed(r->d, fd);
+	version_name_changed(r->d, dir, name);
+	if (!err)
+		err = lookup_entry(r->d, dir, name, ret);
+	if (!err)
+		return fd;
+	close(fd);
+	(void)remove_name(r->d, dir, name, 0);
+	return err;
+}
+
+/* `name` is there: looked at before it is opened, for it may be anything. Return: a descriptor and its entry, -errno. */
+static int open_there(struct request *r, const struct node *dir, const char *name, int flags,
+		      bool kill, struct fuse_entry_out *ret)
+{
+	int err = lookup_entry(r->d, dir, name, ret), fd;
+	struct node *n;
+
+	if (err)
+		return err;
+	n = node_get(r->d, ret->nodeid);
+	if (n && r->d->killpriv && (flags & O_TRUNC) && kill)
+		kill_privileges(r->d, n->fd);
+	fd = n ? node_open(r->d, n, flags & ~O_EXCL) : -ESTALE;
+	if (n)
+		node_put(r->d, n);
+	if (fd >= 0 && (flags & O_TRUNC))
+		version_fd_changed(r->d, fd);
+	if (fd < 0)
+		node_forget(r->d, ret->nodeid, 1);
+	return fd;
 }
 
 int do_create(struct request *r, struct node *n)
 {
 	const struct fuse_create_in a = ARG(r, struct fuse_create_in);
-	int flags = open_flags(r->d, a.flags);
+	int flags = open_flags(r->d, a.flags), fd, err;
+	const char *name = r->in.name[0];
 	struct fuse_entry_out out;
 	bool existed = false;
-	int64_t fh;
-	int fd, err;
 
-	set_umask(a.umask);
-	fd = openat(n->fd, r->in.name[0], flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		    a.mode & 0777);
-	if (fd < 0 && errno == EEXIST && !(flags & O_EXCL)) {
-		/* It is there: looked at before it is opened, for it may be anything. */
+	fd = file_make(r, n, name, flags, a.mode, a.umask, &out);
+	if (fd == -EEXIST && !(flags & O_EXCL)) {
 		existed = true;
-		err = lookup_entry(r->d, n, r->in.name[0], &out);
-		if (!err) {
-			struct node *there = node_get(r->d, out.nodeid);
-
-			if (there && r->d->killpriv && (flags & O_TRUNC) &&
-			    (a.open_flags & FUSE_OPEN_KILL_SUIDGID))
-				kill_privileges(r->d, there->fd);
-			fd = there ? node_open(r->d, there, flags & ~O_EXCL) : -ESTALE;
-			if (there)
-				node_put(r->d, there);
-			err = fd < 0 ? fd : 0;
-			if (!err && (flags & O_TRUNC))
-				version_fd_changed(r->d, fd);
-			if (err)
-				node_forget(r->d, out.nodeid, 1);
-		}
-	} else if (fd < 0) {
-		return -errno;
-	} else {
-		err = give_to_caller(r, n, fd, (a.mode & 07777) | S_IFREG);
-		version_fd_changed(r->d, fd);
-		version_name_changed(r->d, n, r->in.name[0]);
-		if (!err)
-			err = lookup_entry(r->d, n, r->in.name[0], &out);
-		if (err) {
-			close(fd);
-			(void)remove_name(r->d, n, r->in.name[0], 0);
-		}
+		fd = open_there(r, n, name, flags, a.open_flags & FUSE_OPEN_KILL_SUIDGID, &out);
 	}
-	if (err)
-		return err;
-	fh = handle_add(r->d, fd, false);
-	if (fh < 0) {
-		node_forget(r->d, out.nodeid, 1);
-		if (!existed)
-			(void)remove_name(r->d, n, r->in.name[0], 0);
-		return (int)fh;
-	}
+	if (fd < 0)
+		return fd;
 	memcpy(r->reply, &out, sizeof(out));
 	r->reply_size = sizeof(out);
-	return reply_open(r, fh);
+	err = reply_open(r, fd);
+	if (err) {
+		node_forget(r->d, out.nodeid, 1);
+		if (!existed)
+			(void)remove_name(r->d, n, name, 0);
+	}
+	return err;
 }
 
 int do_release(struct request *r, struct node *n)
@@ -303,8 +326,9 @@ int do_copy_file_range(struct request *r, struct node *n)
 
 int do_opendir(struct request *r, struct node *n)
 {
-	int fd;
+	struct fuse_open_out out = {0};
 	int64_t fh;
+	int fd;
 
 	if (n->type != S_IFDIR)
 		return -ENOTDIR;
@@ -314,9 +338,9 @@ int do_opendir(struct request *r, struct node *n)
 	fh = handle_add(r->d, fd, true);
 	if (fh < 0)
 		return (int)fh;
-	(void)reply_open(r, fh);
-	/* Directories have no data to cache past. */
-	memset(r->reply + offsetof(struct fuse_open_out, open_flags), 0, sizeof(uint32_t));
+	out.fh = (uint64_t)fh;
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
 	return 0;
 }
 

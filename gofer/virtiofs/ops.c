@@ -615,6 +615,7 @@ static const request_fn table[] = {
 	[FUSE_COPY_FILE_RANGE] = do_copy_file_range,
 	[FUSE_SETUPMAPPING] = do_setupmapping,
 	[FUSE_REMOVEMAPPING] = do_removemapping,
+	[FUSE_MOAT_WALK] = do_walk,
 };
 
 request_fn request_find(uint32_t opcode)

@@ -124,7 +124,8 @@ static uint64_t init_more(struct daemon *d, uint64_t wanted)
 	d->versions_on = (wanted & FUSE_MOAT_VERSIONS) && d->notify_fd >= 0;
 	if (d->versions_on)
 		granted |= FUSE_MOAT_VERSIONS;
-	return granted;
+	d->walks = wanted & FUSE_HAS_MOAT_WALK;
+	return granted | (wanted & FUSE_HAS_MOAT_WALK);
 }
 
 /* The flags of INIT's lower word that this daemon grants who asks. */
@@ -204,6 +205,21 @@ static bool is_change(uint32_t opcode)
 	}
 }
 
+/* Are all of its strings names in a directory? Others look at theirs themselves. */
+static bool has_names(uint32_t opcode)
+{
+	switch (opcode) {
+	case FUSE_SYMLINK:
+	case FUSE_SETXATTR:
+	case FUSE_GETXATTR:
+	case FUSE_REMOVEXATTR:
+	case FUSE_MOAT_WALK:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static int serve_node(struct request *r)
 {
 	request_fn fn = request_find(r->in.head.opcode);
@@ -219,13 +235,11 @@ static int serve_node(struct request *r)
 	n = node_get(r->d, r->in.head.nodeid);
 	if (!n)
 		return -ESTALE;
-	for (unsigned i = 0; i < r->in.op->strings && r->in.head.opcode != FUSE_SYMLINK; i++)
-		if (r->in.head.opcode != FUSE_SETXATTR && r->in.head.opcode != FUSE_GETXATTR &&
-		    r->in.head.opcode != FUSE_REMOVEXATTR) {
-			err = check_name(r->in.name[i], r->in.name_len[i]);
-			if (err)
-				goto out;
-		}
+	for (unsigned i = 0; i < r->in.op->strings && has_names(r->in.head.opcode); i++) {
+		err = check_name(r->in.name[i], r->in.name_len[i]);
+		if (err)
+			goto out;
+	}
 	err = fn(r, n);
 out:
 	node_put(r->d, n);

@@ -5,6 +5,7 @@
  *	request.c	a request from a ring: decoded, served, answered
  *	node.c		nodes: what LOOKUP gave out, each an O_PATH descriptor
  *	ops.c, io.c	the requests
+ *	walk.c		several LOOKUPs in one
  *	lock.c		remote locks, and the threads that wait for them
  *	dax.c		file ranges in the client's window
  *	version.c	the table that tells clients of changes
@@ -175,6 +176,7 @@ struct daemon {
 	bool inode_dax; /* immutable after INIT: attributes say what is to be mapped */
 	bool submounts; /* immutable after INIT: entries say what another file system is mounted on */
 	bool killpriv; /* immutable after INIT: setuid and setgid bits go where requests say so */
+	bool walks; /* immutable after INIT: the client asks for whole paths */
 	bool setxattr_ext; /* immutable after INIT: SETXATTR has its long form */
 	struct mutex waits_lock;
 	struct lock_wait waits[WAITS_MAX];
@@ -218,7 +220,7 @@ struct request {
 /* A thread's buffers. */
 struct request_buffers {
 	uint8_t request[REQUEST_BYTES_MAX];
-	uint8_t reply[REPLY_BYTES_MAX];
+	_Alignas(16) uint8_t reply[REPLY_BYTES_MAX];
 };
 /* False: it is answered later. ret_len: bytes written to the chain. */
 bool request_serve(struct queue *q, const struct virtq_chain *chain, struct request_buffers *b,
@@ -271,6 +273,15 @@ must_check int stat_fd_now(int fd, struct statx *ret);
 must_check int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 			    struct fuse_entry_out *ret);
 must_check int check_name(const char *name, size_t len);
+
+/* OPEN's flags as the host is given them. */
+int open_flags(const struct daemon *d, uint32_t wanted);
+/* Takes fd. Return: 0 and how a regular file's handle is told of; -errno. */
+must_check int add_open(struct daemon *d, int fd, struct fuse_open_out *ret);
+/* A new file of the caller's, by O_EXCL. Return: its descriptor and entry, -errno. */
+must_check int file_make(struct request *r, const struct node *dir, const char *name, int flags,
+			 uint32_t mode, uint32_t mask, struct fuse_entry_out *ret);
+int do_walk(struct request *r, struct node *n);
 
 int do_read(struct request *r, struct node *n);
 int do_write(struct request *r, struct node *n);

@@ -469,6 +469,151 @@ static void submounts(void **state)
 	assert_false(e.attr.flags & FUSE_ATTR_SUBMOUNT);
 }
 
+/* ---- walks ---- */
+
+static struct fuse_walk_reply walked;
+
+/* Return: what fuse_walk_check() makes of the reply to a path of `asked` names, or -errno; EINVAL if it is refused as a whole. */
+static int walk(const char *path, unsigned asked, uint32_t flags, uint32_t open_flags)
+{
+	const struct fuse_walk_in in = {
+		.flags = flags, .open_flags = open_flags, .mode = S_IFREG | 04666, .umask = 027};
+	const struct front_request r = {
+		.opcode = FUSE_MOAT_WALK, .nodeid = FUSE_ROOT, .arg = &in, .name = {path}};
+	ssize_t got;
+
+	memset(&walked, 0, sizeof(walked));
+	got = front_call(&front, 1, &r, &walked, sizeof(walked));
+	return got < 0 ? (int)got : fuse_walk_check(&walked, (size_t)got, asked, flags);
+}
+
+static int64_t size_of_node(uint64_t node)
+{
+	const struct fuse_getattr_in in = {0};
+	const struct front_request r = {.opcode = FUSE_GETATTR, .nodeid = node, .arg = &in};
+	struct fuse_attr_out out = {0};
+	ssize_t got = front_call(&front, 1, &r, &out, sizeof(out));
+
+	return got < 0 ? got : (int64_t)out.attr.size;
+}
+
+static void forget(uint64_t node, uint64_t nlookup)
+{
+	const struct fuse_forget_in in = {.nlookup = nlookup};
+	const struct front_request r = {.opcode = FUSE_FORGET, .nodeid = node, .arg = &in};
+
+	front_post(&front, 1, &r);
+}
+
+static void make_deep(void)
+{
+	assert_int_equal(mkdir(host_path("w"), 0755), 0);
+	assert_int_equal(mkdir(host_path("w/x"), 0755), 0);
+	put_host("w/x/f", "12345");
+	put_host("secret", "not below w");
+	assert_int_equal(symlink("x", host_path("w/link")), 0);
+	assert_int_equal(symlink("/etc/passwd", host_path("w/x/away")), 0);
+	assert_int_equal(mkfifo(host_path("w/x/fifo"), 0644), 0);
+}
+
+static void walks(void **state)
+{
+	const uint32_t both = FUSE_WALK_OPEN | FUSE_WALK_CREATE;
+	uint64_t ids[3];
+
+	(void)state;
+	make_deep();
+	/* Nobody is served who did not ask for it. */
+	front_init(&front, 0);
+	assert_int_equal(walk("w", 1, 0, 0), -ENOSYS);
+	assert_true(front_init(&front, FUSE_HAS_MOAT_WALK) & FUSE_HAS_MOAT_WALK);
+	assert_int_equal(walk("w/x/f", 3, 0, 0), 0);
+	assert_int_equal(walked.out.count, 3);
+	assert_int_equal(walked.entries[2].attr.size, 5);
+	for (unsigned i = 0; i < 3; i++)
+		ids[i] = walked.entries[i].nodeid;
+	/* The same nodes as LOOKUP's, and each walk counts: as many FORGETs, and they are gone. */
+	assert_int_equal(front_lookup(&front, FUSE_ROOT, "w", NULL), ids[0]);
+	assert_int_equal(walk("w/x/f", 3, 0, 0), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		forget(ids[i], i ? 1 : 2);
+		assert_true(size_of_node(ids[i]) >= 0);
+		forget(ids[i], 1);
+		assert_int_equal(size_of_node(ids[i]), -ESTALE);
+	}
+	/* Where it ends: names that are not there, files, symlinks. */
+	assert_int_equal(walk("w/y/f", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, 1);
+	assert_int_equal(walked.out.error, -ENOENT);
+	assert_int_equal(walk("w/x/f/g", 4, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, 3);
+	assert_int_equal(walked.out.error, 0);
+	assert_int_equal(walk("w/link/f", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, 2);
+	assert_int_equal(walk("w/x/away", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.flags, 0);
+	assert_int_equal(walk("w/x/fifo", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.flags, 0);
+	/* Paths that are none: the names before are told, nothing is reached behind. */
+	for (unsigned i = 0; i < 6; i++) {
+		static const char *const bad[] = {"", "/etc", "..", ".", "../secret", "//"};
+
+		assert_int_equal(walk(bad[i], 2, both, O_RDWR), -EINVAL);
+	}
+	assert_int_equal(walk("w/../secret", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, 1);
+	assert_int_equal(walked.out.error, -EINVAL);
+	assert_int_equal(walk("w/x/", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, 1);
+	assert_int_equal(walk("w/./x", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, 1);
+}
+
+static void walks_open(void **state)
+{
+	const uint32_t both = FUSE_WALK_OPEN | FUSE_WALK_CREATE;
+	char path[200] = "w";
+
+	(void)state;
+	front_init(&front, FUSE_HAS_MOAT_WALK | FUSE_DONT_MASK);
+	assert_int_equal(walk("w/x/f", 3, FUSE_WALK_OPEN, O_RDONLY | O_TRUNC), 0);
+	assert_int_equal(walked.out.flags, FUSE_WALK_OPENED);
+	assert_int_equal(size_of_node(walked.entries[2].nodeid), 5);
+	/* What is there is not made, whatever else is asked for. */
+	assert_int_equal(walk("w/x/f", 3, both, O_RDWR | O_TRUNC), 0);
+	assert_int_equal(walked.out.flags, FUSE_WALK_OPENED);
+	assert_int_equal(size_of_node(walked.entries[2].nodeid), 5);
+	assert_int_equal(walk("w/x/f", 3, FUSE_WALK_CREATE, O_RDWR), 0);
+	assert_int_equal(walked.out.flags, 0);
+	assert_int_equal(walk("w/x/new", 3, FUSE_WALK_OPEN, O_RDWR), 0);
+	assert_int_equal(walked.out.error, -ENOENT);
+	assert_int_equal(walk("w/x/new", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.flags, FUSE_WALK_OPENED | FUSE_WALK_CREATED);
+	assert_int_equal(host_mode("w/x/new"), 04640);
+	/* Only the last name is made. */
+	assert_int_equal(walk("w/z/new", 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.error, -ENOENT);
+	assert_int_equal(access(host_path("w/z"), F_OK), -1);
+	/* As many entries as there is room for. */
+	for (unsigned i = 0; i < FUSE_WALK_ENTRIES_MAX + 2; i++) {
+		strcat(path, "/n");
+		assert_int_equal(mkdir(host_path(path), 0755), 0);
+	}
+	assert_int_equal(walk(path, FUSE_WALK_ENTRIES_MAX + 3, both, O_RDWR), 0);
+	assert_int_equal(walked.out.count, FUSE_WALK_ENTRIES_MAX);
+	assert_int_equal(walked.out.error, 0);
+	if (geteuid())
+		return;
+	/* Another file system's root ends it where these are told of. */
+	put_host("mounted/f", "x");
+	assert_int_equal(walk("mounted/f", 2, 0, 0), 0);
+	assert_int_equal(walked.out.count, 2);
+	front_init(&front, FUSE_HAS_MOAT_WALK | FUSE_SUBMOUNTS);
+	assert_int_equal(walk("mounted/f", 2, 0, 0), 0);
+	assert_int_equal(walked.out.count, 1);
+	assert_true(walked.entries[0].attr.flags & FUSE_ATTR_SUBMOUNT);
+}
+
 /* ---- the whole ---- */
 
 /* Before there is anybody else: a tree, and a file system mounted in it that only we and the daemon see. */
@@ -503,8 +648,8 @@ static int remove_tree(void)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(posix_locks), T(waiting), T(interrupts),  T(flocks),	  T(many_waits),
-		T(umasks),	T(acls),    T(setuid_goes), T(submounts),
+		T(posix_locks), T(waiting),	T(interrupts), T(flocks), T(many_waits), T(umasks),
+		T(acls),	T(setuid_goes), T(submounts),  T(walks),  T(walks_open),
 	};
 	int failed;
 

@@ -52,7 +52,12 @@
 	X(USED_ID) \
 	X(USED_LENGTH) \
 	X(TWICE) \
-	X(CLOSE)
+	X(CLOSE) \
+	X(WALK_MORE) \
+	X(WALK_FEWER) \
+	X(WALK_LOOP) \
+	X(WALK_OPENED) \
+	X(WALK_ERROR)
 /* clang-format on */
 #define X(name) A_##name,
 enum attack { ATTACKS(X) ATTACK_COUNT };
@@ -62,11 +67,11 @@ static const char *const attack_names[] = {ATTACKS(X)};
 #undef X
 
 static const uint32_t targets[] = {
-	FUSE_INIT,    FUSE_GETATTR, FUSE_LOOKUP,      FUSE_OPEN,       FUSE_READ,
-	FUSE_WRITE,   FUSE_FLUSH,   FUSE_FSYNC,	      FUSE_RELEASE,    FUSE_SETATTR,
-	FUSE_OPENDIR, FUSE_READDIR, FUSE_READDIRPLUS, FUSE_RELEASEDIR, FUSE_READLINK,
-	FUSE_CREATE,  FUSE_MKDIR,   FUSE_MKNOD,	      FUSE_SYMLINK,    FUSE_LINK,
-	FUSE_RENAME,  FUSE_UNLINK,  FUSE_RMDIR,	      FUSE_STATFS,     FUSE_DESTROY,
+	FUSE_INIT,	  FUSE_GETATTR,	   FUSE_LOOKUP,	  FUSE_OPEN,	FUSE_READ,    FUSE_WRITE,
+	FUSE_FLUSH,	  FUSE_FSYNC,	   FUSE_RELEASE,  FUSE_SETATTR, FUSE_OPENDIR, FUSE_READDIR,
+	FUSE_READDIRPLUS, FUSE_RELEASEDIR, FUSE_READLINK, FUSE_CREATE,	FUSE_MKDIR,   FUSE_MKNOD,
+	FUSE_SYMLINK,	  FUSE_LINK,	   FUSE_RENAME,	  FUSE_UNLINK,	FUSE_RMDIR,   FUSE_STATFS,
+	FUSE_DESTROY,	  FUSE_MOAT_WALK, /* granted only where it is the target */
 };
 
 struct fake {
@@ -146,6 +151,58 @@ static size_t put_dir(uint8_t *p, uint64_t off, bool plus)
 	return size;
 }
 
+static uint64_t node_of(const char *name)
+{
+	return name[0] == 'f' ? 2 : name[0] == 'd' ? 3 : name[0] == 'l' ? 4 : 0;
+}
+
+static void lie_about_walk(struct fuse_walk_reply *r)
+{
+	if (fake.attack == A_WALK_MORE)
+		r->out.count += 20;
+	else if (fake.attack == A_WALK_FEWER)
+		r->out.count--;
+	else if (fake.attack == A_WALK_OPENED)
+		r->out.flags ^= FUSE_WALK_OPENED | FUSE_WALK_CREATED;
+	else if (fake.attack == A_WALK_ERROR)
+		r->out.error = r->out.error ? -4000 : -EACCES;
+	else if (fake.attack == A_WALK_LOOP)
+		for (unsigned i = 1; i < r->out.count; i++)
+			r->entries[i].nodeid = r->entries[0].nodeid;
+}
+
+static ssize_t reply_to_walk(const struct fuse_decoded *in, uint8_t *p, bool lie)
+{
+	struct fuse_walk_reply r = {0};
+	const char *path = in->name[0], *name;
+	size_t left = in->name_len[0], len;
+	struct fuse_walk_in arg;
+
+	memcpy(&arg, in->arg, sizeof(arg));
+	while (!r.out.error && r.out.count < FUSE_WALK_ENTRIES_MAX &&
+	       fuse_walk_next(&path, &left, &name, &len) == 1) {
+		uint64_t node = node_of(name);
+
+		if (r.out.count && !S_ISDIR(r.entries[r.out.count - 1].attr.mode))
+			break;
+		if (!node && !left && (arg.flags & FUSE_WALK_CREATE)) {
+			node = 2;
+			r.out.flags = FUSE_WALK_OPENED | FUSE_WALK_CREATED;
+		} else if (node == 2 && !left && (arg.flags & FUSE_WALK_OPEN)) {
+			r.out.flags = FUSE_WALK_OPENED;
+		}
+		if (node)
+			put_entry((uint8_t *)&r.entries[r.out.count++], node, lie && !left);
+		else
+			r.out.error = -ENOENT;
+	}
+	len = sizeof(r.out) + r.out.count * sizeof(r.entries[0]);
+	if (lie)
+		lie_about_walk(&r);
+	memcpy(p, &r, len);
+	return (ssize_t)len;
+}
+
 /* Return: payload bytes, -errno. */
 static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 {
@@ -158,19 +215,17 @@ static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 	case FUSE_INIT:
 		init.flags = FUSE_DO_READDIRPLUS | FUSE_MAX_PAGES;
 		init.max_pages = 32;
+		if (fake.target == FUSE_MOAT_WALK) {
+			init.flags |= FUSE_INIT_EXT;
+			init.flags2 = FUSE_HAS_MOAT_WALK >> 32;
+		}
 		memcpy(p, &init, sizeof(init));
 		return sizeof(init);
 	case FUSE_LOOKUP:
-		switch (in->name[0][0]) {
-		case 'f':
-			return (ssize_t)put_entry(p, 2, lie);
-		case 'd':
-			return (ssize_t)put_entry(p, 3, lie);
-		case 'l':
-			return (ssize_t)put_entry(p, 4, lie);
-		default:
-			return -ENOENT;
-		}
+		return node_of(in->name[0]) ? (ssize_t)put_entry(p, node_of(in->name[0]), lie)
+					    : -ENOENT;
+	case FUSE_MOAT_WALK:
+		return reply_to_walk(in, p, lie);
 	case FUSE_GETATTR:
 	case FUSE_SETATTR:
 		attr.attr = attr_of(in->head.nodeid <= 5 ? in->head.nodeid : 2);
@@ -544,6 +599,15 @@ static void guest(struct fs_env *e)
 		CALL(fs_close(f));
 	}
 	CALL(fs_list(e, "/d", buf, sizeof(buf)));
+	for (unsigned i = 0; i < 3; i++) {
+		f = NULL;
+		CALL(fs_open(e, i == 2 ? "/d/f" : "/d/new", i ? O_CREAT | O_RDWR : O_RDONLY, 0644,
+			     &f));
+		if (f)
+			CALL(fs_close(f));
+	}
+	CALL(fs_stat(e, "/d/l/x", &st));
+	CALL(fs_stat(e, "/d/d/d/f", &st)); /* a loop */
 	CALL(fs_stat(e, "/d/f", &st));
 	CALL(fs_list(e, "/d", buf, sizeof(buf)));
 	f = NULL;
@@ -582,7 +646,7 @@ static void one(enum attack attack, uint32_t target)
 		cred_unref(e.cred);
 	}
 	pthread_join(fake.thread, NULL);
-	if (attack == A_NONE && target == FUSE_LOOKUP)
+	if (attack == A_NONE && (target == FUSE_LOOKUP || target == FUSE_MOAT_WALK))
 		assert_true(!err && fake.hits > 5);
 }
 
@@ -592,7 +656,8 @@ static void test_lies(void **state)
 	alarm(TEST_SECONDS_MAX);
 	for (unsigned a = 0; a < ATTACK_COUNT; a++)
 		for (size_t t = 0; t < ARRAY_SIZE(targets); t++)
-			one((enum attack)a, targets[t]);
+			if (a < A_WALK_MORE || targets[t] == FUSE_MOAT_WALK)
+				one((enum attack)a, targets[t]);
 }
 
 /* ---- writing back ---- */

@@ -32,6 +32,14 @@ static bool mode_is(const char *word)
 	return text && strstr(text, word);
 }
 
+/* Our own daemon walks whole paths, and opens or makes what is at their end. */
+static bool walks(void)
+{
+	const char *text = getenv("VIRTIOFSD");
+
+	return text && !strcmp(text, "own");
+}
+
 static void forget(void)
 {
 	virtiofs_shrink(e.root.mount->root->fs);
@@ -60,28 +68,77 @@ static int teardown(void **state)
 
 static void test_names(void **state)
 {
-	bool none = mode_is("cache=none");
+	bool none = mode_is("cache=none"), more = none && !walks();
 	struct moat_statx st;
 
 	(void)state;
 	assert_int_equal(fs_mkdir(&e, "/d", 0755), 0);
 	/* Creating asks for nothing before and waits for nothing after, but, where nothing is believed, for the directory's attributes. */
 	assert_int_equal(TRIPS(fs_stat(&e, "/d", &st)) > 1, 0);
-	assert_in_range(TRIPS(open_close("/d/new", O_CREAT | O_WRONLY)), 1, none ? 2 : 1);
-	assert_in_range(TRIPS(open_close("/d/new2", O_CREAT | O_WRONLY)), 1, none ? 2 : 1);
-	assert_in_range(TRIPS(open_close("/d/new3", O_CREAT | O_EXCL | O_RDWR)), 1, none ? 2 : 1);
+	assert_in_range(TRIPS(open_close("/d/new", O_CREAT | O_WRONLY)), 1, more ? 2 : 1);
+	assert_in_range(TRIPS(open_close("/d/new2", O_CREAT | O_WRONLY)), 1, more ? 2 : 1);
+	assert_in_range(TRIPS(open_close("/d/new3", O_CREAT | O_EXCL | O_RDWR)), 1, more ? 2 : 1);
 	/* What is there is found out by the first try, and looked up first from then on. */
 	forget();
 	assert_int_equal(TRIPS(fs_stat(&e, "/d", &st)), 1);
-	assert_in_range(TRIPS(open_close("/d/new", O_CREAT | O_WRONLY)), 1, none ? 4 : 3);
-	assert_in_range(TRIPS(open_close("/d/new2", O_CREAT | O_WRONLY)), 1, none ? 3 : 2);
-	/* Opening a known name is one request, an unknown one two; a look at an unknown one is one. */
-	assert_int_equal(TRIPS(open_close("/d/new", O_RDONLY)), none ? 3 : 1);
+	assert_in_range(TRIPS(open_close("/d/new", O_CREAT | O_WRONLY)), 1, more ? 4 : 3);
+	assert_in_range(TRIPS(open_close("/d/new2", O_CREAT | O_WRONLY)), 1, more ? 3 : 2);
+	/* Opening a known name is one request, an unknown one two (a walk: one); a look at an unknown one is one. */
+	assert_int_equal(TRIPS(open_close("/d/new", O_RDONLY)), more ? 3 : 1);
 	forget();
 	assert_int_equal(TRIPS(fs_stat(&e, "/d", &st)), 1);
-	assert_int_equal(TRIPS(open_close("/d/new", O_RDONLY)), none ? 3 : 2);
-	assert_int_equal(TRIPS(fs_stat(&e, "/d/new3", &st)), none ? 2 : 1);
-	assert_int_equal(TRIPS(fs_stat(&e, "/d/new3", &st)), none ? 2 : 0);
+	assert_int_equal(TRIPS(open_close("/d/new", O_RDONLY)), more ? 3 : walks() ? 1 : 2);
+	assert_int_equal(TRIPS(fs_stat(&e, "/d/new3", &st)), more ? 2 : 1);
+	assert_int_equal(TRIPS(fs_stat(&e, "/d/new3", &st)), more ? 2 : none ? 1 : 0);
+}
+
+#define DEEP "/1/2/3/4/5/6/7"
+
+/* Paths of eight names of which nothing is known: one request where the daemon walks, whatever is done at their end. */
+static void test_deep(void **state)
+{
+	unsigned each = walks() ? 0 : 7;
+	struct moat_statx st;
+	char path[32] = "";
+
+	(void)state;
+	for (unsigned i = 1; i < 8; i++) {
+		snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%u", i);
+		assert_int_equal(fs_mkdir(&e, path, 0755), 0);
+	}
+	forget();
+	assert_in_range(TRIPS(open_close(DEEP "/new", O_CREAT | O_WRONLY)), 1 + each, 2 * each + 1);
+	forget();
+	assert_in_range(TRIPS(open_close(DEEP "/new2", O_CREAT | O_EXCL | O_RDWR)), 1 + each,
+			2 * each + 1);
+	forget();
+	assert_in_range(TRIPS(open_close(DEEP "/new", O_CREAT | O_RDWR)), 1 + each, 4 + each);
+	forget();
+	assert_int_equal(TRIPS(fs_stat(&e, DEEP "/new2", &st)), 1 + each);
+	forget();
+	assert_int_equal(TRIPS(open_close(DEEP "/new", O_RDONLY)), 1 + each + (each != 0));
+	forget();
+	assert_int_equal(TRIPS(open_close(DEEP "/new", O_WRONLY)), 1 + each + (each != 0));
+	if (!walks())
+		return;
+	/* What is not there is one as well, and nothing is left open by what may not be opened. */
+	forget();
+	assert_int_equal(fs_stat(&e, DEEP "/none/below", &st), -ENOENT);
+	forget();
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t before = requests();
+		const int flags[] = {O_RDONLY, O_CREAT | O_RDWR, O_CREAT | O_EXCL};
+
+		assert_int_equal(open_close(i == 2 ? DEEP "/new" : DEEP "/new/", flags[i]),
+				 i == 0	  ? -ENOTDIR
+				 : i == 1 ? -EISDIR
+					  : -EEXIST);
+		assert_in_range(requests() - before, 0, 2);
+	}
+	/* A symlink ends the request, and the way on is another. */
+	assert_int_equal(fs_symlink(&e, "2/3/4", "/1/link"), 0);
+	forget();
+	assert_int_equal(TRIPS(fs_stat(&e, "/1/link/5/6/7/new2", &st)), 4);
 }
 
 static unsigned stat_all(void)
@@ -155,6 +212,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_deep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data, setup, teardown),
 	};
