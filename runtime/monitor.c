@@ -444,26 +444,36 @@ static noreturn_fn void loop(struct monitor *m)
 	finish(m);
 }
 
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
 /* Only what it needs: an inherited pipe must not be kept open by the monitor. */
 static void close_others(const struct sandbox *sb)
 {
-	const int keep[] = {sb->exe_fd,	      sb->log_fd,	 sb->listen_fd,
-			    sb->link,	      sb->console_slave, sb->state.dirfd,
-			    sb->state.rootfd, sb->state.lockfd,	 sb->notify.guest_fd,
-			    sb->notify.in_fd, sb->notify.host_fd};
-	int preserved = 3 + (int)sb->opts->preserve_fds;
+	const int own[] = {sb->exe_fd,	     sb->log_fd,	sb->listen_fd,
+			   sb->link,	     sb->console_slave, sb->state.dirfd,
+			   sb->state.rootfd, sb->state.lockfd,	sb->notify.guest_fd,
+			   sb->notify.in_fd, sb->notify.host_fd};
+	int keep[ARRAY_SIZE(own) + VIRTIOFS_KEPT_MAX], next = 3 + (int)sb->opts->preserve_fds;
+	size_t n = ARRAY_SIZE(own);
 
-	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
-		if (keep[i] >= 0)
-			fcntl(keep[i], F_SETFD, FD_CLOEXEC);
-	for (int fd = preserved; fd < 4096; fd++) {
-		bool kept = virtiofs_sockets_have(&sb->virtiofs, fd);
-
-		for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
-			kept = kept || fd == keep[i];
-		if (!kept)
-			close(fd);
+	for (size_t i = 0; i < n; i++) {
+		keep[i] = own[i];
+		if (own[i] >= 0)
+			fcntl(own[i], F_SETFD, FD_CLOEXEC);
 	}
+	n += virtiofs_sockets_kept(&sb->virtiofs, keep + n);
+	qsort(keep, n, sizeof(*keep), by_number);
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i] < next)
+			continue;
+		if (keep[i] > next)
+			syscall(SYS_close_range, next, keep[i] - 1, 0);
+		next = keep[i] + 1;
+	}
+	syscall(SYS_close_range, next, ~0u, 0);
 }
 
 static int monitor_signals(struct monitor *m)

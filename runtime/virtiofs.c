@@ -149,12 +149,15 @@ void virtiofs_sockets_fini(struct virtiofs_sockets *v)
 	*v = (struct virtiofs_sockets){.again = -1};
 }
 
-bool virtiofs_sockets_have(const struct virtiofs_sockets *v, int fd)
+size_t virtiofs_sockets_kept(const struct virtiofs_sockets *v, int *ret)
 {
-	for (unsigned i = 0; i < v->count; i++)
-		if (fd == v->fds[i] || fd == v->places[i].dir)
-			return true;
-	return false;
+	size_t n = 0;
+
+	for (unsigned i = 0; i < v->count && n < VIRTIOFS_KEPT_MAX; i++) {
+		ret[n++] = v->fds[i];
+		ret[n++] = v->places[i].dir;
+	}
+	return n;
 }
 
 /* ---- the monitor's part ---- */

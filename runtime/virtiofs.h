@@ -11,6 +11,7 @@
 #include "runtime/oci.h"
 
 #define VIRTIOFS_DEVICES_MAX 64
+#define VIRTIOFS_KEPT_MAX (2 * VIRTIOFS_DEVICES_MAX)
 
 /* The daemons of a container. */
 struct virtiofs_sockets {
@@ -27,8 +28,8 @@ struct virtiofs_sockets {
 must_check int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket,
 				struct virtiofs_sockets *ret);
 void virtiofs_sockets_fini(struct virtiofs_sockets *v);
-/* Does fd belong to them? */
-bool virtiofs_sockets_have(const struct virtiofs_sockets *v, int fd);
+/* The descriptors that belong to them, at most VIRTIOFS_KEPT_MAX, into ret (-1: none). Return their count. */
+size_t virtiofs_sockets_kept(const struct virtiofs_sockets *v, int *ret);
 /*
  * The monitor's: the sentry has asked on v->again for a connection to a daemon that went away (sentry/boot/boot.h). A daemon that is not there is
  * an answer without a descriptor, and so is one that is bound to another name, or another user's, than the first. The connection before is shut down.
