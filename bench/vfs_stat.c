@@ -464,7 +464,7 @@ static void bench_overlay(const char *name, const char *dir, struct filesystem *
 	struct dentry *d;
 
 	make_dir(dir);
-	check(overlay_create_over(lower, lower_root, &fs, &d), "overlay");
+	check(overlay_create_over(lower, lower_root, &(struct overlay_top){0}, &fs, &d), "overlay");
 	check(vfs_mount_fs(&lk, fs, d, MNT_RELATIME_F), dir);
 	dentry_unref(d);
 	filesystem_unref(fs);

@@ -175,6 +175,8 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		cli.log_json = strcmp(value, "json") == 0;
 		return true;
 	}
+	if (cli_flag(argc, argv, i, "overlay", 0, &cli.overlay))
+		return true;
 	/* runsc's names. */
 	if (cli_flag(argc, argv, i, "host-fifo", 0, &value)) {
 		cli.host_fifo = strcmp(value, "open") == 0;

@@ -86,7 +86,7 @@ static int fill_spec(struct oci_config *c, char **argv, int argc, const char *cw
 	}
 	s->umask = 022;
 	s->cap_bounding = s->cap_effective = s->cap_permitted = (1ull << 41) - 1;
-	s->rootfs = BOOT_ROOTFS_OVERLAY;
+	s->rootfs_overlay = BOOT_OVERLAY_MEMORY;
 	s->terminal = tty;
 	s->killable_init = true;
 	return 0;
@@ -124,6 +124,11 @@ static int do_main(int argc, char **argv)
 	}
 	if (i >= argc) {
 		cli_error("do: no command; usage: moat do -- CMD [ARGS...]");
+		return 1;
+	}
+	if (cli.overlay && strcmp(cli.overlay, "none") == 0) {
+		cli_error("do: --overlay=none: CMD may not write to the host's tree; run a bundle "
+			  "for that");
 		return 1;
 	}
 	if (!platform_usable(cli.platform))

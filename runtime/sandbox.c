@@ -24,6 +24,7 @@
 #include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/hooks.h"
+#include "runtime/overlay.h"
 #include "runtime/sandbox.h"
 #include "runtime/terminal.h"
 
@@ -416,6 +417,15 @@ static void tear_down(struct sandbox *sb)
 	state_remove(&sb->state);
 }
 
+/* A daemon's socket: the flag's, or for engines, which have no way to give flags, the annotation's. */
+static const char *rootfs_virtiofs(const struct sandbox *sb)
+{
+	return sb->opts->rootfs_virtiofs
+		       ? sb->opts->rootfs_virtiofs
+		       : json_string_value(json_object_get(sb->config->annotations,
+							   "org.moat.rootfs-virtiofs"));
+}
+
 static int start(struct sandbox *sb, bool *ret_kept)
 {
 	const struct sandbox_options *opts = sb->opts;
@@ -426,7 +436,8 @@ static int start(struct sandbox *sb, bool *ret_kept)
 		cli_error("/proc/self/exe: %m");
 		return 1;
 	}
-	if (virtiofs_connect(&sb->config->spec, opts->rootfs_virtiofs, &sb->virtiofs))
+	if (virtiofs_connect(&sb->config->spec, rootfs_virtiofs(sb), &sb->virtiofs) ||
+	    overlay_plan(sb->config))
 		return 1;
 	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb) ||
 	    notify_prepare(&sb->notify, sb->config))

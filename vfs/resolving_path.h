@@ -180,6 +180,11 @@ static inline bool rp_final(const struct resolving_path *rp)
 {
 	return rp->comp_final;
 }
+/* True at a link that fs.protected_symlinks is about: one in the middle of a path is not, and what only "." follows is in the middle. */
+static inline bool rp_trailing(const struct resolving_path *rp)
+{
+	return rp->comp_final && !rp->final_dot;
+}
 /* Not NUL-terminated; rp_component_len bytes, 1..VFS_NAME_MAX (longer: the parse gives -ENAMETOOLONG by rp_check_name). */
 static inline const char *rp_component(const struct resolving_path *rp)
 {

@@ -51,6 +51,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, terminal, FIELD_BOOL, true),
 	F(struct boot_spec, console_rows, FIELD_UINT, true),
 	F(struct boot_spec, console_cols, FIELD_UINT, true),
+	F(struct boot_spec, rootfs_overlay, FIELD_UINT, false),
 	F(struct boot_spec, rootfs_readonly, FIELD_BOOL, true),
 	F(struct boot_spec, rootfs_propagation, FIELD_U64, true),
 	F(struct boot_spec, masked_paths, FIELD_STRV, false),
@@ -103,6 +104,7 @@ static const struct field mount_fields[] = {
 	F(struct boot_mount, propagation, FIELD_U64, true),
 	F(struct boot_mount, attach, FIELD_INT, true),
 	F(struct boot_mount, is_file, FIELD_BOOL, true),
+	F(struct boot_mount, overlay, FIELD_UINT, false),
 };
 
 void boot_spec_init(struct boot_spec *spec)

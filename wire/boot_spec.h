@@ -26,9 +26,13 @@ enum boot_network {
 
 enum boot_rootfs_kind {
 	BOOT_ROOTFS_GOFER, /* gofer attach point 0 */
-	BOOT_ROOTFS_OVERLAY, /* memory over gofer attach point 0 */
 	BOOT_ROOTFS_VIRTIOFS, /* the first virtio-fs device */
 };
+
+/* What takes the writes of a tree: the tree itself, memory, or a directory of the host's, the gofer's attach point n. */
+#define BOOT_OVERLAY_NONE 0u
+#define BOOT_OVERLAY_MEMORY 1u
+#define BOOT_OVERLAY_DIR(n) (2u + (n))
 
 struct boot_mount {
 	char *destination; /* absolute in the container */
@@ -39,6 +43,7 @@ struct boot_mount {
 	uint64_t propagation; /* MS_SHARED ... or 0 */
 	int attach; /* gofer attach point of a bind, else -1 */
 	bool is_file; /* the bind's source is no directory */
+	unsigned overlay; /* BOOT_OVERLAY_*, of a bind */
 };
 
 struct boot_rlimit {
@@ -67,6 +72,7 @@ struct boot_spec {
 	bool terminal;
 	unsigned console_rows, console_cols;
 	enum boot_rootfs_kind rootfs;
+	unsigned rootfs_overlay; /* BOOT_OVERLAY_* */
 	bool rootfs_readonly;
 	uint64_t rootfs_propagation;
 	struct boot_mount *mounts;

@@ -71,7 +71,7 @@ static int follow(struct gwalk *wk, struct remote_dentry *link)
 
 	gofer_inode_perm(gofer_inode_of(wk->cur), &dir);
 	gofer_inode_perm(gofer_inode_of(link), &pi);
-	err = vfs_may_follow_link(rp_cred(wk->rp), &dir, &pi);
+	err = rp_trailing(wk->rp) ? vfs_may_follow_link(rp_cred(wk->rp), &dir, &pi) : 0;
 	if (err)
 		return err;
 	wk->fresh = 0;

@@ -26,7 +26,7 @@ static int follow_link(struct resolving_path *rp, struct memfs_dentry *dir,
 	struct memfs_link *l = memfs_link_of(link->inode);
 	int err;
 
-	if (rp_final(rp)) {
+	if (rp_trailing(rp)) {
 		struct perm_inode dir_perm = memfs_perm(dir->inode);
 		struct perm_inode link_perm = memfs_perm(link->inode);
 
@@ -36,7 +36,7 @@ static int follow_link(struct resolving_path *rp, struct memfs_dentry *dir,
 	}
 	if (unlikely(rp->recording)) {
 		/* What fs.protected_symlinks asks is about the link's inode, which may have other names. */
-		if (rp_final(rp) &&
+		if (rp_trailing(rp) &&
 		    (memfs_mode(dir->inode) & (S_ISVTX | S_IWOTH)) == (S_ISVTX | S_IWOTH))
 			rp->recording = false;
 		else

@@ -614,15 +614,19 @@ static int root_cred(const struct cred **ret)
 	return err;
 }
 
-/* A directory of a fresh filesystem; *ret: references. */
+/* *ret: references. Return: 1 if it was made, 0 if it was there. */
 static int make_dir(const struct vfs_path *root, const struct cred *cred, const char *name,
 		    struct vfs_path *ret)
 {
 	struct vfs_lookup lk = {
 		.cred = cred, .root = *root, .start = *root, .path = name, .flags = 0};
-	int err = vfs_mkdir(&lk, &(struct mkdir_args){.mode = 0755});
+	int made = vfs_mkdir(&lk, &(struct mkdir_args){.mode = 0755}), err;
 
-	return err ? err : vfs_get_path(&lk, ret);
+	if (made && made != -EEXIST)
+		return made;
+	lk.flags = LOOKUP_DIRECTORY;
+	err = vfs_get_path(&lk, ret);
+	return err ? err : !made;
 }
 
 /* The new upper root looks like the lower one. */
@@ -648,34 +652,49 @@ static int copy_root_attributes(const struct cred *cred, const struct vfs_path *
 							 .mtime = st.mtime});
 }
 
+/* The mount of a tree of the caller's that nobody sees. */
+static int mount_layer(struct filesystem *fs, struct dentry *dir, struct vfs_path *ret)
+{
+	ret->dentry = dir;
+	return mount_create_internal(fs, dir, &ret->mount);
+}
+
+/* A layer of the top: its two directories, the first with the attributes of what is below if it is new. */
+static int make_top(const struct vfs_path *top, const struct vfs_path *bottom,
+		    const struct cred *cred, struct vfs_path *upper, struct vfs_path *work)
+{
+	int made = make_dir(top, cred, "upper", upper);
+	int err = made < 0 ? made : make_dir(top, cred, "work", work);
+
+	if (err < 0)
+		return err;
+	return made ? copy_root_attributes(cred, bottom, upper) : 0;
+}
+
 int overlay_create_over(struct filesystem *lower_fs, struct dentry *lower,
-			struct filesystem **ret_fs, struct dentry **ret_root)
+			const struct overlay_top *over, struct filesystem **ret_fs,
+			struct dentry **ret_root)
 {
 	struct memfs_options opts = {.mode = 0755};
-	struct overlay_config config = {0};
+	struct overlay_config config = {.userxattr = over->userxattr};
 	struct vfs_path top = {0}, bottom = {0}, upper = {0}, work = {0};
 	const struct cred *cred, *was = cred_current();
-	struct filesystem *mem;
-	struct dentry *mem_root;
+	struct filesystem *mem = NULL;
+	struct dentry *mem_root = NULL;
 	int err = root_cred(&cred);
 
 	if (err)
 		return err;
-	err = memfs_create_fs("overlay", &opts, &mem, &mem_root);
+	if (!over->fs)
+		err = memfs_create_fs("overlay", &opts, &mem, &mem_root);
 	if (err)
 		goto out_cred;
 	cred_set_current(cred);
-	err = mount_create_internal(mem, mem_root, &top.mount);
-	top.dentry = mem_root;
+	err = mount_layer(mem ? mem : over->fs, mem ? mem_root : over->dir, &top);
 	if (!err)
-		err = mount_create_internal(lower_fs, lower, &bottom.mount);
-	bottom.dentry = lower;
+		err = mount_layer(lower_fs, lower, &bottom);
 	if (!err)
-		err = make_dir(&top, cred, "upper", &upper);
-	if (!err)
-		err = make_dir(&top, cred, "work", &work);
-	if (!err)
-		err = copy_root_attributes(cred, &bottom, &upper);
+		err = make_top(&top, &bottom, cred, &upper, &work);
 	if (!err) {
 		struct layer_set set = {upper, work, &bottom, 1};
 
@@ -690,8 +709,10 @@ int overlay_create_over(struct filesystem *lower_fs, struct dentry *lower,
 		mount_unref(bottom.mount);
 	if (top.mount)
 		mount_unref(top.mount);
-	dentry_unref(mem_root);
-	filesystem_unref(mem);
+	if (mem) {
+		dentry_unref(mem_root);
+		filesystem_unref(mem);
+	}
 out_cred:
 	cred_unref(cred);
 	return err;

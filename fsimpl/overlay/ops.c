@@ -32,7 +32,7 @@ int overlay_follow(struct overlay_fs *fs, struct resolving_path *rp, struct over
 		err = overlay_perm(fs, dir, &dpi);
 	if (!err) {
 		err = overlay_perm(fs, link, &lpi);
-		if (!err && rp_final(rp))
+		if (!err && rp_trailing(rp))
 			err = vfs_may_follow_link(rp_cred(rp), &dpi, &lpi);
 		overlay_perm_put(&dpi);
 	}

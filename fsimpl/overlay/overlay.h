@@ -17,8 +17,16 @@
 
 must_check int overlay_register(void);
 
-/* Memory (a new tmpfs) over one lower tree. Returns a reference on each of *ret_fs and *ret_root. */
+struct overlay_top {
+	/* Its directories upper and work, which are made if they are not there; NULL: memory (a new tmpfs). */
+	struct filesystem *fs;
+	struct dentry *dir;
+	bool userxattr; /* marks are user.overlay.*: where trusted.* cannot be set */
+};
+
+/* `top` over one lower tree. Returns a reference on each of *ret_fs and *ret_root. */
 must_check int overlay_create_over(struct filesystem *lower_fs, struct dentry *lower,
-				   struct filesystem **ret_fs, struct dentry **ret_root);
+				   const struct overlay_top *top, struct filesystem **ret_fs,
+				   struct dentry **ret_root);
 
 #endif

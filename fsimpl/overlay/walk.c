@@ -141,12 +141,12 @@ static int follow(struct resolving_path *rp, struct overlay_dentry *dir,
 	if (!target || !overlay_peek_perm(&dir->base, &dir_perm) ||
 	    !overlay_peek_perm(&link->base, &link_perm))
 		return OVERLAY_ASK;
-	err = rp_final(rp) ? vfs_may_follow_link(rp_cred(rp), &dir_perm, &link_perm) : 0;
+	err = rp_trailing(rp) ? vfs_may_follow_link(rp_cred(rp), &dir_perm, &link_perm) : 0;
 	if (err)
 		return err;
 	if (unlikely(rp->recording)) {
 		/* What fs.protected_symlinks asks is about the link's inode, which may have other names. */
-		if (rp_final(rp) && (dir_perm.mode & (S_ISVTX | S_IWOTH)) == (S_ISVTX | S_IWOTH))
+		if (rp_trailing(rp) && (dir_perm.mode & (S_ISVTX | S_IWOTH)) == (S_ISVTX | S_IWOTH))
 			rp->recording = false;
 		else
 			path_record_link(rp, &link->base);

@@ -178,7 +178,7 @@ int virtiofs_follow(struct resolving_path *rp, struct remote_dentry *dir,
 
 	virtiofs_inode_perm(virtiofs_inode_of(dir), &dir_pi);
 	virtiofs_inode_perm(virtiofs_inode_of(link), &pi);
-	err = vfs_may_follow_link(rp_cred(rp), &dir_pi, &pi);
+	err = rp_trailing(rp) ? vfs_may_follow_link(rp_cred(rp), &dir_pi, &pi) : 0;
 	if (!err)
 		err = virtiofs_target(virtiofs_inode_of(link), &target, &len);
 	return err ? err : rp_follow_symlink(rp, target, len);

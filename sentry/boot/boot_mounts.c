@@ -66,7 +66,7 @@ static int virtiofs_root(struct boot_state *b, struct filesystem **ret_fs, struc
 {
 	const struct virtiofs_options options = {
 		.timeout_ns = -1,
-		.readonly = b->spec.rootfs_readonly,
+		.readonly = b->spec.rootfs_overlay || b->spec.rootfs_readonly,
 	};
 	int err = virtiofs_create(virtiofs_find_tag(b->spec.virtiofs[0]), &options, "rootfs",
 				  ret_fs, ret_root);
@@ -82,23 +82,41 @@ static int gofer_root(struct boot_state *b, struct filesystem **ret_fs, struct d
 		.conn = gofer,
 		.attach = 0,
 		.source = "rootfs",
-		.readonly = b->spec.rootfs == BOOT_ROOTFS_OVERLAY || b->spec.rootfs_readonly,
+		.readonly = b->spec.rootfs_overlay || b->spec.rootfs_readonly,
 	};
-	struct filesystem *lower_fs;
-	struct dentry *lower;
 	int err = gofer_fs_create(&args, ret_fs, ret_root);
 
-	if (err)
-		return boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s",
-				 strerror(-err));
-	if (b->spec.rootfs != BOOT_ROOTFS_OVERLAY)
-		return 0;
-	lower_fs = *ret_fs;
-	lower = *ret_root;
-	err = overlay_create_over(lower_fs, lower, ret_fs, ret_root);
-	dentry_unref(lower);
-	filesystem_unref(lower_fs);
-	return err ? boot_fail(&b->error, 1, "root filesystem: overlay: %s", strerror(-err)) : 0;
+	return err ? boot_fail(&b->error, 1, "root filesystem: the gofer does not serve it: %s",
+			       strerror(-err))
+		   : 0;
+}
+
+/* Replaces both references, by an overlay's over them: BOOT_OVERLAY_MEMORY, or a directory of the host's that the gofer serves. NULL on error. */
+static int put_overlay(unsigned overlay, struct filesystem **fs, struct dentry **root)
+{
+	const struct gofer_mount_args args = {
+		.conn = gofer, .attach = overlay - BOOT_OVERLAY_DIR(0), .source = "overlay"};
+	struct overlay_top top = {0};
+	struct filesystem *over_fs = NULL;
+	struct dentry *over = NULL;
+	int err = 0;
+
+	if (overlay != BOOT_OVERLAY_MEMORY) {
+		/* The gofer has no CAP_SYS_ADMIN on the host, which trusted.* wants. */
+		top.userxattr = true;
+		err = gofer_fs_create(&args, &top.fs, &top.dir);
+	}
+	if (!err)
+		err = overlay_create_over(*fs, *root, &top, &over_fs, &over);
+	if (top.fs) {
+		dentry_unref(top.dir);
+		filesystem_unref(top.fs);
+	}
+	dentry_unref(*root);
+	filesystem_unref(*fs);
+	*fs = over_fs;
+	*root = over;
+	return err;
 }
 
 int boot_make_root(struct boot_state *b)
@@ -120,6 +138,10 @@ int boot_make_root(struct boot_state *b)
 						     : gofer_root(b, &fs, &root);
 	if (err)
 		return err;
+	if (b->spec.rootfs_overlay)
+		err = put_overlay(b->spec.rootfs_overlay, &fs, &root);
+	if (err)
+		return boot_fail(&b->error, 1, "root filesystem: overlay: %s", strerror(-err));
 	err = mount_namespace_create(fs, root, flags, &b->ns);
 	dentry_unref(root);
 	filesystem_unref(fs);
@@ -185,12 +207,14 @@ static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *targe
 	struct dentry *root;
 	struct gofer_mount_args args = {.conn = gofer,
 					.attach = (unsigned)m->attach,
-					.shared = true,
-					.readonly = m->flags & MS_RDONLY,
+					.shared = !m->overlay,
+					.readonly = m->overlay || m->flags & MS_RDONLY,
 					.host_fifo = host_fifo,
 					.source = m->source};
 	int err = gofer_fs_create(&args, &fs, &root);
 
+	if (!err && m->overlay)
+		err = put_overlay(m->overlay, &fs, &root);
 	if (err)
 		return err;
 	err = vfs_mount_fs(target, fs, root, mount_flags(m->flags));

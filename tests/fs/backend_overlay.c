@@ -64,7 +64,7 @@ static int create(struct filesystem **ret_fs, struct dentry **ret_root)
 		if (err)
 			return err;
 	}
-	err = overlay_create_over(lower, root, ret_fs, ret_root);
+	err = overlay_create_over(lower, root, &(struct overlay_top){0}, ret_fs, ret_root);
 	dentry_unref(root);
 	filesystem_unref(lower);
 	return err;
