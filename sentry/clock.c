@@ -80,7 +80,7 @@ static int cpu_clock_read(struct task *t, int32_t id, bool thread, int kind, int
 		else
 			group_get_times(t->group, &times);
 	} else if (thread) {
-		other = task_find(id);
+		other = task_find_v(t, id);
 		if (!other || other->group != t->group) {
 			if (other)
 				task_unref(other);
@@ -89,7 +89,7 @@ static int cpu_clock_read(struct task *t, int32_t id, bool thread, int kind, int
 		task_get_times(other, &times);
 		task_unref(other);
 	} else {
-		g = group_find(id);
+		g = group_find(pid_root(t, id));
 		if (!g)
 			return -EINVAL;
 		group_get_times(g, &times);

@@ -475,7 +475,7 @@ static void robust_death(struct task *t, uint64_t uaddr, bool pi, bool pending)
 			(void)futex_op_wake(t, uaddr, 0, 1, FUTEX_BITSET_ANY);
 			return;
 		}
-		if ((val & FUTEX_TID_MASK_) != (uint32_t)t->tid)
+		if ((val & FUTEX_TID_MASK_) != (uint32_t)t->vtid)
 			return;
 		new = (val & FUTEX_WAITERS_) | FUTEX_OWNER_DIED_;
 		err = mm_cmpxchg_u32(t->mm, uaddr, &val, new);

@@ -1,5 +1,5 @@
 /*
- * sentry/futex_pi.c - PI futexes: the word holds the owner's tid, and the sentry hands ownership over.
+ * sentry/futex_pi.c - PI futexes: the word holds the owner's tid (in its own pid namespace), and the sentry hands ownership over.
  *
  * Task threads are scheduled by the host, so no priority is inherited; what programs see is kept: the owner's identity, FIFO hand-over,
  * EDEADLK, ESRCH and EPERM, owners that die. While a task waits, the word has FUTEX_WAITERS, so the owner must unlock by a call; only the
@@ -100,13 +100,13 @@ static enum pi_try pi_try_take(struct task *t, struct futex_waiter *w, uint64_t 
 {
 	uint32_t val = *inout_val, owner = val & FUTEX_TID_MASK_, new;
 
-	if (owner == (uint32_t)t->tid) {
+	if (owner == (uint32_t)t->vtid) {
 		*ret_err = -EDEADLK;
 		return PI_ERROR;
 	}
 	if (owner && owner != (uint32_t)w->dead_owner)
 		return PI_MUST_WAIT;
-	new = (uint32_t)t->tid | (val & FUTEX_OWNER_DIED_) | (owner ? FUTEX_OWNER_DIED_ : 0);
+	new = (uint32_t)t->vtid | (val & FUTEX_OWNER_DIED_) | (owner ? FUTEX_OWNER_DIED_ : 0);
 	if (owner || pi_has_waiters(&w->key))
 		new |= FUTEX_WAITERS_;
 	*ret_err = mm_cmpxchg_u32(t->mm, uaddr, inout_val, new);
@@ -129,7 +129,7 @@ static int pi_enqueue(struct task *t, struct futex_waiter *w, uint64_t uaddr, ui
 			return err;
 		val |= FUTEX_WAITERS_;
 	}
-	owner = task_find((int32_t)(val & FUTEX_TID_MASK_));
+	owner = task_find_v(t, (int32_t)(val & FUTEX_TID_MASK_));
 	alive = owner && pi_set_owner(w, owner);
 	if (owner)
 		task_unref(owner);
@@ -233,7 +233,7 @@ static int pi_hand_over(struct task *t, uint64_t uaddr, uint32_t val, int32_t ti
 	int err;
 
 	do {
-		if ((val & FUTEX_TID_MASK_) != (uint32_t)t->tid)
+		if ((val & FUTEX_TID_MASK_) != (uint32_t)t->vtid)
 			return -EINVAL;
 		err = mm_cmpxchg_u32(t->mm, uaddr, &val, (uint32_t)tid | FUTEX_WAITERS_);
 	} while (err == -EAGAIN);
@@ -243,7 +243,7 @@ static int pi_hand_over(struct task *t, uint64_t uaddr, uint32_t val, int32_t ti
 static int pi_unlock_to(struct task *t, uint64_t uaddr, uint32_t val, struct futex_bucket *b,
 			struct futex_waiter *w, const struct futex_key *key)
 {
-	int32_t tid = w->task->tid;
+	int32_t tid = w->task->vtid;
 	int err;
 
 	w->granting = true;
@@ -276,7 +276,7 @@ int64_t futex_op_unlock_pi(struct task *t, uint64_t uaddr, unsigned flags)
 	b = futex_bucket_of(&key);
 	err = mm_load_u32(t->mm, uaddr, &val);
 	while (!err) {
-		if ((val & FUTEX_TID_MASK_) != (uint32_t)t->tid) {
+		if ((val & FUTEX_TID_MASK_) != (uint32_t)t->vtid) {
 			err = -EPERM;
 			break;
 		}
@@ -314,7 +314,7 @@ static void pi_wake_orphans(struct futex_bucket *b, struct task *t)
 		if (w->pi_owner != t || w->granting)
 			continue;
 		/* It takes the word over, or finds that another one did. */
-		w->dead_owner = t->tid;
+		w->dead_owner = t->vtid;
 		futex_wake_locked(w);
 	}
 	mutex_unlock(&b->lock);

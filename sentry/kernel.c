@@ -16,7 +16,7 @@
  *
  * Performance: fork takes a parked host thread with its vCPU; nothing global is taken but taskset_lock and the tid table's lock.
  * Watch: object counts (ref_report) of "task", "thread group", "sighand"; kernel.forks; task_state_char().
- * Not here: pid namespaces other than the root one.
+ * Numbers are the root pid namespace's everywhere but at the boundary: pidns.c.
  */
 #include "sentry/ipc/ipc.h"
 #include "sentry/task_internal.h"
@@ -48,6 +48,7 @@ int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 	idr_init(&kernel.groups, 1, TASKS_MAX - 1, "process groups");
 	idr_init(&kernel.sessions, 1, TASKS_MAX - 1, "sessions");
 	wait_queue_init(&kernel.exit_wait);
+	pid_ns_init();
 	futex_tables_init();
 	kernel.uts_ns = uts_create(NULL);
 	if (!kernel.uts_ns)
@@ -154,40 +155,65 @@ static bool tid_reserved(int32_t tid)
 	return idr_find(&kernel.groups, tid) || idr_find(&kernel.sessions, tid);
 }
 
-int task_assign_tid(struct task *t, const int32_t *want)
+void task_tid_release(int32_t tid)
 {
-	int32_t tid;
+	if (!idr_find(&kernel.tasks, tid) && !tid_reserved(tid))
+		pid_release(tid);
+}
+
+/* A number in the root namespace; want: 0 for any. Return: it, or -errno. */
+static int32_t root_number(struct task *t, int32_t want)
+{
+	int32_t tid, tries = 0;
+	int err;
+
+	if (want) {
+		if (tid_reserved(want))
+			return -EEXIST;
+		err = idr_alloc_at(&kernel.tasks, want, t);
+		return err ? err : want;
+	}
+	for (;;) {
+		tid = idr_alloc(&kernel.tasks, t);
+		if (tid < 0 || !tid_reserved(tid))
+			return tid;
+		idr_remove(&kernel.tasks, tid);
+		if (++tries == TASKS_MAX)
+			return -EAGAIN;
+	}
+}
+
+int task_assign_tid(struct task *t, const int32_t *want, size_t want_count)
+{
+	struct thread_group *g = t->group;
+	size_t level = (size_t)g->pid_ns->level;
+	int32_t tid, vtid;
 	int err;
 
 	if (atomic_load(&kernel.task_count) >= kernel.task_limit)
 		return -EAGAIN;
-	if (want) {
-		if (*want < 1 || *want >= TASKS_MAX)
+	for (size_t i = 0; i < want_count; i++)
+		if (want[i] < 1 || want[i] >= TASKS_MAX || want_count > level + 1)
 			return -EINVAL;
-		if (tid_reserved(*want))
-			return -EEXIST;
-		err = idr_alloc_at(&kernel.tasks, *want, t);
-		if (err)
-			return err;
-		tid = *want;
-	} else {
-		int32_t tries = 0;
-
-		for (;;) {
-			tid = idr_alloc(&kernel.tasks, t);
-			if (tid < 0)
-				return tid;
-			if (!tid_reserved(tid))
-				break;
+	tid = root_number(t, want_count > level ? want[level] : 0);
+	if (tid < 0)
+		return tid;
+	pid_forget(tid);
+	vtid = tid;
+	if (level) {
+		err = pid_assign(g->pid_ns, tid, want, want_count, &vtid);
+		if (err) {
 			idr_remove(&kernel.tasks, tid);
-			if (++tries == TASKS_MAX)
-				return -EAGAIN;
+			return err;
 		}
 	}
 	/* Lookups between the allocation and here saw a task with tid 0, which matches nothing. */
 	t->tid = tid;
-	if (!t->group->leader)
-		t->group->tgid = tid;
+	t->vtid = vtid;
+	if (!g->leader) {
+		g->tgid = tid;
+		g->vtgid = vtid;
+	}
 	atomic_fetch_add(&kernel.task_count, 1);
 	return 0;
 }
@@ -224,8 +250,11 @@ void task_unlink(struct task *t)
 	sighand_unlock(sh);
 	if (g->leader == t)
 		g->leader = NULL;
-	if (t->tid && idr_find(&kernel.tasks, t->tid) == t)
+	if (t->tid && idr_find(&kernel.tasks, t->tid) == t) {
 		idr_remove(&kernel.tasks, t->tid);
+		task_tid_release(t->tid);
+	}
+	pid_ns_task_gone(g->pid_ns);
 	atomic_store(&t->state, TASK_DEAD);
 	atomic_fetch_sub(&kernel.task_count, 1);
 }

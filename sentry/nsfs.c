@@ -23,7 +23,8 @@
 const struct nsfs_kind nsfs_cgroup = {"cgroup", CLONE_NEWCGROUP, 0xeffffffb},
 		       nsfs_ipc = {"ipc", CLONE_NEWIPC, 0}, nsfs_mnt = {"mnt", CLONE_NEWNS, 0},
 		       nsfs_net = {"net", CLONE_NEWNET, 0xeffffff9},
-		       nsfs_pid = {"pid", CLONE_NEWPID, 0xeffffffc},
+		       nsfs_pid = {"pid", CLONE_NEWPID, 0},
+		       nsfs_pid_children = {"pid", CLONE_NEWPID, 0},
 		       nsfs_time = {"time", CLONE_NEWTIME, 0xeffffffa},
 		       nsfs_user = {"user", CLONE_NEWUSER, 0xeffffffd},
 		       nsfs_uts = {"uts", CLONE_NEWUTS, 0};
@@ -38,6 +39,7 @@ struct nsfs_inode {
 	struct mount_namespace *mnt; /* a reference; of nsfs_mnt */
 	struct uts_namespace *uts; /* a reference; of nsfs_uts */
 	struct ipc_namespace *ipc; /* a reference; of nsfs_ipc */
+	struct pid_namespace *pid; /* a reference; of nsfs_pid */
 };
 
 static void inode_put(const struct nsfs_inode *ns)
@@ -45,6 +47,7 @@ static void inode_put(const struct nsfs_inode *ns)
 	mount_namespace_unref(ns->mnt);
 	uts_unref(ns->uts);
 	ipc_namespace_unref(ns->ipc);
+	pid_ns_unref(ns->pid);
 }
 
 static void inode_drop(void *priv)
@@ -61,6 +64,8 @@ static uint64_t inode_number(const struct nsfs_inode *ns)
 		return mount_namespace_id(ns->mnt);
 	if (ns->ipc)
 		return ipc_namespace_id(ns->ipc);
+	if (ns->pid)
+		return ns->pid->ino;
 	return ns->uts ? ns->uts->id : ns->kind->ino;
 }
 
@@ -128,6 +133,35 @@ static int place_create(const struct nsfs_inode *from, struct vfs_path *ret)
 	return err;
 }
 
+/* The task's own, or what its children get, which is nothing to look at before it has an init. */
+static int snapshot_pid(struct task *t, bool children, struct nsfs_inode *ret)
+{
+	struct pid_namespace *ns = t->group->pid_ns;
+	bool started = true, zombie = false;
+
+	ret->kind = &nsfs_pid;
+	if (!children) {
+		pid_ns_ref(ns);
+		ret->pid = ns;
+		return 0;
+	}
+	ns = pid_ns_for_children(t);
+	if (ns->level) {
+		rwlock_read_lock(&kernel.taskset_lock);
+		started = ns->init || ns->dead;
+		rwlock_read_unlock(&kernel.taskset_lock);
+	}
+	mutex_lock(&t->lock);
+	zombie = !t->uts_ns;
+	mutex_unlock(&t->lock);
+	if (!started || zombie) {
+		pid_ns_unref(ns);
+		return -ENOENT;
+	}
+	ret->pid = ns;
+	return 0;
+}
+
 static int snapshot(struct task *t, const struct nsfs_kind *kind, struct nsfs_inode *ret)
 {
 	*ret = (struct nsfs_inode){.kind = kind};
@@ -153,6 +187,8 @@ static int snapshot(struct task *t, const struct nsfs_kind *kind, struct nsfs_in
 		mutex_unlock(&t->lock);
 		return ret->ipc ? 0 : -ENOENT;
 	}
+	if (kind == &nsfs_pid || kind == &nsfs_pid_children)
+		return snapshot_pid(t, kind == &nsfs_pid_children, ret);
 	return 0;
 }
 
@@ -276,24 +312,38 @@ static uint64_t unique_of(const struct nsfs_inode *ns)
 {
 	/* The first eight ids are those of the kinds that have one only. */
 	for (size_t i = 0; i < ARRAY_SIZE(all_kinds); i++)
-		if (ns->kind == all_kinds[i] && ns->kind->ino)
+		if (ns->kind == all_kinds[i] && (ns->kind->ino || (ns->pid && !ns->pid->level)))
 			return i + 1;
 	return ns->mnt ? mount_namespace_unique(ns->mnt) + ARRAY_SIZE(all_kinds) : inode_number(ns);
 }
 
-static int64_t pid_in_ns(const struct nsfs_inode *ns, int32_t pid, bool leader)
+/* A number of ns as the caller sees it, or the other way round. */
+static int64_t pid_translate(const struct nsfs_inode *ns, unsigned cmd, int32_t pid)
 {
+	bool leader = _IOC_NR(cmd) & 1, from = cmd < NS_GET_TGID_IN_PIDNS_ - 1;
+	struct pid_namespace *own = pid_ns_current();
 	struct task *t;
 	int64_t id;
 
 	if (ns->kind != &nsfs_pid)
 		return -EINVAL;
-	t = task_find(pid);
+	t = task_find_in(from ? ns->pid : own, pid);
 	if (!t)
 		return -ESRCH;
-	id = leader ? t->group->tgid : t->tid;
+	id = pid_nr_in(from ? own : ns->pid, leader ? t->group->tgid : t->tid);
 	task_unref(t);
-	return id;
+	return id ? id : -ESRCH;
+}
+
+/* The caller may see what is its own namespace or below. */
+static int64_t pid_parent(const struct nsfs_inode *ns)
+{
+	struct nsfs_inode up = {.kind = &nsfs_pid, .pid = ns->pid->parent};
+
+	if (!up.pid || !pid_ns_within(up.pid, pid_ns_current()))
+		return -EPERM;
+	pid_ns_ref(up.pid);
+	return install(&up);
 }
 
 static int64_t mnt_ioctl(struct mount_namespace *mnt, unsigned cmd, uint64_t arg)
@@ -326,7 +376,9 @@ static int64_t ns_file_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 					      : install(&(struct nsfs_inode){.kind = &nsfs_user});
 	case NS_GET_PARENT_:
 		/* The first of each kind has no parent to look at. */
-		return ns->kind == &nsfs_pid || ns->kind == &nsfs_user ? -EPERM : -EINVAL;
+		if (ns->kind == &nsfs_pid)
+			return pid_parent(ns);
+		return ns->kind == &nsfs_user ? -EPERM : -EINVAL;
 	case NS_GET_NSTYPE_:
 		return ns->kind->clone_flag;
 	case NS_GET_OWNER_UID_:
@@ -342,7 +394,7 @@ static int64_t ns_file_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 		return mnt_ioctl(ns->mnt, cmd, arg);
 	default:
 		if (cmd >= NS_GET_PID_FROM_PIDNS_ && cmd <= NS_GET_TGID_IN_PIDNS_)
-			return pid_in_ns(ns, (int32_t)arg, _IOC_NR(cmd) & 1);
+			return pid_translate(ns, cmd, (int32_t)arg);
 		return -ENOTTY;
 	}
 }
@@ -354,6 +406,7 @@ struct ns_set {
 	struct mount_namespace *mnt; /* borrowed */
 	struct uts_namespace *uts; /* borrowed */
 	struct ipc_namespace *ipc; /* borrowed */
+	struct pid_namespace *pid; /* borrowed; of the children */
 };
 
 static int may_enter(struct task *t, const struct nsfs_inode *ns, struct ns_set *set)
@@ -373,6 +426,12 @@ static int may_enter(struct task *t, const struct nsfs_inode *ns, struct ns_set 
 		if (fs_context_shared(t->fsctx))
 			return -EINVAL;
 		set->mnt = ns->mnt;
+	}
+	if (ns->kind == &nsfs_pid) {
+		/* Downwards only: a child never has a parent that it should not see. */
+		if (!pid_ns_within(ns->pid, t->group->pid_ns))
+			return -EINVAL;
+		set->pid = ns->pid;
 	}
 	if (ns->kind == &nsfs_uts)
 		set->uts = ns->uts;
@@ -400,6 +459,8 @@ static void enter(struct task *t, const struct ns_set *set)
 		sem_undo_unref(t->sem_undo);
 		t->sem_undo = NULL;
 	}
+	if (set->pid)
+		pid_ns_set_for_children(t, set->pid);
 	mutex_lock(&t->lock);
 	if (set->mnt) {
 		old_mnt = t->mnt_ns;

@@ -1,7 +1,7 @@
 /*
  * sentry/nsfs.h - namespaces as files: the links of /proc/PID/ns, their ioctls, setns(2).
  *
- * A namespace's file holds a reference to it, and so does a bind mount of one. Mount, UTS and IPC namespaces can be many; of the other kinds there
+ * A namespace's file holds a reference to it, and so does a bind mount of one. Mount, UTS, IPC and pid namespaces can be many; of the other kinds there
  * is one, which may be entered again by whoever has the capabilities, and changes nothing.
  */
 #ifndef MOAT_SENTRY_NSFS_H
@@ -14,8 +14,8 @@ struct nsfs_kind {
 	int clone_flag; /* CLONE_NEWNS */
 	uint64_t ino; /* of the only one; 0: each has its own */
 };
-extern const struct nsfs_kind nsfs_cgroup, nsfs_ipc, nsfs_mnt, nsfs_net, nsfs_pid, nsfs_time,
-	nsfs_user, nsfs_uts;
+extern const struct nsfs_kind nsfs_cgroup, nsfs_ipc, nsfs_mnt, nsfs_net, nsfs_pid,
+	nsfs_pid_children, nsfs_time, nsfs_user, nsfs_uts;
 
 /* t's namespace of a kind as a place: references in *ret. -ENOENT: t is a zombie. */
 must_check int nsfs_place(struct task *t, const struct nsfs_kind *kind, struct vfs_path *ret);

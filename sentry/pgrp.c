@@ -41,6 +41,7 @@ void session_unref(struct session *s)
 	if (!ref_put(&s->ref))
 		return;
 	idr_remove(&kernel.sessions, s->id);
+	task_tid_release(s->id);
 	SLIST_INSERT_HEAD(&sessions_dead, s, dead_link);
 	atomic_store(&sessions_dead_any, true);
 }
@@ -91,6 +92,7 @@ void pgrp_unref(struct process_group *p)
 	if (!ref_put(&p->ref))
 		return;
 	idr_remove(&kernel.groups, p->id);
+	task_tid_release(p->id);
 	session_unref(p->session);
 	ref_fini(&p->ref, &pgrp_ref_type);
 	free(p);

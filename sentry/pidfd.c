@@ -54,11 +54,19 @@ static void pidfd_poll_remove(struct file *f, struct waiter *w)
 static void pidfd_fdinfo(struct file *f, struct buf *b)
 {
 	struct pidfd_file *p = pidfd_of(f);
-	int32_t pid = p->task ? p->tid : p->group->tgid;
+	int32_t root = p->task ? p->tid : p->group->tgid;
+	struct pid_namespace *ns = pid_ns_current();
 
-	if (pidfd_poll(f))
-		pid = -1;
-	buf_printf(b, "Pid:\t%d\nNSpid:\t%d\n", pid, pid);
+	if (pidfd_poll(f)) {
+		buf_puts(b, "Pid:\t-1\nNSpid:\t-1\n");
+		return;
+	}
+	buf_printf(b, "Pid:\t%d\nNSpid:", pid_nr_in(ns, root));
+	if (pid_nr_in(ns, root))
+		pid_show_levels(ns, root, "\t", b);
+	else
+		buf_puts(b, "\t0");
+	buf_putc(b, '\n');
 }
 
 static const struct file_ops pidfd_ops = {

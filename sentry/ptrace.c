@@ -89,7 +89,7 @@ static void tell_tracer(struct thread_group *tracer, struct task *t, int code, i
 	struct sighand *sh;
 	struct task *any;
 
-	info.chld.pid = t->tid;
+	info.chld.pid = pid_nr_in(tracer->pid_ns, t->tid);
 	info.chld.uid = t->cred->uid;
 	info.chld.status = status;
 	sh = sighand_lock(tracer);
@@ -290,6 +290,20 @@ void ptrace_syscall_exit(struct task *t)
 bool ptrace_wants_event(struct task *t, int event)
 {
 	return ptrace_look(t).options & (1u << event);
+}
+
+uint64_t ptrace_pid_message(struct task *t, int32_t root)
+{
+	struct sighand *sh;
+	int32_t nr = root;
+
+	if (likely(!t->ptrace))
+		return (uint64_t)nr;
+	sh = sighand_lock(t->group);
+	if (t->ptrace && t->ptrace->tracer)
+		nr = pid_nr_in(t->ptrace->tracer->pid_ns, root);
+	sighand_unlock(sh);
+	return (uint64_t)nr;
 }
 
 void ptrace_event(struct task *t, int event, uint64_t message)

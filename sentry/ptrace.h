@@ -21,6 +21,8 @@ bool ptrace_syscall_enter(struct task *t);
 void ptrace_syscall_exit(struct task *t);
 /* PTRACE_EVENT_*: stops if the tracer wants the event; exec without the option gives the old SIGTRAP. */
 void ptrace_event(struct task *t, int event, uint64_t message);
+/* A root number as t's tracer sees it: a message for ptrace_event(). No locks held. */
+uint64_t ptrace_pid_message(struct task *t, int32_t root);
 bool ptrace_wants_event(struct task *t, int event);
 /* A new child of a tracee is traced too when the options say so. taskset_lock (write) and the child's sighand lock held. */
 void ptrace_attach_child(struct task *parent, struct task *child, int event);

@@ -460,7 +460,7 @@ int64_t ptrace_request(struct task *t, int request, int32_t tid, uint64_t addr, 
 
 	if (request == PTRACE_TRACEME)
 		return request_traceme(t);
-	target = task_find(tid);
+	target = task_find_v(t, tid);
 	if (!target)
 		return -ESRCH;
 	if (request == PTRACE_ATTACH || request == PTRACE_SEIZE) {

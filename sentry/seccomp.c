@@ -328,7 +328,7 @@ static int32_t tsync_blocker(struct task *t)
 			continue;
 		if (mode == SECCOMP_MODE_STRICT ||
 		    (mode == SECCOMP_MODE_FILTER && !is_ancestor(o->seccomp, t->seccomp)))
-			return o->tid;
+			return o->vtid;
 	}
 	return 0;
 }

@@ -313,13 +313,26 @@ static void signal_prepare_stop_cont(struct thread_group *g, int signo)
 	}
 }
 
+/* The sender is outside of g's pid namespace (an ancestor's, or no task): it can kill and stop an init, and has no number there. */
+static bool signal_from_outside(const struct thread_group *g)
+{
+	const struct task *sender = task_current();
+
+	return !sender || !pid_nr_in(g->pid_ns, sender->group->tgid);
+}
+
+static bool signal_tells_sender(const struct moat_siginfo *info)
+{
+	return info->si_code <= 0 && info->si_code != SI_TIMER && info->si_code != SI_SIGIO;
+}
+
 int signal_send_locked(struct task *t, struct thread_group *g, bool to_group,
 		       const struct moat_siginfo *info, struct sigqueue_entry *own)
 {
 	struct sighand *sh = rcu_load(g->sighand);
 	struct sigpending *pending = to_group ? &g->pending : &t->pending;
 	int signo = info->si_signo;
-	bool from_kernel = info->si_code > 0 || (info->si_code <= 0 && info->rt.pid == 0);
+	bool from_outside = signal_from_outside(g);
 	struct sigqueue_entry *e = own;
 
 	mutex_assert_held(&sh->lock);
@@ -330,7 +343,7 @@ int signal_send_locked(struct task *t, struct thread_group *g, bool to_group,
 		return own ? 1 : 0;
 	if ((SIGMASK_STOP | sigbit(SIGCONT)) & sigbit(signo))
 		signal_prepare_stop_cont(g, signo);
-	if (sig_ignored(t, sh, signo, from_kernel))
+	if (sig_ignored(t, sh, signo, info->si_code > 0 || from_outside))
 		return own ? 1 : 0;
 	if (signo < SIGRTMIN_ && (pending->set & sigbit(signo)) && !own)
 		return 0; /* classic signals do not queue */
@@ -341,6 +354,8 @@ int signal_send_locked(struct task *t, struct thread_group *g, bool to_group,
 			e = sigqueue_alloc(t, override);
 		if (e) {
 			e->info = *info;
+			if (unlikely(from_outside) && signal_tells_sender(info))
+				e->info.rt.pid = 0;
 			TAILQ_INSERT_TAIL(&pending->queue, e, link);
 		} else if (signo >= SIGRTMIN_ && info->si_code != SI_USER && !override) {
 			return -EAGAIN;
@@ -413,7 +428,7 @@ int signal_send_self(struct task *t, int signo)
 {
 	struct moat_siginfo info = {.si_signo = signo, .si_code = SI_USER};
 
-	info.rt.pid = t->group->tgid;
+	info.rt.pid = t->group->vtgid;
 	info.rt.uid = t->cred->uid;
 	return signal_send_task(t, &info);
 }

@@ -136,13 +136,15 @@ void uts_unref(struct uts_namespace *u)
 
 /* ---- groups ---- */
 
-struct thread_group *group_alloc(void)
+struct thread_group *group_alloc(struct pid_namespace *ns)
 {
 	struct thread_group *g = calloc(1, sizeof(*g));
 
 	if (!g)
 		return NULL;
 	ref_init(&g->ref, &group_ref_type);
+	pid_ns_ref(ns);
+	g->pid_ns = ns;
 	TAILQ_INIT(&g->threads);
 	TAILQ_INIT(&g->children);
 	sigpending_init(&g->pending);
@@ -170,6 +172,7 @@ void group_unref(struct thread_group *g)
 	rlimits_unref(g->rlimits);
 	wait_queue_fini(&g->wait);
 	wait_queue_fini(&g->pidfd_wait);
+	pid_ns_unref(g->pid_ns);
 	ref_fini(&g->ref, &group_ref_type);
 	rcu_call(&g->rcu, group_free);
 }
@@ -226,6 +229,7 @@ void task_drop_resources(struct task *t)
 	struct mount_namespace *mnt;
 	struct uts_namespace *uts;
 	struct ipc_namespace *ipc;
+	struct pid_namespace *children;
 
 	/* Semaphores are put right while the namespace is still there. */
 	sem_undo_unref(t->sem_undo);
@@ -237,6 +241,7 @@ void task_drop_resources(struct task *t)
 	mnt = t->mnt_ns, t->mnt_ns = NULL;
 	uts = t->uts_ns, t->uts_ns = NULL;
 	ipc = t->ipc_ns, t->ipc_ns = NULL;
+	children = t->pid_ns_children, t->pid_ns_children = NULL;
 	mutex_unlock(&t->lock);
 	/* Files first: their release may need nothing of the others, but the mm's files may be the last users of mounts. */
 	if (fdt)
@@ -249,6 +254,7 @@ void task_drop_resources(struct task *t)
 		mount_namespace_unref(mnt);
 	uts_unref(uts);
 	ipc_namespace_unref(ipc);
+	pid_ns_unref(children);
 	if (t->ctx) {
 		struct platform_context *ctx = t->ctx;
 		struct sighand *sh = sighand_lock(t->group);

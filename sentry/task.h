@@ -101,7 +101,9 @@ struct session {
 struct thread_group {
 	struct ref ref;
 	struct rcu_cb rcu;
-	int32_t tgid;
+	int32_t tgid; /* in the root pid namespace, as all numbers that are not called v...: sentry/pidns.h */
+	int32_t vtgid; /* in its own */
+	struct pid_namespace *pid_ns; /* immutable; a reference */
 	struct task *leader; /* guarded by taskset_lock */
 	TAILQ_HEAD(, task) threads; /* guarded by taskset_lock */
 	_Atomic int32_t live; /* threads that have not exited */
@@ -151,6 +153,7 @@ struct task {
 	struct ref ref;
 	struct rcu_cb rcu;
 	int32_t tid; /* in the root pid namespace; immutable but for exec's leader swap */
+	int32_t vtid; /* in its own; as tid */
 	struct thread_group *group; /* immutable; a reference */
 	TAILQ_ENTRY(task)
 	thread_link; /* written under taskset_lock and sighand lock, so either is enough to read */
@@ -165,6 +168,8 @@ struct task {
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
 	struct ipc_namespace *ipc_ns; /* System V objects: sentry/ipc/ipc.h */
+	struct pid_namespace *
+		pid_ns_children; /* what children are born into; a reference; NULL: the group's own */
 	char comm[TASK_COMM_LEN];
 	/* owned by the task's thread: */
 	struct arch_regs regs;
@@ -297,6 +302,8 @@ struct task_exec_args {
 	bool new_session;
 	struct tty *ctty; /* becomes the controlling terminal; borrowed; NULL */
 	struct thread_group *parent; /* NULL: init itself, or init's child for exec */
+	struct pid_namespace *
+		pid_ns; /* borrowed; NULL: the parent's, or the root's. Without an init: the process becomes it */
 };
 must_check int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit);
 /* A new process (container init, moat exec). Started by task_start(). Return 0, -ENOENT, -EACCES, -ENOEXEC, ... as execve. */
@@ -324,16 +331,16 @@ void task_group_exit(struct thread_group *g, int wait_status);
 /* This thread alone dies of signo (seccomp); the whole group if it is the last one. The calling task. */
 void task_thread_kill(struct task *t, int signo);
 
-/* clone's work; args as clone3. Return the child's tid or -errno. */
+/* clone's work; args as clone3. Return the child's tid as t sees it, or -errno. */
 struct clone_args_k {
 	uint64_t flags, pidfd, child_tid, parent_tid, stack, stack_size, tls;
 	int exit_signal;
 	const int32_t *set_tid;
-	size_t set_tid_size;
+	size_t set_tid_size; /* numbers to have, in the child's namespace first */
 };
 int64_t task_clone(struct task *t, const struct clone_args_k *args);
 void group_set_subreaper(struct thread_group *g, bool on);
-/* unshare(2): files, fs context, mount and UTS namespaces. -EINVAL for what does not exist. */
+/* unshare(2): files, fs context, mount, UTS, IPC and pid namespaces. -EINVAL for what does not exist. */
 int64_t task_unshare(struct task *t, uint64_t flags);
 /* ptrace_may_access(PTRACE_MODE_ATTACH_REALCREDS). */
 bool task_may_access(struct task *from, struct task *to);
@@ -348,7 +355,7 @@ struct task_wait_args {
 	bool nonblock; /* a non-blocking pidfd: -EAGAIN in place of waiting */
 };
 struct task_wait_result {
-	int32_t pid; /* 0: nothing (WNOHANG) */
+	int32_t pid; /* as the caller sees it; 0: nothing (WNOHANG) */
 	uint32_t uid;
 	int code, status; /* CLD_*; exit code or signal */
 	int wait_status; /* as wait4 gives it */

@@ -15,8 +15,7 @@
 #define PTRACE_EVENT_VFORK_ 2
 #define PTRACE_EVENT_CLONE_ 3
 #define PTRACE_EVENT_VFORK_DONE_ 5
-#define CLONE_NS_ABSENT \
-	(CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWTIME)
+#define CLONE_NS_ABSENT (CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWTIME)
 
 REF_TYPE(vfork_ref_type, "vfork");
 
@@ -80,15 +79,18 @@ static int clone_check(struct task *t, const struct clone_args_k *a)
 		return -EINVAL;
 	if ((f & CLONE_PARENT) && t->group->unkillable)
 		return -EINVAL;
-	if ((f & CLONE_THREAD) && (f & (CLONE_NEWUSER | CLONE_NEWPID)))
+	/* Threads of a process are in one pid namespace. */
+	if ((f & CLONE_THREAD) && ((f & (CLONE_NEWUSER | CLONE_NEWPID)) || t->pid_ns_children))
 		return -EINVAL;
 	if ((f & CLONE_PIDFD) && (f & CLONE_DETACHED))
 		return -EINVAL;
 	if (f & CLONE_NS_ABSENT)
 		return -EINVAL; /* as a kernel built without them */
-	if ((f & (CLONE_NEWNS | CLONE_NEWUTS)) && !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
+	if ((f & (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)) &&
+	    !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
 		return -EPERM;
-	if (a->set_tid_size > 1)
+	/* A namespace of the caller's own children cannot have one beside it. */
+	if ((f & CLONE_NEWPID) && t->pid_ns_children)
 		return -EINVAL;
 	return 0;
 }
@@ -126,8 +128,19 @@ static int clone_sighand(struct task *t, struct thread_group *g, uint64_t flags)
 	return 0;
 }
 
+/* The namespace of a new process: a reference. */
+static int clone_pid_ns(struct task *t, uint64_t flags, struct pid_namespace **ret)
+{
+	if (flags & CLONE_NEWPID)
+		return pid_ns_create(t->group->pid_ns, ret);
+	*ret = t->pid_ns_children ? t->pid_ns_children : t->group->pid_ns;
+	pid_ns_ref(*ret);
+	return 0;
+}
+
 static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret)
 {
+	struct pid_namespace *ns;
 	struct thread_group *g;
 	int err;
 
@@ -136,7 +149,11 @@ static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret
 		*ret = t->group;
 		return 0;
 	}
-	g = group_alloc();
+	err = clone_pid_ns(t, flags, &ns);
+	if (err)
+		return err;
+	g = group_alloc(ns);
+	pid_ns_unref(ns);
 	if (!g)
 		return -ENOMEM;
 	err = clone_sighand(t, g, flags);
@@ -318,13 +335,22 @@ static void clone_set_parent(struct task *t, struct thread_group *g, const struc
 	group_set_pgrp(g, t->group->pgrp);
 }
 
+/* Number 1 of a namespace is its init. taskset_lock (write) and the sighand lock held. */
+static void group_become_init(struct thread_group *g)
+{
+	if (g->pid_ns->level && g->vtgid == 1) {
+		g->pid_ns->init = g;
+		g->unkillable = true;
+	}
+}
+
 static int clone_link(struct task *t, struct task *child, const struct clone_args_k *a)
 {
 	struct sighand *sh;
 	int err;
 
 	rwlock_write_lock(&kernel.taskset_lock);
-	err = task_assign_tid(child, a->set_tid_size ? a->set_tid : NULL);
+	err = task_assign_tid(child, a->set_tid, a->set_tid_size);
 	if (err)
 		goto out_unlock;
 	/* A new process shares no handlers with us: its filters cannot be changed by our siblings, only copied from us by us. */
@@ -337,6 +363,8 @@ static int clone_link(struct task *t, struct task *child, const struct clone_arg
 	/* Under the lock that TSYNC takes: it misses no new thread. */
 	if (!err)
 		seccomp_fork(t, child);
+	if (!err && !(a->flags & CLONE_THREAD))
+		group_become_init(child->group);
 	if (!err && !(a->flags & CLONE_UNTRACED) && t->ptrace)
 		ptrace_attach_child(t, child, clone_event(a));
 	sighand_unlock(sh);
@@ -419,8 +447,9 @@ static int clone_prepare(struct task *t, const struct clone_args_k *a, struct ta
 int64_t task_clone(struct task *t, const struct clone_args_k *a)
 {
 	struct vfork_done *vfork = NULL;
+	uint64_t message = 0;
 	struct task *child;
-	int32_t tid;
+	int32_t tid, vtid;
 	int event, err;
 	bool traced;
 
@@ -455,23 +484,26 @@ int64_t task_clone(struct task *t, const struct clone_args_k *a)
 		child->vfork = vfork;
 	}
 	tid = child->tid;
+	vtid = pid_vnr(t, tid);
 	if (!(a->flags & CLONE_THREAD) && task_rlimit(child, RLIMIT_CPU) != RLIM_INFINITY)
 		rlimit_cpu_update(child->group);
 	if (a->flags & CLONE_PARENT_SETTID)
-		(void)!task_copy_out(t, a->parent_tid, &tid, sizeof(tid));
+		(void)!task_copy_out(t, a->parent_tid, &vtid, sizeof(vtid));
 	atomic_fetch_add_explicit(&kernel.forks, 1, memory_order_relaxed);
 	event = clone_event(a);
 	traced = !(a->flags & CLONE_UNTRACED) && t->ptrace;
+	if (unlikely(traced))
+		message = ptrace_pid_message(t, tid);
 	task_worker_start(child);
 	if (unlikely(traced))
-		ptrace_event(t, event, (uint64_t)tid);
+		ptrace_event(t, event, message);
 	if (vfork) {
 		if (!wait_event(&vfork->wait, vfork_is_done, vfork, SLEEP_KILLABLE, TIME_FOREVER) &&
 		    traced)
-			ptrace_event(t, PTRACE_EVENT_VFORK_DONE_, (uint64_t)tid);
+			ptrace_event(t, PTRACE_EVENT_VFORK_DONE_, message);
 		vfork_unref(vfork);
 	}
-	return tid;
+	return vtid;
 out_unlink:
 	task_worker_release(child);
 	if (vfork)
@@ -528,7 +560,7 @@ static int process_task_setup(const struct task_exec_args *args, struct task *t)
 
 static int process_link(const struct task_exec_args *args, struct task *t)
 {
-	static const int32_t init_tid = 1;
+	static const int32_t init_tid = 1; /* of the sandbox's own init */
 	struct thread_group *g = t->group;
 	struct process_group *p = NULL;
 	struct session *s = NULL;
@@ -536,7 +568,7 @@ static int process_link(const struct task_exec_args *args, struct task *t)
 	int err;
 
 	rwlock_write_lock(&kernel.taskset_lock);
-	err = task_assign_tid(t, kernel.init ? NULL : &init_tid);
+	err = task_assign_tid(t, &init_tid, kernel.init ? 0 : 1);
 	if (err)
 		goto out_unlock;
 	if (kernel.init && !args->new_session) {
@@ -560,6 +592,7 @@ static int process_link(const struct task_exec_args *args, struct task *t)
 	sh = sighand_lock(g);
 	task_link_thread(t);
 	g->unkillable = !kernel.init;
+	group_become_init(g);
 	sighand_unlock(sh);
 	g->parent = args->parent;
 	if (g->parent) {
@@ -577,7 +610,10 @@ out_unlock:
 
 int task_create_process(const struct task_exec_args *args, struct task **ret)
 {
-	struct thread_group *g = group_alloc();
+	struct pid_namespace *ns = args->pid_ns	  ? args->pid_ns
+				   : args->parent ? args->parent->pid_ns
+						  : &pid_ns_root;
+	struct thread_group *g = group_alloc(ns);
 	struct task *t;
 	int err;
 

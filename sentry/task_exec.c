@@ -203,9 +203,11 @@ static void exec_take_leadership(struct task *t)
 
 		ptrace_unlink(old);
 		idr_remove(&kernel.tasks, tid);
+		task_tid_release(tid);
 		idr_replace(&kernel.tasks, old->tid, t);
 		t->tid = old->tid;
-		old->tid = 0;
+		t->vtid = old->vtid;
+		old->tid = old->vtid = 0;
 		task_unlink(old);
 		TAILQ_INSERT_TAIL(&dead, old, thread_link);
 		g->leader = t;
@@ -335,7 +337,7 @@ int64_t task_execve(struct task *t, struct file *exe, const char *filename, char
 	struct thread_group *g = t->group;
 	struct sighand *spare = NULL;
 	struct exec_image img;
-	int32_t old_tid = t->tid;
+	uint64_t old_tid = ptrace_pid_message(t, t->tid);
 	int err;
 
 	/* One execve at a time: the loser is killed by the winner. */
@@ -366,7 +368,7 @@ int64_t task_execve(struct task *t, struct file *exe, const char *filename, char
 	vfs_allow_write(exe);
 	exec_end(g);
 	exec_image_put(&img);
-	ptrace_event(t, PTRACE_EVENT_EXEC_, (uint64_t)old_tid);
+	ptrace_event(t, PTRACE_EVENT_EXEC_, old_tid);
 	return 0;
 out_put:
 	exec_image_put(&img);

@@ -49,7 +49,7 @@ static void fill_child_info(struct thread_group *g, struct moat_siginfo *info)
 	struct task_times times;
 
 	group_get_times(g, &times);
-	info->chld.pid = g->tgid;
+	info->chld.pid = g->parent ? pid_nr_in(g->parent->pid_ns, g->tgid) : 0;
 	info->chld.uid = leader && leader->cred ? leader->cred->uid : 0;
 	info->chld.utime = times.utime_ns / USER_HZ_NS;
 	info->chld.stime = times.stime_ns / USER_HZ_NS;
@@ -140,6 +140,8 @@ void group_reap(struct thread_group *g, struct task_list *dead)
 	if (g->pgrp && g->pgrp->session->leader == g)
 		g->pgrp->session->leader = NULL;
 	group_leave_pgrp(g);
+	if (g->pid_ns->init == g)
+		g->pid_ns->init = NULL;
 }
 
 /* ---- children that stay behind ---- */
@@ -148,10 +150,11 @@ struct thread_group *group_find_reaper(struct thread_group *g)
 {
 	struct thread_group *a;
 
-	for (a = g->parent; a; a = a->parent)
+	/* A process that setns() put here has its parent outside: that is no way out. */
+	for (a = g->parent; a && a->pid_ns == g->pid_ns; a = a->parent)
 		if (a->is_subreaper && !a->zombie && atomic_load(&a->live))
 			return a;
-	a = kernel.init ? kernel.init->group : NULL;
+	a = g->pid_ns->level ? g->pid_ns->init : kernel.init ? kernel.init->group : NULL;
 	return a && a != g && !a->zombie && atomic_load(&a->live) ? a : NULL;
 }
 
@@ -417,6 +420,8 @@ void task_do_exit(struct task *t)
 	/* The kernel's own threads of a container wait for init's children, so init ends when they have. */
 	if (init)
 		kernel_init_exited(g->exit_code);
+	else if (group_dead && g->pid_ns->level && g->vtgid == 1)
+		pid_ns_zap(g);
 	exit_account(t, maxrss);
 	exit_notify(t, group_dead);
 }

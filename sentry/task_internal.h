@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "sentry/pidns.h"
 #include "sentry/task.h"
 
 #define TASK_STACK_SIZE (256ul << 10)
@@ -89,7 +90,7 @@ void task_set_current(struct task *t);
 void futex_tables_init(void);
 void kernel_init_exited(int status);
 struct task *task_alloc(struct thread_group *group); /* takes nothing: refs the group */
-struct thread_group *group_alloc(void);
+struct thread_group *group_alloc(struct pid_namespace *ns); /* takes nothing: refs ns */
 struct rlimits *rlimits_alloc(const struct rlimits *from);
 void rlimits_unref(struct rlimits *r);
 void rlimits_defaults(struct rlimits *r);
@@ -99,8 +100,13 @@ static inline void uts_ref(struct uts_namespace *u)
 {
 	ref_get(&u->ref);
 }
-/* Gives the task its tid and, for a leader, its group's id. taskset_lock held for writing. 0, -EAGAIN, -ENOMEM */
-must_check int task_assign_tid(struct task *t, const int32_t *want);
+/*
+ * Gives the task its numbers and, for a leader, its group's. want: those to have, in the task's own namespace first. taskset_lock held for writing.
+ * 0, -EAGAIN, -ENOMEM, -EINVAL, -EEXIST.
+ */
+must_check int task_assign_tid(struct task *t, const int32_t *want, size_t want_count);
+/* Is a root number still borne by somebody? If not, its numbers elsewhere are free too. taskset_lock held for writing. */
+void task_tid_release(int32_t tid);
 /* Adds t to its group's threads and the tables. taskset_lock and sighand lock held. */
 void task_link_thread(struct task *t);
 /* The dead task leaves its group and the tables. taskset_lock held for writing; drops the table's reference later through `dead`. */
@@ -138,7 +144,7 @@ bool group_notify_exit(struct thread_group *g);
 TAILQ_HEAD(task_list, task);
 void group_reap(struct thread_group *g, struct task_list *dead);
 void task_list_free(struct task_list *dead);
-/* Where orphans go: a live subreaper among ancestors, or init. taskset_lock held. */
+/* Where orphans go: a live subreaper among ancestors of the same pid namespace, or its init. taskset_lock held. */
 struct thread_group *group_find_reaper(struct thread_group *g);
 
 /* ---- process groups and sessions; taskset_lock held for writing unless said ---- */

@@ -8,7 +8,7 @@
 
 #define UNSHARE_ALL                                                                       \
 	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | \
-	 CLONE_SYSVSEM | CLONE_NEWUTS | CLONE_NEWIPC)
+	 CLONE_SYSVSEM | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
 
 static int unshare_files(struct task *t)
 {
@@ -98,6 +98,22 @@ static int unshare_ipc(struct task *t)
 	return 0;
 }
 
+/* The caller stays where it is; its next child is the new namespace's init. */
+static int unshare_pid(struct task *t)
+{
+	struct pid_namespace *ns;
+	int err;
+
+	if (t->pid_ns_children)
+		return -EINVAL;
+	err = pid_ns_create(t->group->pid_ns, &ns);
+	if (err)
+		return err;
+	pid_ns_set_for_children(t, ns);
+	pid_ns_unref(ns);
+	return 0;
+}
+
 static void unshare_sem_undo(struct task *t)
 {
 	sem_undo_unref(t->sem_undo);
@@ -112,7 +128,7 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		flags |= CLONE_FS;
 	if (flags & ~(uint64_t)UNSHARE_ALL)
 		return -EINVAL;
-	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)) &&
+	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)) &&
 	    !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
 		return -EPERM;
 	/* These cannot be taken apart once there is something to share them with. */
@@ -128,6 +144,8 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		err = unshare_mounts(t);
 	if (!err && (flags & CLONE_NEWUTS))
 		err = unshare_uts(t);
+	if (!err && (flags & CLONE_NEWPID))
+		err = unshare_pid(t);
 	/* What was to be undone belongs to the old namespace. */
 	if (!err && (flags & (CLONE_NEWIPC | CLONE_SYSVSEM)))
 		unshare_sem_undo(t);

@@ -13,6 +13,7 @@
 #define WALL_ 0x40000000
 #define WCLONE_ ((int)0x80000000)
 
+/* Ids are root numbers but for what is told to the caller. */
 struct wait_look {
 	struct task *t;
 	const struct task_wait_args *args;
@@ -48,7 +49,7 @@ static void wait_fill(struct wait_look *w, struct task *leader, struct thread_gr
 	struct task_wait_result *r = w->ret;
 	struct task_times own;
 
-	r->pid = leader ? leader->tid : g->tgid;
+	r->pid = pid_vnr(w->t, leader ? leader->tid : g->tgid);
 	r->uid = leader && leader->cred ? leader->cred->uid : 0;
 	r->code = code;
 	r->status = status;

@@ -508,7 +508,7 @@ static int posix_timer_check_clock(struct task *t, struct posix_timer *pt)
 	err = clock_read(t, pt->clock, &now);
 	if (err)
 		return err;
-	pt->cpu_tid = id ? id : thread ? t->tid : t->group->tgid;
+	pt->cpu_tid = id ? pid_root(t, id) : thread ? t->tid : t->group->tgid;
 	return 0;
 }
 
@@ -520,7 +520,7 @@ static int posix_timer_check_target(struct task *t, struct posix_timer *pt, int 
 		return -EINVAL;
 	if (pt->notify != SIGEV_THREAD_ID)
 		return pt->notify == SIGEV_SIGNAL || pt->notify == SIGEV_THREAD ? 0 : -EINVAL;
-	pt->task = task_find(tid);
+	pt->task = task_find_v(t, tid);
 	if (!pt->task || pt->task->group != t->group)
 		return -EINVAL;
 	return 0;

@@ -370,7 +370,7 @@ int64_t sys_capget(struct task *t, const struct syscall_args *a)
 		return err == -EINVAL && !a->a[1] ? 0 : err;
 	if (hdr.pid < 0)
 		return -EINVAL;
-	other = task_find(hdr.pid ? hdr.pid : t->tid);
+	other = task_find_v(t, hdr.pid ? hdr.pid : t->vtid);
 	if (!other)
 		return -ESRCH;
 	c = task_get_cred(other);
@@ -397,7 +397,7 @@ int64_t sys_capset(struct task *t, const struct syscall_args *a)
 	err = cap_words(t, a->a[0], &hdr, &words);
 	if (err)
 		return err;
-	if (hdr.pid && hdr.pid != t->tid)
+	if (hdr.pid && hdr.pid != t->vtid)
 		return -EPERM;
 	if (task_copy_in(t, data, a->a[1], words * sizeof(data[0])))
 		return -EFAULT;

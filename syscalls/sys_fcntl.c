@@ -71,13 +71,21 @@ static struct owner_ex get_owner(struct file *f)
 	return o;
 }
 
-static int64_t setown(struct file *f, int arg)
+/* The same by a number as t sees it. */
+static int set_owner_v(struct task *t, struct file *f, int type, int32_t nr)
+{
+	int32_t id = nr > 0 ? pid_root(t, nr) : nr;
+
+	return nr && !id ? -ESRCH : set_owner(f, type, id);
+}
+
+static int64_t setown(struct task *t, struct file *f, int arg)
 {
 	if (arg >= 0)
-		return set_owner(f, F_OWNER_PID, arg);
+		return set_owner_v(t, f, F_OWNER_PID, arg);
 	if (arg == INT32_MIN)
 		return -EINVAL;
-	return set_owner(f, F_OWNER_PGRP, -arg);
+	return set_owner_v(t, f, F_OWNER_PGRP, -arg);
 }
 
 static int64_t setown_ex(struct task *t, struct file *f, uint64_t uaddr)
@@ -88,7 +96,7 @@ static int64_t setown_ex(struct task *t, struct file *f, uint64_t uaddr)
 		return -EFAULT;
 	if (o.type != F_OWNER_TID && o.type != F_OWNER_PID && o.type != F_OWNER_PGRP)
 		return -EINVAL;
-	return set_owner(f, o.type, o.pid);
+	return set_owner_v(t, f, o.type, o.pid);
 }
 
 static int band_code(uint32_t events)
@@ -274,9 +282,10 @@ static int64_t fcntl_owner(struct task *t, struct file *f, unsigned cmd, uint64_
 {
 	struct owner_ex o = get_owner(f);
 
+	o.pid = pid_vnr(t, o.pid);
 	switch (cmd) {
 	case F_SETOWN:
-		return setown(f, (int)arg);
+		return setown(t, f, (int)arg);
 	case F_GETOWN:
 		return o.type == F_OWNER_PGRP ? -(int64_t)o.pid : o.pid;
 	case F_SETOWN_EX:

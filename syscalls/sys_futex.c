@@ -225,8 +225,8 @@ int64_t sys_get_robust_list(struct task *t, const struct syscall_args *a)
 	uint64_t size = 24, head = t->robust_list;
 	struct task *other;
 
-	if (ARG_INT(0) && ARG_INT(0) != t->tid) {
-		other = task_find(ARG_INT(0));
+	if (ARG_INT(0) && ARG_INT(0) != t->vtid) {
+		other = task_find_v(t, ARG_INT(0));
 		if (!other)
 			return -ESRCH;
 		if (!task_may_access(t, other)) {

@@ -108,7 +108,7 @@ int64_t sys_prlimit64(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	if (a->a[2] && task_copy_in(t, &new, a->a[2], sizeof(new)))
 		return -EFAULT;
-	target = task_find(ARG_INT(0) ? ARG_INT(0) : t->tid);
+	target = task_find_v(t, ARG_INT(0) ? ARG_INT(0) : t->vtid);
 	if (!target)
 		return -ESRCH;
 	err = -EPERM;

@@ -88,7 +88,7 @@ static int64_t getlk(struct task *t, struct file *f, struct user_flock *u, bool 
 		u->whence = SEEK_SET;
 		u->start = (int64_t)found.start;
 		u->len = found.end == INT64_MAX ? 0 : (int64_t)(found.end - found.start + 1);
-		u->pid = found.pid;
+		u->pid = found.pid > 0 ? pid_vnr(t, found.pid) : found.pid;
 	}
 	return task_copy_out(t, uaddr, u, sizeof(*u));
 }

@@ -13,7 +13,7 @@
 
 struct task *sys_sched_target(struct task *t, int32_t tid)
 {
-	return task_find(tid ? tid : t->tid);
+	return task_find_v(t, tid ? tid : t->vtid);
 }
 
 bool sys_sched_may_set(struct task *t, struct task *target)
@@ -53,7 +53,7 @@ static bool prio_matches(struct task *target, int which, uint32_t who)
 	bool match;
 
 	if (which == PRIO_PGRP)
-		return group_pgid(target->group) == (int32_t)who;
+		return who && group_pgid(target->group) == (int32_t)who;
 	c = task_get_cred(target);
 	match = c->uid == who;
 	cred_unref(c);
@@ -76,7 +76,11 @@ static int64_t prio_walk(struct prio_walk *w, int which, int32_t who)
 	}
 	if (!who)
 		who = which == PRIO_PGRP ? group_pgid(w->t->group) : (int32_t)w->t->cred->uid;
-	while ((target = task_next(&id))) {
+	else if (which == PRIO_PGRP)
+		who = pid_root(w->t, who);
+	/* A user's: those that the caller can see. A group's members may be elsewhere. */
+	while ((target = which == PRIO_PGRP ? task_next(&id)
+					    : task_next_in(w->t->group->pid_ns, &id))) {
 		if (prio_matches(target, which, (uint32_t)who))
 			walk_one(w, target);
 		task_unref(target);

@@ -56,7 +56,7 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 {
 	struct clone_args ca = {0};
 	struct clone_args_k args;
-	int32_t set_tid;
+	int32_t set_tid[PID_NS_LEVEL_MAX];
 	int err;
 
 	if (a->a[1] > MOAT_PAGE_SIZE)
@@ -66,16 +66,15 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 	err = sys_copy_struct_in(t, &ca, sizeof(ca), a->a[0], a->a[1]);
 	if (err)
 		return err;
-	if (ca.set_tid_size > 32 || (!ca.set_tid && ca.set_tid_size) ||
+	if (ca.set_tid_size > PID_NS_LEVEL_MAX || (!ca.set_tid && ca.set_tid_size) ||
 	    (ca.set_tid && !ca.set_tid_size))
 		return -EINVAL;
 	if ((ca.exit_signal & ~(uint64_t)CSIGNAL) || ca.exit_signal > SIG_COUNT)
 		return -EINVAL;
 	if ((ca.flags & CLONE_INTO_CGROUP))
 		return -EINVAL; /* no cgroup2 hierarchy to name one in */
-	if (ca.set_tid_size > 1)
-		return -EINVAL; /* as many as there are pid namespaces: one */
-	if (ca.set_tid_size && task_copy_in(t, &set_tid, ca.set_tid, sizeof(set_tid)))
+	if (ca.set_tid_size &&
+	    task_copy_in(t, set_tid, ca.set_tid, ca.set_tid_size * sizeof(set_tid[0])))
 		return -EFAULT;
 	if (ca.set_tid_size && !cred_has_cap(t->cred, 40 /* CAP_CHECKPOINT_RESTORE */) &&
 	    !cred_has_cap(t->cred, 21))
@@ -101,7 +100,7 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 		.stack_size = ca.stack_size,
 		.tls = ca.tls,
 		.exit_signal = (int)ca.exit_signal,
-		.set_tid = &set_tid,
+		.set_tid = set_tid,
 		.set_tid_size = ca.set_tid_size,
 	};
 	return task_clone(t, &args);
@@ -326,10 +325,12 @@ int64_t sys_wait4(struct task *t, const struct syscall_args *a)
 		args.idtype = P_ALL;
 	} else if (pid < 0) {
 		args.idtype = P_PGID;
-		args.id = -pid;
+		args.id = pid_root(t, -pid);
 	} else if (!pid) {
 		args.idtype = P_PGID;
 		args.id = group_pgid(t->group);
+	} else {
+		args.id = pid_root(t, pid);
 	}
 	err = task_wait(t, &args, &res);
 	if (err || !res.pid)
@@ -347,7 +348,7 @@ static int waitid_target(struct task *t, int idtype, int32_t id, struct task_wai
 	struct file *f;
 
 	args->idtype = idtype;
-	args->id = id;
+	args->id = id > 0 ? pid_root(t, id) : id;
 	switch (idtype) {
 	case P_ALL:
 		return 0;
@@ -417,33 +418,50 @@ int64_t sys_waitid(struct task *t, const struct syscall_args *a)
 
 int64_t sys_getpid(struct task *t, const struct syscall_args *a unused_arg)
 {
-	return t->group->tgid;
+	return t->group->vtgid;
 }
 
 int64_t sys_gettid(struct task *t, const struct syscall_args *a unused_arg)
 {
-	return t->tid;
+	return t->vtid;
 }
 
 int64_t sys_getppid(struct task *t, const struct syscall_args *a unused_arg)
 {
-	return group_ppid(t->group);
+	return pid_vnr(t, group_ppid(t->group));
 }
 
 int64_t sys_set_tid_address(struct task *t, const struct syscall_args *a)
 {
 	t->clear_child_tid = a->a[0];
-	return t->tid;
+	return t->vtid;
 }
 
 int64_t sys_setpgid(struct task *t, const struct syscall_args *a)
 {
-	return group_setpgid(t->group, ARG_INT(0), ARG_INT(1));
+	int32_t pid = ARG_INT(0), pgid = ARG_INT(1);
+
+	if (pgid < 0)
+		return -EINVAL;
+	if (pid) {
+		pid = pid_root(t, pid);
+		if (pid <= 0)
+			return -ESRCH;
+	}
+	/* A number that nobody bears is no group of the session, which is told after the other errors. */
+	if (pgid) {
+		pgid = pid_root(t, pgid);
+		if (!pgid)
+			pgid = INT32_MAX;
+	}
+	return group_setpgid(t->group, pid, pgid);
 }
 
 int64_t sys_setsid(struct task *t, const struct syscall_args *a unused_arg)
 {
-	return group_setsid(t->group);
+	int32_t sid = group_setsid(t->group);
+
+	return sid > 0 ? pid_vnr(t, sid) : sid;
 }
 
 static int64_t other_group_id(struct task *t, int32_t pid, int32_t (*get)(struct thread_group *g))
@@ -452,13 +470,13 @@ static int64_t other_group_id(struct task *t, int32_t pid, int32_t (*get)(struct
 	int64_t id;
 
 	if (!pid)
-		return get(t->group);
-	other = task_find(pid);
+		return pid_vnr(t, get(t->group));
+	other = task_find_v(t, pid);
 	if (!other)
 		return -ESRCH;
 	id = get(other->group);
 	task_unref(other);
-	return id ? id : -ESRCH;
+	return id ? pid_vnr(t, (int32_t)id) : -ESRCH;
 }
 
 int64_t sys_getpgid(struct task *t, const struct syscall_args *a)
@@ -468,7 +486,7 @@ int64_t sys_getpgid(struct task *t, const struct syscall_args *a)
 
 int64_t sys_getpgrp(struct task *t, const struct syscall_args *a unused_arg)
 {
-	return group_pgid(t->group);
+	return pid_vnr(t, group_pgid(t->group));
 }
 
 int64_t sys_getsid(struct task *t, const struct syscall_args *a)
@@ -489,7 +507,7 @@ int64_t sys_pidfd_open(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	if (ARG_INT(0) <= 0)
 		return -EINVAL;
-	target = task_find(ARG_INT(0));
+	target = task_find_v(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
 	/* Without PIDFD_THREAD it must be a process's id. */

@@ -99,7 +99,7 @@ static int64_t process_vm(struct task *t, const struct syscall_args *a, bool is_
 		goto out_local;
 	if (!ret)
 		goto out_remote;
-	other = task_find(ARG_INT(0));
+	other = task_find_v(t, ARG_INT(0));
 	ret = -ESRCH;
 	if (!other)
 		goto out_remote;
@@ -224,7 +224,7 @@ static int64_t kcmp_file(struct task *t1, struct task *t2, int fd1, int fd2)
 
 int64_t sys_kcmp(struct task *t, const struct syscall_args *a)
 {
-	struct task *t1 = task_find(ARG_INT(0)), *t2 = task_find(ARG_INT(1));
+	struct task *t1 = task_find_v(t, ARG_INT(0)), *t2 = task_find_v(t, ARG_INT(1));
 	int64_t ret = -ESRCH;
 
 	if (!t1 || !t2)

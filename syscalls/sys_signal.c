@@ -173,7 +173,7 @@ int64_t sys_sigaltstack(struct task *t, const struct syscall_args *a)
 static void fill_sender(struct task *t, int signo, int code, struct moat_siginfo *info)
 {
 	*info = (struct moat_siginfo){.si_signo = signo, .si_code = code};
-	info->rt.pid = t->group->tgid;
+	info->rt.pid = t->group->vtgid;
 	info->rt.uid = t->cred->uid;
 }
 
@@ -220,6 +220,8 @@ static int64_t kill_pgrp(struct task *t, int32_t pgid, int signo, const struct m
 	struct thread_group *g;
 	int32_t id = 1;
 
+	if (!pgid)
+		return -ESRCH; /* no such number in the caller's namespace */
 	while ((g = group_next(&id))) {
 		if (group_pgid(g) == pgid)
 			kill_one(t, g, signo, info, &k);
@@ -233,11 +235,12 @@ static int64_t kill_pgrp(struct task *t, int32_t pgid, int signo, const struct m
 
 static int64_t kill_all(struct task *t, int signo, const struct moat_siginfo *info)
 {
+	struct pid_namespace *ns = t->group->pid_ns;
 	struct kill_many k = {0};
 	struct thread_group *g;
-	int32_t id = 2; /* all but init and the caller */
+	int32_t id = 2; /* all of the namespace but its init and the caller */
 
-	while ((g = group_next(&id))) {
+	while ((g = group_next_in(ns, &id))) {
 		if (g != t->group)
 			kill_one(t, g, signo, info, &k);
 		group_unref(g);
@@ -252,7 +255,7 @@ static int64_t kill_all(struct task *t, int signo, const struct moat_siginfo *in
 /* A thread's id stands for its process. */
 static int send_process(struct task *t, int32_t pid, int signo, const struct moat_siginfo *info)
 {
-	struct task *target = task_find(pid);
+	struct task *target = task_find_v(t, pid);
 	struct thread_group *g;
 	int ret;
 
@@ -280,10 +283,11 @@ int64_t sys_kill(struct task *t, const struct syscall_args *a)
 	if (pid == -1)
 		return kill_all(t, signo, &info);
 	if (pid <= 0)
-		return kill_pgrp(t, pid ? -pid : group_pgid(t->group), signo, &info);
+		return kill_pgrp(t, pid ? pid_root(t, -pid) : group_pgid(t->group), signo, &info);
 	return send_process(t, pid, signo, &info);
 }
 
+/* tid and tgid are root numbers; tgid 0: any. */
 static int64_t send_thread(struct task *t, int32_t tgid, int32_t tid, int signo,
 			   const struct moat_siginfo *info)
 {
@@ -303,6 +307,17 @@ out_unref:
 	return ret;
 }
 
+/* The same by numbers as the caller sees them. */
+static int64_t send_thread_v(struct task *t, int32_t vtgid, int32_t vtid, int signo,
+			     const struct moat_siginfo *info)
+{
+	int32_t tgid = pid_root(t, vtgid), tid = pid_root(t, vtid);
+
+	if (!tid || (vtgid && !tgid))
+		return -ESRCH;
+	return send_thread(t, tgid, tid, signo, info);
+}
+
 int64_t sys_tkill(struct task *t, const struct syscall_args *a)
 {
 	struct moat_siginfo info;
@@ -310,7 +325,7 @@ int64_t sys_tkill(struct task *t, const struct syscall_args *a)
 	if (ARG_INT(0) <= 0 || !signo_ok(ARG_INT(1)))
 		return -EINVAL;
 	fill_sender(t, ARG_INT(1), SI_TKILL, &info);
-	return send_thread(t, 0, ARG_INT(0), ARG_INT(1), &info);
+	return send_thread_v(t, 0, ARG_INT(0), ARG_INT(1), &info);
 }
 
 int64_t sys_tgkill(struct task *t, const struct syscall_args *a)
@@ -320,7 +335,7 @@ int64_t sys_tgkill(struct task *t, const struct syscall_args *a)
 	if (ARG_INT(0) <= 0 || ARG_INT(1) <= 0 || !signo_ok(ARG_INT(2)))
 		return -EINVAL;
 	fill_sender(t, ARG_INT(2), SI_TKILL, &info);
-	return send_thread(t, ARG_INT(0), ARG_INT(1), ARG_INT(2), &info);
+	return send_thread_v(t, ARG_INT(0), ARG_INT(1), ARG_INT(2), &info);
 }
 
 /* A siginfo of the caller's own making: not one that only the kernel or kill sends, unless to itself. */
@@ -332,7 +347,7 @@ static int queue_info_get(struct task *t, uint64_t uinfo, int signo, int32_t tar
 	info->si_signo = signo;
 	if (!signo_ok(signo))
 		return -EINVAL;
-	if ((info->si_code >= 0 || info->si_code == SI_TKILL) && target != t->group->tgid)
+	if ((info->si_code >= 0 || info->si_code == SI_TKILL) && target != t->group->vtgid)
 		return -EPERM;
 	return 0;
 }
@@ -360,7 +375,7 @@ int64_t sys_rt_tgsigqueueinfo(struct task *t, const struct syscall_args *a)
 	err = queue_info_get(t, a->a[3], ARG_INT(2), ARG_INT(0), &info);
 	if (err)
 		return err;
-	return send_thread(t, ARG_INT(0), ARG_INT(1), ARG_INT(2), &info);
+	return send_thread_v(t, ARG_INT(0), ARG_INT(1), ARG_INT(2), &info);
 }
 
 int64_t sys_pidfd_send_signal(struct task *t, const struct syscall_args *a)

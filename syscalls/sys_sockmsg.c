@@ -65,7 +65,7 @@ static int scm_creds(struct task *t, struct socket_msg *m, const uint8_t *data, 
 	if (size != sizeof(sc))
 		return -EINVAL;
 	memcpy(&sc, data, sizeof(sc));
-	if (sc.pid != t->group->tgid && !cred_has_cap(c, CAP_SYS_ADMIN_))
+	if (sc.pid != t->group->vtgid && !cred_has_cap(c, CAP_SYS_ADMIN_))
 		return -EPERM;
 	if (sc.uid != c->uid && sc.uid != c->euid && sc.uid != c->suid &&
 	    !cred_has_cap(c, CAP_SETUID_))
@@ -74,6 +74,16 @@ static int scm_creds(struct task *t, struct socket_msg *m, const uint8_t *data, 
 	    !cred_has_cap(c, CAP_SETGID_))
 		return -EPERM;
 	m->cred = sc;
+	/* It travels as a root number; the receiver gets its own. */
+	m->cred.pid = t->group->tgid;
+	if (sc.pid != t->group->vtgid) {
+		struct task *other = task_find_v(t, sc.pid);
+
+		if (!other)
+			return -ESRCH;
+		m->cred.pid = other->tid;
+		task_unref(other);
+	}
 	m->has_cred = true;
 	return 0;
 }
@@ -457,12 +467,15 @@ static int put_pidfd(struct task *t, struct control_out *c, int32_t pid)
 static int put_control(struct task *t, struct control_out *c, struct socket_msg *m, int flags)
 {
 	int64_t stamp[2] = {m->stamp_ns / 1000000000, m->stamp_ns % 1000000000 / 1000};
+	struct socket_cred cred = m->cred;
 	int err = 0;
+
+	cred.pid = pid_vnr(t, cred.pid);
 
 	if (m->has_stamp)
 		err = put_cmsg(t, c, SO_TIMESTAMP, stamp, sizeof(stamp));
 	if (!err && m->has_cred)
-		err = put_cmsg(t, c, SCM_CREDENTIALS, &m->cred, sizeof(m->cred));
+		err = put_cmsg(t, c, SCM_CREDENTIALS, &cred, sizeof(cred));
 	if (!err && m->nfiles)
 		err = put_rights(t, c, m, flags & MSG_CMSG_CLOEXEC);
 	if (!err && m->has_pidfd)

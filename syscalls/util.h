@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "sentry/fdtable.h"
+#include "sentry/pidns.h"
 #include "sentry/task.h"
 #include "vfs/vfs.h"
 

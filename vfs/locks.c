@@ -384,9 +384,15 @@ void file_locks_show(struct buf *b)
 
 		LIST_FOREACH (li, &buckets[i].inodes, link)
 			LIST_FOREACH (l, &li->locks, link) {
+				int32_t pid = l->pid;
+
+				if (pid > 0 && vfs_hooks.pid_seen)
+					pid = vfs_hooks.pid_seen(pid);
+				if (!pid)
+					continue; /* of a process that the caller cannot see */
 				buf_printf(b, "%u: %s ADVISORY  %s %d 00:%02x:%llu %llu ", ++n,
 					   kinds[l->kind], l->type == F_WRLCK ? "WRITE" : "READ ",
-					   l->pid, li->fs->dev_minor, (unsigned long long)li->ino,
+					   pid, li->fs->dev_minor, (unsigned long long)li->ino,
 					   (unsigned long long)l->start);
 				if (l->end == INT64_MAX)
 					buf_puts(b, "EOF\n");

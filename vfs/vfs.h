@@ -471,6 +471,8 @@ struct vfs_hooks {
 	void (*send_sigio)(struct file *f, uint32_t events);
 	/* lease/lock owner: the thread group of the caller (fl_owner is its fd table). */
 	void *(*lock_owner)(int32_t *ret_pid);
+	/* A lock's pid as the caller sees it, who may be in another pid namespace; 0: not there. NULL: as it is. */
+	int32_t (*pid_seen)(int32_t pid);
 	/* pivot_root(2): tasks whose root or cwd is `old` get `new_` (borrowed). */
 	void (*replace_root)(const struct vfs_path *old, const struct vfs_path *new_);
 	/* The unique id of the mount namespace that d is the file of; 0: none. Default: 0. */

@@ -107,6 +107,8 @@ struct socket_hooks {
 	bool (*current_exiting)(void);
 	/* A pidfd of that process in the caller's descriptor table. Return: its number, -ESRCH, -EMFILE, ... */
 	int (*pidfd_install)(int32_t pid, bool nonblock);
+	/* A process's number, as current_tgid gave it to a socket, seen from the caller's pid namespace; 0: not there. */
+	int32_t (*pid_seen)(int32_t pid);
 };
 extern struct socket_hooks socket_hooks;
 

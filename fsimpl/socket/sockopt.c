@@ -168,6 +168,8 @@ static int get_peercred(struct usock *s, void *dst, unsigned *inout_len)
 
 	if (s->has_peer_cred)
 		uc = (struct ucred){s->peer_cred.pid, s->peer_cred.uid, s->peer_cred.gid};
+	if (socket_hooks.pid_seen)
+		uc.pid = socket_hooks.pid_seen(uc.pid);
 	return put_val(dst, inout_len, &uc, sizeof(uc));
 }
 

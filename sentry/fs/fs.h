@@ -28,6 +28,10 @@ size_t kmsg_size_buffer(void);
 void kmsg_clear(void);
 size_t kmsg_unread(void); /* bytes since the last clear */
 
+struct pid_namespace;
+/* What a proc mounted by this thread, which is no task, shows (a task's mount shows its own namespace). Borrowed until NULL is set: the root's. */
+void procfs_set_mount_ns(struct pid_namespace *ns);
+
 struct thread_group;
 /* The process of an open /proc/PID directory, which pidfd_send_signal(2) takes like a pidfd: a reference, NULL for any other file. */
 struct thread_group *procfs_file_group(struct file *f);

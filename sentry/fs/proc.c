@@ -5,7 +5,7 @@
  * references (sentry/task.h): no lock is held while a file is rendered. Formats are Linux 6.12's, byte for byte; where the
  * sandbox has no such thing the file shows what an idle Linux machine would.
  *
- * Cannot do: hidepid, pid namespaces other than the first, sysvipc, writable sysctls beyond those that matter inside.
+ * Cannot do: hidepid, writable sysctls beyond those that matter inside.
  */
 #include <stdio.h>
 
@@ -15,23 +15,25 @@
 #include "vfs/fs_config.h"
 #include "sentry/fs/proc.h"
 
-static int self_readlink(unused_arg struct synth_node *n, struct buf *b)
+static int self_readlink(struct synth_node *n, struct buf *b)
 {
 	struct task *t = task_current();
+	int32_t tgid = t ? pid_nr_in(proc_ns(n), t->group->tgid) : 0;
 
-	if (!t)
+	if (!tgid)
 		return -ENOENT;
-	buf_printf(b, "%d", t->group->tgid);
+	buf_printf(b, "%d", tgid);
 	return 0;
 }
 
-static int thread_self_readlink(unused_arg struct synth_node *n, struct buf *b)
+static int thread_self_readlink(struct synth_node *n, struct buf *b)
 {
 	struct task *t = task_current();
+	int32_t tid = t ? pid_nr_in(proc_ns(n), t->tid) : 0;
 
-	if (!t)
+	if (!tid)
 		return -ENOENT;
-	buf_printf(b, "%d/task/%d", t->group->tgid, t->tid);
+	buf_printf(b, "%d/task/%d", pid_nr_in(proc_ns(n), t->group->tgid), tid);
 	return 0;
 }
 
@@ -44,13 +46,13 @@ const struct synth_node_ops proc_thread_self_ops = {
 	.setattr = synth_setattr_eperm,
 };
 
-static int proc_root_getattr(unused_arg struct synth_node *n, struct synth_attr *inout)
+static int proc_root_getattr(struct synth_node *n, struct synth_attr *inout)
 {
 	struct thread_group *g;
 	int32_t tgid = 0;
 
 	inout->nlink = 4;
-	while ((g = group_next(&tgid))) {
+	while ((g = group_next_in(proc_ns(n), &tgid))) {
 		inout->nlink++;
 		group_unref(g);
 		tgid++;
@@ -95,6 +97,18 @@ static bool options_ok(const char *data)
 	return true;
 }
 
+static _Thread_local struct pid_namespace *mount_ns;
+
+void procfs_set_mount_ns(struct pid_namespace *ns)
+{
+	mount_ns = ns;
+}
+
+static void proc_release(void *priv)
+{
+	pid_ns_unref(priv);
+}
+
 static int proc_mount(const struct filesystem_type *type, const char *source,
 		      unused_arg unsigned ms_flags, const char *data, unused_arg void *kernel_data,
 		      struct filesystem **ret_fs, struct dentry **ret_root)
@@ -102,10 +116,17 @@ static int proc_mount(const struct filesystem_type *type, const char *source,
 	static const struct synth_entry root = {
 		.mode = S_IFDIR | 0555, .ops = &proc_root_ops, .children = proc_root_entries};
 
+	struct pid_namespace *ns = mount_ns ? mount_ns : pid_ns_current();
+	int err;
+
 	if (data && !options_ok(data))
 		return -EINVAL;
-	return synth_fs_create(type, source ? source : "proc", PROC_SUPER_MAGIC, &root, NULL, NULL,
-			       ret_fs, ret_root);
+	pid_ns_ref(ns);
+	err = synth_fs_create(type, source ? source : "proc", PROC_SUPER_MAGIC, &root, ns,
+			      proc_release, ret_fs, ret_root);
+	if (err)
+		pid_ns_unref(ns);
+	return err;
 }
 
 struct filesystem_ops proc_fs_ops;

@@ -17,6 +17,7 @@
 #define MOAT_SENTRY_FS_PROC_H
 
 #include "fsimpl/synth/synth.h"
+#include "sentry/pidns.h"
 #include "sentry/task.h"
 
 #define PROC_SUPER_MAGIC 0x9fa0
@@ -31,6 +32,11 @@ struct proc_pid {
 static inline struct proc_pid *proc_pid_of(const struct synth_node *n)
 {
 	return n->priv;
+}
+/* The pid namespace that n's mount shows: the one it was mounted from. */
+static inline struct pid_namespace *proc_ns(const struct synth_node *n)
+{
+	return synth_fs_priv(n->dentry.fs);
 }
 /* The task that n is about, a reference; NULL once it is gone (-ESRCH). */
 struct task *proc_task(const struct synth_node *n);

@@ -453,7 +453,7 @@ const struct synth_entry proc_ns_entries[] = {
 	NS("mnt", nsfs_mnt),
 	NS("net", nsfs_net),
 	NS("pid", nsfs_pid),
-	NS("pid_for_children", nsfs_pid),
+	NS("pid_for_children", nsfs_pid_children),
 	NS("time", nsfs_time),
 	NS("time_for_children", nsfs_time),
 	NS("user", nsfs_user),

@@ -203,7 +203,7 @@ int proc_pid_lookup(struct synth_node *dir, const char *name, size_t len, struct
 	if (err)
 		return err;
 	/* A thread that is not listed is found all the same, as on Linux. */
-	t = task_find(id);
+	t = task_find_in(proc_ns(dir), id);
 	if (!t)
 		return -ENOENT;
 	err = proc_pid_node(dir, name, len, t, false, &proc_pid_dir_ops, ret);
@@ -219,12 +219,12 @@ static bool proc_emit_id(struct synth_iter *it, int32_t id, int64_t key)
 	return synth_emit(it, name, (size_t)len, S_IFDIR, 0, key);
 }
 
-int proc_pid_iterate(unused_arg struct synth_node *dir, int64_t from, struct synth_iter *it)
+int proc_pid_iterate(struct synth_node *dir, int64_t from, struct synth_iter *it)
 {
 	int32_t tgid = from > INT32_MAX ? INT32_MAX : (int32_t)from;
 	struct thread_group *g;
 
-	while ((g = group_next(&tgid))) {
+	while ((g = group_next_in(proc_ns(dir), &tgid))) {
 		bool more = proc_emit_id(it, tgid, tgid);
 
 		group_unref(g);
@@ -244,7 +244,7 @@ static int proc_task_lookup(struct synth_node *dir, const char *name, size_t len
 
 	if (err)
 		return err;
-	t = task_find(id);
+	t = task_find_in(proc_ns(dir), id);
 	if (!t)
 		return -ENOENT;
 	if (t->group == proc_pid_of(dir)->group)
@@ -261,7 +261,7 @@ static int proc_task_iterate(struct synth_node *dir, int64_t from, struct synth_
 	int32_t tid = from > INT32_MAX ? INT32_MAX : (int32_t)from;
 	struct task *t;
 
-	while ((t = task_next(&tid))) {
+	while ((t = task_next_in(proc_ns(dir), &tid))) {
 		bool more = t->group != g || proc_emit_id(it, tid, tid);
 
 		task_unref(t);
@@ -561,16 +561,22 @@ PROC_SHOW(arch_status_show)
 	return 0;
 }
 
-PROC_SHOW(children_show)
+static int children_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
-	struct thread_group *g = t->group, *child;
+	struct pid_namespace *ns = proc_ns(n);
+	struct task *t = proc_task(n);
+	struct thread_group *g, *child;
 
+	if (!t)
+		return -ESRCH;
+	g = t->group;
 	/* Children are the group's; the leader's file lists them. */
 	rwlock_read_lock(&kernel.taskset_lock);
 	if (t->tid == g->tgid)
 		TAILQ_FOREACH (child, &g->children, sibling)
-			buf_printf(b, "%d ", child->tgid);
+			buf_printf(b, "%d ", pid_nr_in(ns, child->tgid));
 	rwlock_read_unlock(&kernel.taskset_lock);
+	task_unref(t);
 	return 0;
 }
 

@@ -49,7 +49,7 @@ SHOW(uptime_show)
 	return 0;
 }
 
-/* Tasks, those that run now, and the newest id. */
+/* Tasks, those that run now, and the newest id as the reader sees it. */
 static void count_tasks(int *ret_total, int *ret_running, int32_t *ret_last)
 {
 	int32_t tid = 0;
@@ -61,7 +61,7 @@ static void count_tasks(int *ret_total, int *ret_running, int32_t *ret_last)
 		(*ret_total)++;
 		if (task_state_char(t) == 'R')
 			(*ret_running)++;
-		*ret_last = tid;
+		*ret_last = MAX(*ret_last, pid_current_vnr(tid));
 		task_unref(t);
 		tid++;
 	}

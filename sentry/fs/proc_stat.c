@@ -33,7 +33,7 @@ struct proc_snapshot {
 	struct signal_masks sig;
 };
 
-static void snapshot_tty(struct task *t, struct proc_snapshot *s)
+static void snapshot_tty(struct pid_namespace *ns, struct task *t, struct proc_snapshot *s)
 {
 	struct tty *tty = tty_of_group(t->group);
 
@@ -42,24 +42,27 @@ static void snapshot_tty(struct task *t, struct proc_snapshot *s)
 		return;
 	s->tty_nr = tty_device(tty);
 	s->tpgid = tty_foreground(tty);
+	if (s->tpgid > 0)
+		s->tpgid = pid_nr_in(ns, s->tpgid);
 	tty_unref(tty);
 }
 
-static void snapshot(struct task *t, bool thread, struct proc_snapshot *s)
+/* Numbers are those of ns, which n shows. */
+static void snapshot(struct pid_namespace *ns, struct task *t, bool thread, struct proc_snapshot *s)
 {
 	struct mm *mm = task_get_mm(t);
 
 	memset(s, 0, sizeof(*s));
 	task_get_comm(t, s->comm);
 	s->state = task_state_char(t);
-	s->pid = t->tid;
-	s->tgid = t->group->tgid;
-	s->ppid = group_ppid(t->group);
-	s->pgid = group_pgid(t->group);
-	s->sid = group_sid(t->group);
+	s->pid = pid_nr_in(ns, t->tid);
+	s->tgid = pid_nr_in(ns, t->group->tgid);
+	s->ppid = pid_nr_in(ns, group_ppid(t->group));
+	s->pgid = pid_nr_in(ns, group_pgid(t->group));
+	s->sid = pid_nr_in(ns, group_sid(t->group));
 	s->threads = atomic_load_explicit(&t->group->live, memory_order_relaxed);
 	s->may_see = proc_may_access(t, false) == 0;
-	snapshot_tty(t, s);
+	snapshot_tty(ns, t, s);
 	if (mm) {
 		s->has_mm = true;
 		mm_get_usage(mm, &s->usage);
@@ -96,7 +99,7 @@ static int stat_render(struct synth_node *n, struct buf *b, bool thread)
 
 	if (!t)
 		return -ESRCH;
-	snapshot(t, thread, &s);
+	snapshot(proc_ns(n), t, thread, &s);
 	l = s.may_see ? &s.layout : &zero;
 	start_ns = t->group->start_ns - kernel.boot_monotonic_ns;
 	buf_printf(b, "%d (%s) %c %d %d %d %d %d %u ", s.pid, s.comm, s.state, s.ppid, s.pgid,
@@ -179,8 +182,19 @@ static void status_name(const char *comm, struct buf *b)
 	buf_putc(b, '\n');
 }
 
-static void status_ids(struct task *t, const struct proc_snapshot *s, const struct cred *c,
-		       struct buf *b)
+/* A process group's or session's number in ns and each level below, down to the task's own; 0 where it is not visible. */
+static void status_bearer(struct pid_namespace *ns, struct task *t, int32_t root, struct buf *b)
+{
+	struct pid_namespace *at_level[PID_NS_LEVEL_MAX + 1], *at = t->group->pid_ns;
+
+	for (; at && at->level >= ns->level; at = at->parent)
+		at_level[at->level] = at;
+	for (int i = ns->level; i <= t->group->pid_ns->level; i++)
+		buf_printf(b, "\t%d", pid_nr_in(at_level[i], root));
+}
+
+static void status_ids(struct pid_namespace *ns, struct task *t, const struct proc_snapshot *s,
+		       const struct cred *c, struct buf *b)
 {
 	struct fs_context *fsctx = task_get_fsctx(t);
 	struct fd_table *fds = task_get_fdtable(t);
@@ -199,8 +213,15 @@ static void status_ids(struct task *t, const struct proc_snapshot *s, const stru
 		fd_table_unref(fds);
 	for (uint32_t i = 0; i < c->ngroups; i++)
 		buf_printf(b, i ? " %u" : "%u", c->groups[i]);
-	buf_printf(b, " \nNStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n", s->tgid,
-		   s->pid, s->pgid, s->sid);
+	buf_puts(b, " \nNStgid:");
+	pid_show_levels(ns, t->group->tgid, "\t", b);
+	buf_puts(b, "\nNSpid:");
+	pid_show_levels(ns, t->tid, "\t", b);
+	buf_puts(b, "\nNSpgid:");
+	status_bearer(ns, t, group_pgid(t->group), b);
+	buf_puts(b, "\nNSsid:");
+	status_bearer(ns, t, group_sid(t->group), b);
+	buf_puts(b, "\nKthread:\t0\n");
 }
 
 static void status_mem(const struct mm_usage *u, const struct mm_layout *l, struct buf *b)
@@ -281,8 +302,8 @@ static int status_show(struct synth_node *n, unused_arg struct synth_file *sf, s
 		task_unref(t);
 		return -ESRCH;
 	}
-	snapshot(t, proc_is_thread(n), &s);
-	status_ids(t, &s, c, b);
+	snapshot(proc_ns(n), t, proc_is_thread(n), &s);
+	status_ids(proc_ns(n), t, &s, c, b);
 	if (s.has_mm)
 		status_mem(&s.usage, &s.layout, b);
 	status_signals(&s, c, b);
@@ -432,7 +453,7 @@ static int sched_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 	task_get_comm(t, comm);
 	task_get_times(t, &times);
 	run = times.utime_ns + times.stime_ns;
-	buf_printf(b, "%s (%d, #threads: %d)\n", comm, t->tid,
+	buf_printf(b, "%s (%d, #threads: %d)\n", comm, pid_nr_in(proc_ns(n), t->tid),
 		   atomic_load_explicit(&t->group->live, memory_order_relaxed));
 	buf_puts(b, "-------------------------------------------------------------------\n");
 	buf_printf(b, "%-45s:%14lld.%06lld\n", "se.sum_exec_runtime", (long long)(run / 1000000),

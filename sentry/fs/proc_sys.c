@@ -187,7 +187,7 @@ static int ns_last_pid_show(NODE_ARGS, struct buf *b)
 	int32_t tid = 0, last = 0;
 	struct task *t;
 
-	while ((t = task_next(&tid))) {
+	while ((t = task_next_in(pid_ns_current(), &tid))) {
 		last = tid++;
 		task_unref(t);
 	}

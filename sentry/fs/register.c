@@ -6,6 +6,7 @@
 #include "sentry/fs/internal.h"
 #include "sentry/ipc/mq.h"
 #include "sentry/nsfs.h"
+#include "sentry/pidns.h"
 #include "sentry/task.h"
 #include "sentry/tty/tty.h"
 
@@ -73,6 +74,8 @@ int sentry_fs_register(void)
 	vfs_hooks.open_special = dev_open_special;
 	signalfd_install(&sigfd);
 	socket_hooks.current_tgid = current_tgid;
+	socket_hooks.pid_seen = pid_current_vnr;
+	vfs_hooks.pid_seen = pid_current_vnr;
 	socket_hooks.current_exiting = current_exiting;
 	kmsg_printf(6, "Moat: the kernel of this sandbox is a program of its own");
 	return 0;

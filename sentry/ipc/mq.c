@@ -10,6 +10,7 @@
 
 #include "sentry/ipc/mq_internal.h"
 #include "sentry/task_internal.h"
+#include "sentry/pidns.h"
 
 #include <linux/capability.h>
 
@@ -279,7 +280,7 @@ static void notify_tell(struct mq_notify *n)
 
 	if (!n->owner)
 		return;
-	info.rt.pid = t->group->tgid;
+	info.rt.pid = pid_nr_in(n->owner->pid_ns, t->group->tgid);
 	info.rt.uid = t->cred->uid;
 	info.rt.value = n->value;
 	if (n->kind == MQ_NOTIFY_SIGNAL && n->signo && signal_send_group(n->owner, &info))
@@ -512,6 +513,6 @@ void mq_show(struct mq_queue *q, struct buf *b)
 	buf_printf(b, "QSIZE:%-10llu NOTIFY:%-5d SIGNO:%-5d NOTIFY_PID:%-6d\n",
 		   (unsigned long long)q->bytes, n->owner ? kinds[n->kind] : 0,
 		   n->owner && n->kind == MQ_NOTIFY_SIGNAL ? n->signo : 0,
-		   n->owner ? n->owner->tgid : 0);
+		   n->owner ? pid_current_vnr(n->owner->tgid) : 0);
 	mutex_unlock(&q->lock);
 }

@@ -6,6 +6,7 @@
  * the sentry's memory, bounded for each queue (msg_qbytes) and in all (IPC_MSG_BYTES_MAX).
  */
 #include "sentry/ipc/internal.h"
+#include "sentry/pidns.h"
 
 #include <linux/capability.h>
 
@@ -393,8 +394,8 @@ int64_t msg_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 		.__msg_cbytes = q->bytes,
 		.msg_qnum = q->count,
 		.msg_qbytes = q->max_bytes,
-		.msg_lspid = q->last_sender,
-		.msg_lrpid = q->last_receiver,
+		.msg_lspid = pid_current_vnr(q->last_sender),
+		.msg_lrpid = pid_current_vnr(q->last_receiver),
 	};
 	ipc_fill_perm(o, &ret->msg_perm);
 	err = index_not_id ? o->id : 0;
@@ -476,9 +477,9 @@ void msg_show(struct ipc_namespace *ns, struct buf *b)
 			   "%10d %10d  %4o  %10lu %10lu %5u %5u %5u %5u %5u %5u %10lld %10lld"
 			   " %10lld\n",
 			   o->key, o->id, o->mode, (unsigned long)q->bytes, (unsigned long)q->count,
-			   (unsigned)q->last_sender, (unsigned)q->last_receiver, o->uid, o->gid,
-			   o->cuid, o->cgid, (long long)q->stime, (long long)q->rtime,
-			   (long long)o->ctime);
+			   (unsigned)pid_current_vnr(q->last_sender),
+			   (unsigned)pid_current_vnr(q->last_receiver), o->uid, o->gid, o->cuid,
+			   o->cgid, (long long)q->stime, (long long)q->rtime, (long long)o->ctime);
 		mutex_unlock(&o->lock);
 		ipc_object_unref(o);
 	}

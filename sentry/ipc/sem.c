@@ -7,6 +7,7 @@
  * and on the list of the task (or of those that share it by CLONE_SYSVSEM), which undoes them at its end.
  */
 #include "sentry/ipc/internal.h"
+#include "sentry/pidns.h"
 
 struct sem_value {
 	int32_t value, pid;
@@ -462,7 +463,7 @@ static int64_t get_one(const struct sem_set *set, unsigned num, int cmd)
 	case GETVAL:
 		return set->sems[num].value;
 	case GETPID:
-		return set->sems[num].pid;
+		return pid_current_vnr(set->sems[num].pid);
 	default:
 		return count_waiters(set, num, cmd == GETZCNT);
 	}

@@ -7,6 +7,7 @@
  * meanwhile for who is about to attach.
  */
 #include "sentry/ipc/internal.h"
+#include "sentry/pidns.h"
 
 #include <linux/capability.h>
 #include <stdio.h>
@@ -289,8 +290,8 @@ int64_t shm_stat(struct ipc_namespace *ns, int id, bool index_not_id, bool any,
 		.shm_atime = s->atime,
 		.shm_dtime = s->dtime,
 		.shm_ctime = o->ctime,
-		.shm_cpid = s->creator,
-		.shm_lpid = s->last,
+		.shm_cpid = pid_current_vnr(s->creator),
+		.shm_lpid = pid_current_vnr(s->last),
 		.shm_nattch = (shmatt_t)s->attached,
 	};
 	ipc_fill_perm(o, &ret->shm_perm);
@@ -390,10 +391,12 @@ void shm_show(struct ipc_namespace *ns, struct buf *b)
 		buf_printf(b,
 			   "%10d %10d  %4o %21lu %5u %5u  %5u %5u %5u %5u %5u %10lld %10lld %10lld"
 			   " %21lu %21lu\n",
-			   o->key, o->id, o->mode, (unsigned long)s->size, (unsigned)s->creator,
-			   (unsigned)s->last, (unsigned)s->attached, o->uid, o->gid, o->cuid,
-			   o->cgid, (long long)s->atime, (long long)s->dtime, (long long)o->ctime,
-			   (unsigned long)mm_shared_memory_resident(s->memory), 0ul);
+			   o->key, o->id, o->mode, (unsigned long)s->size,
+			   (unsigned)pid_current_vnr(s->creator),
+			   (unsigned)pid_current_vnr(s->last), (unsigned)s->attached, o->uid,
+			   o->gid, o->cuid, o->cgid, (long long)s->atime, (long long)s->dtime,
+			   (long long)o->ctime, (unsigned long)mm_shared_memory_resident(s->memory),
+			   0ul);
 		mutex_unlock(&o->lock);
 		ipc_object_unref(o);
 	}

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <linux/capability.h>
 
+#include "sentry/pidns.h"
 #include "sentry/tty/internal.h"
 
 #define KTERMIOS_SIZE 36u /* struct termios of TCGETS: no speeds */
@@ -222,6 +223,7 @@ static int64_t ioctl_get_pgrp(struct tty *t, bool master, uint64_t arg, bool sid
 	mutex_unlock(&t->lock);
 	if (sid && !have)
 		return -ENOTTY;
+	id = pid_current_vnr(id);
 	return vfs_user_copy_out(arg, &id, sizeof(id));
 }
 
@@ -240,6 +242,7 @@ static int64_t ioctl_set_pgrp(struct tty *t, uint64_t arg)
 		return -EINVAL;
 	if (!tty_is_controlling(t))
 		return -ENOTTY;
+	pgid = pid_root_of(pid_ns_current(), pgid);
 	sid = tty_current_session();
 	mutex_lock(&t->lock);
 	rwlock_read_lock(&kernel.taskset_lock);
