@@ -57,7 +57,9 @@ int virtiofs_begin_creation(struct virtiofs_creation *c, struct filesystem *base
 	c->fs = virtiofs_fs_of(base);
 	c->rp = rp;
 	c->is_dir = is_dir;
-	virtiofs_await(c->fs);
+	err = virtiofs_begin(c->fs, rp, true);
+	if (err)
+		return err;
 	rwlock_write_lock(&c->fs->tree_lock);
 	err = virtiofs_walk(c->fs, rp, true, virtiofs_now(c->fs).time, &c->dir);
 	if (err)
@@ -355,9 +357,10 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	struct remote_dentry *dir, *d = NULL;
 	uint32_t nlink = 0;
-	int err;
+	int err = virtiofs_begin(fs, rp, true);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_write_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, true, virtiofs_now(fs).time, &dir);
 	if (err) {
@@ -473,9 +476,10 @@ int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 				    .flags = args->flags,
 				    .old_must_be_dir = old_must_be_dir};
 	bool same = false;
-	int err;
+	int err = virtiofs_begin(fs, rp, true);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_write_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, true, virtiofs_now(fs).time, &r.newdir);
 	if (err) {

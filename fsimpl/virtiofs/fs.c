@@ -5,7 +5,7 @@
  * the mount's page cache, which lies in the memory shared with the daemon (data.c), or past it (cache=none). Every node that the server told
  * of holds a descriptor there, so unused dentries are few and FORGET goes out in batches (rpc.c).
  *
- * Performs: a cold stat is one LOOKUP a component; a warm one within its timeout asks nothing. One tree_lock per filesystem: a change keeps
+ * Performs: a cold stat is one LOOKUP a component, or one request; a warm one within its timeout asks nothing and takes no lock (quick.c). One tree_lock per filesystem: a change keeps
  * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
  * Cannot yet: remote locks, submounts.
  */
@@ -369,6 +369,8 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 	fs->dev = dev;
 	fs->options = *options;
 	fs->fs.magic = VIRTIOFS_MAGIC;
+	/* Where nothing is believed there is nothing to walk over. */
+	fs->fs.rcu_walk = options->cache != VIRTIOFS_CACHE_NONE || options->coherence;
 	if (options->readonly)
 		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
 	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "virtiofs tree");

@@ -384,6 +384,27 @@ void virtiofs_inode_perm(struct virtiofs_inode *in, struct perm_inode *ret)
 	ret->acl = NULL;
 }
 
+/* Locks in if its attributes are to be believed. until: when they expire, as `in` has it. */
+static bool peek(struct virtiofs_inode *in, const int64_t *until, struct virtiofs_clock *c)
+{
+	if (unlikely(!mutex_trylock(&in->lock)))
+		return false;
+	if (likely(virtiofs_time_holds(*until, c) && version_holds(in)))
+		return true;
+	mutex_unlock(&in->lock);
+	return false;
+}
+
+bool virtiofs_peek_perm(struct virtiofs_inode *in, struct virtiofs_clock *c, struct perm_inode *ret)
+{
+	/* What an ACL says may have to be asked for. */
+	if (virtiofs_has_acls(in->fs) || !peek(in, &in->perm_valid_until, c))
+		return false;
+	*ret = (struct perm_inode){.mode = in->attr.mode, .uid = in->attr.uid, .gid = in->attr.gid};
+	mutex_unlock(&in->lock);
+	return true;
+}
+
 uint64_t virtiofs_inode_size(struct virtiofs_inode *in)
 {
 	uint64_t size;
@@ -420,33 +441,53 @@ static struct moat_timestamp stamp(uint64_t sec, uint32_t nsec)
 	return (struct moat_timestamp){.sec = (int64_t)sec, .nsec = nsec < 1000000000u ? nsec : 0};
 }
 
-void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret)
+static void fill_stat(const struct virtiofs_inode *in, const struct fuse_attr *a, uint64_t blocks,
+		      struct moat_statx *ret)
 {
-	uint32_t dirty = atomic_load(&in->dirty_pages);
-	struct fuse_attr a;
-
-	mutex_lock(&in->lock);
-	a = in->attr;
-	mutex_unlock(&in->lock);
-	/* Data that the server does not know yet will take room: as much as the file is long, at most. */
-	if (dirty)
-		a.blocks = MAX(a.blocks, MIN(a.blocks + dirty * (MOAT_PAGE_SIZE / 512),
-					     round_up_u64(a.size, MOAT_PAGE_SIZE) / 512));
 	*ret = (struct moat_statx){
 		.mask = STATX_BASIC_STATS,
-		.blksize = a.blksize ? a.blksize : 4096,
-		.nlink = a.nlink,
-		.uid = a.uid,
-		.gid = a.gid,
-		.mode = (uint16_t)a.mode,
-		.ino = a.ino,
-		.size = a.size,
-		.blocks = a.blocks,
-		.atime = stamp(a.atime, a.atimensec),
-		.ctime = stamp(a.ctime, a.ctimensec),
-		.mtime = stamp(a.mtime, a.mtimensec),
+		.blksize = a->blksize ? a->blksize : 4096,
+		.nlink = a->nlink,
+		.uid = a->uid,
+		.gid = a->gid,
+		.mode = (uint16_t)a->mode,
+		.ino = a->ino,
+		.size = a->size,
+		.blocks = blocks,
+		.atime = stamp(a->atime, a->atimensec),
+		.ctime = stamp(a->ctime, a->ctimensec),
+		.mtime = stamp(a->mtime, a->mtimensec),
 		.rdev_major = (in->rdev >> 8) & 0xfff,
 		.rdev_minor = (in->rdev & 0xff) | ((in->rdev >> 12) & 0xfff00),
 		.dev_minor = in->fs->fs.dev_minor,
 	};
+}
+
+bool virtiofs_peek_stat(struct virtiofs_inode *in, struct virtiofs_clock *c, struct moat_statx *ret)
+{
+	/* What only the slow way knows to tell: times that are to be sent first, pages that wait. */
+	if (unlikely(atomic_load_explicit(&in->dax.times, memory_order_relaxed) ||
+		     atomic_load_explicit(&in->dirty_pages, memory_order_relaxed)) ||
+	    !peek(in, &in->attr_valid_until, c))
+		return false;
+	fill_stat(in, &in->attr, in->attr.blocks, ret);
+	mutex_unlock(&in->lock);
+	return true;
+}
+
+void virtiofs_inode_stat(struct virtiofs_inode *in, struct moat_statx *ret)
+{
+	uint32_t dirty = atomic_load(&in->dirty_pages);
+	struct fuse_attr a;
+	uint64_t blocks;
+
+	mutex_lock(&in->lock);
+	a = in->attr;
+	mutex_unlock(&in->lock);
+	blocks = a.blocks;
+	/* Data that the server does not know yet will take room: as much as the file is long, at most. */
+	if (dirty)
+		blocks = MAX(blocks, MIN(blocks + dirty * (MOAT_PAGE_SIZE / 512),
+					 round_up_u64(a.size, MOAT_PAGE_SIZE) / 512));
+	fill_stat(in, &a, blocks, ret);
 }

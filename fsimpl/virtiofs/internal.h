@@ -191,7 +191,7 @@ must_check int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, cons
 				   size_t len, struct fuse_entry_out *ret);
 /* A reply's entry: its node gets the device's name. -EIO: no node that the device could name. epoch: vdev_epoch() before the request. */
 must_check int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch);
-/* Before an operation takes locks: a daemon that was started anew a moment ago is waited for. */
+/* Before an operation on an open file takes locks: a daemon that was started anew a moment ago is waited for. */
 static inline void virtiofs_await(struct virtiofs_fs *fs)
 {
 	virtiofs_device_await(fs->dev);
@@ -278,12 +278,55 @@ static inline uint32_t virtiofs_masked(const struct virtiofs_fs *fs, uint32_t mo
 	return (fs->init_flags & both) == both ? mode : mode & ~(umask & 0777);
 }
 
+/* ---- quick.c: in the VFS's read section, without locks ---- */
+
+#define VIRTIOFS_QUICK_ASK 1 /* no errno, no restart */
+/* The time, read when it is first needed. coarse: cheaper, and late rather than early. */
+struct virtiofs_clock {
+	int64_t now;
+	bool coarse;
+};
+int64_t virtiofs_clock_read(bool coarse);
+static inline int64_t virtiofs_clock_now(struct virtiofs_clock *c)
+{
+	if (!c->now)
+		c->now = virtiofs_clock_read(c->coarse);
+	return c->now;
+}
+/* Is what expires at `until` (as virtiofs_valid_until() has it) to be believed? */
+static inline bool virtiofs_time_holds(int64_t until, struct virtiofs_clock *c)
+{
+	return until == INT64_MAX || (until && until > virtiofs_clock_now(c));
+}
+/*
+ * Walks as far as what is known goes; *ret is where it stands then, for as long as the read section lasts. Return: 0: at the end; VIRTIOFS_QUICK_ASK: the
+ * rest is the slow walk's; -errno, a restart.
+ */
+must_check int virtiofs_quick_walk(struct virtiofs_fs *fs, struct resolving_path *rp,
+				   bool to_parent, struct virtiofs_clock *clock,
+				   struct remote_dentry **ret);
+/*
+ * What every path operation begins with, before it takes locks: rp goes to reference mode, as far along its path as is known, and a daemon that was
+ * started anew a moment ago is waited for. Return: 0, -errno, a restart.
+ */
+must_check int virtiofs_begin(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent);
+/* The whole operation, if it can be done so. VIRTIOFS_QUICK_ASK: not, rp is as after virtiofs_begin() but for the daemon. */
+must_check int virtiofs_quick_stat(struct virtiofs_fs *fs, struct resolving_path *rp,
+				   const struct stat_args *args, struct moat_statx *ret);
+must_check int virtiofs_quick_access(struct virtiofs_fs *fs, struct resolving_path *rp, int mask);
+/* inode.c: what is known and to be believed, in a read section. False: unknown, or somebody is changing it. */
+bool virtiofs_peek_perm(struct virtiofs_inode *in, struct virtiofs_clock *c,
+			struct perm_inode *ret);
+bool virtiofs_peek_stat(struct virtiofs_inode *in, struct virtiofs_clock *c,
+			struct moat_statx *ret);
+
 /* ---- walk.c; walk_ask.c: what one MOAT_WALK (wire/fuse_walk.h) tells of ---- */
 
 /* What open(2) wants done where its path ends, along with the request for the path, and what came of it. */
 struct virtiofs_hint {
 	const struct open_args *args; /* in; O_CREAT: a new file may be made */
-	struct remote_dentry *child; /* what the path ends in: a reference; NULL: nobody was asked */
+	struct remote_dentry
+		*child; /* what the path ends in: a reference; NULL: nobody was asked */
 	bool opened, created;
 	unsigned flags, epoch; /* of the handle: what virtiofs_handle_adopt() takes */
 	struct fuse_open_out out;
@@ -323,6 +366,9 @@ must_check int virtiofs_walk_hinted(struct virtiofs_fs *fs, struct resolving_pat
 /* since: when the operation began; what is asked for from then on is not asked for again. */
 must_check int virtiofs_walk(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_parent,
 			     int64_t since, struct remote_dentry **ret);
+/* Does d stand for its name in dir? */
+bool virtiofs_name_holds(struct virtiofs_fs *fs, const struct virtiofs_inode *dir, const char *name,
+			 size_t len, const struct remote_dentry *d, struct virtiofs_clock *c);
 /* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
 must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			       size_t len, struct remote_dentry **ret);

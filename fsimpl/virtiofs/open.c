@@ -148,9 +148,10 @@ static int open_plain(struct virtiofs_fs *fs, struct resolving_path *rp,
 	int64_t since = virtiofs_now(fs).time;
 	struct virtiofs_hint hint = {.args = args};
 	struct remote_dentry *d;
-	int err;
+	int err = virtiofs_begin(fs, rp, false);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk_hinted(fs, rp, false, since, args->flags & O_PATH ? NULL : &hint, &d);
 	rwlock_read_unlock(&fs->tree_lock);
@@ -259,9 +260,10 @@ static int open_tmpfile(struct virtiofs_fs *fs, struct resolving_path *rp,
 	struct virtiofs_inode *in;
 	struct perm_inode pi;
 	char name[32]; /* Linux shows "#ino (deleted)" */
-	int err;
+	int err = virtiofs_begin(fs, rp, false);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, when.time, &dir);
 	if (err) {
@@ -388,9 +390,10 @@ static int create_pass(struct virtiofs_fs *fs, struct resolving_path *rp,
 	struct newfile nf = {0};
 	struct remote_dentry *dir;
 	struct perm_inode pi;
-	int err;
+	int err = virtiofs_begin(fs, rp, true);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_write_lock(&fs->tree_lock);
 	err = virtiofs_walk_hinted(fs, rp, true, since, &hint, &dir);
 	if (err) {

@@ -11,9 +11,10 @@
 static int walk_to(struct filesystem *base, struct resolving_path *rp, struct remote_dentry **ret)
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
-	int err;
+	int err = virtiofs_begin(fs, rp, false);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, virtiofs_now(fs).time, ret);
 	rwlock_read_unlock(&fs->tree_lock);
@@ -34,10 +35,13 @@ int virtiofs_stat_at(struct filesystem *base, struct resolving_path *rp,
 		     const struct stat_args *args, struct moat_statx *ret)
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
-	int64_t since = virtiofs_now(fs).time;
+	int err = virtiofs_quick_stat(fs, rp, args, ret);
 	struct remote_dentry *d;
-	int err;
+	int64_t since;
 
+	if (err != VIRTIOFS_QUICK_ASK)
+		return err;
+	since = virtiofs_now(fs).time;
 	virtiofs_await(fs);
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, since, &d);
@@ -56,10 +60,13 @@ int virtiofs_stat_at(struct filesystem *base, struct resolving_path *rp,
 
 int virtiofs_access_at(struct filesystem *fs, struct resolving_path *rp, int mask)
 {
+	int err = virtiofs_quick_access(virtiofs_fs_of(fs), rp, mask);
 	struct remote_dentry *d;
 	struct perm_inode pi;
-	int err = walk_to(fs, rp, &d);
 
+	if (err != VIRTIOFS_QUICK_ASK)
+		return err;
+	err = walk_to(fs, rp, &d);
 	if (err)
 		return err;
 	rcu_read_begin();

@@ -107,6 +107,11 @@ static bool settled(struct virtiofs_versions *v)
 		 1);
 }
 
+bool virtiofs_versions_settled_slow(struct virtiofs_versions *v)
+{
+	return v->notify_fd < 0 || settled(v);
+}
+
 void virtiofs_versions_settle_slow(struct virtiofs_versions *v)
 {
 	int64_t end;

@@ -36,11 +36,18 @@ void virtiofs_versions_destroy(struct virtiofs_versions *v); /* NULL is ignored 
 /* strict: what the host changed until now is in the table when this returns, or nothing is believed. Does not sleep. */
 void virtiofs_versions_settle_slow(struct virtiofs_versions *v);
 bool virtiofs_versions_distrusted(struct virtiofs_versions *v);
+/* strict: is it so already? Asks once and waits for nothing. */
+bool virtiofs_versions_settled_slow(struct virtiofs_versions *v);
 
 static inline void virtiofs_versions_settle(struct virtiofs_versions *v)
 {
 	if (v && v->strict)
 		virtiofs_versions_settle_slow(v);
+}
+
+static inline bool virtiofs_versions_settled(struct virtiofs_versions *v)
+{
+	return likely(!v->strict) || virtiofs_versions_settled_slow(v);
 }
 
 /* Does what was cached as `seen` still hold? key: 0: nobody tells of its changes. */

@@ -13,19 +13,18 @@
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal.h"
 
-static bool believed(struct virtiofs_fs *fs, const struct virtiofs_inode *dir, const char *name,
-		     size_t len, const struct remote_dentry *d)
+bool virtiofs_name_holds(struct virtiofs_fs *fs, const struct virtiofs_inode *dir, const char *name,
+			 size_t len, const struct remote_dentry *d, struct virtiofs_clock *c)
 {
 	int64_t until = atomic_load_explicit(&d->valid_until, memory_order_relaxed);
+	uint64_t key;
 
+	if (!fs->versions)
+		return virtiofs_time_holds(until, c);
 	/* With versions it is the name's. */
-	if (fs->versions)
-		return dir->generation &&
-		       virtiofs_version_holds(fs->versions,
-					      version_name_key(dir->generation, name, len),
-					      (uint64_t)until);
-
-	return until == INT64_MAX || (until && until > time_monotonic_ns());
+	key = atomic_load_explicit(&dir->generation, memory_order_relaxed);
+	return key && virtiofs_version_holds(fs->versions, version_name_key(key, name, len),
+					     (uint64_t)until);
 }
 
 int virtiofs_enter(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
@@ -70,9 +69,10 @@ struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_de
 					const char *name, size_t len)
 {
 	struct remote_dentry *d = remote_find(&fs->dcache, dir, name, len);
+	struct virtiofs_clock clock = {0};
 
 	virtiofs_dir_looked_up(virtiofs_inode_of(dir));
-	if (!d || believed(fs, virtiofs_inode_of(dir), name, len, d))
+	if (!d || virtiofs_name_holds(fs, virtiofs_inode_of(dir), name, len, d, &clock))
 		return d;
 	remote_dentry_unref(d);
 	return NULL;

@@ -16,9 +16,10 @@ static int begin(struct filesystem *base, struct resolving_path *rp, const char 
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	struct perm_inode pi;
-	int err;
+	int err = virtiofs_begin(fs, rp, false);
 
-	virtiofs_await(fs);
+	if (err)
+		return err;
 	rwlock_read_lock(&fs->tree_lock);
 	err = virtiofs_walk(fs, rp, false, virtiofs_now(fs).time, ret);
 	rwlock_read_unlock(&fs->tree_lock);
