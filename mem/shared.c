@@ -4,6 +4,8 @@
  * One sparse memfd of a fixed, sealed size, mapped whole into the window at creation, so that offset and pointer are arithmetic. To the
  * platforms it is a host file like any other. Chunks are counted as private memory's are: a freed one is
  * punched out and given again only after a grace period, when no reader can have it in hand.
+ * A page that both processes have mapped costs neither a fault: up to SHARED_WARM_MAX chunks that have all their pages are cleared instead of punched,
+ * and given again first. A page cache that lets go of one file and reads the next takes those.
  * The other process may write anything there at any time; nothing in it is believed.
  */
 #include <fcntl.h>
@@ -15,9 +17,12 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "mem/chunk_map.h"
+#include "mem/guard.h"
 #include "mem/internal.h"
 
 #define CHUNKS_ROUND 4096u /* chunk_map's granularity: 256 MiB */
+#define SHARED_WARM_MAX 320u /* chunks: 20 MiB a file */
+#define CHUNK_PAGES (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
 
 struct mem_shared {
 	char *base; /* immutable */
@@ -28,6 +33,7 @@ struct mem_shared {
 	uint32_t *next; /* of a freed chunk: the next one + 1 */
 	uint32_t waiting,
 		late; /* freed before, and since, the grace period under way began: first + 1 */
+	uint32_t warm, warm_count; /* cleared and nobody's, not in the map's free ones: first + 1 */
 	bool cb_active;
 	struct rcu_cb rcu;
 	struct memfile *mf;
@@ -117,6 +123,31 @@ uint64_t shared_size(const struct mem_shared *s)
 	return (uint64_t)s->chunks << MEM_CHUNK_SHIFT;
 }
 
+/* The warm ones are free as all others. */
+static void give_warm_locked(struct mem_shared *s)
+{
+	for (; s->warm; s->warm = s->next[s->warm - 1])
+		chunk_map_give(&s->map, s->warm - 1, 1);
+	s->warm_count = 0;
+}
+
+static uint32_t take_locked(struct mem_shared *s, uint32_t len, uint64_t near)
+{
+	uint32_t first, want = near ? chunk_first(near) : CHUNK_NONE;
+
+	if (len == 1 && !near && s->warm) {
+		first = s->warm - 1;
+		s->warm = s->next[first];
+		s->warm_count--;
+		return first;
+	}
+	first = chunk_map_take(&s->map, len, 1, want);
+	if (first != CHUNK_NONE || !s->warm)
+		return first;
+	give_warm_locked(s);
+	return chunk_map_take(&s->map, len, 1, want);
+}
+
 int shared_alloc(struct mem_shared *s, uint64_t size, uint64_t near, uint64_t *ret_off)
 {
 	uint32_t first, len;
@@ -125,7 +156,7 @@ int shared_alloc(struct mem_shared *s, uint64_t size, uint64_t near, uint64_t *r
 		return -ENOMEM;
 	len = chunk_end(0, size);
 	mutex_lock(&s->lock);
-	first = chunk_map_take(&s->map, len, 1, near ? chunk_first(near) : CHUNK_NONE);
+	first = take_locked(s, len, near);
 	mutex_unlock(&s->lock);
 	if (first == CHUNK_NONE)
 		return -ENOMEM;
@@ -151,23 +182,60 @@ void shared_ref(struct mem_shared *s, uint64_t off, uint64_t size)
 			chunk_bug(i, "reference to a free chunk");
 }
 
+/* Clears a chunk of which every page is there. False: punch it. */
+static bool clear_whole(struct mem_shared *s, uint32_t chunk)
+{
+	char *p = s->base + ((uint64_t)chunk << MEM_CHUNK_SHIFT);
+	unsigned char present[CHUNK_PAGES];
+
+	if (mincore(p, MEM_CHUNK_SIZE, present) < 0)
+		return false;
+	for (unsigned i = 0; i < CHUNK_PAGES; i++)
+		if (!(present[i] & 1))
+			return false;
+	return !guard_zero(p, MEM_CHUNK_SIZE);
+}
+
+static void punch(struct mem_shared *s, uint32_t chunk)
+{
+	off_t off = (off_t)chunk << MEM_CHUNK_SHIFT;
+
+	if (fallocate(s->mf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, MEM_CHUNK_SIZE) <
+	    0)
+		memset(s->base + off, 0, MEM_CHUNK_SIZE);
+}
+
 static void shared_reuse(struct rcu_cb *cb)
 {
 	struct mem_shared *s = container_of(cb, struct mem_shared, rcu);
+	uint32_t chunk, next, freed = 0, warm = 0, last_warm = 0, warm_count = 0, cold = 0, room;
 	struct memfile *mf = s->mf;
-	uint32_t chunk, freed = 0;
 	bool again;
 
-	for (chunk = s->waiting; chunk; chunk = s->next[chunk - 1], freed++) {
-		uint64_t off = (uint64_t)(chunk - 1) << MEM_CHUNK_SHIFT;
+	mutex_lock(&s->lock);
+	room = SHARED_WARM_MAX - s->warm_count; /* only this thread adds any */
+	mutex_unlock(&s->lock);
+	for (chunk = s->waiting; chunk; chunk = next, freed++) {
+		uint32_t *to = &cold;
 
-		if (fallocate(mf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off,
-			      MEM_CHUNK_SIZE) < 0)
-			memset(s->base + off, 0, MEM_CHUNK_SIZE);
+		next = s->next[chunk - 1];
+		if (warm_count < room && clear_whole(s, chunk - 1)) {
+			last_warm = warm_count++ ? last_warm : chunk;
+			to = &warm;
+		} else {
+			punch(s, chunk - 1);
+		}
+		s->next[chunk - 1] = *to;
+		*to = chunk;
 	}
 	mutex_lock(&s->lock);
-	for (chunk = s->waiting; chunk; chunk = s->next[chunk - 1])
+	for (chunk = cold; chunk; chunk = s->next[chunk - 1])
 		chunk_map_give(&s->map, chunk - 1, 1);
+	if (warm) {
+		s->next[last_warm - 1] = s->warm;
+		s->warm = warm;
+		s->warm_count += warm_count;
+	}
 	s->waiting = s->late;
 	s->late = 0;
 	again = s->cb_active = s->waiting != 0;

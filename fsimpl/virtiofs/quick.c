@@ -12,6 +12,7 @@
 #include <linux/capability.h>
 #include <linux/fcntl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fsimpl/virtiofs/internal.h"
 

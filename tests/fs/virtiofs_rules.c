@@ -218,13 +218,118 @@ static void racing_renamer(void **state)
 	remove_all();
 }
 
+/* ---- walks without locks, while the same client changes what they go over ---- */
+
+struct changer {
+	struct client *c;
+	_Atomic bool ready, stop;
+	unsigned rounds;
+};
+
+static int look(struct client *c, const char *path)
+{
+	struct moat_statx st;
+	int err = fs_stat(as(c), path, &st);
+
+	if (err)
+		return err;
+	/* keep/d/f holds 4 bytes, m/f 2 wherever it is. */
+	if (strstr(path, "d/f"))
+		assert_int_equal(st.size, 4);
+	else if (strstr(path, "/f"))
+		assert_int_equal(st.size, 2);
+	return 0;
+}
+
+/* What it has changed it sees by its very next look. */
+static void change_once(struct client *c, unsigned i)
+{
+	const unsigned mode = i & 1 ? 0755 : 0711;
+
+	assert_int_equal(fs_rename(as(c), "m", "n", 0), 0);
+	assert_int_equal(look(c, "n/f"), 0);
+	assert_int_equal(look(c, "m/f"), -ENOENT);
+	assert_int_equal(fs_rename(as(c), "n", "m", 0), 0);
+	assert_int_equal(look(c, "m/f"), 0);
+	assert_int_equal(look(c, "n/f"), -ENOENT);
+	assert_int_equal(fs_creat(as(c), "m/tmp", 0644), 0);
+	assert_int_equal(look(c, "m/tmp"), 0);
+	assert_int_equal(fs_unlink(as(c), "m/tmp"), 0);
+	assert_int_equal(look(c, "m/tmp"), -ENOENT);
+	assert_int_equal(fs_chmod(as(c), "keep", mode), 0);
+	assert_int_equal(stat_of(c, "keep").mode & 07777, mode);
+}
+
+static void *changer_main(void *arg)
+{
+	struct changer *ch = arg;
+
+	rcu_thread_begin();
+	atomic_store(&ch->ready, true);
+	while (!atomic_load(&ch->stop))
+		change_once(ch->c, ch->rounds++);
+	vfs_run_deferred();
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void walk_while_changing(const char *options)
+{
+	struct client a;
+	struct changer ch = {.c = &a};
+	pthread_t thread;
+
+	client_start(&a, options);
+	assert_int_equal(look(&a, "m/f"), 0);
+	assert_int_equal(pthread_create(&thread, NULL, changer_main, &ch), 0);
+	while (!atomic_load(&ch.ready))
+		sched_yield();
+	for (int64_t end = now_ms() + 400; now_ms() < end;) {
+		static const char *const paths[] = {"m/f", "n/f", "m/tmp"};
+
+		assert_int_equal(look(&a, "keep/d/f"), 0);
+		assert_int_equal(look(&a, "keep/l/f"), 0);
+		assert_int_equal(look(&a, "keep/none"), -ENOENT);
+		assert_int_equal(look(&a, "keep/d/f/x"), -ENOTDIR);
+		assert_int_equal(look(&a, "keep/d/../d/f"), 0);
+		for (unsigned i = 0; i < 3; i++) {
+			int err = look(&a, paths[i]);
+
+			assert_true(err == 0 || err == -ENOENT);
+		}
+	}
+	atomic_store(&ch.stop, true);
+	pthread_join(thread, NULL);
+	assert_true(ch.rounds > 0);
+	assert_int_equal(look(&a, "m/f"), 0);
+	assert_int_equal(look(&a, "n/f"), -ENOENT);
+	client_stop(&a);
+}
+
+static void racing_walks(void **state)
+{
+	(void)state;
+	assert_int_equal(mkdir(host_path("keep"), 0755), 0);
+	assert_int_equal(mkdir(host_path("keep/d"), 0755), 0);
+	put_host("keep/d/f", "keep");
+	assert_int_equal(mkdir(host_path("keep/l"), 0755), 0);
+	put_host("keep/l/f", "it");
+	assert_int_equal(mkdir(host_path("m"), 0755), 0);
+	put_host("m/f", "in");
+	walk_while_changing("cache=always");
+	walk_while_changing("cache=auto");
+	walk_while_changing("coherence=versions");
+	walk_while_changing("cache=none");
+	remove_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bad_mappings),
-		cmocka_unit_test(bad_names),
-		cmocka_unit_test(exhaustion),
-		cmocka_unit_test(racing_renamer),
+		cmocka_unit_test(bad_mappings), cmocka_unit_test(bad_names),
+		cmocka_unit_test(exhaustion),	cmocka_unit_test(racing_renamer),
+		cmocka_unit_test(racing_walks),
 	};
 
 	/* Before there are threads. */
