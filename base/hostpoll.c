@@ -79,6 +79,11 @@ int hostpoll_start(void)
 	return -pthread_create(&hostpoll_thread, NULL, hostpoll_main, NULL);
 }
 
+bool hostpoll_is_started(void)
+{
+	return hostpoll_epfd >= 0;
+}
+
 int hostpoll_add(struct hostpoll *hp, int fd, uint32_t events,
 		 void (*ready)(struct hostpoll *, uint32_t))
 {

@@ -17,6 +17,7 @@ struct hostpoll {
 };
 
 must_check int hostpoll_start(void); /* before confinement */
+bool hostpoll_is_started(void);
 /* Watches for `events` (POLLIN|POLLOUT|...). A regular file is accepted and is always ready. */
 must_check int hostpoll_add(struct hostpoll *hp, int fd, uint32_t events,
 			    void (*ready)(struct hostpoll *, uint32_t));

@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -382,13 +383,39 @@ static const int calls[] = {
 	SCMP_SYS(pread64),
 	SCMP_SYS(pwrite64),
 	SCMP_SYS(umask),
+	/* locks: flock(2), and threads that wait for one */
+	SCMP_SYS(flock),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
 };
+
+#define THREAD_FLAGS \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+
+/* Threads, no processes: clone3(2)'s flags cannot be seen, and the C library does without it. The second connection, and packets on it. */
+static int add_lock_rules(void *ctx)
+{
+	int err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+				       SCMP_A0(SCMP_CMP_MASKED_EQ, THREAD_FLAGS, THREAD_FLAGS));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 2,
+				       SCMP_A0(SCMP_CMP_EQ, AF_UNIX),
+				       SCMP_A1(SCMP_CMP_EQ, SOCK_SEQPACKET | SOCK_CLOEXEC));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 1,
+				       SCMP_A4(SCMP_CMP_EQ, 0));
+	return err;
+}
 
 static int add_conditional(void *ctx, const void *arg)
 {
-	static const int fcntls[] = {F_DUPFD_CLOEXEC, F_OFD_SETLK, F_OFD_GETLK, F_GETFL, F_GETFD};
+	static const int fcntls[] = {F_DUPFD_CLOEXEC, F_OFD_SETLK, F_OFD_SETLKW,
+				     F_OFD_GETLK,     F_GETFL,	   F_GETFD};
 	const struct gofer_config *config = arg;
-	int err = 0;
+	int err = add_lock_rules(ctx);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fcntls) && !err; i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,

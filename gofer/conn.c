@@ -65,6 +65,9 @@ const struct op server_ops[P9_TYPE_MAX] = {
 	[P9_Tmremovexattr] = {op_mremovexattr, false, true},
 	[P9_Tmfallocate] = {op_mfallocate, true, true},
 	[P9_Tmseek] = {op_mseek, false, true},
+	[P9_Tmnotify] = {op_mnotify, false, true},
+	[P9_Tmlock] = {op_mlock, false, true},
+	[P9_Tmlockcancel] = {op_mlockcancel, false, true},
 };
 
 /* ---- sending ---- */
@@ -469,6 +472,7 @@ int server_run(struct server *srv)
 	worker_main(&srv->workers[0]);
 	for (unsigned i = 1; i < srv->worker_count; i++)
 		pthread_join(srv->workers[i].thread, NULL);
+	locks_fini(srv);
 	fid_remove_all(srv);
 	return srv->stop < 0 ? srv->stop : 0;
 }

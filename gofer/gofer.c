@@ -10,7 +10,7 @@
  * Performs: a lone client's request is read, served and answered by one thread without a wake-up. Regular files are donated as
  * descriptors, so their data never passes here.
  * Watch: --debug-log shows each request and reply as one line.
- * Cannot: cancel a request (Tflush waits for it), serve trusted.* attributes, open devices or sockets, or fifos unless the attach point says so.
+ * Cannot: cancel a request but a lock that is waited for (Tflush waits for it), serve trusted.* attributes, open devices or sockets, or fifos unless the attach point says so.
  */
 #include <malloc.h>
 #include <signal.h>
@@ -41,6 +41,8 @@ static void server_free(struct server *srv)
 	if (srv->proc_fd >= 0)
 		close(srv->proc_fd);
 	close(srv->sock);
+	if (atomic_load(&srv->notify_sock) >= 0)
+		close(atomic_load(&srv->notify_sock));
 	free(srv->rx);
 	free(srv->attaches);
 	free(srv);
@@ -62,6 +64,7 @@ static struct server *server_alloc(const struct gofer_config *config)
 	srv->attach_count = config->attach_count;
 	srv->sock = config->sock_fd;
 	srv->proc_fd = -1;
+	atomic_init(&srv->notify_sock, -1);
 	srv->uid = geteuid();
 	srv->gid = getegid();
 	mutex_init(&srv->reader_lock, LOCK_CONTROL, "gofer_reader");
@@ -70,6 +73,7 @@ static struct server *server_alloc(const struct gofer_config *config)
 	mutex_init(&srv->send_lock, LOCK_RPC, "gofer_send");
 	for (unsigned i = 0; i < SERVER_FID_BUCKETS; i++)
 		LIST_INIT(&srv->fids[i]);
+	locks_init(srv);
 	return srv;
 }
 

@@ -1,4 +1,4 @@
-/* gofer/ops_io.c - plain 9P2000.L on open fids: data, directories, extended attributes, locks. */
+/* gofer/ops_io.c - plain 9P2000.L on open fids: data, directories, extended attributes. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -282,65 +282,4 @@ int op_xattrcreate(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	}
 	mutex_unlock(&f->lock);
 	return err;
-}
-
-enum { P9_LOCK_RDLCK, P9_LOCK_WRLCK, P9_LOCK_UNLCK };
-enum { P9_LOCK_SUCCESS, P9_LOCK_BLOCKED, P9_LOCK_ERROR };
-
-static int to_flock(uint8_t type, uint64_t start, uint64_t length, struct flock *fl)
-{
-	if (type > P9_LOCK_UNLCK || start > INT64_MAX || length > INT64_MAX)
-		return -EINVAL;
-	*fl = (struct flock){
-		.l_type = type == P9_LOCK_RDLCK	  ? F_RDLCK
-			  : type == P9_LOCK_WRLCK ? F_WRLCK
-						  : F_UNLCK,
-		.l_whence = SEEK_SET,
-		.l_start = (off_t)start,
-		.l_len = (off_t)length,
-	};
-	return 0;
-}
-
-/* Host locks belong to the open fid (OFD locks): one owner a fid, never waited for. */
-int op_lock(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
-{
-	auto_fid struct fid *f = fid_get(w->srv, t->Tlock.fid);
-	struct flock fl;
-	int err;
-
-	if (!f || f->io_fd < 0)
-		return -EBADF;
-	err = to_flock(t->Tlock.type, t->Tlock.start, t->Tlock.length, &fl);
-	if (err)
-		return err;
-	r->Rlock.status = P9_LOCK_SUCCESS;
-	if (fcntl(f->io_fd, F_OFD_SETLK, &fl) < 0)
-		r->Rlock.status =
-			errno == EAGAIN || errno == EACCES ? P9_LOCK_BLOCKED : P9_LOCK_ERROR;
-	return 0;
-}
-
-int op_getlock(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
-{
-	auto_fid struct fid *f = fid_get(w->srv, t->Tgetlock.fid);
-	struct p9_Rgetlock *o = &r->Rgetlock;
-	struct flock fl;
-	int err;
-
-	if (!f || f->io_fd < 0)
-		return -EBADF;
-	err = to_flock(t->Tgetlock.type, t->Tgetlock.start, t->Tgetlock.length, &fl);
-	if (err)
-		return err;
-	if (fcntl(f->io_fd, F_OFD_GETLK, &fl) < 0)
-		return -errno;
-	o->type = fl.l_type == F_RDLCK	 ? P9_LOCK_RDLCK
-		  : fl.l_type == F_WRLCK ? P9_LOCK_WRLCK
-					 : P9_LOCK_UNLCK;
-	o->start = (uint64_t)fl.l_start;
-	o->length = (uint64_t)fl.l_len;
-	o->proc_id = t->Tgetlock.proc_id;
-	o->client_id = t->Tgetlock.client_id;
-	return 0;
 }

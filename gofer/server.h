@@ -8,6 +8,7 @@
 #ifndef MOAT_GOFER_SERVER_H
 #define MOAT_GOFER_SERVER_H
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
@@ -25,6 +26,7 @@
 #define SERVER_XATTRS_MAX (16u << 20) /* bytes of values that fids hold between requests */
 #define SERVER_FLUSHES_MAX 8
 #define SERVER_DENTS_SIZE 32768
+#define SERVER_LOCK_WAITS_MAX 64
 
 struct attach {
 	int fd; /* O_PATH of its root; immutable */
@@ -79,8 +81,24 @@ struct worker {
 	unsigned flushes;
 };
 
+/* A lock that is waited for. */
+struct lock_wait {
+	/* guarded by lock_lock */
+	enum { LOCK_WAIT_FREE, LOCK_WAIT_BUSY, LOCK_WAIT_DONE, LOCK_WAIT_CLAIMED } state;
+	/* set before the thread starts */
+	struct server *srv;
+	struct fid *fid; /* a reference, the thread's */
+	uint64_t id;
+	int flock; /* LOCK_SH, LOCK_EX; 0: lk */
+	struct flock lk;
+	pthread_t thread;
+	_Atomic bool interrupted;
+	int result; /* the thread's; read by who joined it */
+};
+
 struct server {
 	int sock;
+	_Atomic int notify_sock; /* -1, or where notices go; set once */
 	int proc_fd; /* /proc/self/fd, and the working directory: "N" names descriptor N */
 	struct attach *attaches; /* immutable */
 	size_t attach_count;
@@ -108,6 +126,9 @@ struct server {
 	struct mutex dev_lock; /* LOCK_LEAF */
 	_Atomic unsigned dev_count;
 	uint64_t devs[SERVER_DEVS_MAX]; /* append-only */
+
+	struct mutex lock_lock; /* LOCK_LEAF */
+	struct lock_wait lock_waits[SERVER_LOCK_WAITS_MAX];
 
 	struct worker workers[GOFER_THREADS_MAX];
 	unsigned worker_count;
@@ -205,7 +226,7 @@ op_fn op_version, op_auth, op_attach, op_walk, op_clunk, op_remove, op_getattr, 
 	op_xattrcreate, op_lock, op_getlock;
 op_fn op_mwalk, op_mopen, op_mcreate, op_mmkdir, op_msymlink, op_mmknod, op_mlink, op_munlink,
 	op_mrename, op_msetattr, op_mreaddir, op_mclunk, op_mgetxattr, op_msetxattr, op_mlistxattr,
-	op_mremovexattr, op_mfallocate, op_mseek;
+	op_mremovexattr, op_mfallocate, op_mseek, op_mnotify, op_mlock, op_mlockcancel;
 
 /* ---- create.c: what plain and compound operations share ---- */
 
@@ -237,6 +258,12 @@ must_check int read_dents(struct worker *w, const struct attach *attach, int fd,
 			  int64_t offset, size_t max, bool moat, uint32_t want, size_t *ret_size,
 			  bool *ret_eof);
 must_check int dup_fd(int fd);
+
+/* ---- lock.c ---- */
+
+void locks_init(struct server *srv);
+/* Ends all waits. No worker serves any more. */
+void locks_fini(struct server *srv);
 
 /* ---- conn.c ---- */
 

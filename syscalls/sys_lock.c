@@ -82,7 +82,9 @@ static int64_t getlk(struct task *t, struct file *f, struct user_flock *u, bool 
 		return err;
 	if (u->type == F_UNLCK)
 		return -EINVAL;
-	file_lock_test(f, &req, &found);
+	err = file_lock_test(f, &req, &found);
+	if (err)
+		return err;
 	u->type = found.type;
 	if (found.type != F_UNLCK) {
 		u->whence = SEEK_SET;

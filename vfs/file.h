@@ -27,6 +27,7 @@ struct vfs_path;
 struct mount;
 struct dentry;
 struct fs_xattr_args;
+struct file_lock;
 struct file_lock_context;
 struct file_async;
 struct write_access;
@@ -99,6 +100,17 @@ struct file_ops {
 	bool (*append_only)(struct file *f);
 	/* Extra lines of /proc/PID/fdinfo. */
 	void (*show_fdinfo)(struct file *f, struct buf *b);
+
+	/*
+	 * Locks of a file that others than this sandbox lock too (vfs/locks.h): who may have one is decided there. NULL: only we do. Sets, or with
+	 * F_UNLCK clears, req's range for req's owner; wait: until it is free. May sleep; no locks held.
+	 * Return: 0, -EAGAIN (taken, !wait), -EINTR, -ENOLCK, -EIO, -EOPNOTSUPP: nobody else sees this file's locks.
+	 */
+	int (*remote_lock)(struct file *f, const struct file_lock *req, bool wait);
+	/* *ret: what req would meet of somebody else's (pid 0: nobody of this sandbox), or type F_UNLCK. Return: as above. With remote_lock. */
+	int (*remote_lock_test)(struct file *f, const struct file_lock *req, struct file_lock *ret);
+	/* All of owner's locks of f's inode go: posix: its record locks; else OFD and flock. Cheap where there is none. With remote_lock. */
+	void (*remote_lock_drop)(struct file *f, const void *owner, bool posix);
 };
 
 enum {

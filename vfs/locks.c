@@ -6,6 +6,10 @@
  *
  * A blocked request registers on its inode's wait queue, lets go of the mutex and sleeps; every change of the inode's locks wakes all of its
  * waiters, who try again. Deadlocks among record locks are looked for before sleeping: who waits for whom is the `blocked` list.
+ *
+ * A file with remote locks is locked at its server, which also decides who comes next among our own; a request that waits there stands on the `blocked`
+ * list too, its holder found anew whenever somebody asks, since it may change meanwhile. What was granted is entered here without a look at conflicts: two
+ * replies may come in the wrong order, and the server has looked.
  */
 #include "vfs/locks.h"
 
@@ -29,10 +33,12 @@ struct lock_inode {
 	struct wait_queue wait;
 };
 
-/* A request that sleeps: `owner` waits for `holder`. */
+/* A request that sleeps: `owner` waits for `holder`, or at a server for who has req's range of li now. */
 struct blocked {
 	LIST_ENTRY(blocked) link;
 	const void *owner, *holder;
+	struct lock_inode *li; /* NULL: holder */
+	const struct file_lock *req;
 };
 
 static struct mutex table_lock = MUTEX_INIT(LOCK_FILE_LOCKS, "file locks");
@@ -142,10 +148,18 @@ static struct file_lock *find_conflict_locked(struct lock_inode *li, const struc
 	return first;
 }
 
+/* NULL: nobody of this sandbox. */
+static const void *holder_locked(struct lock_inode *li, const struct file_lock *req)
+{
+	const struct file_lock *l = find_conflict_locked(li, req);
+
+	return l ? l->owner : NULL;
+}
+
 /* posix_locks_deadlock: does `holder` wait, by however many steps, for `owner`? */
 static bool would_deadlock_locked(const void *owner, const void *holder)
 {
-	for (int i = 0; i < DEADLOCK_STEPS_MAX; i++) {
+	for (int i = 0; holder && i < DEADLOCK_STEPS_MAX; i++) {
 		struct blocked *b;
 
 		LIST_FOREACH (b, &blocked_list, link)
@@ -153,7 +167,7 @@ static bool would_deadlock_locked(const void *owner, const void *holder)
 				break;
 		if (!b)
 			return false;
-		holder = b->holder;
+		holder = b->li ? holder_locked(b->li, b->req) : b->holder;
 		if (holder == owner)
 			return true;
 	}
@@ -210,34 +224,27 @@ static bool set_range_locked(struct lock_inode *li, struct file_lock *add, struc
 	return used;
 }
 
-/* One attempt. Return: 0, -EAGAIN with *ret_holder, -ENOLCK. */
-static int try_set_locked(struct lock_inode *li, const struct file_lock *req,
-			  const void **ret_holder)
+/* flock(2) converts by giving up first: on failure the old lock is lost. Return: it has that lock already. */
+static bool give_up_flock_locked(struct lock_inode *li, const struct file_lock *req)
 {
-	struct file_lock *holder, *add, *spare;
+	struct file_lock *l, *next;
+
+	LIST_FOREACH_SAFE (l, &li->locks, link, next)
+		if (same_owner(l, req)) {
+			if (l->type == req->type)
+				return true;
+			free_lock_locked(l);
+			wait_queue_wake(&li->wait, POLLIN);
+		}
+	return false;
+}
+
+/* Enters, or clears, req's range, whoever has locks there. Return: 0, -ENOLCK. */
+static int enter_locked(struct lock_inode *li, const struct file_lock *req)
+{
+	struct file_lock *add = malloc(sizeof(*add)), *spare = malloc(sizeof(*spare));
 	bool used;
 
-	/* flock(2) converts by giving up first: on failure the old lock is lost. */
-	if (req->kind == FILE_LOCK_FLOCK) {
-		struct file_lock *l, *next;
-
-		LIST_FOREACH_SAFE (l, &li->locks, link, next)
-			if (same_owner(l, req)) {
-				if (l->type == req->type)
-					return 0;
-				free_lock_locked(l);
-				wait_queue_wake(&li->wait, POLLIN);
-			}
-	}
-	holder = req->type == F_UNLCK ? NULL : find_conflict_locked(li, req);
-	if (holder) {
-		*ret_holder = holder->owner;
-		return -EAGAIN;
-	}
-	if (lock_count + 2 > FILE_LOCKS_MAX && req->type != F_UNLCK)
-		return -ENOLCK;
-	add = malloc(sizeof(*add));
-	spare = malloc(sizeof(*spare));
 	if (!add || !spare) {
 		free(add);
 		free(spare);
@@ -253,6 +260,27 @@ static int try_set_locked(struct lock_inode *li, const struct file_lock *req,
 		insert_locked(li, add);
 	wait_queue_wake(&li->wait, POLLIN);
 	return 0;
+}
+
+static bool too_many_locked(const struct file_lock *req)
+{
+	return lock_count + 2 > FILE_LOCKS_MAX && req->type != F_UNLCK;
+}
+
+/* One attempt. Return: 0, -EAGAIN with *ret_holder, -ENOLCK. */
+static int try_set_locked(struct lock_inode *li, const struct file_lock *req,
+			  const void **ret_holder)
+{
+	struct file_lock *holder;
+
+	if (req->kind == FILE_LOCK_FLOCK && give_up_flock_locked(li, req))
+		return 0;
+	holder = req->type == F_UNLCK ? NULL : find_conflict_locked(li, req);
+	if (holder) {
+		*ret_holder = holder->owner;
+		return -EAGAIN;
+	}
+	return too_many_locked(req) ? -ENOLCK : enter_locked(li, req);
 }
 
 /* Sleeps until the inode's locks change. table_lock held on entry and return. Return: 0, -EINTR, -EDEADLK. */
@@ -281,13 +309,65 @@ static int wait_locked(struct lock_inode *li, const struct file_lock *req, const
 	return err;
 }
 
-int file_lock_set(struct file *f, const struct file_lock *req, bool wait)
+/* Waits at f's server. table_lock held on entry and return. Return: 0, -EINTR, -EDEADLK, -errno. */
+static int remote_wait_locked(struct file *f, struct lock_inode *li, const struct file_lock *req)
+{
+	struct blocked b = {.owner = req->owner, .li = li, .req = req};
+	int err;
+
+	if (req->kind == FILE_LOCK_POSIX) {
+		if (would_deadlock_locked(req->owner, holder_locked(li, req)))
+			return -EDEADLK;
+		LIST_INSERT_HEAD(&blocked_list, &b, link);
+	}
+	mutex_unlock(&table_lock);
+	err = f->ops->remote_lock(f, req, true);
+	mutex_lock(&table_lock);
+	if (req->kind == FILE_LOCK_POSIX)
+		LIST_REMOVE(&b, link);
+	return err;
+}
+
+/* Asks f's server. table_lock held on entry and return; li is pinned. Return: as file_lock_set(), -EOPNOTSUPP: it has none. */
+static int remote_set_locked(struct file *f, struct lock_inode *li, const struct file_lock *req,
+			     bool wait)
+{
+	int err;
+
+	if (too_many_locked(req))
+		return -ENOLCK;
+	mutex_unlock(&table_lock);
+	err = f->ops->remote_lock(f, req, false);
+	mutex_lock(&table_lock);
+	if (err == -EAGAIN && req->kind == FILE_LOCK_FLOCK)
+		(void)give_up_flock_locked(li, req);
+	if (err == -EAGAIN && wait)
+		err = remote_wait_locked(f, li, req);
+	/* Without memory for it only /proc/locks and deadlocks are not told of it: what the server has goes with its owner. */
+	if (!err || req->type == F_UNLCK)
+		(void)!enter_locked(li, req);
+	return err;
+}
+
+static int local_set_locked(struct lock_inode *li, const struct file_lock *req, bool wait)
 {
 	const void *holder = NULL;
+	int err;
+
+	while ((err = try_set_locked(li, req, &holder)) == -EAGAIN && wait) {
+		err = wait_locked(li, req, holder);
+		if (err)
+			break;
+	}
+	return err;
+}
+
+int file_lock_set(struct file *f, const struct file_lock *req, bool wait)
+{
 	struct moat_statx st = {0};
 	uint64_t key = key_of(f);
 	struct lock_inode *li;
-	int err;
+	int err = -EOPNOTSUPP;
 
 	/* No system call's result depends on it: where it cannot be had it is 0. */
 	if (req->type != F_UNLCK && f->path.mount &&
@@ -295,28 +375,27 @@ int file_lock_set(struct file *f, const struct file_lock *req, bool wait)
 		st.ino = 0;
 	mutex_lock(&table_lock);
 	li = get_inode_locked(f->path.dentry->fs, key, st.ino);
-	err = -ENOLCK;
-	if (!li)
-		goto out_unlock;
-	for (;;) {
-		err = try_set_locked(li, req, &holder);
-		if (err != -EAGAIN || !wait)
-			break;
-		err = wait_locked(li, req, holder);
-		if (err)
-			break;
+	if (!li) {
+		mutex_unlock(&table_lock);
+		return -ENOLCK;
 	}
+	li->waiters++;
+	if (f->ops && f->ops->remote_lock)
+		err = remote_set_locked(f, li, req, wait);
+	if (err == -EOPNOTSUPP)
+		err = local_set_locked(li, req, wait);
+	li->waiters--;
 	put_inode_locked(li);
-out_unlock:
 	mutex_unlock(&table_lock);
 	return err;
 }
 
-void file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret)
+int file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret)
 {
 	struct file_lock *l = NULL;
 	uint64_t key = key_of(f);
 	struct lock_inode *li;
+	int err = 0;
 
 	mutex_lock(&table_lock);
 	li = find_inode_locked(f->path.dentry->fs, key);
@@ -324,8 +403,12 @@ void file_lock_test(struct file *f, const struct file_lock *req, struct file_loc
 		l = find_conflict_locked(li, req);
 	*ret = l ? *l : *req;
 	mutex_unlock(&table_lock);
-	if (!l)
-		ret->type = F_UNLCK;
+	if (l)
+		return 0;
+	ret->type = F_UNLCK;
+	if (f->ops && f->ops->remote_lock)
+		err = f->ops->remote_lock_test(f, req, ret);
+	return err == -EOPNOTSUPP ? 0 : err;
 }
 
 /* ---- the ends of descriptors and descriptions ---- */
@@ -340,6 +423,8 @@ static void drop_owner(struct file *f, const void *owner, bool posix)
 
 	if (!d)
 		return;
+	if (f->ops && f->ops->remote_lock)
+		f->ops->remote_lock_drop(f, owner, posix);
 	key = key_of(f);
 	/* acquire: pairs with get_inode_locked(); a lock of ours was counted before. */
 	if (likely(!atomic_load_explicit(&buckets[bucket_of(d->fs, key)].count,

@@ -4,7 +4,10 @@
  * A lock is on an inode (filesystem, inode_key) whatever path or filesystem led to it. Record locks are owned by an fd table (closing any
  * descriptor of the inode drops them), OFD and flock locks by an open file description (its last close drops them).
  *
- * Locks: one mutex (LOCK_FILE_LOCKS) for all; waiting is on the inode's queue without it.
+ * Where others lock the file too (file_ops.remote_lock: shared host trees) they are asked, and what is kept here only tells of what they granted: for
+ * /proc/locks, F_GETLK's pid and deadlocks among our own.
+ *
+ * Locks: one mutex (LOCK_FILE_LOCKS) for all; waiting is on the inode's queue, or at the server, without it.
  */
 #ifndef MOAT_VFS_LOCKS_H
 #define MOAT_VFS_LOCKS_H
@@ -26,11 +29,11 @@ struct file_lock {
 	uint64_t seq; /* order of /proc/locks */
 };
 
-/* The lock that `req` would meet (F_GETLK): *ret is a copy, or has type F_UNLCK. */
-void file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret);
+/* The lock that `req` would meet (F_GETLK): *ret is a copy, or has type F_UNLCK. Return: 0; -errno of a server. */
+must_check int file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret);
 /*
  * Sets or (F_UNLCK) clears req's range for its owner. `wait`: until it is free.
- * Return: 0, -EAGAIN (taken, !wait), -EINTR, -EDEADLK (POSIX), -ENOLCK.
+ * Return: 0, -EAGAIN (taken, !wait), -EINTR, -EDEADLK (POSIX), -ENOLCK, -errno of a server.
  */
 must_check int file_lock_set(struct file *f, const struct file_lock *req, bool wait);
 /* close(2) of a descriptor of f by `owner`: its record locks on the inode go. */

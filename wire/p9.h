@@ -163,7 +163,11 @@ struct p9_fids { /* raw: p9_fids_get() */
 	OP(mlistxattr, 188)   \
 	OP(mremovexattr, 190) \
 	OP(mfallocate, 192)   \
-	OP(mseek, 194)
+	OP(mseek, 194)        \
+	OP(mnotify, 196)      \
+	OP(mlock, 198)        \
+	OP(mlockcancel, 200)  \
+	OP(mgranted, 202)
 
 /* Layouts: F(message, kind, field), in wire order. */
 /* It never settles on some of these. */
@@ -338,6 +342,19 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Rmfallocate(F, m) F(m, node, node)
 #define P9_FIELDS_Tmseek(F, m) F(m, u32, fid) F(m, u64, offset) F(m, u32, whence)
 #define P9_FIELDS_Rmseek(F, m) F(m, u64, offset)
+/* The server's end of a second connection (SOCK_SEQPACKET), once: notices come there, one a packet. */
+#define P9_FIELDS_Tmnotify(F, m)
+#define P9_FIELDS_Rmnotify(F, m) F(m, u8, donated)
+/* kind: P9_LOCK_RECORD, P9_LOCK_FLOCK; type: P9_LOCK_RDLCK ...; wait: 0, or the name of the notice that tells of it. status: P9_LOCK_SUCCESS ... */
+#define P9_FIELDS_Tmlock(F, m) \
+	F(m, u32, fid) F(m, u8, kind) F(m, u8, type) F(m, u64, wait) F(m, u64, start) F(m, u64, length)
+#define P9_FIELDS_Rmlock(F, m) F(m, u8, status)
+/* err: EINTR, or 0: it was granted just before. ENOENT: its notice is under way. */
+#define P9_FIELDS_Tmlockcancel(F, m) F(m, u64, wait)
+#define P9_FIELDS_Rmlockcancel(F, m) F(m, u32, err)
+/* Notices: no replies. */
+#define P9_FIELDS_Tmgranted(F, m) F(m, u64, wait) F(m, u32, err)
+#define P9_FIELDS_Rmgranted(F, m)
 /* clang-format on */
 
 /* Bits of `want`. */
@@ -351,6 +368,18 @@ enum {
 	P9_WANT_ACL = 1 << 4, /* walks, opens, readdir: do nodes have access ACLs? */
 	P9_WANT_FIFO = 1 << 5, /* opens: donate a fifo too, not waited for */
 };
+
+/* Tlock's and Tmlock's. */
+enum { P9_LOCK_RDLCK, P9_LOCK_WRLCK, P9_LOCK_UNLCK };
+enum { P9_LOCK_RECORD, P9_LOCK_FLOCK };
+enum {
+	P9_LOCK_SUCCESS,
+	P9_LOCK_BLOCKED, /* taken */
+	P9_LOCK_ERROR,
+	P9_LOCK_QUEUED, /* Tmlock: a notice comes */
+	P9_LOCK_RETRY, /* Tmlock: taken, and nothing waits for it: ask again */
+};
+#define P9_NOTICE_MAX 512u /* bytes of one */
 
 /* Tsetattr's and Tmsetattr's `valid`. */
 enum {

@@ -50,7 +50,7 @@ static bool wait_tick(_Atomic uint32_t *word)
 	return err == -ETIMEDOUT;
 }
 
-static void conn_kill(struct p9_conn *c, const char *why)
+void p9_conn_kill(struct p9_conn *c, const char *why)
 {
 	int alive = 0;
 
@@ -67,6 +67,7 @@ static void conn_kill(struct p9_conn *c, const char *why)
 		atomic_store(&call->word, 1);
 		futex_wake(&call->word, 1);
 	}
+	p9_lock_waits_end_locked(c, -EIO);
 	mutex_unlock(&c->lock);
 	atomic_fetch_add(&c->tag_word, 1);
 	futex_wake(&c->tag_word, INT32_MAX);
@@ -214,7 +215,8 @@ static int take_fds(struct p9_conn *c, struct msghdr *msg)
 static bool announces_fd(const struct p9_msg *r)
 {
 	return (r->type == P9_Rmopen && r->Rmopen.donated) ||
-	       (r->type == P9_Rmcreate && r->Rmcreate.donated);
+	       (r->type == P9_Rmcreate && r->Rmcreate.donated) ||
+	       (r->type == P9_Rmnotify && r->Rmnotify.donated);
 }
 
 static void finish_call(struct p9_conn *c, struct p9_call *call)
@@ -329,19 +331,20 @@ static bool read_some(struct p9_conn *c)
 		if (errno == EAGAIN)
 			return true;
 		if (errno != EINTR)
-			conn_kill(c, strerror(errno));
+			p9_conn_kill(c, strerror(errno));
 		return false;
 	}
 	err = take_fds(c, &msg);
 	if (got == 0) {
-		conn_kill(c, "closed by the server");
+		p9_conn_kill(c, "closed by the server");
 		return false;
 	}
 	c->rx_len += (size_t)got;
 	if (!err)
 		err = dispatch_all(c);
 	if (err)
-		conn_kill(c, err == -EMFILE ? "too many descriptors" : "nonsense from the server");
+		p9_conn_kill(c,
+			     err == -EMFILE ? "too many descriptors" : "nonsense from the server");
 	return false;
 }
 
@@ -386,6 +389,11 @@ static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 	case P9_Tread:
 	case P9_Tstatfs:
 	case P9_Tfsync:
+	/* Who is killed gives its locks up in any case. */
+	case P9_Tmlock:
+	case P9_Tmlockcancel:
+	case P9_Tgetlock:
+	case P9_Tclunk:
 		return true;
 	default:
 		return false;
@@ -426,7 +434,7 @@ static bool give_up_locked(struct p9_conn *c, struct p9_call *call, uint32_t unw
 	t.tag = flush->tag;
 	t.Tflush.oldtag = left->tag;
 	if (send_request(c, &t) < 0)
-		conn_kill(c, "closed by the server");
+		p9_conn_kill(c, "closed by the server");
 	return true;
 }
 
@@ -516,7 +524,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	if (err) {
 		/* Nothing was sent of a message that does not fit. */
 		if (err == -EPIPE)
-			conn_kill(c, "closed by the server");
+			p9_conn_kill(c, "closed by the server");
 		mutex_lock(&c->lock);
 		if (!call->done)
 			tag_put_locked(c, call);
@@ -532,7 +540,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 
 		err = code > 0 && code < 4096 ? -(int)code : -EIO;
 	} else if (!err && call->r.type != t->type + 1) {
-		conn_kill(c, "a reply to another request");
+		p9_conn_kill(c, "a reply to another request");
 		err = -EIO;
 	}
 	if (err)
@@ -557,7 +565,7 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 	t->tag = call->tag;
 	/* A failure shows in the next call, which waits. */
 	if (send_request(c, t) < 0)
-		conn_kill(c, "closed by the server");
+		p9_conn_kill(c, "closed by the server");
 	return true;
 }
 
@@ -695,6 +703,7 @@ static int negotiate(struct p9_conn *c)
 
 static void conn_free(struct p9_conn *c)
 {
+	p9_notify_stop(c);
 	for (unsigned i = 0; i < c->fd_count; i++)
 		close(c->fds[i]);
 	for (unsigned i = 0; i < P9_TAGS_MAX; i++) {
@@ -724,6 +733,8 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 	mutex_init(&c->send_lock, LOCK_RPC, "p9_send");
 	mutex_init(&c->fd_lock, LOCK_LEAF, "p9_host_fds");
 	TAILQ_INIT(&c->idle_fds);
+	LIST_INIT(&c->lock_waits);
+	c->notify_sock = -1;
 	atomic_init(&c->next_fid, 1);
 	/* How the reader gets its ticks. */
 	(void)setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO,

@@ -9,6 +9,9 @@
 #ifndef MOAT_FSIMPL_GOFER_CONN_H
 #define MOAT_FSIMPL_GOFER_CONN_H
 
+#include <sys/queue.h>
+
+#include "base/hostpoll.h"
 #include "base/lock.h"
 #include "base/ref.h"
 #include "fsimpl/gofer/gofer_fs.h"
@@ -45,6 +48,15 @@ struct p9_call {
 	uint8_t inline_buf[P9_REPLY_INLINE];
 };
 
+/* A lock that the server waits for on our behalf. On the caller's stack. */
+struct p9_lock_wait {
+	LIST_ENTRY(p9_lock_wait) link;
+	struct sleeper *sleeper; /* woken when done is set */
+	uint64_t id;
+	bool done;
+	int err;
+};
+
 struct p9_conn {
 	struct ref ref;
 	int sock;
@@ -75,6 +87,13 @@ struct p9_conn {
 	TAILQ_HEAD(, gofer_inode)
 	idle_fds; /* guarded by fd_lock: inodes whose descriptors nothing uses, oldest first */
 	_Atomic unsigned host_fds;
+	/* notices: fsimpl/gofer/notify.c */
+	_Atomic bool notify_asked;
+	int notify_sock; /* -1 */
+	struct hostpoll notify_poll;
+	LIST_HEAD(, p9_lock_wait) lock_waits; /* guarded by lock */
+	uint64_t last_wait; /* guarded by lock */
+	_Atomic unsigned lock_fids; /* of all lock owners */
 };
 
 /*
@@ -101,6 +120,17 @@ void p9_call_init(struct p9_call *call);
 uint32_t p9_fid_alloc(struct p9_conn *c);
 /* Gives a fid back, some time soon. Sleeps only when P9_CLUNKS_MAX gathered with no request in between. */
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
+/* It gives -EIO from now on; one line is logged. Any thread, no lock of the connection's held. */
+void p9_conn_kill(struct p9_conn *c, const char *why);
+
+/* ---- notify.c: what the server says unasked ---- */
+
+/* Asks for the second connection, once. Where none is to be had (no housekeeping thread) locks are asked for again and again. */
+void p9_notify_start(struct p9_conn *c);
+void p9_notify_stop(struct p9_conn *c);
+/* Pre: c->lock. All waits are over. */
+void p9_lock_waits_end_locked(struct p9_conn *c, int err);
+
 /* Closes what p9_call.fd was. */
 void p9_fd_put(struct p9_conn *c, int fd);
 

@@ -285,6 +285,9 @@ static const struct file_ops gofer_dir_ops = {
 	.iterate = gofer_iterate,
 	.seek = gofer_dir_seek,
 	.fsync = gofer_dir_fsync,
+	.remote_lock = gofer_remote_lock,
+	.remote_lock_test = gofer_remote_lock_test,
+	.remote_lock_drop = gofer_remote_lock_drop,
 };
 
 int gofer_dir_create(struct resolving_path *rp, struct remote_dentry *d, unsigned flags,

@@ -409,6 +409,9 @@ static const struct file_ops gofer_file_ops = {
 	.truncate = gofer_truncate,
 	.fallocate = gofer_fallocate,
 	.fsync = gofer_fsync,
+	.remote_lock = gofer_remote_lock,
+	.remote_lock_test = gofer_remote_lock_test,
+	.remote_lock_drop = gofer_remote_lock_drop,
 };
 
 int gofer_file_create(struct resolving_path *rp, struct remote_dentry *d, int fd, unsigned flags,

@@ -383,6 +383,8 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 		free(fs);
 		return err;
 	}
+	if (fs->shared)
+		p9_notify_start(fs->conn);
 	remote_dentry_ref(fs->root);
 	*ret_fs = &fs->fs;
 	*ret_root = &fs->root->d;

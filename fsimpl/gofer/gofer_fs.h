@@ -50,6 +50,7 @@ struct gofer_mount_args {
 };
 
 #define GOFER_DENTRIES_MAX 65536 /* cached and unused, per filesystem */
+#define GOFER_LOCK_OWNERS_MAX 4096 /* of locks of shared files, per connection: -ENOLCK past it */
 #define GOFER_HOST_FDS_MAX 12000 /* donated descriptors held at once, all filesystems together */
 
 /*

@@ -102,6 +102,7 @@ void gofer_inode_unref(struct gofer_inode *in)
 		return;
 	gofer_inode_unhash(in);
 	gofer_inode_close_fds(in);
+	gofer_lock_owners_free(in);
 	gofer_listing_unref(in->listing);
 	if (in->mf)
 		memfile_unref(in->mf);

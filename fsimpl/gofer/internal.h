@@ -84,6 +84,9 @@ struct gofer_inode {
 	struct remote_dentry *
 		endpoint_dentry; /* guarded by tree_lock (write); a reference that keeps it cached */
 
+	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
+	_Atomic bool locked; /* there was an owner of locks once */
+
 	struct op_lock write_lock; /* appends, truncation: i_rwsem */
 	struct mappable map; /* regular files */
 	struct memfile *mf; /* guarded by map.data_lock; a reference */
@@ -275,6 +278,15 @@ must_check int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d,
 /* Sends it; tree_lock is held for writing. */
 must_check int gofer_setattr_locked(struct gofer_fs *fs, struct remote_dentry *d,
 				    const struct setattr_args *args);
+
+/* ---- lock.c: file_ops ---- */
+
+struct file_lock;
+int gofer_remote_lock(struct file *f, const struct file_lock *req, bool wait);
+int gofer_remote_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret);
+void gofer_remote_lock_drop(struct file *f, const void *owner, bool posix);
+/* At the end of an inode's life. */
+void gofer_lock_owners_free(struct gofer_inode *in);
 
 /* ---- fifo.c ---- */
 

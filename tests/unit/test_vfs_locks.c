@@ -47,7 +47,7 @@ static short test_at(struct file *f, const void *owner, short type, uint64_t at)
 				.owner = owner},
 			 got;
 
-	file_lock_test(f, &req, &got);
+	assert_int_equal(file_lock_test(f, &req, &got), 0);
 	return got.type;
 }
 
