@@ -21,6 +21,7 @@
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "mem/mappable.h"
 #include "tests/fs/env.h"
+#include "tests/diod_process.h"
 #include "tests/gofer_process.h"
 #include "tests/virtiofs_process.h"
 
@@ -176,26 +177,6 @@ static int start_stock(const char *name, const char *options)
 /* What fs_env_init() asks its backend for: the subject that is being started. */
 static struct subject *starting;
 
-/* It ends when the socket does. Where its core would go, if it comes to that, is removed at the end. */
-static int start_diod(int sock, pid_t *ret_pid)
-{
-	char rfd[32], wfd[32];
-	char *argv[] = {"diod",	     "-f", "-n",	"-N", "-L",
-			"/dev/null", "-c", "/dev/null", "-e", (char *)tree_dir,
-			rfd,	     wfd,  NULL};
-	posix_spawn_file_actions_t actions;
-	int err;
-
-	snprintf(rfd, sizeof(rfd), "--rfdno=%d", sock);
-	snprintf(wfd, sizeof(wfd), "--wfdno=%d", sock);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, sock, sock);
-	posix_spawn_file_actions_addchdir_np(&actions, scratch_dir);
-	err = posix_spawn(ret_pid, "/usr/sbin/diod", &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	return -err;
-}
-
 static int create_gofer(struct subject *s, struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct gofer_mount_args args = {.source = "bench",
@@ -206,8 +187,9 @@ static int create_gofer(struct subject *s, struct filesystem **ret_fs, struct de
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
-	err = s->kind == SUBJECT_DIOD ? start_diod(sv[1], &pid)
-				      : gofer_process_start((char *)tree_dir, sv[1], &pid);
+	err = s->kind == SUBJECT_DIOD
+		      ? diod_process_start(tree_dir, scratch_dir, false, sv[1], &pid)
+		      : gofer_process_start((char *)tree_dir, sv[1], &pid);
 	close(sv[1]);
 	if (err) {
 		close(sv[0]);

@@ -12,8 +12,10 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "gofer/server.h"
 
 #define ACL_ACCESS "system.posix_acl_access"
@@ -310,6 +312,43 @@ uint8_t acl_bits(int fd, const char *name, uint32_t mode)
 	return P9_QTACL_ASKED | P9_QTACL;
 }
 
+/* Of a file's state: its ctime changes with its ACL. Never 0. */
+static uint64_t state_key(const struct statx *stx)
+{
+	const struct {
+		uint64_t ino;
+		int64_t sec;
+		uint32_t nsec, major, minor, mode;
+	} state = {.ino = stx->stx_ino,
+		   .sec = stx->stx_ctime.tv_sec,
+		   .nsec = stx->stx_ctime.tv_nsec,
+		   .major = stx->stx_dev_major,
+		   .minor = stx->stx_dev_minor,
+		   .mode = stx->stx_mode};
+
+	return hash_bytes(&state, sizeof(state)) | 1;
+}
+
+/*
+ * acl_bits(), not asked again of a file that had no ACL and has not changed since. Only once its last change is so long ago that another one
+ * would have another time, whatever the filesystem's clock can tell apart.
+ */
+static uint8_t acl_bits_known(struct server *srv, int fd, const char *name, const struct statx *stx)
+{
+	uint64_t key = state_key(stx);
+	_Atomic uint64_t *slot = &srv->no_acl[(key >> 32) % SERVER_NO_ACL_SLOTS];
+	struct timespec now;
+	uint8_t bits;
+
+	if (atomic_load_explicit(slot, memory_order_relaxed) == key)
+		return P9_QTACL_ASKED;
+	bits = acl_bits(fd, name, stx->stx_mode);
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (bits == P9_QTACL_ASKED && now.tv_sec - stx->stx_ctime.tv_sec >= SERVER_NO_ACL_AGE_S)
+		atomic_store_explicit(slot, key, memory_order_relaxed);
+	return bits;
+}
+
 int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_stx)
 {
 	struct p9_node node;
@@ -326,7 +365,7 @@ int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_s
 	assert(wk->nodes < P9_NODES_MAX);
 	stat_to_node(wk->w->srv, &stx, &node);
 	if (wk->want_acl)
-		node.qid.type |= acl_bits(fd, name, stx.stx_mode);
+		node.qid.type |= acl_bits_known(wk->w->srv, fd, name, &stx);
 	p9_node_put(&node, wk->w->nodes + (size_t)wk->nodes * P9_NODE_SIZE);
 	wk->nodes++;
 	if (ret_stx)

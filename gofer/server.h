@@ -27,6 +27,8 @@
 #define SERVER_FLUSHES_MAX 8
 #define SERVER_DENTS_SIZE 32768
 #define SERVER_LOCK_WAITS_MAX 64
+#define SERVER_NO_ACL_SLOTS 4096
+#define SERVER_NO_ACL_AGE_S 4 /* the coarsest clock of a filesystem's ticks every 2 s */
 
 struct attach {
 	int fd; /* O_PATH of its root; immutable */
@@ -126,6 +128,9 @@ struct server {
 	struct mutex dev_lock; /* LOCK_LEAF */
 	_Atomic unsigned dev_count;
 	uint64_t devs[SERVER_DEVS_MAX]; /* append-only */
+
+	_Atomic uint64_t no_acl
+		[SERVER_NO_ACL_SLOTS]; /* resolve.c: 0, or a file's state in which it had no ACL */
 
 	struct mutex lock_lock; /* LOCK_LEAF */
 	struct lock_wait lock_waits[SERVER_LOCK_WAITS_MAX];

@@ -21,6 +21,11 @@ static struct virtiofs_file *file_of(struct file *f)
 	return container_of(f, struct virtiofs_file, f);
 }
 
+struct virtiofs_handle *virtiofs_file_handle(struct file *f)
+{
+	return file_of(f)->h;
+}
+
 static struct virtiofs_inode *file_inode(struct file *f)
 {
 	return virtiofs_inode_of(remote_dentry_of(f->path.dentry));
@@ -535,6 +540,9 @@ static const struct file_ops virtiofs_file_ops = {
 	.truncate = virtiofs_file_truncate,
 	.fallocate = virtiofs_file_fallocate,
 	.fsync = virtiofs_file_fsync,
+	.remote_lock = virtiofs_remote_lock,
+	.remote_lock_test = virtiofs_remote_lock_test,
+	.remote_lock_drop = virtiofs_remote_lock_drop,
 };
 
 int virtiofs_file_create(struct resolving_path *rp, struct remote_dentry *d,

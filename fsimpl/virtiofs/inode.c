@@ -184,6 +184,7 @@ void virtiofs_inode_unref(struct virtiofs_inode *in)
 	if (in->hashed)
 		LIST_REMOVE(in, hash_link);
 	mutex_unlock(&fs->inode_lock);
+	virtiofs_lock_owners_free(in);
 	virtiofs_data_free(in);
 	virtiofs_acl_free(in);
 	mappable_fini(&in->map);

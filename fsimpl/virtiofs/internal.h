@@ -104,6 +104,9 @@ struct virtiofs_inode {
 	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
 	struct remote_dentry *endpoint_dentry; /* guarded by tree_lock (write); keeps it cached */
 
+	LIST_HEAD(, virtiofs_lock_owner) lock_owners; /* guarded by lock */
+	_Atomic bool locked; /* there was an owner of locks once */
+
 	struct op_lock write_lock;
 	/* Around READs into the cache and what must not happen meanwhile: WRITEs, truncation. Inside write_lock. */
 	struct op_lock fill_lock;
@@ -488,6 +491,18 @@ must_check int virtiofs_file_create(struct resolving_path *rp, struct remote_den
 				    struct virtiofs_handle *h, unsigned flags, struct file **ret);
 must_check int virtiofs_dir_create(struct resolving_path *rp, struct remote_dentry *d,
 				   unsigned flags, struct file **ret);
+
+/* A file's of ours; borrowed. */
+struct virtiofs_handle *virtiofs_file_handle(struct file *f);
+
+/* ---- lock.c: file_ops ---- */
+
+struct file_lock;
+int virtiofs_remote_lock(struct file *f, const struct file_lock *req, bool wait);
+int virtiofs_remote_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret);
+void virtiofs_remote_lock_drop(struct file *f, const void *owner, bool posix);
+/* At the end of an inode's life. */
+void virtiofs_lock_owners_free(struct virtiofs_inode *in);
 
 /* ---- data.c: the page cache; write.c: writes ---- */
 

@@ -12,7 +12,7 @@ bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode)
 
 #define OP(opcode) (1ull << (opcode))
 /*
- * What a killed caller waits for nevertheless, as under Linux: the answer counts a lookup or brings a handle, which must be given back, or it
+ * What a killed caller waits for nevertheless, as under Linux: the answer counts a lookup or brings a handle or a lock, which must be given back, or it
  * tells whether names and attributes that are cached still hold.
  */
 #define HEARD_OPS                                                                                  \
@@ -20,7 +20,7 @@ bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode)
 	 OP(FUSE_UNLINK) | OP(FUSE_RMDIR) | OP(FUSE_RENAME) | OP(FUSE_LINK) | OP(FUSE_OPEN) |      \
 	 OP(FUSE_RELEASE) | OP(FUSE_OPENDIR) | OP(FUSE_RELEASEDIR) | OP(FUSE_CREATE) |             \
 	 OP(FUSE_FALLOCATE) | OP(FUSE_READDIRPLUS) | OP(FUSE_RENAME2) | OP(FUSE_TMPFILE) |         \
-	 OP(FUSE_MOAT_WALK))
+	 OP(FUSE_SETLK) | OP(FUSE_MOAT_WALK))
 
 ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
 {
@@ -133,7 +133,7 @@ void virtiofs_forget_flush(struct virtiofs_fs *fs)
 	(FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |        \
 	 FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |   \
 	 FUSE_MAX_PAGES | FUSE_SUBMOUNTS | FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT | \
-	 FUSE_HANDLE_KILLPRIV_V2)
+	 FUSE_HANDLE_KILLPRIV_V2 | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS)
 
 /* What the mount's options want of INIT's flags, or -EINVAL: the daemon has nothing like it. */
 static int wanted_flags(struct virtiofs_fs *fs, uint64_t *ret)

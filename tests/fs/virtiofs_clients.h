@@ -37,12 +37,20 @@
 #define RANGE (2ul << 20)
 #define NOFILE_OF_DAEMON 700
 
+/* Define it before for a daemon with the host's locks. */
+#ifndef DAEMON_LOCKS
+#define DAEMON_LOCKS false
+#endif
+
 /* ---- the daemon ---- */
 
 __attribute__((constructor)) static void serve(int argc, char **argv, char **envp)
 {
-	struct virtiofsd_config config = {
-		.sock_fd = -1, .dax_window = WINDOW, .no_namespaces = geteuid() != 0};
+	struct virtiofsd_config config = {.sock_fd = -1,
+					  .dax_window = WINDOW,
+					  .posix_lock = DAEMON_LOCKS,
+					  .flock = DAEMON_LOCKS,
+					  .no_namespaces = geteuid() != 0};
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct rlimit files = {NOFILE_OF_DAEMON, NOFILE_OF_DAEMON};
 

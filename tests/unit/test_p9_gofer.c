@@ -5,6 +5,10 @@
  */
 #include "tests/unit/p9_gofer_fixture.h"
 
+#include <sys/xattr.h>
+
+#include "fsimpl/gofer/conn.h"
+
 /* ---- reads ---- */
 
 static void stat_deep_is_one_request(void **state)
@@ -102,6 +106,47 @@ static void read_file(void **state)
 	assert_int_equal(do_open(DEEP "none", O_RDONLY, 0, &f), -ENOENT);
 	assert_int_equal(do_open("d0", O_RDWR, 0, &f), -EISDIR);
 	assert_int_equal(do_open(DEEP "file", O_RDONLY | O_DIRECTORY, 0, &f), -ENOTDIR);
+}
+
+static uint8_t qid_type_of(const char *name)
+{
+	struct p9_msg t = {.type = P9_Tmwalk};
+	struct p9_node node;
+	struct p9_call call;
+
+	t.Tmwalk = (struct p9_Tmwalk){
+		.fid = 1, .newfid = P9_NOFID, .want = P9_WANT_ACL, .path = p9_str(name)};
+	assert_int_equal(p9_rpc(fx.conn, &call, &t), 0);
+	assert_int_equal(call.r.Rmwalk.nodes.count, 1);
+	p9_nodes_get(&call.r.Rmwalk.nodes, 0, &node);
+	p9_call_fini(&call);
+	return node.qid.type;
+}
+
+/* The gofer does not look again for the ACL of a file that had none and is as it was: until it has one. */
+static void acl_of_an_old_file(void **state)
+{
+	static const struct {
+		uint32_t version;
+		struct {
+			uint16_t tag, perm;
+			uint32_t id;
+		} entry[5];
+	} acl = {2, {{1, 6, ~0u}, {2, 4, 1234}, {4, 4, ~0u}, {16, 6, ~0u}, {32, 0, ~0u}}};
+
+	(void)state;
+	write_host("f", "x");
+	assert_int_equal(chmod(host("f"), 0660), 0);
+	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED);
+	usleep(5100000);
+	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED);
+	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED);
+	if (setxattr(host("f"), "system.posix_acl_access", &acl, sizeof(acl), 0) < 0)
+		skip();
+	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED | P9_QTACL);
+	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED | P9_QTACL);
+	assert_int_equal(removexattr(host("f"), "system.posix_acl_access"), 0);
+	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED);
 }
 
 struct listing {
@@ -502,8 +547,11 @@ int main(void)
 		TEST(nodes_and_statfs),
 		TEST(shrink),
 	};
+	/* It does not matter to the server, and takes seconds. */
+	const struct CMUnitTest once[] = {TEST(acl_of_an_old_file)};
 	int ret = cmocka_run_group_tests_name("exclusive", tests, init, NULL);
 
 	shared_mode = true;
+	ret += cmocka_run_group_tests_name("server", once, NULL, NULL);
 	return ret + cmocka_run_group_tests_name("shared", tests, NULL, NULL);
 }

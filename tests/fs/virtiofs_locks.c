@@ -1,0 +1,197 @@
+/*
+ * tests/fs/virtiofs_locks.c - locks of files on a daemon that has them: two clients and the host exclude each other; waiting, signals, deadlock.
+ */
+#define DAEMON_LOCKS true
+#include "tests/fs/virtiofs_clients.h"
+
+#include <sys/file.h>
+
+#include "base/rcu.h"
+#include "base/sleep.h"
+#include "vfs/locks.h"
+
+static struct client a, b;
+static struct file *fa, *fb; /* the same file in both */
+static int hfd = -1; /* and on the host */
+static int me, other;
+
+static int begin(void **state)
+{
+	(void)state;
+	put_host("f", "contents");
+	hfd = open(host_path("f"), O_RDWR | O_CLOEXEC);
+	client_start(&a, "cache=auto");
+	client_start(&b, "cache=none");
+	assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &fa), 0);
+	assert_int_equal(fs_open(as(&b), "f", O_RDWR, 0, &fb), 0);
+	return 0;
+}
+
+static int end(void **state)
+{
+	(void)state;
+	as(&a);
+	fs_close(fa);
+	as(&b);
+	fs_close(fb);
+	client_stop(&a);
+	client_stop(&b);
+	close(hfd);
+	remove_all();
+	return 0;
+}
+
+static struct file_lock request(enum file_lock_kind kind, const void *owner, short type,
+				uint64_t from, uint64_t to)
+{
+	return (struct file_lock){
+		.kind = kind, .type = type, .start = from, .end = to, .owner = owner, .pid = 7};
+}
+
+static int set(struct file *f, enum file_lock_kind kind, const void *owner, short type,
+	       uint64_t from, uint64_t to)
+{
+	struct file_lock req = request(kind, owner, type, from, to);
+
+	as(f == fa ? &a : &b);
+	return file_lock_set(f, &req, false);
+}
+
+static int host_set(int cmd, short type, off_t start, off_t len)
+{
+	struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+	return fcntl(hfd, cmd, &fl) < 0 ? -errno : 0;
+}
+
+static void records(void **state)
+{
+	struct file_lock req = request(FILE_LOCK_POSIX, &other, F_WRLCK, 3, 3), got;
+
+	(void)state;
+	assert_int_equal(set(fa, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 9), 0);
+	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_RDLCK, 5, 5), -EAGAIN);
+	assert_int_equal(set(fa, FILE_LOCK_POSIX, &other, F_RDLCK, 5, 5), -EAGAIN);
+	assert_int_equal(host_set(F_SETLK, F_RDLCK, 9, 1), -EAGAIN);
+	assert_int_equal(host_set(F_SETLK, F_WRLCK, 10, 1), 0);
+	assert_int_equal(file_lock_test(fa, &req, &got), 0);
+	assert_int_equal(got.type, F_WRLCK);
+	assert_int_equal(got.pid, 7);
+	assert_int_equal(file_lock_test(fb, &req, &got), 0);
+	assert_int_equal(got.type, F_WRLCK);
+	assert_int_equal(got.pid, 0);
+	assert_int_equal(got.end, 9);
+	req.start = req.end = 20;
+	assert_int_equal(file_lock_test(fb, &req, &got), 0);
+	assert_int_equal(got.type, F_UNLCK);
+	assert_int_equal(set(fa, FILE_LOCK_POSIX, &me, F_UNLCK, 4, 6), 0);
+	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_WRLCK, 4, 6), 0);
+	file_locks_close(fa, &me);
+	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 9), 0);
+	file_locks_close(fb, &me);
+	assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
+	assert_int_equal(set(fa, FILE_LOCK_POSIX, &me, F_RDLCK, 0, 0), -EAGAIN);
+}
+
+static void open_files(void **state)
+{
+	struct file *again;
+
+	(void)state;
+	assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &again), 0);
+	assert_int_equal(set(again, FILE_LOCK_OFD, again, F_WRLCK, 0, INT64_MAX), 0);
+	assert_int_equal(set(fa, FILE_LOCK_OFD, fa, F_RDLCK, 0, 0), -EAGAIN);
+	assert_int_equal(set(fb, FILE_LOCK_OFD, fb, F_RDLCK, 0, 0), -EAGAIN);
+	assert_int_equal(host_set(F_OFD_SETLK, F_RDLCK, 0, 0), -EAGAIN);
+	as(&a);
+	fs_close(again);
+	vfs_run_deferred();
+	assert_int_equal(set(fb, FILE_LOCK_OFD, fb, F_RDLCK, 0, 0), 0);
+	/* flock(2)'s are others */
+	assert_int_equal(set(fa, FILE_LOCK_FLOCK, fa, F_RDLCK, 0, INT64_MAX), 0);
+	assert_int_equal(set(fb, FILE_LOCK_FLOCK, fb, F_RDLCK, 0, INT64_MAX), 0);
+	assert_int_equal(set(fa, FILE_LOCK_FLOCK, fa, F_WRLCK, 0, INT64_MAX), -EAGAIN);
+	assert_int_equal(flock(hfd, LOCK_EX | LOCK_NB), -1);
+	assert_int_equal(set(fb, FILE_LOCK_FLOCK, fb, F_UNLCK, 0, INT64_MAX), 0);
+	assert_int_equal(flock(hfd, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(set(fa, FILE_LOCK_FLOCK, fa, F_RDLCK, 0, INT64_MAX), -EAGAIN);
+}
+
+struct waiter_thread {
+	struct file *f;
+	struct file_lock req;
+	struct sleeper sleeper;
+	_Atomic int err; /* 1: not over */
+	pthread_t thread;
+};
+
+static void *wait_main(void *arg)
+{
+	struct waiter_thread *w = arg;
+
+	rcu_thread_begin();
+	sleeper_set_current(&w->sleeper);
+	cred_set_current(a.env.cred);
+	w->err = file_lock_set(w->f, &w->req, true);
+	cred_set_current(NULL);
+	sleeper_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void wait_begin(struct waiter_thread *w, struct file *f, const void *owner)
+{
+	*w = (struct waiter_thread){
+		.f = f, .req = request(FILE_LOCK_POSIX, owner, F_WRLCK, 0, 0), .err = 1};
+	sleeper_init(&w->sleeper);
+	assert_int_equal(pthread_create(&w->thread, NULL, wait_main, w), 0);
+	/* Until it sleeps between two of its questions. */
+	while (w->err == 1 && !atomic_load(&w->sleeper.waits))
+		usleep(1000);
+	usleep(20000);
+	assert_int_equal(w->err, 1);
+}
+
+static int wait_finish(struct waiter_thread *w)
+{
+	pthread_join(w->thread, NULL);
+	return w->err;
+}
+
+static void waits(void **state)
+{
+	struct waiter_thread w;
+
+	(void)state;
+	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 0), 0);
+	wait_begin(&w, fa, &me);
+	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_UNLCK, 0, 0), 0);
+	assert_int_equal(wait_finish(&w), 0);
+	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_RDLCK, 0, 0), -EAGAIN);
+	file_locks_close(fa, &me);
+	for (int killed = 0; killed < 2; killed++) {
+		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
+		wait_begin(&w, fa, &me);
+		sleeper_interrupt(&w.sleeper, killed);
+		assert_int_equal(wait_finish(&w), -EINTR);
+		assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
+		usleep(20000);
+		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
+	}
+	assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(records, begin, end),
+		cmocka_unit_test_setup_teardown(open_files, begin, end),
+		cmocka_unit_test_setup_teardown(waits, begin, end),
+	};
+
+	/* Before there are threads. */
+	if (start_daemon())
+		return 1;
+	alarm(120);
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
