@@ -533,14 +533,15 @@ static void target_gofer_stat(void)
 	}
 }
 
-/* To be held against a client that does nothing else: where nothing is cached a deep stat is a row of LOOKUPs. */
+/* To be held against a client that does nothing else: where nothing is cached a deep stat is a row of LOOKUPs (ours: of walks). */
 static void print_lookup(void)
 {
 	int k = case_index("stat_64");
 	double v[ROUNDS_MAX];
 
 	for (int who = 0; k >= 0 && who < SUBJECTS; who++) {
-		if (!subjects[who].usable || !strstr(subjects[who].name, "-none"))
+		if (!subjects[who].usable || subjects[who].kind != SUBJECT_STOCK ||
+		    !strstr(subjects[who].name, "-none"))
 			continue;
 		for (int r = 0; r < rounds; r++)
 			v[r] = us[k][WARM][who][r] / trips[k][WARM][who][r];

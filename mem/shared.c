@@ -5,7 +5,8 @@
  * platforms it is a host file like any other. Chunks are counted as private memory's are: a freed one is
  * punched out and given again only after a grace period, when no reader can have it in hand.
  * A page that both processes have mapped costs neither a fault: up to SHARED_WARM_MAX chunks that have all their pages are cleared instead of punched,
- * and given again first. A page cache that lets go of one file and reads the next takes those.
+ * and given again first. A page cache that lets go of one file and reads the next takes those; unused for SHARED_WARM_IDLE_NS they are punched
+ * after all.
  * The other process may write anything there at any time; nothing in it is believed.
  */
 #include <fcntl.h>
@@ -16,12 +17,15 @@
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/sleep.h"
+#include "base/timer.h"
 #include "mem/chunk_map.h"
 #include "mem/guard.h"
 #include "mem/internal.h"
 
 #define CHUNKS_ROUND 4096u /* chunk_map's granularity: 256 MiB */
-#define SHARED_WARM_MAX 320u /* chunks: 20 MiB a file */
+#define SHARED_WARM_MAX 640u /* chunks: 40 MiB a file */
+#define SHARED_WARM_IDLE_NS 500000000l
 #define CHUNK_PAGES (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
 
 struct mem_shared {
@@ -34,10 +38,15 @@ struct mem_shared {
 	uint32_t waiting,
 		late; /* freed before, and since, the grace period under way began: first + 1 */
 	uint32_t warm, warm_count; /* cleared and nobody's, not in the map's free ones: first + 1 */
+	bool warm_used, trim_armed; /* warm ones were taken since the timer looked; it will look */
+	struct ktimer trim_timer;
+	struct rcu_cb trim_rcu;
 	bool cb_active;
 	struct rcu_cb rcu;
 	struct memfile *mf;
 };
+
+static void trim_timeout(struct ktimer *t);
 
 static void *sparse_u32(size_t count)
 {
@@ -74,6 +83,7 @@ int shared_create(uint64_t size, struct memfile *mf)
 	s->chunks = (uint32_t)(round_up_u64(size, (uint64_t)CHUNKS_ROUND << MEM_CHUNK_SHIFT) >>
 			       MEM_CHUNK_SHIFT);
 	mutex_init(&s->lock, LOCK_MEMFILE, "shared memfile");
+	ktimer_init(&s->trim_timer, trim_timeout);
 	s->refs = sparse_u32(s->chunks);
 	s->next = sparse_u32(s->chunks);
 	if (!s->refs || !s->next || chunk_map_init(&s->map, s->chunks))
@@ -105,6 +115,7 @@ out_free:
 /* After a grace period without references. */
 void shared_destroy(struct mem_shared *s)
 {
+	ktimer_cancel_sync(&s->trim_timer);
 	window_unmap_whole(s->window_at, s->chunks);
 	munmap((void *)s->refs, s->chunks * sizeof(uint32_t));
 	munmap(s->next, s->chunks * sizeof(uint32_t));
@@ -139,6 +150,7 @@ static uint32_t take_locked(struct mem_shared *s, uint32_t len, uint64_t near)
 		first = s->warm - 1;
 		s->warm = s->next[first];
 		s->warm_count--;
+		s->warm_used = true;
 		return first;
 	}
 	first = chunk_map_take(&s->map, len, 1, want);
@@ -210,7 +222,7 @@ static void shared_reuse(struct rcu_cb *cb)
 	struct mem_shared *s = container_of(cb, struct mem_shared, rcu);
 	uint32_t chunk, next, freed = 0, warm = 0, last_warm = 0, warm_count = 0, cold = 0, room;
 	struct memfile *mf = s->mf;
-	bool again;
+	bool again, arm = false;
 
 	mutex_lock(&s->lock);
 	room = SHARED_WARM_MAX - s->warm_count; /* only this thread adds any */
@@ -235,6 +247,8 @@ static void shared_reuse(struct rcu_cb *cb)
 		s->next[last_warm - 1] = s->warm;
 		s->warm = warm;
 		s->warm_count += warm_count;
+		arm = !s->trim_armed;
+		s->trim_armed = true;
 	}
 	s->waiting = s->late;
 	s->late = 0;
@@ -242,8 +256,48 @@ static void shared_reuse(struct rcu_cb *cb)
 	mutex_unlock(&s->lock);
 	if (again)
 		rcu_call(&s->rcu, shared_reuse);
+	if (arm)
+		ktimer_arm(&s->trim_timer, time_monotonic_ns() + SHARED_WARM_IDLE_NS);
 	while (freed--)
 		memfile_unref(mf);
+}
+
+/* On the RCU thread, as all that gives chunks back; with a reference on the file. */
+static void trim(struct rcu_cb *cb)
+{
+	struct mem_shared *s = container_of(cb, struct mem_shared, trim_rcu);
+	struct memfile *mf = s->mf;
+	uint32_t idle = 0;
+	bool again;
+
+	mutex_lock(&s->lock);
+	if (!s->warm_used) {
+		idle = s->warm;
+		s->warm = s->warm_count = 0;
+	}
+	s->warm_used = false;
+	again = s->trim_armed = s->warm != 0;
+	mutex_unlock(&s->lock);
+	for (uint32_t chunk = idle; chunk; chunk = s->next[chunk - 1])
+		punch(s, chunk - 1);
+	mutex_lock(&s->lock);
+	for (uint32_t chunk = idle, next; chunk; chunk = next) {
+		next = s->next[chunk - 1];
+		chunk_map_give(&s->map, chunk - 1, 1);
+	}
+	mutex_unlock(&s->lock);
+	if (again)
+		ktimer_arm(&s->trim_timer, time_monotonic_ns() + SHARED_WARM_IDLE_NS);
+	memfile_unref(mf);
+}
+
+static void trim_timeout(struct ktimer *t)
+{
+	struct mem_shared *s = container_of(t, struct mem_shared, trim_timer);
+
+	/* A file that is on its end takes all along. */
+	if (ref_tryget(&s->mf->ref))
+		rcu_call(&s->trim_rcu, trim);
 }
 
 static void chunk_free(struct mem_shared *s, uint32_t chunk)
