@@ -404,6 +404,9 @@ static noreturn_fn void finish(struct monitor *m)
 	kill_and_reap(sb->sentry);
 	kill_and_reap(sb->gofer);
 	if (!m->kept && sb->link < 0 && (view_leave(sb) || sb->cgroup.ndirs == 0)) {
+		/* A v2 hierarchy may let nobody out of the part that its namespace shows. */
+		if (sb->host_cgroups >= 0 && setns(sb->host_cgroups, CLONE_NEWCGROUP) < 0)
+			cli_debug("back to the host's cgroup namespace: %m");
 		cgroup_leave(&sb->cgroup);
 		cgroup_kill(&sb->cgroup);
 		cgroup_remove(&sb->cgroup);
@@ -526,6 +529,16 @@ static int set_hostname(struct sandbox *sb)
 	return c->spec.hostname ? 0 : -ENOMEM;
 }
 
+/* For those who look at the monitor's: what the container sees of its cgroup is the sentry's doing. */
+static void enter_cgroup_namespace(struct sandbox *sb)
+{
+	if (!sb->config->cgroup_ns || sb->cgroup.ndirs == 0)
+		return;
+	sb->host_cgroups = open("/proc/self/ns/cgroup", O_RDONLY | O_CLOEXEC);
+	if (sb->host_cgroups < 0 || unshare(CLONE_NEWCGROUP) < 0)
+		cli_debug("no cgroup namespace for the monitor: %m");
+}
+
 static int enter_namespaces(struct sandbox *sb)
 {
 	char why[CGROUP_ERROR_MAX], mapped;
@@ -540,6 +553,7 @@ static int enter_namespaces(struct sandbox *sb)
 		cli_error("%s", why);
 		return -EIO;
 	}
+	enter_cgroup_namespace(sb);
 	err = set_hostname(sb);
 	if (err || sb->network_entered)
 		return err;
@@ -573,7 +587,7 @@ void monitor_main(struct sandbox *sb)
 	prctl(PR_SET_NAME, "moat-monitor");
 	setsid();
 	close_others(sb);
-	sb->lifeline = sb->host_mounts = -1;
+	sb->lifeline = sb->host_mounts = sb->host_cgroups = -1;
 	sb->sentry = sb->gofer = 0;
 	if (sb->console_slave >= 0 && ioctl(sb->console_slave, TIOCSCTTY, 0) < 0)
 		cli_debug("no controlling terminal for the monitor: %m");

@@ -191,6 +191,11 @@ static void parse_rlimits(struct parse *p, const json_t *proc)
 			return;
 		}
 		struct boot_rlimit *lim = &p->c->spec.rlimits[n];
+
+		if (lim->set) {
+			parse_error(p, "process.rlimits has %s twice", type);
+			return;
+		}
 		*lim = (struct boot_rlimit){true, rlimit_value(soft), rlimit_value(hard)};
 		if (lim->cur > lim->max) {
 			parse_error(p,
@@ -462,6 +467,8 @@ static void parse_namespaces(struct parse *p, const json_t *l)
 		} else if (k == 5) {
 			p->c->user_ns = true;
 			p->c->user_ns_path = path && *path ? path : NULL;
+		} else if (k == 6) {
+			p->c->cgroup_ns = !path || !*path;
 		}
 		seen |= 1u << k;
 	}

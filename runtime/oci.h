@@ -32,6 +32,7 @@ struct oci_config {
 	const char *net_ns_path; /* NULL: a new one */
 	bool uts_ns;
 	const char *uts_ns_path;
+	bool cgroup_ns; /* a new one */
 	bool user_ns;
 	const char *user_ns_path;
 	const json_t *uid_mappings, *gid_mappings; /* NULL */

@@ -56,6 +56,7 @@ struct sandbox {
 	int lifeline;
 	pid_t sentry, gofer;
 	sigset_t old_mask;
+	int host_cgroups; /* the cgroup namespace that it was started in, -1 while still there */
 	int host_mounts; /* the mount namespace that it was started in, -1 while still there */
 };
 

@@ -242,6 +242,17 @@ static int mount_copied_up(struct boot_state *b, const struct boot_mount *m,
 	return err;
 }
 
+/* Flags of mount(2); none: as it is. */
+static int set_propagation(struct vfs_lookup *target, uint64_t flags)
+{
+	enum mount_propagation prop = flags & MS_SHARED	      ? PROP_SHARED
+				      : flags & MS_SLAVE      ? PROP_SLAVE
+				      : flags & MS_UNBINDABLE ? PROP_UNBINDABLE
+							      : PROP_PRIVATE;
+
+	return flags & MS_PROPAGATION ? vfs_set_propagation(target, prop, flags & MS_REC) : 0;
+}
+
 static int mount_one(struct boot_state *b, const struct boot_mount *m)
 {
 	struct vfs_lookup target = boot_lookup(b, m->destination, LOOKUP_FOLLOW);
@@ -263,13 +274,8 @@ static int mount_one(struct boot_state *b, const struct boot_mount *m)
 		err = mount_copied_up(b, m, &target);
 	else
 		err = vfs_mount_new(&target, type, m->source, m->flags, m->data, NULL);
-	if (!err && (m->propagation & MS_PROPAGATION)) {
-		enum mount_propagation prop = m->propagation & MS_SHARED       ? PROP_SHARED
-					      : m->propagation & MS_SLAVE      ? PROP_SLAVE
-					      : m->propagation & MS_UNBINDABLE ? PROP_UNBINDABLE
-									       : PROP_PRIVATE;
-		err = vfs_set_propagation(&target, prop, m->propagation & MS_REC);
-	}
+	if (!err)
+		err = set_propagation(&target, m->propagation);
 	if (err)
 		return boot_fail(&b->error, 1, "mount %s (type %s%s%s): %s", m->destination,
 				 m->type, m->data ? ", options " : "", m->data ? m->data : "",
@@ -457,5 +463,9 @@ int boot_make_mounts(struct boot_state *b)
 		if (err)
 			return boot_fail(&b->error, 1, "readonlyPaths: %s: %s", *p, strerror(-err));
 	}
-	return 0;
+	/* Last: nothing that is unbindable can be made read-only in part. */
+	struct vfs_lookup root = boot_lookup(b, "/", LOOKUP_FOLLOW);
+	int err = set_propagation(&root, b->spec.rootfs_propagation);
+
+	return err ? boot_fail(&b->error, 1, "linux.rootfsPropagation: %s", strerror(-err)) : 0;
 }
