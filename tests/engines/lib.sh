@@ -92,3 +92,6 @@ daemon_up() {
 image() {
 	tar -C "$("$repo/scripts/rootfs" busybox)" -cf "$1" .
 }
+
+# typed INPUT COMMAND...: on a terminal, as a user; of what comes back only lines of letters and digits, which are the programs' own.
+typed() { "$repo/tests/engines/on_tty" "$@" | grep -aE '^[a-z0-9 /-]+$'; return "${PIPESTATUS[0]}"; }
