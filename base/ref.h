@@ -10,12 +10,12 @@
 #ifndef MOAT_BASE_REF_H
 #define MOAT_BASE_REF_H
 
-#include "base/compiler.h"
+#include "base/shard.h"
 
 /* One per object type; counted in every build because `moat debug` shows it. */
 struct ref_type {
 	const char *name; /* immutable */
-	_Atomic int64_t live; /* objects that exist now */
+	struct shard_count live[SHARDS]; /* together, the objects that exist now */
 	struct ref_type *_Atomic next; /* registry link; set once by the first ref_init */
 	_Atomic bool registered;
 };
@@ -65,6 +65,12 @@ static inline must_check bool ref_put(struct ref *ref)
 static inline int32_t ref_read(const struct ref *ref)
 {
 	return atomic_load_explicit(&ref->count, memory_order_relaxed);
+}
+
+/* How many objects of `type` exist now. */
+static inline int64_t ref_live(const struct ref_type *type)
+{
+	return shard_sum(type->live);
 }
 
 /* Calls `emit` for every type ever used: its name and how many objects are live. */

@@ -143,7 +143,7 @@ struct file {
 	int32_t sigio_fd; /* the descriptor that O_ASYNC or a lease was set through: si_fd */
 	struct file_async
 		*async; /* O_ASYNC was set once; guarded by LOCK_FILE_LOCKS in vfs/async.c */
-	uint64_t id; /* unique: kcmp, epoll keys */
+	uint64_t id; /* unique, in no order: kcmp */
 	struct write_access *_Atomic write_access; /* once set for life; vfs/write_access.c */
 	void *epoll_links; /* epoll's list of watches on this file; guarded by epoll */
 	void *priv; /* the filesystem's, when it does not embed */

@@ -49,13 +49,13 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/shard.h"
 #include "vfs/mount.h"
 #include "vfs/resolving_path.h"
 #include "vfs/vfs_internal.h"
 
 #define CELL_BITS 14
 #define SEEN_SLOTS 256u
-#define SHARDS 32u
 #define WRITERS_MASK 0xffffull
 #define KEY_FLAGS (LOOKUP_FOLLOW | LOOKUP_DIRECTORY)
 #define CELLS_MAX (PATH_WITNESS_MAX + PATH_LINKS_MAX + PATH_FS_MAX + 1)
@@ -98,19 +98,13 @@ static _Atomic uint64_t cells[1u << CELL_BITS];
 static _Atomic int64_t total_entries, total_bytes;
 /* Threads share a shard only beyond SHARDS; an update may then be lost. */
 static struct shard shards[SHARDS];
-static _Atomic unsigned next_shard;
-static _Thread_local unsigned my_shard; /* plus one */
 /* Hashes that this thread looked up and did not find: the second time it records. */
 static _Thread_local uint32_t seen[SEEN_SLOTS];
 
 static void count(enum counter c)
 {
-	_Atomic uint64_t *n;
+	_Atomic uint64_t *n = &shards[shard_mine()].n[c];
 
-	if (unlikely(!my_shard))
-		my_shard = 1 +
-			   atomic_fetch_add_explicit(&next_shard, 1, memory_order_relaxed) % SHARDS;
-	n = &shards[my_shard - 1].n[c];
 	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
 }

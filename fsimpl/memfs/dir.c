@@ -13,11 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "fsimpl/memfs/internal.h"
 
 #define TABLE_FIRST 4u
 #define TABLE_MAX (1u << 26)
 #define FIND_TRIES 4
+#define POOL_NAME_MAX 31u /* names up to it have their memory from pools */
 #define POS_START 2 /* after "." and "..": below every cookie, and no cookie itself */
 
 static int order_compare(struct memfs_dentry *a, struct memfs_dentry *b)
@@ -28,6 +30,18 @@ static int order_compare(struct memfs_dentry *a, struct memfs_dentry *b)
 RB_GENERATE_LOCAL(memfs_order, memfs_dentry, order, order_compare)
 
 /* ---- names and dentries ---- */
+
+/* A name that came by a rename. */
+struct renamed {
+	struct rcu_cb rcu;
+	struct memfs_name name;
+};
+
+static struct pool dentry_pool =
+	POOL_INIT(sizeof(struct memfs_dentry) + sizeof(struct memfs_name) + POOL_NAME_MAX + 1,
+		  "memfs dentries");
+static struct pool renamed_pool =
+	POOL_INIT(sizeof(struct renamed) + POOL_NAME_MAX + 1, "memfs names");
 
 static void name_init(struct memfs_name *n, struct memfs_dentry *parent, const char *s, size_t len)
 {
@@ -42,27 +56,36 @@ static void name_init(struct memfs_name *n, struct memfs_dentry *parent, const c
 int memfs_name_create(struct memfs_dentry *parent, const char *s, size_t len,
 		      struct memfs_name **ret)
 {
-	struct memfs_name *n = malloc(sizeof(*n) + MEMFS_NAME_SIZE(len));
+	struct renamed *r =
+		len <= POOL_NAME_MAX ? pool_alloc(&renamed_pool) : malloc(sizeof(*r) + len + 1);
 
-	if (!n)
+	if (!r)
 		return -ENOMEM;
-	name_init(n, parent, s, len);
-	n->inlined = false;
-	*ret = n;
+	name_init(&r->name, parent, s, len);
+	r->name.inlined = false;
+	*ret = &r->name;
 	return 0;
 }
 
 void memfs_name_free(struct memfs_name *name)
 {
-	if (name && !name->inlined)
-		free(name);
+	struct renamed *r;
+
+	if (!name || name->inlined)
+		return;
+	r = container_of(name, struct renamed, name);
+	if (name->len <= POOL_NAME_MAX)
+		pool_free(&renamed_pool, r);
+	else
+		free(r);
 }
 
 int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir, const char *name, size_t len,
 			struct memfs_inode *inode, struct memfs_dentry **ret)
 {
-	struct memfs_dentry *c =
-		malloc(sizeof(*c) + sizeof(struct memfs_name) + MEMFS_NAME_SIZE(len));
+	struct memfs_dentry *c = len <= POOL_NAME_MAX
+					 ? pool_alloc(&dentry_pool)
+					 : malloc(sizeof(*c) + sizeof(struct memfs_name) + len + 1);
 	struct memfs_name *n;
 
 	if (!c)
@@ -83,9 +106,13 @@ int memfs_dentry_create(struct memfs_fs *fs, struct memfs_dentry *dir, const cha
 static void dentry_free_cb(struct rcu_cb *cb)
 {
 	struct memfs_dentry *c = container_of(cb, struct memfs_dentry, rcu);
+	const struct memfs_name *first = (const struct memfs_name *)(c + 1);
 
 	memfs_name_free(memfs_name_of(c));
-	free(c);
+	if (first->len <= POOL_NAME_MAX)
+		pool_free(&dentry_pool, c);
+	else
+		free(c);
 }
 
 void memfs_dentry_release(struct dentry *d)
@@ -104,35 +131,21 @@ void memfs_dentry_release(struct dentry *d)
 	}
 }
 
-struct name_free {
-	struct rcu_cb rcu;
-	struct memfs_name *name;
-};
-
 static void name_free_cb(struct rcu_cb *cb)
 {
-	struct name_free *nf = container_of(cb, struct name_free, rcu);
-
-	free(nf->name);
-	free(nf);
+	memfs_name_free(&container_of(cb, struct renamed, rcu)->name);
 }
 
 void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name,
 			 struct memfs_dentry **ret_old)
 {
 	struct memfs_name *old = atomic_exchange_explicit(&c->name, name, memory_order_acq_rel);
-	struct name_free *nf;
 
 	*ret_old = old->parent;
 	if (name->parent)
 		dentry_ref(&name->parent->d);
-	if (old->inlined)
-		return;
-	nf = malloc(sizeof(*nf));
-	if (!nf) /* a name leaks, a reader does not crash */
-		return;
-	nf->name = old;
-	rcu_call(&nf->rcu, name_free_cb);
+	if (!old->inlined)
+		rcu_call(&container_of(old, struct renamed, name)->rcu, name_free_cb);
 }
 
 int memfs_get_parent(struct dentry *d, struct dentry **ret_parent, char *name, size_t size)

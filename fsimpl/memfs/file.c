@@ -341,8 +341,7 @@ static int memfs_fallocate(struct file *f, int mode, uint64_t off, uint64_t size
 	if (mode & FALLOC_FL_PUNCH_HOLE) {
 		err = punch_hole(d, off, size);
 	} else {
-		uint64_t limit =
-			atomic_load_explicit(&r->inode.fs->pages_max, memory_order_relaxed);
+		uint64_t limit = memfs_limit(r->inode.fs, MEMFS_PAGES);
 
 		/* What can never fit is refused before it is tried. */
 		if (limit && (size >> MOAT_PAGE_SHIFT) > limit)

@@ -9,49 +9,21 @@
 #include <linux/fs.h>
 #include <linux/stat.h>
 
+#include "base/pool.h"
 #include "fsimpl/memfs/internal.h"
 
 static REF_TYPE(inode_type, "memfs inode");
-
-static _Atomic uint64_t total_pages;
+static struct pool reg_pool = POOL_INIT(sizeof(struct memfs_reg), "memfs files");
 
 int64_t memfs_now(void)
 {
 	return vfs_hooks.realtime_ns ? vfs_hooks.realtime_ns() : time_realtime_ns();
 }
 
-/* ---- accounting ---- */
-
-static int charge(_Atomic uint64_t *used, _Atomic uint64_t *max, uint64_t n)
-{
-	uint64_t limit = atomic_load_explicit(max, memory_order_relaxed);
-	uint64_t now = atomic_fetch_add_explicit(used, n, memory_order_relaxed) + n;
-
-	if (!limit || now <= limit)
-		return 0;
-	atomic_fetch_sub_explicit(used, n, memory_order_relaxed);
-	return -ENOSPC;
-}
-
-int memfs_charge_pages(struct memfs_fs *fs, uint64_t pages)
-{
-	int err = charge(&fs->pages_used, &fs->pages_max, pages);
-
-	if (!err)
-		atomic_fetch_add_explicit(&total_pages, pages, memory_order_relaxed);
-	return err;
-}
-
-void memfs_uncharge_pages(struct memfs_fs *fs, uint64_t pages)
-{
-	atomic_fetch_sub_explicit(&fs->pages_used, pages, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&total_pages, pages, memory_order_relaxed);
-}
-
 void memfs_get_totals(struct memfs_totals *ret)
 {
-	ret->inodes = (uint64_t)atomic_load_explicit(&inode_type.live, memory_order_relaxed);
-	ret->pages = atomic_load_explicit(&total_pages, memory_order_relaxed);
+	ret->inodes = (uint64_t)MAX(ref_live(&inode_type), 0);
+	ret->pages = memfs_total_pages();
 }
 
 /* ---- life ---- */
@@ -79,12 +51,25 @@ static size_t inode_size(const struct memfs_new *how)
 static struct memfs_inode *inode_alloc(const struct memfs_new *how)
 {
 	size_t size = inode_size(how);
-	struct memfs_inode *i =
-		S_ISDIR(how->mode) ? aligned_alloc(64, round_up_u64(size, 64)) : malloc(size);
+	struct memfs_inode *i;
 
+	if (S_ISREG(how->mode))
+		i = pool_alloc(&reg_pool);
+	else if (S_ISDIR(how->mode))
+		i = aligned_alloc(64, round_up_u64(size, 64));
+	else
+		i = malloc(size);
 	if (i)
 		memset(i, 0, size);
 	return i;
+}
+
+static void inode_free(struct memfs_inode *i, uint32_t mode)
+{
+	if (S_ISREG(mode))
+		pool_free(&reg_pool, i);
+	else
+		free(i);
 }
 
 static void init_by_type(struct memfs_inode *i, const struct memfs_new *how)
@@ -164,7 +149,7 @@ int memfs_inode_create(struct memfs_fs *fs, const struct memfs_new *how, struct 
 	int64_t now;
 	int err;
 
-	err = charge(&fs->inodes_used, &fs->inodes_max, 1);
+	err = memfs_charge(fs, MEMFS_INODES, 1);
 	if (err)
 		return err;
 	if (S_ISLNK(how->mode) && link_has_page((uint32_t)strlen(how->target))) {
@@ -180,14 +165,14 @@ int memfs_inode_create(struct memfs_fs *fs, const struct memfs_new *how, struct 
 	i->fs = fs;
 	err = init_owner(i, how);
 	if (err) {
-		free(i);
+		inode_free(i, how->mode);
 		goto out_page;
 	}
 	ref_init(&i->ref, &inode_type);
 	mutex_init(&i->lock, LOCK_FS_INODE, "memfs inode");
 	if (how->dir)
 		atomic_init(&i->flags, memfs_flags_inherited(how->dir->inode));
-	i->ino = atomic_fetch_add_explicit(&fs->next_ino, 1, memory_order_relaxed);
+	i->ino = memfs_next_ino(fs);
 	now = memfs_now();
 	atomic_init(&i->atime, now);
 	atomic_init(&i->mtime, now);
@@ -201,7 +186,7 @@ out_page:
 	if (S_ISLNK(how->mode) && link_has_page((uint32_t)strlen(how->target)))
 		memfs_uncharge_pages(fs, 1);
 out_inode:
-	atomic_fetch_sub_explicit(&fs->inodes_used, 1, memory_order_relaxed);
+	memfs_uncharge(fs, MEMFS_INODES, 1);
 	return err;
 }
 
@@ -212,7 +197,9 @@ void memfs_inode_ref(struct memfs_inode *i)
 
 static void inode_free_cb(struct rcu_cb *cb)
 {
-	free(container_of(cb, struct memfs_inode, rcu));
+	struct memfs_inode *i = container_of(cb, struct memfs_inode, rcu);
+
+	inode_free(i, memfs_mode(i));
 }
 
 static void table_free_cb(struct rcu_cb *cb)
@@ -254,7 +241,7 @@ void memfs_inode_unref(struct memfs_inode *i)
 	fini_by_type(i);
 	vfs_acl_unref(atomic_load_explicit(&i->acl, memory_order_relaxed));
 	memfs_xattrs_free(i);
-	atomic_fetch_sub_explicit(&i->fs->inodes_used, 1, memory_order_relaxed);
+	memfs_uncharge(i->fs, MEMFS_INODES, 1);
 	ref_fini(&i->ref, &inode_type);
 	rcu_call(&i->rcu, inode_free_cb);
 }

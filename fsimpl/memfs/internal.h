@@ -11,6 +11,7 @@
 #ifndef MOAT_FSIMPL_MEMFS_INTERNAL_H
 #define MOAT_FSIMPL_MEMFS_INTERNAL_H
 
+#include "base/shard.h"
 #include "base/tree.h"
 #include "fsimpl/memfs/memfs.h"
 #include "mem/mappable.h"
@@ -26,18 +27,31 @@
 
 struct memfs_dentry;
 
+enum memfs_limited { MEMFS_PAGES, MEMFS_INODES, MEMFS_LIMITED };
+
+struct memfs_limit {
+	_Atomic uint64_t taken; /* in use, or spare in a shard */
+	_Atomic uint64_t max; /* 0: no limit */
+};
+
+/* What threads with one shard number take from first (account.c). */
+struct memfs_shard {
+	_Alignas(SHARD_LINE) _Atomic uint64_t spare[MEMFS_LIMITED];
+	_Atomic uint64_t next_ino;
+};
+
 struct memfs_fs {
 	struct filesystem fs; /* base */
 	struct memfs_dentry *root; /* immutable; a reference */
 	struct rcu_cb rcu;
-	_Atomic uint64_t pages_used, inodes_used;
-	_Atomic uint64_t pages_max, inodes_max; /* 0: no limit */
-	_Atomic uint64_t next_ino;
+	struct memfs_limit limits[MEMFS_LIMITED];
+	_Atomic uint64_t next_batch; /* of inode numbers */
 	uint64_t
 		nominal_pages; /* immutable: what statfs says of an instance of the sentry's own without a limit; else 0 */
 	/* immutable, for show_options */
 	uint32_t root_mode, root_uid, root_gid;
 	bool show_size, show_inodes, mode_given, uid_given, gid_given;
+	struct memfs_shard shards[SHARDS];
 };
 
 /* A name and whose child it is: replaced as one pointer, so lock-free readers see a pair that belongs together. */
@@ -216,9 +230,20 @@ void memfs_add_links(struct memfs_inode *i, int delta, int64_t now);
 void memfs_update_atime(struct memfs_inode *i, struct mount *m, unsigned file_flags);
 /* A write by cred happened: setuid and setgid go. */
 void memfs_kill_priv(struct memfs_inode *i, const struct cred *cred);
-/* Pages and inodes of the filesystem: -ENOSPC. */
+
+/* ---- account.c ---- */
+void memfs_account_init(struct memfs_fs *fs, uint64_t pages_max, uint64_t inodes_max);
+/* -ENOSPC */
+must_check int memfs_charge(struct memfs_fs *fs, enum memfs_limited which, uint64_t n);
+void memfs_uncharge(struct memfs_fs *fs, enum memfs_limited which, uint64_t n);
 must_check int memfs_charge_pages(struct memfs_fs *fs, uint64_t pages);
 void memfs_uncharge_pages(struct memfs_fs *fs, uint64_t pages);
+uint64_t memfs_used(struct memfs_fs *fs, enum memfs_limited which);
+uint64_t memfs_limit(const struct memfs_fs *fs, enum memfs_limited which); /* 0: none */
+/* A remount's: not below what is in use, nor from none to one. -EINVAL. */
+must_check int memfs_limit_change(struct memfs_fs *fs, enum memfs_limited which, uint64_t max);
+uint64_t memfs_total_pages(void); /* of all filesystems */
+uint64_t memfs_next_ino(struct memfs_fs *fs);
 
 /* ---- dir.c ---- */
 /* RCU read section. */

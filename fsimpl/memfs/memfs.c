@@ -169,7 +169,7 @@ static int memfs_create(const struct filesystem_type *type, uint64_t magic, cons
 			const struct memfs_parsed *p, struct filesystem **ret_fs,
 			struct dentry **ret_root)
 {
-	struct memfs_fs *fs = calloc(1, sizeof(*fs));
+	struct memfs_fs *fs = aligned_alloc(_Alignof(struct memfs_fs), sizeof(*fs));
 	struct memfs_inode *inode;
 	struct cred *cred;
 	struct memfs_new how;
@@ -177,15 +177,14 @@ static int memfs_create(const struct filesystem_type *type, uint64_t magic, cons
 
 	if (!fs)
 		return -ENOMEM;
+	memset(fs, 0, sizeof(*fs));
 	err = filesystem_init(&fs->fs, type, &memfs_ops, source);
 	if (err) {
 		free(fs);
 		return err;
 	}
 	fs->fs.magic = magic;
-	atomic_init(&fs->pages_max, pages_of(p->o.size_max));
-	atomic_init(&fs->inodes_max, p->o.inodes_max);
-	atomic_init(&fs->next_ino, 1);
+	memfs_account_init(fs, pages_of(p->o.size_max), p->o.inodes_max);
 	fs->show_size = p->size_given;
 	fs->show_inodes = p->inodes_given;
 	fs->mode_given = p->mode_given;
@@ -284,20 +283,15 @@ int memfs_remount(struct filesystem *fs, unsigned ms_flags unused_arg, const cha
 		return err;
 	/* Limits may change, but not below what is in use, nor between limited and unlimited. */
 	if (p.size_given) {
-		uint64_t pages = pages_of(p.o.size_max), old = atomic_load(&mfs->pages_max);
-
-		if ((!old && pages) || (pages && pages < atomic_load(&mfs->pages_used)))
-			return -EINVAL;
-		atomic_store(&mfs->pages_max, pages);
+		err = memfs_limit_change(mfs, MEMFS_PAGES, pages_of(p.o.size_max));
+		if (err)
+			return err;
 		mfs->show_size = true;
 	}
 	if (p.inodes_given) {
-		uint64_t old = atomic_load(&mfs->inodes_max);
-
-		if ((!old && p.o.inodes_max) ||
-		    (p.o.inodes_max && p.o.inodes_max < atomic_load(&mfs->inodes_used)))
-			return -EINVAL;
-		atomic_store(&mfs->inodes_max, p.o.inodes_max);
+		err = memfs_limit_change(mfs, MEMFS_INODES, p.o.inodes_max);
+		if (err)
+			return err;
 		mfs->show_inodes = true;
 	}
 	return 0;
@@ -315,10 +309,11 @@ void memfs_show_options(struct filesystem *fs, struct buf *b)
 	}
 	if (mfs->show_size)
 		buf_printf(b, ",size=%lluk",
-			   (unsigned long long)atomic_load(&mfs->pages_max) *
+			   (unsigned long long)memfs_limit(mfs, MEMFS_PAGES) *
 				   (MOAT_PAGE_SIZE / 1024));
 	if (mfs->show_inodes)
-		buf_printf(b, ",nr_inodes=%llu", (unsigned long long)atomic_load(&mfs->inodes_max));
+		buf_printf(b, ",nr_inodes=%llu",
+			   (unsigned long long)memfs_limit(mfs, MEMFS_INODES));
 	if (mfs->root_mode != 01777)
 		buf_printf(b, ",mode=%03o", mfs->root_mode);
 	if (mfs->root_uid)

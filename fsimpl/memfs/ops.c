@@ -444,8 +444,8 @@ static int memfs_rmdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 static int memfs_statfs(struct filesystem *fs, struct dentry *d unused_arg, struct statfs *ret)
 {
 	struct memfs_fs *mfs = memfs_of(fs);
-	uint64_t pages = atomic_load_explicit(&mfs->pages_max, memory_order_relaxed);
-	uint64_t inodes = atomic_load_explicit(&mfs->inodes_max, memory_order_relaxed);
+	uint64_t pages = memfs_limit(mfs, MEMFS_PAGES);
+	uint64_t inodes = memfs_limit(mfs, MEMFS_INODES);
 
 	*ret = (struct statfs){.f_type = (long)fs->magic,
 			       .f_bsize = MOAT_PAGE_SIZE,
@@ -453,13 +453,13 @@ static int memfs_statfs(struct filesystem *fs, struct dentry *d unused_arg, stru
 			       .f_namelen = VFS_NAME_MAX};
 	memcpy(&ret->f_fsid, &fs->dev_minor, sizeof(fs->dev_minor));
 	if (pages) {
-		uint64_t used = atomic_load_explicit(&mfs->pages_used, memory_order_relaxed);
+		uint64_t used = memfs_used(mfs, MEMFS_PAGES);
 
 		ret->f_blocks = pages;
 		ret->f_bfree = ret->f_bavail = used < pages ? pages - used : 0;
 	}
 	if (inodes) {
-		uint64_t used = atomic_load_explicit(&mfs->inodes_used, memory_order_relaxed);
+		uint64_t used = memfs_used(mfs, MEMFS_INODES);
 
 		ret->f_files = inodes;
 		ret->f_ffree = used < inodes ? inodes - used : 0;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 
+#include "base/pool.h"
 #include "base/ref.h"
 #include "tests/fs/env.h"
 #include "vfs/path_cache.h"
@@ -193,7 +194,10 @@ static int run(unsigned seconds)
 
 static size_t bytes_in_use(void)
 {
-	struct mallinfo2 m = mallinfo2();
+	struct mallinfo2 m;
+
+	pool_trim();
+	m = mallinfo2();
 
 	return m.uordblks + m.hblkhd;
 }

@@ -121,7 +121,7 @@ static inline int teardown(void **state)
 	assert_int_equal(private_bytes(), 0);
 	assert_int_equal(fake_spaces, 0);
 	assert_int_equal(file_refs, 0);
-	assert_int_equal(mm_type.live, 0);
+	assert_int_equal(ref_live(&mm_type), 0);
 	return 0;
 }
 

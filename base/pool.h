@@ -1,0 +1,42 @@
+/*
+ * base/pool.h - recycled memory for small objects that another thread frees than the one that makes them: what RCU callbacks free.
+ *
+ * malloc() serves those badly: each free takes the lock of the arena that the maker works in, and merges chunks that are taken apart
+ * again a moment later. Here each thread has one list for each pool to take from and to give to; whole lists go through the pool's depot, under a lock
+ * taken once in POOL_BATCH objects. At most POOL_DEPOT_MAX lists wait there, the rest goes back to malloc(), as does
+ * everything with pool_trim().
+ *
+ * Built with a sanitizer or MOAT_DEBUG a pool is malloc() and free(), so that uses after free are seen.
+ */
+#ifndef MOAT_BASE_POOL_H
+#define MOAT_BASE_POOL_H
+
+#include "base/lock.h"
+
+#define POOL_BATCH 64u /* objects a list */
+#define POOL_DEPOT_MAX 256u /* lists that wait for a taker */
+#define POOLS_MAX 8u /* that a program may have; more are malloc() */
+
+/* Objects of one size; static. */
+struct pool {
+	size_t size; /* immutable */
+	_Atomic unsigned index; /* of the threads' lists, plus one; given at the first use */
+	struct mutex lock; /* LOCK_LEAF: lists, nlists, index */
+	struct pool_object *lists;
+	unsigned nlists;
+};
+
+/* At least two pointers an object. */
+#define POOL_INIT(pool_size, pool_name)                                        \
+	{                                                                      \
+		.size = (pool_size), .lock = MUTEX_INIT(LOCK_LEAF, pool_name), \
+	}
+
+/* Memory of pool->size bytes, not cleared; NULL without memory. Locks: none of LOCK_LEAF or above. */
+must_check void *pool_alloc(struct pool *pool);
+/* Takes what pool_alloc() gave, or NULL. Any thread; locks as above. */
+void pool_free(struct pool *pool, void *object);
+/* Gives back what waits in the depots and in the calling thread's lists. */
+void pool_trim(void);
+
+#endif
