@@ -2,6 +2,8 @@
  * tests/fs/virtiofs_shared.c - two clients on one daemon of ours, and the host: who sees what when, and DAX. A change on the host is to be seen
  * within milliseconds; on a loaded machine the test gives it SEEN_MS.
  */
+#include <sys/prctl.h>
+
 #include "tests/fs/virtiofs_clients.h"
 
 /* ---- versions ---- */
@@ -101,6 +103,25 @@ static void another_client_sees(void **state)
 }
 
 /* Nothing is asked while nothing changes; a client's own changes cost at most one question each. */
+/*
+ * Looks at what it is about, until that asks for nothing: the daemons of the clients before these may still be there, and tell late of how the host
+ * made the files.
+ */
+static void look_until_quiet(struct client *c)
+{
+	int64_t end = now_ms() + SEEN_MS;
+	struct moat_statx st;
+	uint64_t sent;
+
+	do {
+		usleep(50000);
+		sent = virtiofs_device_requests(c->dev);
+		stat_of(c, "f");
+		stat_of(c, "d/g");
+		assert_int_equal(fs_stat(as(c), "none", &st), -ENOENT);
+	} while (virtiofs_device_requests(c->dev) != sent && now_ms() < end);
+}
+
 static void nothing_is_asked(void **state)
 {
 	struct moat_statx st;
@@ -113,9 +134,7 @@ static void nothing_is_asked(void **state)
 	put_host("d/g", "x");
 	client_start(&a, "coherence=versions");
 	client_start(&b, "coherence=versions");
-	stat_of(&a, "f");
-	stat_of(&a, "d/g");
-	assert_int_equal(fs_stat(as(&a), "none", &st), -ENOENT);
+	look_until_quiet(&a);
 	sent = virtiofs_device_requests(a.dev);
 	for (int i = 0; i < 1000; i++) {
 		stat_of(&a, "f");
@@ -305,6 +324,60 @@ static void dax_reads_and_writes(void **state)
 }
 
 /* Growth by either end, and the file cut short by the host under what is mapped. */
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#endif
+static volatile char refuse_calls; /* SYSCALL_DISPATCH_FILTER_BLOCK is 1 */
+static volatile sig_atomic_t calls_refused;
+
+static void on_call(int sig)
+{
+	(void)sig;
+	refuse_calls = 0; /* the way back from here is a call */
+	calls_refused++;
+}
+
+/* Warm reads of 4 KiB: no message, and no call to the host: one would be a SIGSYS. */
+static void dax_calls_nobody(void **state)
+{
+	struct sigaction act = {.sa_handler = on_call}, old;
+	static char page[4096];
+	struct client a;
+	struct file *f;
+	uint64_t sent;
+	ssize_t got = sizeof(page);
+
+	(void)state;
+	put_host("f", "");
+	assert_int_equal(truncate(host_path("f"), RANGE), 0);
+	client_start(&a, "dax=always,timeout=100");
+	assert_int_equal(fs_open(as(&a), "f", O_RDONLY, 0, &f), 0);
+	for (int64_t off = 0; off < (int64_t)RANGE; off += (int64_t)sizeof(page))
+		assert_int_equal(fs_pread(f, page, sizeof(page), off), sizeof(page));
+	sent = virtiofs_device_requests(a.dev);
+	assert_int_equal(sigaction(SIGSYS, &act, &old), 0);
+	if (prctl(PR_SET_SYSCALL_USER_DISPATCH, 1, 0, 0, &refuse_calls) == 0) {
+		refuse_calls = 1;
+		for (int64_t off = 0; off < (int64_t)RANGE && got == sizeof(page);
+		     off += (int64_t)sizeof(page))
+			got = fs_pread(f, page, sizeof(page), off);
+		refuse_calls = 0;
+		assert_int_equal(got, sizeof(page));
+		assert_int_equal(calls_refused, 0);
+		/* The count counts. */
+		refuse_calls = 1;
+		(void)getppid();
+		refuse_calls = 0;
+		assert_int_equal(calls_refused, 1);
+		assert_int_equal(prctl(PR_SET_SYSCALL_USER_DISPATCH, 0, 0, 0, 0), 0);
+	}
+	assert_int_equal(virtiofs_device_requests(a.dev), sent);
+	assert_int_equal(sigaction(SIGSYS, &old, NULL), 0);
+	fs_close(f);
+	client_stop(&a);
+	remove_all();
+}
+
 static void dax_sizes(void **state)
 {
 	static char buf[3 * 4096];
@@ -450,8 +523,8 @@ int main(void)
 		cmocka_unit_test(another_client_sees), cmocka_unit_test(nothing_is_asked),
 		cmocka_unit_test(seconds_are_given),   cmocka_unit_test(the_host_is_seen),
 		cmocka_unit_test(a_killed_neighbour),  cmocka_unit_test(dax_reads_and_writes),
-		cmocka_unit_test(dax_sizes),	       cmocka_unit_test(dax_pressure),
-		cmocka_unit_test(dax_mappings),
+		cmocka_unit_test(dax_calls_nobody),    cmocka_unit_test(dax_sizes),
+		cmocka_unit_test(dax_pressure),	       cmocka_unit_test(dax_mappings),
 	};
 
 	/* Before there are threads. */
