@@ -430,6 +430,14 @@ static int pause_main(int argc, char **argv)
 	if (c.status != CONTAINER_RUNNING && c.status != CONTAINER_CREATED) {
 		cli_error("container not running");
 		err = -EINVAL;
+	} else if (json_object_get(c.state, "sandbox")) {
+		/* Its processes are threads of the sandbox's sentry. */
+		const char *sandbox = text_of(c.state, "sandbox");
+
+		cli_error("container %s is in the sandbox of container %s, which can be paused as "
+			  "a whole only: 'moat pause %s'",
+			  id, sandbox, sandbox);
+		err = -EOPNOTSUPP;
 	} else {
 		err = freeze(&c, true);
 		if (err)

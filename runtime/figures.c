@@ -40,10 +40,31 @@ static void print_event(const char *type, const char *id, json_t *data)
 	json_decref(j);
 }
 
+static json_int_t int_of(const json_t *j, const char *key)
+{
+	return json_integer_value(json_object_get(j, key));
+}
+
+/* A further container of a pod runs in the sandbox's sentry: its cgroup knows only its monitor and gofer, the sentry the rest. */
+static void add_own_figures(json_t *data, const json_t *own)
+{
+	json_t *cpu = json_object_get(json_object_get(data, "cpu"), "usage"),
+	       *pids = json_object_get(data, "pids");
+
+	if (cpu)
+		json_object_set_new(cpu, "total",
+				    json_integer(int_of(cpu, "total") + int_of(own, "utime_ns") +
+						 int_of(own, "stime_ns")));
+	if (pids)
+		json_object_set_new(pids, "current", json_integer(int_of(own, "tasks")));
+}
+
 static void print_stats(const struct container *c)
 {
 	json_t *data = cgroup_stats(&c->cgroup), *own = sentry_stats(c);
 
+	if (own && json_object_get(c->state, "sandbox"))
+		add_own_figures(data, own);
 	if (own)
 		json_object_set_new(data, "moat", own);
 	print_event("stats", c->dir.id, data);

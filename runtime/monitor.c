@@ -215,6 +215,74 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 	return pid < 0 ? -errno : 0;
 }
 
+/* No sentry of its own: that of the pod's sandbox makes the container, with what it is sent. */
+static int join_sandbox(struct sandbox *sb, int gofer_sock)
+{
+	struct control_msg msg = {.op = CONTROL_ADD};
+	int fds[CONTROL_FDS_MAX], owned = 0, err;
+	size_t n = 0;
+
+	if (sb->opts->preserve_fds > CONTROL_FDS_MAX - 7) {
+		cli_error("--preserve-fds: at most %d in a container of a pod",
+			  CONTROL_FDS_MAX - 7);
+		return -E2BIG;
+	}
+	fds[n++] = spec_memfd(sb);
+	if (fds[0] < 0)
+		return fds[0];
+	fds[n++] = gofer_sock;
+	fds[n++] = sb->listen_fd;
+	if (sb->notify.guest_fd >= 0) {
+		msg.flags |= CONTROL_ADD_NOTIFY;
+		fds[n++] = sb->notify.guest_fd;
+	}
+	if (sb->console_slave >= 0) {
+		msg.flags |= CONTROL_EXEC_TERMINAL;
+		fds[n++] = sb->console_slave;
+	}
+	for (int i = 0; i < 3 && sb->console_slave < 0; i++) {
+		/* The sentry can open no description of its own any more. */
+		int fd = fcntl(i, F_GETFD) < 0 ? -1 : stdio_reopen(i);
+
+		if (fd < 0)
+			continue;
+		msg.flags |= 1u << i;
+		fds[n + (size_t)owned++] = fd;
+	}
+	n += (size_t)owned;
+	for (unsigned i = 0; i < sb->opts->preserve_fds; i++)
+		fds[n++] = 3 + (int)i;
+	err = control_send_fds(sb->pod.sock, &msg, fds, n);
+	close(fds[0]);
+	for (size_t i = n - sb->opts->preserve_fds - (size_t)owned; owned-- > 0;)
+		close(fds[i++]);
+	if (err)
+		cli_error("the pod's sandbox %s: %s", sb->pod.sandbox, strerror(-err));
+	sb->lifeline = sb->pod.sock;
+	sb->pod.sock = -1;
+	return err;
+}
+
+static int start_pod_roles(struct sandbox *sb)
+{
+	int gofer_sp[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gofer_sp) < 0) {
+		cli_error("cannot make the container's sockets: %m");
+		return -errno;
+	}
+	err = start_gofer(sb, gofer_sp[1]);
+	if (err)
+		cli_error("cannot start the gofer: %s", strerror(-err));
+	if (!err)
+		err = join_sandbox(sb, gofer_sp[0]);
+	close(gofer_sp[0]);
+	close(gofer_sp[1]);
+	close(sb->listen_fd);
+	sb->listen_fd = -1;
+	return err;
+}
+
 static int start_roles(struct sandbox *sb)
 {
 	int gofer_sp[2], control_sp[2], err;
@@ -261,6 +329,13 @@ static bool on_control(struct monitor *m)
 	if (err) {
 		close(sb->lifeline);
 		sb->lifeline = -1;
+		/* Without a sentry of its own to wait for: the sandbox has ended, and the container with it. */
+		if (sb->pod.sandbox && !m->done) {
+			if (!m->kept)
+				cli_error("the pod's sandbox %s has ended", sb->pod.sandbox);
+			m->exit_code = 137;
+			m->done = true;
+		}
 		return false;
 	}
 	switch (msg.op) {
@@ -455,10 +530,10 @@ static int by_number(const void *a, const void *b)
 /* Only what it needs: an inherited pipe must not be kept open by the monitor. */
 static void close_others(const struct sandbox *sb)
 {
-	const int own[] = {sb->exe_fd,	     sb->log_fd,	sb->listen_fd,
-			   sb->link,	     sb->console_slave, sb->state.dirfd,
-			   sb->state.rootfd, sb->state.lockfd,	sb->notify.guest_fd,
-			   sb->notify.in_fd, sb->notify.host_fd};
+	const int own[] = {sb->exe_fd,	     sb->log_fd,	 sb->listen_fd,
+			   sb->link,	     sb->console_slave,	 sb->state.dirfd,
+			   sb->state.rootfd, sb->state.lockfd,	 sb->notify.guest_fd,
+			   sb->notify.in_fd, sb->notify.host_fd, sb->pod.sock};
 	int keep[ARRAY_SIZE(own) + VIRTIOFS_KEPT_MAX], next = 3 + (int)sb->opts->preserve_fds;
 	size_t n = ARRAY_SIZE(own);
 
@@ -601,7 +676,7 @@ void monitor_main(struct sandbox *sb)
 		sb->link = -1;
 		finish(&m);
 	}
-	if (start_roles(sb))
+	if (sb->pod.sandbox ? start_pod_roles(sb) : start_roles(sb))
 		finish(&m);
 	settle_notify(sb);
 	stdio_to_null(true);

@@ -458,6 +458,12 @@ static void parse_namespaces(struct parse *p, const json_t *l)
 			parse_error(p, "linux.namespaces has '%s' twice", type);
 		} else if (path && *path && path[0] != '/') {
 			parse_error(p, "linux.namespaces[%zu].path '%s' is not absolute", i, path);
+		} else if (k == 0) {
+			p->c->pid_ns = true;
+			p->c->pid_ns_path = path && *path ? path : NULL;
+		} else if (k == 3) {
+			p->c->ipc_ns = true;
+			p->c->ipc_ns_path = path && *path ? path : NULL;
 		} else if (k == 1) {
 			p->c->net_ns = true;
 			p->c->net_ns_path = path && *path ? path : NULL;

@@ -30,8 +30,8 @@ struct oci_config {
 	/* linux.namespaces */
 	bool net_ns; /* one is asked for; else the host's */
 	const char *net_ns_path; /* NULL: a new one */
-	bool uts_ns;
-	const char *uts_ns_path;
+	bool uts_ns, pid_ns, ipc_ns;
+	const char *uts_ns_path, *pid_ns_path, *ipc_ns_path;
 	bool cgroup_ns; /* a new one */
 	bool user_ns;
 	const char *user_ns_path;

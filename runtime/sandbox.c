@@ -436,6 +436,8 @@ static int start(struct sandbox *sb, bool *ret_kept)
 		cli_error("/proc/self/exe: %m");
 		return 1;
 	}
+	if (pod_find(&sb->pod, sb->config, &opts->network, rootfs_virtiofs(sb)))
+		return 1;
 	if (virtiofs_connect(&sb->config->spec, rootfs_virtiofs(sb), &sb->virtiofs) ||
 	    overlay_plan(sb->config))
 		return 1;
@@ -484,6 +486,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 	int status;
 
 	notify_init(&sb.notify);
+	pod_init(&sb.pod);
 	config->spec.hold = opts->hold;
 	if (!check_options(config, opts) || open_log(&sb) ||
 	    state_create(cli.root, opts->id, &sb.state))
@@ -500,6 +503,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 			close(fd);
 	}
 	notify_close(&sb.notify);
+	pod_fini(&sb.pod);
 	virtiofs_sockets_fini(&sb.virtiofs);
 	cgroup_fini(&sb.cgroup);
 	userns_fini(&sb.userns);

@@ -6,6 +6,9 @@
  *	                             ├──exec──► gofer    serves the host's trees
  *	                             └──exec──► sentry   the guest kernel
  *
+ * A further container of a pod (runtime/pod.h) has no sentry of its own: its monitor hands the gofer's connection to that of the sandbox, and its
+ * connection there is the lifeline.
+ *
  * The kernel kills what is in the monitor's pid namespace when the monitor dies. Until it is told to keep the container (SANDBOX_KEEP), the
  * monitor takes everything away when the command line that started it goes.
  */
@@ -16,6 +19,7 @@
 #include "runtime/network.h"
 #include "runtime/notify.h"
 #include "runtime/oci.h"
+#include "runtime/pod.h"
 #include "runtime/state.h"
 #include "runtime/userns.h"
 #include "runtime/virtiofs.h"
@@ -50,6 +54,7 @@ struct sandbox {
 	int console_master, console_slave; /* -1 without a terminal */
 	struct virtiofs_sockets virtiofs;
 	struct notify notify;
+	struct pod pod; /* whose sandbox it joins */
 	pid_t monitor; /* as the caller sees it */
 	char created[40]; /* RFC 3339 */
 	/* the monitor's own */

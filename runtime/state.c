@@ -306,11 +306,12 @@ static int write_json(const struct state_dir *s, const char *file, json_t *j)
 int state_write_json(struct state_dir *s, const struct sandbox *sb, const char *status)
 {
 	const struct oci_config *c = sb->config;
-	json_t *j = json_pack("{ss ss si ss ss* ss* ss ss* sb}", "ociVersion",
+	json_t *j = json_pack("{ss ss si ss ss* ss* ss* ss ss* sb}", "ociVersion",
 			      c->oci_version ? c->oci_version : "1.1.0", "id", s->id, "pid",
 			      sb->monitor, "status", status, "bundle", sb->opts->bundle, "rootfs",
-			      c->attaches[0].host_path, "created", sb->created, "debug_log",
-			      cli.debug_log, "no_new_privs", c->spec.no_new_privs);
+			      c->attaches[0].host_path, "sandbox", sb->pod.sandbox, "created",
+			      sb->created, "debug_log", cli.debug_log, "no_new_privs",
+			      c->spec.no_new_privs);
 
 	if (j && c->annotations)
 		json_object_set(j, "annotations", (json_t *)c->annotations);

@@ -35,6 +35,30 @@ void task_set_current(struct task *t)
 	current_task = t;
 }
 
+static _Thread_local const struct kernel_actor *actor;
+
+void kernel_act_as(const struct kernel_actor *a)
+{
+	actor = a;
+}
+
+struct uts_namespace *uts_current(void)
+{
+	return current_task ? current_task->uts_ns : actor ? actor->uts_ns : kernel.uts_ns;
+}
+
+struct ipc_namespace *ipc_current(void)
+{
+	return current_task ? current_task->ipc_ns : actor ? actor->ipc_ns : kernel.ipc_ns;
+}
+
+struct task_cgroup *task_cgroup_current(void)
+{
+	if (current_task)
+		return current_task->group->cgroup;
+	return actor ? actor->cgroup : kernel.cgroup;
+}
+
 int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 {
 	kernel.platform = p;
@@ -51,7 +75,7 @@ int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 	pid_ns_init();
 	futex_tables_init();
 	kernel.uts_ns = uts_create(NULL);
-	if (!kernel.uts_ns)
+	if (!kernel.uts_ns || task_cgroup_create(&kernel.cgroup))
 		return -ENOMEM;
 	return ipc_namespace_create(&kernel.ipc_ns);
 }
@@ -183,15 +207,15 @@ static int32_t root_number(struct task *t, int32_t want)
 	}
 }
 
-int task_assign_tid(struct task *t, const int32_t *want, size_t want_count)
+/* Return 0 with the numbers in the root namespace and in its own; -errno. */
+static int assign_numbers(struct task *t, const int32_t *want, size_t want_count, int32_t *ret_tid,
+			  int32_t *ret_vtid)
 {
-	struct thread_group *g = t->group;
-	size_t level = (size_t)g->pid_ns->level;
-	int32_t tid, vtid;
+	struct pid_namespace *ns = t->group->pid_ns;
+	size_t level = (size_t)ns->level;
+	int32_t tid;
 	int err;
 
-	if (atomic_load(&kernel.task_count) >= kernel.task_limit)
-		return -EAGAIN;
 	for (size_t i = 0; i < want_count; i++)
 		if (want[i] < 1 || want[i] >= TASKS_MAX || want_count > level + 1)
 			return -EINVAL;
@@ -199,13 +223,30 @@ int task_assign_tid(struct task *t, const int32_t *want, size_t want_count)
 	if (tid < 0)
 		return tid;
 	pid_forget(tid);
-	vtid = tid;
-	if (level) {
-		err = pid_assign(g->pid_ns, tid, want, want_count, &vtid);
-		if (err) {
-			idr_remove(&kernel.tasks, tid);
-			return err;
-		}
+	*ret_tid = *ret_vtid = tid;
+	if (!level)
+		return 0;
+	err = pid_assign(ns, tid, want, want_count, ret_vtid);
+	if (err)
+		idr_remove(&kernel.tasks, tid);
+	return err;
+}
+
+int task_assign_tid(struct task *t, const int32_t *want, size_t want_count)
+{
+	struct thread_group *g = t->group;
+	int32_t tid, vtid;
+	int err;
+
+	if (atomic_load(&kernel.task_count) >= kernel.task_limit)
+		return -EAGAIN;
+	err = task_cgroup_charge(g->cgroup);
+	if (err)
+		return err;
+	err = assign_numbers(t, want, want_count, &tid, &vtid);
+	if (err) {
+		task_cgroup_uncharge(g->cgroup);
+		return err;
 	}
 	/* Lookups between the allocation and here saw a task with tid 0, which matches nothing. */
 	t->tid = tid;
@@ -257,6 +298,7 @@ void task_unlink(struct task *t)
 	pid_ns_task_gone(g->pid_ns);
 	atomic_store(&t->state, TASK_DEAD);
 	atomic_fetch_sub(&kernel.task_count, 1);
+	task_cgroup_uncharge(g->cgroup);
 }
 
 void task_list_free(struct task_list *dead)

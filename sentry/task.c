@@ -170,6 +170,7 @@ void group_unref(struct thread_group *g)
 	if (g->sighand)
 		sighand_unref(g->sighand);
 	rlimits_unref(g->rlimits);
+	task_cgroup_unref(g->cgroup);
 	wait_queue_fini(&g->wait);
 	wait_queue_fini(&g->pidfd_wait);
 	pid_ns_unref(g->pid_ns);

@@ -20,6 +20,7 @@
 #include "base/sleep.h"
 #include "base/timer.h"
 #include "platform/platform.h"
+#include "sentry/cgroup.h"
 #include "sentry/fdtable.h"
 #include "sentry/mm.h"
 #include "sentry/signal.h"
@@ -101,6 +102,7 @@ struct session {
 struct thread_group {
 	struct ref ref;
 	struct rcu_cb rcu;
+	struct task_cgroup *cgroup; /* its container: immutable once set; a reference */
 	int32_t tgid; /* in the root pid namespace, as all numbers that are not called v...: sentry/pidns.h */
 	int32_t vtgid; /* in its own */
 	struct pid_namespace *pid_ns; /* immutable; a reference */
@@ -258,6 +260,7 @@ struct kernel {
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
 	struct ipc_namespace *ipc_ns;
+	struct task_cgroup *cgroup; /* of the first container */
 	_Atomic int32_t task_count; /* tasks that exist, zombies too: the pids limit */
 	_Atomic int32_t running; /* host threads in task_run() */
 	int32_t task_limit; /* pids limit */
@@ -275,6 +278,17 @@ struct kernel {
 extern struct kernel kernel;
 
 struct task *task_current(void); /* NULL on threads that are no task's */
+/* In whose namespaces a thread that is no task's acts, while it makes a container: borrowed. */
+struct kernel_actor {
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
+	struct task_cgroup *cgroup;
+};
+void kernel_act_as(
+	const struct kernel_actor *a); /* the calling thread; NULL: in the first container's */
+/* The calling task's, or those that the thread acts in. Borrowed. */
+struct uts_namespace *uts_current(void);
+struct ipc_namespace *ipc_current(void);
 /*
  * Iteration for /proc and kill(-1): the first task (group) with id >= *id, a reference; *id becomes its id.
  * NULL at the end. Groups are found until they are reaped.
@@ -296,6 +310,8 @@ struct task_exec_args {
 	struct cred *cred;
 	struct mount_namespace *mnt_ns;
 	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns; /* NULL: the first container's; as cgroup */
+	struct task_cgroup *cgroup;
 	struct fd_table *fdtable; /* takes */
 	const struct rlimits *rlimits; /* copied; NULL: defaults */
 	uint32_t umask;

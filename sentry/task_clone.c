@@ -167,6 +167,8 @@ static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret
 	g->rlimits = rlimits_alloc(&copy);
 	if (!g->rlimits)
 		goto out_unref;
+	task_cgroup_ref(t->group->cgroup);
+	g->cgroup = t->group->cgroup;
 	g->start_ns = time_monotonic_ns();
 	atomic_store(&g->oom_score_adj, atomic_load(&t->group->oom_score_adj));
 	atomic_store(&g->dumpable, atomic_load(&t->group->dumpable));
@@ -525,6 +527,8 @@ static int process_group_setup(const struct task_exec_args *args, struct thread_
 {
 	struct rlimits *r;
 
+	g->cgroup = args->cgroup ? args->cgroup : kernel.cgroup;
+	task_cgroup_ref(g->cgroup);
 	g->sighand = sighand_create();
 	r = rlimits_alloc(args->rlimits);
 	g->rlimits = r;
@@ -546,8 +550,8 @@ static int process_task_setup(const struct task_exec_args *args, struct task *t)
 	t->mnt_ns = args->mnt_ns;
 	uts_ref(args->uts_ns);
 	t->uts_ns = args->uts_ns;
-	ipc_namespace_ref(kernel.ipc_ns);
-	t->ipc_ns = kernel.ipc_ns;
+	t->ipc_ns = args->ipc_ns ? args->ipc_ns : kernel.ipc_ns;
+	ipc_namespace_ref(t->ipc_ns);
 	atomic_store(&t->strace, kernel.strace_default);
 	err = fs_context_create(&args->root, &args->cwd, args->umask, &t->fsctx);
 	if (err)

@@ -94,6 +94,8 @@ struct boot_spec {
 	char *seccomp; /* classic BPF, 16 hexadecimal digits an instruction; NULL: none */
 	char **sysctls; /* "net.core.somaxconn=1"; NULL-terminated; may be NULL */
 	char **devices; /* "c MAJOR MINOR MODE(octal) UID GID PATH"; may be NULL */
+	char *pid_of, *ipc_of,
+		*uts_of; /* of CONTROL_ADD: the container of the sandbox whose namespace it shares; NULL: its own */
 	char *uid_map, *gid_map; /* as /proc/self/uid_map shows them; NULL: the identity */
 	char *cgroup_path; /* as /proc/PID/cgroup shows it; NULL: "/" */
 	uint64_t memory_swap, memory_low; /* what the cgroup files show; 0: unlimited, none */

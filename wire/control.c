@@ -13,7 +13,7 @@ static const char *const op_names[CONTROL_OPS] = {
 	[CONTROL_REPLY] = "reply",     [CONTROL_SIGNAL] = "signal", [CONTROL_RESIZE] = "resize",
 	[CONTROL_DEBUG] = "debug",     [CONTROL_STATE] = "state",   [CONTROL_CREATED] = "created",
 	[CONTROL_START] = "start",     [CONTROL_EXEC] = "exec",	    [CONTROL_UPDATE] = "update",
-	[CONTROL_PS] = "ps",	       [CONTROL_STATS] = "stats",
+	[CONTROL_PS] = "ps",	       [CONTROL_STATS] = "stats",   [CONTROL_ADD] = "add",
 };
 
 void control_msg_fini(struct control_msg *msg)

@@ -37,6 +37,12 @@ enum control_op {
 	CONTROL_UPDATE, /* memory, pids: new limits, 0 for unchanged */
 	CONTROL_PS, /* reply: text, a line "uid pid ppid start_s tty cpu_ms command" for each process */
 	CONTROL_STATS, /* reply: text, JSON of the sandbox's own figures */
+	/*
+	 * A further container in the sandbox: descriptors are a memfd with its boot spec, the connection to its gofer, its listening control socket,
+	 * (CONTROL_ADD_NOTIFY) where its NOTIFY_SOCKET leads, then as for CONTROL_EXEC. The connection is its lifeline from then on: answers are
+	 * CONTROL_CREATED or CONTROL_STARTED, or CONTROL_ERROR; then CONTROL_EXIT. It is killed when the connection closes.
+	 */
+	CONTROL_ADD,
 	CONTROL_OPS,
 };
 
@@ -46,9 +52,10 @@ enum {
 	CONTROL_EXEC_STDOUT = 1 << 1,
 	CONTROL_EXEC_STDERR = 1 << 2,
 	CONTROL_EXEC_TERMINAL = 1 << 3, /* one descriptor instead of the three */
+	CONTROL_ADD_NOTIFY = 1 << 4,
 };
 
-/* Descriptors in one message: the memfd, three of stdio, the preserved ones. */
+/* Descriptors in one message: the memfd, three more of CONTROL_ADD, three of stdio, the preserved ones. */
 #define CONTROL_FDS_MAX 28
 
 struct control_msg {

@@ -41,7 +41,7 @@
 /* How long the last output of a terminal may wait for whoever reads it. */
 #define BOOT_EXIT_DRAIN_NS 10000000000ll
 
-static struct boot_state boot;
+static struct boot_container boot = {.first = true, .listen_fd = -1};
 static const struct boot_hooks *boot_hooks;
 
 int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...)
@@ -79,7 +79,7 @@ int boot_platform_probe(const char *name, char *why, size_t why_size)
 	return -EINVAL;
 }
 
-static int read_spec(struct boot_state *b, int spec_fd)
+static int read_spec(struct boot_container *b, int spec_fd)
 {
 	char *json;
 	size_t size;
@@ -98,7 +98,7 @@ static int read_spec(struct boot_state *b, int spec_fd)
 }
 
 /* Own descriptions of the container's stdio, so that O_NONBLOCK does not leak to other users of them. */
-static int prepare_stdio(struct boot_state *b)
+static int prepare_stdio(struct boot_container *b)
 {
 	for (int i = 0; i < 3; i++) {
 		int fd = b->spec.stdio[i];
@@ -128,7 +128,7 @@ static uint64_t memory_bytes(const struct boot_spec *spec)
 }
 
 /* All that needs the host's files, devices or a single thread. */
-static int before_confinement(struct boot_state *b)
+static int before_confinement(struct boot_container *b)
 {
 	const struct platform_ops *ops = boot_platform(b->spec.platform);
 	char why[256] = "";
@@ -150,7 +150,7 @@ static int before_confinement(struct boot_state *b)
 }
 
 /* What may start threads (KVM has kernel threads of its own) comes after the user namespace, which must be single-threaded. */
-static int create_platform(struct boot_state *b, struct platform **ret_platform)
+static int create_platform(struct boot_container *b, struct platform **ret_platform)
 {
 	const struct platform_ops *ops = boot_platform(b->spec.platform);
 	int err;
@@ -165,7 +165,7 @@ static int create_platform(struct boot_state *b, struct platform **ret_platform)
 	return 0;
 }
 
-static int start_services(struct boot_state *b)
+static int start_services(struct boot_container *b)
 {
 	int err;
 
@@ -174,21 +174,19 @@ static int start_services(struct boot_state *b)
 	if (!err)
 		err = hostpoll_start();
 	if (!err)
-		err = exec_init();
+		err = boot_jobs_init();
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: service threads: %s", strerror(-err));
 	return 0;
 }
 
-static int start_kernel(struct boot_state *b, struct platform *platform)
+static int start_kernel(struct boot_container *b, struct platform *platform)
 {
-	int32_t pids = b->spec.pids_limit ? (int32_t)MIN(b->spec.pids_limit, (uint32_t)TASKS_MAX)
-					  : TASKS_MAX;
 	int err;
 
 	err = vfs_init();
 	if (!err)
-		err = kernel_init(platform, b->spec.cpus ? b->spec.cpus : 1, pids);
+		err = kernel_init(platform, b->spec.cpus ? b->spec.cpus : 1, TASKS_MAX);
 	if (!err)
 		err = anon_init();
 	if (!err)
@@ -213,21 +211,23 @@ static int start_kernel(struct boot_state *b, struct platform *platform)
 	return 0;
 }
 
-static void configure_cgroup(const struct boot_spec *s)
+void boot_configure_cgroup(struct boot_container *b)
 {
-	struct cgroupfs_limits l = {.memory_max = s->memory_limit,
-				    .memory_low = s->memory_low,
-				    .memory_swap = s->memory_swap,
-				    .pids_max = s->pids_limit,
-				    .cpu_quota = s->cpu_quota,
-				    .cpu_period = s->cpu_period,
-				    .cpu_shares = s->cpu_shares};
+	const struct boot_spec *s = &b->spec;
+	struct cgroup_limits l = {.memory_max = s->memory_limit,
+				  .memory_low = s->memory_low,
+				  .memory_swap = s->memory_swap,
+				  .pids_max = s->pids_limit,
+				  .cpu_quota = s->cpu_quota,
+				  .cpu_period = s->cpu_period,
+				  .cpu_shares = s->cpu_shares};
 
 	snprintf(l.cpus, sizeof(l.cpus), "%s", s->cpuset_cpus ? s->cpuset_cpus : "");
 	snprintf(l.mems, sizeof(l.mems), "%s", s->cpuset_mems ? s->cpuset_mems : "");
-	cgroupfs_configure(&l);
-	if (s->cgroup_path)
-		procfs_set_cgroup_path(s->cgroup_path);
+	task_cgroup_configure(b->cgroup, &l, s->cgroup_path);
+	/* The sandbox has one user namespace on the host. */
+	if (!b->first)
+		return;
 	if (s->uid_map)
 		procfs_set_id_map(false, s->uid_map);
 	if (s->gid_map)
@@ -250,11 +250,11 @@ static void on_init_exit(int status)
 
 	if (boot.console)
 		tty_console_drain(boot.console, time_monotonic_ns() + BOOT_EXIT_DRAIN_NS);
-	control_post(&msg);
+	control_post(&boot, &msg);
 	_exit(0);
 }
 
-int boot_start_init(struct boot_state *b)
+int boot_start_init(struct boot_container *b)
 {
 	if (atomic_exchange(&b->started, true))
 		return -EALREADY;
@@ -263,7 +263,7 @@ int boot_start_init(struct boot_state *b)
 		       : 0;
 }
 
-static int boot_all(struct boot_state *b, int spec_fd)
+static int boot_all(struct boot_container *b, int spec_fd)
 {
 	struct platform *platform;
 	struct control_msg created = {.op = CONTROL_CREATED, .pid = 1},
@@ -291,20 +291,24 @@ static int boot_all(struct boot_state *b, int spec_fd)
 		return boot_fail(&b->error, 1, "%s", why);
 	if (start_kernel(b, platform))
 		return -1;
-	control_init(b);
+	b->lifeline = b->spec.control_fd;
+	b->listen_fd = b->spec.listen_fd;
 	log_boot_lines(&b->spec);
-	configure_cgroup(&b->spec);
+	if (boot_make_namespaces(b))
+		return -1;
+	boot_configure_cgroup(b);
 	kernel.on_init_exit = on_init_exit;
 	if (boot_make_root(b) || boot_make_mounts(b))
 		return -1;
 	boot_make_notify(b);
-	if (boot_create_init(b, &b->init))
+	if (boot_create_init(b, NULL))
 		return -1;
+	boot_list_add(b);
 	if (b->spec.hold) {
-		control_post(&created);
+		control_post(b, &created);
 		return 0;
 	}
-	control_post(&started);
+	control_post(b, &started);
 	return boot_start_init(b);
 }
 

@@ -22,8 +22,8 @@ struct names {
 	int err;
 };
 
-static int copy_dir(struct boot_state *b, const struct vfs_path *from, const struct vfs_path *to,
-		    int depth);
+static int copy_dir(struct boot_container *b, const struct vfs_path *from,
+		    const struct vfs_path *to, int depth);
 
 static bool collect(struct dir_emit *ctx, const char *name, size_t len, unused_arg uint64_t ino,
 		    unused_arg unsigned type, unused_arg int64_t next)
@@ -49,7 +49,7 @@ static bool collect(struct dir_emit *ctx, const char *name, size_t len, unused_a
 	return true;
 }
 
-static struct vfs_lookup at(struct boot_state *b, const struct vfs_path *dir, const char *name)
+static struct vfs_lookup at(struct boot_container *b, const struct vfs_path *dir, const char *name)
 {
 	struct vfs_lookup lk = boot_lookup(b, name, 0);
 
@@ -57,8 +57,8 @@ static struct vfs_lookup at(struct boot_state *b, const struct vfs_path *dir, co
 	return lk;
 }
 
-static int copy_file(struct boot_state *b, const struct vfs_path *from, const struct vfs_path *to,
-		     const char *name, uint32_t mode)
+static int copy_file(struct boot_container *b, const struct vfs_path *from,
+		     const struct vfs_path *to, const char *name, uint32_t mode)
 {
 	struct vfs_lookup src = at(b, from, name), dst = at(b, to, name);
 	char *data = malloc(COPYUP_BUF);
@@ -99,8 +99,8 @@ static int copy_file(struct boot_state *b, const struct vfs_path *from, const st
 	return err;
 }
 
-static int copy_link(struct boot_state *b, const struct vfs_path *from, const struct vfs_path *to,
-		     const char *name)
+static int copy_link(struct boot_container *b, const struct vfs_path *from,
+		     const struct vfs_path *to, const char *name)
 {
 	struct vfs_lookup src = at(b, from, name), dst = at(b, to, name);
 	char target[4097];
@@ -113,8 +113,8 @@ static int copy_link(struct boot_state *b, const struct vfs_path *from, const st
 	return vfs_symlink(&dst, target);
 }
 
-static int copy_subdir(struct boot_state *b, const struct vfs_path *from, const struct vfs_path *to,
-		       const char *name, uint32_t mode, int depth)
+static int copy_subdir(struct boot_container *b, const struct vfs_path *from,
+		       const struct vfs_path *to, const char *name, uint32_t mode, int depth)
 {
 	struct vfs_lookup src = at(b, from, name), dst = at(b, to, name);
 	struct vfs_path below_from, below_to;
@@ -134,8 +134,8 @@ static int copy_subdir(struct boot_state *b, const struct vfs_path *from, const 
 	return err;
 }
 
-static int copy_entry(struct boot_state *b, const struct vfs_path *from, const struct vfs_path *to,
-		      const char *name, int depth)
+static int copy_entry(struct boot_container *b, const struct vfs_path *from,
+		      const struct vfs_path *to, const char *name, int depth)
 {
 	struct vfs_lookup src = at(b, from, name), dst = at(b, to, name);
 	struct moat_statx st;
@@ -160,8 +160,8 @@ static int copy_entry(struct boot_state *b, const struct vfs_path *from, const s
 	return err;
 }
 
-static int copy_dir(struct boot_state *b, const struct vfs_path *from, const struct vfs_path *to,
-		    int depth)
+static int copy_dir(struct boot_container *b, const struct vfs_path *from,
+		    const struct vfs_path *to, int depth)
 {
 	struct names n = {.ctx = {.emit = collect}};
 	struct vfs_lookup lk = at(b, from, ".");
@@ -209,7 +209,7 @@ bool boot_take_option(char *data, const char *option)
 	return false;
 }
 
-int boot_copy_up(struct boot_state *b, const struct vfs_path *covered, const char *path,
+int boot_copy_up(struct boot_container *b, const struct vfs_path *covered, const char *path,
 		 bool keep_mode)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW | LOOKUP_DIRECTORY);

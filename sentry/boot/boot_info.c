@@ -6,6 +6,7 @@
 
 #include "mem/memfile.h"
 #include "sentry/boot/internal.h"
+#include "sentry/pidns.h"
 #include "sentry/tty/tty.h"
 
 static void ps_command(struct task *t, struct buf *out)
@@ -18,7 +19,8 @@ static void ps_command(struct task *t, struct buf *out)
 		buf_putc(out, *p < ' ' || *p == 0x7f ? '?' : *p);
 }
 
-static void ps_line(struct thread_group *g, struct buf *out)
+/* Numbers as the container sees them. */
+static void ps_line(const struct boot_container *b, struct thread_group *g, struct buf *out)
 {
 	struct task *leader = group_leader(g);
 	struct tty *tty = tty_of_group(g);
@@ -32,7 +34,8 @@ static void ps_line(struct thread_group *g, struct buf *out)
 	}
 	cred = task_get_cred(leader);
 	group_get_times(g, &times);
-	buf_printf(out, "%u %d %d %lld ", cred->euid, g->tgid, group_ppid(g),
+	buf_printf(out, "%u %d %d %lld ", cred->euid, pid_nr_in(b->pid_ns, g->tgid),
+		   pid_nr_in(b->pid_ns, group_ppid(g)),
 		   (long long)(kernel.boot_realtime_ns + (g->start_ns - kernel.boot_monotonic_ns)) /
 			   1000000000);
 	if (tty)
@@ -48,13 +51,13 @@ static void ps_line(struct thread_group *g, struct buf *out)
 		tty_unref(tty);
 }
 
-void control_ps_text(struct buf *out)
+void control_ps_text(const struct boot_container *b, struct buf *out)
 {
 	struct thread_group *g;
 	int32_t id = 1;
 
-	while ((g = group_next(&id))) {
-		ps_line(g, out);
+	while ((g = task_cgroup_next_group(b->cgroup, &id))) {
+		ps_line(b, g, out);
 		group_unref(g);
 		id++;
 	}
@@ -68,7 +71,7 @@ static void stats_counter(void *arg, const char *name, uint64_t value)
 		   (unsigned long long)value);
 }
 
-void control_stats_text(struct buf *out)
+void control_stats_text(const struct boot_container *b, struct buf *out)
 {
 	struct thread_group *g;
 	struct task_times sum = {0}, one;
@@ -76,7 +79,7 @@ void control_stats_text(struct buf *out)
 	int32_t id = 1;
 	int groups = 0;
 
-	while ((g = group_next(&id))) {
+	while ((g = task_cgroup_next_group(b->cgroup, &id))) {
 		group_get_times(g, &one);
 		sum.utime_ns += one.utime_ns;
 		sum.stime_ns += one.stime_ns;
@@ -89,7 +92,8 @@ void control_stats_text(struct buf *out)
 	buf_printf(out,
 		   "{\"processes\":%d,\"tasks\":%d,\"task_limit\":%d,\"forks\":%llu,"
 		   "\"utime_ns\":%lld,\"stime_ns\":%lld,\"minflt\":%lld,",
-		   groups, atomic_load(&kernel.task_count), kernel.task_limit,
+		   groups, atomic_load(&b->cgroup->tasks),
+		   MIN(kernel.task_limit, atomic_load(&b->cgroup->task_limit)),
 		   (unsigned long long)atomic_load(&kernel.forks), (long long)sum.utime_ns,
 		   (long long)sum.stime_ns, (long long)sum.minflt);
 	buf_printf(out,

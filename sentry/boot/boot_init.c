@@ -3,6 +3,7 @@
  * executable's path, seccomp.
  */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "fsimpl/hostfd/hostfd.h"
 #include "sentry/boot/internal.h"
 #include "sentry/seccomp.h"
@@ -41,6 +43,21 @@ static int make_cred(const struct boot_process *p, struct cred **ret)
 	return 0;
 }
 
+/* The container's own instance, a reference; NULL. */
+static struct filesystem *find_devpts(struct boot_container *b)
+{
+	struct vfs_lookup lk = boot_lookup(b, "/dev/pts", LOOKUP_FOLLOW);
+	struct filesystem *fs;
+	struct vfs_path path;
+
+	if (vfs_get_path(&lk, &path))
+		return NULL;
+	fs = path.dentry->fs;
+	filesystem_ref(fs);
+	vfs_path_unref(&path);
+	return fs;
+}
+
 static int open_console(struct boot_process *p, struct fd_table *fds)
 {
 	struct winsize ws = {.ws_row = (unsigned short)p->spec->console_rows,
@@ -49,9 +66,14 @@ static int open_console(struct boot_process *p, struct fd_table *fds)
 	unsigned index;
 	int err;
 
-	/* Without devpts the terminal still works: it has no name. */
-	err = p->is_init ? tty_console_create(NULL, p->spec->console_fd, &index, &p->tty)
-			 : tty_host_create(NULL, p->spec->console_fd, &index, &p->tty);
+	struct filesystem *devpts = p->boot->first ? NULL : find_devpts(p->boot);
+
+	/* /dev/console of the device's number is the first container's. */
+	err = p->is_init && p->boot->first
+		      ? tty_console_create(NULL, p->spec->console_fd, &index, &p->tty)
+		      : tty_host_create(devpts, p->spec->console_fd, &index, &p->tty);
+	if (devpts)
+		filesystem_unref(devpts);
 	if (err)
 		return boot_fail(p->error, 1, "terminal: %s%s", strerror(-err),
 				 err == -ENODEV ? "; the configuration mounts no devpts on /dev/pts"
@@ -124,7 +146,7 @@ const char *boot_env_value(char **envp, const char *name)
 }
 
 /* Is this a file that the new credentials may execute? 0, or the errno that says why not. */
-static int check_executable(struct boot_state *b, const struct cred *cred,
+static int check_executable(struct boot_container *b, const struct cred *cred,
 			    const struct vfs_path *cwd, const char *path)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
@@ -146,7 +168,7 @@ static int find_executable(const struct boot_process *p, const struct cred *cred
 			   const struct vfs_path *cwd, char **ret)
 {
 	const char *name = p->spec->argv[0], *path = boot_env_value(p->spec->envp, "PATH");
-	struct boot_state *b = p->boot;
+	struct boot_container *b = p->boot;
 	int err = -ENOENT;
 
 	if (strchr(name, '/')) {
@@ -294,7 +316,10 @@ static int create_process(struct boot_process *p, const struct vfs_path *cwd, st
 		.envp = p->spec->envp,
 		.cred = cred,
 		.mnt_ns = p->boot->ns,
-		.uts_ns = kernel.uts_ns,
+		.uts_ns = p->boot->uts_ns,
+		.ipc_ns = p->boot->ipc_ns,
+		.pid_ns = p->boot->pid_ns,
+		.cgroup = p->boot->cgroup,
 		.fdtable = fds,
 		.rlimits = &rlimits,
 		.umask = p->spec->umask,
@@ -315,9 +340,17 @@ static int create_process(struct boot_process *p, const struct vfs_path *cwd, st
 		return exec_error(p, err);
 	atomic_store(&(*ret_task)->group->oom_score_adj, p->spec->oom_score_adj);
 	err = attach_seccomp(p, *ret_task);
-	if (err)
-		return boot_fail(p->error, 1, "linux.seccomp: %s", strerror(-err));
-	return 0;
+	if (!err)
+		return 0;
+	/* The sandbox ends without its first one. */
+	if (!p->is_init || !p->boot->first) {
+		task_group_exit((*ret_task)->group, SIGKILL);
+		if (task_start(*ret_task))
+			log_error("process: it stays: %s", p->spec->argv[0]);
+		task_unref(*ret_task);
+		*ret_task = NULL;
+	}
+	return boot_fail(p->error, 1, "linux.seccomp: %s", strerror(-err));
 }
 
 int boot_create_process(struct boot_process *p, struct task **ret_task)
@@ -345,22 +378,16 @@ int boot_create_process(struct boot_process *p, struct task **ret_task)
 	return err;
 }
 
-int boot_create_init(struct boot_state *b, struct task **ret_task)
+int boot_create_init(struct boot_container *b, int *extra)
 {
-	struct boot_process p = {.boot = b, .spec = &b->spec, .error = &b->error, .is_init = true};
+	struct boot_process p = {
+		.boot = b, .spec = &b->spec, .error = &b->error, .is_init = true, .extra = extra};
 	int err;
 
-	mutex_lock(&kernel.uts_ns->lock);
-	snprintf(kernel.uts_ns->nodename, sizeof(kernel.uts_ns->nodename), "%s",
-		 b->spec.hostname ? b->spec.hostname : "moat");
-	if (b->spec.domainname)
-		snprintf(kernel.uts_ns->domainname, sizeof(kernel.uts_ns->domainname), "%s",
-			 b->spec.domainname);
-	mutex_unlock(&kernel.uts_ns->lock);
-	err = boot_create_process(&p, ret_task);
+	err = boot_create_process(&p, &b->init);
 	b->console = p.tty;
 	/* Not started yet: nobody else looks. */
 	if (!err && b->spec.killable_init)
-		(*ret_task)->group->unkillable = false;
+		b->init->group->unkillable = false;
 	return err;
 }

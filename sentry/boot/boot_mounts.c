@@ -20,10 +20,9 @@
 
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
 
-static struct p9_conn *gofer;
 static char **virtiofs_tags; /* of the boot spec, which stays */
 
-struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags)
+struct vfs_lookup boot_lookup(struct boot_container *b, const char *path, unsigned flags)
 {
 	return (struct vfs_lookup){.cred = b->root_cred,
 				   .ns = b->ns,
@@ -39,11 +38,18 @@ static void emit_request(void *arg, const char *what, uint64_t id, int64_t age_n
 		   (long long)(age_ns / 1000));
 }
 
+static void show_gofer(struct boot_container *b, void *arg)
+{
+	struct buf *out = arg;
+
+	buf_printf(out, "requests to the gofer%s%.100s:\n", b->first ? "" : " of ",
+		   b->first ? "" : b->spec.id);
+	p9_conn_in_flight(b->gofer, emit_request, out);
+}
+
 void boot_show_requests(struct buf *out)
 {
-	buf_puts(out, "requests to the gofer:\n");
-	if (gofer)
-		p9_conn_in_flight(gofer, emit_request, out);
+	boot_for_each(show_gofer, out);
 	for (unsigned i = 0; virtiofs_tags && virtiofs_tags[i]; i++) {
 		struct virtiofs_device *dev = virtiofs_find_tag(virtiofs_tags[i]);
 
@@ -62,7 +68,8 @@ static unsigned mount_flags(uint64_t ms)
 	       (ms & (MS_STRICTATIME | MS_NOATIME) ? 0 : MNT_RELATIME_F);
 }
 
-static int virtiofs_root(struct boot_state *b, struct filesystem **ret_fs, struct dentry **ret_root)
+static int virtiofs_root(struct boot_container *b, struct filesystem **ret_fs,
+			 struct dentry **ret_root)
 {
 	const struct virtiofs_options options = {
 		.timeout_ns = -1,
@@ -76,10 +83,11 @@ static int virtiofs_root(struct boot_state *b, struct filesystem **ret_fs, struc
 		   : 0;
 }
 
-static int gofer_root(struct boot_state *b, struct filesystem **ret_fs, struct dentry **ret_root)
+static int gofer_root(struct boot_container *b, struct filesystem **ret_fs,
+		      struct dentry **ret_root)
 {
 	const struct gofer_mount_args args = {
-		.conn = gofer,
+		.conn = b->gofer,
 		.attach = 0,
 		.source = "rootfs",
 		.readonly = b->spec.rootfs_overlay || b->spec.rootfs_readonly,
@@ -92,10 +100,11 @@ static int gofer_root(struct boot_state *b, struct filesystem **ret_fs, struct d
 }
 
 /* Replaces both references, by an overlay's over them: BOOT_OVERLAY_MEMORY, or a directory of the host's that the gofer serves. NULL on error. */
-static int put_overlay(unsigned overlay, struct filesystem **fs, struct dentry **root)
+static int put_overlay(struct boot_container *b, unsigned overlay, struct filesystem **fs,
+		       struct dentry **root)
 {
 	const struct gofer_mount_args args = {
-		.conn = gofer, .attach = overlay - BOOT_OVERLAY_DIR(0), .source = "overlay"};
+		.conn = b->gofer, .attach = overlay - BOOT_OVERLAY_DIR(0), .source = "overlay"};
 	struct overlay_top top = {0};
 	struct filesystem *over_fs = NULL;
 	struct dentry *over = NULL;
@@ -119,19 +128,21 @@ static int put_overlay(unsigned overlay, struct filesystem **fs, struct dentry *
 	return err;
 }
 
-int boot_make_root(struct boot_state *b)
+int boot_make_root(struct boot_container *b)
 {
 	struct filesystem *fs;
 	struct dentry *root;
 	unsigned flags = MNT_RELATIME_F | (b->spec.rootfs_readonly ? MNT_RDONLY_F : 0);
 	int err;
 
-	virtiofs_tags = b->spec.virtiofs;
+	if (b->first)
+		virtiofs_tags = b->spec.virtiofs;
 	err = cred_create_root(&b->root_cred);
 	if (err)
 		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));
 	cred_set_current(b->root_cred);
-	err = p9_conn_create(b->spec.gofer_fd, &gofer);
+	err = p9_conn_create(b->spec.gofer_fd, &b->gofer);
+	b->spec.gofer_fd = -1;
 	if (err)
 		return boot_fail(&b->error, 1, "the gofer does not answer: %s", strerror(-err));
 	err = b->spec.rootfs == BOOT_ROOTFS_VIRTIOFS ? virtiofs_root(b, &fs, &root)
@@ -139,7 +150,7 @@ int boot_make_root(struct boot_state *b)
 	if (err)
 		return err;
 	if (b->spec.rootfs_overlay)
-		err = put_overlay(b->spec.rootfs_overlay, &fs, &root);
+		err = put_overlay(b, b->spec.rootfs_overlay, &fs, &root);
 	if (err)
 		return boot_fail(&b->error, 1, "root filesystem: overlay: %s", strerror(-err));
 	err = mount_namespace_create(fs, root, flags, &b->ns);
@@ -147,13 +158,14 @@ int boot_make_root(struct boot_state *b)
 	filesystem_unref(fs);
 	if (err)
 		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));
-	kernel.mnt_ns = b->ns;
+	if (b->first)
+		kernel.mnt_ns = b->ns;
 	mount_namespace_root(b->ns, &b->root);
 	return 0;
 }
 
 /* mkdir -p of path's directories, without the last component. */
-static int make_mountpoint_parents(struct boot_state *b, const char *path)
+static int make_mountpoint_parents(struct boot_container *b, const char *path)
 {
 	char *copy = strdup(path);
 	int err = 0;
@@ -175,7 +187,7 @@ static int make_mountpoint_parents(struct boot_state *b, const char *path)
 }
 
 /* The same, and the last component as a directory or an empty file. -EEXIST is fine. */
-static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
+static int make_mountpoint(struct boot_container *b, const char *path, bool is_file)
 {
 	int err = make_mountpoint_parents(b, path);
 
@@ -190,7 +202,7 @@ static int make_mountpoint(struct boot_state *b, const char *path, bool is_file)
 	return err;
 }
 
-static bool path_exists(struct boot_state *b, const char *path)
+static bool path_exists(struct boot_container *b, const char *path)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
 	struct vfs_path p;
@@ -201,20 +213,21 @@ static bool path_exists(struct boot_state *b, const char *path)
 	return true;
 }
 
-static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *target, bool host_fifo)
+static int mount_bind(struct boot_container *b, const struct boot_mount *m,
+		      const struct vfs_lookup *target)
 {
 	struct filesystem *fs;
 	struct dentry *root;
-	struct gofer_mount_args args = {.conn = gofer,
+	struct gofer_mount_args args = {.conn = b->gofer,
 					.attach = (unsigned)m->attach,
 					.shared = !m->overlay,
 					.readonly = m->overlay || m->flags & MS_RDONLY,
-					.host_fifo = host_fifo,
+					.host_fifo = b->spec.host_fifo,
 					.source = m->source};
 	int err = gofer_fs_create(&args, &fs, &root);
 
 	if (!err && m->overlay)
-		err = put_overlay(m->overlay, &fs, &root);
+		err = put_overlay(b, m->overlay, &fs, &root);
 	if (err)
 		return err;
 	err = vfs_mount_fs(target, fs, root, mount_flags(m->flags));
@@ -224,7 +237,7 @@ static int mount_bind(const struct boot_mount *m, const struct vfs_lookup *targe
 }
 
 /* Writable until the copy is there. A mode of its own wins over the covered directory's. */
-static int mount_copied_up(struct boot_state *b, const struct boot_mount *m,
+static int mount_copied_up(struct boot_container *b, const struct boot_mount *m,
 			   const struct vfs_lookup *target)
 {
 	struct vfs_path covered;
@@ -253,7 +266,7 @@ static int set_propagation(struct vfs_lookup *target, uint64_t flags)
 	return flags & MS_PROPAGATION ? vfs_set_propagation(target, prop, flags & MS_REC) : 0;
 }
 
-static int mount_one(struct boot_state *b, const struct boot_mount *m)
+static int mount_one(struct boot_container *b, const struct boot_mount *m)
 {
 	struct vfs_lookup target = boot_lookup(b, m->destination, LOOKUP_FOLLOW);
 	const char *type = m->type;
@@ -269,7 +282,7 @@ static int mount_one(struct boot_state *b, const struct boot_mount *m)
 	if (strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0)
 		err = vfs_mount_new(&target, "cgroup2", m->source, m->flags, NULL, NULL);
 	else if (m->attach >= 0)
-		err = mount_bind(m, &target, b->spec.host_fifo);
+		err = mount_bind(b, m, &target);
 	else if (strcmp(type, "tmpfs") == 0 && m->data && boot_take_option(m->data, "tmpcopyup"))
 		err = mount_copied_up(b, m, &target);
 	else
@@ -300,7 +313,7 @@ static const char *const dev_links[][2] = {
 };
 
 /* Default devices of the OCI specification, in whatever is mounted on /dev. */
-static int make_devices(struct boot_state *b)
+static int make_devices(struct boot_container *b)
 {
 	int err = 0;
 
@@ -335,7 +348,7 @@ static int make_devices(struct boot_state *b)
 }
 
 /* Nothing can be read there any more: /dev/null over a file, an empty read-only tmpfs over a directory. */
-static int mask_path(struct boot_state *b, const char *path)
+static int mask_path(struct boot_container *b, const char *path)
 {
 	struct vfs_lookup target = boot_lookup(b, path, LOOKUP_FOLLOW),
 			  null = boot_lookup(b, "/dev/null", LOOKUP_FOLLOW);
@@ -349,7 +362,7 @@ static int mask_path(struct boot_state *b, const char *path)
 	return vfs_bind(&null, &target, false);
 }
 
-static int readonly_path(struct boot_state *b, const char *path)
+static int readonly_path(struct boot_container *b, const char *path)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
 	int err;
@@ -361,7 +374,7 @@ static int readonly_path(struct boot_state *b, const char *path)
 }
 
 /* linux.devices: "c MAJOR MINOR MODE UID GID PATH". What has no driver here is there and answers ENXIO, as a device that was pulled. */
-static int make_device(struct boot_state *b, const char *line)
+static int make_device(struct boot_container *b, const char *line)
 {
 	unsigned major, minor, mode, uid, gid;
 	struct moat_statx st;
@@ -394,7 +407,7 @@ static int make_device(struct boot_state *b, const char *line)
 }
 
 /* linux.sysctl, as `sysctl -w` would: through /proc/sys, whose handlers check the value. */
-static int write_sysctl(struct boot_state *b, const char *assignment)
+static int write_sysctl(struct boot_container *b, const char *assignment)
 {
 	const char *eq = strchr(assignment, '=');
 	struct open_args oa = {.flags = O_WRONLY};
@@ -425,7 +438,7 @@ static int write_sysctl(struct boot_state *b, const char *assignment)
 	return n < 0 ? (int)n : 0;
 }
 
-int boot_make_mounts(struct boot_state *b)
+int boot_make_mounts(struct boot_container *b)
 {
 	bool dev_done = false;
 

@@ -14,7 +14,7 @@
 #include "fsimpl/socket/socket.h"
 #include "sentry/boot/internal.h"
 
-static int attach(struct boot_state *b, const char *path, struct vfs_endpoint *e)
+static int attach(struct boot_container *b, const char *path, struct vfs_endpoint *e)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
 	struct vfs_path p;
@@ -31,7 +31,7 @@ static int attach(struct boot_state *b, const char *path, struct vfs_endpoint *e
 	return vfs_mknod(&lk, &(struct mknod_args){.mode = S_IFSOCK | 0777, .endpoint = e});
 }
 
-void boot_make_notify(struct boot_state *b)
+void boot_make_notify(struct boot_container *b)
 {
 	const char *path = boot_env_value(b->spec.envp, "NOTIFY_SOCKET");
 	struct vfs_endpoint *e = NULL;

@@ -67,7 +67,7 @@ static int reconnect(void *arg)
 }
 
 /* Is the socket named by mounts of type 9p? */
-static bool is_9p(const struct boot_state *b, const char *tag)
+static bool is_9p(const struct boot_container *b, const char *tag)
 {
 	for (unsigned i = 0; i < b->spec.nmounts; i++)
 		if (!strcmp(b->spec.mounts[i].type, "9p") && b->spec.mounts[i].source &&
@@ -76,7 +76,7 @@ static bool is_9p(const struct boot_state *b, const char *tag)
 	return false;
 }
 
-static int connect_9p(struct boot_state *b, int fd, const char *tag)
+static int connect_9p(struct boot_container *b, int fd, const char *tag)
 {
 	struct p9_conn *c;
 	int err = p9_conn_create(fd, &c);
@@ -95,7 +95,7 @@ static int connect_9p(struct boot_state *b, int fd, const char *tag)
 		   : 0;
 }
 
-int boot_connect_virtiofs(struct boot_state *b)
+int boot_connect_virtiofs(struct boot_container *b)
 {
 	struct virtiofs_device_options options = {.queues = 2, .reconnect = reconnect};
 	unsigned count = 0;

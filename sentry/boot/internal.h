@@ -6,6 +6,9 @@
 #include "wire/boot_spec.h"
 #include "wire/control.h"
 
+struct ipc_namespace;
+struct p9_conn;
+struct pid_namespace;
 struct tty;
 
 /* A boot error: the CLI prints `text` and exits with `exit_code`. */
@@ -17,20 +20,41 @@ struct boot_error {
 /* Formats into e and returns -1. */
 int boot_fail(struct boot_error *e, int exit_code, const char *fmt, ...) printf_like(3, 4);
 
-struct boot_state {
+/*
+ * A container: the first one, which the sandbox was started for, or a further one of a pod (boot_add.c). Made by one thread (boot_main(), or
+ * that of a job); then read by the control thread and jobs of its own.
+ */
+struct boot_container {
+	TAILQ_ENTRY(boot_container) link; /* guarded by the list's lock: boot_add.c */
+	struct ref ref;
+	bool first;
 	struct boot_spec spec;
 	struct boot_error error;
 	struct cred *root_cred; /* full: mounts are made with it */
 	struct mount_namespace *ns;
 	struct vfs_path root; /* references */
+	struct p9_conn *gofer; /* a reference */
+	/* What its processes are made with: references. */
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
+	struct pid_namespace *pid_ns;
+	struct task_cgroup *cgroup;
 	struct tty *console; /* NULL without a terminal */
 	struct task *init; /* a reference, once made */
+	struct waiter end; /* of a further one: on its init's end */
 	_Atomic bool started;
+	/* Of a further one: steps of `moat exec` that use the above, and that it may be used no more. */
+	_Atomic int execs;
+	_Atomic bool ended;
+	struct wait_queue idle; /* woken when execs becomes 0 */
+	/* The control thread's. */
+	int lifeline; /* the connection to the monitor */
+	int listen_fd; /* where its verbs connect; -1 */
 };
 
 /* A process that comes from outside: what it is, and what became of it. */
 struct boot_process {
-	struct boot_state *boot;
+	struct boot_container *boot;
 	struct boot_spec *spec; /* its descriptors are taken */
 	struct boot_error *error;
 	bool is_init;
@@ -39,56 +63,94 @@ struct boot_process {
 };
 
 /* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */
-must_check int boot_make_root(struct boot_state *b);
+must_check int boot_make_root(struct boot_container *b);
 /* Before the seccomp filter: the vhost-user handshakes; devices are known by their tags then. */
-int boot_connect_virtiofs(struct boot_state *b);
-must_check int boot_make_mounts(struct boot_state *b);
+int boot_connect_virtiofs(struct boot_container *b);
+must_check int boot_make_mounts(struct boot_container *b);
 /* boot_copyup.c: takes a word out of comma-separated options; was it there? */
 bool boot_take_option(char *data, const char *option);
 /* Copies what `covered` (a directory below the mount on `path`) holds; its own mode and owner too, but for keep_mode. Return 0 or -errno. */
-must_check int boot_copy_up(struct boot_state *b, const struct vfs_path *covered, const char *path,
-			    bool keep_mode);
+must_check int boot_copy_up(struct boot_container *b, const struct vfs_path *covered,
+			    const char *path, bool keep_mode);
 /* A lookup with full credentials from the container's root. */
-struct vfs_lookup boot_lookup(struct boot_state *b, const char *path, unsigned flags);
+struct vfs_lookup boot_lookup(struct boot_container *b, const char *path, unsigned flags);
 
 /* boot_notify.c: connects the container's NOTIFY_SOCKET with the host's, if there is one. Failure is logged: the program is told by its own calls. */
-void boot_make_notify(struct boot_state *b);
+void boot_make_notify(struct boot_container *b);
+
+/* boot_add.c: all containers. The first is there when boot_main() has got that far. */
+void boot_list_add(struct boot_container *b);
+/* fn under the list's lock. */
+void boot_for_each(void (*fn)(struct boot_container *b, void *arg), void *arg);
+/* References to what a further container shares, or its own. Return 0, or -1 with b->error. */
+must_check int boot_make_namespaces(struct boot_container *b);
+void boot_container_unref(struct boot_container *b);
+static inline void boot_container_ref(struct boot_container *b)
+{
+	ref_get(&b->ref);
+}
 
 /* boot_init.c: the first process and further ones, made but not started. Return 0, or -1 with the error. */
-must_check int boot_create_init(struct boot_state *b, struct task **ret_task);
+/* b->init; extra: as struct boot_process has it. */
+must_check int boot_create_init(struct boot_container *b, int *extra);
 must_check int boot_create_process(struct boot_process *p, struct task **ret_task);
 /* A variable's value in a NULL-terminated environment; NULL. */
 const char *boot_env_value(char **envp, const char *name);
 
 /*
- * boot_exec.c: processes of `moat exec`, one a connection; the control thread's own. Its slow steps are done on threads of
- * their own; until exec_next_done() gives the connection back, it is theirs.
+ * boot_jobs.c: slow steps (the gofer or a terminal's reader may take their time) on threads of their own. The control thread leaves a connection
+ * with a job alone until boot_next_job_done() gives it back.
  */
+struct boot_job {
+	STAILQ_ENTRY(boot_job) link; /* guarded by the queue's lock, once done */
+	void (*run)(struct boot_job *j);
+	int sock; /* the connection */
+	struct boot_container *
+		container; /* a reference; of CONTROL_ADD: replaced by the new one, NULL if refused */
+	struct exec_session *session; /* of CONTROL_EXEC; out: NULL if refused */
+	bool last; /* the connection ends with it */
+	unsigned flags; /* of the request, as its descriptors */
+	size_t count;
+	int fds[CONTROL_FDS_MAX];
+};
+must_check int boot_jobs_init(void); /* before the seccomp filter */
+int boot_event_fd(void); /* readable when some process ended, or some job is done */
+void boot_event_raise(void);
+void boot_event_on_exit(struct waiter *w, uint32_t events); /* a waiter on a group's pidfd_wait */
+/* A copy of *j, on a new thread; without one to be had, here and now. False: out of memory, and its descriptors are closed. */
+must_check bool boot_job_start(const struct boot_job *j);
+struct boot_job *boot_next_job_done(void); /* NULL: none; free() */
+
+/* boot_exec.c: processes of `moat exec`, one a connection; the control thread's own but for the jobs. */
 struct exec_session;
-/* Takes the descriptors, not the socket. False: out of memory. */
-must_check bool exec_request(struct boot_state *b, int sock, const int *fds, size_t count,
-			     unsigned flags);
+void exec_begin(struct boot_job *j); /* a job: what CONTROL_EXEC asks for */
+void exec_finish(struct boot_job *j); /* a job: tells the connection about the end of its process */
 void exec_message(struct exec_session *x, const struct control_msg *msg);
 must_check bool exec_has_ended(const struct exec_session *x);
-/* Tells the connection about the end of its process. False: out of memory. */
-must_check bool exec_report(struct exec_session *x, int sock);
-/* A step that is done: the session (NULL: refused, an error was sent), and whether it was the last one. */
-must_check bool exec_next_done(int *ret_sock, struct exec_session **ret_session,
-			       bool *ret_finished);
 void exec_end(struct exec_session *x); /* kills the process if it still lives */
-int exec_event_fd(void); /* readable when some process ended, or some step is done */
-must_check int exec_init(void); /* before the seccomp filter */
-/* boot_info.c: figures for `moat ps` and `moat events`. */
-void control_ps_text(struct buf *out);
-void control_stats_text(struct buf *out);
+/* Shared with boot_add.c. The spec from a memfd: 0 or -1 with *e. */
+must_check int exec_read_spec(int fd, struct boot_spec *ret, struct boot_error *e);
+/* Puts the descriptors from `at` on where the spec says they are, and takes them (-1 in fds). */
+must_check int exec_place_fds(struct boot_process *p, int *fds, size_t count, size_t at,
+			      unsigned flags);
 
-/* boot.c: the first process runs, once. Return 0, -EALREADY, -1. */
-must_check int boot_start_init(struct boot_state *b);
+/* boot_add.c: further containers, one a connection. */
+void add_begin(struct boot_job *j); /* a job: what CONTROL_ADD asks for */
+void add_finish(struct boot_job *j); /* a job: its processes have an end, the monitor is told */
+must_check bool add_has_ended(const struct boot_container *b);
+/* boot_info.c: figures for `moat ps` and `moat events`. */
+void control_ps_text(const struct boot_container *b, struct buf *out);
+void control_stats_text(const struct boot_container *b, struct buf *out);
+
+/* boot.c: limits, and the cgroup files that show them. */
+void boot_configure_cgroup(struct boot_container *b);
+/* The first process runs, once. Return 0, -EALREADY, -1. */
+must_check int boot_start_init(struct boot_container *b);
 
 /* boot_control.c: serves the lifeline and the listening socket; never returns. */
-void control_init(struct boot_state *b); /* before the first control_post() */
-void control_post(const struct control_msg *msg); /* to the lifeline; any thread */
-noreturn_fn void control_serve(struct boot_state *b);
+void control_post(const struct boot_container *b,
+		  const struct control_msg *msg); /* to its lifeline */
+noreturn_fn void control_serve(struct boot_container *first);
 void control_debug_text(const char *what, struct buf *out);
 
 /* boot_stacks.c: before the confinement; then the control thread's. */

@@ -3,7 +3,8 @@
  *
  * Whatever the host has (v1, hybrid, v2), a container finds the unified hierarchy at its mount point, with the root of its own cgroup
  * namespace: that is what runtimes of languages (Java, Go, Node) read to size themselves. Limits come from the configuration and from
- * `moat update`; use comes from the sentry's own accounting. The host's limits on the sandbox lie a little above.
+ * `moat update`; use comes from the sentry's own accounting, processes and CPU time of the reader's container, memory of the whole
+ * sandbox. The host's limits on the sandbox lie a little above.
  *
  * Cannot do: make child groups or move processes (EROFS or EPERM), pressure files.
  */
@@ -14,42 +15,17 @@
 #include "mem/memfile.h"
 #include "sentry/fs/internal.h"
 #include "fsimpl/synth/synth.h"
-#include "sentry/task.h"
+#include "sentry/pidns.h"
 
 #define CGROUP2_SUPER_MAGIC 0x63677270
 #define CPU_PERIOD_DEFAULT 100000u
 #define CPU_WEIGHT_DEFAULT 100u
 
-static struct mutex cgroup_lock = MUTEX_INIT(LOCK_LEAF, "cgroupfs");
-static struct cgroupfs_limits limits; /* guarded by cgroup_lock */
 static _Atomic uint64_t memory_peak;
-static _Atomic int32_t pids_peak;
 
-void cgroupfs_configure(const struct cgroupfs_limits *l)
+static struct cgroup_limits get_limits(void)
 {
-	mutex_lock(&cgroup_lock);
-	limits = *l;
-	mutex_unlock(&cgroup_lock);
-}
-
-void cgroupfs_update(uint64_t memory, uint64_t pids)
-{
-	mutex_lock(&cgroup_lock);
-	if (memory)
-		limits.memory_max = memory;
-	if (pids)
-		limits.pids_max = pids;
-	mutex_unlock(&cgroup_lock);
-}
-
-static struct cgroupfs_limits get_limits(void)
-{
-	struct cgroupfs_limits l;
-
-	mutex_lock(&cgroup_lock);
-	l = limits;
-	mutex_unlock(&cgroup_lock);
-	return l;
+	return task_cgroup_limits(task_cgroup_current());
 }
 
 #define SHOW(name)                                                                         \
@@ -76,15 +52,6 @@ static uint64_t memory_now(void)
 	return now;
 }
 
-static int32_t pids_now(void)
-{
-	int32_t now = atomic_load(&kernel.task_count), peak = atomic_load(&pids_peak);
-
-	while (now > peak && !atomic_compare_exchange_weak(&pids_peak, &peak, now))
-		;
-	return now;
-}
-
 SHOW(const_show)
 {
 	buf_printf(b, "%s\n", (const char *)n->entry->data);
@@ -93,11 +60,13 @@ SHOW(const_show)
 
 SHOW(procs_show)
 {
+	struct task_cgroup *cg = task_cgroup_current();
 	struct thread_group *g;
 	int32_t id = 1;
 
-	while ((g = group_next(&id))) {
-		buf_printf(b, "%d\n", g->tgid);
+	while ((g = task_cgroup_next_group(cg, &id))) {
+		if (pid_current_vnr(g->tgid))
+			buf_printf(b, "%d\n", pid_current_vnr(g->tgid));
 		group_unref(g);
 		id++;
 	}
@@ -106,11 +75,13 @@ SHOW(procs_show)
 
 SHOW(threads_show)
 {
+	struct task_cgroup *cg = task_cgroup_current();
 	struct task *t;
 	int32_t id = 1;
 
-	while ((t = task_next(&id))) {
-		buf_printf(b, "%d\n", t->tid);
+	while ((t = task_cgroup_next_task(cg, &id))) {
+		if (pid_current_vnr(t->tid))
+			buf_printf(b, "%d\n", pid_current_vnr(t->tid));
 		task_unref(t);
 		id++;
 	}
@@ -119,7 +90,7 @@ SHOW(threads_show)
 
 SHOW(cpu_max_show)
 {
-	struct cgroupfs_limits l = get_limits();
+	struct cgroup_limits l = get_limits();
 	unsigned long long period = l.cpu_period ? l.cpu_period : CPU_PERIOD_DEFAULT;
 
 	if (l.cpu_quota > 0)
@@ -131,7 +102,7 @@ SHOW(cpu_max_show)
 
 SHOW(cpu_weight_show)
 {
-	struct cgroupfs_limits l = get_limits();
+	struct cgroup_limits l = get_limits();
 	unsigned long long shares = l.cpu_shares;
 
 	/* The conversion of the runtimes: [2, 262144] to [1, 10000]. */
@@ -143,11 +114,12 @@ SHOW(cpu_weight_show)
 
 SHOW(cpu_stat_show)
 {
+	struct task_cgroup *cg = task_cgroup_current();
 	struct thread_group *g;
 	long long utime = 0, stime = 0;
 	int32_t id = 1;
 
-	while ((g = group_next(&id))) {
+	while ((g = task_cgroup_next_group(cg, &id))) {
 		struct task_times times, children;
 
 		group_get_times(g, &times);
@@ -166,7 +138,7 @@ SHOW(cpu_stat_show)
 
 SHOW(cpus_show)
 {
-	struct cgroupfs_limits l = get_limits();
+	struct cgroup_limits l = get_limits();
 
 	buf_printf(b, "%s\n", l.cpus);
 	return 0;
@@ -174,7 +146,7 @@ SHOW(cpus_show)
 
 SHOW(cpus_effective_show)
 {
-	struct cgroupfs_limits l = get_limits();
+	struct cgroup_limits l = get_limits();
 
 	if (l.cpus[0])
 		buf_printf(b, "%s\n", l.cpus);
@@ -187,7 +159,7 @@ SHOW(cpus_effective_show)
 
 SHOW(mems_show)
 {
-	struct cgroupfs_limits l = get_limits();
+	struct cgroup_limits l = get_limits();
 
 	buf_printf(b, "%s\n", l.mems);
 	return 0;
@@ -220,7 +192,7 @@ SHOW(memory_low_show)
 
 SHOW(swap_max_show)
 {
-	struct cgroupfs_limits l = get_limits();
+	struct cgroup_limits l = get_limits();
 
 	/* Configured as memory plus swap; the file is swap alone. */
 	if (l.memory_swap >= l.memory_max && l.memory_max && l.memory_swap < INT64_MAX)
@@ -243,14 +215,13 @@ SHOW(memory_stat_show)
 
 SHOW(pids_current_show)
 {
-	buf_printf(b, "%d\n", pids_now());
+	buf_printf(b, "%d\n", atomic_load(&task_cgroup_current()->tasks));
 	return 0;
 }
 
 SHOW(pids_peak_show)
 {
-	pids_now();
-	buf_printf(b, "%d\n", atomic_load(&pids_peak));
+	buf_printf(b, "%d\n", atomic_load(&task_cgroup_current()->tasks_peak));
 	return 0;
 }
 

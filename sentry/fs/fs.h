@@ -36,22 +36,7 @@ struct thread_group;
 /* The process of an open /proc/PID directory, which pidfd_send_signal(2) takes like a pidfd: a reference, NULL for any other file. */
 struct thread_group *procfs_file_group(struct file *f);
 
-/* The container's cgroup path as /proc/PID/cgroup shows it ("/" by default); copied. */
-void procfs_set_cgroup_path(const char *path);
-
 /* What uid_map (or gid_map) shows for every process: the lines of the host's file, at most 16 KiB; copied. Default: the identity. */
 void procfs_set_id_map(bool gids, const char *text);
-
-/* What the files of cgroup2 show; 0 or empty: no limit. */
-struct cgroupfs_limits {
-	uint64_t memory_max, memory_low,
-		memory_swap; /* bytes; memory_swap: memory and swap together */
-	uint64_t pids_max;
-	int64_t cpu_quota; /* microseconds in cpu_period */
-	uint64_t cpu_period, cpu_shares;
-	char cpus[128], mems[64];
-};
-void cgroupfs_configure(const struct cgroupfs_limits *l);
-void cgroupfs_update(uint64_t memory, uint64_t pids); /* 0: as before */
 
 #endif

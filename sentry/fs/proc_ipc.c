@@ -7,26 +7,19 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/ipc/mq.h"
 
-static struct ipc_namespace *current_ns(void)
-{
-	struct task *t = task_current();
-
-	return t ? t->ipc_ns : kernel.ipc_ns;
-}
-
 /* ---- /proc/sysvipc ---- */
 
 static int table_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	switch (n->name[1]) {
 	case 'h':
-		shm_show(current_ns(), b);
+		shm_show(ipc_current(), b);
 		break;
 	case 'e':
-		sem_show(current_ns(), b);
+		sem_show(ipc_current(), b);
 		break;
 	default:
-		msg_show(current_ns(), b);
+		msg_show(ipc_current(), b);
 	}
 	return 0;
 }
@@ -52,7 +45,7 @@ static enum ipc_limit limit_of(const struct synth_node *n)
 
 static int limit_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
-	buf_printf(b, "%llu\n", (unsigned long long)ipc_limit(current_ns(), limit_of(n)));
+	buf_printf(b, "%llu\n", (unsigned long long)ipc_limit(ipc_current(), limit_of(n)));
 	return 0;
 }
 
@@ -66,7 +59,7 @@ static ssize_t limit_store(struct synth_node *n, unused_arg struct synth_file *s
 	v = strtoull(data, &end, 0);
 	if (end == data || errno || end[strspn(end, " \t\n")] || strchr(data, '-'))
 		return -EINVAL;
-	return ipc_set_limit(current_ns(), limit_of(n), v) ? -EINVAL : (ssize_t)size;
+	return ipc_set_limit(ipc_current(), limit_of(n), v) ? -EINVAL : (ssize_t)size;
 }
 
 const struct synth_node_ops proc_ipc_limit_ops = {
@@ -82,7 +75,7 @@ static int mq_limit_show(struct synth_node *n, unused_arg struct synth_file *sf,
 	enum mq_limit which = (enum mq_limit)(uintptr_t)n->entry->data;
 
 	buf_printf(b, "%llu\n",
-		   (unsigned long long)mq_limit(ipc_namespace_mq(current_ns()), which));
+		   (unsigned long long)mq_limit(ipc_namespace_mq(ipc_current()), which));
 	return 0;
 }
 
@@ -94,7 +87,7 @@ static ssize_t mq_limit_store(struct synth_node *n, unused_arg struct synth_file
 	int err = synth_parse_u64(data, size, INT32_MAX, &v);
 
 	if (!err)
-		err = mq_set_limit(ipc_namespace_mq(current_ns()), which, v);
+		err = mq_set_limit(ipc_namespace_mq(ipc_current()), which, v);
 	return err ? -EINVAL : (ssize_t)size;
 }
 
@@ -132,7 +125,7 @@ static int sem_limits_show(unused_arg struct synth_node *n, unused_arg struct sy
 {
 	for (size_t i = 0; i < ARRAY_SIZE(sem_limits_order); i++)
 		buf_printf(b, "%s%llu", i ? "\t" : "",
-			   (unsigned long long)ipc_limit(current_ns(), sem_limits_order[i]));
+			   (unsigned long long)ipc_limit(ipc_current(), sem_limits_order[i]));
 	buf_putc(b, '\n');
 	return 0;
 }
@@ -150,7 +143,7 @@ static ssize_t sem_limits_store(unused_arg struct synth_node *n, unused_arg stru
 		v = strtoull(at, &end, 0);
 		if (end == at)
 			break;
-		if (errno || ipc_set_limit(current_ns(), sem_limits_order[i], v))
+		if (errno || ipc_set_limit(ipc_current(), sem_limits_order[i], v))
 			return -EINVAL;
 	}
 	return at[strspn(at, " \t\n")] ? -EINVAL : (ssize_t)size;

@@ -398,24 +398,11 @@ static ssize_t oom_adj_store(struct synth_node *n, unused_arg struct synth_file 
 	return err ? -EINVAL : oom_store(n, size, adj == 15 ? 1000 : (int)adj * 1000 / 17);
 }
 
-static struct mutex cgroup_lock = MUTEX_INIT(LOCK_LEAF, "proc_cgroup_path");
-static char cgroup_path[256] = "/"; /* guarded by cgroup_lock */
-
-void procfs_set_cgroup_path(const char *path)
-{
-	mutex_lock(&cgroup_lock);
-	snprintf(cgroup_path, sizeof(cgroup_path), "%s", path);
-	mutex_unlock(&cgroup_lock);
-}
-
 PROC_SHOW(cgroup_show)
 {
-	char path[sizeof(cgroup_path)];
+	char path[CGROUP_PATH_MAX];
 
-	(void)t;
-	mutex_lock(&cgroup_lock);
-	memcpy(path, cgroup_path, sizeof(path));
-	mutex_unlock(&cgroup_lock);
+	task_cgroup_path(t->group->cgroup, path);
 	buf_printf(b, "0::%s\n", path);
 	return 0;
 }

@@ -82,8 +82,7 @@ static ssize_t lease_break_store(NODE_ARGS, const char *data, size_t size, unuse
 
 static int uts_render(struct buf *b, bool domain)
 {
-	struct task *t = task_current();
-	struct uts_namespace *uts = t ? t->uts_ns : kernel.uts_ns;
+	struct uts_namespace *uts = uts_current();
 
 	mutex_lock(&uts->lock);
 	buf_printf(b, "%s\n", domain ? uts->domainname : uts->nodename);
@@ -93,8 +92,7 @@ static int uts_render(struct buf *b, bool domain)
 
 static ssize_t uts_store(const char *data, size_t size, bool domain)
 {
-	struct task *t = task_current();
-	struct uts_namespace *uts = t ? t->uts_ns : kernel.uts_ns;
+	struct uts_namespace *uts = uts_current();
 	size_t len = strcspn(data, "\n");
 
 	if (!cred_has_cap(cred_current(), CAP_SYS_ADMIN))
@@ -178,7 +176,9 @@ static int file_nr_show(NODE_ARGS, struct buf *b)
 
 static int threads_max_show(NODE_ARGS, struct buf *b)
 {
-	buf_printf(b, "%d\n", kernel.task_limit > 0 ? kernel.task_limit : TASKS_MAX);
+	int32_t mine = atomic_load(&task_cgroup_current()->task_limit);
+
+	buf_printf(b, "%d\n", MIN(kernel.task_limit, mine));
 	return 0;
 }
 

@@ -391,9 +391,8 @@ static int mqueue_mount(unused_arg const struct filesystem_type *type,
 			unused_arg const char *data, unused_arg void *kernel_data,
 			struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	struct task *t = task_current();
 	struct mount *m;
-	int err = space_fs(ipc_namespace_mq(t ? t->ipc_ns : kernel.ipc_ns), ret_fs, ret_root, &m);
+	int err = space_fs(ipc_namespace_mq(ipc_current()), ret_fs, ret_root, &m);
 
 	if (!err)
 		mount_unref(m);

@@ -1,0 +1,157 @@
+/* sentry/cgroup.c - the processes of one container: counted, listed, killed. */
+#include <stdio.h>
+#include <string.h>
+
+#include "sentry/cgroup.h"
+#include "sentry/task_internal.h"
+
+/* A fork may slip through while the processes are gone through: then again. */
+#define KILL_STEP_NS (50 * 1000000ll)
+
+REF_TYPE(cgroup_ref_type, "cgroup");
+
+int task_cgroup_create(struct task_cgroup **ret)
+{
+	struct task_cgroup *cg = calloc(1, sizeof(*cg));
+
+	if (!cg)
+		return -ENOMEM;
+	ref_init(&cg->ref, &cgroup_ref_type);
+	mutex_init(&cg->lock, LOCK_LEAF, "cgroup");
+	wait_queue_init(&cg->empty);
+	strcpy(cg->path, "/");
+	atomic_init(&cg->task_limit, INT32_MAX);
+	*ret = cg;
+	return 0;
+}
+
+void task_cgroup_unref(struct task_cgroup *cg)
+{
+	if (!cg || !ref_put(&cg->ref))
+		return;
+	wait_queue_fini(&cg->empty);
+	ref_fini(&cg->ref, &cgroup_ref_type);
+	free(cg);
+}
+
+/* Lock held. */
+static void set_task_limit(struct task_cgroup *cg)
+{
+	uint64_t n = cg->limits.pids_max;
+
+	atomic_store(&cg->task_limit, n && n < INT32_MAX ? (int32_t)n : INT32_MAX);
+}
+
+void task_cgroup_configure(struct task_cgroup *cg, const struct cgroup_limits *l, const char *path)
+{
+	mutex_lock(&cg->lock);
+	cg->limits = *l;
+	snprintf(cg->path, sizeof(cg->path), "%s", path ? path : "/");
+	set_task_limit(cg);
+	mutex_unlock(&cg->lock);
+}
+
+void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids)
+{
+	mutex_lock(&cg->lock);
+	if (memory)
+		cg->limits.memory_max = memory;
+	if (pids)
+		cg->limits.pids_max = pids;
+	set_task_limit(cg);
+	mutex_unlock(&cg->lock);
+}
+
+struct cgroup_limits task_cgroup_limits(struct task_cgroup *cg)
+{
+	struct cgroup_limits l;
+
+	mutex_lock(&cg->lock);
+	l = cg->limits;
+	mutex_unlock(&cg->lock);
+	return l;
+}
+
+void task_cgroup_path(struct task_cgroup *cg, char ret[CGROUP_PATH_MAX])
+{
+	mutex_lock(&cg->lock);
+	memcpy(ret, cg->path, CGROUP_PATH_MAX);
+	mutex_unlock(&cg->lock);
+}
+
+struct thread_group *task_cgroup_next_group(struct task_cgroup *cg, int32_t *tgid)
+{
+	struct thread_group *g;
+
+	while ((g = group_next(tgid)) && g->cgroup != cg) {
+		group_unref(g);
+		(*tgid)++;
+	}
+	return g;
+}
+
+struct task *task_cgroup_next_task(struct task_cgroup *cg, int32_t *tid)
+{
+	struct task *t;
+
+	while ((t = task_next(tid)) && t->group->cgroup != cg) {
+		task_unref(t);
+		(*tid)++;
+	}
+	return t;
+}
+
+int task_cgroup_charge(struct task_cgroup *cg)
+{
+	int32_t now = atomic_load(&cg->tasks), peak = atomic_load(&cg->tasks_peak);
+
+	if (atomic_load(&cg->dying) || now >= atomic_load(&cg->task_limit))
+		return -EAGAIN;
+	now = atomic_fetch_add(&cg->tasks, 1) + 1;
+	if (now > peak)
+		atomic_store(&cg->tasks_peak, now);
+	return 0;
+}
+
+void task_cgroup_uncharge(struct task_cgroup *cg)
+{
+	atomic_fetch_sub(&cg->tasks, 1);
+	if (unlikely(atomic_load(&cg->dying)))
+		wait_queue_wake(&cg->empty, POLLIN);
+}
+
+/* Zombies that nobody waits for may stay. */
+static bool is_dead(void *arg)
+{
+	struct thread_group *g;
+	int32_t id = 1;
+	bool dead = true;
+
+	while (dead && (g = task_cgroup_next_group(arg, &id))) {
+		dead = group_is_dead(g);
+		group_unref(g);
+		id++;
+	}
+	return dead;
+}
+
+int task_cgroup_kill(struct task_cgroup *cg, int64_t timeout_ns)
+{
+	int64_t deadline = time_monotonic_ns() + timeout_ns;
+	int err;
+
+	atomic_store(&cg->dying, true);
+	do {
+		struct thread_group *g;
+		int32_t id = 1;
+
+		while ((g = task_cgroup_next_group(cg, &id))) {
+			task_group_exit(g, SIGKILL);
+			group_unref(g);
+			id++;
+		}
+		err = wait_event(&cg->empty, is_dead, cg, SLEEP_UNINTERRUPTIBLE,
+				 MIN(time_monotonic_ns() + KILL_STEP_NS, deadline));
+	} while (err && time_monotonic_ns() < deadline);
+	return err ? -ETIMEDOUT : 0;
+}

@@ -1,0 +1,66 @@
+/*
+ * sentry/cgroup.h - the processes of one container: what a cgroup is to Linux.
+ *
+ * A sandbox may hold several containers (of a pod), which may share pid, ipc and UTS namespaces; this is what tells them apart. A process is
+ * in its parent's for life. The limits are what the container sees in /sys/fs/cgroup; that of processes is enforced here.
+ */
+#ifndef MOAT_SENTRY_CGROUP_H
+#define MOAT_SENTRY_CGROUP_H
+
+#include "base/lock.h"
+#include "base/ref.h"
+#include "vfs/wait.h"
+
+#define CGROUP_PATH_MAX 256
+
+struct task;
+struct thread_group;
+
+/* What the files of cgroup2 show; 0 or empty: no limit. */
+struct cgroup_limits {
+	uint64_t memory_max, memory_low,
+		memory_swap; /* bytes; memory_swap: memory and swap together */
+	uint64_t pids_max;
+	int64_t cpu_quota; /* microseconds in cpu_period */
+	uint64_t cpu_period, cpu_shares;
+	char cpus[128], mems[64];
+};
+
+struct task_cgroup {
+	struct ref ref;
+	struct mutex lock; /* LOCK_LEAF */
+	struct cgroup_limits limits; /* guarded by lock */
+	char path[CGROUP_PATH_MAX]; /* guarded by lock; as /proc/PID/cgroup shows it */
+	_Atomic int32_t tasks, tasks_peak; /* that exist, zombies too */
+	_Atomic int32_t task_limit; /* INT32_MAX: none */
+	_Atomic bool dying; /* no process comes any more */
+	struct wait_queue empty; /* woken when one has gone and it is dying */
+};
+
+/* Return: 0, -ENOMEM. *ret has one reference. */
+must_check int task_cgroup_create(struct task_cgroup **ret);
+static inline void task_cgroup_ref(struct task_cgroup *cg)
+{
+	ref_get(&cg->ref);
+}
+void task_cgroup_unref(struct task_cgroup *cg); /* NULL is ignored */
+/* path: NULL for "/". Both are copied. */
+void task_cgroup_configure(struct task_cgroup *cg, const struct cgroup_limits *l, const char *path);
+void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids); /* 0: as before */
+struct cgroup_limits task_cgroup_limits(struct task_cgroup *cg);
+void task_cgroup_path(struct task_cgroup *cg, char ret[CGROUP_PATH_MAX]);
+/* That of the calling task, or that the thread acts in (kernel_act_as()). Borrowed. */
+struct task_cgroup *task_cgroup_current(void);
+/* As group_next() and task_next() (sentry/task.h), of this container alone. */
+struct thread_group *task_cgroup_next_group(struct task_cgroup *cg, int32_t *tgid);
+struct task *task_cgroup_next_task(struct task_cgroup *cg, int32_t *tid);
+/* One more or less; the first may say no: -EAGAIN. Under taskset_lock. */
+must_check int task_cgroup_charge(struct task_cgroup *cg);
+void task_cgroup_uncharge(struct task_cgroup *cg);
+/*
+ * SIGKILL to whoever is in it, until nobody is or the time is over: 0, -ETIMEDOUT. Nothing comes into it afterwards. Not from a task of its own; a
+ * process that was never started stays.
+ */
+must_check int task_cgroup_kill(struct task_cgroup *cg, int64_t timeout_ns);
+
+#endif

@@ -1,0 +1,93 @@
+/*
+ * tests/engines/peer.c - two containers of a pod meet: System V semaphores and abstract sockets; and the pod's first process. Static: it is in the image.
+ *
+ *	peer pause           waits, and for whoever is adopted
+ *	peer sem-put N       makes the semaphore of key 77 with value N
+ *	peer sem-get         prints its value, or why not
+ *	peer listen NAME     answers each connection to the abstract socket NAME with a line
+ *	peer connect NAME    prints that line, or why not
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sem.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define KEY 77
+
+static int fail(const char *what)
+{
+	printf("%s: %s\n", what, strerror(errno));
+	return 1;
+}
+
+static void reap(int signo)
+{
+	(void)signo;
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+}
+
+static int pause_main(void)
+{
+	signal(SIGCHLD, reap);
+	for (;;)
+		pause();
+}
+
+static int sem_main(const char *value)
+{
+	int id = semget(KEY, 1, value ? IPC_CREAT | 0600 : 0);
+
+	if (id < 0)
+		return fail("semget");
+	if (value)
+		return semctl(id, 0, SETVAL, atoi(value)) < 0 ? fail("semctl") : 0;
+	printf("%d\n", semctl(id, 0, GETVAL));
+	return 0;
+}
+
+static int socket_main(const char *name, int listening)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), peer;
+	char line[64];
+	ssize_t n;
+
+	snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, "%s", name);
+	if (!listening) {
+		if (fd < 0 || connect(fd, (struct sockaddr *)&addr, size) < 0)
+			return fail("connect");
+		n = read(fd, line, sizeof(line));
+		return n > 0 && write(1, line, (size_t)n) == n ? 0 : fail("read");
+	}
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, size) < 0 || listen(fd, 5) < 0)
+		return fail("listen");
+	for (;;) {
+		peer = accept(fd, NULL, NULL);
+		if (peer < 0 || write(peer, "hello from the other\n", 21) != 21)
+			return fail("accept");
+		close(peer);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && !strcmp(argv[1], "pause"))
+		return pause_main();
+	if (argc == 3 && !strcmp(argv[1], "sem-put"))
+		return sem_main(argv[2]);
+	if (argc == 2 && !strcmp(argv[1], "sem-get"))
+		return sem_main(NULL);
+	if (argc == 3 && (!strcmp(argv[1], "listen") || !strcmp(argv[1], "connect")))
+		return socket_main(argv[2], argv[1][0] == 'l');
+	fprintf(stderr, "peer: usage is in its source\n");
+	return 2;
+}
