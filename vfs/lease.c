@@ -22,11 +22,20 @@ struct lease {
 	int64_t deadline; /* of the break */
 };
 
+/* A call that breaks leases: it counts as a description that is open, as on Linux. On its stack. */
+struct breaker {
+	LIST_ENTRY(breaker) link; /* guarded by lease_lock */
+	struct filesystem *fs;
+	uint64_t key;
+	bool write;
+};
+
 _Atomic uint32_t vfs_lease_count;
 _Atomic uint32_t vfs_lease_break_s = LEASE_BREAK_DEFAULT_S;
 
 static struct mutex lease_lock = MUTEX_INIT(LOCK_FILE_LOCKS, "leases");
 static LIST_HEAD(, lease) leases = LIST_HEAD_INITIALIZER(leases); /* guarded by lease_lock */
+static LIST_HEAD(, breaker) breakers = LIST_HEAD_INITIALIZER(breakers); /* guarded by lease_lock */
 static struct wait_queue changed; /* some lease went or changed */
 
 __attribute__((constructor)) static void lease_init(void)
@@ -77,8 +86,32 @@ static bool conflicts_locked(const struct lease *mine, struct filesystem *fs, ui
 	return false;
 }
 
-/* Enters the lease as it is asked for. *ret_old: what f had, F_UNLCK for nothing. */
-static int enter(struct file *f, int type, int *ret_old)
+/* Somebody who waits for a lease's end would be kept out by a lease of `type` for good. */
+static bool is_awaited_locked(struct filesystem *fs, uint64_t key, int type)
+{
+	const struct breaker *b;
+
+	LIST_FOREACH (b, &breakers, link)
+		if (b->fs == fs && b->key == key && (b->write || type == F_WRLCK))
+			return true;
+	return false;
+}
+
+/* lease_modify(): the break that waits for F_UNLCK goes on, one that waits for F_RDLCK ends with it. */
+static void change_locked(struct lease *l, int type)
+{
+	if (l->target == l->type || (l->target == F_RDLCK && type == F_RDLCK))
+		l->target = type;
+	l->type = type;
+}
+
+/* What f had before enter(). */
+struct lease_before {
+	int type, target; /* F_UNLCK: nothing */
+};
+
+/* Enters the lease as it is asked for. */
+static int enter(struct file *f, int type, struct lease_before *ret_old)
 {
 	struct dentry *d = f->path.dentry;
 	uint64_t key = d->fs->ops->inode_key(d);
@@ -89,11 +122,12 @@ static int enter(struct file *f, int type, int *ret_old)
 		return -ENOMEM;
 	mutex_lock(&lease_lock);
 	l = find_of_file(f);
-	*ret_old = l ? l->type : F_UNLCK;
-	if (conflicts_locked(l, d->fs, key, type)) {
+	*ret_old = l ? (struct lease_before){l->type, l->target}
+		     : (struct lease_before){F_UNLCK, F_UNLCK};
+	if (is_awaited_locked(d->fs, key, type) || conflicts_locked(l, d->fs, key, type)) {
 		err = -EAGAIN;
 	} else if (l) {
-		l->type = l->target = type;
+		change_locked(l, type);
 	} else if (atomic_load_explicit(&vfs_lease_count, memory_order_relaxed) >= LEASES_MAX) {
 		err = -ENOLCK;
 	} else {
@@ -118,8 +152,9 @@ static bool is_opened(struct file *f, int type)
 
 int file_lease_set(struct file *f, int type, bool *ret_new)
 {
+	struct lease_before old;
 	struct lease *l;
-	int old, err;
+	int err;
 
 	*ret_new = false;
 	if (type == F_UNLCK)
@@ -130,16 +165,20 @@ int file_lease_set(struct file *f, int type, bool *ret_new)
 	if (is_opened(f, type)) {
 		mutex_lock(&lease_lock);
 		l = find_of_file(f);
-		if (l && old == F_UNLCK)
+		if (l && old.type == F_UNLCK) {
 			drop_locked(l);
-		else if (l)
-			l->type = l->target = old;
+		} else if (l) {
+			/* A break that came meanwhile stays. */
+			if (l->target == l->type)
+				l->target = old.target;
+			l->type = old.type;
+		}
 		mutex_unlock(&lease_lock);
 		return -EAGAIN;
 	}
 	/* A step down lets waiters go on. */
 	wait_queue_wake(&changed, POLLIN);
-	*ret_new = old == F_UNLCK;
+	*ret_new = old.type == F_UNLCK;
 	return 0;
 }
 
@@ -174,13 +213,11 @@ static bool blocked_locked(struct filesystem *fs, uint64_t key, bool write, stru
 	LIST_FOREACH_SAFE (l, &leases, link, next) {
 		if (l->fs != fs || l->key != key || (!write && l->type != F_WRLCK))
 			continue;
-		if (l->target == l->type) {
+		if (write ? l->target != F_UNLCK : l->target == l->type) {
 			l->target = write ? F_UNLCK : F_RDLCK;
 			l->deadline = now + (int64_t)atomic_load(&vfs_lease_break_s) * 1000000000;
 			if (file_tryref(l->f))
 				*ret_tell = l->f;
-		} else if (write && l->target == F_RDLCK) {
-			l->target = F_UNLCK;
 		}
 		if (now < l->deadline) {
 			*ret_deadline = blocked ? MIN(*ret_deadline, l->deadline) : l->deadline;
@@ -199,7 +236,7 @@ static bool blocked_locked(struct filesystem *fs, uint64_t key, bool write, stru
 
 int vfs_lease_break(struct dentry *d, bool write, bool nonblock)
 {
-	uint64_t key = d->fs->ops->inode_key(d);
+	struct breaker me = {.fs = d->fs, .key = d->fs->ops->inode_key(d), .write = write};
 	struct sleeper *s = sleeper_current();
 	struct file *tell;
 	int64_t deadline = TIME_FOREVER;
@@ -208,11 +245,14 @@ int vfs_lease_break(struct dentry *d, bool write, bool nonblock)
 
 	waiter_init_sleeper(&w, s, POLLIN);
 	wait_queue_add(&changed, &w);
+	mutex_lock(&lease_lock);
+	LIST_INSERT_HEAD(&breakers, &me, link);
+	mutex_unlock(&lease_lock);
 	while (!err) {
 		bool blocked;
 
 		mutex_lock(&lease_lock);
-		blocked = blocked_locked(d->fs, key, write, &tell, &deadline);
+		blocked = blocked_locked(me.fs, me.key, write, &tell, &deadline);
 		mutex_unlock(&lease_lock);
 		if (tell) {
 			if (vfs_hooks.send_sigio)
@@ -230,6 +270,9 @@ int vfs_lease_break(struct dentry *d, bool write, bool nonblock)
 		if (err == -ETIMEDOUT)
 			err = 0;
 	}
+	mutex_lock(&lease_lock);
+	LIST_REMOVE(&me, link);
+	mutex_unlock(&lease_lock);
 	wait_queue_remove(&w);
 	return err;
 }

@@ -138,15 +138,25 @@ int vfs_may_truncate(struct dentry *d)
 	return is_regular(d) && is_counted(d, false) ? -ETXTBSY : 0;
 }
 
-void vfs_write_access_gone(struct file *f)
+/* The entry that f refers to, with its bucket locked. NULL: none, nothing locked. */
+static struct write_access *own_locked(struct file *f, struct bucket **ret_bucket)
 {
 	struct write_access *w = atomic_load_explicit(&f->write_access, memory_order_acquire);
+
+	if (!w)
+		return NULL;
+	*ret_bucket = bucket_of(w->fs, w->key);
+	mutex_lock(&(*ret_bucket)->lock);
+	return w;
+}
+
+void vfs_write_access_gone(struct file *f)
+{
 	struct bucket *b;
+	struct write_access *w = own_locked(f, &b);
 
 	if (!w)
 		return;
-	b = bucket_of(w->fs, w->key);
-	mutex_lock(&b->lock);
 	if (f->mode & FILE_COUNTED)
 		w->writers--;
 	if (--w->files)
@@ -157,7 +167,8 @@ void vfs_write_access_gone(struct file *f)
 	free(w);
 }
 
-int vfs_deny_write(struct file *f)
+/* `though_written`: who counts already counts once more. */
+static int deny(struct file *f, bool though_written)
 {
 	struct write_access *w;
 	struct bucket *b;
@@ -168,37 +179,30 @@ int vfs_deny_write(struct file *f)
 	w = get_locked(f, &b);
 	if (!w)
 		return -ENOMEM;
-	err = w->writers ? -ETXTBSY : 0;
+	err = w->writers && !though_written ? -ETXTBSY : 0;
 	if (!err)
 		w->deniers++;
 	mutex_unlock(&b->lock);
 	return err;
 }
 
+int vfs_deny_write(struct file *f)
+{
+	return deny(f, false);
+}
+
 bool vfs_deny_write_again(struct file *f)
 {
-	struct write_access *w;
-	struct bucket *b;
-
-	if (!f->path.dentry)
-		return true;
-	w = get_locked(f, &b);
-	if (!w)
-		return false;
-	w->deniers++;
-	mutex_unlock(&b->lock);
-	return true;
+	return !deny(f, true);
 }
 
 void vfs_allow_write(struct file *f)
 {
-	struct write_access *w = atomic_load_explicit(&f->write_access, memory_order_acquire);
 	struct bucket *b;
+	struct write_access *w = own_locked(f, &b);
 
 	if (!w)
 		return;
-	b = bucket_of(w->fs, w->key);
-	mutex_lock(&b->lock);
 	assert(w->deniers);
 	w->deniers--;
 	mutex_unlock(&b->lock);

@@ -122,6 +122,68 @@ TEST(break_and_wait)
 	t_wait_ok(pid);
 }
 
+/* A holder cannot step down to what a waiting writer does not bear; once the writer gave up it can, and the break stays. */
+TEST(step_down_before_a_writer)
+{
+	int fd;
+	pid_t pid;
+
+	close(t_file("f", "text"));
+	fd = open("f", O_RDONLY);
+	catch_signal(SIGIO);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+	pid = fork();
+	if (pid == 0) {
+		close(fd);
+		CHECK(open("f", O_WRONLY) >= 0);
+		_exit(0);
+	}
+	wait_signal(SIGIO);
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	CHECK_ERR(fcntl(fd, F_SETLEASE, F_RDLCK), EAGAIN);
+	CHECK_ERR(fcntl(fd, F_SETLEASE, F_WRLCK), EAGAIN);
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	t_sleep_ms(20);
+	CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	CHECK(open("f", O_RDONLY | O_NONBLOCK) >= 0);
+	got = 0;
+	CHECK_ERR(open("f", O_WRONLY | O_NONBLOCK), EAGAIN);
+	t_sleep_ms(20);
+	CHECK_EQ(got, 0);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+	CHECK(open("f", O_WRONLY | O_NONBLOCK) >= 0);
+}
+
+/* A break that asks for more is told again. */
+TEST(reader_then_writer)
+{
+	int fd;
+
+	close(t_file("f", "text"));
+	fd = open("f", O_RDONLY);
+	catch_signal(SIGIO);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+	CHECK_ERR(open("f", O_RDONLY | O_NONBLOCK), EAGAIN);
+	wait_signal(SIGIO);
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_RDLCK);
+	got = 0;
+	CHECK_ERR(open("f", O_WRONLY | O_NONBLOCK), EAGAIN);
+	wait_signal(SIGIO);
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	got = 0;
+	CHECK_ERR(open("f", O_RDONLY | O_NONBLOCK), EAGAIN);
+	t_sleep_ms(20);
+	CHECK_EQ(got, 0);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_RDLCK));
+	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+	CHECK(open("f", O_RDONLY | O_NONBLOCK) >= 0);
+	CHECK_OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+}
+
 TEST(break_by_truncate)
 {
 	int fd;
