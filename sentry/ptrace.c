@@ -21,6 +21,7 @@
 
 static TAILQ_HEAD(, ptrace_state) tracees =
 	TAILQ_HEAD_INITIALIZER(tracees); /* guarded by taskset_lock */
+static _Atomic int tracee_count; /* how many they are, for a look without the lock */
 
 /* ---- attaching and letting go; taskset_lock (write) and the sighand lock of t are held ---- */
 
@@ -44,6 +45,7 @@ int ptrace_begin_locked(struct task *t, struct thread_group *tracer, bool seized
 	p->seized = seized;
 	p->options = options;
 	TAILQ_INSERT_TAIL(&tracees, p, link);
+	atomic_fetch_add_explicit(&tracee_count, 1, memory_order_relaxed);
 	t->ptrace = p;
 	return 0;
 }
@@ -56,6 +58,7 @@ void ptrace_end_locked(struct task *t)
 	if (!p)
 		return;
 	TAILQ_REMOVE(&tracees, p, link);
+	atomic_fetch_sub_explicit(&tracee_count, 1, memory_order_relaxed);
 	t->ptrace = NULL;
 	t->regs.r.eflags &= ~ARCH_EFLAGS_TF;
 	if (p->in_stop) {
@@ -443,7 +446,7 @@ void ptrace_exit(struct task *t)
 		ptrace_unlink(t);
 		rwlock_write_unlock(&kernel.taskset_lock);
 	}
-	if (atomic_load(&g->live) || TAILQ_EMPTY(&tracees))
+	if (atomic_load(&g->live) || !atomic_load_explicit(&tracee_count, memory_order_relaxed))
 		return;
 	for (;;) {
 		rwlock_write_lock(&kernel.taskset_lock);

@@ -216,7 +216,7 @@ int64_t sys_set_robust_list(struct task *t, const struct syscall_args *a)
 {
 	if (a->a[1] != 24) /* sizeof(struct robust_list_head) */
 		return -EINVAL;
-	t->robust_list = a->a[0];
+	__atomic_store_n(&t->robust_list, a->a[0], __ATOMIC_RELAXED); /* others look */
 	return 0;
 }
 
@@ -233,7 +233,7 @@ int64_t sys_get_robust_list(struct task *t, const struct syscall_args *a)
 			task_unref(other);
 			return -EPERM;
 		}
-		head = other->robust_list;
+		head = __atomic_load_n(&other->robust_list, __ATOMIC_RELAXED);
 		task_unref(other);
 	}
 	if (task_copy_out(t, a->a[2], &size, sizeof(size)))
