@@ -122,9 +122,6 @@ int64_t sys_fallocate(struct task *t, const struct syscall_args *a)
 	err = -EBADF;
 	if (!(f->mode & FILE_WRITE))
 		goto out_unref;
-	err = -EPERM;
-	if ((mode & ~FALLOC_FL_KEEP_SIZE) && (file_flags(f) & O_APPEND))
-		goto out_unref;
 	type = file_type(f);
 	err = S_ISFIFO(type) ? -ESPIPE : S_ISDIR(type) ? -EISDIR : -ENODEV;
 	if (!S_ISREG(type) && !S_ISBLK(type))

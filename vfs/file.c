@@ -351,7 +351,7 @@ ssize_t file_write_iter(struct file *f, struct io_iter *it, const int64_t *off, 
 	}
 	if (ret > 0)
 		vfs_notify_file(f, IN_MODIFY);
-	if (ret > 0 && (f->mode & FILE_SEEKABLE) &&
+	if (ret > 0 && (f->mode & FILE_SEEKABLE) && f->ops->fsync &&
 	    ((rwf & (RWF_SYNC | RWF_DSYNC)) || (file_flags(f) & O_DSYNC))) {
 		err = file_fsync(f, !(rwf & RWF_SYNC), 0, INT64_MAX);
 		if (err)

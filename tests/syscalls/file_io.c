@@ -84,6 +84,8 @@ TEST(vectors)
 	CHECK_ERR(readv(fd, (void *)8, 1), EFAULT);
 	in[0].iov_len = 2;
 	CHECK_ERR(preadv2(fd, in, 1, 0, 0x40000000), EOPNOTSUPP);
+	/* What has nothing to synchronize is written all the same. */
+	CHECK_EQ(pwritev2(open("/dev/null", O_WRONLY), in, 1, 0, RWF_DSYNC), 2);
 }
 
 TEST(seek)
@@ -170,6 +172,8 @@ TEST(fallocate)
 	CHECK_ERR(fallocate(fd, 0, 0, 0), EINVAL);
 	CHECK_ERR(fallocate(fd, 0, -1, 1), EINVAL);
 	CHECK_ERR(fallocate(open("f", O_RDONLY), 0, 0, 1), EBADF);
+	fd = open("f", O_WRONLY | O_APPEND);
+	CHECK_OK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
 }
 
 TEST(file_size_limit)
