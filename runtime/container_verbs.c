@@ -147,7 +147,8 @@ static int kill_main(int argc, char **argv)
 		cli_error("unknown signal \"%s\"", name);
 		err = -EINVAL;
 	} else if (c.status == CONTAINER_STOPPED) {
-		if (!msg.all) {
+		/* That of a pod may have ended with the sandbox, just now. */
+		if (!msg.all && !(msg.signo == SIGKILL && json_object_get(c.state, "sandbox"))) {
 			cli_error("container not running");
 			err = -ESRCH;
 		}
