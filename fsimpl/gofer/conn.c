@@ -520,6 +520,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	if (err)
 		return err;
 	t->tag = t->type == P9_Tversion ? P9_NOTAG : call->tag;
+	p9_fids_asked(c, t);
 	err = send_request(c, t);
 	if (err) {
 		/* Nothing was sent of a message that does not fit. */
@@ -543,7 +544,9 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 		p9_conn_kill(c, "a reply to another request");
 		err = -EIO;
 	}
-	if (err)
+	if (!err)
+		p9_fids_replied(c, t, &call->r);
+	else
 		p9_call_fini(call);
 	return err;
 }
@@ -596,8 +599,11 @@ static void flush_clunks(struct p9_conn *c)
 	memcpy(fids, c->clunks, count * sizeof(fids[0]));
 	c->clunk_count = 0;
 	mutex_unlock(&c->lock);
-	for (unsigned i = 0; i < count; i++)
+	/* Held until here: what waits to be sent is the server's still. */
+	for (unsigned i = 0; i < count; i++) {
+		p9_fid_forget(c, fids[i]);
 		p9_fids_put(raw, i, fids[i]);
+	}
 	t.Tmclunk.fids = (struct p9_fids){raw, (uint16_t)count};
 	if (!c->plain && count && send_async(c, &t))
 		sent = count;
@@ -638,19 +644,11 @@ int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	return p9_rpc_one(c, call, t, P9_MAY_LEAVE);
 }
 
-uint32_t p9_fid_alloc(struct p9_conn *c)
-{
-	uint32_t fid;
-
-	do
-		fid = atomic_fetch_add_explicit(&c->next_fid, 1, memory_order_relaxed) & INT32_MAX;
-	while (fid == 0);
-	return fid;
-}
-
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid)
 {
-	if (fid == P9_NOFID || keep_clunk(c, fid) || atomic_load(&c->dead))
+	if (fid == P9_NOFID)
+		return;
+	if (keep_clunk(c, fid) || atomic_load(&c->dead))
 		return;
 	/* Only when 256 gathered with no request in between. Without room still it stays with the server until the connection ends. */
 	flush_clunks(c);
@@ -713,6 +711,7 @@ static void conn_free(struct p9_conn *c)
 	close(c->sock);
 	free(c->tx);
 	free(c->rx);
+	p9_fids_fini(c);
 	ref_fini(&c->ref, &conn_type);
 	free(c);
 }
@@ -732,6 +731,7 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 	mutex_init(&c->lock, LOCK_RPC, "p9_conn");
 	mutex_init(&c->send_lock, LOCK_RPC, "p9_send");
 	mutex_init(&c->fd_lock, LOCK_LEAF, "p9_host_fds");
+	mutex_init(&c->fid_lock, LOCK_LEAF, "p9_fids");
 	TAILQ_INIT(&c->idle_fds);
 	LIST_INIT(&c->lock_waits);
 	c->notify_sock = -1;

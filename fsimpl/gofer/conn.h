@@ -22,6 +22,7 @@
 #define P9_CLUNK_BATCH 64
 #define P9_FD_QUEUE_MAX 64
 #define P9_REPLY_INLINE 1024
+#define P9_HELD_BUCKETS 1024
 #define P9_TICK_MS 250 /* how often a caller that waits looks whether it was killed */
 
 /* One request and its reply. On the caller's stack. */
@@ -81,6 +82,9 @@ struct p9_conn {
 	uint32_t clunks[P9_CLUNKS_MAX];
 	unsigned clunk_count;
 	_Atomic uint32_t next_fid;
+	struct mutex fid_lock; /* LOCK_LEAF */
+	LIST_HEAD(, p9_held)
+	held[P9_HELD_BUCKETS]; /* guarded by fid_lock: fids that the server has for us */
 	_Atomic uint64_t requests;
 	/* donated descriptors, of all filesystems on this connection: fsimpl/gofer/hostfd.c */
 	struct mutex fd_lock; /* LOCK_LEAF */
@@ -116,8 +120,15 @@ must_check int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg
 /* p9_rpc() of a compound message on a plain connection. */
 must_check int p9_plain_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
 void p9_call_init(struct p9_call *call);
-/* A number that fits an int. */
+/* fids.c: a number that fits an int and is no fid of ours. */
 uint32_t p9_fid_alloc(struct p9_conn *c);
+/* t is about to be sent: what it ends is not held any more, whatever the answer. */
+void p9_fids_asked(struct p9_conn *c, const struct p9_msg *t);
+/* t was answered by r: what it bound is held. */
+void p9_fids_replied(struct p9_conn *c, const struct p9_msg *t, const struct p9_msg *r);
+/* It is given back. */
+void p9_fid_forget(struct p9_conn *c, uint32_t fid);
+void p9_fids_fini(struct p9_conn *c);
 /* Gives a fid back, some time soon. Sleeps only when P9_CLUNKS_MAX gathered with no request in between. */
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
 /* It gives -EIO from now on; one line is logged. Any thread, no lock of the connection's held. */

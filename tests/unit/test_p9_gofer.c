@@ -149,6 +149,31 @@ static void acl_of_an_old_file(void **state)
 	assert_int_equal(qid_type_of("f"), P9_QTACL_ASKED);
 }
 
+/* Numbers that are held are left out when they come up again: the root's, and that of a file without a name. */
+static void fids_wrap(void **state)
+{
+	struct file *f[10], *held;
+	struct moat_statx st;
+
+	(void)state;
+	assert_int_equal(do_open(".", O_TMPFILE | O_RDWR, 0600, &held), 0);
+	atomic_store(&fx.conn->next_fid, INT32_MAX - 3u);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(do_open(".", O_TMPFILE | O_RDWR, 0600, &f[i]), 0);
+	assert_true(atomic_load(&fx.conn->next_fid) > INT32_MAX);
+	for (unsigned i = 0; i < 10; i++)
+		file_unref(f[i]);
+	/* And once more round, past what was given back a moment ago. */
+	atomic_store(&fx.conn->next_fid, UINT32_MAX - 3u);
+	write_host("f", "x");
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(do_open(".", O_TMPFILE | O_RDWR, 0600, &f[i]), 0);
+	assert_int_equal(do_stat("f", &st), 0);
+	for (unsigned i = 0; i < 10; i++)
+		file_unref(f[i]);
+	file_unref(held);
+}
+
 struct listing {
 	struct dir_emit ctx;
 	unsigned count, dots, stop_at;
@@ -546,6 +571,7 @@ int main(void)
 		TEST(tmpfile_and_xattr),
 		TEST(nodes_and_statfs),
 		TEST(shrink),
+		TEST(fids_wrap),
 	};
 	/* It does not matter to the server, and takes seconds. */
 	const struct CMUnitTest once[] = {TEST(acl_of_an_old_file)};
