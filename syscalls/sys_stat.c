@@ -93,7 +93,8 @@ static int64_t stat_common(struct task *t, int dirfd, uint64_t upath, unsigned f
 			   uint64_t uaddr)
 {
 	struct moat_statx sx;
-	int err = stat_at(t, dirfd, upath, flags, STAT_MASK, &sx);
+	/* As vfs_fstatat(). */
+	int err = stat_at(t, dirfd, upath, flags | AT_NO_AUTOMOUNT, STAT_MASK, &sx);
 
 	return err ? err : stat_out(t, &sx, uaddr);
 }

@@ -291,6 +291,12 @@ static void dentry_release_default(struct dentry *d)
 	free(d);
 }
 
+static int automount_default(struct dentry *d unused_arg, struct filesystem **ret_fs unused_arg,
+			     struct dentry **ret_root unused_arg)
+{
+	return -ENOSYS;
+}
+
 static int get_acl_default(struct dentry *d unused_arg, bool is_default unused_arg,
 			   struct vfs_acl **ret)
 {
@@ -369,6 +375,7 @@ void fs_ops_complete(struct filesystem_ops *ops)
 	FS_DEFAULT(is_descendant);
 	FS_DEFAULT(dentry_type);
 	FS_DEFAULT(inode_key);
+	FS_DEFAULT(automount);
 	FS_DEFAULT(get_acl);
 	FS_DEFAULT(dentry_release);
 	FS_DEFAULT(link_followed);

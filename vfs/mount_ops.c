@@ -288,7 +288,8 @@ int vfs_remount(const struct vfs_lookup *target, unsigned long ms_flags, const c
 	if (mount_ns_of(at.mount) != target->ns)
 		err = -EINVAL;
 	else
-		err = mount_set_flags_locked(at.mount, flags | (old & MNT_LOCKS_F));
+		err = mount_set_flags_locked(at.mount,
+					     flags | (old & (MNT_LOCKS_F | MNT_SHRINKABLE_F)));
 	if (!err)
 		mount_ns_changed_locked(target->ns);
 	mutex_unlock(&mount_lock);
@@ -322,6 +323,58 @@ int vfs_set_propagation(const struct vfs_lookup *target, enum mount_propagation 
 	return err;
 }
 
+/* finish_automount(): the mount has the flags of what it is mounted on. */
+static int automount_locked(struct vfs_path *at, struct filesystem *fs, struct dentry *root,
+			    struct mount_trash *trash)
+{
+	const unsigned flags = atomic_load_explicit(&at->mount->flags, memory_order_relaxed);
+	struct mount_namespace *ns = mount_ns_of(at->mount);
+	struct mount *m;
+	int err;
+
+	if (!ns)
+		return -EINVAL;
+	err = mount_create_locked(fs, root, (flags & ~(unsigned)MNT_LOCKED_F) | MNT_SHRINKABLE_F,
+				  &m);
+	if (err)
+		return err;
+	err = graft_locked(m, at, ns, trash);
+	if (err)
+		mount_drop_tree_locked(m, trash);
+	return err;
+}
+
+int vfs_automount(struct vfs_path *at)
+{
+	struct vfs_path old = *at;
+	struct mount_trash trash;
+	struct filesystem *fs;
+	struct dentry *root;
+	int err = at->dentry->fs->ops->automount(at->dentry, &fs, &root);
+
+	if (err)
+		return err;
+	mount_trash_init(&trash);
+	mutex_lock(&mount_lock);
+	mount_climb_locked(&old, &at->mount, &at->dentry);
+	/* Unless somebody was faster. */
+	if (at->mount == old.mount) {
+		err = automount_locked(&old, fs, root, &trash);
+		mount_climb_locked(&old, &at->mount, &at->dentry);
+	}
+	if (err)
+		*at = old;
+	else
+		vfs_path_ref(at);
+	mutex_unlock(&mount_lock);
+	mount_trash_empty(&trash);
+	if (!err)
+		vfs_path_unref(&old);
+	dentry_unref(root);
+	filesystem_unref(fs);
+	return err;
+}
+
 /* References of an idle mount: its tree's and the lookup's. */
 #define MOUNT_IDLE_REFS 2
 
@@ -330,6 +383,34 @@ static int umount_expire_locked(struct mount *m)
 	if (ref_read(&m->ref) != MOUNT_IDLE_REFS || TAILQ_FIRST(&m->priv->children))
 		return -EBUSY;
 	return atomic_exchange_explicit(&m->expiring, true, memory_order_relaxed) ? 0 : -EAGAIN;
+}
+
+/* shrink_submounts(): what walks have mounted below m and nobody uses. */
+static void shrink_automounts(struct mount *m)
+{
+	struct mount_private *p, *next;
+	struct mount_trash trash;
+	bool again = true;
+
+	mount_trash_init(&trash);
+	mutex_lock(&mount_lock);
+	while (again) {
+		again = false;
+		for (p = mount_next_in_tree(m->priv, m->priv); p; p = next) {
+			next = mount_next_in_tree(p, m->priv);
+			if (!(atomic_load_explicit(&p->mount->flags, memory_order_relaxed) &
+			      MNT_SHRINKABLE_F) ||
+			    TAILQ_FIRST(&p->children) || ref_read(&p->mount->ref) > 1 ||
+			    mount_propagate_busy_locked(p->mount))
+				continue;
+			mount_propagate_detach_locked(p->mount, false, &trash);
+			mount_detach_tree_locked(p->mount, &trash);
+			again = true;
+			break;
+		}
+	}
+	mutex_unlock(&mount_lock);
+	mount_trash_empty(&trash);
 }
 
 static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, int flags,
@@ -398,6 +479,8 @@ int vfs_umount(const struct vfs_lookup *target, int flags)
 	if (err)
 		return err;
 	climb(&at);
+	if (!(flags & (MNT_DETACH | MNT_EXPIRE)) && at.dentry == at.mount->root)
+		shrink_automounts(at.mount);
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
 	err = umount_locked(&at, target, flags, &trash);

@@ -430,6 +430,11 @@ bool rp_restart(struct resolving_path *rp, ssize_t *inout_result)
 		return true;
 	}
 	assert(rp->have_next);
+	if (unlikely(*inout_result == RP_RESTART_AUTOMOUNT)) {
+		*inout_result = vfs_automount(&rp->next);
+		if (*inout_result)
+			return false;
+	}
 	rp->have_next = false;
 	/* An attempt to create where a symlink was found: write access to this mount says nothing about the next. */
 	if (unlikely(rp->writing)) {
@@ -478,13 +483,28 @@ static int rp_set_next(struct resolving_path *rp, struct mount *m, struct dentry
 	return restart;
 }
 
+/* As follow_automount(): not for who only asks for attributes of the place itself. */
+static int rp_automount(struct resolving_path *rp, struct dentry *d)
+{
+	/* Below a filesystem that stacks on it nothing is mounted. */
+	if (!atomic_load_explicit(&rp->mount->ns, memory_order_relaxed))
+		return 0;
+	if ((rp->flags & LOOKUP_NO_AUTOMOUNT) && (!rp->comp || rp->comp_final) &&
+	    !rp->trailing_slash && !rp->must_dir)
+		return 0;
+	if (rp->flags & LOOKUP_NO_XDEV)
+		return -EXDEV;
+	return rp->locked ? rp_set_next(rp, rp->mount, d, false, RP_RESTART_AUTOMOUNT)
+			  : RP_RESTART_REFWALK;
+}
+
 int rp_check_mount(struct resolving_path *rp, struct dentry *d)
 {
+	uint32_t flags = atomic_load_explicit(&d->flags, memory_order_acquire);
 	struct mount *m, *up;
 	int err = 0;
 
-	if (likely(!(atomic_load_explicit(&d->flags, memory_order_acquire) &
-		     DENTRY_MAYBE_MOUNTPOINT)))
+	if (likely(!(flags & (DENTRY_MAYBE_MOUNTPOINT | DENTRY_AUTOMOUNT))))
 		return 0;
 	rcu_read_begin();
 	m = mount_lookup(rp->mount, d);
@@ -497,9 +517,11 @@ int rp_check_mount(struct resolving_path *rp, struct dentry *d)
 			err = -EXDEV;
 		else
 			err = rp_set_next(rp, m, m->root, false, RP_RESTART_MOUNT);
-		if (err == RP_RESTART_MOUNT && rp->comp)
-			rp_advance(rp);
+	} else if (flags & DENTRY_AUTOMOUNT) {
+		err = rp_automount(rp, d);
 	}
+	if ((err == RP_RESTART_MOUNT || err == RP_RESTART_AUTOMOUNT) && rp->comp)
+		rp_advance(rp);
 	rcu_read_end();
 	return err;
 }

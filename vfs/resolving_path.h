@@ -34,6 +34,7 @@ enum rp_restart {
 	RP_RESTART_PARENT_MOUNT, /* ".." from a mount's root */
 	RP_RESTART_ABSOLUTE, /* an absolute symlink: again at the root */
 	RP_RESTART_JUMP, /* a magic link led elsewhere */
+	RP_RESTART_AUTOMOUNT, /* stepped onto where a filesystem begins that is not mounted yet */
 	RP_RESTART_REFWALK, /* the lock-free walk gave up: all of it again with rp_locked(rp) true */
 };
 

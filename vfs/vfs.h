@@ -50,6 +50,9 @@ enum {
 	DENTRY_HANDLE = 1u << 6, /* name_to_handle_at(2) gave a handle for it: vfs/handle.h */
 	DENTRY_NO_MOUNT = 1u << 7, /* nothing can be mounted here: links of /proc/PID/fd */
 	DENTRY_RELEASED = 1u << 8, /* its last reference is gone: dentry_release_begin() */
+	DENTRY_AUTOMOUNT =
+		1u
+		<< 9, /* another filesystem begins here: who walks on has it mounted (ops->automount) */
 };
 
 struct dentry {
@@ -203,6 +206,8 @@ struct filesystem_ops {
 	uint32_t (*dentry_type)(struct dentry *d);
 	/* A key for comparing inodes: same file <=> same key (hard links). */
 	uint64_t (*inode_key)(struct dentry *d);
+	/* The filesystem that begins at d, which has DENTRY_AUTOMOUNT: references in both results. No locks held. Default: -ENOSYS. */
+	int (*automount)(struct dentry *d, struct filesystem **ret_fs, struct dentry **ret_root);
 	/* d's access or default ACL, for a filesystem that stacks on this one: a reference, or NULL when there is none (the default). */
 	int (*get_acl)(struct dentry *d, bool is_default, struct vfs_acl **ret);
 	void (*dentry_release)(
@@ -314,6 +319,9 @@ enum {
 	MNT_LOCK_NOEXEC_F = 1 << 12,
 	MNT_LOCK_ATIME_F = 1 << 13,
 	MNT_LOCKS_F = 0x3f << 8,
+	MNT_SHRINKABLE_F =
+		1
+		<< 14, /* a walk has mounted it: it goes with what it is mounted on, when nobody uses it */
 };
 
 enum mount_propagation { PROP_PRIVATE, PROP_SHARED, PROP_SLAVE, PROP_UNBINDABLE };

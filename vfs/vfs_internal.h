@@ -27,6 +27,8 @@ void vfs_mount_init(void);
 /* ---- reference helpers ---- */
 /* Both parts, under RCU: false when either is going away. */
 must_check bool vfs_path_tryref(struct mount *m, struct dentry *d);
+/* Mounts what begins at `at`, whose references are replaced by those of the mount's root. On failure they stay. Return: 0, -errno. No locks held. */
+must_check int vfs_automount(struct vfs_path *at);
 
 /* ---- files ---- */
 

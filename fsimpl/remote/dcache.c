@@ -103,6 +103,8 @@ struct remote_dentry *remote_dentry_create(struct remote_dcache *c, struct remot
 	}
 	dentry_init(&d->d, c->fs);
 	d->inode = in;
+	if (in)
+		atomic_fetch_or_explicit(&d->d.flags, in->dentry_flags, memory_order_relaxed);
 	atomic_init(&d->key, key);
 	atomic_init(&d->recent, true);
 	return d;
@@ -312,7 +314,7 @@ int remote_enter(struct remote_dcache *c, struct remote_dentry *dir, const char 
 			remote_forget(c, d);
 			/* Open files keep it: by its old name another file is reached. */
 			if (d->inode)
-				atomic_fetch_or(&d->d.flags, DENTRY_DEAD);
+				remote_dentry_lost(d);
 			remote_dentry_unref(d);
 		}
 		if (in)

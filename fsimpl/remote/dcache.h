@@ -27,6 +27,8 @@ struct perm_inode;
 struct remote_inode {
 	struct ref ref;
 	uint32_t type; /* immutable: S_IFMT bits */
+	uint32_t
+		dentry_flags; /* immutable: what its dentries have from the beginning: DENTRY_AUTOMOUNT */
 };
 
 /* Where a dentry is. Replaced as a whole, freed by RCU, so readers see a consistent pair. */
@@ -81,6 +83,15 @@ static inline bool remote_is_dir(const struct remote_dentry *d)
 static inline bool remote_is_dead(const struct remote_dentry *d)
 {
 	return atomic_load_explicit(&d->d.flags, memory_order_acquire) & DENTRY_DEAD;
+}
+
+/* The server has something else under its name. What a walk has mounted there goes. */
+static inline void remote_dentry_lost(struct remote_dentry *d)
+{
+	if (d->inode->dentry_flags & DENTRY_AUTOMOUNT)
+		vfs_dentry_delete_end(&d->d);
+	else
+		atomic_fetch_or(&d->d.flags, DENTRY_DEAD);
 }
 
 void remote_dcache_init(struct remote_dcache *c, struct filesystem *fs,

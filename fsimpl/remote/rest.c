@@ -20,7 +20,7 @@ static void step_cached(struct remote_rest *r)
 	struct remote_dentry *d = r->dir ? remote_find_rcu(r->c, r->dir, r->name, r->len) : NULL;
 
 	r->dir = d && d->inode ? d : NULL;
-	if (!r->dir || !(atomic_load(&d->d.flags) & DENTRY_MAYBE_MOUNTPOINT))
+	if (!r->dir || !(atomic_load(&d->d.flags) & (DENTRY_MAYBE_MOUNTPOINT | DENTRY_AUTOMOUNT)))
 		return;
 	r->next = r->end;
 	r->last = false;

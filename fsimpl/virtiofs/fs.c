@@ -7,7 +7,7 @@
  *
  * Performs: a cold stat is one LOOKUP a component, or one request; a warm one within its timeout asks nothing and takes no lock (quick.c). One tree_lock per filesystem: a change keeps
  * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
- * Cannot yet: remote locks, submounts.
+ * Cannot yet: remote locks.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +70,9 @@ static int virtiofs_sync(struct filesystem *base)
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	const struct fuse_syncfs_in arg = {0};
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_SYNCFS, .nodeid = FUSE_ROOT, .arg = &arg},
+		.req = {.opcode = FUSE_SYNCFS,
+			.nodeid = virtiofs_inode_of(fs->root)->nodeid,
+			.arg = &arg},
 	};
 	int err = write_all_back(fs);
 	ssize_t got = virtiofs_call(fs, &call);
@@ -123,24 +125,37 @@ static void drop_endpoints(struct virtiofs_fs *fs)
 	}
 }
 
+/* What only the device's filesystem does at its end. */
+static void device_end(struct virtiofs_fs *fs)
+{
+	struct vdev_call destroy = {.req = {.opcode = FUSE_DESTROY}};
+
+	/* RELEASEs and FORGETs, which nobody waited for: after DESTROY they would make no sense. */
+	vdev_drain(fs->dev, VIRTIOFS_DRAIN_NS);
+	(void)!virtiofs_call(fs, &destroy);
+	virtiofs_device_release(fs->dev);
+}
+
 static void virtiofs_release(struct filesystem *base)
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
-	struct vdev_call destroy = {.req = {.opcode = FUSE_DESTROY}};
 
-	vdev_set_restore(fs->dev, NULL, NULL);
+	if (fs->top)
+		virtiofs_submount_unlink(fs);
+	else
+		vdev_set_restore(fs->dev, NULL, NULL);
 	drop_endpoints(fs);
 	remote_shrink(&fs->dcache);
 	remote_dentry_unref(fs->root);
 	virtiofs_forget_flush(fs);
-	/* RELEASEs and FORGETs, which nobody waited for: after DESTROY they would make no sense. */
-	vdev_drain(fs->dev, VIRTIOFS_DRAIN_NS);
-	(void)!virtiofs_call(fs, &destroy);
+	if (!fs->top)
+		device_end(fs);
 	while (fs->bounce_count)
 		memfile_range_unref(virtiofs_device_memory(fs->dev),
 				    fs->bounces[--fs->bounce_count], VIRTIOFS_READ_MAX);
-	virtiofs_device_release(fs->dev);
 	virtiofs_device_unref(fs->dev);
+	if (fs->top)
+		virtiofs_submount_fini(fs);
 	filesystem_fini(base);
 	rcu_call(&base->rcu, fs_free_rcu);
 }
@@ -165,6 +180,7 @@ static struct filesystem_ops virtiofs_ops = {
 	.list_xattr_at = virtiofs_list_xattr_at,
 	.remove_xattr_at = virtiofs_remove_xattr_at,
 	.get_endpoint_at = virtiofs_get_endpoint_at,
+	.automount = virtiofs_automount,
 	.get_acl = virtiofs_get_acl,
 	.get_parent = remote_get_parent,
 	.dentry_type = virtiofs_dentry_type,
@@ -348,24 +364,16 @@ static int create_root(struct virtiofs_fs *fs)
 	return fs->root ? 0 : -ENOMEM;
 }
 
-int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *options,
-		    const char *source, struct filesystem **ret_fs, struct dentry **ret_root)
+int virtiofs_fs_alloc(struct virtiofs_device *dev, const struct virtiofs_options *options,
+		      const char *source, struct virtiofs_fs **ret)
 {
-	struct virtiofs_fs *fs;
-	unsigned epoch;
-	int err;
+	struct virtiofs_fs *fs = calloc(1, sizeof(*fs));
+	int err = fs ? filesystem_init(&fs->fs, &virtiofs_type, &virtiofs_ops, source) : -ENOMEM;
 
-	if (!virtiofs_device_claim(dev))
-		return -EBUSY;
-	fs = calloc(1, sizeof(*fs));
-	err = fs ? filesystem_init(&fs->fs, &virtiofs_type, &virtiofs_ops, source ? source : "none")
-		 : -ENOMEM;
 	if (err) {
 		free(fs);
-		virtiofs_device_release(dev);
 		return err;
 	}
-	virtiofs_device_ref(dev);
 	fs->dev = dev;
 	fs->options = *options;
 	fs->fs.magic = VIRTIOFS_MAGIC;
@@ -381,7 +389,27 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 	fs->dcache.inode_perm = virtiofs_inode_perm_base;
 	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++)
 		LIST_INIT(&fs->inodes[i]);
+	TAILQ_INIT(&fs->subs);
 	atomic_init(&fs->next_key, 1);
+	*ret = fs;
+	return 0;
+}
+
+int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *options,
+		    const char *source, struct filesystem **ret_fs, struct dentry **ret_root)
+{
+	struct virtiofs_fs *fs;
+	unsigned epoch;
+	int err;
+
+	if (!virtiofs_device_claim(dev))
+		return -EBUSY;
+	err = virtiofs_fs_alloc(dev, options, source ? source : "none", &fs);
+	if (err) {
+		virtiofs_device_release(dev);
+		return err;
+	}
+	virtiofs_device_ref(dev);
 	epoch = vdev_epoch(dev);
 	err = virtiofs_init_rpc(fs, false);
 	if (!err)

@@ -47,6 +47,9 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 		return NULL;
 	ref_init(&in->base.ref, &inode_type);
 	in->base.type = e->attr.mode & S_IFMT;
+	/* Whether INIT's answer had FUSE_SUBMOUNTS says nothing: the stock daemon's never does. */
+	if ((e->attr.flags & FUSE_ATTR_SUBMOUNT) && in->base.type == S_IFDIR)
+		in->base.dentry_flags = DENTRY_AUTOMOUNT;
 	in->fs = fs;
 	in->nodeid = e->nodeid;
 	in->generation = e->generation;
@@ -69,15 +72,19 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 	return in;
 }
 
-/* Node 1, of which nothing is known yet but that it is a directory. It counts no lookups. */
+/* Node 1, or a submount's, of which nothing is known yet but that it is a directory. It counts no lookups: the inode above does. */
 int virtiofs_inode_create_root(struct virtiofs_fs *fs, struct virtiofs_inode **ret)
 {
-	const struct fuse_entry_out e = {
+	struct fuse_entry_out e = {
 		.nodeid = FUSE_ROOT,
 		.generation = fs->versions ? fs->versions->root_key : 0,
 		.attr.mode = S_IFDIR | 0755,
 	};
 
+	if (fs->over) {
+		e.nodeid = virtiofs_inode_of(fs->over)->nodeid;
+		e.generation = virtiofs_inode_of(fs->over)->generation;
+	}
 	*ret = inode_create(fs, &e, 0);
 	if (!*ret)
 		return -ENOMEM;

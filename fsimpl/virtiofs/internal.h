@@ -137,8 +137,21 @@ struct virtiofs_inode {
 	struct rcu_cb rcu;
 };
 
+/*
+ * A directory where another filesystem of the host begins (FUSE_ATTR_SUBMOUNT) is the root of a virtiofs_fs of its own, with its own device number
+ * and tables, over the same device: submount.c. It holds its mount point, and with it the filesystem above.
+ */
 struct virtiofs_fs {
 	struct filesystem fs;
+	struct virtiofs_fs *
+		top; /* immutable: the device's filesystem, which that above pins; NULL: it is that itself */
+	struct remote_dentry *
+		over; /* immutable: where it begins; a reference, and one on the filesystem above, whose it is */
+	TAILQ_HEAD(, virtiofs_fs) subs; /* of top, those above first; guarded by its inode_lock */
+	TAILQ_ENTRY(virtiofs_fs) sub_link; /* guarded by top's inode_lock */
+	bool in_subs; /* guarded by top's inode_lock: in top's subs */
+	struct deferred_work put_work; /* gives `puts` references back */
+	_Atomic uint32_t puts;
 	struct virtiofs_device *dev; /* a reference */
 	struct virtiofs_options options; /* immutable */
 	struct remote_dcache dcache;
@@ -322,6 +335,21 @@ bool virtiofs_peek_perm(struct virtiofs_inode *in, struct virtiofs_clock *c,
 			struct perm_inode *ret);
 bool virtiofs_peek_stat(struct virtiofs_inode *in, struct virtiofs_clock *c,
 			struct moat_statx *ret);
+
+/* ---- submount.c ---- */
+
+/* fs.c: tables and locks, nothing asked yet. Takes no reference on the device. Return: 0, -ENOMEM, -EMFILE. */
+must_check int virtiofs_fs_alloc(struct virtiofs_device *dev,
+				 const struct virtiofs_options *options, const char *source,
+				 struct virtiofs_fs **ret);
+/* filesystem_ops.automount */
+int virtiofs_automount(struct dentry *base, struct filesystem **ret_fs, struct dentry **ret_root);
+/* A release's beginning, when nobody is to find it any more, and its end. */
+void virtiofs_submount_unlink(struct virtiofs_fs *fs);
+void virtiofs_submount_fini(struct virtiofs_fs *fs);
+/* The one after `fs` (NULL: the first): a reference; that on fs is given back later, by deferred work. NULL at the end. */
+struct virtiofs_fs *virtiofs_submount_next(struct virtiofs_fs *top, struct virtiofs_fs *fs);
+void virtiofs_submount_put_later(struct virtiofs_fs *fs);
 
 /* ---- walk.c; walk_ask.c: what one MOAT_WALK (wire/fuse_walk.h) tells of ---- */
 

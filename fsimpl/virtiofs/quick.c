@@ -109,7 +109,7 @@ static int step(struct quick *q)
 	if (!child->inode)
 		return -ENOENT;
 	err = unlikely(atomic_load_explicit(&child->d.flags, memory_order_acquire) &
-		       DENTRY_MAYBE_MOUNTPOINT)
+		       (DENTRY_MAYBE_MOUNTPOINT | DENTRY_AUTOMOUNT))
 		      ? rp_check_mount(rp, &child->d)
 		      : 0;
 	if (unlikely(err))

@@ -308,24 +308,16 @@ static int collect(struct restoring *r)
 	return r->dentries ? 0 : -ENOMEM;
 }
 
-static int restore_tree(struct virtiofs_fs *fs)
+/* What is in use, below a root whose node is that of the new daemon's. */
+static int restore_names(struct virtiofs_fs *fs)
 {
 	struct restoring r = {.fs = fs};
-	struct fuse_attr_out out;
-	int err = virtiofs_init_rpc(fs, true);
+	int err;
 
 	atomic_store(&fs->absent, 0);
 	mutex_lock(&fs->forget_lock);
 	fs->forget_count = 0;
 	mutex_unlock(&fs->forget_lock);
-	if (!err)
-		err = virtiofs_getattr_rpc(virtiofs_inode_of(fs->root), &out);
-	if (!err && !S_ISDIR(out.attr.mode))
-		err = -ENOTDIR;
-	if (err)
-		return err;
-	if (fs->versions)
-		atomic_store(&virtiofs_inode_of(fs->root)->generation, fs->versions->root_key);
 	virtiofs_inode_stale(virtiofs_inode_of(fs->root));
 	remote_shrink(&fs->dcache);
 	err = collect(&r);
@@ -342,13 +334,51 @@ static int restore_tree(struct virtiofs_fs *fs)
 	return err;
 }
 
+static int restore_top(struct virtiofs_fs *fs)
+{
+	struct fuse_attr_out out;
+	int err = virtiofs_init_rpc(fs, true);
+
+	/* What the daemon before had no request for this one may have. */
+	atomic_store(&fs->absent, 0);
+	if (!err)
+		err = virtiofs_getattr_rpc(virtiofs_inode_of(fs->root), &out);
+	if (!err && !S_ISDIR(out.attr.mode))
+		err = -ENOTDIR;
+	if (err)
+		return err;
+	if (fs->versions)
+		atomic_store(&virtiofs_inode_of(fs->root)->generation, fs->versions->root_key);
+	return restore_names(fs);
+}
+
+/* A submount's root is the node that its mount point, found again before it, is now. One whose place is lost stays lost. */
+static int restore_submount(struct virtiofs_fs *fs)
+{
+	struct virtiofs_inode *root = virtiofs_inode_of(fs->root);
+	struct virtiofs_inode *over = virtiofs_inode_of(fs->over);
+
+	if (is_current(fs->over)) {
+		atomic_store(&root->generation, atomic_load(&over->generation));
+		atomic_store(&root->nodeid, atomic_load(&over->nodeid));
+	}
+	return restore_names(fs);
+}
+
 int virtiofs_restore(void *arg)
 {
-	struct virtiofs_fs *fs = arg;
+	struct virtiofs_fs *top = arg, *fs;
 	int err;
 
-	rwlock_write_lock(&fs->tree_lock);
-	err = restore_tree(fs);
-	rwlock_write_unlock(&fs->tree_lock);
+	rwlock_write_lock(&top->tree_lock);
+	err = restore_top(top);
+	rwlock_write_unlock(&top->tree_lock);
+	for (fs = NULL; !err && (fs = virtiofs_submount_next(top, fs));) {
+		rwlock_write_lock(&fs->tree_lock);
+		err = restore_submount(fs);
+		rwlock_write_unlock(&fs->tree_lock);
+	}
+	if (fs)
+		virtiofs_submount_put_later(fs);
 	return err;
 }

@@ -61,7 +61,7 @@ void virtiofs_enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, 
 		return;
 	remote_forget(&fs->dcache, d);
 	if (d->inode)
-		atomic_fetch_or(&d->d.flags, DENTRY_DEAD);
+		remote_dentry_lost(d);
 	remote_dentry_unref(d);
 }
 
