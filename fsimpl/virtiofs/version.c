@@ -55,6 +55,7 @@ int virtiofs_versions_create(const struct vhost_user_versions *wire, const int *
 		close(fds[0]); /* the mapping keeps it */
 		v->notify_fd = count == 2 ? fds[1] : -1;
 		v->watcher = wire->watcher;
+		v->retired_fd = -1;
 		*ret = v;
 		return 0;
 	}
@@ -70,7 +71,6 @@ int virtiofs_versions_restart(struct virtiofs_versions *v, const struct vhost_us
 {
 	const struct version_table *table = wire_ok(wire, count) ? map_table(NULL, fds[0]) : NULL;
 	bool good = table && table->magic == VERSION_TABLE_MAGIC;
-	int old;
 
 	if (table)
 		munmap((void *)table, VERSION_TABLE_BYTES);
@@ -78,10 +78,10 @@ int virtiofs_versions_restart(struct virtiofs_versions *v, const struct vhost_us
 		return refuse(fds, count);
 	close(fds[0]);
 	atomic_store(&v->watcher, wire->watcher);
-	old = atomic_exchange(&v->notify_fd, count == 2 ? fds[1] : -1);
-	/* Who asks the closed one now hears that it cannot be asked, and believes nothing for a while. */
-	if (old >= 0)
-		close(old);
+	/* The one of two connections before: nobody has asked it since. That of the last one may be asked just now. */
+	if (v->retired_fd >= 0)
+		close(v->retired_fd);
+	v->retired_fd = atomic_exchange(&v->notify_fd, count == 2 ? fds[1] : -1);
 	return 0;
 }
 
@@ -92,6 +92,8 @@ void virtiofs_versions_destroy(struct virtiofs_versions *v)
 	munmap((void *)v->table, VERSION_TABLE_BYTES);
 	if (v->notify_fd >= 0)
 		close(v->notify_fd);
+	if (v->retired_fd >= 0)
+		close(v->retired_fd);
 	free(v);
 }
 

@@ -21,6 +21,7 @@ struct virtiofs_versions {
 	uint64_t root_key; /* changed by INIT */
 	bool strict; /* the same */
 	_Atomic int64_t distrusted_until; /* host CLOCK_MONOTONIC */
+	int retired_fd; /* the notify_fd before, which may be asked yet when another takes its place; the reconnecting thread's; -1 */
 };
 
 /*

@@ -2,6 +2,7 @@
  * The virtio-fs daemon is killed and another one started: meanwhile EIO, soon, and never a hang; afterwards what was open is as it was, if its
  * inode still has its name.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -158,9 +159,160 @@ static void test_restart(void **state)
 	fs_env_fini(&e);
 }
 
+/* ---- killed under each kind of request ---- */
+
+#define DIR_NAMES 20
+#define REQUESTS_MS 5 /* that many before the daemon goes */
+
+/* Each names what it makes after `turn`: one whose answer was lost has made it nevertheless. */
+static int do_stat(unsigned turn)
+{
+	struct moat_statx st;
+
+	(void)turn;
+	return fs_stat(&e, "/requests/0", &st);
+}
+
+static int do_create(unsigned turn)
+{
+	char path[64];
+	int err;
+
+	snprintf(path, sizeof(path), "/requests/c%u", turn);
+	err = fs_creat(&e, path, 0644);
+	return err ? err : fs_unlink(&e, path);
+}
+
+static int do_mkdir(unsigned turn)
+{
+	char path[64];
+	int err;
+
+	snprintf(path, sizeof(path), "/requests/d%u", turn);
+	err = fs_mkdir(&e, path, 0755);
+	return err ? err : fs_rmdir(&e, path);
+}
+
+static int do_links(unsigned turn)
+{
+	char path[64], hard[64], moved[64], target[64];
+	int err;
+
+	snprintf(path, sizeof(path), "/requests/s%u", turn);
+	snprintf(hard, sizeof(hard), "/requests/h%u", turn);
+	snprintf(moved, sizeof(moved), "/requests/m%u", turn);
+	err = fs_symlink(&e, "target", path);
+	if (!err)
+		err = MIN(fs_readlink(&e, path, target, sizeof(target)), 0);
+	if (!err)
+		err = fs_link(&e, "/requests/0", hard, false);
+	return err ? err : fs_rename(&e, hard, moved, 0);
+}
+
+static int do_data(unsigned turn)
+{
+	char page[4096] = {(char)turn};
+	struct file *f;
+	int err = fs_open(&e, "/requests/1", O_RDWR, 0, &f);
+
+	if (err)
+		return err;
+	err = (int)MIN(fs_pwrite(f, page, sizeof(page), 4096 * (turn % 64)), 0);
+	if (!err)
+		err = file_fsync(f, false, 0, UINT64_MAX);
+	if (!err)
+		err = (int)MIN(fs_pread(f, page, sizeof(page), 4096 * (turn % 32)), 0);
+	fs_close(f);
+	return err;
+}
+
+static int do_attributes(unsigned turn)
+{
+	int err = fs_chmod(&e, "/requests/2", 0600 | (turn & 077));
+
+	return err ? err : fs_truncate(&e, "/requests/2", turn % 9000);
+}
+
+static int do_list(unsigned turn)
+{
+	static char names[65536];
+
+	(void)turn;
+	return MIN(fs_list(&e, "/requests", names, sizeof(names)), 0);
+}
+
+static int (*const requests[])(unsigned turn) = {
+	do_stat, do_create, do_mkdir, do_links, do_data, do_attributes, do_list,
+};
+
+static struct {
+	int (*request)(unsigned turn);
+	_Atomic bool stop;
+	unsigned turn, failures;
+	double longest;
+	int odd; /* no errno of Linux's */
+} caller;
+
+static void *caller_main(void *arg)
+{
+	rcu_thread_begin();
+	cred_set_current(arg);
+	while (!atomic_load(&caller.stop)) {
+		double at = now();
+		int err = caller.request(caller.turn++);
+
+		caller.longest = MAX(caller.longest, now() - at);
+		caller.failures += err != 0;
+		if (err <= -512)
+			caller.odd = err;
+		vfs_run_deferred();
+	}
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* Whatever was under way: EIO or done, soon; what is open goes on, and so do requests of that kind. */
+static void test_each_request(void **state)
+{
+	struct file *f;
+	char buf[16];
+
+	(void)state;
+	backend_virtiofs_reconnects = true;
+	assert_int_equal(fs_env_init(&e), 0);
+	assert_int_equal(fs_mkdir(&e, "/requests", 0755), 0);
+	for (unsigned i = 0; i < DIR_NAMES; i++) {
+		snprintf(buf, sizeof(buf), "/requests/%u", i);
+		assert_int_equal(fs_creat(&e, buf, 0644), 0);
+	}
+	assert_int_equal(fs_open(&e, "/f", O_CREAT | O_RDWR, 0644, &f), 0);
+	assert_int_equal(fs_pwrite(f, "kept", 4, 0), 4);
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+		pthread_t thread;
+
+		caller.request = requests[i];
+		atomic_store(&caller.stop, false);
+		assert_int_equal(pthread_create(&thread, NULL, caller_main, e.cred), 0);
+		usleep(REQUESTS_MS * 1000);
+		backend_virtiofs_kill();
+		wait_until_back(f);
+		atomic_store(&caller.stop, true);
+		pthread_join(thread, NULL);
+		if (caller.odd || caller.longest > CALL_SECONDS_MAX)
+			fail_msg("request %zu: %d, %.1f s", i, caller.odd, caller.longest);
+		assert_int_equal(requests[i](caller.turn++), 0);
+		assert_int_equal(fs_pread(f, buf, sizeof(buf), 0), 4);
+		assert_memory_equal(buf, "kept", 4);
+	}
+	fs_close(f);
+	fs_env_fini(&e);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_restart)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_restart),
+					   cmocka_unit_test(test_each_request)};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");
 	if (fs_env_process_init() || guard_install())
