@@ -258,7 +258,12 @@ static ssize_t write_blocking(struct file *f, struct io_iter *it, int64_t *off, 
 
 /* ---- read and write ---- */
 
-#define RWF_KNOWN (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
+#define RWF_KNOWN (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND)
+
+bool file_appends(const struct file *f, int rwf)
+{
+	return !(rwf & RWF_NOAPPEND) && ((file_flags(f) & O_APPEND) || (rwf & RWF_APPEND));
+}
 
 /* Checks that read and write share; trims to MAX_RW_COUNT. */
 static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off, unsigned need,
@@ -276,6 +281,8 @@ static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off,
 		return -EBADF;
 	if (rwf & ~RWF_KNOWN)
 		return -EOPNOTSUPP;
+	if ((rwf & RWF_APPEND) && (rwf & RWF_NOAPPEND))
+		return -EINVAL;
 	if (!(need == FILE_READ ? (void *)f->ops->read_iter : (void *)f->ops->write_iter))
 		return f->ops->iterate ? -EISDIR : -EINVAL;
 	io_iter_truncate(it, FILE_IO_MAX);

@@ -50,6 +50,10 @@ struct dir_emit {
 		     unsigned type, int64_t next);
 };
 
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x20
+#endif
+
 struct file_ops {
 	const char *
 		name; /* for /proc/PID/fd of anonymous files: "anon_inode:[eventfd]", "pipe", "socket" */
@@ -196,6 +200,9 @@ static inline unsigned file_flags(const struct file *f)
 {
 	return atomic_load_explicit(&f->flags, memory_order_relaxed);
 }
+
+/* Does a write with `rwf` go to the end? */
+bool file_appends(const struct file *f, int rwf);
 
 /* Waits until file_poll(f) & events. Return 0, -EINTR, -ETIMEDOUT. */
 must_check int file_wait(struct file *f, uint32_t events, int64_t deadline_ns);

@@ -100,7 +100,7 @@ static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
 
 static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
 {
-	bool append = (file_flags(f) & O_APPEND) || (rwf & RWF_APPEND);
+	bool append = file_appends(f, rwf);
 	struct gofer_inode *in = file_inode(f);
 	int fd = gofer_file_of(f)->fd;
 	struct perm_inode pi;

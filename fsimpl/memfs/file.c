@@ -76,7 +76,7 @@ static uint64_t find_run(struct memfs_data *d, uint64_t off, uint64_t want, bool
 	return len;
 }
 
-static ssize_t memfs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf unused_arg)
+static ssize_t memfs_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
 {
 	struct memfs_reg *r = file_reg(f);
 	struct memfs_data *d = atomic_load_explicit(&r->inode.data, memory_order_acquire);
@@ -84,6 +84,9 @@ static ssize_t memfs_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 	size_t got;
 	bool hole;
 
+	/* As tmpfs, which may always have to wait for a page. */
+	if (rwf & RWF_NOWAIT)
+		return -EOPNOTSUPP;
 	if (!d) /* nothing was ever written, and no size set */
 		return 0;
 	while (it->remaining && !it->error) {
@@ -181,12 +184,14 @@ static ssize_t memfs_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	ssize_t ret;
 	int err;
 
+	if (rwf & RWF_NOWAIT)
+		return -EOPNOTSUPP;
 	err = memfs_data_get(r, &d);
 	if (!err)
 		err = op_lock_killable(&d->write_lock);
 	if (err)
 		return err;
-	if ((file_flags(f) & O_APPEND) || (rwf & RWF_APPEND))
+	if (file_appends(f, rwf))
 		*inout_off = (int64_t)reg_size(r);
 	ret = 0;
 	if (!it->remaining)

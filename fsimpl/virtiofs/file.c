@@ -266,7 +266,7 @@ static ssize_t dax_write_iter(struct virtiofs_inode *in, struct virtiofs_handle 
 
 static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
 {
-	bool append = (file_flags(f) & O_APPEND) || (rwf & RWF_APPEND);
+	bool append = file_appends(f, rwf);
 	struct virtiofs_inode *in = file_inode(f);
 	struct virtiofs_handle *h = file_of(f)->h;
 	bool through = !in->dax.on && (!in->fs->options.writeback || is_direct(f));

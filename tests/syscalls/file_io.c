@@ -176,6 +176,34 @@ TEST(fallocate)
 	CHECK_OK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
 }
 
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x20
+#endif
+
+/* What a call says about appending goes before what the description says. */
+TEST(append_by_call)
+{
+	char four[5] = "";
+	struct iovec ab = {"ab", 2};
+	int fd;
+
+	close(t_file("f", "0123"));
+	fd = open("f", O_RDWR | O_APPEND);
+	CHECK_ERR(pwritev2(fd, &ab, 1, 1, RWF_APPEND | RWF_NOAPPEND), EINVAL);
+	if (pwritev2(fd, &ab, 1, 1, RWF_NOAPPEND) < 0 && errno == EOPNOTSUPP)
+		SKIP("this kernel has no RWF_NOAPPEND");
+	CHECK_EQ(pread(fd, four, 4, 0), 4);
+	CHECK_STR(four, "0ab3");
+	CHECK_EQ(pwrite(fd, "cd", 2, 0), 2);
+	CHECK_EQ(lseek(fd, 0, SEEK_END), 6);
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 2) == 0) {
+		CHECK_EQ(pread(fd, four, 4, 0), 4);
+		CHECK(!memcmp(four, "\0\0b3", 4));
+	}
+	fd = open("/dev/null", O_WRONLY);
+	CHECK_EQ(pwritev2(fd, &ab, 1, 0, RWF_DSYNC), 2);
+}
+
 TEST(file_size_limit)
 {
 	struct rlimit lim = {1000, 1000};

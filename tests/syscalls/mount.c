@@ -46,6 +46,30 @@ TEST(tmpfs)
 	CHECK_ERR(umount("m"), EINVAL);
 }
 
+/* What tmpfs does not do, it says. */
+TEST(tmpfs_lacks)
+{
+	static const int modes[] = {FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE,
+				    FALLOC_FL_ZERO_RANGE,
+				    FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+				    FALLOC_FL_UNSHARE_RANGE};
+	struct iovec v = {(char[4]){0}, 4};
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mount("tmp", "m", "tmpfs", 0, NULL));
+	fd = t_file("m/f", "text");
+	for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+		CHECK_ERR(fallocate(fd, modes[i], 0, 4096), EOPNOTSUPP);
+	CHECK_ERR(fallocate(fd, FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4096),
+		  EOPNOTSUPP);
+	CHECK_ERR(preadv2(fd, &v, 1, 0, RWF_NOWAIT), EOPNOTSUPP);
+	CHECK_ERR(pwritev2(fd, &v, 1, 0, RWF_NOWAIT), EOPNOTSUPP);
+	CHECK_EQ(preadv2(fd, &v, 1, 0, RWF_HIPRI), 4);
+	CHECK_EQ(pwritev2(fd, &v, 1, 0, RWF_DSYNC | RWF_HIPRI), 4);
+}
+
 TEST(errors)
 {
 	own_namespace();
