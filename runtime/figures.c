@@ -409,6 +409,8 @@ static int features_main(int argc, char **argv)
 						"SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
 						"SCMP_CMP_NE"};
 	static const char *const archs[] = {"SCMP_ARCH_X86_64"};
+	/* Whoever may set these acts on the host: engines drop them from what others wrote. */
+	static const char *const unsafe[] = {"org.moat.", "org.systemd.property."};
 	json_t *caps = json_array(), *j;
 
 	for (int i = 1; i < argc; i++)
@@ -426,6 +428,8 @@ static int features_main(int argc, char **argv)
 		      "operators", string_list(operators, ARRAY_SIZE(operators)), "archs",
 		      string_list(archs, ARRAY_SIZE(archs)), "apparmor", "enabled", 0, "selinux",
 		      "enabled", 0, "annotations", "org.moat.version", MOAT_VERSION);
+	json_object_set_new(j, "potentiallyUnsafeConfigAnnotations",
+			    string_list(unsafe, ARRAY_SIZE(unsafe)));
 	json_dumpf(j, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(j);

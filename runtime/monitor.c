@@ -534,7 +534,8 @@ static void close_others(const struct sandbox *sb)
 			   sb->link,	     sb->console_slave,	 sb->state.dirfd,
 			   sb->state.rootfd, sb->state.lockfd,	 sb->notify.guest_fd,
 			   sb->notify.in_fd, sb->notify.host_fd, sb->pod.sock};
-	int keep[ARRAY_SIZE(own) + VIRTIOFS_KEPT_MAX], next = 3 + (int)sb->opts->preserve_fds;
+	int keep[ARRAY_SIZE(own) + VIRTIOFS_KEPT_MAX + OVERLAY_DIRS_MAX];
+	int next = 3 + (int)sb->opts->preserve_fds;
 	size_t n = ARRAY_SIZE(own);
 
 	for (size_t i = 0; i < n; i++) {
@@ -543,6 +544,8 @@ static void close_others(const struct sandbox *sb)
 			fcntl(own[i], F_SETFD, FD_CLOEXEC);
 	}
 	n += virtiofs_sockets_kept(&sb->virtiofs, keep + n);
+	for (unsigned i = 0; i < sb->overlay_locks.count; i++)
+		keep[n++] = sb->overlay_locks.fds[i];
 	qsort(keep, n, sizeof(*keep), by_number);
 	for (size_t i = 0; i < n; i++) {
 		if (keep[i] < next)

@@ -439,7 +439,7 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	if (pod_find(&sb->pod, sb->config, &opts->network, rootfs_virtiofs(sb)))
 		return 1;
 	if (virtiofs_connect(&sb->config->spec, rootfs_virtiofs(sb), &sb->virtiofs) ||
-	    overlay_plan(sb->config))
+	    overlay_plan(sb->config, &sb->overlay_locks))
 		return 1;
 	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb) ||
 	    notify_prepare(&sb->notify, sb->config))

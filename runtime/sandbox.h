@@ -19,6 +19,7 @@
 #include "runtime/network.h"
 #include "runtime/notify.h"
 #include "runtime/oci.h"
+#include "runtime/overlay.h"
 #include "runtime/pod.h"
 #include "runtime/state.h"
 #include "runtime/userns.h"
@@ -53,6 +54,7 @@ struct sandbox {
 	int link; /* to the monitor, or the monitor's to the command line; -1 once gone */
 	int console_master, console_slave; /* -1 without a terminal */
 	struct virtiofs_sockets virtiofs;
+	struct overlay_locks overlay_locks; /* the monitor keeps them for the container's life */
 	struct notify notify;
 	struct pod pod; /* whose sandbox it joins */
 	pid_t monitor; /* as the caller sees it */

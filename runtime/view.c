@@ -87,7 +87,8 @@ void view_make_mountpoints(const struct oci_config *c)
 	const struct boot_spec *s = &c->spec;
 	int root;
 
-	if (!s->rootfs_readonly || s->rootfs != BOOT_ROOTFS_GOFER)
+	/* Those of an overlay are made in it. */
+	if (!s->rootfs_readonly || s->rootfs_overlay || s->rootfs != BOOT_ROOTFS_GOFER)
 		return;
 	root = open(c->attaches[0].host_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
@@ -135,7 +136,8 @@ static void bind_mounts(const struct oci_config *c, int root)
 
 		if (target < 0)
 			continue;
-		if (bind_on(m->source, target) && (m->flags & MS_RDONLY)) {
+		/* What an overlay spares an engine's copy would not: it fails. */
+		if (bind_on(m->source, target) && (m->overlay || m->flags & MS_RDONLY)) {
 			close(target);
 			target = open_inside(root, m->destination);
 			make_readonly(m->source, target);
@@ -208,6 +210,8 @@ static int populate(const struct oci_config *c, const char *self)
 	root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return -errno;
+	if (c->spec.rootfs_overlay)
+		make_readonly(rootfs, root);
 	make_proc(root, self);
 	bind_mounts(c, root);
 	close(root);

@@ -676,7 +676,10 @@ int overlay_create_over(struct filesystem *lower_fs, struct dentry *lower,
 			struct dentry **ret_root)
 {
 	struct memfs_options opts = {.mode = 0755};
-	struct overlay_config config = {.userxattr = over->userxattr};
+	struct overlay_config config = {
+		.userxattr = over->userxattr,
+		/* As mount(2) has it: who may write user.* attributes is no mounter. */
+		.redirect = over->userxattr ? REDIRECT_NOFOLLOW : REDIRECT_FOLLOW};
 	struct vfs_path top = {0}, bottom = {0}, upper = {0}, work = {0};
 	const struct cred *cred, *was = cred_current();
 	struct filesystem *mem = NULL;

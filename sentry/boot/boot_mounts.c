@@ -132,7 +132,9 @@ int boot_make_root(struct boot_container *b)
 {
 	struct filesystem *fs;
 	struct dentry *root;
-	unsigned flags = MNT_RELATIME_F | (b->spec.rootfs_readonly ? MNT_RDONLY_F : 0);
+	/* One with an overlay is writable until its mount points are there. */
+	bool readonly = b->spec.rootfs_readonly && !b->spec.rootfs_overlay;
+	unsigned flags = MNT_RELATIME_F | (readonly ? MNT_RDONLY_F : 0);
 	int err;
 
 	if (b->first)
@@ -480,5 +482,11 @@ int boot_make_mounts(struct boot_container *b)
 	struct vfs_lookup root = boot_lookup(b, "/", LOOKUP_FOLLOW);
 	int err = set_propagation(&root, b->spec.rootfs_propagation);
 
+	if (!err && b->spec.rootfs_readonly && b->spec.rootfs_overlay) {
+		err = vfs_remount(&root, MS_RDONLY | MS_BIND | MS_REMOUNT, NULL, false);
+		if (err)
+			return boot_fail(&b->error, 1, "root filesystem: read-only: %s",
+					 strerror(-err));
+	}
 	return err ? boot_fail(&b->error, 1, "linux.rootfsPropagation: %s", strerror(-err)) : 0;
 }
