@@ -130,6 +130,11 @@ bool mount_locked_flags_ok(unsigned old, unsigned flags);
 void mount_climb_locked(const struct vfs_path *p, struct mount **ret_m, struct dentry **ret_d);
 /* Neither a removed dentry nor an unmounted mount takes a mount. */
 bool mount_can_mount_on(struct mount *m, struct dentry *d);
+/*
+ * attach_recursive_mnt(): what is on top of m's tree must be able to carry a mount, in case one goes beneath.
+ * Linux 6.17 and later; so a mount whose root was removed is attached nowhere any more, but still copied.
+ */
+bool mount_can_attach_locked(struct mount *m);
 /* Is `m` in the tree of `top`? */
 bool mount_in_tree(struct mount *m, struct mount *top);
 /* The next mount in m's subtree `top`, parents first; NULL at the end. */

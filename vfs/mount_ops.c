@@ -53,6 +53,14 @@ bool mount_can_mount_on(struct mount *m, struct dentry *d)
 				   (DENTRY_DEAD | DENTRY_NO_MOUNT));
 }
 
+bool mount_can_attach_locked(struct mount *m)
+{
+	struct vfs_path root = {.mount = m, .dentry = m->root};
+
+	mount_climb_locked(&root, &root.mount, &root.dentry);
+	return !(atomic_load_explicit(&root.dentry->flags, memory_order_acquire) & DENTRY_DEAD);
+}
+
 /* Attaches the tree m at `at`, with propagation. On success the tree owns m's reference. */
 static int graft_locked(struct mount *m, struct vfs_path *at, struct mount_namespace *ns,
 			struct mount_trash *trash)
@@ -68,6 +76,8 @@ static int graft_locked(struct mount *m, struct vfs_path *at, struct mount_names
 		return -EINVAL;
 	if (mount_dentry_is_dir(m->root) != mount_dentry_is_dir(d))
 		return -ENOTDIR;
+	if (!mount_can_attach_locked(m))
+		return -ENOENT;
 	if (ns->count + mount_tree_size(m->priv) > VFS_MOUNTS_MAX)
 		return -ENOSPC;
 	err = mount_propagate_attach_locked(m, parent, d, trash);

@@ -449,6 +449,37 @@ TEST(move_mount_errors)
 	CHECK_ERR(move_mount_(fd, "", AT_FDCWD, "a/y", MOVE_MOUNT_F_EMPTY_PATH), EINVAL);
 }
 
+/* A mount whose root was removed can be copied, but neither it nor the copy is mounted anywhere (Linux 6.17). */
+TEST(removed_root)
+{
+	char by_fd[64];
+	int fd;
+
+	own_namespace();
+	CHECK_OK(mkdir("dir", 0755));
+	CHECK_OK(mkdir("at", 0755));
+	CHECK_OK(mkdir("to", 0755));
+	close(t_file("file", ""));
+	close(t_file("on", ""));
+	CHECK_OK(mount("dir", "at", NULL, MS_BIND, NULL));
+	fd = t_file("gone", "");
+	CHECK_OK(rmdir("dir"));
+	CHECK_OK(unlink("gone"));
+	if (mount("at", "to", NULL, MS_BIND, NULL) == 0)
+		SKIP("a kernel that mounts removed directories");
+	CHECK_ERR(mount("at", "to", NULL, MS_BIND, NULL), ENOENT);
+	CHECK_ERR(mount("at", "to", NULL, MS_BIND | MS_REC, NULL), ENOENT);
+	CHECK_ERR(mount("at", "to", NULL, MS_MOVE, NULL), ENOENT);
+	CHECK_ERR(mount("at", "on", NULL, MS_BIND, NULL), ENOTDIR);
+	snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+	CHECK_ERR(mount(by_fd, "on", NULL, MS_BIND, NULL), ENOENT);
+	CHECK_ERR(move_mount_(AT_FDCWD, "at", AT_FDCWD, "to", 0), ENOENT);
+	fd = open_tree_(AT_FDCWD, "at", OPEN_TREE_CLONE);
+	CHECK(fd >= 0);
+	CHECK_ERR(move_mount_(fd, "", AT_FDCWD, "to", MOVE_MOUNT_F_EMPTY_PATH), ENOENT);
+	CHECK_OK(umount("at"));
+}
+
 TEST(move_beneath)
 {
 	int fd;
