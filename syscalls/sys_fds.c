@@ -236,10 +236,6 @@ int64_t sys_inotify_init1(struct task *t, const struct syscall_args *a)
 	return make_inotify(t, ARG_UINT(0));
 }
 
-#define IN_KNOWN                                                                                 \
-	(IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED | IN_ONLYDIR | IN_DONT_FOLLOW | \
-	 IN_EXCL_UNLINK | IN_MASK_CREATE | IN_MASK_ADD | IN_ISDIR | IN_ONESHOT)
-
 int64_t sys_inotify_add_watch(struct task *t, const struct syscall_args *a)
 {
 	unsigned mask = ARG_UINT(2), lookup = 0;
@@ -249,9 +245,7 @@ int64_t sys_inotify_add_watch(struct task *t, const struct syscall_args *a)
 	struct file *f;
 	int ret;
 
-	if (mask & ~(unsigned)IN_KNOWN)
-		return -EINVAL;
-	if (!(mask & (IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED)))
+	if (!mask || (mask & ~(unsigned)INOTIFY_MASK))
 		return -EINVAL;
 	f = sys_fd(t, ARG_INT(0));
 	if (!f)

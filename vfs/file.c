@@ -562,8 +562,8 @@ int file_truncate(struct file *f, uint64_t size)
 	if (size > INT64_MAX || !(f->mode & FILE_WRITE))
 		return -EINVAL;
 	err = f->ops->truncate ? f->ops->truncate(f, size) : file_set_stat(f, &args);
-	if (!err)
-		vfs_notify_file(f, IN_MODIFY);
+	if (!err && f->path.dentry)
+		vfs_notify_change(f->path.dentry, SETATTR_SIZE);
 	return err;
 }
 

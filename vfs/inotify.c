@@ -19,9 +19,6 @@
 #include "vfs/vfs_internal.h"
 
 #define WATCH_BUCKETS 1024u
-#define MASK_FLAGS                                                                                \
-	((uint32_t)(IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_ADD | IN_MASK_CREATE | \
-		    IN_ISDIR | IN_ONESHOT))
 
 struct inotify_watch {
 	LIST_ENTRY(inotify_watch) bucket;
@@ -340,7 +337,7 @@ void vfs_notify_child_slow(struct dentry *dir, uint32_t mask, uint32_t cookie, c
 	report(dir, mask | dir_bit(isdir), cookie, name, len, false);
 }
 
-void vfs_notify_both_slow(struct dentry *d, uint32_t mask)
+void vfs_notify_both_slow(struct dentry *d, uint32_t mask, bool by_file)
 {
 	bool isdir = is_dir(d);
 	char name[VFS_NAME_MAX + 1];
@@ -348,10 +345,72 @@ void vfs_notify_both_slow(struct dentry *d, uint32_t mask)
 	int err;
 
 	err = d->fs->ops->get_parent(d, &parent, name, sizeof(name));
+	by_file = by_file && err == -ENOENT;
 	if (parent && name[0])
-		report(parent, mask | dir_bit(isdir), 0, name, strlen(name), err == -ENOENT);
+		report(parent, mask | dir_bit(isdir), 0, name, strlen(name), by_file);
 	dentry_unref(parent);
-	report(d, mask | dir_bit(isdir), 0, NULL, 0, false);
+	report(d, mask | dir_bit(isdir), 0, NULL, 0, by_file);
+}
+
+void vfs_notify_change_slow(struct dentry *d, unsigned valid)
+{
+	bool atime = valid & (SETATTR_ATIME | SETATTR_ATIME_NOW);
+	bool mtime = valid & (SETATTR_MTIME | SETATTR_MTIME_NOW);
+	uint32_t mask = 0;
+
+	if (valid & SETATTR_FILE)
+		return;
+	if (valid & (SETATTR_MODE | SETATTR_UID | SETATTR_GID))
+		mask |= IN_ATTRIB;
+	if (valid & SETATTR_SIZE)
+		mask |= IN_MODIFY;
+	/* One time alone looks like what else sets it. */
+	if (atime && mtime)
+		mask |= IN_ATTRIB;
+	else
+		mask |= (atime ? IN_ACCESS : 0) | (mtime ? IN_MODIFY : 0);
+	if (mask)
+		vfs_notify_both_slow(d, mask, false);
+}
+
+void vfs_notify_removed_slow(struct dentry *dir, struct dentry *d, const char *name, size_t len,
+			     bool isdir, bool gone)
+{
+	if (!isdir)
+		vfs_notify_self_slow(d, IN_ATTRIB, false);
+	if (gone)
+		vfs_notify_self_slow(d, IN_DELETE_SELF, isdir);
+	vfs_notify_child_slow(dir, IN_DELETE, 0, name, len, isdir);
+}
+
+static void notify_move(const struct vfs_moved *m)
+{
+	uint32_t cookie = vfs_notify_cookie();
+
+	vfs_notify_child_slow(m->from_dir, IN_MOVED_FROM, cookie, m->from, m->from_len, m->isdir);
+	vfs_notify_child_slow(m->to_dir, IN_MOVED_TO, cookie, m->to, m->to_len, m->isdir);
+	if (m->replaced)
+		vfs_notify_self_slow(m->replaced, IN_ATTRIB, m->isdir);
+	if (m->d)
+		vfs_notify_self_slow(m->d, IN_MOVE_SELF, m->isdir);
+	if (m->replaced && m->gone)
+		vfs_notify_self_slow(m->replaced, IN_DELETE_SELF, m->isdir);
+}
+
+void vfs_notify_moved(const struct vfs_moved *m)
+{
+	if (!vfs_notify_wanted())
+		return;
+	notify_move(m);
+	if (m->exchanged)
+		notify_move(&(struct vfs_moved){.from_dir = m->to_dir,
+						.to_dir = m->from_dir,
+						.from = m->to,
+						.from_len = m->to_len,
+						.to = m->from,
+						.to_len = m->from_len,
+						.d = m->exchanged,
+						.isdir = is_dir(m->exchanged)});
 }
 
 /* ---- the file ---- */
@@ -542,8 +601,7 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	uint64_t key = fs->ops->inode_key(p->dentry), ino;
 	int ret;
 
-	if (!file_is_inotify(f) || !(mask & IN_ALL_EVENTS) ||
-	    (mask & ~(uint32_t)(IN_ALL_EVENTS | MASK_FLAGS)) ||
+	if (!file_is_inotify(f) || !mask || (mask & ~(uint32_t)INOTIFY_MASK) ||
 	    ((mask & IN_MASK_ADD) && (mask & IN_MASK_CREATE)))
 		return -EINVAL;
 	fresh = calloc(1, sizeof(*fresh));

@@ -2,7 +2,7 @@
  * vfs/inotify.h - inotify(7): watches on dentries, events from VFS operations.
  *
  * A watch is on an inode (filesystem_ops.inode_key) of a filesystem. The VFS reports what happens to open files; filesystems report what
- * happens to names with vfs_notify_name() and vfs_notify_attrib(), after their locks are dropped or under LOCK_FS_DIR (LOCK_INOTIFY is above it).
+ * happens to names with vfs_notify_name() and its kin, after their locks are dropped or under LOCK_FS_DIR (LOCK_INOTIFY is above it).
  * While no watch exists anywhere each report costs one load.
  */
 #ifndef MOAT_VFS_INOTIFY_H
@@ -14,6 +14,11 @@
 
 #define INOTIFY_QUEUE_MAX 16384 /* fs.inotify.max_queued_events */
 #define INOTIFY_WATCHES_MAX 65536
+
+/* ALL_INOTIFY_BITS: any of them is a mask, those that ask for no event too. */
+#define INOTIFY_MASK                                                                             \
+	(IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED | IN_ONLYDIR | IN_DONT_FOLLOW | \
+	 IN_EXCL_UNLINK | IN_MASK_CREATE | IN_MASK_ADD | IN_ISDIR | IN_ONESHOT)
 
 extern _Atomic uint32_t vfs_watch_count;
 
@@ -27,8 +32,13 @@ void vfs_notify_self_slow(struct dentry *d, uint32_t mask, bool isdir);
 /* To watchers of directory `dir` about its entry `name`. */
 void vfs_notify_child_slow(struct dentry *dir, uint32_t mask, uint32_t cookie, const char *name,
 			   size_t len, bool isdir);
-/* To watchers of d and of its parent. */
-void vfs_notify_both_slow(struct dentry *d, uint32_t mask);
+/*
+ * To watchers of d and of its parent. by_file: through an open file, which IN_EXCL_UNLINK leaves out once the name is gone; a change of
+ * the inode it does not.
+ */
+void vfs_notify_both_slow(struct dentry *d, uint32_t mask, bool by_file);
+/* valid: SETATTR_*. */
+void vfs_notify_change_slow(struct dentry *d, unsigned valid);
 uint32_t vfs_notify_cookie(void); /* ties IN_MOVED_FROM to IN_MOVED_TO */
 
 static inline void vfs_notify_self(struct dentry *d, uint32_t mask, bool isdir)
@@ -45,17 +55,47 @@ static inline void vfs_notify_name(struct dentry *dir, uint32_t mask, uint32_t c
 		vfs_notify_child_slow(dir, mask, cookie, name, len, isdir);
 }
 
-/* IN_ATTRIB, IN_MODIFY by path. */
+/* IN_ATTRIB of an extended attribute. */
 static inline void vfs_notify_attrib(struct dentry *d)
 {
 	if (vfs_notify_wanted())
-		vfs_notify_both_slow(d, IN_ATTRIB);
+		vfs_notify_both_slow(d, IN_ATTRIB, false);
 }
+
+/* fsnotify_change(): set_stat_at has set these SETATTR_*. With SETATTR_FILE the VFS says what happened to the size. */
+static inline void vfs_notify_change(struct dentry *d, unsigned valid)
+{
+	if (vfs_notify_wanted())
+		vfs_notify_change_slow(d, valid);
+}
+
+/* unlink, rmdir: d lost its name in dir, and with `gone` its last one. */
+void vfs_notify_removed_slow(struct dentry *dir, struct dentry *d, const char *name, size_t len,
+			     bool isdir, bool gone);
+static inline void vfs_notify_removed(struct dentry *dir, struct dentry *d, const char *name,
+				      size_t len, bool isdir, bool gone)
+{
+	if (vfs_notify_wanted())
+		vfs_notify_removed_slow(dir, d, name, len, isdir, gone);
+}
+
+/* rename. */
+struct vfs_moved {
+	struct dentry *from_dir, *to_dir;
+	const char *from, *to;
+	size_t from_len, to_len;
+	struct dentry *d; /* NULL: nobody watches what nothing knows */
+	bool isdir; /* d, and what it replaced */
+	bool gone; /* `replaced` lost its last name */
+	struct dentry *replaced; /* or NULL */
+	struct dentry *exchanged; /* RENAME_EXCHANGE: what went the other way; or NULL */
+};
+void vfs_notify_moved(const struct vfs_moved *m);
 
 static inline void vfs_notify_file(struct file *f, uint32_t mask)
 {
 	if (vfs_notify_wanted() && f->path.dentry)
-		vfs_notify_both_slow(f->path.dentry, mask);
+		vfs_notify_both_slow(f->path.dentry, mask, true);
 }
 
 static inline void vfs_notify_open(struct file *f)

@@ -95,6 +95,15 @@ static int truncate_not_running(const struct vfs_lookup *lk)
 	return precheck(lk, W_OK, check_not_running, true, false);
 }
 
+/* handle_truncate() speaks after the open: a regular file, empty already or not. */
+static void notify_truncated(struct file *f)
+{
+	struct dentry *d = f->path.dentry;
+
+	if (vfs_notify_wanted() && d && S_ISREG(d->fs->ops->dentry_type(d)))
+		vfs_notify_change(d, SETATTR_SIZE);
+}
+
 int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct file **ret_file)
 {
 	struct vfs_lookup look = *lk;
@@ -122,8 +131,11 @@ int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct f
 		file_unref(f);
 		return (int)err;
 	}
-	if (!(args->flags & O_PATH))
+	if (!(args->flags & O_PATH)) {
 		vfs_notify_open(f);
+		if ((args->flags & O_TRUNC) && !(f->mode & FILE_CREATED))
+			notify_truncated(f);
+	}
 	*ret_file = f;
 	return (int)err;
 }

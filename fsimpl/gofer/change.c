@@ -471,12 +471,12 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	if (!err)
 		err = enter_removal(&m);
 	rwlock_write_unlock(&m.fs->tree_lock);
-	if (!err) {
+	if (!err && m.d)
+		vfs_notify_removed(&m.dir->d, &m.d->d, rp_component(rp), rp_component_len(rp),
+				   is_dir, m.gone);
+	else if (!err)
 		vfs_notify_name(&m.dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
 				is_dir);
-		if (m.d)
-			vfs_notify_self(&m.d->d, m.gone ? IN_DELETE_SELF : IN_ATTRIB, is_dir);
-	}
 	gofer_hint_fini(&m.hint);
 	remote_dentry_unref(m.d);
 	remote_dentry_unref(m.dir);
@@ -589,7 +589,7 @@ static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, 
 	}
 	if (r->new_) {
 		gofer_cache_remove(renaming_fs(r), r->new_);
-		(void)removed(r->new_, &other);
+		r->new_gone = removed(r->new_, &other);
 	}
 	if (r->old)
 		remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);

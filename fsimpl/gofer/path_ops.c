@@ -241,7 +241,7 @@ int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 			op_unlock(&gofer_inode_of(d)->write_lock);
 	}
 	if (!err)
-		vfs_notify_attrib(&d->d);
+		vfs_notify_change(&d->d, a.valid);
 	remote_dentry_unref(d);
 	return err;
 }

@@ -112,7 +112,7 @@ static int memfs_set_stat_at(struct filesystem *fs unused_arg, struct resolving_
 		return err;
 	err = memfs_inode_setattr(d, rp_cred(rp), args);
 	if (!err)
-		vfs_notify_attrib(&d->d);
+		vfs_notify_change(&d->d, args->valid);
 	return err;
 }
 
@@ -387,13 +387,8 @@ static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_pa
 	if (err)
 		return err;
 	memfs_add_links(victim->inode, -1, now);
-	if (vfs_notify_wanted()) {
-		vfs_notify_self(&victim->d, IN_ATTRIB, false);
-		vfs_notify_name(&dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
-				false);
-		if (!atomic_load_explicit(&victim->inode->nlink, memory_order_acquire))
-			vfs_notify_self(&victim->d, IN_DELETE_SELF, false);
-	}
+	vfs_notify_removed(&dir->d, &victim->d, rp_component(rp), rp_component_len(rp), false,
+			   !atomic_load_explicit(&victim->inode->nlink, memory_order_acquire));
 	dentry_unref(&victim->d);
 	return 0;
 }
@@ -430,11 +425,7 @@ static int memfs_rmdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 	if (err)
 		return err;
 	memfs_add_links(victim->inode, -2, now);
-	if (vfs_notify_wanted()) {
-		vfs_notify_name(&dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
-				true);
-		vfs_notify_self(&victim->d, IN_DELETE_SELF, true);
-	}
+	vfs_notify_removed(&dir->d, &victim->d, rp_component(rp), rp_component_len(rp), true, true);
 	dentry_unref(&victim->d);
 	return 0;
 }

@@ -321,17 +321,23 @@ static int prepare(struct rename *r)
 
 static void notify(struct rename *r)
 {
-	uint32_t cookie = vfs_notify_cookie();
-	bool is_dir = memfs_is_dir(r->from);
+	struct vfs_moved m = {.from_dir = &r->from_dir->d,
+			      .to_dir = &r->to_dir->d,
+			      .from = r->from_name,
+			      .from_len = r->from_len,
+			      .to = r->to_name,
+			      .to_len = r->to_len,
+			      .d = &r->from->d,
+			      .isdir = memfs_is_dir(r->from)};
 
-	vfs_notify_name(&r->from_dir->d, IN_MOVED_FROM, cookie, r->from_name, r->from_len, is_dir);
-	vfs_notify_name(&r->to_dir->d, IN_MOVED_TO, cookie, r->to_name, r->to_len, is_dir);
-	vfs_notify_self(&r->from->d, IN_MOVE_SELF, is_dir);
-	if (r->to && !(r->flags & RENAME_EXCHANGE)) {
-		vfs_notify_self(&r->to->d, IN_ATTRIB, is_dir);
-		if (is_dir || !atomic_load_explicit(&r->to->inode->nlink, memory_order_acquire))
-			vfs_notify_self(&r->to->d, IN_DELETE_SELF, is_dir);
+	if (r->flags & RENAME_EXCHANGE) {
+		m.exchanged = &r->to->d;
+	} else if (r->to) {
+		m.replaced = &r->to->d;
+		m.gone = m.isdir ||
+			 !atomic_load_explicit(&r->to->inode->nlink, memory_order_acquire);
 	}
+	vfs_notify_moved(&m);
 }
 
 static int rename_run(struct rename *r)

@@ -363,21 +363,23 @@ static int may_remove(struct overlay_fs *fs, struct resolving_path *rp, struct o
 	return err;
 }
 
+bool overlay_gone(struct overlay_fs *fs, struct overlay_dentry *d)
+{
+	struct moat_statx st;
+
+	/* A lower file has lost its only name here, whatever the layer says. */
+	return S_ISDIR(d->type) || !d->inode->hashed || overlay_stat_real(fs, d, &st) || !st.nlink;
+}
+
 static void removed(struct overlay_fs *fs, struct overlay_dentry *dir, struct overlay_dentry *child,
 		    bool is_dir)
 {
 	/* Removed names do not change any more. */
 	const struct name *name = overlay_name(child);
-	struct moat_statx st;
 
-	if (!vfs_notify_wanted())
-		return;
-	if (!is_dir)
-		vfs_notify_self(&child->base, IN_ATTRIB, false);
-	vfs_notify_name(&dir->base, IN_DELETE, 0, name->s, name->len, is_dir);
-	/* A lower file has lost its only name here, whatever the layer says. */
-	if (is_dir || !child->inode->hashed || overlay_stat_real(fs, child, &st) || !st.nlink)
-		vfs_notify_self(&child->base, IN_DELETE_SELF, is_dir);
+	if (vfs_notify_wanted())
+		vfs_notify_removed(&dir->base, &child->base, name->s, name->len, is_dir,
+				   overlay_gone(fs, child));
 }
 
 static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_dir)

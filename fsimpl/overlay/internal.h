@@ -226,6 +226,8 @@ must_check int overlay_whiteout_remove(struct overlay_fs *fs, struct overlay_den
 				       const char *name);
 must_check int overlay_stat_place(struct overlay_fs *fs, const struct vfs_path *place,
 				  struct moat_statx *ret);
+/* d, which just lost a name, has none left: for inotify. */
+bool overlay_gone(struct overlay_fs *fs, struct overlay_dentry *d);
 must_check int overlay_stat_real(struct overlay_fs *fs, struct overlay_dentry *d,
 				 struct moat_statx *ret);
 /* What checks look at. ret->acl is a reference: overlay_perm_put(). */

@@ -290,7 +290,7 @@ static int overlay_set_stat_at(struct filesystem *base, struct resolving_path *r
 		overlay_perm_change_end(d);
 	}
 	if (!err)
-		vfs_notify_attrib(&d->base);
+		vfs_notify_change(&d->base, change.valid);
 	dentry_unref(&d->base);
 	return err;
 }

@@ -363,21 +363,24 @@ out:
 
 static void notify(struct renaming *r)
 {
-	bool is_dir = S_ISDIR(r->source->type);
-	uint32_t cookie;
+	struct vfs_moved m = {.from_dir = &r->old_dir->base,
+			      .to_dir = &r->new_dir->base,
+			      .from = r->old_name,
+			      .from_len = strlen(r->old_name),
+			      .to = r->new_name,
+			      .to_len = strlen(r->new_name),
+			      .d = &r->source->base,
+			      .isdir = S_ISDIR(r->source->type)};
 
 	if (!vfs_notify_wanted())
 		return;
-	cookie = vfs_notify_cookie();
-	vfs_notify_name(&r->old_dir->base, IN_MOVED_FROM, cookie, r->old_name, strlen(r->old_name),
-			is_dir);
-	vfs_notify_name(&r->new_dir->base, IN_MOVED_TO, cookie, r->new_name, strlen(r->new_name),
-			is_dir);
-	vfs_notify_self(&r->source->base, IN_MOVE_SELF, is_dir);
-	if (r->target && !(r->flags & RENAME_EXCHANGE)) {
-		vfs_notify_self(&r->target->base, IN_ATTRIB, is_dir);
-		vfs_notify_self(&r->target->base, IN_DELETE_SELF, is_dir);
+	if (r->target && (r->flags & RENAME_EXCHANGE)) {
+		m.exchanged = &r->target->base;
+	} else if (r->target) {
+		m.replaced = &r->target->base;
+		m.gone = overlay_gone(r->fs, r->target);
 	}
+	vfs_notify_moved(&m);
 }
 
 int overlay_rename_at(struct filesystem *base, struct resolving_path *rp, struct dentry *old_parent,

@@ -154,17 +154,20 @@ int remote_rename_rights(const struct remote_renaming *r)
 
 void remote_rename_notify(const struct remote_renaming *r, bool is_dir)
 {
-	uint32_t cookie;
+	bool exchange = r->flags & REMOTE_RENAME_EXCHANGE;
+	const struct vfs_moved m = {.from_dir = &r->olddir->d,
+				    .to_dir = &r->newdir->d,
+				    .from = r->old_name,
+				    .from_len = r->old_len,
+				    .to = r->new_name,
+				    .to_len = r->new_len,
+				    .d = r->old ? &r->old->d : NULL,
+				    .replaced = r->new_ && !exchange ? &r->new_->d : NULL,
+				    .exchanged = r->new_ && exchange ? &r->new_->d : NULL,
+				    .isdir = is_dir,
+				    .gone = r->new_gone};
 
-	if (!vfs_notify_wanted())
-		return;
-	cookie = vfs_notify_cookie();
-	vfs_notify_name(&r->olddir->d, IN_MOVED_FROM, cookie, r->old_name, r->old_len, is_dir);
-	vfs_notify_name(&r->newdir->d, IN_MOVED_TO, cookie, r->new_name, r->new_len, is_dir);
-	if (r->old)
-		vfs_notify_self(&r->old->d, IN_MOVE_SELF, is_dir);
-	if (r->new_ && !(r->flags & REMOTE_RENAME_EXCHANGE))
-		vfs_notify_self(&r->new_->d, IN_DELETE_SELF, remote_is_dir(r->new_));
+	vfs_notify_moved(&m);
 }
 
 void remote_rename_fini(struct remote_renaming *r)

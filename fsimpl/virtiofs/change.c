@@ -379,8 +379,7 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 		mutex_lock(&virtiofs_inode_of(d)->lock);
 		nlink = virtiofs_inode_of(d)->attr.nlink;
 		mutex_unlock(&virtiofs_inode_of(d)->lock);
-		vfs_notify_name(&dir->d, IN_DELETE, 0, key->name, key->len, is_dir);
-		vfs_notify_self(&d->d, nlink ? IN_ATTRIB : IN_DELETE_SELF, is_dir);
+		vfs_notify_removed(&dir->d, &d->d, key->name, key->len, is_dir, is_dir || !nlink);
 	}
 	remote_dentry_unref(d);
 	remote_dentry_unref(dir);
@@ -440,8 +439,14 @@ static void renamed(struct remote_renaming *r)
 		remote_exchange(r->c, r->old, r->new_);
 		return;
 	}
-	if (r->new_)
+	if (r->new_) {
+		struct virtiofs_inode *in = virtiofs_inode_of(r->new_);
+
 		removed(renaming_fs(r), r->newdir, r->new_);
+		mutex_lock(&in->lock);
+		r->new_gone = !in->attr.nlink;
+		mutex_unlock(&in->lock);
+	}
 	remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
 }
 

@@ -294,7 +294,7 @@ int virtiofs_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 		return err;
 	err = change(rp, d, &a);
 	if (!err)
-		vfs_notify_attrib(&d->d);
+		vfs_notify_change(&d->d, a.valid);
 	remote_dentry_unref(d);
 	return err;
 }
