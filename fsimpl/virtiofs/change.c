@@ -450,6 +450,31 @@ static void renamed(struct remote_renaming *r)
 	remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
 }
 
+/*
+ * The whiteout in the place of what moved is the server's; it belongs to the caller. Our own daemon has seen to that already. The rename
+ * is done: a failure here has nobody to tell.
+ */
+static void own_whiteout(struct remote_renaming *r)
+{
+	struct setattr_args a = {.valid = SETATTR_UID | SETATTR_GID};
+	struct perm_inode pi;
+	struct remote_dentry *d;
+	struct virtiofs_inode *in;
+	uint32_t mode = S_IFCHR;
+
+	virtiofs_inode_perm(virtiofs_inode_of(r->olddir), &pi);
+	vfs_init_owner(rp_cred(r->rp), &pi, &mode, &a.uid, &a.gid);
+	remote_forget_negative(r->c, r->olddir, r->old_name, r->old_len);
+	if (virtiofs_lookup(renaming_fs(r), r->olddir, r->old_name, r->old_len, &d))
+		return;
+	in = virtiofs_inode_of(d);
+	virtiofs_inode_perm(in, &pi);
+	/* Not what somebody else has put there meanwhile. */
+	if (S_ISCHR(pi.mode) && !in->rdev && (pi.uid != a.uid || pi.gid != a.gid))
+		(void)!virtiofs_setattr(in, &a, NULL);
+	remote_dentry_unref(d);
+}
+
 static int find_both(struct remote_renaming *r)
 {
 	struct virtiofs_fs *fs = renaming_fs(r);
@@ -510,6 +535,8 @@ int virtiofs_rename_at(struct filesystem *base, struct resolving_path *rp,
 		err = rename_rpc(&r);
 	if (!err && !same)
 		renamed(&r);
+	if (!err && !same && (r.flags & REMOTE_RENAME_WHITEOUT))
+		own_whiteout(&r);
 	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && !same)
 		remote_rename_notify(&r, remote_is_dir(r.old));

@@ -309,9 +309,13 @@ static void test_rename(void **state)
 		FAILS(fs_rename(&e, "/g", "/c", RENAME_WHITEOUT), EINVAL);
 		OK(fs_rename(&e, "/g", "/c", 0));
 	} else {
+		OK(fs_env_become(&e, 1000, 100, NULL, 0, ~0ull));
 		OK(fs_rename(&e, "/g", "/c", RENAME_WHITEOUT));
 		OK(fs_lstat(&e, "/g", &st));
 		assert_int_equal(st.mode & S_IFMT, S_IFCHR);
+		assert_int_equal(st.uid, 1000);
+		assert_int_equal(st.gid, 100);
+		OK(fs_env_become(&e, 0, 0, NULL, 0, ~0ull));
 	}
 	OK(fs_rename(&e, "/f", "/a/dir", 0));
 	OK(fs_stat(&e, "/", &a));
