@@ -1,9 +1,12 @@
 /* syscalls/sys_xattr.c - extended attributes, by path, by descriptor, and the sized *at forms of 6.13. */
+#include <linux/capability.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/xattr.h>
 
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
+#include "vfs/perm.h"
 
 #define XATTR_LIST_MAX_ 65536ul
 
@@ -36,6 +39,31 @@ out_free:
 	return ret;
 }
 
+/*
+ * cap_inode_getsecurity(): capabilities of the user namespace's own root read as revision 2, others as they are, and what is none as
+ * -EINVAL.
+ */
+static ssize_t get_capability(const struct vfs_lookup *lk, const struct xattr_args *args)
+{
+	struct vfs_ns_cap_data data = {0};
+	struct xattr_args whole = {.name = args->name, .value = &data, .size = sizeof(data)};
+	ssize_t ret = vfs_get_xattr(lk, &whole);
+
+	if (ret == -ERANGE || (ret >= 0 && !vfs_nscap_valid(&data, (size_t)ret)))
+		return -EINVAL;
+	if (ret < 0)
+		return ret;
+	if (ret == (ssize_t)XATTR_CAPS_SZ_3 && !data.rootid) {
+		data.magic_etc = VFS_CAP_REVISION_2 | (data.magic_etc & VFS_CAP_FLAGS_EFFECTIVE);
+		ret = XATTR_CAPS_SZ_2;
+	}
+	if (args->size && args->size < (size_t)ret)
+		return -ERANGE;
+	if (args->size)
+		memcpy(args->value, &data, (size_t)ret);
+	return ret;
+}
+
 static int64_t do_get(struct task *t, const struct vfs_lookup *lk, const char *name,
 		      uint64_t uvalue, uint64_t size)
 {
@@ -47,7 +75,8 @@ static int64_t do_get(struct task *t, const struct vfs_lookup *lk, const char *n
 		if (!args.value)
 			return -ENOMEM;
 	}
-	ret = vfs_get_xattr(lk, &args);
+	ret = strcmp(name, "security.capability") ? vfs_get_xattr(lk, &args)
+						  : get_capability(lk, &args);
 	if (ret > 0 && args.size && task_copy_out(t, uvalue, args.value, (size_t)ret))
 		ret = -EFAULT;
 	else if (ret == -ERANGE && size >= VFS_XATTR_SIZE_MAX)

@@ -308,6 +308,30 @@ int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const ch
 	return -EOPNOTSUPP;
 }
 
+bool vfs_nscap_valid(const void *value, size_t size)
+{
+	__le32 magic;
+
+	if (size != XATTR_CAPS_SZ_2 && size != XATTR_CAPS_SZ_3)
+		return false;
+	memcpy(&magic, value, sizeof(magic));
+	return (magic & ~(uint32_t)VFS_CAP_FLAGS_EFFECTIVE) ==
+	       (size == XATTR_CAPS_SZ_2 ? VFS_CAP_REVISION_2 : VFS_CAP_REVISION_3);
+}
+
+int vfs_may_set_xattr(const struct cred *cred, const struct perm_inode *pi,
+		      const struct xattr_args *args)
+{
+	if (strcmp(args->name, "security.capability"))
+		return vfs_may_xattr(cred, pi, args->name, true);
+	/* An empty value is no capabilities', and nobody looks who sets it. */
+	if (args->size && !vfs_nscap_valid(args->value, args->size))
+		return -EINVAL;
+	if (args->size && !cred_has_cap(cred, CAP_SETFCAP))
+		return -EPERM;
+	return unlikely(pi->flags) ? -EPERM : 0;
+}
+
 static bool time_at_or_before(const struct moat_timestamp *a, const struct moat_timestamp *b)
 {
 	return a->sec < b->sec || (a->sec == b->sec && a->nsec <= b->nsec);

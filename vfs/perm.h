@@ -52,6 +52,11 @@ uint32_t vfs_kill_priv_mode_gid(const struct cred *cred, uint32_t mode, uint32_t
 /* xattr namespaces: user.*, trusted.*, security.*, system.posix_acl_*: may cred read/write this name on this inode? -EPERM, -ENODATA (trusted without capability), -EOPNOTSUPP. */
 must_check int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const char *name,
 			     bool write);
+/* The same before a set, which for security.capability is cap_convert_nscap(): -EINVAL for a value of no known form, whoever asks. */
+must_check int vfs_may_set_xattr(const struct cred *cred, const struct perm_inode *pi,
+				 const struct xattr_args *args);
+/* A value of security.capability (size bytes) has a form that may be set: revision 2 or 3. */
+bool vfs_nscap_valid(const void *value, size_t size);
 /* relatime etc.: should a read update atime now? */
 bool vfs_atime_due(const struct mount *mnt, unsigned file_flags, bool isdir,
 		   const struct moat_timestamp *atime, const struct moat_timestamp *mtime,

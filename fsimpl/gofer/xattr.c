@@ -16,8 +16,9 @@ struct xattr_op {
 	struct gofer_where where;
 };
 
+/* set: what is to be set, or NULL. */
 static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_path *rp,
-		 const char *name, bool write)
+		 const char *name, bool write, const struct xattr_args *set)
 {
 	struct perm_inode pi;
 	int err;
@@ -35,7 +36,8 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 	if (!err && name) {
 		rcu_read_begin();
 		gofer_inode_perm(gofer_inode_of(x->d), &pi);
-		err = vfs_may_xattr(rp_cred(rp), &pi, name, write);
+		err = set ? vfs_may_set_xattr(rp_cred(rp), &pi, set)
+			  : vfs_may_xattr(rp_cred(rp), &pi, name, write);
 		rcu_read_end();
 	}
 	if (!err)
@@ -107,7 +109,7 @@ ssize_t gofer_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	struct p9_msg t = {.type = P9_Tmgetxattr};
 	struct xattr_op x;
 	struct p9_call call;
-	ssize_t ret = begin(&x, fs, rp, args->name, false);
+	ssize_t ret = begin(&x, fs, rp, args->name, false, NULL);
 
 	if (ret)
 		return ret;
@@ -162,7 +164,7 @@ int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	struct p9_msg t = {.type = P9_Tmsetxattr};
 	struct xattr_op x;
 	struct p9_call call;
-	int err = begin(&x, fs, rp, args->name, true);
+	int err = begin(&x, fs, rp, args->name, true, args);
 
 	if (err)
 		return err;
@@ -188,7 +190,7 @@ ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, ch
 			    size_t size)
 {
 	struct xattr_op x;
-	ssize_t ret = begin(&x, fs, rp, NULL, false);
+	ssize_t ret = begin(&x, fs, rp, NULL, false, NULL);
 
 	if (ret)
 		return ret;
@@ -202,7 +204,7 @@ int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, cons
 	struct p9_msg t = {.type = P9_Tmremovexattr};
 	struct xattr_op x;
 	struct p9_call call;
-	int err = begin(&x, fs, rp, name, true);
+	int err = begin(&x, fs, rp, name, true, NULL);
 
 	if (err)
 		return err;

@@ -39,14 +39,16 @@ void memfs_xattrs_free(struct memfs_inode *i)
 	i->xattrs = NULL;
 }
 
-static int may_xattr(struct memfs_inode *i, const struct cred *cred, const char *name, bool write)
+/* set: what is to be set, or NULL. */
+static int may_xattr(struct memfs_inode *i, const struct cred *cred, const char *name, bool write,
+		     const struct xattr_args *set)
 {
 	struct perm_inode pi;
 	int err;
 
 	rcu_read_begin();
 	pi = memfs_perm(i);
-	err = vfs_may_xattr(cred, &pi, name, write);
+	err = set ? vfs_may_set_xattr(cred, &pi, set) : vfs_may_xattr(cred, &pi, name, write);
 	rcu_read_end();
 	return err;
 }
@@ -76,7 +78,7 @@ ssize_t memfs_get_xattr_at(struct filesystem *fs unused_arg, struct resolving_pa
 
 	ret = memfs_resolve(rp, false, &d);
 	if (!ret)
-		ret = may_xattr(d->inode, rp_cred(rp), args->name, false);
+		ret = may_xattr(d->inode, rp_cred(rp), args->name, false, NULL);
 	if (!ret)
 		ret = check_suffix(args->name);
 	if (ret)
@@ -218,7 +220,7 @@ int memfs_set_xattr_at(struct filesystem *fs unused_arg, struct resolving_path *
 		return acl ? -EACCES : 0;
 	}
 	if (!err)
-		err = may_xattr(d->inode, rp_cred(rp), args->name, true);
+		err = may_xattr(d->inode, rp_cred(rp), args->name, true, args);
 	if (!err)
 		err = check_suffix(args->name);
 	if (!err)
@@ -290,7 +292,7 @@ int memfs_remove_xattr_at(struct filesystem *fs unused_arg, struct resolving_pat
 	if (!err && no_default_acl(d->inode, name))
 		return 0;
 	if (!err)
-		err = may_xattr(d->inode, rp_cred(rp), name, true);
+		err = may_xattr(d->inode, rp_cred(rp), name, true, NULL);
 	if (!err)
 		err = check_suffix(name);
 	if (err)

@@ -67,7 +67,7 @@ static int check_suffix(const char *name)
  * Before an attribute changes, in Linux's order. 1: nothing to do (a default ACL's removal where there can be none is fine, whoever asks).
  */
 static int check_change(struct overlay_fs *fs, struct resolving_path *rp, struct overlay_dentry *d,
-			const struct xattr_args *args)
+			const struct xattr_args *args, bool remove)
 {
 	struct vfs_acl *acl = NULL;
 	struct perm_inode pi;
@@ -80,7 +80,8 @@ static int check_change(struct overlay_fs *fs, struct resolving_path *rp, struct
 	if (!err)
 		err = overlay_perm(fs, d, &pi);
 	if (!err) {
-		err = vfs_may_xattr(rp_cred(rp), &pi, args->name, true);
+		err = remove ? vfs_may_xattr(rp_cred(rp), &pi, args->name, true)
+			     : vfs_may_set_xattr(rp_cred(rp), &pi, args);
 		overlay_perm_put(&pi);
 	}
 	if (!err)
@@ -175,7 +176,7 @@ static int change(struct filesystem *base, struct resolving_path *rp, const stru
 
 	if (err)
 		return err;
-	err = check_change(fs, rp, d, args);
+	err = check_change(fs, rp, d, args, remove);
 	/* A name that no layer takes is found out by the upper one. */
 	if ((err == -EOPNOTSUPP || (err == -EINVAL && check_suffix(args->name))) && !remove) {
 		int up = overlay_copy_up(fs, d, true);

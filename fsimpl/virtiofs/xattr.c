@@ -10,9 +10,9 @@ static bool is_acl(const char *name)
 	return !strncmp(name, "system.posix_acl_", 17);
 }
 
-/* Walks to the end and checks. Return: 0 and a reference. */
+/* Walks to the end and checks. set: what is to be set, or NULL. Return: 0 and a reference. */
 static int begin(struct filesystem *base, struct resolving_path *rp, const char *name, bool write,
-		 struct remote_dentry **ret)
+		 const struct xattr_args *set, struct remote_dentry **ret)
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	struct perm_inode pi;
@@ -30,7 +30,8 @@ static int begin(struct filesystem *base, struct resolving_path *rp, const char 
 	if (!err && name) {
 		rcu_read_begin();
 		virtiofs_inode_perm_acl(virtiofs_inode_of(*ret), &pi);
-		err = vfs_may_xattr(rp_cred(rp), &pi, name, write);
+		err = set ? vfs_may_set_xattr(rp_cred(rp), &pi, set)
+			  : vfs_may_xattr(rp_cred(rp), &pi, name, write);
 		rcu_read_end();
 	}
 	/* Lists that are kept but not evaluated would lie about who may do what. */
@@ -91,7 +92,7 @@ ssize_t virtiofs_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 			      const struct xattr_args *args)
 {
 	struct remote_dentry *d;
-	ssize_t ret = begin(fs, rp, args->name, false, &d);
+	ssize_t ret = begin(fs, rp, args->name, false, NULL, &d);
 
 	if (ret)
 		return ret;
@@ -105,7 +106,7 @@ ssize_t virtiofs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 			       size_t size)
 {
 	struct remote_dentry *d;
-	ssize_t ret = begin(fs, rp, NULL, false, &d);
+	ssize_t ret = begin(fs, rp, NULL, false, NULL, &d);
 
 	if (ret)
 		return ret;
@@ -136,7 +137,7 @@ int virtiofs_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	struct virtiofs_inode *in;
 	struct remote_dentry *d;
 	struct memfile *mf;
-	ssize_t got = begin(fs, rp, args->name, true, &d);
+	ssize_t got = begin(fs, rp, args->name, true, args, &d);
 
 	if (got)
 		return (int)got;
@@ -177,7 +178,7 @@ int virtiofs_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, c
 {
 	struct vdev_call call = {.req = {.opcode = FUSE_REMOVEXATTR}};
 	struct remote_dentry *d;
-	ssize_t got = begin(fs, rp, name, true, &d);
+	ssize_t got = begin(fs, rp, name, true, NULL, &d);
 
 	if (got)
 		return (int)got;

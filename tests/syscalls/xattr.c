@@ -1,6 +1,7 @@
 /* Extended attributes: user.* and trusted.*, on files, directories and links. */
 #include "t.h"
 
+#include <linux/capability.h>
 #include <sys/xattr.h>
 
 static void need_user(void)
@@ -73,4 +74,55 @@ TEST(user_rights)
 	CHECK_EQ(getxattr("f", "user.a", NULL, 0), 1);
 	CHECK_ERR(setxattr("f", "user.a", "x", 1, 0), EACCES);
 	CHECK_ERR(getxattr("g", "user.a", NULL, 0), EACCES);
+}
+
+static int set_capability(const char *name, uint32_t magic, uint32_t rootid, size_t size)
+{
+	struct vfs_ns_cap_data data = {.magic_etc = magic, .rootid = rootid};
+
+	data.data[0].permitted = 1u << CAP_NET_RAW;
+	return lsetxattr(name, "security.capability", &data, size, 0);
+}
+
+TEST(file_capability)
+{
+	struct vfs_ns_cap_data data;
+
+	close(t_file("f", ""));
+	if (set_capability("f", VFS_CAP_REVISION_2, 0, XATTR_CAPS_SZ_2) < 0)
+		SKIP("no file capabilities");
+	CHECK_EQ(getxattr("f", "security.capability", &data, sizeof(data)), 20);
+	CHECK_EQ(data.magic_etc, VFS_CAP_REVISION_2);
+	CHECK_EQ(data.data[0].permitted, 1u << CAP_NET_RAW);
+	CHECK_EQ(getxattr("f", "security.capability", NULL, 0), 20);
+	CHECK_ERR(getxattr("f", "security.capability", &data, 19), ERANGE);
+	/* Forms there are not. */
+	CHECK_ERR(lsetxattr("f", "security.capability", "v", 1, 0), EINVAL);
+	CHECK_ERR(set_capability("f", VFS_CAP_REVISION_1, 0, XATTR_CAPS_SZ_1), EINVAL);
+	CHECK_ERR(set_capability("f", VFS_CAP_REVISION_2, 0, XATTR_CAPS_SZ_3), EINVAL);
+	CHECK_ERR(set_capability("f", VFS_CAP_REVISION_3, 0, XATTR_CAPS_SZ_2), EINVAL);
+	CHECK_ERR(set_capability("f", VFS_CAP_REVISION_2 | 2, 0, XATTR_CAPS_SZ_2), EINVAL);
+	CHECK_ERR(set_capability("f", 0x04000000, 0, XATTR_CAPS_SZ_2), EINVAL);
+	CHECK_ERR(set_capability("none", 0, 0, 1), ENOENT);
+	/* Of this namespace's root, and of another's. */
+	CHECK_OK(set_capability("f", VFS_CAP_REVISION_3 | 1, 0, XATTR_CAPS_SZ_3));
+	CHECK_EQ(getxattr("f", "security.capability", &data, sizeof(data)), 20);
+	CHECK_EQ(data.magic_etc, VFS_CAP_REVISION_2 | 1);
+	CHECK_OK(set_capability("f", VFS_CAP_REVISION_3, 1000, XATTR_CAPS_SZ_3));
+	CHECK_EQ(getxattr("f", "security.capability", &data, sizeof(data)), 24);
+	CHECK_EQ(data.rootid, 1000);
+	CHECK_OK(removexattr("f", "security.capability"));
+	CHECK_ERR(getxattr("f", "security.capability", &data, sizeof(data)), ENODATA);
+	CHECK_ERR(removexattr("f", "security.capability"), ENODATA);
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(set_capability("d", VFS_CAP_REVISION_2, 0, XATTR_CAPS_SZ_2));
+	CHECK_OK(symlink("f", "l"));
+	CHECK_ERR(lsetxattr("l", "security.capability", "v", 1, 0), EINVAL);
+	CHECK_OK(chown("f", 1000, 1000));
+	CHECK_OK(set_capability("f", VFS_CAP_REVISION_2, 0, XATTR_CAPS_SZ_2));
+	t_become(1000, 1000);
+	CHECK_ERR(set_capability("f", VFS_CAP_REVISION_2, 0, XATTR_CAPS_SZ_2), EPERM);
+	CHECK_ERR(lsetxattr("f", "security.capability", "v", 1, 0), EINVAL);
+	CHECK_ERR(removexattr("f", "security.capability"), EPERM);
+	CHECK_EQ(getxattr("f", "security.capability", NULL, 0), 20);
 }
