@@ -9,7 +9,6 @@
 #include "syscalls/util.h"
 
 #define AIO_EVENTS_MAX (0x10000000 / sizeof(struct aio_event)) /* io_setup's -EINVAL past it */
-#define AIO_RWF (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
 #define IOCB_CMD_POLL_ 5
 #define IOCB_FLAG_IOPRIO_ (1u << 1)
 
@@ -65,7 +64,7 @@ static int64_t submit_rw(struct task *t, struct aio_context *c, struct file *f,
 	int64_t off = io->aio_offset, ret;
 	struct io_iter it;
 
-	if ((unsigned)io->aio_rw_flags & ~(unsigned)AIO_RWF)
+	if ((unsigned)io->aio_rw_flags & ~(unsigned)FILE_RWF)
 		return -EOPNOTSUPP;
 	if (!(f->mode & (read ? FILE_READ : FILE_WRITE)))
 		return -EBADF;

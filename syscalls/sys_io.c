@@ -4,8 +4,6 @@
 #include "syscalls/syscalls.h"
 #include "syscalls/util.h"
 
-#define IO_RWF_KNOWN (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND)
-
 /* An interrupted call is restarted, unless it had a timeout (sock_intr_errno). */
 static int64_t io_result(struct file *f, int64_t ret, bool is_read)
 {
@@ -61,7 +59,7 @@ static int64_t io_vec(struct task *t, int fd, uint64_t uiov, uint64_t count, con
 	ret = sys_iov_get(t, uiov, count, fast, &iov);
 	if (ret < 0)
 		goto out_unref;
-	if (rwf & ~IO_RWF_KNOWN) {
+	if (rwf & ~FILE_RWF) {
 		ret = -EOPNOTSUPP;
 		goto out_free;
 	}

@@ -88,6 +88,9 @@ static int64_t open_common(struct task *t, int dirfd, uint64_t upath, struct ope
 		.umask = fs_context_umask(t->fsctx),
 	};
 	err = vfs_open(&p.lk, &args, &f);
+	/* What is not there is not in the cache: a tmpfs keeps no negative entries, and elsewhere it may be asked for. */
+	if (err == -ENOENT && (lookup & LOOKUP_CACHED))
+		err = -EAGAIN;
 	if (!err && !(args.flags & O_PATH)) {
 		err = pipe_open_wait(f);
 		if (err)

@@ -127,7 +127,8 @@ static int sendfile_files(struct task *t, int out_fd, int in_fd, bool has_off,
 	if (file_flags(out) & O_APPEND)
 		goto out_out;
 	/* splice_direct_to_actor: the source is a file or a block device, or a pipe when the target is none. */
-	if (!S_ISREG(file_type(in)) && !S_ISBLK(file_type(in)) && !S_ISCHR(file_type(in)))
+	if ((!S_ISREG(file_type(in)) && !S_ISBLK(file_type(in)) && !S_ISCHR(file_type(in))) ||
+	    in->ops->no_splice_read)
 		goto out_out;
 	*ret_in = in;
 	*ret_out = out;
@@ -176,6 +177,14 @@ static int copy_range_check(struct file *in, struct file *out)
 	return (in->mode | out->mode) & FILE_STREAM ? -EINVAL : 0;
 }
 
+/* Two superblocks, unless the file system has a copy_file_range of its own, which is asked whatever they are. */
+static bool other_filesystem(struct file *in, struct file *out)
+{
+	const struct filesystem *a = in->path.dentry->fs, *b = out->path.dentry->fs;
+
+	return a != b && (a->type != b->type || !a->type || !strcmp(a->type->name, "tmpfs"));
+}
+
 static bool same_inode(struct file *x, struct file *y)
 {
 	struct dentry *a = x->path.dentry, *b = y->path.dentry;
@@ -183,11 +192,40 @@ static bool same_inode(struct file *x, struct file *y)
 	return a == b || (a->fs == b->fs && a->fs->ops->inode_key(a) == b->fs->ops->inode_key(b));
 }
 
+/* generic_copy_file_checks() behind the files' own. Offsets are compared as they come, a negative one as a large one. */
+static int copy_range_limits(struct file *in, uint64_t off_in, struct file *out, uint64_t off_out,
+			     uint64_t *inout_size)
+{
+	struct moat_statx st;
+	uint64_t size = *inout_size;
+	int err;
+
+	if (other_filesystem(in, out))
+		return -EXDEV;
+	if (off_in + size < off_in || off_out + size < off_out)
+		return -EOVERFLOW;
+	err = file_stat(in, &(struct stat_args){.mask = STATX_SIZE}, &st);
+	if (err)
+		return err;
+	if ((int64_t)off_in >= (int64_t)st.size)
+		size = 0;
+	size = MIN(size, st.size - off_in);
+	if ((int64_t)off_out == INT64_MAX)
+		return -EFBIG;
+	size = MIN(size, INT64_MAX - off_out);
+	if (same_inode(in, out) && off_out + size > off_in && off_out < off_in + size)
+		return -EINVAL;
+	if ((int64_t)size < 0 || (int64_t)off_in < 0 || (int64_t)off_out < 0)
+		return -EINVAL;
+	*inout_size = MIN(size, FILE_IO_MAX);
+	return 0;
+}
+
 int64_t sys_copy_file_range(struct task *t, const struct syscall_args *a)
 {
 	uint64_t size = a->a[4], uin = a->a[1], uout = a->a[3];
 	struct file *in = sys_fd(t, ARG_INT(0)), *out = sys_fd(t, ARG_INT(2));
-	int64_t off_in, off_out, ret = -EBADF, end;
+	int64_t off_in, off_out, ret = -EBADF;
 
 	if (!in || !out)
 		goto out_unref;
@@ -205,17 +243,8 @@ int64_t sys_copy_file_range(struct task *t, const struct syscall_args *a)
 		off_in = file_seek(in, 0, SEEK_CUR);
 	if (!uout)
 		off_out = file_seek(out, 0, SEEK_CUR);
-	ret = -EINVAL;
-	if (off_in < 0 || off_out < 0)
-		goto out_unref;
-	ret = -EOVERFLOW;
-	if ((int64_t)size < 0 || __builtin_add_overflow(off_in, (int64_t)size, &end) ||
-	    __builtin_add_overflow(off_out, (int64_t)size, &end))
-		goto out_unref;
-	size = MIN(size, FILE_IO_MAX);
-	ret = -EINVAL;
-	if (same_inode(in, out) && off_in < off_out + (int64_t)size &&
-	    off_out < off_in + (int64_t)size)
+	ret = copy_range_limits(in, (uint64_t)off_in, out, (uint64_t)off_out, &size);
+	if (ret)
 		goto out_unref;
 	ret = copy_loop(t, in, &off_in, out, &off_out, size);
 	if (ret <= 0)
@@ -254,6 +283,11 @@ static bool cannot_splice(const struct file *f)
 	return f->ops->name && !strncmp(f->ops->name, "anon_inode:", 11);
 }
 
+static bool cannot_splice_from(const struct file *f)
+{
+	return cannot_splice(f) || f->ops->no_splice_read || f->ops->iterate;
+}
+
 /* do_splice's checks of which end may have an offset. */
 static int splice_check(struct file *in, bool has_in, struct file *out, bool has_out)
 {
@@ -270,7 +304,7 @@ static int splice_check(struct file *in, bool has_in, struct file *out, bool has
 	if (pipe_is(in) && !pipe_is(out) && (file_flags(out) & O_APPEND))
 		return -EINVAL;
 	/* Before anybody waits for the pipe. */
-	return cannot_splice(in) || cannot_splice(out) ? -EINVAL : 0;
+	return cannot_splice_from(in) || cannot_splice(out) ? -EINVAL : 0;
 }
 
 int64_t sys_splice(struct task *t, const struct syscall_args *a)

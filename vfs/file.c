@@ -258,8 +258,6 @@ static ssize_t write_blocking(struct file *f, struct io_iter *it, int64_t *off, 
 
 /* ---- read and write ---- */
 
-#define RWF_KNOWN (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND)
-
 bool file_appends(const struct file *f, int rwf)
 {
 	return !(rwf & RWF_NOAPPEND) && ((file_flags(f) & O_APPEND) || (rwf & RWF_APPEND));
@@ -279,7 +277,8 @@ static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off,
 	}
 	if (!(f->mode & need))
 		return -EBADF;
-	if (rwf & ~RWF_KNOWN)
+	/* A directory's read knows no flags. */
+	if (rwf & ~(f->ops->iterate ? RWF_HIPRI : FILE_RWF))
 		return -EOPNOTSUPP;
 	if ((rwf & RWF_APPEND) && (rwf & RWF_NOAPPEND))
 		return -EINVAL;

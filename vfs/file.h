@@ -53,6 +53,12 @@ struct dir_emit {
 #ifndef RWF_NOAPPEND
 #define RWF_NOAPPEND 0x20
 #endif
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x100 /* Linux 6.18: no SIGPIPE */
+#endif
+/* What preadv2, pwritev2 and io_submit take. */
+#define FILE_RWF \
+	(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND | RWF_NOSIGNAL)
 
 struct file_ops {
 	const char *
@@ -68,6 +74,8 @@ struct file_ops {
 	 * A short count with it->error set means a fault cut it. Default: -EINVAL; -EISDIR is the directory's own. rwf: RWF_*.
 	 */
 	ssize_t (*read_iter)(struct file *f, struct io_iter *it, int64_t off, int rwf);
+	/* Linux's has no splice_read: splice(2) and sendfile(2) from it are -EINVAL, though it is read. */
+	bool no_splice_read;
 	/* O_APPEND: f's flags say so; the file writes at its end and stores where in *inout_off. */
 	ssize_t (*write_iter)(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf);
 	/* Default: generic on size for FILE_SEEKABLE, -ESPIPE otherwise. Called with pos_lock. */

@@ -645,10 +645,13 @@ int rp_jump(struct resolving_path *rp, struct vfs_path *place)
 	assert(rp->locked);
 	rp->recording = false;
 	err = rp_count_symlink(rp);
-	if (!err && (rp->flags & LOOKUP_NO_MAGICLINKS))
-		err = -ELOOP;
 	if (!err &&
 	    (atomic_load_explicit(&rp->mount->flags, memory_order_relaxed) & MNT_NOSYMFOLLOW_F))
+		err = -ELOOP;
+	/* No walk under RCU gets through: proc_pid_get_link() is -ECHILD there. */
+	if (!err && (rp->flags & LOOKUP_CACHED))
+		err = -EAGAIN;
+	if (!err && (rp->flags & LOOKUP_NO_MAGICLINKS))
 		err = -ELOOP;
 	if (!err && rp_is_jail(rp))
 		err = -EXDEV;

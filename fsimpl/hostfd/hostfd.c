@@ -153,7 +153,7 @@ static ssize_t hostfd_write_once(struct hostfd *h, struct io_iter *it)
 }
 
 static ssize_t hostfd_write_iter(struct file *f, struct io_iter *it, unused_arg int64_t *inout_off,
-				 unused_arg int rwf)
+				 int rwf)
 {
 	struct hostfd *h = hostfd_of(f);
 	ssize_t total = 0, n = 0;
@@ -166,7 +166,7 @@ static ssize_t hostfd_write_iter(struct file *f, struct io_iter *it, unused_arg 
 	}
 	if (total)
 		return total;
-	if (n == -EPIPE && vfs_hooks.raise_signal)
+	if (n == -EPIPE && !(rwf & RWF_NOSIGNAL) && vfs_hooks.raise_signal)
 		vfs_hooks.raise_signal(SIGPIPE);
 	return n;
 }

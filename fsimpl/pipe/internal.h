@@ -82,5 +82,5 @@ must_check int pipe_file_create(struct pipe *p, const struct file_ops *ops,
 must_check int pipe_open_on(struct pipe *p, const struct file_ops *ops, const struct vfs_path *path,
 			    unsigned flags, struct file **ret);
 void pipe_fifo_forget(struct pipe *p); /* the last reference is gone */
-ssize_t pipe_broken(void); /* SIGPIPE, -EPIPE */
+ssize_t pipe_broken(int rwf); /* SIGPIPE but with RWF_NOSIGNAL; -EPIPE */
 #endif

@@ -23,9 +23,9 @@
 
 static REF_TYPE(pipe_ref_type, "pipe");
 
-ssize_t pipe_broken(void)
+ssize_t pipe_broken(int rwf)
 {
-	if (vfs_hooks.raise_signal)
+	if (!(rwf & RWF_NOSIGNAL) && vfs_hooks.raise_signal)
 		vfs_hooks.raise_signal(SIGPIPE);
 	return -EPIPE;
 }
@@ -264,7 +264,7 @@ static int pipe_put_atomic_locked(struct pipe *p, const void *data, size_t size,
 	return 0;
 }
 
-static ssize_t pipe_write_small(struct pipe *p, struct io_iter *it, bool packet)
+static ssize_t pipe_write_small(struct pipe *p, struct io_iter *it, bool packet, int rwf)
 {
 	char data[PIPE_ATOMIC_MAX];
 	size_t size = io_iter_get(it, data, it->remaining);
@@ -278,7 +278,7 @@ static ssize_t pipe_write_small(struct pipe *p, struct io_iter *it, bool packet)
 	if (err)
 		io_iter_revert(it, size);
 	if (err == -EPIPE)
-		return pipe_broken();
+		return pipe_broken(rwf);
 	if (err)
 		return err;
 	wait_queue_wake(&p->wait, POLLIN | POLLRDNORM);
@@ -330,7 +330,7 @@ static int pipe_fill_locked(struct pipe *p, const struct iovec *iov, int n, bool
 }
 
 static ssize_t pipe_write(struct file *f, struct io_iter *it, unused_arg int64_t *inout_off,
-			  unused_arg int rwf)
+			  int rwf)
 {
 	bool packet = file_flags(f) & O_DIRECT;
 	struct pipe *p = pipe_of(f);
@@ -340,7 +340,7 @@ static ssize_t pipe_write(struct file *f, struct io_iter *it, unused_arg int64_t
 	if (!it->remaining)
 		return 0;
 	if (it->remaining <= PIPE_ATOMIC_MAX)
-		return pipe_write_small(p, it, packet);
+		return pipe_write_small(p, it, packet, rwf);
 	while (it->remaining && !err) {
 		struct iovec iov[IO_ITER_SEGS];
 		size_t done = 0;
@@ -362,7 +362,7 @@ static ssize_t pipe_write(struct file *f, struct io_iter *it, unused_arg int64_t
 		it->error = err;
 	if (total)
 		return total;
-	return err == -EPIPE ? pipe_broken() : err;
+	return err == -EPIPE ? pipe_broken(rwf) : err;
 }
 
 ssize_t pipe_vmsplice(struct file *f, struct io_iter *it)

@@ -62,7 +62,7 @@ static ssize_t pipe_link(struct file *fin, struct file *fout, size_t size, bool 
 		ret = (ssize_t)pipe_link_locked(in, out, size, share);
 	mutex_unlock_pair(&in->lock, &out->lock);
 	if (ret == -EPIPE)
-		return pipe_broken();
+		return pipe_broken(0);
 	if (ret > 0) {
 		wait_queue_wake(&out->wait, POLLIN | POLLRDNORM);
 		if (!share)
@@ -138,7 +138,7 @@ ssize_t pipe_splice_from(struct file *in, int64_t *inout_off, struct file *pipe,
 		broken = !p->readers;
 		mutex_unlock(&p->lock);
 		if (broken) {
-			n = total ? 0 : pipe_broken();
+			n = total ? 0 : pipe_broken(0);
 			break;
 		}
 		if (full || (total && !(file_poll(in) & POLLIN))) {

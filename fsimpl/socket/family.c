@@ -35,7 +35,7 @@ static ssize_t socket_read(struct file *f, struct io_iter *it, unused_arg int64_
 }
 
 static ssize_t socket_write(struct file *f, struct io_iter *it, unused_arg int64_t *inout_off,
-			    unused_arg int rwf)
+			    int rwf)
 {
 	struct socket_msg m;
 
@@ -46,7 +46,7 @@ static ssize_t socket_write(struct file *f, struct io_iter *it, unused_arg int64
 	m.has_cred = false;
 	m.control = NULL;
 	m.control_size = 0;
-	return socket_family_of(f)->sendmsg(f, &m, 0);
+	return socket_family_of(f)->sendmsg(f, &m, rwf & RWF_NOSIGNAL ? MSG_NOSIGNAL : 0);
 }
 
 static uint32_t socket_poll(struct file *f)

@@ -66,13 +66,15 @@ static int synth_flush(struct file *f)
 	return 0;
 }
 
-static ssize_t synth_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf unused_arg)
+static ssize_t synth_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
 {
 	struct synth_file *sf = synth_file_of(f);
 	struct synth_node *n = sf->node;
 	ssize_t ret = 0;
 	int err;
 
+	if (rwf & RWF_NOWAIT)
+		return -EOPNOTSUPP;
 	if (n->ops->read_at)
 		return n->ops->read_at(n, sf, it, off);
 	if (!n->ops->show)
@@ -96,8 +98,7 @@ static ssize_t synth_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 	return ret;
 }
 
-static ssize_t synth_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off,
-				int rwf unused_arg)
+static ssize_t synth_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
 {
 	struct synth_file *sf = synth_file_of(f);
 	struct synth_node *n = sf->node;
@@ -105,6 +106,8 @@ static ssize_t synth_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	ssize_t ret;
 	char *data;
 
+	if (rwf & RWF_NOWAIT)
+		return -EOPNOTSUPP;
 	if (n->ops->write_at)
 		return n->ops->write_at(n, sf, it, *inout_off);
 	if (!n->ops->store)

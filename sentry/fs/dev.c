@@ -105,6 +105,7 @@ static int64_t dev_random_ioctl(unused_arg struct file *f, unsigned cmd, uint64_
 
 static const struct file_ops null_ops = {
 	.name = "null",
+	.no_splice_read = true,
 	.release = dev_release,
 	.read_iter = dev_read_eof,
 	.write_iter = dev_write_all,

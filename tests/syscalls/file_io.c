@@ -2,6 +2,7 @@
 #include "t.h"
 
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 
 TEST(read_write)
 {
@@ -305,6 +306,78 @@ TEST(copy_file_range)
 	from = 0;
 	to = 2;
 	CHECK_ERR(copy_file_range(in, &from, in, &to, 4, 0), EINVAL);
+}
+
+/* Which of what is wrong is said: before the data is looked at, and after. */
+TEST(copy_file_range_errors)
+{
+	int in = t_file("in", "0123456789"), out = t_file("out", ""), dir = open(".", O_RDONLY);
+	int proc = open("/proc/self/status", O_RDONLY), app = open("out", O_WRONLY | O_APPEND);
+	loff_t from = -5, to = 0;
+
+	CHECK_ERR(copy_file_range(in, &from, out, NULL, 10, 0), EOVERFLOW);
+	CHECK_ERR(copy_file_range(in, &from, out, NULL, 3, 0), EINVAL);
+	from = 0x7ffffffffffffff0;
+	CHECK_EQ(copy_file_range(in, &from, out, &to, 100, 0), 0);
+	from = 1;
+	CHECK_ERR(copy_file_range(in, &from, out, &to, SIZE_MAX, 0), EOVERFLOW);
+	to = -3;
+	CHECK_ERR(copy_file_range(in, &from, out, &to, 2, 0), EINVAL);
+	to = INT64_MAX;
+	CHECK_ERR(copy_file_range(in, &from, out, &to, 1, 0), EFBIG);
+	to = 0;
+	CHECK_EQ(copy_file_range(in, &from, out, &to, SSIZE_MAX, 0), 9);
+	CHECK_EQ(to, 9);
+	CHECK_ERR(copy_file_range(proc, NULL, out, NULL, 10, 0), EXDEV);
+	CHECK_ERR(copy_file_range(dir, NULL, out, NULL, 10, 0), EISDIR);
+	CHECK_ERR(copy_file_range(in, NULL, app, NULL, 10, 0), EBADF);
+	/* Behind the end of a file nothing overlaps. */
+	from = 10;
+	to = 10;
+	CHECK_EQ(copy_file_range(in, &from, in, &to, 5, 0), 0);
+}
+
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x100
+#endif
+
+TEST(no_signal_by_call)
+{
+	struct iovec v = {"abcd", 4};
+	int p[2], s[2], file = t_file("f", "text");
+	pid_t pid;
+
+	CHECK_OK(pipe(p));
+	if (pwritev2(p[1], &v, 1, -1, RWF_NOSIGNAL) < 0 && errno == EOPNOTSUPP)
+		SKIP("this kernel has no RWF_NOSIGNAL");
+	close(p[0]);
+	CHECK_ERR(pwritev2(p[1], &v, 1, -1, RWF_NOSIGNAL), EPIPE);
+	CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	close(s[0]);
+	CHECK_ERR(pwritev2(s[1], &v, 1, -1, RWF_NOSIGNAL), EPIPE);
+	CHECK_EQ(pwritev2(file, &v, 1, 0, RWF_NOSIGNAL), 4);
+	v.iov_base = (char[4]){0};
+	CHECK_EQ(preadv2(file, &v, 1, 0, RWF_NOSIGNAL), 4);
+	CHECK_ERR(preadv2(file, &v, 1, 0, 0x80000), EOPNOTSUPP);
+	signal(SIGPIPE, SIG_DFL);
+	pid = fork();
+	if (pid == 0) {
+		pwritev2(p[1], &v, 1, -1, 0);
+		_exit(0);
+	}
+	CHECK_EQ(t_wait_status(pid) & 0x7f, SIGPIPE);
+}
+
+TEST(flags_of_odd_files)
+{
+	struct iovec v = {(char[4]){0}, 4};
+	int dir = open(".", O_RDONLY), proc = open("/proc/self/status", O_RDONLY);
+
+	CHECK_ERR(preadv2(dir, &v, 1, 0, 0), EISDIR);
+	CHECK_ERR(preadv2(dir, &v, 1, 0, RWF_HIPRI), EISDIR);
+	CHECK_ERR(preadv2(dir, &v, 1, 0, RWF_NOWAIT), EOPNOTSUPP);
+	CHECK_ERR(preadv2(proc, &v, 1, 0, RWF_NOWAIT), EOPNOTSUPP);
+	CHECK_EQ(preadv2(proc, &v, 1, 0, RWF_HIPRI), 4);
 }
 
 TEST(sync)

@@ -286,6 +286,23 @@ TEST(openat2)
 	CHECK_ERR(syscall(SYS_openat2, dir, "f", big, sizeof(big)), E2BIG);
 }
 
+/* RESOLVE_CACHED: what would have to be asked for is EAGAIN, and that it is not there is not known. */
+TEST(openat2_cached)
+{
+	struct open_how how = {.flags = O_RDONLY, .resolve = RESOLVE_CACHED};
+	char by_fd[64];
+	int fd = t_file("f", "");
+
+	if (syscall(SYS_openat2, AT_FDCWD, "f", &how, sizeof(how)) < 0)
+		SKIP("no RESOLVE_CACHED here");
+	CHECK_ERR(syscall(SYS_openat2, AT_FDCWD, "never", &how, sizeof(how)), EAGAIN);
+	CHECK_ERR(syscall(SYS_openat2, AT_FDCWD, "nowhere/f", &how, sizeof(how)), EAGAIN);
+	CHECK_ERR(syscall(SYS_openat2, AT_FDCWD, "", &how, sizeof(how)), ENOENT);
+	snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+	CHECK_ERR(syscall(SYS_openat2, AT_FDCWD, by_fd, &how, sizeof(how)), EAGAIN);
+	CHECK_ERR(syscall(SYS_openat2, AT_FDCWD, "/proc/self/exe", &how, sizeof(how)), EAGAIN);
+}
+
 TEST(unlinked_lives_on)
 {
 	char buf[8] = "";

@@ -1,6 +1,7 @@
 /* Pipes and fifos: atomicity, blocking, EPIPE, sizes, packet mode, splice and tee. */
 #include "t.h"
 
+#include <sys/sendfile.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
@@ -270,4 +271,19 @@ TEST(splice)
 	CHECK_ERR(tee(fd, a[1], 3, 0), EINVAL);
 	CHECK_EQ(vmsplice(a[1], &(struct iovec){"vm", 2}, 1, 0), 2);
 	CHECK_EQ(read(a[0], buf, 16), 2);
+}
+
+/* Not everything that is read is spliced from. */
+TEST(splice_sources)
+{
+	int p[2], null = open("/dev/null", O_RDWR), zero = open("/dev/zero", O_RDONLY),
+		  dir = open(".", O_RDONLY), out = t_file("out", "");
+
+	CHECK_OK(pipe2(p, O_NONBLOCK));
+	CHECK_ERR(splice(null, NULL, p[1], NULL, 10, 0), EINVAL);
+	CHECK_ERR(splice(dir, NULL, p[1], NULL, 10, 0), EINVAL);
+	CHECK_ERR(sendfile(out, null, NULL, 10), EINVAL);
+	CHECK_ERR(sendfile(out, dir, NULL, 10), EINVAL);
+	CHECK_EQ(splice(zero, NULL, p[1], NULL, 10, 0), 10);
+	CHECK_EQ(splice(p[0], NULL, null, NULL, 10, 0), 10);
 }
