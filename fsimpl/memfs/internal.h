@@ -7,10 +7,12 @@
  *	filesystem.rename_lock -> memfs_dir.lock (ancestor first, then by address; a victim directory after its parent)
  *		-> memfs_inode.lock
  *	mappable.data_lock (data and size)  -> memory file
+ *	memfs_limit.lock (a leaf)
  */
 #ifndef MOAT_FSIMPL_MEMFS_INTERNAL_H
 #define MOAT_FSIMPL_MEMFS_INTERNAL_H
 
+#include "base/lock.h"
 #include "base/shard.h"
 #include "base/tree.h"
 #include "fsimpl/memfs/memfs.h"
@@ -32,6 +34,7 @@ enum memfs_limited { MEMFS_PAGES, MEMFS_INODES, MEMFS_LIMITED };
 struct memfs_limit {
 	_Atomic uint64_t taken; /* in use, or spare in a shard */
 	_Atomic uint64_t max; /* 0: no limit */
+	struct mutex lock; /* LOCK_LEAF: moves between `taken` and the shards */
 };
 
 /* What threads with one shard number take from first (account.c). */

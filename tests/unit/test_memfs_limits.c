@@ -1,5 +1,5 @@
 // LINK: moat_memfs moat_vfs moat_mem
-/* memfs: limits of inodes are met exactly, by one thread and by many; inode numbers are given once. */
+/* memfs: limits of inodes are met exactly, by one thread and by many at once; inode numbers are given once. */
 #include "tests/unit/check.h"
 
 #include <pthread.h>
@@ -7,7 +7,7 @@
 #include <sys/statfs.h>
 
 #include "base/rcu.h"
-#include "fsimpl/memfs/memfs.h"
+#include "fsimpl/memfs/internal.h"
 #include "mem/memfile.h"
 #include "vfs/vfs.h"
 
@@ -146,6 +146,97 @@ static void test_many(void **state)
 	assert_int_equal(fill_all("/many", f), 19);
 }
 
+#define RACE_ROUNDS 100
+#define RACERS 2
+
+/* Threads that charge inodes of one filesystem directly, all from the same moment on. */
+struct race {
+	struct memfs_fs *fs;
+	pthread_barrier_t start;
+	_Atomic bool refused;
+	_Atomic int made, early; /* charges; those refused although there was room */
+};
+
+/* Nobody gives back: what begins after somebody was refused is refused too. */
+static void *charge_all(void *arg)
+{
+	struct race *r = arg;
+
+	pthread_barrier_wait(&r->start);
+	for (;;) {
+		bool refused = atomic_load(&r->refused);
+
+		if (memfs_charge(r->fs, MEMFS_INODES, 1))
+			break;
+		atomic_fetch_add(&r->made, 1);
+		if (refused)
+			atomic_fetch_add(&r->early, 1);
+	}
+	atomic_store(&r->refused, true);
+	return NULL;
+}
+
+#define EACH 3000 /* all of them reach from where spares are kept to the limit */
+
+/* Each stays below what is its own: nobody is refused ever. */
+static void *charge_each(void *arg)
+{
+	struct race *r = arg;
+
+	pthread_barrier_wait(&r->start);
+	for (int i = 0; i < 2; i++) {
+		int n = 0;
+
+		for (; n < EACH; n++)
+			if (memfs_charge(r->fs, MEMFS_INODES, 1))
+				break;
+		atomic_fetch_add(&r->early, n < EACH);
+		while (n--)
+			memfs_uncharge(r->fs, MEMFS_INODES, 1);
+	}
+	return NULL;
+}
+
+static void race(struct race *r, struct memfs_fs *fs, void *(*fn)(void *))
+{
+	pthread_t t[RACERS];
+
+	*r = (struct race){.fs = fs};
+	assert_int_equal(pthread_barrier_init(&r->start, NULL, RACERS), 0);
+	for (int i = 0; i < RACERS; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, fn, r), 0);
+	for (int i = 0; i < RACERS; i++)
+		pthread_join(t[i], NULL);
+	pthread_barrier_destroy(&r->start);
+}
+
+/* At the limit threads call in each other's spares: none is refused for what another has in hand. */
+static void test_race(void **state)
+{
+	struct memfs_options opts = {.mode = 0755, .inodes_max = RACERS * EACH + 1};
+	struct filesystem *fs;
+	struct memfs_fs *mfs;
+	struct dentry *d;
+	struct race r;
+
+	(void)state;
+	assert_int_equal(memfs_create_fs("tmpfs", &opts, &fs, &d), 0);
+	mfs = memfs_of(fs);
+	for (int i = 0; i < RACE_ROUNDS; i++) {
+		race(&r, mfs, charge_all);
+		assert_int_equal(r.made, RACERS * EACH);
+		assert_int_equal(r.early, 0);
+		assert_int_equal(memfs_used(mfs, MEMFS_INODES), RACERS * EACH + 1);
+		while (r.made--)
+			memfs_uncharge(mfs, MEMFS_INODES, 1);
+		race(&r, mfs, charge_each);
+		assert_int_equal(r.early, 0);
+		assert_int_equal(memfs_used(mfs, MEMFS_INODES), 1);
+	}
+	dentry_unref(d);
+	filesystem_unref(fs);
+}
+
 static int by_number(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -182,6 +273,7 @@ static void test_numbers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_few), cmocka_unit_test(test_many),
+					   cmocka_unit_test(test_race),
 					   cmocka_unit_test(test_numbers)};
 	struct memfs_options opts = {.mode = 0755};
 	struct filesystem *fs;
