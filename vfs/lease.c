@@ -172,6 +172,8 @@ int file_lease_set(struct file *f, int type, bool *ret_new)
 			if (l->target == l->type)
 				l->target = old.target;
 			l->type = old.type;
+			/* Who waits for what was asked for need not for what is left. */
+			wait_queue_wake(&changed, POLLIN);
 		}
 		mutex_unlock(&lease_lock);
 		return -EAGAIN;
