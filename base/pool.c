@@ -1,9 +1,14 @@
 #include "base/pool.h"
 
+#include <limits.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(MOAT_DEBUG)
+#include "base/sleep.h"
+
+#ifdef POOL_IS_REAL
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(MOAT_DEBUG)
 #define POOL_IS_MALLOC
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
@@ -48,6 +53,8 @@ static unsigned npools; /* guarded by pools_lock */
 static pthread_key_t leave_key;
 static bool leave_key_made; /* guarded by pools_lock */
 
+static void trim_timeout(struct ktimer *t);
+
 static void list_free(struct pool_object *o)
 {
 	while (o) {
@@ -84,6 +91,7 @@ static noinline_fn bool pool_enter(struct pool *pool)
 	if (ok && !atomic_load_explicit(&pool->index, memory_order_relaxed)) {
 		ok = npools < POOLS_MAX;
 		if (ok) {
+			ktimer_init(&pool->trim_timer, trim_timeout);
 			pools[npools++] = pool;
 			atomic_store_explicit(&pool->index, npools, memory_order_release);
 		}
@@ -115,6 +123,7 @@ static struct pool_object *depot_take(struct pool *pool)
 	if (o) {
 		pool->lists = o->next_list;
 		pool->nlists--;
+		pool->unused = MIN(pool->unused, pool->nlists);
 	}
 	mutex_unlock(&pool->lock);
 	if (o)
@@ -122,17 +131,77 @@ static struct pool_object *depot_take(struct pool *pool)
 	return o;
 }
 
+/* n of the depot's lists, or all. */
+static struct pool_object *depot_take_many_locked(struct pool *pool, unsigned n)
+{
+	struct pool_object *many = NULL, *o;
+
+	mutex_assert_held(&pool->lock);
+	for (; n && (o = pool->lists); n--) {
+		pool->lists = o->next_list;
+		pool->nlists--;
+		o->next_list = many;
+		many = o;
+	}
+	pool->unused = MIN(pool->unused, pool->nlists);
+	return many;
+}
+
+static void lists_free(struct pool_object *many)
+{
+	while (many) {
+		struct pool_object *next = many->next_list;
+
+		list_free(many);
+		many = next;
+	}
+}
+
+/* What was unused for a whole period goes; the next period begins if there is more. */
+static void trim_idle(struct rcu_cb *cb)
+{
+	struct pool *pool = container_of(cb, struct pool, trim_rcu);
+	struct pool_object *many;
+	unsigned unused;
+	bool again;
+
+	mutex_lock(&pool->lock);
+	unused = pool->unused;
+	many = depot_take_many_locked(pool, unused);
+	pool->unused = pool->nlists;
+	again = pool->trim_armed = pool->nlists != 0;
+	mutex_unlock(&pool->lock);
+	lists_free(many);
+	/* malloc() keeps what was freed in its arenas, unless it is asked. */
+	if (unused >= POOL_TRIM_MIN)
+		malloc_trim(0);
+	if (again)
+		ktimer_arm(&pool->trim_timer, time_monotonic_ns() + POOL_IDLE_NS);
+}
+
+/* Thousands of free()s would make other timers late: RCU's thread, which fills the depots, empties them too. */
+static void trim_timeout(struct ktimer *t)
+{
+	rcu_call(&container_of(t, struct pool, trim_timer)->trim_rcu, trim_idle);
+}
+
 static void depot_give(struct pool *pool, struct pool_object *list)
 {
+	bool arm = false;
+
 	mutex_lock(&pool->lock);
 	if (pool->nlists < POOL_DEPOT_MAX) {
 		list->next_list = pool->lists;
 		pool->lists = list;
 		pool->nlists++;
 		list = NULL;
+		arm = !pool->trim_armed;
+		pool->trim_armed = true;
 	}
 	mutex_unlock(&pool->lock);
 	list_free(list);
+	if (arm)
+		ktimer_arm(&pool->trim_timer, time_monotonic_ns() + POOL_IDLE_NS);
 }
 
 void *pool_alloc(struct pool *pool)
@@ -176,7 +245,7 @@ void pool_trim(void)
 {
 	mine_free();
 	for (unsigned i = 0; i < POOLS_MAX; i++) {
-		struct pool_object *lists, *next;
+		struct pool_object *many;
 		struct pool *pool;
 
 		mutex_lock(&pools_lock);
@@ -185,14 +254,9 @@ void pool_trim(void)
 		if (!pool)
 			return;
 		mutex_lock(&pool->lock);
-		lists = pool->lists;
-		pool->lists = NULL;
-		pool->nlists = 0;
+		many = depot_take_many_locked(pool, UINT_MAX);
 		mutex_unlock(&pool->lock);
-		for (; lists; lists = next) {
-			next = lists->next_list;
-			list_free(lists);
-		}
+		lists_free(many);
 	}
 }
 

@@ -65,7 +65,6 @@ struct memfs_name {
 	bool inlined; /* part of the dentry */
 	char s[]; /* NUL-terminated, and zeroes up to eight bytes: short names are compared as one word */
 };
-#define MEMFS_NAME_SIZE(len) (MAX((size_t)(len) + 1, sizeof(uint64_t)))
 
 struct memfs_dentry {
 	struct dentry d; /* base */
