@@ -48,9 +48,6 @@ static bool entries_ok(const struct fuse_walk_reply *r)
 
 		if (!fuse_entry_ok(e) || (i + 1 < r->out.count && !S_ISDIR(e->attr.mode)))
 			return false;
-		for (unsigned k = 0; k < i; k++)
-			if (r->entries[k].nodeid == e->nodeid)
-				return false;
 	}
 	return true;
 }

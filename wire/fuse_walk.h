@@ -65,8 +65,9 @@ struct fuse_walk_reply {
 };
 /*
  * A reply of `size` bytes to a request for `asked` names, in *r already (its bytes are the wire's). Return: 0; -EIO: it makes no sense: more entries
- * than names, a length that is not theirs, nodes that are none or come twice, names below what is no directory, an error behind
- * the last name, something opened that is not there. Then r->out.count is how many whole entries came, for what they hold to be forgotten.
+ * than names, a length that is not theirs, nodes that are none, names below what is no directory, an error behind the last name,
+ * something opened that is not there. A node may come twice, a lookup of it each: a directory may be bound below itself. Of what is refused r->out.count is
+ * how many whole entries came, for what they hold to be forgotten.
  */
 must_check int fuse_walk_check(struct fuse_walk_reply *r, size_t size, unsigned asked,
 			       uint32_t wanted);
