@@ -33,6 +33,8 @@
 #define VIRTIOFS_BOUNCES_MAX 4
 #define VIRTIOFS_AHEADS_MAX \
 	32 /* well below the slots of a queue: they keep theirs without a waiter */
+/* Submounts in each other; the one above goes with the one in it, on the stack of whoever drops the last. */
+#define VIRTIOFS_SUBMOUNT_DEPTH_MAX 64
 #define VIRTIOFS_PAGES_PER_CHUNK (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
 #define VIRTIOFS_PAGE_BIT(off) \
 	((uint16_t)(1u << (((off) >> MOAT_PAGE_SHIFT) % VIRTIOFS_PAGES_PER_CHUNK)))
@@ -147,6 +149,7 @@ struct virtiofs_fs {
 		top; /* immutable: the device's filesystem, which that above pins; NULL: it is that itself */
 	struct remote_dentry *
 		over; /* immutable: where it begins; a reference, and one on the filesystem above, whose it is */
+	unsigned depth; /* immutable: how many filesystems are above */
 	TAILQ_HEAD(, virtiofs_fs) subs; /* of top, those above first; guarded by its inode_lock */
 	TAILQ_ENTRY(virtiofs_fs) sub_link; /* guarded by top's inode_lock */
 	bool in_subs; /* guarded by top's inode_lock: in top's subs */

@@ -7,6 +7,7 @@
  * root is counted by the inode of its mount point, which it holds.
  *
  * Each has tables of its own, and the daemon a descriptor for each cached name: VIRTIOFS_DENTRIES_MAX bounds them one by one.
+ * A daemon may announce one in the other without end: those deeper than VIRTIOFS_SUBMOUNT_DEPTH_MAX are ELOOP.
  */
 #include <stdlib.h>
 
@@ -53,6 +54,8 @@ int virtiofs_automount(struct dentry *base, struct filesystem **ret_fs, struct d
 	unsigned epoch;
 	int err;
 
+	if (above->depth >= VIRTIOFS_SUBMOUNT_DEPTH_MAX)
+		return -ELOOP;
 	virtiofs_await(top);
 	epoch = vdev_epoch(top->dev);
 	err = virtiofs_fs_alloc(top->dev, &top->options, top->fs.source, &fs);
@@ -61,6 +64,7 @@ int virtiofs_automount(struct dentry *base, struct filesystem **ret_fs, struct d
 	virtiofs_device_ref(top->dev);
 	filesystem_ref(&above->fs);
 	fs->top = top;
+	fs->depth = above->depth + 1;
 	fs->over = remote_dentry_ref(over);
 	fs->put_work.run = put_work;
 	fs->max_write = top->max_write;

@@ -76,6 +76,7 @@ struct fake {
 	bool ready[QUEUES], closed;
 	unsigned hits;
 	bool silent; /* connected, and answers no request */
+	bool submounts; /* a filesystem of its own in every directory */
 	/* what failing and torn writes are tested with */
 	_Atomic int write_error; /* of the next WRITE */
 	_Atomic unsigned writes;
@@ -109,6 +110,8 @@ static size_t put_entry(uint8_t *p, uint64_t node, bool lie)
 {
 	struct fuse_entry_out e = {.nodeid = node, .attr = attr_of(node)};
 
+	if (fake.submounts && S_ISDIR(e.attr.mode))
+		e.attr.flags |= FUSE_ATTR_SUBMOUNT;
 	if (lie) {
 		lie_about(&e.attr);
 		if (fake.attack == A_NODE_0)
@@ -199,6 +202,8 @@ static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 	case FUSE_INIT:
 		init.flags = FUSE_DO_READDIRPLUS | FUSE_MAX_PAGES;
 		init.max_pages = 32;
+		if (fake.submounts)
+			init.flags |= FUSE_SUBMOUNTS;
 		if (fake.target == FUSE_MOAT_WALK) {
 			init.flags |= FUSE_INIT_EXT;
 			init.flags2 = FUSE_HAS_MOAT_WALK >> 32;

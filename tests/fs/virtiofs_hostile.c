@@ -567,6 +567,64 @@ static void test_busy_writer(void **state)
 	stop(&e);
 }
 
+/* ---- submounts ---- */
+
+#define TASK_STACK_BYTES (256 << 10) /* of a guest's thread: TASK_STACK_SIZE */
+#define SUBMOUNT_DEPTH_MAX 64 /* VIRTIOFS_SUBMOUNT_DEPTH_MAX */
+#define SUBMOUNTS_ASKED 2000 /* as many as a path has room for */
+
+struct depths {
+	int deep, too_deep, deepest, below;
+};
+
+static void *dive_main(void *arg)
+{
+	static char path[2 * SUBMOUNTS_ASKED + 2];
+	struct depths *ret = arg;
+	struct moat_statx st;
+	struct fs_env e;
+
+	rcu_thread_begin();
+	if (fs_env_init(&e))
+		abort();
+	for (unsigned i = 0; i < SUBMOUNTS_ASKED; i++)
+		memcpy(path + 2 * (size_t)i, "/d", 2);
+	path[2 * SUBMOUNTS_ASKED] = '/';
+	ret->deepest = fs_stat(&e, path, &st);
+	path[2 * SUBMOUNT_DEPTH_MAX] = '\0';
+	ret->deep = fs_chdir(&e, path);
+	ret->below = fs_stat(&e, "f", &st);
+	ret->too_deep = fs_stat(&e, "d/f", &st);
+	/* Each goes with the one in it. */
+	fs_env_fini(&e);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* A daemon in whose every directory another filesystem begins: no stack is long enough. */
+static void test_deep_submounts(void **state)
+{
+	struct depths got = {1, 1, 1, 1};
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	fake.submounts = true;
+	mount_options = "cache=auto";
+	alarm(TEST_SECONDS_MAX);
+	pthread_attr_init(&attr);
+	assert_int_equal(pthread_attr_setstacksize(&attr, TASK_STACK_BYTES), 0);
+	assert_int_equal(pthread_create(&thread, &attr, dive_main, &got), 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attr);
+	pthread_join(fake.thread, NULL);
+	assert_int_equal(got.deepest, -ELOOP);
+	assert_int_equal(got.deep, 0);
+	assert_int_equal(got.below, 0);
+	assert_int_equal(got.too_deep, -ELOOP);
+}
+
 /* ---- reconnecting ---- */
 
 /* A daemon that hangs before the file system is brought back is given up, and the next one is tried. */
@@ -602,7 +660,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lies),	       cmocka_unit_test(test_lost_write),
 		cmocka_unit_test(test_torn_write),     cmocka_unit_test(test_busy_writer),
-		cmocka_unit_test(test_silent_restore),
+		cmocka_unit_test(test_deep_submounts), cmocka_unit_test(test_silent_restore),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
