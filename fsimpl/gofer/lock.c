@@ -204,7 +204,8 @@ static int ask(struct p9_conn *c, uint32_t fid, const struct file_lock *req, uin
 	t.Tmlock.wait = wait;
 	t.Tmlock.start = req->start;
 	t.Tmlock.length = length_of(req);
-	err = p9_rpc(c, &call, &t);
+	/* Who is killed gives locks up: nobody does it later. */
+	err = p9_rpc_one(c, &call, &t, req->type == F_UNLCK ? P9_MUST_WAIT : P9_MAY_LEAVE);
 	if (err)
 		return err;
 	*ret_status = call.r.Rmlock.status;
@@ -376,8 +377,8 @@ static void clunk_now(struct p9_conn *c, struct gofer_lock_owner *o)
 
 	t.Tclunk.fid = o->fid;
 	o->fid = P9_NOFID;
-	/* What fails here ends with the connection. */
-	if (!p9_rpc(c, &call, &t))
+	/* Whoever was killed: nobody does it later. What fails here ends with the connection. */
+	if (!p9_rpc_one(c, &call, &t, P9_MUST_WAIT))
 		p9_call_fini(&call);
 }
 

@@ -276,6 +276,7 @@ static void virtiofs_dir_release(struct file *f)
 		.req = {.opcode = FUSE_RELEASEDIR, .nodeid = in->nodeid, .arg = &arg},
 		.epoch = dir->epoch,
 		.epoch_set = true,
+		.unkillable = true, /* or the daemon keeps it for good */
 	};
 
 	if (dir->open && vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)

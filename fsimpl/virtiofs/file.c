@@ -97,6 +97,7 @@ static void release_rpc(struct virtiofs_handle *h)
 	const struct fuse_release_in arg = {.fh = h->fh, .flags = h->flags};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_RELEASE, .nodeid = node, .arg = &arg},
+		.unkillable = true, /* or the daemon keeps it, and its flock, for good */
 	};
 
 	if (vdev_begin_unwaited(h->in->fs->dev, &call) == -EAGAIN)

@@ -117,6 +117,8 @@ static int request(struct file *f, uint32_t opcode, uint64_t owner, const struct
 		.req = {.opcode = opcode, .nodeid = in->nodeid, .arg = &arg},
 		.reply = ret,
 		.reply_size = ret ? sizeof(*ret) : 0,
+		/* Who is killed gives them up: nobody does it later. */
+		.unkillable = opcode == FUSE_SETLK && req->type == F_UNLCK,
 	};
 	ssize_t got = virtiofs_call(in->fs, &call);
 

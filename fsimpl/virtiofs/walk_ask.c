@@ -159,6 +159,7 @@ static void give_back(struct virtiofs_fs *fs, const struct fuse_entry_out *e,
 	const struct fuse_release_in arg = {.fh = o->fh, .flags = flags};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_RELEASE, .nodeid = e->nodeid, .arg = &arg},
+		.unkillable = true, /* or the daemon keeps it for good */
 	};
 
 	if (vdev_begin_unwaited(fs->dev, &call) == -EAGAIN)

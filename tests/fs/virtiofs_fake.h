@@ -76,6 +76,7 @@ struct fake {
 	bool ready[QUEUES], closed;
 	unsigned hits;
 	bool silent; /* connected, and answers no request */
+	_Atomic bool stalled; /* answers nothing meanwhile */
 	bool submounts; /* a filesystem of its own in every directory */
 	/* what failing and torn writes are tested with */
 	_Atomic int write_error; /* of the next WRITE */

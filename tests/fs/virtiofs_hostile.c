@@ -21,6 +21,7 @@
 
 #include "base/hostpoll.h"
 #include "base/log.h"
+#include "base/sleep.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "tests/fs/env.h"
 #include "tests/fs/virtiofs_fake.h"
@@ -84,6 +85,8 @@ static void serve(struct virtq_device *q, const struct virtq_chain *c)
 	size_t size = gather(c, request, sizeof(request));
 	bool lie;
 
+	while (atomic_load(&fake.stalled))
+		usleep(1000);
 	if (fuse_decode(request, size, c->out_size, &in)) {
 		push(q, c, 0, false);
 		return;
@@ -567,6 +570,48 @@ static void test_busy_writer(void **state)
 	stop(&e);
 }
 
+/* ---- a full ring ---- */
+
+#define HANDLES 200 /* more than a ring has room for */
+
+static void *unstall_main(void *arg)
+{
+	(void)arg;
+	usleep(200000);
+	atomic_store(&fake.stalled, false);
+	return NULL;
+}
+
+/* The files of who was killed are closed while the daemon is behind: it is told of each. */
+static void test_killed_with_full_ring(void **state)
+{
+	struct file *files[HANDLES];
+	struct sleeper killed;
+	pthread_t thread;
+	struct fs_env e;
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	fake.target = FUSE_RELEASE;
+	mount_options = "cache=auto";
+	alarm(TEST_SECONDS_MAX);
+	assert_int_equal(fs_env_init(&e), 0);
+	for (unsigned i = 0; i < HANDLES; i++)
+		files[i] = must_open(&e, O_RDWR);
+	atomic_store(&fake.stalled, true);
+	assert_int_equal(pthread_create(&thread, NULL, unstall_main, NULL), 0);
+	sleeper_init(&killed);
+	sleeper_set_current(&killed);
+	sleeper_interrupt(&killed, true);
+	for (unsigned i = 0; i < HANDLES; i++)
+		assert_int_equal(fs_close(files[i]), 0);
+	vfs_run_deferred();
+	sleeper_set_current(NULL);
+	pthread_join(thread, NULL);
+	stop(&e);
+	assert_int_equal(fake.hits, HANDLES);
+}
+
 /* ---- submounts ---- */
 
 #define TASK_STACK_BYTES (256 << 10) /* of a guest's thread: TASK_STACK_SIZE */
@@ -658,9 +703,13 @@ static void test_silent_restore(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_lies),	       cmocka_unit_test(test_lost_write),
-		cmocka_unit_test(test_torn_write),     cmocka_unit_test(test_busy_writer),
-		cmocka_unit_test(test_deep_submounts), cmocka_unit_test(test_silent_restore),
+		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_lost_write),
+		cmocka_unit_test(test_torn_write),
+		cmocka_unit_test(test_busy_writer),
+		cmocka_unit_test(test_killed_with_full_ring),
+		cmocka_unit_test(test_deep_submounts),
+		cmocka_unit_test(test_silent_restore),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

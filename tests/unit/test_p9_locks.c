@@ -297,6 +297,43 @@ static void interrupted(void **state)
 	}
 }
 
+static void *free_tags(void *arg)
+{
+	struct p9_conn *c = fx.conn;
+
+	usleep(20 * P9_TICK_MS * 1000);
+	mutex_lock(&c->lock);
+	c->in_flight -= *(unsigned *)arg;
+	atomic_fetch_add(&c->tag_word, 1);
+	mutex_unlock(&c->lock);
+	return NULL;
+}
+
+/* Who was killed closes its files while every tag is taken: the locks go all the same. */
+static void killed_without_tags(void **state)
+{
+	struct p9_conn *c = fx.conn;
+	struct sleeper killed;
+	pthread_t thread;
+	unsigned taken;
+
+	(void)state;
+	assert_int_equal(set(f1, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 9), 0);
+	mutex_lock(&c->lock);
+	taken = P9_TAGS_MAX - c->in_flight;
+	c->in_flight += taken;
+	mutex_unlock(&c->lock);
+	assert_int_equal(pthread_create(&thread, NULL, free_tags, &taken), 0);
+	sleeper_init(&killed);
+	sleeper_set_current(&killed);
+	sleeper_interrupt(&killed, true);
+	file_locks_close(f1, &me);
+	sleeper_set_current(NULL);
+	pthread_join(thread, NULL);
+	assert_int_equal(set(f2, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 9), 0);
+	file_locks_close(f2, &me);
+}
+
 /* More than the gofer's threads: the rest asks again. */
 static void many_waiters(void **state)
 {
@@ -391,10 +428,17 @@ static int init_locks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		LOCK_TEST(records),	 LOCK_TEST(open_files), LOCK_TEST(flocks),
-		LOCK_TEST(directories),	 LOCK_TEST(waits),	LOCK_TEST(interrupted),
-		LOCK_TEST(many_waiters), LOCK_TEST(deadlock),	LOCK_TEST(gofer_killed),
+		LOCK_TEST(records),
+		LOCK_TEST(open_files),
+		LOCK_TEST(flocks),
+		LOCK_TEST(directories),
+		LOCK_TEST(waits),
+		LOCK_TEST(interrupted),
+		LOCK_TEST(many_waiters),
+		LOCK_TEST(deadlock),
+		LOCK_TEST(gofer_killed),
 		LOCK_TEST(removed),
+		LOCK_TEST(killed_without_tags),
 	};
 
 	/* What hangs must not keep everything else waiting. */
