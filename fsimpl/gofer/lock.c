@@ -19,12 +19,27 @@
 #define LOCK_TICK_NS (50 * 1000000ll)
 #define NOTICE_LATE_NS (1000 * 1000000ll) /* for a notice that was sent before a reply that came */
 
+#define LATE_LOCKS_MAX 64 /* of an owner */
+
+/* What a call got after its owner had closed the file. */
+struct late_lock {
+	LIST_ENTRY(late_lock) link;
+	uint64_t start, end;
+};
+
 struct gofer_lock_owner {
 	LIST_ENTRY(gofer_lock_owner) link; /* guarded by the inode's lock */
 	const void *owner; /* immutable; compared only */
 	bool posix; /* immutable */
 	unsigned refs; /* guarded by the inode's lock: the list's and one a request */
 	uint32_t fid; /* open; P9_NOFID: given back by who took it off the list */
+	/*
+	 * The owner closed the file while calls of it were under way: its locks are `late` alone, and when it has none and no call goes on it is given
+	 * back: nobody may ever close that file again for it (fcntl(2) undoes what it got for a descriptor that is closed). Guarded by the inode's lock.
+	 */
+	bool closed;
+	LIST_HEAD(, late_lock) late;
+	unsigned late_count; /* in the list */
 };
 
 static struct gofer_inode *inode_of(struct file *f)
@@ -56,16 +71,75 @@ static struct gofer_lock_owner *owner_get(struct gofer_inode *in, const void *ow
 	return o;
 }
 
+/* The server's locks of that owner are gone when this returns: others may know already that we have closed the file. */
+static void clunk_now(struct p9_conn *c, struct gofer_lock_owner *o)
+{
+	struct p9_msg t = {.type = P9_Tclunk};
+	struct p9_call call;
+
+	t.Tclunk.fid = o->fid;
+	o->fid = P9_NOFID;
+	/* Whoever was killed: nobody does it later. What fails here ends with the connection. */
+	if (!p9_rpc_one(c, &call, &t, P9_MUST_WAIT))
+		p9_call_fini(&call);
+}
+
+/* Forgets what is wholly in the range. Pre: the inode's lock. */
+static void late_clear_locked(struct gofer_lock_owner *o, uint64_t start, uint64_t end)
+{
+	struct late_lock *l, *next;
+
+	LIST_FOREACH_SAFE (l, &o->late, link, next)
+		if (start <= l->start && l->end <= end) {
+			LIST_REMOVE(l, link);
+			o->late_count--;
+			free(l);
+		}
+}
+
+/* A call of the owner's changed req's range at the gofer. */
+static void late_note(struct gofer_inode *in, struct gofer_lock_owner *o,
+		      const struct file_lock *req)
+{
+	struct late_lock *l = NULL;
+
+	mutex_lock(&in->lock);
+	if (o->closed) {
+		late_clear_locked(o, req->start, req->end);
+		if (req->type != F_UNLCK && o->late_count < LATE_LOCKS_MAX)
+			l = malloc(sizeof(*l));
+		if (l) {
+			*l = (struct late_lock){.start = req->start, .end = req->end};
+			LIST_INSERT_HEAD(&o->late, l, link);
+			o->late_count++;
+		} else if (req->type != F_UNLCK) {
+			/* Without room for it the owner stays until it closes the file again. */
+			o->closed = false;
+		}
+	}
+	mutex_unlock(&in->lock);
+}
+
 static void owner_put(struct gofer_inode *in, struct gofer_lock_owner *o)
 {
 	struct p9_conn *c = in->fs->conn;
-	bool last;
+	bool last, given_up;
 
 	mutex_lock(&in->lock);
+	given_up = o->refs == 2 && o->closed && LIST_EMPTY(&o->late);
+	if (given_up) {
+		LIST_REMOVE(o, link);
+		o->refs--;
+	}
 	last = --o->refs == 0;
+	if (last)
+		late_clear_locked(o, 0, UINT64_MAX);
 	mutex_unlock(&in->lock);
 	if (!last)
 		return;
+	/* Whoever was killed does not know whether it got its lock. */
+	if (given_up)
+		clunk_now(c, o);
 	p9_fid_clunk(c, o->fid);
 	atomic_fetch_sub(&c->lock_fids, 1);
 	free(o);
@@ -324,6 +398,8 @@ int gofer_remote_lock(struct file *f, const struct file_lock *req, bool wait)
 		if (!err && status != P9_LOCK_SUCCESS)
 			err = status == P9_LOCK_BLOCKED ? -EAGAIN : -EIO;
 	}
+	if (!err)
+		late_note(in, o, req);
 	owner_put(in, o);
 	return err;
 }
@@ -369,19 +445,6 @@ int gofer_remote_lock_test(struct file *f, const struct file_lock *req, struct f
 	return err;
 }
 
-/* The server's locks of that owner are gone when this returns: others may know already that we have closed the file. */
-static void clunk_now(struct p9_conn *c, struct gofer_lock_owner *o)
-{
-	struct p9_msg t = {.type = P9_Tclunk};
-	struct p9_call call;
-
-	t.Tclunk.fid = o->fid;
-	o->fid = P9_NOFID;
-	/* Whoever was killed: nobody does it later. What fails here ends with the connection. */
-	if (!p9_rpc_one(c, &call, &t, P9_MUST_WAIT))
-		p9_call_fini(&call);
-}
-
 void gofer_remote_lock_drop(struct file *f, const void *owner, bool posix)
 {
 	static const struct file_lock records = {.type = F_UNLCK, .end = INT64_MAX},
@@ -400,7 +463,11 @@ void gofer_remote_lock_drop(struct file *f, const void *owner, bool posix)
 	busy = o && o->refs > 2;
 	if (o && !busy) {
 		LIST_REMOVE(o, link);
+		o->closed = false;
 		o->refs--;
+	} else if (o) {
+		o->closed = true;
+		late_clear_locked(o, 0, UINT64_MAX);
 	}
 	mutex_unlock(&in->lock);
 	if (!o)

@@ -297,6 +297,38 @@ static void interrupted(void **state)
 	}
 }
 
+/* Closed by another thread meanwhile: what was waited for is the owner's, and when that is undone too nothing is left of it. */
+static void closed_while_waiting(void **state)
+{
+	struct waiter_thread w;
+
+	(void)state;
+	for (int interrupt = 0; interrupt < 2; interrupt++) {
+		assert_int_equal(set(f1, FILE_LOCK_POSIX, &me, F_WRLCK, 20, 29), 0);
+		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 10), 0);
+		wait_begin(&w, f1, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 9);
+		file_locks_close(f1, &me);
+		assert_int_equal(set(f2, FILE_LOCK_POSIX, &me, F_WRLCK, 20, 29), 0);
+		if (interrupt)
+			sleeper_interrupt(&w.sleeper, true);
+		else
+			assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
+		assert_int_equal(wait_finish(&w), interrupt ? -EINTR : 0);
+		if (!interrupt) {
+			assert_int_equal(set(f2, FILE_LOCK_POSIX, &me, F_RDLCK, 5, 5), -EAGAIN);
+			/* Others of its come and go. */
+			assert_int_equal(set(f1, FILE_LOCK_POSIX, &me, F_WRLCK, 40, 49), 0);
+			assert_int_equal(set(f1, FILE_LOCK_POSIX, &me, F_UNLCK, 40, 49), 0);
+			assert_int_equal(set(f2, FILE_LOCK_POSIX, &me, F_RDLCK, 5, 5), -EAGAIN);
+			assert_int_equal(set(f1, FILE_LOCK_POSIX, &me, F_UNLCK, 0, 9), 0);
+		}
+		assert_int_equal(atomic_load(&fx.conn->lock_fids), 0);
+		assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
+		assert_int_equal(set(f2, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 9), 0);
+		file_locks_close(f2, &me);
+	}
+}
+
 static void *free_tags(void *arg)
 {
 	struct p9_conn *c = fx.conn;
@@ -439,6 +471,7 @@ int main(void)
 		LOCK_TEST(gofer_killed),
 		LOCK_TEST(removed),
 		LOCK_TEST(killed_without_tags),
+		LOCK_TEST(closed_while_waiting),
 	};
 
 	/* What hangs must not keep everything else waiting. */
