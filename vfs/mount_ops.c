@@ -395,32 +395,54 @@ static int umount_expire_locked(struct mount *m)
 	return atomic_exchange_explicit(&m->expiring, true, memory_order_relaxed) ? 0 : -EAGAIN;
 }
 
-/* shrink_submounts(): what walks have mounted below m and nobody uses. */
-static void shrink_automounts(struct mount *m)
+static struct mount_private *first_leaf(struct mount_private *p)
+{
+	struct mount_private *first;
+
+	while ((first = TAILQ_FIRST(&p->children)))
+		p = first;
+	return p;
+}
+
+/* Those in a mount before that itself. Pre: p is below the one that ends it. */
+static struct mount_private *next_upwards(struct mount_private *p)
+{
+	struct mount_private *next = TAILQ_NEXT(p, sibling);
+
+	return next ? first_leaf(next) : mount_parent_of(p->mount)->priv;
+}
+
+static bool may_shrink(struct mount_private *p)
+{
+	return (atomic_load_explicit(&p->mount->flags, memory_order_relaxed) & MNT_SHRINKABLE_F) &&
+	       !TAILQ_FIRST(&p->children) && ref_read(&p->mount->ref) <= 1 &&
+	       !mount_propagate_busy_locked(p->mount);
+}
+
+/*
+ * shrink_submounts(): what walks have mounted below m and nobody uses. One pass, leaves first, is enough unless copies of what it took went too: these may
+ * have been anywhere. What was taken is in the trash and thus still there.
+ */
+static void shrink_automounts_locked(struct mount *m, struct mount_trash *trash)
 {
 	struct mount_private *p, *next;
-	struct mount_trash trash;
 	bool again = true;
 
-	mount_trash_init(&trash);
-	mutex_lock(&mount_lock);
 	while (again) {
 		again = false;
-		for (p = mount_next_in_tree(m->priv, m->priv); p; p = next) {
-			next = mount_next_in_tree(p, m->priv);
-			if (!(atomic_load_explicit(&p->mount->flags, memory_order_relaxed) &
-			      MNT_SHRINKABLE_F) ||
-			    TAILQ_FIRST(&p->children) || ref_read(&p->mount->ref) > 1 ||
-			    mount_propagate_busy_locked(p->mount))
+		for (p = first_leaf(m->priv); p != m->priv; p = next) {
+			bool shared = mount_is_shared(mount_parent_of(p->mount)->priv);
+
+			next = next_upwards(p);
+			if (!may_shrink(p))
 				continue;
-			mount_propagate_detach_locked(p->mount, false, &trash);
-			mount_detach_tree_locked(p->mount, &trash);
-			again = true;
-			break;
+			mount_propagate_detach_locked(p->mount, false, trash);
+			mount_detach_tree_locked(p->mount, trash);
+			again |= shared;
+			if (shared && !mount_in_tree(next->mount, m))
+				break;
 		}
 	}
-	mutex_unlock(&mount_lock);
-	mount_trash_empty(&trash);
 }
 
 static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, int flags,
@@ -444,6 +466,11 @@ static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, i
 		return mount_fs_set_readonly_locked(m->fs, true);
 	if (!mount_parent_of(m)) /* the namespace's own root */
 		return -EINVAL;
+	if (!(flags & (MNT_DETACH | MNT_EXPIRE))) {
+		shrink_automounts_locked(m, trash);
+		if (!mount_parent_of(m)) /* it was itself such a copy */
+			return -EINVAL;
+	}
 	if (!(flags & MNT_DETACH) &&
 	    (TAILQ_FIRST(&m->priv->children) || ref_read(&m->ref) > MOUNT_IDLE_REFS ||
 	     mount_propagate_busy_locked(m)))
@@ -489,8 +516,6 @@ int vfs_umount(const struct vfs_lookup *target, int flags)
 	if (err)
 		return err;
 	climb(&at);
-	if (!(flags & (MNT_DETACH | MNT_EXPIRE)) && at.dentry == at.mount->root)
-		shrink_automounts(at.mount);
 	mount_trash_init(&trash);
 	mutex_lock(&mount_lock);
 	err = umount_locked(&at, target, flags, &trash);
