@@ -214,7 +214,7 @@ static int make_container(struct boot_container *b, struct boot_job *j)
 	return err;
 }
 
-/* All that it holds, but for the namespaces that others have references to. */
+/* All that it holds of files, for the engine is about to unmount them. A job; the control thread looks at none of it. */
 static void drop_tree(struct boot_container *b)
 {
 	struct vfs_path root = b->root;
@@ -222,9 +222,6 @@ static void drop_tree(struct boot_container *b)
 	if (b->console)
 		tty_host_close(b->console);
 	b->console = NULL;
-	if (b->init)
-		task_unref(b->init);
-	b->init = NULL;
 	b->root = (struct vfs_path){0};
 	if (root.dentry)
 		vfs_path_unref(&root);
@@ -242,6 +239,9 @@ static void drop_tree(struct boot_container *b)
 
 static void container_free(struct boot_container *b)
 {
+	/* Not sooner: clients of its socket send signals to its end and beyond. */
+	if (b->init)
+		task_unref(b->init);
 	drop_tree(b);
 	close_fd(&b->spec.gofer_fd);
 	close_fd(&b->spec.notify_fd);

@@ -55,7 +55,7 @@ static int send_signal(struct boot_container *b, const struct control_msg *msg)
 
 	if (msg->signo < 1 || msg->signo > SIG_COUNT)
 		return -EINVAL;
-	if (!b->init)
+	if (!b->init || atomic_load(&b->ended))
 		return -ESRCH;
 	if (!msg->all) {
 		if (msg->signo == SIGKILL)

@@ -40,7 +40,7 @@ struct boot_container {
 	struct pid_namespace *pid_ns;
 	struct task_cgroup *cgroup;
 	struct tty *console; /* NULL without a terminal */
-	struct task *init; /* a reference, once made */
+	struct task *init; /* a reference, once made; as long as the container */
 	struct waiter end; /* of a further one: on its init's end */
 	_Atomic bool started;
 	/* Of a further one: steps of `moat exec` that use the above, and that it may be used no more. */
