@@ -66,12 +66,15 @@ static int open_console(struct boot_process *p, struct fd_table *fds)
 	unsigned index;
 	int err;
 
-	struct filesystem *devpts = p->boot->first ? NULL : find_devpts(p->boot);
+	struct filesystem *devpts = find_devpts(p->boot);
 
 	/* /dev/console of the device's number is the first container's. */
-	err = p->is_init && p->boot->first
-		      ? tty_console_create(NULL, p->spec->console_fd, &index, &p->tty)
-		      : tty_host_create(devpts, p->spec->console_fd, &index, &p->tty);
+	if (!devpts)
+		err = -ENODEV;
+	else if (p->is_init && p->boot->first)
+		err = tty_console_create(devpts, p->spec->console_fd, &index, &p->tty);
+	else
+		err = tty_host_create(devpts, p->spec->console_fd, &index, &p->tty);
 	if (devpts)
 		filesystem_unref(devpts);
 	if (err)

@@ -2,8 +2,8 @@
  * sentry/tty/devpts.c - the devpts filesystem, and what the terminal device numbers open.
  *
  * Every mount is an instance of its own (newinstance is the only way, as on Linux). A slave's inode is made from
- * its terminal: mode and owner are kept there. Outside devpts, /dev/ptmx (5:2) belongs to the first instance that was
- * mounted; containers have a symlink to pts/ptmx anyway.
+ * its terminal: mode and owner are kept there. Outside devpts a number says nothing of the instance: 5:2 takes the one
+ * that is mounted on "pts" beside the node, as on Linux, and 136:N is nobody's.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -486,6 +486,30 @@ static int open_dev_console(const struct vfs_path *place, unsigned flags, struct
 	return err;
 }
 
+/* The instance mounted on "pts" in the directory of `place`: *ret's filesystem gets a reference. Return 0, -ENOENT or -ENODEV. */
+static int pts_beside(const struct vfs_path *place, struct devpts **ret)
+{
+	struct vfs_path dir = {.mount = place->mount}, found;
+	struct vfs_lookup lk = {.cred = cred_current(), .path = "pts"};
+	char name[VFS_NAME_MAX + 1];
+	int err;
+
+	err = place->dentry->fs->ops->get_parent(place->dentry, &dir.dentry, name, sizeof(name));
+	/* -ENOENT: it was removed, from there. */
+	if (dir.dentry && (!err || err == -ENOENT)) {
+		lk.root = lk.start = dir;
+		err = vfs_get_path(&lk, &found);
+	} else {
+		err = -ENOENT;
+	}
+	dentry_unref(dir.dentry);
+	if (err)
+		return -ENOENT;
+	*ret = devpts_first(found.dentry->fs);
+	vfs_path_unref(&found);
+	return *ret ? 0 : -ENODEV;
+}
+
 int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor, unsigned flags,
 		    struct file **ret)
 {
@@ -498,13 +522,13 @@ int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor
 		return open_dev_console(place, flags, ret);
 	if (major == 5 && minor != 2)
 		return -ENXIO;
-	inst = devpts_first(NULL);
-	if (!inst)
-		return -ENODEV;
-	if (major == 5)
-		err = tty_master_open(inst, place, flags, ret);
-	else
-		err = devpts_open_index(inst, place, (major - PTS_MAJOR) << 20 | minor, flags, ret);
+	/* A slave outside devpts has no terminal. */
+	if (major != 5)
+		return -EIO;
+	err = pts_beside(place, &inst);
+	if (err)
+		return err;
+	err = tty_master_open(inst, place, flags, ret);
 	filesystem_unref(inst->fs);
 	return err;
 }

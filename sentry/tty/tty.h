@@ -79,7 +79,7 @@ void tty_console_drain(struct tty *t, int64_t deadline_ns);
 /* ---- for sentry/fs ---- */
 unsigned tty_pty_count(void); /* ptys that exist: /proc/sys/kernel/pty/nr */
 must_check int tty_init(void); /* registers devpts */
-/* open(2) of character devices 5:0 (tty), 5:1 (console), 5:2 (ptmx), 136..143:N. */
+/* open(2) of character devices 5:0 (tty), 5:1 (console), 5:2 (ptmx of the devpts on "pts" beside it), 136..143:N (-EIO: no devpts). */
 must_check int tty_open_device(const struct vfs_path *place, uint32_t major, uint32_t minor,
 			       unsigned flags, struct file **ret);
 /* TIOCGPTPEER needs a descriptor: the ioctl's syscall asks here first. Returns a reference in *ret or -ENOTTY (not that ioctl or file). */

@@ -2,7 +2,10 @@
 #include "t.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
 #include <termios.h>
 
 static int master, slave;
@@ -486,4 +489,28 @@ TEST(flush_and_queues)
 	CHECK_OK(ioctl(master, FIONREAD, &n));
 	CHECK_EQ(n, 3);
 	CHECK_OK(tcdrain(slave));
+}
+
+/* A node of a terminal's number says nothing of whose terminal it is: devpts does, or what is mounted beside ptmx. */
+TEST(nodes_outside_devpts)
+{
+	int n, m;
+
+	open_pair();
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mkdir("d", 0755) < 0 || mount("d", "d", "tmpfs", 0, NULL) < 0)
+		SKIP("mounting is not allowed");
+	CHECK_OK(ioctl(master, TIOCGPTN, &n));
+	CHECK_OK(mknod("d/tty", S_IFCHR | 0666, makedev(136, (unsigned)n)));
+	CHECK_ERR(open("d/tty", O_RDWR | O_NOCTTY), EIO);
+	CHECK_OK(mknod("d/ptmx", S_IFCHR | 0666, makedev(5, 2)));
+	CHECK_ERR(open("d/ptmx", O_RDWR | O_NOCTTY), ENOENT);
+	CHECK_OK(mkdir("d/pts", 0755));
+	CHECK_ERR(open("d/ptmx", O_RDWR | O_NOCTTY), ENODEV);
+	CHECK_OK(mount("d", "d/pts", "devpts", 0, "newinstance"));
+	m = open("d/ptmx", O_RDWR | O_NOCTTY);
+	CHECK(m >= 0);
+	CHECK_OK(ioctl(m, TIOCGPTN, &n));
+	CHECK_EQ(n, 0);
+	CHECK_OK(access("d/pts/0", F_OK));
 }
