@@ -63,6 +63,17 @@ static void *job_main(void *arg)
 	return NULL;
 }
 
+/* Without a thread of its own: the caller's credentials come back, what the job was given does not stay. */
+static void job_run_here(struct boot_job *j)
+{
+	const struct cred *own = cred_current();
+
+	job_run(j);
+	cred_set_current(NULL);
+	vfs_run_deferred();
+	cred_set_current(own);
+}
+
 bool boot_job_start(const struct boot_job *request)
 {
 	struct boot_job *j = malloc(sizeof(*j));
@@ -79,7 +90,7 @@ bool boot_job_start(const struct boot_job *request)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, JOB_STACK_SIZE);
 	if (pthread_create(&thread, &attr, job_main, j))
-		job_run(j);
+		job_run_here(j);
 	pthread_attr_destroy(&attr);
 	return true;
 }
