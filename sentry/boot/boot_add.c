@@ -246,6 +246,7 @@ static void container_free(struct boot_container *b)
 	close_fd(&b->spec.gofer_fd);
 	close_fd(&b->spec.notify_fd);
 	close_fd(&b->listen_fd);
+	close_fd(&b->spec.console_fd);
 	for (int i = 0; i < 3; i++)
 		close_fd(&b->spec.stdio[i]);
 	pid_ns_unref(b->pid_ns);

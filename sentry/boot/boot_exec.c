@@ -142,7 +142,7 @@ void exec_begin(struct boot_job *j)
 		for (int i = 0; i < 3; i++)
 			if (spec.stdio[i] >= 0)
 				close(spec.stdio[i]);
-		if (!x && !p.tty && spec.console_fd >= 0)
+		if (spec.console_fd >= 0)
 			close(spec.console_fd);
 		boot_spec_fini(&spec);
 	}

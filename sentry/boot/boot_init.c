@@ -81,6 +81,7 @@ static int open_console(struct boot_process *p, struct fd_table *fds)
 		return boot_fail(p->error, 1, "terminal: %s%s", strerror(-err),
 				 err == -ENODEV ? "; the configuration mounts no devpts on /dev/pts"
 						: "");
+	p->spec->console_fd = -1; /* the terminal's now */
 	if (ws.ws_row || ws.ws_col)
 		tty_resize(p->tty, &ws);
 	tty_set_owner(p->tty, p->spec->uid);
