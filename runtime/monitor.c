@@ -324,9 +324,6 @@ static bool on_control(struct monitor *m)
 	struct control_msg msg;
 	int err = control_recv(sb->lifeline, &msg);
 
-	/* It closed with a message of ours unread: what it said last is still there. */
-	if (err == -ECONNRESET)
-		err = control_recv(sb->lifeline, &msg);
 	if (err == -EAGAIN)
 		return false;
 	if (err) {

@@ -130,16 +130,21 @@ int control_send(int sock, const struct control_msg *msg)
 int control_recv_fds(int sock, struct control_msg *ret, int *ret_fds, size_t *ret_count)
 {
 	char *json = malloc(CONTROL_MSG_MAX);
-	size_t count = CONTROL_FDS_MAX;
+	bool reset = false, again;
+	size_t count;
 	ssize_t n;
 	int err;
 
 	*ret_count = 0;
 	if (!json)
 		return -ENOMEM;
-	do
+	do {
+		count = CONTROL_FDS_MAX;
 		n = io_recv_fds(sock, json, CONTROL_MSG_MAX, ret_fds, &count);
-	while (n == -EINTR);
+		/* Told once, when the peer closed with a message of ours unread: what it said before comes after. */
+		again = n == -EINTR || (n == -ECONNRESET && !reset);
+		reset |= n == -ECONNRESET;
+	} while (again);
 	err = n < 0 ? (int)n : n == 0 ? -EPIPE : control_decode(json, (size_t)n, ret);
 	free(json);
 	if (n < 0)
