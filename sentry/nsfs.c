@@ -297,7 +297,8 @@ static int64_t mnt_next(struct mount_namespace *mnt, bool previous, uint64_t arg
 
 	if (!cred_has_cap(task_current()->cred, CAP_SYS_ADMIN_))
 		return -EPERM;
-	ns.mnt = mount_namespace_next(mount_namespace_unique(mnt), previous);
+	ns.mnt =
+		mount_namespace_next(task_current()->mnt_ns, mount_namespace_unique(mnt), previous);
 	if (!ns.mnt)
 		return -ENOENT;
 	err = arg ? info_out(ns.mnt, arg) : 0;

@@ -51,7 +51,7 @@ static int get_namespace(struct task *t, const struct moat_mnt_id_req *req,
 	struct file *f;
 
 	if (req->mnt_ns_id) {
-		*ret = mount_namespace_find(req->mnt_ns_id);
+		*ret = mount_namespace_find(t->mnt_ns, req->mnt_ns_id);
 		return *ret ? 0 : -ENOENT;
 	}
 	if (!req->mnt_ns_fd) {

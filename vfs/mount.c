@@ -577,7 +577,7 @@ void vfs_dentry_delete_end(struct dentry *d)
 
 /* ---- namespaces ---- */
 
-int mount_namespace_alloc(bool anon, struct mount_namespace **ret)
+int mount_namespace_alloc(bool anon, uint64_t family, struct mount_namespace **ret)
 {
 	struct mount_namespace *ns = calloc(1, sizeof(*ns));
 
@@ -591,6 +591,7 @@ int mount_namespace_alloc(bool anon, struct mount_namespace **ret)
 	if (!anon) {
 		mutex_lock(&mount_lock);
 		ns->unique = ++namespace_last_unique;
+		ns->family = family ? family : ns->unique;
 		TAILQ_INSERT_TAIL(&all_namespaces, ns, all);
 		mutex_unlock(&mount_lock);
 	}
@@ -617,7 +618,7 @@ int mount_namespace_create(struct filesystem *rootfs, struct dentry *root, unsig
 	struct mount_namespace *ns;
 	int err;
 
-	err = mount_namespace_alloc(false, &ns);
+	err = mount_namespace_alloc(false, 0, &ns);
 	if (err)
 		return err;
 	mutex_lock(&mount_lock);
@@ -641,7 +642,7 @@ int mount_namespace_copy(struct mount_namespace *ns, struct mount_namespace **re
 	struct mount_trash trash;
 	int err;
 
-	err = mount_namespace_alloc(false, &copy);
+	err = mount_namespace_alloc(false, ns->family, &copy);
 	if (err)
 		return err;
 	mount_trash_init(&trash);
@@ -733,7 +734,8 @@ uint32_t mount_namespace_count(struct mount_namespace *ns)
 	return n;
 }
 
-struct mount_namespace *mount_namespace_next(uint64_t id, bool reverse)
+struct mount_namespace *mount_namespace_next(const struct mount_namespace *family, uint64_t id,
+					     bool reverse)
 {
 	struct mount_namespace *ns;
 
@@ -741,18 +743,18 @@ struct mount_namespace *mount_namespace_next(uint64_t id, bool reverse)
 	/* One whose last reference just went is still on the list, but not for us. */
 	if (reverse) {
 		TAILQ_FOREACH_REVERSE(ns, &all_namespaces, namespace_list, all)
-		if (ns->unique < id && ref_tryget(&ns->ref))
+		if (ns->unique < id && ns->family == family->family && ref_tryget(&ns->ref))
 			break;
 	} else {
 		TAILQ_FOREACH (ns, &all_namespaces, all)
-			if (ns->unique > id && ref_tryget(&ns->ref))
+			if (ns->unique > id && ns->family == family->family && ref_tryget(&ns->ref))
 				break;
 	}
 	mutex_unlock(&mount_lock);
 	return ns;
 }
 
-struct mount_namespace *mount_namespace_find(uint64_t id)
+struct mount_namespace *mount_namespace_find(const struct mount_namespace *family, uint64_t id)
 {
 	struct mount_namespace *ns;
 
@@ -760,7 +762,7 @@ struct mount_namespace *mount_namespace_find(uint64_t id)
 	TAILQ_FOREACH (ns, &all_namespaces, all)
 		if (ns->unique == id)
 			break;
-	if (ns && !ref_tryget(&ns->ref))
+	if (ns && (ns->family != family->family || !ref_tryget(&ns->ref)))
 		ns = NULL;
 	mutex_unlock(&mount_lock);
 	return ns;

@@ -88,10 +88,16 @@ ssize_t vfs_list_mounts(struct mount_namespace *ns, uint64_t under, uint64_t las
 uint64_t mount_namespace_unique(const struct mount_namespace *ns);
 /* The namespace's number of mounts. */
 uint32_t mount_namespace_count(struct mount_namespace *ns);
-/* The namespace with the least unique id above `id` (below it: reverse); a reference; NULL at the end. id 0: the first. */
-struct mount_namespace *mount_namespace_next(uint64_t id, bool reverse);
-/* By its unique id: a reference, NULL. */
-struct mount_namespace *mount_namespace_find(uint64_t id);
+/*
+ * A container's namespaces are a family: the one it was started in and copies of it. Who may look at all there are (CAP_SYS_ADMIN) sees those: other
+ * containers of the sandbox are as if under another kernel.
+ *
+ * The one with the least unique id above `id` (below it: reverse) in the family; a reference; NULL at the end. id 0: the first.
+ */
+struct mount_namespace *mount_namespace_next(const struct mount_namespace *family, uint64_t id,
+					     bool reverse);
+/* By its unique id, if it is of the family: a reference, NULL. */
+struct mount_namespace *mount_namespace_find(const struct mount_namespace *family, uint64_t id);
 /* Is the mount part of some namespace, anonymous ones too? */
 bool mount_is_mounted(struct mount *m);
 

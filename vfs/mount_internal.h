@@ -39,6 +39,8 @@ struct mount_namespace {
 	struct ref ref;
 	uint64_t id; /* immutable: its inode number */
 	uint64_t unique; /* immutable: never reused; 0 for an anonymous one */
+	uint64_t
+		family; /* immutable: unique of the one that was made anew, which this is a copy of */
 	bool anon; /* immutable: a detached tree's */
 	uint64_t
 		origin; /* immutable: whose tree an anonymous one was copied from; 0: a new mount */
@@ -99,7 +101,8 @@ void mount_tree_set_ns_locked(struct mount *m, struct mount_namespace *ns);
 /* Keeps writers out: -EBUSY when there are some. mount_lock is held until mount_thaw(). */
 must_check int mount_freeze(struct mount *m);
 void mount_thaw(struct mount *m);
-must_check int mount_namespace_alloc(bool anon, struct mount_namespace **ret);
+/* family: whose it joins; 0: its own. An anonymous one has none. */
+must_check int mount_namespace_alloc(bool anon, uint64_t family, struct mount_namespace **ret);
 /* One that never got its mounts. */
 void mount_namespace_free(struct mount_namespace *ns);
 void mount_trash_add(struct mount_trash *t, struct mount *m, struct dentry *d);

@@ -49,7 +49,7 @@ static int detached_file(struct mount *top, uint64_t origin, struct file **ret)
 	struct mount_trash trash;
 	int err;
 
-	err = mount_namespace_alloc(true, &anon);
+	err = mount_namespace_alloc(true, 0, &anon);
 	if (err) {
 		mount_trash_init(&trash);
 		mutex_lock(&mount_lock);
