@@ -453,9 +453,13 @@ int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, ch
 	/* What is there is another container's: not to be killed, stopped or removed. */
 	if (err == -EEXIST)
 		cgroup_fini(cg);
-	/* v1: the hierarchies of the controllers that systemd does not manage (cpuset, freezer ...). */
-	if (!err)
-		err = cgroup_create(cg, why);
+	return err;
+}
+
+int cgroup_complete_scope(struct cgroup *cg, int pid, char *why)
+{
+	int err = cgroup_create(cg, why);
+
 	return err ? err : cgroup_enter(cg, pid, why);
 }
 
@@ -568,16 +572,40 @@ void cgroup_kill(const struct cgroup *cg)
 	free(pids);
 }
 
-void cgroup_remove(const struct cgroup *cg)
+/* False: somebody stays in there, or it is not ours to remove. */
+static bool remove_dir(const char *path)
 {
+	for (int t = 0; t < REMOVE_TRIES; t++) {
+		if (rmdir(path) == 0 || errno == ENOENT)
+			return true;
+		if (errno != EBUSY)
+			return false;
+		/* Processes that have died are still leaving. */
+		nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+	}
+	return false;
+}
+
+bool cgroup_remove(const struct cgroup *cg)
+{
+	bool gone = true;
+
 	/* What it leaves (v1's other hierarchies) is removed as ever. */
 	if (cg->unit && systemd_stop_scope(cg))
 		cli_debug("the scope %s is left to systemd", cg->unit);
 	for (unsigned i = 0; i < cg->ndirs; i++)
-		for (int t = 0; t < REMOVE_TRIES; t++) {
-			if (rmdir(cg->dirs[i].path) == 0 || errno == ENOENT)
-				break;
-			/* Processes that have died are still leaving. */
-			nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
-		}
+		gone = remove_dir(cg->dirs[i].path) && gone;
+	return gone;
+}
+
+void cgroup_remove_dead(const struct cgroup *cg)
+{
+	if (!cg->unit) {
+		cgroup_kill(cg);
+		cgroup_remove(cg);
+		return;
+	}
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		if (!remove_dir(cg->dirs[i].path))
+			return;
 }

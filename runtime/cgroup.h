@@ -42,10 +42,11 @@ must_check int cgroup_from_json(struct cgroup *cg, const json_t *j);
 /* mkdir, with the parents' controllers enabled. Return 0 or -errno with `why`. */
 must_check int cgroup_create(struct cgroup *cg, char *why);
 /*
- * By the systemd manager, instead of cgroup_create and cgroup_enter: systemd makes the scope around process `pid`, which then enters what systemd does not
- * know. `annotations` (or NULL) may name further properties of the unit.
+ * By the systemd manager, instead of cgroup_create and cgroup_enter: systemd makes the scope around process `pid`; `annotations` (or NULL) may name
+ * further properties of the unit. -EEXIST: refused, and `cg` is empty. Then the process enters what systemd does not manage (v1: cpuset, freezer ...).
  */
 must_check int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why);
+must_check int cgroup_complete_scope(struct cgroup *cg, int pid, char *why);
 /* v2's cpu.weight for v1's cpu.shares. */
 uint64_t cgroup_weight_of_shares(long long shares);
 /* linux.resources (may be NULL); also `moat update`. Return 0 or -errno with `why`. */
@@ -56,9 +57,14 @@ void cgroup_leave(const struct cgroup *cg);
 bool cgroup_can_freeze(const struct cgroup *cg);
 must_check int cgroup_freeze(const struct cgroup *cg, bool frozen);
 bool cgroup_is_frozen(const struct cgroup *cg);
-/* SIGKILL to whoever is in there (not the caller), and removal of the directories. */
+/* SIGKILL to whoever is in there (not the caller), and removal of the directories: false if one stays. */
 void cgroup_kill(const struct cgroup *cg);
-void cgroup_remove(const struct cgroup *cg);
+bool cgroup_remove(const struct cgroup *cg);
+/*
+ * The same for a container whose monitor has died before anything was kept. Its scope has ended with it: one of that name is by now
+ * somebody else's, and systemd is not asked, nobody killed.
+ */
+void cgroup_remove_dead(const struct cgroup *cg);
 /* Process ids in it: a malloc'd array. */
 must_check int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count);
 /* runc's "data" object of `events --stats`. */

@@ -54,11 +54,11 @@ static int make_cgroup(struct sandbox *sb)
 	if (sb->opts->no_cgroup || (sb->userns.unprivileged && !c->cgroups_path))
 		return 0;
 	err = cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why);
-	if (!err)
-		err = state_write_cgroup(&sb->state, &sb->cgroup);
 	/* systemd makes its own around the monitor: enter_scope(). */
 	if (!err && !sb->cgroup.unit) {
-		err = cgroup_create(&sb->cgroup, why);
+		err = state_write_cgroup(&sb->state, &sb->cgroup);
+		if (!err)
+			err = cgroup_create(&sb->cgroup, why);
 		/* Without those that could not be made. */
 		if (!err)
 			err = state_write_cgroup(&sb->state, &sb->cgroup);
@@ -166,20 +166,27 @@ static pid_t clone_by_helper(struct sandbox *sb, const int *sp)
 	return result[0];
 }
 
-/* The systemd manager's: the monitor waits until its scope, with all limits, is there. */
+/*
+ * The systemd manager's: the monitor waits until its scope, with all limits, is there. Written down only once it is ours: until
+ * then one of that name may be another's, which nobody is to take for what we left.
+ */
 static int enter_scope(struct sandbox *sb)
 {
 	const struct oci_config *c = sb->config;
-	char why[CGROUP_ERROR_MAX];
-
+	char why[CGROUP_ERROR_MAX] = "";
 	int err = cgroup_start_scope(&sb->cgroup, sb->monitor, c->annotations, why);
 
 	if (!err)
+		err = state_write_cgroup(&sb->state, &sb->cgroup);
+	if (!err)
+		err = cgroup_complete_scope(&sb->cgroup, sb->monitor, why);
+	if (!err)
 		err = cgroup_apply(&sb->cgroup, c->resources, why);
-	if (err)
+	if (err && *why)
 		cli_error("%s", why);
-	if (state_write_cgroup(&sb->state, &sb->cgroup))
-		err = -EIO;
+	/* Without what could not be made. */
+	if (!err)
+		err = state_write_cgroup(&sb->state, &sb->cgroup);
 	return err;
 }
 

@@ -150,8 +150,7 @@ static bool remove_if_stale(int rootfd, const char *id)
 		struct cgroup cg;
 
 		if (j && cgroup_from_json(&cg, j) == 0) {
-			cgroup_kill(&cg);
-			cgroup_remove(&cg);
+			cgroup_remove_dead(&cg);
 			cgroup_fini(&cg);
 		}
 		json_decref(j);

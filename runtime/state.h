@@ -2,7 +2,7 @@
  * runtime/state.h - the state directory: ROOT/ID/, mode 0700, one per container.
  *
  *	lock          flock'd (exclusive) by the command line that creates and by the monitor for the container's life
- *	cgroup.json   the cgroup's directories, written before they are made
+ *	cgroup.json   the cgroup's directories, written before they are made; systemd's scope, once it has started
  *	config.json   a copy of the bundle's
  *	state.json    what `moat state` prints, and what the other verbs need
  *	control.sock  the sentry's listening socket

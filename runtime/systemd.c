@@ -319,10 +319,30 @@ static int append_scope(sd_bus_message *m, const struct cgroup *cg, int pid,
 	return err < 0 ? err : 0;
 }
 
+/* A unit that failed keeps its name until it is reset; one that runs is not touched. */
+static void reset_failed(sd_bus *bus, const char *unit)
+{
+	(void)!sd.bus_call_method(bus, SYSTEMD_NAME, SYSTEMD_OBJECT, MANAGER, "ResetFailedUnit",
+				  NULL, NULL, "s", unit);
+}
+
+static int call_start(sd_bus *bus, const struct cgroup *cg, int pid, const json_t *annotations,
+		      sd_bus_error *error, struct job *job, char *why)
+{
+	sd_bus_message *m = NULL;
+	int err = new_call(bus, "StartTransientUnit", &m);
+
+	if (err >= 0)
+		err = append_scope(m, cg, pid, annotations, why);
+	if (err >= 0)
+		err = call_job(bus, m, error, job);
+	sd.bus_message_unref(m);
+	return err;
+}
+
 int systemd_start_scope(const struct cgroup *cg, int pid, const json_t *annotations, char *why)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
-	sd_bus_message *m = NULL;
 	struct job job = {0};
 	sd_bus *bus;
 	int err = bus_connect(&bus, why);
@@ -330,11 +350,14 @@ int systemd_start_scope(const struct cgroup *cg, int pid, const json_t *annotati
 	if (err)
 		return err;
 	*why = '\0';
-	err = new_call(bus, "StartTransientUnit", &m);
-	if (err >= 0)
-		err = append_scope(m, cg, pid, annotations, why);
-	if (err >= 0)
-		err = call_job(bus, m, &error, &job);
+	err = call_start(bus, cg, pid, annotations, &error, &job, why);
+	/* As runc: it may be the rest of one that failed. */
+	if (error.name && strcmp(error.name, SYSTEMD_NAME ".UnitExists") == 0) {
+		sd.bus_error_free(&error);
+		error = SD_BUS_ERROR_NULL;
+		reset_failed(bus, cg->unit);
+		err = call_start(bus, cg, pid, annotations, &error, &job, why);
+	}
 	if (error.name)
 		err = -EEXIST;
 	if (err < 0 && !*why)
@@ -345,7 +368,6 @@ int systemd_start_scope(const struct cgroup *cg, int pid, const json_t *annotati
 					 : strerror(-err),
 			 error.message ? "" : job.result);
 	sd.bus_error_free(&error);
-	sd.bus_message_unref(m);
 	sd.bus_flush_close_unref(bus);
 	return err;
 }
@@ -411,8 +433,7 @@ int systemd_stop_scope(const struct cgroup *cg)
 		cli_debug("stopping %s: %s", cg->unit,
 			  error.message ? error.message : strerror(-err));
 	/* If processes were killed it counts as failed, and the name stays taken. */
-	(void)!sd.bus_call_method(bus, SYSTEMD_NAME, SYSTEMD_OBJECT, MANAGER, "ResetFailedUnit",
-				  NULL, NULL, "s", cg->unit);
+	reset_failed(bus, cg->unit);
 	sd.bus_error_free(&error);
 	sd.bus_message_unref(m);
 	sd.bus_flush_close_unref(bus);
