@@ -467,28 +467,31 @@ static void kill_and_reap(pid_t pid)
 		;
 }
 
-/*
- * The end. Without its command line the container leaves nothing; else that, or `moat delete`, takes the rest away. So it
- * does where the way back to the host's mounts is closed: a cgroup cannot be removed from in here, and without the
- * state directory nobody would find it.
- */
+/* All of it: false if something of the cgroup stays, which only the host's root may remove and nobody would find without the state directory. */
+static bool leave_nothing(struct sandbox *sb)
+{
+	if (!view_leave(sb) && sb->cgroup.ndirs)
+		return false;
+	/* A v2 hierarchy may let nobody out of the part that its namespace shows. */
+	if (sb->host_cgroups >= 0 && setns(sb->host_cgroups, CLONE_NEWCGROUP) < 0)
+		cli_debug("back to the host's cgroup namespace: %m");
+	cgroup_leave(&sb->cgroup);
+	cgroup_kill(&sb->cgroup);
+	if (!cgroup_remove(&sb->cgroup))
+		return false;
+	state_remove(&sb->state);
+	return true;
+}
+
+/* The end. Without its command line the container leaves nothing, where that can be; else that, or `moat delete`, takes the rest away. */
 static noreturn_fn void finish(struct monitor *m)
 {
 	struct sandbox *sb = m->sb;
 
 	kill_and_reap(sb->sentry);
 	kill_and_reap(sb->gofer);
-	if (!m->kept && sb->link < 0 && (view_leave(sb) || sb->cgroup.ndirs == 0)) {
-		/* A v2 hierarchy may let nobody out of the part that its namespace shows. */
-		if (sb->host_cgroups >= 0 && setns(sb->host_cgroups, CLONE_NEWCGROUP) < 0)
-			cli_debug("back to the host's cgroup namespace: %m");
-		cgroup_leave(&sb->cgroup);
-		cgroup_kill(&sb->cgroup);
-		cgroup_remove(&sb->cgroup);
-		state_remove(&sb->state);
-	} else {
+	if (m->kept || sb->link >= 0 || !leave_nothing(sb))
 		state_write_exit(&sb->state, m->exit_code);
-	}
 	_exit(m->exit_code);
 }
 
@@ -617,6 +620,19 @@ static void enter_cgroup_namespace(struct sandbox *sb)
 		cli_debug("no cgroup namespace for the monitor: %m");
 }
 
+/* The command line has gone: what it has written down is what there is to remove. A scope that it had not is not known to be ours. */
+static void take_over(struct sandbox *sb)
+{
+	json_t *j = state_load(&sb->state, "cgroup.json");
+
+	close(sb->link);
+	sb->link = -1;
+	cgroup_fini(&sb->cgroup);
+	if (j && cgroup_from_json(&sb->cgroup, j))
+		cli_debug("cgroup.json is damaged: the cgroup is left alone");
+	json_decref(j);
+}
+
 static int enter_namespaces(struct sandbox *sb)
 {
 	char why[CGROUP_ERROR_MAX], mapped;
@@ -624,9 +640,11 @@ static int enter_namespaces(struct sandbox *sb)
 	int err;
 
 	if (sandbox_settles(sb)) {
-		/* The command line says what fails there. */
-		if (recv(sb->link, &mapped, 1, 0) != 1 || mapped != SANDBOX_MAPPED)
+		/* What fails there it says itself, and ends us. */
+		if (recv(sb->link, &mapped, 1, 0) != 1 || mapped != SANDBOX_MAPPED) {
+			take_over(sb);
 			return -EPIPE;
+		}
 	} else if (cgroup_enter(&sb->cgroup, 0, why)) {
 		cli_error("%s", why);
 		return -EIO;

@@ -1,5 +1,6 @@
 /*
- * tests/oci/kill_at.c - kill_at N COMMAND...: kills the command with SIGKILL as it enters its Nth system call (of its first thread).
+ * tests/oci/kill_at.c - kill_at N COMMAND...: kills the command with SIGKILL as it enters its Nth system call (of its first thread); +N: its
+ * Nth from clone3(2) on.
  *
  * Exits 0 if it was killed there, 1 if it ended before, 2 on an error. Children are not traced: only the command itself dies.
  */
@@ -7,13 +8,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static int enters_clone3(pid_t pid)
+{
+	struct __ptrace_syscall_info info = {0};
+
+	ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info);
+	return info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == SYS_clone3;
+}
 
 int main(int argc, char **argv)
 {
 	long at = argc > 2 ? atol(argv[1]) : 0, n = 0;
-	int status, entering = 1;
+	int status, entering = 1, counting = argc > 2 && argv[1][0] != '+';
 	pid_t pid;
 
 	if (at <= 0)
@@ -37,7 +47,9 @@ int main(int argc, char **argv)
 			deliver = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
 			continue;
 		}
-		if (entering && ++n == at) {
+		if (entering && !counting)
+			counting = enters_clone3(pid);
+		if (entering && counting && ++n == at) {
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
 			return 0;
