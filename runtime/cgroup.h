@@ -16,6 +16,14 @@
 /* Host threads of a sandbox that are no guest's threads: the host's pids limit lies this much above the container's own. */
 #define CGROUP_PIDS_EXTRA 64
 
+/* The host's for a container's own; negative: without limit. */
+static inline long long cgroup_host_pids(long long limit)
+{
+	if (limit <= 0)
+		return -1;
+	return limit > INT64_MAX - CGROUP_PIDS_EXTRA ? INT64_MAX : limit + CGROUP_PIDS_EXTRA;
+}
+
 struct cgroup_dir {
 	char *controllers; /* "cpu,cpuacct", "name=systemd", "" for v2 */
 	char *root; /* where the hierarchy is mounted */

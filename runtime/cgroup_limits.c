@@ -271,7 +271,7 @@ int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why)
 		apply_memory_v1(&a, m);
 	apply_cpu(&a, json_object_get(resources, "cpu"));
 	if (number(json_object_get(resources, "pids"), "limit", &pids) && pids)
-		put_max(&a, "pids", "pids.max", pids > 0 ? pids + CGROUP_PIDS_EXTRA : -1);
+		put_max(&a, "pids", "pids.max", cgroup_host_pids(pids));
 	apply_blkio(&a, json_object_get(resources, "blockIO"));
 	if (cg->version == 2)
 		json_object_foreach((json_t *)json_object_get(resources, "unified"), key, v)

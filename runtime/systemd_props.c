@@ -144,7 +144,7 @@ int systemd_append_resources(sd_bus_message *m, struct systemd_props *p, const j
 	    v > 0)
 		err = put(m, p, "BlockIOWeight", (uint64_t)v);
 	if (err >= 0 && number(json_object_get(resources, "pids"), "limit", &v) && v)
-		err = put_limit(m, p, "TasksMax", v > 0 ? v + CGROUP_PIDS_EXTRA : -1);
+		err = put_limit(m, p, "TasksMax", cgroup_host_pids(v));
 	return err < 0 ? err : 0;
 }
 
@@ -198,33 +198,43 @@ static int append_strings(sd_bus_message *m, const char *s)
 /* "uint64 5", or "5", which is an int32. `scale`: of what is given in seconds. */
 static int append_number(sd_bus_message *m, const char *s, uint64_t scale)
 {
-	static const struct {
-		const char *name;
-		char type;
-	} types[] = {{"byte ", 'y'},   {"int16 ", 'n'}, {"uint16 ", 'q'}, {"int32 ", 'i'},
-		     {"uint32 ", 'u'}, {"int64 ", 'x'}, {"uint64 ", 't'}};
-	char type[2] = "i", *end;
+	static const struct number_type {
+		const char *name, *type;
+		int64_t min;
+		uint64_t max;
+	} types[] = {
+		{"int32 ", "i", INT32_MIN, INT32_MAX}, {"byte ", "y", 0, UINT8_MAX},
+		{"int16 ", "n", INT16_MIN, INT16_MAX}, {"uint16 ", "q", 0, UINT16_MAX},
+		{"uint32 ", "u", 0, UINT32_MAX},       {"int64 ", "x", INT64_MIN, INT64_MAX},
+		{"uint64 ", "t", 0, UINT64_MAX},
+	};
+	const struct number_type *t = &types[0];
+	bool negative;
 	uint64_t v;
+	char *end;
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		if (strncmp(s, types[i].name, strlen(types[i].name)) == 0) {
-			type[0] = types[i].type;
-			s += strlen(types[i].name);
+			t = &types[i];
+			s += strlen(t->name);
 			break;
 		}
+	s += strspn(s, " ");
+	negative = *s == '-';
 	errno = 0;
-	v = *s == '-' ? (uint64_t)strtoll(s, &end, 0) : strtoull(s, &end, 0);
-	if (errno || end == s || *end || (scale > 1 && v > UINT64_MAX / scale))
+	v = negative ? (uint64_t)strtoll(s, &end, 0) : strtoull(s, &end, 0);
+	if (errno || end == s || *end)
 		return -EINVAL;
-	v *= scale;
-	if (scale > 1)
-		type[0] = 't';
-	/* What is narrower than an int is passed as one. */
-	if (type[0] == 't' || type[0] == 'x')
-		return sd.bus_message_append(m, "v", type, v);
-	if (v > UINT32_MAX && (int64_t)v < INT32_MIN)
+	if (negative ? (int64_t)v < t->min : v > t->max)
 		return -ERANGE;
-	return sd.bus_message_append(m, "v", type, (uint32_t)v);
+	if (scale > 1)
+		return (negative && v) || v > UINT64_MAX / scale
+			       ? -ERANGE
+			       : sd.bus_message_append(m, "v", "t", v * scale);
+	/* What is narrower than an int is passed as one. */
+	if (*t->type == 't' || *t->type == 'x')
+		return sd.bus_message_append(m, "v", t->type, v);
+	return sd.bus_message_append(m, "v", t->type, (uint32_t)v);
 }
 
 static int append_value(sd_bus_message *m, const char *s, uint64_t scale)
