@@ -619,6 +619,7 @@ static void test_killed_with_full_ring(void **state)
 #define SUBMOUNTS_ASKED 2000 /* as many as a path has room for */
 
 struct depths {
+	struct fs_env e;
 	int deep, too_deep, deepest, below;
 };
 
@@ -626,22 +627,21 @@ static void *dive_main(void *arg)
 {
 	static char path[2 * SUBMOUNTS_ASKED + 2];
 	struct depths *ret = arg;
+	struct fs_env *e = &ret->e;
 	struct moat_statx st;
-	struct fs_env e;
 
 	rcu_thread_begin();
-	if (fs_env_init(&e))
-		abort();
+	cred_set_current(e->cred);
 	for (unsigned i = 0; i < SUBMOUNTS_ASKED; i++)
 		memcpy(path + 2 * (size_t)i, "/d", 2);
 	path[2 * SUBMOUNTS_ASKED] = '/';
-	ret->deepest = fs_stat(&e, path, &st);
+	ret->deepest = fs_stat(e, path, &st);
 	path[2 * SUBMOUNT_DEPTH_MAX] = '\0';
-	ret->deep = fs_chdir(&e, path);
-	ret->below = fs_stat(&e, "f", &st);
-	ret->too_deep = fs_stat(&e, "d/f", &st);
+	ret->deep = fs_chdir(e, path);
+	ret->below = fs_stat(e, "f", &st);
+	ret->too_deep = fs_stat(e, "d/f", &st);
 	/* Each goes with the one in it. */
-	fs_env_fini(&e);
+	fs_env_fini(e);
 	rcu_thread_end();
 	return NULL;
 }
@@ -649,7 +649,7 @@ static void *dive_main(void *arg)
 /* A daemon in whose every directory another filesystem begins: no stack is long enough. */
 static void test_deep_submounts(void **state)
 {
-	struct depths got = {1, 1, 1, 1};
+	struct depths got = {.deep = 1, .too_deep = 1, .deepest = 1, .below = 1};
 	pthread_attr_t attr;
 	pthread_t thread;
 
@@ -658,6 +658,8 @@ static void test_deep_submounts(void **state)
 	fake.submounts = true;
 	mount_options = "cache=auto";
 	alarm(TEST_SECONDS_MAX);
+	assert_int_equal(fs_env_init(&got.e), 0);
+	cred_set_current(NULL);
 	pthread_attr_init(&attr);
 	assert_int_equal(pthread_attr_setstacksize(&attr, TASK_STACK_BYTES), 0);
 	assert_int_equal(pthread_create(&thread, &attr, dive_main, &got), 0);
