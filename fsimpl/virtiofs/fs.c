@@ -367,6 +367,7 @@ static int create_root(struct virtiofs_fs *fs)
 int virtiofs_fs_alloc(struct virtiofs_device *dev, const struct virtiofs_options *options,
 		      const char *source, struct virtiofs_fs **ret)
 {
+	/* The buckets are empty lists: a submount of few files touches few of their pages. */
 	struct virtiofs_fs *fs = calloc(1, sizeof(*fs));
 	int err = fs ? filesystem_init(&fs->fs, &virtiofs_type, &virtiofs_ops, source) : -ENOMEM;
 
@@ -387,8 +388,6 @@ int virtiofs_fs_alloc(struct virtiofs_device *dev, const struct virtiofs_options
 	remote_dcache_init(&fs->dcache, &fs->fs, virtiofs_inode_unref_base,
 			   options->max_dentries ? options->max_dentries : VIRTIOFS_DENTRIES_MAX);
 	fs->dcache.inode_perm = virtiofs_inode_perm_base;
-	for (unsigned i = 0; i < VIRTIOFS_INODE_BUCKETS; i++)
-		LIST_INIT(&fs->inodes[i]);
 	TAILQ_INIT(&fs->subs);
 	atomic_init(&fs->next_key, 1);
 	*ret = fs;

@@ -45,6 +45,22 @@ void virtiofs_submount_put_later(struct virtiofs_fs *fs)
 		vfs_defer(&fs->put_work);
 }
 
+/* The one that somebody made there already, walking through another mount: a reference. One whose node the daemon does not know is none. */
+static struct virtiofs_fs *find_sub(struct virtiofs_fs *top, const struct remote_dentry *over)
+{
+	const struct virtiofs_inode *in = virtiofs_inode_of(over);
+	struct virtiofs_fs *fs;
+
+	mutex_lock(&top->inode_lock);
+	TAILQ_FOREACH (fs, &top->subs, sub_link)
+		if (virtiofs_inode_of(fs->over) == in &&
+		    vdev_node_current(top->dev, virtiofs_inode_of(fs->root)->nodeid) &&
+		    ref_tryget(&fs->fs.ref))
+			break;
+	mutex_unlock(&top->inode_lock);
+	return fs;
+}
+
 int virtiofs_automount(struct dentry *base, struct filesystem **ret_fs, struct dentry **ret_root)
 {
 	struct remote_dentry *over = remote_dentry_of(base);
@@ -57,6 +73,12 @@ int virtiofs_automount(struct dentry *base, struct filesystem **ret_fs, struct d
 	if (above->depth >= VIRTIOFS_SUBMOUNT_DEPTH_MAX)
 		return -ELOOP;
 	virtiofs_await(top);
+	fs = find_sub(top, over);
+	if (fs) {
+		*ret_fs = &fs->fs;
+		*ret_root = &remote_dentry_ref(fs->root)->d;
+		return 0;
+	}
 	epoch = vdev_epoch(top->dev);
 	err = virtiofs_fs_alloc(top->dev, &top->options, top->fs.source, &fs);
 	if (err)

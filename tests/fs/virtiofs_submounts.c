@@ -192,6 +192,9 @@ static void test_shrinks(void **state)
 	assert_int_equal(fs_bind(&e, "/", "/again", false), 0);
 	assert_true(dev_of("/again/sub/deep/inner/f") != dev_of("/"));
 	assert_int_equal(mounts_at("/again/sub/deep/inner"), 1);
+	/* The same files as through the other mount. */
+	assert_int_equal(dev_of("/again/sub/f"), dev_of("/sub/f"));
+	assert_int_equal(dev_of("/again/sub/deep/inner/f"), dev_of("/sub/deep/inner/f"));
 	assert_int_equal(fs_open(&e, "/again/sub/f", O_RDONLY, 0, &f), 0);
 	assert_int_equal(fs_umount(&e, "/again", 0), -EBUSY);
 	fs_close(f);
