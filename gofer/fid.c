@@ -117,6 +117,8 @@ int fid_remove(struct server *srv, uint32_t id)
 	mutex_unlock(&srv->fid_lock);
 	if (!f)
 		return -EBADF;
+	if (f->io_fd >= 0)
+		locks_fid_gone(srv, f);
 	fid_put(f);
 	return 0;
 }

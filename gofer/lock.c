@@ -6,6 +6,7 @@
  *
  * A lock that is waited for is a thread's of its own (SERVER_LOCK_WAITS_MAX of them; more have to ask again), and takes no tag meanwhile: the reply says
  * that it waits, and a notice (Tmgranted, on the client's second connection) what came of it. Tmlockcancel takes it out, and tells if it came too late.
+ * One whose fid is clunked ends with it, and no notice comes.
  *
  * Locks: lock_lock (leaf). A wait's slot is the thread's from BUSY to DONE; whoever turns it to CLAIMED joins the thread and makes it FREE.
  */
@@ -215,6 +216,25 @@ void locks_fini(struct server *srv)
 
 	while ((w = claim(srv, LOCK_WAIT_BUSY, 0)) || (w = claim(srv, LOCK_WAIT_DONE, 0)))
 		(void)wait_end(srv, w);
+}
+
+void locks_fid_gone(struct server *srv, const struct fid *f)
+{
+	struct lock_wait *found;
+
+	do {
+		found = NULL;
+		mutex_lock(&srv->lock_lock);
+		for (unsigned i = 0; i < SERVER_LOCK_WAITS_MAX && !found; i++)
+			if (srv->lock_waits[i].state == LOCK_WAIT_BUSY &&
+			    srv->lock_waits[i].fid == f)
+				found = &srv->lock_waits[i];
+		if (found)
+			found->state = LOCK_WAIT_CLAIMED;
+		mutex_unlock(&srv->lock_lock);
+		if (found)
+			(void)wait_end(srv, found);
+	} while (found);
 }
 
 /* ---- requests ---- */

@@ -269,6 +269,8 @@ must_check int dup_fd(int fd);
 void locks_init(struct server *srv);
 /* Ends all waits. No worker serves any more. */
 void locks_fini(struct server *srv);
+/* f is no more: who waits for a lock of it gets none, and is not told. */
+void locks_fid_gone(struct server *srv, const struct fid *f);
 
 /* ---- conn.c ---- */
 

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -342,6 +343,39 @@ static void descriptors(void **state)
 	stop();
 }
 
+/* Who waits for a lock and gives the fid up waits no more: there is always room for the next. */
+static void lock_waits(void **state)
+{
+	enum { WAITS = 200 };
+	struct p9_msg t = {.type = P9_Tmnotify}, r;
+	int notices = -1, held;
+
+	(void)state;
+	start(RLIM_INFINITY);
+	put("in/d/locked", "x");
+	held = open(path_of("in/d/locked"), O_RDWR | O_CLOEXEC);
+	assert_int_equal(flock(held, LOCK_EX), 0);
+	assert_int_equal(rpc_fd(&t, &r, &notices), 0);
+	for (uint32_t i = 0; i < WAITS; i++) {
+		t = (struct p9_msg){.type = P9_Tmopen};
+		t.Tmopen = (struct p9_Tmopen){ROOT,   100 + i, P9_WANT_SELF,
+					      O_RDWR, 0,       p9_str("d/locked")};
+		assert_int_equal(rpc_fd(&t, &r, NULL), 0);
+		assert_true(r.Rmopen.bound);
+		t = (struct p9_msg){.type = P9_Tmlock};
+		t.Tmlock.fid = 100 + i;
+		t.Tmlock.kind = P9_LOCK_FLOCK;
+		t.Tmlock.type = P9_LOCK_WRLCK;
+		t.Tmlock.wait = i + 1;
+		assert_int_equal(rpc_fd(&t, &r, NULL), 0);
+		assert_int_equal(r.Rmlock.status, P9_LOCK_QUEUED);
+		assert_int_equal(clunk(100 + i), 0);
+	}
+	close(held);
+	close(notices);
+	stop();
+}
+
 /* Values of attributes wait in the gofer between requests: all together they are bounded. */
 static void values(void **state)
 {
@@ -493,6 +527,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(fids, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(descriptors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(values, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lock_waits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(racing_renamer, set_up, tear_down),
 	};
 
