@@ -109,14 +109,15 @@ static const char *annotation(const struct oci_config *c, const char *containerd
 	return s ? s : json_string_value(json_object_get(c->annotations, crio));
 }
 
-static const struct member *by_annotation(const struct members *m, const struct oci_config *c)
+/* Of a pod's container: its sandbox's id. NULL: it is none, or nothing says so. */
+static const char *annotated_sandbox(const struct oci_config *c)
 {
 	const char *type = annotation(c, "io.kubernetes.cri.container-type",
 				      "io.kubernetes.cri-o.ContainerType"),
 		   *id = annotation(c, "io.kubernetes.cri.sandbox-id",
 				    "io.kubernetes.cri-o.SandboxID");
 
-	return type && id && strcmp(type, "container") == 0 ? member_of_id(m, id) : NULL;
+	return type && id && strcmp(type, "container") == 0 ? id : NULL;
 }
 
 static int refuse(const char *type, const char *path)
@@ -244,19 +245,27 @@ void pod_init(struct pod *p)
 int pod_find(struct pod *p, struct oci_config *c, const struct network_options *network,
 	     const char *rootfs_virtiofs)
 {
-	const struct member *other, *sandbox = NULL;
+	const struct member *other = NULL, *sandbox = NULL;
+	const char *why, *annotated = annotated_sandbox(c);
 	struct members m;
-	const char *why;
 	int err = 0;
 
-	if (!c->annotations && !c->pid_ns_path && !c->ipc_ns_path)
+	if (!annotated && !c->pid_ns_path && !c->ipc_ns_path)
 		return 0;
 	members_load(&m);
-	other = by_annotation(&m, c);
+	if (annotated)
+		other = member_of_id(&m, annotated);
 	if (!other)
 		err = by_namespace(&m, c, &other);
 	if (!err && other)
 		sandbox = member_of_id(&m, other->sandbox);
+	if (!err && other && !sandbox && (c->pid_ns_path || c->ipc_ns_path)) {
+		cli_error(
+			"it cannot share the pid or ipc namespace of container %s: the sandbox %s "
+			"that it is in has ended",
+			other->id, other->sandbox);
+		err = -EINVAL;
+	}
 	if (!sandbox)
 		goto out;
 	why = rootfs_virtiofs ? "a virtio-fs root" : obstacle(c, network, sandbox);

@@ -287,6 +287,10 @@ static int bring_up(struct sandbox *sb)
 		return 1;
 	close(sb->listen_fd);
 	sb->listen_fd = -1;
+	/* The monitor's alone: its end must be the end of the connection. */
+	if (sb->pod.sock >= 0)
+		close(sb->pod.sock);
+	sb->pod.sock = -1;
 	if (sb->console_slave >= 0)
 		close(sb->console_slave);
 	sb->console_slave = -1;
