@@ -368,6 +368,8 @@ void pid_ns_task_gone(struct pid_namespace *ns)
 
 /* ---- the end of an init ---- */
 
+void (*pid_ns_on_killed)(void);
+
 static void kill_group(struct thread_group *g)
 {
 	struct sighand *sh = sighand_lock(g);
@@ -375,17 +377,6 @@ static void kill_group(struct thread_group *g)
 	g->unkillable = false;
 	group_kill_locked(g, SIGKILL);
 	sighand_unlock(sh);
-}
-
-void pid_ns_kill(struct pid_namespace *ns)
-{
-	struct thread_group *g;
-
-	rwlock_read_lock(&kernel.taskset_lock);
-	g = ns->init;
-	if (g)
-		kill_group(g);
-	rwlock_read_unlock(&kernel.taskset_lock);
 }
 
 static void kill_others(struct pid_namespace *ns, const struct thread_group *init)
@@ -436,10 +427,10 @@ void pid_ns_zap(struct thread_group *g)
 	sh = sighand_lock(g);
 	sh->actions[SIGCHLD - 1].handler = SIG_IGN_;
 	sighand_unlock(sh);
-	do
+	do {
 		kill_others(ns, g);
-	while (wait_event(&g->wait, others_gone, g, SLEEP_UNINTERRUPTIBLE,
-			  time_monotonic_ns() + ZAP_STEP_NS) == -ETIMEDOUT);
-	if (ns->on_init_exit)
-		ns->on_init_exit(ns, g->exit_code, ns->on_init_exit_arg);
+		if (pid_ns_on_killed)
+			pid_ns_on_killed();
+	} while (wait_event(&g->wait, others_gone, g, SLEEP_UNINTERRUPTIBLE,
+			    time_monotonic_ns() + ZAP_STEP_NS) == -ETIMEDOUT);
 }

@@ -35,11 +35,13 @@ struct pid_namespace {
 		init; /* number 1 until it is reaped; borrowed; guarded by taskset_lock; the root's: kernel.init */
 	bool dead; /* init has ended, nothing may be born; guarded by taskset_lock */
 	int32_t tasks; /* zombies too, here and below; guarded by taskset_lock */
-	/* Told once when init has ended and all others are gone; on its last thread, no locks held. Set before there is an init. NULL: nobody. */
-	void (*on_init_exit)(struct pid_namespace *ns, int wait_status, void *arg);
-	void *on_init_exit_arg;
 };
 extern struct pid_namespace pid_ns_root;
+/*
+ * Told, possibly more than once, when all in a namespace have been killed since its init ended: whoever keeps a process that was never started has to
+ * start it, for it has no thread to die on. On init's last thread, no locks held. NULL: nobody.
+ */
+extern void (*pid_ns_on_killed)(void);
 
 /* A child of `parent`, without processes: the first one made in it becomes its init. Return 0 and a reference; -ENOMEM, -ENOSPC (too deep). */
 must_check int pid_ns_create(struct pid_namespace *parent, struct pid_namespace **ret);
@@ -51,8 +53,6 @@ static inline void pid_ns_ref(struct pid_namespace *ns)
 void pid_ns_unref(struct pid_namespace *ns); /* NULL: nothing */
 /* ns is `of` or below it. */
 bool pid_ns_within(const struct pid_namespace *ns, const struct pid_namespace *of);
-/* SIGKILL to its init, which takes all others with it. */
-void pid_ns_kill(struct pid_namespace *ns);
 /* The namespace of the calling task; the root's for threads that are none. */
 struct pid_namespace *pid_ns_current(void);
 /* What clone() puts t's children into: a reference. t's own lock is taken. */

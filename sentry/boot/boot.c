@@ -28,6 +28,7 @@
 #include "sentry/boot/boot_network.h"
 #include "sentry/boot/confine.h"
 #include "sentry/boot/internal.h"
+#include "sentry/pidns.h"
 #include "sentry/fs/fs.h"
 #include "sentry/loader.h"
 #include "sentry/tty/tty.h"
@@ -298,6 +299,7 @@ static int boot_all(struct boot_container *b, int spec_fd)
 		return -1;
 	boot_configure_cgroup(b);
 	kernel.on_init_exit = on_init_exit;
+	pid_ns_on_killed = boot_event_raise;
 	if (boot_make_root(b) || boot_make_mounts(b))
 		return -1;
 	boot_make_notify(b);

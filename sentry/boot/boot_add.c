@@ -328,9 +328,23 @@ void add_begin(struct boot_job *j)
 
 /* ---- the end ---- */
 
+/* With the pid namespace of another container that it shares, before it was started: it ends on a thread that add_finish() gives it. */
+static bool killed_unstarted(const struct boot_container *b)
+{
+	struct sighand *sh;
+	bool killed;
+
+	if (atomic_load(&b->started))
+		return false;
+	sh = sighand_lock(b->init->group);
+	killed = b->init->group->exiting;
+	sighand_unlock(sh);
+	return killed;
+}
+
 bool add_has_ended(const struct boot_container *b)
 {
-	return group_is_dead(b->init->group);
+	return killed_unstarted(b) || group_is_dead(b->init->group);
 }
 
 static bool is_idle(void *arg)
