@@ -98,20 +98,10 @@ static int unshare_ipc(struct task *t)
 	return 0;
 }
 
-/* The caller stays where it is; its next child is the new namespace's init. */
-static int unshare_pid(struct task *t)
+/* What can be refused is, before anything has changed. */
+static int prepare_pid(struct task *t, struct pid_namespace **ret)
 {
-	struct pid_namespace *ns;
-	int err;
-
-	if (t->pid_ns_children)
-		return -EINVAL;
-	err = pid_ns_create(t->group->pid_ns, &ns);
-	if (err)
-		return err;
-	pid_ns_set_for_children(t, ns);
-	pid_ns_unref(ns);
-	return 0;
+	return t->pid_ns_children ? -EINVAL : pid_ns_create(t->group->pid_ns, ret);
 }
 
 static void unshare_sem_undo(struct task *t)
@@ -122,6 +112,7 @@ static void unshare_sem_undo(struct task *t)
 
 int64_t task_unshare(struct task *t, uint64_t flags)
 {
+	struct pid_namespace *pid_ns = NULL;
 	int err = 0;
 
 	if (flags & CLONE_NEWNS)
@@ -136,7 +127,9 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		return -EINVAL;
 	if ((flags & (CLONE_SIGHAND | CLONE_VM)) && ref_read(&t->group->sighand->ref) > 1)
 		return -EINVAL;
-	if (flags & CLONE_FILES)
+	if (flags & CLONE_NEWPID)
+		err = prepare_pid(t, &pid_ns);
+	if (!err && (flags & CLONE_FILES))
 		err = unshare_files(t);
 	if (!err && (flags & CLONE_FS))
 		err = unshare_fs(t);
@@ -144,13 +137,16 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		err = unshare_mounts(t);
 	if (!err && (flags & CLONE_NEWUTS))
 		err = unshare_uts(t);
-	if (!err && (flags & CLONE_NEWPID))
-		err = unshare_pid(t);
 	/* What was to be undone belongs to the old namespace. */
 	if (!err && (flags & (CLONE_NEWIPC | CLONE_SYSVSEM)))
 		unshare_sem_undo(t);
 	if (!err && (flags & CLONE_NEWIPC))
 		err = unshare_ipc(t);
+	/* The caller stays where it is; its next child is the new namespace's init. */
+	if (pid_ns && !err)
+		pid_ns_set_for_children(t, pid_ns);
+	if (pid_ns)
+		pid_ns_unref(pid_ns);
 	return err;
 }
 

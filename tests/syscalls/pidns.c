@@ -142,10 +142,16 @@ TEST(set_tid)
 
 static void unshare_self(void *arg)
 {
+	char before[64] = {0}, after[64] = {0};
 	pid_t pid;
 
 	(void)arg;
 	CHECK_OK(unshare(CLONE_NEWPID));
+	/* All or nothing. */
+	CHECK(readlink("/proc/self/ns/mnt", before, sizeof(before) - 1) > 0);
+	CHECK_ERR(unshare(CLONE_NEWPID | CLONE_NEWNS), EINVAL);
+	CHECK(readlink("/proc/self/ns/mnt", after, sizeof(after) - 1) > 0);
+	CHECK_STR(after, before);
 	/* A second one, or a thread, would be elsewhere than what is born next. */
 	CHECK_ERR(unshare(CLONE_NEWPID), EINVAL);
 	CHECK_ERR(ns_clone(CLONE_NEWPID), EINVAL);
