@@ -206,6 +206,10 @@ int container_destroy(struct container *c)
 		hooks_run_lenient(&config, "poststop", &c->dir, 0, "stopped");
 		oci_config_fini(&config);
 	}
-	state_remove(&c->dir);
-	return 0;
+	err = state_remove(&c->dir);
+	if (err)
+		cli_error("container %s has ended, but %s/%s stays: %s; make it removable and try "
+			  "again",
+			  c->dir.id, cli.root, c->dir.id, strerror(-err));
+	return err;
 }

@@ -392,6 +392,19 @@ static int wait_status(pid_t pid)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/* The process was not started. The monitor said why, unless it was killed: with the container, by whoever ends that. */
+static int monitor_gone(struct exec *x)
+{
+	siginfo_t si = {0};
+
+	if (waitid(P_PID, (id_t)x->monitor, &si, WEXITED | WNOWAIT) == 0 &&
+	    si.si_code != CLD_EXITED)
+		cli_error("exec failed: killed (signal %d) while the process was started in "
+			  "container %s",
+			  si.si_status, x->opts->id);
+	return wait_status(x->monitor);
+}
+
 static int pid_file(const char *path, pid_t pid)
 {
 	char text[16];
@@ -448,7 +461,7 @@ static int exec_process(struct exec *x)
 	if (x->console_slave >= 0)
 		close(x->console_slave);
 	if (recv(sp[0], &ready, 1, 0) != 1)
-		status = wait_status(x->monitor);
+		status = monitor_gone(x);
 	else if (pid_file(x->opts->pid_file, x->monitor))
 		status = (kill(x->monitor, SIGKILL), wait_status(x->monitor), EXEC_FAILED);
 	else if (x->opts->detach)

@@ -479,8 +479,7 @@ static bool leave_nothing(struct sandbox *sb)
 	cgroup_kill(&sb->cgroup);
 	if (!cgroup_remove(&sb->cgroup))
 		return false;
-	state_remove(&sb->state);
-	return true;
+	return state_remove(&sb->state) == 0;
 }
 
 /* The end. Without its command line the container leaves nothing, where that can be; else that, or `moat delete`, takes the rest away. */

@@ -278,6 +278,18 @@ static int reap_monitor(struct sandbox *sb)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/* The monitor has ended before the program could run. It said why, unless somebody killed it. Return the status to exit with. */
+static int monitor_gone(struct sandbox *sb)
+{
+	siginfo_t si = {0};
+
+	if (sb->monitor > 0 && waitid(P_PID, (id_t)sb->monitor, &si, WEXITED | WNOWAIT) == 0 &&
+	    si.si_code != CLD_EXITED)
+		cli_error("container %s was killed (signal %d) while it was created", sb->state.id,
+			  si.si_status);
+	return reap_monitor(sb);
+}
+
 /* From the monitor's birth until the program waits or runs. Return 0, or the status to exit with. */
 static int bring_up(struct sandbox *sb)
 {
@@ -295,14 +307,14 @@ static int bring_up(struct sandbox *sb)
 		close(sb->console_slave);
 	sb->console_slave = -1;
 	if (!await(sb, SANDBOX_NAMESPACES))
-		return reap_monitor(sb);
+		return monitor_gone(sb);
 	if (state_write_json(&sb->state, sb, "creating"))
 		return 1;
 	if (hooks_run(c, "prestart", &sb->state, sb->monitor, "creating") ||
 	    hooks_run(c, "createRuntime", &sb->state, sb->monitor, "creating"))
 		return 1;
 	if (!say(sb, SANDBOX_GO) || !await(sb, SANDBOX_READY))
-		return reap_monitor(sb);
+		return monitor_gone(sb);
 	if (hooks_run(c, "createContainer", &sb->state, sb->monitor, "creating"))
 		return 1;
 	if (state_write_json(&sb->state, sb, "created") ||
@@ -425,7 +437,7 @@ static void tear_down(struct sandbox *sb)
 	cgroup_kill(&sb->cgroup);
 	cgroup_remove(&sb->cgroup);
 	hooks_run_lenient(sb->config, "poststop", &sb->state, 0, "stopped");
-	state_remove(&sb->state);
+	(void)!state_remove(&sb->state);
 }
 
 /* A daemon's socket: the flag's, or for engines, which have no way to give flags, the annotation's. */

@@ -18,6 +18,8 @@
 #include "runtime/state.h"
 
 #define STATE_FILE_MAX (17ul << 20)
+/* Of the lock file: its room for the exit status is taken at creation, so that a disk that is full by then does not lose it. */
+#define EXIT_ROOM 16
 
 static int open_root(const char *root)
 {
@@ -64,8 +66,8 @@ static void unlock_root(int fd)
 		close(fd);
 }
 
-/* Root's lock held. */
-static void remove_tree_at(int rootfd, const char *id)
+/* Root's lock held. Return 0 or -errno: then something of it is left. */
+static int remove_tree_at(int rootfd, const char *id)
 {
 	int fd = openat(rootfd, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -80,13 +82,13 @@ static void remove_tree_at(int rootfd, const char *id)
 		unlinkat(dirfd(dir), "lock", 0);
 		closedir(dir);
 	}
-	unlinkat(rootfd, id, AT_REMOVEDIR);
+	return unlinkat(rootfd, id, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 /* Held by somebody else? */
 static bool lock_held(int dirfd)
 {
-	int fd = openat(dirfd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(dirfd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	bool held;
 
 	if (fd < 0)
@@ -154,13 +156,22 @@ static bool remove_if_stale(int rootfd, const char *id)
 			cgroup_fini(&cg);
 		}
 		json_decref(j);
-		remove_tree_at(rootfd, id);
-		stale = true;
+		stale = remove_tree_at(rootfd, id) == 0;
 	}
 	if (s.lockfd >= 0)
 		close(s.lockfd);
 	close(s.dirfd);
 	return stale;
+}
+
+static int write_exit(const struct state_dir *s, int exit_code)
+{
+	char text[EXIT_ROOM + 1];
+	ssize_t n;
+
+	snprintf(text, sizeof(text), "%*d\n", EXIT_ROOM - 1, exit_code);
+	n = pwrite(s->lockfd, text, EXIT_ROOM, 0);
+	return n == EXIT_ROOM ? 0 : n < 0 ? -errno : -ENOSPC;
 }
 
 /* Makes ROOT/ID and its lock. Root's lock held. Return 0, or a negative error that was said. */
@@ -184,10 +195,13 @@ static int make_locked(struct state_dir *s, const char *root, const char *id)
 	if (s->dirfd >= 0)
 		s->lockfd =
 			openat(s->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (s->lockfd < 0 || flock(s->lockfd, LOCK_EX | LOCK_NB) < 0) {
+	if (s->lockfd < 0 || flock(s->lockfd, LOCK_EX | LOCK_NB) < 0)
 		err = -errno;
+	else
+		err = write_exit(s, -1);
+	if (err) {
 		cli_error("%s/%s/lock: %s", root, id, strerror(-err));
-		remove_tree_at(s->rootfd, id);
+		(void)!remove_tree_at(s->rootfd, id);
 	}
 	return err;
 }
@@ -259,17 +273,18 @@ void state_close(struct state_dir *s)
 	*s = (struct state_dir){.dirfd = -1, .lockfd = -1, .rootfd = -1};
 }
 
-void state_remove(struct state_dir *s)
+int state_remove(struct state_dir *s)
 {
 	struct stat mine, there;
-	int lock = lock_root(s->rootfd);
+	int lock = lock_root(s->rootfd), err = 0;
 
 	/* Another's delete and create may have come between: then the name is somebody else's container. */
 	if (fstat(s->dirfd, &mine) == 0 &&
 	    fstatat(s->rootfd, s->id, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    mine.st_dev == there.st_dev && mine.st_ino == there.st_ino)
-		remove_tree_at(s->rootfd, s->id);
+		err = remove_tree_at(s->rootfd, s->id);
 	unlock_root(lock);
+	return err;
 }
 
 void state_time(char *out, size_t size)
@@ -332,10 +347,8 @@ int state_write_cgroup(struct state_dir *s, const struct cgroup *cg)
 
 void state_write_exit(struct state_dir *s, int exit_code)
 {
-	char text[16];
-
-	snprintf(text, sizeof(text), "%d", exit_code);
-	(void)!io_write_file_at(s->dirfd, "exit", text, strlen(text), 0600);
+	if (write_exit(s, exit_code))
+		cli_debug("%s/%s/lock: the exit status: %m", cli.root, s->id);
 }
 
 int state_read_exit(const struct state_dir *s)
@@ -344,9 +357,9 @@ int state_read_exit(const struct state_dir *s)
 	size_t size;
 	int code;
 
-	if (io_read_file_at(s->dirfd, "exit", 64, &text, &size))
+	if (io_read_file_at(s->dirfd, "lock", 4 * EXIT_ROOM, &text, &size))
 		return -1;
-	code = atoi(text);
+	code = size ? atoi(text) : -1;
 	free(text);
 	return code;
 }

@@ -1,12 +1,12 @@
 /*
  * runtime/state.h - the state directory: ROOT/ID/, mode 0700, one per container.
  *
- *	lock          flock'd (exclusive) by the command line that creates and by the monitor for the container's life
+ *	lock          flock'd (exclusive) by the command line that creates and by the monitor for the container's life;
+ *	              its content is the exit status, -1 until the monitor writes it at the end
  *	cgroup.json   the cgroup's directories, written before they are made; systemd's scope, once it has started
  *	config.json   a copy of the bundle's
  *	state.json    what `moat state` prints, and what the other verbs need
  *	control.sock  the sentry's listening socket
- *	exit          the exit status, written by the monitor at the end
  *
  * The lock tells who lives: held, the container does. Free, it has stopped; and if state.json is missing (or says "creating") it never came
  * to be, and whoever finds it removes what is left.
@@ -36,8 +36,8 @@ must_check int state_open(const char *root, const char *id, bool quiet, struct s
 void state_close(struct state_dir *s);
 /* Is somebody creating it, or the monitor alive? */
 bool state_is_live(const struct state_dir *s);
-/* Removes the directory and what is in it. */
-void state_remove(struct state_dir *s);
+/* Removes the directory and what is in it. Return 0, or -errno if something stays. */
+int state_remove(struct state_dir *s);
 /* state.json, from the sandbox. status: "creating" or "created". Prints its error. */
 must_check int state_write_json(struct state_dir *s, const struct sandbox *sb, const char *status);
 must_check int state_write_cgroup(struct state_dir *s, const struct cgroup *cg);
