@@ -116,13 +116,13 @@ static void *companion(void *arg)
 	struct kvm_hand *h = arg;
 	uint32_t seen = 0;
 
-	kvm_vcpu_adopt(h->v);
 	while (order_wait(h, seen)) {
 		uint32_t given = HAND_GIVEN;
 
 		seen = atomic_load_explicit(&h->order, memory_order_acquire);
 		if (!atomic_compare_exchange_strong(&h->busy, &given, HAND_RUNS))
 			continue;
+		/* Not before: an order that came too late was withdrawn, and the vCPU is the task's thread's then. */
 		kvm_vcpu_adopt(h->v);
 		h->err = kvm_run_until_event(h->v, h->ctx, atomic_load(&h->as), &h->regs, &h->ev,
 					     &h->space);
