@@ -32,7 +32,10 @@ static void hostpoll_dispatch(const struct epoll_event *ev)
 	struct hostpoll *hp;
 
 	mutex_lock(&hostpoll_lock);
+	/* Entries are removed without the lock: the table's nodes are RCU's. */
+	rcu_read_begin();
 	hp = idr_find(&hostpoll_entries, (int32_t)(uint32_t)ev->data.u64);
+	rcu_read_end();
 	if (hp && hp->cookie != ev->data.u64)
 		hp = NULL;
 	hostpoll_running = hp;

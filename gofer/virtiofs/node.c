@@ -1,8 +1,9 @@
 /*
  * gofer/virtiofs/node.c - what the client holds: nodes and handles.
  *
- * A node is one file of the tree by its device and inode number: the descriptor that holds it keeps the number from being used again. Its id is
- * never used twice. It lives while the client has looked it up more often than forgotten it, or a request uses it.
+ * A node is one file of the tree by its device and inode number and the mount that it was reached through: where the host has bound a directory of the tree
+ * into it once more, perhaps read-only, what is reached there is refused what that mount refuses. The descriptor that holds it keeps the numbers from being
+ * used again. Its id is never used twice. It lives while the client has looked it up more often than forgotten it, or a request uses it.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ void fd_path(int fd, char out[16])
 int stat_fd_now(int fd, struct statx *ret)
 {
 	return statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
-		     STATX_BASIC_STATS, ret) < 0
+		     STATX_BASIC_STATS | STATX_MNT_ID, ret) < 0
 		       ? -errno
 		       : 0;
 }
@@ -41,6 +42,12 @@ int stat_fd_now(int fd, struct statx *ret)
 uint64_t dev_of(const struct statx *stx)
 {
 	return (uint64_t)stx->stx_dev_major << 32 | stx->stx_dev_minor;
+}
+
+/* 0: a host that does not tell. */
+static uint64_t mount_of(const struct statx *stx)
+{
+	return stx->stx_mask & STATX_MNT_ID ? stx->stx_mnt_id : 0;
 }
 
 static struct node **file_bucket(struct daemon *d, uint64_t dev, uint64_t ino)
@@ -63,6 +70,17 @@ static struct node *find_id(struct daemon *d, uint64_t id)
 	return n;
 }
 
+/* Is the file a node of another mount, too, which tells of its changes? Pre: nodes_lock. */
+static bool watched_elsewhere(struct daemon *d, const struct node *n)
+{
+	const struct node *o;
+
+	for (o = *file_bucket(d, n->dev, n->ino); o; o = o->next_by_file)
+		if (o != n && o->ino == n->ino && o->dev == n->dev && o->watched)
+			return true;
+	return false;
+}
+
 /* Out of both tables. Pre: nodes_lock. */
 static void unlink_node(struct daemon *d, struct node *n)
 {
@@ -74,7 +92,8 @@ static void unlink_node(struct daemon *d, struct node *n)
 	for (p = id_bucket(d, n->id); *p != n; p = &(*p)->next_by_id)
 		;
 	*p = n->next_by_id;
-	version_unwatch(d, n);
+	if (!watched_elsewhere(d, n))
+		version_unwatch(d, n);
 }
 
 static void node_free(struct daemon *d, struct node *n)
@@ -131,7 +150,7 @@ static bool find_file(struct daemon *d, const struct statx *stx, struct fuse_ent
 	struct node *n;
 
 	for (n = *file_bucket(d, dev_of(stx), stx->stx_ino); n; n = n->next_by_file)
-		if (n->ino == stx->stx_ino && n->dev == dev_of(stx)) {
+		if (n->ino == stx->stx_ino && n->dev == dev_of(stx) && n->mount == mount_of(stx)) {
 			/* Its lookups count as one use. */
 			if (!n->nlookup++)
 				n->refs++;
@@ -166,6 +185,7 @@ int node_enter(struct daemon *d, int fd, const struct statx *stx, struct fuse_en
 		.refs = 1,
 		.dev = dev_of(stx),
 		.ino = stx->stx_ino,
+		.mount = mount_of(stx),
 		.fd = fd,
 		.type = stx->stx_mode & S_IFMT,
 	};

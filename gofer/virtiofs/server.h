@@ -96,7 +96,8 @@ struct node {
 	uint64_t id;
 	uint64_t nlookup;
 	unsigned refs; /* requests that use it; the lookups together count as one */
-	uint64_t dev, ino;
+	uint64_t dev, ino,
+		mount; /* immutable; mount: the host's number of that which it was reached through */
 	int fd; /* O_PATH; immutable */
 	uint32_t type; /* S_IFMT; immutable */
 	bool watched; /* immutable, as is key: the version table tells of its changes */

@@ -88,6 +88,11 @@ static int make_tree(void **state)
 	host_mount("/sub/deep/inner");
 	assert_int_equal(mkdir(host_path("/plain"), 0755), 0);
 	assert_int_equal(mkdir(host_path("/again"), 0755), 0);
+	assert_int_equal(mkdir(host_path("/fixed"), 0755), 0);
+	assert_int_equal(mount(host_path("/plain"), host_path("/fixed"), NULL, MS_BIND, NULL), 0);
+	assert_int_equal(
+		mount(NULL, host_path("/fixed"), NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL), 0);
+	host_file("/plain/f");
 	host_file("/f");
 	host_file("/sub/f");
 	host_file("/sub/deep/inner/f");
@@ -101,6 +106,7 @@ static int drop_tree(void **state)
 	fs_env_fini(&e);
 	(void)umount2(host_path("/sub/deep/inner"), MNT_DETACH);
 	(void)umount2(host_path("/sub"), MNT_DETACH);
+	(void)umount2(host_path("/fixed"), MNT_DETACH);
 	return 0;
 }
 
@@ -295,6 +301,37 @@ static void test_host_unmounts(void **state)
 	assert_int_equal(mounts_at("/sub/deep/inner"), 0);
 }
 
+/*
+ * The host has bound /plain to /fixed, read-only: what a file there refuses it does not refuse in /plain, whichever was looked at first. Only ours
+ * tells them apart: Debian's has one node for both, in the mount where it saw the file first.
+ */
+static void test_read_only_bind(void **state)
+{
+	static const char *const names[2][2] = {{"/plain/f", "/fixed/f"}, {"/plain/g", "/fixed/g"}};
+	struct moat_statx st, same;
+	struct file *f;
+
+	(void)state;
+	if (!getenv("VIRTIOFSD") || strcmp(getenv("VIRTIOFSD"), "own"))
+		skip();
+	host_file("/plain/g");
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(fs_stat(&e, names[i][i], &st), 0);
+		assert_int_equal(fs_stat(&e, names[i][!i], &same), 0);
+		assert_int_equal(st.ino, same.ino);
+		assert_int_equal(fs_open(&e, names[i][1], O_RDWR, 0, &f), -EROFS);
+		assert_int_equal(fs_chmod(&e, names[i][1], 0600), -EROFS);
+		assert_int_equal(fs_open(&e, names[i][0], O_RDWR, 0, &f), 0);
+		fs_close(f);
+		assert_int_equal(fs_chmod(&e, names[i][0], 0640), 0);
+		/* One gone from the caches, the other goes on telling of changes. */
+		assert_int_equal(fs_unlink(&e, names[i][1]), -EROFS);
+		assert_int_equal(fs_unlink(&e, names[i][0]), 0);
+	}
+	assert_int_equal(fs_creat(&e, "/fixed/new", 0644), -EROFS);
+	assert_int_equal(fs_mkdir(&e, "/fixed/new", 0755), -EROFS);
+}
+
 /* A daemon that tells of none. */
 static void test_not_announced(void **state)
 {
@@ -306,11 +343,12 @@ static void test_not_announced(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mounts),	      cmocka_unit_test(test_shrinks),
-		cmocka_unit_test(test_races),	      cmocka_unit_test(test_reconnect),
-		cmocka_unit_test(test_host_unmounts),
+		cmocka_unit_test(test_mounts),	       cmocka_unit_test(test_shrinks),
+		cmocka_unit_test(test_races),	       cmocka_unit_test(test_reconnect),
+		cmocka_unit_test(test_read_only_bind), cmocka_unit_test(test_host_unmounts),
 	};
-	const struct CMUnitTest silent[] = {cmocka_unit_test(test_not_announced)};
+	const struct CMUnitTest silent[] = {cmocka_unit_test(test_not_announced),
+					    cmocka_unit_test(test_read_only_bind)};
 
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
 		printf("no mount namespace: %s\n", strerror(errno));
