@@ -3,6 +3,9 @@
  *
  * Operations of fsimpl/socket never wait; blocking is here: try, wait for readiness (with SO_RCVTIMEO or SO_SNDTIMEO), try again.
  */
+#include <linux/netlink.h>
+#include <netinet/in.h>
+
 #include "sentry/pidfd.h"
 #include "syscalls/sock.h"
 
@@ -324,10 +327,17 @@ int64_t sys_setsockopt(struct task *t, const struct syscall_args *a)
 	return err;
 }
 
+/* What is asked for stands in the buffer: IP_MSFILTER, MCAST_MSFILTER, IPV6_FLOWLABEL_MGR. */
+static bool sockopt_get_reads(int level, int opt)
+{
+	return (level == IPPROTO_IP && (opt == IP_MSFILTER || opt == MCAST_MSFILTER)) ||
+	       (level == IPPROTO_IPV6 && (opt == MCAST_MSFILTER || opt == 32));
+}
+
 int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 {
-	uint8_t val[SOCKOPT_MAX];
-	int err = 0, ulen;
+	uint8_t val[SOCKOPT_MAX] = {0};
+	int err = 0, ulen, level = ARG_INT(1), opt = ARG_INT(2);
 	struct file *f;
 	unsigned len;
 
@@ -338,10 +348,18 @@ int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 	if (task_copy_in(t, &ulen, a->a[4], sizeof(ulen)))
 		goto out_unref;
 	err = -EINVAL;
-	if (ulen < 0)
+	if (ulen < 0 && (level == SOL_SOCKET || level == IPPROTO_IP || level == IPPROTO_TCP ||
+			 level == SOL_NETLINK || sockopt_get_reads(level, opt)))
 		goto out_unref;
+	/* The other levels look at the option first, and most of IPv6's take the length for a large one. */
 	len = MIN((unsigned)ulen, SOCKOPT_MAX);
-	err = socket_getsockopt(f, ARG_INT(1), ARG_INT(2), val, &len);
+	if (sockopt_get_reads(level, opt) && task_copy_in(t, val, a->a[3], len)) {
+		err = -EFAULT;
+		goto out_unref;
+	}
+	err = socket_getsockopt(f, level, opt, val, &len);
+	if (!err && ulen < 0 && level != IPPROTO_IPV6)
+		err = -EINVAL;
 	/* SO_PEERGROUPS: too little room, and here is how much it takes. */
 	if (err == -ERANGE && task_copy_out(t, a->a[4], &len, sizeof(len)))
 		err = -EFAULT;

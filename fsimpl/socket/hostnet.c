@@ -27,13 +27,14 @@ struct hostnet_file {
 	}
 
 static struct hostnet_file net_files[] = {
-	F("arp"),	F("dev"),	F("dev_mcast"), F("fib_trie"), F("icmp"),
-	F("icmp6"),	F("if_inet6"),	F("igmp"),	F("igmp6"),    F("ipv6_route"),
-	F("mcfilter"),	F("mcfilter6"), F("netlink"),	F("netstat"),  F("packet"),
-	F("protocols"), F("psched"),	F("ptype"),	F("raw"),      F("raw6"),
-	F("route"),	F("rt6_stats"), F("snmp"),	F("snmp6"),    F("sockstat"),
-	F("sockstat6"), F("tcp"),	F("tcp6"),	F("udp"),      F("udp6"),
-	F("udplite"),	F("udplite6"),
+	F("arp"),	F("dev"),	   F("dev_mcast"), F("fib_trie"),     F("icmp"),
+	F("icmp6"),	F("if_inet6"),	   F("igmp"),	   F("igmp6"),	      F("ipv6_route"),
+	F("mcfilter"),	F("mcfilter6"),	   F("netlink"),   F("netstat"),      F("packet"),
+	F("protocols"), F("psched"),	   F("ptype"),	   F("raw"),	      F("raw6"),
+	F("route"),	F("rt6_stats"),	   F("snmp"),	   F("snmp6"),	      F("sockstat"),
+	F("sockstat6"), F("tcp"),	   F("tcp6"),	   F("udp"),	      F("udp6"),
+	F("udplite"),	F("udplite6"),	   F("anycast6"),  F("fib_triestat"), F("ip6_flowlabel"),
+	F("rt_cache"),	F("softnet_stat"),
 };
 
 #define SYSCTL_PORT_START "ipv4/ip_unprivileged_port_start"

@@ -3,10 +3,12 @@
  *
  * A row says what happens to an option in either direction: it goes to the host as it is, needs a capability of the guest's
  * first (the host looks at the sentry's), is kept here, or does not exist. What has no row is ENOPROTOOPT, as an option that
- * Linux was built without. The host checks lengths and values: a value is copied in once, and passed on with its length.
+ * Linux was built without; refuse_set() and level_known() know where Linux has another error. The host checks
+ * lengths and values: a value is copied in once, and passed on with its length.
  *
- * Not passed on: options with pointers or descriptors of the caller's inside (BPF programs, TCP_ZEROCOPY_RECEIVE, netfilter's
- * IPT_*), TCP_REPAIR and TCP_ULP (kTLS), and SO_ZEROCOPY (inet.c says why).
+ * Not passed on: options with pointers or descriptors of the caller's inside (BPF programs but classic ones, TCP_ZEROCOPY_RECEIVE,
+ * netfilter's IPT_*), SO_GET_FILTER (counts in instructions), TCP_ULP (kTLS), TCP-AO, IPsec policies, and SO_ZEROCOPY (inet.c says why).
+ * tests/net/sockopts.c tries them all beside the host.
  */
 #include <linux/filter.h>
 #include <netinet/in.h>
@@ -36,6 +38,9 @@ struct inet_option {
 
 /* What older C library headers lack. */
 enum {
+	SO_BSDCOMPAT_NR = 14,
+	SO_ATTACH_REUSEPORT_CBPF_NR = 51,
+	SO_CNX_ADVICE_NR = 53,
 	SO_MEMINFO_NR = 55,
 	SO_INCOMING_NAPI_ID_NR = 56,
 	SO_COOKIE_NR = 57,
@@ -48,6 +53,7 @@ enum {
 	SO_TIMESTAMPING_NEW_NR = 65,
 	SO_RCVTIMEO_NEW_NR = 66,
 	SO_SNDTIMEO_NEW_NR = 67,
+	SO_DETACH_REUSEPORT_BPF_NR = 68,
 	SO_PREFER_BUSY_POLL_NR = 69,
 	SO_BUSY_POLL_BUDGET_NR = 70,
 	SO_NETNS_COOKIE_NR = 71,
@@ -55,12 +61,17 @@ enum {
 	SO_RESERVE_MEM_NR = 73,
 	SO_TXREHASH_NR = 74,
 	SO_RCVMARK_NR = 75,
+	SO_PASSPIDFD_NR = 76,
+	SO_PEERPIDFD_NR = 77,
 	SO_RCVPRIORITY_NR = 82,
+	SO_PASSRIGHTS_NR = 83,
 	IP_BIND_ADDRESS_NO_PORT_NR = 24,
 	IP_RECVFRAGSIZE_NR = 25,
 	IP_RECVERR_RFC4884_NR = 26,
 	IP_LOCAL_PORT_RANGE_NR = 51,
 	IP_PROTOCOL_NR = 52,
+	IPV6_FLOWINFO_NR = 11,
+	IPV6_HDRINCL_NR = 36,
 	IPV6_ADDR_PREFERENCES_NR = 72,
 	IPV6_MINHOPCOUNT_NR = 73,
 	IPV6_ORIGDSTADDR_NR = 74,
@@ -76,6 +87,11 @@ enum {
 	IPV6_RECVERR_RFC4884_NR = 31,
 	TCP_THIN_LINEAR_NR = 16,
 	TCP_THIN_DUPACK_NR = 17,
+	TCP_REPAIR_QUEUE_NR = 20,
+	TCP_QUEUE_SEQ_NR = 21,
+	TCP_REPAIR_OPTIONS_NR = 22,
+	TCP_REPAIR_WINDOW_NR = 29,
+	TCP_IS_MPTCP_NR = 43,
 	TCP_CC_INFO_NR = 26,
 	TCP_SAVE_SYN_NR = 27,
 	TCP_SAVED_SYN_NR = 28,
@@ -89,6 +105,7 @@ enum {
 	TCP_DELACK_MAX_US_NR = 46,
 	TCP_MD5SIG_EXT_NR = 32,
 	UDP_CORK_NR = 1,
+	UDP_ENCAP_NR = 100,
 	UDP_NO_CHECK6_TX_NR = 101,
 	UDP_NO_CHECK6_RX_NR = 102,
 	UDP_SEGMENT_NR = 103,
@@ -134,7 +151,16 @@ static const struct inet_option options[] = {
 	{SOL_SOCKET, SO_SNDTIMEO_NEW_NR, H, H},
 	{SOL_SOCKET, SO_BINDTODEVICE, H, P},
 	{SOL_SOCKET, SO_BINDTOIFINDEX_NR, H, P},
+	{SOL_SOCKET, SO_BSDCOMPAT_NR, P, P},
+	{SOL_SOCKET, SO_PASSSEC, P, P},
+	{SOL_SOCKET, SO_PASSPIDFD_NR, P, P},
+	{SOL_SOCKET, SO_PASSRIGHTS_NR, P, P},
+	{SOL_SOCKET, SO_PEERGROUPS_NR, N, H},
+	{SOL_SOCKET, SO_PEERPIDFD_NR, N, H},
+	{SOL_SOCKET, SO_CNX_ADVICE_NR, P, N},
 	{SOL_SOCKET, SO_ATTACH_FILTER, H, N},
+	{SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF_NR, H, N},
+	{SOL_SOCKET, SO_DETACH_REUSEPORT_BPF_NR, P, N},
 	{SOL_SOCKET, SO_DETACH_FILTER, P, N},
 	{SOL_SOCKET, SO_LOCK_FILTER, P, P},
 	{SOL_SOCKET, SO_PEERNAME, N, P},
@@ -206,20 +232,21 @@ static const struct inet_option options[] = {
 	{IPPROTO_IP, IP_BLOCK_SOURCE, P, N},
 	{IPPROTO_IP, IP_ADD_SOURCE_MEMBERSHIP, P, N},
 	{IPPROTO_IP, IP_DROP_SOURCE_MEMBERSHIP, P, N},
-	{IPPROTO_IP, IP_MSFILTER, P, N},
+	{IPPROTO_IP, IP_MSFILTER, P, P},
 	{IPPROTO_IP, MCAST_JOIN_GROUP, P, N},
 	{IPPROTO_IP, MCAST_BLOCK_SOURCE, P, N},
 	{IPPROTO_IP, MCAST_UNBLOCK_SOURCE, P, N},
 	{IPPROTO_IP, MCAST_LEAVE_GROUP, P, N},
 	{IPPROTO_IP, MCAST_JOIN_SOURCE_GROUP, P, N},
 	{IPPROTO_IP, MCAST_LEAVE_SOURCE_GROUP, P, N},
-	{IPPROTO_IP, MCAST_MSFILTER, P, N},
+	{IPPROTO_IP, MCAST_MSFILTER, P, P},
 	{IPPROTO_IP, IP_MULTICAST_ALL, P, P},
 	{IPPROTO_IP, IP_UNICAST_IF, P, P},
 	{IPPROTO_IP, IP_LOCAL_PORT_RANGE_NR, P, P},
 	{IPPROTO_IP, IP_PROTOCOL_NR, N, P},
 
-	{IPPROTO_IPV6, IPV6_ADDRFORM, P, N},
+	{IPPROTO_IPV6, IPV6_ADDRFORM, P, P},
+	{IPPROTO_IPV6, IPV6_FLOWINFO_NR, P, P},
 	{IPPROTO_IPV6, IPV6_2292PKTINFO, P, P},
 	{IPPROTO_IPV6, IPV6_2292HOPOPTS, P, P},
 	{IPPROTO_IPV6, IPV6_2292DSTOPTS, P, P},
@@ -252,7 +279,7 @@ static const struct inet_option options[] = {
 	{IPPROTO_IPV6, MCAST_LEAVE_GROUP, P, N},
 	{IPPROTO_IPV6, MCAST_JOIN_SOURCE_GROUP, P, N},
 	{IPPROTO_IPV6, MCAST_LEAVE_SOURCE_GROUP, P, N},
-	{IPPROTO_IPV6, MCAST_MSFILTER, P, N},
+	{IPPROTO_IPV6, MCAST_MSFILTER, P, P},
 	{IPPROTO_IPV6, IPV6_RECVPKTINFO, P, P},
 	{IPPROTO_IPV6, IPV6_PKTINFO, P, P},
 	{IPPROTO_IPV6, IPV6_RECVHOPLIMIT, P, P},
@@ -273,6 +300,7 @@ static const struct inet_option options[] = {
 	{IPPROTO_IPV6, IPV6_ADDR_PREFERENCES_NR, P, P},
 	{IPPROTO_IPV6, IPV6_MINHOPCOUNT_NR, P, P},
 	{IPPROTO_IPV6, IPV6_ORIGDSTADDR_NR, P, P},
+	{IPPROTO_IPV6, IPV6_HDRINCL_NR, P, P},
 	{IPPROTO_IPV6, IPV6_TRANSPARENT_NR, R, P},
 	{IPPROTO_IPV6, IPV6_UNICAST_IF_NR, P, P},
 	{IPPROTO_IPV6, IPV6_RECVFRAGSIZE_NR, P, P},
@@ -297,6 +325,12 @@ static const struct inet_option options[] = {
 	{IPPROTO_TCP, TCP_THIN_DUPACK_NR, P, P},
 	{IPPROTO_TCP, TCP_USER_TIMEOUT, P, P},
 	{IPPROTO_TCP, TCP_REPAIR, A, P},
+	/* The host has them for a socket that is being repaired only. */
+	{IPPROTO_TCP, TCP_REPAIR_QUEUE_NR, P, P},
+	{IPPROTO_TCP, TCP_QUEUE_SEQ_NR, P, P},
+	{IPPROTO_TCP, TCP_REPAIR_OPTIONS_NR, P, N},
+	{IPPROTO_TCP, TCP_REPAIR_WINDOW_NR, P, P},
+	{IPPROTO_TCP, TCP_IS_MPTCP_NR, N, P},
 	{IPPROTO_TCP, TCP_FASTOPEN, P, P},
 	{IPPROTO_TCP, TCP_TIMESTAMP, P, P},
 	{IPPROTO_TCP, TCP_NOTSENT_LOWAT, P, P},
@@ -317,6 +351,16 @@ static const struct inet_option options[] = {
 	{IPPROTO_UDP, UDP_NO_CHECK6_RX_NR, P, P},
 	{IPPROTO_UDP, UDP_SEGMENT_NR, P, P},
 	{IPPROTO_UDP, UDP_GRO_NR, P, P},
+	{IPPROTO_UDP, UDP_ENCAP_NR, N, P},
+	/* The two levels have one table in Linux. */
+	{IPPROTO_UDP, UDPLITE_SEND_CSCOV_NR, P, P},
+	{IPPROTO_UDP, UDPLITE_RECV_CSCOV_NR, P, P},
+	{IPPROTO_UDPLITE, UDP_CORK_NR, P, P},
+	{IPPROTO_UDPLITE, UDP_ENCAP_NR, N, P},
+	{IPPROTO_UDPLITE, UDP_NO_CHECK6_TX_NR, P, P},
+	{IPPROTO_UDPLITE, UDP_NO_CHECK6_RX_NR, P, P},
+	{IPPROTO_UDPLITE, UDP_SEGMENT_NR, P, P},
+	{IPPROTO_UDPLITE, UDP_GRO_NR, P, P},
 	{IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV_NR, P, P},
 	{IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV_NR, P, P},
 
@@ -395,7 +439,7 @@ static int set_device(struct host_socket *hs, int opt, const void *val, unsigned
 }
 
 /* struct sock_fprog points to the program: copied in, checked by the host. */
-static int attach_filter(struct host_socket *hs, const void *val, unsigned len)
+static int attach_filter(struct host_socket *hs, int opt, const void *val, unsigned len)
 {
 	struct {
 		uint16_t len;
@@ -407,7 +451,7 @@ static int attach_filter(struct host_socket *hs, const void *val, unsigned len)
 	if (len != sizeof(guest))
 		return -EINVAL;
 	memcpy(&guest, val, sizeof(guest));
-	if (!guest.len || guest.len > BPF_MAXINSNS)
+	if (!guest.filter || !guest.len || guest.len > BPF_MAXINSNS)
 		return -EINVAL;
 	prog.len = guest.len;
 	prog.filter = calloc(guest.len, sizeof(*prog.filter));
@@ -416,7 +460,7 @@ static int attach_filter(struct host_socket *hs, const void *val, unsigned len)
 	if (vfs_user_copy_in(prog.filter, guest.filter, guest.len * sizeof(*prog.filter)))
 		err = -EFAULT;
 	else
-		err = host_set(hs, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+		err = host_set(hs, SOL_SOCKET, opt, &prog, sizeof(prog));
 	free(prog.filter);
 	return err;
 }
@@ -437,7 +481,8 @@ static int option_set_here(struct host_socket *hs, int opt, const void *val, uns
 	case SO_BINDTOIFINDEX_NR:
 		return set_device(hs, opt, val, len);
 	case SO_ATTACH_FILTER:
-		return attach_filter(hs, val, len);
+	case SO_ATTACH_REUSEPORT_CBPF_NR:
+		return attach_filter(hs, opt, val, len);
 	}
 	err = socket_timeout_set(val, len, &ns);
 	if (!err)
@@ -455,6 +500,9 @@ static int option_get_here(struct host_socket *hs, int opt, void *val, unsigned 
 	socklen_t len = sizeof(l);
 	bool receive = opt == SO_RCVTIMEO || opt == SO_RCVTIMEO_NEW_NR;
 
+	/* Only AF_UNIX knows who is at the other end. */
+	if (opt == SO_PEERGROUPS_NR || opt == SO_PEERPIDFD_NR)
+		return -ENODATA;
 	if (opt != SO_LINGER)
 		return socket_timeout_get(val, inout_len,
 					  host_socket_timeout_ns(&hs->sf.f, !receive));
@@ -467,15 +515,43 @@ static int option_get_here(struct host_socket *hs, int opt, void *val, unsigned 
 
 /* ---- entry points ---- */
 
-/* The level is none of the socket's: what Linux says of it. */
-static int no_level(const struct host_socket *hs, int level)
+/* Does a socket of this kind look at the level itself? (IPv6's sockets hand on what they do not know to IPv6, which says ENOPROTOOPT.) */
+static bool level_known(const struct host_socket *hs, int level)
 {
 	switch (level) {
-	case IPPROTO_IPV6:
-		return hs->domain == AF_INET ? -ENOPROTOOPT : 0;
+	case SOL_SOCKET:
+	case IPPROTO_IP:
+		return true;
+	case IPPROTO_TCP:
+		return hs->type == SOCK_STREAM;
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+		return hs->type == SOCK_DGRAM && hs->protocol != IPPROTO_ICMP;
+	case IPPROTO_RAW:
+		return hs->type == SOCK_RAW;
 	default:
-		return 0;
+		return hs->domain != AF_INET;
 	}
+}
+
+/* An option that cannot be set: but for IP's, Linux wants an int before it looks at the option's number. */
+static int refuse_set(const struct host_socket *hs, int level, unsigned len, int err)
+{
+	bool reads_int = level == SOL_SOCKET;
+
+	switch (level) {
+	case IPPROTO_TCP:
+		reads_int = hs->type == SOCK_STREAM;
+		break;
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+		reads_int = level_known(hs, IPPROTO_UDP) && hs->protocol != IPPROTO_ICMPV6;
+		break;
+	case IPPROTO_RAW:
+		reads_int = hs->type == SOCK_RAW && hs->domain == AF_INET6;
+		break;
+	}
+	return reads_int && len < sizeof(int) ? -EINVAL : err;
 }
 
 int inet_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len)
@@ -483,7 +559,7 @@ int inet_setsockopt(struct file *f, int level, int opt, const void *val, unsigne
 	struct host_socket *hs = host_socket_of(f);
 	const struct inet_option *o = find_option(level, opt);
 
-	if (no_level(hs, level))
+	if (level == IPPROTO_IPV6 && hs->domain == AF_INET)
 		return -ENOPROTOOPT;
 	switch (o ? (enum opt_how)o->set : OPT_NO) {
 	case OPT_PASS:
@@ -499,9 +575,9 @@ int inet_setsockopt(struct file *f, int level, int opt, const void *val, unsigne
 	case OPT_HERE:
 		return option_set_here(hs, opt, val, len);
 	case OPT_UNSUPPORTED:
-		return -EOPNOTSUPP;
+		return refuse_set(hs, level, len, -EOPNOTSUPP);
 	case OPT_NO:
-		return -ENOPROTOOPT;
+		return refuse_set(hs, level, len, -ENOPROTOOPT);
 	}
 	return host_set(hs, level, opt, val, MIN(len, OPT_IN_MAX));
 }
@@ -512,7 +588,7 @@ int inet_getsockopt(struct file *f, int level, int opt, void *val, unsigned *ino
 	const struct inet_option *o = find_option(level, opt);
 	socklen_t len = *inout_len;
 
-	if (no_level(hs, level))
+	if (hs->domain == AF_INET && !level_known(hs, level))
 		return -EOPNOTSUPP;
 	if (!o || o->get == OPT_NO)
 		return -ENOPROTOOPT;

@@ -8,6 +8,7 @@
  *	names.c		abstract names and path endpoints
  *	relay.c		the container's end of a datagram socket of the host's
  *	sockopt.c	getsockopt and setsockopt
+ *	sockopt_kept.c	options that are remembered only
  */
 #ifndef MOAT_FSIMPL_SOCKET_INTERNAL_H
 #define MOAT_FSIMPL_SOCKET_INTERNAL_H
@@ -64,6 +65,10 @@ struct uendpoint {
 	struct usock *s; /* guarded by lock; NULL once closed; not a reference */
 };
 
+/* Options that have no effect on AF_UNIX: SO_BUF_LOCK is the first. */
+#define UNIX_KEPT_NR 19
+#define UNIX_KEPT_BUF_LOCK_OPT 72
+
 struct usock {
 	struct ref ref;
 	struct mutex lock; /* LOCK_SOCKET; guards what follows but atomics */
@@ -95,8 +100,9 @@ struct usock {
 	const struct cred *own_full, *peer_full; /* references or NULL: for the groups */
 	/* options */
 	bool passcred, passpidfd, timestamp, timestamp_ns, keepalive, reuse, reuseport, broadcast,
-		oobinline, passsec;
+		oobinline, passsec, debug;
 	int priority, rcvlowat, peek_off;
+	int kept[UNIX_KEPT_NR];
 	struct linger linger;
 	int64_t rcvtimeo_ns, sndtimeo_ns;
 	int relay_fd; /* immutable; -1, or the host's socket that gets what is sent here */
@@ -199,6 +205,9 @@ int relay_deliver(struct usock *to, struct umsg *m);
 
 /* ---- sockopt.c ---- */
 int unix_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);
+/* Pre: s->lock. -ENOPROTOOPT: not one of them. */
+must_check int unix_kept_set_locked(struct usock *s, int opt, int v);
+must_check int unix_kept_get_locked(const struct usock *s, int opt, int *ret);
 int unix_getsockopt(struct file *f, int level, int opt, void *val, unsigned *inout_len);
 int64_t unix_timeout_ns(struct file *f, bool send);
 #endif

@@ -274,9 +274,9 @@ static void show_one(struct usock *s, struct buf *b)
 	/* SS_UNCONNECTED, SS_CONNECTING (in an accept queue), SS_CONNECTED */
 	unsigned st = !s->ino ? 2 : s->had_peer ? 3 : 1;
 
-	buf_printf(b, "%016llx: %08X %08X %08X %04X %02X %5llu", 0ull,
-		   (unsigned)ref_read(&s->ref) + 1, 0u, flags, (unsigned)s->type, st,
-		   (unsigned long long)s->ino);
+	/* The list's reference stands for the one that Linux has besides the file's and the peer's. */
+	buf_printf(b, "%016llx: %08X %08X %08X %04X %02X %5llu", 0ull, (unsigned)ref_read(&s->ref),
+		   0u, flags, (unsigned)s->type, st, (unsigned long long)s->ino);
 	if (s->addr) {
 		unsigned len = s->addr->len - (unsigned)offsetof(struct sockaddr_un, sun_path);
 		unsigned i = 0;

@@ -1,4 +1,5 @@
 /* fsimpl/socket/sockopt.c - socket(7)'s options on AF_UNIX. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -13,7 +14,6 @@
 #define SO_TIMESTAMP_NEW_NR 63
 #define SO_TIMESTAMPNS_NEW_NR 64
 #define SO_PEERGROUPS_NR 59
-#define SO_ZEROCOPY_NR 60
 #define SO_PASSPIDFD_NR 76
 #define SO_PEERPIDFD_NR 77
 #define SOCK_MIN_SNDBUF 4608
@@ -72,8 +72,6 @@ static int set_flag_locked(struct usock *s, int opt, int v)
 			return -EOPNOTSUPP;
 		s->reuseport = false;
 		return 0;
-	case SO_ZEROCOPY_NR:
-		return -EOPNOTSUPP;
 	case SO_PASSPIDFD_NR:
 		s->passpidfd = v;
 		return 0;
@@ -84,13 +82,15 @@ static int set_flag_locked(struct usock *s, int opt, int v)
 		s->oobinline = v;
 		return 0;
 	case SO_SNDBUF:
+		s->kept[0] |= 1; /* SO_BUF_LOCK: not by the kernel any more */
 		s->sndbuf = clamp_buf(v, SOCK_MIN_SNDBUF);
 		return 0;
 	case SO_RCVBUF:
+		s->kept[0] |= 2;
 		s->rcvbuf = clamp_buf(v, SOCK_MIN_RCVBUF);
 		return 0;
 	case SO_RCVLOWAT:
-		s->rcvlowat = v < 1 ? 1 : v;
+		s->rcvlowat = v < 0 ? INT_MAX : MAX(v, 1);
 		return 0;
 	case SO_PEEK_OFF:
 		s->peek_off = v;
@@ -101,24 +101,23 @@ static int set_flag_locked(struct usock *s, int opt, int v)
 		s->priority = v;
 		return 0;
 	case SO_DEBUG:
-		return v && !cred_has_cap(cred_current(), CAP_NET_ADMIN) ? -EACCES : 0;
-	case SO_DONTROUTE:
-	case SO_NO_CHECK:
-	case SO_BUSY_POLL:
+		if (v && !cred_has_cap(cred_current(), CAP_NET_ADMIN))
+			return -EACCES;
+		s->debug = v;
+		return 0;
 	case SO_INCOMING_CPU:
 		return 0;
 	case SO_SNDBUFFORCE:
 	case SO_RCVBUFFORCE:
-	case SO_MARK:
 		if (!cred_has_cap(cred_current(), CAP_NET_ADMIN))
 			return -EPERM;
 		if (opt == SO_SNDBUFFORCE)
 			s->sndbuf = MAX((int64_t)(v < 0 ? 0 : v) * 2, SOCK_MIN_SNDBUF);
-		else if (opt == SO_RCVBUFFORCE)
+		else
 			s->rcvbuf = MAX((int64_t)(v < 0 ? 0 : v) * 2, SOCK_MIN_RCVBUF);
 		return 0;
 	default:
-		return -ENOPROTOOPT;
+		return unix_kept_set_locked(s, opt, v);
 	}
 }
 
@@ -202,8 +201,6 @@ static int get_peerpidfd(struct usock *s, void *dst, unsigned *inout_len)
 	mutex_unlock(&s->lock);
 	if (!known || !socket_hooks.pidfd_install)
 		return -ENODATA;
-	if (*inout_len < sizeof(int))
-		return -EINVAL;
 	fd = socket_hooks.pidfd_install(pid, false);
 	return fd < 0 ? fd : put_val(dst, inout_len, &fd, sizeof(fd));
 }
@@ -279,17 +276,13 @@ static int get_flag_locked(struct usock *s, int opt, int *ret)
 		*ret = s->priority;
 		return 0;
 	case SO_DEBUG:
-	case SO_DONTROUTE:
-	case SO_NO_CHECK:
-	case SO_BUSY_POLL:
-	case SO_MARK:
-		*ret = 0;
+		*ret = s->debug;
 		return 0;
 	case SO_INCOMING_CPU:
 		*ret = -1;
 		return 0;
 	default:
-		return -ENOPROTOOPT;
+		return unix_kept_get_locked(s, opt, ret);
 	}
 }
 

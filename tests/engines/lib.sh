@@ -88,6 +88,13 @@ daemon_up() {
 	done
 }
 
+# Has this machine's root every capability that its kernel knows?
+all_capabilities() {
+	local bounding
+	bounding=$(sed -n 's/^CapBnd:\t*//p' /proc/self/status)
+	[ "$((16#$bounding))" = "$(((2 << $(</proc/sys/kernel/cap_last_cap)) - 1))" ]
+}
+
 # image TAR: a busybox tree as a tar file.
 image() {
 	tar -C "$("$repo/scripts/rootfs" busybox)" -cf "$1" .
