@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/spin.h"
 #include "bench/fs_floor.h"
 #include "bench/fs_subject.h"
 #include "bench/fs_tree.h"
@@ -701,6 +702,7 @@ int main(int argc, char **argv)
 	if (!dir)
 		dir = "/tmp";
 	parse(argc, argv, &dir);
+	spin_allow();
 	for (size_t k = 0; k < CASES; k++)
 		case_wanted[k] = listed(want_cases, cases[k].name);
 	set_up(dir);

@@ -17,6 +17,7 @@
  */
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -28,12 +29,18 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "gofer/confine.h"
 #include "gofer/server.h"
+
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
 
 /* sys/mount.h clashes with linux/mount.h here; these are its numbers. */
 #define MOAT_MS_RDONLY 1ul
@@ -185,6 +192,24 @@ static int remove_pseudo(int mountinfo_fd)
 	return 0;
 }
 
+/* Linux 6.13's multigrain timestamps: a change after a stat(2) gets a ctime that differs, on filesystems that take part. */
+static bool has_fine_ctime(int fd)
+{
+	static const uint32_t types[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+					 TMPFS_MAGIC};
+	unsigned major = 0, minor = 0;
+	struct utsname name;
+	struct statfs fs;
+
+	if (uname(&name) < 0 || sscanf(name.release, "%u.%u", &major, &minor) != 2 ||
+	    fstatfs(fd, &fs) < 0 || major < 6 || (major == 6 && minor < 13))
+		return false;
+	for (unsigned i = 0; i < ARRAY_SIZE(types); i++)
+		if ((uint32_t)fs.f_type == types[i])
+			return true;
+	return false;
+}
+
 static int init_attach(struct attach *a, const struct gofer_attach *conf, const char *path)
 {
 	char buf[P9_PATH_MAX + 1], link[64];
@@ -204,6 +229,7 @@ static int init_attach(struct attach *a, const struct gofer_attach *conf, const 
 		return conf->is_file ? -EISDIR : -ENOTDIR;
 	a->dev = st.st_dev;
 	a->ino = st.st_ino;
+	a->fine_ctime = has_fine_ctime(a->fd);
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", a->fd);
 	len = readlink(link, buf, sizeof(buf) - 1);
 	if (len < 0)
@@ -379,6 +405,7 @@ static const int calls[] = {
 	SCMP_SYS(sendmsg), /* replies and donated descriptors out */
 	SCMP_SYS(openat2),
 	SCMP_SYS(lgetxattr), /* of an entry of a directory */
+	MOAT_SYS_getxattrat, /* the same, where Linux has it */
 	/* data, for clients that do not take descriptors */
 	SCMP_SYS(pread64),
 	SCMP_SYS(pwrite64),

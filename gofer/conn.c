@@ -161,6 +161,19 @@ static void trace(const char *what, const struct p9_msg *msg)
 
 /* ---- one request ---- */
 
+static void close_now(struct worker *w)
+{
+	while (w->late_count)
+		close(w->late_fds[--w->late_count]);
+}
+
+void worker_close_late(struct worker *w, int fd)
+{
+	if (w->late_count == SERVER_LATE_FDS_MAX)
+		close_now(w);
+	w->late_fds[w->late_count++] = fd;
+}
+
 static int serve(struct worker *w, const struct p9_msg *t)
 {
 	const struct op *op = &server_ops[t->type];
@@ -188,6 +201,7 @@ static int serve(struct worker *w, const struct p9_msg *t)
 	err = send_reply(w, &r);
 	if (w->donate_fd >= 0)
 		close(w->donate_fd);
+	close_now(w);
 	return err;
 }
 
@@ -205,6 +219,22 @@ static int send_simple(struct worker *w, uint8_t type, uint16_t tag, uint32_t ec
 }
 
 /* ---- reading ---- */
+
+/* recv(2). Descriptors from a client are not wanted: with no control buffer the kernel drops them. */
+static ssize_t receive(struct server *srv)
+{
+	uint8_t *to = srv->rx + srv->rx_len;
+	size_t room = RX_SIZE - srv->rx_len;
+	ssize_t got = -1;
+
+	spin_begin(&srv->spin, SERVER_SPIN_NS);
+	while (got < 0 && spin_on(&srv->spin))
+		got = recv(srv->sock, to, room, MSG_DONTWAIT);
+	if (got < 0)
+		got = recv(srv->sock, to, room, 0);
+	spin_end(&srv->spin);
+	return got;
+}
 
 /*
  * Moves the next whole message into w->rx. Pre: the caller is the reader.
@@ -232,8 +262,7 @@ static ssize_t next_message(struct worker *w)
 			memmove(srv->rx, srv->rx + srv->rx_start, srv->rx_len);
 			srv->rx_start = 0;
 		}
-		/* Descriptors from a client are not wanted: with no control buffer the kernel drops them. */
-		got = recv(srv->sock, srv->rx + srv->rx_len, RX_SIZE - srv->rx_len, 0);
+		got = receive(srv);
 		if (got == 0)
 			return srv->rx_len ? -EPIPE : 0;
 		if (got < 0 && errno != EINTR)

@@ -95,6 +95,7 @@ int gofer_main(const struct gofer_config *config)
 	/* Without a bound malloc counts the CPUs, a call that the filter has no reason for. */
 	mallopt(M_ARENA_MAX, 2);
 	confine_close_fds(config);
+	spin_allow();
 	srv = server_alloc(config);
 	if (!srv)
 		return -ENOMEM;

@@ -272,7 +272,7 @@ int walk_begin(struct walk *wk, struct worker *w, uint32_t fid, const struct p9_
 void walk_end(struct walk *wk)
 {
 	if (wk->owned && wk->fd >= 0)
-		close(wk->fd);
+		worker_close_late(wk->w, wk->fd);
 	if (wk->fid)
 		fid_put(wk->fid);
 }
@@ -290,14 +290,37 @@ static int walk_read_target(struct walk *wk, int fd, const char *name)
 	return 0;
 }
 
-uint8_t acl_bits(int fd, const char *name, uint32_t mode)
+/* getxattrat(2) of Linux 6.13: no way through /proc. */
+struct getxattrat_args {
+	uint64_t value;
+	uint32_t size, flags;
+};
+
+/* Of an entry of a directory. -ENOSYS: there is no such call. */
+static long acl_size_at(int dirfd, const char *name)
+{
+	static _Atomic bool missing;
+	const struct getxattrat_args args = {0};
+	long got;
+
+	if (atomic_load_explicit(&missing, memory_order_relaxed))
+		return -ENOSYS;
+	got = syscall(MOAT_SYS_getxattrat, dirfd, name, AT_SYMLINK_NOFOLLOW, ACL_ACCESS, &args,
+		      sizeof(args));
+	if (got >= 0)
+		return got;
+	/* EPERM: a filter around us, older than the call. */
+	if (errno != ENOSYS && errno != EPERM)
+		return -errno;
+	atomic_store_explicit(&missing, true, memory_order_relaxed);
+	return -ENOSYS;
+}
+
+static long acl_size_by_path(int fd, const char *name)
 {
 	char path[P9_NAME_MAX + 20];
 	long got;
 
-	/* Without a mask it decides nothing. */
-	if (S_ISLNK(mode) || !(mode & S_IRWXG))
-		return P9_QTACL_ASKED;
 	fd_name(fd, path);
 	if (*name) {
 		strcat(path, "/");
@@ -306,8 +329,22 @@ uint8_t acl_bits(int fd, const char *name, uint32_t mode)
 	} else {
 		got = syscall(SYS_getxattr, path, ACL_ACCESS, NULL, 0);
 	}
+	return got < 0 ? -errno : got;
+}
+
+uint8_t acl_bits(int fd, const char *name, uint32_t mode)
+{
+	long got = -ENOSYS;
+
+	/* Without a mask it decides nothing. */
+	if (S_ISLNK(mode) || !(mode & S_IRWXG))
+		return P9_QTACL_ASKED;
+	if (*name || S_ISDIR(mode))
+		got = acl_size_at(fd, *name ? name : ".");
+	if (got == -ENOSYS)
+		got = acl_size_by_path(fd, name);
 	/* Any other failure says nothing of it: the client asks, and hears of the failure, before it decides. */
-	if (got < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
+	if (got == -ENODATA || got == -EOPNOTSUPP)
 		return P9_QTACL_ASKED;
 	return P9_QTACL_ASKED | P9_QTACL;
 }
@@ -330,11 +367,17 @@ static uint64_t state_key(const struct statx *stx)
 }
 
 /*
- * acl_bits(), not asked again of a file that had no ACL and has not changed since. Only once its last change is so long ago that another one
- * would have another time, whatever the filesystem's clock can tell apart.
+ * acl_bits(), not asked again of a file that had no ACL and has not changed since. Only where another change would have another time: the
+ * last one is longer ago than any filesystem's clock is coarse, or the filesystem gives what was looked at a time of its own.
  */
-static uint8_t acl_bits_known(struct server *srv, int fd, const char *name, const struct statx *stx)
+static uint8_t acl_bits_known(const struct walk *wk, int fd, const char *name,
+			      const struct statx *stx)
 {
+	struct server *srv = wk->w->srv;
+	const struct attach *attach = wk->fid->attach;
+	bool fine = attach->fine_ctime &&
+		    attach->dev == makedev(stx->stx_dev_major, stx->stx_dev_minor);
+
 	uint64_t key = state_key(stx);
 	_Atomic uint64_t *slot = &srv->no_acl[(key >> 32) % SERVER_NO_ACL_SLOTS];
 	struct timespec now;
@@ -343,8 +386,11 @@ static uint8_t acl_bits_known(struct server *srv, int fd, const char *name, cons
 	if (atomic_load_explicit(slot, memory_order_relaxed) == key)
 		return P9_QTACL_ASKED;
 	bits = acl_bits(fd, name, stx->stx_mode);
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (bits == P9_QTACL_ASKED && now.tv_sec - stx->stx_ctime.tv_sec >= SERVER_NO_ACL_AGE_S)
+	if (!fine) {
+		clock_gettime(CLOCK_REALTIME, &now);
+		fine = now.tv_sec - stx->stx_ctime.tv_sec >= SERVER_NO_ACL_AGE_S;
+	}
+	if (bits == P9_QTACL_ASKED && fine)
 		atomic_store_explicit(slot, key, memory_order_relaxed);
 	return bits;
 }
@@ -365,7 +411,7 @@ int walk_add_node(struct walk *wk, int fd, const char *name, struct statx *ret_s
 	assert(wk->nodes < P9_NODES_MAX);
 	stat_to_node(wk->w->srv, &stx, &node);
 	if (wk->want_acl)
-		node.qid.type |= acl_bits_known(wk->w->srv, fd, name, &stx);
+		node.qid.type |= acl_bits_known(wk, fd, name, &stx);
 	p9_node_put(&node, wk->w->nodes + (size_t)wk->nodes * P9_NODE_SIZE);
 	wk->nodes++;
 	if (ret_stx)
@@ -416,7 +462,7 @@ void walk_dirs(struct walk *wk, unsigned keep)
 			return;
 		}
 		if (wk->owned)
-			close(wk->fd);
+			worker_close_late(wk->w, wk->fd);
 		wk->fd = fd;
 		wk->owned = true;
 		wk->next += strlen(wk->next) + 1;

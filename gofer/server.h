@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/lock.h"
 #include "base/ref.h"
+#include "base/spin.h"
 #include "gofer/gofer.h"
 #include "wire/p9.h"
 
@@ -27,12 +28,16 @@
 #define SERVER_FLUSHES_MAX 8
 #define SERVER_DENTS_SIZE 32768
 #define SERVER_LOCK_WAITS_MAX 64
+#define SERVER_SPIN_NS 40000 /* for how long the reader looks for a request before it sleeps */
+#define SERVER_LATE_FDS_MAX 16
 #define SERVER_NO_ACL_SLOTS 4096
+#define MOAT_SYS_getxattrat 464
 #define SERVER_NO_ACL_AGE_S 4 /* the coarsest clock of a filesystem's ticks every 2 s */
 
 struct attach {
 	int fd; /* O_PATH of its root; immutable */
 	bool readonly, is_file, fifos;
+	bool fine_ctime; /* on its device every change that was seen has a time of its own */
 	uint64_t resolve; /* RESOLVE_* for openat2 */
 	dev_t dev; /* of the root */
 	ino_t ino;
@@ -76,6 +81,9 @@ struct worker {
 	char target[P9_PATH_MAX + 1];
 	mode_t umask; /* this thread's own: it unshared CLONE_FS */
 	int donate_fd; /* -1, or sent with the reply and closed */
+	int late_fds
+		[SERVER_LATE_FDS_MAX]; /* closed when the reply is sent: nobody waits for that */
+	unsigned late_count;
 	/* guarded by reader_lock. Replying: the client may see the reply, and use the tag again, at any moment. */
 	enum { WORKER_IDLE, WORKER_SERVING, WORKER_REPLYING } state;
 	uint16_t tag;
@@ -113,6 +121,7 @@ struct server {
 	unsigned idle; /* guarded by reader_lock: workers that wait for the role */
 	int stop; /* guarded by reader_lock: 0, 1 (closed) or -errno */
 	/* owned by the reader */
+	struct spin spin;
 	uint8_t *rx;
 	size_t rx_len, rx_start;
 
@@ -273,6 +282,9 @@ void locks_fini(struct server *srv);
 void locks_fid_gone(struct server *srv, const struct fid *f);
 
 /* ---- conn.c ---- */
+
+/* Takes fd: it is closed once the reply is on its way. */
+void worker_close_late(struct worker *w, int fd);
 
 /* Serves until the socket closes. Return: 0 or -errno. The workers are started by server_start(), blocked. */
 must_check int server_start(struct server *srv, unsigned threads);

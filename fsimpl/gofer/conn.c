@@ -312,6 +312,20 @@ static int dispatch_all(struct p9_conn *c)
 	return err;
 }
 
+/* recvmsg(2). A reply that comes soon is looked for: being woken on another core takes longer. */
+static ssize_t receive(struct p9_conn *c, struct msghdr *msg)
+{
+	ssize_t got = -1;
+
+	spin_begin(&c->spin, P9_SPIN_NS);
+	while (got < 0 && spin_on(&c->spin))
+		got = recvmsg(c->sock, msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (got < 0)
+		got = recvmsg(c->sock, msg, MSG_CMSG_CLOEXEC);
+	spin_end(&c->spin);
+	return got;
+}
+
 /* Pre: the caller is the reader. Blocks for some bytes, a tick at most (true), and hands out what is whole. */
 static bool read_some(struct p9_conn *c)
 {
@@ -324,7 +338,7 @@ static bool read_some(struct p9_conn *c)
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control.buf)};
-	ssize_t got = recvmsg(c->sock, &msg, MSG_CMSG_CLOEXEC);
+	ssize_t got = receive(c, &msg);
 	int err;
 
 	if (got < 0) {

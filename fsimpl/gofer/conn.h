@@ -14,6 +14,7 @@
 #include "base/hostpoll.h"
 #include "base/lock.h"
 #include "base/ref.h"
+#include "base/spin.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "wire/p9.h"
 
@@ -23,6 +24,7 @@
 #define P9_FD_QUEUE_MAX 64
 #define P9_REPLY_INLINE 1024
 #define P9_HELD_BUCKETS 1024
+#define P9_SPIN_NS 50000 /* for how long the reader looks for a reply before it sleeps */
 #define P9_TICK_MS 250 /* how often a caller that waits looks whether it was killed */
 
 /* One request and its reply. On the caller's stack. */
@@ -74,6 +76,7 @@ struct p9_conn {
 	_Atomic uint32_t tag_word; /* futex: a tag was freed */
 	_Atomic int dead; /* 0 or -EIO */
 	/* owned by the reader */
+	struct spin spin;
 	uint8_t *rx;
 	size_t rx_len;
 	int fds[P9_FD_QUEUE_MAX];

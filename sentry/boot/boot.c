@@ -15,6 +15,7 @@
 #include "base/hostpoll.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/spin.h"
 #include "base/timer.h"
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/gofer/gofer_fs.h"
@@ -144,6 +145,7 @@ static int before_confinement(struct boot_container *b)
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: memory file: %s", strerror(-err));
 	mm_set_total_bytes(memory_bytes(&b->spec));
+	spin_allow();
 	err = ops->probe(why, sizeof(why));
 	if (err)
 		return boot_fail(&b->error, 1, "%s", why);
