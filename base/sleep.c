@@ -25,6 +25,8 @@ static struct {
 	_Atomic bool core_free; /* when it was asked */
 } spin;
 
+static void (*_Atomic on_block)(void);
+
 static _Thread_local struct sleeper sleeper_own;
 static _Thread_local struct sleeper *sleeper_installed;
 
@@ -97,6 +99,11 @@ void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, un
 	atomic_store(&spin.cores, cores);
 }
 
+void sleeper_on_block(void (*fn)(void))
+{
+	atomic_store(&on_block, fn);
+}
+
 static bool spin_may(int64_t now)
 {
 	if (now - atomic_load_explicit(&spin.looked_ns, memory_order_relaxed) > SPIN_LOOK_NS) {
@@ -165,9 +172,14 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 		if (deadline_ns > start + SPIN_NS)
 			word = spin_for(s, SLEEPER_WOKEN | intr, start);
 	}
-	if (!(word & (SLEEPER_WOKEN | intr)))
+	if (!(word & (SLEEPER_WOKEN | intr))) {
+		void (*block)(void) = atomic_load_explicit(&on_block, memory_order_acquire);
+
+		if (block)
+			block();
 		word = atomic_fetch_or_explicit(&s->word, SLEEPER_ASLEEP, memory_order_acq_rel) |
 		       SLEEPER_ASLEEP;
+	}
 	while (!(word & (SLEEPER_WOKEN | intr)) && !expired) {
 		expired = futex_wait(&s->word, word, deadline) == -ETIMEDOUT;
 		word = atomic_load_explicit(&s->word, memory_order_acquire);

@@ -54,6 +54,9 @@ must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t dea
  */
 void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine);
 
+/* Called by each thread that is about to sleep in sleeper_wait(), which holds no lock; NULL: nothing. */
+void sleeper_on_block(void (*fn)(void));
+
 /* Host CLOCK_MONOTONIC / CLOCK_REALTIME in ns. */
 int64_t time_monotonic_ns(void);
 int64_t time_realtime_ns(void);

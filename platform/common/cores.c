@@ -97,12 +97,17 @@ unsigned cores_wanted(const struct cores *c)
 
 void cores_look(struct cores *c, uint64_t now)
 {
+	cores_look_but(c, now, 0);
+}
+
+void cores_look_but(struct cores *c, uint64_t now, unsigned asleep)
+{
 	uint64_t asked = atomic_load_explicit(&c->asked_at, memory_order_relaxed);
 
 	if (now - asked < CORES_ASK_US * c->ticks_per_us)
 		return;
 	atomic_store_explicit(&c->asked_at, now, memory_order_relaxed);
-	if (cores_wanted(c) <= c->machine + CORES_DOUBT)
+	if (cores_wanted(c) <= c->machine + CORES_DOUBT + asleep)
 		atomic_store_explicit(&c->over, 0, memory_order_relaxed);
 	else if (atomic_fetch_add_explicit(&c->over, 1, memory_order_relaxed) + 1 >= CORES_OVER)
 		keep_off(c, now, CORES_WANTED_MAX_US);

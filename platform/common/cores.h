@@ -80,5 +80,7 @@ unsigned cores_wanted(const struct cores *c);
  * as cores_stolen() does.
  */
 void cores_look(struct cores *c, uint64_t now);
+/* The same where the caller knows of so many that may be counted and sleep. */
+void cores_look_but(struct cores *c, uint64_t now, unsigned asleep);
 
 #endif

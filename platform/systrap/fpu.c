@@ -84,6 +84,9 @@ int systrap_context_create(struct platform *base, struct platform_context *from,
 	ctx->pace.stacked_limit = SYSTRAP_STACKED_MIN;
 	ctx->pace.apart_limit = SYSTRAP_APART_MIN;
 	ctx->pace.spin = true; /* for its thread to come */
+	/* Until it computes: one that waits for its first core is not counted as having one. */
+	ctx->pace.quick = SYSTRAP_QUICK_MIN;
+	ctx->pace.burst = SYSTRAP_BURST_MAX;
 	if (from) {
 		systrap_leave(from);
 		ctx->fpu_buf = malloc(ctx->p->fpu_size);
@@ -103,6 +106,7 @@ void systrap_context_destroy(struct platform_context *ctx)
 {
 	if (!ctx)
 		return;
+	systrap_turn_give(ctx);
 	systrap_unbind(ctx);
 	free(ctx->fpu_buf);
 	free(ctx);

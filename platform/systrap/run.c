@@ -531,7 +531,6 @@ static int run_inside(struct platform_context *ctx, struct address_space *as,
 	int err;
 
 	systrap_wait_prepare(ctx, t);
-	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	/* Calls are posted while spinning pays: who posts and is not looked at loses more than a trap. */
 	listen = ctx->pace.spin && ctx->pace.hit;
 	if (ctx->held)
@@ -543,7 +542,6 @@ static int run_inside(struct platform_context *ctx, struct address_space *as,
 		start(ctx, as, t);
 	}
 	err = systrap_wait(ctx, t, regs);
-	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
 	/* Late interruptions kick in vain. */
 	atomic_store_explicit(&ctx->running, NULL, memory_order_release);
 	if (unlikely(err))
@@ -607,6 +605,7 @@ int systrap_context_switch(struct platform_context *ctx, struct address_space *a
 		return -EAGAIN;
 	if (unlikely(atomic_load(&as->patch_live) && !ctx->thread->mb_tried))
 		systrap_mailbox_attach(ctx->thread, as);
+	systrap_wait_turn(ctx);
 	err = run(ctx, as, regs, ret_event);
 	/* Not before: what interrupted a call that was being posted is that call. */
 	if (!err && ret_event->kind == PLATFORM_INTERRUPTED)
@@ -625,6 +624,8 @@ void systrap_context_interrupt(struct platform_context *ctx)
 	t = atomic_load(&ctx->running);
 	if (t)
 		systrap_kick(ctx->p, t);
+	else
+		systrap_turn_poke(ctx);
 }
 
 void systrap_thread_exit(struct platform *base unused_arg)

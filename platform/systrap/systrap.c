@@ -3,7 +3,7 @@
  *
  * Organised as: layout.h and pristine.h (what the sentry shares with its stubs), stub.S (the stub's handler and its
  * order thread), pristine.c (the process that makes stubs), filter.c (what stubs may ask of the host), stub.c (stubs
- * and orders, the sentry's side), as.c (address spaces), run.c (events), wait.c (who spins, and where), fpu.c. docs/platform-systrap.md has the picture.
+ * and orders, the sentry's side), as.c (address spaces), run.c (events), wait.c (who spins, and where), turn.c (when too many would), fpu.c. docs/platform-systrap.md has the picture.
  *
  * An address space is a stub process: in it the application's memory (shared mappings of the memory files) and, in a
  * range that the mm leaves out, the stub's own. Application threads may call futex() on their areas and nothing else;
@@ -200,6 +200,7 @@ static void platform_free(struct systrap_platform *p)
 		munmap(p->shared, p->shared_size);
 	if (p->shared_fd >= 0)
 		close(p->shared_fd);
+	systrap_turns_fini(p);
 	cores_fini(&p->cores);
 	free(p->stubs);
 	free(p->threads);
@@ -243,6 +244,9 @@ static int systrap_create(struct platform **ret_p)
 	p->stolen_ticks = SYSTRAP_STOLEN_US * p->cores.ticks_per_us;
 	p->soon_ticks = SYSTRAP_SOON_US * p->cores.ticks_per_us;
 	p->reply_ticks = SYSTRAP_REPLY_US * p->cores.ticks_per_us;
+	p->quick_ticks = SYSTRAP_QUICK_US * p->cores.ticks_per_us;
+	p->turn_ticks = SYSTRAP_TURN_US * p->cores.ticks_per_us;
+	systrap_turns_init(p);
 	p->stubs = calloc(SYSTRAP_STUBS_MAX, sizeof(*p->stubs));
 	p->threads = calloc(SYSTRAP_AREAS_MAX, sizeof(*p->threads));
 	if (p->stubs && p->threads)
@@ -296,6 +300,8 @@ static void systrap_emit_stats(struct platform *base,
 	EMIT(pool_empty);
 	EMIT(patches);
 	EMIT(left);
+	EMIT(turns_waited);
+	EMIT(turns_taken);
 #undef EMIT
 	for (unsigned i = 0; i < SYSTRAP_AREAS_MAX; i++) {
 		const struct systrap_thread *t = &p->threads[i];

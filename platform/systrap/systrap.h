@@ -5,6 +5,7 @@
  *   address_space.lock (LOCK_AS; a fork nests the unpublished child's)
  *     systrap_platform.lock (LOCK_PLATFORM): stubs and areas that are free or ready, the pristine process's socket
  *     systrap_platform.bind_lock (LOCK_PLATFORM): which context has which thread
+ *       systrap_turns.lock (LOCK_LEAF): who has a turn, who waits for one
  * A context that is bound, in an address space with nothing to map, takes neither.
  */
 #ifndef MOAT_PLATFORM_SYSTRAP_SYSTRAP_H
@@ -54,6 +55,17 @@
 /* A gap like this between two looks at the clock: somebody else had the core. */
 #define SYSTRAP_STOLEN_US 60u
 #define SYSTRAP_CPU_NONE UINT32_MAX
+/* Pairs of cores that are handed out, and for how long while others wait. */
+#define SYSTRAP_TURNS_MAX 32u
+#define SYSTRAP_TURN_US 1000u
+#define SYSTRAP_TURN_WAIT_NS 2000000l
+/* Events in a row that came within this: the thread waits for a turn. */
+#define SYSTRAP_QUICK_US 500u
+#define SYSTRAP_QUICK_MIN 8u
+#define SYSTRAP_QUICK_MAX 32u
+/* Events between two sleeps, usually, counted up to the latter: a thread with fewer neither waits for a turn nor takes one from others. */
+#define SYSTRAP_BURST_MIN 4u
+#define SYSTRAP_BURST_MAX 64u
 
 struct systrap_platform;
 
@@ -136,6 +148,10 @@ struct address_space {
 struct systrap_pace {
 	uint64_t started, returned; /* ticks: the application went on; the caller got its event */
 	uint8_t late_events, late_replies; /* in a row, up to SYSTRAP_LATE_MAX */
+	uint8_t quick; /* events within SYSTRAP_QUICK_US, halved by one that was not */
+	uint32_t blocks, events,
+		burst; /* sleeps of its thread; events since the last; usually between two */
+	bool turn; /* this wait: it has one */
 	bool spin; /* this wait */
 	bool move, gather; /* the application's thread, when it is woken: off this core, onto it */
 	bool hit; /* the last event came while we span */
@@ -157,6 +173,16 @@ struct platform_context {
 	bool held; /* a posted call was taken: the thread is in its trampoline, or has trapped there */
 	struct arch_regs taken; /* held: its registers */
 	struct systrap_pace pace;
+	struct {
+		TAILQ_ENTRY(platform_context)
+		link; /* in the queue; guarded by systrap_turns.lock */
+		_Atomic uint32_t state; /* turn.c; its thread sleeps on it while it waits */
+		/* Set by whoever grants it, under that lock; for the context's thread after that. */
+		unsigned slot;
+		uint64_t generation, since;
+		_Atomic uint64_t seen; /* ticks: last heard of */
+		bool waited; /* for this one; the context's thread's */
+	} turn;
 	uint16_t segs[4]; /* as the stub's thread has them */
 	uint64_t fs_base, gs_base;
 };
@@ -164,10 +190,26 @@ struct platform_context {
 struct systrap_stats {
 	_Atomic uint64_t faults, exceptions, interrupts, not_run, kicks, spins_missed, spins_stolen,
 		moves, gathers, orders, acks, batches, drops, stubs_made, stubs_died, threads_made,
-		spaces, pool_empty, patches, left;
+		spaces, pool_empty, patches, left, turns_waited, turns_taken;
 };
 #define SYSTRAP_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
+
+struct systrap_turn {
+	struct platform_context *holder; /* NULL: it is free */
+	uint64_t generation; /* of this holder's turn; never the same again */
+};
+
+/* turn.c. Guarded by lock, but for what is atomic. */
+struct systrap_turns {
+	struct mutex lock; /* LOCK_LEAF */
+	unsigned count; /* immutable */
+	_Atomic unsigned held, nwaiting;
+	/* Ticks: somebody who had one slept; somebody ran who has many events between two sleeps. */
+	_Atomic uint64_t blocked_at, long_at;
+	struct systrap_turn slots[SYSTRAP_TURNS_MAX];
+	TAILQ_HEAD(, platform_context) waiting;
+};
 
 struct systrap_platform {
 	struct platform base;
@@ -177,10 +219,13 @@ struct systrap_platform {
 	uint8_t *shared;
 	size_t fpu_size; /* XSAVE image in standard format */
 	uint64_t xcr0, mxcsr_mask;
-	uint64_t shared_size, spin_ticks, stolen_ticks, soon_ticks, reply_ticks;
+	uint64_t shared_size, spin_ticks, stolen_ticks, soon_ticks, reply_ticks, turn_ticks,
+		quick_ticks;
 
 	struct cores cores;
-	_Atomic int busy; /* application threads that run, and spinning sentry threads */
+	_Atomic int
+		busy; /* application threads that run without a turn, and not for a moment only */
+	struct systrap_turns turns;
 
 	struct mutex bind_lock; /* LOCK_PLATFORM; never together with the next */
 	struct mutex lock; /* LOCK_PLATFORM */
@@ -275,6 +320,25 @@ static inline bool systrap_orders_idle(const struct systrap_stub *stub)
 }
 void systrap_order_post(struct systrap_platform *p, struct systrap_stub *stub,
 			const struct systrap_order *order);
+/* turn.c */
+void systrap_turns_init(struct systrap_platform *p);
+void systrap_turns_fini(struct systrap_platform *p);
+/*
+ * Before ctx runs: may the two threads spin for one another? quick: it waits for its turn, some milliseconds perhaps, if quick
+ * threads have all; an interruption ends that. The calling thread owns ctx.
+ */
+bool systrap_turn_take(struct platform_context *ctx, bool quick, uint64_t now);
+/* The turn, if ctx has one, goes to whoever waits. */
+void systrap_turn_give(struct platform_context *ctx);
+/* The same for the calling thread, which is going to sleep. */
+void systrap_turn_blocked(void);
+/* How often the calling thread has been asleep. */
+uint32_t systrap_turn_blocks(void);
+/* Threads of ours that sleep since a moment ago, at most: the host may count them as runnable still. */
+unsigned systrap_turns_asleep(struct systrap_platform *p);
+/* ctx was interrupted: any thread. */
+void systrap_turn_poke(struct platform_context *ctx);
+
 /* The order thread looks at what was posted. */
 void systrap_orders_start(struct systrap_platform *p, struct systrap_stub *stub);
 /* Starts, and returns when all that was posted is proven to be done, or the stub is dead and gone. */
@@ -325,6 +389,8 @@ void systrap_fpu_load(struct platform_context *ctx);
 
 /* wait.c */
 /* The caller is about to start ctx's thread: how it will wait for the event, and the thread for the next answer. */
+/* Before the context runs, and before it says that it does: may it spin? Waits for its turn, while that is soon. */
+void systrap_wait_turn(struct platform_context *ctx);
 void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t);
 /* Its state says that it may go on: wakes it, on another core if that is what systrap_wait_prepare() found best. */
 void systrap_wake(struct platform_context *ctx, struct systrap_thread *t);

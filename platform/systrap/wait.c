@@ -3,8 +3,8 @@
  *
  * Between two cores that are awake a hand-over takes 0.2 us by spinning. By sleeping it takes 2 us on one core, and 20 us on two
  * of a virtual machine, whose idle cores halt. Whether to spin is decided anew for each wait (systrap_wait_prepare()):
- *  - nobody spins while cores are short (platform/common/cores.h, and `busy`: our own threads that run). That is asked after
- *    a spin in vain, and seen by a spinner that lost its core;
+ *  - nobody spins while cores are short (platform/common/cores.h), which is asked after a spin in vain, and seen by a spinner
+ *    that lost its core, or without a turn (turn.c): our own threads that want cores;
  *  - nobody spins for a thread on his own core: it can only run once he sleeps. The kernel leaves the two where they
  *    are (it takes a halted virtual CPU for a busy one), so after a few quick events the application's thread is moved when
  *    it is woken, if a core is free. It may go anywhere again at once. Two who do not spin because cores are short are brought onto one core
@@ -72,7 +72,8 @@ static bool time_to_move(struct systrap_platform *p, struct systrap_pace *pace)
 		return false;
 	pace->stacked = 0;
 	pace->stacked_limit = MIN(pace->stacked_limit * 4, SYSTRAP_STACKED_MAX);
-	return p->cores.count > 1 && cores_wanted(&p->cores) <= p->cores.machine + CORES_DOUBT;
+	return p->cores.count > 1 &&
+	       cores_wanted(&p->cores) <= p->cores.machine + CORES_DOUBT + systrap_turns_asleep(p);
 }
 
 /* The same for two who sleep, each on a core of its own, so that both cores halt at every event. */
@@ -143,16 +144,57 @@ void systrap_wake(struct platform_context *ctx, struct systrap_thread *t)
 		systrap_futex_wake(mb_state(t));
 }
 
+/*
+ * Two who wake one another at every other event are quickest on one core, where nobody spins; among others that spin, they
+ * would take their cores away in the middle of it.
+ */
+static bool worth_a_turn(struct systrap_platform *p, const struct systrap_pace *pace, uint64_t now)
+{
+	uint64_t at = atomic_load_explicit(&p->turns.long_at, memory_order_relaxed);
+
+	if (likely(pace->burst >= SYSTRAP_BURST_MIN)) {
+		if (now - at > p->turn_ticks)
+			atomic_store_explicit(&p->turns.long_at, now, memory_order_relaxed);
+		return true;
+	}
+	return now - at < 4 * p->turn_ticks;
+}
+
+void systrap_wait_turn(struct platform_context *ctx)
+{
+	struct systrap_platform *p = ctx->p;
+	struct systrap_pace *pace = &ctx->pace;
+	uint32_t blocks = systrap_turn_blocks();
+	uint64_t now = cores_now();
+
+	if (blocks != pace->blocks) {
+		pace->burst = (3 * pace->burst + MIN(pace->events, SYSTRAP_BURST_MAX)) / 4;
+		pace->blocks = blocks;
+		pace->events = 0;
+	}
+	pace->events++;
+	pace->turn = false;
+	if (unlikely(cores_short(&p->cores, now) || pace->late_events >= SYSTRAP_LATE_MAX ||
+		     !worth_a_turn(p, pace, now)))
+		systrap_turn_give(ctx);
+	else
+		pace->turn = systrap_turn_take(ctx, pace->quick >= SYSTRAP_QUICK_MIN, now);
+	if (pace->turn && ctx->turn.waited) {
+		/* Whoever had it before had both cores, and the reply is late for that only. */
+		ctx->turn.waited = false;
+		pace->returned = cores_now();
+		pace->late_replies = 0;
+		pace->stacked = pace->stacked_limit;
+	}
+}
+
 void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t)
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_pace *pace = &ctx->pace;
 	uint64_t now = cores_now();
 	uint32_t spins = 0;
-	/* The application's thread, and this one. */
-	bool crowded =
-		cores_short(&p->cores, now) ||
-		atomic_load_explicit(&p->busy, memory_order_relaxed) + 2 > (int)p->cores.count;
+	bool crowded = !pace->turn;
 	/* Who is held spins in a trampoline, so it is not here. */
 	bool stacked = !ctx->held && atomic_load_explicit(&t->cpu, memory_order_relaxed) ==
 					     (uint32_t)sched_getcpu();
@@ -184,7 +226,6 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct 
 	uint64_t start, last, now;
 	bool hit = false;
 
-	atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	start = last = now = cores_now();
 	for (;;) {
 		hit = atomic_load_explicit(mb_state(t), memory_order_acquire) == STUB_STATE_EVENT;
@@ -205,7 +246,6 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct 
 			break;
 		last = now;
 	}
-	atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
 	/* Who posts nevertheless, because he has looked before this, traps soon. */
 	if (regs && t->mb && !ctx->held)
 		patch_mailbox_listen(t->mb, false, SYSTRAP_TRAMPOLINE_SPINS);
@@ -213,7 +253,7 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct 
 		systrap_count(&t->counts.spins_hit);
 	} else {
 		/* Others may have wanted the core. */
-		cores_look(&p->cores, now);
+		cores_look_but(&p->cores, now, systrap_turns_asleep(p));
 		SYSTRAP_STAT_ADD(p, spins_missed, 1);
 	}
 	return hit;
@@ -280,14 +320,29 @@ int systrap_wait(struct platform_context *ctx, struct systrap_thread *t, struct 
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_pace *pace = &ctx->pace;
+	bool computes = !pace->turn && pace->quick < SYSTRAP_QUICK_MIN;
 	int err = 0;
 
+	if (computes)
+		atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	pace->hit = pace->spin && spin(ctx, t, regs);
 	if (!pace->hit) {
 		pace->hits = 0;
+		if (pace->spin && !computes) {
+			computes = true;
+			atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
+			systrap_turn_give(ctx);
+		}
 		err = sleep_for_event(ctx, t, false);
 	}
+	if (computes)
+		atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
 	pace->returned = cores_now();
+	/* Waiting for a core, among many, is in it. */
+	if (pace->hit || pace->returned - pace->started < p->quick_ticks)
+		pace->quick = (uint8_t)MIN(pace->quick + 1u, SYSTRAP_QUICK_MAX);
+	else
+		pace->quick /= 2;
 	if (pace->hit) {
 		pace->late_events = 0;
 		/* A core was free. */
