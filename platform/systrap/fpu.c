@@ -106,7 +106,7 @@ void systrap_context_destroy(struct platform_context *ctx)
 {
 	if (!ctx)
 		return;
-	systrap_turn_give(ctx);
+	systrap_turn_drop(ctx);
 	systrap_unbind(ctx);
 	free(ctx->fpu_buf);
 	free(ctx);

@@ -330,6 +330,8 @@ void systrap_turns_fini(struct systrap_platform *p);
 bool systrap_turn_take(struct platform_context *ctx, bool quick, uint64_t now);
 /* The turn, if ctx has one, goes to whoever waits. */
 void systrap_turn_give(struct platform_context *ctx);
+/* The same for a context that ends: nobody looks at it after this. */
+void systrap_turn_drop(struct platform_context *ctx);
 /* The same for the calling thread, which is going to sleep. */
 void systrap_turn_blocked(void);
 /* How often the calling thread has been asleep. */

@@ -125,6 +125,17 @@ void systrap_turn_give(struct platform_context *ctx)
 	mutex_unlock(&p->turns.lock);
 }
 
+void systrap_turn_drop(struct platform_context *ctx)
+{
+	struct systrap_platform *p = ctx->p;
+
+	/* Always: whoever took its turn away, or woke it, holds the lock while it looks at ctx. */
+	mutex_lock(&p->turns.lock);
+	if (atomic_load(&ctx->turn.state) == TURN_HELD)
+		give_locked(p, ctx, cores_now());
+	mutex_unlock(&p->turns.lock);
+}
+
 void systrap_turn_blocked(void)
 {
 	struct systrap_platform *p = mine.p;
