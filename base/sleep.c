@@ -164,22 +164,22 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	}
 	/* Look before announcing a sleep: a wake-up that came first costs one atomic. */
 	word = atomic_load_explicit(&s->word, memory_order_acquire);
-	if (!(word & (SLEEPER_WOKEN | intr)))
+	if (!(word & (SLEEPER_WOKEN | intr))) {
+		void (*block)(void) = atomic_load_explicit(&on_block, memory_order_acquire);
+
 		atomic_store_explicit(&s->waits, true, memory_order_relaxed);
+		if (block)
+			block();
+	}
 	if (!(word & (SLEEPER_WOKEN | intr)) &&
 	    atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
 		start = time_monotonic_ns();
 		if (deadline_ns > start + SPIN_NS)
 			word = spin_for(s, SLEEPER_WOKEN | intr, start);
 	}
-	if (!(word & (SLEEPER_WOKEN | intr))) {
-		void (*block)(void) = atomic_load_explicit(&on_block, memory_order_acquire);
-
-		if (block)
-			block();
+	if (!(word & (SLEEPER_WOKEN | intr)))
 		word = atomic_fetch_or_explicit(&s->word, SLEEPER_ASLEEP, memory_order_acq_rel) |
 		       SLEEPER_ASLEEP;
-	}
 	while (!(word & (SLEEPER_WOKEN | intr)) && !expired) {
 		expired = futex_wait(&s->word, word, deadline) == -ETIMEDOUT;
 		word = atomic_load_explicit(&s->word, memory_order_acquire);

@@ -54,7 +54,7 @@ must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t dea
  */
 void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine);
 
-/* Called by each thread that is about to sleep in sleeper_wait(), which holds no lock; NULL: nothing. */
+/* Called by each thread that waits in sleeper_wait(), before it spins or sleeps; it holds no lock then. NULL: nothing. */
 void sleeper_on_block(void (*fn)(void));
 
 /* Host CLOCK_MONOTONIC / CLOCK_REALTIME in ns. */

@@ -63,8 +63,8 @@
 #define SYSTRAP_QUICK_US 500u
 #define SYSTRAP_QUICK_MIN 8u
 #define SYSTRAP_QUICK_MAX 32u
-/* Events between two sleeps, usually, counted up to the latter: a thread with fewer neither waits for a turn nor takes one from others. */
-#define SYSTRAP_BURST_MIN 4u
+/* Events between two sleeps, usually, counted up to the latter: threads with fewer take no turns if all are like that. */
+#define SYSTRAP_BURST_MIN 8u
 #define SYSTRAP_BURST_MAX 64u
 
 struct systrap_platform;
@@ -152,6 +152,7 @@ struct systrap_pace {
 	uint32_t blocks, events,
 		burst; /* sleeps of its thread; events since the last; usually between two */
 	bool turn; /* this wait: it has one */
+	bool aside; /* this wait: it sleeps too often to take turns */
 	bool spin; /* this wait */
 	bool move, gather; /* the application's thread, when it is woken: off this core, onto it */
 	bool hit; /* the last event came while we span */
@@ -225,6 +226,8 @@ struct systrap_platform {
 	struct cores cores;
 	_Atomic int
 		busy; /* application threads that run without a turn, and not for a moment only */
+	_Atomic int
+		running; /* application threads that run, and sentry threads that spin for them */
 	struct systrap_turns turns;
 
 	struct mutex bind_lock; /* LOCK_PLATFORM; never together with the next */
@@ -320,6 +323,12 @@ static inline bool systrap_orders_idle(const struct systrap_stub *stub)
 }
 void systrap_order_post(struct systrap_platform *p, struct systrap_stub *stub,
 			const struct systrap_order *order);
+/* Is `at` at most so long ago? Another thread noted it, perhaps after this one looked at the clock. */
+static inline bool systrap_within(uint64_t now, uint64_t at, uint64_t ticks)
+{
+	return (int64_t)(now - at) <= (int64_t)ticks;
+}
+
 /* turn.c */
 void systrap_turns_init(struct systrap_platform *p);
 void systrap_turns_fini(struct systrap_platform *p);
@@ -390,9 +399,9 @@ void systrap_fpu_detach(struct platform_context *ctx);
 void systrap_fpu_load(struct platform_context *ctx);
 
 /* wait.c */
-/* The caller is about to start ctx's thread: how it will wait for the event, and the thread for the next answer. */
 /* Before the context runs, and before it says that it does: may it spin? Waits for its turn, while that is soon. */
 void systrap_wait_turn(struct platform_context *ctx);
+/* The caller is about to start ctx's thread: how it will wait for the event, and the thread for the next answer. */
 void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t);
 /* Its state says that it may go on: wakes it, on another core if that is what systrap_wait_prepare() found best. */
 void systrap_wake(struct platform_context *ctx, struct systrap_thread *t);

@@ -5,12 +5,13 @@
  * each, and ten and more when both sleep at every event because others want the cores as well. So quick threads take turns: there
  * is one for every two cores. Who has a turn spins; the others wait for theirs, at an event, which is where a thread may be kept
  * waiting like anybody who wants a core. A turn ends when
- *  - its holder blocks in a system call (systrap_turn_blocked(), from the sleeper);
+ *  - its holder blocks in a system call (systrap_turn_blocked(), from the sleeper, before that looks for its wake-up);
  *  - the application computes: a spin was in vain, and the core is counted in `busy`;
  *  - somebody waits and it has lasted SYSTRAP_TURN_US;
  *  - nothing was heard of the holder for that long: it is in a host call. Who waits takes it away.
  * Who computes does not wait, and does not make others wait: threads go on without spinning while those that compute leave no two
- * cores. A thread that was not quick lately spins if there is a turn, and does not wait for one.
+ * cores. A thread that was not quick lately spins if there is a turn, and does not wait for one. Threads that sleep after a few
+ * events leave turns alone (wait.c: worth_a_turn()).
  *
  * A turn is taken from its holder under the lock only. The thread's own note of it (`mine`) says which one, by a generation: it may
  * outlive the context.
@@ -27,12 +28,13 @@ enum {
 
 static _Thread_local struct {
 	struct systrap_platform *p;
+	struct systrap_thread *thread; /* which may be another context's by now: for a hint only */
 	unsigned slot;
 	uint64_t generation;
 } mine;
+static _Thread_local uint32_t blocks;
 
 /* Whose turns threads may have; a thread's note may be of one that is no more. */
-static _Thread_local uint32_t blocks;
 static struct systrap_platform *_Atomic present;
 static _Atomic uint64_t generations;
 
@@ -140,7 +142,6 @@ void systrap_turn_blocked(void)
 {
 	struct systrap_platform *p = mine.p;
 	struct systrap_turn *slot;
-	struct platform_context *ctx;
 
 	blocks++;
 	if (!p)
@@ -151,12 +152,11 @@ void systrap_turn_blocked(void)
 	mutex_lock(&p->turns.lock);
 	slot = &p->turns.slots[mine.slot];
 	if (slot->holder && slot->generation == mine.generation) {
-		ctx = slot->holder;
 		/* Its core is wanted. */
-		if (!TAILQ_EMPTY(&p->turns.waiting) && ctx->thread)
-			atomic_store_explicit(mb_yield(ctx->thread), 1, memory_order_relaxed);
+		if (!TAILQ_EMPTY(&p->turns.waiting) && mine.thread)
+			atomic_store_explicit(mb_yield(mine.thread), 1, memory_order_relaxed);
 		atomic_store_explicit(&p->turns.blocked_at, cores_now(), memory_order_relaxed);
-		give_locked(p, ctx, cores_now());
+		give_locked(p, slot->holder, cores_now());
 	}
 	mutex_unlock(&p->turns.lock);
 }
@@ -171,7 +171,7 @@ unsigned systrap_turns_asleep(struct systrap_platform *p)
 	unsigned n = atomic_load_explicit(&p->turns.nwaiting, memory_order_relaxed);
 	uint64_t at = atomic_load_explicit(&p->turns.blocked_at, memory_order_relaxed);
 
-	return 2 * (n + (cores_now() - at < 2 * p->turn_ticks));
+	return 2 * (n + systrap_within(cores_now(), at, 2 * p->turn_ticks));
 }
 
 void systrap_turn_poke(struct platform_context *ctx)
@@ -188,8 +188,10 @@ static void take_away_locked(struct systrap_platform *p, uint64_t now)
 	for (unsigned i = 0; i < p->turns.count; i++) {
 		struct platform_context *holder = p->turns.slots[i].holder;
 
-		if (holder && now - atomic_load_explicit(&holder->turn.seen, memory_order_relaxed) >
-				      p->turn_ticks) {
+		if (holder &&
+		    !systrap_within(now,
+				    atomic_load_explicit(&holder->turn.seen, memory_order_relaxed),
+				    p->turn_ticks)) {
 			SYSTRAP_STAT_ADD(p, turns_taken, 1);
 			give_locked(p, holder, now);
 		}
@@ -203,6 +205,8 @@ static bool wait_for_turn(struct platform_context *ctx)
 	uint32_t state;
 
 	SYSTRAP_STAT_ADD(p, turns_waited, 1);
+	/* Two that wake one another, and wait for the other's turn instead, sleep as often. */
+	blocks++;
 	for (;;) {
 		int ret = systrap_futex_wait(&ctx->turn.state, TURN_WAITING, SYSTRAP_TURN_WAIT_NS);
 
@@ -232,7 +236,7 @@ bool systrap_turn_take(struct platform_context *ctx, bool quick, uint64_t now)
 		atomic_store_explicit(&ctx->turn.seen, now, memory_order_relaxed);
 		if (likely(mine.p &&
 			   (!atomic_load_explicit(&turns->nwaiting, memory_order_relaxed) ||
-			    now - ctx->turn.since < p->turn_ticks) &&
+			    systrap_within(now, ctx->turn.since, p->turn_ticks)) &&
 			   fits(p, atomic_load_explicit(&turns->held, memory_order_relaxed))))
 			return true;
 		systrap_turn_give(ctx);
@@ -252,6 +256,7 @@ bool systrap_turn_take(struct platform_context *ctx, bool quick, uint64_t now)
 		    : atomic_load_explicit(&ctx->turn.state, memory_order_relaxed) == TURN_HELD;
 	if (held) {
 		mine.p = p;
+		mine.thread = ctx->thread;
 		mine.slot = ctx->turn.slot;
 		mine.generation = ctx->turn.generation;
 	}

@@ -62,6 +62,12 @@ void systrap_kick(struct systrap_platform *p, struct systrap_thread *t)
 
 /* ---- where ---- */
 
+/* Who may be counted as runnable and waits for the turn that this one has; who has none cannot tell. */
+static unsigned asleep_but(struct systrap_platform *p, const struct systrap_pace *pace)
+{
+	return pace->turn ? systrap_turns_asleep(p) : 0;
+}
+
 /*
  * Pre: the thread has had quick events on this core. Is it time for another one? Whether one is free shows afterwards: the
  * machine's count is believed only where it leaves no doubt.
@@ -73,7 +79,7 @@ static bool time_to_move(struct systrap_platform *p, struct systrap_pace *pace)
 	pace->stacked = 0;
 	pace->stacked_limit = MIN(pace->stacked_limit * 4, SYSTRAP_STACKED_MAX);
 	return p->cores.count > 1 &&
-	       cores_wanted(&p->cores) <= p->cores.machine + CORES_DOUBT + systrap_turns_asleep(p);
+	       cores_wanted(&p->cores) <= p->cores.machine + CORES_DOUBT + asleep_but(p, pace);
 }
 
 /* The same for two who sleep, each on a core of its own, so that both cores halt at every event. */
@@ -145,19 +151,20 @@ void systrap_wake(struct platform_context *ctx, struct systrap_thread *t)
 }
 
 /*
- * Two who wake one another at every other event are quickest on one core, where nobody spins; among others that spin, they
- * would take their cores away in the middle of it.
+ * Two who wake one another at every other event lose more by waiting for turns than they gain: they take none, and spin while
+ * the cores happen to be free (may_aside()). Among others that take turns they do as well: they would take their cores away in
+ * the middle of it.
  */
 static bool worth_a_turn(struct systrap_platform *p, const struct systrap_pace *pace, uint64_t now)
 {
 	uint64_t at = atomic_load_explicit(&p->turns.long_at, memory_order_relaxed);
 
 	if (likely(pace->burst >= SYSTRAP_BURST_MIN)) {
-		if (now - at > p->turn_ticks)
+		if (!systrap_within(now, at, p->turn_ticks))
 			atomic_store_explicit(&p->turns.long_at, now, memory_order_relaxed);
 		return true;
 	}
-	return now - at < 4 * p->turn_ticks;
+	return systrap_within(now, at, 4 * p->turn_ticks);
 }
 
 void systrap_wait_turn(struct platform_context *ctx)
@@ -173,12 +180,15 @@ void systrap_wait_turn(struct platform_context *ctx)
 		pace->events = 0;
 	}
 	pace->events++;
-	pace->turn = false;
-	if (unlikely(cores_short(&p->cores, now) || pace->late_events >= SYSTRAP_LATE_MAX ||
-		     !worth_a_turn(p, pace, now)))
+	pace->turn = pace->aside = false;
+	if (unlikely(cores_short(&p->cores, now) || pace->late_events >= SYSTRAP_LATE_MAX)) {
 		systrap_turn_give(ctx);
-	else
+	} else if (!worth_a_turn(p, pace, now)) {
+		systrap_turn_give(ctx);
+		pace->aside = true;
+	} else {
 		pace->turn = systrap_turn_take(ctx, pace->quick >= SYSTRAP_QUICK_MIN, now);
+	}
 	if (pace->turn && ctx->turn.waited) {
 		/* Whoever had it before had both cores, and the reply is late for that only. */
 		ctx->turn.waited = false;
@@ -188,13 +198,20 @@ void systrap_wait_turn(struct platform_context *ctx)
 	}
 }
 
+/* No turn, and none to be had by who sleeps that often: he spins while just now nobody else of ours wants the cores. */
+static bool may_aside(struct systrap_platform *p, const struct systrap_pace *pace)
+{
+	return pace->aside && !atomic_load_explicit(&p->turns.held, memory_order_relaxed) &&
+	       atomic_load_explicit(&p->running, memory_order_relaxed) + 2 <= (int)p->cores.count;
+}
+
 void systrap_wait_prepare(struct platform_context *ctx, struct systrap_thread *t)
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_pace *pace = &ctx->pace;
 	uint64_t now = cores_now();
 	uint32_t spins = 0;
-	bool crowded = !pace->turn;
+	bool crowded = !pace->turn && !may_aside(p, pace);
 	/* Who is held spins in a trampoline, so it is not here. */
 	bool stacked = !ctx->held && atomic_load_explicit(&t->cpu, memory_order_relaxed) ==
 					     (uint32_t)sched_getcpu();
@@ -253,7 +270,7 @@ static bool spin(struct platform_context *ctx, struct systrap_thread *t, struct 
 		systrap_count(&t->counts.spins_hit);
 	} else {
 		/* Others may have wanted the core. */
-		cores_look_but(&p->cores, now, systrap_turns_asleep(p));
+		cores_look_but(&p->cores, now, asleep_but(p, &ctx->pace));
 		SYSTRAP_STAT_ADD(p, spins_missed, 1);
 	}
 	return hit;
@@ -321,13 +338,17 @@ int systrap_wait(struct platform_context *ctx, struct systrap_thread *t, struct 
 	struct systrap_platform *p = ctx->p;
 	struct systrap_pace *pace = &ctx->pace;
 	bool computes = !pace->turn && pace->quick < SYSTRAP_QUICK_MIN;
+	int cores = pace->spin ? 2 : 1;
 	int err = 0;
 
+	atomic_fetch_add_explicit(&p->running, cores, memory_order_relaxed);
 	if (computes)
 		atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
 	pace->hit = pace->spin && spin(ctx, t, regs);
 	if (!pace->hit) {
 		pace->hits = 0;
+		atomic_fetch_sub_explicit(&p->running, cores - 1, memory_order_relaxed);
+		cores = 1;
 		if (pace->spin && !computes) {
 			computes = true;
 			atomic_fetch_add_explicit(&p->busy, 1, memory_order_relaxed);
@@ -335,6 +356,7 @@ int systrap_wait(struct platform_context *ctx, struct systrap_thread *t, struct 
 		}
 		err = sleep_for_event(ctx, t, false);
 	}
+	atomic_fetch_sub_explicit(&p->running, cores, memory_order_relaxed);
 	if (computes)
 		atomic_fetch_sub_explicit(&p->busy, 1, memory_order_relaxed);
 	pace->returned = cores_now();
