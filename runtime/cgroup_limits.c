@@ -13,6 +13,9 @@
 #include "runtime/systemd.h"
 
 #define FILE_MAX (1u << 20)
+#define CPUS_MAX 8192
+#define CPU_SHARES_MIN 2
+#define CPU_SHARES_MAX 262144
 
 struct apply {
 	const struct cgroup *cg;
@@ -136,6 +139,15 @@ static void apply_memory_v1(struct apply *a, const json_t *m)
 	} else if (has_swap) {
 		put_int(a, "memory", "memory.memsw.limit_in_bytes", swap);
 	}
+	if (a->err == -EBUSY) {
+		auto_free char *usage = read_file(a->cg, "memory", "memory.usage_in_bytes"),
+			       *peak = read_file(a->cg, "memory", "memory.max_usage_in_bytes");
+
+		snprintf(a->why, CGROUP_ERROR_MAX,
+			 "unable to set memory limit to %lld (current usage: %.20s, peak usage: "
+			 "%.20s)",
+			 limit, usage ? usage : "?", peak ? peak : "?");
+	}
 	if (number(m, "reservation", &v) && v)
 		put_int(a, "memory", "memory.soft_limit_in_bytes", v);
 	if (number(m, "kernelTCP", &v) && v)
@@ -189,6 +201,13 @@ static void apply_cpu(struct apply *a, const json_t *cpu)
 			put(a, "cpu", "cpu.max", text);
 		}
 	} else {
+		/* The kernel would take the nearest that it allows. */
+		if (!a->err && shares && (shares < CPU_SHARES_MIN || shares > CPU_SHARES_MAX)) {
+			a->err = -EINVAL;
+			snprintf(a->why, CGROUP_ERROR_MAX, "the %s allowed cpu-shares is %d",
+				 shares < CPU_SHARES_MIN ? "minimum" : "maximum",
+				 shares < CPU_SHARES_MIN ? CPU_SHARES_MIN : CPU_SHARES_MAX);
+		}
 		if (shares)
 			put_int(a, "cpu", "cpu.shares", shares);
 		if (period)
@@ -353,14 +372,102 @@ static json_t *numbers(const struct cgroup *cg, const char *controller, const ch
 	return list;
 }
 
+/* A column of cpuacct.usage_all: a line a CPU, with its number, user and system time. */
+static json_t *cpu_times(const struct cgroup *cg, int column)
+{
+	auto_free char *text = read_file(cg, "cpuacct", "cpuacct.usage_all");
+	json_t *list = json_array();
+	char *save = NULL;
+
+	for (char *l = text ? strtok_r(text, "\n", &save) : NULL; l;
+	     l = strtok_r(NULL, "\n", &save)) {
+		unsigned long long v[2];
+
+		if (sscanf(l, "%*u %llu %llu", &v[0], &v[1]) == 2)
+			json_array_append_new(list, json_integer((json_int_t)v[column]));
+	}
+	return list;
+}
+
+/* "0-2,5" as numbers. */
+static json_t *cpu_list(const struct cgroup *cg, const char *file)
+{
+	auto_free char *text = read_file(cg, "cpuset", file);
+	json_t *list = json_array();
+
+	for (char *p = text; p && *p;) {
+		unsigned long from = strtoul(p, &p, 10), to = from;
+
+		if (*p == '-')
+			to = strtoul(p + 1, &p, 10);
+		for (; from <= to && json_array_size(list) < CPUS_MAX; from++)
+			json_array_append_new(list, json_integer((json_int_t)from));
+		if (*p++ != ',')
+			break;
+	}
+	return list;
+}
+
+static json_t *cpuset_data(const struct cgroup *cg)
+{
+	static const char *const flags[][2] = {{"cpu_exclusive", "cpuset.cpu_exclusive"},
+					       {"mem_hardwall", "cpuset.mem_hardwall"},
+					       {"mem_exclusive", "cpuset.mem_exclusive"},
+					       {"memory_migrate", "cpuset.memory_migrate"},
+					       {"memory_spread_page", "cpuset.memory_spread_page"},
+					       {"memory_spread_slab", "cpuset.memory_spread_slab"},
+					       {"memory_pressure", "cpuset.memory_pressure"},
+					       {"sched_load_balance", "cpuset.sched_load_balance"},
+					       {"sched_relax_domain_level",
+						"cpuset.sched_relax_domain_level"}};
+	json_t *j = json_object();
+
+	if (!dir_of(cg, "cpuset"))
+		return j;
+	json_object_set_new(j, "cpus", cpu_list(cg, "cpuset.cpus"));
+	json_object_set_new(j, "mems", cpu_list(cg, "cpuset.mems"));
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		json_object_set_new(j, flags[i][0],
+				    json_integer(file_number(cg, "cpuset", flags[i][1])));
+	return j;
+}
+
+/* As runc: what is zero is left out. */
+static json_t *throttling(const json_t *cpu, const char *time_name, json_int_t time_unit)
+{
+	const struct {
+		const char *name, *key;
+		json_int_t unit;
+	} fields[] = {{"periods", "nr_periods", 1},
+		      {"throttledPeriods", "nr_throttled", 1},
+		      {"throttledTime", time_name, time_unit}};
+	json_t *j = json_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+		if (table_number(cpu, fields[i].key))
+			json_object_set_new(
+				j, fields[i].name,
+				json_integer(fields[i].unit * table_number(cpu, fields[i].key)));
+	return j;
+}
+
+static json_t *pids_data(const struct cgroup *cg)
+{
+	long long max = file_number(cg, "pids", "pids.max");
+	json_t *j = json_object();
+
+	json_object_set_new(j, "current", json_integer(file_number(cg, "pids", "pids.current")));
+	if (max > CGROUP_PIDS_EXTRA)
+		json_object_set_new(j, "limit", json_integer(max - CGROUP_PIDS_EXTRA));
+	return j;
+}
+
 static json_t *stats_v1(const struct cgroup *cg)
 {
 	json_t *cpu = file_table(cg, "cpu", "cpu.stat"),
 	       *acct = file_table(cg, "cpuacct", "cpuacct.stat"),
 	       *raw = file_table(cg, "memory", "memory.stat"), *memory, *j;
 	long hz = sysconf(_SC_CLK_TCK);
-	long long pids = file_number(cg, "pids", "pids.current"),
-		  max = file_number(cg, "pids", "pids.max");
 
 	memory =
 		json_pack("{so so so so}", "usage", memory_data(cg, "memory"), "swap",
@@ -369,19 +476,28 @@ static json_t *stats_v1(const struct cgroup *cg)
 	if (table_number(raw, "cache"))
 		json_object_set_new(memory, "cache", json_integer(table_number(raw, "cache")));
 	json_object_set_new(memory, "raw", raw);
-	j = json_pack("{s{s{sI so sI sI} s{sI sI sI}} so s{sI sI}}", "cpu", "usage", "total",
+	j = json_pack("{s{s{sI so so so sI sI} so} so so so}", "cpu", "usage", "total",
 		      (json_int_t)file_number(cg, "cpuacct", "cpuacct.usage"), "percpu",
-		      numbers(cg, "cpuacct", "cpuacct.usage_percpu"), "kernel",
+		      numbers(cg, "cpuacct", "cpuacct.usage_percpu"), "percpu_kernel",
+		      cpu_times(cg, 1), "percpu_user", cpu_times(cg, 0), "kernel",
 		      (json_int_t)(table_number(acct, "system") * 1000000000 / hz), "user",
 		      (json_int_t)(table_number(acct, "user") * 1000000000 / hz), "throttling",
-		      "periods", (json_int_t)table_number(cpu, "nr_periods"), "throttledPeriods",
-		      (json_int_t)table_number(cpu, "nr_throttled"), "throttledTime",
-		      (json_int_t)table_number(cpu, "throttled_time"), "memory", memory, "pids",
-		      "current", (json_int_t)pids, "limit",
-		      (json_int_t)(max > CGROUP_PIDS_EXTRA ? max - CGROUP_PIDS_EXTRA : 0));
+		      throttling(cpu, "throttled_time", 1), "cpuset", cpuset_data(cg), "memory",
+		      memory, "pids", pids_data(cg));
 	json_decref(cpu);
 	json_decref(acct);
 	return j;
+}
+
+/* As v1 counts it, memory is part of it. */
+static json_t *swap_v2(const struct cgroup *cg, long long limit, long long usage)
+{
+	long long swap_limit = file_number(cg, "memory", "memory.swap.max"),
+		  swap = file_number(cg, "memory", "memory.swap.current");
+
+	return json_pack("{sI sI sI}", "limit",
+			 (json_int_t)(limit < 0 || swap_limit < 0 ? INT64_MAX : limit + swap_limit),
+			 "usage", (json_int_t)(usage + swap), "failcnt", (json_int_t)0);
 }
 
 static json_t *stats_v2(const struct cgroup *cg)
@@ -389,22 +505,19 @@ static json_t *stats_v2(const struct cgroup *cg)
 	json_t *cpu = file_table(cg, "cpu", "cpu.stat"),
 	       *raw = file_table(cg, "memory", "memory.stat"),
 	       *events = file_table(cg, "memory", "memory.events"), *j;
-	long long max = file_number(cg, "pids", "pids.max"),
-		  limit = file_number(cg, "memory", "memory.max");
+	long long limit = file_number(cg, "memory", "memory.max"),
+		  usage = file_number(cg, "memory", "memory.current");
 
-	j = json_pack("{s{s{sI sI sI} s{sI sI sI}} s{s{sI sI sI sI} so} s{sI sI}}", "cpu", "usage",
-		      "total", (json_int_t)(table_number(cpu, "usage_usec") * 1000), "kernel",
+	j = json_pack("{s{s{sI sI sI} so} s{s{sI sI sI sI} so sI so} so}", "cpu", "usage", "total",
+		      (json_int_t)(table_number(cpu, "usage_usec") * 1000), "kernel",
 		      (json_int_t)(table_number(cpu, "system_usec") * 1000), "user",
-		      (json_int_t)(table_number(cpu, "user_usec") * 1000), "throttling", "periods",
-		      (json_int_t)table_number(cpu, "nr_periods"), "throttledPeriods",
-		      (json_int_t)table_number(cpu, "nr_throttled"), "throttledTime",
-		      (json_int_t)(table_number(cpu, "throttled_usec") * 1000), "memory", "usage",
-		      "limit", (json_int_t)(limit < 0 ? INT64_MAX : limit), "usage",
-		      (json_int_t)file_number(cg, "memory", "memory.current"), "max",
-		      (json_int_t)file_number(cg, "memory", "memory.peak"), "failcnt",
-		      (json_int_t)table_number(events, "max"), "raw", raw, "pids", "current",
-		      (json_int_t)file_number(cg, "pids", "pids.current"), "limit",
-		      (json_int_t)(max > CGROUP_PIDS_EXTRA ? max - CGROUP_PIDS_EXTRA : 0));
+		      (json_int_t)(table_number(cpu, "user_usec") * 1000), "throttling",
+		      throttling(cpu, "throttled_usec", 1000), "memory", "usage", "limit",
+		      (json_int_t)(limit < 0 ? INT64_MAX : limit), "usage", (json_int_t)usage,
+		      "max", (json_int_t)file_number(cg, "memory", "memory.peak"), "failcnt",
+		      (json_int_t)table_number(events, "max"), "swap", swap_v2(cg, limit, usage),
+		      "cache", (json_int_t)table_number(raw, "file"), "raw", raw, "pids",
+		      pids_data(cg));
 	json_decref(cpu);
 	json_decref(events);
 	return j;
@@ -412,9 +525,16 @@ static json_t *stats_v2(const struct cgroup *cg)
 
 json_t *cgroup_stats(const struct cgroup *cg)
 {
+	static const char *const empty[] = {"blkio", "hugetlb", "intel_rdt"};
 	json_t *j = cg->version == 2 ? stats_v2(cg) : cg->version == 1 ? stats_v1(cg) : NULL;
 
-	return j ? j : json_object();
+	if (!j)
+		return json_object();
+	/* Of these there are no figures; runc names them. */
+	for (size_t i = 0; i < ARRAY_SIZE(empty); i++)
+		json_object_set_new(j, empty[i], json_object());
+	json_object_set_new(j, "network_interfaces", json_null());
+	return j;
 }
 
 uint64_t cgroup_oom_kills(const struct cgroup *cg)

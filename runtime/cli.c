@@ -137,6 +137,18 @@ bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name,
 	return true;
 }
 
+/* Before anything is done whose errors would be lost. */
+static void check_log(void)
+{
+	int fd = open(cli.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+
+	if (fd < 0) {
+		fprintf(stderr, "moat: --log %s: %m\n", cli.log);
+		exit(1);
+	}
+	close(fd);
+}
+
 bool cli_global_flag(int argc, char **argv, int *i)
 {
 	const char *value;
@@ -146,9 +158,12 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		return true;
 	}
 	if (cli_flag(argc, argv, i, "platform", 0, &cli.platform) ||
-	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log) ||
-	    cli_flag(argc, argv, i, "log", 0, &cli.log))
+	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log))
 		return true;
+	if (cli_flag(argc, argv, i, "log", 0, &cli.log)) {
+		check_log();
+		return true;
+	}
 	if (cli_flag(argc, argv, i, "debug", 0, NULL))
 		return cli.debug = true;
 	if (cli_flag(argc, argv, i, "systemd-cgroup", 0, NULL))

@@ -114,7 +114,7 @@ static int signal_number(const char *name)
 	long n = strtol(name, &end, 10);
 
 	if (*name && *end == '\0')
-		return n > 0 && n <= 64 ? (int)n : -1;
+		return n >= 0 && n <= 64 ? (int)n : -1;
 	if (strncasecmp(name, "SIG", 3) == 0)
 		name += 3;
 	for (int s = 1; s < 32; s++) {
@@ -152,7 +152,7 @@ static int kill_main(int argc, char **argv)
 			cli_error("container not running");
 			err = -ESRCH;
 		}
-	} else {
+	} else if (msg.signo) { /* 0: is it there? */
 		err = container_request(&c, &msg, &reply);
 		if (!err)
 			control_msg_fini(&reply);

@@ -70,21 +70,29 @@ static void append_all(json_t *obj, const char *key, json_t *more)
 static int set_user(json_t *process, const char *text)
 {
 	json_t *user = json_object_get(process, "user");
-	unsigned uid, gid = 0;
-	int n;
+	const char *gid_text = strchr(text, ':');
+	char *end;
+	unsigned long uid = strtoul(text, &end, 10), gid = 0;
 
 	if (!user) {
 		user = json_object();
 		json_object_set_new(process, "user", user);
 	}
-	n = sscanf(text, "%u:%u", &uid, &gid);
-	if (n < 1) {
-		cli_error("parsing %s as int for uid failed", text);
+	if (end == text || (*end && end != gid_text) || uid >= UINT32_MAX) {
+		cli_error("exec failed: parsing %.*s as int for uid failed: a number is wanted",
+			  (int)strcspn(text, ":"), text);
 		return -EINVAL;
 	}
-	json_object_set_new(user, "uid", json_integer(uid));
-	if (n == 2)
-		json_object_set_new(user, "gid", json_integer(gid));
+	json_object_set_new(user, "uid", json_integer((json_int_t)uid));
+	if (!gid_text++)
+		return 0;
+	gid = strtoul(gid_text, &end, 10);
+	if (end == gid_text || *end || gid >= UINT32_MAX) {
+		cli_error("exec failed: parsing %s as int for gid failed: a number is wanted",
+			  gid_text);
+		return -EINVAL;
+	}
+	json_object_set_new(user, "gid", json_integer((json_int_t)gid));
 	return 0;
 }
 
@@ -114,7 +122,7 @@ static json_t *process_from_flags(const json_t *config, const struct exec_option
 	if (o->no_new_privs)
 		json_object_set_new(p, "noNewPrivileges", json_true());
 	user = json_object_get(p, "user");
-	if ((o->user && set_user(p, o->user) < 0)) {
+	if (o->user && *o->user && set_user(p, o->user) < 0) {
 		json_decref(p);
 		return NULL;
 	}
@@ -545,6 +553,33 @@ static bool unsigned_flag(const char *name, const char *text, unsigned max, unsi
 	return true;
 }
 
+/* [CONTROLLERS:]PATH, a cgroup below the container's. There is none: all of a sandbox is in one. */
+static bool cgroup_flag(const char *text)
+{
+	static const char *const known =
+		",cpu,cpuacct,cpuset,memory,pids,devices,freezer,blkio,io,hugetlb,net_cls,net_prio,"
+		"perf_event,rdma,misc,name=systemd,";
+	const char *colon = strchr(text, ':'), *path = colon ? colon + 1 : text;
+
+	for (const char *c = text; colon && c < colon;) {
+		int len = (int)strcspn(c, ",:");
+		char word[64];
+
+		snprintf(word, sizeof(word), ",%.*s,", len, c);
+		if (!strstr(known, word)) {
+			cli_error("exec failed: unknown controller %.*s in --cgroup", len, c);
+			return false;
+		}
+		c += len + 1;
+	}
+	if (strspn(path, "/.") == strlen(path) && !strstr(path, ".."))
+		return true;
+	cli_error("exec failed: --cgroup %s: no such file or directory; a container's processes "
+		  "are all in one cgroup, /",
+		  path);
+	return false;
+}
+
 /* One flag; 1 taken, 0 unknown, -1 bad. */
 static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
 {
@@ -572,6 +607,8 @@ static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
 	if (cli_flag(argc, argv, i, "preserve-fds", 0, &v))
 		return unsigned_flag("preserve-fds", v, CONTROL_FDS_MAX - 4, &o->preserve_fds) ? 1
 											       : -1;
+	if (cli_flag(argc, argv, i, "cgroup", 0, &v))
+		return cgroup_flag(v) ? 1 : -1;
 	/* No such labels in the guest, as runc on a host without them. */
 	if (cli_flag(argc, argv, i, "apparmor", 0, &v) ||
 	    cli_flag(argc, argv, i, "process-label", 0, &v))
@@ -614,6 +651,8 @@ static int exec_in(const struct container *c, const struct exec_options *o)
 		process = process_from_file(o->process_file);
 	} else {
 		config = state_load(&c->dir, "config.json");
+		if (!config)
+			cli_error("exec failed: container does not exist: %s", o->id);
 		process = process_from_flags(config, o);
 		json_decref(config);
 	}
@@ -643,7 +682,7 @@ static int exec_main(int argc, char **argv)
 			continue;
 		taken = exec_flag(&o, argc, argv, &i);
 		if (taken < 0)
-			return 1;
+			return EXEC_FAILED;
 		if (!taken)
 			return cli_unknown_flag("exec", argv[i]);
 	}
@@ -686,5 +725,6 @@ const struct cli_verb verb_exec = {
 	"  -c, --cap CAP_NAME       a further capability\n"
 	"  --preserve-fds N         pass on descriptors 3 to N + 2\n"
 	"  --no-new-privs           as in config.json\n"
+	"  --cgroup [NAMES:]PATH    / only: a container's processes are in one cgroup\n"
 	"  --ignore-paused          also in a paused container\n",
 	exec_main};

@@ -45,13 +45,16 @@ static json_int_t int_of(const json_t *j, const char *key)
 	return json_integer_value(json_object_get(j, key));
 }
 
-/* A further container of a pod runs in the sandbox's sentry: its cgroup knows only its monitor and gofer, the sentry the rest. */
-static void add_own_figures(json_t *data, const json_t *own)
+/*
+ * What the sentry knows better than the cgroup: how many tasks there are, of the guest's. Of a further container of a pod, which runs in the sandbox's
+ * sentry, the cgroup knows only its monitor and gofer.
+ */
+static void add_own_figures(json_t *data, const json_t *own, bool further)
 {
 	json_t *cpu = json_object_get(json_object_get(data, "cpu"), "usage"),
 	       *pids = json_object_get(data, "pids");
 
-	if (cpu)
+	if (cpu && further)
 		json_object_set_new(cpu, "total",
 				    json_integer(int_of(cpu, "total") + int_of(own, "utime_ns") +
 						 int_of(own, "stime_ns")));
@@ -63,8 +66,8 @@ static void print_stats(const struct container *c)
 {
 	json_t *data = cgroup_stats(&c->cgroup), *own = sentry_stats(c);
 
-	if (own && json_object_get(c->state, "sandbox"))
-		add_own_figures(data, own);
+	if (own)
+		add_own_figures(data, own, json_object_get(c->state, "sandbox") != NULL);
 	if (own)
 		json_object_set_new(data, "moat", own);
 	print_event("stats", c->dir.id, data);
@@ -335,7 +338,7 @@ static int update(const struct container *c, const json_t *resources)
 
 static int update_main(int argc, char **argv)
 {
-	const char *file = NULL, *id = NULL;
+	const char *file = NULL, *id = NULL, *rdt = NULL;
 	json_t *resources = json_object();
 	struct container c;
 	int err;
@@ -349,6 +352,9 @@ static int update_main(int argc, char **argv)
 		}
 		if (cli_flag(argc, argv, &i, "resources", 'r', &file))
 			continue;
+		if (cli_flag(argc, argv, &i, "l3-cache-schema", 0, &rdt) ||
+		    cli_flag(argc, argv, &i, "mem-bw-schema", 0, &rdt))
+			continue;
 		taken = update_flag(resources, argc, argv, &i);
 		if (taken < 0)
 			return 1;
@@ -357,6 +363,12 @@ static int update_main(int argc, char **argv)
 	}
 	if (!id) {
 		cli_error("update: no container id; usage: moat update [FLAGS] ID");
+		return 1;
+	}
+	if (rdt) {
+		cli_error("Intel RDT: schema %s: not supported; leave out --l3-cache-schema and "
+			  "--mem-bw-schema",
+			  rdt);
 		return 1;
 	}
 	if (container_load(id, false, &c))
@@ -451,7 +463,8 @@ const struct cli_verb verb_update = {
 	"  --memory, --memory-reservation, --memory-swap SIZE, --pids-limit N,\n"
 	"  --cpu-share, --cpu-quota, --cpu-period, --cpuset-cpus, --cpuset-mems,\n"
 	"  --cpu-rt-period, --cpu-rt-runtime, --blkio-weight, --kernel-memory, "
-	"--kernel-memory-tcp\n",
+	"--kernel-memory-tcp\n"
+	"  --l3-cache-schema, --mem-bw-schema TEXT   refused: no Intel RDT here\n",
 	update_main};
 const struct cli_verb verb_features = {"features", "what this runtime supports, as JSON",
 				       "Usage: moat features\n", features_main};

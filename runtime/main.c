@@ -11,6 +11,9 @@
 #define MOAT_VERSION "0.1.0"
 #endif
 
+/* Exit status, as runc's. */
+#define UNKNOWN_VERB 3
+
 static const struct cli_verb *const verbs[] = {
 	&verb_run,     &verb_do,	&verb_create, &verb_start, &verb_exec,	&verb_kill,
 	&verb_delete,  &verb_state,	&verb_list,   &verb_ps,	   &verb_pause, &verb_resume,
@@ -85,16 +88,18 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	}
-	if (i >= argc) {
-		print_help();
+	if (i >= argc || strcmp(argv[i], "help") == 0)
+		return print_help();
+	if (strcmp(argv[i], "checkpoint") == 0 || strcmp(argv[i], "restore") == 0) {
+		cli_error("%s: not supported: CRIU saves processes of the host's kernel, and a "
+			  "container's are its sandbox's",
+			  argv[i]);
 		return 1;
 	}
-	if (strcmp(argv[i], "help") == 0)
-		return print_help();
 	verb = find_verb(argv[i]);
 	if (!verb) {
 		cli_error("unknown verb '%s'; 'moat --help' lists the verbs", argv[i]);
-		return 1;
+		return UNKNOWN_VERB;
 	}
 	for (int k = i + 1; k < argc && strcmp(argv[k], "--") != 0; k++) {
 		if ((verb == &verb_do || verb == &verb_exec) && argv[k][0] != '-')

@@ -359,6 +359,25 @@ static void parse_mount_options(struct parse *p, const json_t *list, size_t inde
 	buf_fini(&data);
 }
 
+/*
+ * A bind mount of the host's /sys, /proc and the like, which engines make where a container shares a namespace with the host. The gofer never serves
+ * those: the sandbox has its own. NULL: it is none of them.
+ */
+static const char *own_instead(const char *source)
+{
+	static const struct {
+		const char *path, *type;
+	} own[] = {{"/sys", "sysfs"},
+		   {"/proc", "proc"},
+		   {"/sys/fs/cgroup", "cgroup"},
+		   {"/dev/mqueue", "mqueue"}};
+
+	for (size_t i = 0; source && i < ARRAY_SIZE(own); i++)
+		if (strcmp(source, own[i].path) == 0)
+			return own[i].type;
+	return NULL;
+}
+
 static void parse_mount(struct parse *p, const json_t *j, size_t index, struct boot_mount *m)
 {
 	char where[32];
@@ -387,8 +406,11 @@ static void parse_mount(struct parse *p, const json_t *j, size_t index, struct b
 	parse_mount_options(p, member(p, j, where, "options", JSON_ARRAY), index, m);
 	if (p->err)
 		return;
-	if (m->flags & MS_BIND)
-		type = "bind";
+	if (m->flags & MS_BIND) {
+		type = own_instead(src);
+		m->flags &= type ? ~(uint64_t)(MS_BIND | MS_REC) : ~0ull;
+		type = type ? type : "bind";
+	}
 	if (!type || !oci_mount_type_known(type)) {
 		parse_error(p,
 			    "%s (%s): unknown type '%s'; known are proc, sysfs, tmpfs, devpts, "
