@@ -56,6 +56,11 @@ static int64_t now_ns(void)
 
 /* ---- the tree ---- */
 
+/* What of it the cases need. */
+struct tree_parts {
+	bool chains, wide, source, written;
+};
+
 /* "t3/d/d/f": `depth` directories and a file. Made once: what is measured often must not be how its name is printed. */
 static const char *path_of(unsigned t, int depth, const char *file)
 {
@@ -107,7 +112,8 @@ static void put_chain(int root, unsigned t)
 	}
 }
 
-static void make_tree(void)
+/* Made only for cases that were asked for: many files take longer than most cases. */
+static void make_tree(const struct tree_parts *want)
 {
 	int root = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char path[PATH_BYTES];
@@ -116,18 +122,19 @@ static void make_tree(void)
 		fail("opening", tree, -errno);
 	for (size_t i = 0; i < sizeof(buffer); i++)
 		buffer[i] = (uint8_t)(i * 31 + (i >> 12));
-	for (unsigned t = 0; t < TREES; t++)
-		put_chain(root, t);
-	put_dir(root, "wide");
-	for (unsigned i = 0; i < entries; i++) {
+	for (unsigned t = 0; t < (want->chains ? TREES : 1); t++)
+		put_chain(root, t); /* the floor needs the first */
+	if (want->wide)
+		put_dir(root, "wide");
+	for (unsigned i = 0; want->wide && i < entries; i++) {
 		snprintf(path, sizeof(path), "wide/entry-%05u", i);
 		put_file(root, path, 0);
 	}
 	put_file(root, "data", file_mib);
-	if (tree_make(root))
+	if (want->source && tree_make(root))
 		fail("making", "src", -errno);
 	put_dir(root, "written");
-	for (int i = 0; i < SUBJECTS; i++) {
+	for (int i = 0; want->written && i < SUBJECTS; i++) {
 		snprintf(path, sizeof(path), "written/%s", subjects[i].name);
 		put_file(root, path, file_mib);
 	}
@@ -652,8 +659,23 @@ static void parse(int argc, char **argv, const char **ret_dir)
 
 /* ---- the run ---- */
 
+static void parts_wanted(struct tree_parts *ret)
+{
+	*ret = (struct tree_parts){0};
+	for (size_t k = 0; k < CASES; k++) {
+		if (!case_wanted[k])
+			continue;
+		ret->chains |= cases[k].depth != 0;
+		ret->wide |= !strncmp(cases[k].name, "readdir", 7);
+		ret->written |= cases[k].before == open_written;
+		ret->source |= cases[k].op == op_find || cases[k].op == op_git_status ||
+			       cases[k].op == op_untar;
+	}
+}
+
 static void set_up(const char *dir)
 {
+	struct tree_parts parts;
 	struct rlimit files;
 	int err;
 
@@ -677,7 +699,8 @@ static void set_up(const char *dir)
 	atexit(subjects_fini);
 	if (mkdir(tree, 0755) < 0)
 		fail("making", tree, -errno);
-	make_tree();
+	parts_wanted(&parts);
+	make_tree(&parts);
 }
 
 static void start_subjects(void)

@@ -298,6 +298,11 @@ void subject_shrink(struct subject *s)
 		else
 			virtiofs_shrink(s->mount->fs);
 	}
+	/* Nor is what is left of it freed while others are measured. */
+	for (int i = 0; s->mount && i < 2; i++) {
+		rcu_drain();
+		vfs_run_deferred();
+	}
 }
 
 uint64_t subject_requests(const struct subject *s)

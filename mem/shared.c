@@ -6,7 +6,7 @@
  * punched out and given again only after a grace period, when no reader can have it in hand.
  * A page that both processes have mapped costs neither a fault: up to SHARED_WARM_MAX chunks that have all their pages are cleared instead of punched,
  * and given again first. A page cache that lets go of one file and reads the next takes those; unused for SHARED_WARM_IDLE_NS they are punched
- * after all.
+ * after all, but for SHARED_WARM_KEEP.
  * The other process may write anything there at any time; nothing in it is believed.
  */
 #include <fcntl.h>
@@ -26,6 +26,8 @@
 #define CHUNKS_ROUND 4096u /* chunk_map's granularity: 256 MiB */
 #define SHARED_WARM_MAX 640u /* chunks: 40 MiB a file */
 #define SHARED_WARM_IDLE_NS 500000000l
+#define SHARED_WARM_KEEP \
+	64u /* not punched: what one who reads a file through goes round in (fsimpl/virtiofs/ahead.c) */
 #define CHUNK_PAGES (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
 
 struct mem_shared {
@@ -271,12 +273,16 @@ static void trim(struct rcu_cb *cb)
 	bool again;
 
 	mutex_lock(&s->lock);
-	if (!s->warm_used) {
-		idle = s->warm;
-		s->warm = s->warm_count = 0;
+	while (!s->warm_used && s->warm_count > SHARED_WARM_KEEP) {
+		uint32_t chunk = s->warm;
+
+		s->warm = s->next[chunk - 1];
+		s->warm_count--;
+		s->next[chunk - 1] = idle;
+		idle = chunk;
 	}
 	s->warm_used = false;
-	again = s->trim_armed = s->warm != 0;
+	again = s->trim_armed = s->warm_count > SHARED_WARM_KEEP;
 	mutex_unlock(&s->lock);
 	for (uint32_t chunk = idle; chunk; chunk = s->next[chunk - 1])
 		punch(s, chunk - 1);

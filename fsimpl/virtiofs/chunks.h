@@ -18,6 +18,7 @@
 struct virtiofs_chunk {
 	uint64_t off; /* in the device's memory; 0: none */
 	uint16_t valid, dirty; /* a bit a page */
+	bool mapped; /* since it has this memory, perhaps not any more */
 };
 
 struct virtiofs_chunks {

@@ -1,5 +1,5 @@
 /*
- * fsimpl/virtiofs/data.c - file data: the page cache of the mount, and reads through it and past it. Writes are in write.c.
+ * fsimpl/virtiofs/data.c - file data: the page cache of the mount. Reads through it are in ahead.c, writes in write.c.
  *
  * Cached pages live in the memory that is shared with the daemon, in chunks of 64 KiB, so that READ lands in them and WRITE is read
  * from them without a copy. A page is valid (may be read and mapped) and perhaps dirty. Dirtiness of mapped pages is known by write faults: a
@@ -7,9 +7,6 @@
  *
  * A READ into the cache is made under fill_lock, and so is a WRITE past the cache or a truncation: what lands in a page is never older than what
  * was written meanwhile. Pages are dropped or cleaned under map.data_lock with the mappings invalidated first.
- *
- * Readahead: who reads on is given windows that double up to the largest READ; while one is copied out the next is under way. Such a READ is
- * waited for by nobody: whoever takes fill_lock next takes its pages in first (inode->ahead). Who jumps about gets the pages that he asks for.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -18,7 +15,6 @@
 #include "base/log.h"
 #include "fsimpl/virtiofs/internal.h"
 
-#define WINDOW_BYTES_MIN (64ul << 10)
 #define MAP_AHEAD_BYTES (128ul << 10)
 
 static struct memfile *memory(const struct virtiofs_inode *in)
@@ -59,9 +55,8 @@ void virtiofs_bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed)
 
 /* ---- requests ---- */
 
-/* Sends a READ into pieces of the shared memory under fill_lock, if there is room. */
-static int read_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
-		      const struct vdev_data *data, unsigned count, struct vdev_pending *ret)
+int virtiofs_data_read_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
+			     const struct vdev_data *data, unsigned count, struct vdev_pending *ret)
 {
 	uint64_t node = in->nodeid;
 	struct fuse_read_in arg = {.fh = h->fh, .offset = off, .flags = h->flags};
@@ -97,13 +92,57 @@ static ssize_t read_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, ui
 
 /* ---- chunks: all with map.data_lock held ---- */
 
-/* Memory for every chunk of [off, end). No locks held. */
-int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
+/*
+ * The memory of the chunk that lies VIRTIOFS_STREAM_BYTES before `at`, taken away from it: nobody else holds it, and it was never mapped (who reads
+ * through a mapping without a reference does so in an RCU section, which is not waited for here). 0: none. Pre: map.data_lock (write).
+ */
+static uint64_t take_behind(struct virtiofs_inode *in, uint64_t at)
+{
+	struct virtiofs_chunk *c = at < VIRTIOFS_STREAM_BYTES
+					   ? NULL
+					   : virtiofs_chunk_at(in, at - VIRTIOFS_STREAM_BYTES);
+	uint64_t mem;
+
+	if (!c || c->dirty || c->mapped ||
+	    !memfile_range_exclusive(memory(in), c->off, MEM_CHUNK_SIZE))
+		return 0;
+	mem = c->off;
+	*c = (struct virtiofs_chunk){0};
+	return mem;
+}
+
+/* Memory for the chunk at `at`. *inout_mem: fresh memory, or 0; what is left of it is the caller's again. Return: 0, -EAGAIN: it takes fresh memory, -ENOMEM. */
+static int provide_chunk(struct virtiofs_inode *in, uint64_t at, bool stream, uint64_t *inout_mem)
+{
+	struct virtiofs_chunk *c;
+	uint64_t mem = 0;
+	int err = 0;
+
+	rwlock_write_lock(&in->map.data_lock);
+	if (virtiofs_chunk_at(in, at))
+		goto out;
+	c = chunks_make(&in->chunks, at >> MEM_CHUNK_SHIFT);
+	if (!c)
+		err = -ENOMEM;
+	else if (*inout_mem)
+		mem = *inout_mem;
+	else if (!stream || !(mem = take_behind(in, at)))
+		err = -EAGAIN;
+	if (err)
+		goto out;
+	*c = (struct virtiofs_chunk){.off = mem};
+	*inout_mem = 0;
+out:
+	rwlock_write_unlock(&in->map.data_lock);
+	return err;
+}
+
+/* Memory for every chunk of [off, end). stream: see virtiofs_data_provide_stream(). No locks held. */
+static int provide(struct virtiofs_inode *in, uint64_t off, uint64_t end, bool stream)
 {
 	if (end > 1ull << (CHUNKS_INDEX_BITS + MEM_CHUNK_SHIFT))
 		return -EFBIG;
 	for (uint64_t at = round_down_u64(off, MEM_CHUNK_SIZE); at < end; at += MEM_CHUNK_SIZE) {
-		struct virtiofs_chunk *c;
 		uint64_t mem = 0;
 		bool have;
 		int err;
@@ -113,17 +152,12 @@ int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 		rwlock_read_unlock(&in->map.data_lock);
 		if (have)
 			continue;
-		err = memfile_alloc(memory(in), MEM_CHUNK_SIZE, 0, 0, &mem);
-		if (err)
-			return err;
-		rwlock_write_lock(&in->map.data_lock);
-		c = chunks_make(&in->chunks, at >> MEM_CHUNK_SHIFT);
-		err = c ? 0 : -ENOMEM;
-		if (c && !c->off) {
-			*c = (struct virtiofs_chunk){.off = mem};
-			mem = 0;
+		err = stream ? provide_chunk(in, at, true, &mem) : -EAGAIN;
+		if (err == -EAGAIN) {
+			err = memfile_alloc(memory(in), MEM_CHUNK_SIZE, 0, 0, &mem);
+			if (!err)
+				err = provide_chunk(in, at, false, &mem);
 		}
-		rwlock_write_unlock(&in->map.data_lock);
 		if (mem)
 			memfile_range_unref(memory(in), mem, MEM_CHUNK_SIZE);
 		if (err)
@@ -132,11 +166,20 @@ int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 	return 0;
 }
 
+int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end)
+{
+	return provide(in, off, end, false);
+}
+
+int virtiofs_data_provide_stream(struct virtiofs_inode *in, uint64_t off, uint64_t end)
+{
+	return provide(in, off, end, true);
+}
+
 /* ---- filling ---- */
 
-/* A run of invalid pages from *inout_off on, below end, as pieces of memory. References on them are taken. */
-static unsigned collect_invalid(struct virtiofs_inode *in, uint64_t *inout_off, uint64_t end,
-				struct vdev_data *data, unsigned max)
+unsigned virtiofs_data_collect(struct virtiofs_inode *in, uint64_t *inout_off, uint64_t end,
+			       struct vdev_data *data, unsigned max)
 {
 	uint64_t at = *inout_off;
 	unsigned count = 0;
@@ -168,9 +211,8 @@ static unsigned collect_invalid(struct virtiofs_inode *in, uint64_t *inout_off, 
 	return count;
 }
 
-/* Pages of the run are valid now; what the file did not have of them reads as zeros. */
-static void mark_valid(struct virtiofs_inode *in, uint64_t off, const struct vdev_data *data,
-		       unsigned count, uint64_t got)
+void virtiofs_data_arrived(struct virtiofs_inode *in, uint64_t off, const struct vdev_data *data,
+			   unsigned count, uint64_t got)
 {
 	for (unsigned i = 0; i < count; i++) {
 		char *p = memfile_ptr(memory(in), data[i].off);
@@ -203,7 +245,7 @@ int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virtiofs_handle 
 	err = virtiofs_data_provide(in, off, end);
 	while (!err && off < end) {
 		uint64_t stop = MIN(end, off + in->fs->max_read), size = 0;
-		unsigned count = collect_invalid(in, &off, stop, data, VDEV_DATA_MAX);
+		unsigned count = virtiofs_data_collect(in, &off, stop, data, VDEV_DATA_MAX);
 		ssize_t got;
 
 		if (!count) {
@@ -215,7 +257,7 @@ int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virtiofs_handle 
 			size += data[i].size;
 		got = read_rpc(in, h, off, data, count, &h->filler.base);
 		if (got >= 0)
-			mark_valid(in, off, data, count, (uint64_t)got);
+			virtiofs_data_arrived(in, off, data, count, (uint64_t)got);
 		else
 			err = (int)got;
 		for (unsigned i = 0; i < count; i++)
@@ -236,217 +278,7 @@ static int fill(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t o
 	return err;
 }
 
-/* ---- readahead; in->ahead is guarded by fill_lock ---- */
-
-struct virtiofs_ahead {
-	struct vdev_pending pending;
-	struct virtiofs_handle *h; /* a reference */
-	uint64_t off;
-	unsigned count;
-	struct vdev_data data[VDEV_DATA_MAX]; /* references */
-};
-
-static void ahead_free(struct virtiofs_ahead *a)
-{
-	struct virtiofs_fs *fs = a->h->in->fs;
-
-	for (unsigned i = 0; i < a->count; i++)
-		memfile_range_unref(virtiofs_device_memory(fs->dev), a->data[i].off,
-				    a->data[i].size);
-	virtiofs_handle_unref(a->h);
-	free(a);
-	atomic_fetch_sub(&fs->aheads, 1);
-}
-
-/* Takes in what was read ahead. Return: 0, also if that failed: who needs it asks again; -EINTR: killed, it goes on by itself. */
-static int ahead_reap(struct virtiofs_inode *in)
-{
-	struct virtiofs_ahead *a = in->ahead;
-	ssize_t got;
-
-	if (likely(!a))
-		return 0;
-	got = vdev_end(&a->pending, NULL);
-	if (got >= 0)
-		mark_valid(in, a->off, a->data, a->count, (uint64_t)got);
-	in->ahead = NULL;
-	atomic_store(&in->ahead_of, NULL);
-	ahead_free(a);
-	return got == -EINTR ? -EINTR : 0;
-}
-
-/* Begins to read [off, end), as far as one READ goes. Failure is no error. Pre: fill_lock, nothing under way. */
-static void ahead_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uint64_t off,
-			uint64_t end)
-{
-	struct virtiofs_ahead *a;
-
-	end = round_up_u64(MIN(end, off + in->fs->max_read), MOAT_PAGE_SIZE);
-	if (atomic_fetch_add(&in->fs->aheads, 1) >= VIRTIOFS_AHEADS_MAX ||
-	    virtiofs_data_provide(in, off, end) || !(a = calloc(1, sizeof(*a)))) {
-		atomic_fetch_sub(&in->fs->aheads, 1);
-		return;
-	}
-	ref_get(&h->ref);
-	a->h = h;
-	a->count = collect_invalid(in, &off, end, a->data, VDEV_DATA_MAX);
-	a->off = off;
-	if (!a->count || read_begin(in, h, off, a->data, a->count, &a->pending)) {
-		ahead_free(a);
-		return;
-	}
-	in->ahead = a;
-	atomic_store(&in->ahead_of, h);
-}
-
-void virtiofs_ahead_stop(struct virtiofs_handle *h)
-{
-	if (atomic_load(&h->in->ahead_of) != h)
-		return;
-	virtiofs_fill_begin(h->in);
-	virtiofs_fill_end(h->in);
-}
-
-/* ---- fill_lock ---- */
-
-void virtiofs_fill_begin(struct virtiofs_inode *in)
-{
-	for (;;) {
-		op_lock(&in->fill_lock);
-		atomic_store(&in->fill_holders, 1);
-		if (!ahead_reap(in))
-			return;
-		/* Killed; the READ that was left keeps the lock until it is through. */
-		virtiofs_fill_end(in);
-	}
-}
-
-int virtiofs_fill_begin_killable(struct virtiofs_inode *in)
-{
-	int err = op_lock_killable(&in->fill_lock);
-
-	if (err)
-		return err;
-	atomic_store(&in->fill_holders, 1);
-	err = ahead_reap(in);
-	if (err)
-		virtiofs_fill_end(in);
-	return err;
-}
-
-void virtiofs_fill_end(struct virtiofs_inode *in)
-{
-	if (atomic_fetch_sub(&in->fill_holders, 1) == 1)
-		op_unlock(&in->fill_lock);
-}
-
-/* ---- reading ---- */
-
-/* Bytes from off on that lie valid in one chunk, with a reference on it; 0: none. */
-static uint64_t pin_valid(struct virtiofs_inode *in, uint64_t off, uint64_t end, uint64_t *ret_mem)
-{
-	struct virtiofs_chunk *c;
-	uint64_t at = off;
-
-	rwlock_read_lock(&in->map.data_lock);
-	c = virtiofs_chunk_at(in, off);
-	end = MIN(end, round_down_u64(off, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE);
-	while (c && at < end && (c->valid & VIRTIOFS_PAGE_BIT(at)))
-		at = round_down_u64(at, MOAT_PAGE_SIZE) + MOAT_PAGE_SIZE;
-	at = MIN(at, end);
-	if (at > off) {
-		*ret_mem = c->off + (off & (MEM_CHUNK_SIZE - 1));
-		if (memfile_range_ref(memory(in), *ret_mem, at - off))
-			abort();
-	}
-	rwlock_read_unlock(&in->map.data_lock);
-	return at - off;
-}
-
-/* Advice for a read of [off, end), and the end of what is to be read for it at least. Races between threads of one file only spoil it. */
-static uint64_t window_of(struct virtiofs_readahead *ra, const struct virtiofs_inode *in,
-			  uint64_t off, uint64_t end)
-{
-	uint64_t window = atomic_load_explicit(&ra->window, memory_order_relaxed);
-
-	if (off != atomic_load_explicit(&ra->next, memory_order_relaxed)) {
-		window = 0;
-		atomic_store_explicit(&ra->asked, 0, memory_order_relaxed);
-	} else if (!window) {
-		window = WINDOW_BYTES_MIN;
-	}
-	window = MIN(window, in->fs->max_read);
-	atomic_store_explicit(&ra->next, end, memory_order_relaxed);
-	atomic_store_explicit(&ra->window, window, memory_order_relaxed);
-	return window;
-}
-
-/* Reads the next window when the reader comes near the end of what was asked for. Return: 0, -EINTR. */
-static int read_on(struct virtiofs_inode *in, struct virtiofs_handle *h,
-		   struct virtiofs_readahead *ra, uint64_t end, uint64_t size)
-{
-	uint64_t asked = atomic_load_explicit(&ra->asked, memory_order_relaxed);
-	uint64_t window = atomic_load_explicit(&ra->window, memory_order_relaxed);
-	int err;
-
-	if (!window || asked >= size || end + window / 2 < asked)
-		return 0;
-	err = virtiofs_fill_begin_killable(in);
-	if (err)
-		return err;
-	window = MIN(window * 2, in->fs->max_read);
-	asked = MAX(asked, round_up_u64(end, MOAT_PAGE_SIZE));
-	if (asked < size)
-		ahead_begin(in, h, asked, MIN(size, asked + window));
-	virtiofs_fill_end(in);
-	atomic_store_explicit(&ra->asked, asked + window, memory_order_relaxed);
-	atomic_store_explicit(&ra->window, window, memory_order_relaxed);
-	return 0;
-}
-
-/* Makes [at, end) valid, and a window more. */
-static int fill_ahead(struct virtiofs_inode *in, struct virtiofs_handle *h,
-		      struct virtiofs_readahead *ra, uint64_t at, uint64_t end, uint64_t window,
-		      uint64_t size)
-{
-	uint64_t ahead = MIN(MAX(end, at + window), at + VIRTIOFS_READ_MAX);
-	int err = fill(in, h, at, MIN(ahead, MAX(size, end)));
-
-	if (!err && ahead > atomic_load_explicit(&ra->asked, memory_order_relaxed))
-		atomic_store_explicit(&ra->asked, ahead, memory_order_relaxed);
-	return err;
-}
-
-ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h,
-			   struct virtiofs_readahead *ra, struct io_iter *it, uint64_t off)
-{
-	uint64_t size = virtiofs_inode_size(in), done = 0, end, window;
-	int err;
-
-	end = off >= size ? off : MIN(size, off + it->remaining);
-	window = window_of(ra, in, off, end);
-	while (off + done < end) {
-		uint64_t mem = 0, n = pin_valid(in, off + done, end, &mem);
-		size_t put;
-
-		if (!n) {
-			err = fill_ahead(in, h, ra, off + done, end, window, size);
-			if (err)
-				return done ? (ssize_t)done : err;
-			continue;
-		}
-		if (!done && (err = read_on(in, h, ra, end, size))) {
-			memfile_range_unref(memory(in), mem, n);
-			return err;
-		}
-		put = io_iter_put(it, memfile_ptr(memory(in), mem), n);
-		memfile_range_unref(memory(in), mem, n);
-		done += put;
-		if (put < n)
-			return done ? (ssize_t)done : -EFAULT;
-	}
-	return (ssize_t)done;
-}
+/* ---- reading past the cache ---- */
 
 ssize_t virtiofs_data_read_direct(struct virtiofs_inode *in, struct virtiofs_handle *h,
 				  struct io_iter *it, uint64_t off)
@@ -615,6 +447,8 @@ static int map_translate(struct mappable *m, uint64_t off, uint64_t hint_start, 
 			atomic_fetch_add(&in->dirty_pages, 1);
 		dirty = true;
 	}
+	if (!__atomic_load_n(&c->mapped, __ATOMIC_RELAXED))
+		__atomic_store_n(&c->mapped, true, __ATOMIC_RELAXED);
 	low = MAX(hint_start, round_down_u64(page, MEM_CHUNK_SIZE));
 	high = MIN(hint_end, round_down_u64(page, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE);
 	for (end = page + MOAT_PAGE_SIZE; end < high && alike(in, end, dirty);)

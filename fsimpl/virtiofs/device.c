@@ -23,7 +23,14 @@
 #include "fsimpl/virtiofs/internal_device.h"
 
 #define SPIN_NS 40000
+#define SPIN_NS_PER_KIB 500 /* more, for what the answer may bring: the device copies it */
+#define SPIN_AWAY_NS 500000
+#define ASIDE_BYTES (128u << 10)
+#define ASIDE_AWAY_NS 20000
+#define ASIDE_NS 500000 /* no more often */
 #define SPIN_MISSES_MAX 8 /* in a row: then only every 16th wait polls */
+#define SPIN_SOON \
+	4 /* polls as long as polling may take: an answer that came within that was no miss */
 
 bool virtiofs_device_alive(const struct virtiofs_device *dev)
 {
@@ -262,31 +269,81 @@ void vdev_call_ready(struct hostpoll *hp, uint32_t events)
 	(void)!drain(q);
 }
 
-/* Polls for a while. True: done. */
-static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot)
+/* How long an answer is polled for. */
+static int64_t spin_ns(const struct vdev_slot *slot)
 {
-	int64_t end;
+	return SPIN_NS + (int64_t)(slot->room >> 10) * SPIN_NS_PER_KIB;
+}
+
+/*
+ * Some hosts wake a thread on its waker's CPU though another is idle (virtual machines, whose idle CPUs count as taken), and let the two share it for
+ * long. For a request that copies much while this thread would copy what came before, that is half the speed: so where the daemon was found to run when
+ * this thread yielded after a kick, it goes to any other CPU that it may use after the next one. Where it then finds the daemon again it was wrong.
+ */
+static bool step_aside(struct vdev_queue *q, int64_t now)
+{
+	cpu_set_t all, others;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE || now < q->aside_next ||
+	    sched_getaffinity(0, sizeof(all), &all))
+		return false;
+	q->aside_next = now + ASIDE_NS;
+	others = all;
+	CPU_CLR(cpu, &others);
+	if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof(others), &others))
+		return false;
+	(void)sched_setaffinity(0, sizeof(all), &all);
+	return true;
+}
+
+/* After a kick, before the answer to a long request is waited for. */
+static void make_room(struct vdev_queue *q, const struct vdev_slot *slot)
+{
+	int64_t now;
+	bool gone;
+
+	if (slot->room < ASIDE_BYTES || !q->dev->may_spin || !atomic_exchange(&q->kicked, false))
+		return;
+	gone = q->together && step_aside(q, time_monotonic_ns());
+	now = time_monotonic_ns();
+	sched_yield();
+	q->together = (time_monotonic_ns() - now > ASIDE_AWAY_NS) != gone;
+}
+
+/*
+ * Polls for a while, from `now` on. True: done. Each time round whoever else is to run on this CPU does: that may be the daemon. Who comes back late and
+ * finds nothing was pushed aside by others, and sleeps.
+ */
+static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
+{
+	int64_t end = now + spin_ns(slot), before;
 
 	if (!q->dev->may_spin)
 		return false;
 	if (q->spin_misses >= SPIN_MISSES_MAX && (q->spin_misses++ & 15))
 		return false;
-	end = time_monotonic_ns() + SPIN_NS;
 	do {
 		for (int i = 0; i < 64; i++) {
-			if (atomic_load_explicit(&slot->done, memory_order_acquire))
+			if (atomic_load_explicit(&slot->done, memory_order_acquire)) {
+				q->spin_misses = 0;
 				return true;
+			}
 			if (virtq_driver_ready(&q->ring)) {
 				(void)!drain(q);
 				break;
 			}
 			cpu_relax();
 		}
+		if (!atomic_load_explicit(&slot->done, memory_order_acquire))
+			sched_yield();
 		if (atomic_load_explicit(&slot->done, memory_order_acquire)) {
 			q->spin_misses = 0;
 			return true;
 		}
-	} while (virtiofs_device_alive(q->dev) && time_monotonic_ns() < end);
+		before = now;
+		now = time_monotonic_ns();
+	} while (virtiofs_device_alive(q->dev) && now < end && now - before < SPIN_AWAY_NS);
 	q->spin_misses++;
 	return atomic_load_explicit(&slot->done, memory_order_acquire);
 }
@@ -323,10 +380,14 @@ static int64_t answer_deadline(const struct virtiofs_device *dev)
 /* Until the slot is done. Return: 0, -EINTR: killed. */
 static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 {
-	int64_t deadline;
+	int64_t deadline, start;
 	int err = 0;
 
-	if (spin_for(q, slot))
+	if (atomic_load_explicit(&slot->done, memory_order_acquire))
+		return 0;
+	make_room(q, slot);
+	start = time_monotonic_ns();
+	if (spin_for(q, slot, start))
 		return 0;
 	deadline = answer_deadline(q->dev);
 	mutex_lock(&q->lock);
@@ -357,6 +418,8 @@ static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 	if (slot->done && err == -EINTR)
 		err = 0;
 	queue_unlock(q);
+	if (!err && time_monotonic_ns() - start < SPIN_SOON * spin_ns(slot))
+		q->spin_misses = 0;
 	if (err != -EPROTO)
 		return err;
 	virtiofs_device_kill(q->dev, "its used ring makes no sense");
@@ -426,8 +489,10 @@ static void kick(struct vdev_queue *q)
 {
 	const uint64_t one = 1;
 
-	if (virtq_driver_publish(&q->ring))
-		(void)!write(q->kick_fd, &one, sizeof(one));
+	if (!virtq_driver_publish(&q->ring))
+		return;
+	(void)!write(q->kick_fd, &one, sizeof(one));
+	atomic_store_explicit(&q->kicked, true, memory_order_relaxed);
 }
 
 static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
@@ -565,18 +630,36 @@ static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply
 	return ret;
 }
 
-/* A caller's own CPU's: its requests stay in order, and queues are shared by as few CPUs as can be. */
-static struct vdev_queue *pick_queue(struct virtiofs_device *dev)
+/*
+ * The queue that was used last if nothing is in it: the daemon's thread of that one is awake or polls still, another's would have to be woken. Else one that
+ * has nothing to do, the caller's own CPU's first. ahead: behind what was sent last, whatever there is.
+ */
+static struct vdev_queue *pick_queue(struct virtiofs_device *dev, bool ahead)
 {
-	unsigned n = dev->queue_count - 1;
+	unsigned n = dev->queue_count - 1, last, own;
 
-	return &dev->queues[1 + (n == 1 ? 0 : (unsigned)MAX(sched_getcpu(), 0) % n)];
+	if (n == 1)
+		return &dev->queues[1];
+	last = atomic_load_explicit(&dev->last_queue, memory_order_relaxed);
+	if (ahead || !atomic_load_explicit(&dev->queues[1 + last].busy, memory_order_relaxed))
+		return &dev->queues[1 + last];
+	own = (unsigned)MAX(sched_getcpu(), 0) % n;
+	for (unsigned i = 0; i < n; i++) {
+		unsigned at = (own + i) % n;
+
+		if (!atomic_load_explicit(&dev->queues[1 + at].busy, memory_order_relaxed)) {
+			own = at;
+			break;
+		}
+	}
+	atomic_store_explicit(&dev->last_queue, own, memory_order_relaxed);
+	return &dev->queues[1 + own];
 }
 
 int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool may_wait,
 	       struct vdev_pending *ret)
 {
-	struct vdev_queue *q = pick_queue(dev);
+	struct vdev_queue *q = pick_queue(dev, !may_wait);
 	struct vdev_slot *slot;
 	int err;
 
@@ -604,6 +687,14 @@ ssize_t vdev_end(struct vdev_pending *p, void *reply)
 	return ret;
 }
 
+bool vdev_done(struct vdev_pending *p)
+{
+	if (!atomic_load_explicit(&p->slot->done, memory_order_acquire) &&
+	    virtq_driver_ready(&p->q->ring))
+		(void)!drain(p->q);
+	return atomic_load_explicit(&p->slot->done, memory_order_acquire);
+}
+
 ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call)
 {
 	struct vdev_pending p;
@@ -616,7 +707,7 @@ int vdev_begin_unwaited(struct virtiofs_device *dev, const struct vdev_call *cal
 {
 	struct vdev_slot *slot;
 
-	return submit(pick_queue(dev), call, SUBMIT_POSTED, &slot);
+	return submit(pick_queue(dev, false), call, SUBMIT_POSTED, &slot);
 }
 
 int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req, const void *data,

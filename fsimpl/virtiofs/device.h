@@ -152,6 +152,8 @@ must_check ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call
 must_check int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool may_wait,
 			  struct vdev_pending *ret);
 must_check ssize_t vdev_end(struct vdev_pending *p, void *reply);
+/* Is the answer there? Never sleeps. */
+bool vdev_done(struct vdev_pending *p);
 /* Nobody will wait for it: its owner is told of its end. */
 void vdev_leave(struct vdev_pending *p);
 /* Sends a request that is answered, but whose answer nobody wants (RELEASE). Never sleeps. 0, -EAGAIN: no room; -EIO. */

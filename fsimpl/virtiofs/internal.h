@@ -32,7 +32,10 @@
 #define VIRTIOFS_READ_MAX (1ul << 20)
 #define VIRTIOFS_BOUNCES_MAX 4
 #define VIRTIOFS_AHEADS_MAX \
-	32 /* well below the slots of a queue: they keep theirs without a waiter */
+	48 /* well below the slots of a queue: they keep theirs without a waiter */
+#define VIRTIOFS_AHEAD_DEPTH 4 /* of an inode */
+/* Who reads on for longer than that gets the memory of what lies so far behind him instead of fresh one: ahead.c. */
+#define VIRTIOFS_STREAM_BYTES (4ul << 20)
 /* Submounts in each other; the one above goes with the one in it, on the stack of whoever drops the last. */
 #define VIRTIOFS_SUBMOUNT_DEPTH_MAX 64
 #define VIRTIOFS_PAGES_PER_CHUNK (MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT)
@@ -114,9 +117,10 @@ struct virtiofs_inode {
 	struct op_lock fill_lock;
 	_Atomic uint32_t fill_holders; /* of fill_lock: its taker, and requests of killed callers */
 	struct virtiofs_owner filler; /* of requests under fill_lock without a handle */
-	struct virtiofs_ahead
-		*ahead; /* guarded by fill_lock: a READ under way that nobody waits for; owned */
-	struct virtiofs_handle *_Atomic ahead_of; /* its handle, to compare with */
+	/* Guarded by fill_lock: READs under way that nobody waits for, in the file's order; owned. */
+	struct virtiofs_ahead *ahead[VIRTIOFS_AHEAD_DEPTH];
+	unsigned ahead_count;
+	struct virtiofs_handle *_Atomic ahead_of; /* their handle, to compare with */
 	struct mappable map; /* regular files */
 	struct virtiofs_dax_inode dax; /* regular files: instead of the page cache */
 	uint64_t
@@ -169,8 +173,7 @@ struct virtiofs_fs {
 	struct virtiofs_versions
 		*versions; /* the device's; NULL: what is cached holds as long as the mode says */
 	_Atomic uint64_t clock; /* counts changes of attributes by us */
-	_Atomic unsigned
-		aheads; /* inodes with a READ ahead under way: each holds a slot of a queue */
+	_Atomic unsigned aheads; /* READs ahead under way: each holds a slot of a queue */
 	_Atomic uint32_t listed,
 		wanted; /* entries lately, and how many of them were looked up after */
 	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
@@ -535,7 +538,7 @@ void virtiofs_remote_lock_drop(struct file *f, const void *owner, bool posix);
 /* At the end of an inode's life. */
 void virtiofs_lock_owners_free(struct virtiofs_inode *in);
 
-/* ---- data.c: the page cache; write.c: writes ---- */
+/* ---- data.c: the page cache; ahead.c: reads through it; write.c: writes ---- */
 
 /* The chunk that `off` lies in; NULL. Pre: map.data_lock. */
 static inline struct virtiofs_chunk *virtiofs_chunk_at(struct virtiofs_inode *in, uint64_t off)
@@ -555,6 +558,21 @@ must_check int virtiofs_bounce_get(struct virtiofs_fs *fs, uint64_t *ret_off);
 void virtiofs_bounce_put(struct virtiofs_fs *fs, uint64_t off, bool killed);
 /* Memory for every chunk of [off, end). Return: 0, -ENOMEM, -EFBIG. */
 must_check int virtiofs_data_provide(struct virtiofs_inode *in, uint64_t off, uint64_t end);
+/* The same for who reads on: memory that lies VIRTIOFS_STREAM_BYTES behind is used again where that can be. */
+must_check int virtiofs_data_provide_stream(struct virtiofs_inode *in, uint64_t off, uint64_t end);
+/*
+ * A run of pages that are not valid, from *inout_off (which moves up to its beginning) on and below end, as pieces of memory with references. Their
+ * memory must be provided. Return: pieces, 0: none.
+ */
+unsigned virtiofs_data_collect(struct virtiofs_inode *in, uint64_t *inout_off, uint64_t end,
+			       struct vdev_data *data, unsigned max);
+/* A READ of such a run brought `got` bytes: its pages are valid now, and what the file did not have of them reads as zeros. */
+void virtiofs_data_arrived(struct virtiofs_inode *in, uint64_t off, const struct vdev_data *data,
+			   unsigned count, uint64_t got);
+/* Sends a READ into such a run, if there is room for it. Pre: fill_lock. Return: as vdev_begin(). */
+must_check int virtiofs_data_read_begin(struct virtiofs_inode *in, struct virtiofs_handle *h,
+					uint64_t off, const struct vdev_data *data, unsigned count,
+					struct vdev_pending *ret);
 /* Makes the pages of [off, end) valid. Pre: fill_lock. Return: 0, -errno. */
 must_check int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virtiofs_handle *h,
 					 uint64_t off, uint64_t end);

@@ -65,11 +65,14 @@ struct vdev_queue {
 	struct mutex lock; /* LOCK_RPC */
 	struct virtq_driver ring; /* guarded by lock, but for virtq_driver_ready() */
 	struct vdev_slot *free_slots; /* guarded by lock */
-	unsigned busy; /* guarded by lock: slots that are not free */
+	_Atomic unsigned busy; /* changed under lock: slots that are not free */
 	struct vdev_slot *left; /* guarded by lock: completed orphans whose owners are to be told */
 	struct vdev_room_waiter *room_waiters; /* guarded by lock */
 	unsigned asleep; /* guarded by lock: callers that sleep for a completion */
 	_Atomic unsigned spin_misses;
+	/* Advice, see device.c: the device was kicked since it was looked whether it runs here; it did; when to go elsewhere again. */
+	_Atomic bool kicked, together;
+	_Atomic int64_t aside_next;
 	int kick_fd, call_fd; /* immutable */
 	struct hostpoll poll;
 	struct vdev_queue_memory memory; /* guarded by lock; another after each reconnection */
@@ -114,6 +117,7 @@ struct virtiofs_device {
 	struct dax_window *dax; /* immutable; owned; NULL: the daemon has none */
 	struct virtiofs_versions *versions; /* the same */
 	_Atomic bool claimed;
+	_Atomic unsigned last_queue; /* for requests, from 0: advice */
 	_Atomic uint64_t unique, requests;
 };
 

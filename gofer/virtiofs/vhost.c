@@ -60,13 +60,15 @@ static void wait_for_kick(struct queue *q)
 	uint64_t count;
 
 	/* A client that polls sends its next request within microseconds. */
-	while (now_ns() < end && !atomic_load(&q->stop))
+	while (now_ns() < end && !atomic_load(&q->stop)) {
 		for (int i = 0; i < 32; i++) {
 			if (__atomic_load_n(&q->ring.avail->idx, __ATOMIC_ACQUIRE) !=
 			    q->ring.last_avail)
 				return;
 			__builtin_ia32_pause();
 		}
+		sched_yield(); /* which may be on this very CPU */
+	}
 	if (virtq_device_arm(&q->ring))
 		return;
 	/* The descriptor blocks or not as the front end made it. */

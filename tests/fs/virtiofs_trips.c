@@ -208,6 +208,78 @@ static void test_data(void **state)
 	assert_int_equal(fs_close(f), 0);
 }
 
+/* Every page tells which one it is and how often it was written. */
+static void stamp(char *page, int64_t off, unsigned turn)
+{
+	for (size_t i = 0; i < 4096; i += 256)
+		snprintf(page + i, 256, "%lld %u", (long long)(off + (int64_t)i), turn);
+}
+
+#define STREAM_BYTES (12l << 20) /* several times what a reader keeps behind him */
+
+static void check_stream(struct file *f, size_t piece, const unsigned *turns)
+{
+	char *got = malloc(piece), page[4096];
+
+	assert_non_null(got);
+	for (int64_t off = 0; off < STREAM_BYTES; off += (int64_t)piece) {
+		size_t want = MIN(piece, (size_t)(STREAM_BYTES - off));
+
+		assert_int_equal(fs_pread(f, got, piece, off), want);
+		for (int64_t at = round_up_u64((uint64_t)off, 4096);
+		     at + 4096 <= off + (int64_t)want; at += 4096) {
+			memset(page, 0, sizeof(page));
+			stamp(page, at, turns[at >> 12]);
+			assert_memory_equal(got + (at - off), page, 4096);
+		}
+	}
+	free(got);
+}
+
+/* Who reads on and on uses the memory of what he has read again: what he reads is right, also what was written behind and before him meanwhile. */
+static void test_stream(void **state)
+{
+	static unsigned turns[STREAM_BYTES >> 12];
+	const size_t pieces[] = {1 << 20, 300001, 3 << 20};
+	char page[4096] = "";
+	struct file *f, *w;
+	uint64_t before;
+
+	(void)state;
+	if (mode_is("cache=none"))
+		return;
+	memset(turns, 0, sizeof(turns));
+	assert_int_equal(fs_open(&e, "/stream", O_CREAT | O_RDWR, 0644, &f), 0);
+	for (int64_t off = 0; off < STREAM_BYTES; off += (int64_t)sizeof(buf)) {
+		memset(buf, 0, sizeof(buf));
+		for (int64_t at = 0; at < (int64_t)sizeof(buf); at += 4096)
+			stamp(buf + at, off + at, 0);
+		assert_int_equal(fs_pwrite(f, buf, sizeof(buf), off), sizeof(buf));
+	}
+	assert_int_equal(file_fsync(f, false, 0, UINT64_MAX), 0);
+	assert_int_equal(fs_close(f), 0);
+	forget();
+	assert_int_equal(fs_open(&e, "/stream", O_RDONLY, 0, &f), 0);
+	before = requests();
+	check_stream(f, 1 << 20, turns);
+	/* A READ a MiB, and no page twice. */
+	assert_in_range(requests() - before, 12, 16);
+	assert_int_equal(fs_open(&e, "/stream", O_RDWR, 0, &w), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(pieces); i++) {
+		for (int64_t off = 5 * 4096; off < STREAM_BYTES; off += 1237 * 4096l) {
+			memset(page, 0, sizeof(page));
+			stamp(page, off, ++turns[off >> 12]);
+			/* The reader is in the midst of it, with READs under way. */
+			assert_true(fs_pread(f, buf, 1 << 20, MAX(off - (2l << 20), 0)) > 0);
+			assert_true(fs_pread(f, buf, 1 << 20, MAX(off - (1l << 20), 0)) > 0);
+			assert_int_equal(fs_pwrite(w, page, 4096, off), 4096);
+		}
+		check_stream(f, pieces[i], turns);
+	}
+	assert_int_equal(fs_close(w), 0);
+	assert_int_equal(fs_close(f), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +287,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_deep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
 	};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");
