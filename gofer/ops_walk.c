@@ -385,15 +385,19 @@ int op_mlink(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 
 /* ---- directories, clunks ---- */
 
-static int open_dir(struct worker *w, struct fid *f, const struct p9_str *path)
+static int open_dir(struct worker *w, struct fid *f, const struct p9_str *path, bool quiet)
 {
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
 	bool owned = false;
 	int fd, dir, err;
 
 	err = resolve_path(w, f, path, w->path, &fd, &owned);
 	if (err)
 		return err;
-	dir = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	dir = openat(fd, ".", flags | (quiet ? O_NOATIME : 0));
+	/* Somebody else's. */
+	if (dir < 0 && errno == EPERM && quiet)
+		dir = openat(fd, ".", flags);
 	if (dir < 0)
 		dir = -errno;
 	if (owned)
@@ -421,7 +425,7 @@ int op_mreaddir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 				 a->want, &size, &eof);
 		mutex_unlock(&f->lock);
 	} else {
-		dir = open_dir(w, f, &a->path);
+		dir = open_dir(w, f, &a->path, a->want & P9_WANT_QUIET);
 		if (dir < 0)
 			return dir;
 		err = read_dents(w, f->attach, dir, &pos, (int64_t)a->offset, max, true, a->want,

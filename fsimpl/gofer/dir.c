@@ -199,6 +199,41 @@ out_unlock:
 	return err;
 }
 
+bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
+{
+	struct gofer_inode *in = gofer_inode_of(d);
+	struct p9_msg t = {.type = P9_Tmreaddir};
+	const struct p9_Rmreaddir *r;
+	struct gofer_listing *l;
+	struct gofer_where where;
+	struct p9_call call;
+
+	if (likely(atomic_load_explicit(&in->told_singly, memory_order_relaxed) <
+		   GOFER_PREFETCH_AFTER) ||
+	    fs->shared || fs->conn->plain || atomic_exchange(&in->prefetched, true))
+		return false;
+	/* What goes wrong here goes wrong again, and is reported, where the one name is asked for. */
+	if (gofer_where(d, &where))
+		return false;
+	t.Tmreaddir.fid = where.fid;
+	t.Tmreaddir.path = gofer_where_path(&where);
+	t.Tmreaddir.newfid = P9_NOFID;
+	t.Tmreaddir.count = MIN(GOFER_PREFETCH_BYTES, fs->conn->msize - P9_IO_OVERHEAD);
+	t.Tmreaddir.want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET;
+	if (p9_rpc(fs->conn, &call, &t))
+		return false;
+	r = &call.r.Rmreaddir;
+	/* An empty reply that is not the end would be nonsense; listing_create() looks at the rest. */
+	if (!listing_create(fs, &r->data, &l)) {
+		enter_entries(fs, d, &r->data);
+		if (r->eof)
+			keep_listing(in, l);
+		gofer_listing_unref(l);
+	}
+	p9_call_fini(&call);
+	return true;
+}
+
 static int gofer_iterate(struct file *f, struct dir_emit *ctx)
 {
 	struct remote_dentry *d = remote_dentry_of(f->path.dentry);

@@ -30,6 +30,9 @@
 #include "vfs/vfs.h"
 
 #define GOFER_INODE_BUCKETS 16384
+/* After so many names of a directory that were asked for one at a time, so many bytes of its entries are. */
+#define GOFER_PREFETCH_AFTER 2u
+#define GOFER_PREFETCH_BYTES (32u << 10)
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 #define V9FS_MAGIC 0x01021997
 
@@ -83,6 +86,10 @@ struct gofer_inode {
 	struct vfs_endpoint *endpoint; /* guarded by lock; a reference: a socket bound here */
 	struct remote_dentry *
 		endpoint_dentry; /* guarded by tree_lock (write); a reference that keeps it cached */
+
+	/* a directory: its names that were asked for one at a time; all were asked for together after that */
+	_Atomic uint32_t told_singly;
+	_Atomic bool prefetched;
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
@@ -338,6 +345,11 @@ must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry 
 				struct file **ret);
 /* Its entries have changed: the next listing asks. */
 void gofer_dir_changed(struct gofer_inode *in);
+/*
+ * A name of d is to be asked for. If several were asked for one by one before, asks for the entries of d with their attributes
+ * instead, once in d's life, and enters them. Pre: tree_lock. Return: it did; the name may be known now.
+ */
+bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size);

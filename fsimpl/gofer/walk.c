@@ -19,6 +19,8 @@ static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 {
 	const char *name = rp_component(wk->rp);
 	size_t len = rp_component_len(wk->rp);
+	/* An operation's own request goes along with the walk. */
+	bool single = !wk->hint && rp_final(wk->rp), asked = false;
 
 	for (unsigned i = 0; i < WALK_TRIES; i++) {
 		bool believe = !wk->fs->shared || wk->fresh;
@@ -31,12 +33,17 @@ static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 		if (d || negative || (wk->fail_dir == wk->cur && wk->fail_err && believe)) {
 			if (wk->fresh)
 				wk->fresh--;
+			if (d && single && asked)
+				atomic_fetch_add(&gofer_inode_of(wk->cur)->told_singly, 1);
 			*ret = d;
 			return d ? 0 : negative ? -ENOENT : wk->fail_err;
 		}
+		if (single && gofer_dir_prefetch(wk->fs, wk->cur))
+			continue;
 		err = gofer_walk_ask(wk);
 		if (err)
 			return err;
+		asked = true;
 	}
 	return -EIO;
 }

@@ -135,17 +135,49 @@ static void test_unprivileged(void **state)
 	assert_int_equal(fs_stat(&e, "/d0/mine", &(struct moat_statx){0}), -ENOENT);
 }
 
-static int stat_all(void)
+static int stat_some(unsigned count)
 {
 	struct moat_statx st;
 	char name[32];
 	int err = 0;
 
-	for (unsigned i = 0; i < ENTRIES && !err; i++) {
+	for (unsigned i = 0; i < count && !err; i++) {
 		snprintf(name, sizeof(name), "/many/f%u", i);
 		err = fs_stat(&e, name, &st);
 	}
 	return err;
+}
+
+static int stat_all(void)
+{
+	return stat_some(ENTRIES);
+}
+
+/* One name after another of a directory: the third that costs a request of its own asks for the entries with their attributes. */
+static void test_stats_in_a_row(void **state)
+{
+	struct moat_statx st;
+	char name[32];
+
+	(void)state;
+	assert_int_equal(fs_mkdir(&e, "/row", 0755), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "/row/f%u", i);
+		assert_int_equal(fs_creat(&e, name, 0644), 0);
+	}
+	/* Only the names are dropped, and with them the directory, which counts anew. */
+	assert_int_equal(COLD_TRIPS(fs_stat(&e, "/row/f7", &st)), 1);
+	assert_int_equal(TRIPS(fs_stat(&e, "/row/f3", &st)), 1);
+	assert_int_equal(TRIPS(fs_stat(&e, "/row/f5", &st)), 1);
+	assert_int_equal(TRIPS(fs_stat(&e, "/row/f1", &st)), 1);
+	for (unsigned i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "/row/f%u", i);
+		assert_int_equal(TRIPS(fs_stat(&e, name, &st)), shared);
+		assert_true(S_ISREG(st.mode));
+	}
+	/* The whole listing came along. */
+	assert_int_equal(TRIPS(fs_list(&e, "/row", buf, sizeof(buf))), shared ? 2 : 0);
+	assert_int_equal(fs_stat(&e, "/row/none", &st), -ENOENT);
 }
 
 static void test_lists(void **state)
@@ -182,6 +214,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unprivileged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stats_in_a_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 	};
 
