@@ -25,7 +25,7 @@
 #define VIRTIOFS_STOCK_DAEMON "/usr/lib/qemu/virtiofsd"
 #define VIRTIOFS_CONNECT_TRIES 1000 /* 5 ms each */
 
-/* $VIRTIOFSD_MORE: options besides, by the stock daemon's names: announce_submounts, killpriv_v2 (which ours has unless told not to). */
+/* $VIRTIOFSD_MORE: options besides, by the stock daemon's names: announce_submounts, posix_lock, flock, killpriv_v2 (which ours has unless told not to). */
 static inline const char *virtiofs_process_more(void)
 {
 	const char *more = getenv("VIRTIOFSD_MORE");
@@ -52,6 +52,8 @@ __attribute__((constructor)) static void virtiofs_process_serve(int argc, char *
 		.once = true,
 		.posix_acl = getenv("VIRTIOFSD_ACL") != NULL,
 		.submounts = strstr(virtiofs_process_more(), "announce_submounts") != NULL,
+		.posix_lock = strstr(virtiofs_process_more(), "posix_lock") != NULL,
+		.flock = strstr(virtiofs_process_more(), "flock") != NULL,
 		.no_namespaces = geteuid() != 0,
 	};
 

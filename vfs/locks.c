@@ -455,6 +455,47 @@ void file_locks_gone(struct file *f)
 	drop_owner(f, f, false);
 }
 
+/* ---- servers that lost them ---- */
+
+unsigned file_locks_of(struct filesystem *fs, uint64_t key, struct file_lock *ret, unsigned max)
+{
+	const struct lock_inode *li;
+	const struct file_lock *l;
+	unsigned count = 0, i;
+
+	mutex_lock(&table_lock);
+	li = find_inode_locked(fs, key);
+	if (li)
+		LIST_FOREACH (l, &li->locks, link)
+			count++;
+	/* The last one that came is the first of the list. */
+	i = count;
+	if (li)
+		LIST_FOREACH (l, &li->locks, link)
+			if (--i < max)
+				ret[i] = *l;
+	mutex_unlock(&table_lock);
+	return count;
+}
+
+void file_locks_lost(struct filesystem *fs, uint64_t key, const void *owner,
+		     enum file_lock_kind kind)
+{
+	struct file_lock *l, *next;
+	struct lock_inode *li;
+
+	mutex_lock(&table_lock);
+	li = find_inode_locked(fs, key);
+	if (li) {
+		LIST_FOREACH_SAFE (l, &li->locks, link, next)
+			if (l->owner == owner && l->kind == kind)
+				free_lock_locked(l);
+		wait_queue_wake(&li->wait, POLLIN);
+		put_inode_locked(li);
+	}
+	mutex_unlock(&table_lock);
+}
+
 /* ---- /proc/locks ---- */
 
 void file_locks_show(struct buf *b)

@@ -40,6 +40,14 @@ must_check int file_lock_set(struct file *f, const struct file_lock *req, bool w
 void file_locks_close(struct file *f, const void *owner);
 /* f's last reference is gone: its OFD and flock locks go. */
 void file_locks_gone(struct file *f);
+/*
+ * The locks on an inode that are entered here, oldest first, at most `max`: copies, whose owners are to be compared only. Return: how many there are, which may be
+ * more. For a filesystem whose server lost them all.
+ */
+unsigned file_locks_of(struct filesystem *fs, uint64_t key, struct file_lock *ret, unsigned max);
+/* The server does not give the owner its lock again: it is not entered any more. */
+void file_locks_lost(struct filesystem *fs, uint64_t key, const void *owner,
+		     enum file_lock_kind kind);
 /* /proc/locks */
 void file_locks_show(struct buf *b);
 

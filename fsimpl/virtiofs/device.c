@@ -6,7 +6,8 @@
  * the small reply; file data is sent and received in place. What the device wrote is copied out once and then checked.
  *
  * Performs: a lone caller that polls sees its answer without a system call but the kick, and with the event index no kick either while the
- * device is busy. Watch: virtiofs_device_requests(). After a death reconnect.c begins anew. Cannot do: packed rings; interrupting a request (stock daemons die of it).
+ * device is busy. Watch: virtiofs_device_requests(). After a death reconnect.c begins anew. Cannot do: packed rings. Only locks that are waited
+ * for are interrupted, and only with daemons that are known to bear it: the stock one dies of INTERRUPT.
  */
 #include "fsimpl/virtiofs/device.h"
 
@@ -377,19 +378,15 @@ static int64_t answer_deadline(const struct virtiofs_device *dev)
 		       : TIME_FOREVER;
 }
 
-/* Until the slot is done. Return: 0, -EINTR: killed. */
-static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
+/*
+ * Until the slot is done; a device whose ring makes no sense is dead, which makes it so. Return: 0, -EINTR, -ETIMEDOUT: it is not, mode and deadline
+ * (host CLOCK_MONOTONIC) are sleeper_wait()'s.
+ */
+static int sleep_for(struct vdev_queue *q, struct vdev_slot *slot, enum sleep_mode mode,
+		     int64_t deadline)
 {
-	int64_t deadline, start;
 	int err = 0;
 
-	if (atomic_load_explicit(&slot->done, memory_order_acquire))
-		return 0;
-	make_room(q, slot);
-	start = time_monotonic_ns();
-	if (spin_for(q, slot, start))
-		return 0;
-	deadline = answer_deadline(q->dev);
 	mutex_lock(&q->lock);
 	slot->waiter = sleeper_current();
 	slot->waiter->what = "virtio-fs reply";
@@ -400,30 +397,47 @@ static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
 			continue;
 		}
 		queue_unlock(q);
-		err = sleeper_wait(sleeper_current(),
-				   slot->unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
-				   deadline);
-		if (err == -ETIMEDOUT) {
-			/* Which makes the slot done. */
-			virtiofs_device_kill(q->dev, "it does not answer while the file system is "
-						     "brought back");
-			err = 0;
-		}
+		err = sleeper_wait(sleeper_current(), mode, deadline);
 		mutex_lock(&q->lock);
 	}
 	q->asleep--;
 	if (!q->asleep)
 		virtq_driver_disarm(&q->ring);
 	slot->waiter = NULL;
-	if (slot->done && err == -EINTR)
+	if (slot->done && err != -EPROTO)
 		err = 0;
 	queue_unlock(q);
-	if (!err && time_monotonic_ns() - start < SPIN_SOON * spin_ns(slot))
-		q->spin_misses = 0;
 	if (err != -EPROTO)
 		return err;
 	virtiofs_device_kill(q->dev, "its used ring makes no sense");
 	return 0;
+}
+
+/* Until the slot is done. Return: 0, -EINTR: killed. */
+static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	enum sleep_mode mode = slot->unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE;
+	int64_t start;
+	int err;
+
+	if (atomic_load_explicit(&slot->done, memory_order_acquire))
+		return 0;
+	make_room(q, slot);
+	start = time_monotonic_ns();
+	if (spin_for(q, slot, start))
+		return 0;
+	/* Dead it is, and then the slot is done. */
+	while ((err = sleep_for(q, slot, mode, answer_deadline(q->dev))) == -ETIMEDOUT)
+		virtiofs_device_kill(q->dev,
+				     "it does not answer while the file system is brought back");
+	if (!err && time_monotonic_ns() - start < SPIN_SOON * spin_ns(slot))
+		q->spin_misses = 0;
+	return err;
+}
+
+int vdev_wait(struct vdev_pending *p, enum sleep_mode mode, int64_t deadline)
+{
+	return sleep_for(p->q, p->slot, mode, deadline);
 }
 
 void vdev_in_flight(struct virtiofs_device *dev,
@@ -710,6 +724,14 @@ int vdev_begin_unwaited(struct virtiofs_device *dev, const struct vdev_call *cal
 	return submit(pick_queue(dev, false), call, SUBMIT_POSTED, &slot);
 }
 
+int vdev_interrupt(const struct vdev_pending *p)
+{
+	const struct fuse_interrupt_in arg = {.unique = p->slot->unique};
+	const struct vdev_call call = {.req = {.opcode = FUSE_INTERRUPT, .arg = &arg}};
+
+	return vdev_begin_unwaited(p->q->dev, &call);
+}
+
 int vdev_post(struct virtiofs_device *dev, const struct fuse_request *req, const void *data,
 	      size_t size)
 {
@@ -741,27 +763,4 @@ void vdev_drain(struct virtiofs_device *dev, int64_t ns)
 			/* Rarely more than once: what is waited for was sent before and is short. */
 			(void)!sleeper_wait(sleeper_current(), SLEEP_UNINTERRUPTIBLE,
 					    time_monotonic_ns() + 200000);
-}
-
-/* ---- epochs ---- */
-
-unsigned vdev_epoch(const struct virtiofs_device *dev)
-{
-	return atomic_load(&dev->epoch);
-}
-
-static uint64_t epoch_tag(unsigned epoch)
-{
-	return (uint64_t)(epoch & VDEV_EPOCH_MAX) << VDEV_EPOCH_SHIFT;
-}
-
-uint64_t vdev_node(uint64_t nodeid, unsigned epoch)
-{
-	return nodeid == FUSE_ROOT ? nodeid : nodeid | epoch_tag(epoch);
-}
-
-bool vdev_node_current(const struct virtiofs_device *dev, uint64_t node)
-{
-	return node == FUSE_ROOT ||
-	       (node & ~vdev_server_node(UINT64_MAX)) == epoch_tag(vdev_epoch(dev));
 }

@@ -15,6 +15,7 @@
 #define MOAT_FSIMPL_VIRTIOFS_DEVICE_H
 
 #include "base/ref.h"
+#include "base/sleep.h"
 #include "mem/memfile.h"
 #include "wire/fuse.h"
 #include "wire/virtqueue.h"
@@ -154,6 +155,13 @@ must_check int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *c
 must_check ssize_t vdev_end(struct vdev_pending *p, void *reply);
 /* Is the answer there? Never sleeps. */
 bool vdev_done(struct vdev_pending *p);
+/*
+ * Waits for the answer, as sleeper_wait() does with `mode` and `deadline`, and takes nothing: vdev_end() or vdev_leave() is next, or another wait.
+ * Return: 0: it is there, or the device is dead; -EINTR, -ETIMEDOUT.
+ */
+must_check int vdev_wait(struct vdev_pending *p, enum sleep_mode mode, int64_t deadline);
+/* Asks the device, which must be known to bear it, to answer the pending request now. Nobody waits for an answer to that. 0, -EAGAIN: no room; -EIO. */
+must_check int vdev_interrupt(const struct vdev_pending *p);
 /* Nobody will wait for it: its owner is told of its end. */
 void vdev_leave(struct vdev_pending *p);
 /* Sends a request that is answered, but whose answer nobody wants (RELEASE). Never sleeps. 0, -EAGAIN: no room; -EIO. */

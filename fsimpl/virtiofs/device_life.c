@@ -198,3 +198,26 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	*ret = dev;
 	return 0;
 }
+
+/* ---- epochs ---- */
+
+unsigned vdev_epoch(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->epoch);
+}
+
+static uint64_t epoch_tag(unsigned epoch)
+{
+	return (uint64_t)(epoch & VDEV_EPOCH_MAX) << VDEV_EPOCH_SHIFT;
+}
+
+uint64_t vdev_node(uint64_t nodeid, unsigned epoch)
+{
+	return nodeid == FUSE_ROOT ? nodeid : nodeid | epoch_tag(epoch);
+}
+
+bool vdev_node_current(const struct virtiofs_device *dev, uint64_t node)
+{
+	return node == FUSE_ROOT ||
+	       (node & ~vdev_server_node(UINT64_MAX)) == epoch_tag(vdev_epoch(dev));
+}

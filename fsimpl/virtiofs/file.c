@@ -228,6 +228,9 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 	if (rwf & RWF_NOWAIT)
 		return -EAGAIN; /* a request would be waited for */
 	virtiofs_device_await(dev);
+	ret = virtiofs_lock_check(f, file_inode(f));
+	if (unlikely(ret))
+		return ret;
 	ret = read_once(f, it, off);
 	/* A daemon that died under it: what a read does can be done again. */
 	if (unlikely(ret == -EIO) && (epoch != vdev_epoch(dev) || !virtiofs_device_alive(dev))) {
@@ -276,7 +279,9 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 	if (rwf & RWF_NOWAIT)
 		return -EAGAIN;
 	virtiofs_await(in->fs);
-	ret = op_lock_killable(&in->write_lock);
+	ret = virtiofs_lock_check(f, in);
+	if (!ret)
+		ret = op_lock_killable(&in->write_lock);
 	if (ret)
 		return ret;
 	if (append) {

@@ -111,6 +111,7 @@ struct virtiofs_inode {
 
 	LIST_HEAD(, virtiofs_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
+	_Atomic unsigned locks_lost; /* owners whose locks went with a daemon */
 
 	struct op_lock write_lock;
 	/* Around READs into the cache and what must not happen meanwhile: WRITEs, truncation. Inside write_lock. */
@@ -166,6 +167,7 @@ struct virtiofs_fs {
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
 	_Atomic uint64_t next_key;
+	_Atomic unsigned lock_waits; /* of the top: locks that the daemon waits for */
 	LIST_HEAD(, virtiofs_inode) inodes[VIRTIOFS_INODE_BUCKETS]; /* guarded by inode_lock */
 	/* What INIT settled; immutable */
 	uint32_t max_write, max_read;
@@ -537,6 +539,16 @@ int virtiofs_remote_lock_test(struct file *f, const struct file_lock *req, struc
 void virtiofs_remote_lock_drop(struct file *f, const void *owner, bool posix);
 /* At the end of an inode's life. */
 void virtiofs_lock_owners_free(struct virtiofs_inode *in);
+/* reconnect.c: takes the locks on the inode, which is the new daemon's `node`, there again. until: host CLOCK_MONOTONIC. */
+void virtiofs_relock(struct virtiofs_inode *in, uint64_t node, int64_t until);
+bool virtiofs_lock_is_lost(struct file *f);
+/* Before data is read or written through f: -EIO while a lock with which it would be is lost. */
+static inline int virtiofs_lock_check(struct file *f, const struct virtiofs_inode *in)
+{
+	if (likely(!atomic_load_explicit(&in->locks_lost, memory_order_relaxed)))
+		return 0;
+	return virtiofs_lock_is_lost(f) ? -EIO : 0;
+}
 
 /* ---- data.c: the page cache; ahead.c: reads through it; write.c: writes ---- */
 

@@ -6,7 +6,7 @@
  * being made meanwhile reaches no stranger's file.
  *
  * What is found again: what has a name and is in use, by looking up that name from the root, if the same inode is there; its open handles, by
- * opening them anew. Dirty pages are in our memory and are written later. What was removed, or is another file now, stays EIO.
+ * opening them anew; its locks, by taking them anew (lock.c). Dirty pages are in our memory and are written later. What was removed, or is another file now, stays EIO.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -47,6 +47,9 @@ static int queue_reset(struct vdev_queue *q, unsigned size)
 	err = vdev_queue_renew(q, size);
 	return err ? err : hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
 }
+
+/* The daemon before may be alive still, and on its way out: its locks are not free at once. */
+#define RELOCK_NS 500000000ll
 
 /* This thread's device is no more. */
 static _Thread_local bool device_gone;
@@ -183,6 +186,7 @@ struct restoring {
 	struct virtiofs_fs *fs;
 	struct remote_dentry **dentries; /* those in use; references; owned */
 	unsigned count, found;
+	int64_t relock_end; /* until when locks that are not free are asked for again; host CLOCK_MONOTONIC */
 };
 
 static bool is_current(const struct remote_dentry *d)
@@ -222,21 +226,22 @@ static void reopen_handles(struct virtiofs_inode *in, uint64_t node)
 	}
 }
 
-/* The inode is this node of the new daemon's. */
-static void adopt(struct virtiofs_inode *in, const struct fuse_entry_out *e)
+/* The inode is this node of the new daemon's. relock_end: host CLOCK_MONOTONIC. */
+static void adopt(struct virtiofs_inode *in, const struct fuse_entry_out *e, int64_t relock_end)
 {
 	struct virtiofs_fs *fs = in->fs;
 	uint64_t node = e->nodeid;
 
 	virtiofs_inode_stale(in);
 	reopen_handles(in, node);
+	virtiofs_relock(in, node, relock_end);
 	mutex_lock(&fs->inode_lock);
 	virtiofs_inode_rehash(in, node, e->generation);
 	mutex_unlock(&fs->inode_lock);
 }
 
 /* d's directory was found: is d where it was? Return: 0: it is; -ENOENT: not, or another; -EIO: the daemon is gone again. */
-static int find_again(struct remote_dentry *d)
+static int find_again(struct remote_dentry *d, int64_t relock_end)
 {
 	struct remote_dentry *parent = remote_parent(d);
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
@@ -256,7 +261,7 @@ static int find_again(struct remote_dentry *d)
 	if (same && in->fs->versions && e.generation && in->generation)
 		same = e.generation == in->generation;
 	if (same) {
-		adopt(in, &e);
+		adopt(in, &e, relock_end);
 		atomic_store(&d->valid_until, in->fs->versions
 						      ? (int64_t)e.entry_valid
 						      : virtiofs_valid_until(in->fs, e.entry_valid,
@@ -276,7 +281,7 @@ static int revive(struct restoring *r, struct remote_dentry *d)
 
 		while ((parent = remote_parent(top)) && !is_current(parent))
 			top = parent;
-		err = parent ? find_again(top) : -ENOENT;
+		err = parent ? find_again(top, r->relock_end) : -ENOENT;
 		if (err == -EIO)
 			return err;
 		if (err) {
@@ -311,7 +316,7 @@ static int collect(struct restoring *r)
 /* What is in use, below a root whose node is that of the new daemon's. */
 static int restore_names(struct virtiofs_fs *fs)
 {
-	struct restoring r = {.fs = fs};
+	struct restoring r = {.fs = fs, .relock_end = time_monotonic_ns() + RELOCK_NS};
 	int err;
 
 	atomic_store(&fs->absent, 0);

@@ -10,6 +10,9 @@
 #include "base/sleep.h"
 #include "vfs/locks.h"
 
+#define QUIET_US 200000
+#define CROWD 36 /* LOCK_WAITS_MAX are waited for by the daemon */
+
 static struct client a, b;
 static struct file *fa, *fb; /* the same file in both */
 static int hfd = -1; /* and on the host */
@@ -139,10 +142,10 @@ static void *wait_main(void *arg)
 	return NULL;
 }
 
-static void wait_begin(struct waiter_thread *w, struct file *f, const void *owner)
+static void wait_begin(struct waiter_thread *w, struct file *f, const void *owner, short type)
 {
 	*w = (struct waiter_thread){
-		.f = f, .req = request(FILE_LOCK_POSIX, owner, F_WRLCK, 0, 0), .err = 1};
+		.f = f, .req = request(FILE_LOCK_POSIX, owner, type, 0, 0), .err = 1};
 	sleeper_init(&w->sleeper);
 	assert_int_equal(pthread_create(&w->thread, NULL, wait_main, w), 0);
 	/* Until it sleeps between two of its questions. */
@@ -150,6 +153,15 @@ static void wait_begin(struct waiter_thread *w, struct file *f, const void *owne
 		usleep(1000);
 	usleep(20000);
 	assert_int_equal(w->err, 1);
+}
+
+/* The daemon waits, we ask nothing meanwhile. */
+static void stays_quiet(void)
+{
+	uint64_t before = virtiofs_device_requests(a.dev);
+
+	usleep(QUIET_US);
+	assert_int_equal(virtiofs_device_requests(a.dev), before);
 }
 
 static int wait_finish(struct waiter_thread *w)
@@ -164,14 +176,15 @@ static void waits(void **state)
 
 	(void)state;
 	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 0), 0);
-	wait_begin(&w, fa, &me);
+	wait_begin(&w, fa, &me, F_WRLCK);
+	stays_quiet();
 	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_UNLCK, 0, 0), 0);
 	assert_int_equal(wait_finish(&w), 0);
 	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_RDLCK, 0, 0), -EAGAIN);
 	file_locks_close(fa, &me);
 	for (int killed = 0; killed < 2; killed++) {
 		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
-		wait_begin(&w, fa, &me);
+		wait_begin(&w, fa, &me, F_WRLCK);
 		sleeper_interrupt(&w.sleeper, killed);
 		assert_int_equal(wait_finish(&w), -EINTR);
 		assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
@@ -181,12 +194,36 @@ static void waits(void **state)
 	assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
 }
 
+/* More than the daemon waits for at once: all of them get it, or are told of their signals. */
+static void crowd(void **state)
+{
+	static struct waiter_thread w[CROWD];
+
+	(void)state;
+	for (int interrupted = 0; interrupted < 2; interrupted++) {
+		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
+		for (unsigned i = 0; i < CROWD; i++)
+			wait_begin(&w[i], fa, &w[i], F_RDLCK);
+		for (unsigned i = 0; interrupted && i < CROWD; i++)
+			sleeper_interrupt(&w[i].sleeper, i % 2);
+		if (!interrupted)
+			assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
+		for (unsigned i = 0; i < CROWD; i++) {
+			assert_int_equal(wait_finish(&w[i]), interrupted ? -EINTR : 0);
+			file_locks_close(fa, &w[i]);
+		}
+		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
+		assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(records, begin, end),
 		cmocka_unit_test_setup_teardown(open_files, begin, end),
 		cmocka_unit_test_setup_teardown(waits, begin, end),
+		cmocka_unit_test_setup_teardown(crowd, begin, end),
 	};
 
 	/* Before there are threads. */

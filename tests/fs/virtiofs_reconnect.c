@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -16,6 +17,7 @@
 #include "mem/guard.h"
 #include "tests/fs/backend_virtiofs.h"
 #include "tests/fs/env.h"
+#include "vfs/locks.h"
 
 #define KILLS 3
 #define BACK_SECONDS_MAX 120 /* a loaded machine starts daemons slowly */
@@ -309,10 +311,126 @@ static void test_each_request(void **state)
 	fs_env_fini(&e);
 }
 
+/* ---- locks ---- */
+
+static int lock(struct file *f, enum file_lock_kind kind, short type)
+{
+	const struct file_lock req = {
+		.kind = kind,
+		.type = type,
+		.end = kind == FILE_LOCK_FLOCK ? INT64_MAX : 9,
+		.owner = f,
+		.pid = 7,
+	};
+
+	return file_lock_set(f, &req, false);
+}
+
+static int host_open(const char *name)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", backend_virtiofs_dir(), name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static int host_lock(int fd, bool wait)
+{
+	struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lk) < 0 ? -errno : 0;
+}
+
+static void *host_waits(void *arg)
+{
+	const int *fd = arg;
+
+	assert_int_equal(host_lock(*fd, true), 0);
+	return NULL;
+}
+
+/* Until somebody waits for a lock of the file. */
+static void await_waiter(int fd)
+{
+	char line[256], ino[32];
+	bool seen = false;
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	snprintf(ino, sizeof(ino), ":%llu ", (unsigned long long)st.st_ino);
+	for (unsigned tries = 0; !seen && tries < 5000; tries++) {
+		FILE *f = fopen("/proc/locks", "re");
+
+		assert_non_null(f);
+		while (fgets(line, sizeof(line), f))
+			seen |= strstr(line, "->") && strstr(line, ino);
+		fclose(f);
+		usleep(2000);
+	}
+	assert_true(seen);
+}
+
+static void give_up(struct file *f, int fd)
+{
+	assert_int_equal(lock(f, FILE_LOCK_POSIX, F_UNLCK), 0);
+	assert_int_equal(lock(f, FILE_LOCK_OFD, F_UNLCK), 0);
+	close(fd);
+}
+
+/* What was locked is, by each kind of lock; what somebody else got when the daemon died is told to be lost. */
+static void test_locks(void **state)
+{
+	struct file *posix, *whole, *other;
+	int fd, whole_fd;
+	pthread_t host;
+	char byte;
+
+	(void)state;
+	backend_virtiofs_reconnects = true;
+	assert_int_equal(fs_env_init(&e), 0);
+	assert_int_equal(fs_open(&e, "/l", O_RDWR | O_CREAT, 0644, &posix), 0);
+	assert_int_equal(fs_open(&e, "/w", O_RDWR | O_CREAT, 0644, &whole), 0);
+	assert_int_equal(fs_open(&e, "/w", O_RDWR, 0, &other), 0);
+	assert_int_equal(fs_write(posix, "x", 1), 1);
+	assert_int_equal(lock(posix, FILE_LOCK_POSIX, F_WRLCK), 0);
+	assert_int_equal(lock(whole, FILE_LOCK_FLOCK, F_WRLCK), 0);
+	fd = host_open("l");
+	whole_fd = host_open("w");
+	backend_virtiofs_kill();
+	wait_until_back(posix);
+	assert_int_equal(host_lock(fd, false), -EAGAIN);
+	assert_int_equal(flock(whole_fd, LOCK_SH | LOCK_NB), -1);
+	assert_int_equal(lock(whole, FILE_LOCK_FLOCK, F_UNLCK), 0);
+	assert_int_equal(flock(whole_fd, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(lock(other, FILE_LOCK_FLOCK, F_WRLCK), -EAGAIN);
+	/* The host waits, and gets it from the daemon's end. */
+	assert_int_equal(pthread_create(&host, NULL, host_waits, &fd), 0);
+	await_waiter(fd);
+	backend_virtiofs_kill();
+	pthread_join(host, NULL);
+	wait_until_back(posix);
+	assert_int_equal(fs_pread(posix, &byte, 1, 0), -EIO);
+	assert_int_equal(fs_pwrite(posix, "y", 1, 0), -EIO);
+	assert_int_equal(fs_pwrite(whole, "y", 1, 0), 1);
+	assert_int_equal(lock(posix, FILE_LOCK_POSIX, F_RDLCK), -EIO);
+	give_up(posix, fd);
+	assert_int_equal(fs_pread(posix, &byte, 1, 0), 1);
+	assert_int_equal(lock(posix, FILE_LOCK_OFD, F_WRLCK), 0);
+	give_up(posix, whole_fd);
+	fs_close(posix);
+	fs_close(whole);
+	fs_close(other);
+	fs_env_fini(&e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_restart),
-					   cmocka_unit_test(test_each_request)};
+					   cmocka_unit_test(test_each_request),
+					   cmocka_unit_test(test_locks)};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");
 	if (fs_env_process_init() || guard_install())
