@@ -94,7 +94,7 @@ report_lines() {
 }
 
 # fuzz SECONDS: every fuzzer of the fuzz build, as many at once as there are CPUs. What a stranger's files and
-# servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a third.
+# servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a quarter.
 fuzz() {
 	local seconds fuzzer name pids=() running=0
 	stage fuzz
@@ -104,7 +104,7 @@ fuzz() {
 		name=${fuzzer##*/}
 		case $name in
 		fuzz_elf | fuzz_oci | fuzz_p9) seconds=$1 ;;
-		*) seconds=$((($1 + 2) / 3)) ;;
+		*) seconds=$((($1 + 3) / 4)) ;;
 		esac
 		progress "$name for $seconds s"
 		fuzz_one "$fuzzer" "$name" "$seconds" &
