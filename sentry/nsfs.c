@@ -262,6 +262,7 @@ struct mnt_ns_info_ {
 	uint64_t mnt_ns_id;
 };
 
+/* Takes the references in ns (also on failure). */
 static int64_t install(const struct nsfs_inode *ns)
 {
 	struct task *t = task_current();
@@ -279,6 +280,14 @@ static int64_t install(const struct nsfs_inode *ns)
 	err = fd_install(t->fdtable, f, 0, limit, true);
 	file_unref(f);
 	return err;
+}
+
+int64_t nsfs_install(struct task *t, const struct nsfs_kind *kind)
+{
+	struct nsfs_inode ns;
+	int err = snapshot(t, kind, &ns);
+
+	return err ? err : install(&ns);
 }
 
 static int info_out(struct mount_namespace *mnt, uint64_t arg)

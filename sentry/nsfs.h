@@ -21,6 +21,8 @@ extern const struct nsfs_kind nsfs_cgroup, nsfs_ipc, nsfs_mnt, nsfs_net, nsfs_pi
 must_check int nsfs_place(struct task *t, const struct nsfs_kind *kind, struct vfs_path *ret);
 /* Its inode number: what the link of /proc/PID/ns shows in brackets. */
 must_check int nsfs_number(struct task *t, const struct nsfs_kind *kind, uint64_t *ret);
+/* A new descriptor of the calling task for it; -ENOENT: t is a zombie. */
+int64_t nsfs_install(struct task *t, const struct nsfs_kind *kind);
 /* CLONE_NEW* of a namespace's file; 0 if f is none. */
 int nsfs_type(struct file *f);
 /* The mount namespace behind f, borrowed; NULL. */

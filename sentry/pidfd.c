@@ -2,20 +2,7 @@
  * sentry/pidfd.c - pidfds: readable when the process is dead; fdinfo shows its pid.
  */
 #include "fsimpl/anon/anon.h"
-#include "sentry/pidfd.h"
-#include "sentry/task_internal.h"
-
-struct pidfd_file {
-	struct file f;
-	struct thread_group *group; /* a reference */
-	int32_t tid; /* the thread of a PIDFD_THREAD one; 0: the process */
-	struct task *task; /* a reference; NULL for a process */
-};
-
-static struct pidfd_file *pidfd_of(struct file *f)
-{
-	return (struct pidfd_file *)f;
-}
+#include "sentry/pidfd_internal.h"
 
 static void pidfd_release(struct file *f)
 {
@@ -75,6 +62,7 @@ static const struct file_ops pidfd_ops = {
 	.poll = pidfd_poll,
 	.poll_add = pidfd_poll_add,
 	.poll_remove = pidfd_poll_remove,
+	.ioctl = pidfd_ioctl,
 	.show_fdinfo = pidfd_fdinfo,
 	.stat = anon_file_stat,
 	.set_stat = anon_file_set_stat,
