@@ -16,6 +16,10 @@
 /* Host threads of a sandbox that are no guest's threads: the host's pids limit lies this much above the container's own. */
 #define CGROUP_PIDS_EXTRA 64
 
+/* The kernel's bounds of cpu.shares. */
+#define CGROUP_SHARES_MIN 2
+#define CGROUP_SHARES_MAX 262144
+
 /* The host's for a container's own; negative: without limit. */
 static inline long long cgroup_host_pids(long long limit)
 {
@@ -56,7 +60,13 @@ must_check int cgroup_create(struct cgroup *cg, char *why);
 must_check int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why);
 must_check int cgroup_complete_scope(struct cgroup *cg, int pid, char *why);
 /* v2's cpu.weight for v1's cpu.shares. */
-uint64_t cgroup_weight_of_shares(long long shares);
+static inline uint64_t cgroup_weight_of_shares(long long shares)
+{
+	long long above =
+		MAX(MIN(shares, CGROUP_SHARES_MAX), CGROUP_SHARES_MIN) - CGROUP_SHARES_MIN;
+
+	return 1 + (uint64_t)(above * 9999) / (CGROUP_SHARES_MAX - CGROUP_SHARES_MIN);
+}
 /* linux.resources (may be NULL); also `moat update`. Return 0 or -errno with `why`. */
 must_check int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why);
 /* A process (0: the calling one) moves in; the calling one out to the hierarchies' roots. */

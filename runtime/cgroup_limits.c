@@ -14,8 +14,6 @@
 
 #define FILE_MAX (1u << 20)
 #define CPUS_MAX 8192
-#define CPU_SHARES_MIN 2
-#define CPU_SHARES_MAX 262144
 
 struct apply {
 	const struct cgroup *cg;
@@ -175,11 +173,6 @@ static void apply_memory_v2(struct apply *a, const json_t *m)
 		put_max(a, "memory", "memory.low", v);
 }
 
-uint64_t cgroup_weight_of_shares(long long shares)
-{
-	return 1 + (uint64_t)((MAX(shares, 2) - 2) * 9999) / 262142;
-}
-
 static void apply_cpu(struct apply *a, const json_t *cpu)
 {
 	long long shares = 0, quota = 0, period = 0, v;
@@ -202,11 +195,13 @@ static void apply_cpu(struct apply *a, const json_t *cpu)
 		}
 	} else {
 		/* The kernel would take the nearest that it allows. */
-		if (!a->err && shares && (shares < CPU_SHARES_MIN || shares > CPU_SHARES_MAX)) {
+		if (!a->err && shares &&
+		    (shares < CGROUP_SHARES_MIN || shares > CGROUP_SHARES_MAX)) {
 			a->err = -EINVAL;
 			snprintf(a->why, CGROUP_ERROR_MAX, "the %s allowed cpu-shares is %d",
-				 shares < CPU_SHARES_MIN ? "minimum" : "maximum",
-				 shares < CPU_SHARES_MIN ? CPU_SHARES_MIN : CPU_SHARES_MAX);
+				 shares < CGROUP_SHARES_MIN ? "minimum" : "maximum",
+				 shares < CGROUP_SHARES_MIN ? CGROUP_SHARES_MIN
+							    : CGROUP_SHARES_MAX);
 		}
 		if (shares)
 			put_int(a, "cpu", "cpu.shares", shares);

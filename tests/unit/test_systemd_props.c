@@ -12,11 +12,6 @@ struct sd_api sd;
 static char got_type;
 static uint64_t got;
 
-uint64_t cgroup_weight_of_shares(long long shares)
-{
-	return (uint64_t)shares;
-}
-
 /* Keeps the last value; "sv" is an element of its own, "v" one of an annotation. */
 static int append(sd_bus_message *m, const char *types, ...)
 {
