@@ -446,14 +446,45 @@ static int clone_prepare(struct task *t, const struct clone_args_k *a, struct ta
 	return 0;
 }
 
+/* The child is whole, and runs; it may be gone when this returns. Takes vfork (may be NULL). Returns the child's id. */
+static int32_t clone_run(struct task *t, struct task *child, const struct clone_args_k *a,
+			 struct vfork_done *vfork)
+{
+	int32_t tid = child->tid, vtid = pid_vnr(t, tid);
+	uint64_t message = 0;
+	int event;
+	bool traced;
+
+	if (vfork) {
+		ref_get(&vfork->ref);
+		child->vfork = vfork;
+	}
+	if (!(a->flags & CLONE_THREAD) && task_rlimit(child, RLIMIT_CPU) != RLIM_INFINITY)
+		rlimit_cpu_update(child->group);
+	if (a->flags & CLONE_PARENT_SETTID)
+		(void)!task_copy_out(t, a->parent_tid, &vtid, sizeof(vtid));
+	atomic_fetch_add_explicit(&kernel.forks, 1, memory_order_relaxed);
+	event = clone_event(a);
+	traced = !(a->flags & CLONE_UNTRACED) && t->ptrace;
+	if (unlikely(traced))
+		message = ptrace_pid_message(t, tid);
+	task_worker_start(child);
+	if (unlikely(traced))
+		ptrace_event(t, event, message);
+	if (vfork) {
+		if (!wait_event(&vfork->wait, vfork_is_done, vfork, SLEEP_KILLABLE, TIME_FOREVER) &&
+		    traced)
+			ptrace_event(t, PTRACE_EVENT_VFORK_DONE_, message);
+		vfork_unref(vfork);
+	}
+	return vtid;
+}
+
 int64_t task_clone(struct task *t, const struct clone_args_k *a)
 {
 	struct vfork_done *vfork = NULL;
-	uint64_t message = 0;
 	struct task *child;
-	int32_t tid, vtid;
-	int event, err;
-	bool traced;
+	int err;
 
 	err = clone_check(t, a);
 	if (err)
@@ -481,31 +512,7 @@ int64_t task_clone(struct task *t, const struct clone_args_k *a)
 		if (err)
 			goto out_unlink;
 	}
-	if (vfork) {
-		ref_get(&vfork->ref);
-		child->vfork = vfork;
-	}
-	tid = child->tid;
-	vtid = pid_vnr(t, tid);
-	if (!(a->flags & CLONE_THREAD) && task_rlimit(child, RLIMIT_CPU) != RLIM_INFINITY)
-		rlimit_cpu_update(child->group);
-	if (a->flags & CLONE_PARENT_SETTID)
-		(void)!task_copy_out(t, a->parent_tid, &vtid, sizeof(vtid));
-	atomic_fetch_add_explicit(&kernel.forks, 1, memory_order_relaxed);
-	event = clone_event(a);
-	traced = !(a->flags & CLONE_UNTRACED) && t->ptrace;
-	if (unlikely(traced))
-		message = ptrace_pid_message(t, tid);
-	task_worker_start(child);
-	if (unlikely(traced))
-		ptrace_event(t, event, message);
-	if (vfork) {
-		if (!wait_event(&vfork->wait, vfork_is_done, vfork, SLEEP_KILLABLE, TIME_FOREVER) &&
-		    traced)
-			ptrace_event(t, PTRACE_EVENT_VFORK_DONE_, message);
-		vfork_unref(vfork);
-	}
-	return vtid;
+	return clone_run(t, child, a, vfork);
 out_unlink:
 	task_worker_release(child);
 	if (vfork)
