@@ -11,6 +11,8 @@ if(NOT pages)
 endif()
 execute_process(COMMAND gzip -9n ${pages} COMMAND_ERROR_IS_FATAL ANY)
 
+execute_process(COMMAND gzip -9n ${tree}/share/doc/moat/changelog COMMAND_ERROR_IS_FATAL ANY)
+
 # Packages' functions for zsh have a directory of their own.
 if(EXISTS ${tree}/share/zsh/site-functions)
 	file(RENAME ${tree}/share/zsh/site-functions ${tree}/share/zsh/vendor-completions)

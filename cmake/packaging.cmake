@@ -17,16 +17,24 @@ install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs FILES_MATCHING PATTERN "*.md"
 	PATTERN man EXCLUDE)
 
+# The package's history and terms, as Debian's policy has them.
+string(TIMESTAMP MOAT_PACKAGED "%a, %d %b %Y %H:%M:%S +0000" UTC)
+configure_file(cmake/changelog.in ${CMAKE_CURRENT_BINARY_DIR}/packaging/changelog @ONLY)
+configure_file(cmake/copyright.in ${CMAKE_CURRENT_BINARY_DIR}/packaging/copyright @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/packaging/changelog ${CMAKE_CURRENT_BINARY_DIR}/packaging/copyright
+	DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
 set(CPACK_GENERATOR DEB)
 set(CPACK_SOURCE_GENERATOR TXZ)
 set(CPACK_SOURCE_IGNORE_FILES "/\\\\.git/;/build[^/]*/;__pycache__")
 set(CPACK_PACKAGE_NAME moat)
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "OCI runtime with a Linux kernel of its own for each sandbox")
 set(CPACK_PACKAGE_DESCRIPTION
-	"Moat runs containers in sandboxes whose kernel is an ordinary host process that implements
-Linux's system calls itself, so that their programs do not talk to the host's kernel.
-It has the command line of runc: docker, podman and containerd use it as a runtime
-(moat install registers it). x86-64 only; KVM is used where it is there.")
+	"Moat runs containers in sandboxes whose kernel is an ordinary host process
+that implements Linux's system calls itself, so that their programs do not
+talk to the host's kernel. It has the command line of runc: docker, podman
+and containerd use it as a runtime (moat install registers it). x86-64 only;
+KVM is used where it is there.")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
 set(CPACK_PRE_BUILD_SCRIPTS ${CMAKE_SOURCE_DIR}/cmake/cpack_debian.cmake)

@@ -49,12 +49,18 @@ one_runtime() {
 # masks what differs by nature (ids, times). ONLY=regex in the environment picks cases; without it and without
 # MOAT_TEST_ENGINES only those of the engine's $smoke are run, and on systrap those of $smoke_systrap.
 both() {
-	local name=$1 script=$2 platform rt
+	local name=$1 script=$2 platform rt all=${ONLY:-}${MOAT_TEST_ENGINES:-} wanted=
 	[[ $engine-$name =~ ${ONLY:-.} ]] || return 0
-	[ -n "${ONLY:-}${MOAT_TEST_ENGINES:-}" ] || [[ " $smoke " == *" $name "* ]] || return 0
-	one_runtime runc "$script"
 	for platform in $platforms; do
-		[ "$platform" = kvm ] || [ -n "${ONLY:-}${MOAT_TEST_ENGINES:-}" ] || [[ " $smoke_systrap " == *" $name "* ]] || continue
+		case $platform in
+		kvm) [ -n "$all" ] || [[ " $smoke " == *" $name "* ]] || continue ;;
+		*) [ -n "$all" ] || [[ " $smoke_systrap " == *" $name "* ]] || continue ;;
+		esac
+		wanted+=" $platform"
+	done
+	[ -n "$wanted" ] || return 0
+	one_runtime runc "$script"
+	for platform in $wanted; do
 		rt=moat-$platform
 		one_runtime "$rt" "$script"
 		sed -i "s/$rt/runc/g" "$work/$rt.out"
