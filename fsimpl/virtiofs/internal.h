@@ -395,6 +395,11 @@ struct virtiofs_walk {
 };
 /* Asks for what remains of the path. Return: 0: told; 1: not worth it, LOOKUP will do; -errno. Pre: tree_lock. */
 must_check int virtiofs_walk_ask(struct virtiofs_walk *wk);
+/*
+ * The walk is at the parent: O_CREAT in a directory whose attributes would have to be asked for first (with versions each new name changes them) has its
+ * last name asked for, and made, instead, for credentials that are told nothing by them. Return: 0, -errno. Pre: tree_lock.
+ */
+must_check int virtiofs_walk_ask_last(struct virtiofs_walk *wk);
 /* The current name if the last request told of it. Return: 0 and a reference, -errno; 1: it did not. */
 must_check int virtiofs_walk_told(struct virtiofs_walk *wk, struct remote_dentry **ret);
 void virtiofs_walk_fini(struct virtiofs_walk *wk); /* all but cur */

@@ -265,8 +265,10 @@ int virtiofs_walk_hinted(struct virtiofs_fs *fs, struct resolving_path *rp, bool
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(&wk);
 	in = virtiofs_inode_of(wk.cur);
-	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. */
-	if (!err)
+	if (!err && to_parent)
+		err = virtiofs_walk_ask_last(&wk);
+	/* What the caller decides, it decides from attributes. No request but where the walk did not just bring them. What is made is decided. */
+	if (!err && !(hint && hint->created))
 		err = virtiofs_inode_refresh_perm(in, since);
 	if (!err)
 		err = virtiofs_acl_ensure(rp_cred(rp), in);

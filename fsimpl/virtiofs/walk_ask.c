@@ -283,6 +283,22 @@ int virtiofs_walk_ask(struct virtiofs_walk *wk)
 	return err;
 }
 
+int virtiofs_walk_ask_last(struct virtiofs_walk *wk)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(wk->cur);
+	struct virtiofs_clock clock = {0};
+	struct perm_inode pi;
+	int err;
+
+	if (!wk->hint || wk->hint->child || !(wk->hint->args->flags & O_CREAT) || rp_done(wk->rp) ||
+	    !may_all(rp_cred(wk->rp)) || !remote_is_dir(wk->cur) ||
+	    virtiofs_inode_asked(in, wk->since) || virtiofs_peek_perm(in, &clock, &pi))
+		return 0;
+	forget_told(wk);
+	err = virtiofs_walk_ask(wk);
+	return MIN(err, 0);
+}
+
 /* ---- hints ---- */
 
 int virtiofs_hint_take(struct virtiofs_hint *h, struct remote_dentry *d,
