@@ -7,13 +7,14 @@
  * MemfsMountStatWalk/N are the same with the path cache off, as is every case whose name ends in "Walk".
  * OverlayStat/8 is an overlay over a memfs, RootStat/8 what a container's root is: an overlay over a directory of the host behind a gofer.
  *
- * Each line is the median of RUNS runs, of the threads' CPU time: what else the machine does counts less. "NAME:private2" and "NAME:same2" are what one of two threads sees (ns of its own per operation),
- * on paths of its own or on the same; "NAME:...2-scaling" is their throughput over one thread's, divided by what two loops that share
- * nothing scale to in the same moments (1 is perfect). --count=N runs each case N times once and measures nothing: for callgrind.
+ * Each line is a median, of the threads' CPU time: what else the machine does counts less. "NAME:private2" and "NAME:same2" are what one of two threads sees (ns of its own
+ * per operation), each on a CPU of its own, on paths of its own or on the same; "NAME:...2-scaling" is their throughput over what each has alone, divided by what two loops
+ * that share nothing scale to in the same round (1 is perfect). --count=N runs each case N times once and measures nothing: for callgrind.
  */
 #include <fcntl.h>
 #include <linux/stat.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,8 @@
 
 #define RUNS 9
 #define RUN_NS 5000000ll
+#define ROUNDS 25
+#define PHASE_NS 1000000ll
 #define FILE_NAME "gvisor_test_temp_0_1557494568"
 
 static struct mount_namespace *ns;
@@ -159,8 +162,6 @@ struct bench_case {
 
 static long count; /* --count */
 
-static double by_threads(const struct bench_case *c, int threads, bool same, bool spin);
-
 static int by_value(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -168,10 +169,10 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(double *v)
+static double median(double *v, int n)
 {
-	qsort(v, RUNS, sizeof(v[0]), by_value);
-	return v[RUNS / 2];
+	qsort(v, (size_t)n, sizeof(v[0]), by_value);
+	return v[n / 2];
 }
 
 static void report(const char *name, const char *suffix, double value, const char *unit)
@@ -190,6 +191,121 @@ static bool chosen(const char *name)
 	return only ? !strcmp(name, only) : strstr(name, filter) != NULL;
 }
 
+/* ---- threads ---- */
+
+/* A worker has a CPU of its own, for two threads on one CPU would seem to share nothing. */
+struct worker {
+	pthread_t thread;
+	int cpu; /* -1: wherever */
+	const struct bench_case *c;
+	const struct job *job;
+	bool spin, idle, stop;
+	int64_t run_ns;
+	double ns; /* of the last phase: CPU time an operation */
+};
+
+static struct worker workers[2];
+static pthread_barrier_t phase_begin, phase_end;
+
+static void spin_64(void)
+{
+	for (int i = 0; i < 64; i++)
+		for (int k = 0; k < 100; k++)
+			__asm__ volatile("" : : "r"(k)); /* keeps the loop */
+}
+
+static void work(struct worker *w)
+{
+	int64_t end = clock_ns(CLOCK_MONOTONIC) + w->run_ns, cpu;
+	long n = 0;
+
+	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	do {
+		if (w->spin)
+			spin_64();
+		else
+			for (int i = 0; i < 64; i++) {
+				w->c->op(w->job);
+				/* As a task's thread does after each call. */
+				vfs_run_deferred();
+			}
+		n += 64;
+	} while (clock_ns(CLOCK_MONOTONIC) < end);
+	w->ns = (double)(clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu) / (double)n;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	cpu_set_t set;
+
+	if (w->cpu >= 0) {
+		CPU_ZERO(&set);
+		CPU_SET(w->cpu, &set);
+		(void)sched_setaffinity(0, sizeof(set), &set);
+	}
+	rcu_thread_begin();
+	cred_set_current(cred);
+	for (;;) {
+		pthread_barrier_wait(&phase_begin);
+		if (w->stop)
+			break;
+		if (!w->idle)
+			work(w);
+		pthread_barrier_wait(&phase_end);
+	}
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void workers_start(void)
+{
+	cpu_set_t set;
+	int cpu = 0;
+
+	CPU_ZERO(&set);
+	(void)sched_getaffinity(0, sizeof(set), &set);
+	pthread_barrier_init(&phase_begin, NULL, 3);
+	pthread_barrier_init(&phase_end, NULL, 3);
+	for (int i = 0; i < 2; i++) {
+		while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, &set))
+			cpu++;
+		workers[i].cpu = cpu < CPU_SETSIZE ? cpu++ : -1;
+		check(-pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]),
+		      "thread");
+	}
+}
+
+static void workers_end(void)
+{
+	workers[0].stop = workers[1].stop = true;
+	pthread_barrier_wait(&phase_begin);
+	for (int i = 0; i < 2; i++)
+		pthread_join(workers[i].thread, NULL);
+}
+
+/* Runs the workers of `which` (bits) for run_ns. Return: operations a ns, of all of them. */
+static double phase(const struct bench_case *c, unsigned which, bool same, bool spin,
+		    int64_t run_ns)
+{
+	double sum = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		workers[i].c = c;
+		workers[i].job = &c->jobs[same ? 0 : i];
+		workers[i].spin = spin;
+		workers[i].idle = !(which & 1u << i);
+		workers[i].run_ns = run_ns;
+	}
+	pthread_barrier_wait(&phase_begin);
+	pthread_barrier_wait(&phase_end);
+	for (unsigned i = 0; i < 2; i++)
+		if (which & 1u << i)
+			sum += 1 / workers[i].ns;
+	return sum;
+}
+
 /* One thread. */
 static void run_one(const struct bench_case *c)
 {
@@ -200,33 +316,33 @@ static void run_one(const struct bench_case *c)
 			c->op(&c->jobs[0]);
 		return;
 	}
-	for (int i = 0; i < RUNS; i++) {
-		v[i] = by_threads(c, 1, false, false);
-		vfs_run_deferred();
-	}
-	report(c->name, "", median(v), "ns/op");
+	for (int i = 0; i < RUNS; i++)
+		v[i] = 1 / phase(c, 1, false, false, RUN_NS);
+	report(c->name, "", median(v, RUNS), "ns/op");
 }
 
-/* Two threads; what two private spin loops do is measured in between, for a machine whose second core comes and goes. */
+/*
+ * Two threads. A round has each thread alone, then both, of the case and of the spin loop; what the machine's other tenants do lasts longer than
+ * a round, so the ratio is taken within rounds and the median over them.
+ */
 static void run_two(const struct bench_case *c, bool same)
 {
-	struct bench_case other = *c;
-	double lat[RUNS], scaling[RUNS];
+	double lat[ROUNDS], scaling[ROUNDS];
 
-	other.jobs[0] = c->jobs[same ? 0 : 1];
-	for (int i = 0; i < RUNS; i++) {
-		double spin1 = by_threads(c, 1, false, true), one, spin2;
+	for (int i = 0; i < ROUNDS; i++) {
+		double alone = 0, both, spin_alone = 0, spin_both;
 
-		/* The private paths need not be equally long. */
-		one = 2 / (1 / by_threads(c, 1, false, false) +
-			   1 / by_threads(&other, 1, false, false));
-		lat[i] = by_threads(c, 2, same, false);
-		spin2 = by_threads(c, 2, false, true);
-		scaling[i] = (one / lat[i]) / (spin1 / spin2);
-		vfs_run_deferred();
+		for (unsigned t = 1; t <= 2; t++)
+			alone += phase(c, t, same, false, PHASE_NS);
+		both = phase(c, 3, same, false, PHASE_NS);
+		spin_both = phase(c, 3, same, true, PHASE_NS);
+		for (unsigned t = 1; t <= 2; t++)
+			spin_alone += phase(c, t, same, true, PHASE_NS);
+		lat[i] = 2 / both;
+		scaling[i] = both / alone / (spin_both / spin_alone);
 	}
-	report(c->name, same ? ":same2" : ":private2", median(lat), "ns/op");
-	report(c->name, same ? ":same2-scaling" : ":private2-scaling", median(scaling),
+	report(c->name, same ? ":same2" : ":private2", median(lat, ROUNDS), "ns/op");
+	report(c->name, same ? ":same2-scaling" : ":private2-scaling", median(scaling, ROUNDS),
 	       "of-private-spin-scaling");
 }
 
@@ -241,71 +357,6 @@ static void run(const struct bench_case *c, bool two)
 	run_two(c, false);
 	if (c->same_too)
 		run_two(c, true);
-}
-
-/* ---- threads ---- */
-
-struct pair {
-	const struct bench_case *c;
-	struct job job;
-	bool spin;
-	pthread_barrier_t *barrier;
-	double ns;
-};
-
-static void spin_64(void)
-{
-	for (int i = 0; i < 64; i++)
-		for (int k = 0; k < 100; k++)
-			__asm__ volatile("" : : "r"(k)); /* keeps the loop */
-}
-
-static void *pair_thread(void *arg)
-{
-	struct pair *p = arg;
-	int64_t end, cpu;
-	long n = 0;
-
-	rcu_thread_begin();
-	cred_set_current(cred);
-	pthread_barrier_wait(p->barrier);
-	end = clock_ns(CLOCK_MONOTONIC) + RUN_NS;
-	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	do {
-		if (p->spin)
-			spin_64();
-		else
-			for (int i = 0; i < 64; i++)
-				p->c->op(&p->job);
-		n += 64;
-	} while (clock_ns(CLOCK_MONOTONIC) < end);
-	p->ns = (double)(clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu) / (double)n;
-	vfs_run_deferred();
-	cred_set_current(NULL);
-	rcu_thread_end();
-	return NULL;
-}
-
-/* ns an operation of one of `threads` threads: the harmonic mean, so that throughputs add up. */
-static double by_threads(const struct bench_case *c, int threads, bool same, bool spin)
-{
-	pthread_barrier_t barrier;
-	pthread_t ids[2];
-	struct pair pairs[2];
-	double sum = 0;
-
-	pthread_barrier_init(&barrier, NULL, (unsigned)threads);
-	for (int i = 0; i < threads; i++) {
-		pairs[i] = (struct pair){
-			.c = c, .job = c->jobs[same ? 0 : i], .spin = spin, .barrier = &barrier};
-		check(-pthread_create(&ids[i], NULL, pair_thread, &pairs[i]), "thread");
-	}
-	for (int i = 0; i < threads; i++) {
-		pthread_join(ids[i], NULL);
-		sum += 1 / pairs[i].ns;
-	}
-	pthread_barrier_destroy(&barrier);
-	return threads / sum;
 }
 
 /* ---- trees ---- */
@@ -597,6 +648,7 @@ int main(int argc, char **argv)
 	setup();
 	for (unsigned i = 0; i < ARRAY_SIZE(dirs); i++)
 		make_dir(dirs[i]);
+	workers_start();
 	bench_depths("MemfsStat", "", "/q");
 	lk = at(cred, "/tmp");
 	check(vfs_mount_new(&lk, "tmpfs", "tmpfs", 0, NULL, NULL), "mount");
@@ -608,6 +660,7 @@ int main(int argc, char **argv)
 		bench_overlay_memfs();
 		bench_overlay_gofer();
 	}
+	workers_end();
 	if (json)
 		printf("\n]\n");
 	return 0;

@@ -96,6 +96,19 @@ TEST(break_by_nonblocking_open)
 	CHECK(open("f", O_WRONLY | O_NONBLOCK) >= 0);
 }
 
+/* A child that opens f and has to wait for fd's lease. */
+static pid_t opener(int fd, int flags)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		close(fd);
+		CHECK(open("f", flags) >= 0);
+		_exit(0);
+	}
+	return pid;
+}
+
 TEST(break_and_wait)
 {
 	int fd;
@@ -106,12 +119,7 @@ TEST(break_and_wait)
 	catch_signal(SIGRTMIN);
 	CHECK_OK(fcntl(fd, F_SETSIG, SIGRTMIN));
 	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
-	pid = fork();
-	if (pid == 0) {
-		close(fd);
-		CHECK(open("f", O_RDONLY) >= 0);
-		_exit(0);
-	}
+	pid = opener(fd, O_RDONLY);
 	wait_signal(SIGRTMIN);
 	CHECK_EQ(got_fd, fd);
 	CHECK_EQ(got_code, POLL_MSG);
@@ -132,12 +140,7 @@ TEST(step_down_before_a_writer)
 	fd = open("f", O_RDONLY);
 	catch_signal(SIGIO);
 	CHECK_OK(fcntl(fd, F_SETLEASE, F_WRLCK));
-	pid = fork();
-	if (pid == 0) {
-		close(fd);
-		CHECK(open("f", O_WRONLY) >= 0);
-		_exit(0);
-	}
+	pid = opener(fd, O_WRONLY);
 	wait_signal(SIGIO);
 	CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
 	CHECK_ERR(fcntl(fd, F_SETLEASE, F_RDLCK), EAGAIN);

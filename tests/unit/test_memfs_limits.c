@@ -6,23 +6,11 @@
 #include <sys/mount.h>
 #include <sys/statfs.h>
 
-#include "base/rcu.h"
 #include "fsimpl/memfs/internal.h"
-#include "mem/memfile.h"
-#include "vfs/vfs.h"
+#include "tests/unit/memfs_env.h"
 
 #define THREADS 4
 #define MANY 6000 /* more than the shards may hold spare */
-
-static struct mount_namespace *ns;
-static struct vfs_path root;
-static struct cred *cred;
-
-static struct vfs_lookup at(const char *path)
-{
-	return (struct vfs_lookup){
-		.cred = cred, .ns = ns, .root = root, .start = root, .path = path};
-}
 
 static int make(const char *dir, int thread, int i)
 {
@@ -275,17 +263,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_few), cmocka_unit_test(test_many),
 					   cmocka_unit_test(test_race),
 					   cmocka_unit_test(test_numbers)};
-	struct memfs_options opts = {.mode = 0755};
-	struct filesystem *fs;
-	struct dentry *d;
 
-	rcu_thread_begin();
-	if (vfs_init() || cred_create_root(&cred))
+	if (memfs_env_init())
 		return 1;
-	cred_set_current(cred);
-	if (memfs_register() || memfs_create_fs("tmpfs", &opts, &fs, &d) ||
-	    mount_namespace_create(fs, d, 0, &ns))
-		return 1;
-	mount_namespace_root(ns, &root);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

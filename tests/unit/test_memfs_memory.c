@@ -5,10 +5,7 @@
 #include <malloc.h>
 #include <time.h>
 
-#include "base/rcu.h"
-#include "fsimpl/memfs/memfs.h"
-#include "mem/memfile.h"
-#include "vfs/vfs.h"
+#include "tests/unit/memfs_env.h"
 
 #if !defined(MOAT_DEBUG) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define EXACT 1
@@ -20,15 +17,6 @@
 #define FILES 100000
 #endif
 #define FILE_BYTES_MAX 320
-
-static struct mount_namespace *ns;
-static struct vfs_path root;
-
-static struct vfs_lookup at(const char *path)
-{
-	return (struct vfs_lookup){
-		.cred = cred_current(), .ns = ns, .root = root, .start = root, .path = path};
-}
 
 static double seconds(void)
 {
@@ -141,18 +129,8 @@ static void test_cost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_cost)};
-	struct memfs_options opts = {.mode = 0755};
-	struct filesystem *fs;
-	struct dentry *d;
-	struct cred *cred;
 
-	rcu_thread_begin();
-	if (mem_init(0) || vfs_init() || cred_create_root(&cred))
+	if (memfs_env_init())
 		return 1;
-	cred_set_current(cred);
-	if (memfs_register() || memfs_create_fs("tmpfs", &opts, &fs, &d) ||
-	    mount_namespace_create(fs, d, 0, &ns))
-		return 1;
-	mount_namespace_root(ns, &root);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
