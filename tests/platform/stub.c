@@ -145,7 +145,10 @@ static void wild_regs(struct arch_regs *regs)
 	regs->r.eflags = 0x202;
 }
 
-/* A jump that leaves the stub in a loop costs three seconds, until it is given up: not every byte in every run. */
+/*
+ * A jump that leaves the stub in a loop costs three seconds, until it is given up: not every byte in every run, but with
+ * MOAT_EVERY_BYTE_STEP=1 in the environment.
+ */
 #ifdef MOAT_DEBUG
 #define EVERY_BYTE_STEP 8u
 #else
@@ -156,6 +159,8 @@ static void stub_every_byte(void)
 {
 	uint64_t size = (uint64_t)(__stop_systrap_stub - __start_systrap_stub);
 	uint64_t died = stat_value("systrap/stubs_died");
+	const char *env = getenv("MOAT_EVERY_BYTE_STEP");
+	uint64_t step = env ? MAX(strtoul(env, NULL, 10), 1ul) : EVERY_BYTE_STEP, jumps = 0;
 	struct neighbour n;
 	struct hostile h;
 
@@ -163,14 +168,14 @@ static void stub_every_byte(void)
 		return;
 	neighbour_init(&n);
 	hostile_new(&h);
-	for (uint64_t at = rnd() % EVERY_BYTE_STEP; at < size && !atomic_load(&test_failed);
-	     at += EVERY_BYTE_STEP) {
+	for (uint64_t at = rnd() % step; at < size && !atomic_load(&test_failed); at += step) {
 		wild_regs(&h.g.regs);
 		hostile_jump(&h, STUB_CODE + at);
-		if (at / EVERY_BYTE_STEP % 64 == 0)
+		if (jumps++ % 64 == 0)
 			neighbour_check(&n);
 	}
-	printf("# %lu bytes, %lu stubs died\n", size, stat_value("systrap/stubs_died") - died);
+	printf("# %lu of %lu bytes, %lu stubs died\n", jumps, size,
+	       stat_value("systrap/stubs_died") - died);
 	hostile_end(&h);
 	neighbour_check(&n);
 	neighbour_fini(&n);
