@@ -48,15 +48,18 @@ void virtq_driver_init(struct virtq_driver *q, unsigned num, bool event_idx, voi
 	struct virtq_layout at;
 
 	virtq_layout(num, &at);
-	*q = (struct virtq_driver){
-		.num = num,
-		.event_idx = event_idx,
-		.desc = (void *)((char *)area + at.desc),
-		.avail = (void *)((char *)area + at.avail),
-		.used = (void *)((char *)area + at.used),
-		.slots = slots,
-		.free_count = (uint16_t)num,
-	};
+	q->num = num;
+	q->event_idx = event_idx;
+	q->desc = (void *)((char *)area + at.desc);
+	q->avail = (void *)((char *)area + at.avail);
+	q->slots = slots;
+	q->avail_idx = q->kicked_idx = 0;
+	q->free_head = 0;
+	q->free_count = (uint16_t)num;
+	/* Whoever asks virtq_driver_ready() of a queue that is made anew sees the old ring or the new one, empty. */
+	__atomic_store_n(&q->last_used, (uint16_t)0, __ATOMIC_RELAXED);
+	__atomic_store_n(&q->used, (struct vring_used *)(void *)((char *)area + at.used),
+			 __ATOMIC_RELEASE);
 	for (unsigned i = 0; i < num; i++)
 		slots[i].next = (uint16_t)(i + 1);
 }
@@ -149,7 +152,9 @@ bool virtq_driver_publish(struct virtq_driver *q)
 
 bool virtq_driver_ready(const struct virtq_driver *q)
 {
-	return load16(&q->used->idx, __ATOMIC_ACQUIRE) !=
+	const struct vring_used *used = __atomic_load_n(&q->used, __ATOMIC_ACQUIRE);
+
+	return load16(&used->idx, __ATOMIC_ACQUIRE) !=
 	       __atomic_load_n(&q->last_used, __ATOMIC_RELAXED);
 }
 

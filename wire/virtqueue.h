@@ -69,7 +69,7 @@ must_check int virtq_driver_add(struct virtq_driver *q, const struct virtq_buf *
 bool virtq_driver_publish(struct virtq_driver *q);
 /* The next completion. Return: 1 with the cookie and the bytes written (at most what was offered), 0: none, -EPROTO. */
 must_check int virtq_driver_take(struct virtq_driver *q, void **ret_cookie, uint32_t *ret_len);
-/* Is there a completion? Any thread; a hint. */
+/* Is there a completion? Any thread; a hint. Also while the queue is made anew, if the old area stays. */
 bool virtq_driver_ready(const struct virtq_driver *q);
 /* Asks for a call at the next completion. True: one is there already, take it. */
 bool virtq_driver_arm(struct virtq_driver *q);
