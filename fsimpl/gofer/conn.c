@@ -12,6 +12,7 @@
  * A server that closes, or sends what makes no sense, kills the connection: every call, waiting or to come, gives -EIO, and
  * one line is logged. Nothing waits for a dead server.
  */
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,14 +24,9 @@
 #include "fsimpl/gofer/conn.h"
 
 #define RX_SIZE (P9_MSIZE_DEFAULT * 2u)
+#define SEND_TICK_MS 50 /* a caller that sends on for others does not hear of its own reply */
 
 static REF_TYPE(conn_type, "p9_conn");
-
-static bool was_killed(void)
-{
-	return atomic_load_explicit(&sleeper_current()->word, memory_order_relaxed) &
-	       SLEEPER_KILLED;
-}
 
 static struct timespec tick_end(void)
 {
@@ -90,7 +86,7 @@ void p9_conn_in_flight(struct p9_conn *c,
 	int64_t now = time_monotonic_ns();
 
 	mutex_lock(&c->lock);
-	for (unsigned i = 0; i < P9_TAGS_MAX; i++)
+	for (unsigned i = 0; i < P9_CALLS_MAX; i++)
 		if (c->calls[i])
 			emit(arg, p9_type_name(c->calls[i]->request), i,
 			     now - c->calls[i]->since_ns);
@@ -113,74 +109,19 @@ static void tag_take_locked(struct p9_conn *c, struct p9_call *call)
 	call->tag = (uint16_t)tag;
 }
 
-/* Return: 0, -EIO, -EINTR: killed. Nothing was sent yet: no request changed anything. */
-static int tag_get(struct p9_conn *c, struct p9_call *call)
-{
-	for (;;) {
-		uint32_t word = atomic_load(&c->tag_word);
-		struct timespec deadline;
-
-		mutex_lock(&c->lock);
-		if (atomic_load(&c->dead)) {
-			mutex_unlock(&c->lock);
-			return -EIO;
-		}
-		if (c->in_flight < P9_TAGS_MAX) {
-			tag_take_locked(c, call);
-			mutex_unlock(&c->lock);
-			return 0;
-		}
-		mutex_unlock(&c->lock);
-		deadline = tick_end();
-		if (futex_wait(&c->tag_word, word, &deadline) == -ETIMEDOUT && !call->must &&
-		    was_killed())
-			return -EINTR;
-	}
-}
-
 static void tag_put_locked(struct p9_conn *c, struct p9_call *call)
 {
 	bool was_full = c->in_flight == P9_TAGS_MAX;
 
 	assert(c->calls[call->tag] == call);
 	c->calls[call->tag] = NULL;
+	if (call->tag >= P9_TAGS_MAX)
+		return; /* a Tflush: it is not counted */
 	c->in_flight--;
 	if (was_full) {
 		atomic_fetch_add(&c->tag_word, 1);
 		futex_wake(&c->tag_word, 1);
 	}
-}
-
-/* ---- sending ---- */
-
-static int send_all(int sock, const uint8_t *p, size_t size)
-{
-	while (size) {
-		ssize_t done = send(sock, p, size, MSG_NOSIGNAL);
-
-		if (done < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
-		p += done;
-		size -= (size_t)done;
-	}
-	return 0;
-}
-
-static int send_request(struct p9_conn *c, const struct p9_msg *t)
-{
-	size_t size;
-	int err;
-
-	mutex_lock(&c->send_lock);
-	err = p9_encode(t, c->tx, c->msize, &size);
-	if (!err && send_all(c->sock, c->tx, size) < 0)
-		err = -EPIPE;
-	mutex_unlock(&c->send_lock);
-	atomic_fetch_add_explicit(&c->requests, 1, memory_order_relaxed);
-	return err;
 }
 
 /* ---- receiving ---- */
@@ -259,7 +200,7 @@ static int dispatch(struct p9_conn *c, const uint8_t *buf, uint32_t size)
 	mutex_lock(&c->lock);
 	if (r.tag == P9_NOTAG)
 		r.tag = 0; /* Rversion: nothing else is in flight */
-	if (r.tag < P9_TAGS_MAX)
+	if (r.tag < P9_CALLS_MAX)
 		call = c->calls[r.tag];
 	if (!call || (call->flushed && call->done)) {
 		mutex_unlock(&c->lock);
@@ -376,6 +317,66 @@ static void pass_reading_locked(struct p9_conn *c)
 	}
 }
 
+/* Pre: the caller is the reader. read_some(), and sends what is left to send. */
+static bool read_and_send(struct p9_conn *c)
+{
+	short events;
+
+	if (likely(!atomic_load_explicit(&c->tx_left, memory_order_relaxed)))
+		return read_some(c);
+	events = p9_send_more(c, POLLIN, P9_TICK_MS);
+	return events & ~POLLOUT ? read_some(c) : !events;
+}
+
+/* Nobody else reads. Pre: c->lock, which is dropped meanwhile. Return: a tick is over. */
+static bool read_locked(struct p9_conn *c)
+{
+	bool over;
+
+	c->reading = true;
+	mutex_unlock(&c->lock);
+	over = read_and_send(c);
+	mutex_lock(&c->lock);
+	c->reading = false;
+	return over;
+}
+
+/*
+ * Waits for a tag; reads meanwhile, where all are requests that were given up. Return: 0, -EIO, -EINTR: killed. Nothing was sent yet: no request
+ * changed anything.
+ */
+static int tag_get(struct p9_conn *c, struct p9_call *call)
+{
+	bool waited = false, read = false;
+	int err;
+
+	mutex_lock(&c->lock);
+	while (!(err = atomic_load(&c->dead)) && c->in_flight == P9_TAGS_MAX) {
+		uint32_t word = atomic_load(&c->tag_word);
+		struct timespec deadline;
+
+		if (waited && !call->must && p9_was_killed()) {
+			err = -EINTR;
+			break;
+		}
+		if (!c->reading) {
+			waited |= read_locked(c);
+			read = true;
+			continue;
+		}
+		mutex_unlock(&c->lock);
+		deadline = tick_end();
+		waited |= futex_wait(&c->tag_word, word, &deadline) == -ETIMEDOUT;
+		mutex_lock(&c->lock);
+	}
+	if (!err)
+		tag_take_locked(c, call);
+	if (read && !c->reading)
+		pass_reading_locked(c);
+	mutex_unlock(&c->lock);
+	return err;
+}
+
 /* ---- giving up ---- */
 
 /* Does it change nothing that its caller would have to know of? *ret_fid: what it may bind, or P9_NOFID. */
@@ -414,17 +415,12 @@ static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 	}
 }
 
-/*
- * Leaves the request to whoever reads on. c->lock is held, and dropped on success. Return: false: wait on.
- * A Tflush needs a tag of its own: where there is none, the request is not given up.
- */
+/* Leaves the request to whoever reads on. c->lock is held, and dropped on success. Return: false: no memory; wait on. */
 static bool give_up_locked(struct p9_conn *c, struct p9_call *call, uint32_t unwanted_fid)
 {
 	struct p9_msg t = {.type = P9_Tflush};
 	struct p9_call *left, *flush;
 
-	if (c->in_flight >= P9_TAGS_MAX)
-		return false;
 	left = malloc(sizeof(*left));
 	flush = malloc(sizeof(*flush));
 	if (!left || !flush) {
@@ -440,16 +436,39 @@ static bool give_up_locked(struct p9_conn *c, struct p9_call *call, uint32_t unw
 	c->calls[call->tag] = left;
 	p9_call_init(flush);
 	flush->async = true;
+	flush->request = P9_Tflush;
 	flush->flushes = left;
-	tag_take_locked(c, flush);
+	flush->tag = (uint16_t)(P9_TAGS_MAX + left->tag);
+	assert(!c->calls[flush->tag]);
+	c->calls[flush->tag] = flush;
 	if (!c->reading)
 		pass_reading_locked(c);
 	mutex_unlock(&c->lock);
 	t.tag = flush->tag;
 	t.Tflush.oldtag = left->tag;
-	if (send_request(c, &t) < 0)
+	if (p9_send_try(c, &t) < 0)
 		p9_conn_kill(c, "closed by the server");
 	return true;
+}
+
+/* Somebody else reads. Pre: c->lock, which is dropped meanwhile. Return: a tick is over. */
+static bool wait_or_send(struct p9_conn *c, struct p9_call *call)
+{
+	bool over;
+
+	if (atomic_load_explicit(&c->tx_left, memory_order_relaxed) && !c->sending) {
+		c->sending = true;
+		mutex_unlock(&c->lock);
+		over = !p9_send_more(c, 0, SEND_TICK_MS);
+		mutex_lock(&c->lock);
+		c->sending = false;
+		return over;
+	}
+	atomic_store(&call->word, 0);
+	mutex_unlock(&c->lock);
+	over = wait_tick(&call->word);
+	mutex_lock(&c->lock);
+	return over;
 }
 
 static int wait_reply(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t)
@@ -465,20 +484,13 @@ static int wait_reply(struct p9_conn *c, struct p9_call *call, const struct p9_m
 			mutex_unlock(&c->lock);
 			return -EIO;
 		}
-		if (may && call->waited && was_killed() && give_up_locked(c, call, unwanted))
+		if (may && call->waited && p9_was_killed() && give_up_locked(c, call, unwanted))
 			return -EINTR;
 		if (!c->reading) {
-			c->reading = true;
-			mutex_unlock(&c->lock);
-			call->waited |= read_some(c);
-			mutex_lock(&c->lock);
-			c->reading = false;
+			call->waited |= read_locked(c);
 			continue;
 		}
-		atomic_store(&call->word, 0);
-		mutex_unlock(&c->lock);
-		call->waited |= wait_tick(&call->word);
-		mutex_lock(&c->lock);
+		call->waited |= wait_or_send(c, call);
 	}
 	if (!c->reading)
 		pass_reading_locked(c);
@@ -534,10 +546,9 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	if (err)
 		return err;
 	t->tag = t->type == P9_Tversion ? P9_NOTAG : call->tag;
-	p9_fids_asked(c, t);
-	err = send_request(c, t);
+	err = p9_send(c, t, call->must);
 	if (err) {
-		/* Nothing was sent of a message that does not fit. */
+		/* Nothing was sent of a message that does not fit, or when killed. */
 		if (err == -EPIPE)
 			p9_conn_kill(c, "closed by the server");
 		mutex_lock(&c->lock);
@@ -547,6 +558,7 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 		p9_call_fini(call);
 		return err == -EPIPE ? -EIO : err;
 	}
+	p9_fids_asked(c, t);
 	err = wait_reply(c, call, t);
 	if (!err && p9_decode(call->buf, call->size, &call->r) != 0)
 		err = -EIO;
@@ -565,10 +577,11 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	return err;
 }
 
-/* A request whose answer nobody waits for. Return: false: it was not sent: no memory, a dead connection, or killed. */
+/* A request whose answer nobody waits for. Return: false: it was not sent: no memory, no room, a dead connection, or killed. */
 static bool send_async(struct p9_conn *c, struct p9_msg *t)
 {
 	struct p9_call *call = malloc(sizeof(*call));
+	int err;
 
 	if (!call)
 		return false;
@@ -580,8 +593,16 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 		return false;
 	}
 	t->tag = call->tag;
+	err = p9_send_try(c, t);
+	if (err == -EAGAIN) {
+		mutex_lock(&c->lock);
+		tag_put_locked(c, call);
+		mutex_unlock(&c->lock);
+		free(call);
+		return false;
+	}
 	/* A failure shows in the next call, which waits. */
-	if (send_request(c, t) < 0)
+	if (err)
 		p9_conn_kill(c, "closed by the server");
 	return true;
 }
@@ -718,7 +739,7 @@ static void conn_free(struct p9_conn *c)
 	p9_notify_stop(c);
 	for (unsigned i = 0; i < c->fd_count; i++)
 		close(c->fds[i]);
-	for (unsigned i = 0; i < P9_TAGS_MAX; i++) {
+	for (unsigned i = 0; i < P9_CALLS_MAX; i++) {
 		assert(!c->calls[i] || c->calls[i]->async);
 		free(c->calls[i]);
 	}
@@ -753,7 +774,7 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 	/* How the reader gets its ticks. */
 	(void)setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO,
 			 &(struct timeval){.tv_usec = P9_TICK_MS * 1000}, sizeof(struct timeval));
-	c->tx = malloc(P9_MSIZE_DEFAULT);
+	c->tx = malloc(P9_TX_SIZE);
 	c->rx = malloc(RX_SIZE);
 	err = c->tx && c->rx ? negotiate(c) : -ENOMEM;
 	if (err) {

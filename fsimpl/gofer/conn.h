@@ -19,6 +19,9 @@
 #include "wire/p9.h"
 
 #define P9_TAGS_MAX 256
+#define P9_CALLS_MAX (2 * P9_TAGS_MAX) /* the second half: each tag's Tflush */
+#define P9_TFLUSH_SIZE (P9_HEADER_SIZE + 2u)
+#define P9_TX_SIZE (P9_MSIZE_DEFAULT + P9_TAGS_MAX * P9_TFLUSH_SIZE)
 #define P9_CLUNKS_MAX P9_FIDS_MAX
 #define P9_CLUNK_BATCH 64
 #define P9_FD_QUEUE_MAX 64
@@ -67,10 +70,14 @@ struct p9_conn {
 	bool plain; /* immutable: the server has no compound requests */
 	_Atomic bool no_unlinkat, no_renameat; /* plain: it answered that it has none */
 	struct mutex send_lock;
-	uint8_t *tx; /* guarded by send_lock */
+	/* guarded by send_lock: what the socket has had no room for */
+	uint8_t *tx;
+	size_t tx_start, tx_len;
+	_Atomic bool tx_left; /* there is some */
 	struct mutex lock;
 	bool reading; /* guarded by lock: somebody is in recvmsg(2) */
-	struct p9_call *calls[P9_TAGS_MAX]; /* guarded by lock */
+	bool sending; /* guarded by lock: somebody else waits for room in the socket */
+	struct p9_call *calls[P9_CALLS_MAX]; /* guarded by lock */
 	unsigned in_flight; /* guarded by lock */
 	unsigned next_tag; /* guarded by lock: where the search for a free one begins */
 	_Atomic uint32_t tag_word; /* futex: a tag was freed */
@@ -136,6 +143,16 @@ void p9_fids_fini(struct p9_conn *c);
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
 /* It gives -EIO from now on; one line is logged. Any thread, no lock of the connection's held. */
 void p9_conn_kill(struct p9_conn *c, const char *why);
+
+/* ---- send.c ---- */
+
+bool p9_was_killed(void);
+/* Into the buffer, and what fits into the socket. Return: 0, -EAGAIN: not now (never of a Tflush), -EPIPE, -EMSGSIZE. */
+must_check int p9_send_try(struct p9_conn *c, const struct p9_msg *t);
+/* The same, waiting for room. -EINTR: killed (unless it must); nothing was sent. */
+must_check int p9_send(struct p9_conn *c, const struct p9_msg *t, bool must);
+/* Waits for room in the socket, or for events, and sends on. Return: poll(2)'s, 0: time is over. */
+short p9_send_more(struct p9_conn *c, short events, int timeout_ms);
 
 /* ---- notify.c: what the server says unasked ---- */
 

@@ -52,24 +52,42 @@ static inline pid_t start_gofer(char *dir, int *ret_sock)
 	return pid;
 }
 
-static inline int setup(void **state)
+/* A client of f's, and a gofer of its own, for fx.dir. */
+static inline void mount_client(struct fixture *f, bool shared, const char *source)
 {
-	struct gofer_mount_args args = {.shared = shared_mode, .source = "test"};
+	struct gofer_mount_args args = {.shared = shared, .source = source};
 	struct dentry *root;
 	int sock;
 
+	f->pid = start_gofer(fx.dir, &sock);
+	assert_int_equal(p9_conn_create(sock, &f->conn), 0);
+	args.conn = f->conn;
+	assert_int_equal(gofer_fs_create(&args, &f->fs, &root), 0);
+	assert_int_equal(mount_namespace_create(f->fs, root, 0, &f->ns), 0);
+	dentry_unref(root);
+	filesystem_unref(f->fs);
+	mount_namespace_root(f->ns, &f->root);
+}
+
+static inline void unmount_client(struct fixture *f)
+{
+	vfs_path_unref(&f->root);
+	mount_namespace_unref(f->ns);
+	/* The last unrefs are deferred, some of them past a grace period. */
+	for (int i = 0; i < 3; i++) {
+		vfs_run_deferred();
+		rcu_drain();
+	}
+	p9_conn_unref(f->conn);
+}
+
+static inline int setup(void **state)
+{
 	(void)state;
 	strcpy(fx.dir, "/tmp/p9test.XXXXXX");
 	assert_non_null(mkdtemp(fx.dir));
 	chmod(fx.dir, 0755);
-	fx.pid = start_gofer(fx.dir, &sock);
-	assert_int_equal(p9_conn_create(sock, &fx.conn), 0);
-	args.conn = fx.conn;
-	assert_int_equal(gofer_fs_create(&args, &fx.fs, &root), 0);
-	assert_int_equal(mount_namespace_create(fx.fs, root, 0, &fx.ns), 0);
-	dentry_unref(root);
-	filesystem_unref(fx.fs);
-	mount_namespace_root(fx.ns, &fx.root);
+	mount_client(&fx, shared_mode, "test");
 	assert_int_equal(cred_create_root(&fx.cred), 0);
 	cred_set_current(fx.cred);
 	return 0;
@@ -81,14 +99,7 @@ static inline int teardown(void **state)
 	int status;
 
 	(void)state;
-	vfs_path_unref(&fx.root);
-	mount_namespace_unref(fx.ns);
-	/* The last unrefs are deferred, some of them past a grace period. */
-	for (int i = 0; i < 3; i++) {
-		vfs_run_deferred();
-		rcu_drain();
-	}
-	p9_conn_unref(fx.conn);
+	unmount_client(&fx);
 	cred_set_current(NULL);
 	cred_unref(fx.cred);
 	/* A failed test leaves files open, and so the connection. */

@@ -243,6 +243,92 @@ static void test_no_tag(void **state)
 	p9_conn_unref(c);
 }
 
+/* No tag is left, and the Tflush of one that waits needs none of them. */
+static void test_flush_without_tag(void **state)
+{
+	static struct caller callers[P9_TAGS_MAX];
+	struct p9_conn *c = connect_server();
+	struct p9_msg first, t;
+
+	(void)state;
+	for (unsigned i = 0; i < P9_TAGS_MAX; i++) {
+		start(&callers[i], c, i > 0);
+		take(i ? &t : &first);
+	}
+	sleeper_interrupt(&callers[0].sleeper, true);
+	pthread_join(callers[0].thread, NULL);
+	assert_int_equal(callers[0].err, -EINTR);
+	take(&t);
+	assert_int_equal(t.type, P9_Tflush);
+	assert_int_equal(t.Tflush.oldtag, first.tag);
+	close(server);
+	for (unsigned i = 1; i < P9_TAGS_MAX; i++) {
+		pthread_join(callers[i].thread, NULL);
+		assert_int_equal(callers[i].err, -EIO);
+	}
+	p9_conn_unref(c);
+}
+
+static void *big_thread(void *arg)
+{
+	static uint8_t value[60000];
+	struct caller *w = arg;
+	struct p9_msg t = {.type = P9_Tmsetxattr};
+	struct p9_call call;
+
+	rcu_thread_begin();
+	sleeper_set_current(&w->sleeper);
+	t.Tmsetxattr.name = p9_str("user.x");
+	t.Tmsetxattr.data = (struct p9_blob){value, sizeof(value)};
+	w->err = p9_rpc(w->c, &call, &t);
+	sleeper_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* A server that takes nothing in: whose request is in part under way, and who cannot begin. */
+static void test_full_socket(void **state)
+{
+	static struct caller big[12];
+	struct p9_conn *c = connect_server();
+	struct p9_msg t, r = {.type = P9_Rlerror, .Rlerror.ecode = EPERM};
+	struct caller look, change;
+	unsigned served = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(big); i++) {
+		big[i] = (struct caller){.c = c};
+		sleeper_init(&big[i].sleeper);
+		assert_int_equal(pthread_create(&big[i].thread, NULL, big_thread, &big[i]), 0);
+	}
+	while (!atomic_load(&c->tx_left))
+		usleep(1000);
+	start(&look, c, false);
+	start(&change, c, true);
+	usleep(P9_TICK_MS * 1000 / 4);
+	sleeper_interrupt(&look.sleeper, true);
+	sleeper_interrupt(&change.sleeper, true);
+	pthread_join(look.thread, NULL);
+	pthread_join(change.thread, NULL);
+	assert_int_equal(look.err, -EINTR);
+	assert_int_equal(change.err, -EINTR);
+	/* What was left is sent as soon as that goes, whole and once; what was given up was never sent. */
+	while (served < ARRAY_SIZE(big)) {
+		take(&t);
+		assert_int_equal(t.type, P9_Tmsetxattr);
+		r.tag = t.tag;
+		answer(&r);
+		served++;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(big); i++) {
+		pthread_join(big[i].thread, NULL);
+		assert_int_equal(big[i].err, -EPERM);
+	}
+	serve_one(c);
+	p9_conn_unref(c);
+	close(server);
+}
+
 /* ---- a server without the extension ---- */
 
 static struct plain_server {
@@ -424,6 +510,8 @@ int main(void)
 		cmocka_unit_test(test_change),
 		cmocka_unit_test(test_end),
 		cmocka_unit_test(test_no_tag),
+		cmocka_unit_test(test_flush_without_tag),
+		cmocka_unit_test(test_full_socket),
 		cmocka_unit_test(test_change_is_told),
 		cmocka_unit_test(test_rename_nowhere),
 		cmocka_unit_test(test_set_id_bits),

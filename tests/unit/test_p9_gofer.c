@@ -555,6 +555,59 @@ static void shrink(void **state)
 	gofer_fs_shrink(fx.fs);
 }
 
+/* ---- a server that stands still ---- */
+
+struct killed_caller {
+	struct sleeper sleeper;
+	pthread_t thread;
+	int err;
+};
+
+static void *stat_thread(void *arg)
+{
+	struct killed_caller *k = arg;
+	struct moat_statx st;
+
+	rcu_thread_begin();
+	sleeper_set_current(&k->sleeper);
+	cred_set_current(fx.cred);
+	k->err = do_stat("slow/file", &st);
+	cred_set_current(NULL);
+	sleeper_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* More callers than there are tags: who waits for a reply and who waits for a tag, killed, are gone while it stands. */
+static void stopped_server(void **state)
+{
+	static struct killed_caller callers[P9_TAGS_MAX + 8];
+	int64_t start = time_monotonic_ns();
+	struct moat_statx st;
+	int status;
+
+	(void)state;
+	mkdir(host("slow"), 0755);
+	write_host("slow/file", "x");
+	kill(fx.pid, SIGSTOP);
+	assert_int_equal(waitpid(fx.pid, &status, WUNTRACED), fx.pid);
+	for (unsigned i = 0; i < ARRAY_SIZE(callers); i++) {
+		sleeper_init(&callers[i].sleeper);
+		assert_int_equal(pthread_create(&callers[i].thread, NULL, stat_thread, &callers[i]),
+				 0);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(callers); i++)
+		sleeper_interrupt(&callers[i].sleeper, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(callers); i++) {
+		pthread_join(callers[i].thread, NULL);
+		assert_int_equal(callers[i].err, -EINTR);
+	}
+	assert_true(time_monotonic_ns() - start < 20000000000ll);
+	kill(fx.pid, SIGCONT);
+	assert_int_equal(do_stat("slow/file", &st), 0);
+	assert_int_equal(st.size, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -572,6 +625,7 @@ int main(void)
 		TEST(nodes_and_statfs),
 		TEST(shrink),
 		TEST(fids_wrap),
+		TEST(stopped_server),
 	};
 	/* It does not matter to the server, and takes seconds. */
 	const struct CMUnitTest once[] = {TEST(acl_of_an_old_file)};

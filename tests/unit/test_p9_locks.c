@@ -12,37 +12,19 @@
 #include "fsimpl/gofer/conn.h"
 #include "vfs/locks.h"
 
-/* The second sandbox. */
-static struct {
-	pid_t pid;
-	struct p9_conn *conn;
-	struct mount_namespace *ns;
-	struct filesystem *fs;
-	struct vfs_path root;
-} two;
-
+static struct fixture two; /* the second sandbox */
 static struct file *f1, *f2; /* the same file in both */
 static int hfd = -1; /* and on the host */
 static int me, other;
 
 static int setup_locks(void **state)
 {
-	struct gofer_mount_args args = {.shared = true, .source = "two"};
 	struct open_args open_args = {.flags = O_RDWR};
-	struct dentry *root;
 	struct vfs_lookup lk;
-	int sock;
 
 	shared_mode = true;
 	assert_int_equal(setup(state), 0);
-	two.pid = start_gofer(fx.dir, &sock);
-	assert_int_equal(p9_conn_create(sock, &two.conn), 0);
-	args.conn = two.conn;
-	assert_int_equal(gofer_fs_create(&args, &two.fs, &root), 0);
-	assert_int_equal(mount_namespace_create(two.fs, root, 0, &two.ns), 0);
-	dentry_unref(root);
-	filesystem_unref(two.fs);
-	mount_namespace_root(two.ns, &two.root);
+	mount_client(&two, true, "two");
 	write_host("f", "contents");
 	hfd = open(host("f"), O_RDWR | O_CLOEXEC);
 	assert_true(hfd >= 0);
@@ -68,13 +50,7 @@ static int teardown_locks(void **state)
 	put_file(&f1);
 	put_file(&f2);
 	close(hfd);
-	vfs_path_unref(&two.root);
-	mount_namespace_unref(two.ns);
-	for (int i = 0; i < 3; i++) {
-		vfs_run_deferred();
-		rcu_drain();
-	}
-	p9_conn_unref(two.conn);
+	unmount_client(&two);
 	assert_int_equal(waitpid(two.pid, &status, 0), two.pid);
 	return teardown(state);
 }
