@@ -13,6 +13,7 @@
 
 #define SPLICE_KNOWN (SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT)
 #define COPY_CHUNK (64u << 10)
+#define COPY_RANGE_STEP (16u << 20) /* by the host, and no signal meanwhile */
 
 static uint32_t file_type(struct file *f)
 {
@@ -221,6 +222,28 @@ static int copy_range_limits(struct file *in, uint64_t off_in, struct file *out,
 	return 0;
 }
 
+/* By the files themselves, where they can. */
+static int64_t copy_range(struct task *t, struct file *in, int64_t *off_in, struct file *out,
+			  int64_t *off_out, uint64_t size)
+{
+	int64_t done = 0;
+	ssize_t n = 0;
+
+	while ((uint64_t)done < size && !(done && task_should_interrupt(t))) {
+		n = file_copy_range(in, *off_in, out, *off_out,
+				    MIN(size - (uint64_t)done, (uint64_t)COPY_RANGE_STEP));
+		if (n <= 0)
+			break;
+		*off_in += n;
+		*off_out += n;
+		done += n;
+	}
+	/* 0: some files of the host have no size to go by. */
+	if (!done && (n == -EOPNOTSUPP || n == 0))
+		return copy_loop(t, in, off_in, out, off_out, size);
+	return done ? done : sys_restart(n);
+}
+
 int64_t sys_copy_file_range(struct task *t, const struct syscall_args *a)
 {
 	uint64_t size = a->a[4], uin = a->a[1], uout = a->a[3];
@@ -246,7 +269,7 @@ int64_t sys_copy_file_range(struct task *t, const struct syscall_args *a)
 	ret = copy_range_limits(in, (uint64_t)off_in, out, (uint64_t)off_out, &size);
 	if (ret)
 		goto out_unref;
-	ret = copy_loop(t, in, &off_in, out, &off_out, size);
+	ret = copy_range(t, in, &off_in, out, &off_out, size);
 	if (ret <= 0)
 		goto out_unref;
 	if (!uin)

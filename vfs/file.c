@@ -366,6 +366,23 @@ ssize_t file_write_iter(struct file *f, struct io_iter *it, const int64_t *off, 
 	return ret;
 }
 
+ssize_t file_copy_range(struct file *in, int64_t off_in, struct file *out, int64_t off_out,
+			size_t size)
+{
+	ssize_t ret;
+	int err;
+
+	if (in->ops != out->ops || !out->ops->copy_range)
+		return -EOPNOTSUPP;
+	ret = out->ops->copy_range(in, off_in, out, off_out, size);
+	if (ret <= 0)
+		return ret;
+	vfs_notify_file(in, IN_ACCESS);
+	vfs_notify_file(out, IN_MODIFY);
+	err = file_flags(out) & O_DSYNC ? file_fsync(out, true, 0, INT64_MAX) : 0;
+	return err ? err : ret;
+}
+
 ssize_t file_read_kernel(struct file *f, void *buf, size_t size, uint64_t off)
 {
 	size_t done = 0;

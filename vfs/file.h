@@ -98,6 +98,12 @@ struct file_ops {
 	int (*truncate)(struct file *f, uint64_t size); /* ftruncate */
 	int (*fallocate)(struct file *f, int mode, uint64_t off, uint64_t size); /* -EOPNOTSUPP */
 	int (*fsync)(struct file *f, bool data_only, uint64_t start, uint64_t end);
+	/*
+	 * copy_file_range(2) between two files of these ops, without the data coming here. Checked: modes, limits of the file, overlaps. Return: bytes,
+	 * fewer than asked perhaps, -errno; -EOPNOTSUPP (also where it is NULL): the caller reads and writes.
+	 */
+	ssize_t (*copy_range)(struct file *in, int64_t off_in, struct file *out, int64_t off_out,
+			      size_t size);
 	/* ioctl: arg is a guest address; memory is reached through vfs_user_* (vfs/user.h). Default: -ENOTTY. */
 	int64_t (*ioctl)(struct file *f, unsigned cmd, uint64_t arg);
 	/* How long a blocking read(2) or write(2) waits (SO_RCVTIMEO, SO_SNDTIMEO), ns; 0: for ever, also the default. */
@@ -201,6 +207,9 @@ int file_stat(struct file *f, const struct stat_args *args, struct moat_statx *r
 int file_set_stat(struct file *f, const struct setattr_args *args);
 int file_truncate(struct file *f, uint64_t size);
 int file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size);
+/* file_ops.copy_range of both, and what reading and writing are besides. Return: as there. */
+must_check ssize_t file_copy_range(struct file *in, int64_t off_in, struct file *out,
+				   int64_t off_out, size_t size);
 int file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end);
 int64_t file_ioctl(struct file *f, unsigned cmd, uint64_t arg);
 

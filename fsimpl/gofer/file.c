@@ -126,6 +126,39 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	return ret;
 }
 
+/* The host copies: from descriptor to descriptor, no data and no request. */
+static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *out, int64_t off_out,
+				size_t size)
+{
+	struct gofer_inode *to = file_inode(out);
+	struct perm_inode pi;
+	struct io_iter limit;
+	ssize_t ret;
+	char none;
+
+	if (gofer_is_plain(to) || gofer_is_plain(file_inode(in)))
+		return -EOPNOTSUPP;
+	ret = op_lock_killable(&to->write_lock);
+	if (ret)
+		return ret;
+	/* Only its length is used. */
+	io_iter_init_kernel(&limit, &none, size, false);
+	if (vfs_hooks.check_fsize)
+		ret = vfs_hooks.check_fsize(off_out, &limit);
+	gofer_inode_perm_fresh(to, &pi);
+	if (!ret)
+		ret = copy_file_range(gofer_file_of(in)->fd, &off_in, gofer_file_of(out)->fd,
+				      &off_out, limit.remaining, 0);
+	/* Two filesystems of the host that cannot, or one that has no such thing. */
+	if (ret == -1)
+		ret = errno == EXDEV || errno == EINVAL || errno == ENOSYS ? -EOPNOTSUPP : -errno;
+	io_iter_fini(&limit);
+	op_unlock(&to->write_lock);
+	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
+		fix_priv_after_write(out, &pi);
+	return ret;
+}
+
 static int64_t gofer_seek(struct file *f, int64_t off, int whence)
 {
 	int64_t base = 0;
@@ -408,6 +441,7 @@ static const struct file_ops gofer_file_ops = {
 	.stat = gofer_file_stat,
 	.truncate = gofer_truncate,
 	.fallocate = gofer_fallocate,
+	.copy_range = gofer_copy_range,
 	.fsync = gofer_fsync,
 	.remote_lock = gofer_remote_lock,
 	.remote_lock_test = gofer_remote_lock_test,

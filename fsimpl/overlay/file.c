@@ -130,6 +130,16 @@ static int overlay_file_fallocate(struct file *f, int mode, uint64_t off, uint64
 	return file_fallocate(real_of(f), mode, off, size);
 }
 
+static ssize_t overlay_copy_range(struct file *in, int64_t off_in, struct file *out,
+				  int64_t off_out, size_t size)
+{
+	struct file *from = real_of(in), *to = real_of(out);
+
+	return from->ops == to->ops && to->ops->copy_range
+		       ? to->ops->copy_range(from, off_in, to, off_out, size)
+		       : -EOPNOTSUPP;
+}
+
 static int overlay_file_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
 	struct overlay_fs *fs = overlay_fs_of_dentry(overlay_of(f->path.dentry));
@@ -188,6 +198,7 @@ static const struct file_ops overlay_regular_ops = {
 	.stat = overlay_file_stat,
 	.truncate = overlay_file_truncate,
 	.fallocate = overlay_file_fallocate,
+	.copy_range = overlay_copy_range,
 	.fsync = overlay_file_fsync,
 	.set_flags = overlay_set_flags,
 };

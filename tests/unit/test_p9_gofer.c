@@ -555,6 +555,32 @@ static void shrink(void **state)
 	gofer_fs_shrink(fx.fs);
 }
 
+/* copy_file_range(2): the host's, with no data read here and no request; setuid goes as with a write. */
+static void copy_range(void **state)
+{
+	struct file *in, *out;
+	char buf[16] = "";
+	uint64_t sent;
+	struct stat st;
+
+	(void)state;
+	write_host("from", "0123456789");
+	write_host("to", "abcdefghij");
+	assert_int_equal(do_open("from", O_RDONLY, 0, &in), 0);
+	assert_int_equal(do_open("to", O_RDWR, 0, &out), 0);
+	sent = p9_conn_requests(fx.conn);
+	assert_int_equal(file_copy_range(in, 2, out, 5, 3), 3);
+	assert_int_equal(file_copy_range(in, 8, out, 10, 100), 2);
+	assert_int_equal(file_copy_range(in, 10, out, 0, 5), 0);
+	assert_int_equal(p9_conn_requests(fx.conn), sent);
+	assert_int_equal(file_read_kernel(out, buf, sizeof(buf), 0), 12);
+	assert_string_equal(buf, "abcde234ij89");
+	assert_int_equal(stat(host("to"), &st), 0);
+	assert_int_equal(st.st_size, 12);
+	file_unref(in);
+	file_unref(out);
+}
+
 /* ---- a server that stands still ---- */
 
 struct killed_caller {
@@ -625,6 +651,7 @@ int main(void)
 		TEST(nodes_and_statfs),
 		TEST(shrink),
 		TEST(fids_wrap),
+		TEST(copy_range),
 		TEST(stopped_server),
 	};
 	/* It does not matter to the server, and takes seconds. */
