@@ -29,6 +29,9 @@
 #define ASIDE_BYTES (128u << 10)
 #define ASIDE_AWAY_NS 20000
 #define ASIDE_NS 500000 /* no more often */
+/* A yield that took longer gave the CPU to others than the daemon: none for a while, for it is they who have it then, not who is woken. */
+#define CROWDED_NS 1000000
+#define CROWDED_FOR_NS 100000000
 #define SPIN_MISSES_MAX 8 /* in a row: then only every 16th wait polls */
 #define SPIN_SOON \
 	4 /* polls as long as polling may take: an answer that came within that was no miss */
@@ -304,7 +307,8 @@ static void make_room(struct vdev_queue *q, const struct vdev_slot *slot)
 	int64_t now;
 	bool gone;
 
-	if (slot->room < ASIDE_BYTES || !q->dev->may_spin || !atomic_exchange(&q->kicked, false))
+	if (slot->room < ASIDE_BYTES || !q->dev->may_spin || !atomic_exchange(&q->kicked, false) ||
+	    time_monotonic_ns() < q->yield_after)
 		return;
 	gone = q->together && step_aside(q, time_monotonic_ns());
 	now = time_monotonic_ns();
@@ -336,14 +340,17 @@ static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
 			}
 			cpu_relax();
 		}
-		if (!atomic_load_explicit(&slot->done, memory_order_acquire))
+		before = time_monotonic_ns();
+		if (before >= q->yield_after &&
+		    !atomic_load_explicit(&slot->done, memory_order_acquire))
 			sched_yield();
+		now = time_monotonic_ns();
+		if (now - before > CROWDED_NS)
+			q->yield_after = now + CROWDED_FOR_NS;
 		if (atomic_load_explicit(&slot->done, memory_order_acquire)) {
 			q->spin_misses = 0;
 			return true;
 		}
-		before = now;
-		now = time_monotonic_ns();
 	} while (virtiofs_device_alive(q->dev) && now < end && now - before < SPIN_AWAY_NS);
 	q->spin_misses++;
 	return atomic_load_explicit(&slot->done, memory_order_acquire);

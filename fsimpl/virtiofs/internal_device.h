@@ -72,7 +72,7 @@ struct vdev_queue {
 	_Atomic unsigned spin_misses;
 	/* Advice, see device.c: the device was kicked since it was looked whether it runs here; it did; when to go elsewhere again. */
 	_Atomic bool kicked, together;
-	_Atomic int64_t aside_next;
+	_Atomic int64_t aside_next, yield_after;
 	int kick_fd, call_fd; /* immutable */
 	struct hostpoll poll;
 	struct vdev_queue_memory memory; /* guarded by lock; another after each reconnection */

@@ -180,23 +180,41 @@ int virtiofs_begin(struct virtiofs_fs *fs, struct resolving_path *rp, bool to_pa
 	return 0;
 }
 
+/* The walk to the end. *ret_known: it got there. Return: 0, and who does not know enough goes on with ask_from(); else the answer. */
+static int walk_to_end(struct virtiofs_fs *fs, struct resolving_path *rp,
+		       struct virtiofs_clock *clock, struct remote_dentry **ret, bool *ret_known)
+{
+	int err;
+
+	if (rp_locked(rp))
+		return VIRTIOFS_QUICK_ASK;
+	err = virtiofs_quick_walk(fs, rp, false, clock, ret);
+	*ret_known = !err;
+	return err == VIRTIOFS_QUICK_ASK ? 0 : err;
+}
+
+/* The rest is the slow walk's. */
+static int ask_from(struct resolving_path *rp, struct remote_dentry *d)
+{
+	int err = settle(rp, d);
+
+	return err ? err : VIRTIOFS_QUICK_ASK;
+}
+
 int virtiofs_quick_stat(struct virtiofs_fs *fs, struct resolving_path *rp,
 			const struct stat_args *args, struct moat_statx *ret)
 {
 	struct virtiofs_clock clock;
 	struct remote_dentry *d;
-	int err;
+	bool known;
+	int err = walk_to_end(fs, rp, &clock, &d, &known);
 
-	if (rp_locked(rp))
-		return VIRTIOFS_QUICK_ASK;
-	err = virtiofs_quick_walk(fs, rp, false, &clock, &d);
-	if (err && err != VIRTIOFS_QUICK_ASK)
+	if (err)
 		return err;
-	if (!err && !(args->flags & AT_STATX_FORCE_SYNC) &&
+	if (known && !(args->flags & AT_STATX_FORCE_SYNC) &&
 	    virtiofs_peek_stat(virtiofs_inode_of(d), &clock, ret))
 		return 0;
-	err = settle(rp, d);
-	return err ? err : VIRTIOFS_QUICK_ASK;
+	return ask_from(rp, d);
 }
 
 int virtiofs_quick_access(struct virtiofs_fs *fs, struct resolving_path *rp, int mask)
@@ -204,15 +222,12 @@ int virtiofs_quick_access(struct virtiofs_fs *fs, struct resolving_path *rp, int
 	struct virtiofs_clock clock;
 	struct remote_dentry *d;
 	struct perm_inode pi;
-	int err;
+	bool known;
+	int err = walk_to_end(fs, rp, &clock, &d, &known);
 
-	if (rp_locked(rp))
-		return VIRTIOFS_QUICK_ASK;
-	err = virtiofs_quick_walk(fs, rp, false, &clock, &d);
-	if (err && err != VIRTIOFS_QUICK_ASK)
+	if (err)
 		return err;
-	if (!err && !(mask & W_OK) && virtiofs_peek_perm(virtiofs_inode_of(d), &clock, &pi))
+	if (known && !(mask & W_OK) && virtiofs_peek_perm(virtiofs_inode_of(d), &clock, &pi))
 		return remote_access(rp, &pi, mask);
-	err = settle(rp, d);
-	return err ? err : VIRTIOFS_QUICK_ASK;
+	return ask_from(rp, d);
 }

@@ -20,6 +20,7 @@
 #include "gofer/virtiofs/server.h"
 
 #define SPIN_NS 30000
+#define YIELD_NS 1000000
 #define STOP_RETRY_NS 5000000
 
 #define FEATURES                                                                   \
@@ -56,7 +57,7 @@ void queue_complete(struct queue *q, uint16_t head, uint32_t len)
 /* Until the ring has something, or the queue shall stop. */
 static void wait_for_kick(struct queue *q)
 {
-	int64_t end = now_ns() + SPIN_NS;
+	int64_t end = now_ns() + SPIN_NS, yielded;
 	uint64_t count;
 
 	/* A client that polls sends its next request within microseconds. */
@@ -67,7 +68,11 @@ static void wait_for_kick(struct queue *q)
 				return;
 			__builtin_ia32_pause();
 		}
-		sched_yield(); /* which may be on this very CPU */
+		/* It may be on this very CPU. Where others are too, who sleeps has it sooner than who yields. */
+		yielded = now_ns();
+		sched_yield();
+		if (now_ns() - yielded > YIELD_NS)
+			break;
 	}
 	if (virtq_device_arm(&q->ring))
 		return;

@@ -211,7 +211,7 @@ static void test_data(void **state)
 /* Every page tells which one it is and how often it was written. */
 static void stamp(char *page, int64_t off, unsigned turn)
 {
-	for (size_t i = 0; i < 4096; i += 256)
+	for (size_t i = 0; i < 4096; i += 2048)
 		snprintf(page + i, 256, "%lld %u", (long long)(off + (int64_t)i), turn);
 }
 
