@@ -33,6 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define FILE_BYTES_MAX (1u << 20)
 #define SERVE_US 1500 /* for the rings, behind each start of one */
 #define MESSAGES_MAX 64
+#define OPCODES 64 /* MOAT_WALK is the last one */
 
 struct input {
 	const uint8_t *at, *end;
@@ -89,7 +90,7 @@ static uint8_t *memory;
 static int memfd = -1;
 static const struct fuse_op_info *ops_at(unsigned i)
 {
-	return fuse_op_info(i % 53);
+	return fuse_op_info(i % OPCODES);
 }
 
 static void send_message(int sock, struct vhost_user_msg *m, const int *fds, unsigned count)
@@ -204,10 +205,35 @@ static void start_ring(int sock, unsigned index)
 	tell(sock, VHOST_USER_SET_VRING_ENABLE, 1ull << 32 | index, -1);
 }
 
+/* Few owners, handles and places, so that locks meet; what a walk asks for. */
+static void make_sensible(uint32_t opcode, uint8_t *arg)
+{
+	struct fuse_lk_in lk;
+	struct fuse_walk_in walk;
+
+	if (opcode == FUSE_GETLK || opcode == FUSE_SETLK || opcode == FUSE_SETLKW) {
+		memcpy(&lk, arg, sizeof(lk));
+		lk.fh %= 4;
+		lk.owner %= 3;
+		lk.lk_flags &= FUSE_LK_FLOCK;
+		lk.lk.type %= 3;
+		lk.lk.start %= 8;
+		lk.lk.end = lk.lk.end & 8 ? INT64_MAX : lk.lk.start + lk.lk.end % 8;
+		memcpy(arg, &lk, sizeof(lk));
+	} else if (opcode == FUSE_MOAT_WALK) {
+		memcpy(&walk, arg, sizeof(walk));
+		walk.flags &= FUSE_WALK_OPEN | FUSE_WALK_CREATE;
+		walk.open_flags &= O_ACCMODE;
+		walk.mode &= 07777;
+		memcpy(arg, &walk, sizeof(walk));
+	}
+}
+
 /* A request on a ring: well-formed as far as the input wants it. */
 static void put_request(struct input *in, unsigned index)
 {
-	static const char *const names[] = {"f", "d", "..", ".", "a/b", "", "new", "l", "user.x"};
+	static const char *const names[] = {"f",   "d", "..",	  ".",	   "a/b",  "",
+					    "new", "l", "user.x", "d/new", "d//f", "d/../f"};
 	uint8_t *ring = memory + (size_t)index * RING_BYTES;
 	struct vring_desc *desc = (void *)ring;
 	struct virtq_layout at;
@@ -220,8 +246,10 @@ static void put_request(struct input *in, unsigned index)
 	struct fuse_in_header head = {.nodeid = 1 + take(in) % 6, .unique = slot};
 
 	op = ops_at(opcode);
-	head.opcode = opcode % 53;
+	head.opcode = opcode % OPCODES;
 	take_bytes(in, buf + size, op->in_size);
+	if (how & 4)
+		make_sensible(head.opcode, buf + size);
 	size += op->in_size;
 	for (unsigned i = 0; i < op->strings; i++) {
 		const char *name = names[take(in) % ARRAY_SIZE(names)];
@@ -352,6 +380,7 @@ static void *serve(void *arg)
 	if (unshare(CLONE_FS) < 0 || fchdir(d->proc_fd) < 0 || session_start(d))
 		abort();
 	/* INIT is one of the requests; the others need not wait until one is found that is right. */
+	d->walks = true;
 	atomic_store(&d->initialised, true);
 	(void)vhost_serve(d);
 	session_end(d);
@@ -372,6 +401,8 @@ static void fuzz_daemon(struct input *in)
 	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
 	if (fd >= 0)
 		close(fd);
+	snprintf(path, sizeof(path), "%s/d", dir);
+	(void)mkdir(path, 0755);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0 ||
 	    pthread_create(&thread, NULL, serve, &sv[1]))
 		abort();
