@@ -6,9 +6,7 @@
 
 #include <sys/file.h>
 
-#include "base/rcu.h"
-#include "base/sleep.h"
-#include "vfs/locks.h"
+#include "tests/lock_waiter.h"
 
 #define QUIET_US 200000
 #define CROWD 36 /* LOCK_WAITS_MAX are waited for by the daemon */
@@ -120,34 +118,11 @@ static void open_files(void **state)
 	assert_int_equal(set(fa, FILE_LOCK_FLOCK, fa, F_RDLCK, 0, INT64_MAX), -EAGAIN);
 }
 
-struct waiter_thread {
-	struct file *f;
-	struct file_lock req;
-	struct sleeper sleeper;
-	_Atomic int err; /* 1: not over */
-	pthread_t thread;
-};
-
-static void *wait_main(void *arg)
-{
-	struct waiter_thread *w = arg;
-
-	rcu_thread_begin();
-	sleeper_set_current(&w->sleeper);
-	cred_set_current(a.env.cred);
-	w->err = file_lock_set(w->f, &w->req, true);
-	cred_set_current(NULL);
-	sleeper_set_current(NULL);
-	rcu_thread_end();
-	return NULL;
-}
-
 static void wait_begin(struct waiter_thread *w, struct file *f, const void *owner, short type)
 {
-	*w = (struct waiter_thread){
-		.f = f, .req = request(FILE_LOCK_POSIX, owner, type, 0, 0), .err = 1};
-	sleeper_init(&w->sleeper);
-	assert_int_equal(pthread_create(&w->thread, NULL, wait_main, w), 0);
+	const struct file_lock req = request(FILE_LOCK_POSIX, owner, type, 0, 0);
+
+	assert_int_equal(waiter_start(w, f, &req, a.env.cred), 0);
 	/* Until it sleeps between two of its questions. */
 	while (w->err == 1 && !atomic_load(&w->sleeper.waits))
 		usleep(1000);
@@ -162,12 +137,6 @@ static void stays_quiet(void)
 
 	usleep(QUIET_US);
 	assert_int_equal(virtiofs_device_requests(a.dev), before);
-}
-
-static int wait_finish(struct waiter_thread *w)
-{
-	pthread_join(w->thread, NULL);
-	return w->err;
 }
 
 static void waits(void **state)

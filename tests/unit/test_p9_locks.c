@@ -8,9 +8,8 @@
 #include <sys/file.h>
 
 #include "base/hostpoll.h"
-#include "base/sleep.h"
 #include "fsimpl/gofer/conn.h"
-#include "vfs/locks.h"
+#include "tests/lock_waiter.h"
 
 static struct fixture two; /* the second sandbox */
 static struct file *f1, *f2; /* the same file in both */
@@ -177,26 +176,6 @@ static void directories(void **state)
 
 /* ---- waiting ---- */
 
-struct waiter_thread {
-	struct file *f;
-	struct file_lock req;
-	struct sleeper sleeper;
-	_Atomic int err; /* 1: not over */
-	pthread_t thread;
-};
-
-static void *wait_main(void *arg)
-{
-	struct waiter_thread *w = arg;
-
-	rcu_thread_begin();
-	sleeper_set_current(&w->sleeper);
-	w->err = file_lock_set(w->f, &w->req, true);
-	sleeper_set_current(NULL);
-	rcu_thread_end();
-	return NULL;
-}
-
 static bool waits_there(struct p9_conn *c)
 {
 	bool ret;
@@ -211,19 +190,12 @@ static bool waits_there(struct p9_conn *c)
 static void wait_begin(struct waiter_thread *w, struct file *f, enum file_lock_kind kind,
 		       const void *owner, short type, uint64_t start, uint64_t end)
 {
-	*w = (struct waiter_thread){
-		.f = f, .req = request(kind, owner, type, start, end), .err = 1};
-	sleeper_init(&w->sleeper);
-	assert_int_equal(pthread_create(&w->thread, NULL, wait_main, w), 0);
+	const struct file_lock req = request(kind, owner, type, start, end);
+
+	assert_int_equal(waiter_start(w, f, &req, NULL), 0);
 	while (w->err == 1 && !waits_there(f == f1 ? fx.conn : two.conn))
 		usleep(1000);
 	assert_int_equal(w->err, 1);
-}
-
-static int wait_finish(struct waiter_thread *w)
-{
-	pthread_join(w->thread, NULL);
-	return w->err;
 }
 
 static void waits(void **state)
