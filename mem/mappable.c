@@ -72,11 +72,11 @@ void mappable_add_after(struct mappable *m, struct mapping *parent, struct mappi
 void mappable_split(struct mappable *m, struct mapping *map, struct mapping *upper, uint64_t size)
 {
 	assert(size < map->size);
+	rwlock_write_lock(&m->data_lock);
 	*upper = *map;
 	upper->addr += size;
 	upper->size -= size;
 	upper->off += size;
-	rwlock_write_lock(&m->data_lock);
 	map->size = size;
 	LIST_INSERT_AFTER(map, upper, link);
 	if (upper->writable_shared)

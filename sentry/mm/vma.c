@@ -202,10 +202,23 @@ int vma_split(struct mm *mm, struct vma *vma, uint64_t at, struct vma **ret_uppe
 	if (!upper)
 		return -ENOMEM;
 	vma_account(mm, vma, at - vma->end);
-	*upper = *vma;
-	upper->start = at;
+	/* Not vma->map, whose list is others' too: mappable_split() copies it. */
+	*upper = (struct vma){
+		.start = at,
+		.end = vma->end,
+		.prot = vma->prot,
+		.max_prot = vma->max_prot,
+		.flags = vma->flags,
+		.off = vma->off,
+		.mappable = vma->mappable,
+		.file = vma->file,
+		.name = vma->name,
+		.seq_lo = vma->seq_lo,
+		.seq_hi = vma->seq_hi,
+		.ahead = vma->ahead,
+		.plain = vma->plain,
+	};
 	vma->end = at;
-	upper->window = 0;
 	if (vma->mappable) {
 		upper->off += at - vma->start;
 		vma->mappable->ops->ref(vma->mappable);
