@@ -1,7 +1,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "base/rcu.h"
+#include "base/rcu_local.h"
 
 #ifdef RCU_TSAN
 #include <urcu/urcu-memb.h>
@@ -122,19 +122,23 @@ void rcu_synchronize(void)
 void rcu_drain(void)
 {
 	urcu_memb_barrier();
+	rcu_local_drain();
 }
 
 void rcu_before_fork(void)
 {
+	rcu_local_before_fork();
 	urcu_memb_call_rcu_before_fork();
 }
 
 void rcu_after_fork_parent(void)
 {
 	urcu_memb_call_rcu_after_fork_parent();
+	rcu_local_after_fork_parent();
 }
 
 void rcu_after_fork_child(void)
 {
 	urcu_memb_call_rcu_after_fork_child();
+	rcu_local_after_fork_child();
 }

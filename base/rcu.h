@@ -53,9 +53,16 @@ static inline void rcu_read_end(void)
 bool rcu_readers_are_cheap(void);
 /* Runs fn(cb) after every reader that could see the object is gone. Never blocks. */
 void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
+/*
+ * The same for what is made and freed often, without a line that threads share: fn frees the object that cb is in, and its memory only: it runs on
+ * any thread, beside others and in no order, takes only LOCK_LEAF locks, and does not sleep.
+ */
+void rcu_call_local(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
+/* A safe point of a thread that may use rcu_call_local(): runs what is ready. Locks: none of LOCK_LEAF or above. */
+void rcu_run_ready(void);
 /* Waits for a grace period. The caller is in no read section. */
 void rcu_synchronize(void);
-/* Waits until every rcu_call() made so far has run (tests, exit). */
+/* Waits until every rcu_call() and rcu_call_local() made so far has run (tests, exit). */
 void rcu_drain(void);
 bool rcu_read_ongoing(void);
 /* Around a host fork() whose child goes on using RCU: before in the parent, then one of the others. */

@@ -62,6 +62,16 @@ static inline must_check bool ref_put(struct ref *ref)
 	return old == 1;
 }
 
+/* Drops n of them at once, n > 0: true when the last was among them. */
+static inline must_check bool ref_put_many(struct ref *ref, int32_t n)
+{
+	int32_t old = atomic_fetch_sub_explicit(&ref->count, n, memory_order_acq_rel);
+
+	if (unlikely(old < n))
+		ref_bug(ref, "underflow");
+	return old == n;
+}
+
 static inline int32_t ref_read(const struct ref *ref)
 {
 	return atomic_load_explicit(&ref->count, memory_order_relaxed);

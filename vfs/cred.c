@@ -17,6 +17,9 @@
 static REF_TYPE(cred_type, "cred");
 static struct mutex cred_lock = MUTEX_INIT(LOCK_CRED, "cred table");
 static _Thread_local const struct cred *cred_of_thread;
+/* References on cred_of_thread that this thread let go of and will want again: each open takes one, and they are few threads' that share a cred. */
+#define CRED_SPARE_MAX 64u
+static _Thread_local uint32_t cred_spare;
 
 /* What interning adds to a cred; the public struct comes first. */
 struct cred_entry {
@@ -140,7 +143,10 @@ struct cred *cred_ref(const struct cred *c)
 {
 	struct cred *mut = (struct cred *)c;
 
-	ref_get(&mut->ref);
+	if (likely(c == cred_of_thread) && cred_spare)
+		cred_spare--;
+	else
+		ref_get(&mut->ref);
 	return mut;
 }
 
@@ -152,12 +158,8 @@ static void cred_free_cb(struct rcu_cb *cb)
 	free(entry_of(c));
 }
 
-void cred_unref(const struct cred *cc)
+static void cred_release(struct cred *c)
 {
-	struct cred *c = (struct cred *)cc;
-
-	if (!c || !ref_put(&c->ref))
-		return;
 	if (c->id) {
 		mutex_lock(&cred_lock);
 		LIST_REMOVE(entry_of(c), link);
@@ -165,6 +167,18 @@ void cred_unref(const struct cred *cc)
 	}
 	ref_fini(&c->ref, &cred_type);
 	rcu_call(&c->rcu, cred_free_cb);
+}
+
+void cred_unref(const struct cred *cc)
+{
+	struct cred *c = (struct cred *)cc;
+
+	if (!c)
+		return;
+	if (likely(c == cred_of_thread) && cred_spare < CRED_SPARE_MAX)
+		cred_spare++;
+	else if (ref_put(&c->ref))
+		cred_release(c);
 }
 
 static bool group_search(const struct cred *c, uint32_t gid)
@@ -201,5 +215,13 @@ const struct cred *cred_current(void)
 
 void cred_set_current(const struct cred *c)
 {
+	struct cred *old = (struct cred *)cred_of_thread;
+	uint32_t spare = cred_spare;
+
 	cred_of_thread = c;
+	if (old == c || !spare)
+		return;
+	cred_spare = 0;
+	if (ref_put_many(&old->ref, (int32_t)spare))
+		cred_release(old);
 }

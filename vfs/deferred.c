@@ -6,6 +6,7 @@
  * first runs.
  */
 #include "base/lock.h"
+#include "base/rcu.h"
 #include "vfs/vfs_internal.h"
 
 static _Thread_local struct deferred_work *deferred_own, *deferred_own_last;
@@ -37,6 +38,7 @@ void vfs_defer(struct deferred_work *w)
 
 void vfs_run_deferred(void)
 {
+	rcu_run_ready();
 	for (;;) {
 		struct deferred_work *w = deferred_own;
 

@@ -55,7 +55,7 @@ void file_init(struct file *f, const struct file_ops *ops, const struct vfs_path
 	if (path->mount)
 		mount_ref(path->mount);
 	if (path->dentry)
-		dentry_ref(path->dentry);
+		dentry_ref_kept(path->dentry);
 }
 
 void file_fini(struct file *f)

@@ -10,6 +10,7 @@
 #include "base/lock.h"
 #include "vfs/resolving_path.h"
 #include "vfs/handle.h"
+#include "vfs/ref_cache.h"
 #include "vfs/vfs.h"
 #include "vfs/vfs_internal.h"
 
@@ -43,9 +44,96 @@ void dentry_set_rw_hint(struct dentry *d, unsigned hint)
 	while (!atomic_compare_exchange_weak(&d->flags, &old, now));
 }
 
+static struct ref_cache dentry_refs;
+static _Atomic bool dentry_refs_used; /* some dentry is DENTRY_CONTENDED, or was */
+
+static void dentry_put_many(struct dentry *d, uint32_t n)
+{
+	if (n && ref_put_many(&d->ref, (int32_t)n))
+		d->fs->ops->dentry_release(d);
+}
+
+static void dentry_drop_kept(struct ref_cache_kept kept)
+{
+	dentry_put_many(kept.object, kept.n);
+}
+
+static uint32_t dentry_flags(const struct dentry *d, memory_order order)
+{
+	return atomic_load_explicit(&d->flags, order);
+}
+
+/* Two threads met at d's count. */
+static noinline_fn void dentry_contended(struct dentry *d)
+{
+	if (!(d->fs->type->flags & FS_KEEP_REFS) ||
+	    (dentry_flags(d, memory_order_relaxed) & (DENTRY_CONTENDED | DENTRY_DEAD)))
+		return;
+	atomic_store_explicit(&dentry_refs_used, true, memory_order_relaxed);
+	atomic_fetch_or_explicit(&d->flags, DENTRY_CONTENDED, memory_order_seq_cst);
+}
+
+bool dentry_tryref(struct dentry *d)
+{
+	int32_t n;
+
+	if (unlikely(dentry_flags(d, memory_order_relaxed) & DENTRY_CONTENDED) &&
+	    ref_cache_take(&dentry_refs, d))
+		return true;
+	n = ref_read(&d->ref);
+	if (n > 0 && likely(atomic_compare_exchange_strong_explicit(
+			     &d->ref.count, &n, n + 1, memory_order_acquire, memory_order_relaxed)))
+		return true;
+	if (!ref_tryget(&d->ref))
+		return false;
+	dentry_contended(d);
+	return true;
+}
+
+void dentry_ref_kept(struct dentry *d)
+{
+	if (likely(!(dentry_flags(d, memory_order_relaxed) & DENTRY_CONTENDED)) ||
+	    !ref_cache_take(&dentry_refs, d))
+		dentry_ref(d);
+}
+
+/* True: the reference is kept, or gone. */
+static noinline_fn bool dentry_keep(struct dentry *d)
+{
+	struct ref_cache_kept old;
+	bool kept;
+
+	/* A filesystem that ends takes its tree apart. */
+	if (!ref_read(&d->fs->ref))
+		return false;
+	/* filesystem_unref() waits for those who drop what is not theirs. */
+	rcu_read_begin();
+	kept = ref_cache_give(&dentry_refs, d, &old);
+	if (kept && old.n)
+		dentry_drop_kept(old);
+	rcu_read_end();
+	if (kept && unlikely(dentry_flags(d, memory_order_seq_cst) & DENTRY_DEAD))
+		dentry_put_many(d, ref_cache_withdraw(&dentry_refs, d));
+	return kept;
+}
+
+void dentry_disown(struct dentry *d)
+{
+	uint32_t n = ref_cache_withdraw(&dentry_refs, d);
+
+	if (n && ref_put_many(&d->ref, (int32_t)n))
+		ref_bug(&d->ref, "a dentry of a tree dropped");
+}
+
 void dentry_unref(struct dentry *d)
 {
-	if (d && ref_put(&d->ref))
+	if (!d)
+		return;
+	if (unlikely((dentry_flags(d, memory_order_relaxed) & (DENTRY_CONTENDED | DENTRY_DEAD)) ==
+		     DENTRY_CONTENDED) &&
+	    dentry_keep(d))
+		return;
+	if (ref_put(&d->ref))
 		d->fs->ops->dentry_release(d);
 }
 
@@ -477,8 +565,14 @@ void filesystem_ref(struct filesystem *fs)
 
 void filesystem_unref(struct filesystem *fs)
 {
-	if (fs && ref_put(&fs->ref))
-		fs->ops->release(fs);
+	if (!fs || !ref_put(&fs->ref))
+		return;
+	/* Its dentries borrow it. */
+	if (atomic_load_explicit(&dentry_refs_used, memory_order_relaxed)) {
+		ref_cache_empty(&dentry_refs, dentry_drop_kept);
+		rcu_synchronize();
+	}
+	fs->ops->release(fs);
 }
 
 void filesystem_fini(struct filesystem *fs)

@@ -172,11 +172,12 @@ static bool has_parent(struct dentry *d)
 int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned flags,
 			struct mount **ret)
 {
-	struct mount_entry *e = calloc(1, sizeof(*e));
+	struct mount_entry *e = aligned_alloc(_Alignof(struct mount_entry), sizeof(*e));
 	struct mount_private *p;
 
 	if (!e)
 		return -ENOMEM;
+	memset(e, 0, sizeof(*e));
 	p = &e->priv;
 	p->mount = &e->mount;
 	TAILQ_INIT(&p->children);
@@ -200,16 +201,6 @@ int mount_create_locked(struct filesystem *fs, struct dentry *root, unsigned fla
 	return 0;
 }
 
-void mount_ref(struct mount *m)
-{
-	ref_get(&m->ref);
-}
-
-bool mount_tryref(struct mount *m)
-{
-	return ref_tryget(&m->ref);
-}
-
 static void mount_free_later(struct deferred_work *w)
 {
 	struct mount_private *p = container_of(w, struct mount_private, work_free);
@@ -229,7 +220,7 @@ static void mount_free_cb(struct rcu_cb *cb)
 	vfs_defer_global(&m->priv->work_free);
 }
 
-static void mount_release(struct mount_private *p)
+void mount_release(struct mount_private *p)
 {
 	mutex_lock(&mount_lock);
 	assert(!p->attached && TAILQ_EMPTY(&p->children));
@@ -239,21 +230,6 @@ static void mount_release(struct mount_private *p)
 	if (atomic_fetch_sub_explicit(&p->mount->fs->mounts, 1, memory_order_acq_rel) == 1)
 		vfs_notify_unmount(p->mount->fs);
 	rcu_call(&p->mount->rcu, mount_free_cb);
-}
-
-void mount_unref_keep_mark(struct mount *m)
-{
-	if (!m || !ref_put(&m->ref))
-		return;
-	mount_release(m->priv);
-}
-
-void mount_unref(struct mount *m)
-{
-	/* Whoever lets go of it has used it: MNT_EXPIRE begins again. */
-	if (m && unlikely(atomic_load_explicit(&m->expiring, memory_order_relaxed)))
-		atomic_store_explicit(&m->expiring, false, memory_order_relaxed);
-	mount_unref_keep_mark(m);
 }
 
 void vfs_path_ref(const struct vfs_path *p)
@@ -271,51 +247,6 @@ void vfs_path_unref(struct vfs_path *p)
 	p->dentry = NULL;
 	dentry_unref(d);
 	mount_unref(m);
-}
-
-/* While a remount to read-only looks, writers is far below zero. */
-#define WRITERS_FROZEN (INT32_MIN / 2)
-
-static bool mount_is_readonly(struct mount *m)
-{
-	return (atomic_load_explicit(&m->flags, memory_order_acquire) & MNT_RDONLY_F) ||
-	       (atomic_load_explicit(&m->fs->sb_flags, memory_order_acquire) & FS_RDONLY);
-}
-
-int mount_begin_write(struct mount *m)
-{
-	/* Pairs with mount_freeze(): either it sees this writer or this sees the frozen count. */
-	while (atomic_fetch_add_explicit(&m->writers, 1, memory_order_seq_cst) < 0) {
-		atomic_fetch_sub_explicit(&m->writers, 1, memory_order_relaxed);
-		/* The freezer holds mount_lock for a moment. */
-		mutex_lock(&mount_lock);
-		mutex_unlock(&mount_lock);
-	}
-	if (mount_is_readonly(m)) {
-		mount_end_write(m);
-		return -EROFS;
-	}
-	return 0;
-}
-
-void mount_end_write(struct mount *m)
-{
-	atomic_fetch_sub_explicit(&m->writers, 1, memory_order_release);
-}
-
-int mount_freeze(struct mount *m)
-{
-	int32_t none = 0;
-
-	return atomic_compare_exchange_strong_explicit(&m->writers, &none, WRITERS_FROZEN,
-						       memory_order_seq_cst, memory_order_relaxed)
-		       ? 0
-		       : -EBUSY;
-}
-
-void mount_thaw(struct mount *m)
-{
-	atomic_fetch_sub_explicit(&m->writers, WRITERS_FROZEN, memory_order_release);
 }
 
 int mount_set_flags_locked(struct mount *m, unsigned flags)
@@ -390,6 +321,7 @@ void mount_ns_add_locked(struct mount_namespace *ns, struct mount *m)
 	struct mount_private *after = TAILQ_LAST(&ns->mounts, mount_list);
 
 	rcu_store(m->ns, ns);
+	atomic_store_explicit(&m->owned, true, memory_order_release);
 	/* In order of ids: nearly always the last. */
 	while (after && after->mount->unique_id > m->unique_id)
 		after = TAILQ_PREV(after, mount_list, in_ns);
@@ -460,6 +392,7 @@ static void mount_ns_remove_locked(struct mount *m)
 
 	if (!ns)
 		return;
+	mount_disown_locked(m);
 	TAILQ_REMOVE(&ns->mounts, m->priv, in_ns);
 	ns->count--;
 	rcu_store(m->ns, NULL);
@@ -564,6 +497,8 @@ void vfs_dentry_delete_end(struct dentry *d)
 	struct detach_work *dw;
 
 	dentry_path_changed(d);
+	if (unlikely(old & DENTRY_CONTENDED))
+		dentry_disown(d);
 	if (likely(!(old & DENTRY_MAYBE_MOUNTPOINT)))
 		return;
 	dw = malloc(sizeof(*dw));

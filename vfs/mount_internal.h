@@ -8,11 +8,18 @@
 #ifndef MOAT_VFS_MOUNT_INTERNAL_H
 #define MOAT_VFS_MOUNT_INTERNAL_H
 
+#include "base/shard.h"
 #include "vfs/mount.h"
 #include "vfs/vfs_internal.h"
 #include "vfs/wait.h"
 
+#define MOUNT_WRITER_SHARDS 8u
+
 struct mount_private {
+	/* Writers by thread: rp_begin_write, open for write. What begins counts all that ever began, so that a sum of ends and then of begins is not too low. */
+	struct {
+		_Alignas(SHARD_LINE) _Atomic uint64_t begins, ends;
+	} writers[MOUNT_WRITER_SHARDS];
 	struct mount *mount;
 	struct mount *_Atomic hash_next; /* chain of (parent, mountpoint) */
 	struct mount *_Atomic point_next; /* chain of mountpoint alone */
@@ -101,6 +108,12 @@ void mount_tree_set_ns_locked(struct mount *m, struct mount_namespace *ns);
 /* Keeps writers out: -EBUSY when there are some. mount_lock is held until mount_thaw(). */
 must_check int mount_freeze(struct mount *m);
 void mount_thaw(struct mount *m);
+/* The last reference is gone. */
+void mount_release(struct mount_private *p);
+/* From here on nobody keeps references on m (vfs/ref_cache.h), which has one that the caller knows of. */
+void mount_disown_locked(struct mount *m);
+/* How many references m has: those that somebody kept for later are given back first. */
+int32_t mount_refs_locked(struct mount *m);
 /* family: whose it joins; 0: its own. An anonymous one has none. */
 must_check int mount_namespace_alloc(bool anon, uint64_t family, struct mount_namespace **ret);
 /* One that never got its mounts. */

@@ -390,7 +390,7 @@ int vfs_automount(struct vfs_path *at)
 
 static int umount_expire_locked(struct mount *m)
 {
-	if (ref_read(&m->ref) != MOUNT_IDLE_REFS || TAILQ_FIRST(&m->priv->children))
+	if (mount_refs_locked(m) != MOUNT_IDLE_REFS || TAILQ_FIRST(&m->priv->children))
 		return -EBUSY;
 	return atomic_exchange_explicit(&m->expiring, true, memory_order_relaxed) ? 0 : -EAGAIN;
 }
@@ -415,7 +415,7 @@ static struct mount_private *next_upwards(struct mount_private *p)
 static bool may_shrink(struct mount_private *p)
 {
 	return (atomic_load_explicit(&p->mount->flags, memory_order_relaxed) & MNT_SHRINKABLE_F) &&
-	       !TAILQ_FIRST(&p->children) && ref_read(&p->mount->ref) <= 1 &&
+	       !TAILQ_FIRST(&p->children) && mount_refs_locked(p->mount) <= 1 &&
 	       !mount_propagate_busy_locked(p->mount);
 }
 
@@ -472,7 +472,7 @@ static int umount_locked(struct vfs_path *at, const struct vfs_lookup *target, i
 			return -EINVAL;
 	}
 	if (!(flags & MNT_DETACH) &&
-	    (TAILQ_FIRST(&m->priv->children) || ref_read(&m->ref) > MOUNT_IDLE_REFS ||
+	    (TAILQ_FIRST(&m->priv->children) || mount_refs_locked(m) > MOUNT_IDLE_REFS ||
 	     mount_propagate_busy_locked(m)))
 		return -EBUSY;
 	mount_propagate_detach_locked(m, (flags & MNT_DETACH) != 0, trash);

@@ -349,7 +349,7 @@ static bool copy_busy(struct mount *child)
 	    (TAILQ_NEXT(only, sibling) ||
 	     atomic_load_explicit(&only->mount->mountpoint, memory_order_relaxed) != child->root))
 		return false;
-	return ref_read(&child->ref) > 1;
+	return mount_refs_locked(child) > 1;
 }
 
 bool mount_propagate_busy_locked(struct mount *m)

@@ -24,7 +24,7 @@
  *
  * Making an entry. A path that is seen a second time by a thread is walked once more by a recording walk, which marks what it
  * passes (DENTRY_PATH_BELOW on directories, DENTRY_PATH_CACHED on what has its cell listed), so that changes elsewhere cost nothing. Writers count
- * themselves in fs->path_changes: in its low bits those at work, above them those that are done.
+ * themselves in path_changes, by thread: in its low bits those at work, above them those that are done; the sum of what the threads have grows always.
  *
  *	recording walk					change
  *	1 read path_changes: nobody at work		1 count in (seq_cst)
@@ -100,6 +100,11 @@ static _Atomic int64_t total_entries, total_bytes;
 static struct shard shards[SHARDS];
 /* Hashes that this thread looked up and did not find: the second time it records. */
 static _Thread_local uint32_t seen[SEEN_SLOTS];
+/* Filesystems may share a count: then a change in one spoils what another's walk would have recorded. */
+#define CHANGES_SLOTS 8u
+static struct {
+	_Alignas(SHARD_LINE) _Atomic uint64_t n[CHANGES_SLOTS];
+} path_changes[SHARDS];
 
 static void count(enum counter c)
 {
@@ -134,15 +139,30 @@ void filesystem_paths_changed(struct filesystem *fs)
 	cell_move(fs);
 }
 
+static _Atomic uint64_t *changes_mine(const struct filesystem *fs)
+{
+	return &path_changes[shard_mine()].n[cell_of(fs) % CHANGES_SLOTS];
+}
+
 void path_change_begin(struct filesystem *fs)
 {
 	/* seq_cst: before the reading of marks; pairs with record_unchanged(). */
-	atomic_fetch_add_explicit(&fs->path_changes, 1, memory_order_seq_cst);
+	atomic_fetch_add_explicit(changes_mine(fs), 1, memory_order_seq_cst);
 }
 
 void path_change_end(struct filesystem *fs)
 {
-	atomic_fetch_add_explicit(&fs->path_changes, WRITERS_MASK, memory_order_seq_cst);
+	atomic_fetch_add_explicit(changes_mine(fs), WRITERS_MASK, memory_order_seq_cst);
+}
+
+static uint64_t changes_of(const struct filesystem *fs)
+{
+	unsigned slot = cell_of(fs) % CHANGES_SLOTS;
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < SHARDS; i++)
+		sum += atomic_load_explicit(&path_changes[i].n[slot], memory_order_seq_cst);
+	return sum;
 }
 
 /* ---- hits ---- */
@@ -294,7 +314,7 @@ void path_record_fs(struct resolving_path *rp, struct mount *m)
 	for (unsigned i = 0; i < r->nfs; i++)
 		if (r->fs[i].fs == fs)
 			return;
-	changes = atomic_load_explicit(&fs->path_changes, memory_order_seq_cst);
+	changes = changes_of(fs);
 	if (!fs->path_cache || (changes & WRITERS_MASK) || r->nfs == PATH_FS_MAX) {
 		give_up(rp);
 		return;
@@ -368,8 +388,7 @@ static void entry_drop(struct path_entry *e)
 static bool record_unchanged(const struct path_record *r)
 {
 	for (unsigned i = 0; i < r->nfs; i++)
-		if (atomic_load_explicit(&r->fs[i].fs->path_changes, memory_order_seq_cst) !=
-		    r->fs[i].changes)
+		if (changes_of(r->fs[i].fs) != r->fs[i].changes)
 			return false;
 	return true;
 }

@@ -328,7 +328,7 @@ bool vfs_path_tryref(struct mount *m, struct dentry *d)
 {
 	if (!mount_tryref(m))
 		return false;
-	if (ref_tryget(&d->ref))
+	if (dentry_tryref(d))
 		return true;
 	mount_unref(m);
 	return false;

@@ -53,6 +53,8 @@ enum {
 	DENTRY_AUTOMOUNT =
 		1u
 		<< 9, /* another filesystem begins here: who walks on has it mounted (ops->automount) */
+	DENTRY_CONTENDED =
+		1u << 10, /* threads met at its count: references are kept (vfs/ref_cache.h) */
 };
 
 struct dentry {
@@ -75,6 +77,10 @@ static inline void dentry_ref(struct dentry *d)
 {
 	ref_get(&d->ref);
 }
+/* The same, from those that are kept of a d that many threads use. */
+void dentry_ref_kept(struct dentry *d);
+/* RCU: false when d is going away. */
+must_check bool dentry_tryref(struct dentry *d);
 /* Calls fs->ops->dentry_release on the last one. May sleep. */
 void dentry_unref(struct dentry *d);
 /*
@@ -242,6 +248,8 @@ enum {
 	FS_RCU_WALK = 1 << 5, /* path operations may begin lock-free: see rp_unlazy() */
 	FS_HANDLES =
 		1 << 12, /* its dentries live as long as their files do: file handles find them */
+	FS_KEEP_REFS =
+		1 << 13, /* a dentry has a reference of its tree's until vfs_dentry_delete_end() */
 	FS_NO_MOUNT = 1 << 6, /* internal: mount(2) answers -EINVAL... never listed */
 	FS_PATH_CACHE =
 		1
@@ -276,8 +284,6 @@ struct filesystem {
 	bool rcu_walk; /* immutable: FS_RCU_WALK of the type, or set when it is made */
 	/* Set before anybody looks paths up; from FS_PATH_CACHE of the type. `exclusive`: nobody changes what it shows but through it. */
 	bool path_cache, exclusive;
-	_Atomic uint64_t
-		path_changes; /* low 16 bits: changes under way that paths may see; above: those done */
 	struct mutex rename_lock; /* LOCK_VFS_RENAME */
 	_Atomic uint32_t mounts; /* that exist; the last one's end is IN_UNMOUNT to who watches */
 	char *source;
@@ -335,8 +341,8 @@ struct mount {
 	int32_t id; /* unique, reused late; mountinfo */
 	uint64_t unique_id; /* statx STATX_MNT_ID_UNIQUE */
 	_Atomic bool expiring; /* MNT_EXPIRE was asked once and nothing used it since */
-	_Atomic int32_t
-		writers; /* rp_begin_write, open for write; negative: frozen for read-only */
+	_Atomic bool frozen; /* about to become read-only: no new writers */
+	_Atomic bool owned; /* by a namespace: references may be kept (vfs/ref_cache.h) */
 	/* guarded by the mount lock (write), read under RCU: */
 	struct mount *_Atomic parent; /* NULL: a namespace's root or detached */
 	struct dentry *_Atomic mountpoint;
@@ -346,6 +352,7 @@ struct mount {
 	struct rcu_cb rcu;
 };
 
+/* Lock-free and, while m is in a namespace, without a shared line. */
 void mount_ref(struct mount *m);
 void mount_unref(struct mount *m);
 /* As mount_unref(), but no use in the sense of MNT_EXPIRE: umount's own. */

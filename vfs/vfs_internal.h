@@ -25,6 +25,8 @@ void mount_detach_dentry(struct dentry *d);
 void vfs_mount_init(void);
 
 /* ---- reference helpers ---- */
+/* d has become DENTRY_DEAD: what is kept of it goes. The caller's reference is not the last. */
+void dentry_disown(struct dentry *d);
 /* Both parts, under RCU: false when either is going away. */
 must_check bool vfs_path_tryref(struct mount *m, struct dentry *d);
 /* Mounts what begins at `at`, whose references are replaced by those of the mount's root. On failure they stay. Return: 0, -errno. No locks held. */

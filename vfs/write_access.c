@@ -23,7 +23,7 @@ struct write_access {
 };
 
 struct bucket {
-	struct mutex lock;
+	_Alignas(64) struct mutex lock;
 	LIST_HEAD(, write_access) list;
 };
 

@@ -124,7 +124,7 @@ void memfs_dentry_release(struct dentry *d)
 		parent = memfs_name_of(c)->parent;
 		memfs_inode_unref(c->inode);
 		dentry_fini(&c->d);
-		rcu_call(&c->rcu, dentry_free_cb);
+		rcu_call_local(&c->rcu, dentry_free_cb);
 		if (!parent || !ref_put(&parent->d.ref))
 			return;
 		c = parent;
@@ -145,7 +145,7 @@ void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name,
 	if (name->parent)
 		dentry_ref(&name->parent->d);
 	if (!old->inlined)
-		rcu_call(&container_of(old, struct renamed, name)->rcu, name_free_cb);
+		rcu_call_local(&container_of(old, struct renamed, name)->rcu, name_free_cb);
 }
 
 int memfs_get_parent(struct dentry *d, struct dentry **ret_parent, char *name, size_t size)

@@ -243,7 +243,7 @@ void memfs_inode_unref(struct memfs_inode *i)
 	memfs_xattrs_free(i);
 	memfs_uncharge(i->fs, MEMFS_INODES, 1);
 	ref_fini(&i->ref, &inode_type);
-	rcu_call(&i->rcu, inode_free_cb);
+	rcu_call_local(&i->rcu, inode_free_cb);
 }
 
 /* ---- times and links ---- */

@@ -332,7 +332,8 @@ static const struct fs_param_spec memfs_params[] = {
 
 static struct filesystem_type tmpfs_type = {
 	.name = "tmpfs",
-	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE | FS_HANDLES,
+	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE | FS_HANDLES |
+		 FS_KEEP_REFS,
 	.params = memfs_params,
 	.mount = tmpfs_mount,
 	.ops = &memfs_ops,
@@ -340,7 +341,7 @@ static struct filesystem_type tmpfs_type = {
 
 static struct filesystem_type ramfs_type = {
 	.name = "ramfs",
-	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE,
+	.flags = FS_NODEV | FS_USERNS_MOUNT | FS_RCU_WALK | FS_PATH_CACHE | FS_KEEP_REFS,
 	.mount = ramfs_mount,
 	.ops = &memfs_ops,
 };

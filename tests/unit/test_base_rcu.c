@@ -2,6 +2,7 @@
 #include "tests/unit/check.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "base/lock.h"
 #include "base/rcu.h"
@@ -83,6 +84,61 @@ static void test_readers(void **state)
 	free(published);
 }
 
+#define LOCAL_THREADS 4
+#define LOCAL_CALLS 20000 /* a thread; many rounds of the reclaimer's */
+
+static _Atomic int local_freed, local_early;
+static struct thing *_Atomic local_published[LOCAL_THREADS];
+
+static void local_free(struct rcu_cb *cb)
+{
+	local_freed++;
+	free(container_of(cb, struct thing, rcu));
+}
+
+/* Replaces what the others look at; every other thread has safe points. */
+static void *local_caller(void *arg)
+{
+	long me = (long)arg;
+
+	rcu_thread_begin();
+	for (int i = 1; i <= LOCAL_CALLS; i++) {
+		struct thing *old = atomic_exchange(&local_published[me], thing_make(i)), *t;
+
+		if (old)
+			rcu_call_local(&old->rcu, local_free);
+		rcu_read_begin();
+		t = rcu_load(local_published[(me + 1) % LOCAL_THREADS]);
+		if (t && t->a != t->b)
+			local_early++;
+		rcu_read_end();
+		if (me % 2)
+			rcu_run_ready();
+	}
+	rcu_thread_end();
+	return NULL;
+}
+
+static void test_local(void **state)
+{
+	pthread_t t[LOCAL_THREADS];
+
+	(void)state;
+	for (long i = 0; i < LOCAL_THREADS; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, local_caller, (void *)i), 0);
+	for (int i = 0; i < LOCAL_THREADS; i++)
+		pthread_join(t[i], NULL);
+	rcu_drain();
+	assert_int_equal(local_freed, LOCAL_THREADS * (LOCAL_CALLS - 1));
+	assert_int_equal(local_early, 0);
+	/* Without anybody's safe point or drain it comes, too. */
+	for (int i = 0; i < LOCAL_THREADS; i++)
+		rcu_call_local(&local_published[i]->rcu, local_free);
+	for (int i = 0; i < 1000 && local_freed < LOCAL_THREADS * LOCAL_CALLS; i++)
+		usleep(10000);
+	assert_int_equal(local_freed, LOCAL_THREADS * LOCAL_CALLS);
+}
+
 static void test_thread_nests(void **state)
 {
 	(void)state;
@@ -115,8 +171,9 @@ static void test_fork(void **state)
 
 		rcu_after_fork_child();
 		rcu_call(&t->rcu, thing_free);
+		rcu_call_local(&thing_make(2)->rcu, thing_free);
 		rcu_drain();
-		_exit(freed == 1 ? 0 : 1);
+		_exit(freed == 2 ? 0 : 1);
 	}
 	rcu_after_fork_parent();
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -128,6 +185,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_thread_nests),
 		cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_local),
 		cmocka_unit_test(test_fork),
 	};
 

@@ -1,0 +1,73 @@
+/*
+ * vfs/ref_cache.h - references that threads keep for the next one who wants them, so that an open and a close write nothing shared.
+ *
+ * Everybody who opens something below a mount takes a reference on the mount, and a file that several threads open has one count for all of them.
+ * Here who lets go of a reference leaves it, still counted, in a slot of the thread's shard, and the next taker of the same shard finds it there.
+ * A word of a slot is the object's address and how many references on it are kept; taking and giving are a compare-and-exchange
+ * on a line that other threads seldom touch. An object's count is thus at least what is in use, and never less than one while a slot has some.
+ *
+ * So the last reference must not lie here. An object that may be kept has an owner's reference (a namespace's on a mount, the tree's on a
+ * dentry), and a mark that says that it is still owned:
+ *
+ *	giver					owner who ends
+ *	1 put into the slot (seq_cst)		1 clear the mark (seq_cst)
+ *	2 read the mark (seq_cst)		2 ref_cache_withdraw()
+ *	3 cleared? withdraw again		3 drop the owner's reference
+ *
+ * Either the giver's 1 comes before the owner's 2, which finds it, or its 2 comes after the owner's 1.
+ */
+#ifndef MOAT_VFS_REF_CACHE_H
+#define MOAT_VFS_REF_CACHE_H
+
+#include "base/shard.h"
+
+#define REF_CACHE_SLOTS 8u /* a shard's, one line */
+#define REF_CACHE_COUNT_BITS 16
+
+struct ref_cache {
+	struct {
+		_Alignas(SHARD_LINE) _Atomic uint64_t slots[REF_CACHE_SLOTS];
+	} shards[SHARDS];
+};
+
+/* References that somebody has to drop. */
+struct ref_cache_kept {
+	void *object;
+	uint32_t n;
+};
+
+static inline unsigned ref_cache_index(const void *object)
+{
+	return (unsigned)((uintptr_t)object * 0x9e3779b97f4a7c15ull >> 61);
+}
+
+static inline struct ref_cache_kept ref_cache_word(uint64_t w)
+{
+	return (struct ref_cache_kept){(void *)(uintptr_t)(w >> REF_CACHE_COUNT_BITS),
+				       (uint32_t)(w & ((1u << REF_CACHE_COUNT_BITS) - 1))};
+}
+
+/* One of object's kept references, the caller's from now on. False: there is none here. */
+static inline must_check bool ref_cache_take(struct ref_cache *c, const void *object)
+{
+	_Atomic uint64_t *slot = &c->shards[shard_mine()].slots[ref_cache_index(object)];
+	uint64_t w = atomic_load_explicit(slot, memory_order_relaxed);
+
+	while (ref_cache_word(w).object == object && ref_cache_word(w).n)
+		if (atomic_compare_exchange_weak_explicit(slot, &w, w - 1, memory_order_acquire,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
+/*
+ * Keeps the caller's reference on object. *ret_old: another object's, which had to go (n may be 0). False: there are too many here already,
+ * the reference stays the caller's. Then the caller reads the mark (above).
+ */
+must_check bool ref_cache_give(struct ref_cache *c, void *object, struct ref_cache_kept *ret_old);
+/* All that are kept of object: how many, the caller's from now on. */
+must_check uint32_t ref_cache_withdraw(struct ref_cache *c, const void *object);
+/* Calls drop with everything that is kept. */
+void ref_cache_empty(struct ref_cache *c, void (*drop)(struct ref_cache_kept kept));
+
+#endif
