@@ -58,6 +58,8 @@ void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
  * any thread, beside others and in no order, takes only LOCK_LEAF locks, and does not sleep.
  */
 void rcu_call_local(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
+/* Makes the thread that rcu_call_local() needs, which is made at the first of them otherwise: while there is room for it. */
+void rcu_prepare(void);
 /* A safe point of a thread that may use rcu_call_local(): runs what is ready. Locks: none of LOCK_LEAF or above. */
 void rcu_run_ready(void);
 /* Waits for a grace period. The caller is in no read section. */

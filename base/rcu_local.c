@@ -216,6 +216,12 @@ static noinline_fn void reclaimer_want(uint32_t how)
 		}
 }
 
+void rcu_prepare(void)
+{
+	if (!atomic_load_explicit(&reclaimer_made, memory_order_acquire))
+		reclaimer_make();
+}
+
 void rcu_call_local(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb))
 {
 	struct rcu_shard *s = &rcu_shards[shard_mine()];
@@ -277,6 +283,9 @@ void rcu_local_after_fork_child(void)
 	atomic_store_explicit(&reclaimer_made, false, memory_order_relaxed);
 	atomic_store_explicit(&reclaimer_wanted, RECLAIMER_IDLE, memory_order_relaxed);
 	rcu_local_after_fork_parent();
+	/* Threads that ran something stayed behind as well, with what they had taken. */
+	for (unsigned i = 0; i < SHARDS; i++)
+		atomic_store_explicit(&rcu_shards[i].running, 0, memory_order_relaxed);
 	for (unsigned i = 0; i < SHARDS; i++)
 		if (atomic_load_explicit(&rcu_shards[i].called, memory_order_relaxed)) {
 			reclaimer_want(RECLAIMER_SOON);

@@ -173,6 +173,7 @@ static int start_services(struct boot_container *b)
 	int err;
 
 	rcu_thread_begin();
+	rcu_prepare();
 	err = timer_thread_start();
 	if (!err)
 		err = hostpoll_start();
