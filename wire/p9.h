@@ -367,7 +367,9 @@ enum {
 		<< 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
 	P9_WANT_ACL = 1 << 4, /* walks, opens, readdir: do nodes have access ACLs? */
 	P9_WANT_FIFO = 1 << 5, /* opens: donate a fifo too, not waited for */
-	P9_WANT_QUIET = 1 << 6, /* readdir: nobody reads the directory, its atime stays if that is allowed */
+	P9_WANT_QUIET =
+		1
+		<< 6, /* readdir: nobody reads the directory, its atime stays if that is allowed */
 };
 
 /* Tlock's and Tmlock's. */
