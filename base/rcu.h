@@ -2,7 +2,7 @@
  * base/rcu.h - RCU by liburcu's memb flavour, with TSan annotations.
  *
  * Every thread that reads registers once (rcu_thread_begin/end). Read sections nest, never sleep,
- * and are not held across user memory faults that need an RPC. rcu_free_later() frees after a
+ * and are not held across user memory faults that need an RPC. rcu_call() frees after a
  * grace period; callbacks run on liburcu's thread, take only leaf locks and do not sleep.
  */
 #ifndef MOAT_BASE_RCU_H

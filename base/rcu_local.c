@@ -256,11 +256,14 @@ void rcu_local_drain(void)
 		reclaimer_want(RECLAIMER_NOW);
 		(void)futex_wait(&rounds_done, done, NULL);
 	}
+	/* Against the reclaimer's next round, which takes what is ready without being seen to run it. */
+	pthread_mutex_lock(&round_lock);
 	for (unsigned i = 0; i < SHARDS; i++) {
 		run_ready(&rcu_shards[i], UINT32_MAX);
 		while (atomic_load_explicit(&rcu_shards[i].running, memory_order_seq_cst))
 			sched_yield();
 	}
+	pthread_mutex_unlock(&round_lock);
 }
 
 /* ---- fork ---- */

@@ -53,9 +53,17 @@ static void dentry_put_many(struct dentry *d, uint32_t n)
 		d->fs->ops->dentry_release(d);
 }
 
+static bool dentry_is_of(const void *d, const void *fs)
+{
+	return ((const struct dentry *)d)->fs == fs;
+}
+
 static void dentry_drop_kept(struct ref_cache_kept kept)
 {
-	dentry_put_many(kept.object, kept.n);
+	struct dentry *d = kept.object;
+
+	if (ref_put_many(&d->ref, (int32_t)kept.n))
+		ref_bug(&d->ref, "a dentry of a tree dropped");
 }
 
 static uint32_t dentry_flags(const struct dentry *d, memory_order order)
@@ -100,20 +108,18 @@ void dentry_ref_kept(struct dentry *d)
 /* True: the reference is kept, or gone. */
 static noinline_fn bool dentry_keep(struct dentry *d)
 {
-	struct ref_cache_kept old;
+	uint32_t n = 0;
 	bool kept;
 
 	/* A filesystem that ends takes its tree apart. */
 	if (!ref_read(&d->fs->ref))
 		return false;
-	/* filesystem_unref() waits for those who drop what is not theirs. */
 	rcu_read_begin();
-	kept = ref_cache_give(&dentry_refs, d, &old);
-	if (kept && old.n)
-		dentry_drop_kept(old);
-	rcu_read_end();
+	kept = ref_cache_give(&dentry_refs, d);
 	if (kept && unlikely(dentry_flags(d, memory_order_seq_cst) & DENTRY_DEAD))
-		dentry_put_many(d, ref_cache_withdraw(&dentry_refs, d));
+		n = ref_cache_withdraw(&dentry_refs, d);
+	rcu_read_end();
+	dentry_put_many(d, n);
 	return kept;
 }
 
@@ -568,10 +574,9 @@ void filesystem_unref(struct filesystem *fs)
 	if (!fs || !ref_put(&fs->ref))
 		return;
 	/* Its dentries borrow it. */
-	if (atomic_load_explicit(&dentry_refs_used, memory_order_relaxed)) {
-		ref_cache_empty(&dentry_refs, dentry_drop_kept);
-		rcu_synchronize();
-	}
+	if (atomic_load_explicit(&dentry_refs_used, memory_order_relaxed) &&
+	    (fs->type->flags & FS_KEEP_REFS))
+		ref_cache_withdraw_all(&dentry_refs, dentry_is_of, fs, dentry_drop_kept);
 	fs->ops->release(fs);
 }
 

@@ -31,14 +31,16 @@ static void mount_put_many(struct mount *m, uint32_t n)
 /* True: the reference is kept, or gone. */
 static bool mount_keep(struct mount *m)
 {
-	struct ref_cache_kept old;
+	uint32_t n = 0;
+	bool kept;
 
-	if (!ref_cache_give(&mount_refs, m, &old))
-		return false;
-	if (unlikely(!atomic_load_explicit(&m->owned, memory_order_seq_cst)))
-		mount_put_many(m, ref_cache_withdraw(&mount_refs, m));
-	mount_put_many(old.object, old.n);
-	return true;
+	rcu_read_begin();
+	kept = ref_cache_give(&mount_refs, m);
+	if (kept && unlikely(!atomic_load_explicit(&m->owned, memory_order_seq_cst)))
+		n = ref_cache_withdraw(&mount_refs, m);
+	rcu_read_end();
+	mount_put_many(m, n);
+	return kept;
 }
 
 void mount_unref_keep_mark(struct mount *m)

@@ -10,35 +10,39 @@
  * dentry), and a mark that says that it is still owned:
  *
  *	giver					owner who ends
- *	1 put into the slot (seq_cst)		1 clear the mark (seq_cst)
+ *	1 put into a slot (seq_cst)		1 clear the mark (seq_cst)
  *	2 read the mark (seq_cst)		2 ref_cache_withdraw()
  *	3 cleared? withdraw again		3 drop the owner's reference
  *
- * Either the giver's 1 comes before the owner's 2, which finds it, or its 2 comes after the owner's 1.
+ * Either the giver's 1 comes before the owner's 2, which finds it, or its 2 comes after the owner's 1. The giver's 1 and 2 are in one RCU read
+ * section, and the object is freed by RCU: after 1 nothing else keeps it.
+ *
+ * What is kept stays until it is taken or withdrawn. Nobody drops it to make room: it could be the last reference by then, dropped where an end is
+ * not expected. Who finds no room keeps to the count.
  */
 #ifndef MOAT_VFS_REF_CACHE_H
 #define MOAT_VFS_REF_CACHE_H
 
 #include "base/shard.h"
 
-#define REF_CACHE_SLOTS 8u /* a shard's, one line */
+#define REF_CACHE_LINES 4u /* a shard's; an object may be in one of them */
+#define REF_CACHE_SLOTS 8u /* of a line */
 #define REF_CACHE_COUNT_BITS 16
 
 struct ref_cache {
 	struct {
 		_Alignas(SHARD_LINE) _Atomic uint64_t slots[REF_CACHE_SLOTS];
-	} shards[SHARDS];
+	} lines[SHARDS][REF_CACHE_LINES];
 };
 
-/* References that somebody has to drop. */
 struct ref_cache_kept {
 	void *object;
-	uint32_t n;
+	uint32_t n; /* references */
 };
 
-static inline unsigned ref_cache_index(const void *object)
+static inline unsigned ref_cache_line(const void *object)
 {
-	return (unsigned)((uintptr_t)object * 0x9e3779b97f4a7c15ull >> 61);
+	return (unsigned)((uintptr_t)object * 0x9e3779b97f4a7c15ull >> 62);
 }
 
 static inline struct ref_cache_kept ref_cache_word(uint64_t w)
@@ -50,24 +54,32 @@ static inline struct ref_cache_kept ref_cache_word(uint64_t w)
 /* One of object's kept references, the caller's from now on. False: there is none here. */
 static inline must_check bool ref_cache_take(struct ref_cache *c, const void *object)
 {
-	_Atomic uint64_t *slot = &c->shards[shard_mine()].slots[ref_cache_index(object)];
-	uint64_t w = atomic_load_explicit(slot, memory_order_relaxed);
+	_Atomic uint64_t *slots = c->lines[shard_mine()][ref_cache_line(object)].slots;
 
-	while (ref_cache_word(w).object == object && ref_cache_word(w).n)
-		if (atomic_compare_exchange_weak_explicit(slot, &w, w - 1, memory_order_acquire,
-							  memory_order_relaxed))
-			return true;
+	for (unsigned i = 0; i < REF_CACHE_SLOTS; i++) {
+		uint64_t w = atomic_load_explicit(&slots[i], memory_order_relaxed);
+
+		while (ref_cache_word(w).object == object && ref_cache_word(w).n)
+			if (atomic_compare_exchange_weak_explicit(&slots[i], &w, w - 1,
+								  memory_order_acquire,
+								  memory_order_relaxed))
+				return true;
+	}
 	return false;
 }
 
 /*
- * Keeps the caller's reference on object. *ret_old: another object's, which had to go (n may be 0). False: there are too many here already,
- * the reference stays the caller's. Then the caller reads the mark (above).
+ * Keeps the caller's reference on object. False: there is no room, the reference stays the caller's. Else the caller, still in the read section in
+ * which it called this, reads the mark (above).
  */
-must_check bool ref_cache_give(struct ref_cache *c, void *object, struct ref_cache_kept *ret_old);
+must_check bool ref_cache_give(struct ref_cache *c, void *object);
 /* All that are kept of object: how many, the caller's from now on. */
 must_check uint32_t ref_cache_withdraw(struct ref_cache *c, const void *object);
-/* Calls drop with everything that is kept. */
-void ref_cache_empty(struct ref_cache *c, void (*drop)(struct ref_cache_kept kept));
+/*
+ * The same of all objects that are `of` something, which the caller has ended for all but who keeps: drop is called with each, in a read section, and never with the
+ * last reference.
+ */
+void ref_cache_withdraw_all(struct ref_cache *c, bool (*is_of)(const void *object, const void *of),
+			    const void *of, void (*drop)(struct ref_cache_kept kept));
 
 #endif

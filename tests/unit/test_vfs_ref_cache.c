@@ -201,6 +201,14 @@ static void test_writers(void **state)
 	assert_int_equal(umount_at("/w"), 0);
 }
 
+static uint32_t objects[256];
+
+static bool is_even(const void *object, const void *of)
+{
+	assert_ptr_equal(of, objects);
+	return !(((const uint32_t *)object - objects) % 2);
+}
+
 static void dropped(struct ref_cache_kept kept)
 {
 	*(uint32_t *)kept.object += kept.n;
@@ -209,35 +217,30 @@ static void dropped(struct ref_cache_kept kept)
 static void test_cache(void **state)
 {
 	static struct ref_cache c;
-	static uint32_t objects[64];
-	struct ref_cache_kept old;
-	uint32_t given = 0;
+	uint32_t given = 0, withdrawn = 0;
 
 	(void)state;
 	assert_false(ref_cache_take(&c, &objects[0]));
-	for (int i = 0; i < 3; i++) {
-		assert_true(ref_cache_give(&c, &objects[0], &old));
-		assert_int_equal(old.n, 0);
-	}
+	for (int i = 0; i < 3; i++)
+		assert_true(ref_cache_give(&c, &objects[0]));
 	assert_true(ref_cache_take(&c, &objects[0]));
 	assert_int_equal(ref_cache_withdraw(&c, &objects[0]), 2);
 	assert_int_equal(ref_cache_withdraw(&c, &objects[0]), 0);
 	assert_false(ref_cache_take(&c, &objects[0]));
-	/* What has to go is said, and nothing is lost. */
-	for (int i = 0; i < 64; i++) {
-		assert_true(ref_cache_give(&c, &objects[i], &old));
-		if (old.n)
-			dropped(old);
+	/* Who comes when there is no room is refused, and what is there stays. */
+	for (int i = 0; i < 256; i++)
+		given += ref_cache_give(&c, &objects[i]);
+	assert_in_range(given, REF_CACHE_SLOTS, REF_CACHE_LINES * REF_CACHE_SLOTS);
+	ref_cache_withdraw_all(&c, is_even, objects, dropped);
+	for (int i = 0; i < 256; i++) {
+		assert_true(i % 2 ? !objects[i] : objects[i] <= 1);
+		withdrawn += objects[i] + ref_cache_withdraw(&c, &objects[i]);
 	}
-	ref_cache_empty(&c, dropped);
-	for (int i = 0; i < 64; i++)
-		given += objects[i];
-	assert_int_equal(given, 64);
-	/* No more than a word holds. */
-	for (int i = 0; i < (1 << REF_CACHE_COUNT_BITS) - 1; i++)
-		assert_true(ref_cache_give(&c, &objects[0], &old));
-	assert_false(ref_cache_give(&c, &objects[0], &old));
-	assert_int_equal(ref_cache_withdraw(&c, &objects[0]), (1 << REF_CACHE_COUNT_BITS) - 1);
+	assert_int_equal(withdrawn, given);
+	/* Then there is room again; a slot holds no more than a word does, and the next goes beside it. */
+	for (int i = 0; i < 1 << REF_CACHE_COUNT_BITS; i++)
+		assert_true(ref_cache_give(&c, &objects[0]));
+	assert_int_equal(ref_cache_withdraw(&c, &objects[0]), 1 << REF_CACHE_COUNT_BITS);
 }
 
 int main(void)
