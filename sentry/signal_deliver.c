@@ -51,22 +51,23 @@ static void stop_begin_locked(struct task *t, int signo)
 static bool signal_do_stop(struct task *t, int signo, struct sighand **sh)
 {
 	struct thread_group *g = t->group;
-	int why;
+	int why, stopped_by;
 
 	if (!t->stop_pending) {
 		if (!t->stop_dequeued || g->exiting || g->exec_task)
 			return false;
 		stop_begin_locked(t, signo);
 	}
+	stopped_by = g->stop.signo;
 	if (t->ptrace) {
 		why = stop_participate_locked(t);
 		sighand_unlock(*sh);
 		if (why) {
 			rwlock_read_lock(&kernel.taskset_lock);
-			group_notify_stop(g, why);
+			group_notify_stop(g, why, stopped_by);
 			rwlock_read_unlock(&kernel.taskset_lock);
 		}
-		ptrace_group_stop(t, g->stop.signo ? g->stop.signo : signo);
+		ptrace_group_stop(t, stopped_by ? stopped_by : signo);
 		*sh = sighand_lock(g);
 		return true;
 	}
@@ -76,7 +77,7 @@ static bool signal_do_stop(struct task *t, int signo, struct sighand **sh)
 	sighand_unlock(*sh);
 	if (why) {
 		rwlock_read_lock(&kernel.taskset_lock);
-		group_notify_stop(g, why);
+		group_notify_stop(g, why, stopped_by);
 		rwlock_read_unlock(&kernel.taskset_lock);
 	}
 	*sh = sighand_lock(g);
@@ -111,12 +112,12 @@ static void signal_die(struct task *t, int wait_status)
 
 static void signal_notify_parent(struct task *t, struct sighand **sh)
 {
-	int why = t->group->stop.notify;
+	int why = t->group->stop.notify, signo = t->group->stop.signo;
 
 	t->group->stop.notify = 0;
 	sighand_unlock(*sh);
 	rwlock_read_lock(&kernel.taskset_lock);
-	group_notify_stop(t->group, why);
+	group_notify_stop(t->group, why, signo);
 	rwlock_read_unlock(&kernel.taskset_lock);
 	*sh = sighand_lock(t->group);
 }

@@ -68,7 +68,7 @@ static void fill_child_status(int wait_status, struct moat_siginfo *info)
 	}
 }
 
-void group_notify_stop(struct thread_group *g, int why)
+void group_notify_stop(struct thread_group *g, int why, int signo)
 {
 	struct thread_group *parent = g->parent;
 	struct moat_siginfo info = {.si_signo = SIGCHLD, .si_code = why};
@@ -79,7 +79,7 @@ void group_notify_stop(struct thread_group *g, int why)
 	if (!parent)
 		return;
 	fill_child_info(g, &info);
-	info.chld.status = why == CLD_CONTINUED ? SIGCONT : g->stop.signo;
+	info.chld.status = why == CLD_CONTINUED ? SIGCONT : signo;
 	sh = sighand_lock(parent);
 	sa = &sh->actions[SIGCHLD - 1];
 	t = group_any_task(parent);
@@ -270,6 +270,7 @@ static bool exit_leave_group(struct task *t, struct task_list *dead)
 {
 	struct thread_group *g = t->group;
 	struct sighand *sh = sighand_lock(g);
+	int signo = g->stop.signo;
 
 	signal_retarget_exit_locked(t);
 	if (t->stop_pending) {
@@ -278,7 +279,7 @@ static bool exit_leave_group(struct task *t, struct task_list *dead)
 		if (g->stop.count > 0 && --g->stop.count == 0 && g->ntasks > 1) {
 			g->stop.stopped = g->stop.stop_unwaited = true;
 			sighand_unlock(sh);
-			group_notify_stop(g, CLD_STOPPED);
+			group_notify_stop(g, CLD_STOPPED, signo);
 			sh = sighand_lock(g);
 		}
 	}

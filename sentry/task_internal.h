@@ -136,8 +136,8 @@ void task_vfork_done(struct task *t);
 void task_mm_release(struct task *t);
 void task_futex_exit(struct task *t);
 void futex_pi_revive(struct task *t);
-/* Parent's news. taskset_lock held (read is enough). */
-void group_notify_stop(struct thread_group *g, int why);
+/* Parent's news. signo: what g was stopped by, read with the sighand lock held. taskset_lock held (read is enough). */
+void group_notify_stop(struct thread_group *g, int why, int signo);
 /* The dead group's parent is told; returns true if the group reaps itself. taskset_lock held for writing. */
 bool group_notify_exit(struct thread_group *g);
 /* Leaves the tables; taskset_lock held for writing. Puts tasks to free on `dead`. */
