@@ -205,6 +205,7 @@ struct systrap_turn {
 struct systrap_turns {
 	struct mutex lock; /* LOCK_LEAF */
 	unsigned count; /* immutable */
+	int64_t wait_ns; /* immutable: who waits looks for silent holders that often */
 	_Atomic unsigned held, nwaiting;
 	/* Ticks: somebody who had one slept; somebody ran who has many events between two sleeps. */
 	_Atomic uint64_t blocked_at, long_at;

@@ -43,6 +43,7 @@ void systrap_turns_init(struct systrap_platform *p)
 	mutex_init(&p->turns.lock, LOCK_LEAF, "systrap turns");
 	TAILQ_INIT(&p->turns.waiting);
 	p->turns.count = MIN(p->cores.count / 2, SYSTRAP_TURNS_MAX);
+	p->turns.wait_ns = SYSTRAP_TURN_WAIT_NS;
 	atomic_store(&present, p);
 	sleeper_on_block(systrap_turn_blocked);
 }
@@ -208,13 +209,21 @@ static bool wait_for_turn(struct platform_context *ctx)
 	/* Two that wake one another, and wait for the other's turn instead, sleep as often. */
 	blocks++;
 	for (;;) {
-		int ret = systrap_futex_wait(&ctx->turn.state, TURN_WAITING, SYSTRAP_TURN_WAIT_NS);
+		int ret = 0;
 
+		/* Pairs with systrap_context_interrupt(): either its poke finds WAITING, or this sees `interrupt`. */
+		if (!atomic_load(&ctx->interrupt))
+			ret = systrap_futex_wait(&ctx->turn.state, TURN_WAITING, p->turns.wait_ns);
 		state = atomic_load(&ctx->turn.state);
 		if (state == TURN_HELD || state == TURN_NONE)
 			return state == TURN_HELD;
-		if (ret != -ETIMEDOUT && !atomic_load(&ctx->interrupt))
+		if (ret != -ETIMEDOUT && !atomic_load(&ctx->interrupt)) {
+			/* A late poke may be of an interruption that this thread has answered already. */
+			uint32_t poked = TURN_POKED;
+
+			atomic_compare_exchange_strong(&ctx->turn.state, &poked, TURN_WAITING);
 			continue;
+		}
 		mutex_lock(&p->turns.lock);
 		take_away_locked(p, cores_now());
 		state = atomic_load(&ctx->turn.state);

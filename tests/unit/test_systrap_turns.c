@@ -1,6 +1,7 @@
 // LINK: moat_systrap
 /* Who may spin on systrap (platform/systrap/turn.c): the taking of turns itself, without a stub. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +15,10 @@
 #define ROUNDS 3000
 /* Ticks that never pass in a test. */
 #define FOREVER (1ull << 62)
+/* Nanoseconds: one that sleeps so long was not woken, and the test does not end. */
+#define NEVER (3600 * 1000000000ll)
+#define RACES 20000
+#define RACE_NS 2000000000ll
 
 static struct systrap_platform *p;
 static struct platform_context *a, *b;
@@ -184,6 +189,74 @@ static void interruption_ends_waiting(void **state unused_arg)
 	assert_false(take(b, true));
 }
 
+/* A poke whose interruption was answered before it came: the waiter goes on waiting, and looks for silent holders. */
+static void late_poke_is_nothing(void **state unused_arg)
+{
+	pthread_t thread;
+
+	assert_true(take(a, true));
+	thread = start_waiter();
+	mutex_lock(&p->turns.lock);
+	systrap_turn_poke(b);
+	p->turn_ticks = 1;
+	mutex_unlock(&p->turns.lock);
+	assert_true(waiter_got_it(thread));
+	assert_int_equal(atomic_load(&p->stats.turns_taken), 1);
+	p->turn_ticks = FOREVER;
+}
+
+/* The round that has begun; that is over; that the other may begin (-1: none). */
+static _Atomic int racing, raced, proceed;
+
+/* The two are to run side by side, where there are two cores for them. */
+static void wait_for(_Atomic int *word, int round)
+{
+	for (unsigned n = 1; (unsigned)atomic_load(word) < (unsigned)round; n++)
+		if (n % 4096 == 0)
+			sched_yield();
+}
+
+static void *take_b_again_and_again(void *arg)
+{
+	bool none = true;
+
+	for (int i = 1; atomic_load(&proceed) >= 0; i++) {
+		atomic_store(&racing, i);
+		none = !take(b, true) && none;
+		/* As its thread does with an interruption that it reports; the poke may be to come. */
+		while (!atomic_load(&b->interrupt))
+			sched_yield();
+		atomic_store(&b->interrupt, false);
+		atomic_store(&raced, i);
+		wait_for(&proceed, i);
+	}
+	return none ? arg : NULL;
+}
+
+/* An interruption before, while and after a context begins to wait ends that: by itself nothing would. */
+static void interruption_is_not_missed(void **state unused_arg)
+{
+	int64_t end = time_monotonic_ns() + RACE_NS;
+	pthread_t thread;
+	void *none;
+
+	p->turns.wait_ns = NEVER;
+	assert_true(take(a, true));
+	assert_int_equal(pthread_create(&thread, NULL, take_b_again_and_again, p), 0);
+	for (int i = 1; atomic_load(&proceed) >= 0; i++) {
+		wait_for(&racing, i);
+		for (volatile int n = i % 256; n > 0; n--)
+			;
+		/* systrap_context_interrupt() of a context that does not run. */
+		if (!atomic_exchange(&b->interrupt, true))
+			systrap_turn_poke(b);
+		wait_for(&raced, i);
+		atomic_store(&proceed, i < RACES && time_monotonic_ns() < end ? i : -1);
+	}
+	assert_int_equal(pthread_join(thread, &none), 0);
+	assert_true(none != NULL);
+}
+
 static void old_note_is_of_no_turn(void **state unused_arg)
 {
 	struct platform_context *gone = context();
@@ -252,10 +325,11 @@ static void never_more_than_there_are(void **state unused_arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(one_for_two_cores),	 TEST(passed_on_when_given),
-		TEST(passed_on_by_who_sleeps),	 TEST(ends_with_its_time),
-		TEST(taken_from_the_silent),	 TEST(nobody_waits_for_who_computes),
-		TEST(interruption_ends_waiting), TEST(old_note_is_of_no_turn),
+		TEST(one_for_two_cores),	  TEST(passed_on_when_given),
+		TEST(passed_on_by_who_sleeps),	  TEST(ends_with_its_time),
+		TEST(taken_from_the_silent),	  TEST(nobody_waits_for_who_computes),
+		TEST(interruption_ends_waiting),  TEST(late_poke_is_nothing),
+		TEST(interruption_is_not_missed), TEST(old_note_is_of_no_turn),
 		TEST(never_more_than_there_are),
 	};
 
