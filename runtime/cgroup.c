@@ -507,31 +507,34 @@ bool cgroup_is_frozen(const struct cgroup *cg)
 	return text && (strcmp(text, "FROZEN") == 0 || strcmp(text, "FREEZING") == 0);
 }
 
-static bool is_kernel_thread(unsigned pid)
+/* Not vhost's or io_uring's of whoever else is in the cgroup: nothing would bring those back. */
+static bool is_kvm_thread(unsigned pid)
 {
 	char dir[32];
 	auto_free char *stat = NULL;
-	const char *after;
+	const char *name, *after;
 	unsigned flags;
 
 	snprintf(dir, sizeof(dir), "/proc/%u", pid);
 	stat = dir_read(dir, "stat");
+	name = stat ? strchr(stat, '(') : NULL;
 	after = stat ? strrchr(stat, ')') : NULL;
-	return after && sscanf(after, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+	return name && strncmp(name, "(kvm", 4) == 0 && after &&
+	       sscanf(after, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
 	       flags & 0x00200000 /* PF_KTHREAD */;
 }
 
 /*
  * KVM's thread for each machine is in the cgroup of who made the machine, and before Linux 6.14 it is a kernel thread, which v2's
- * freezer waits for in vain. It is moved to the root, where kernel threads are.
+ * freezer waits for in vain. It is moved to the root, where kernel threads are, and stays there.
  */
-static void evict_kernel_threads(const struct cgroup_dir *d)
+static void evict_kvm_threads(const struct cgroup_dir *d)
 {
 	auto_free char *text = dir_read(d->path, "cgroup.procs");
 	char *rest = text, *line;
 
 	while (text && (line = strsep(&rest, "\n")))
-		if (*line && is_kernel_thread((unsigned)strtoul(line, NULL, 10)))
+		if (*line && is_kvm_thread((unsigned)strtoul(line, NULL, 10)))
 			(void)!dir_write(d->root, "cgroup.procs", line);
 }
 
@@ -546,7 +549,7 @@ int cgroup_freeze(const struct cgroup *cg, bool frozen)
 	if (!d)
 		return -EOPNOTSUPP;
 	if (frozen && cg->version == 2)
-		evict_kernel_threads(d);
+		evict_kvm_threads(d);
 	for (int i = 0; i < FREEZE_TRIES; i++) {
 		int err = dir_write(d->path, file, value);
 		auto_free char *now = NULL;

@@ -161,7 +161,10 @@ bool cli_global_flag(int argc, char **argv, int *i)
 	    cli_flag(argc, argv, i, "debug-log", 0, &cli.debug_log))
 		return true;
 	if (cli_flag(argc, argv, i, "log", 0, &cli.log)) {
-		check_log();
+		if (!*cli.log)
+			cli.log = NULL;
+		else
+			check_log();
 		return true;
 	}
 	if (cli_flag(argc, argv, i, "debug", 0, NULL))

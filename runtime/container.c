@@ -180,9 +180,26 @@ int container_wait_end(const struct container *c, int timeout_ms)
 	return 0;
 }
 
-int container_destroy(struct container *c)
+/*
+ * Once: whoever takes config.json away runs them. Pre: it has ended. Return 0 or -errno: the directory does not change, and they have not
+ * run.
+ */
+static int run_poststop(struct container *c)
 {
 	struct oci_config config;
+	int err;
+
+	if (faccessat(c->dir.dirfd, "config.json", F_OK, 0) < 0 || container_config(c, &config))
+		return 0;
+	err = state_remove_config(&c->dir);
+	if (!err)
+		hooks_run_lenient(&config, "poststop", &c->dir, 0, "stopped");
+	oci_config_fini(&config);
+	return err == -ENOENT ? 0 : err;
+}
+
+int container_destroy(struct container *c)
+{
 	int err = 0;
 
 	if (state_is_live(&c->dir)) {
@@ -201,12 +218,9 @@ int container_destroy(struct container *c)
 	}
 	cgroup_kill(&c->cgroup);
 	cgroup_remove(&c->cgroup);
-	if (faccessat(c->dir.dirfd, "config.json", F_OK, 0) == 0 &&
-	    container_config(c, &config) == 0) {
-		hooks_run_lenient(&config, "poststop", &c->dir, 0, "stopped");
-		oci_config_fini(&config);
-	}
-	err = state_remove(&c->dir);
+	err = run_poststop(c);
+	if (!err)
+		err = state_remove(&c->dir);
 	if (err)
 		cli_error("container %s has ended, but %s/%s stays: %s; make it removable and try "
 			  "again",

@@ -67,27 +67,37 @@ static void append_all(json_t *obj, const char *key, json_t *more)
 	json_array_foreach(more, i, v) json_array_append(list, v);
 }
 
+/* A uid or gid up to `stop`, in digits only. */
+static bool parse_id(const char *text, char stop, unsigned long *ret_id)
+{
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	*ret_id = strtoul(text, &end, 10);
+	return (*end == '\0' || *end == stop) && *ret_id < UINT32_MAX;
+}
+
 static int set_user(json_t *process, const char *text)
 {
 	json_t *user = json_object_get(process, "user");
 	const char *gid_text = strchr(text, ':');
-	char *end;
-	unsigned long uid = strtoul(text, &end, 10), gid = 0;
+	unsigned long uid, gid;
 
 	if (!user) {
 		user = json_object();
 		json_object_set_new(process, "user", user);
 	}
-	if (end == text || (*end && end != gid_text) || uid >= UINT32_MAX) {
+	if (!parse_id(text, ':', &uid)) {
 		cli_error("exec failed: parsing %.*s as int for uid failed: a number is wanted",
 			  (int)strcspn(text, ":"), text);
 		return -EINVAL;
 	}
 	json_object_set_new(user, "uid", json_integer((json_int_t)uid));
-	if (!gid_text++)
+	if (!gid_text)
 		return 0;
-	gid = strtoul(gid_text, &end, 10);
-	if (end == gid_text || *end || gid >= UINT32_MAX) {
+	gid_text++;
+	if (!parse_id(gid_text, '\0', &gid)) {
 		cli_error("exec failed: parsing %s as int for gid failed: a number is wanted",
 			  gid_text);
 		return -EINVAL;

@@ -430,13 +430,17 @@ static bool check_options(const struct oci_config *c, const struct sandbox_optio
 
 static void tear_down(struct sandbox *sb)
 {
+	int err;
+
 	if (sb->monitor > 0) {
 		kill(sb->monitor, SIGKILL);
 		reap_monitor(sb);
 	}
 	cgroup_kill(&sb->cgroup);
 	cgroup_remove(&sb->cgroup);
-	hooks_run_lenient(sb->config, "poststop", &sb->state, 0, "stopped");
+	err = state_remove_config(&sb->state);
+	if (!err || err == -ENOENT)
+		hooks_run_lenient(sb->config, "poststop", &sb->state, 0, "stopped");
 	(void)!state_remove(&sb->state);
 }
 

@@ -18,7 +18,10 @@
 #include "runtime/state.h"
 
 #define STATE_FILE_MAX (17ul << 20)
-/* Of the lock file: its room for the exit status is taken at creation, so that a disk that is full by then does not lose it. */
+/*
+ * Of the lock file: its room for the exit status is taken at creation, so that a disk that is full by then does not lose it, where
+ * writing in place takes no room (tmpfs, ext4, xfs; not on btrfs and zfs).
+ */
 #define EXIT_ROOM 16
 
 static int open_root(const char *root)
@@ -271,6 +274,11 @@ void state_close(struct state_dir *s)
 		close(s->rootfd);
 	free(s->id);
 	*s = (struct state_dir){.dirfd = -1, .lockfd = -1, .rootfd = -1};
+}
+
+int state_remove_config(const struct state_dir *s)
+{
+	return unlinkat(s->dirfd, "config.json", 0) < 0 ? -errno : 0;
 }
 
 int state_remove(struct state_dir *s)

@@ -36,6 +36,8 @@ must_check int state_open(const char *root, const char *id, bool quiet, struct s
 void state_close(struct state_dir *s);
 /* Is somebody creating it, or the monitor alive? */
 bool state_is_live(const struct state_dir *s);
+/* What `delete` runs the poststop hooks of. Return 0, -ENOENT, -errno. */
+must_check int state_remove_config(const struct state_dir *s);
 /* Removes the directory and what is in it. Return 0, or -errno if something stays. */
 int state_remove(struct state_dir *s);
 /* state.json, from the sandbox. status: "creating" or "created". Prints its error. */
