@@ -18,7 +18,18 @@ install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs FILES_MATCHING 
 	PATTERN man EXCLUDE)
 
 # The package's history and terms, as Debian's policy has them.
+# The changelog's date is SOURCE_DATE_EPOCH, which string(TIMESTAMP) obeys; where that is not set, the last commit's; without git, now.
+if(NOT DEFINED ENV{SOURCE_DATE_EPOCH})
+	execute_process(COMMAND git log -1 --format=%ct WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+		OUTPUT_VARIABLE commit_time OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+	if(commit_time)
+		set(ENV{SOURCE_DATE_EPOCH} ${commit_time})
+	endif()
+endif()
 string(TIMESTAMP MOAT_PACKAGED "%a, %d %b %Y %H:%M:%S +0000" UTC)
+if(commit_time)
+	unset(ENV{SOURCE_DATE_EPOCH})
+endif()
 configure_file(cmake/changelog.in ${CMAKE_CURRENT_BINARY_DIR}/packaging/changelog @ONLY)
 configure_file(cmake/copyright.in ${CMAKE_CURRENT_BINARY_DIR}/packaging/copyright @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/packaging/changelog ${CMAKE_CURRENT_BINARY_DIR}/packaging/copyright
