@@ -306,10 +306,20 @@ int64_t sys_shutdown(struct task *t, const struct syscall_args *a)
 	return err;
 }
 
+/* IPV6_FLOWLABEL_MGR; not in glibc. Its get reads struct in6_flowlabel_req. */
+#define IPV6_FLOWLABEL_MGR_ 32
+#define FLOWLABEL_REQ_SIZE 32u
+
+/* Memory for an option's value of len bytes: small (SOCKOPT_MAX bytes), or allocated where it is longer. NULL: none. */
+static uint8_t *sockopt_room(uint8_t *small, unsigned len)
+{
+	return len <= SOCKOPT_MAX ? small : calloc(1, len);
+}
+
 int64_t sys_setsockopt(struct task *t, const struct syscall_args *a)
 {
-	uint8_t val[SOCKOPT_MAX];
-	unsigned len;
+	unsigned each, len, head = socket_sources_head(ARG_INT(1), ARG_INT(2), &each);
+	uint8_t small[SOCKOPT_MAX], *val;
 	int err = 0;
 	struct file *f;
 
@@ -318,28 +328,55 @@ int64_t sys_setsockopt(struct task *t, const struct syscall_args *a)
 	f = sock_fd(t, ARG_INT(0), &err);
 	if (!f)
 		return err;
-	len = MIN(ARG_UINT(4), SOCKOPT_MAX);
-	if (len && task_copy_in(t, val, a->a[3], len))
+	len = MIN(ARG_UINT(4), head ? head + SOCKET_SOURCES_MAX * each : SOCKOPT_MAX);
+	val = sockopt_room(small, len);
+	if (!val)
+		err = -ENOBUFS;
+	else if (len && task_copy_in(t, val, a->a[3], len))
 		err = -EFAULT;
 	else
 		err = socket_setsockopt(f, ARG_INT(1), ARG_INT(2), val, len);
+	if (val != small)
+		free(val);
 	file_unref(f);
 	return err;
 }
 
-/* What is asked for stands in the buffer: IP_MSFILTER, MCAST_MSFILTER, IPV6_FLOWLABEL_MGR. */
-static bool sockopt_get_reads(int level, int opt)
+/* What is asked for stands in the buffer: so many bytes of it. */
+static unsigned sockopt_get_reads(int level, int opt)
 {
-	return (level == IPPROTO_IP && (opt == IP_MSFILTER || opt == MCAST_MSFILTER)) ||
-	       (level == IPPROTO_IPV6 && (opt == MCAST_MSFILTER || opt == 32));
+	unsigned each;
+
+	if (level == IPPROTO_IPV6 && opt == IPV6_FLOWLABEL_MGR_)
+		return FLOWLABEL_REQ_SIZE;
+	return socket_sources_head(level, opt, &each);
+}
+
+/* A get of multicast sources writes as many as the value asks for: *inout_val, *inout_len grow to hold them, or as many as there may be. */
+static int sockopt_sources_room(int level, int opt, uint8_t **inout_val, unsigned *inout_len)
+{
+	unsigned each, head = socket_sources_head(level, opt, &each);
+	uint8_t *val = *inout_val;
+	uint32_t count;
+
+	if (!head || *inout_len < head)
+		return 0;
+	memcpy(&count, val + head - sizeof(count), sizeof(count));
+	*inout_len = head + MIN(count, SOCKET_SOURCES_MAX) * each;
+	*inout_val = sockopt_room(val, *inout_len);
+	if (!*inout_val)
+		return -ENOBUFS;
+	if (*inout_val != val)
+		memcpy(*inout_val, val, head);
+	return 0;
 }
 
 int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 {
-	uint8_t val[SOCKOPT_MAX] = {0};
+	uint8_t small[SOCKOPT_MAX] = {0}, *val = small;
 	int err = 0, ulen, level = ARG_INT(1), opt = ARG_INT(2);
+	unsigned len, room, reads = sockopt_get_reads(level, opt);
 	struct file *f;
-	unsigned len;
 
 	f = sock_fd(t, ARG_INT(0), &err);
 	if (!f)
@@ -349,14 +386,18 @@ int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 		goto out_unref;
 	err = -EINVAL;
 	if (ulen < 0 && (level == SOL_SOCKET || level == IPPROTO_IP || level == IPPROTO_TCP ||
-			 level == SOL_NETLINK || sockopt_get_reads(level, opt)))
+			 level == SOL_NETLINK || reads))
 		goto out_unref;
 	/* The other levels look at the option first, and most of IPv6's take the length for a large one. */
 	len = MIN((unsigned)ulen, SOCKOPT_MAX);
-	if (sockopt_get_reads(level, opt) && task_copy_in(t, val, a->a[3], len)) {
+	if (reads && task_copy_in(t, val, a->a[3], MIN(len, reads))) {
 		err = -EFAULT;
 		goto out_unref;
 	}
+	err = sockopt_sources_room(level, opt, &val, &len);
+	if (err)
+		goto out_unref;
+	room = len;
 	err = socket_getsockopt(f, level, opt, val, &len);
 	if (!err && ulen < 0 && level != IPPROTO_IPV6)
 		err = -EINVAL;
@@ -364,12 +405,15 @@ int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 	if (err == -ERANGE && task_copy_out(t, a->a[4], &len, sizeof(len)))
 		err = -EFAULT;
 	if (err)
-		goto out_unref;
+		goto out_free;
 	err = -EFAULT;
-	if ((len && task_copy_out(t, a->a[3], val, MIN(len, (unsigned)ulen))) ||
+	if ((len && task_copy_out(t, a->a[3], val, MIN(len, room))) ||
 	    task_copy_out(t, a->a[4], &len, sizeof(len)))
-		goto out_unref;
+		goto out_free;
 	err = 0;
+out_free:
+	if (val != small)
+		free(val);
 out_unref:
 	file_unref(f);
 	return err;

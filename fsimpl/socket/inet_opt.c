@@ -6,6 +6,10 @@
  * Linux was built without; refuse_set() and level_known() know where Linux has another error. The host checks
  * lengths and values: a value is copied in once, and passed on with its length.
  *
+ * A get that goes to the host must not write more than the length that it is given: Linux's all keep to that but IP_MSFILTER and MCAST_MSFILTER,
+ * which write as many sources as the value asks for (OPT_SOURCES: the count is cut to the room first). IPV6_FLOWLABEL_MGR reads the
+ * value too, but wants and writes one fixed size.
+ *
  * Not passed on: options with pointers or descriptors of the caller's inside (BPF programs but classic ones, TCP_ZEROCOPY_RECEIVE,
  * netfilter's IPT_*), SO_GET_FILTER (counts in instructions), TCP_ULP (kTLS), TCP-AO, IPsec policies, and SO_ZEROCOPY (inet.c says why).
  * tests/net/sockopts.c tries them all beside the host.
@@ -26,6 +30,7 @@ enum opt_how {
 	OPT_ADMIN, /* the host's, with CAP_NET_ADMIN: else EPERM */
 	OPT_RAW, /* the host's, with CAP_NET_RAW or CAP_NET_ADMIN */
 	OPT_HERE, /* option_set_here(), option_get_here() */
+	OPT_SOURCES, /* the host's: a list of multicast sources, bounded by the system call layer and get_sources() */
 	OPT_UNSUPPORTED, /* EOPNOTSUPP */
 };
 
@@ -123,6 +128,7 @@ enum {
 #define H OPT_HERE
 #define N OPT_NO
 #define U OPT_UNSUPPORTED
+#define S OPT_SOURCES
 
 /* clang-format off */
 static const struct inet_option options[] = {
@@ -232,14 +238,14 @@ static const struct inet_option options[] = {
 	{IPPROTO_IP, IP_BLOCK_SOURCE, P, N},
 	{IPPROTO_IP, IP_ADD_SOURCE_MEMBERSHIP, P, N},
 	{IPPROTO_IP, IP_DROP_SOURCE_MEMBERSHIP, P, N},
-	{IPPROTO_IP, IP_MSFILTER, P, P},
+	{IPPROTO_IP, IP_MSFILTER, S, S},
 	{IPPROTO_IP, MCAST_JOIN_GROUP, P, N},
 	{IPPROTO_IP, MCAST_BLOCK_SOURCE, P, N},
 	{IPPROTO_IP, MCAST_UNBLOCK_SOURCE, P, N},
 	{IPPROTO_IP, MCAST_LEAVE_GROUP, P, N},
 	{IPPROTO_IP, MCAST_JOIN_SOURCE_GROUP, P, N},
 	{IPPROTO_IP, MCAST_LEAVE_SOURCE_GROUP, P, N},
-	{IPPROTO_IP, MCAST_MSFILTER, P, P},
+	{IPPROTO_IP, MCAST_MSFILTER, S, S},
 	{IPPROTO_IP, IP_MULTICAST_ALL, P, P},
 	{IPPROTO_IP, IP_UNICAST_IF, P, P},
 	{IPPROTO_IP, IP_LOCAL_PORT_RANGE_NR, P, P},
@@ -279,7 +285,7 @@ static const struct inet_option options[] = {
 	{IPPROTO_IPV6, MCAST_LEAVE_GROUP, P, N},
 	{IPPROTO_IPV6, MCAST_JOIN_SOURCE_GROUP, P, N},
 	{IPPROTO_IPV6, MCAST_LEAVE_SOURCE_GROUP, P, N},
-	{IPPROTO_IPV6, MCAST_MSFILTER, P, P},
+	{IPPROTO_IPV6, MCAST_MSFILTER, S, S},
 	{IPPROTO_IPV6, IPV6_RECVPKTINFO, P, P},
 	{IPPROTO_IPV6, IPV6_PKTINFO, P, P},
 	{IPPROTO_IPV6, IPV6_RECVHOPLIMIT, P, P},
@@ -513,6 +519,47 @@ static int option_get_here(struct host_socket *hs, int opt, void *val, unsigned 
 	return 0;
 }
 
+/* ---- lists of multicast sources ---- */
+
+unsigned socket_sources_head(int level, int opt, unsigned *ret_each)
+{
+	if (level == IPPROTO_IP && opt == IP_MSFILTER) {
+		*ret_each = sizeof(struct in_addr);
+		return IP_MSFILTER_SIZE(0);
+	}
+	if ((level == IPPROTO_IP || level == IPPROTO_IPV6) && opt == MCAST_MSFILTER) {
+		*ret_each = sizeof(struct sockaddr_storage);
+		return GROUP_FILTER_SIZE(0);
+	}
+	return 0;
+}
+
+static_assert(offsetof(struct ip_msfilter, imsf_numsrc) + 4 == IP_MSFILTER_SIZE(0), "count last");
+static_assert(offsetof(struct group_filter, gf_numsrc) + 4 == GROUP_FILTER_SIZE(0), "count last");
+
+/* Linux looks at the count in the value, not at the length: no more than there is room for. */
+static int get_sources(struct host_socket *hs, int level, int opt, uint8_t *val,
+		       unsigned *inout_len)
+{
+	unsigned each = 1, head = socket_sources_head(level, opt, &each);
+	uint8_t none[GROUP_FILTER_SIZE(0)] = {0};
+	socklen_t len = *inout_len;
+	uint32_t count;
+
+	/* EINVAL, but that IPv6's raw sockets have none of IPv4's options. */
+	if (len < head)
+		return getsockopt(hs->fd, level, opt, none, &len) < 0 ? -errno : -EINVAL;
+	if (!head)
+		return -ENOPROTOOPT;
+	memcpy(&count, val + head - sizeof(count), sizeof(count));
+	count = MIN(count, (len - head) / each);
+	memcpy(val + head - sizeof(count), &count, sizeof(count));
+	if (getsockopt(hs->fd, level, opt, val, &len) < 0)
+		return -errno;
+	*inout_len = MIN((unsigned)len, *inout_len);
+	return 0;
+}
+
 /* ---- entry points ---- */
 
 /* Does a socket of this kind look at the level itself? (IPv6's sockets hand on what they do not know to IPv6, which says ENOPROTOOPT.) */
@@ -574,6 +621,8 @@ int inet_setsockopt(struct file *f, int level, int opt, const void *val, unsigne
 		break;
 	case OPT_HERE:
 		return option_set_here(hs, opt, val, len);
+	case OPT_SOURCES:
+		return host_set(hs, level, opt, val, len);
 	case OPT_UNSUPPORTED:
 		return refuse_set(hs, level, len, -EOPNOTSUPP);
 	case OPT_NO:
@@ -594,6 +643,8 @@ int inet_getsockopt(struct file *f, int level, int opt, void *val, unsigned *ino
 		return -ENOPROTOOPT;
 	if (o->get == OPT_HERE)
 		return option_get_here(hs, opt, val, inout_len);
+	if (o->get == OPT_SOURCES)
+		return get_sources(hs, level, opt, val, inout_len);
 	if (getsockopt(hs->fd, level, opt, val, &len) < 0)
 		return -errno;
 	*inout_len = MIN((unsigned)len, *inout_len);

@@ -19,6 +19,8 @@
 #define SOCKET_BUFFER_DEFAULT 212992u
 #define SOCKET_BUFFER_MAX 212992u /* net.core.wmem_max */
 #define SOCKET_BACKLOG_MAX 4096 /* net.core.somaxconn */
+#define SOCKET_SOURCES_MAX \
+	1024u /* of a multicast group in one value; Linux: igmp_max_msf 10, mld_max_msf 64 */
 
 struct socket_addr {
 	unsigned len; /* 0: none */
@@ -87,7 +89,12 @@ must_check int socket_accept(struct file *f, int flags, struct socket_addr *addr
 			     struct file **ret);
 must_check int socket_getname(struct file *f, bool peer, struct socket_addr *ret);
 must_check int socket_shutdown(struct file *f, int how);
-/* val is sentry memory of len bytes. get: *inout_len is the room, then the length. -ENOPROTOOPT, -EINVAL, ... SO_ATTACH_FILTER on AF_UNIX: -ENOPROTOOPT */
+/*
+ * IP_MSFILTER and MCAST_MSFILTER: how many bytes of the value stand before its sources (the last four count them), and a source's size in
+ * *ret_each; 0 for every other option. Linux's get writes as many sources as the value asks for, whatever the length says.
+ */
+unsigned socket_sources_head(int level, int opt, unsigned *ret_each);
+/* val is sentry memory of len bytes. get: *inout_len is the room, all of it, then the length. -ENOPROTOOPT, -EINVAL, ... SO_ATTACH_FILTER on AF_UNIX: -ENOPROTOOPT */
 must_check int socket_setsockopt(struct file *f, int level, int opt, const void *val, unsigned len);
 must_check int socket_getsockopt(struct file *f, int level, int opt, void *val,
 				 unsigned *inout_len);

@@ -274,6 +274,149 @@ TEST(options)
 	CHECK_EQ(len, 2);
 }
 
+enum { SOURCES_MAX = 64, FILTER_HEAD = GROUP_FILTER_SIZE(0), FILTER_EACH = 128 };
+
+/* Guard bytes behind what any answer takes. */
+static union {
+	struct group_filter f;
+	struct ip_msfilter f4;
+	unsigned char b[FILTER_HEAD + (SOURCES_MAX + 2) * FILTER_EACH];
+} filter;
+
+/* 232.1.1.1 or ff3e::1 (a group that has sources), and 10.1.1.N or 2001:db8::N. */
+static void multicast(int family, struct sockaddr_storage *ret, bool group, int n)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->ss_family = (sa_family_t)family;
+	if (family == AF_INET)
+		((struct sockaddr_in *)ret)->sin_addr.s_addr =
+			htonl(group ? 0xe8010101u : 0x0a010100u + (unsigned)n);
+	else
+		CHECK_EQ(inet_pton(AF_INET6, group ? "ff3e::1" : "2001:db8::",
+				   &((struct sockaddr_in6 *)ret)->sin6_addr),
+			 1);
+	if (family == AF_INET6 && !group)
+		((struct sockaddr_in6 *)ret)->sin6_addr.s6_addr[15] = (unsigned char)n;
+}
+
+/* A socket that is in the group for n sources; -1: not here. */
+static int with_sources(int family, int n)
+{
+	struct group_source_req r = {.gsr_interface = 1};
+	int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+	int fd = socket(family, SOCK_DGRAM, 0);
+
+	multicast(family, &r.gsr_group, true, 0);
+	for (int i = 0; fd >= 0 && i < n; i++) {
+		multicast(family, &r.gsr_source, false, i + 1);
+		if (setsockopt(fd, level, MCAST_JOIN_SOURCE_GROUP, &r, sizeof(r)) < 0 && i == 0)
+			return -1;
+		CHECK_EQ(get_int(fd, SOL_SOCKET, SO_ERROR), 0);
+	}
+	return fd;
+}
+
+/* Asks for `wanted` sources with `room` bytes: n are there; Linux writes as many as were wanted, in a room of whatever size. */
+static void ask_sources(int fd, int family, int n, unsigned wanted, unsigned room)
+{
+	int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+	unsigned some = wanted < (unsigned)n ? wanted : (unsigned)n;
+	struct sockaddr_storage one;
+	socklen_t len = room;
+
+	memset(&filter, 0xa5, sizeof(filter));
+	filter.f.gf_interface = 1;
+	multicast(family, &filter.f.gf_group, true, 0);
+	filter.f.gf_numsrc = wanted;
+	if (room < FILTER_HEAD) {
+		CHECK_ERR(getsockopt(fd, level, MCAST_MSFILTER, &filter, &len), EINVAL);
+		CHECK_EQ(filter.f.gf_numsrc, wanted);
+		return;
+	}
+	CHECK_OK(getsockopt(fd, level, MCAST_MSFILTER, &filter, &len));
+	CHECK_EQ(len, FILTER_HEAD + some * FILTER_EACH);
+	CHECK_EQ(filter.f.gf_fmode, MCAST_INCLUDE);
+	CHECK_EQ(filter.f.gf_numsrc, (unsigned)n);
+	for (unsigned i = 0; i < some; i++) {
+		multicast(family, &one, false, (int)i + 1);
+		CHECK(!memcmp(filter.b + FILTER_HEAD + i * FILTER_EACH, &one, sizeof(one)));
+	}
+	for (size_t i = FILTER_HEAD + some * FILTER_EACH; i < sizeof(filter); i++)
+		CHECK_EQ(filter.b[i], 0xa5);
+}
+
+static void multicast_sources(int family, int n)
+{
+	static const unsigned rooms[] = {0, 4, FILTER_HEAD - 1, FILTER_HEAD, 1024, sizeof(filter)};
+	const unsigned wanted[] = {0, 1, (unsigned)n - 1, (unsigned)n, 1000, 100000, ~0u};
+	int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, fd = with_sources(family, n);
+	unsigned char *page =
+		mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned whole = FILTER_HEAD + (unsigned)n * FILTER_EACH;
+	socklen_t len = FILTER_HEAD;
+
+	if (fd < 0)
+		SKIP("no multicast on lo");
+	for (size_t i = 0; i < sizeof(rooms) / sizeof(*rooms); i++)
+		for (size_t k = 0; k < sizeof(wanted) / sizeof(*wanted); k++)
+			ask_sources(fd, family, n, wanted[k], rooms[i]);
+	/* The whole list back at once, one source less, and one that does not fit the length. */
+	ask_sources(fd, family, n, (unsigned)n, FILTER_HEAD);
+	CHECK_OK(setsockopt(fd, level, MCAST_MSFILTER, &filter, whole));
+	ask_sources(fd, family, n, (unsigned)n, FILTER_HEAD);
+	filter.f.gf_numsrc--;
+	CHECK_OK(setsockopt(fd, level, MCAST_MSFILTER, &filter, whole));
+	ask_sources(fd, family, n - 1, (unsigned)n, FILTER_HEAD);
+	filter.f.gf_numsrc = (unsigned)n;
+	CHECK_ERR(setsockopt(fd, level, MCAST_MSFILTER, &filter, whole - 1), EINVAL);
+	/* No memory behind the head. */
+	CHECK_OK(munmap(page + 4096, 4096));
+	memcpy(page + 4096 - FILTER_HEAD, &filter, FILTER_HEAD);
+	CHECK_ERR(getsockopt(fd, level, MCAST_MSFILTER, page + 4096 - FILTER_HEAD, &len), EFAULT);
+}
+
+TEST(multicast_sources_4)
+{
+	multicast_sources(AF_INET, 10);
+}
+
+TEST(multicast_sources_6)
+{
+	multicast_sources(AF_INET6, 64);
+}
+
+/* The older form: addresses only. */
+TEST(multicast_sources_short)
+{
+	static const unsigned rooms[] = {15, 16, 20, 1024};
+	static const unsigned wanted[] = {0, 3, 10, 1000, 100000, ~0u};
+	int fd = with_sources(AF_INET, 10);
+	socklen_t len;
+
+	if (fd < 0)
+		SKIP("no multicast on lo");
+	for (size_t i = 0; i < 4 * 6; i++) {
+		unsigned some = wanted[i % 6] < 10 ? wanted[i % 6] : 10;
+
+		memset(&filter, 0xa5, sizeof(filter));
+		filter.f4.imsf_multiaddr.s_addr = htonl(0xe8010101u);
+		filter.f4.imsf_interface.s_addr = htonl(INADDR_LOOPBACK);
+		filter.f4.imsf_numsrc = wanted[i % 6];
+		len = rooms[i / 6];
+		if (len < 16) {
+			CHECK_ERR(getsockopt(fd, IPPROTO_IP, IP_MSFILTER, &filter, &len), EINVAL);
+			continue;
+		}
+		CHECK_OK(getsockopt(fd, IPPROTO_IP, IP_MSFILTER, &filter, &len));
+		CHECK_EQ(len, 16 + 4 * some);
+		CHECK_EQ(filter.f4.imsf_numsrc, 10);
+		for (unsigned k = 0; k < some; k++)
+			CHECK_EQ(filter.b[16 + 4 * k + 3], k + 1);
+		for (size_t k = 16 + 4 * some; k < sizeof(filter); k++)
+			CHECK_EQ(filter.b[k], 0xa5);
+	}
+}
+
 TEST(options_need_capabilities)
 {
 	int fd = tcp(), v = 5;
