@@ -56,10 +56,15 @@ def masked(name, text):
         return "\n".join(sorted(re.sub(r"^[0-9a-f]+: ((?:\S+ ){5}) *\d+", r"P: \1I", line) for line in lines))
     if name == "netlink":
         return lines[0]
-    if name in ("netstat", "snmp", "snmp6", "dev", "sockstat", "sockstat6", "protocols", "softnet_stat", "rt6_stats", "rt_cache", "ip6_flowlabel"):
+    if name in ("netstat", "snmp", "snmp6", "dev", "sockstat", "sockstat6", "protocols", "softnet_stat", "rt6_stats", "rt_cache", "ip6_flowlabel", "fib_triestat"):
         # How many words, and which: numbers follow the machine. Widths count in dev and protocols.
         words = text if name in ("dev", "protocols") else re.sub(r" +", " ", text)
         return "\n".join(dict.fromkeys(re.sub(r" *\b(-?\d+|[0-9a-f]{8})(?= |\n|$)", " N", words).split("\n")))
+    if name == "igmp6":
+        text = re.sub(r"( [0-9A-F]{8}) +\d+(?=\n|$)", r"\1 T", text)
+    if name == "ptype":
+        # Not somebody's tcpdump.
+        text = "\n".join(line for line in lines if "packet_rcv" not in line)
     if name in ("igmp", "igmp6", "ipv6_route", "ptype"):
         return re.sub(r"\b[0-9a-f]{8} +[0-9a-f]{8}(?= )|\d:[0-9A-F]{8}|[0-9a-f]{8}(?= [0-9a-f]{8} [0-9a-f]{8} +lo)", "M", text)
     return text

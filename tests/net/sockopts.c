@@ -3,9 +3,12 @@
  * per kind, level and option that says what happened. tests/net/run compares the host's lines with the sandbox's.
  *
  * `sockopts [KIND]`. A line is KIND LEVEL/OPTION and then what was tried: g for getsockopt with that length, s for setsockopt
- * with that length and value; =errno, or for a get :length:value. Values that differ from socket to socket are printed as *.
+ * with that length and value; =errno, or for a get :length:value. Values that differ from socket to socket are printed as *. A member is in a
+ * multicast group for some sources, and has a filter and datagrams; m COUNT,LENGTH asks it for so many of the sources.
  */
 #include <errno.h>
+#include <linux/filter.h>
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -16,7 +19,9 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
 
-enum how { NEW, BOUND, LISTENING, CONNECTED };
+enum how { NEW, BOUND, LISTENING, CONNECTED, MEMBER };
+
+#define SOURCES 7
 
 struct kind {
 	const char *name;
@@ -34,6 +39,8 @@ static const struct kind kinds[] = {
 	{"udp-connected", AF_INET, SOCK_DGRAM, 0, CONNECTED},
 	{"udp6", AF_INET6, SOCK_DGRAM, 0, NEW},
 	{"udp6-bound", AF_INET6, SOCK_DGRAM, 0, BOUND},
+	{"udp-member", AF_INET, SOCK_DGRAM, 0, MEMBER},
+	{"udp6-member", AF_INET6, SOCK_DGRAM, 0, MEMBER},
 	{"ping", AF_INET, SOCK_DGRAM, IPPROTO_ICMP, NEW},
 	{"ping6", AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6, NEW},
 	{"raw", AF_INET, SOCK_RAW, IPPROTO_ICMP, NEW},
@@ -103,6 +110,48 @@ static bool fill(const struct kind *k, struct sockaddr_storage *a, socklen_t *le
 	return true;
 }
 
+/* 232.1.1.1 or ff3e::1, whose members name sources: 10.1.1.N or 2001:db8::N. */
+static void multicast(int family, struct sockaddr_storage *ret, bool group, int n)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)ret;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->ss_family = (sa_family_t)family;
+	if (family == AF_INET)
+		in->sin_addr.s_addr = htonl(group ? 0xe8010101u : 0x0a010100u + (unsigned)n);
+	else
+		inet_pton(AF_INET6, group ? "ff3e::1" : "2001:db8::", &in6->sin6_addr);
+	if (family == AF_INET6 && !group)
+		in6->sin6_addr.s6_addr[15] = (unsigned char)n;
+}
+
+/* In a group on lo, any source's and some sources'; with a filter and two datagrams. */
+static bool join(int fd, const struct kind *k, const struct sockaddr_storage *a, socklen_t len)
+{
+	int level = k->family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+	struct sock_filter all = BPF_STMT(BPF_RET | BPF_K, 0xffff);
+	struct sock_fprog prog = {1, &all};
+	struct group_source_req r = {.gsr_interface = 1};
+	struct group_req any = {.gr_interface = 1};
+
+	multicast(k->family, &r.gsr_group, true, 0);
+	for (int i = 1; i <= SOURCES; i++) {
+		multicast(k->family, &r.gsr_source, false, i);
+		if (setsockopt(fd, level, MCAST_JOIN_SOURCE_GROUP, &r, sizeof(r)) < 0)
+			return false;
+	}
+	if (k->family == AF_INET)
+		((struct sockaddr_in *)&any.gr_group)->sin_addr.s_addr = htonl(0xe00000fb);
+	else
+		inet_pton(AF_INET6, "ff02::fb", &((struct sockaddr_in6 *)&any.gr_group)->sin6_addr);
+	any.gr_group.ss_family = (sa_family_t)k->family;
+	return setsockopt(fd, level, MCAST_JOIN_GROUP, &any, sizeof(any)) == 0 &&
+	       setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0 &&
+	       sendto(fd, "data", 4, 0, (const void *)a, len) == 4 &&
+	       sendto(fd, "more", 4, 0, (const void *)a, len) == 4;
+}
+
 static int other = -1, listener = -1;
 
 /* A socket of the kind, in its state; the far ends stay open in other and listener. */
@@ -140,6 +189,8 @@ static int make(const struct kind *k)
 		return fd;
 	}
 	if (bind(fd, (void *)&a, len) < 0 || (k->how == LISTENING && listen(fd, 1) < 0))
+		return -1;
+	if (k->how == MEMBER && (getsockname(fd, (void *)&a, &len) < 0 || !join(fd, k, &a, len)))
 		return -1;
 	return fd;
 }
@@ -219,6 +270,58 @@ static void one(const struct kind *k, int level, int opt)
 	close(fd);
 }
 
+/* The sources of both groups, and of one that it is not in: what is written, and how far. */
+static void sources(const struct kind *k)
+{
+	static const char *const groups[2][3] = {{"232.1.1.1", "224.0.0.251", "232.1.1.2"},
+						 {"ff3e::1", "ff02::fb", "ff3e::2"}};
+	static const unsigned counts[] = {0, 1, SOURCES - 1, SOURCES, 100, 70000, ~0u};
+	static const int lengths[] = {-1, 0, 4, 15, 16, 143, 144, 272, 1024, 4096};
+	int level = k->family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, fd = make(k);
+	static union {
+		struct group_filter f;
+		struct ip_msfilter f4;
+		unsigned char b[4096];
+	} v;
+
+	for (unsigned i = 0; i < 2 * 3 * ARRAY_SIZE(counts) * ARRAY_SIZE(lengths); i++) {
+		int length = lengths[i % ARRAY_SIZE(lengths)];
+		unsigned count = counts[i / ARRAY_SIZE(lengths) % ARRAY_SIZE(counts)], sum = 0;
+		unsigned which = i / (ARRAY_SIZE(counts) * ARRAY_SIZE(lengths)), end = sizeof(v);
+		const char *group = groups[k->family == AF_INET6][which % 3];
+		socklen_t len = (socklen_t)length;
+		void *at = k->family == AF_INET
+				   ? (void *)&((struct sockaddr_in *)&v.f.gf_group)->sin_addr
+				   : &((struct sockaddr_in6 *)&v.f.gf_group)->sin6_addr;
+		int ret;
+
+		memset(&v, 0xa5, sizeof(v));
+		if (which < 3) {
+			memset(&v.f.gf_group, 0, sizeof(v.f.gf_group));
+			v.f.gf_interface = 1;
+			v.f.gf_group.ss_family = (sa_family_t)k->family;
+			v.f.gf_numsrc = count;
+			inet_pton(k->family, group, at);
+			ret = getsockopt(fd, level, MCAST_MSFILTER, &v, &len);
+		} else {
+			v.f4.imsf_interface.s_addr = htonl(INADDR_LOOPBACK);
+			v.f4.imsf_numsrc = count;
+			inet_pton(AF_INET, groups[0][which % 3], &v.f4.imsf_multiaddr);
+			ret = getsockopt(fd, IPPROTO_IP, IP_MSFILTER, &v, &len);
+		}
+		while (end > 0 && v.b[end - 1] == 0xa5)
+			end--;
+		for (unsigned b = 0; b < end; b++)
+			sum = sum * 31 + v.b[b];
+		used = 0;
+		say("%s sources of %s%s m%u,%d=%d:%u:%u:%08x", k->name,
+		    which < 3 ? group : groups[0][which % 3], which < 3 ? "" : " short", count,
+		    length, ret < 0 ? errno : 0, len, end, sum);
+		puts(line);
+	}
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
@@ -232,6 +335,8 @@ int main(int argc, char **argv)
 				one(&kinds[i], levels[l].level, opt);
 				puts(line);
 			}
+		if (kinds[i].how == MEMBER)
+			sources(&kinds[i]);
 	}
 	return 0;
 }
