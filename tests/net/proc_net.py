@@ -56,7 +56,9 @@ def masked(name, text):
         return "\n".join(sorted(re.sub(r"^[0-9a-f]+: ((?:\S+ ){5}) *\d+", r"P: \1I", line) for line in lines))
     if name == "netlink":
         return lines[0]
-    if name in ("netstat", "snmp", "snmp6", "dev", "sockstat", "sockstat6", "protocols", "softnet_stat", "rt6_stats", "rt_cache", "ip6_flowlabel", "fib_triestat"):
+    if name == "rt6_stats":
+        return re.sub(r"\b[0-9a-f]{4,}\b", "N", text)  # all in hexadecimal
+    if name in ("netstat", "snmp", "snmp6", "dev", "sockstat", "sockstat6", "protocols", "softnet_stat", "rt_cache", "ip6_flowlabel", "fib_triestat"):
         # How many words, and which: numbers follow the machine. Widths count in dev and protocols.
         words = text if name in ("dev", "protocols") else re.sub(r" +", " ", text)
         return "\n".join(dict.fromkeys(re.sub(r" *\b(-?\d+|[0-9a-f]{8})(?= |\n|$)", " N", words).split("\n")))
