@@ -379,6 +379,17 @@ static uint64_t inode_key_default(struct dentry *d)
 	return (uint64_t)(uintptr_t)d;
 }
 
+static void *inode_hold_default(struct dentry *d)
+{
+	dentry_ref(d);
+	return d;
+}
+
+static void inode_drop_default(struct filesystem *fs unused_arg, void *inode)
+{
+	dentry_unref(inode);
+}
+
 static void dentry_release_default(struct dentry *d)
 {
 	dentry_fini(d);
@@ -469,6 +480,8 @@ void fs_ops_complete(struct filesystem_ops *ops)
 	FS_DEFAULT(is_descendant);
 	FS_DEFAULT(dentry_type);
 	FS_DEFAULT(inode_key);
+	FS_DEFAULT(inode_hold);
+	FS_DEFAULT(inode_drop);
 	FS_DEFAULT(automount);
 	FS_DEFAULT(get_acl);
 	FS_DEFAULT(dentry_release);

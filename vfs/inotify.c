@@ -2,10 +2,11 @@
  * vfs/inotify.c - inotify(7).
  *
  * Watches are found by (filesystem, inode key) in one hash table under one lock (LOCK_INOTIFY); while there is none, reporting an event
- * costs a load. A watch pins its dentry and filesystem. Events queue per inotify file, the last one is merged with its like,
+ * costs a load. A watch pins its filesystem, its inode and, as long as that has its name, its dentry (a remote filesystem would forget it):
+ * a removed file's dentry goes with the last open file, and its release tells of IN_DELETE_SELF. Events queue per inotify file, the last one is merged with its like,
  * and past INOTIFY_QUEUE_MAX one IN_Q_OVERFLOW stands for the rest.
  *
- * Watch: /proc/PID/fdinfo. Cannot do: IN_DELETE_SELF comes when the last name goes, not when the last descriptor is closed.
+ * Watch: /proc/PID/fdinfo. Cannot do: what changes on a host behind our back.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -25,10 +26,12 @@ struct inotify_watch {
 	TAILQ_ENTRY(inotify_watch) in_group;
 	struct inotify_file *group;
 	struct filesystem *fs; /* a reference */
-	struct dentry *dentry; /* a reference */
+	void *inode; /* inode_hold() */
+	struct dentry *dentry; /* a reference; NULL: removed. Guarded by inotify_lock */
 	uint64_t key;
 	uint64_t ino; /* for fdinfo */
 	int wd;
+	bool isdir; /* immutable */
 	uint32_t mask; /* guarded by inotify_lock */
 	/* dnotify: `group` is NULL, and the owner of this description is signalled (not a reference: dnotify_gone()). */
 	struct file *signalled;
@@ -117,23 +120,60 @@ static void queue_locked(struct inotify_file *g, int wd, uint32_t mask, uint32_t
 
 /* ---- watches ---- */
 
+static uint32_t dir_bit(bool isdir)
+{
+	return isdir ? IN_ISDIR : 0;
+}
+
+static bool is_dir(struct dentry *d)
+{
+	return d->fs->ops->dentry_type(d) == S_IFDIR;
+}
+
 static void watch_drop_run(struct deferred_work *w)
 {
 	struct inotify_watch *watch = container_of(w, struct inotify_watch, drop);
 
 	dentry_unref(watch->dentry);
+	watch->fs->ops->inode_drop(watch->fs, watch->inode);
 	filesystem_unref(watch->fs);
 	free(watch);
 }
 
-static void watch_enter_locked(struct inotify_watch *w, const struct vfs_path *p)
+/* nameless: the inode has no name (any more), or never had one. */
+static void watch_enter_locked(struct inotify_watch *w, const struct vfs_path *p, bool nameless)
 {
-	w->fs = p->dentry->fs;
-	w->dentry = p->dentry;
+	struct dentry *d = p->dentry;
+
+	w->fs = d->fs;
+	w->isdir = is_dir(d);
 	filesystem_ref(w->fs);
-	dentry_ref(w->dentry);
+	w->inode = w->fs->ops->inode_hold(d);
 	LIST_INSERT_HEAD(&watch_table[bucket_of(w->fs, w->key)], w, bucket);
-	atomic_fetch_add_explicit(&vfs_watch_count, 1, memory_order_relaxed);
+	/* Counted, then looked: who removes d marks it dead, then looks at the count (vfs_notify_removed()). */
+	atomic_fetch_add_explicit(&vfs_watch_count, 1, memory_order_seq_cst);
+	if (!nameless && !(atomic_load_explicit(&d->flags, memory_order_seq_cst) & DENTRY_DEAD)) {
+		w->dentry = d;
+		dentry_ref(d);
+	}
+}
+
+/* d lost its name: its watches let go of it. The caller has a reference on d. */
+static void watches_unpin(struct dentry *d)
+{
+	struct inotify_watch *w;
+	unsigned n = 0;
+
+	mutex_lock(&inotify_lock);
+	LIST_FOREACH (w, &watch_table[bucket_of(d->fs, d->fs->ops->inode_key(d))], bucket) {
+		if (w->dentry != d)
+			continue;
+		w->dentry = NULL;
+		n++;
+	}
+	mutex_unlock(&inotify_lock);
+	while (n--)
+		dentry_unref(d);
 }
 
 /* Out of all lists, with IN_IGNORED; its references go when no lock is held. inotify_lock held. */
@@ -244,7 +284,7 @@ int dnotify_set(struct file *f, uint32_t arg)
 		fresh->key = d->fs->ops->inode_key(d);
 		fresh->mask = dnotify_mask(arg);
 		fresh->signalled = f;
-		watch_enter_locked(fresh, &f->path);
+		watch_enter_locked(fresh, &f->path, false);
 		fresh = NULL;
 	}
 	mutex_unlock(&inotify_lock);
@@ -261,6 +301,19 @@ void dnotify_gone_slow(struct file *f)
 	if (w)
 		watch_remove_locked(w);
 	mutex_unlock(&inotify_lock);
+}
+
+bool vfs_notify_watched(struct dentry *d)
+{
+	uint64_t key = d->fs->ops->inode_key(d);
+	struct inotify_watch *w;
+
+	mutex_lock(&inotify_lock);
+	LIST_FOREACH (w, &watch_table[bucket_of(d->fs, key)], bucket)
+		if (w->fs == d->fs && w->key == key)
+			break;
+	mutex_unlock(&inotify_lock);
+	return w != NULL;
 }
 
 /* An event for the watchers of one inode. */
@@ -295,16 +348,6 @@ static void report(struct dentry *d, uint32_t mask, uint32_t cookie, const char 
 	mutex_unlock(&inotify_lock);
 }
 
-static uint32_t dir_bit(bool isdir)
-{
-	return isdir ? IN_ISDIR : 0;
-}
-
-static bool is_dir(struct dentry *d)
-{
-	return d->fs->ops->dentry_type(d) == S_IFDIR;
-}
-
 void vfs_notify_unmount_slow(struct filesystem *fs)
 {
 	struct inotify_watch *w, *next;
@@ -316,8 +359,8 @@ void vfs_notify_unmount_slow(struct filesystem *fs)
 			if (w->fs != fs)
 				continue;
 			if (w->group)
-				queue_locked(w->group, w->wd,
-					     IN_UNMOUNT | dir_bit(is_dir(w->dentry)), 0, NULL, 0);
+				queue_locked(w->group, w->wd, IN_UNMOUNT | dir_bit(w->isdir), 0,
+					     NULL, 0);
 			watch_remove_locked(w);
 		}
 	mutex_unlock(&inotify_lock);
@@ -374,13 +417,18 @@ void vfs_notify_change_slow(struct dentry *d, unsigned valid)
 }
 
 void vfs_notify_removed_slow(struct dentry *dir, struct dentry *d, const char *name, size_t len,
-			     bool isdir, bool gone)
+			     bool isdir)
 {
 	if (!isdir)
 		vfs_notify_self_slow(d, IN_ATTRIB, false);
-	if (gone)
-		vfs_notify_self_slow(d, IN_DELETE_SELF, isdir);
+	watches_unpin(d);
+	dentry_unref(d);
 	vfs_notify_child_slow(dir, IN_DELETE, 0, name, len, isdir);
+}
+
+void vfs_notify_gone_slow(struct dentry *d)
+{
+	vfs_notify_self_slow(d, IN_DELETE_SELF, false);
 }
 
 static void notify_move(const struct vfs_moved *m)
@@ -393,8 +441,8 @@ static void notify_move(const struct vfs_moved *m)
 		vfs_notify_self_slow(m->replaced, IN_ATTRIB, m->isdir);
 	if (m->d)
 		vfs_notify_self_slow(m->d, IN_MOVE_SELF, m->isdir);
-	if (m->replaced && m->gone)
-		vfs_notify_self_slow(m->replaced, IN_DELETE_SELF, m->isdir);
+	if (m->replaced)
+		watches_unpin(m->replaced);
 }
 
 void vfs_notify_moved(const struct vfs_moved *m)
@@ -584,13 +632,16 @@ static int update_locked(struct inotify_watch *w, uint32_t mask)
 	return w->wd;
 }
 
-static uint64_t ino_of(const struct vfs_path *p)
+/* Its number and count of names; nothing if that fails. */
+static struct moat_statx stat_of(const struct vfs_path *p)
 {
 	struct vfs_lookup lk = {
 		.cred = cred_current(), .root = *p, .start = *p, .path = "", .flags = LOOKUP_EMPTY};
 	struct moat_statx st = {0};
 
-	return vfs_stat(&lk, &(struct stat_args){.mask = STATX_INO}, &st) ? 0 : st.ino;
+	if (vfs_stat(&lk, &(struct stat_args){.mask = STATX_INO | STATX_NLINK}, &st))
+		st = (struct moat_statx){0};
+	return st;
 }
 
 int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t mask)
@@ -598,7 +649,8 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	struct inotify_file *g = inotify_of(f);
 	struct filesystem *fs = p->dentry->fs;
 	struct inotify_watch *w, *fresh;
-	uint64_t key = fs->ops->inode_key(p->dentry), ino;
+	uint64_t key = fs->ops->inode_key(p->dentry);
+	struct moat_statx st;
 	int ret;
 
 	if (!file_is_inotify(f) || !mask || (mask & ~(uint32_t)INOTIFY_MASK) ||
@@ -607,7 +659,7 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return -ENOMEM;
-	ino = ino_of(p);
+	st = stat_of(p);
 	mutex_lock(&inotify_lock);
 	w = find_locked(g, fs, key);
 	if (w) {
@@ -616,8 +668,8 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 		ret = -ENOSPC;
 	} else {
 		*fresh = (struct inotify_watch){
-			.group = g, .key = key, .ino = ino, .wd = g->next_wd++, .mask = mask};
-		watch_enter_locked(fresh, p);
+			.group = g, .key = key, .ino = st.ino, .wd = g->next_wd++, .mask = mask};
+		watch_enter_locked(fresh, p, (st.mask & STATX_NLINK) && !st.nlink);
 		TAILQ_INSERT_TAIL(&g->watches, fresh, in_group);
 		g->watch_count++;
 		ret = fresh->wd;

@@ -1,7 +1,7 @@
 /*
  * vfs/inotify.h - inotify(7): watches on dentries, events from VFS operations.
  *
- * A watch is on an inode (filesystem_ops.inode_key) of a filesystem. The VFS reports what happens to open files; filesystems report what
+ * A watch is on an inode (filesystem_ops.inode_key, inode_hold) of a filesystem. The VFS reports what happens to open files; filesystems report what
  * happens to names with vfs_notify_name() and its kin, after their locks are dropped or under LOCK_FS_DIR (LOCK_INOTIFY is above it).
  * While no watch exists anywhere each report costs one load.
  */
@@ -39,6 +39,7 @@ void vfs_notify_child_slow(struct dentry *dir, uint32_t mask, uint32_t cookie, c
 void vfs_notify_both_slow(struct dentry *d, uint32_t mask, bool by_file);
 /* valid: SETATTR_*. */
 void vfs_notify_change_slow(struct dentry *d, unsigned valid);
+bool vfs_notify_watched(struct dentry *d); /* is there a watch on d's inode? */
 uint32_t vfs_notify_cookie(void); /* ties IN_MOVED_FROM to IN_MOVED_TO */
 
 static inline void vfs_notify_self(struct dentry *d, uint32_t mask, bool isdir)
@@ -69,24 +70,34 @@ static inline void vfs_notify_change(struct dentry *d, unsigned valid)
 		vfs_notify_change_slow(d, valid);
 }
 
-/* unlink, rmdir: d lost its name in dir, and with `gone` its last one. */
+/*
+ * unlink, rmdir: d lost its name in dir and is DENTRY_DEAD. Takes the caller's reference on d, so that the inode's end, if nobody else has one,
+ * is told before the name's. `name` is not d's own. No locks held.
+ */
 void vfs_notify_removed_slow(struct dentry *dir, struct dentry *d, const char *name, size_t len,
-			     bool isdir, bool gone);
+			     bool isdir);
 static inline void vfs_notify_removed(struct dentry *dir, struct dentry *d, const char *name,
-				      size_t len, bool isdir, bool gone)
+				      size_t len, bool isdir)
 {
 	if (vfs_notify_wanted())
-		vfs_notify_removed_slow(dir, d, name, len, isdir, gone);
+		vfs_notify_removed_slow(dir, d, name, len, isdir);
+	else
+		dentry_unref(d);
 }
 
-/* rename. */
+/*
+ * In dentry_release, while inode_key(d) still answers: the inode has no name left. IN_DELETE_SELF, and its watches end: as in Linux with the
+ * first dentry that goes then, whatever other names' dentries are still in use.
+ */
+void vfs_notify_gone_slow(struct dentry *d);
+
+/* rename. What it replaced is DENTRY_DEAD; the caller drops its reference on that afterwards. */
 struct vfs_moved {
 	struct dentry *from_dir, *to_dir;
 	const char *from, *to;
 	size_t from_len, to_len;
 	struct dentry *d; /* NULL: nobody watches what nothing knows */
 	bool isdir; /* d, and what it replaced */
-	bool gone; /* `replaced` lost its last name */
 	struct dentry *replaced; /* or NULL */
 	struct dentry *exchanged; /* RENAME_EXCHANGE: what went the other way; or NULL */
 };

@@ -212,6 +212,9 @@ struct filesystem_ops {
 	uint32_t (*dentry_type)(struct dentry *d);
 	/* A key for comparing inodes: same file <=> same key (hard links). */
 	uint64_t (*inode_key)(struct dentry *d);
+	/* A reference that keeps inode_key(d) its inode's own, but not d, whose end inotify wants to see; and its end. Default: d itself. */
+	void *(*inode_hold)(struct dentry *d);
+	void (*inode_drop)(struct filesystem *fs, void *inode);
 	/* The filesystem that begins at d, which has DENTRY_AUTOMOUNT: references in both results. No locks held. Default: -ENOSYS. */
 	int (*automount)(struct dentry *d, struct filesystem **ret_fs, struct dentry **ret_root);
 	/* d's access or default ACL, for a filesystem that stacks on this one: a reference, or NULL when there is none (the default). */

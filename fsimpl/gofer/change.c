@@ -250,6 +250,8 @@ static int create_at(struct creation *c, struct filesystem *base, struct resolvi
 	if (!err)
 		err = enter_creation(c);
 	rwlock_write_unlock(&c->fs->tree_lock);
+	if (!err && c->old)
+		vfs_notify_self(&c->old->d, IN_ATTRIB, false);
 	if (!err)
 		vfs_notify_name(&c->dir->d, IN_CREATE, 0, rp_component(rp), rp_component_len(rp),
 				c->is_dir);
@@ -314,7 +316,6 @@ struct removal {
 	struct p9_msg t;
 	struct p9_call call;
 	bool is_dir;
-	bool gone; /* it was the last name */
 };
 
 /* What has no name any more is kept by a fid, if anybody uses it. */
@@ -331,8 +332,8 @@ static bool is_used(const struct remote_dentry *d)
 	return ref_read(&d->d.ref) > IDLE_REFS;
 }
 
-/* d lost its name; node: its attributes since, or NULL. Return: it was the last. */
-static bool removed(struct remote_dentry *d, const struct p9_node *node)
+/* d lost its name; node: its attributes since, or NULL: it was the last. */
+static void removed(struct remote_dentry *d, const struct p9_node *node)
 {
 	struct gofer_inode *in = gofer_inode_of(d);
 	bool gone = remote_is_dir(d) || !node || node->nlink == 0;
@@ -340,7 +341,7 @@ static bool removed(struct remote_dentry *d, const struct p9_node *node)
 
 	if (node && (node->mode & S_IFMT) == in->base.type)
 		gofer_inode_update(in, node);
-	if (gone && remote_is_dir(d)) {
+	if (gone) {
 		mutex_lock(&in->lock);
 		in->attr.nlink = 0;
 		mutex_unlock(&in->lock);
@@ -352,7 +353,6 @@ static bool removed(struct remote_dentry *d, const struct p9_node *node)
 		in->endpoint_dentry = NULL;
 		remote_dentry_unref(pinned);
 	}
-	return gone;
 }
 
 /* May it be removed? Looks the name up, unless the host can be left to say what is wrong. */
@@ -428,7 +428,8 @@ static int enter_removal(struct removal *m)
 			gofer_cache_vanished(m->fs, m->dir, name, len);
 		if (r->bound)
 			p9_fid_clunk(m->fs->conn, m->t.Tmunlink.keepfid);
-		m->gone = !err && m->d && removed(m->d, NULL);
+		if (!err && m->d)
+			removed(m->d, NULL);
 		return err;
 	}
 	if (!m->d)
@@ -448,7 +449,7 @@ static int enter_removal(struct removal *m)
 		keep_by(m->fs, m->d, used, m->t.Tmunlink.keepfid);
 	if (m->d) {
 		gofer_cache_remove(m->fs, m->d);
-		m->gone = removed(m->d, &node);
+		removed(m->d, &node);
 	} else {
 		gofer_cache_enter_negative(m->fs, m->dir, name, len);
 	}
@@ -471,14 +472,17 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	if (!err)
 		err = enter_removal(&m);
 	rwlock_write_unlock(&m.fs->tree_lock);
+	gofer_hint_fini(&m.hint);
+	if (!err && is_dir && m.d)
+		remote_watched_gone(&m.fs->dcache, m.d);
 	if (!err && m.d)
 		vfs_notify_removed(&m.dir->d, &m.d->d, rp_component(rp), rp_component_len(rp),
-				   is_dir, m.gone);
+				   is_dir);
 	else if (!err)
 		vfs_notify_name(&m.dir->d, IN_DELETE, 0, rp_component(rp), rp_component_len(rp),
 				is_dir);
-	gofer_hint_fini(&m.hint);
-	remote_dentry_unref(m.d);
+	else
+		remote_dentry_unref(m.d);
 	remote_dentry_unref(m.dir);
 	return err;
 }
@@ -589,7 +593,7 @@ static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, 
 	}
 	if (r->new_) {
 		gofer_cache_remove(renaming_fs(r), r->new_);
-		r->new_gone = removed(r->new_, &other);
+		removed(r->new_, &other);
 	}
 	if (r->old)
 		remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);

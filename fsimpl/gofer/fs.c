@@ -35,6 +35,22 @@ static uint64_t gofer_inode_key(struct dentry *d)
 	return gofer_inode_of(remote_dentry_of(d))->qid_path;
 }
 
+static void gofer_inode_drop(struct filesystem *fs unused_arg, void *inode)
+{
+	gofer_inode_unref(inode);
+}
+
+static bool inode_gone(struct remote_inode *base)
+{
+	struct gofer_inode *in = container_of(base, struct gofer_inode, base);
+	bool gone;
+
+	mutex_lock(&in->lock);
+	gone = !in->attr.nlink;
+	mutex_unlock(&in->lock);
+	return gone;
+}
+
 static int gofer_sync(struct filesystem *base)
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
@@ -141,6 +157,8 @@ static struct filesystem_ops gofer_ops = {
 	.get_acl = gofer_get_acl,
 	.dentry_type = gofer_dentry_type,
 	.inode_key = gofer_inode_key,
+	.inode_hold = remote_inode_hold,
+	.inode_drop = gofer_inode_drop,
 	.dentry_release = gofer_dentry_release,
 	.peek_perm = gofer_peek_perm,
 	.peek_stat = gofer_peek_stat,
@@ -371,7 +389,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
 	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "gofer_tree");
 	mutex_init(&fs->inode_lock, LOCK_FS_SUPER, "gofer_inodes");
-	remote_dcache_init(&fs->dcache, &fs->fs, inode_unref_base,
+	remote_dcache_init(&fs->dcache, &fs->fs, inode_unref_base, inode_gone,
 			   args->max_dentries ? args->max_dentries : GOFER_DENTRIES_MAX);
 	fs->dcache.inode_perm = inode_perm_base;
 	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++)

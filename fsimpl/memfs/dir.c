@@ -122,6 +122,9 @@ void memfs_dentry_release(struct dentry *d)
 	/* A loop, not a recursion: a chain of removed directories may be as deep as they were. */
 	for (;;) {
 		parent = memfs_name_of(c)->parent;
+		if (vfs_notify_wanted() &&
+		    !atomic_load_explicit(&c->inode->nlink, memory_order_acquire))
+			vfs_notify_gone_slow(&c->d);
 		memfs_inode_unref(c->inode);
 		dentry_fini(&c->d);
 		rcu_call_local(&c->rcu, dentry_free_cb);

@@ -155,9 +155,9 @@ static int create_begin(struct resolving_path *rp, bool is_dir, struct memfs_den
 	return 0;
 }
 
-/* Enters inode (takes the reference) under the final component. */
+/* Enters inode (takes the reference) under the final component. old: another name of it, or NULL. */
 static int create_finish(struct resolving_path *rp, struct memfs_dentry *dir,
-			 struct memfs_inode *inode)
+			 struct memfs_inode *inode, struct memfs_dentry *old)
 {
 	const char *name = rp_component(rp);
 	unsigned len = rp_component_len(rp);
@@ -189,6 +189,8 @@ static int create_finish(struct resolving_path *rp, struct memfs_dentry *dir,
 	}
 	mutex_unlock(&md->lock);
 	dentry_unref(&d->d);
+	if (!err && old)
+		vfs_notify_self(&old->d, IN_ATTRIB, false);
 	if (!err)
 		vfs_notify_name(&dir->d, IN_CREATE, 0, name, len, is_dir);
 	return err;
@@ -202,7 +204,7 @@ static int create_inode(struct resolving_path *rp, struct memfs_dentry *dir, str
 	how->cred = rp_cred(rp);
 	how->dir = dir;
 	err = memfs_inode_create(memfs_of(dir->d.fs), how, &inode);
-	return err ? err : create_finish(rp, dir, inode);
+	return err ? err : create_finish(rp, dir, inode, NULL);
 }
 
 static int memfs_mkdir_at(struct filesystem *fs unused_arg, struct resolving_path *rp,
@@ -307,11 +309,9 @@ static int memfs_link_at(struct filesystem *fs unused_arg, struct resolving_path
 	if (err)
 		return err;
 	memfs_inode_ref(inode);
-	err = create_finish(rp, dir, inode);
+	err = create_finish(rp, dir, inode, old);
 	if (err)
 		memfs_add_links(inode, -1, memfs_now());
-	else
-		vfs_notify_self(&old->d, IN_ATTRIB, false);
 	return err;
 }
 
@@ -387,9 +387,7 @@ static int memfs_unlink_at(struct filesystem *fs unused_arg, struct resolving_pa
 	if (err)
 		return err;
 	memfs_add_links(victim->inode, -1, now);
-	vfs_notify_removed(&dir->d, &victim->d, rp_component(rp), rp_component_len(rp), false,
-			   !atomic_load_explicit(&victim->inode->nlink, memory_order_acquire));
-	dentry_unref(&victim->d);
+	vfs_notify_removed(&dir->d, &victim->d, rp_component(rp), rp_component_len(rp), false);
 	return 0;
 }
 
@@ -425,8 +423,7 @@ static int memfs_rmdir_at(struct filesystem *fs unused_arg, struct resolving_pat
 	if (err)
 		return err;
 	memfs_add_links(victim->inode, -2, now);
-	vfs_notify_removed(&dir->d, &victim->d, rp_component(rp), rp_component_len(rp), true, true);
-	dentry_unref(&victim->d);
+	vfs_notify_removed(&dir->d, &victim->d, rp_component(rp), rp_component_len(rp), true);
 	return 0;
 }
 
@@ -493,6 +490,17 @@ static uint64_t memfs_inode_key(struct dentry *d)
 	return (uint64_t)(uintptr_t)memfs_dentry_of(d)->inode;
 }
 
+static void *memfs_inode_hold(struct dentry *d)
+{
+	memfs_inode_ref(memfs_dentry_of(d)->inode);
+	return memfs_dentry_of(d)->inode;
+}
+
+static void memfs_inode_drop(struct filesystem *fs unused_arg, void *inode)
+{
+	memfs_inode_unref(inode);
+}
+
 static int memfs_get_acl(struct dentry *base, bool is_default, struct vfs_acl **ret)
 {
 	struct memfs_inode *i = memfs_dentry_of(base)->inode;
@@ -537,6 +545,8 @@ struct filesystem_ops memfs_ops = {
 	.is_descendant = memfs_is_descendant,
 	.dentry_type = memfs_dentry_type,
 	.inode_key = memfs_inode_key,
+	.inode_hold = memfs_inode_hold,
+	.inode_drop = memfs_inode_drop,
 	.get_acl = memfs_get_acl,
 	.dentry_release = memfs_dentry_release,
 	.link_followed = memfs_link_followed,

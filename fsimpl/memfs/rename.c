@@ -330,13 +330,10 @@ static void notify(struct rename *r)
 			      .d = &r->from->d,
 			      .isdir = memfs_is_dir(r->from)};
 
-	if (r->flags & RENAME_EXCHANGE) {
+	if (r->flags & RENAME_EXCHANGE)
 		m.exchanged = &r->to->d;
-	} else if (r->to) {
+	else if (r->to)
 		m.replaced = &r->to->d;
-		m.gone = m.isdir ||
-			 !atomic_load_explicit(&r->to->inode->nlink, memory_order_acquire);
-	}
 	vfs_notify_moved(&m);
 }
 

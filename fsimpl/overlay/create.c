@@ -371,17 +371,6 @@ bool overlay_gone(struct overlay_fs *fs, struct overlay_dentry *d)
 	return S_ISDIR(d->type) || !d->inode->hashed || overlay_stat_real(fs, d, &st) || !st.nlink;
 }
 
-static void removed(struct overlay_fs *fs, struct overlay_dentry *dir, struct overlay_dentry *child,
-		    bool is_dir)
-{
-	/* Removed names do not change any more. */
-	const struct name *name = overlay_name(child);
-
-	if (vfs_notify_wanted())
-		vfs_notify_removed(&dir->base, &child->base, name->s, name->len, is_dir,
-				   overlay_gone(fs, child));
-}
-
 static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_dir)
 {
 	struct overlay_dentry *dir, *child;
@@ -426,8 +415,11 @@ static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_d
 	if (!err)
 		err = remove_and_forget(fs, dir, child, is_dir);
 	op_unlock(&fs->change);
-	if (!err)
-		removed(fs, dir, child, is_dir);
+	if (!err) {
+		vfs_notify_removed(&dir->base, &child->base, rp_component(rp), rp_component_len(rp),
+				   is_dir);
+		goto out_dir;
+	}
 out_child:
 	dentry_unref(&child->base);
 out_dir:

@@ -187,6 +187,8 @@ void overlay_dir_change_begin(struct overlay_dentry *dir);
 void overlay_dir_change_end(struct overlay_dentry *dir);
 bool overlay_is_descendant(struct dentry *d, struct dentry *ancestor);
 void overlay_dentry_release(struct dentry *d);
+void *overlay_inode_hold(struct dentry *d);
+void overlay_inode_drop(struct filesystem *fs, void *inode);
 int overlay_get_parent(struct dentry *d, struct dentry **ret_parent, char *name, size_t size);
 
 /* ---- layers.c ---- */

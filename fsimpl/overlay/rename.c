@@ -374,12 +374,10 @@ static void notify(struct renaming *r)
 
 	if (!vfs_notify_wanted())
 		return;
-	if (r->target && (r->flags & RENAME_EXCHANGE)) {
+	if (r->target && (r->flags & RENAME_EXCHANGE))
 		m.exchanged = &r->target->base;
-	} else if (r->target) {
+	else if (r->target)
 		m.replaced = &r->target->base;
-		m.gone = overlay_gone(r->fs, r->target);
-	}
 	vfs_notify_moved(&m);
 }
 

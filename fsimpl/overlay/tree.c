@@ -90,6 +90,33 @@ static void inode_unref(struct overlay_fs *fs, struct overlay_inode *inode)
 	rcu_call(&inode->rcu, inode_free);
 }
 
+void *overlay_inode_hold(struct dentry *d)
+{
+	ref_get(&overlay_of(d)->inode->ref);
+	return overlay_of(d)->inode;
+}
+
+void overlay_inode_drop(struct filesystem *fs, void *inode)
+{
+	inode_unref(overlay_fs_of(fs), inode);
+}
+
+/* For inotify, as d is released. Watches keep the inode for a while yet, but the upper file's key may soon be another's. */
+static void notify_gone(struct overlay_fs *fs, struct overlay_dentry *d)
+{
+	bool dead = atomic_load_explicit(&d->base.flags, memory_order_acquire) & DENTRY_DEAD;
+
+	/* O_TMPFILE's has no name from the start. */
+	if ((!dead && overlay_name(d)->len) || !overlay_parent(d) || !overlay_gone(fs, d))
+		return;
+	vfs_notify_gone_slow(&d->base);
+	mutex_lock(&fs->inodes_lock);
+	if (d->inode->hashed)
+		RB_REMOVE(overlay_inodes, &fs->inodes, d->inode);
+	d->inode->hashed = false;
+	mutex_unlock(&fs->inodes_lock);
+}
+
 void overlay_inode_set_upper(struct overlay_fs *fs, struct overlay_dentry *d, struct dentry *upper,
 			     uint64_t ino)
 {
@@ -293,6 +320,8 @@ void overlay_dentry_release(struct dentry *base)
 	dentry_release_begin(base);
 	if (parent)
 		unlink_from_parent(d);
+	if (vfs_notify_wanted())
+		notify_gone(overlay_fs_of_dentry(d), d);
 	/* Before the upper file goes: its key may then be another's. */
 	inode_unref(overlay_fs_of_dentry(d), d->inode);
 	if (upper)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "vfs/inotify.h"
 
 #define EVICT_SCAN_MAX 64
 
@@ -20,10 +21,12 @@ static struct remote_dentry *_Atomic *bucket_of(struct remote_dcache *c, uint64_
 }
 
 void remote_dcache_init(struct remote_dcache *c, struct filesystem *fs,
-			void (*inode_unref)(struct remote_inode *in), unsigned max)
+			void (*inode_unref)(struct remote_inode *in),
+			bool (*inode_gone)(struct remote_inode *in), unsigned max)
 {
 	c->fs = fs;
 	c->inode_unref = inode_unref;
+	c->inode_gone = inode_gone;
 	c->max = max;
 	mutex_init(&c->lock, LOCK_FS_DIR, "remote dentries");
 	TAILQ_INIT(&c->clock);
@@ -56,6 +59,14 @@ static void dentry_free_rcu(struct rcu_cb *cb)
 	free(d);
 }
 
+void *remote_inode_hold(struct dentry *d)
+{
+	struct remote_inode *in = remote_dentry_of(d)->inode;
+
+	ref_get(&in->ref);
+	return in;
+}
+
 /* It is not in the table, since that held a reference. */
 void remote_dentry_release(struct remote_dcache *c, struct remote_dentry *d)
 {
@@ -64,6 +75,8 @@ void remote_dentry_release(struct remote_dcache *c, struct remote_dentry *d)
 	/* A chain of last references upwards, without recursion. */
 	while (d) {
 		assert(!d->hashed);
+		if (vfs_notify_wanted() && d->inode && c->inode_gone(d->inode))
+			vfs_notify_gone_slow(&d->d);
 		if (d->inode)
 			c->inode_unref(d->inode);
 		dentry_fini(&d->d);
@@ -273,6 +286,39 @@ void remote_forget_negative(struct remote_dcache *c, struct remote_dentry *dir, 
 	if (d && !d->inode)
 		remote_forget(c, d);
 	remote_dentry_unref(d);
+}
+
+/* Takes up to max children of dir that are not there out of the table. Locked; their references become the caller's. */
+static unsigned take_negative(struct remote_dcache *c, const struct remote_dentry *dir,
+			      struct remote_dentry **ret, unsigned max)
+{
+	struct remote_dentry *d, *next;
+	unsigned count = 0;
+
+	for (d = TAILQ_FIRST(&c->clock); d && count < max; d = next) {
+		next = TAILQ_NEXT(d, clock);
+		if (d->inode || remote_parent(d) != dir)
+			continue;
+		table_remove(c, d);
+		ret[count++] = d;
+	}
+	return count;
+}
+
+void remote_watched_gone(struct remote_dcache *c, struct remote_dentry *d)
+{
+	struct remote_dentry *children[EVICT_SCAN_MAX];
+	unsigned count;
+
+	if (!vfs_notify_wanted() || !vfs_notify_watched(&d->d))
+		return;
+	do {
+		mutex_lock(&c->lock);
+		count = take_negative(c, d, children, EVICT_SCAN_MAX);
+		mutex_unlock(&c->lock);
+		for (unsigned i = 0; i < count; i++)
+			remote_dentry_unref(children[i]);
+	} while (count == EVICT_SCAN_MAX);
 }
 
 /* Inserts d, or finds who was first. A reference; consumes d's in that case. */

@@ -55,6 +55,7 @@ struct remote_dentry {
 struct remote_dcache {
 	struct filesystem *fs; /* immutable; embeds this */
 	void (*inode_unref)(struct remote_inode *in); /* immutable */
+	bool (*inode_gone)(struct remote_inode *in); /* immutable: it has no name left */
 	void (*inode_perm)(
 		struct remote_inode *in,
 		struct perm_inode *ret); /* immutable; for remote/ops.h; in a read section */
@@ -95,9 +96,12 @@ static inline void remote_dentry_lost(struct remote_dentry *d)
 }
 
 void remote_dcache_init(struct remote_dcache *c, struct filesystem *fs,
-			void (*inode_unref)(struct remote_inode *in), unsigned max);
+			void (*inode_unref)(struct remote_inode *in),
+			bool (*inode_gone)(struct remote_inode *in), unsigned max);
 struct remote_dentry *remote_dentry_ref(struct remote_dentry *d);
 void remote_dentry_unref(struct remote_dentry *d); /* NULL is ignored */
+/* filesystem_ops.inode_hold. */
+void *remote_inode_hold(struct dentry *d);
 /* filesystem_ops.dentry_release; cache_of tells the cache from the filesystem. */
 void remote_dentry_release(struct remote_dcache *c, struct remote_dentry *d);
 /* A dentry outside the table (a root: dir NULL; O_TMPFILE). Takes the inode's reference, also on failure. NULL: no memory. */
@@ -118,6 +122,10 @@ must_check int remote_enter(struct remote_dcache *c, struct remote_dentry *dir, 
 			    struct remote_dentry **ret);
 /* Takes d out of the table: nothing is known of its name any more. Paths through it change. */
 void remote_forget(struct remote_dcache *c, struct remote_dentry *d);
+/*
+ * The directory d was removed. Where inotify waits for its end, what the cache knows not to be in it goes: that holds it. Pre: no locks.
+ */
+void remote_watched_gone(struct remote_dcache *c, struct remote_dentry *d);
 /* As remote_forget(), by name and only what is negative. */
 void remote_forget_negative(struct remote_dcache *c, struct remote_dentry *dir, const char *name,
 			    size_t len);

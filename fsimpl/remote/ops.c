@@ -164,9 +164,10 @@ void remote_rename_notify(const struct remote_renaming *r, bool is_dir)
 				    .d = r->old ? &r->old->d : NULL,
 				    .replaced = r->new_ && !exchange ? &r->new_->d : NULL,
 				    .exchanged = r->new_ && exchange ? &r->new_->d : NULL,
-				    .isdir = is_dir,
-				    .gone = r->new_gone};
+				    .isdir = is_dir};
 
+	if (m.replaced && is_dir)
+		remote_watched_gone(r->c, r->new_);
 	vfs_notify_moved(&m);
 }
 

@@ -38,7 +38,6 @@ struct remote_renaming {
 	struct remote_dentry *old, *new_; /* references; new_ may be NULL */
 	unsigned flags;
 	bool old_must_be_dir;
-	bool new_gone; /* after the rename: new_ lost its last name */
 };
 
 /* Takes the new name from rp's last component. -ENAMETOOLONG, -ENOENT (a removed directory), ... Pre: newdir. */

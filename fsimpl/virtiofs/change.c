@@ -166,6 +166,8 @@ int virtiofs_end_creation(struct virtiofs_creation *c, int err, const struct fus
 			in->endpoint_dentry = remote_dentry_ref(child);
 	}
 	rwlock_write_unlock(&c->fs->tree_lock);
+	if (!err && c->old)
+		vfs_notify_self(&c->old->d, IN_ATTRIB, false);
 	if (!err)
 		vfs_notify_name(&c->dir->d, IN_CREATE, 0, c->name, c->len, c->is_dir);
 	remote_dentry_unref(child);
@@ -263,6 +265,7 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 	int err;
 
 	c.linked = in;
+	c.old = old;
 	err = virtiofs_begin_creation(&c, fs, rp, false);
 	if (err)
 		return err;
@@ -276,10 +279,7 @@ int virtiofs_link_at(struct filesystem *fs, struct resolving_path *rp, struct de
 	call.req.name_len[0] = c.len;
 	virtiofs_inode_stale(in);
 	/* As root: what may be linked was decided here. */
-	err = create(&c, &call, in->base.type, 0, 0, NULL);
-	if (!err)
-		vfs_notify_attrib(&old->d);
-	return err;
+	return create(&c, &call, in->base.type, 0, 0, NULL);
 }
 
 /* ---- removal ---- */
@@ -356,7 +356,6 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 {
 	struct virtiofs_fs *fs = virtiofs_fs_of(base);
 	struct remote_dentry *dir, *d = NULL;
-	uint32_t nlink = 0;
 	int err = virtiofs_begin(fs, rp, true);
 
 	if (err)
@@ -373,15 +372,12 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	if (!err)
 		removed(fs, dir, d);
 	rwlock_write_unlock(&fs->tree_lock);
-	if (!err) {
-		const struct remote_key *key = rcu_load(d->key);
-
-		mutex_lock(&virtiofs_inode_of(d)->lock);
-		nlink = virtiofs_inode_of(d)->attr.nlink;
-		mutex_unlock(&virtiofs_inode_of(d)->lock);
-		vfs_notify_removed(&dir->d, &d->d, key->name, key->len, is_dir, is_dir || !nlink);
-	}
-	remote_dentry_unref(d);
+	if (!err && is_dir)
+		remote_watched_gone(&fs->dcache, d);
+	if (!err)
+		vfs_notify_removed(&dir->d, &d->d, rp_component(rp), rp_component_len(rp), is_dir);
+	else
+		remote_dentry_unref(d);
 	remote_dentry_unref(dir);
 	return err;
 }
@@ -439,14 +435,8 @@ static void renamed(struct remote_renaming *r)
 		remote_exchange(r->c, r->old, r->new_);
 		return;
 	}
-	if (r->new_) {
-		struct virtiofs_inode *in = virtiofs_inode_of(r->new_);
-
+	if (r->new_)
 		removed(renaming_fs(r), r->newdir, r->new_);
-		mutex_lock(&in->lock);
-		r->new_gone = !in->attr.nlink;
-		mutex_unlock(&in->lock);
-	}
 	remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
 }
 

@@ -31,6 +31,22 @@ static void virtiofs_dentry_release(struct dentry *d)
 	remote_dentry_release(&virtiofs_fs_of(d->fs)->dcache, remote_dentry_of(d));
 }
 
+static void virtiofs_inode_drop(struct filesystem *fs unused_arg, void *inode)
+{
+	virtiofs_inode_unref(inode);
+}
+
+static bool inode_gone(struct remote_inode *base)
+{
+	struct virtiofs_inode *in = container_of(base, struct virtiofs_inode, base);
+	bool gone;
+
+	mutex_lock(&in->lock);
+	gone = !in->attr.nlink;
+	mutex_unlock(&in->lock);
+	return gone;
+}
+
 /* An inode of the bucket with data to write: a reference; NULL. after: the one before, whose reference is given back. */
 static struct virtiofs_inode *next_dirty(struct virtiofs_fs *fs, unsigned bucket,
 					 struct virtiofs_inode *after)
@@ -185,6 +201,8 @@ static struct filesystem_ops virtiofs_ops = {
 	.get_parent = remote_get_parent,
 	.dentry_type = virtiofs_dentry_type,
 	.inode_key = virtiofs_inode_key,
+	.inode_hold = remote_inode_hold,
+	.inode_drop = virtiofs_inode_drop,
 	.dentry_release = virtiofs_dentry_release,
 	.sync = virtiofs_sync,
 	.show_options = virtiofs_show_options,
@@ -385,7 +403,7 @@ int virtiofs_fs_alloc(struct virtiofs_device *dev, const struct virtiofs_options
 	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "virtiofs tree");
 	mutex_init(&fs->inode_lock, LOCK_FS_SUPER, "virtiofs inodes");
 	mutex_init(&fs->forget_lock, LOCK_FS_SUPER, "virtiofs forget");
-	remote_dcache_init(&fs->dcache, &fs->fs, virtiofs_inode_unref_base,
+	remote_dcache_init(&fs->dcache, &fs->fs, virtiofs_inode_unref_base, inode_gone,
 			   options->max_dentries ? options->max_dentries : VIRTIOFS_DENTRIES_MAX);
 	fs->dcache.inode_perm = virtiofs_inode_perm_base;
 	TAILQ_INIT(&fs->subs);

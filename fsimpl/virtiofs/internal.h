@@ -444,6 +444,7 @@ struct virtiofs_creation {
 	struct remote_dentry *dir; /* a reference */
 	struct perm_inode pi; /* dir's */
 	struct virtiofs_inode *linked; /* link(2): what gets another name; borrowed; else NULL */
+	struct remote_dentry *old; /* link(2): the name that it has; borrowed; else NULL */
 	struct virtiofs_when when; /* before the request */
 	char name[VFS_NAME_MAX + 1];
 	size_t len;

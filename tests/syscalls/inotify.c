@@ -1,27 +1,5 @@
 /* inotify: which events what gives, in which order. Wherever the files are: on memfs, through a server. */
-#include "t.h"
-
-#include <sys/inotify.h>
-
-/* Everything queued: "WD:MASK[:NAME] ...", in hexadecimal. */
-static const char *events(int fd)
-{
-	static char text[4096];
-	char buf[4096] __attribute__((aligned(8)));
-	ssize_t n = read(fd, buf, sizeof(buf));
-	size_t len = 0;
-
-	text[0] = '\0';
-	for (ssize_t at = 0; at < n;) {
-		struct inotify_event *e = (struct inotify_event *)(buf + at);
-
-		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d:%x%s%s",
-					len ? " " : "", e->wd, e->mask, e->len ? ":" : "",
-					e->len ? e->name : "");
-		at += (ssize_t)(sizeof(*e) + e->len);
-	}
-	return text;
-}
+#include "events.h"
 
 static int watcher(void)
 {
@@ -185,4 +163,203 @@ TEST(exchange_order)
 	CHECK_EQ(watch(fd, "e/t"), 4);
 	CHECK_OK(renameat2(AT_FDCWD, "d/f", AT_FDCWD, "e/t", RENAME_EXCHANGE));
 	CHECK_STR(events(fd), "1:40:f 2:80:t 3:800 2:40000040:t 1:40000080:f 4:800");
+}
+
+TEST(link_order)
+{
+	int fd = watcher();
+
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(mkdir("e", 0755));
+	close(t_file("d/f", ""));
+	CHECK_EQ(watch(fd, "d"), 1);
+	CHECK_EQ(watch(fd, "e"), 2);
+	CHECK_EQ(watch(fd, "d/f"), 3);
+	CHECK_OK(link("d/f", "e/g"));
+	CHECK_STR(events(fd), "3:4 2:100:g");
+}
+
+/* The inode ends with its last name and its last open file, whichever comes later. */
+TEST(delete_self_of_open)
+{
+	int fd = watcher(), f, g;
+
+	CHECK_OK(mkdir("d", 0755));
+	f = t_file("d/f", "text");
+	CHECK_EQ(watch(fd, "d"), 1);
+	CHECK_EQ(watch(fd, "d/f"), 2);
+	g = dup(f);
+	CHECK_OK(unlink("d/f"));
+	CHECK_STR(events(fd), "2:4 1:200:f");
+	CHECK_OK(fchmod(f, 0600));
+	CHECK_STR(events(fd), "1:4:f 2:4");
+	close(g);
+	CHECK_STR(events(fd), "");
+	close(f);
+	CHECK_STR(events(fd), "1:8:f 2:8 2:400 2:8000");
+	CHECK_ERR(inotify_rm_watch(fd, 2), EINVAL);
+	/* The next of that name is another. */
+	close(t_file("d/f", ""));
+	CHECK_STR(events(fd), "1:100:f 1:20:f 1:8:f");
+}
+
+TEST(delete_self_of_mapped)
+{
+	int fd = watcher(), f = t_file("f", "text");
+	void *p = mmap(NULL, 4096, PROT_READ, MAP_SHARED, f, 0);
+
+	CHECK(p != MAP_FAILED);
+	watch(fd, "f");
+	close(f);
+	CHECK_OK(unlink("f"));
+	CHECK_STR(events(fd), "1:4");
+	CHECK_OK(munmap(p, 4096));
+	CHECK_STR(events(fd), "1:8 1:400 1:8000");
+}
+
+/* A dentry at a time: the first that goes once no name is left tells it. */
+TEST(delete_self_of_links)
+{
+	int fd = watcher(), a, b;
+
+	CHECK_OK(mkdir("d", 0755));
+	close(t_file("d/a", ""));
+	CHECK_OK(link("d/a", "d/b"));
+	a = open("d/a", O_RDONLY);
+	CHECK_EQ(watch(fd, "d/a"), 1);
+	CHECK_OK(unlink("d/a"));
+	CHECK_STR(events(fd), "1:4");
+	close(a);
+	CHECK_STR(events(fd), "1:10");
+	b = open("d/b", O_RDONLY);
+	CHECK_STR(events(fd), "1:20");
+	CHECK_OK(unlink("d/b"));
+	CHECK_STR(events(fd), "1:4");
+	close(b);
+	CHECK_STR(events(fd), "1:10 1:400 1:8000");
+
+	close(t_file("d/a", ""));
+	CHECK_OK(link("d/a", "d/b"));
+	a = open("d/a", O_RDONLY);
+	CHECK_EQ(watch(fd, "d/b"), 2);
+	CHECK_OK(unlink("d/a"));
+	CHECK_OK(unlink("d/b"));
+	CHECK_STR(events(fd), "2:4 2:400 2:8000");
+	close(a);
+	CHECK_STR(events(fd), "");
+}
+
+TEST(delete_self_of_replaced)
+{
+	int fd = watcher(), f;
+
+	close(t_file("new", ""));
+	f = t_file("old", "");
+	CHECK_EQ(watch(fd, "old"), 1);
+	CHECK_EQ(watch(fd, "new"), 2);
+	CHECK_OK(rename("new", "old"));
+	CHECK_STR(events(fd), "1:4 2:800");
+	close(f);
+	CHECK_STR(events(fd), "1:8 1:400 1:8000");
+	CHECK_OK(unlink("old"));
+	CHECK_STR(events(fd), "2:4 2:400 2:8000");
+}
+
+TEST(delete_self_of_directory)
+{
+	int fd = watcher(), dir;
+
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(mkdir("d/by_fd", 0755));
+	CHECK_OK(mkdir("d/by_path", 0755));
+	CHECK_OK(mkdir("d/cwd", 0755));
+	CHECK_EQ(watch(fd, "d"), 1);
+	CHECK_EQ(inotify_add_watch(fd, "d/by_fd", IN_DELETE_SELF), 2);
+	CHECK_EQ(inotify_add_watch(fd, "d/by_path", IN_DELETE_SELF), 3);
+	CHECK_EQ(inotify_add_watch(fd, "d/cwd", IN_DELETE_SELF), 4);
+	dir = open("d/by_fd", O_RDONLY | O_DIRECTORY);
+	CHECK_STR(events(fd), "1:40000020:by_fd");
+	CHECK_OK(rmdir("d/by_fd"));
+	CHECK_STR(events(fd), "1:40000200:by_fd");
+	close(dir);
+	CHECK_STR(events(fd), "1:40000010:by_fd 2:400 2:8000");
+	dir = open("d/by_path", O_PATH);
+	CHECK_OK(rmdir("d/by_path"));
+	CHECK_STR(events(fd), "1:40000200:by_path");
+	close(dir);
+	CHECK_STR(events(fd), "3:400 3:8000");
+	CHECK_OK(chdir("d/cwd"));
+	CHECK_OK(rmdir("../cwd"));
+	CHECK_STR(events(fd), "1:40000200:cwd");
+	CHECK_OK(chdir("/"));
+	CHECK_STR(events(fd), "4:400 4:8000");
+}
+
+/* What was in a directory keeps it, too. */
+TEST(delete_self_of_parent)
+{
+	int fd = watcher(), f;
+
+	CHECK_OK(mkdir("d", 0755));
+	f = t_file("d/f", "");
+	CHECK_EQ(watch(fd, "d"), 1);
+	CHECK_EQ(watch(fd, "d/f"), 2);
+	CHECK_OK(unlink("d/f"));
+	CHECK_STR(events(fd), "2:4 1:200:f");
+	CHECK_OK(rmdir("d"));
+	CHECK_STR(events(fd), "");
+	close(f);
+	CHECK_STR(events(fd), "1:8:f 2:8 2:400 2:8000 1:400 1:8000");
+}
+
+/* Watched when it has lost its name already. */
+TEST(delete_self_of_nameless)
+{
+	int fd = watcher(), f = t_file("f", "");
+	char path[64];
+
+	CHECK_OK(unlink("f"));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f);
+	CHECK_EQ(watch(fd, path), 1);
+	CHECK_STR(events(fd), "");
+	close(f);
+	CHECK_STR(events(fd), "1:8 1:400 1:8000");
+	f = open(".", O_TMPFILE | O_RDWR, 0600);
+	if (f < 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f);
+	CHECK_EQ(watch(fd, path), 2);
+	CHECK_OK(linkat(AT_FDCWD, path, AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
+	CHECK_STR(events(fd), "2:4");
+	close(f);
+	CHECK_STR(events(fd), "2:8");
+	CHECK_OK(unlink("named"));
+	CHECK_STR(events(fd), "2:4 2:400 2:8000");
+	f = open(".", O_TMPFILE | O_RDWR, 0600);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f);
+	CHECK_EQ(watch(fd, path), 3);
+	close(f);
+	CHECK_STR(events(fd), "3:8 3:400 3:8000");
+}
+
+/* The last reference is another process's, which ends. */
+TEST(delete_self_by_exit)
+{
+	int fd = watcher(), f = t_file("f", ""), gate[2];
+	pid_t pid;
+
+	CHECK_OK(pipe(gate));
+	watch(fd, "f");
+	pid = fork();
+	CHECK(pid >= 0);
+	if (!pid) {
+		close(gate[1]);
+		_exit(read(gate[0], &(char){0}, 1) != 0);
+	}
+	close(f);
+	CHECK_OK(unlink("f"));
+	CHECK_STR(events(fd), "1:4");
+	close(gate[1]);
+	t_wait_ok(pid);
+	CHECK_STR(events(fd), "1:8 1:400 1:8000");
 }

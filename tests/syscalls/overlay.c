@@ -1,9 +1,8 @@
 /* Overlays, on a tmpfs of the test's own: options, what is kept across a copy-up, marks on the layers. tests/fs/differential.c does names and permissions. */
-#include "t.h"
+#include "events.h"
 
 #include <sched.h>
 #include <sys/file.h>
-#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -460,4 +459,52 @@ TEST(sync_and_seek)
 	CHECK_OK(syncfs(dir));
 	CHECK_EQ(lseek(fd, 0, SEEK_HOLE), 5);
 	CHECK_EQ(lseek(fd, 0, SEEK_END), 5);
+}
+
+/* Wherever the layers have it: its end is told when the last who uses it is gone. */
+TEST(delete_self)
+{
+	const uint32_t end = IN_ATTRIB | IN_DELETE_SELF | IN_DELETE | IN_MOVE_SELF;
+	int fd = inotify_init1(IN_NONBLOCK), f, dir;
+
+	CHECK(fd >= 0);
+	layers();
+	close(t_file("l/lower", ""));
+	close(t_file("l/over", ""));
+	close(t_file("u/upper", ""));
+	close(t_file("u/new", ""));
+	CHECK_OK(mkdir("l/dir", 0755));
+	CHECK_OK(overlay(ALL));
+	CHECK_EQ(inotify_add_watch(fd, "m", end), 1);
+	CHECK_EQ(inotify_add_watch(fd, "m/lower", end), 2);
+	CHECK_EQ(inotify_add_watch(fd, "m/upper", end), 3);
+	CHECK_EQ(inotify_add_watch(fd, "m/dir", end), 4);
+	CHECK_EQ(inotify_add_watch(fd, "m/over", end), 5);
+	f = open("m/lower", O_RDONLY);
+	CHECK_OK(unlink("m/lower"));
+	CHECK_STR(events(fd), "2:4 1:200:lower");
+	close(f);
+	CHECK_STR(events(fd), "2:400 2:8000");
+	f = open("m/upper", O_RDONLY);
+	CHECK_OK(link("m/upper", "m/name"));
+	CHECK_STR(events(fd), "3:4");
+	CHECK_OK(unlink("m/upper"));
+	CHECK_STR(events(fd), "3:4 1:200:upper");
+	close(f);
+	CHECK_STR(events(fd), "");
+	CHECK_OK(unlink("m/name"));
+	CHECK_STR(events(fd), "3:4 3:400 3:8000 1:200:name");
+	dir = open("m/dir", O_RDONLY | O_DIRECTORY);
+	CHECK_OK(rmdir("m/dir"));
+	CHECK_STR(events(fd), "1:40000200:dir");
+	close(dir);
+	CHECK_STR(events(fd), "4:400 4:8000");
+	f = open("m/over", O_RDONLY);
+	CHECK_OK(rename("m/new", "m/over"));
+	CHECK_STR(events(fd), "5:4");
+	close(f);
+	CHECK_STR(events(fd), "5:400 5:8000");
+	CHECK_OK(inotify_add_watch(fd, "m/over", end));
+	CHECK_OK(unlink("m/over"));
+	CHECK_STR(events(fd), "6:4 6:400 6:8000 1:200:over");
 }
