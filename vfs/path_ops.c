@@ -104,6 +104,15 @@ static void notify_truncated(struct file *f)
 		vfs_notify_change(d, SETATTR_SIZE);
 }
 
+/* RESOLVE_CACHED: Linux leaves its walk under RCU for whatever is wrong before the end of a path, and then only says that it did. */
+static ssize_t cached_error(const struct resolving_path *rp, ssize_t err)
+{
+	bool on_the_way = !rp_done(rp) || rp->final_dot;
+
+	return on_the_way && (err == -ENOTDIR || err == -EACCES || err == -ENAMETOOLONG) ? -EAGAIN
+											 : err;
+}
+
 int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct file **ret_file)
 {
 	struct vfs_lookup look = *lk;
@@ -122,6 +131,8 @@ int vfs_open(const struct vfs_lookup *lk, const struct open_args *args, struct f
 	}
 	rp_init(&rp, &look, create);
 	RP_RUN(&rp, err, fs->ops->open_at(fs, &rp, args, &f));
+	if (unlikely(lk->flags & LOOKUP_CACHED))
+		err = cached_error(&rp, err);
 	rp_end(&rp);
 	if (err)
 		return (int)err;

@@ -483,6 +483,12 @@ static int rp_set_next(struct resolving_path *rp, struct mount *m, struct dentry
 	return restart;
 }
 
+/* Of a mount or a ".." that LOOKUP_NO_XDEV or LOOKUP_BENEATH forbid: Linux's walk under RCU, all that LOOKUP_CACHED has, gives up there. */
+static int rp_forbidden(const struct resolving_path *rp)
+{
+	return rp->flags & LOOKUP_CACHED ? -EAGAIN : -EXDEV;
+}
+
 /* As follow_automount(): not for who only asks for attributes of the place itself. */
 static int rp_automount(struct resolving_path *rp, struct dentry *d)
 {
@@ -493,7 +499,7 @@ static int rp_automount(struct resolving_path *rp, struct dentry *d)
 	    !rp->trailing_slash && !rp->must_dir)
 		return 0;
 	if (rp->flags & LOOKUP_NO_XDEV)
-		return -EXDEV;
+		return rp_forbidden(rp);
 	return rp->locked ? rp_set_next(rp, rp->mount, d, false, RP_RESTART_AUTOMOUNT)
 			  : RP_RESTART_REFWALK;
 }
@@ -514,7 +520,7 @@ int rp_check_mount(struct resolving_path *rp, struct dentry *d)
 		       (up = mount_lookup(m, m->root)))
 			m = up;
 		if (rp->flags & LOOKUP_NO_XDEV)
-			err = -EXDEV;
+			err = rp_forbidden(rp);
 		else
 			err = rp_set_next(rp, m, m->root, false, RP_RESTART_MOUNT);
 	} else if (flags & DENTRY_AUTOMOUNT) {
@@ -551,7 +557,7 @@ again:
 			if (seqcount_read_retry_acquired(&mount_seq, seq))
 				goto again;
 			err = rp->flags & LOOKUP_NO_XDEV
-				      ? -EXDEV
+				      ? rp_forbidden(rp)
 				      : rp_set_next(rp, m, at, false, RP_RESTART_PARENT_MOUNT);
 			break;
 		}
@@ -581,7 +587,7 @@ int rp_check_root(struct resolving_path *rp, struct dentry *d)
 	if (err != RP_STAY)
 		return err;
 	if (rp->flags & LOOKUP_BENEATH)
-		return -EXDEV;
+		return rp_forbidden(rp);
 	/* Staying steps into what may be mounted here, as Linux does. */
 	err = rp_check_mount(rp, d);
 	return err ? err : RP_STAY;

@@ -286,6 +286,63 @@ TEST(openat2)
 	CHECK_ERR(syscall(SYS_openat2, dir, "f", big, sizeof(big)), E2BIG);
 }
 
+static int open_cached(const char *path, int flags, uint64_t resolve)
+{
+	struct open_how how = {.flags = (uint64_t)flags, .resolve = RESOLVE_CACHED | resolve};
+
+	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+}
+
+/* What is wrong before the last component, too; what is wrong with that itself is told. */
+TEST(openat2_cached_on_the_way)
+{
+	char big[NAME_MAX + 2], path[sizeof(big) + 2];
+	struct stat st;
+
+	close(t_file("f", ""));
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(mkdir("no", 0700));
+	close(t_file("no/g", ""));
+	close(t_file("secret", ""));
+	CHECK_OK(chmod("secret", 0600));
+	CHECK_OK(symlink("f/x", "link"));
+	CHECK_OK(symlink("f/", "slash"));
+	CHECK_OK(symlink("loop", "loop"));
+	memset(big, 'n', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	snprintf(path, sizeof(path), "d/%s", big);
+	/* Known from here on, where something must be. */
+	CHECK_OK(stat("no/g", &st));
+	CHECK_OK(stat("secret", &st));
+	CHECK_OK(stat("d", &st));
+	CHECK_ERR(stat("link", &st), ENOTDIR);
+	CHECK_ERR(stat("slash", &st), ENOTDIR);
+	if (open_cached("f", O_RDONLY, 0) < 0)
+		SKIP("no RESOLVE_CACHED here");
+	CHECK_ERR(open_cached("f/x", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("f/x", O_PATH, 0), EAGAIN);
+	CHECK_ERR(open_cached("f/x/y", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("f/.", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("f/..", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("link", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached(path, O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("../d", O_RDONLY, RESOLVE_BENEATH), EAGAIN);
+	CHECK_ERR(open_cached("/proc/self", O_RDONLY, RESOLVE_NO_XDEV), EAGAIN);
+	CHECK_ERR(open_cached("f/", O_RDONLY, 0), ENOTDIR);
+	CHECK_ERR(open_cached("slash", O_RDONLY, 0), ENOTDIR);
+	CHECK_ERR(open_cached("f", O_RDONLY | O_DIRECTORY, 0), ENOTDIR);
+	CHECK_ERR(open_cached("d", O_RDWR, 0), EISDIR);
+	CHECK_ERR(open_cached("loop/x", O_RDONLY, 0), ELOOP);
+	CHECK_ERR(open_cached("/f", O_RDONLY, RESOLVE_BENEATH), EXDEV);
+	if (geteuid())
+		return;
+	t_become(1000, 1000);
+	CHECK_ERR(open_cached("no/g", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("no/none", O_RDONLY, 0), EAGAIN);
+	CHECK_ERR(open_cached("no", O_RDONLY, 0), EACCES);
+	CHECK_ERR(open_cached("secret", O_RDONLY, 0), EACCES);
+}
+
 /* RESOLVE_CACHED: what would have to be asked for is EAGAIN, and that it is not there is not known. */
 TEST(openat2_cached)
 {
