@@ -176,10 +176,15 @@ static int synth_truncate(struct file *f unused_arg, uint64_t size unused_arg)
 	.read_iter = synth_read_iter, .write_iter = synth_write_iter, .ioctl = synth_ioctl, \
 	.mappable = synth_mappable, .truncate = synth_truncate
 
-static const struct file_ops synth_file_ops = {SYNTH_FILE_OPS, .poll = synth_poll,
-					       .poll_add = synth_poll_add,
-					       .poll_remove = synth_poll_remove};
-static const struct file_ops synth_unpolled_ops = {SYNTH_FILE_OPS};
+#define SYNTH_POLL_OPS \
+	.poll = synth_poll, .poll_add = synth_poll_add, .poll_remove = synth_poll_remove
+
+/* By whether they are polled and spliced. */
+static const struct file_ops synth_file_ops[2][2] = {
+	{{SYNTH_FILE_OPS, .no_splice_read = true}, {SYNTH_FILE_OPS}},
+	{{SYNTH_FILE_OPS, SYNTH_POLL_OPS, .no_splice_read = true},
+	 {SYNTH_FILE_OPS, SYNTH_POLL_OPS}},
+};
 
 /* ---- directories ---- */
 
@@ -284,6 +289,21 @@ static int open_special(struct synth_node *n, const struct vfs_path *place, unsi
 				      flags, ret);
 }
 
+/* Yes, unless something says no. */
+static bool may_splice(const struct synth_node *n)
+{
+	while (n && n->ops->splice == SYNTH_SPLICE_INHERIT)
+		n = n->parent;
+	return !n || n->ops->splice == SYNTH_SPLICE_YES;
+}
+
+static const struct file_ops *ops_of(const struct synth_node *n)
+{
+	bool polled = !n->ops->no_poll || n->ops->poll;
+
+	return synth_is_dir(n) ? &synth_dir_ops : &synth_file_ops[polled][may_splice(n)];
+}
+
 static int file_create(struct synth_node *n, const struct vfs_path *place, unsigned flags,
 		       struct file **ret)
 {
@@ -296,11 +316,7 @@ static int file_create(struct synth_node *n, const struct vfs_path *place, unsig
 	sf->node = n;
 	op_lock_init(&sf->lock);
 	buf_init(&sf->content, SYNTH_FILE_MAX);
-	file_init(&sf->file,
-		  synth_is_dir(n)		     ? &synth_dir_ops
-		  : n->ops->no_poll && !n->ops->poll ? &synth_unpolled_ops
-						     : &synth_file_ops,
-		  place, flags, synth_is_dir(n) ? 0 : FILE_SEEKABLE);
+	file_init(&sf->file, ops_of(n), place, flags, synth_is_dir(n) ? 0 : FILE_SEEKABLE);
 	err = !path_only && n->ops->open ? n->ops->open(n, sf) : 0;
 	if (err) {
 		file_fini(&sf->file);

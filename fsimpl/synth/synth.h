@@ -115,6 +115,11 @@ struct synth_node_ops {
 	 * operation, so epoll refuses it, as Linux's files of /proc/PID.
 	 */
 	bool no_poll;
+	/*
+	 * splice(2) and sendfile(2) from the file, or from what is below the directory where that does not say: what has no splice_read in Linux
+	 * refuses them, though it is read.
+	 */
+	enum { SYNTH_SPLICE_INHERIT, SYNTH_SPLICE_YES, SYNTH_SPLICE_NO } splice;
 	uint32_t (*poll)(struct synth_node *n, struct synth_file *sf);
 	struct wait_queue *(*poll_queue)(struct synth_node *n, struct synth_file *sf);
 	int64_t (*ioctl)(struct synth_node *n, struct synth_file *sf, unsigned cmd, uint64_t arg);

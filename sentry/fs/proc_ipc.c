@@ -26,6 +26,7 @@ static int table_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 
 static const struct synth_node_ops table_ops = {
 	.show = table_show,
+	.splice = SYNTH_SPLICE_NO,
 	.setattr = synth_setattr_eperm,
 };
 

@@ -99,12 +99,16 @@ static int unix_show(unused_arg struct synth_node *n, unused_arg struct synth_fi
 }
 
 static const struct synth_node_ops host_ops = {.show = host_show, .setattr = synth_setattr_eperm};
+/* In /proc/PID, where otherwise nothing is spliced. */
+static const struct synth_node_ops spliced_ops = {
+	.show = host_show, .setattr = synth_setattr_eperm, .splice = SYNTH_SPLICE_YES};
 static const struct synth_node_ops sockets_ops = {.show = sockets_show,
 						  .setattr = synth_setattr_eperm};
 static const struct synth_node_ops unix_ops = {.show = unix_show, .setattr = synth_setattr_eperm};
 
 /* clang-format off */
 #define H(file_name) { .name = file_name, .mode = S_IFREG | 0444, .ops = &host_ops, .data = (file_name) }
+#define P(file_name) { .name = file_name, .mode = S_IFREG | 0444, .ops = &spliced_ops, .data = (file_name) }
 #define S(file_name) { .name = file_name, .mode = S_IFREG | 0444, .ops = &sockets_ops, .data = (file_name) }
 
 const struct synth_entry proc_net_entries[] = {
@@ -127,18 +131,18 @@ const struct synth_entry proc_net_entries[] = {
 	H("netstat"),
 	H("packet"),
 	H("protocols"),
-	H("psched"),
+	P("psched"),
 	H("ptype"),
 	S("raw"),
 	S("raw6"),
 	H("route"),
 	H("rt6_stats"),
-	H("rt_cache"),
+	P("rt_cache"),
 	H("snmp"),
 	H("snmp6"),
 	H("sockstat"),
 	H("sockstat6"),
-	H("softnet_stat"),
+	P("softnet_stat"),
 	S("tcp"),
 	S("tcp6"),
 	S("udp"),

@@ -175,6 +175,7 @@ static int proc_pid_node(struct synth_node *dir, const char *name, size_t len, s
 static const struct synth_node_ops proc_pid_dir_ops = {
 	.getattr = proc_pid_getattr,
 	.no_poll = true,
+	.splice = SYNTH_SPLICE_NO,
 	.setattr = synth_setattr_eperm,
 	.revalidate = proc_pid_revalidate,
 	.destroy = proc_pid_destroy,
@@ -685,11 +686,12 @@ OPS(timers_ops, .show = empty_show);
 OPS(autogroup_ops, .show = autogroup_show, .store = eperm_store);
 OPS(arch_status_ops, .show = arch_status_show);
 OPS(children_ops, .show = children_show);
-OPS(mounts_ops, .show = mounts_show, .open = mounts_open, .close = mounts_close,
-    .poll = mounts_poll, .poll_queue = mounts_poll_queue);
-OPS(mountinfo_ops, .show = mountinfo_show, .open = mounts_open, .close = mounts_close,
-    .poll = mounts_poll, .poll_queue = mounts_poll_queue);
-OPS(mountstats_ops, .show = mountstats_show);
+/* What read_iter serves in Linux. */
+OPS(mounts_ops, .splice = SYNTH_SPLICE_YES, .show = mounts_show, .open = mounts_open,
+    .close = mounts_close, .poll = mounts_poll, .poll_queue = mounts_poll_queue);
+OPS(mountinfo_ops, .splice = SYNTH_SPLICE_YES, .show = mountinfo_show, .open = mounts_open,
+    .close = mounts_close, .poll = mounts_poll, .poll_queue = mounts_poll_queue);
+OPS(mountstats_ops, .splice = SYNTH_SPLICE_YES, .show = mountstats_show);
 OPS(plain_dir_ops);
 
 /* LSM attributes: no LSM is active, reads fail as on such a kernel. */

@@ -341,19 +341,20 @@ OPS(cmdline_ops, .show = cmdline_show);
 OPS(cpuinfo_ops, .show = proc_cpuinfo_show);
 OPS(filesystems_ops, .show = filesystems_show);
 OPS(devices_ops, .show = devices_show);
-OPS(swaps_ops, .show = swaps_show);
+OPS(swaps_ops, .splice = SYNTH_SPLICE_NO, .show = swaps_show);
 OPS(partitions_ops, .show = partitions_show);
 OPS(vmstat_ops, .show = vmstat_show);
 OPS(interrupts_ops, .show = interrupts_show);
 OPS(softirqs_ops, .show = softirqs_show);
 OPS(empty_ops, .show = empty_show);
+OPS(unspliced_ops, .splice = SYNTH_SPLICE_NO, .show = empty_show);
 OPS(cgroups_ops, .show = cgroups_show);
 OPS(crypto_ops, .show = crypto_show);
 OPS(misc_ops, .show = misc_show);
 OPS(buddyinfo_ops, .show = buddyinfo_show);
-OPS(kmsg_ops, .show = kmsg_show);
+OPS(kmsg_ops, .splice = SYNTH_SPLICE_NO, .show = kmsg_show);
 OPS(consoles_ops, .show = consoles_show);
-OPS(pressure_ops, .show = pressure_show);
+OPS(pressure_ops, .splice = SYNTH_SPLICE_NO, .show = pressure_show);
 OPS(mounts_ops, .readlink = mounts_link);
 OPS(net_ops, .readlink = net_link);
 OPS(dir_ops);
@@ -401,7 +402,7 @@ const struct synth_entry proc_root_entries[] = {
 	R("iomem", 0444, empty_ops),
 	R("ioports", 0444, empty_ops),
 	D("irq", NULL),
-	R("kallsyms", 0444, empty_ops),
+	R("kallsyms", 0444, unspliced_ops),
 	R("key-users", 0444, empty_ops),
 	R("keys", 0444, empty_ops),
 	R("kmsg", 0400, kmsg_ops),
@@ -413,7 +414,7 @@ const struct synth_entry proc_root_entries[] = {
 	R("partitions", 0444, partitions_ops),
 	D("pressure", pressure_entries),
 	R("schedstat", 0444, empty_ops),
-	R("slabinfo", 0400, empty_ops),
+	R("slabinfo", 0400, unspliced_ops),
 	R("softirqs", 0444, softirqs_ops),
 	R("stat", 0444, stat_ops),
 	R("swaps", 0444, swaps_ops),

@@ -273,6 +273,65 @@ TEST(splice)
 	CHECK_EQ(read(a[0], buf, 16), 2);
 }
 
+static int splice_from(const char *path)
+{
+	int p[2], q[2], fd = open(path, O_RDONLY | O_NONBLOCK), err, err2;
+
+	if (fd < 0)
+		return -errno;
+	CHECK_OK(pipe2(p, O_NONBLOCK));
+	CHECK_OK(pipe2(q, O_NONBLOCK));
+	err = splice(fd, NULL, p[1], NULL, 100, 0) < 0 ? -errno : 0;
+	err2 = sendfile(q[1], fd, NULL, 100) < 0 ? -errno : 0;
+	CHECK_EQ(err, err2);
+	close(fd);
+	close(p[0]);
+	close(p[1]);
+	close(q[0]);
+	close(q[1]);
+	return err;
+}
+
+/* clang-format off */
+static const char *const spliced[] = {
+	"/proc/self/mounts", "/proc/self/mountinfo", "/proc/self/mountstats",
+	"/proc/thread-self/mounts", "/proc/self/net/psched", "/proc/self/net/softnet_stat",
+	"/proc/self/net/rt_cache", "/proc/version", "/proc/meminfo", "/proc/stat", "/proc/cpuinfo",
+	"/proc/filesystems", "/proc/uptime", "/proc/sys/kernel/ostype", "/proc/sys/kernel/pid_max",
+	"/proc/tty/drivers", "/proc/keys", "/proc/cgroups"
+};
+static const char *const only_read[] = {
+	"/proc/self/status", "/proc/self/stat", "/proc/self/statm", "/proc/self/maps",
+	"/proc/self/smaps", "/proc/self/environ", "/proc/self/auxv", "/proc/self/cmdline",
+	"/proc/self/comm", "/proc/self/limits", "/proc/self/cgroup", "/proc/self/oom_score",
+	"/proc/self/io", "/proc/self/sched", "/proc/self/wchan", "/proc/self/syscall",
+	"/proc/self/uid_map", "/proc/self/pagemap", "/proc/self/fdinfo/0", "/proc/self/mem",
+	"/proc/self/timerslack_ns", "/proc/thread-self/stat", "/proc/thread-self/children",
+	"/proc/self/net/dev", "/proc/self/net/tcp", "/proc/self/net/unix", "/proc/self/net/route",
+	"/proc/swaps", "/proc/kallsyms", "/proc/slabinfo", "/proc/sysvipc/msg",
+	"/proc/sysvipc/shm", "/proc/pressure/cpu", "/proc/kmsg", "/dev/kmsg", "/proc/self/ns/mnt"
+};
+/* clang-format on */
+
+/* Linux's older files of /proc have a read, but no splice_read. */
+TEST(splice_from_proc)
+{
+	for (size_t i = 0; i < sizeof(spliced) / sizeof(*spliced); i++) {
+		int err = splice_from(spliced[i]);
+
+		if (err && err != -ENOENT)
+			t_fail(__FILE__, __LINE__, "%s: errno %d", spliced[i], -err);
+	}
+	for (size_t i = 0; i < sizeof(only_read) / sizeof(*only_read); i++) {
+		int err = splice_from(only_read[i]);
+
+		if (err != -EINVAL && err != -ENOENT && err != -EACCES && err != -EPERM)
+			t_fail(__FILE__, __LINE__, "%s: errno %d", only_read[i], -err);
+	}
+	CHECK_EQ(splice_from("/proc/self/mounts"), 0);
+	CHECK_EQ(splice_from("/proc/self/status"), -EINVAL);
+}
+
 /* Not everything that is read is spliced from. */
 TEST(splice_sources)
 {
