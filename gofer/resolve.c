@@ -368,14 +368,15 @@ static uint64_t state_key(const struct statx *stx)
 
 /*
  * acl_bits(), not asked again of a file that had no ACL and has not changed since. Only where another change would have another time: the
- * last one is longer ago than any filesystem's clock is coarse, or the filesystem gives what was looked at a time of its own.
+ * last one is longer ago than any filesystem's clock is coarse, or the filesystem gives what was looked at a time of its own. Not so where it keeps whole
+ * seconds (ext2, and ext4 with small inodes, look like any ext4), which a time with a fraction rules out.
  */
 static uint8_t acl_bits_known(const struct walk *wk, int fd, const char *name,
 			      const struct statx *stx)
 {
 	struct server *srv = wk->w->srv;
 	const struct attach *attach = wk->fid->attach;
-	bool fine = attach->fine_ctime &&
+	bool fine = attach->fine_ctime && stx->stx_ctime.tv_nsec != 0 &&
 		    attach->dev == makedev(stx->stx_dev_major, stx->stx_dev_minor);
 
 	uint64_t key = state_key(stx);

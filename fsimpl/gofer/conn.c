@@ -1,9 +1,12 @@
 /*
- * fsimpl/gofer/conn.c - remote procedure calls: tags, the reader's role, donated descriptors.
+ * fsimpl/gofer/conn.c - remote procedure calls: tags, the reader's role, giving up.
  *
  * Whoever waits for a reply while nobody reads becomes the reader: it takes replies off the socket, gives each to its
  * call and stops when its own has come, waking one other waiter to take over. So a lone caller's round trip has no hand-over
- * between threads. Replies may come in any order. Descriptors arrive in the order of the replies that announce them.
+ * between threads. Replies may come in any order (recv.c).
+ *
+ * Who waits for room in the socket reads too, where nobody else does: the server may be waiting for room itself, for its replies, and take
+ * nothing in before. What callers that leave could not send is the housekeeping thread's.
  *
  * Waiting, for a tag too, is cut into ticks: a caller that was killed meanwhile gives a request up that changes nothing, sends Tflush
  * for it and goes; but not one that tells what came of a change (P9_MUST_WAIT).
@@ -23,7 +26,6 @@
 #include "base/sleep.h"
 #include "fsimpl/gofer/conn.h"
 
-#define RX_SIZE (P9_MSIZE_DEFAULT * 2u)
 #define SEND_TICK_MS 50 /* a caller that sends on for others does not hear of its own reply */
 
 static REF_TYPE(conn_type, "p9_conn");
@@ -109,7 +111,7 @@ static void tag_take_locked(struct p9_conn *c, struct p9_call *call)
 	call->tag = (uint16_t)tag;
 }
 
-static void tag_put_locked(struct p9_conn *c, struct p9_call *call)
+void p9_tag_put_locked(struct p9_conn *c, struct p9_call *call)
 {
 	bool was_full = c->in_flight == P9_TAGS_MAX;
 
@@ -124,184 +126,7 @@ static void tag_put_locked(struct p9_conn *c, struct p9_call *call)
 	}
 }
 
-/* ---- receiving ---- */
-
-static int take_fds(struct p9_conn *c, struct msghdr *msg)
-{
-	struct cmsghdr *cmsg;
-	int err = 0;
-
-	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
-		size_t count;
-
-		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(int));
-			if (c->fd_count < P9_FD_QUEUE_MAX) {
-				c->fds[c->fd_count++] = fd;
-			} else {
-				close(fd);
-				err = -EPROTO;
-			}
-		}
-	}
-	return msg->msg_flags & MSG_CTRUNC ? -EMFILE : err;
-}
-
-/* Does this reply announce a descriptor? */
-static bool announces_fd(const struct p9_msg *r)
-{
-	return (r->type == P9_Rmopen && r->Rmopen.donated) ||
-	       (r->type == P9_Rmcreate && r->Rmcreate.donated) ||
-	       (r->type == P9_Rmnotify && r->Rmnotify.donated);
-}
-
-static void finish_call(struct p9_conn *c, struct p9_call *call)
-{
-	if (call->flushed) {
-		/* The tag is free when the Rflush comes. */
-		call->done = true;
-		return;
-	}
-	tag_put_locked(c, call);
-	if (call->async) {
-		if (call->flushes) {
-			tag_put_locked(c, call->flushes);
-			free(call->flushes);
-		}
-		free(call);
-		return;
-	}
-	call->done = true;
-	atomic_store(&call->word, 1);
-	futex_wake(&call->word, 1);
-}
-
-/* One whole message. Return: 0, or -errno with which the connection dies. */
-static int dispatch(struct p9_conn *c, const uint8_t *buf, uint32_t size)
-{
-	struct p9_call *call = NULL;
-	struct p9_msg r;
-	int fd = -1;
-
-	if (p9_decode(buf, size, &r) != 0)
-		return -EBADMSG;
-	if (announces_fd(&r)) {
-		if (!c->fd_count)
-			return -EPROTO;
-		fd = c->fds[0];
-		c->fd_count--;
-		memmove(c->fds, c->fds + 1, c->fd_count * sizeof(int));
-	}
-	mutex_lock(&c->lock);
-	if (r.tag == P9_NOTAG)
-		r.tag = 0; /* Rversion: nothing else is in flight */
-	if (r.tag < P9_CALLS_MAX)
-		call = c->calls[r.tag];
-	if (!call || (call->flushed && call->done)) {
-		mutex_unlock(&c->lock);
-		if (fd >= 0)
-			close(fd);
-		return -EPROTO;
-	}
-	if (!call->async) {
-		call->buf = size <= sizeof(call->inline_buf) ? call->inline_buf : malloc(size);
-		if (call->buf)
-			memcpy(call->buf, buf, size);
-		else
-			call->err = -ENOMEM;
-		call->size = size;
-		call->fd = fd;
-		fd = -1;
-	}
-	/* Without room it stays with the server until the connection ends. */
-	if (call->flushed && r.type != P9_Rlerror && call->unwanted_fid != P9_NOFID &&
-	    c->clunk_count < P9_CLUNKS_MAX)
-		c->clunks[c->clunk_count++] = call->unwanted_fid;
-	finish_call(c, call);
-	mutex_unlock(&c->lock);
-	if (fd >= 0)
-		close(fd);
-	return 0;
-}
-
-static int dispatch_all(struct p9_conn *c)
-{
-	size_t done = 0;
-	int err;
-
-	for (;;) {
-		uint32_t size;
-
-		err = p9_frame_size(c->rx + done, c->rx_len - done, P9_MSIZE_DEFAULT, &size);
-		if (err == -EAGAIN || (!err && c->rx_len - done < size)) {
-			err = 0;
-			break;
-		}
-		if (!err)
-			err = dispatch(c, c->rx + done, size);
-		if (err)
-			break;
-		done += size;
-	}
-	memmove(c->rx, c->rx + done, c->rx_len - done);
-	c->rx_len -= done;
-	return err;
-}
-
-/* recvmsg(2). A reply that comes soon is looked for: being woken on another core takes longer. */
-static ssize_t receive(struct p9_conn *c, struct msghdr *msg)
-{
-	ssize_t got = -1;
-
-	spin_begin(&c->spin, P9_SPIN_NS);
-	while (got < 0 && spin_on(&c->spin))
-		got = recvmsg(c->sock, msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (got < 0)
-		got = recvmsg(c->sock, msg, MSG_CMSG_CLOEXEC);
-	spin_end(&c->spin);
-	return got;
-}
-
-/* Pre: the caller is the reader. Blocks for some bytes, a tick at most (true), and hands out what is whole. */
-static bool read_some(struct p9_conn *c)
-{
-	union {
-		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(16 * sizeof(int))];
-	} control;
-	struct iovec iov = {c->rx + c->rx_len, RX_SIZE - c->rx_len};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = &control,
-			     .msg_controllen = sizeof(control.buf)};
-	ssize_t got = receive(c, &msg);
-	int err;
-
-	if (got < 0) {
-		if (errno == EAGAIN)
-			return true;
-		if (errno != EINTR)
-			p9_conn_kill(c, strerror(errno));
-		return false;
-	}
-	err = take_fds(c, &msg);
-	if (got == 0) {
-		p9_conn_kill(c, "closed by the server");
-		return false;
-	}
-	c->rx_len += (size_t)got;
-	if (!err)
-		err = dispatch_all(c);
-	if (err)
-		p9_conn_kill(c,
-			     err == -EMFILE ? "too many descriptors" : "nonsense from the server");
-	return false;
-}
+/* ---- whose turn it is to read ---- */
 
 /* Somebody else must read on. */
 static void pass_reading_locked(struct p9_conn *c)
@@ -309,7 +134,8 @@ static void pass_reading_locked(struct p9_conn *c)
 	for (unsigned i = 0; c->in_flight && i < P9_TAGS_MAX; i++) {
 		struct p9_call *call = c->calls[i];
 
-		if (!call || call->async)
+		/* Who sends looks whether somebody reads, before it waits and now and then. */
+		if (!call || call->async || call == c->sending || !atomic_load(&call->sent))
 			continue;
 		atomic_store(&call->word, 1);
 		futex_wake(&call->word, 1);
@@ -317,15 +143,20 @@ static void pass_reading_locked(struct p9_conn *c)
 	}
 }
 
-/* Pre: the caller is the reader. read_some(), and sends what is left to send. */
+/* Pre: the caller is the reader. Waits for room or for replies. Return: a tick is over. */
+static bool send_or_read(struct p9_conn *c, int timeout_ms)
+{
+	short events = p9_send_more(c, POLLIN, timeout_ms);
+
+	return events & ~POLLOUT ? p9_read_some(c) : !events;
+}
+
+/* Pre: the caller is the reader. p9_read_some(), and sends what is left to send. */
 static bool read_and_send(struct p9_conn *c)
 {
-	short events;
-
 	if (likely(!atomic_load_explicit(&c->tx_left, memory_order_relaxed)))
-		return read_some(c);
-	events = p9_send_more(c, POLLIN, P9_TICK_MS);
-	return events & ~POLLOUT ? read_some(c) : !events;
+		return p9_read_some(c);
+	return send_or_read(c, P9_TICK_MS);
 }
 
 /* Nobody else reads. Pre: c->lock, which is dropped meanwhile. Return: a tick is over. */
@@ -369,11 +200,13 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 		waited |= futex_wait(&c->tag_word, word, &deadline) == -ETIMEDOUT;
 		mutex_lock(&c->lock);
 	}
-	if (!err)
-		tag_take_locked(c, call);
 	if (read && !c->reading)
 		pass_reading_locked(c);
+	if (!err)
+		tag_take_locked(c, call);
 	mutex_unlock(&c->lock);
+	if (err)
+		p9_send_leave(c);
 	return err;
 }
 
@@ -431,6 +264,7 @@ static bool give_up_locked(struct p9_conn *c, struct p9_call *call, uint32_t unw
 	p9_call_init(left);
 	left->async = true;
 	left->flushed = true;
+	atomic_store(&left->sent, true);
 	left->tag = call->tag;
 	left->unwanted_fid = unwanted_fid;
 	c->calls[call->tag] = left;
@@ -441,12 +275,14 @@ static bool give_up_locked(struct p9_conn *c, struct p9_call *call, uint32_t unw
 	flush->tag = (uint16_t)(P9_TAGS_MAX + left->tag);
 	assert(!c->calls[flush->tag]);
 	c->calls[flush->tag] = flush;
+	c->given_up++;
+	t.tag = flush->tag;
+	t.Tflush.oldtag = left->tag;
 	if (!c->reading)
 		pass_reading_locked(c);
 	mutex_unlock(&c->lock);
-	t.tag = flush->tag;
-	t.Tflush.oldtag = left->tag;
-	if (p9_send_try(c, &t) < 0)
+	/* left and flush are theirs who read, once it is sent. */
+	if (p9_send_try(c, &t, flush) < 0)
 		p9_conn_kill(c, "closed by the server");
 	return true;
 }
@@ -457,11 +293,11 @@ static bool wait_or_send(struct p9_conn *c, struct p9_call *call)
 	bool over;
 
 	if (atomic_load_explicit(&c->tx_left, memory_order_relaxed) && !c->sending) {
-		c->sending = true;
+		c->sending = call;
 		mutex_unlock(&c->lock);
 		over = !p9_send_more(c, 0, SEND_TICK_MS);
 		mutex_lock(&c->lock);
-		c->sending = false;
+		c->sending = NULL;
 		return over;
 	}
 	atomic_store(&call->word, 0);
@@ -480,7 +316,7 @@ static int wait_reply(struct p9_conn *c, struct p9_call *call, const struct p9_m
 	mutex_lock(&c->lock);
 	while (!call->done) {
 		if (atomic_load(&c->dead)) {
-			tag_put_locked(c, call);
+			p9_tag_put_locked(c, call);
 			mutex_unlock(&c->lock);
 			return -EIO;
 		}
@@ -528,12 +364,62 @@ void p9_call_init(struct p9_call *call)
 	call->done = false;
 	call->async = false;
 	call->flushed = false;
+	atomic_init(&call->sent, false);
 	call->waited = false;
 	call->must = false;
 	call->droppable = false;
 	call->flushes = NULL;
 	call->err = 0;
 	call->buf = NULL;
+}
+
+/* Waits for room, for replies too where nobody else does. Return: 0; nothing was sent: -EINTR: killed, -EMSGSIZE; -EPIPE. */
+static int send_call(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t)
+{
+	int64_t leave = 0;
+	int err;
+
+	while ((err = p9_send_try(c, t, call)) == -EAGAIN) {
+		int64_t now = time_monotonic_ns();
+		bool reader;
+
+		if (!p9_conn_alive(c))
+			return -EPIPE;
+		if (!leave)
+			leave = now + P9_TICK_MS * 1000000ll;
+		if (now >= leave && !call->must && p9_was_killed())
+			return -EINTR;
+		mutex_lock(&c->lock);
+		reader = !c->reading;
+		c->reading = true;
+		mutex_unlock(&c->lock);
+		if (!reader) {
+			/* A short while: who reads may leave, and wake only those who wait for replies. */
+			(void)p9_send_more(c, 0, SEND_TICK_MS);
+			continue;
+		}
+		(void)send_or_read(c, SEND_TICK_MS);
+		mutex_lock(&c->lock);
+		c->reading = false;
+		mutex_unlock(&c->lock);
+	}
+	return err;
+}
+
+/* It was not sent. Return: err, as p9_rpc()'s. */
+static int call_failed(struct p9_conn *c, struct p9_call *call, int err)
+{
+	if (err == -EPIPE)
+		p9_conn_kill(c, "closed by the server");
+	mutex_lock(&c->lock);
+	if (!call->done)
+		p9_tag_put_locked(c, call);
+	if (!c->reading)
+		pass_reading_locked(c);
+	mutex_unlock(&c->lock);
+	p9_call_fini(call);
+	p9_send_leave(c);
+	return err == -EPIPE ? -EIO : err;
 }
 
 /* Pre: p9_call_init(). */
@@ -546,20 +432,12 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	if (err)
 		return err;
 	t->tag = t->type == P9_Tversion ? P9_NOTAG : call->tag;
-	err = p9_send(c, t, call->must);
-	if (err) {
-		/* Nothing was sent of a message that does not fit, or when killed. */
-		if (err == -EPIPE)
-			p9_conn_kill(c, "closed by the server");
-		mutex_lock(&c->lock);
-		if (!call->done)
-			tag_put_locked(c, call);
-		mutex_unlock(&c->lock);
-		p9_call_fini(call);
-		return err == -EPIPE ? -EIO : err;
-	}
+	err = send_call(c, call, t);
+	if (err)
+		return call_failed(c, call, err);
 	p9_fids_asked(c, t);
 	err = wait_reply(c, call, t);
+	p9_send_leave(c);
 	if (!err && p9_decode(call->buf, call->size, &call->r) != 0)
 		err = -EIO;
 	if (!err && call->r.type == P9_Rlerror) {
@@ -593,10 +471,12 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 		return false;
 	}
 	t->tag = call->tag;
-	err = p9_send_try(c, t);
+	/* Once it is sent it is theirs who read. */
+	err = p9_send_try(c, t, call);
+	p9_send_leave(c);
 	if (err == -EAGAIN) {
 		mutex_lock(&c->lock);
-		tag_put_locked(c, call);
+		p9_tag_put_locked(c, call);
 		mutex_unlock(&c->lock);
 		free(call);
 		return false;
@@ -690,6 +570,33 @@ void p9_fid_clunk(struct p9_conn *c, uint32_t fid)
 	(void)keep_clunk(c, fid);
 }
 
+/* ---- what nobody waits for ---- */
+
+/* On the housekeeping thread: there is room for what callers left behind, or replies for which the server wants room itself. */
+static void left_ready(struct hostpoll *hp, uint32_t events)
+{
+	struct p9_conn *c = container_of(hp, struct p9_conn, left_poll);
+	bool reader;
+
+	(void)events;
+	mutex_lock(&c->lock);
+	reader = !c->reading;
+	c->reading = true;
+	mutex_unlock(&c->lock);
+	if (reader)
+		(void)send_or_read(c, 0);
+	else
+		(void)p9_send_more(c, 0, 0);
+	if (reader) {
+		mutex_lock(&c->lock);
+		c->reading = false;
+		pass_reading_locked(c);
+		mutex_unlock(&c->lock);
+	}
+	/* Who reads in our place announces it again, leaving; what has come since is announced now. */
+	p9_send_left(c, reader);
+}
+
 /* ---- life ---- */
 
 /* Return: 0: the server agreed; -EOPNOTSUPP: it wants another version; -errno. */
@@ -737,6 +644,7 @@ static int negotiate(struct p9_conn *c)
 static void conn_free(struct p9_conn *c)
 {
 	p9_notify_stop(c);
+	hostpoll_remove(&c->left_poll);
 	for (unsigned i = 0; i < c->fd_count; i++)
 		close(c->fds[i]);
 	for (unsigned i = 0; i < P9_CALLS_MAX; i++) {
@@ -770,12 +678,13 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 	TAILQ_INIT(&c->idle_fds);
 	LIST_INIT(&c->lock_waits);
 	c->notify_sock = -1;
+	c->left_poll = (struct hostpoll){.fd = -1, .ready = left_ready};
 	atomic_init(&c->next_fid, 1);
 	/* How the reader gets its ticks. */
 	(void)setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO,
 			 &(struct timeval){.tv_usec = P9_TICK_MS * 1000}, sizeof(struct timeval));
 	c->tx = malloc(P9_TX_SIZE);
-	c->rx = malloc(RX_SIZE);
+	c->rx = malloc(P9_RX_SIZE);
 	err = c->tx && c->rx ? negotiate(c) : -ENOMEM;
 	if (err) {
 		conn_free(c);

@@ -22,6 +22,7 @@
 #define P9_CALLS_MAX (2 * P9_TAGS_MAX) /* the second half: each tag's Tflush */
 #define P9_TFLUSH_SIZE (P9_HEADER_SIZE + 2u)
 #define P9_TX_SIZE (P9_MSIZE_DEFAULT + P9_TAGS_MAX * P9_TFLUSH_SIZE)
+#define P9_RX_SIZE (P9_MSIZE_DEFAULT * 2u)
 #define P9_CLUNKS_MAX P9_FIDS_MAX
 #define P9_CLUNK_BATCH 64
 #define P9_FD_QUEUE_MAX 64
@@ -42,6 +43,7 @@ struct p9_call {
 	bool must; /* P9_MUST_WAIT */
 	bool droppable; /* given up though it changes something: nobody needs its answer */
 	bool async; /* nobody waits: freed by whoever reads the reply */
+	_Atomic bool sent; /* set by who sends, whose it is before; afterwards a reply may end it */
 	bool flushed; /* async: it was given up; its tag is taken until the Rflush */
 	struct p9_call *flushes; /* async, a Tflush: the call that its reply frees; owned */
 	uint32_t unwanted_fid; /* of a call that was given up: what its reply may have bound */
@@ -74,11 +76,14 @@ struct p9_conn {
 	uint8_t *tx;
 	size_t tx_start, tx_len;
 	_Atomic bool tx_left; /* there is some */
+	struct hostpoll left_poll; /* and callers went: send.c; registered when first wanted */
+	_Atomic bool left_watched; /* written under send_lock */
 	struct mutex lock;
 	bool reading; /* guarded by lock: somebody is in recvmsg(2) */
-	bool sending; /* guarded by lock: somebody else waits for room in the socket */
+	struct p9_call *sending; /* guarded by lock: NULL; whose caller sends on, not reading */
 	struct p9_call *calls[P9_CALLS_MAX]; /* guarded by lock */
 	unsigned in_flight; /* guarded by lock */
+	_Atomic unsigned given_up; /* calls; written under lock */
 	unsigned next_tag; /* guarded by lock: where the search for a free one begins */
 	_Atomic uint32_t tag_word; /* futex: a tag was freed */
 	_Atomic int dead; /* 0 or -EIO */
@@ -147,12 +152,24 @@ void p9_conn_kill(struct p9_conn *c, const char *why);
 /* ---- send.c ---- */
 
 bool p9_was_killed(void);
-/* Into the buffer, and what fits into the socket. Return: 0, -EAGAIN: not now (never of a Tflush), -EPIPE, -EMSGSIZE. */
-must_check int p9_send_try(struct p9_conn *c, const struct p9_msg *t);
-/* The same, waiting for room. -EINTR: killed (unless it must); nothing was sent. */
-must_check int p9_send(struct p9_conn *c, const struct p9_msg *t, bool must);
+/*
+ * Into the buffer, and what fits into the socket; call->sent is set in between, and nothing here touches the call afterwards. Return: 0; not sent: -EAGAIN:
+ * not now (never of a Tflush), -EMSGSIZE; -EPIPE.
+ */
+must_check int p9_send_try(struct p9_conn *c, const struct p9_msg *t, struct p9_call *call);
 /* Waits for room in the socket, or for events, and sends on. Return: poll(2)'s, 0: time is over. */
 short p9_send_more(struct p9_conn *c, short events, int timeout_ms);
+/* A caller goes: the housekeeping thread, where there is one, sends what is left, and reads until what was given up is answered. */
+void p9_send_leave(struct p9_conn *c);
+/* Does it have to go on? announce: what is ready for it now, too, not only what will be. */
+void p9_send_left(struct p9_conn *c, bool announce);
+
+/* ---- recv.c ---- */
+
+/* Pre: the caller is the reader. Blocks for some bytes, a tick at most (true), and hands out what is whole. */
+bool p9_read_some(struct p9_conn *c);
+/* Pre: c->lock. call's tag is free again. */
+void p9_tag_put_locked(struct p9_conn *c, struct p9_call *call);
 
 /* ---- notify.c: what the server says unasked ---- */
 

@@ -126,6 +126,14 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	return ret;
 }
 
+/* Can the host not do that? Two of its filesystems, one that has no such thing, or a filter around us that is older than the call. */
+static bool host_cannot_copy(int err)
+{
+	if (err == EPERM) /* of a filter, whatever the arguments; else of the file */
+		return copy_file_range(-1, NULL, -1, NULL, 0, 0) < 0 && errno == EPERM;
+	return err == EXDEV || err == EINVAL || err == ENOSYS || err == EOPNOTSUPP;
+}
+
 /* The host copies: from descriptor to descriptor, no data and no request. */
 static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *out, int64_t off_out,
 				size_t size)
@@ -146,12 +154,14 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 	if (vfs_hooks.check_fsize)
 		ret = vfs_hooks.check_fsize(off_out, &limit);
 	gofer_inode_perm_fresh(to, &pi);
-	if (!ret)
+	if (!ret) {
 		ret = copy_file_range(gofer_file_of(in)->fd, &off_in, gofer_file_of(out)->fd,
 				      &off_out, limit.remaining, 0);
-	/* Two filesystems of the host that cannot, or one that has no such thing. */
-	if (ret == -1)
-		ret = errno == EXDEV || errno == EINVAL || errno == ENOSYS ? -EOPNOTSUPP : -errno;
+		if (ret < 0)
+			ret = -errno;
+		if (ret < 0 && host_cannot_copy((int)-ret))
+			ret = -EOPNOTSUPP;
+	}
 	io_iter_fini(&limit);
 	op_unlock(&to->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))

@@ -2,7 +2,8 @@
  * fsimpl/gofer/send.c - requests on their way to the server.
  *
  * Nothing here sleeps in send(2) or with a lock. A request goes into the connection's buffer whole, as soon as all before it is in the socket; what the
- * socket has no room for stays there, and whoever waits for a reply sends it on. So a caller that is killed while the server takes nothing in
+ * socket has no room for stays there, and whoever waits for a reply sends it on,
+ * or the housekeeping thread when they have gone (p9_send_leave). So a caller that is killed while the server takes nothing in
  * leaves at once: before its request went into the buffer nothing has happened, and afterwards it gives up as any other, by a Tflush,
  * for which there is always room.
  */
@@ -57,7 +58,7 @@ static int append_locked(struct p9_conn *c, const struct p9_msg *t)
 	return err;
 }
 
-int p9_send_try(struct p9_conn *c, const struct p9_msg *t)
+int p9_send_try(struct p9_conn *c, const struct p9_msg *t, struct p9_call *call)
 {
 	int err;
 
@@ -67,8 +68,11 @@ int p9_send_try(struct p9_conn *c, const struct p9_msg *t)
 		err = -EAGAIN;
 	if (!err)
 		err = append_locked(c, t);
-	if (!err)
+	if (!err) {
+		/* Before the server can see it: who reads may free the call. */
+		atomic_store(&call->sent, true);
 		err = pump_locked(c);
+	}
 	mutex_unlock(&c->send_lock);
 	if (err != -EAGAIN)
 		atomic_fetch_add_explicit(&c->requests, 1, memory_order_relaxed);
@@ -90,16 +94,35 @@ short p9_send_more(struct p9_conn *c, short events, int timeout_ms)
 	return p.revents;
 }
 
-int p9_send(struct p9_conn *c, const struct p9_msg *t, bool must)
+void p9_send_left(struct p9_conn *c, bool announce)
 {
-	for (;;) {
-		int err = p9_send_try(c, t);
+	uint32_t events = POLLIN;
 
-		if (err != -EAGAIN)
-			return err;
-		if (!p9_conn_alive(c))
-			return -EPIPE;
-		if (!p9_send_more(c, 0, P9_TICK_MS) && !must && p9_was_killed())
-			return -EINTR;
+	mutex_lock(&c->send_lock);
+	if (c->tx_len)
+		events |= POLLOUT;
+	if (!p9_conn_alive(c) || (!c->tx_len && !(c->left_watched && c->given_up))) {
+		/* Replies of later calls are not that thread's. */
+		if (c->left_watched)
+			(void)!hostpoll_modify(&c->left_poll, 0);
+		c->left_watched = false;
+	} else if (c->left_poll.fd < 0) {
+		c->left_watched =
+			hostpoll_add(&c->left_poll, c->sock, events, c->left_poll.ready) == 0;
+		/* Without memory for it the next caller sends. */
+		if (!c->left_watched)
+			c->left_poll.fd = -1;
+	} else if (announce || !c->left_watched) {
+		c->left_watched = hostpoll_modify(&c->left_poll, events) == 0;
 	}
+	mutex_unlock(&c->send_lock);
+}
+
+void p9_send_leave(struct p9_conn *c)
+{
+	if (likely(!atomic_load_explicit(&c->tx_left, memory_order_relaxed) &&
+		   !atomic_load_explicit(&c->left_watched, memory_order_relaxed)))
+		return;
+	if (hostpoll_is_started())
+		p9_send_left(c, true);
 }

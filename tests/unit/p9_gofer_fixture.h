@@ -106,6 +106,8 @@ static inline int teardown(void **state)
 	for (int i = 0; i < 200 && waitpid(fx.pid, &status, WNOHANG) == 0; i++) {
 		usleep(10000);
 		if (i == 199) {
+			print_error("the gofer still has a client: what a failed test left open, "
+				    "or a leak\n");
 			kill(fx.pid, SIGKILL);
 			waitpid(fx.pid, &status, 0);
 		}

@@ -2,6 +2,7 @@
 /*
  * A caller that is killed while the server keeps it waiting: Tflush, and no tag used again before the Rflush. And a server without
  * the extension, of which every message is seen: what a compound change asks it, and that nobody leaves once it is done.
+ * A server that answers before it is asked, and one that takes nothing in before its own replies are read.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/hostpoll.h"
 #include "base/rcu.h"
 #include "base/sleep.h"
 #include "fsimpl/gofer/conn.h"
@@ -286,23 +288,31 @@ static void *big_thread(void *arg)
 	return NULL;
 }
 
-/* A server that takes nothing in: whose request is in part under way, and who cannot begin. */
-static void test_full_socket(void **state)
-{
-	static struct caller big[12];
-	struct p9_conn *c = connect_server();
-	struct p9_msg t, r = {.type = P9_Rlerror, .Rlerror.ecode = EPERM};
-	struct caller look, change;
-	unsigned served = 0;
+#define BIG_CALLERS 12 /* with more than the socket holds */
 
-	(void)state;
-	for (unsigned i = 0; i < ARRAY_SIZE(big); i++) {
+/* Until one of them has to wait for room. */
+static void fill_socket(struct p9_conn *c, struct caller *big)
+{
+	for (unsigned i = 0; i < BIG_CALLERS; i++) {
 		big[i] = (struct caller){.c = c};
 		sleeper_init(&big[i].sleeper);
 		assert_int_equal(pthread_create(&big[i].thread, NULL, big_thread, &big[i]), 0);
 	}
 	while (!atomic_load(&c->tx_left))
 		usleep(1000);
+}
+
+/* A server that takes nothing in: whose request is in part under way, and who cannot begin. */
+static void test_full_socket(void **state)
+{
+	static struct caller big[BIG_CALLERS];
+	struct p9_conn *c = connect_server();
+	struct p9_msg t, r = {.type = P9_Rlerror, .Rlerror.ecode = EPERM};
+	struct caller look, change;
+	unsigned served = 0;
+
+	(void)state;
+	fill_socket(c, big);
 	start(&look, c, false);
 	start(&change, c, true);
 	usleep(P9_TICK_MS * 1000 / 4);
@@ -327,6 +337,246 @@ static void test_full_socket(void **state)
 	serve_one(c);
 	p9_conn_unref(c);
 	close(server);
+}
+
+/* ---- a server that answers before it is asked ---- */
+
+/* Keeps everybody from sending, on a thread of its own (send_lock is never held with another). */
+static struct send_stop {
+	struct p9_conn *c;
+	_Atomic bool held, end;
+	pthread_t thread;
+} send_stop;
+
+static void *send_stop_thread(void *arg)
+{
+	struct p9_conn *c = send_stop.c;
+
+	rcu_thread_begin();
+	mutex_lock(&c->send_lock);
+	atomic_store(&send_stop.held, true);
+	while (!atomic_load(&send_stop.end))
+		usleep(1000);
+	mutex_unlock(&c->send_lock);
+	rcu_thread_end();
+	return arg;
+}
+
+static void stop_sending(struct p9_conn *c)
+{
+	send_stop.c = c;
+	atomic_store(&send_stop.held, false);
+	atomic_store(&send_stop.end, false);
+	assert_int_equal(pthread_create(&send_stop.thread, NULL, send_stop_thread, NULL), 0);
+	while (!atomic_load(&send_stop.held))
+		usleep(1000);
+}
+
+static void go_on_sending(void)
+{
+	atomic_store(&send_stop.end, true);
+	pthread_join(send_stop.thread, NULL);
+}
+
+/* The tag of the one call of that kind, as soon as there is one. */
+static uint16_t tag_of(struct p9_conn *c, uint8_t request)
+{
+	for (;;) {
+		mutex_lock(&c->lock);
+		for (unsigned i = 0; i < P9_CALLS_MAX; i++)
+			if (c->calls[i] && c->calls[i]->request == request) {
+				mutex_unlock(&c->lock);
+				return (uint16_t)i;
+			}
+		mutex_unlock(&c->lock);
+		usleep(1000);
+	}
+}
+
+static void assert_dies(struct p9_conn *c)
+{
+	for (unsigned i = 0; i < 20000 && p9_conn_alive(c); i++)
+		usleep(1000);
+	assert_false(p9_conn_alive(c));
+}
+
+/* Clunks, which nobody waits for; a request; and a Tflush: each has its tag, and somebody reads. */
+static void test_early_reply(void **state)
+{
+	static const uint8_t requests[] = {P9_Tmclunk, P9_Tstatfs, P9_Tflush};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(requests); i++) {
+		struct p9_conn *c = connect_server();
+		struct caller reader, w;
+		struct p9_msg t, r;
+
+		start(&reader, c, true);
+		take(&t);
+		if (requests[i] == P9_Tflush) {
+			start(&w, c, false);
+			take(&t);
+		}
+		for (uint32_t fid = 0; requests[i] == P9_Tmclunk && fid < P9_CLUNK_BATCH; fid++)
+			p9_fid_clunk(c, 1000 + fid);
+		stop_sending(c);
+		if (requests[i] == P9_Tflush)
+			sleeper_interrupt(&w.sleeper, true);
+		else
+			start(&w, c, false);
+		r = (struct p9_msg){.type = requests[i] + 1, .tag = tag_of(c, requests[i])};
+		answer(&r);
+		assert_dies(c);
+		go_on_sending();
+		pthread_join(reader.thread, NULL);
+		pthread_join(w.thread, NULL);
+		assert_int_equal(reader.err, -EIO);
+		assert_int_equal(w.err, requests[i] == P9_Tflush ? -EINTR : -EIO);
+		p9_conn_unref(c);
+		close(server);
+	}
+}
+
+/* The same of a request that waits for room. */
+static void test_early_reply_full(void **state)
+{
+	static struct caller big[BIG_CALLERS];
+	struct p9_conn *c = connect_server();
+	struct p9_msg r = {.type = P9_Rstatfs};
+	struct caller w;
+
+	(void)state;
+	fill_socket(c, big);
+	start(&w, c, false);
+	r.tag = tag_of(c, P9_Tstatfs);
+	answer(&r);
+	assert_dies(c);
+	pthread_join(w.thread, NULL);
+	assert_int_equal(w.err, -EIO);
+	for (unsigned i = 0; i < ARRAY_SIZE(big); i++) {
+		pthread_join(big[i].thread, NULL);
+		assert_int_equal(big[i].err, -EIO);
+	}
+	p9_conn_unref(c);
+	close(server);
+}
+
+/* ---- a server that waits for room itself ---- */
+
+#define STUCK_CALLERS 64
+#define STUCK_REPLY 60000 /* of more than one such socket holds */
+
+static struct stuck {
+	struct p9_conn *c;
+	pthread_t thread;
+	uint16_t tag; /* of the request that gets the large reply */
+	unsigned requests; /* its thread's */
+	_Atomic bool ended; /* every request that was given up has its Tflush */
+} stuck;
+
+static void answer_large(uint16_t tag)
+{
+	static uint8_t data[STUCK_REPLY], buf[STUCK_REPLY + 64];
+	struct p9_msg r = {.type = P9_Rread, .tag = tag};
+	size_t size;
+
+	r.Rread.data = (struct p9_blob){data, sizeof(data)};
+	assert_int_equal(p9_encode(&r, buf, sizeof(buf), &size), 0);
+	for (size_t done = 0; done < size;) {
+		ssize_t n = send(server, buf + done, size - done, MSG_NOSIGNAL);
+
+		assert_true(n > 0);
+		done += (size_t)n;
+	}
+}
+
+/* Takes nothing in before its large reply is out; then serves all, until the client goes. */
+static void *serve_stuck(void *arg)
+{
+	unsigned flushes = 0;
+	uint8_t byte;
+
+	answer_large(stuck.tag);
+	while (recv(server, &byte, 1, MSG_PEEK) == 1) {
+		struct p9_msg t, r = {0};
+
+		take(&t);
+		r.type = t.type + 1;
+		r.tag = t.tag;
+		stuck.requests += t.type == P9_Tstatfs;
+		flushes += t.type == P9_Tflush;
+		if (t.tag != stuck.tag)
+			answer(&r);
+		if (flushes && flushes == stuck.requests)
+			atomic_store(&stuck.ended, true);
+	}
+	return arg;
+}
+
+/* Both sockets are full, the client's with Tflushes, and nobody waits. */
+static void get_stuck(void)
+{
+	static struct caller callers[STUCK_CALLERS];
+	struct p9_conn *c = connect_server();
+	int small = 1; /* the least there is */
+
+	stuck = (struct stuck){.c = c};
+	assert_int_equal(setsockopt(c->sock, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	assert_int_equal(setsockopt(server, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	start(&callers[0], c, false);
+	while (p9_conn_requests(c) < 2)
+		usleep(1000);
+	stuck.tag = tag_of(c, P9_Tstatfs);
+	for (unsigned i = 1; i < STUCK_CALLERS; i++)
+		start(&callers[i], c, false);
+	while (!atomic_load(&c->tx_left))
+		usleep(1000);
+	for (unsigned i = 0; i < STUCK_CALLERS; i++)
+		sleeper_interrupt(&callers[i].sleeper, true);
+	for (unsigned i = 0; i < STUCK_CALLERS; i++) {
+		pthread_join(callers[i].thread, NULL);
+		assert_int_equal(callers[i].err, -EINTR);
+	}
+	assert_true(atomic_load(&c->tx_left));
+	assert_int_equal(pthread_create(&stuck.thread, NULL, serve_stuck, NULL), 0);
+}
+
+static void get_unstuck(void)
+{
+	p9_conn_unref(stuck.c);
+	pthread_join(stuck.thread, NULL);
+	close(server);
+}
+
+/* Who comes then reads, though what it wants is to send. Without the housekeeping thread. */
+static void test_full_both_ways(void **state)
+{
+	struct caller w;
+
+	(void)state;
+	assert_false(hostpoll_is_started());
+	get_stuck();
+	start(&w, stuck.c, false);
+	pthread_join(w.thread, NULL);
+	assert_int_equal(w.err, 0);
+	get_unstuck();
+}
+
+/* Nobody comes, and the server gets every Tflush all the same. From here on there is that thread. */
+static void test_left_behind(void **state)
+{
+	struct caller w;
+
+	(void)state;
+	assert_int_equal(hostpoll_start(), 0);
+	get_stuck();
+	for (unsigned i = 0; i < 20000 && !atomic_load(&stuck.ended); i++)
+		usleep(1000);
+	assert_true(atomic_load(&stuck.ended));
+	start(&w, stuck.c, false);
+	pthread_join(w.thread, NULL);
+	assert_int_equal(w.err, 0);
+	get_unstuck();
 }
 
 /* ---- a server without the extension ---- */
@@ -512,6 +762,10 @@ int main(void)
 		cmocka_unit_test(test_no_tag),
 		cmocka_unit_test(test_flush_without_tag),
 		cmocka_unit_test(test_full_socket),
+		cmocka_unit_test(test_early_reply),
+		cmocka_unit_test(test_early_reply_full),
+		cmocka_unit_test(test_full_both_ways),
+		cmocka_unit_test(test_left_behind),
 		cmocka_unit_test(test_change_is_told),
 		cmocka_unit_test(test_rename_nowhere),
 		cmocka_unit_test(test_set_id_bits),

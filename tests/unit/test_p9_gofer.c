@@ -578,6 +578,14 @@ static void copy_range(void **state)
 	assert_int_equal(stat(host("to"), &st), 0);
 	assert_int_equal(st.st_size, 12);
 	file_unref(in);
+	/* Directories have none, neither two nor one and a file. */
+	assert_int_equal(do_open(".", O_RDONLY | O_DIRECTORY, 0, &in), 0);
+	assert_int_equal(file_copy_range(in, 0, out, 0, 1), -EOPNOTSUPP);
+	assert_int_equal(file_copy_range(out, 0, in, 0, 1), -EOPNOTSUPP);
+	file_unref(out);
+	assert_int_equal(do_open(".", O_RDONLY | O_DIRECTORY, 0, &out), 0);
+	assert_int_equal(file_copy_range(in, 0, out, 0, 1), -EOPNOTSUPP);
+	file_unref(in);
 	file_unref(out);
 }
 
