@@ -31,18 +31,16 @@ struct virtiofs_ahead {
 	uint64_t off, end;
 	unsigned count;
 	struct vdev_data data[VDEV_DATA_MAX]; /* references */
+	struct virtiofs_ahead *next; /* in->ahead_gone */
 };
 
-static void ahead_free(struct virtiofs_ahead *a)
+/* It is not under way. Its handle goes after the lock: that may be the last reference, whose RELEASE waits. Pre: fill_lock. */
+static void ahead_free(struct virtiofs_inode *in, struct virtiofs_ahead *a)
 {
-	struct virtiofs_fs *fs = a->h->in->fs;
-
 	for (unsigned i = 0; i < a->count; i++)
-		memfile_range_unref(virtiofs_device_memory(fs->dev), a->data[i].off,
-				    a->data[i].size);
-	virtiofs_handle_unref(a->h);
-	free(a);
-	atomic_fetch_sub(&fs->aheads, 1);
+		memfile_range_unref(memory(in), a->data[i].off, a->data[i].size);
+	a->next = in->ahead_gone;
+	in->ahead_gone = a;
 }
 
 /* Takes in one. Return: 0, also if it failed: who needs it asks again; -EINTR: killed, it goes on by itself. */
@@ -51,6 +49,7 @@ static int reap_at(struct virtiofs_inode *in, unsigned i)
 	struct virtiofs_ahead *a = in->ahead[i];
 	ssize_t got = vdev_end(&a->pending, NULL);
 
+	vdev_ahead_give(in->fs->dev, a->count);
 	if (got >= 0)
 		virtiofs_data_arrived(in, a->off, a->data, a->count, (uint64_t)got);
 	in->ahead_count--;
@@ -58,16 +57,18 @@ static int reap_at(struct virtiofs_inode *in, unsigned i)
 		in->ahead[i] = in->ahead[i + 1];
 	if (!in->ahead_count)
 		atomic_store(&in->ahead_of, NULL);
-	ahead_free(a);
+	ahead_free(in, a);
 	return got == -EINTR ? -EINTR : 0;
 }
 
+/* All, whatever comes: who is killed leaves each of them, and then no other wait is needed to be rid of them. */
 static int reap_all(struct virtiofs_inode *in)
 {
 	int err = 0;
 
-	while (in->ahead_count && !err)
-		err = reap_at(in, 0);
+	while (in->ahead_count)
+		if (reap_at(in, 0))
+			err = -EINTR;
 	return err;
 }
 
@@ -99,14 +100,11 @@ static int ahead_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 	    (in->ahead_count && atomic_load(&in->ahead_of) != h))
 		return AHEAD_NOT_NOW;
 	end = round_up_u64(end, MOAT_PAGE_SIZE);
-	if (atomic_fetch_add(&in->fs->aheads, 1) < VIRTIOFS_AHEADS_MAX &&
-	    !(stream ? virtiofs_data_provide_stream(in, off, end)
+	if (!(stream ? virtiofs_data_provide_stream(in, off, end)
 		     : virtiofs_data_provide(in, off, end)))
 		a = calloc(1, sizeof(*a));
-	if (!a) {
-		atomic_fetch_sub(&in->fs->aheads, 1);
+	if (!a)
 		return AHEAD_NOT_NOW;
-	}
 	ref_get(&h->ref);
 	a->h = h;
 	a->count = virtiofs_data_collect(in, &off, end, a->data, VDEV_DATA_MAX);
@@ -116,23 +114,19 @@ static int ahead_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 	*ret_end = a->count ? a->end : end;
 	if (!a->count)
 		ret = AHEAD_THERE;
-	else if (!virtiofs_data_read_begin(in, h, off, a->data, a->count, &a->pending))
-		ret = AHEAD_BEGUN;
+	else if (vdev_ahead_take(in->fs->dev, a->count)) {
+		if (!virtiofs_data_read_begin(in, h, off, a->data, a->count, &a->pending))
+			ret = AHEAD_BEGUN;
+		else
+			vdev_ahead_give(in->fs->dev, a->count);
+	}
 	if (ret != AHEAD_BEGUN) {
-		ahead_free(a);
+		ahead_free(in, a);
 		return ret;
 	}
 	in->ahead[in->ahead_count++] = a;
 	atomic_store(&in->ahead_of, h);
 	return ret;
-}
-
-void virtiofs_ahead_stop(struct virtiofs_handle *h)
-{
-	if (atomic_load(&h->in->ahead_of) != h)
-		return;
-	virtiofs_fill_begin(h->in);
-	virtiofs_fill_end(h->in);
 }
 
 /* ---- fill_lock ---- */
@@ -154,7 +148,7 @@ void virtiofs_fill_begin(struct virtiofs_inode *in)
 		(void)!lock_fill(in, true);
 		if (!reap_all(in))
 			return;
-		/* Killed; the READ that was left keeps the lock until it is through. */
+		/* Killed; the READs that were left keep the lock until they are through. */
 		virtiofs_fill_end(in);
 	}
 }
@@ -171,10 +165,35 @@ int virtiofs_fill_begin_killable(struct virtiofs_inode *in)
 	return err;
 }
 
-void virtiofs_fill_end(struct virtiofs_inode *in)
+void virtiofs_fill_left(struct virtiofs_inode *in)
 {
 	if (atomic_fetch_sub(&in->fill_holders, 1) == 1)
 		op_unlock(&in->fill_lock);
+}
+
+void virtiofs_fill_end(struct virtiofs_inode *in)
+{
+	struct virtiofs_ahead *gone = in->ahead_gone, *a;
+
+	in->ahead_gone = NULL;
+	virtiofs_fill_left(in);
+	while ((a = gone)) {
+		gone = a->next;
+		virtiofs_handle_unref(a->h);
+		free(a);
+	}
+}
+
+/* A killed task waits for nothing here unless somebody else is at work on the inode: what it leaves keeps the lock without it. */
+void virtiofs_ahead_stop(struct virtiofs_handle *h)
+{
+	struct virtiofs_inode *in = h->in;
+
+	if (atomic_load(&in->ahead_of) != h)
+		return;
+	(void)!lock_fill(in, true);
+	(void)!reap_all(in);
+	virtiofs_fill_end(in);
 }
 
 /* ---- reading ---- */
@@ -280,6 +299,9 @@ static int fetch(struct reading *r, uint64_t at)
 	}
 	if (i >= 0)
 		err = reap_at(in, (unsigned)i);
+	/* Killed: none may be left to whoever closes the file, who would wait for the one that was left. */
+	if (err)
+		(void)!reap_all(in);
 	/* It could not be asked for so, or the answer was an error, which is the reader's if it comes again. */
 	if (!err && !is_valid(in, at))
 		err = reap_all(in)

@@ -26,9 +26,7 @@
 #define SPIN_NS 40000
 #define SPIN_NS_PER_KIB 500 /* more, for what the answer may bring: the device copies it */
 #define SPIN_AWAY_NS 500000
-#define ASIDE_BYTES (128u << 10)
-#define ASIDE_AWAY_NS 20000
-#define ASIDE_NS 500000 /* no more often */
+#define LONG_BYTES (128u << 10)
 /* A yield that took longer gave the CPU to others than the daemon: none for a while, for it is they who have it then, not who is woken. */
 #define CROWDED_NS 1000000
 #define CROWDED_FOR_NS 100000000
@@ -59,6 +57,20 @@ void virtiofs_device_await(struct virtiofs_device *dev)
 	       (now = time_monotonic_ns()) < atomic_load(&dev->died) + VDEV_GRACE_NS)
 		if (sleeper_wait(s, SLEEP_KILLABLE, now + AWAIT_STEP_NS) == -EINTR)
 			return;
+}
+
+bool virtiofs_device_settle(struct virtiofs_device *dev, enum sleep_mode mode)
+{
+	while (atomic_load(&dev->state) == VDEV_RESTORING && !virtiofs_device_alive(dev))
+		if (sleeper_wait(sleeper_current(), mode, time_monotonic_ns() + AWAIT_STEP_NS) ==
+		    -EINTR)
+			break;
+	return virtiofs_device_alive(dev);
+}
+
+bool virtiofs_device_restoring(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->state) == VDEV_RESTORING;
 }
 
 bool virtiofs_device_claim(struct virtiofs_device *dev)
@@ -186,6 +198,7 @@ static void queue_abandon(struct vdev_queue *q)
 
 	mutex_lock(&q->lock);
 	while ((slot = virtq_driver_abandon(&q->ring))) {
+		q->flying--;
 		slot->used = 0;
 		slot->done = true; /* last: who polls takes no lock */
 		if (slot->orphan)
@@ -239,6 +252,7 @@ static int drain_locked(struct vdev_queue *q)
 	while ((got = virtq_driver_take(&q->ring, &cookie, &used)) == 1) {
 		struct vdev_slot *slot = cookie;
 
+		q->flying--;
 		slot->used = used;
 		slot->done = true;
 		if (slot->orphan)
@@ -279,41 +293,12 @@ static int64_t spin_ns(const struct vdev_slot *slot)
 	return SPIN_NS + (int64_t)(slot->room >> 10) * SPIN_NS_PER_KIB;
 }
 
-/*
- * Some hosts wake a thread on its waker's CPU though another is idle (virtual machines, whose idle CPUs count as taken), and let the two share it for
- * long. For a request that copies much while this thread would copy what came before, that is half the speed: so where the daemon was found to run when
- * this thread yielded after a kick, it goes to any other CPU that it may use after the next one. Where it then finds the daemon again it was wrong.
- */
-static bool step_aside(struct vdev_queue *q, int64_t now)
-{
-	cpu_set_t all, others;
-	int cpu = sched_getcpu();
-
-	if (cpu < 0 || cpu >= CPU_SETSIZE || now < q->aside_next ||
-	    sched_getaffinity(0, sizeof(all), &all))
-		return false;
-	q->aside_next = now + ASIDE_NS;
-	others = all;
-	CPU_CLR(cpu, &others);
-	if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof(others), &others))
-		return false;
-	(void)sched_setaffinity(0, sizeof(all), &all);
-	return true;
-}
-
-/* After a kick, before the answer to a long request is waited for. */
+/* After a kick, before the answer to a long request is waited for: some hosts wake a thread on its waker's CPU though another is idle. */
 static void make_room(struct vdev_queue *q, const struct vdev_slot *slot)
 {
-	int64_t now;
-	bool gone;
-
-	if (slot->room < ASIDE_BYTES || !q->dev->may_spin || !atomic_exchange(&q->kicked, false) ||
-	    time_monotonic_ns() < q->yield_after)
-		return;
-	gone = q->together && step_aside(q, time_monotonic_ns());
-	now = time_monotonic_ns();
-	sched_yield();
-	q->together = (time_monotonic_ns() - now > ASIDE_AWAY_NS) != gone;
+	if (slot->room >= LONG_BYTES && q->dev->may_spin && atomic_exchange(&q->kicked, false) &&
+	    time_monotonic_ns() >= q->yield_after)
+		sched_yield();
 }
 
 /*
@@ -606,6 +591,7 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 		/* Without indirect descriptors a long request may find the ring full. */
 		return err == -ENOSPC ? -EAGAIN : err;
 	}
+	q->flying++;
 	slot->since_ns = time_monotonic_ns();
 	for (unsigned i = 0; i < call->send_count; i++)
 		slot->data[slot->data_count++] = call->send[i];
@@ -651,6 +637,37 @@ static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply
 	return ret;
 }
 
+#define AHEADS_MAX 48u
+#define READ_HEADS 4 /* descriptors of a READ besides its data's, at most */
+
+static unsigned ahead_cost(const struct virtiofs_device *dev, unsigned pieces)
+{
+	return dev->indirect ? 1 : pieces + READ_HEADS;
+}
+
+bool vdev_ahead_take(struct virtiofs_device *dev, unsigned pieces)
+{
+	unsigned cost = ahead_cost(dev, pieces), max = MIN(AHEADS_MAX, (dev->queue_size - 1) / 2);
+
+	if (atomic_fetch_add(&dev->aheads, cost) + cost <= max)
+		return true;
+	atomic_fetch_sub(&dev->aheads, cost);
+	return false;
+}
+
+void vdev_ahead_give(struct virtiofs_device *dev, unsigned pieces)
+{
+	atomic_fetch_sub(&dev->aheads, ahead_cost(dev, pieces));
+}
+
+/* Nothing is under way in it; what nobody came for yet does not count. */
+static bool is_idle(struct vdev_queue *q)
+{
+	if (atomic_load_explicit(&q->flying, memory_order_relaxed) && virtq_driver_ready(&q->ring))
+		(void)!drain(q);
+	return !atomic_load_explicit(&q->flying, memory_order_relaxed);
+}
+
 /*
  * The queue that was used last if nothing is in it: the daemon's thread of that one is awake or polls still, another's would have to be woken. Else one that
  * has nothing to do, the caller's own CPU's first. ahead: behind what was sent last, whatever there is.
@@ -662,13 +679,13 @@ static struct vdev_queue *pick_queue(struct virtiofs_device *dev, bool ahead)
 	if (n == 1)
 		return &dev->queues[1];
 	last = atomic_load_explicit(&dev->last_queue, memory_order_relaxed);
-	if (ahead || !atomic_load_explicit(&dev->queues[1 + last].busy, memory_order_relaxed))
+	if (ahead || is_idle(&dev->queues[1 + last]))
 		return &dev->queues[1 + last];
 	own = (unsigned)MAX(sched_getcpu(), 0) % n;
 	for (unsigned i = 0; i < n; i++) {
 		unsigned at = (own + i) % n;
 
-		if (!atomic_load_explicit(&dev->queues[1 + at].busy, memory_order_relaxed)) {
+		if (is_idle(&dev->queues[1 + at])) {
 			own = at;
 			break;
 		}

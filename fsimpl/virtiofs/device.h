@@ -71,6 +71,9 @@ void virtiofs_device_release(struct virtiofs_device *dev);
  * tells. Called by an operation before it takes locks.
  */
 void virtiofs_device_await(struct virtiofs_device *dev);
+/* Waits while the file system is being brought back, which ends; a signal that `mode` heeds ends it sooner. Return: it is alive. */
+bool virtiofs_device_settle(struct virtiofs_device *dev, enum sleep_mode mode);
+bool virtiofs_device_restoring(const struct virtiofs_device *dev);
 /* Kills it: an answer made no sense. */
 void virtiofs_device_kill(struct virtiofs_device *dev, const char *why);
 
@@ -153,6 +156,12 @@ must_check ssize_t vdev_call(struct virtiofs_device *dev, struct vdev_call *call
 must_check int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool may_wait,
 			  struct vdev_pending *ret);
 must_check ssize_t vdev_end(struct vdev_pending *p, void *reply);
+/*
+ * Room for a READ of `pieces` that nobody waits for: it keeps its slot until somebody comes for the answer, so all of them of all the filesystems on the
+ * device together take less than half a ring. take: false: none. give: its answer was taken, or it was not sent after all.
+ */
+must_check bool vdev_ahead_take(struct virtiofs_device *dev, unsigned pieces);
+void vdev_ahead_give(struct virtiofs_device *dev, unsigned pieces);
 /* Is the answer there? Never sleeps. */
 bool vdev_done(struct vdev_pending *p);
 /*

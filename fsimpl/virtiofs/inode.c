@@ -248,7 +248,7 @@ static void owner_left(struct vdev_owner *base)
 	struct virtiofs_owner *o = container_of(base, struct virtiofs_owner, base);
 
 	if (o->fills)
-		virtiofs_fill_end(o->in);
+		virtiofs_fill_left(o->in);
 	if (atomic_fetch_add(&o->drops, 1) == 0)
 		vfs_defer(&o->work);
 }

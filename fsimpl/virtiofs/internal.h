@@ -31,8 +31,6 @@
 #define VIRTIOFS_DRAIN_NS 500000000ll /* at the end of a mount, for what is still under way */
 #define VIRTIOFS_READ_MAX (1ul << 20)
 #define VIRTIOFS_BOUNCES_MAX 4
-#define VIRTIOFS_AHEADS_MAX \
-	48 /* well below the slots of a queue: they keep theirs without a waiter */
 #define VIRTIOFS_AHEAD_DEPTH 4 /* of an inode */
 /* Who reads on for longer than that gets the memory of what lies so far behind him instead of fresh one: ahead.c. */
 #define VIRTIOFS_STREAM_BYTES (4ul << 20)
@@ -121,6 +119,8 @@ struct virtiofs_inode {
 	/* Guarded by fill_lock: READs under way that nobody waits for, in the file's order; owned. */
 	struct virtiofs_ahead *ahead[VIRTIOFS_AHEAD_DEPTH];
 	unsigned ahead_count;
+	struct virtiofs_ahead
+		*ahead_gone; /* the same: not under way, their handles go with fill_end */
 	struct virtiofs_handle *_Atomic ahead_of; /* their handle, to compare with */
 	struct mappable map; /* regular files */
 	struct virtiofs_dax_inode dax; /* regular files: instead of the page cache */
@@ -175,7 +175,6 @@ struct virtiofs_fs {
 	struct virtiofs_versions
 		*versions; /* the device's; NULL: what is cached holds as long as the mode says */
 	_Atomic uint64_t clock; /* counts changes of attributes by us */
-	_Atomic unsigned aheads; /* READs ahead under way: each holds a slot of a queue */
 	_Atomic uint32_t listed,
 		wanted; /* entries lately, and how many of them were looked up after */
 	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
@@ -612,6 +611,8 @@ void virtiofs_data_revalidate(struct virtiofs_inode *in);
 void virtiofs_fill_begin(struct virtiofs_inode *in);
 must_check int virtiofs_fill_begin_killable(struct virtiofs_inode *in);
 void virtiofs_fill_end(struct virtiofs_inode *in);
+/* As much, for a request that its killed caller left. Takes no other locks, never sleeps. */
+void virtiofs_fill_left(struct virtiofs_inode *in);
 ssize_t virtiofs_data_read(struct virtiofs_inode *in, struct virtiofs_handle *h,
 			   struct virtiofs_readahead *ra, struct io_iter *it, uint64_t off);
 /* Into the cache, dirty. Pre: write_lock. */

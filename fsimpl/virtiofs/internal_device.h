@@ -66,13 +66,13 @@ struct vdev_queue {
 	struct virtq_driver ring; /* guarded by lock, but for virtq_driver_ready() */
 	struct vdev_slot *free_slots; /* guarded by lock */
 	_Atomic unsigned busy; /* changed under lock: slots that are not free */
+	_Atomic unsigned flying; /* changed under lock: requests whose completions were not taken */
 	struct vdev_slot *left; /* guarded by lock: completed orphans whose owners are to be told */
 	struct vdev_room_waiter *room_waiters; /* guarded by lock */
 	unsigned asleep; /* guarded by lock: callers that sleep for a completion */
 	_Atomic unsigned spin_misses;
-	/* Advice, see device.c: the device was kicked since it was looked whether it runs here; it did; when to go elsewhere again. */
-	_Atomic bool kicked, together;
-	_Atomic int64_t aside_next, yield_after;
+	_Atomic bool kicked; /* advice: the device was, since its thread was last given this CPU */
+	_Atomic int64_t yield_after;
 	int kick_fd, call_fd; /* immutable */
 	struct hostpoll poll;
 	struct vdev_queue_memory memory; /* guarded by lock; another after each reconnection */
@@ -118,6 +118,7 @@ struct virtiofs_device {
 	struct virtiofs_versions *versions; /* the same */
 	_Atomic bool claimed;
 	_Atomic unsigned last_queue; /* for requests, from 0: advice */
+	_Atomic unsigned aheads; /* vdev_ahead_take(): ring entries */
 	_Atomic uint64_t unique, requests;
 };
 
