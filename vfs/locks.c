@@ -336,6 +336,9 @@ static int remote_set_locked(struct file *f, struct lock_inode *li, const struct
 
 	if (too_many_locked(req))
 		return -ENOLCK;
+	/* First, as in drop_owner(). */
+	if (req->type == F_UNLCK)
+		(void)!enter_locked(li, req);
 	mutex_unlock(&table_lock);
 	err = f->ops->remote_lock(f, req, false);
 	mutex_lock(&table_lock);
@@ -344,7 +347,7 @@ static int remote_set_locked(struct file *f, struct lock_inode *li, const struct
 	if (err == -EAGAIN && wait)
 		err = remote_wait_locked(f, li, req);
 	/* Without memory for it only /proc/locks and deadlocks are not told of it: what the server has goes with its owner. */
-	if (!err || req->type == F_UNLCK)
+	if (!err && req->type != F_UNLCK)
 		(void)!enter_locked(li, req);
 	return err;
 }
@@ -423,13 +426,11 @@ static void drop_owner(struct file *f, const void *owner, bool posix)
 
 	if (!d)
 		return;
-	if (f->ops && f->ops->remote_lock)
-		f->ops->remote_lock_drop(f, owner, posix);
 	key = key_of(f);
 	/* acquire: pairs with get_inode_locked(); a lock of ours was counted before. */
 	if (likely(!atomic_load_explicit(&buckets[bucket_of(d->fs, key)].count,
 					 memory_order_acquire)))
-		return;
+		goto remote;
 	mutex_lock(&table_lock);
 	li = find_inode_locked(d->fs, key);
 	if (li) {
@@ -443,6 +444,10 @@ static void drop_owner(struct file *f, const void *owner, bool posix)
 		put_inode_locked(li);
 	}
 	mutex_unlock(&table_lock);
+remote:
+	/* After the entries: a server that is started anew now is not asked for them (file_locks_of()). */
+	if (f->ops && f->ops->remote_lock)
+		f->ops->remote_lock_drop(f, owner, posix);
 }
 
 void file_locks_close(struct file *f, const void *owner)

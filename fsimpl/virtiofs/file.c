@@ -235,7 +235,9 @@ static ssize_t virtiofs_read_iter(struct file *f, struct io_iter *it, int64_t of
 	/* A daemon that died under it: what a read does can be done again. */
 	if (unlikely(ret == -EIO) && (epoch != vdev_epoch(dev) || !virtiofs_device_alive(dev))) {
 		virtiofs_device_await(dev);
-		ret = read_once(f, it, off);
+		ret = virtiofs_lock_check(f, file_inode(f));
+		if (!ret)
+			ret = read_once(f, it, off);
 	}
 	return ret;
 }
@@ -268,6 +270,22 @@ static ssize_t dax_write_iter(struct virtiofs_inode *in, struct virtiofs_handle 
 	return err ? err : virtiofs_dax_write(in, h, it, off);
 }
 
+/* Takes write_lock. A lock that was lost while it was waited for counts. Return: 0, -EINTR, -EIO. */
+static int write_begin(struct file *f)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	int err;
+
+	virtiofs_await(in->fs);
+	err = op_lock_killable(&in->write_lock);
+	if (err)
+		return err;
+	err = virtiofs_lock_check(f, in);
+	if (err)
+		op_unlock(&in->write_lock);
+	return err;
+}
+
 static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf)
 {
 	bool append = file_appends(f, rwf);
@@ -278,10 +296,7 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 
 	if (rwf & RWF_NOWAIT)
 		return -EAGAIN;
-	virtiofs_await(in->fs);
-	ret = virtiofs_lock_check(f, in);
-	if (!ret)
-		ret = op_lock_killable(&in->write_lock);
+	ret = write_begin(f);
 	if (ret)
 		return ret;
 	if (append) {
@@ -388,8 +403,7 @@ static int virtiofs_file_truncate(struct file *f, uint64_t size)
 
 	if ((file_of(f)->h->flags & O_ACCMODE) == O_RDONLY)
 		return -EINVAL;
-	virtiofs_await(in->fs);
-	err = op_lock_killable(&in->write_lock);
+	err = write_begin(f);
 	if (err)
 		return err;
 	err = virtiofs_truncate(in, &a, file_of(f)->h);
@@ -416,8 +430,7 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 	ssize_t got;
 	int err;
 
-	virtiofs_await(in->fs);
-	err = op_lock_killable(&in->write_lock);
+	err = write_begin(f);
 	if (err)
 		return err;
 	err = virtiofs_data_writeback(in, 0, UINT64_MAX);

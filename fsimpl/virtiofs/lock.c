@@ -6,9 +6,13 @@
  * a ring: there are LOCK_WAITS_MAX at most. Further ones, and all with other daemons (the stock one refuses SETLKW and dies of INTERRUPT), ask again, after
  * 1 ms to begin with and LOCK_TICK_MAX_NS in the end.
  *
- * A daemon that is started anew is asked for every lock that was held. One that somebody else got meanwhile is lost: its owner is told by EIO of what reads, writes
- * and locks would have relied on it (an open file's lock: through that file; a process's: through any of the sandbox's on that inode) until it gives it up,
- * as Linux's NFS client does. Mappings go on.
+ * A daemon that is started anew is asked for every lock that was held. If one of an owner's cannot be had again, all of his on the file are lost: they are given up there
+ * too, and he is told by EIO of what reads, writes, truncations and locks would have relied on them (an open file's lock: through that file; a process's: through
+ * any of the sandbox's on that inode) until he gives up those ranges or closes the file. Mappings go on, and pages that he wrote before and that wait in memory are
+ * written nevertheless.
+ *
+ * Who gives a lock up takes it from the table (vfs/locks.c) before he asks here, and asks again if the file system was being brought back meanwhile: then the new daemon may have been
+ * asked for it already.
  *
  * Cannot: tell who has a lock outside (F_GETLK's pid is 0); lock directories there: as under Linux that is the client's own business.
  */
@@ -19,23 +23,36 @@
 #include "base/log.h"
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal.h"
+#include "fsimpl/virtiofs/internal_device.h"
 #include "vfs/locks.h"
 
 #define LOCK_TICK_MIN_NS 1000000ll
 #define LOCK_TICK_MAX_NS (50 * 1000000ll)
 #define LOCK_WAITS_MAX 32 /* of a device: a daemon of ours waits for 64, a ring has 128 places */
-#define INTERRUPT_TICK_NS (10 * 1000000ll) /* until it is asked again to give up */
-#define INTERRUPT_NS 1000000000ll /* until it is given up */
+#define INTERRUPT_TICK_MIN_NS (10 * 1000000ll) /* until it is asked again to give up; doubles */
+#define INTERRUPT_TICK_MAX_NS 1000000000ll
+#define INTERRUPT_NS 1000000000ll /* until who is killed leaves it */
 #define RELOCK_TICK_NS (5 * 1000000ll)
+#define RELOCK_ALL_NS \
+	(VDEV_RESTORE_NS / 2) /* of the restoring: what is not asked for by then is lost */
+
+struct range {
+	uint64_t start, end;
+};
 
 struct virtiofs_lock_owner {
 	LIST_ENTRY(virtiofs_lock_owner) link; /* guarded by the inode's lock */
 	const void *owner; /* immutable; compared only */
 	enum file_lock_kind kind; /* immutable */
-	unsigned refs; /* guarded by the inode's lock: the list's and one a call */
+	unsigned refs; /* guarded by the inode's lock: the list's, one a call, the reconnector's */
+	unsigned calls; /* guarded by the inode's lock: that may get it locks */
+	unsigned drops; /* guarded by the inode's lock: how often it gave up all */
 	uint64_t id; /* immutable: the daemon's name for it */
 	const struct virtiofs_handle *handle; /* immutable: flock(2)'s file's; compared only */
-	bool lost; /* guarded by the inode's lock: a daemon did not give it its locks again; counted in inode->locks_lost */
+	/* Guarded by the inode's lock: what a daemon did not give it again; who has any counts in inode->locks_lost. */
+	struct range *lost; /* owned, or &whole */
+	unsigned lost_count;
+	struct range whole; /* without memory for all of them */
 };
 
 static struct virtiofs_inode *inode_of(struct file *f)
@@ -63,6 +80,14 @@ static struct virtiofs_lock_owner *find_locked(struct virtiofs_inode *in, const 
 	return o;
 }
 
+static void forget_lost_locked(struct virtiofs_lock_owner *o)
+{
+	if (o->lost != &o->whole)
+		free(o->lost);
+	o->lost = NULL;
+	o->lost_count = 0;
+}
+
 static void owner_put(struct virtiofs_inode *in, struct virtiofs_lock_owner *o)
 {
 	bool last;
@@ -70,19 +95,60 @@ static void owner_put(struct virtiofs_inode *in, struct virtiofs_lock_owner *o)
 	mutex_lock(&in->lock);
 	last = --o->refs == 0;
 	mutex_unlock(&in->lock);
-	if (last)
-		free(o);
+	if (!last)
+		return;
+	forget_lost_locked(o);
+	free(o);
 }
 
-/* It has given up what it lost. Pre: the inode's lock. */
-static void forgive_locked(struct virtiofs_inode *in, struct virtiofs_lock_owner *o)
+/* A call of owner_get()'s ends. */
+static void owner_end(struct virtiofs_inode *in, struct virtiofs_lock_owner *o)
 {
-	if (o->lost)
-		atomic_fetch_sub(&in->locks_lost, 1);
-	o->lost = false;
+	mutex_lock(&in->lock);
+	o->calls--;
+	mutex_unlock(&in->lock);
+	owner_put(in, o);
 }
 
-/* A use of the owner's. h: make a new one if need be, of that handle's file; or NULL. NULL: none, or no memory. */
+/* It gives up [start, end]. A range that it gives up the middle of stays lost as a whole. Pre: the inode's lock. */
+static void forgive_locked(struct virtiofs_inode *in, struct virtiofs_lock_owner *o, uint64_t start,
+			   uint64_t end)
+{
+	unsigned kept = 0;
+
+	if (!o->lost_count)
+		return;
+	for (unsigned i = 0; i < o->lost_count; i++) {
+		struct range r = o->lost[i];
+
+		if (start <= r.start && end >= r.end)
+			continue;
+		if (start <= r.start && end >= r.start)
+			r.start = end + 1;
+		else if (start <= r.end && end >= r.end)
+			r.end = start - 1;
+		o->lost[kept++] = r;
+	}
+	o->lost_count = kept;
+	if (kept)
+		return;
+	forget_lost_locked(o);
+	atomic_fetch_sub(&in->locks_lost, 1);
+}
+
+/* It has lost those, which are consumed; NULL: all. Pre: the inode's lock. */
+static void lose_locked(struct virtiofs_inode *in, struct virtiofs_lock_owner *o,
+			struct range *lost, unsigned count)
+{
+	if (!o->lost_count)
+		atomic_fetch_add(&in->locks_lost, 1);
+	forget_lost_locked(o);
+	o->whole = (struct range){0, INT64_MAX};
+	o->lost = lost ? lost : &o->whole;
+	o->lost_count = lost ? count : 1;
+}
+
+/* A call of the owner's. make: a new one if need be, of that handle's file; or NULL. NULL: none, or no memory. */
 static struct virtiofs_lock_owner *owner_get(struct virtiofs_inode *in, const void *owner,
 					     enum file_lock_kind kind,
 					     const struct virtiofs_handle *make)
@@ -104,6 +170,8 @@ static struct virtiofs_lock_owner *owner_get(struct virtiofs_inode *in, const vo
 		o = fresh;
 		fresh = NULL;
 	}
+	if (o)
+		o->calls++;
 	mutex_unlock(&in->lock);
 	free(fresh);
 	return o;
@@ -171,40 +239,77 @@ static int file_request(struct file *f, uint32_t opcode, uint64_t owner,
 
 /* ---- waiting ---- */
 
-/* A signal came. Return: 0: there is an answer; -ETIMEDOUT: none. */
+/* A signal came. Who is killed leaves in the end; others must know whether they have it. Return: 0: there is an answer; -EINTR: none. */
 static int take_back(struct vdev_pending *p)
 {
-	int64_t end = time_monotonic_ns() + INTERRUPT_NS, now;
+	int64_t tick = INTERRUPT_TICK_MIN_NS, now = time_monotonic_ns(), end = now + INTERRUPT_NS;
 	int err;
 
 	/* What did not come to wait yet when the INTERRUPT came is asked again. */
 	do {
 		(void)!vdev_interrupt(p);
+		err = vdev_wait(p, now < end ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE, now + tick);
+		tick = MIN(tick * 2, INTERRUPT_TICK_MAX_NS);
 		now = time_monotonic_ns();
-		err = vdev_wait(p, SLEEP_UNINTERRUPTIBLE, now + INTERRUPT_TICK_NS);
-	} while (err && now < end);
+	} while (err == -ETIMEDOUT);
 	return err;
+}
+
+/* A wait that its caller, who was killed, left: what it gets is given up. */
+struct left_wait {
+	struct vdev_owner base;
+	struct virtiofs_device *dev;
+	uint64_t node;
+	struct fuse_lk_in arg;
+};
+
+static void wait_leave(struct vdev_owner *base)
+{
+	(void)base;
+}
+
+static void wait_left(struct vdev_owner *base)
+{
+	struct left_wait *w = container_of(base, struct left_wait, base);
+	const struct vdev_call call = {
+		.req = {.opcode = FUSE_SETLK, .nodeid = w->node, .arg = &w->arg}};
+
+	w->arg.lk.type = F_UNLCK;
+	/* There is room: its own slot. A daemon that is gone has no locks. */
+	(void)!vdev_begin_unwaited(w->dev, &call);
+	free(w);
 }
 
 /* The daemon waits. Return: 0: it has the lock; -EINTR: a signal; -EAGAIN: not so; -EIO. */
 static int wait_there(struct file *f, uint64_t owner, const struct file_lock *req)
 {
 	struct virtiofs_inode *in = inode_of(f);
-	uint64_t node = in->nodeid;
-	const struct fuse_lk_in arg = lk_in(atomic_load(&virtiofs_file_handle(f)->fh), owner, req);
-	const struct vdev_call call = {.req = {.opcode = FUSE_SETLKW, .nodeid = node, .arg = &arg}};
+	struct left_wait *w = malloc(sizeof(*w));
+	struct vdev_call call = {.req = {.opcode = FUSE_SETLKW}};
 	struct vdev_pending p;
 	bool interrupted;
-	int err = vdev_begin(in->fs->dev, &call, true, &p);
+	int err;
 
-	if (err)
+	if (!w)
+		return -EAGAIN;
+	*w = (struct left_wait){.base = {wait_leave, wait_left}, .dev = in->fs->dev};
+	w->node = in->nodeid;
+	w->arg = lk_in(atomic_load(&virtiofs_file_handle(f)->fh), owner, req);
+	call.req.nodeid = w->node;
+	call.req.arg = &w->arg;
+	call.owner = &w->base;
+	err = vdev_begin(in->fs->dev, &call, true, &p);
+	if (err) {
+		free(w);
 		return err;
+	}
 	interrupted = vdev_wait(&p, SLEEP_INTERRUPTIBLE, TIME_FOREVER) != 0;
 	if (interrupted && take_back(&p)) {
-		vdev_leave(&p);
+		vdev_leave(&p); /* and w */
 		return -EINTR;
 	}
 	err = lock_errno(vdev_end(&p, NULL));
+	free(w);
 	if (!err || err == -EIO)
 		return err;
 	return interrupted ? -EINTR : -EAGAIN;
@@ -251,31 +356,73 @@ static int lock_waiting(struct file *f, uint64_t owner, const struct file_lock *
 	return err;
 }
 
+/*
+ * Unlocks, at the daemon that is there once the file system is not being brought back any more: while it is, only the reconnector's requests go through, and he may have taken
+ * this lock. One that comes later does not (the table has it no more). Return: as request().
+ */
+static int give_up(struct file *f, uint64_t owner, const struct file_lock *req,
+		   enum sleep_mode mode)
+{
+	struct virtiofs_device *dev = inode_of(f)->fs->dev;
+	unsigned epoch;
+	bool was;
+	int err;
+
+	do {
+		was = virtiofs_device_settle(dev, mode);
+		if (virtiofs_device_restoring(dev) && !was)
+			return -EIO; /* killed: its end gives up all */
+		epoch = vdev_epoch(dev);
+		err = file_request(f, FUSE_SETLK, owner, req, NULL);
+	} while (err == -EIO &&
+		 (virtiofs_device_restoring(dev) ||
+		  (virtiofs_device_alive(dev) && (!was || epoch != vdev_epoch(dev)))));
+	return err;
+}
+
+static int take(struct file *f, uint64_t owner, const struct file_lock *req, bool wait)
+{
+	struct virtiofs_fs *fs = inode_of(f)->fs;
+	unsigned epoch;
+	int err;
+
+	for (;;) {
+		epoch = vdev_epoch(fs->dev);
+		err = wait ? lock_waiting(f, owner, req)
+			   : file_request(f, FUSE_SETLK, owner, req, NULL);
+		/* What a daemon gave that is gone is not in the table yet: nobody asked the next one for it. */
+		if (err || epoch == vdev_epoch(fs->dev))
+			return err;
+		virtiofs_await(fs);
+	}
+}
+
 int virtiofs_remote_lock(struct file *f, const struct file_lock *req, bool wait)
 {
 	struct virtiofs_inode *in = inode_of(f);
+	bool unlock = req->type == F_UNLCK, lost;
 	struct virtiofs_lock_owner *o;
-	bool lost;
-	int err;
+	int err = -EIO;
 
 	if (!is_remote(in, req->kind))
 		return -EOPNOTSUPP;
 	virtiofs_await(in->fs);
-	o = owner_get(in, req->owner, req->kind,
-		      req->type != F_UNLCK ? virtiofs_file_handle(f) : NULL);
+	o = owner_get(in, req->owner, req->kind, unlock ? NULL : virtiofs_file_handle(f));
 	if (!o)
-		return req->type == F_UNLCK ? -EOPNOTSUPP : -ENOLCK;
+		return unlock ? -EOPNOTSUPP : -ENOLCK;
 	mutex_lock(&in->lock);
-	if (req->type == F_UNLCK)
-		forgive_locked(in, o);
-	lost = o->lost;
+	lost = o->lost_count;
 	mutex_unlock(&in->lock);
-	if (lost)
-		err = -EIO;
-	else
-		err = wait ? lock_waiting(f, o->id, req)
-			   : file_request(f, FUSE_SETLK, o->id, req, NULL);
-	owner_put(in, o);
+	if (unlock)
+		err = give_up(f, o->id, req, SLEEP_KILLABLE);
+	else if (!lost)
+		err = take(f, o->id, req, wait);
+	mutex_lock(&in->lock);
+	/* After the request: it may have been lost meanwhile. */
+	if (unlock)
+		forgive_locked(in, o, req->start, req->end);
+	mutex_unlock(&in->lock);
+	owner_end(in, o);
 	return err;
 }
 
@@ -293,7 +440,7 @@ int virtiofs_remote_lock_test(struct file *f, const struct file_lock *req, struc
 	err = file_request(f, FUSE_GETLK, o ? o->id : atomic_fetch_add(&in->fs->next_key, 1), req,
 			   &out);
 	if (o)
-		owner_put(in, o);
+		owner_end(in, o);
 	if (err)
 		return err;
 	ret->type = F_UNLCK;
@@ -319,19 +466,19 @@ static void drop(struct file *f, const void *owner, enum file_lock_kind kind)
 	mutex_lock(&in->lock);
 	o = find_locked(in, owner, kind);
 	if (o)
-		forgive_locked(in, o);
+		forgive_locked(in, o, 0, INT64_MAX);
+	if (o)
+		o->drops++;
 	/* Somebody else's call of the same owner goes on: what it gets is dropped by a later close. */
-	if (o && o->refs == 2) {
+	if (o && !o->calls) {
 		LIST_REMOVE(o, link);
 		o->refs--;
 	}
 	mutex_unlock(&in->lock);
 	if (!o)
 		return;
-	/* One that is being asked for the locks anew may have this one already. */
-	virtiofs_await(in->fs);
-	/* What fails here went with the daemon. */
-	(void)!file_request(f, FUSE_SETLK, o->id, &all, NULL);
+	/* Whoever is killed gives them up: nobody does it later. What fails went with the daemon. */
+	(void)!give_up(f, o->id, &all, SLEEP_UNINTERRUPTIBLE);
 	owner_put(in, o);
 }
 
@@ -349,64 +496,186 @@ void virtiofs_remote_lock_drop(struct file *f, const void *owner, bool posix)
 
 /* ---- another daemon ---- */
 
-/* The daemon's name for a handle that is still open; UINT64_MAX: there is none. */
-static uint64_t handle_named(struct virtiofs_inode *in, const struct virtiofs_handle *wanted)
+/* An owner whose locks are taken again. */
+struct relock {
+	struct virtiofs_lock_owner *o; /* a reference */
+	unsigned
+		drops; /* o's, before the table was read: what it gives up since is not ours to lose */
+	uint64_t fh;
+	bool named; /* fh is known */
+	bool got, lost;
+};
+
+static int relock_compare(const void *a, const void *b)
+{
+	const struct virtiofs_lock_owner *x = ((const struct relock *)a)->o,
+					 *y = ((const struct relock *)b)->o;
+
+	if (x->owner != y->owner)
+		return (uintptr_t)x->owner < (uintptr_t)y->owner ? -1 : 1;
+	return (int)x->kind - (int)y->kind;
+}
+
+/* The daemon's name for the handle that a lock is asked for through: flock(2)'s own, any other's any. UINT64_MAX: there is none. */
+static uint64_t handle_named(struct virtiofs_inode *in, const struct virtiofs_lock_owner *o)
 {
 	uint64_t fh = UINT64_MAX;
 	struct virtiofs_handle *h;
 
 	for (h = virtiofs_handle_next(in, NULL); h; h = virtiofs_handle_next(in, h))
-		if (h == wanted)
+		if (o->kind != FILE_LOCK_FLOCK || h == o->handle) {
 			fh = atomic_load(&h->fh);
+			virtiofs_handle_unref(h);
+			break;
+		}
 	return fh;
 }
 
-/* Return: 0, -EAGAIN: somebody has it; -errno. */
-static int relock_one(struct virtiofs_inode *in, uint64_t node, const struct virtiofs_lock_owner *o,
-		      const struct file_lock *l, int64_t until)
+/* All owners, sorted; owned, with references. NULL: no memory. */
+static struct relock *owners_of(struct virtiofs_inode *in, unsigned *ret_count)
 {
-	uint64_t fh = handle_named(in, o->handle);
+	struct virtiofs_lock_owner *o;
+	struct relock *all;
+	unsigned count, room = 0;
+
+	do {
+		count = 0;
+		all = calloc(room + 1, sizeof(*all));
+		if (!all)
+			return NULL;
+		mutex_lock(&in->lock);
+		LIST_FOREACH (o, &in->lock_owners, link)
+			count++;
+		if (count <= room) {
+			count = 0;
+			LIST_FOREACH (o, &in->lock_owners, link) {
+				o->refs++;
+				all[count++] = (struct relock){.o = o, .drops = o->drops};
+			}
+		}
+		mutex_unlock(&in->lock);
+		if (count <= room)
+			break;
+		free(all);
+		room = count;
+	} while (true);
+	qsort(all, count, sizeof(*all), relock_compare);
+	*ret_count = count;
+	return all;
+}
+
+/* All locks; owned. NULL: no memory. */
+static struct file_lock *locks_of(struct virtiofs_inode *in, unsigned *ret_count)
+{
+	unsigned room = file_locks_of(&in->fs->fs, in->key, NULL, 0);
+
+	for (;;) {
+		struct file_lock *all = calloc(room + 1, sizeof(*all));
+
+		if (!all)
+			return NULL;
+		*ret_count = file_locks_of(&in->fs->fs, in->key, all, room);
+		if (*ret_count <= room)
+			return all;
+		free(all);
+		room = *ret_count;
+	}
+}
+
+/* until: it may be asked for again; end: it may be asked for at all. Return: 0, -EAGAIN: somebody has it; -errno. */
+static int relock_one(struct virtiofs_inode *in, uint64_t node, struct relock *r,
+		      const struct file_lock *l, int64_t until, int64_t end)
+{
 	int err;
 
-	while ((err = request(in, node, fh, FUSE_SETLK, o->id, l, NULL)) == -EAGAIN &&
+	if (time_monotonic_ns() >= end)
+		return -ETIMEDOUT;
+	if (!r->named)
+		r->fh = handle_named(in, r->o);
+	r->named = true;
+	while ((err = request(in, node, r->fh, FUSE_SETLK, r->o->id, l, NULL)) == -EAGAIN &&
 	       time_monotonic_ns() < until)
 		(void)!sleeper_wait(sleeper_current(), SLEEP_UNINTERRUPTIBLE,
 				    time_monotonic_ns() + RELOCK_TICK_NS);
+	r->got |= !err;
 	return err;
 }
 
-static void lose(struct virtiofs_inode *in, struct virtiofs_lock_owner *o)
+/* One of r's among those cannot be had: none of them is. */
+static void lose(struct virtiofs_inode *in, uint64_t node, struct relock *r,
+		 const struct file_lock *locks, unsigned count, int err)
 {
+	const struct file_lock all = {.kind = r->o->kind, .type = F_UNLCK, .end = INT64_MAX};
+	struct range *lost = calloc(count, sizeof(*lost));
+	unsigned lost_count = 0;
+	bool given_up;
+
+	for (unsigned i = 0; lost && i < count; i++)
+		if (locks[i].owner == r->o->owner && locks[i].kind == r->o->kind)
+			lost[lost_count++] = (struct range){locks[i].start, locks[i].end};
 	mutex_lock(&in->lock);
-	if (!o->lost)
-		atomic_fetch_add(&in->locks_lost, 1);
-	o->lost = true;
+	given_up = r->o->drops != r->drops;
+	if (!given_up)
+		lose_locked(in, r->o, lost, lost_count);
 	mutex_unlock(&in->lock);
-	file_locks_lost(&in->fs->fs, in->key, o->owner, o->kind);
-	log_warn("virtio-fs: a lock was lost with the daemon, and is somebody else's now: its "
-		 "file gives EIO to whom it was until he gives it up");
+	r->lost = true;
+	/* Who gave them up meanwhile tells the daemon himself. */
+	if (given_up) {
+		free(lost);
+		return;
+	}
+	file_locks_lost(&in->fs->fs, in->key, r->o->owner, r->o->kind);
+	if (r->got)
+		(void)!request(in, node, r->fh, FUSE_SETLK, r->o->id, &all, NULL);
+	log_warn("virtio-fs: a lock was lost with the daemon (%s): its file gives EIO to whom it "
+		 "was until he "
+		 "gives it up",
+		 err == -EAGAIN ? "it is somebody else's now" : strerror(-err));
+}
+
+static void lose_all(struct virtiofs_inode *in)
+{
+	struct virtiofs_lock_owner *o;
+
+	mutex_lock(&in->lock);
+	LIST_FOREACH (o, &in->lock_owners, link)
+		lose_locked(in, o, NULL, 0);
+	mutex_unlock(&in->lock);
+	log_warn("virtio-fs: no memory to take a file's locks again: they are lost");
 }
 
 void virtiofs_relock(struct virtiofs_inode *in, uint64_t node, int64_t until)
 {
-	unsigned max, count;
-	struct file_lock *locks;
+	int64_t end = atomic_load(&in->fs->dev->restore_end) - VDEV_RESTORE_NS + RELOCK_ALL_NS;
+	unsigned owner_count = 0, count = 0;
+	struct file_lock *locks = NULL;
+	struct relock *owners;
 
 	if (!atomic_load(&in->locked))
 		return;
-	max = file_locks_of(&in->fs->fs, in->key, NULL, 0);
-	locks = calloc(max + 1, sizeof(*locks));
-	count = locks ? file_locks_of(&in->fs->fs, in->key, locks, max) : 0;
-	for (unsigned i = 0; i < MIN(count, max); i++) {
-		struct virtiofs_lock_owner *o = owner_get(in, locks[i].owner, locks[i].kind, NULL);
+	/* First: who is no owner yet has no locks yet. */
+	owners = owners_of(in, &owner_count);
+	if (owners)
+		locks = locks_of(in, &count);
+	if (!locks)
+		lose_all(in);
+	for (unsigned i = 0; locks && i < count; i++) {
+		struct virtiofs_lock_owner like = {.owner = locks[i].owner, .kind = locks[i].kind};
+		struct relock key = {.o = &like};
+		struct relock *r =
+			bsearch(&key, owners, owner_count, sizeof(*owners), relock_compare);
+		int err;
 
 		/* Without one it is given up by now. */
-		if (!o)
+		if (!r || r->lost)
 			continue;
-		if (relock_one(in, node, o, &locks[i], until) && virtiofs_device_alive(in->fs->dev))
-			lose(in, o);
-		owner_put(in, o);
+		err = relock_one(in, node, r, &locks[i], until, end);
+		if (err && virtiofs_device_alive(in->fs->dev))
+			lose(in, node, r, locks, count, err);
 	}
+	for (unsigned i = 0; i < owner_count; i++)
+		owner_put(in, owners[i].o);
+	free(owners);
 	free(locks);
 }
 
@@ -418,7 +687,7 @@ bool virtiofs_lock_is_lost(struct file *f)
 
 	mutex_lock(&in->lock);
 	LIST_FOREACH (o, &in->lock_owners, link)
-		lost |= o->lost && (o->kind == FILE_LOCK_POSIX || o->owner == f);
+		lost |= o->lost_count && (o->kind == FILE_LOCK_POSIX || o->owner == f);
 	mutex_unlock(&in->lock);
 	return lost;
 }

@@ -49,7 +49,7 @@ static int queue_reset(struct vdev_queue *q, unsigned size)
 }
 
 /* The daemon before may be alive still, and on its way out: its locks are not free at once. */
-#define RELOCK_NS 500000000ll
+#define RELOCK_NS 2000000000ll
 
 /* This thread's device is no more. */
 static _Thread_local bool device_gone;
