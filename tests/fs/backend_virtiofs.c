@@ -21,6 +21,7 @@
 static _Atomic pid_t daemon_pid; /* another's after each restart, which the device's thread makes */
 static char shared_dir[96];
 bool backend_virtiofs_reconnects;
+_Atomic bool backend_virtiofs_hold;
 
 void backend_virtiofs_kill(void)
 {
@@ -55,6 +56,8 @@ static int start(const char *mount_options)
 /* On the device's thread, whose signals are blocked: the daemon must not inherit that. */
 static int restart(void *arg)
 {
+	if (atomic_load(&backend_virtiofs_hold))
+		return -EAGAIN;
 	sigset_t none, old;
 	int sock;
 

@@ -18,7 +18,10 @@ static const char *mount_options = "cache=auto";
 static bool reconnects;
 static unsigned silent_first; /* so many that are connected to anew answer nothing */
 static _Atomic unsigned again; /* times that it was connected to anew */
-static double call_seconds_max = 1.0;
+#define CALL_SECONDS_SOON 1.0
+#define CALL_SECONDS_LOADED 15.0 /* on a machine that does much else: a hang has no end */
+static double call_seconds_max = CALL_SECONDS_LOADED;
+static _Atomic unsigned calls_late; /* that took more than CALL_SECONDS_SOON */
 static _Atomic int64_t call_us_seen; /* by the longest; about, when several are judged at once */
 
 /* The next one is as honest as can be, and grants what the last one did. */
@@ -74,6 +77,8 @@ static void judge(const char *what, int64_t ret, double seconds)
 {
 	if (seconds * 1e6 > (double)atomic_load(&call_us_seen))
 		atomic_store(&call_us_seen, (int64_t)(seconds * 1e6));
+	if (seconds > CALL_SECONDS_SOON)
+		atomic_fetch_add(&calls_late, 1);
 	if (ret > -512 && seconds <= call_seconds_max)
 		return;
 	fprintf(stderr, "%s, %s: %s gave %lld in %.3f s\n", fuse_op_info(fake.target)->name,

@@ -30,6 +30,7 @@
 #include "wire/virtqueue.h"
 
 #define TEST_SECONDS_MAX 200
+#define TRIES 4 /* of what was late */
 #define BUSY_WRITES 2000
 #define RESTART_SECONDS_MAX 20
 
@@ -76,14 +77,30 @@ static bool can_lie(enum attack attack, uint32_t target)
 	return attack >= A_TYPE && (target == FUSE_GETATTR || target == FUSE_SETATTR);
 }
 
+/* Each call ends within a second. A machine that does much else makes one late now and then, but not the same again and again. */
+static void one_soon(enum attack attack, uint32_t target)
+{
+	unsigned before;
+
+	for (unsigned tries = 0; tries < TRIES; tries++) {
+		before = calls_late;
+		one(attack, target);
+		if (calls_late == before)
+			return;
+	}
+	fail_msg("%s, %s: a call takes more than a second", fuse_op_info(target)->name,
+		 attack_names[attack]);
+}
+
 static void test_lies(void **state)
 {
 	(void)state;
-	alarm(TEST_SECONDS_MAX);
-	for (unsigned a = 0; a < ATTACK_COUNT; a++)
+	for (unsigned a = 0; a < ATTACK_COUNT; a++) {
+		alarm(TEST_SECONDS_MAX);
 		for (size_t t = 0; t < ARRAY_SIZE(targets); t++)
 			if (can_lie((enum attack)a, targets[t]))
-				one((enum attack)a, targets[t]);
+				one_soon((enum attack)a, targets[t]);
+	}
 }
 
 /* ---- writing back ---- */
@@ -379,7 +396,7 @@ static void test_killed_everywhere(void **state)
 			fail_msg("no %s was asked for", fuse_op_info(targets[t])->name);
 	}
 	reconnects = false;
-	call_seconds_max = 1.0;
+	call_seconds_max = CALL_SECONDS_LOADED;
 }
 
 /* A daemon that hangs before the file system is brought back is given up, and the next one is tried. */

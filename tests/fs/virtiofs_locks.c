@@ -6,11 +6,17 @@
 
 #include <sys/file.h>
 
+#include "tests/fs/lock_line.h"
 #include "tests/lock_waiter.h"
 
 #define QUIET_US 200000
 #define QUIET_TRIES 50 /* a loaded machine */
-#define CROWD 36 /* LOCK_WAITS_MAX are waited for by the daemon */
+#define SECONDS_MAX 60 /* the same */
+#define CROWD 36
+#define CROWD_THERE 32 /* LOCK_WAITS_MAX: that many are waited for by the daemon */
+#define ASKED_AGAIN 8
+#define WAIT_END \
+	(1000u + (unsigned)getpid()) /* of what is waited for: a range that no other test has */
 
 static struct client a, b;
 static struct file *fa, *fb; /* the same file in both */
@@ -121,14 +127,18 @@ static void open_files(void **state)
 
 static void wait_begin(struct waiter_thread *w, struct file *f, const void *owner, short type)
 {
-	const struct file_lock req = request(FILE_LOCK_POSIX, owner, type, 0, 0);
+	const struct file_lock req = request(FILE_LOCK_POSIX, owner, type, 0, WAIT_END);
 
 	assert_int_equal(waiter_start(w, f, &req, a.env.cred), 0);
-	/* Until it sleeps between two of its questions. */
-	while (w->err == 1 && !atomic_load(&w->sleeper.waits))
-		usleep(1000);
-	usleep(20000);
-	assert_int_equal(w->err, 1);
+}
+
+/* Until `count` of them are waited for on the host. */
+static void await_blocked(unsigned count)
+{
+	for (unsigned tries = 0; lock_waiters(hfd, WAIT_END) != count; tries++) {
+		assert_true(tries < SECONDS_MAX * 200);
+		usleep(5000);
+	}
 }
 
 /* Once it has come so far, the daemon waits, and is asked nothing meanwhile: who asked again would do so every 50 ms. */
@@ -152,7 +162,9 @@ static void waits(void **state)
 	(void)state;
 	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 0), 0);
 	wait_begin(&w, fa, &me, F_WRLCK);
+	await_blocked(1);
 	becomes_quiet();
+	assert_int_equal(w.err, 1);
 	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_UNLCK, 0, 0), 0);
 	assert_int_equal(wait_finish(&w), 0);
 	assert_int_equal(set(fb, FILE_LOCK_POSIX, &me, F_RDLCK, 0, 0), -EAGAIN);
@@ -160,8 +172,13 @@ static void waits(void **state)
 	for (int killed = 0; killed < 2; killed++) {
 		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
 		wait_begin(&w, fa, &me, F_WRLCK);
+		await_blocked(1);
 		sleeper_interrupt(&w.sleeper, killed);
 		assert_int_equal(wait_finish(&w), -EINTR);
+		/* Who was killed may have left it to the daemon to end the wait. */
+		if (killed)
+			await_blocked(0);
+		assert_int_equal(lock_waiters(hfd, WAIT_END), 0);
 		assert_int_equal(host_set(F_SETLK, F_UNLCK, 0, 0), 0);
 		usleep(20000);
 		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
@@ -173,12 +190,19 @@ static void waits(void **state)
 static void crowd(void **state)
 {
 	static struct waiter_thread w[CROWD];
+	uint64_t before;
 
 	(void)state;
 	for (int interrupted = 0; interrupted < 2; interrupted++) {
 		assert_int_equal(host_set(F_SETLK, F_WRLCK, 0, 0), 0);
 		for (unsigned i = 0; i < CROWD; i++)
 			wait_begin(&w[i], fa, &w[i], F_RDLCK);
+		/* So many wait there, and the others go on to ask. */
+		await_blocked(CROWD_THERE);
+		for (before = virtiofs_device_requests(a.dev);
+		     virtiofs_device_requests(a.dev) < before + CROWD + ASKED_AGAIN;)
+			usleep(1000);
+		assert_int_equal(lock_waiters(hfd, WAIT_END), CROWD_THERE);
 		for (unsigned i = 0; interrupted && i < CROWD; i++)
 			sleeper_interrupt(&w[i].sleeper, i % 2);
 		if (!interrupted)

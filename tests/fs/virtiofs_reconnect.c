@@ -14,9 +14,11 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "fsimpl/virtiofs/device.h"
 #include "mem/guard.h"
 #include "tests/fs/backend_virtiofs.h"
 #include "tests/fs/env.h"
+#include "tests/fs/lock_line.h"
 #include "vfs/locks.h"
 
 #define KILLS 3
@@ -337,9 +339,11 @@ static int host_open(const char *name)
 	return fd;
 }
 
+#define HOST_END (1000 + getpid()) /* of the host's locks: a range that no other test has */
+
 static int host_lock(int fd, bool wait)
 {
-	struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = HOST_END + 1};
 
 	return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lk) < 0 ? -errno : 0;
 }
@@ -348,29 +352,32 @@ static void *host_waits(void *arg)
 {
 	const int *fd = arg;
 
-	assert_int_equal(host_lock(*fd, true), 0);
-	return NULL;
+	return (void *)(intptr_t)host_lock(*fd, true);
 }
 
 /* Until somebody waits for a lock of the file. */
 static void await_waiter(int fd)
 {
-	char line[256], ino[32];
-	bool seen = false;
-	struct stat st;
+	for (double began = now(); !lock_waiters(fd, (unsigned)HOST_END); usleep(2000))
+		assert_true(now() - began < BACK_SECONDS_MAX);
+}
 
-	assert_int_equal(fstat(fd, &st), 0);
-	snprintf(ino, sizeof(ino), ":%llu ", (unsigned long long)st.st_ino);
-	for (unsigned tries = 0; !seen && tries < 5000; tries++) {
-		FILE *f = fopen("/proc/locks", "re");
+/* The host waits, and gets it from the daemon's end, before there is another one. */
+static void host_gets(int fd)
+{
+	unsigned epoch = vdev_epoch(backend_virtiofs_device());
+	pthread_t host;
+	void *err;
 
-		assert_non_null(f);
-		while (fgets(line, sizeof(line), f))
-			seen |= strstr(line, "->") && strstr(line, ino);
-		fclose(f);
-		usleep(2000);
-	}
-	assert_true(seen);
+	assert_int_equal(pthread_create(&host, NULL, host_waits, &fd), 0);
+	await_waiter(fd);
+	atomic_store(&backend_virtiofs_hold, true);
+	backend_virtiofs_kill();
+	pthread_join(host, &err);
+	assert_null(err);
+	atomic_store(&backend_virtiofs_hold, false);
+	for (double began = now(); vdev_epoch(backend_virtiofs_device()) == epoch; usleep(1000))
+		assert_true(now() - began < BACK_SECONDS_MAX);
 }
 
 static void give_up(struct file *f, int fd)
@@ -385,7 +392,6 @@ static void test_locks(void **state)
 {
 	struct file *posix, *whole, *other;
 	int fd, whole_fd;
-	pthread_t host;
 	char byte;
 
 	(void)state;
@@ -406,11 +412,7 @@ static void test_locks(void **state)
 	assert_int_equal(lock(whole, FILE_LOCK_FLOCK, F_UNLCK), 0);
 	assert_int_equal(flock(whole_fd, LOCK_EX | LOCK_NB), 0);
 	assert_int_equal(lock(other, FILE_LOCK_FLOCK, F_WRLCK), -EAGAIN);
-	/* The host waits, and gets it from the daemon's end. */
-	assert_int_equal(pthread_create(&host, NULL, host_waits, &fd), 0);
-	await_waiter(fd);
-	backend_virtiofs_kill();
-	pthread_join(host, NULL);
+	host_gets(fd);
 	wait_until_back(posix);
 	assert_int_equal(fs_pread(posix, &byte, 1, 0), -EIO);
 	assert_int_equal(fs_pwrite(posix, "y", 1, 0), -EIO);
@@ -426,11 +428,62 @@ static void test_locks(void **state)
 	fs_env_fini(&e);
 }
 
+/* Locks that are given up while another daemon is asked for them are given up, and nobody is told to have lost any. */
+static void test_locks_closed(void **state)
+{
+	struct file *kept, *lost, *other, *ranges;
+	struct file_lock part = {.type = F_UNLCK, .end = 4};
+	int kept_fd, lost_fd, ranges_fd;
+	char byte;
+
+	(void)state;
+	backend_virtiofs_reconnects = true;
+	assert_int_equal(fs_env_init(&e), 0);
+	assert_int_equal(fs_open(&e, "/kept", O_RDWR | O_CREAT, 0644, &kept), 0);
+	assert_int_equal(fs_open(&e, "/ranges", O_RDWR | O_CREAT, 0644, &ranges), 0);
+	assert_int_equal(fs_open(&e, "/lost", O_RDWR | O_CREAT, 0644, &lost), 0);
+	assert_int_equal(fs_open(&e, "/lost", O_RDWR, 0, &other), 0);
+	assert_int_equal(fs_write(lost, "x", 1), 1);
+	assert_int_equal(lock(kept, FILE_LOCK_POSIX, F_WRLCK), 0);
+	assert_int_equal(lock(ranges, FILE_LOCK_POSIX, F_WRLCK), 0);
+	assert_int_equal(lock(lost, FILE_LOCK_POSIX, F_WRLCK), 0);
+	kept_fd = host_open("kept");
+	lost_fd = host_open("lost");
+	ranges_fd = host_open("ranges");
+	/* For the second or two that it is asked for again. */
+	host_gets(lost_fd);
+	usleep(200000);
+	part.owner = ranges;
+	assert_int_equal(file_lock_set(ranges, &part, false), 0);
+	file_locks_close(kept, kept);
+	file_locks_close(lost, lost);
+	wait_until_back(other);
+	assert_int_equal(fs_pread(other, &byte, 1, 0), 1);
+	assert_int_equal(lock(lost, FILE_LOCK_POSIX, F_RDLCK), -EAGAIN);
+	assert_int_equal(lock(ranges, FILE_LOCK_OFD, F_WRLCK), -EAGAIN);
+	assert_int_equal(host_lock(ranges_fd, false), -EAGAIN);
+	part.start = 5;
+	part.end = 9;
+	assert_int_equal(file_lock_set(ranges, &part, false), 0);
+	assert_int_equal(host_lock(ranges_fd, false), 0);
+	assert_int_equal(host_lock(kept_fd, false), 0);
+	close(lost_fd);
+	assert_int_equal(lock(lost, FILE_LOCK_POSIX, F_RDLCK), 0);
+	close(kept_fd);
+	close(ranges_fd);
+	fs_close(kept);
+	fs_close(ranges);
+	fs_close(lost);
+	fs_close(other);
+	fs_env_fini(&e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_restart),
 					   cmocka_unit_test(test_each_request),
-					   cmocka_unit_test(test_locks)};
+					   cmocka_unit_test(test_locks),
+					   cmocka_unit_test(test_locks_closed)};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");
 	if (fs_env_process_init() || guard_install())

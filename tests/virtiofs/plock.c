@@ -1,6 +1,10 @@
-/* plock flock|fcntl [-n] FILE COMMAND... - runs COMMAND under a lock of FILE that excludes all others. -n: 1 if it is not to be had at once. */
+/*
+ * plock flock|fcntl [-n] FILE COMMAND... - runs COMMAND under a lock of FILE that excludes all others. -n: 1 if it is not to be had at once.
+ * The environment's ASKING names a file that is made just before it is asked for.
+ */
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/wait.h>
@@ -18,11 +22,14 @@ static int lock(int fd, int whole, int now)
 int main(int argc, char **argv)
 {
 	int now = argc > 2 && !strcmp(argv[2], "-n"), fd, status;
+	const char *asking = getenv("ASKING");
 	pid_t pid;
 
 	if (argc < 4 + now)
 		return 2;
 	fd = open(argv[2 + now], O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (asking)
+		close(open(asking, O_WRONLY | O_CREAT, 0644));
 	if (fd < 0 || lock(fd, !strcmp(argv[1], "flock"), now) < 0) {
 		perror(argv[2 + now]);
 		return 1;
