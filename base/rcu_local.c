@@ -47,6 +47,7 @@ enum { RECLAIMER_IDLE, RECLAIMER_SOON, RECLAIMER_NOW };
 static _Atomic uint32_t reclaimer_wanted; /* futex word; an enum above */
 static _Atomic uint32_t rounds_begun, rounds_done; /* the second is a futex word */
 static _Atomic bool reclaimer_made;
+/* Order: reclaimer_lock, round_lock; within a round the callbacks' LOCK_LEAF. pthread's own, for fork() takes them. */
 static pthread_mutex_t reclaimer_lock = PTHREAD_MUTEX_INITIALIZER; /* its making */
 static pthread_mutex_t round_lock =
 	PTHREAD_MUTEX_INITIALIZER; /* held in a round, and around fork() */

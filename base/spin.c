@@ -12,7 +12,7 @@
 #define SCORE_MIN 2u /* brief waits of late that make it look */
 #define SCORE_MAX 8u
 #define ASK_NS 500000 /* between looks at how busy the machine is */
-#define LOADAVG_MAX 96
+#define LOADAVG_MAX 128
 
 static int load_fd = -1; /* set before there are threads */
 static unsigned cores;
@@ -30,21 +30,27 @@ void spin_allow(void)
 	load_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 }
 
-/* "0.10 0.20 0.30 RUNNING/ALL PID": does nobody wait for a core? */
-static bool look(void)
+unsigned spin_running(int fd)
 {
 	char buf[LOADAVG_MAX];
-	ssize_t size = pread(load_fd, buf, sizeof(buf) - 1, 0);
-	const char *at = buf;
+	ssize_t n = fd >= 0 ? pread(fd, buf, sizeof(buf) - 1, 0) : 0;
+	char *at;
 
-	if (size <= 0)
-		return false;
-	buf[size] = '\0';
-	for (unsigned i = 0; i < 3 && at; i++) {
-		at = strchr(at, ' ');
-		at = at ? at + 1 : NULL;
-	}
-	return at && strtoul(at, NULL, 10) <= cores;
+	if (n <= 0)
+		return 0;
+	buf[n] = '\0';
+	at = strchr(buf, '/');
+	while (at && at > buf && at[-1] >= '0' && at[-1] <= '9')
+		at--;
+	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
+}
+
+/* Does nobody wait for a core? */
+static bool look(void)
+{
+	unsigned running = spin_running(load_fd);
+
+	return running && running <= cores;
 }
 
 void spin_begin(struct spin *s, int64_t ns)

@@ -20,6 +20,12 @@ struct spin {
 	int64_t start_ns, until_ns, brief_ns;
 };
 
+/*
+ * Threads of the machine that want a core now, the caller included, by an open /proc/loadavg ("0.20 0.18 0.12 RUNNING/ALL LAST");
+ * 0: unknown. One host call. Threads that sleep may be counted for some milliseconds: one that has had more than its share stays
+ * queued behind whoever runs (Linux 6.12 and later).
+ */
+unsigned spin_running(int load_fd);
 /* Before the process is confined: opens /proc/loadavg. Without it, or on one core, nobody ever looks. Once; single thread. */
 void spin_allow(void);
 /* For ns at most. Twice that is brief, where one slept. */

@@ -23,7 +23,7 @@
 #define PIDFD_COREDUMP_USER_ 4u
 #define PIDFD_COREDUMP_ROOT_ 8u
 
-/* Of the container's own cgroup, which is the root of what it sees. */
+/* The container's own cgroup is the root of what it sees: the inode number of a cgroup2 mount's root (sentry/fs/cgroup.c). */
 #define CGROUP_ROOT_ID 1
 
 struct pidfd_info_ {

@@ -355,7 +355,7 @@ struct mount {
 	struct rcu_cb rcu;
 };
 
-/* Lock-free and, while m is in a namespace, without a shared line. */
+/* Lock-free and, while m is in a namespace and the thread's shard keeps references on it (vfs/ref_cache.h), without a shared line. */
 void mount_ref(struct mount *m);
 void mount_unref(struct mount *m);
 /* As mount_unref(), but no use in the sense of MNT_EXPIRE: umount's own. */

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "base/sleep.h"
+#include "base/spin.h"
 
-#define LOADAVG_MAX 128u
 #define CALIBRATE_NS 200000
 
 static int probed_fd = -1;
@@ -75,24 +75,9 @@ void cores_stolen(struct cores *c, uint64_t now)
 	keep_off(c, now, CORES_SHORT_MAX_US);
 }
 
-unsigned cores_running(int load_fd)
-{
-	char buf[LOADAVG_MAX];
-	ssize_t n = load_fd >= 0 ? pread(load_fd, buf, sizeof(buf) - 1, 0) : 0;
-	char *at;
-
-	if (n <= 0)
-		return 0;
-	buf[n] = '\0';
-	at = strchr(buf, '/');
-	while (at && at > buf && at[-1] >= '0' && at[-1] <= '9')
-		at--;
-	return at ? (unsigned)strtoul(at, NULL, 10) : 0;
-}
-
 unsigned cores_wanted(const struct cores *c)
 {
-	return cores_running(c->load_fd);
+	return spin_running(c->load_fd);
 }
 
 void cores_look(struct cores *c, uint64_t now)

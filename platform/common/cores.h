@@ -67,13 +67,7 @@ static inline bool cores_short(const struct cores *c, uint64_t now)
 
 /* Somebody else had, or wants, the core that was spun on. */
 void cores_stolen(struct cores *c, uint64_t now);
-/*
- * Threads of the machine that want a core now, the caller included, by an open /proc/loadavg ("0.20 0.18 0.12 RUNNING/ALL LAST");
- * 0: unknown. One host call. Threads that sleep may be counted for some milliseconds: one that has had more than its share stays
- * queued behind whoever runs (Linux 6.12 and later).
- */
-unsigned cores_running(int load_fd);
-/* The same by what cores_init() took. */
+/* Threads of the machine that want a core now, by what cores_init() took: spin_running(). */
 unsigned cores_wanted(const struct cores *c);
 /*
  * After a spin in vain: do surely more threads want a core than there are? Asks the machine if nobody has lately; notes it

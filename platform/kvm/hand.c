@@ -30,7 +30,7 @@
 #include "base/futex.h"
 #include "base/log.h"
 #include "base/sleep.h"
-#include "platform/common/cores.h"
+#include "base/spin.h"
 #include "platform/kvm/kvm.h"
 
 #define HAND_STACK_SIZE (256ul << 10)
@@ -191,7 +191,7 @@ static bool core_is_free(const struct kvm_vcpu *v, unsigned more)
 		    (atomic_load_explicit(&other->gen, memory_order_relaxed) & 1))
 			running++;
 	}
-	return running <= p->cores && cores_running(p->load_fd) + more <= p->machine_cores;
+	return running <= p->cores && spin_running(p->load_fd) + more <= p->machine_cores;
 }
 
 /* In a hand-off: have others wanted our second core for some time? */

@@ -35,7 +35,7 @@
 
 #include "base/log.h"
 #include "base/sleep.h"
-#include "platform/common/cores.h"
+#include "base/spin.h"
 #include "platform/kvm/kvm.h"
 
 /* What kvm_probe() opened: create() may run where /dev/kvm can no longer be reached. Boot thread only. */
@@ -156,7 +156,7 @@ static int kvm_create(struct platform **ret_p)
 	close(p->kvm_fd);
 	p->kvm_fd = -1;
 	/* A wake-up of an idle core costs a thread that waits as much as two exits here. */
-	sleeper_allow_spin(cores_running, p->load_fd, p->cores, p->machine_cores);
+	sleeper_allow_spin(spin_running, p->load_fd, p->cores, p->machine_cores);
 	*ret_p = &p->base;
 	return 0;
 out_free:
@@ -166,7 +166,7 @@ out_free:
 
 static void kvm_destroy(struct platform *base)
 {
-	sleeper_allow_spin(cores_running, -1, 0, 0);
+	sleeper_allow_spin(spin_running, -1, 0, 0);
 	platform_free(kvm_platform_of(base));
 }
 

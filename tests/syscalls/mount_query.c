@@ -1,5 +1,5 @@
 /* The mount table as programs read it: statmount, listmount, mountinfo and its kin, statx's mount ids. */
-#include "t.h"
+#include "mounts.h"
 
 #include <linux/mount.h>
 #include <linux/stat.h>
@@ -7,11 +7,6 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
-
-int mount(const char *source, const char *target, const char *type, unsigned long flags,
-	  const void *data);
-int umount(const char *target);
-int umount2(const char *target, int flags);
 
 #define NR_statmount 457
 #define NR_listmount 458
@@ -81,27 +76,6 @@ static uint64_t mnt_id(const char *path, unsigned mask)
 	CHECK_OK(statx(AT_FDCWD, path, 0, mask, &sx));
 	CHECK(sx.stx_mask & mask);
 	return sx.stx_mnt_id;
-}
-
-static void own_namespace(void)
-{
-	if (unshare(CLONE_NEWNS) < 0)
-		SKIP("no mount namespaces");
-	CHECK_OK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
-}
-
-static const char *line_of(const char *file, const char *what)
-{
-	static char line[1024];
-	const char *all = t_read(file), *hit = strstr(all, what), *end;
-
-	if (!hit)
-		return "";
-	while (hit > all && hit[-1] != '\n')
-		hit--;
-	end = strchrnul(hit, '\n');
-	snprintf(line, sizeof(line), "%.*s", (int)(end - hit), hit);
-	return line;
 }
 
 static const char *cwd(void)
@@ -331,30 +305,30 @@ TEST(mounts_files)
 		 " 0:%u / %s/a\\040b/#\\134x rw,nosuid,noexec,nodiratime,relatime - tmpfs "
 		 "s\\040\\043\\011\\134x rw,size=1024k,mode=755",
 		 minor(st.st_dev), cwd());
-	CHECK(strstr(line_of("/proc/self/mountinfo", "#\\134x"), want));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "#\\134x"), want));
 	snprintf(want, sizeof(want),
 		 "s\\040\\043\\011\\134x %s/a\\040b/#\\134x tmpfs "
 		 "rw,nosuid,noexec,nodiratime,relatime,size=1024k,mode=755",
 		 cwd());
-	CHECK(!strncmp(line_of("/proc/self/mounts", "#\\134x"), want, strlen(want)));
-	CHECK(strstr(line_of("/proc/self/mounts", "#\\134x"), " 0 0"));
+	CHECK(!strncmp(line_in("/proc/self/mounts", "#\\134x"), want, strlen(want)));
+	CHECK(strstr(line_in("/proc/self/mounts", "#\\134x"), " 0 0"));
 	snprintf(want, sizeof(want),
 		 "device s\\040\\043\\011\\134x mounted on %s/a\\040b/#\\134x with fstype tmpfs",
 		 cwd());
-	CHECK_STR(line_of("/proc/self/mountstats", "#\\134x"), want);
+	CHECK_STR(line_in("/proc/self/mountstats", "#\\134x"), want);
 	/* A mount of a directory that is no more. */
 	CHECK_OK(mkdir("gone", 0755));
 	CHECK_OK(mkdir("at", 0755));
 	CHECK_OK(mount("gone", "at", NULL, MS_BIND, NULL));
 	CHECK_OK(rmdir("gone"));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/at "), "gone//deleted "));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/at "), "gone//deleted "));
 	/* No source is "none", an empty one is nothing. */
 	CHECK_OK(mkdir("x", 0755));
 	CHECK_OK(mkdir("y", 0755));
 	CHECK_OK(mount(NULL, "x", "tmpfs", 0, NULL));
 	CHECK_OK(mount("", "y", "tmpfs", 0, NULL));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/x "), " - tmpfs none rw"));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/y "), " - tmpfs  rw"));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/x "), " - tmpfs none rw"));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/y "), " - tmpfs  rw"));
 }
 
 TEST(mountinfo_optional_fields)
@@ -367,17 +341,17 @@ TEST(mountinfo_optional_fields)
 	CHECK_OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
 	CHECK_OK(mount("a", "b", NULL, MS_BIND, NULL));
 	CHECK_OK(mount(NULL, "b", NULL, MS_SLAVE, NULL));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/a "), " rw,relatime shared:"));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/b "), " rw,relatime master:"));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/a "), " rw,relatime shared:"));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/b "), " rw,relatime master:"));
 	CHECK_OK(mount(NULL, "b", NULL, MS_SHARED, NULL));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/b "), " rw,relatime shared:"));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/b "), " master:"));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/b "), " rw,relatime shared:"));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/b "), " master:"));
 	/* The master's peers are all out of sight once a is unmounted: the next master up is. */
 	CHECK_OK(mount("b", "c", NULL, MS_BIND, NULL));
 	CHECK_OK(mount(NULL, "c", NULL, MS_SLAVE, NULL));
-	CHECK(!strstr(line_of("/proc/self/mountinfo", "/c "), "propagate_from"));
+	CHECK(!strstr(line_in("/proc/self/mountinfo", "/c "), "propagate_from"));
 	CHECK_OK(mount(NULL, "a", NULL, MS_UNBINDABLE, NULL));
-	CHECK(strstr(line_of("/proc/self/mountinfo", "/a "), " rw,relatime unbindable - "));
+	CHECK(strstr(line_in("/proc/self/mountinfo", "/a "), " rw,relatime unbindable - "));
 }
 
 TEST(mountinfo_of_a_chroot)
@@ -398,7 +372,7 @@ TEST(mountinfo_of_a_chroot)
 	for (const char *p = all; (p = strchr(p, '\n')); p++)
 		lines++;
 	CHECK_EQ(lines, 2);
-	snprintf(line, sizeof(line), "%s", line_of("/proc/self/mountinfo", " /m "));
+	snprintf(line, sizeof(line), "%s", line_in("/proc/self/mountinfo", " /m "));
 	CHECK(strstr(line, " / /m rw,relatime - tmpfs tmp rw"));
 }
 

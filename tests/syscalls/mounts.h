@@ -20,11 +20,11 @@ static inline void own_namespace(void)
 	CHECK_OK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
 }
 
-/* The line of mountinfo that mentions `what`, or "". */
-static inline const char *line_of(const char *what)
+/* The line of the file that mentions `what`, or "". */
+static inline const char *line_in(const char *file, const char *what)
 {
 	static char line[1024];
-	const char *all = t_read("/proc/self/mountinfo"), *hit = strstr(all, what), *end;
+	const char *all = t_read(file), *hit = strstr(all, what), *end;
 
 	if (!hit)
 		return "";
@@ -33,6 +33,12 @@ static inline const char *line_of(const char *what)
 	end = strchrnul(hit, '\n');
 	snprintf(line, sizeof(line), "%.*s", (int)(end - hit), hit);
 	return line;
+}
+
+/* The same of mountinfo. */
+static inline const char *line_of(const char *what)
+{
+	return line_in("/proc/self/mountinfo", what);
 }
 
 #endif

@@ -3,7 +3,7 @@
 #include <stdatomic.h>
 #include <sys/ioctl.h>
 
-#include "t.h"
+#include "mounts.h"
 
 #define GET_INFO(size) _IOC(_IOC_READ | _IOC_WRITE, 0xff, 11, size)
 #define GET_NAMESPACE(nr) _IO(0xff, nr)
@@ -131,6 +131,27 @@ TEST(info_of_a_thread)
 	CHECK_EQ(get(open_pid(tid, O_EXCL), 64, 0, &i), 0);
 	CHECK_EQ(i.pid, tid);
 	CHECK_EQ(i.tgid, getpid());
+}
+
+TEST(cgroup)
+{
+	int fd = open_self();
+	char path[PATH_MAX + 8];
+	const char *line, *end;
+	struct stat st;
+	struct info i;
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	CHECK_OK(mount("none", "m", "cgroup2", 0, NULL));
+	line = line_in("/proc/self/cgroup", "0::");
+	CHECK(!strncmp(line, "0::", 3));
+	end = strchrnul(line, '\n');
+	snprintf(path, sizeof(path), "m%.*s", (int)(end - line - 3), line + 3);
+	CHECK_OK(stat(path, &st));
+	CHECK_EQ(get(fd, 64, 0, &i), 0);
+	CHECK_EQ(i.cgroupid, st.st_ino);
+	CHECK_OK(umount("m"));
 }
 
 TEST(namespaces)
