@@ -8,6 +8,10 @@
  * getdents needs cookies that survive concurrent changes: every entry gets the directory's next number when it comes, and a
  * red-black tree by number finds where to go on. Newest first, as Linux's tmpfs lists: a position says "what is older
  * than this", so what comes after the first read is not met and renaming what one reads ends.
+ *
+ * Listings take the directory's lock only to find where they go on. From there each entry points at the next older one, and
+ * readers follow that under RCU as long as children_seq does not move: whoever stays in the directory stays in the chain, and
+ * new entries come only before its first, so that nothing is missed or met twice.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,10 +25,16 @@
 #define FIND_TRIES 4
 #define POOL_NAME_MAX 31u /* names up to it have their memory from pools */
 #define POS_START 2 /* after "." and "..": below every cookie, and no cookie itself */
+#define LIST_RUN_MAX 4096 /* entries that a listing emits in one RCU read section */
+
+static inline uint64_t cookie_of(const struct memfs_dentry *c)
+{
+	return atomic_load_explicit(&c->cookie, memory_order_acquire);
+}
 
 static int order_compare(struct memfs_dentry *a, struct memfs_dentry *b)
 {
-	return (a->cookie > b->cookie) - (a->cookie < b->cookie);
+	return (cookie_of(a) > cookie_of(b)) - (cookie_of(a) < cookie_of(b));
 }
 
 RB_GENERATE_LOCAL(memfs_order, memfs_dentry, order, order_compare)
@@ -316,8 +326,10 @@ void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 	mutex_assert_held(&dir->lock);
 	assert(atomic_load_explicit(&dir->inode.children_seq.seq, memory_order_relaxed) & 1);
 	dentry_ref(&c->d);
-	c->cookie = dir->next_cookie++;
+	atomic_store_explicit(&c->cookie, dir->next_cookie++, memory_order_release);
 	RB_INSERT(memfs_order, &dir->order, c);
+	rcu_store(c->older, rcu_load(dir->newest));
+	rcu_store(dir->newest, c);
 	table_link(rcu_load(dir->inode.table), c);
 	atomic_fetch_add_explicit(&dir->count, 1, memory_order_relaxed);
 }
@@ -326,10 +338,12 @@ void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 {
 	struct memfs_table *t = rcu_load(dir->inode.table);
 	struct memfs_dentry *_Atomic *link = &t->buckets[memfs_name_of(c)->hash & t->mask];
-	struct memfs_dentry *entry;
+	struct memfs_dentry *entry, *newer;
 
 	mutex_assert_held(&dir->lock);
 	assert(atomic_load_explicit(&dir->inode.children_seq.seq, memory_order_relaxed) & 1);
+	newer = RB_NEXT(memfs_order, &dir->order, c);
+	rcu_store(*(newer ? &newer->older : &dir->newest), rcu_load(c->older));
 	RB_REMOVE(memfs_order, &dir->order, c);
 	while ((entry = rcu_load(*link)) != c) {
 		assert(entry);
@@ -399,15 +413,75 @@ static struct memfs_dentry *entry_before(struct memfs_dir *dir, uint64_t pos)
 	struct memfs_dentry key, *c;
 
 	if (pos == POS_START)
-		return RB_MAX(memfs_order, &dir->order);
-	key.cookie = pos;
+		return rcu_load(dir->newest);
+	atomic_init(&key.cookie, pos);
 	c = RB_NFIND(memfs_order, &dir->order, &key);
 	return c ? RB_PREV(memfs_order, &dir->order, c) : RB_MAX(memfs_order, &dir->order);
 }
 
+/* An entry as a listing sees it. */
+struct listed {
+	struct memfs_dentry *c, *older; /* c is NULL at the end */
+	const struct memfs_name *name;
+	uint64_t cookie;
+};
+
+/* What it read belongs together if children_seq did not move. */
+static inline void entry_read(struct listed *l, struct memfs_dentry *c)
+{
+	l->c = c;
+	if (!c)
+		return;
+	l->cookie = cookie_of(c);
+	l->name = memfs_name_of(c);
+	l->older = rcu_load(c->older);
+}
+
+/* Begins a read section, and finds the entry where a listing at `pos` goes on. Return: children_seq, for what comes after it. */
+static uint32_t list_begin(struct memfs_dir *dir, uint64_t pos, struct listed *ret)
+{
+	uint32_t seq;
+
+	if (pos == POS_START) {
+		rcu_read_begin();
+		seq = seqcount_read_begin(&dir->inode.children_seq);
+		entry_read(ret, rcu_load(dir->newest));
+		if (!seqcount_read_retry_acquired(&dir->inode.children_seq, seq))
+			return seq;
+		rcu_read_end();
+	}
+	mutex_lock(&dir->lock);
+	rcu_read_begin();
+	seq = seqcount_read_begin(&dir->inode.children_seq);
+	entry_read(ret, entry_before(dir, pos));
+	mutex_unlock(&dir->lock);
+	return seq;
+}
+
+/* Emits what is older than f's position. Return: it stopped for a change, or to let others have their grace period. */
+static bool list_run(struct file *f, struct dir_emit *ctx, struct memfs_dir *dir)
+{
+	struct listed l;
+	uint32_t seq = list_begin(dir, (uint64_t)f->pos, &l);
+	bool more = false;
+
+	for (unsigned n = 0; l.c; n++) {
+		/* What was emitted is where to go on: at least one entry a run, however much the directory changes. */
+		if (n)
+			more = n == LIST_RUN_MAX ||
+			       seqcount_read_retry_acquired(&dir->inode.children_seq, seq);
+		if (more || !emit(f, ctx, l.name->s, l.name->len, l.c->inode->ino,
+				  memfs_mode(l.c->inode), (int64_t)l.cookie))
+			break;
+		entry_read(&l, l.older);
+	}
+	rcu_read_end();
+	return more;
+}
+
 static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
 {
-	struct memfs_dentry *d = file_dentry(f), *c;
+	struct memfs_dentry *d = file_dentry(f);
 	struct memfs_dir *dir = memfs_dir_of(d);
 
 	if (memfs_is_dead(d))
@@ -417,15 +491,8 @@ static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
 		return 0;
 	if (f->pos == 1 && !emit(f, ctx, "..", 2, parent_ino(d), S_IFDIR, POS_START))
 		return 0;
-	mutex_lock(&dir->lock);
-	for (c = entry_before(dir, (uint64_t)f->pos); c; c = RB_PREV(memfs_order, &dir->order, c)) {
-		const struct memfs_name *n = memfs_name_of(c);
-
-		if (!emit(f, ctx, n->s, n->len, c->inode->ino, memfs_mode(c->inode),
-			  (int64_t)c->cookie))
-			break;
-	}
-	mutex_unlock(&dir->lock);
+	while (list_run(f, ctx, dir))
+		continue;
 	return 0;
 }
 

@@ -71,7 +71,8 @@ struct memfs_dentry {
 	struct memfs_inode *inode; /* immutable; a reference */
 	struct memfs_name *_Atomic name;
 	struct memfs_dentry *_Atomic hash_next; /* guarded by the parent's lock; read under RCU */
-	uint64_t cookie; /* guarded by the parent's lock */
+	struct memfs_dentry *_Atomic older; /* the next entry of a listing: as hash_next */
+	_Atomic uint64_t cookie; /* as hash_next */
 	union {
 		RB_ENTRY(memfs_dentry) order; /* guarded by the parent's lock */
 		struct rcu_cb rcu;
@@ -124,8 +125,9 @@ struct memfs_table {
 
 struct memfs_dir {
 	struct memfs_inode inode; /* base */
-	struct mutex lock; /* LOCK_FS_DIR: table, order, count, next_cookie */
+	struct mutex lock; /* LOCK_FS_DIR: table, order, newest, count, next_cookie */
 	struct memfs_order order; /* by cookie */
+	struct memfs_dentry *_Atomic newest; /* the first entry of a listing; read under RCU */
 	_Atomic uint32_t count;
 	uint64_t next_cookie;
 	struct vfs_acl *_Atomic default_acl; /* changed under inode.lock */
