@@ -29,7 +29,7 @@ struct virtiofs_ahead {
 	struct vdev_pending pending;
 	struct virtiofs_handle *h; /* a reference */
 	uint64_t off, end;
-	unsigned count;
+	unsigned count, cost; /* of data; as vdev_ahead_take() said */
 	struct vdev_data data[VDEV_DATA_MAX]; /* references */
 	struct virtiofs_ahead *next; /* in->ahead_gone */
 };
@@ -49,7 +49,7 @@ static int reap_at(struct virtiofs_inode *in, unsigned i)
 	struct virtiofs_ahead *a = in->ahead[i];
 	ssize_t got = vdev_end(&a->pending, NULL);
 
-	vdev_ahead_give(in->fs->dev, a->count);
+	vdev_ahead_give(in->fs->dev, a->cost);
 	if (got >= 0)
 		virtiofs_data_arrived(in, a->off, a->data, a->count, (uint64_t)got);
 	in->ahead_count--;
@@ -114,11 +114,11 @@ static int ahead_begin(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 	*ret_end = a->count ? a->end : end;
 	if (!a->count)
 		ret = AHEAD_THERE;
-	else if (vdev_ahead_take(in->fs->dev, a->count)) {
+	else if ((a->cost = vdev_ahead_take(in->fs->dev, a->count)) != 0) {
 		if (!virtiofs_data_read_begin(in, h, off, a->data, a->count, &a->pending))
 			ret = AHEAD_BEGUN;
 		else
-			vdev_ahead_give(in->fs->dev, a->count);
+			vdev_ahead_give(in->fs->dev, a->cost);
 	}
 	if (ret != AHEAD_BEGUN) {
 		ahead_free(in, a);

@@ -640,24 +640,22 @@ static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply
 #define AHEADS_MAX 48u
 #define READ_HEADS 4 /* descriptors of a READ besides its data's, at most */
 
-static unsigned ahead_cost(const struct virtiofs_device *dev, unsigned pieces)
+unsigned vdev_ahead_take(struct virtiofs_device *dev, unsigned pieces)
 {
-	return dev->indirect ? 1 : pieces + READ_HEADS;
-}
-
-bool vdev_ahead_take(struct virtiofs_device *dev, unsigned pieces)
-{
-	unsigned cost = ahead_cost(dev, pieces), max = MIN(AHEADS_MAX, (dev->queue_size - 1) / 2);
+	unsigned cost = atomic_load_explicit(&dev->indirect, memory_order_relaxed)
+				? 1
+				: pieces + READ_HEADS;
+	unsigned max = MIN(AHEADS_MAX, (dev->queue_size - 1) / 2);
 
 	if (atomic_fetch_add(&dev->aheads, cost) + cost <= max)
-		return true;
+		return cost;
 	atomic_fetch_sub(&dev->aheads, cost);
-	return false;
+	return 0;
 }
 
-void vdev_ahead_give(struct virtiofs_device *dev, unsigned pieces)
+void vdev_ahead_give(struct virtiofs_device *dev, unsigned cost)
 {
-	atomic_fetch_sub(&dev->aheads, ahead_cost(dev, pieces));
+	atomic_fetch_sub(&dev->aheads, cost);
 }
 
 /* Nothing is under way in it; what nobody came for yet does not count. */

@@ -158,10 +158,11 @@ must_check int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *c
 must_check ssize_t vdev_end(struct vdev_pending *p, void *reply);
 /*
  * Room for a READ of `pieces` that nobody waits for: it keeps its slot until somebody comes for the answer, so all of them of all the filesystems on the
- * device together take less than half a ring. take: false: none. give: its answer was taken, or it was not sent after all.
+ * device together take less than half a ring. take: what it cost, which the
+ * next daemon's rings would not tell; 0: there is none. give: its answer was taken, or it was not sent after all.
  */
-must_check bool vdev_ahead_take(struct virtiofs_device *dev, unsigned pieces);
-void vdev_ahead_give(struct virtiofs_device *dev, unsigned pieces);
+must_check unsigned vdev_ahead_take(struct virtiofs_device *dev, unsigned pieces);
+void vdev_ahead_give(struct virtiofs_device *dev, unsigned cost);
 /* Is the answer there? Never sleeps. */
 bool vdev_done(struct vdev_pending *p);
 /*

@@ -95,7 +95,9 @@ struct virtiofs_device {
 	struct ref ref;
 	int sock; /* changed while dead */
 	struct memfile *mf; /* immutable; a reference */
-	bool event_idx, indirect, reply_ack, multiqueue; /* immutable after negotiation */
+	bool event_idx, reply_ack,
+		multiqueue; /* of whoever negotiates: the opening, then the reconnecting thread */
+	_Atomic bool indirect; /* changed while dead */
 	bool may_spin; /* immutable */
 	unsigned queue_count; /* immutable: with the high-priority one */
 	struct vdev_queue queues[VDEV_QUEUES_MAX];
