@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "base/hostpoll.h"
 #include "base/tree.h"
 #include "vfs/epoll.h"
 #include "vfs/vfs_internal.h"
@@ -240,18 +241,26 @@ int epoll_file_wait(struct file *f, struct epoll_event *events, int max, int64_t
 
 	if (!file_is_epoll(f) || max <= 0 || max > EPOLL_EVENTS_MAX)
 		return -EINVAL;
+	hostpoll_look_if_parked();
 	n = collect(ep, events, max);
-	if (n || (deadline_ns != TIME_FOREVER && deadline_ns <= time_monotonic_ns()))
+	if (n)
 		return n;
+	if (deadline_ns != TIME_FOREVER && deadline_ns <= time_monotonic_ns()) {
+		/* What the caller itself just caused is seen, whoever would announce it. */
+		hostpoll_look();
+		return collect(ep, events, max);
+	}
 	waiter_init_sleeper(&w, s, POLLIN);
 	w.exclusive = true;
 	wait_queue_add(&ep->wait, &w);
+	hostpoll_await();
 	for (;;) {
 		n = collect(ep, events, max);
 		if (n || err)
 			break;
 		err = sleeper_wait(s, SLEEP_INTERRUPTIBLE, deadline_ns);
 	}
+	hostpoll_await_end();
 	wait_queue_remove(&w);
 	/* One waiter is woken for an event: what is left is another's. */
 	if (!ready_is_empty(ep))
@@ -266,9 +275,12 @@ int epoll_file_wait(struct file *f, struct epoll_event *events, int max, int64_t
 static uint32_t epoll_poll(struct file *f)
 {
 	struct epoll_file *ep = epoll_of(f);
-	unsigned rounds = ready_count(ep);
 	struct ep_item *item;
+	unsigned rounds;
 	uint32_t now = 0;
+
+	hostpoll_look_if_parked();
+	rounds = ready_count(ep);
 
 	while (!now && rounds-- && (item = ready_pop(ep))) {
 		now = item_poll(item);
@@ -282,11 +294,13 @@ static uint32_t epoll_poll(struct file *f)
 static void epoll_poll_add(struct file *f, struct waiter *w)
 {
 	wait_queue_add(&epoll_of(f)->wait, w);
+	waiter_await(w);
 }
 
 static void epoll_poll_remove(struct file *f unused_arg, struct waiter *w)
 {
 	wait_queue_remove(w);
+	waiter_await_end(w);
 }
 
 static void watch_begin(struct ep_item *item)
@@ -437,6 +451,7 @@ static void item_arm(struct ep_item *item, const struct epoll_event *event)
 	waiter_init(&item->waiter, item_wake, item,
 		    (event->events & ~EP_PRIVATE_BITS) | EPOLLERR | EPOLLHUP);
 	item->waiter.exclusive = (event->events & EPOLLEXCLUSIVE) != 0;
+	item->waiter.looks = true;
 	watch_begin(item);
 	/* Registered, then asked: nothing is missed. */
 	if (item_poll(item)) {

@@ -7,6 +7,8 @@
  */
 #include "vfs/wait.h"
 
+#include "base/hostpoll.h"
+
 void wait_queue_init(struct wait_queue *q)
 {
 	mutex_init(&q->lock, LOCK_WAITQUEUE, "wait queue");
@@ -61,6 +63,22 @@ void wait_queue_remove(struct waiter *w)
 	w->queue = NULL;
 	atomic_fetch_sub_explicit(&q->count, 1, memory_order_relaxed);
 	mutex_unlock(&q->lock);
+}
+
+void waiter_await(struct waiter *w)
+{
+	if (w->looks || w->awaits)
+		return;
+	w->awaits = true;
+	hostpoll_await();
+}
+
+void waiter_await_end(struct waiter *w)
+{
+	if (!w->awaits)
+		return;
+	w->awaits = false;
+	hostpoll_await_end();
 }
 
 void wait_queue_wake(struct wait_queue *q, uint32_t events)

@@ -20,6 +20,8 @@ struct waiter {
 	void (*wake)(struct waiter *w, uint32_t events);
 	uint32_t events; /* POLL* mask; POLLERR and POLLHUP always count */
 	bool exclusive; /* wake-one (EPOLLEXCLUSIVE, accept) */
+	bool looks; /* an epoll item's: who sleeps for it says so and calls hostpoll_look() itself (base/hostpoll.h) */
+	bool awaits; /* counted by hostpoll_await(); owned by the file's poll_add and poll_remove */
 	void *arg;
 };
 
@@ -38,6 +40,9 @@ void wait_queue_add(struct wait_queue *q, struct waiter *w);
 void wait_queue_remove(
 	struct waiter *w); /* idempotent; after it returns the callback does not run */
 void wait_queue_wake(struct wait_queue *q, uint32_t events);
+/* For a file's poll_add, after the queue has the waiter, and poll_remove: what it waits for may be a batched host descriptor. */
+void waiter_await(struct waiter *w);
+void waiter_await_end(struct waiter *w);
 
 /*
  * Sleeps until cond(arg) is true. Return: 0, -EINTR, -ETIMEDOUT. No locks held.

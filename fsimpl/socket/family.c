@@ -62,6 +62,7 @@ static void socket_poll_add(struct file *f, struct waiter *w)
 static void socket_poll_remove(unused_arg struct file *f, struct waiter *w)
 {
 	wait_queue_remove(w);
+	waiter_await_end(w);
 }
 
 static int64_t socket_ioctl(struct file *f, unsigned cmd, uint64_t arg)

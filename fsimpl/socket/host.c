@@ -4,7 +4,7 @@
  * The file's inode number is the host socket's, so that /proc/net/tcp, sock_diag and /proc/PID/fd agree without translation.
  *
  * Waiting: a call tries on the host (which never blocks), and on EAGAIN the caller puts itself on the wait queue, tries again
- * and sleeps. The housekeeping thread's edge-triggered epoll wakes the queue. Nobody waits, nothing is watched: a socket
+ * and sleeps. An edge-triggered epoll of the host's (batched, base/hostpoll.h) wakes the queue. Nobody waits, nothing is watched: a socket
  * that is only written to and closed costs no epoll call.
  *
  * Close: a host close(2) must not block (SO_LINGER with a time would, on the host, where no guest's signal reaches it), so the
@@ -62,6 +62,7 @@ int host_socket_init(struct host_socket *hs, const struct socket_family *fam, in
 	wait_queue_init(&hs->wait);
 	atomic_init(&hs->watched, false);
 	atomic_init(&hs->watched_out, false);
+	atomic_init(&hs->awaited, false);
 	atomic_init(&hs->rcvtimeo_ns, 0);
 	atomic_init(&hs->sndtimeo_ns, 0);
 	atomic_init(&hs->rcvlowat, 1);
@@ -111,6 +112,8 @@ void host_socket_fini(struct host_socket *hs)
 		linger_wait(hs, linger_s);
 	if (atomic_load_explicit(&hs->watched, memory_order_acquire))
 		hostpoll_remove(&hs->hp);
+	if (atomic_load_explicit(&hs->awaited, memory_order_relaxed))
+		hostpoll_await_end();
 	wait_queue_fini(&hs->wait);
 	close(hs->fd);
 	file_fini(&hs->sf.f);
@@ -162,8 +165,8 @@ static void host_socket_watch(struct host_socket *hs)
 	mutex_lock(&hs->lock);
 	if (!atomic_load_explicit(&hs->watched, memory_order_relaxed)) {
 		out = !(host_poll(hs) & POLLOUT);
-		err = hostpoll_add(&hs->hp, hs->fd, EVENTS_IN | (out ? EVENTS_OUT : 0),
-				   host_socket_ready);
+		err = hostpoll_add_batched(&hs->hp, hs->fd, EVENTS_IN | (out ? EVENTS_OUT : 0),
+					   host_socket_ready);
 		if (err) {
 			log_warn("a socket cannot be watched: %s", strerror(-err));
 		} else {
@@ -212,12 +215,19 @@ void host_socket_poll_add(struct file *f, struct waiter *w)
 
 	wait_queue_add(&hs->wait, w);
 	host_socket_watch(hs);
+	waiter_await(w);
 }
 
 int host_socket_set_flags(struct file *f, unsigned new_flags)
 {
-	if (new_flags & O_ASYNC)
-		host_socket_watch(host_socket_of(f));
+	struct host_socket *hs = host_socket_of(f);
+
+	if (!(new_flags & O_ASYNC))
+		return 0;
+	host_socket_watch(hs);
+	/* A signal is to come whatever its program does meanwhile: for good. */
+	if (!atomic_exchange_explicit(&hs->awaited, true, memory_order_relaxed))
+		hostpoll_await();
 	return 0;
 }
 
