@@ -7,7 +7,9 @@
  *
  * getdents needs cookies that survive concurrent changes: every entry gets the directory's next number when it comes, and a
  * red-black tree by number finds where to go on. Newest first, as Linux's tmpfs lists: a position says "what is older
- * than this", so what comes after the first read is not met and renaming what one reads ends.
+ * than this", so what comes after the first read is not met and renaming what one reads ends. A number belongs to a name
+ * rather than to a file: what replaces another takes that one's, and a name changed within the directory keeps it, so that
+ * no rename hides from a listing a name that is there all the time.
  *
  * Listings take the directory's lock only to find where they go on. From there each entry points at the next older one, and
  * readers follow that under RCU as long as children_seq does not move: whoever stays in the directory stays in the chain, and
@@ -323,18 +325,26 @@ int memfs_dir_reserve_locked(struct memfs_dir *dir)
 
 void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 {
+	memfs_dir_insert_at_locked(dir, c, dir->next_cookie++);
+}
+
+void memfs_dir_insert_at_locked(struct memfs_dir *dir, struct memfs_dentry *c, uint64_t cookie)
+{
+	struct memfs_dentry *newer;
+
 	mutex_assert_held(&dir->lock);
 	assert(atomic_load_explicit(&dir->inode.children_seq.seq, memory_order_relaxed) & 1);
 	dentry_ref(&c->d);
-	atomic_store_explicit(&c->cookie, dir->next_cookie++, memory_order_release);
+	atomic_store_explicit(&c->cookie, cookie, memory_order_release);
 	RB_INSERT(memfs_order, &dir->order, c);
-	rcu_store(c->older, rcu_load(dir->newest));
-	rcu_store(dir->newest, c);
+	newer = RB_NEXT(memfs_order, &dir->order, c);
+	rcu_store(c->older, RB_PREV(memfs_order, &dir->order, c));
+	rcu_store(*(newer ? &newer->older : &dir->newest), c);
 	table_link(rcu_load(dir->inode.table), c);
 	atomic_fetch_add_explicit(&dir->count, 1, memory_order_relaxed);
 }
 
-void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
+uint64_t memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 {
 	struct memfs_table *t = rcu_load(dir->inode.table);
 	struct memfs_dentry *_Atomic *link = &t->buckets[memfs_name_of(c)->hash & t->mask];
@@ -352,6 +362,7 @@ void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 	/* c keeps its own link: a reader that stands on it goes on. */
 	rcu_store(*link, rcu_load(c->hash_next));
 	atomic_fetch_sub_explicit(&dir->count, 1, memory_order_relaxed);
+	return cookie_of(c);
 }
 
 /* Nobody else is there any more: everything below the root goes, leaves first. */

@@ -298,10 +298,12 @@ static inline void memfs_dir_change_end(struct memfs_dir *dir)
 {
 	seqcount_write_end(&dir->inode.children_seq);
 }
-/* Enters c under its name; the tree takes a reference. After a reserve. */
+/* Enters c under its name, as the newest; the tree takes a reference. After a reserve. */
 void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c);
-/* Takes c out; the tree's reference goes to the caller. */
-void memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c);
+/* The same, where something was that just left. */
+void memfs_dir_insert_at_locked(struct memfs_dir *dir, struct memfs_dentry *c, uint64_t cookie);
+/* Takes c out; the tree's reference goes to the caller. Return: its place in listings. */
+uint64_t memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c);
 /* Gives c another name and parent. Both directories' locks held, c in neither; takes `name`; returns the old parent's reference in *ret_old. */
 void memfs_dentry_rename(struct memfs_dentry *c, struct memfs_name *name,
 			 struct memfs_dentry **ret_old);

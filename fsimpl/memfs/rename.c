@@ -168,14 +168,14 @@ static void exchange_locked(struct rename *r)
 {
 	bool from_is_dir = memfs_is_dir(r->from), to_is_dir = memfs_is_dir(r->to);
 	struct memfs_dir *a = memfs_dir_of(r->from_dir), *b = memfs_dir_of(r->to_dir);
+	uint64_t from_place = memfs_dir_remove_locked(a, r->from);
+	uint64_t to_place = memfs_dir_remove_locked(b, r->to);
 
-	memfs_dir_remove_locked(a, r->from);
-	memfs_dir_remove_locked(b, r->to);
 	move_name(r, r->from, &r->new_name);
 	move_name(r, r->to, &r->back_name);
 	/* Room is there: each directory lost one entry. */
-	memfs_dir_insert_locked(b, r->from);
-	memfs_dir_insert_locked(a, r->to);
+	memfs_dir_insert_at_locked(b, r->from, to_place);
+	memfs_dir_insert_at_locked(a, r->to, from_place);
 	/* The insertions took references; the removals' go back. */
 	drop_later(r, r->from);
 	drop_later(r, r->to);
@@ -187,7 +187,7 @@ static void exchange_locked(struct rename *r)
 }
 
 /* A directory that is replaced must be empty, and nothing may come into it meanwhile. */
-static int remove_target_locked(struct rename *r)
+static int remove_target_locked(struct rename *r, uint64_t *ret_place)
 {
 	struct memfs_dir *victim = memfs_is_dir(r->to) ? memfs_dir_of(r->to) : NULL;
 	int err = 0;
@@ -198,7 +198,7 @@ static int remove_target_locked(struct rename *r)
 			err = -ENOTEMPTY;
 	}
 	if (!err) {
-		memfs_dir_remove_locked(memfs_dir_of(r->to_dir), r->to);
+		*ret_place = memfs_dir_remove_locked(memfs_dir_of(r->to_dir), r->to);
 		vfs_dentry_delete_end(&r->to->d);
 		memfs_add_links(r->to->inode, victim ? -2 : -1, r->now);
 		if (victim)
@@ -214,19 +214,25 @@ static int move_locked(struct rename *r)
 {
 	bool is_dir = memfs_is_dir(r->from);
 	struct memfs_dir *a = memfs_dir_of(r->from_dir), *b = memfs_dir_of(r->to_dir);
+	uint64_t from_place, to_place = 0;
 	int err = 0;
 
 	if (r->to)
-		err = remove_target_locked(r);
+		err = remove_target_locked(r, &to_place);
 	if (err)
 		return err;
 	/* The new place first would need two names at once: readers that miss both look again (children_seq). */
-	memfs_dir_remove_locked(a, r->from);
+	from_place = memfs_dir_remove_locked(a, r->from);
 	move_name(r, r->from, &r->new_name);
-	memfs_dir_insert_locked(b, r->from);
+	if (!r->to && a == b && !r->whiteout)
+		to_place = from_place;
+	if (to_place)
+		memfs_dir_insert_at_locked(b, r->from, to_place);
+	else
+		memfs_dir_insert_locked(b, r->from);
 	drop_later(r, r->from);
 	if (r->whiteout)
-		memfs_dir_insert_locked(a, r->whiteout);
+		memfs_dir_insert_at_locked(a, r->whiteout, from_place);
 	if (is_dir && r->from_dir != r->to_dir) {
 		memfs_add_links(r->from_dir->inode, -1, r->now);
 		memfs_add_links(r->to_dir->inode, 1, r->now);

@@ -1,6 +1,7 @@
 // LINK: moat_memfs moat_vfs moat_mem
 /*
- * memfs: listings while the directory changes. What stays in the directory is met exactly once, whatever batches the listing is read in;
+ * memfs: listings while the directory changes. A name that stays in the directory is met exactly once, whatever batches the listing is read in and
+ * whatever files bear it one after the other;
  * what comes during it is not met; no position is given twice.
  */
 #include "tests/unit/check.h"
@@ -11,6 +12,7 @@
 #include "tests/unit/memfs_env.h"
 
 #define STAY 300
+#define CONFIGS 2 /* names that are there all the time, each time another file's */
 #define MOVING 40
 #define LISTERS 2
 #define CHANGERS 2
@@ -41,6 +43,22 @@ static void move(const char *from, const char *to)
 	must(!vfs_rename(&a, &b, &(struct rename_args){0}));
 }
 
+/* Each name's file is replaced by a newer one, then the two exchange their names. */
+static void replace(int id)
+{
+	struct rename_args exchange = {.flags = RENAME_EXCHANGE};
+	char fresh[64], config[64];
+	struct vfs_lookup a = at(fresh), b = at("/dir/config0"), c = at("/dir/config1");
+
+	snprintf(fresh, sizeof(fresh), "/dir/fresh%d", id);
+	snprintf(config, sizeof(config), "/dir/config%d", id % CONFIGS);
+	create(fresh);
+	move(fresh, config);
+	create(fresh);
+	must(!vfs_unlink(&a));
+	must(!vfs_rename(&b, &c, &exchange));
+}
+
 /* Makes, renames here, moves away, moves back and removes names of its own, the newest of them between those that stay. */
 static void *changer(void *arg)
 {
@@ -60,6 +78,7 @@ static void *changer(void *arg)
 		move(away, here);
 		must(!vfs_unlink(&lk));
 		create(here);
+		replace(id);
 	}
 	cred_set_current(NULL);
 	rcu_thread_end();
@@ -70,7 +89,7 @@ struct lister {
 	struct dir_emit ctx;
 	int room;
 	int64_t last; /* positions go down: newest first */
-	unsigned char seen[STAY];
+	unsigned char seen[STAY], configs[CONFIGS];
 };
 
 static bool take(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino unused_arg,
@@ -89,6 +108,8 @@ static bool take(struct dir_emit *ctx, const char *name, size_t len, uint64_t in
 	l->last = next;
 	if (sscanf(name, "stay%d", &n) == 1)
 		l->seen[n]++;
+	if (sscanf(name, "config%d", &n) == 1)
+		l->configs[n]++;
 	return true;
 }
 
@@ -106,6 +127,8 @@ static void list_once(int batch)
 	file_unref(f);
 	for (int i = 0; i < STAY; i++)
 		must(l.seen[i] == 1);
+	for (int i = 0; i < CONFIGS; i++)
+		must(l.configs[i] == 1);
 }
 
 static void *lister(void *arg unused_arg)
@@ -128,6 +151,9 @@ static void test_changes(void **state unused_arg)
 	for (int i = 0; i < STAY; i++) {
 		snprintf(path, sizeof(path), "/dir/stay%d", i);
 		create(path);
+		snprintf(path, sizeof(path), "/dir/config%d", i / (STAY / CONFIGS));
+		if (i % (STAY / CONFIGS) == STAY / CONFIGS / 2)
+			create(path);
 		for (int id = 0; id < CHANGERS && i % (STAY / MOVING) == 0; id++) {
 			snprintf(path, sizeof(path), "/dir/move%d.%d", id, i / (STAY / MOVING));
 			if (i / (STAY / MOVING) < MOVING)
