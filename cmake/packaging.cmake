@@ -11,6 +11,8 @@ set(MOAT_MAINTAINER "Moat maintainers <maintainers@moat.invalid>" CACHE STRING
 install(FILES docs/man/moat.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(FILES completion/bash/moat
 	DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/bash-completion/completions)
+install(FILES completion/fish/moat.fish
+	DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/fish/vendor_completions.d)
 install(FILES completion/zsh/_moat DESTINATION ${MOAT_ZSH_COMPLETION_DIR})
 # README.md's links into docs/ hold there too.
 install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -1,7 +1,8 @@
 /*
  * runtime/install.c - moat install and uninstall: docker and podman learn of the runtime, or forget it.
  *
- * docker: "runtimes" in daemon.json, everything else in it is kept. podman: a file of its own in containers.conf.d. containerd's
+ * docker: "runtimes" in daemon.json, everything else in it is kept, and so is the file's mode. podman: a file of its own in
+ * containers.conf.d. What somebody else wrote there, or cannot be understood, is left as it is. containerd's
  * configuration is no file that a program should edit: the lines are printed.
  */
 #include <errno.h>
@@ -18,8 +19,9 @@
 
 #define DAEMON_JSON "/etc/docker/daemon.json"
 #define CONTAINERS_CONF_D "/etc/containers/containers.conf.d"
-#define PODMAN_CONF CONTAINERS_CONF_D "/moat.conf"
+#define PODMAN_HEAD "# Written by moat install.\n"
 #define CONFIG_MAX (1u << 20)
+#define NAME_SIZE_MAX 100
 
 struct install {
 	const char *name; /* what the runtime is called */
@@ -28,14 +30,20 @@ struct install {
 	bool remove;
 };
 
+/* In one step, with the mode of what was there; through a symlink, as the administrator made it. */
 static int write_whole(const char *path, const char *text)
 {
-	char tmp[PATH_MAX];
+	char tmp[PATH_MAX], real[PATH_MAX];
+	struct stat st = {.st_mode = 0644};
 	int err;
 
-	snprintf(tmp, sizeof(tmp), "%.4000s.moat-new", path);
-	err = io_write_file_at(AT_FDCWD, tmp, text, strlen(text), 0644);
-	if (!err && rename(tmp, path) < 0)
+	if (!realpath(path, real))
+		snprintf(real, sizeof(real), "%s", path);
+	else if (stat(real, &st) < 0)
+		st.st_mode = 0600;
+	snprintf(tmp, sizeof(tmp), "%.4000s.moat-new", real);
+	err = io_write_file_at(AT_FDCWD, tmp, text, strlen(text), st.st_mode & 0777);
+	if (!err && (chmod(tmp, st.st_mode & 0777) < 0 || rename(tmp, real) < 0))
 		err = -errno;
 	if (err) {
 		unlink(tmp);
@@ -61,13 +69,63 @@ static int mkdir_for(const char *path)
 	return 0;
 }
 
+/* "runtimes" of docker's configuration with ours or without. Return: 1 when that changed it, 0, -EINVAL. */
+static int docker_edit(const struct install *in, json_t *j, const char *path)
+{
+	json_t *runtimes = json_object_get(j, "runtimes");
+	const char *is_default = json_string_value(json_object_get(j, "default-runtime"));
+
+	if (runtimes && !json_is_object(runtimes)) {
+		cli_error("%s: \"runtimes\" is not a JSON object; it is left as it is", path);
+		return -EINVAL;
+	}
+	if (!in->remove) {
+		if (!runtimes) {
+			runtimes = json_object();
+			json_object_set_new(j, "runtimes", runtimes);
+		}
+		json_object_set_new(runtimes, in->name, json_pack("{ss}", "path", in->path));
+		return 1;
+	}
+	if (!json_object_get(runtimes, in->name))
+		return 0;
+	if (is_default && strcmp(is_default, in->name) == 0) {
+		cli_error("%s: \"default-runtime\" is '%s': docker would not start without it; "
+			  "change that first",
+			  path, in->name);
+		return -EINVAL;
+	}
+	json_object_del(runtimes, in->name);
+	if (json_object_size(runtimes) == 0)
+		json_object_del(j, "runtimes");
+	return 1;
+}
+
+static int docker_write(json_t *j, const char *path, bool remove)
+{
+	auto_free char *out = NULL;
+	int err;
+
+	/* Nothing is left of it: docker does not need the file. */
+	if (remove && json_object_size(j) == 0) {
+		if (unlink(path) == 0)
+			return 0;
+		err = -errno;
+		cli_error("%s: %s", path, strerror(-err));
+		return err;
+	}
+	out = json_dumps(j, JSON_INDENT(4));
+	err = out ? mkdir_for(path) : -ENOMEM;
+	return err ? err : write_whole(path, out);
+}
+
 static int docker(const struct install *in)
 {
 	char path[PATH_MAX];
-	auto_free char *text = NULL, *out = NULL;
-	json_t *j, *runtimes;
+	auto_free char *text = NULL;
 	json_error_t jerr;
 	size_t size;
+	json_t *j;
 	int err;
 
 	snprintf(path, sizeof(path), "%.3000s%s", in->prefix, DAEMON_JSON);
@@ -84,45 +142,51 @@ static int docker(const struct install *in)
 		json_decref(j);
 		return -EINVAL;
 	}
-	runtimes = json_object_get(j, "runtimes");
-	if (!json_is_object(runtimes) && !in->remove) {
-		runtimes = json_object();
-		json_object_set_new(j, "runtimes", runtimes);
+	err = docker_edit(in, j, path);
+	if (err > 0) {
+		err = docker_write(j, path, in->remove);
+		if (!err)
+			printf("%s: runtime '%s' %s; restart docker\n", path, in->name,
+			       in->remove ? "removed" : "added");
 	}
-	if (in->remove) {
-		json_object_del(runtimes, in->name);
-		if (runtimes && json_object_size(runtimes) == 0)
-			json_object_del(j, "runtimes");
-	} else {
-		json_object_set_new(runtimes, in->name, json_pack("{ss}", "path", in->path));
-	}
-	out = json_dumps(j, JSON_INDENT(4));
 	json_decref(j);
-	err = out ? mkdir_for(path) : -ENOMEM;
-	if (!err)
-		err = write_whole(path, out);
-	if (!err)
-		printf("%s: runtime '%s' %s; restart docker\n", path, in->name,
-		       in->remove ? "removed" : "added");
 	return err;
+}
+
+/* Is there a file that is not ours? */
+static bool is_foreign(const char *path)
+{
+	auto_free char *text = NULL;
+	size_t size;
+	int err = io_read_file_at(AT_FDCWD, path, CONFIG_MAX, &text, &size);
+
+	if (err == -ENOENT || (!err && strncmp(text, PODMAN_HEAD, strlen(PODMAN_HEAD)) == 0))
+		return false;
+	cli_error("%s: %s; it is left as it is", path,
+		  err ? strerror(-err) : "not written by moat install");
+	return true;
 }
 
 static int podman(const struct install *in)
 {
 	char path[PATH_MAX], text[PATH_MAX + 200];
+	bool plain = strcmp(in->name, "moat") == 0;
 	int err;
 
-	snprintf(path, sizeof(path), "%.3000s%s", in->prefix, PODMAN_CONF);
+	snprintf(path, sizeof(path), "%.3000s%s/%s%.100s.conf", in->prefix, CONTAINERS_CONF_D,
+		 plain ? "" : "moat-", in->name);
+	if (is_foreign(path))
+		return -EEXIST;
 	if (in->remove) {
 		if (unlink(path) < 0 && errno != ENOENT) {
-			cli_error("%s: %m", path);
-			return -errno;
+			err = -errno;
+			cli_error("%s: %s", path, strerror(-err));
+			return err;
 		}
 		return 0;
 	}
-	snprintf(text, sizeof(text),
-		 "# Written by moat install.\n[engine.runtimes]\n%.100s = [\"%s\"]\n", in->name,
-		 in->path);
+	snprintf(text, sizeof(text), PODMAN_HEAD "[engine.runtimes]\n\"%.100s\" = [\"%s\"]\n",
+		 in->name, in->path);
 	err = mkdir_for(path);
 	if (!err)
 		err = write_whole(path, text);
@@ -144,7 +208,7 @@ static int install_or_remove(const char *verb, bool remove, int argc, char **arg
 			continue;
 		return cli_unknown_flag(verb, argv[i]);
 	}
-	if (n <= 0 || !cli_id_valid(in.name)) {
+	if (n <= 0 || strlen(in.name) > NAME_SIZE_MAX || !cli_id_valid(in.name)) {
 		cli_error("%s: '%s' is no name for a runtime", verb, in.name);
 		return 1;
 	}
@@ -175,7 +239,8 @@ static int uninstall_main(int argc, char **argv)
 
 const struct cli_verb verb_install = {"install", "make this runtime known to docker and podman",
 				      "Usage: moat install [--name NAME] [--prefix DIR]\n\n"
-				      "Adds it to " DAEMON_JSON " and writes " PODMAN_CONF ";\n"
+				      "Adds it to " DAEMON_JSON " and writes " CONTAINERS_CONF_D
+				      "/moat.conf (moat-NAME.conf);\n"
 				      "prints the lines for containerd.\n\n" INSTALL_FLAGS,
 				      install_main};
 const struct cli_verb verb_uninstall = {
