@@ -34,75 +34,6 @@
 #define SPIN_SOON \
 	4 /* polls as long as polling may take: an answer that came within that was no miss */
 
-bool virtiofs_device_alive(const struct virtiofs_device *dev)
-{
-	int state = atomic_load(&dev->state);
-
-	return state == VDEV_ALIVE ||
-	       (state == VDEV_RESTORING && pthread_equal(dev->reconnector, pthread_self()));
-}
-
-#define AWAIT_STEP_NS 2000000ll
-
-void virtiofs_device_await(struct virtiofs_device *dev)
-{
-	struct sleeper *s = sleeper_current();
-	int64_t now;
-
-	if (likely(atomic_load_explicit(&dev->state, memory_order_relaxed) == VDEV_ALIVE) ||
-	    !dev->reconnect || virtiofs_device_alive(dev))
-		return;
-	s->what = "virtio-fs daemon";
-	while (!virtiofs_device_alive(dev) &&
-	       (now = time_monotonic_ns()) < atomic_load(&dev->died) + VDEV_GRACE_NS)
-		if (sleeper_wait(s, SLEEP_KILLABLE, now + AWAIT_STEP_NS) == -EINTR)
-			return;
-}
-
-bool virtiofs_device_settle(struct virtiofs_device *dev, enum sleep_mode mode)
-{
-	while (atomic_load(&dev->state) == VDEV_RESTORING && !virtiofs_device_alive(dev))
-		if (sleeper_wait(sleeper_current(), mode, time_monotonic_ns() + AWAIT_STEP_NS) ==
-		    -EINTR)
-			break;
-	return virtiofs_device_alive(dev);
-}
-
-bool virtiofs_device_restoring(const struct virtiofs_device *dev)
-{
-	return atomic_load(&dev->state) == VDEV_RESTORING;
-}
-
-bool virtiofs_device_claim(struct virtiofs_device *dev)
-{
-	return !atomic_exchange(&dev->claimed, true);
-}
-
-void virtiofs_device_release(struct virtiofs_device *dev)
-{
-	atomic_store(&dev->claimed, false);
-}
-
-struct memfile *virtiofs_device_memory(struct virtiofs_device *dev)
-{
-	return dev->mf;
-}
-
-struct dax_window *virtiofs_device_dax(struct virtiofs_device *dev)
-{
-	return dev->dax;
-}
-
-struct virtiofs_versions *virtiofs_device_versions(struct virtiofs_device *dev)
-{
-	return dev->versions;
-}
-
-uint64_t virtiofs_device_requests(const struct virtiofs_device *dev)
-{
-	return atomic_load(&dev->requests);
-}
-
 /* ---- slots ---- */
 
 static uint64_t addr_of(const struct virtiofs_device *dev, uint64_t off)
@@ -121,11 +52,21 @@ void vdev_pin_data(struct virtiofs_device *dev, const struct vdev_data *d, unsig
 	}
 }
 
-/* Back on the free list; who waits for room gets a turn. Queue locked. */
-void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
+/* Who waits for room gets a turn. Queue locked. */
+static void room_wake_locked(struct vdev_queue *q)
 {
 	struct vdev_room_waiter *w = q->room_waiters;
 
+	if (!w)
+		return;
+	q->room_waiters = w->next;
+	w->queued = false;
+	sleeper_wake(w->sleeper);
+}
+
+/* Back on the free list. Queue locked. */
+static void slot_free_locked(struct vdev_queue *q, struct vdev_slot *slot)
+{
 	vdev_pin_data(q->dev, slot->data, slot->data_count, false);
 	slot->data_count = 0;
 	slot->orphan = false;
@@ -134,11 +75,12 @@ void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
 	slot->next_free = q->free_slots;
 	q->free_slots = slot;
 	q->busy--;
-	if (w) {
-		q->room_waiters = w->next;
-		w->queued = false;
-		sleeper_wake(w->sleeper);
-	}
+}
+
+void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
+{
+	slot_free_locked(q, slot);
+	room_wake_locked(q);
 }
 
 /* A completed request that nobody waits for. Queue locked: an owner is told by queue_unlock(). */
@@ -169,23 +111,34 @@ static void queue_unlock(struct vdev_queue *q)
 	mutex_unlock(&q->lock);
 }
 
-/* Queue locked before and after. Return: 0, -EIO, -EINTR. */
+static int drain_locked(struct vdev_queue *q);
+
+/*
+ * Until there may be room. What holds it may be posted, which nobody sleeps for: so the device must call, as for an answer. Queue locked before and after.
+ * Return: 0, -EPROTO, -EINTR.
+ */
 static int wait_for_room(struct vdev_queue *q, bool unkillable)
 {
 	struct vdev_room_waiter w = {.sleeper = sleeper_current(), .queued = true}, **at;
 	int err;
 
+	if (virtq_driver_arm(&q->ring))
+		return drain_locked(q);
 	w.next = q->room_waiters;
 	q->room_waiters = &w;
+	q->asleep++;
 	w.sleeper->what = "virtio-fs ring";
 	queue_unlock(q);
 	err = sleeper_wait(w.sleeper, unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
 			   TIME_FOREVER);
 	mutex_lock(&q->lock);
+	q->asleep--;
 	if (w.queued) {
 		for (at = &q->room_waiters; *at != &w; at = &(*at)->next)
 			;
 		*at = w.next;
+	} else if (err) {
+		room_wake_locked(q); /* the turn is the next one's */
 	}
 	return err;
 }
@@ -259,6 +212,9 @@ static int drain_locked(struct vdev_queue *q)
 			orphan_done_locked(q, slot);
 		else if (slot->waiter && slot->waiter != sleeper_current())
 			sleeper_wake(slot->waiter);
+		/* Its part of the ring is free now, its slot is once somebody came for it. */
+		if (!q->dev->indirect)
+			room_wake_locked(q);
 	}
 	return got;
 }
@@ -528,27 +484,24 @@ static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const str
 	return fuse_encode(&req, slot->unique, mem + SLOT_REQUEST_AT, FUSE_REQUEST_ARG_MAX);
 }
 
-/* A free slot; the queue stays locked when there is one. may_wait: for room. Return: 0, -EIO, -EINTR, -EAGAIN. */
+/* A free slot. may_wait: for room. Queue locked before and after. Return: 0, -EIO, -EPROTO, -EINTR, -EAGAIN. */
 static int slot_take(struct vdev_queue *q, bool may_wait, bool unkillable, struct vdev_slot **ret)
 {
 	int err = 0;
 
-	mutex_lock(&q->lock);
 	for (;;) {
 		if (!virtiofs_device_alive(q->dev))
 			err = -EIO;
 		else if (!q->free_slots)
-			err = drain_locked(q) ? -EIO : 0;
+			err = drain_locked(q);
 		if (!err && q->free_slots)
 			break;
 		if (!err && !may_wait)
 			err = -EAGAIN;
 		if (!err)
 			err = wait_for_room(q, unkillable);
-		if (err) {
-			queue_unlock(q);
+		if (err)
 			return err;
-		}
 	}
 	*ret = q->free_slots;
 	q->free_slots = (*ret)->next_free;
@@ -563,34 +516,45 @@ enum submit_mode {
 	SUBMIT_POSTED, /* nobody waits for anything */
 };
 
-/* Return: 0, -EIO, -EINTR, -EAGAIN: no room. */
-static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submit_mode mode,
-		  struct vdev_slot **ret)
+/* Of a slot there is one, of descriptors too few: a long request without indirect ones. Queue locked. Return: 0: again; as slot_take(). */
+static int ring_room(struct vdev_queue *q, bool may_wait, bool unkillable)
 {
+	if (virtq_driver_ready(&q->ring))
+		return drain_locked(q);
+	if (!q->flying)
+		return -EIO; /* more than the whole ring has */
+	return may_wait ? wait_for_room(q, unkillable) : -EAGAIN;
+}
+
+/* Onto the ring. Queue locked before and after. Return: as slot_take(). */
+static int submit_locked(struct vdev_queue *q, const struct vdev_call *call, enum submit_mode mode,
+			 struct vdev_slot **ret)
+{
+	bool may_wait = mode == SUBMIT_WAITED;
 	struct vdev_slot *slot;
 	ssize_t size;
 	int err;
 
-	if (call->send_count > VDEV_DATA_MAX || call->receive_count > VDEV_DATA_MAX ||
-	    call->inline_size > VDEV_REPLY_MAX || call->reply_size > VDEV_REPLY_MAX)
-		return -EINVAL;
-	err = slot_take(q, mode == SUBMIT_WAITED, call->unkillable, &slot);
-	if (err)
-		return err;
-	size = fill_slot(q, slot, call);
-	if (size < 0) {
-		err = (int)size;
-	} else {
+	do {
+		err = slot_take(q, may_wait, call->unkillable, &slot);
+		if (err)
+			return err;
+		size = fill_slot(q, slot, call);
 		slot->waiter = NULL;
 		slot->orphan = mode == SUBMIT_POSTED;
-		err = enter_locked(q, slot, call, (size_t)size);
-	}
-	if (err) {
-		vdev_slot_release_locked(q, slot);
-		queue_unlock(q);
-		/* Without indirect descriptors a long request may find the ring full. */
-		return err == -ENOSPC ? -EAGAIN : err;
-	}
+		err = size < 0 ? (int)size : enter_locked(q, slot, call, (size_t)size);
+		if (!err)
+			break;
+		if (err != -ENOSPC) {
+			vdev_slot_release_locked(q, slot);
+			return err;
+		}
+		/* It was free before: nobody waits for it. */
+		slot_free_locked(q, slot);
+		err = ring_room(q, may_wait, call->unkillable);
+	} while (!err);
+	if (err)
+		return err;
 	q->flying++;
 	slot->since_ns = time_monotonic_ns();
 	for (unsigned i = 0; i < call->send_count; i++)
@@ -599,11 +563,29 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 		slot->data[slot->data_count++] = call->receive[i];
 	vdev_pin_data(q->dev, slot->data, slot->data_count, true);
 	kick(q);
-	queue_unlock(q);
-	if (mode != SUBMIT_POSTED)
-		atomic_fetch_add_explicit(&q->dev->requests, 1, memory_order_relaxed);
 	*ret = slot;
 	return 0;
+}
+
+/* Return: 0, -EIO, -EINTR, -EAGAIN: no room. */
+static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submit_mode mode,
+		  struct vdev_slot **ret)
+{
+	int err;
+
+	if (call->send_count > VDEV_DATA_MAX || call->receive_count > VDEV_DATA_MAX ||
+	    call->inline_size > VDEV_REPLY_MAX || call->reply_size > VDEV_REPLY_MAX)
+		return -EINVAL;
+	mutex_lock(&q->lock);
+	err = submit_locked(q, call, mode, ret);
+	queue_unlock(q);
+	if (err == -EPROTO) {
+		virtiofs_device_kill(q->dev, "its used ring makes no sense");
+		return -EIO;
+	}
+	if (!err && mode != SUBMIT_POSTED)
+		atomic_fetch_add_explicit(&q->dev->requests, 1, memory_order_relaxed);
+	return err;
 }
 
 /* What the device wrote: copied, checked, the slot given back. */
@@ -697,13 +679,8 @@ int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool m
 {
 	struct vdev_queue *q = pick_queue(dev, !may_wait);
 	struct vdev_slot *slot;
-	int err;
+	int err = submit(q, call, may_wait ? SUBMIT_WAITED : SUBMIT_PENDING, &slot);
 
-	do {
-		err = submit(q, call, may_wait ? SUBMIT_WAITED : SUBMIT_PENDING, &slot);
-		if (err == -EAGAIN && may_wait)
-			sched_yield();
-	} while (err == -EAGAIN && may_wait);
 	if (!err)
 		*ret = (struct vdev_pending){q, slot};
 	return err;

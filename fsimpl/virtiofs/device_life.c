@@ -199,6 +199,77 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	return 0;
 }
 
+/* ---- what it is like ---- */
+
+bool virtiofs_device_alive(const struct virtiofs_device *dev)
+{
+	int state = atomic_load(&dev->state);
+
+	return state == VDEV_ALIVE ||
+	       (state == VDEV_RESTORING && pthread_equal(dev->reconnector, pthread_self()));
+}
+
+#define AWAIT_STEP_NS 2000000ll
+
+void virtiofs_device_await(struct virtiofs_device *dev)
+{
+	struct sleeper *s = sleeper_current();
+	int64_t now;
+
+	if (likely(atomic_load_explicit(&dev->state, memory_order_relaxed) == VDEV_ALIVE) ||
+	    !dev->reconnect || virtiofs_device_alive(dev))
+		return;
+	s->what = "virtio-fs daemon";
+	while (!virtiofs_device_alive(dev) &&
+	       (now = time_monotonic_ns()) < atomic_load(&dev->died) + VDEV_GRACE_NS)
+		if (sleeper_wait(s, SLEEP_KILLABLE, now + AWAIT_STEP_NS) == -EINTR)
+			return;
+}
+
+bool virtiofs_device_settle(struct virtiofs_device *dev, enum sleep_mode mode)
+{
+	while (atomic_load(&dev->state) == VDEV_RESTORING && !virtiofs_device_alive(dev))
+		if (sleeper_wait(sleeper_current(), mode, time_monotonic_ns() + AWAIT_STEP_NS) ==
+		    -EINTR)
+			break;
+	return virtiofs_device_alive(dev);
+}
+
+bool virtiofs_device_restoring(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->state) == VDEV_RESTORING;
+}
+
+bool virtiofs_device_claim(struct virtiofs_device *dev)
+{
+	return !atomic_exchange(&dev->claimed, true);
+}
+
+void virtiofs_device_release(struct virtiofs_device *dev)
+{
+	atomic_store(&dev->claimed, false);
+}
+
+struct memfile *virtiofs_device_memory(struct virtiofs_device *dev)
+{
+	return dev->mf;
+}
+
+struct dax_window *virtiofs_device_dax(struct virtiofs_device *dev)
+{
+	return dev->dax;
+}
+
+struct virtiofs_versions *virtiofs_device_versions(struct virtiofs_device *dev)
+{
+	return dev->versions;
+}
+
+uint64_t virtiofs_device_requests(const struct virtiofs_device *dev)
+{
+	return atomic_load(&dev->requests);
+}
+
 /* ---- epochs ---- */
 
 unsigned vdev_epoch(const struct virtiofs_device *dev)

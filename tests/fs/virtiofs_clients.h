@@ -41,6 +41,10 @@
 #ifndef DAEMON_LOCKS
 #define DAEMON_LOCKS false
 #endif
+/* The same for so many queues of a device's; 0: one a CPU. */
+#ifndef CLIENT_QUEUES
+#define CLIENT_QUEUES 0
+#endif
 
 /* ---- the daemon ---- */
 
@@ -123,7 +127,8 @@ static struct virtiofs_device *next_dev;
 
 static inline int create(struct filesystem **ret_fs, struct dentry **ret_root)
 {
-	const struct virtiofs_device_options device = {.memory = 1ul << 28};
+	const struct virtiofs_device_options device = {.memory = 1ul << 28,
+						       .queues = CLIENT_QUEUES};
 	struct virtiofs_options options;
 	int err = virtiofs_parse_options(next_options, &options), sock;
 

@@ -96,6 +96,7 @@ struct fake {
 	_Atomic bool stalled; /* answers nothing meanwhile */
 	bool live; /* somebody scribbles over the rings: it does what it can, and gives up on what makes no sense */
 	bool submounts; /* a filesystem of its own in every directory */
+	bool direct; /* no indirect descriptors, and calls only who asks for it */
 	/* what failing and torn writes are tested with */
 	_Atomic int write_error; /* of the next WRITE */
 	_Atomic unsigned writes;
@@ -408,7 +409,8 @@ static void serve_ring(unsigned i)
 		while (!fake.closed &&
 		       (got = virtq_device_pop(&fake.rings[i], &fake.mem, &chain)) == 1) {
 			serve(&fake.rings[i], &chain);
-			(void)!write(fake.call[i], &one, sizeof(one));
+			if (!fake.direct || virtq_device_should_call(&fake.rings[i]))
+				(void)!write(fake.call[i], &one, sizeof(one));
 		}
 		if (got < 0 && fake.live)
 			fake.closed = true;
@@ -485,7 +487,7 @@ static void start_ring(unsigned i)
 	uint8_t *host = fake.region.host;
 	const struct vhost_user_vring_addr *a = &fake.addrs[i];
 
-	virtq_device_init(&fake.rings[i], fake.nums[i], true, true,
+	virtq_device_init(&fake.rings[i], fake.nums[i], true, !fake.direct,
 			  host + (a->desc - fake.user_base), host + (a->avail - fake.user_base),
 			  host + (a->used - fake.user_base), 0);
 	fake.ready[i] = true;
@@ -495,9 +497,9 @@ static void start_ring(unsigned i)
 
 static bool message(void)
 {
-	const uint64_t features = 1ull << VIRTIO_F_VERSION_1_BIT |
-				  1ull << VHOST_USER_F_PROTOCOL_FEATURES |
-				  1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_INDIRECT_DESC;
+	const uint64_t features =
+		1ull << VIRTIO_F_VERSION_1_BIT | 1ull << VHOST_USER_F_PROTOCOL_FEATURES |
+		1ull << VIRTIO_F_EVENT_IDX | (fake.direct ? 0 : 1ull << VIRTIO_F_INDIRECT_DESC);
 	struct vhost_user_msg m = {0};
 	int fd;
 
