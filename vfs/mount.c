@@ -125,7 +125,7 @@ static void table_remove(struct mount *m)
 
 void mount_trash_init(struct mount_trash *t)
 {
-	t->paths = t->inline_paths;
+	t->entries = t->inline_entries;
 	t->count = 0;
 	t->alloc = TRASH_INLINE;
 }
@@ -134,25 +134,34 @@ void mount_trash_add(struct mount_trash *t, struct mount *m, struct dentry *d)
 {
 	if (t->count == t->alloc) {
 		size_t alloc = t->alloc * 2;
-		struct vfs_path *grown = malloc(alloc * sizeof(*grown));
+		struct mount_trash_entry *grown = malloc(alloc * sizeof(*grown));
 
 		if (!grown) /* a leak is better than a use after free */
 			return;
-		memcpy(grown, t->paths, t->count * sizeof(*grown));
-		if (t->paths != t->inline_paths)
-			free(t->paths);
-		t->paths = grown;
+		memcpy(grown, t->entries, t->count * sizeof(*grown));
+		if (t->entries != t->inline_entries)
+			free(t->entries);
+		t->entries = grown;
 		t->alloc = alloc;
 	}
-	t->paths[t->count++] = (struct vfs_path){.mount = m, .dentry = d};
+	if (d)
+		filesystem_ref(d->fs);
+	t->entries[t->count++] =
+		(struct mount_trash_entry){.mount = m, .dentry = d, .fs = d ? d->fs : NULL};
 }
 
 void mount_trash_empty(struct mount_trash *t)
 {
-	for (size_t i = 0; i < t->count; i++)
-		vfs_path_unref(&t->paths[i]);
-	if (t->paths != t->inline_paths)
-		free(t->paths);
+	for (size_t i = 0; i < t->count; i++) {
+		struct mount_trash_entry *e = &t->entries[i];
+
+		dentry_unref(e->dentry);
+		mount_unref(e->mount);
+		if (e->fs)
+			filesystem_unref(e->fs);
+	}
+	if (t->entries != t->inline_entries)
+		free(t->entries);
 	mount_trash_init(t);
 }
 

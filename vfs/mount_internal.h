@@ -70,9 +70,15 @@ static inline void mount_epoch_bump_locked(void)
 
 /* References to drop once the lock is free. */
 #define TRASH_INLINE 32
+struct mount_trash_entry {
+	struct mount *mount; /* NULL: none */
+	struct dentry *dentry; /* NULL: none */
+	struct filesystem
+		*fs; /* the dentry's: the mount that held it may end before the trash is emptied */
+};
 struct mount_trash {
-	struct vfs_path inline_paths[TRASH_INLINE];
-	struct vfs_path *paths;
+	struct mount_trash_entry inline_entries[TRASH_INLINE];
+	struct mount_trash_entry *entries;
 	size_t count, alloc;
 };
 
@@ -118,6 +124,7 @@ int32_t mount_refs_locked(struct mount *m);
 must_check int mount_namespace_alloc(bool anon, uint64_t family, struct mount_namespace **ret);
 /* One that never got its mounts. */
 void mount_namespace_free(struct mount_namespace *ns);
+/* Takes the references given, either of which may be NULL; where d's filesystem still is held by others. */
 void mount_trash_add(struct mount_trash *t, struct mount *m, struct dentry *d);
 
 static inline bool mount_dentry_is_dir(struct dentry *d)
