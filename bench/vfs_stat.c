@@ -1,10 +1,11 @@
-// LINK: moat_overlay moat_memfs moat_gofer_fs moat_gofer moat_vfs moat_mem moat_wire seccomp
+// LINK: moat_sentry moat_overlay moat_memfs moat_gofer_fs moat_gofer moat_vfs moat_mem moat_wire seccomp
 /*
  * bench/vfs_stat.c [--json] [--filter=SUBSTRING | --only=NAME] [--count=N] - the VFS as a library: no sandbox, no system calls.
  *
  * MemfsStat/N and MemfsMountStat/N are gVisor's VFS2 benchmark: directories named by their depth counted down ("N/.../1"), the file
  * "gvisor_test_temp_0_1557494568", stat by absolute path with every attribute; the second below a memfs mounted on /tmp. MemfsStatWalk/N and
  * MemfsMountStatWalk/N are the same with the path cache off, as is every case whose name ends in "Walk".
+ * FdGet is a descriptor of a table that two tasks share, looked up and given back; each thread has a file of its own.
  * OverlayStat/8 is an overlay over a memfs, RootStat/8 what a container's root is: an overlay over a directory of the host behind a gofer.
  *
  * Each line is a median of rounds, by the wall's clock: a thread that sleeps for a lock does not scale. "NAME:private2" and "NAME:same2" are what one of two threads sees (ns of its own
@@ -28,6 +29,7 @@
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/memfs/memfs.h"
 #include "fsimpl/overlay/overlay.h"
+#include "sentry/fdtable.h"
 #include "tests/gofer_process.h"
 #include "vfs/path_cache.h"
 
@@ -146,6 +148,17 @@ static void op_readdir(const struct job *j)
 
 	check(vfs_open(&lk, &(struct open_args){.flags = O_RDONLY | O_DIRECTORY}, &f), j->path);
 	check(file_iterate(f, &ctx), j->path);
+	file_unref(f);
+}
+
+static struct fd_table *fds;
+
+static void op_fd_get(const struct job *j)
+{
+	struct file *f = fd_get(fds, j->expect);
+
+	if (!f)
+		check(-EBADF, "fd_get");
 	file_unref(f);
 }
 
@@ -466,6 +479,27 @@ static void bench_stats(void)
 	free(q);
 }
 
+static void bench_descriptors(void)
+{
+	const char *paths[] = {"/p1", "/p2"};
+	struct bench_case c = {.name = "FdGet", .op = op_fd_get, .cache = true};
+
+	check(fd_table_create(&fds), "descriptors");
+	fd_table_ref(fds); /* the second task's */
+	for (int i = 0; i < 2; i++) {
+		struct vfs_lookup lk = at(cred, paths[i]);
+		struct file *f;
+
+		check(vfs_open(&lk, &(struct open_args){.flags = O_RDONLY}, &f), paths[i]);
+		c.jobs[i].expect = fd_install(fds, f, 0, 16, false);
+		check(MIN(c.jobs[i].expect, 0), "fd_install");
+		file_unref(f);
+	}
+	run(&c, true);
+	fd_table_unref(fds);
+	fd_table_unref(fds);
+}
+
 static void bench_changes(void)
 {
 	char *p = build("/p3", 8), *q = build("/p4", 8);
@@ -657,6 +691,7 @@ int main(int argc, char **argv)
 	bench_depths("MemfsMountStat", "/tmp", "/tmp/q");
 	bench_stats();
 	bench_changes();
+	bench_descriptors();
 	if (strncmp(filter, "Memfs", 5) != 0 && (!only || strncmp(only, "Memfs", 5) != 0)) {
 		bench_overlay_memfs();
 		bench_overlay_gofer();

@@ -2,9 +2,14 @@
  * sentry/fdtable.c - descriptor tables.
  *
  * A table is one struct fd_array, replaced when it grows: slots (file pointers), and two bitmaps, `open` (taken, perhaps only
- * reserved) and `cloexec`. Writers hold the table's lock. fd_get() takes no lock when the caller's reference is the table's only
- * one (Linux's fdget): only holders change a table, and a new holder can only come from the caller itself. A reader of
- * another task's table (/proc, pidfd_getfd) holds a reference, so both it and the owner see a shared table and lock.
+ * reserved) and `cloexec`. Writers hold the table's lock; fd_get() takes none (Linux's fdget):
+ *
+ * - When the caller's reference is the table's only one, nobody else changes it: only holders do, and a new holder can only come
+ *   from the caller itself. A reader of another task's table (/proc, pidfd_getfd) holds a reference.
+ * - A shared table is read under RCU, and the file's reference is taken unless its count has gone to zero: then the slot has
+ *   changed, and is read again. So the memory of a file that leaves a shared table outlives a grace period (file.looked_up), and
+ *   so does a replaced array. Whether a table is shared is asked after the slot was cleared and the lock let go, which is a
+ *   full barrier (an exchange): who takes a reference on the table later finds the slot empty.
  *
  * Lookup of the lowest free descriptor starts at `next_free`, below which everything is taken.
  */
@@ -14,22 +19,24 @@
 #include <string.h>
 
 #include "base/lock.h"
+#include "base/rcu.h"
 #include "vfs/locks.h"
 
 #define FD_ARRAY_MIN 64 /* one bitmap word */
 
-/* All guarded by the table's lock, but for the sole holder's reads. */
+/* Changed under the table's lock. */
 struct fd_array {
 	unsigned size; /* immutable; a multiple of 64 */
-	uint64_t *cloexec; /* bits */
-	uint64_t *open; /* bits */
-	struct file *slots[];
+	uint64_t *cloexec; /* bits; read under the lock, or by the sole holder */
+	uint64_t *open; /* bits; as cloexec */
+	struct rcu_cb rcu;
+	struct file *_Atomic slots[]; /* read under RCU */
 };
 
 struct fd_table {
 	struct ref ref;
 	struct mutex lock; /* LOCK_FDTABLE */
-	struct fd_array *array;
+	struct fd_array *_Atomic array; /* changed under lock, read under RCU */
 	unsigned next_free; /* guarded by lock */
 };
 
@@ -47,6 +54,22 @@ static struct fd_array *array_create(unsigned size)
 	a->open = (uint64_t *)((char *)(a + 1) + slots);
 	a->cloexec = (uint64_t *)((char *)(a + 1) + slots + bits);
 	return a;
+}
+
+static void array_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct fd_array, rcu));
+}
+
+/* These two: in a read section, or with the lock held, or by the sole holder. */
+static struct fd_array *array_of(struct fd_table *t)
+{
+	return rcu_load(t->array);
+}
+
+static struct file *slot_of(struct fd_array *a, unsigned fd)
+{
+	return rcu_load(a->slots[fd]);
 }
 
 static bool bit_test(const uint64_t *bits, unsigned fd)
@@ -73,7 +96,7 @@ int fd_table_create(struct fd_table **ret)
 	}
 	ref_init(&t->ref, &fd_table_type);
 	mutex_init(&t->lock, LOCK_FDTABLE, "fd_table");
-	t->array = a;
+	atomic_init(&t->array, a);
 	*ret = t;
 	return 0;
 }
@@ -81,7 +104,7 @@ int fd_table_create(struct fd_table **ret)
 /* Makes room for `fd`. Lock held; may drop nothing. Return: 0, -EMFILE, -ENOMEM. */
 static int table_grow_locked(struct fd_table *t, unsigned fd)
 {
-	struct fd_array *old = t->array, *a;
+	struct fd_array *old = array_of(t), *a;
 	unsigned size = old->size;
 
 	if (fd < size)
@@ -94,20 +117,20 @@ static int table_grow_locked(struct fd_table *t, unsigned fd)
 	if (!a)
 		return -ENOMEM;
 	for (unsigned i = 0; i < old->size; i++)
-		a->slots[i] = old->slots[i];
+		atomic_init(&a->slots[i], slot_of(old, i));
 	for (unsigned i = 0; i < old->size / 64; i++) {
 		a->open[i] = old->open[i];
 		a->cloexec[i] = old->cloexec[i];
 	}
-	t->array = a;
-	free(old);
+	rcu_store(t->array, a);
+	rcu_call(&old->rcu, array_free_rcu);
 	return 0;
 }
 
 /* The lowest free descriptor >= min; may be the array's size. Lock held. */
 static unsigned find_free_locked(struct fd_table *t, unsigned min)
 {
-	struct fd_array *a = t->array;
+	struct fd_array *a = array_of(t);
 	unsigned fd = MAX(min, t->next_free);
 
 	while (fd < a->size) {
@@ -131,7 +154,7 @@ static int reserve_locked(struct fd_table *t, int min, unsigned limit, bool cloe
 	err = table_grow_locked(t, fd);
 	if (err)
 		return err;
-	a = t->array;
+	a = array_of(t);
 	a->open[fd / 64] |= 1ull << (fd % 64);
 	bit_assign(a->cloexec, fd, cloexec);
 	if ((unsigned)min <= t->next_free)
@@ -141,7 +164,7 @@ static int reserve_locked(struct fd_table *t, int min, unsigned limit, bool cloe
 
 static void release_locked(struct fd_table *t, unsigned fd)
 {
-	struct fd_array *a = t->array;
+	struct fd_array *a = array_of(t);
 
 	a->open[fd / 64] &= ~(1ull << (fd % 64));
 	bit_assign(a->cloexec, fd, false);
@@ -163,8 +186,8 @@ void fd_commit(struct fd_table *t, int fd, struct file *f)
 {
 	file_ref(f);
 	mutex_lock(&t->lock);
-	assert(bit_test(t->array->open, (unsigned)fd) && !t->array->slots[fd]);
-	t->array->slots[fd] = f;
+	assert(bit_test(array_of(t)->open, (unsigned)fd) && !slot_of(array_of(t), (unsigned)fd));
+	rcu_store(array_of(t)->slots[fd], f);
 	mutex_unlock(&t->lock);
 }
 
@@ -182,7 +205,7 @@ int fd_install(struct fd_table *t, struct file *f, int min, unsigned limit, bool
 	mutex_lock(&t->lock);
 	fd = reserve_locked(t, min, limit, cloexec);
 	if (fd >= 0)
-		t->array->slots[fd] = file_ref(f);
+		rcu_store(array_of(t)->slots[fd], file_ref(f));
 	mutex_unlock(&t->lock);
 	return fd;
 }
@@ -191,29 +214,60 @@ struct file *fd_get_flags(struct fd_table *t, int fd, bool *ret_cloexec)
 {
 	bool shared = fd_table_shared(t);
 	struct file *f = NULL;
+	struct fd_array *a;
 
 	if (shared)
 		mutex_lock(&t->lock);
-	if ((unsigned)fd < t->array->size && t->array->slots[fd]) {
-		f = file_ref(t->array->slots[fd]);
-		if (ret_cloexec)
-			*ret_cloexec = bit_test(t->array->cloexec, (unsigned)fd);
+	a = array_of(t);
+	if ((unsigned)fd < a->size)
+		f = slot_of(a, (unsigned)fd);
+	if (f) {
+		file_ref(f);
+		*ret_cloexec = bit_test(a->cloexec, (unsigned)fd);
 	}
 	if (shared)
 		mutex_unlock(&t->lock);
 	return f;
 }
 
-struct file *fd_get(struct fd_table *t, int fd)
+static struct file *get_shared(struct fd_table *t, unsigned fd)
 {
-	return fd_get_flags(t, fd, NULL);
+	struct fd_array *a;
+	struct file *f;
+	bool done;
+
+	do {
+		rcu_read_begin();
+		a = array_of(t);
+		f = fd < a->size ? slot_of(a, fd) : NULL;
+		/* A file whose last reference is gone has left the table. */
+		done = !f || file_tryref(f);
+		rcu_read_end();
+	} while (!done);
+	return f;
 }
 
-/* filp_close: what the close of one descriptor does to its file, and the descriptor's reference. No locks held. */
+struct file *fd_get(struct fd_table *t, int fd)
+{
+	struct fd_array *a;
+	struct file *f = NULL;
+
+	if (fd_table_shared(t))
+		return get_shared(t, (unsigned)fd);
+	a = array_of(t);
+	if ((unsigned)fd < a->size)
+		f = slot_of(a, (unsigned)fd);
+	return f ? file_ref(f) : NULL;
+}
+
+/* filp_close: what the close of one descriptor, which is out of the table, does to its file, and its reference. No locks held. */
 static int close_file(struct fd_table *t, struct file *f)
 {
 	int err = 0;
 
+	/* Before the reference goes: whoever drops the last one sees it. */
+	if (fd_table_shared(t))
+		atomic_store_explicit(&f->looked_up, true, memory_order_relaxed);
 	if (!(f->mode & FILE_PATH_ONLY)) {
 		if (f->ops->flush)
 			err = f->ops->flush(f);
@@ -237,15 +291,15 @@ int fd_install_at(struct fd_table *t, struct file *f, int fd, unsigned limit, bo
 		mutex_unlock(&t->lock);
 		return err == -EMFILE ? -EBADF : err;
 	}
-	a = t->array;
-	old = a->slots[fd];
+	a = array_of(t);
+	old = slot_of(a, (unsigned)fd);
 	if (!old && bit_test(a->open, (unsigned)fd)) {
 		mutex_unlock(&t->lock);
 		return -EBUSY;
 	}
 	a->open[fd / 64] |= 1ull << (fd % 64);
 	bit_assign(a->cloexec, (unsigned)fd, cloexec);
-	a->slots[fd] = file_ref(f);
+	rcu_store(a->slots[fd], file_ref(f));
 	mutex_unlock(&t->lock);
 	if (old)
 		(void)close_file(t, old); /* dup2 loses the error, as on Linux */
@@ -258,11 +312,11 @@ int fd_close(struct fd_table *t, int fd)
 	struct fd_array *a;
 
 	mutex_lock(&t->lock);
-	a = t->array;
+	a = array_of(t);
 	if ((unsigned)fd < a->size)
-		f = a->slots[fd];
+		f = slot_of(a, (unsigned)fd);
 	if (f) {
-		a->slots[fd] = NULL;
+		rcu_store(a->slots[fd], NULL);
 		release_locked(t, (unsigned)fd);
 	}
 	mutex_unlock(&t->lock);
@@ -272,7 +326,7 @@ int fd_close(struct fd_table *t, int fd)
 /* The first descriptor >= fd and <= last with a file; -1. Lock held. */
 static int next_open_locked(struct fd_table *t, unsigned fd, unsigned last)
 {
-	struct fd_array *a = t->array;
+	struct fd_array *a = array_of(t);
 
 	while (fd < a->size && fd <= last) {
 		uint64_t w = a->open[fd / 64] & ~((1ull << (fd % 64)) - 1);
@@ -284,7 +338,7 @@ static int next_open_locked(struct fd_table *t, unsigned fd, unsigned last)
 		fd = (fd & ~63u) + (unsigned)__builtin_ctzll(w);
 		if (fd > last)
 			break;
-		if (a->slots[fd])
+		if (slot_of(a, fd))
 			return (int)fd;
 		fd++;
 	}
@@ -299,7 +353,7 @@ int fd_close_range(struct fd_table *t, unsigned first, unsigned last, bool cloex
 	if (cloexec_only) {
 		mutex_lock(&t->lock);
 		while ((fd = next_open_locked(t, first, last)) >= 0) {
-			bit_assign(t->array->cloexec, (unsigned)fd, true);
+			bit_assign(array_of(t)->cloexec, (unsigned)fd, true);
 			first = (unsigned)fd + 1;
 		}
 		mutex_unlock(&t->lock);
@@ -310,8 +364,8 @@ int fd_close_range(struct fd_table *t, unsigned first, unsigned last, bool cloex
 		fd = next_open_locked(t, first, last);
 		if (fd < 0)
 			break;
-		f = t->array->slots[fd];
-		t->array->slots[fd] = NULL;
+		f = slot_of(array_of(t), (unsigned)fd);
+		rcu_store(array_of(t)->slots[fd], NULL);
 		release_locked(t, (unsigned)fd);
 		mutex_unlock(&t->lock);
 		(void)close_file(t, f);
@@ -327,8 +381,8 @@ int fd_set_cloexec(struct fd_table *t, int fd, bool cloexec)
 	int err = -EBADF;
 
 	mutex_lock(&t->lock);
-	a = t->array;
-	if ((unsigned)fd < a->size && a->slots[fd]) {
+	a = array_of(t);
+	if ((unsigned)fd < a->size && slot_of(a, (unsigned)fd)) {
 		bit_assign(a->cloexec, (unsigned)fd, cloexec);
 		err = 0;
 	}
@@ -343,7 +397,7 @@ void fd_close_on_exec(struct fd_table *t)
 		uint64_t bits;
 
 		mutex_lock(&t->lock);
-		a = t->array;
+		a = array_of(t);
 		if (w >= a->size / 64)
 			break;
 		bits = a->cloexec[w] & a->open[w];
@@ -359,7 +413,7 @@ int fd_next(struct fd_table *t, int fd, struct file **ret)
 	mutex_lock(&t->lock);
 	fd = next_open_locked(t, (unsigned)MAX(fd, 0), FD_TABLE_MAX);
 	if (fd >= 0)
-		*ret = file_ref(t->array->slots[fd]);
+		*ret = file_ref(slot_of(array_of(t), (unsigned)fd));
 	mutex_unlock(&t->lock);
 	return fd;
 }
@@ -367,7 +421,7 @@ int fd_next(struct fd_table *t, int fd, struct file **ret)
 /* Enough slots for the highest open descriptor below max_fds. Lock held. */
 static unsigned fork_size_locked(struct fd_table *t, unsigned max_fds)
 {
-	struct fd_array *a = t->array;
+	struct fd_array *a = array_of(t);
 	unsigned words = a->size / 64, size = FD_ARRAY_MIN;
 
 	while (words > 1 && (!a->open[words - 1] || (words - 1) * 64 >= max_fds))
@@ -403,14 +457,14 @@ int fd_table_fork(struct fd_table *old, struct fd_table **ret, unsigned max_fds)
 	/* Reserved descriptors are the reserving task's only: the child does not get them. */
 	for (fd = -1;
 	     max_fds && (fd = next_open_locked(old, (unsigned)(fd + 1), max_fds - 1)) >= 0;) {
-		a->slots[fd] = file_ref(from->slots[fd]);
+		atomic_init(&a->slots[fd], file_ref(slot_of(from, (unsigned)fd)));
 		a->open[fd / 64] |= 1ull << (fd % 64);
 		bit_assign(a->cloexec, (unsigned)fd, bit_test(from->cloexec, (unsigned)fd));
 	}
 	mutex_unlock(&old->lock);
 	ref_init(&t->ref, &fd_table_type);
 	mutex_init(&t->lock, LOCK_FDTABLE, "fd_table");
-	t->array = a;
+	atomic_init(&t->array, a);
 	*ret = t;
 	return 0;
 }
@@ -425,7 +479,7 @@ void fd_table_unref(struct fd_table *t)
 	if (!ref_put(&t->ref))
 		return;
 	(void)fd_close_range(t, 0, FD_TABLE_MAX, false);
-	free(t->array);
+	free(array_of(t));
 	ref_fini(&t->ref, &fd_table_type);
 	free(t);
 }
@@ -441,7 +495,7 @@ unsigned fd_table_size(struct fd_table *t)
 	unsigned size;
 
 	mutex_lock(&t->lock);
-	size = t->array->size;
+	size = array_of(t)->size;
 	mutex_unlock(&t->lock);
 	return size;
 }

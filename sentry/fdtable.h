@@ -1,7 +1,7 @@
 /*
  * sentry/fdtable.h - descriptor tables, and the fs context (root, cwd, umask).
  *
- * fd_get() takes no lock on a table that the caller alone holds; else, and for changes, the table's lock (LOCK_FDTABLE).
+ * fd_get() takes no lock: what the caller alone holds is read as it is, what is shared under RCU. Changes take the table's (LOCK_FDTABLE).
  * Nothing is closed under the lock: replaced files are released after it.
  */
 #ifndef MOAT_SENTRY_FDTABLE_H

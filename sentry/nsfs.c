@@ -73,8 +73,7 @@ static uint64_t inode_number(const struct nsfs_inode *ns)
 
 static void ns_file_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 static int64_t ns_file_ioctl(struct file *f, unsigned cmd, uint64_t arg);

@@ -11,8 +11,7 @@ static void pidfd_release(struct file *f)
 	if (p->task)
 		task_unref(p->task);
 	group_unref(p->group);
-	file_fini(f);
-	free(p);
+	file_free(f);
 }
 
 static uint32_t pidfd_poll(struct file *f)

@@ -371,8 +371,7 @@ static void epoll_release(struct file *f)
 		item_remove_locked(item);
 	op_unlock(&ctl_lock);
 	wait_queue_fini(&ep->wait);
-	file_fini(f);
-	free(ep);
+	file_free(f);
 }
 
 static void epoll_show_fdinfo(struct file *f, struct buf *b)

@@ -75,6 +75,20 @@ void file_fini(struct file *f)
 	ref_fini(&f->ref, &file_type);
 }
 
+static void file_free_rcu(struct rcu_cb *cb)
+{
+	free(container_of(cb, struct file, rcu));
+}
+
+void file_free(struct file *f)
+{
+	file_fini(f);
+	if (atomic_load_explicit(&f->looked_up, memory_order_relaxed))
+		rcu_call_local(&f->rcu, file_free_rcu);
+	else
+		free(f);
+}
+
 struct file *file_ref(struct file *f)
 {
 	ref_get(&f->ref);

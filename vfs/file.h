@@ -165,6 +165,8 @@ struct file {
 	struct write_access *_Atomic write_access; /* once set for life; vfs/write_access.c */
 	void *epoll_links; /* epoll's list of watches on this file; guarded by epoll */
 	void *priv; /* the filesystem's, when it does not embed */
+	_Atomic bool
+		looked_up; /* by readers of a shared descriptor table, perhaps: its memory outlives them */
 	/* Once the last reference is gone: */
 	union {
 		struct rcu_cb rcu;
@@ -189,6 +191,8 @@ void vfs_defer(struct deferred_work *w);
 void vfs_run_deferred(void); /* the task loop calls it before returning to the application */
 /* Undo of file_init for an open that failed before it was shared. */
 void file_fini(struct file *f);
+/* The end of release(): file_fini(), and the memory that begins with f, after a grace period if readers may look at its count. */
+void file_free(struct file *f);
 
 /*
  * Blocking I/O with the checks of vfs_read/vfs_write: mode, MAX_RW_COUNT, pos locking when off == NULL.

@@ -562,8 +562,7 @@ static void inotify_release(struct file *f)
 		free(q);
 	}
 	wait_queue_fini(&g->wait);
-	file_fini(f);
-	free(g);
+	file_free(f);
 }
 
 static void inotify_show_fdinfo(struct file *f, struct buf *b)

@@ -21,8 +21,7 @@ static void tree_release(struct file *f)
 	struct tree_file *tf = container_of(f, struct tree_file, f);
 
 	mount_namespace_unref(tf->anon);
-	file_fini(f);
-	free(tf);
+	file_free(f);
 }
 
 static const struct file_ops tree_file_ops = {.name = "tree", .release = tree_release};

@@ -27,8 +27,7 @@ static void eventfd_release(struct file *f)
 	struct eventfd *e = eventfd_of(f);
 
 	wait_queue_fini(&e->wait);
-	file_fini(f);
-	free(e);
+	file_free(f);
 }
 
 static ssize_t evfile_read(struct file *f, struct io_iter *it, unused_arg int64_t off,

@@ -22,8 +22,7 @@ static void fscontext_release(struct file *f)
 	struct fscontext_file *cf = fscontext_of(f);
 
 	fs_config_destroy(cf->config);
-	file_fini(f);
-	free(cf);
+	file_free(f);
 }
 
 static ssize_t fscontext_read(struct file *f, struct io_iter *it, unused_arg int64_t off,

@@ -66,8 +66,7 @@ static void sigfd_poll_remove(unused_arg struct file *f, struct waiter *w)
 static void sigfd_release(struct file *f)
 {
 	wait_queue_fini(&sigfd_of(f)->changed);
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 static void sigfd_show(struct file *f, struct buf *b)

@@ -141,8 +141,7 @@ static void timerfd_release(struct file *f)
 
 	ktimer_cancel_sync(&t->timer);
 	wait_queue_fini(&t->wait);
-	file_fini(f);
-	free(t);
+	file_free(f);
 }
 
 static void timerfd_show(struct file *f, struct buf *b)

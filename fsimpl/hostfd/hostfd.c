@@ -55,8 +55,7 @@ static void hostfd_release(struct file *f)
 		hostpoll_remove(&h->hp);
 	wait_queue_fini(&h->wait);
 	close(h->fd);
-	file_fini(f);
-	free(h);
+	file_free(f);
 }
 
 static bool hostfd_always_ready(const struct hostfd *h)

@@ -523,8 +523,7 @@ static int64_t memfs_dir_seek(struct file *f, int64_t off, int whence)
 
 static void memfs_dir_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 static int memfs_dir_fsync(struct file *f unused_arg, bool data_only unused_arg,

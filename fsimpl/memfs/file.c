@@ -442,8 +442,7 @@ static int memfs_fsync(struct file *f unused_arg, bool data_only unused_arg,
 
 static void memfs_file_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 static const struct file_ops memfs_file_ops = {

@@ -12,8 +12,7 @@
 
 static void path_only_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 static const struct file_ops path_only_ops = {.name = "path", .release = path_only_release};

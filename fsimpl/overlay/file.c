@@ -67,8 +67,7 @@ static void overlay_file_release(struct file *f)
 	if (of->old_real)
 		file_unref(of->old_real);
 	overlay_dir_forget(of);
-	file_fini(f);
-	free(of);
+	file_free(f);
 }
 
 static int overlay_file_flush(struct file *f)

@@ -444,8 +444,7 @@ static void pipe_release(struct file *f)
 	/* Either side may be waiting for what now cannot come. */
 	wait_queue_wake(&p->wait, POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP);
 	pipe_unref(p);
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 const struct file_ops pipe_ops = {

@@ -116,7 +116,6 @@ void host_socket_fini(struct host_socket *hs)
 		hostpoll_await_end();
 	wait_queue_fini(&hs->wait);
 	close(hs->fd);
-	file_fini(&hs->sf.f);
 }
 
 bool host_socket_find(uint64_t ino, uint32_t *ret_uid)

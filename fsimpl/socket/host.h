@@ -39,7 +39,7 @@ static inline struct host_socket *host_socket_of(struct file *f)
 /* Fills *hs, takes fd on success. The caller frees hs on failure. -ENOMEM and what fstat says. */
 must_check int host_socket_init(struct host_socket *hs, const struct socket_family *fam, int fd,
 				int domain, int type, int protocol, unsigned flags);
-/* Everything but free(hs). */
+/* Everything but file_free(). */
 void host_socket_fini(struct host_socket *hs);
 /* socket(2) with SOCK_NONBLOCK | SOCK_CLOEXEC on the host: a descriptor; its limit on descriptors is -ENFILE. */
 must_check int host_socket_open(int domain, int type, int protocol);

@@ -109,7 +109,7 @@ static void inet_release(struct file *f)
 	struct host_socket *hs = host_socket_of(f);
 
 	host_socket_fini(hs);
-	free(hs);
+	file_free(f);
 }
 
 /* ---- names and connections ---- */

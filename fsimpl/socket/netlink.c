@@ -477,7 +477,7 @@ static void netlink_release(struct file *f)
 		STAILQ_REMOVE_HEAD(&ns->queue, link);
 		free(a);
 	}
-	free(ns);
+	file_free(f);
 }
 
 static const struct socket_family netlink_family = {

@@ -176,8 +176,7 @@ static void unix_release(struct file *f)
 	(void)!unix_set_flags(f, 0);
 	usock_close(s);
 	usock_unref(s);
-	file_fini(f);
-	free(f);
+	file_free(f);
 	usock_collect();
 }
 

@@ -53,8 +53,7 @@ static void synth_file_release(struct file *f)
 	if (sf->node->ops->close)
 		sf->node->ops->close(sf->node, sf);
 	buf_fini(&sf->content);
-	file_fini(f);
-	free(sf);
+	file_free(f);
 }
 
 static int synth_flush(struct file *f)

@@ -28,8 +28,7 @@ enum {
 
 static void dev_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 /* /dev/null, zero and full have no place: every seek ends at 0. */

@@ -265,8 +265,7 @@ static void kmsg_poll_remove(unused_arg struct file *f, struct waiter *w)
 
 static void kmsg_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 static const struct file_ops kmsg_ops = {

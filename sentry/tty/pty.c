@@ -229,8 +229,7 @@ static void slave_release(struct file *f)
 	}
 	mutex_unlock(&t->lock);
 	tty_unref(t);
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 const struct file_ops tty_slave_ops = {
@@ -426,8 +425,7 @@ static void master_release(struct file *f)
 	devpts_unname(t->inst, t);
 	tty_hangup(t, false);
 	tty_unref(t);
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 
 const struct file_ops tty_master_ops = {

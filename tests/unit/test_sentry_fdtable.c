@@ -17,8 +17,7 @@ static _Atomic int live, flushed;
 
 static void fake_release(struct file *f)
 {
-	file_fini(f);
-	free(f);
+	file_free(f);
 	atomic_fetch_sub(&live, 1);
 }
 
@@ -185,7 +184,14 @@ static void *churn(void *arg)
 	for (int i = 0; i < 20000; i++) {
 		int fd = (int)(rand_r(&seed) % 100);
 
-		switch (rand_r(&seed) % 4) {
+		switch (rand_r(&seed) % 5) {
+		case 4: {
+			struct file *f = fake_file();
+
+			(void)!fd_install_at(shared, f, fd, 200, false);
+			file_unref(f);
+			break;
+		}
 		case 0:
 			put(shared, (int)(rand_r(&seed) % 50), 200, rand_r(&seed) & 1);
 			break;

@@ -34,8 +34,7 @@ static void fake_remove(struct file *f, struct waiter *w)
 static void fake_release(struct file *f)
 {
 	wait_queue_fini(&((struct fake *)f)->queue);
-	file_fini(f);
-	free(f);
+	file_free(f);
 }
 static const struct file_ops fake_ops = {.release = fake_release,
 					 .poll = fake_poll,
