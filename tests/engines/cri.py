@@ -2,10 +2,12 @@
 """cri.py SOCKET HANDLER LOGDIR: a pod of two containers by containerd's CRI plugin, as a kubelet asks for it; prints what it saw.
 
 Messages are those of runtime.v1 that are needed, by the field numbers of the public API. (The distribution's python3: grpc and protobuf are Debian's.)"""
+import os
 import sys
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+PATIENCE = int(os.environ.get('MOAT_TEST_PATIENCE', '1'))
 F = descriptor_pb2.FieldDescriptorProto
 SCALARS = {'str': F.TYPE_STRING, 'bytes': F.TYPE_BYTES, 'i64': F.TYPE_INT64, 'i32': F.TYPE_INT32, 'u32': F.TYPE_UINT32,
            'u64': F.TYPE_UINT64, 'bool': F.TYPE_BOOL}
@@ -84,7 +86,7 @@ class Cri:
         request, response = CALLS[name]
         rpc = self.channel.unary_unary('/runtime.v1.RuntimeService/' + name, request_serializer=lambda m: m.SerializeToString(),
                                        response_deserializer=self.classes[response].FromString)
-        return rpc(self.classes[request](**fields), timeout=60)
+        return rpc(self.classes[request](**fields), timeout=60 * PATIENCE)
 
     def pod(self, handler, parent, logs, network, pid):
         self.options = {'network': network, 'pid': pid, 'ipc': POD}
@@ -100,7 +102,7 @@ class Cri:
         return cid
 
     def sh(self, cid, script):
-        r = self.call('ExecSync', container_id=cid, cmd=['/bin/sh', '-c', script], timeout=20)
+        r = self.call('ExecSync', container_id=cid, cmd=['/bin/sh', '-c', script], timeout=20 * PATIENCE)
         print('$', script, '\n' + (r.stdout + r.stderr).decode().rstrip(), f'\n[{r.exit_code}]')
 
     def states(self):

@@ -7,6 +7,9 @@ unset MOAT_PLATFORM
 MOAT=$(realpath "$MOAT")
 mkdir -p "$work/bin"
 platforms=${PLATFORMS:-kvm systrap}
+# How many times as long as usual everything may take: an emulated machine's ten.
+export MOAT_TEST_PATIENCE=${MOAT_TEST_PATIENCE:-1}
+patience=$MOAT_TEST_PATIENCE
 for platform in $platforms; do
 	printf '#!/bin/sh\nexec "%s" --root "%s" --platform=%s "$@"\n' "$MOAT" "$state" "$platform" >"$work/bin/moat-$platform"
 done
@@ -75,19 +78,19 @@ both() {
 	done
 }
 
-# until_ok COMMAND...: tries for ten seconds.
+# until_ok COMMAND...: tries for ten seconds, patiently.
 until_ok() {
 	local i
-	for i in $(seq 100); do
+	for i in $(seq $((100 * patience))); do
 		"$@" >/dev/null 2>&1 && return 0
 		sleep 0.1
 	done
 	return 1
 }
 
-# daemon_up COMMAND...: until_ok for the start of $daemon: sixty seconds, but no longer than it lives.
+# daemon_up COMMAND...: until_ok for the start of $daemon: sixty seconds (patiently), but no longer than it lives.
 daemon_up() {
-	local end=$((SECONDS + 60))
+	local end=$((SECONDS + 60 * patience))
 	until "$@" >/dev/null 2>&1; do
 		kill -0 "$daemon" 2>/dev/null && [ "$SECONDS" -lt "$end" ] || return 1
 		sleep 0.1
