@@ -30,6 +30,7 @@
 #define PASSES_MAX 8192
 #define PAGE 4096
 #define MIB (1u << 20)
+#define FILE_MIB_MAX 1024u
 
 static int rounds = 5;
 static unsigned entries = 10000, file_mib = 32;
@@ -586,13 +587,14 @@ static void usage(FILE *to)
 		"  --quick          1 round, a directory of 1,000 instead of 10,000, a file of 8 "
 		"MiB instead of 32\n"
 		"  --rounds=N       1 to %d, default 5; values are their medians\n"
+		"  --mib=N          the size of the files that are read and written, 1 to %u MiB\n"
 		"  --cases=LIST     separated by commas; a name or how it begins (\"stat\" is all "
 		"of stat_*)\n"
 		"  --subjects=LIST  likewise (\"stock\" is all of stock-*)\n"
 		"  --dir=DIR        where the tree is made, default $TMPDIR or /tmp; removed at "
 		"the end\n"
 		"Cases:",
-		ROUNDS_MAX);
+		ROUNDS_MAX, FILE_MIB_MAX);
 	for (size_t k = 0; k < CASES; k++)
 		fprintf(to, " %s", cases[k].name);
 	fprintf(to, "\nSubjects:");
@@ -640,6 +642,8 @@ static void parse(int argc, char **argv, const char **ret_dir)
 			json = true;
 		} else if ((v = value_of(argv[i], "--rounds="))) {
 			rounds = atoi(v);
+		} else if ((v = value_of(argv[i], "--mib="))) {
+			file_mib = (unsigned)atoi(v);
 		} else if ((v = value_of(argv[i], "--cases="))) {
 			want_cases = v;
 		} else if ((v = value_of(argv[i], "--subjects="))) {
@@ -651,7 +655,7 @@ static void parse(int argc, char **argv, const char **ret_dir)
 			exit(2);
 		}
 	}
-	if (rounds < 1 || rounds > ROUNDS_MAX) {
+	if (rounds < 1 || rounds > ROUNDS_MAX || file_mib < 1 || file_mib > FILE_MIB_MAX) {
 		usage(stderr);
 		exit(2);
 	}

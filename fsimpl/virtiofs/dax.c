@@ -1,7 +1,9 @@
 /* fsimpl/virtiofs/dax.c - DAX files: setting ranges up, reads and writes by memory, mappings. See dax.h. */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "fsimpl/virtiofs/internal_dax.h"
@@ -208,6 +210,54 @@ static uint64_t copy(struct io_iter *it, const struct pin *p, bool write, bool *
 	return done;
 }
 
+/* ---- long reads of what is not mapped ---- */
+
+/*
+ * A descriptor that came for one range is of the whole file: who reads much of what no range is mapped of has the host copy it, which is one call
+ * instead of a message to the daemon and a fault for every few pages. Once: what is read again is mapped.
+ */
+#define CALL_BYTES (64u << 10)
+
+/* The inode's memory file, if `off` is in no range; a reference. */
+static struct memfile *unmapped_file(struct virtiofs_inode *in, uint64_t off)
+{
+	struct dax_window *w = window_of(in);
+	struct memfile *mf = NULL;
+
+	mutex_lock(&w->lock);
+	if (in->dax.mf && !dax_range_find(w, in, off >> VIRTIOFS_DAX_SHIFT)) {
+		mf = in->dax.mf;
+		memfile_ref(mf);
+	}
+	mutex_unlock(&w->lock);
+	return mf;
+}
+
+/* [off, end) of the file. Return: bytes. *ret_err, where that is not all: as transfer()'s. */
+static uint64_t read_by_call(struct io_iter *it, const struct memfile *mf, uint64_t off,
+			     uint64_t end, int *ret_err)
+{
+	uint64_t done = 0;
+
+	*ret_err = 0;
+	while (off + done < end) {
+		struct iovec iov[IOVS];
+		int count = io_iter_window(it, end - off - done, iov, IOVS);
+		ssize_t got =
+			count > 0 ? preadv(memfile_fd(mf), iov, count, (off_t)(off + done)) : -1;
+
+		if (got <= 0) {
+			*ret_err = count <= 0 || (got < 0 && errno == EFAULT) ? -EFAULT
+				   : got < 0				      ? -EAGAIN
+									      : -ESTALE;
+			break;
+		}
+		io_iter_advance(it, (size_t)got);
+		done += (uint64_t)got;
+	}
+	return done;
+}
+
 /*
  * [off, end) by memory as far as it goes. Return: bytes. *ret_err, where that is not all: -ESTALE: the file ended; -EAGAIN: requests must do the rest;
  * -EFAULT, -EINTR.
@@ -219,11 +269,26 @@ static uint64_t transfer(struct virtiofs_inode *in, struct io_iter *it, uint64_t
 	int err = 0;
 
 	while (off + done < end && !err) {
+		struct memfile *mf;
 		bool gone = false;
-		uint64_t n;
 		struct pin p;
+		uint64_t n;
 
 		err = pin(in, off + done, end - off - done, write, &p);
+		mf = err == -EAGAIN && !write && end - off - done >= CALL_BYTES &&
+				     atomic_load(&in->dax.called) < virtiofs_inode_size(in)
+			     ? unmapped_file(in, off + done)
+			     : NULL;
+		if (mf) {
+			n = read_by_call(it, mf, off + done,
+					 MIN(end, round_down_u64(off + done, VIRTIOFS_DAX_RANGE) +
+							  VIRTIOFS_DAX_RANGE),
+					 &err);
+			memfile_unref(mf);
+			atomic_fetch_add(&in->dax.called, n);
+			done += n;
+			continue;
+		}
 		if (err == -EAGAIN) {
 			err = setup(in, (off + done) >> VIRTIOFS_DAX_SHIFT, write);
 			/* Whatever keeps the range from being mapped keeps no request from being made. */

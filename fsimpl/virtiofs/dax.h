@@ -39,6 +39,7 @@ struct virtiofs_dax_inode {
 	uint64_t dev, ino; /* of mf's file */
 	struct dax_range *ranges; /* guarded by window->lock */
 	_Atomic bool times; /* written to by memory: the server has not been told the new mtime */
+	_Atomic uint64_t called; /* bytes that the host copied of what was in no range */
 };
 
 /* ---- the device's ---- */

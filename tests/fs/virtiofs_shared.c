@@ -417,6 +417,64 @@ static void dax_sizes(void **state)
 	remove_all();
 }
 
+/* A file that is read through once is one message's: the descriptor does for the rest. What is read again is mapped; the host's changes show either way. */
+static void dax_long_reads(void **state)
+{
+	static char buf[RANGE / 2], want[RANGE / 2];
+	const unsigned pieces = 8;
+	struct client a;
+	struct file *f;
+	uint64_t sent, before = 0, mapped = 0;
+	int fd;
+
+	(void)state;
+	put_host("long", "");
+	fd = open(host_path("long"), O_RDWR);
+	assert_true(fd >= 0);
+	client_start(&a, "dax=always,timeout=100");
+	for (unsigned i = 0; i < pieces; i++) {
+		memset(want, (int)('a' + i), sizeof(want));
+		assert_int_equal(pwrite(fd, want, sizeof(want), i * sizeof(want)), sizeof(want));
+	}
+	assert_int_equal(fs_open(as(&a), "long", O_RDONLY, 0, &f), 0);
+	assert_int_equal(fs_pread(f, buf, 4, 0), 4);
+	for (unsigned pass = 0; pass < 4; pass++) {
+		sent = virtiofs_device_requests(a.dev);
+		for (unsigned i = 0; i < pieces; i++) {
+			assert_int_equal(fs_pread(f, buf, sizeof(buf), i * sizeof(buf)),
+					 sizeof(buf));
+			memset(want, (int)('a' + i + pass), sizeof(want));
+			assert_memory_equal(buf, want, sizeof(want));
+			memset(want, (int)('a' + i + pass + 1), sizeof(want));
+			assert_int_equal(pwrite(fd, want, sizeof(want), i * sizeof(want)),
+					 sizeof(want));
+		}
+		if (pass == 0 || pass == 3)
+			assert_int_equal(virtiofs_device_requests(a.dev), sent);
+		if (pass == 0)
+			before = sent;
+		mapped = virtiofs_device_requests(a.dev) - before;
+	}
+	/* one a range, but for the first */
+	assert_int_equal(mapped, pieces * sizeof(buf) / RANGE - 1);
+	fs_close(f);
+	/* Cut by the host in the middle of what one read wants, of which no range is there. */
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(ftruncate(fd, 4 * RANGE), 0);
+	assert_int_equal(rename(host_path("long"), host_path("cut")), 0);
+	client_stop(&a);
+	client_start(&a, "dax=always,timeout=100");
+	assert_int_equal(fs_open(as(&a), "cut", O_RDONLY, 0, &f), 0);
+	assert_int_equal(fs_pread(f, buf, 4, 0), 4);
+	assert_int_equal(ftruncate(fd, 2 * RANGE + 100000), 0);
+	assert_int_equal(fs_pread(f, buf, sizeof(buf), 2 * RANGE), 100000);
+	assert_int_equal(fs_pread(f, buf, sizeof(buf), 3 * RANGE), 0);
+	fs_close(f);
+	close(fd);
+	client_stop(&a);
+	remove_all();
+}
+
 /* More ranges than the window has. */
 static void dax_pressure(void **state)
 {
@@ -524,7 +582,8 @@ int main(void)
 		cmocka_unit_test(seconds_are_given),   cmocka_unit_test(the_host_is_seen),
 		cmocka_unit_test(a_killed_neighbour),  cmocka_unit_test(dax_reads_and_writes),
 		cmocka_unit_test(dax_calls_nobody),    cmocka_unit_test(dax_sizes),
-		cmocka_unit_test(dax_pressure),	       cmocka_unit_test(dax_mappings),
+		cmocka_unit_test(dax_long_reads),      cmocka_unit_test(dax_pressure),
+		cmocka_unit_test(dax_mappings),
 	};
 
 	/* Before there are threads. */
