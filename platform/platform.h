@@ -68,6 +68,11 @@ struct platform_ops {
 	/* No context runs in it any more. */
 	void (*as_destroy)(struct address_space *as);
 	/*
+	 * The same without waiting: done(arg) is called, by another thread perhaps, when nothing of the application's can reach
+	 * what was mapped. May be absent: platform_as_retire().
+	 */
+	void (*as_retire)(struct address_space *as, void (*done)(void *arg), void *arg);
+	/*
 	 * Translates [va, va + size) to mf at mf_off with at most `access` (MEM_READ implied); replaces
 	 * what was there. The caller holds chunk references on the range for as long as it stays mapped.
 	 * Return: 0, -ENOMEM, -EFAULT if a host file's page cannot be touched (first page; later ones are left unmapped).
@@ -146,6 +151,17 @@ static inline void platform_as_claim(struct platform *p, struct address_space *a
 	if (unlikely(va < PLATFORM_CLAIM_END && va + size > PLATFORM_CLAIM_START) &&
 	    p->ops->as_claim)
 		p->ops->as_claim(as, va, size);
+}
+
+static inline void platform_as_retire(struct platform *p, struct address_space *as,
+				      void (*done)(void *arg), void *arg)
+{
+	if (p->ops->as_retire) {
+		p->ops->as_retire(as, done, arg);
+	} else {
+		p->ops->as_destroy(as);
+		done(arg);
+	}
 }
 
 static inline void platform_as_set_traced(struct platform *p, struct address_space *as, bool on)

@@ -118,7 +118,8 @@ static int region_split(struct address_space *as, uint64_t at)
 static bool region_joins(const struct systrap_region *a, const struct systrap_region *b)
 {
 	return a->va + a->size == b->va && a->mf == b->mf && a->off + a->size == b->off &&
-	       a->access == b->access && a->shared == b->shared && a->installed == b->installed;
+	       a->access == b->access && a->rights == b->rights && a->shared == b->shared &&
+	       a->whole == b->whole && a->installed == b->installed;
 }
 
 static void region_merge(struct address_space *as, struct systrap_region *r)
@@ -180,6 +181,13 @@ static void unmap_all(struct address_space *as)
 	post_unmap(as, 0, STUB_BASE);
 	post_unmap(as, STUB_END, ARCH_TASK_SIZE - STUB_END);
 	sync(as);
+}
+
+/* Nothing waits to be installed any more. lock held. */
+static void settle(struct address_space *as)
+{
+	if (TAILQ_EMPTY(&as->dirty))
+		atomic_store(&as->has_dirty, false);
 }
 
 /* The stub has it no longer, as far as it had. lock held. */
@@ -249,6 +257,29 @@ static void post_map(struct address_space *as, const struct systrap_region *r, i
 			   });
 }
 
+/* A region's mapping is there: its rights, whatever they are now, become those that it should have. */
+static void post_rights(struct address_space *as, struct systrap_region *r)
+{
+	post(as, SYS_mprotect, ORDER_MUST, r->va, r->size, r->access);
+	region_set_installed(as, r);
+	r->rights = r->access;
+}
+
+/* What the stub has of a region that waits to be mapped goes. */
+static void post_gone(struct address_space *as, struct systrap_region *r)
+{
+	post_unmap(as, r->va, r->size);
+	r->rights = 0;
+}
+
+/* It will not be mapped now; what the stub has of it goes. */
+static void forget_one(struct address_space *as, struct systrap_region *r)
+{
+	if (r->rights)
+		post_unmap(as, r->va, r->size);
+	region_remove(as, r);
+}
+
 /* Counts what it maps down in *inout_left, and maps one at least. */
 static void install_one(struct address_space *as, struct systrap_region *r, unsigned *inout_left)
 {
@@ -256,10 +287,15 @@ static void install_one(struct address_space *as, struct systrap_region *r, unsi
 	struct systrap_region *next;
 	bool host = memfile_kind(mf) != MEMFILE_PRIVATE;
 
+	--*inout_left;
+	if (r->whole) {
+		post_rights(as, r);
+		region_merge(as, r);
+		return;
+	}
 	if (host && !send_file(as, mf)) {
 		/* It faults, and is mapped again. */
-		region_remove(as, r);
-		--*inout_left;
+		forget_one(as, r);
 		return;
 	}
 	/* A file's descriptor is sent once for its mappings that follow one another: a program's segments. */
@@ -268,10 +304,12 @@ static void install_one(struct address_space *as, struct systrap_region *r, unsi
 		region_set_installed(as, r);
 		post_map(as, r, host ? 0 : STUB_FD_PRIVATE);
 		r->populate = false;
+		r->whole = true;
+		r->rights = r->access;
 		region_merge(as, r);
-		--*inout_left;
 		if (!host || !next || next->mf != mf || !*inout_left)
 			break;
+		--*inout_left;
 	}
 	if (host)
 		post(as, SYS_close, 0, 0, 0, 0);
@@ -291,8 +329,10 @@ void systrap_as_install(struct address_space *as)
 	while ((r = TAILQ_FIRST(&as->dirty))) {
 		if (left)
 			install_one(as, r, &left);
+		else if (r->whole)
+			post_rights(as, r);
 		else
-			region_remove(as, r);
+			forget_one(as, r);
 	}
 	SYSTRAP_STAT_ADD(as->p, batches, 1);
 }
@@ -306,11 +346,11 @@ const struct systrap_region *systrap_region_at(struct address_space *as, uint64_
 
 void systrap_region_restore(struct address_space *as, uint64_t va)
 {
-	const struct systrap_region *r = systrap_region_at(as, va);
-	struct systrap_region page;
+	struct systrap_region *r = region_find(as, va), page;
 
-	if (!r || !r->installed)
+	if (!r || r->va > va || !r->rights)
 		return;
+	r->rights |= r->access;
 	page = *r;
 	page.va = va;
 	page.off += va - r->va;
@@ -330,10 +370,10 @@ void systrap_region_restore(struct address_space *as, uint64_t va)
 
 /*
  * Nothing is at [va, end) any more, in the tree. Return: whether the stub may have had something there: *ret_lo and
- * *ret_hi. Without memory for a split more goes than was asked for.
+ * *ret_hi, with *inout_rights more. Without memory for a split more goes than was asked for.
  */
 static bool carve(struct address_space *as, uint64_t va, uint64_t end, uint64_t *ret_lo,
-		  uint64_t *ret_hi)
+		  uint64_t *ret_hi, uint8_t *inout_rights)
 {
 	struct systrap_region *r, *next;
 	uint64_t lo = UINT64_MAX, hi = 0;
@@ -342,9 +382,10 @@ static bool carve(struct address_space *as, uint64_t va, uint64_t end, uint64_t 
 		log_debug("systrap: no memory; a whole translation is dropped");
 	for (r = region_find(as, va); r && r->va < end; r = next) {
 		next = RB_NEXT(systrap_regions, &as->regions, r);
-		if (r->installed) {
+		if (r->rights) {
 			lo = MIN(lo, r->va);
 			hi = MAX(hi, r->va + r->size);
+			*inout_rights |= r->rights;
 		}
 		region_remove(as, r);
 	}
@@ -362,9 +403,35 @@ static bool only_adds(struct address_space *as, const struct systrap_region *wan
 	uint64_t end = want->va + want->size;
 
 	for (; r && r->va < end; r = RB_NEXT(systrap_regions, &as->regions, r))
-		if (r->installed && (r->mf != want->mf || r->off - r->va != want->off - want->va ||
-				     (r->access & ~want->access)))
+		if (r->rights && (r->mf != want->mf || r->off - r->va != want->off - want->va ||
+				  (r->rights & ~want->access)))
 			return false;
+	return true;
+}
+
+/*
+ * Pre: only_adds(). One region that is mapped already covers `want`: it gets the rights. Nothing is to be done if the stub has
+ * them, as it does when a fork took them and they come back before it was told. Return: false: none does.
+ */
+static bool add_rights(struct address_space *as, const struct systrap_region *want)
+{
+	uint64_t end = want->va + want->size;
+	struct systrap_region *r = region_find(as, want->va);
+
+	if (want->populate || !r || !r->whole || r->va > want->va || r->va + r->size < end ||
+	    r->shared != want->shared)
+		return false;
+	if (region_split(as, want->va) || region_split(as, end))
+		return false;
+	r = region_find(as, want->va);
+	r->access = want->access;
+	if (r->rights == r->access) {
+		region_set_installed(as, r);
+		region_merge(as, r);
+		settle(as);
+	} else {
+		region_set_dirty(as, r);
+	}
 	return true;
 }
 
@@ -387,14 +454,20 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 		.size = size,
 		.mf = mf,
 		.off = mf_off,
-		.access = (uint8_t)(access & memfile_max_access(mf)),
+		.access = (uint8_t)((access & memfile_max_access(mf)) | MEM_READ),
 		.shared = flags & PLATFORM_MAP_SHARED,
 		.populate = (flags & PLATFORM_MAP_WILL_TOUCH) && (access & MEM_WRITE),
 	};
 	mutex_lock(&as->lock);
 	adds = only_adds(as, r) && !systrap_patched(as, va, size);
+	if (adds && add_rights(as, r)) {
+		mutex_unlock(&as->lock);
+		free(r);
+		return 0;
+	}
 	/* More than was asked for goes when memory is short: then that has to be carried out, too. */
-	if (carve(as, va, va + size, &lo, &hi) && (!adds || lo < va || hi > va + size)) {
+	if (carve(as, va, va + size, &lo, &hi, &r->rights) &&
+	    (!adds || lo < va || hi > va + size)) {
 		/* In one step for what is replaced; the rest of what was carved goes. */
 		if (lo < va)
 			post_unmap(as, lo, va - lo);
@@ -413,9 +486,10 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 void systrap_as_unmap(struct address_space *as, uint64_t va, uint64_t size)
 {
 	uint64_t lo, hi;
+	uint8_t rights = 0;
 
 	mutex_lock(&as->lock);
-	if (carve(as, va, va + size, &lo, &hi)) {
+	if (carve(as, va, va + size, &lo, &hi, &rights)) {
 		post_unmap(as, lo, hi - lo);
 		sync(as);
 	}
@@ -426,6 +500,7 @@ void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, un
 {
 	struct systrap_region *r;
 	uint64_t lo, hi, end = va + size;
+	uint8_t rights = 0;
 	bool any = false;
 
 	if (!(access & MEM_READ)) {
@@ -435,20 +510,21 @@ void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, un
 	mutex_lock(&as->lock);
 	if (region_split(as, va) || region_split(as, end)) {
 		/* No memory: nothing is there, rather than too much. */
-		if (carve(as, va, end, &lo, &hi)) {
+		if (carve(as, va, end, &lo, &hi, &rights)) {
 			post_unmap(as, lo, hi - lo);
 			any = true;
 		}
 	}
 	for (r = region_find(as, va); r && r->va < end;
 	     r = RB_NEXT(systrap_regions, &as->regions, r)) {
-		if (!(r->access & ~access))
-			continue;
 		r->access &= (uint8_t)access;
-		if (!r->installed)
+		if (!(r->rights & ~r->access))
 			continue;
-		/* The copy keeps the page's rights: those of the region are enough. */
-		post(as, SYS_mprotect, ORDER_MUST, r->va, r->size, r->access);
+		/* The copy of a patched page keeps the page's rights: those of the region are enough. */
+		if (r->whole)
+			post_rights(as, r);
+		else
+			post_gone(as, r);
 		any = true;
 	}
 	if (any)
@@ -456,8 +532,11 @@ void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, un
 	mutex_unlock(&as->lock);
 }
 
-/* Runs of regions that lose the right to write, joined as far as nothing lies between them. */
-static bool protect_for_fork(struct address_space *parent)
+/*
+ * Private regions lose the right to write. later: the stub is told before a thread of it goes on, if the right has not come back
+ * by then. Return: orders were posted.
+ */
+static bool protect_for_fork(struct address_space *parent, bool later)
 {
 	struct systrap_region *r;
 	uint64_t start = 0, end = 0;
@@ -465,11 +544,23 @@ static bool protect_for_fork(struct address_space *parent)
 	bool any = false;
 
 	RB_FOREACH (r, systrap_regions, &parent->regions) {
-		if (r->shared || !(r->access & MEM_WRITE))
+		if (r->shared)
 			continue;
 		r->access &= (uint8_t)~MEM_WRITE;
-		if (!r->installed)
+		if (!(r->rights & MEM_WRITE))
 			continue;
+		if (later && r->whole) {
+			region_set_dirty(parent, r);
+			continue;
+		}
+		any = true;
+		if (!r->whole) {
+			post_gone(parent, r);
+			continue;
+		}
+		region_set_installed(parent, r);
+		r->rights = r->access;
+		/* Runs of them in one call, joined as far as nothing lies between them. */
 		if (start < end && end == r->va && access == r->access) {
 			end += r->size;
 			continue;
@@ -479,11 +570,26 @@ static bool protect_for_fork(struct address_space *parent)
 		start = r->va;
 		end = r->va + r->size;
 		access = r->access;
-		any = true;
 	}
 	if (start < end)
 		post(parent, SYS_mprotect, ORDER_MUST, start, end - start, access);
 	return any;
+}
+
+/*
+ * Does no thread of the application's run? Then whoever goes on finds that there is something to install, and waits for the lock: pairs
+ * with run(). A thread that runs although the sentry has its event (it has forged that) writes to what its child reads a little longer.
+ */
+static bool at_rest(struct address_space *as)
+{
+	const struct systrap_thread *t;
+
+	atomic_store(&as->has_dirty, true);
+	if (as->stub)
+		LIST_FOREACH (t, &as->stub->threads, link)
+			if (atomic_load(&t->runs) & 1)
+				return false;
+	return true;
 }
 
 int systrap_as_fork(struct address_space *parent, struct address_space *child)
@@ -493,8 +599,9 @@ int systrap_as_fork(struct address_space *parent, struct address_space *child)
 
 	mutex_lock(&parent->lock);
 	mutex_lock_nested(&child->lock); /* nobody else knows it */
-	if (protect_for_fork(parent))
+	if (protect_for_fork(parent, at_rest(parent)))
 		systrap_orders_sync(parent->p, parent->stub);
+	settle(parent);
 	RB_FOREACH (r, systrap_regions, &parent->regions) {
 		copy = malloc(sizeof(*copy));
 		if (!copy) {
@@ -502,7 +609,8 @@ int systrap_as_fork(struct address_space *parent, struct address_space *child)
 			break;
 		}
 		*copy = *r;
-		copy->installed = copy->populate = false;
+		copy->installed = copy->whole = copy->populate = false;
+		copy->rights = 0;
 		region_insert(child, copy);
 	}
 	if (err)
@@ -520,12 +628,11 @@ void systrap_as_clear(struct address_space *as)
 	mutex_unlock(&as->lock);
 }
 
-void systrap_as_destroy(struct address_space *as)
+void systrap_as_leave(struct address_space *as)
 {
 	struct systrap_thread *t;
 
 	mutex_lock(&as->lock);
-	drop_all(as);
 	mutex_lock(&as->p->bind_lock);
 	if (as->stub)
 		LIST_FOREACH (t, &as->stub->threads, link)
@@ -533,10 +640,27 @@ void systrap_as_destroy(struct address_space *as)
 				systrap_unbind_locked(t->ctx);
 	mutex_unlock(&as->p->bind_lock);
 	mutex_unlock(&as->lock);
-	if (as->stub)
-		systrap_stub_put(as->p, as->stub);
+}
+
+void systrap_as_free(struct address_space *as)
+{
+	mutex_lock(&as->lock);
+	as->stub = NULL;
+	drop_all(as);
+	mutex_unlock(&as->lock);
 	if (as->patches)
 		patch_space_destroy(as->patches);
 	atomic_fetch_sub_explicit(&as->p->stats.spaces, 1, memory_order_relaxed);
 	free(as);
+}
+
+void systrap_as_destroy(struct address_space *as)
+{
+	mutex_lock(&as->lock);
+	drop_all(as);
+	mutex_unlock(&as->lock);
+	systrap_as_leave(as);
+	if (as->stub)
+		systrap_stub_put(as->p, as->stub);
+	systrap_as_free(as);
 }

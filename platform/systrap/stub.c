@@ -23,6 +23,7 @@
 #define ORDERS_KEPT 2u /* slots of the ring that only acknowledgements use */
 #define SYNC_SPIN_NS 30000
 #define PRISTINE_TIMEOUT_MS 20000
+#define REPLY_POLL_MS 5
 
 /* ---- orders ---- */
 
@@ -257,27 +258,42 @@ static int request(struct systrap_platform *p, const struct pristine_request *re
 	return -EAGAIN;
 }
 
-/* Nothing of it is left: what it had may be given to others, once its address space has let go of it. */
-static void stub_free_locked(struct systrap_platform *p, struct systrap_stub *stub)
+/* Pre: nothing of it is left, and nobody else looks at it. The next stub can read what it had: addresses, and where things were. */
+static void stub_wipe(struct systrap_stub *stub)
 {
 	struct systrap_thread *t;
 
-	if (!stub->reaped || !stub->released)
-		return;
-	while ((t = LIST_FIRST(&stub->threads))) {
-		LIST_REMOVE(t, link);
+	LIST_FOREACH (t, &stub->threads, link)
 		if (madvise(t->mem, STUB_AREA_SIZE, MADV_REMOVE))
 			memset(t->mem, 0, STUB_AREA_SIZE);
-		t->in_use = false;
-		p->areas_used--;
-	}
-	/* The next stub can read them: addresses, and where in the memory files things were. */
 	memset(stub->orders, 0,
 	       ORDERS_RING + MIN(stub->posted, (uint64_t)ORDERS_COUNT) * ORDER_SIZE);
 	if (stub->socket >= 0)
 		close(stub->socket);
+	stub->socket = -1;
+}
+
+/* Wiped: what it had may be given to others. */
+static void stub_release_locked(struct systrap_platform *p, struct systrap_stub *stub)
+{
+	struct systrap_thread *t;
+
+	while ((t = LIST_FIRST(&stub->threads))) {
+		LIST_REMOVE(t, link);
+		t->in_use = false;
+		p->areas_used--;
+	}
 	stub->in_use = false;
 	p->slots_used--;
+}
+
+/* Once nothing of it is left, and its address space has let go of it. */
+static void stub_free_locked(struct systrap_platform *p, struct systrap_stub *stub)
+{
+	if (!stub->reaped || !stub->released)
+		return;
+	stub_wipe(stub);
+	stub_release_locked(p, stub);
 }
 
 static void reply_made_locked(struct systrap_platform *p, struct systrap_stub *stub, pid_t pid,
@@ -409,9 +425,11 @@ int systrap_stub_get(struct systrap_platform *p, struct address_space *as,
 	struct systrap_stub *stub;
 
 	mutex_lock(&p->lock);
-	while (reply_read_locked(p, 0))
-		;
-	pool_fill_locked(p);
+	if (p->pool_count <= SYSTRAP_POOL_LOW)
+		while (reply_read_locked(p, 0))
+			;
+	if (SLIST_EMPTY(&p->pool))
+		pool_fill_locked(p);
 	while (SLIST_EMPTY(&p->pool)) {
 		SYSTRAP_STAT_ADD(p, pool_empty, 1);
 		if (!p->making || !reply_read_locked(p, PRISTINE_TIMEOUT_MS)) {
@@ -422,7 +440,9 @@ int systrap_stub_get(struct systrap_platform *p, struct address_space *as,
 	stub = SLIST_FIRST(&p->pool);
 	SLIST_REMOVE_HEAD(&p->pool, link);
 	p->pool_count--;
-	pool_fill_locked(p);
+	/* Above that, who ends one makes others. */
+	if (p->pool_count + p->making <= SYSTRAP_POOL_LOW)
+		pool_fill_locked(p);
 	mutex_unlock(&p->lock);
 	stub->as = as;
 	*ret_stub = stub;
@@ -453,6 +473,42 @@ void systrap_stub_put(struct systrap_platform *p, struct systrap_stub *stub)
 	mutex_unlock(&p->lock);
 }
 
+/* Without the pristine process nobody can tell: stop before a page is given to somebody else. */
+static _Noreturn void cannot_reap(const struct systrap_stub *stub)
+{
+	log_error("systrap: stub %d cannot be reaped", stub->pid);
+	_exit(1);
+}
+
+void systrap_stub_end(struct systrap_platform *p, struct systrap_stub *stub)
+{
+	int64_t until = systrap_now_ns() + PRISTINE_TIMEOUT_MS * 1000000l;
+	struct pollfd pfd = {.fd = p->control_fd, .events = POLLIN};
+
+	mutex_lock(&p->lock);
+	atomic_store(&stub->dead, true);
+	if (!stub->reaped)
+		reap_locked(p, stub);
+	for (;;) {
+		while (reply_read_locked(p, 0))
+			;
+		if (stub->reaped)
+			break;
+		if (p->pristine_dead || systrap_now_ns() > until)
+			cannot_reap(stub);
+		mutex_unlock(&p->lock);
+		/* Others read replies, too: not for long. */
+		(void)poll(&pfd, 1, REPLY_POLL_MS);
+		mutex_lock(&p->lock);
+	}
+	mutex_unlock(&p->lock);
+	stub_wipe(stub);
+	mutex_lock(&p->lock);
+	stub_release_locked(p, stub);
+	pool_fill_locked(p);
+	mutex_unlock(&p->lock);
+}
+
 void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub)
 {
 	struct systrap_thread *t;
@@ -466,11 +522,8 @@ void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub)
 		reap_locked(p, stub);
 		while (!stub->reaped && reply_read_locked(p, PRISTINE_TIMEOUT_MS))
 			;
-		/* Without the pristine process nobody can tell: stop before a page is given to somebody else. */
-		if (!stub->reaped) {
-			log_error("systrap: stub %d cannot be reaped", stub->pid);
-			_exit(1);
-		}
+		if (!stub->reaped)
+			cannot_reap(stub);
 	}
 	/* New ones join the list under this lock, too. */
 	LIST_FOREACH (t, &stub->threads, link)

@@ -3,7 +3,8 @@
  *
  * Organised as: layout.h and pristine.h (what the sentry shares with its stubs), stub.S (the stub's handler and its
  * order thread), pristine.c (the process that makes stubs), filter.c (what stubs may ask of the host), stub.c (stubs
- * and orders, the sentry's side), as.c (address spaces), run.c (events), wait.c (who spins, and where), turn.c (when too many would), fpu.c. docs/platform-systrap.md has the picture.
+ * and orders, the sentry's side), as.c (address spaces), run.c (events), wait.c (who spins, and where), turn.c (when too many would), fpu.c,
+ * retire.c (the end, in the background). docs/platform-systrap.md has the picture.
  *
  * An address space is a stub process: in it the application's memory (shared mappings of the memory files) and, in a
  * range that the mm leaves out, the stub's own. Application threads may call futex() on their areas and nothing else;
@@ -191,6 +192,7 @@ static int shared_create(struct systrap_platform *p)
 
 static void platform_free(struct systrap_platform *p)
 {
+	systrap_retire_fini(p);
 	systrap_pristine_stop(p);
 	if (p->stubs)
 		for (unsigned i = 0; i < SYSTRAP_STUBS_MAX; i++)
@@ -247,6 +249,7 @@ static int systrap_create(struct platform **ret_p)
 	p->quick_ticks = SYSTRAP_QUICK_US * p->cores.ticks_per_us;
 	p->turn_ticks = SYSTRAP_TURN_US * p->cores.ticks_per_us;
 	systrap_turns_init(p);
+	systrap_retire_init(p);
 	p->stubs = calloc(SYSTRAP_STUBS_MAX, sizeof(*p->stubs));
 	p->threads = calloc(SYSTRAP_AREAS_MAX, sizeof(*p->threads));
 	if (p->stubs && p->threads)
@@ -327,6 +330,7 @@ const struct platform_ops systrap_platform_ops = {
 	.destroy = systrap_destroy,
 	.as_create = systrap_as_create,
 	.as_destroy = systrap_as_destroy,
+	.as_retire = systrap_as_retire,
 	.as_map = systrap_as_map,
 	.as_unmap = systrap_as_unmap,
 	.as_protect = systrap_as_protect,

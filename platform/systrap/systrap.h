@@ -6,11 +6,13 @@
  *     systrap_platform.lock (LOCK_PLATFORM): stubs and areas that are free or ready, the pristine process's socket
  *     systrap_platform.bind_lock (LOCK_PLATFORM): which context has which thread
  *       systrap_turns.lock (LOCK_LEAF): who has a turn, who waits for one
+ *     systrap_retire.lock (LOCK_LEAF): address spaces that end in the background
  * A context that is bound, in an address space with nothing to map, takes neither.
  */
 #ifndef MOAT_PLATFORM_SYSTRAP_SYSTRAP_H
 #define MOAT_PLATFORM_SYSTRAP_SYSTRAP_H
 
+#include <pthread.h>
 #include <sys/queue.h>
 
 #include "base/lock.h"
@@ -25,6 +27,9 @@
 #define SYSTRAP_AREAS_MAX 16384u
 /* Stubs that wait for an address space. */
 #define SYSTRAP_POOL 4u
+#define SYSTRAP_POOL_LOW 1u
+/* Address spaces that end in the background at once. */
+#define SYSTRAP_RETIRED_MAX 8u
 /* max_map_count is 65,530: with more translations than this all are dropped and fault in again. */
 #define SYSTRAP_REGIONS_MAX 50000u
 /* A batch that goes with a context's start; what is beyond it faults in. */
@@ -76,8 +81,10 @@ struct systrap_region {
 	uint64_t va, size, off;
 	struct memfile *mf; /* borrowed: who mapped it holds the memory */
 	uint8_t access;
+	uint8_t rights; /* what the stub may have of it, in places at least; 0: nothing */
 	bool shared; /* PLATFORM_MAP_SHARED */
 	bool installed; /* the stub has it, or has been told to */
+	bool whole; /* all of it is mapped: rights are all that may be wrong */
 	bool populate;
 };
 RB_HEAD(systrap_regions, systrap_region);
@@ -142,6 +149,11 @@ struct address_space {
 	bool own_mapped, traced;
 	_Atomic bool patch_refused; /* for good: the range is the application's */
 	struct patch_heat heat;
+
+	/* retire.c: it ends in the background. */
+	STAILQ_ENTRY(address_space) retire_link;
+	void (*retired)(void *arg);
+	void *retired_arg;
 };
 
 /* What waiting was good for lately: wait.c. Belongs to the context's thread. */
@@ -213,6 +225,16 @@ struct systrap_turns {
 	TAILQ_HEAD(, platform_context) waiting;
 };
 
+/* retire.c. Guarded by lock, but for what is atomic. */
+struct systrap_retire {
+	struct mutex lock; /* LOCK_LEAF */
+	STAILQ_HEAD(, address_space) queue;
+	unsigned count; /* in the queue, and the one that is being ended */
+	bool started, failed, quit;
+	pthread_t thread;
+	_Atomic uint32_t word; /* its futex: 1: look */
+};
+
 struct systrap_platform {
 	struct platform base;
 	/* immutable */
@@ -230,6 +252,7 @@ struct systrap_platform {
 	_Atomic int
 		running; /* application threads that run, and sentry threads that spin for them */
 	struct systrap_turns turns;
+	struct systrap_retire retire;
 
 	struct mutex bind_lock; /* LOCK_PLATFORM; never together with the next */
 	struct mutex lock; /* LOCK_PLATFORM */
@@ -299,6 +322,8 @@ must_check int systrap_stub_get(struct systrap_platform *p, struct address_space
 				struct systrap_stub **ret_stub);
 /* Its address space ends; nobody of the application's memory is mapped, or it is dead. */
 void systrap_stub_put(struct systrap_platform *p, struct systrap_stub *stub);
+/* Its address space has ended: kills it, waits until nothing of it is left, and gives back what it had; orders new ones. */
+void systrap_stub_end(struct systrap_platform *p, struct systrap_stub *stub);
 /* Kills it and waits until nothing of it is left. */
 void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub);
 /* Has it died? One host call. */
@@ -359,6 +384,10 @@ void systrap_orders_sync(struct systrap_platform *p, struct systrap_stub *stub);
 /* as.c */
 must_check int systrap_as_create(struct platform *base, struct address_space **ret_as);
 void systrap_as_destroy(struct address_space *as);
+/* No context has a thread in it any more. */
+void systrap_as_leave(struct address_space *as);
+/* Its stub is no more. */
+void systrap_as_free(struct address_space *as);
 must_check int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size,
 			      struct memfile *mf, uint64_t mf_off, unsigned access, unsigned flags);
 void systrap_as_unmap(struct address_space *as, uint64_t va, uint64_t size);
@@ -372,6 +401,11 @@ void systrap_as_install(struct address_space *as);
 const struct systrap_region *systrap_region_at(struct address_space *as, uint64_t va);
 /* The stub gets the page at va as the region has it. */
 void systrap_region_restore(struct address_space *as, uint64_t va);
+
+/* retire.c */
+void systrap_retire_init(struct systrap_platform *p);
+void systrap_retire_fini(struct systrap_platform *p);
+void systrap_as_retire(struct address_space *as, void (*done)(void *arg), void *arg);
 
 /* patching.c */
 void systrap_patch_note(struct address_space *as, const struct arch_regs *regs);

@@ -29,6 +29,9 @@
 #define MM_AHEAD_WINDOWS 7 /* made ahead for each that was seen to be used */
 #define MM_PREFAULT_ANON \
 	(128ul << 10) /* a new anonymous mapping up to this size is mapped at once */
+/* Memory may come back so much later than its process ends: bytes, at most this share of the sandbox's. */
+#define MM_LATE_MAX (8ul << 20)
+#define MM_LATE_SHARE 64
 #define MM_HOT_MAX 6 /* chunks that fork copies at once */
 #define MM_HOT_FORKS 32 /* ... for this many forks, then they must prove themselves again */
 
@@ -105,6 +108,11 @@ struct mm_hot {
 	unsigned forks; /* since it was noticed */
 };
 
+struct mm_reap {
+	struct vma *vmas;
+	struct pma *pmas;
+};
+
 struct mm {
 	struct ref ref;
 	_Atomic uint32_t users; /* of those the references of tasks */
@@ -130,11 +138,7 @@ struct mm {
 	unsigned cow_faults; /* since the last fork */
 	struct mutex pin_lock; /* LOCK_LEAF, inside pt_lock */
 	LIST_HEAD(, mm_pin) pins; /* guarded by pin_lock */
-};
-
-struct mm_reap {
-	struct vma *vmas;
-	struct pma *pmas;
+	struct mm_reap last; /* while it ends */
 };
 
 extern struct ref_type mm_type;

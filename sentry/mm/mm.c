@@ -106,34 +106,67 @@ static void exe_put(struct file *exe, bool denies)
 		file_unref(exe);
 }
 
+/* Nothing of the application's can reach its memory any more. Any thread. */
+static void mm_free(void *arg)
+{
+	struct mm *mm = arg;
+	struct pma *pma;
+
+	while ((pma = mm->last.pmas)) {
+		mm->last.pmas = pma->reap_next;
+		memfile_range_unref(pma->mf, pma->off, pma->end - pma->start);
+		memfile_unref(pma->mf);
+		free(pma);
+	}
+	free(mm);
+}
+
+/*
+ * The files are let go before this returns: who waits for the process finds them so. The memory of a small one may follow a moment
+ * later, when its address space has ended.
+ */
 static void mm_destroy(struct mm *mm)
 {
 	struct mm_reap reap;
+	struct file *exe;
 	struct vma *vma;
 	struct pma *pma;
+	bool late, denies;
 
 	if (atomic_load_explicit(&mm->aio, memory_order_acquire))
 		mm_aio_drop(mm->aio);
 	mm_reap_init(&reap);
+	mm_reap_init(&mm->last);
 	/* Unregister first: from then on no truncate looks in here. */
 	rwlock_write_lock(&mm->vma_lock);
 	while ((vma = vma_first(mm)))
 		vma_remove(mm, vma, &reap);
 	rwlock_write_unlock(&mm->vma_lock);
-	mm->platform->ops->as_destroy(mm->as);
 	rwlock_write_lock(&mm->pt_lock);
-	while ((pma = pma_find_next(mm, 0)))
-		pma_remove(mm, pma, &reap);
+	late = mm->rss_anon + mm->rss_shmem + mm->rss_file <=
+	       MIN(MM_LATE_MAX, mm_total_bytes() / MM_LATE_SHARE);
+	while ((pma = pma_find_next(mm, 0))) {
+		pma_remove(mm, pma, &mm->last);
+		/* Its file may be closed before. */
+		memfile_ref(pma->mf);
+	}
 	while ((pma = mm->reserve)) {
 		mm->reserve = pma->reap_next;
 		free(pma);
 	}
 	assert(LIST_EMPTY(&mm->pins));
 	rwlock_write_unlock(&mm->pt_lock);
-	mm_reap_run(&reap);
-	exe_put(mm->exe, mm->exe_denies);
 	ref_fini(&mm->ref, &mm_type);
-	free(mm);
+	exe = mm->exe;
+	denies = mm->exe_denies;
+	if (late) {
+		platform_as_retire(mm->platform, mm->as, mm_free, mm);
+	} else {
+		mm->platform->ops->as_destroy(mm->as);
+		mm_free(mm);
+	}
+	mm_reap_run(&reap);
+	exe_put(exe, denies);
 }
 
 void mm_unref(struct mm *mm)

@@ -458,6 +458,78 @@ static void host_file_written(void)
 	close(fd);
 }
 
+/* A fork while nobody runs: the parent may not write afterwards, but where the right has come back. */
+static void fork_at_rest(void)
+{
+	for (unsigned i = 0; i < rounds(30); i++) {
+		struct address_space *as = space_new(), *child;
+		uint64_t off = mem_pages(4), got;
+		struct guest g;
+
+		space_map(as, DATA_VA, off, 3, RW);
+		EXPECT(ops->as_map(as, DATA_VA + 3 * PAGE, PAGE, mem_private(), off + 3 * PAGE, RW,
+				   PLATFORM_MAP_SHARED) == 0);
+		guest_init(&g, as);
+		for (unsigned k = 0; k < 4; k++)
+			guest_run(&g, g_store, DATA_VA + k * PAGE, 0x10 + k);
+		EXPECT(ops->as_create(plat, &child) == 0 && ops->as_fork(as, child) == 0);
+		/* The middle one comes back before anybody goes on. */
+		space_map(as, DATA_VA + PAGE, off + PAGE, 1, RW);
+		guest_run(&g, g_store, DATA_VA + PAGE, 0x21);
+		EXPECT(g.ev.kind == PLATFORM_SYSCALL && mem_at(off + PAGE)[0] == 0x21);
+		for (unsigned k = 0; k < 3; k += 2) {
+			guest_run(&g, g_store, DATA_VA + k * PAGE, 0x20);
+			EXPECT(is_fault(&g, DATA_VA + k * PAGE, MEM_WRITE, true));
+			EXPECT(mem_at(off + k * PAGE)[0] == 0x10 + k);
+		}
+		guest_run(&g, g_store, DATA_VA + 3 * PAGE, 0x23);
+		EXPECT(g.ev.kind == PLATFORM_SYSCALL && mem_at(off + 3 * PAGE)[0] == 0x23);
+		/* Taken away before the parent was told that it may only read. */
+		EXPECT(ops->as_map(as, DATA_VA, PAGE, mem_private(), off, RW, 0) == 0);
+		ops->as_unmap(as, DATA_VA, 2 * PAGE);
+		guest_run(&g, g_load, DATA_VA, 0);
+		EXPECT(is_fault(&g, DATA_VA, MEM_READ, false));
+		guest_run(&g, g_load, DATA_VA + PAGE, 0);
+		EXPECT(is_fault(&g, DATA_VA + PAGE, MEM_READ, false));
+		EXPECT(peek(child, DATA_VA, &got) == 0 && got == 0x10);
+		guest_fini(&g);
+		ops->as_destroy(child);
+		ops->as_destroy(as);
+	}
+}
+
+static void count_retired(void *arg)
+{
+	atomic_fetch_add((_Atomic unsigned *)arg, 1);
+}
+
+/* Many at once, some that never ran, some whose contexts live on: each is told of once. */
+static void spaces_retire(void)
+{
+	_Atomic unsigned done = 0;
+	unsigned n = rounds(60);
+	struct guest g[4];
+
+	for (unsigned i = 0; i < n; i++) {
+		struct address_space *as = space_new();
+
+		if (i >= 4)
+			guest_fini(&g[i % 4]);
+		space_map(as, DATA_VA, mem_pages(1), 1, RW);
+		guest_init(&g[i % 4], as);
+		if (i % 3) {
+			guest_run(&g[i % 4], g_store, DATA_VA, i);
+			EXPECT(g[i % 4].ev.kind == PLATFORM_SYSCALL);
+		}
+		platform_as_retire(plat, as, count_retired, &done);
+	}
+	for (unsigned k = 0; k < MIN(n, 4u); k++)
+		guest_fini(&g[k]);
+	for (unsigned ms = 0; atomic_load(&done) < n && ms < 20000; ms++)
+		usleep(1000);
+	EXPECT(atomic_load(&done) == n);
+}
+
 const struct test paging_tests[] = {
 	{"large_ranges", large_ranges},
 	{"concurrent_unmap", concurrent_unmap},
@@ -466,6 +538,8 @@ const struct test paging_tests[] = {
 	{"concurrent_repoint", concurrent_repoint},
 	{"concurrent_fork_small", concurrent_fork_small},
 	{"concurrent_fork_large", concurrent_fork_large},
+	{"fork_at_rest", fork_at_rest},
+	{"spaces_retire", spaces_retire},
 	{"concurrent_clear", concurrent_clear},
 	{"shared_page", shared_page},
 	{"table_recycling", table_recycling},
