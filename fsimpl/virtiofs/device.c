@@ -90,6 +90,8 @@ static void orphan_done_locked(struct vdev_queue *q, struct vdev_slot *slot)
 		vdev_slot_release_locked(q, slot);
 		return;
 	}
+	q->asleep -= slot->listened;
+	slot->listened = false;
 	slot->next_free = q->left;
 	q->left = slot;
 }
@@ -297,23 +299,40 @@ static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
 	return atomic_load_explicit(&slot->done, memory_order_acquire);
 }
 
-/* Nobody waits for it from now on. Queue locked; the slot may be gone after queue_unlock(). */
-static void make_orphan_locked(struct vdev_queue *q, struct vdev_slot *slot)
+/*
+ * Nobody waits for it from now on. Its owner keeps others waiting until he is told, so it counts as a sleeper: the device calls when it is done. Queue
+ * locked; the slot may be gone after queue_unlock(). Return: 0, -EPROTO.
+ */
+static int make_orphan_locked(struct vdev_queue *q, struct vdev_slot *slot)
 {
+	int err = 0;
+
 	slot->orphan = true;
 	slot->waiter = NULL;
-	if (slot->done)
+	if (slot->done) {
 		orphan_done_locked(q, slot);
+		return 0;
+	}
+	slot->listened = slot->owner;
+	q->asleep += slot->listened;
+	while (!err && q->asleep && virtq_driver_arm(&q->ring))
+		err = drain_locked(q);
+	return err;
 }
 
 void vdev_leave(struct vdev_pending *p)
 {
+	struct vdev_queue *q = p->q;
+	int err;
+
 	if (p->slot->owner)
 		p->slot->owner->leave(p->slot->owner);
-	mutex_lock(&p->q->lock);
-	make_orphan_locked(p->q, p->slot);
-	queue_unlock(p->q);
+	mutex_lock(&q->lock);
+	err = make_orphan_locked(q, p->slot);
+	queue_unlock(q);
 	*p = (struct vdev_pending){0};
+	if (err)
+		virtiofs_device_kill(q->dev, "its used ring makes no sense");
 }
 
 /* Until when one waits for an answer: for ever, but what brings the filesystem back keeps all others. */

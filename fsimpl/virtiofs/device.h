@@ -3,7 +3,8 @@
  *
  * The sentry is the vhost-user front end and the driver at once. The device sees one memory file (virtiofs_device_memory()): rings, request
  * slots and the page cache of the one filesystem on it. A request occupies a slot of its queue from vdev_call() or vdev_begin() until
- * its completion was taken; slots outlive callers that were killed while they waited.
+ * its completion was taken; slots outlive callers that were killed while they waited. The completions of those that have an owner are taken when
+ * they are there, others' when somebody comes by or waits for room.
  *
  * Waiting: who waits polls the used ring for a while if cores are free, then sleeps (killably) and is woken by the housekeeping thread, which
  * drains the ring when the device calls. A device that breaks the protocol, or whose socket closes, is dead: every request, waiting or to

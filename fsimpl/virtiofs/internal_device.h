@@ -41,6 +41,7 @@ struct vdev_slot {
 		room; /* bytes of the small reply; of all that may come behind the header */
 	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
 	bool unkillable;
+	bool listened; /* an orphan that counts in queue->asleep */
 	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
 	unsigned data_count;
 };
@@ -69,11 +70,12 @@ struct vdev_queue {
 	_Atomic unsigned flying; /* changed under lock: requests whose completions were not taken */
 	struct vdev_slot *left; /* guarded by lock: completed orphans whose owners are to be told */
 	struct vdev_room_waiter *room_waiters; /* guarded by lock */
-	unsigned asleep; /* guarded by lock: callers that sleep for a completion */
+	unsigned
+		asleep; /* guarded by lock: sleepers for a completion or for room, and orphans with owners */
 	_Atomic unsigned spin_misses;
 	_Atomic bool kicked; /* advice: the device was, since its thread was last given this CPU */
 	_Atomic int64_t yield_after;
-	int kick_fd, call_fd; /* immutable */
+	int kick_fd, call_fd; /* others at each reconnection: changed under lock, while dead */
 	struct hostpoll poll;
 	struct vdev_queue_memory memory; /* guarded by lock; another after each reconnection */
 	/* Of connections before, the last first to go: guarded by lock. */

@@ -7,8 +7,11 @@
 #define CLIENT_QUEUES 1
 #include "tests/fs/virtiofs_clients.h"
 
+#include <dirent.h>
+
 #include "base/rcu.h"
 #include "base/sleep.h"
+#include "fsimpl/virtiofs/device.h"
 
 #define RING 128
 #define MANY (3 * RING)
@@ -20,7 +23,7 @@ static int begin(void **state)
 {
 	(void)state;
 	put_host("f", "contents");
-	client_start(&a, "cache=auto");
+	client_start(&a, "cache=always"); /* nothing is asked but what is meant */
 	return 0;
 }
 
@@ -33,6 +36,38 @@ static int end(void **state)
 	return 0;
 }
 
+/* Until each of its threads stands still: one that was running when the signal was sent goes on for a while. */
+static void await_stopped(int pid)
+{
+	char path[300], state = 0;
+	struct dirent *e;
+	bool all = false;
+	FILE *f;
+	DIR *d;
+
+	for (unsigned tries = 0; !all; tries++) {
+		assert_true(tries < SECONDS_MAX * 200);
+		snprintf(path, sizeof(path), "/proc/%d/task", pid);
+		d = opendir(path);
+		assert_non_null(d);
+		all = true;
+		while ((e = readdir(d))) {
+			if (e->d_name[0] == '.')
+				continue;
+			snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", pid, e->d_name);
+			f = fopen(path, "re");
+			/* A comm has no parenthesis here. */
+			if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'T')
+				all = false;
+			if (f)
+				fclose(f);
+		}
+		closedir(d);
+		if (!all)
+			usleep(5000);
+	}
+}
+
 /* To the processes that serve connections. */
 static void signal_daemons(int sig)
 {
@@ -43,8 +78,11 @@ static void signal_daemons(int sig)
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", daemon_pid, daemon_pid);
 	list = fopen(path, "re");
 	assert_non_null(list);
-	while (fscanf(list, "%d", &pid) == 1)
+	while (fscanf(list, "%d", &pid) == 1) {
 		assert_int_equal(kill(pid, sig), 0);
+		if (sig == SIGSTOP)
+			await_stopped(pid);
+	}
 	fclose(list);
 }
 
@@ -97,10 +135,93 @@ static void closes(void **state)
 	pthread_join(closer, NULL);
 }
 
+/* ---- left by the killed ---- */
+
+#define BLOCK 4096
+
+struct reader {
+	struct file *f;
+	struct sleeper sleeper;
+	pthread_t thread;
+	long got;
+	_Atomic int over;
+};
+
+static void *reader_main(void *arg)
+{
+	struct reader *r = arg;
+	char buf[BLOCK];
+
+	rcu_thread_begin();
+	sleeper_set_current(&r->sleeper);
+	cred_set_current(a.env.cred);
+	r->got = fs_pread(r->f, buf, sizeof(buf), 0);
+	cred_set_current(NULL);
+	sleeper_set_current(NULL);
+	rcu_thread_end();
+	r->over = 1;
+	return NULL;
+}
+
+static void reader_start(struct reader *r, struct file *f)
+{
+	*r = (struct reader){.f = f};
+	sleeper_init(&r->sleeper);
+	assert_int_equal(pthread_create(&r->thread, NULL, reader_main, r), 0);
+}
+
+static void count_read(void *arg, const char *what, uint64_t id, int64_t age_ns)
+{
+	(void)id;
+	(void)age_ns;
+	if (!strcmp(what, "READ"))
+		++*(_Atomic int *)arg;
+}
+
+/* Until a READ is under way. */
+static void await_read(void)
+{
+	_Atomic int reads = 0;
+
+	for (unsigned tries = 0; !reads; tries++) {
+		assert_true(tries < SECONDS_MAX * 200);
+		vdev_in_flight(a.dev, count_read, &reads);
+		usleep(5000);
+	}
+}
+
+/* Who was killed while he read leaves his READ, which keeps others from the file until it is through, and no longer. */
+static void fills(void **state)
+{
+	static struct reader x, y;
+	struct file *f, *again;
+
+	(void)state;
+	assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &f), 0);
+	assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &again), 0);
+	signal_daemons(SIGSTOP);
+	reader_start(&x, f);
+	await_read();
+	sleeper_interrupt(&x.sleeper, true);
+	pthread_join(x.thread, NULL);
+	assert_int_equal(x.got, -EINTR);
+	reader_start(&y, again);
+	usleep(20000);
+	assert_false(y.over);
+	signal_daemons(SIGCONT);
+	await_at_least(&y.over, 1);
+	pthread_join(y.thread, NULL);
+	assert_int_equal(y.got, strlen("contents"));
+	as(&a);
+	fs_close(f);
+	fs_close(again);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(closes, begin, end),
+		cmocka_unit_test_setup_teardown(fills, begin, end),
 	};
 
 	/* Before there are threads. */
