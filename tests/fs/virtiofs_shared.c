@@ -417,11 +417,11 @@ static void dax_sizes(void **state)
 	remove_all();
 }
 
-/* A file that is read through once is one message's: the descriptor does for the rest. What is read again is mapped; the host's changes show either way. */
+/* A file that is read through is one message's: the descriptor does for the rest. What is read again and again is mapped; the host's changes show either way. */
 static void dax_long_reads(void **state)
 {
 	static char buf[RANGE / 2], want[RANGE / 2];
-	const unsigned pieces = 8;
+	const unsigned pieces = 8, passes = 14;
 	struct client a;
 	struct file *f;
 	uint64_t sent, before = 0, mapped = 0;
@@ -438,7 +438,7 @@ static void dax_long_reads(void **state)
 	}
 	assert_int_equal(fs_open(as(&a), "long", O_RDONLY, 0, &f), 0);
 	assert_int_equal(fs_pread(f, buf, 4, 0), 4);
-	for (unsigned pass = 0; pass < 4; pass++) {
+	for (unsigned pass = 0; pass < passes; pass++) {
 		sent = virtiofs_device_requests(a.dev);
 		for (unsigned i = 0; i < pieces; i++) {
 			assert_int_equal(fs_pread(f, buf, sizeof(buf), i * sizeof(buf)),
@@ -449,7 +449,7 @@ static void dax_long_reads(void **state)
 			assert_int_equal(pwrite(fd, want, sizeof(want), i * sizeof(want)),
 					 sizeof(want));
 		}
-		if (pass == 0 || pass == 3)
+		if (pass == 0 || pass == passes - 1)
 			assert_int_equal(virtiofs_device_requests(a.dev), sent);
 		if (pass == 0)
 			before = sent;
