@@ -22,6 +22,13 @@ static inline uint64_t mount_epoch(void)
 	return atomic_load_explicit(&vfs_mount_epoch, memory_order_acquire);
 }
 
+/*
+ * For a mount of no namespace that many threads go through (mount_create_internal()): from own to disown the caller has a reference, and those that others
+ * let go of may be kept by thread (vfs/ref_cache.h). Without disown they are never dropped.
+ */
+void mount_own(struct mount *m);
+void mount_disown(struct mount *m);
+
 /* ---- detached trees ---- */
 
 /* The descriptor of a tree in an anonymous namespace, at `path` (borrowed), or an O_PATH descriptor if clone is false. *ret is new. */

@@ -64,6 +64,18 @@ void mount_disown_locked(struct mount *m)
 		ref_bug(&m->ref, "an owned mount dropped");
 }
 
+void mount_own(struct mount *m)
+{
+	atomic_store_explicit(&m->owned, true, memory_order_release);
+}
+
+void mount_disown(struct mount *m)
+{
+	mutex_lock(&mount_lock);
+	mount_disown_locked(m);
+	mutex_unlock(&mount_lock);
+}
+
 int32_t mount_refs_locked(struct mount *m)
 {
 	int32_t n;

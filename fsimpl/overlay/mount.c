@@ -14,6 +14,7 @@
 #include "fsimpl/memfs/memfs.h"
 #include "fsimpl/overlay/internal.h"
 #include "vfs/fs_config.h"
+#include "vfs/mount.h"
 
 /* ---- layers ---- */
 
@@ -70,6 +71,7 @@ static int take_layers(struct overlay_fs *fs, const struct layer_set *set,
 		err = mount_create_internal(upper_fs, set->upper.dentry, &fs->upper_mount);
 		if (err)
 			return err;
+		mount_own(fs->upper_mount);
 		fs->depth = depth_of(upper_fs);
 		dentry_ref(set->upper.dentry);
 		found->upper = set->upper.dentry;
@@ -82,6 +84,7 @@ static int take_layers(struct overlay_fs *fs, const struct layer_set *set,
 		err = mount_create_internal(root->fs, root, &m);
 		if (err)
 			return err;
+		mount_own(m);
 		fs->lower[fs->nlower++].mount = m;
 		fs->depth = MAX(fs->depth, depth_of(root->fs));
 		mount_ref(m);
@@ -106,6 +109,12 @@ static void free_fs(struct rcu_cb *cb)
 	free(overlay_fs_of(container_of(cb, struct filesystem, rcu)));
 }
 
+static void layer_mount_unref(struct mount *m)
+{
+	mount_disown(m);
+	mount_unref(m);
+}
+
 void overlay_release(struct filesystem *base)
 {
 	struct overlay_fs *fs = overlay_fs_of(base);
@@ -121,9 +130,9 @@ void overlay_release(struct filesystem *base)
 	if (fs->work)
 		dentry_unref(fs->work);
 	if (fs->upper_mount)
-		mount_unref(fs->upper_mount);
+		layer_mount_unref(fs->upper_mount);
 	for (unsigned i = 0; i < fs->nlower; i++)
-		mount_unref(fs->lower[i].mount);
+		layer_mount_unref(fs->lower[i].mount);
 	overlay_missing_fini(fs);
 	free(fs->lower);
 	free(fs->config.lowerdir);
