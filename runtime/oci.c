@@ -128,6 +128,21 @@ static char **member_strv(struct parse *p, const json_t *obj, const char *where,
 	return v;
 }
 
+/* Once each. What does not fit is left out: it is for a warning. */
+static void note_unknown_cap(struct parse *p, const char *name)
+{
+	char *list = p->c->unknown_caps;
+	size_t used = strlen(list), len = strlen(name);
+
+	if (!len)
+		return;
+	for (const char *at = list; (at = strstr(at, name)) != NULL; at += len)
+		if ((at == list || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
+			return;
+	if (used + len + 2 <= OCI_UNKNOWN_CAPS_MAX)
+		snprintf(list + used, OCI_UNKNOWN_CAPS_MAX - used, "%s%s", used ? " " : "", name);
+}
+
 static uint64_t parse_capset(struct parse *p, const json_t *caps, const char *name, uint64_t dflt)
 {
 	const json_t *j = member(p, caps, "process.capabilities", name, JSON_ARRAY);
@@ -139,11 +154,12 @@ static uint64_t parse_capset(struct parse *p, const json_t *caps, const char *na
 		const char *s = json_string_value(json_array_get(j, i));
 		int cap = s ? oci_cap_number(s) : -1;
 
-		/* A capability newer than this list is skipped, as runc does with a warning. */
 		if (!s)
 			parse_error(p, "process.capabilities.%s[%zu] must be a string", name, i);
 		else if (cap >= 0)
 			set |= 1ull << cap;
+		else /* perhaps newer than this list */
+			note_unknown_cap(p, s);
 	}
 	return set;
 }

@@ -19,6 +19,8 @@ struct oci_attach {
 	bool is_file;
 };
 
+#define OCI_UNKNOWN_CAPS_MAX 256
+
 struct oci_config {
 	struct boot_spec spec; /* without descriptors */
 	struct oci_attach *attaches; /* [0] is the root */
@@ -36,6 +38,8 @@ struct oci_config {
 	bool user_ns;
 	const char *user_ns_path;
 	const json_t *uid_mappings, *gid_mappings; /* NULL */
+	char unknown_caps
+		[OCI_UNKNOWN_CAPS_MAX]; /* of process.capabilities, as far as they fit: "A B" */
 };
 
 #define OCI_ERROR_MAX 512

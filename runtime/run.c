@@ -101,6 +101,8 @@ static int start_bundle(const char *verb, struct sandbox_options *o, const char 
 		cli_error("%s", why);
 		return 1;
 	}
+	if (config.unknown_caps[0])
+		cli_warn("ignoring unknown or unavailable capabilities: [%s]", config.unknown_caps);
 	o->bundle = resolved;
 	o->no_cgroup = cli.no_cgroup;
 	if (!network_set) {

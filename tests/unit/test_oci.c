@@ -129,9 +129,38 @@ static void test_errors(void **state)
 	}
 }
 
+/* What runc would warn of: each name once; what does not fit is left out. */
+static void test_unknown_caps(void **state)
+{
+	char why[OCI_ERROR_MAX], long_name[300], json[1024];
+	struct oci_config c;
+
+	(void)state;
+	assert_int_equal(parse(HEAD "\"process\":{\"args\":[\"a\"],\"cwd\":\"/\","
+				    "\"capabilities\":{\"bounding\":[\"CAP_B\",\"CAP_KILL\",\"\","
+				    "\"CAP_BB\",\"CAP_B\"],\"effective\":[\"\",\"CAP_BB\"]}},"
+				    "\"root\":{\"path\":\"/r\"}}",
+			       &c, why),
+			 0);
+	assert_string_equal(c.unknown_caps, "CAP_B CAP_BB");
+	assert_int_equal(c.spec.cap_bounding, 1 << 5);
+	oci_config_fini(&c);
+	memset(long_name, 'X', sizeof(long_name) - 1);
+	long_name[sizeof(long_name) - 1] = 0;
+	snprintf(json, sizeof(json),
+		 HEAD "\"process\":{\"args\":[\"a\"],\"cwd\":\"/\","
+		      "\"capabilities\":{\"bounding\":[\"%s\",\"CAP_C\"]}},"
+		      "\"root\":{\"path\":\"/r\"}}",
+		 long_name);
+	assert_int_equal(parse(json, &c, why), 0);
+	assert_string_equal(c.unknown_caps, "CAP_C");
+	oci_config_fini(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_unknown_caps),
 		cmocka_unit_test(test_minimal),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_errors),
