@@ -28,6 +28,9 @@ void affinity_init(void)
 	     cpu++)
 		if (set[cpu / 64] >> (cpu % 64) & 1)
 			host_cpu[host_cpus++] = (uint16_t)cpu;
+	/* The container's cpuset, which holds the sentry, leaves fewer than the caller has. */
+	if (host_cpus && host_cpus < MIN(kernel.cpus, GUEST_CPUS_MAX))
+		kernel.cpus = host_cpus;
 }
 
 uint64_t affinity_all(void)

@@ -124,7 +124,8 @@ struct task_affinity {
 	uint64_t mask; /* 0: not set yet, all */
 	int host_tid;
 };
-void affinity_init(void); /* after kernel.cpus is known */
+/* After kernel.cpus is known, which it lowers to what the host lets this process use. */
+void affinity_init(void);
 /* The task's worker, on its own thread, takes up its mask; and lets go of the task. */
 void affinity_begin(struct task_affinity *a, struct task *t, int host_tid);
 void affinity_end(struct task *t);
