@@ -105,7 +105,9 @@ TEST(another_thread_moves)
 		if (!CPU_ISSET(cpu, &all))
 			continue;
 		CHECK(pin(atomic_load(&victim_tid), cpu) == 0);
-		usleep(30000); /* a call that began before */
+		/* It may not have run since; once it was there it stays. */
+		for (int i = 0; i < 20000 && atomic_load(&victim_cpu) != cpu; i++)
+			usleep(500);
 		for (int i = 0; i < 20; i++) {
 			CHECK(atomic_load(&victim_cpu) == cpu);
 			usleep(500);
