@@ -136,6 +136,8 @@ static void watch_drop_run(struct deferred_work *w)
 
 	dentry_unref(watch->dentry);
 	watch->fs->ops->inode_drop(watch->fs, watch->inode);
+	/* Not before: who removes a last name and sees no watch takes it that nothing but dentries holds its inode. */
+	atomic_fetch_sub_explicit(&vfs_watch_count, 1, memory_order_seq_cst);
 	filesystem_unref(watch->fs);
 	free(watch);
 }
@@ -180,7 +182,6 @@ static void watches_unpin(struct dentry *d)
 static void watch_remove_locked(struct inotify_watch *w)
 {
 	LIST_REMOVE(w, bucket);
-	atomic_fetch_sub_explicit(&vfs_watch_count, 1, memory_order_relaxed);
 	if (w->group) {
 		TAILQ_REMOVE(&w->group->watches, w, in_group);
 		w->group->watch_count--;

@@ -20,11 +20,12 @@
 	(IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED | IN_ONLYDIR | IN_DONT_FOLLOW | \
 	 IN_EXCL_UNLINK | IN_MASK_CREATE | IN_MASK_ADD | IN_ISDIR | IN_ONESHOT)
 
-extern _Atomic uint32_t vfs_watch_count;
+extern _Atomic uint32_t vfs_watch_count; /* watches, and those that still let go of their inodes */
 
+/* Pairs with watch_enter_locked(): after DENTRY_DEAD was set, and before a dentry is released. */
 static inline bool vfs_notify_wanted(void)
 {
-	return unlikely(atomic_load_explicit(&vfs_watch_count, memory_order_relaxed) != 0);
+	return unlikely(atomic_load_explicit(&vfs_watch_count, memory_order_seq_cst) != 0);
 }
 
 /* To watchers of `d` itself. */

@@ -111,6 +111,13 @@ static void tag_take_locked(struct p9_conn *c, struct p9_call *call)
 	call->tag = (uint16_t)tag;
 }
 
+/* Whoever is woken wakes the next, if there is a tag for that (tag_get()). */
+static void tag_wake(struct p9_conn *c)
+{
+	atomic_fetch_add(&c->tag_word, 1);
+	futex_wake(&c->tag_word, 1);
+}
+
 void p9_tag_put_locked(struct p9_conn *c, struct p9_call *call)
 {
 	bool was_full = c->in_flight == P9_TAGS_MAX;
@@ -120,10 +127,8 @@ void p9_tag_put_locked(struct p9_conn *c, struct p9_call *call)
 	if (call->tag >= P9_TAGS_MAX)
 		return; /* a Tflush: it is not counted */
 	c->in_flight--;
-	if (was_full) {
-		atomic_fetch_add(&c->tag_word, 1);
-		futex_wake(&c->tag_word, 1);
-	}
+	if (was_full)
+		tag_wake(c);
 }
 
 /* ---- whose turn it is to read ---- */
@@ -178,7 +183,7 @@ static bool read_locked(struct p9_conn *c)
  */
 static int tag_get(struct p9_conn *c, struct p9_call *call)
 {
-	bool waited = false, read = false;
+	bool waited = false, read = false, slept = false;
 	int err;
 
 	mutex_lock(&c->lock);
@@ -198,12 +203,16 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 		mutex_unlock(&c->lock);
 		deadline = tick_end();
 		waited |= futex_wait(&c->tag_word, word, &deadline) == -ETIMEDOUT;
+		slept = true;
 		mutex_lock(&c->lock);
 	}
 	if (read && !c->reading)
 		pass_reading_locked(c);
 	if (!err)
 		tag_take_locked(c, call);
+	/* Only the first of several that became free woke somebody. */
+	if (slept && c->in_flight < P9_TAGS_MAX)
+		tag_wake(c);
 	mutex_unlock(&c->lock);
 	if (err)
 		p9_send_leave(c);

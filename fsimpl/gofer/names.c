@@ -116,7 +116,9 @@ void gofer_cache_enter_negative(struct gofer_fs *fs, struct remote_dentry *dir, 
 {
 	struct remote_dentry *d;
 
-	if (!fs->shared && !remote_enter(&fs->dcache, dir, name, len, NULL, INT64_MAX, &d))
+	/* In a directory that is gone it would only hold that. */
+	if (!fs->shared && !remote_is_dead(dir) &&
+	    !remote_enter(&fs->dcache, dir, name, len, NULL, INT64_MAX, &d))
 		remote_dentry_unref(d);
 }
 

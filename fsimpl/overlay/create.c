@@ -337,8 +337,8 @@ static int remove_and_forget(struct overlay_fs *fs, struct overlay_dentry *dir,
 	overlay_paths_forget(child);
 	err = remove_locked(fs, dir, child, is_dir);
 	if (!err) {
-		overlay_child_unlink(child);
 		vfs_dentry_delete_end(&child->base);
+		overlay_child_unlink(child);
 	}
 	path_change_end(&fs->base);
 	overlay_dir_change_end(dir);
@@ -366,9 +366,15 @@ static int may_remove(struct overlay_fs *fs, struct resolving_path *rp, struct o
 bool overlay_gone(struct overlay_fs *fs, struct overlay_dentry *d)
 {
 	struct moat_statx st;
+	bool upper;
 
-	/* A lower file has lost its only name here, whatever the layer says. */
-	return S_ISDIR(d->type) || !d->inode->hashed || overlay_stat_real(fs, d, &st) || !st.nlink;
+	if (S_ISDIR(d->type))
+		return true;
+	mutex_lock(&fs->inodes_lock);
+	upper = d->inode->hashed;
+	mutex_unlock(&fs->inodes_lock);
+	/* A lower file has lost its only name here, whatever the layer says. Of an upper one that does not answer another name may live. */
+	return !upper || (!overlay_stat_real(fs, d, &st) && !st.nlink);
 }
 
 static int remove_at(struct overlay_fs *fs, struct resolving_path *rp, bool is_dir)

@@ -175,7 +175,7 @@ struct overlay_dentry *overlay_child_insert(struct overlay_dentry *dir, struct o
 /* d was copied up: its inode is found by the upper file from now on. */
 void overlay_inode_set_upper(struct overlay_fs *fs, struct overlay_dentry *d, struct dentry *upper,
 			     uint64_t ino);
-/* d leaves its directory's table and the cache. Pre: within a change of the directory. */
+/* d leaves its directory's table and the cache. Pre: within a change of the directory; if d is removed, it is DENTRY_DEAD already. */
 void overlay_child_unlink(struct overlay_dentry *d);
 /* d is at `name` (taken; it has a reference on its parent) from now on. Pre: within a change of both directories. */
 void overlay_child_move(struct overlay_dentry *d, struct name *name);

@@ -343,6 +343,8 @@ static int rename_locked(struct renaming *r)
 	change_begin(r);
 	err = rename_upper(r);
 	if (!err) {
+		if (r->target && !exchange)
+			vfs_dentry_delete_end(&r->target->base);
 		if (r->target)
 			overlay_child_unlink(r->target);
 		overlay_child_move(r->source, to);
@@ -350,8 +352,6 @@ static int rename_locked(struct renaming *r)
 		if (r->target && exchange) {
 			overlay_child_move(r->target, back);
 			back = NULL;
-		} else if (r->target) {
-			vfs_dentry_delete_end(&r->target->base);
 		}
 	}
 	change_end(r);

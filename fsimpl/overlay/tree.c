@@ -211,6 +211,11 @@ static void cache_add(struct overlay_fs *fs, struct overlay_dentry *d)
 	old = atomic_exchange(&fs->cache[slot], d);
 	if (old)
 		dentry_unref(&old->base);
+	/* Entered, then looked: who removes d marks it dead, then takes it out (overlay_child_unlink()). */
+	old = d;
+	if (unlikely(atomic_load(&d->base.flags) & DENTRY_DEAD) &&
+	    atomic_compare_exchange_strong(&fs->cache[slot], &old, NULL))
+		dentry_unref(&d->base);
 }
 
 static void cache_remove(struct overlay_fs *fs, struct overlay_dentry *d)

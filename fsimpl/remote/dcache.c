@@ -288,37 +288,54 @@ void remote_forget_negative(struct remote_dcache *c, struct remote_dentry *dir, 
 	remote_dentry_unref(d);
 }
 
-/* Takes up to max children of dir that are not there out of the table. Locked; their references become the caller's. */
-static unsigned take_negative(struct remote_dcache *c, const struct remote_dentry *dir,
-			      struct remote_dentry **ret, unsigned max)
+/* In a read section. */
+static bool is_below(const struct remote_dentry *d, const struct remote_dentry *dir)
 {
-	struct remote_dentry *d, *next;
-	unsigned count = 0;
-
-	for (d = TAILQ_FIRST(&c->clock); d && count < max; d = next) {
-		next = TAILQ_NEXT(d, clock);
-		if (d->inode || remote_parent(d) != dir)
-			continue;
-		table_remove(c, d);
-		ret[count++] = d;
-	}
-	return count;
+	do
+		d = remote_parent(d);
+	while (d && d != dir);
+	return d != NULL;
 }
 
-void remote_watched_gone(struct remote_dcache *c, struct remote_dentry *d)
-{
-	struct remote_dentry *children[EVICT_SCAN_MAX];
-	unsigned count;
+TAILQ_HEAD(remote_dentries, remote_dentry);
 
-	if (!vfs_notify_wanted() || !vfs_notify_watched(&d->d))
+/* Takes what is below dir out of the table, at any depth: what holds it may itself be out already. Its references become the list's. */
+static void take_below(struct remote_dcache *c, const struct remote_dentry *dir,
+		       struct remote_dentries *ret)
+{
+	struct remote_dentry *d, *next;
+
+	mutex_lock(&c->lock);
+	/* The tree lock is not held: keys change. */
+	rcu_read_begin();
+	for (d = TAILQ_FIRST(&c->clock); d; d = next) {
+		next = TAILQ_NEXT(d, clock);
+		if (!is_below(d, dir))
+			continue;
+		table_remove(c, d);
+		/* Only who took it out could put it in again: its link is ours. */
+		TAILQ_INSERT_TAIL(ret, d, clock);
+	}
+	rcu_read_end();
+	mutex_unlock(&c->lock);
+}
+
+void remote_watched_gone(struct remote_dcache *c, struct remote_dentry *dir)
+{
+	struct remote_dentries below = TAILQ_HEAD_INITIALIZER(below);
+	struct remote_dentry *d;
+
+	if (!vfs_notify_wanted() || !vfs_notify_watched(&dir->d))
 		return;
-	do {
-		mutex_lock(&c->lock);
-		count = take_negative(c, d, children, EVICT_SCAN_MAX);
-		mutex_unlock(&c->lock);
-		for (unsigned i = 0; i < count; i++)
-			remote_dentry_unref(children[i]);
-	} while (count == EVICT_SCAN_MAX);
+	take_below(c, dir, &below);
+	while ((d = TAILQ_FIRST(&below))) {
+		TAILQ_REMOVE(&below, d, clock);
+		dentry_path_changed(&d->d);
+		/* The server has just found dir empty: somebody else removed it. */
+		if (d->inode)
+			remote_dentry_lost(d);
+		remote_dentry_unref(d);
+	}
 }
 
 /* Inserts d, or finds who was first. A reference; consumes d's in that case. */

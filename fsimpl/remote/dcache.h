@@ -123,9 +123,10 @@ must_check int remote_enter(struct remote_dcache *c, struct remote_dentry *dir, 
 /* Takes d out of the table: nothing is known of its name any more. Paths through it change. */
 void remote_forget(struct remote_dcache *c, struct remote_dentry *d);
 /*
- * The directory d was removed. Where inotify waits for its end, what the cache knows not to be in it goes: that holds it. Pre: no locks.
+ * The directory `dir` was removed, so it was empty. Where inotify waits for its end, all that the cache has below it goes, which would hold it:
+ * names that are known not to be there, and dead, what others have removed. Pre: no locks.
  */
-void remote_watched_gone(struct remote_dcache *c, struct remote_dentry *d);
+void remote_watched_gone(struct remote_dcache *c, struct remote_dentry *dir);
 /* As remote_forget(), by name and only what is negative. */
 void remote_forget_negative(struct remote_dcache *c, struct remote_dentry *dir, const char *name,
 			    size_t len);

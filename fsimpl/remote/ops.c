@@ -182,9 +182,9 @@ void remote_rename_fini(struct remote_renaming *r)
 
 int64_t remote_dir_seek(struct file *f, int64_t off, int whence)
 {
-	if (whence == SEEK_CUR)
-		off += f->pos;
-	else if (whence != SEEK_SET)
+	if (whence != SEEK_SET && whence != SEEK_CUR)
+		return -EINVAL;
+	if (whence == SEEK_CUR && __builtin_add_overflow(off, f->pos, &off))
 		return -EINVAL;
 	if (off < 0)
 		return -EINVAL;

@@ -50,8 +50,8 @@ void virtiofs_enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, 
 	int64_t until = fs->versions ? (int64_t)version : INT64_MAX;
 	struct remote_dentry *d;
 
-	if (fs->options.cache == VIRTIOFS_CACHE_ALWAYS || fs->versions) {
-		/* Failure to remember it is no error. */
+	if ((fs->options.cache == VIRTIOFS_CACHE_ALWAYS || fs->versions) && !remote_is_dead(dir)) {
+		/* Failure to remember it is no error. In a directory that is gone it would only hold that. */
 		if (!remote_enter(&fs->dcache, dir, name, len, NULL, until, &d))
 			remote_dentry_unref(d);
 		return;

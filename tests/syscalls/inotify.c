@@ -295,6 +295,34 @@ TEST(delete_self_of_directory)
 	CHECK_STR(events(fd), "4:400 4:8000");
 }
 
+/* Of all that was in it nothing is left, at any depth. */
+TEST(delete_self_of_tree)
+{
+	int fd = watcher();
+
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(mkdir("d/e", 0755));
+	CHECK_OK(mkdir("d/e/g", 0755));
+	close(t_file("d/e/g/f", ""));
+	CHECK_EQ(inotify_add_watch(fd, "d", IN_DELETE_SELF), 1);
+	CHECK_OK(unlink("d/e/g/f"));
+	CHECK_ERR(access("d/e/g/none", F_OK), ENOENT);
+	CHECK_OK(rmdir("d/e/g"));
+	CHECK_OK(rmdir("d/e"));
+	CHECK_STR(events(fd), "");
+	CHECK_OK(rmdir("d"));
+	CHECK_STR(events(fd), "1:400 1:8000");
+	CHECK_OK(mkdir("d", 0755));
+	CHECK_OK(mkdir("d/e", 0755));
+	close(t_file("d/e/f", ""));
+	CHECK_OK(mkdir("new", 0755));
+	CHECK_EQ(inotify_add_watch(fd, "d", IN_DELETE_SELF), 2);
+	CHECK_OK(unlink("d/e/f"));
+	CHECK_OK(rmdir("d/e"));
+	CHECK_OK(rename("new", "d"));
+	CHECK_STR(events(fd), "2:400 2:8000");
+}
+
 /* What was in a directory keeps it, too. */
 TEST(delete_self_of_parent)
 {
