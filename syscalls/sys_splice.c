@@ -314,12 +314,12 @@ static bool cannot_splice_from(const struct file *f)
 /* do_splice's checks of which end may have an offset. */
 static int splice_check(struct file *in, bool has_in, struct file *out, bool has_out)
 {
+	if ((pipe_is(in) && has_in) || (pipe_is(out) && has_out))
+		return -ESPIPE;
 	if (!(in->mode & FILE_READ) || !(out->mode & FILE_WRITE))
 		return -EBADF;
 	if (!pipe_is(in) && !pipe_is(out))
 		return -EINVAL;
-	if ((pipe_is(in) && has_in) || (pipe_is(out) && has_out))
-		return -ESPIPE;
 	if (has_in && !(in->mode & FILE_SEEKABLE))
 		return -EINVAL;
 	if (has_out && !(out->mode & FILE_SEEKABLE))

@@ -97,6 +97,13 @@ static void view_put(struct mount_view *v)
 
 /* ---- statmount ---- */
 
+/* Linux's STATMOUNT_STRING_REQ. */
+#define STRINGS_MASK                                                                           \
+	(MOAT_STATMOUNT_MNT_ROOT | MOAT_STATMOUNT_MNT_POINT | MOAT_STATMOUNT_FS_TYPE |         \
+	 MOAT_STATMOUNT_MNT_OPTS | MOAT_STATMOUNT_FS_SUBTYPE | MOAT_STATMOUNT_SB_SOURCE |      \
+	 MOAT_STATMOUNT_OPT_ARRAY | MOAT_STATMOUNT_OPT_SEC_ARRAY | MOAT_STATMOUNT_MNT_UIDMAP | \
+	 MOAT_STATMOUNT_MNT_GIDMAP)
+
 /* The answer being made: strings follow the structure; offset 0 means "none". */
 struct answer {
 	struct moat_statmount sm;
@@ -197,6 +204,9 @@ static int put_strings(struct answer *an, const struct mount_facts *f, const str
 	size_t start;
 	int err;
 
+	/* Offset 0 reads as the empty string, also when no other is there. */
+	if (mask & STRINGS_MASK)
+		(void)string_begin(an);
 	if (mask & MOAT_STATMOUNT_FS_TYPE) {
 		start = string_begin(an);
 		buf_puts(&an->strings, f->fs->type->name);

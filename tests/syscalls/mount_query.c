@@ -145,6 +145,23 @@ TEST(statmount)
 	CHECK_STR(a.str + a.root, "/sub");
 }
 
+TEST(statmount_empty_strings)
+{
+	struct answer a;
+	uint64_t id;
+
+	own_namespace();
+	id = mnt_id(".", MNT_ID_UNIQUE);
+	/* No subtype: the answer's bit is off, and offset 0 still is a string. */
+	if (statmount_(id, 1 << 8, &a, sizeof(a)) < 0 && errno == ENOSYS)
+		SKIP("no statmount");
+	CHECK_OK(statmount_(id, 1 << 8, &a, sizeof(a)));
+	CHECK_EQ(a.mask, 0);
+	CHECK_EQ(a.size, 513);
+	CHECK_EQ(a.str[0], 0);
+	CHECK_ERR(statmount_(id, 1 << 8, &a, 512), EOVERFLOW);
+}
+
 TEST(statmount_errors)
 {
 	struct req r = {.size = 24};

@@ -235,9 +235,14 @@ TEST(packets)
 TEST(splice_needs_both_ends)
 {
 	int p[2], event = eventfd(0, 0), timer = timerfd_create(CLOCK_MONOTONIC, 0);
-	int ep = epoll_create1(0);
+	int ep = epoll_create1(0), fd = t_file("f", "0123456789");
+	loff_t at = 0;
 
 	CHECK_OK(pipe(p));
+	/* An offset for a pipe is looked at before what its end is open for. */
+	CHECK_ERR(splice(fd, NULL, p[0], &at, 1, 0), ESPIPE);
+	CHECK_ERR(splice(p[1], &at, p[1], NULL, 1, 0), ESPIPE);
+	CHECK_ERR(splice(fd, NULL, p[0], NULL, 1, 0), EBADF);
 	CHECK(event >= 0 && timer >= 0 && ep >= 0);
 	CHECK_ERR(splice(p[0], NULL, ep, NULL, 1, 0), EINVAL);
 	CHECK_ERR(splice(p[0], NULL, event, NULL, 8, 0), EINVAL);
