@@ -96,6 +96,18 @@ static void orphan_done_locked(struct vdev_queue *q, struct vdev_slot *slot)
 	q->left = slot;
 }
 
+/* The answer's head, checked. Return: as fuse_check_reply(). */
+static ssize_t check_answer(const struct vdev_slot *slot, bool *ret_broken)
+{
+	struct fuse_out_header head;
+
+	if (slot->used < sizeof(head))
+		return -EIO; /* the device had no room for its answer, or is dead */
+	memcpy(&head, slot->mem + SLOT_REPLY_AT, sizeof(head));
+	return fuse_check_reply(slot->opcode, slot->unique, &head, slot->used, slot->room,
+				ret_broken);
+}
+
 /* In place of mutex_unlock() wherever completions were taken: owners' locks rank below the queue's. */
 static void queue_unlock(struct vdev_queue *q)
 {
@@ -103,11 +115,13 @@ static void queue_unlock(struct vdev_queue *q)
 
 	while ((slot = q->left)) {
 		struct vdev_owner *owner = slot->owner;
+		bool broken = false;
+		ssize_t got = check_answer(slot, &broken);
 
 		q->left = slot->next_free;
 		vdev_slot_release_locked(q, slot);
 		mutex_unlock(&q->lock);
-		owner->left(owner);
+		owner->left(owner, MIN((int)got, 0));
 		mutex_lock(&q->lock);
 	}
 	mutex_unlock(&q->lock);
@@ -612,22 +626,14 @@ static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply
 {
 	const uint8_t *mem = slot->mem + SLOT_REPLY_AT;
 	uint32_t opcode = slot->opcode;
-	struct fuse_out_header head;
 	bool broken = false;
-	ssize_t ret;
+	ssize_t ret = check_answer(slot, &broken);
 	size_t small;
 
-	if (slot->used < sizeof(head)) {
-		ret = -EIO; /* the device had no room for its answer, or is dead */
-	} else {
-		memcpy(&head, mem, sizeof(head));
-		ret = fuse_check_reply(opcode, slot->unique, &head, slot->used, slot->room,
-				       &broken);
-	}
 	if (ret > 0) {
 		small = MIN((size_t)ret, slot->reply_size);
 		if (small)
-			memcpy(reply, mem + sizeof(head), small);
+			memcpy(reply, mem + sizeof(struct fuse_out_header), small);
 	}
 	mutex_lock(&q->lock);
 	vdev_slot_release_locked(q, slot);

@@ -90,7 +90,11 @@ struct vdev_data {
  */
 struct vdev_owner {
 	void (*leave)(struct vdev_owner *o); /* the caller is gone, the request goes on */
-	void (*left)(struct vdev_owner *o); /* the device is through with it; once for each leave */
+	/*
+	 * The device is through with it; once for each leave. err: what it says, 0 or -errno; -EIO: nothing, or nonsense. It may come from within any
+	 * call of the device's, one made here too.
+	 */
+	void (*left)(struct vdev_owner *o, int err);
 };
 
 /*

@@ -321,6 +321,7 @@ static ssize_t virtiofs_write_iter(struct file *f, struct io_iter *it, int64_t *
 	return ret;
 }
 
+/* Pre: what is dirty was written, which may have waited for another daemon: the node's and the handle's names are read after that. */
 static int64_t lseek_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, int64_t off,
 			 int whence)
 {
@@ -334,10 +335,8 @@ static int64_t lseek_rpc(struct virtiofs_inode *in, struct virtiofs_handle *h, i
 		.reply = &out,
 		.reply_size = sizeof(out),
 	};
-	ssize_t got = virtiofs_data_writeback(in, 0, UINT64_MAX);
+	ssize_t got = virtiofs_call(in->fs, &call);
 
-	if (!got)
-		got = virtiofs_call(in->fs, &call);
 	if (got == -ENOSYS) {
 		/* All data, as Linux says of a file whose holes are not known. */
 		if (off < 0 || (uint64_t)off >= virtiofs_inode_size(in))
@@ -372,7 +371,8 @@ static int64_t virtiofs_seek(struct file *f, int64_t off, int whence)
 	case SEEK_DATA:
 	case SEEK_HOLE:
 		virtiofs_await(in->fs);
-		off = lseek_rpc(in, file_of(f)->h, off, whence);
+		err = virtiofs_data_writeback(in, 0, UINT64_MAX);
+		off = err ? err : lseek_rpc(in, file_of(f)->h, off, whence);
 		if (off < 0)
 			return off;
 		break;
@@ -413,20 +413,27 @@ static int virtiofs_file_truncate(struct file *f, uint64_t size)
 	return err;
 }
 
-static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
+/* Pre: fill_lock; waited for the daemon, as for lseek_rpc(). */
+static ssize_t fallocate_rpc(struct virtiofs_handle *h, int mode, uint64_t off, uint64_t size)
 {
-	struct virtiofs_inode *in = file_inode(f);
-	uint64_t node = in->nodeid;
+	uint64_t node = h->in->nodeid;
 	const struct fuse_fallocate_in arg = {
-		.fh = file_of(f)->h->fh,
+		.fh = h->fh,
 		.offset = off,
 		.length = size,
 		.mode = (uint32_t)mode,
 	};
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_FALLOCATE, .nodeid = node, .arg = &arg},
-		.owner = &file_of(f)->h->filler.base,
+		.owner = &h->filler.base,
 	};
+
+	return virtiofs_call(h->in->fs, &call);
+}
+
+static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
+{
+	struct virtiofs_inode *in = file_inode(f);
 	ssize_t got;
 	int err;
 
@@ -435,7 +442,7 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 		return err;
 	err = virtiofs_data_writeback(in, 0, UINT64_MAX);
 	virtiofs_fill_begin(in);
-	got = err ? err : virtiofs_call(in->fs, &call);
+	got = err ? err : fallocate_rpc(file_of(f)->h, mode, off, size);
 	if (got >= 0) {
 		/* Whatever the mode did to the range, the server's is the truth. */
 		virtiofs_data_drop(in, round_down_u64(off, MOAT_PAGE_SIZE), UINT64_MAX);
@@ -466,20 +473,27 @@ static int lost_error(struct virtiofs_file *vf, struct virtiofs_inode *in, bool 
 	return atomic_load(&in->lost_err);
 }
 
+/* As lseek_rpc(). */
+static ssize_t fsync_rpc(struct virtiofs_handle *h, bool data_only)
+{
+	uint64_t node = h->in->nodeid;
+	const struct fuse_fsync_in arg = {.fh = h->fh, .fsync_flags = data_only};
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_FSYNC, .nodeid = node, .arg = &arg},
+		.owner = &h->user.base,
+	};
+
+	return virtiofs_call(h->in->fs, &call);
+}
+
 static int fsync_now(struct file *f, bool data_only, uint64_t start, uint64_t end)
 {
 	struct virtiofs_inode *in = file_inode(f);
-	uint64_t node = in->nodeid;
-	const struct fuse_fsync_in arg = {.fh = file_of(f)->h->fh, .fsync_flags = data_only};
-	struct vdev_call call = {
-		.req = {.opcode = FUSE_FSYNC, .nodeid = node, .arg = &arg},
-		.owner = &file_of(f)->h->user.base,
-	};
 	int err = virtiofs_data_writeback(in, start, end == UINT64_MAX ? end : end + 1), lost;
 	ssize_t got;
 
 	virtiofs_dax_push_times(in);
-	got = virtiofs_call(in->fs, &call);
+	got = fsync_rpc(file_of(f)->h, data_only);
 	lost = lost_error(file_of(f), in, true);
 	err = err ? err : lost;
 	return err ? err : got < 0 && got != -ENOSYS ? (int)got : 0;

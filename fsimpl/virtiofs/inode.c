@@ -243,10 +243,11 @@ static void owner_work(struct deferred_work *w)
 	}
 }
 
-static void owner_left(struct vdev_owner *base)
+static void owner_left(struct vdev_owner *base, int err)
 {
 	struct virtiofs_owner *o = container_of(base, struct virtiofs_owner, base);
 
+	(void)err;
 	if (o->fills)
 		virtiofs_fill_left(o->in);
 	if (atomic_fetch_add(&o->drops, 1) == 0)

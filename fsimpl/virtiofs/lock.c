@@ -3,12 +3,13 @@
  *
  * An owner of locks of a file (a descriptor table, or an open file) has a number for the daemon, which sets locks for it that other clients and the host's
  * programs see. A lock that is not free is waited for by our own daemon (SETLKW), which a signal asks to give up (INTERRUPT). Each such request holds a place in
- * a ring: there are LOCK_WAITS_MAX at most. Further ones, and all with other daemons (the stock one refuses SETLKW and dies of INTERRUPT), ask again, after
+ * a ring: there are LOCK_WAITS_MAX at most, with those whose waiters were killed and left. Further ones, and all with other daemons (the stock one refuses SETLKW and dies of INTERRUPT), ask again, after
  * 1 ms to begin with and LOCK_TICK_MAX_NS in the end.
  *
  * A daemon that is started anew is asked for every lock that was held. If one of an owner's cannot be had again, all of his on the file are lost: they are given up there
  * too, and he is told by EIO of what reads, writes, truncations and locks would have relied on them (an open file's lock: through that file; a process's: through
- * any of the sandbox's on that inode) until he gives up those ranges or closes the file. Mappings go on, and pages that he wrote before and that wait in memory are
+ * any of the sandbox's on that inode) until he gives up those ranges or closes the file. Without memory to ask for them all owners on the file count as having lost
+ * all, and nobody is asked. Mappings go on, and pages that he wrote before and that wait in memory are
  * written nevertheless.
  *
  * Who gives a lock up takes it from the table (vfs/locks.c) before he asks here, and asks again if the file system was being brought back meanwhile: then the new daemon may have been
@@ -255,33 +256,85 @@ static int take_back(struct vdev_pending *p)
 	return err;
 }
 
-/* A wait that its caller, who was killed, left: what it gets is given up. */
+/* A wait that its caller, who was killed, may leave: what it gets is given up. */
 struct left_wait {
 	struct vdev_owner base;
-	struct virtiofs_device *dev;
+	struct virtiofs_handle *h; /* borrowed; once left a reference, and one on the filesystem */
 	uint64_t node;
 	struct fuse_lk_in arg;
+	struct left_wait *next; /* of left_waits */
+	bool unlock; /* there was no room to say so */
+	struct deferred_work work;
 };
+
+/* This thread's, that the daemon is through with. */
+static _Thread_local struct left_wait *left_waits;
+static _Thread_local bool giving_back;
+
+/* The daemon's place that a wait has, which LOCK_WAITS_MAX of the device's have at most. */
+static _Atomic unsigned *waits_of(struct virtiofs_fs *fs)
+{
+	return &(fs->top ? fs->top : fs)->lock_waits;
+}
 
 static void wait_leave(struct vdev_owner *base)
 {
-	(void)base;
+	struct left_wait *w = container_of(base, struct left_wait, base);
+
+	/* Until the daemon's handle and the owner's number are not named any more. */
+	filesystem_ref(&w->h->in->fs->fs);
+	ref_get(&w->h->ref);
 }
 
-static void wait_left(struct vdev_owner *base)
+static void left_work(struct deferred_work *work)
 {
-	struct left_wait *w = container_of(base, struct left_wait, base);
-	const struct vdev_call call = {
-		.req = {.opcode = FUSE_SETLK, .nodeid = w->node, .arg = &w->arg}};
+	struct left_wait *w = container_of(work, struct left_wait, work);
+	struct virtiofs_fs *fs = w->h->in->fs;
+	struct vdev_call call = {.req = {.opcode = FUSE_SETLK, .nodeid = w->node, .arg = &w->arg},
+				 .unkillable = true};
 
-	w->arg.lk.type = F_UNLCK;
-	/* There is room: its own slot. A daemon that is gone has no locks. */
-	(void)!vdev_begin_unwaited(w->dev, &call);
+	if (w->unlock)
+		(void)!virtiofs_call(fs, &call); /* nobody is left to tell */
+	virtiofs_handle_unref(w->h);
+	filesystem_unref(&fs->fs);
 	free(w);
 }
 
-/* The daemon waits. Return: 0: it has the lock; -EINTR: a signal; -EAGAIN: not so; -EIO. */
-static int wait_there(struct file *f, uint64_t owner, const struct file_lock *req)
+static void give_back(struct left_wait *w)
+{
+	const struct vdev_call call = {
+		.req = {.opcode = FUSE_SETLK, .nodeid = w->node, .arg = &w->arg}};
+
+	/* A daemon that is gone has no locks. */
+	w->arg.lk.type = F_UNLCK;
+	w->unlock = vdev_begin_unwaited(w->h->in->fs->dev, &call) == -EAGAIN;
+}
+
+/* From within a request, which may be one that is made here: then it is in turn later, on no deeper stack. */
+static void wait_left(struct vdev_owner *base, int err)
+{
+	struct left_wait *w = container_of(base, struct left_wait, base);
+
+	atomic_fetch_sub(waits_of(w->h->in->fs), 1);
+	if (err) {
+		vfs_defer(&w->work);
+		return;
+	}
+	w->next = left_waits;
+	left_waits = w;
+	if (giving_back)
+		return;
+	giving_back = true;
+	while ((w = left_waits)) {
+		left_waits = w->next;
+		give_back(w);
+		vfs_defer(&w->work);
+	}
+	giving_back = false;
+}
+
+/* The daemon waits. *ret_left: and goes on to. Return: 0: it has the lock; -EINTR: a signal; -EAGAIN: not so; -EIO. */
+static int wait_there(struct file *f, uint64_t owner, const struct file_lock *req, bool *ret_left)
 {
 	struct virtiofs_inode *in = inode_of(f);
 	struct left_wait *w = malloc(sizeof(*w));
@@ -292,9 +345,13 @@ static int wait_there(struct file *f, uint64_t owner, const struct file_lock *re
 
 	if (!w)
 		return -EAGAIN;
-	*w = (struct left_wait){.base = {wait_leave, wait_left}, .dev = in->fs->dev};
+	*w = (struct left_wait){
+		.base = {wait_leave, wait_left},
+		.h = virtiofs_file_handle(f),
+		.work.run = left_work,
+	};
 	w->node = in->nodeid;
-	w->arg = lk_in(atomic_load(&virtiofs_file_handle(f)->fh), owner, req);
+	w->arg = lk_in(atomic_load(&w->h->fh), owner, req);
 	call.req.nodeid = w->node;
 	call.req.arg = &w->arg;
 	call.owner = &w->base;
@@ -305,7 +362,8 @@ static int wait_there(struct file *f, uint64_t owner, const struct file_lock *re
 	}
 	interrupted = vdev_wait(&p, SLEEP_INTERRUPTIBLE, TIME_FOREVER) != 0;
 	if (interrupted && take_back(&p)) {
-		vdev_leave(&p); /* and w */
+		*ret_left = true;
+		vdev_leave(&p); /* and w, with the wait's place */
 		return -EINTR;
 	}
 	err = lock_errno(vdev_end(&p, NULL));
@@ -319,13 +377,15 @@ static int wait_there(struct file *f, uint64_t owner, const struct file_lock *re
 static int wait_turn(struct file *f, uint64_t owner, const struct file_lock *req,
 		     int64_t *inout_tick)
 {
-	struct virtiofs_fs *fs = inode_of(f)->fs, *top = fs->top ? fs->top : fs;
+	struct virtiofs_fs *fs = inode_of(f)->fs;
+	bool left = false;
 	int err = -EAGAIN;
 
 	if (fs->init_flags & FUSE_HAS_MOAT_WALK) {
-		if (atomic_fetch_add(&top->lock_waits, 1) < LOCK_WAITS_MAX)
-			err = wait_there(f, owner, req);
-		atomic_fetch_sub(&top->lock_waits, 1);
+		if (atomic_fetch_add(waits_of(fs), 1) < LOCK_WAITS_MAX)
+			err = wait_there(f, owner, req, &left);
+		if (!left)
+			atomic_fetch_sub(waits_of(fs), 1);
 	}
 	if (err != -EAGAIN)
 		return err;

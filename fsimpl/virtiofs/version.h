@@ -18,7 +18,7 @@ struct virtiofs_versions {
 		*table; /* immutable: mapped for reading; another daemon's takes its place there */
 	_Atomic int notify_fd; /* -1: the daemon hears nothing of the host */
 	_Atomic unsigned watcher;
-	uint64_t root_key; /* changed by INIT */
+	_Atomic uint64_t root_key; /* changed by INIT */
 	bool strict; /* the same */
 	_Atomic int64_t distrusted_until; /* host CLOCK_MONOTONIC */
 	int retired_fd; /* the notify_fd before, which may be asked yet when another takes its place; the reconnecting thread's; -1 */

@@ -12,6 +12,8 @@
 #include "base/rcu.h"
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/device.h"
+#include "tests/fs/lock_line.h"
+#include "tests/lock_waiter.h"
 
 #define RING 128
 #define MANY (3 * RING)
@@ -170,23 +172,30 @@ static void reader_start(struct reader *r, struct file *f)
 	assert_int_equal(pthread_create(&r->thread, NULL, reader_main, r), 0);
 }
 
-static void count_read(void *arg, const char *what, uint64_t id, int64_t age_ns)
+struct looked_for {
+	const char *name;
+	bool found;
+};
+
+static void look(void *arg, const char *what, uint64_t id, int64_t age_ns)
 {
+	struct looked_for *l = arg;
+
 	(void)id;
 	(void)age_ns;
-	if (!strcmp(what, "READ"))
-		++*(_Atomic int *)arg;
+	l->found |= !strcmp(what, l->name);
 }
 
-/* Until a READ is under way. */
-static void await_read(void)
+/* Until one of that name is under way, or none is. */
+static void await_flying(const char *name, bool wanted)
 {
-	_Atomic int reads = 0;
+	struct looked_for l = {name, !wanted};
 
-	for (unsigned tries = 0; !reads; tries++) {
+	for (unsigned tries = 0; l.found != wanted; tries++) {
 		assert_true(tries < SECONDS_MAX * 200);
-		vdev_in_flight(a.dev, count_read, &reads);
 		usleep(5000);
+		l.found = false;
+		vdev_in_flight(a.dev, look, &l);
 	}
 }
 
@@ -201,7 +210,7 @@ static void fills(void **state)
 	assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &again), 0);
 	signal_daemons(SIGSTOP);
 	reader_start(&x, f);
-	await_read();
+	await_flying("READ", true);
 	sleeper_interrupt(&x.sleeper, true);
 	pthread_join(x.thread, NULL);
 	assert_int_equal(x.got, -EINTR);
@@ -217,11 +226,59 @@ static void fills(void **state)
 	fs_close(again);
 }
 
+/* ---- a lock ---- */
+
+static int host_set(int fd, short type)
+{
+	struct flock fl = {.l_type = type, .l_whence = SEEK_SET};
+
+	return fcntl(fd, F_SETLK, &fl) < 0 ? -errno : 0;
+}
+
+/* Who was killed while he waited for a lock, and no INTERRUPT could be sent: what the daemon gets at last is given back. */
+static void locks(void **state)
+{
+	struct file_lock req = {
+		.kind = FILE_LOCK_POSIX, .type = F_WRLCK, .end = getpid(), .owner = &req, .pid = 7};
+	int hfd = open(host_path("f"), O_RDWR | O_CLOEXEC);
+	static struct waiter_thread w;
+	struct file *f;
+
+	(void)state;
+	assert_int_equal(host_set(hfd, F_WRLCK), 0);
+	assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &f), 0);
+	for (unsigned i = 0; i < RING - 1; i++)
+		assert_int_equal(fs_open(as(&a), "f", O_RDWR, 0, &many[i]), 0);
+	assert_int_equal(waiter_start(&w, f, &req, a.env.cred), 0);
+	for (unsigned tries = 0; lock_waiters(hfd, req.end) != 1; tries++) {
+		assert_true(tries < SECONDS_MAX * 200);
+		usleep(5000);
+	}
+	signal_daemons(SIGSTOP);
+	for (unsigned i = 0; i < RING - 1; i++)
+		assert_int_equal(fs_close(many[i]), 0);
+	vfs_run_deferred();
+	sleeper_interrupt(&w.sleeper, true);
+	assert_int_equal(wait_finish(&w), -EINTR);
+	assert_int_equal(host_set(hfd, F_UNLCK), 0);
+	signal_daemons(SIGCONT);
+	/* It has it, and then no more. */
+	await_flying("SETLKW", false);
+	for (unsigned tries = 0; host_set(hfd, F_WRLCK); tries++) {
+		assert_true(tries < SECONDS_MAX * 200);
+		usleep(5000);
+	}
+	close(hfd);
+	as(&a);
+	fs_close(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(closes, begin, end),
 		cmocka_unit_test_setup_teardown(fills, begin, end),
+		cmocka_unit_test_setup_teardown(locks, begin, end),
 	};
 
 	/* Before there are threads. */
