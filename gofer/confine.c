@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -414,6 +415,11 @@ static const int calls[] = {
 	SCMP_SYS(flock),
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(rseq),
+	/* inotify for the client's watches */
+	SCMP_SYS(inotify_add_watch),
+	SCMP_SYS(inotify_rm_watch),
+	SCMP_SYS(read),
+	SCMP_SYS(poll),
 };
 
 #define THREAD_FLAGS \
@@ -434,6 +440,9 @@ static int add_lock_rules(void *ctx)
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 1,
 				       SCMP_A4(SCMP_CMP_EQ, 0));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(inotify_init1), 1,
+				       SCMP_A0(SCMP_CMP_EQ, IN_NONBLOCK | IN_CLOEXEC));
 	return err;
 }
 

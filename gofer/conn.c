@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sched.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,7 +25,7 @@ const struct op server_ops[P9_TYPE_MAX] = {
 	[P9_Tauth] = {op_auth, false, false},
 	[P9_Tattach] = {op_attach, false, false},
 	[P9_Twalk] = {op_walk, false, false},
-	[P9_Tclunk] = {op_clunk, false, false},
+	[P9_Tclunk] = {op_clunk, false, false, IN_CLOSE},
 	[P9_Tremove] = {op_remove, true, false},
 	[P9_Tgetattr] = {op_getattr, false, false},
 	[P9_Tsetattr] = {op_setattr, true, false},
@@ -48,26 +49,30 @@ const struct op server_ops[P9_TYPE_MAX] = {
 	[P9_Tlock] = {op_lock, false, false},
 	[P9_Tgetlock] = {op_getlock, false, false},
 	[P9_Tmwalk] = {op_mwalk, false, true},
-	[P9_Tmopen] = {op_mopen, false, true},
-	[P9_Tmcreate] = {op_mcreate, false, true},
-	[P9_Tmmkdir] = {op_mmkdir, false, true},
-	[P9_Tmsymlink] = {op_msymlink, false, true},
-	[P9_Tmmknod] = {op_mmknod, false, true},
-	[P9_Tmlink] = {op_mlink, false, true},
-	[P9_Tmunlink] = {op_munlink, false, true},
-	[P9_Tmrename] = {op_mrename, false, true},
-	[P9_Tmsetattr] = {op_msetattr, false, true},
-	[P9_Tmreaddir] = {op_mreaddir, false, true},
-	[P9_Tmclunk] = {op_mclunk, false, true},
+	[P9_Tmopen] = {op_mopen, false, true, IN_OPEN | IN_CLOSE | IN_ACCESS},
+	[P9_Tmcreate] = {op_mcreate, false, true,
+			 IN_CREATE | IN_OPEN | IN_CLOSE | IN_ATTRIB | IN_MODIFY},
+	[P9_Tmmkdir] = {op_mmkdir, false, true, IN_CREATE | IN_ATTRIB},
+	[P9_Tmsymlink] = {op_msymlink, false, true, IN_CREATE | IN_ATTRIB},
+	[P9_Tmmknod] = {op_mmknod, false, true, IN_CREATE | IN_ATTRIB},
+	[P9_Tmlink] = {op_mlink, false, true, IN_CREATE | IN_ATTRIB},
+	[P9_Tmunlink] = {op_munlink, false, true, IN_DELETE | IN_ATTRIB | IN_DELETE_SELF},
+	[P9_Tmrename] = {op_mrename, false, true,
+			 IN_MOVE | IN_MOVE_SELF | IN_ATTRIB | IN_DELETE_SELF},
+	[P9_Tmsetattr] = {op_msetattr, false, true,
+			  IN_ATTRIB | IN_MODIFY | IN_ACCESS | IN_OPEN | IN_CLOSE},
+	[P9_Tmreaddir] = {op_mreaddir, false, true, IN_OPEN | IN_ACCESS | IN_CLOSE},
+	[P9_Tmclunk] = {op_mclunk, false, true, IN_CLOSE},
 	[P9_Tmgetxattr] = {op_mgetxattr, false, true},
-	[P9_Tmsetxattr] = {op_msetxattr, false, true},
+	[P9_Tmsetxattr] = {op_msetxattr, false, true, IN_ATTRIB},
 	[P9_Tmlistxattr] = {op_mlistxattr, false, true},
-	[P9_Tmremovexattr] = {op_mremovexattr, false, true},
-	[P9_Tmfallocate] = {op_mfallocate, true, true},
+	[P9_Tmremovexattr] = {op_mremovexattr, false, true, IN_ATTRIB},
+	[P9_Tmfallocate] = {op_mfallocate, true, true, IN_MODIFY},
 	[P9_Tmseek] = {op_mseek, false, true},
 	[P9_Tmnotify] = {op_mnotify, false, true},
 	[P9_Tmlock] = {op_mlock, false, true},
 	[P9_Tmlockcancel] = {op_mlockcancel, false, true},
+	[P9_Tmwatch] = {op_mwatch, false, true},
 };
 
 /* ---- sending ---- */
@@ -177,6 +182,7 @@ void worker_close_late(struct worker *w, int fd)
 static int serve(struct worker *w, const struct p9_msg *t)
 {
 	const struct op *op = &server_ops[t->type];
+	bool window = watch_window_begin(w->srv, t, op->events);
 	struct p9_msg r;
 	int err;
 
@@ -195,6 +201,10 @@ static int serve(struct worker *w, const struct p9_msg *t)
 		r.Rlerror.ecode = (uint32_t)-err;
 	}
 	trace(">", &r);
+	if (window) {
+		close_now(w);
+		window = watch_window_end(w->srv, t, op->events, w->donate_fd >= 0);
+	}
 	mutex_lock(&w->srv->reader_lock);
 	w->state = WORKER_REPLYING;
 	mutex_unlock(&w->srv->reader_lock);
@@ -202,6 +212,8 @@ static int serve(struct worker *w, const struct p9_msg *t)
 	if (w->donate_fd >= 0)
 		close(w->donate_fd);
 	close_now(w);
+	if (window)
+		watch_window_end_donated(w->srv);
 	return err;
 }
 
@@ -503,5 +515,6 @@ int server_run(struct server *srv)
 		pthread_join(srv->workers[i].thread, NULL);
 	locks_fini(srv);
 	fid_remove_all(srv);
+	watches_fini(srv);
 	return srv->stop < 0 ? srv->stop : 0;
 }

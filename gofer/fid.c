@@ -44,49 +44,81 @@ void fid_put(struct fid *f)
 	if (f->xattr_data)
 		atomic_fetch_sub(&f->srv->xattr_bytes, f->xattr_size);
 	free(f->xattr_data);
+	if (f->watch)
+		watch_put(f->srv, f->watch);
 	ref_fini(&f->ref, &fid_type);
 	free(f);
 }
 
-int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid, int path_fd,
-	    int io_fd, uint32_t open_flags, bool is_dir)
+static struct fid *fid_create(struct server *srv, uint32_t id, const struct attach *attach,
+			      uint32_t uid)
 {
 	struct fid *f = calloc(1, sizeof(*f));
-	int err = -ENOMEM;
 
 	if (!f)
-		goto out_close;
+		return NULL;
 	ref_init(&f->ref, &fid_type);
 	mutex_init(&f->lock, LOCK_FILE_POS, "fid");
 	f->srv = srv;
 	f->id = id;
 	f->attach = attach;
 	f->uid = uid;
-	f->path_fd = path_fd;
-	f->io_fd = io_fd;
-	f->open_flags = open_flags;
-	f->is_dir = is_dir;
+	f->path_fd = -1;
+	f->io_fd = -1;
+	return f;
+}
+
+/* Takes f. */
+static int fid_enter(struct server *srv, struct fid *f)
+{
+	int err;
+
 	mutex_lock(&srv->fid_lock);
-	if (id == P9_NOFID || fid_find_locked(srv, id))
+	if (f->id == P9_NOFID || fid_find_locked(srv, f->id))
 		err = -EBADF;
 	else if (srv->fid_count >= SERVER_FIDS_MAX)
 		err = -EMFILE;
 	else
 		err = 0;
 	if (!err) {
-		LIST_INSERT_HEAD(&srv->fids[fid_bucket(id)], f, link);
+		LIST_INSERT_HEAD(&srv->fids[fid_bucket(f->id)], f, link);
 		srv->fid_count++;
 	}
 	mutex_unlock(&srv->fid_lock);
 	if (err)
 		fid_put(f);
 	return err;
-out_close:
-	if (path_fd >= 0)
-		close(path_fd);
-	if (io_fd >= 0)
-		close(io_fd);
-	return err;
+}
+
+int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid, int path_fd,
+	    int io_fd, uint32_t open_flags, bool is_dir)
+{
+	struct fid *f = fid_create(srv, id, attach, uid);
+
+	if (!f) {
+		if (path_fd >= 0)
+			close(path_fd);
+		if (io_fd >= 0)
+			close(io_fd);
+		return -ENOMEM;
+	}
+	f->path_fd = path_fd;
+	f->io_fd = io_fd;
+	f->open_flags = open_flags;
+	f->is_dir = is_dir;
+	return fid_enter(srv, f);
+}
+
+int fid_add_watch(struct server *srv, uint32_t id, const struct fid *like, int wd)
+{
+	struct fid *f = fid_create(srv, id, like->attach, like->uid);
+
+	if (!f) {
+		watch_put(srv, wd);
+		return -ENOMEM;
+	}
+	f->watch = wd;
+	return fid_enter(srv, f);
 }
 
 int fid_value_alloc(struct fid *f, size_t size)

@@ -67,13 +67,14 @@ static struct server *server_alloc(const struct gofer_config *config)
 	atomic_init(&srv->notify_sock, -1);
 	srv->uid = geteuid();
 	srv->gid = getegid();
-	mutex_init(&srv->reader_lock, LOCK_CONTROL, "gofer_reader");
+	mutex_init(&srv->reader_lock, LOCK_BOOT, "gofer_reader");
 	mutex_init(&srv->fid_lock, LOCK_FS_DIR, "gofer_fids");
 	mutex_init(&srv->dev_lock, LOCK_LEAF, "gofer_devs");
 	mutex_init(&srv->send_lock, LOCK_RPC, "gofer_send");
 	for (unsigned i = 0; i < SERVER_FID_BUCKETS; i++)
 		LIST_INIT(&srv->fids[i]);
 	locks_init(srv);
+	watches_init(srv);
 	return srv;
 }
 

@@ -1,7 +1,7 @@
 /*
  * gofer/server.h - inside the file server: fids, workers, resolution, operations.
  *
- * Locks: reader_lock (LOCK_CONTROL: who reads the socket, which tags are in flight) -> fid_lock (LOCK_FS_DIR: the
+ * Locks: watches.window (LOCK_CONTROL) -> reader_lock (LOCK_BOOT: who reads the socket, which tags are in flight) -> fid_lock (LOCK_FS_DIR: the
  * fid table) -> fid->lock (LOCK_FILE_POS is a directory stream's position; taken alone) ; send_lock (LOCK_RPC) is a leaf
  * and is held across sendmsg(2).
  */
@@ -28,6 +28,10 @@
 #define SERVER_FLUSHES_MAX 8
 #define SERVER_DENTS_SIZE 32768
 #define SERVER_LOCK_WAITS_MAX 64
+#define SERVER_WATCHES_MAX 8192 /* inotify watches: ENOSPC past it */
+#define SERVER_WATCH_BUCKETS 1024
+#define SERVER_EVENTS_MAX 4096 /* that wait to be told; then one IN_Q_OVERFLOW */
+#define SERVER_EVENT_BUF (16u << 10)
 #define SERVER_SPIN_NS 40000 /* for how long the reader looks for a request before it sleeps */
 #define SERVER_LATE_FDS_MAX 16
 #define SERVER_NO_ACL_SLOTS 4096
@@ -63,6 +67,7 @@ struct fid {
 	uint8_t *xattr_data; /* owned; fid_value_alloc() */
 	size_t xattr_size, xattr_done;
 	int xattr_flags;
+	int watch; /* immutable: 0, or the inotify watch that lives as long */
 };
 
 struct server;
@@ -106,6 +111,29 @@ struct lock_wait {
 	int result; /* the thread's; read by who joined it */
 };
 
+struct server_watch;
+struct server_event;
+
+/* watch.c */
+struct server_watches {
+	/*
+	 * Held across each request that inotify would tell of, so that what it tells of them is known; guards what is read from inotify and waits to be
+	 * told. Only while something is watched.
+	 */
+	struct mutex window; /* LOCK_CONTROL */
+	_Atomic int fd; /* inotify's, -1; set once under window */
+	_Atomic bool started; /* the thread; under window */
+	pthread_t thread;
+	int wake[2]; /* [1]: something has to be told */
+	uint8_t *buf; /* SERVER_EVENT_BUF, guarded by window */
+	TAILQ_HEAD(, server_event) events; /* guarded by window */
+	unsigned event_count; /* guarded by window */
+	int64_t drained_ns; /* guarded by window: inotify had nothing more then */
+	struct mutex lock; /* LOCK_LEAF */
+	LIST_HEAD(, server_watch) table[SERVER_WATCH_BUCKETS]; /* guarded by lock */
+	_Atomic unsigned count; /* changed under lock */
+};
+
 struct server {
 	int sock;
 	_Atomic int notify_sock; /* -1, or where notices go; set once */
@@ -144,6 +172,8 @@ struct server {
 	struct mutex lock_lock; /* LOCK_LEAF */
 	struct lock_wait lock_waits[SERVER_LOCK_WAITS_MAX];
 
+	struct server_watches watches;
+
 	struct worker workers[GOFER_THREADS_MAX];
 	unsigned worker_count;
 };
@@ -156,6 +186,8 @@ void fid_put(struct fid *f);
 /* A new fid; takes path_fd and io_fd (closed on error). Return: 0, -EBADF (id in use or NOFID), -EMFILE, -ENOMEM. */
 must_check int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid,
 		       int path_fd, int io_fd, uint32_t open_flags, bool is_dir);
+/* The same of an inotify watch, whose reference it takes over, also on error. */
+must_check int fid_add_watch(struct server *srv, uint32_t id, const struct fid *like, int wd);
 must_check int fid_remove(struct server *srv, uint32_t id); /* -EBADF */
 void fid_remove_all(struct server *srv);
 /* f's value of `size` bytes, uninitialised. Pre: f->lock; it has none. Return: 0, -EBUSY, -ENOMEM (also when all are too much). */
@@ -231,6 +263,7 @@ struct op {
 	op_fn *fn;
 	bool slow; /* may take long: another thread reads meanwhile */
 	bool moat; /* needs the extension */
+	uint32_t events; /* IN_*: what inotify may tell of it */
 };
 extern const struct op server_ops[P9_TYPE_MAX];
 
@@ -240,7 +273,7 @@ op_fn op_version, op_auth, op_attach, op_walk, op_clunk, op_remove, op_getattr, 
 	op_xattrcreate, op_lock, op_getlock;
 op_fn op_mwalk, op_mopen, op_mcreate, op_mmkdir, op_msymlink, op_mmknod, op_mlink, op_munlink,
 	op_mrename, op_msetattr, op_mreaddir, op_mclunk, op_mgetxattr, op_msetxattr, op_mlistxattr,
-	op_mremovexattr, op_mfallocate, op_mseek, op_mnotify, op_mlock, op_mlockcancel;
+	op_mremovexattr, op_mfallocate, op_mseek, op_mnotify, op_mlock, op_mlockcancel, op_mwatch;
 
 /* ---- create.c: what plain and compound operations share ---- */
 
@@ -280,6 +313,25 @@ void locks_init(struct server *srv);
 void locks_fini(struct server *srv);
 /* f is no more: who waits for a lock of it gets none, and is not told. */
 void locks_fid_gone(struct server *srv, const struct fid *f);
+
+/* ---- watch.c ---- */
+
+void watches_init(struct server *srv);
+/* No worker serves any more. */
+void watches_fini(struct server *srv);
+/* A fid that was bound to it is gone. */
+void watch_put(struct server *srv, int wd);
+/*
+ * watch_window_begin, _end - around a request, if it causes `events` and something is watched (true). What inotify
+ * tells of the request itself is left out: the client knows. No other lock held.
+ */
+bool watch_window_begin(struct server *srv, const struct p9_msg *t, uint32_t events);
+/*
+ * Before the reply: nobody reacts to it within the window. donates: true is returned and watch_window_end_donated() follows when the
+ * descriptor was sent and closed: the client may have closed its own before, and ours is then what inotify tells of.
+ */
+bool watch_window_end(struct server *srv, const struct p9_msg *t, uint32_t events, bool donates);
+void watch_window_end_donated(struct server *srv);
 
 /* ---- conn.c ---- */
 

@@ -379,6 +379,15 @@ static uint64_t inode_key_default(struct dentry *d)
 	return (uint64_t)(uintptr_t)d;
 }
 
+static int watch_begin_default(struct dentry *d unused_arg, uint32_t mask unused_arg)
+{
+	return 0;
+}
+
+static void watch_end_default(struct filesystem *fs unused_arg, uint64_t key unused_arg)
+{
+}
+
 static void *inode_hold_default(struct dentry *d)
 {
 	dentry_ref(d);
@@ -482,6 +491,8 @@ void fs_ops_complete(struct filesystem_ops *ops)
 	FS_DEFAULT(inode_key);
 	FS_DEFAULT(inode_hold);
 	FS_DEFAULT(inode_drop);
+	FS_DEFAULT(watch_begin);
+	FS_DEFAULT(watch_end);
 	FS_DEFAULT(automount);
 	FS_DEFAULT(get_acl);
 	FS_DEFAULT(dentry_release);

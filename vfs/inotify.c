@@ -6,7 +6,7 @@
  * a removed file's dentry goes with the last open file, and its release tells of IN_DELETE_SELF. Events queue per inotify file, the last one is merged with its like,
  * and past INOTIFY_QUEUE_MAX one IN_Q_OVERFLOW stands for the rest.
  *
- * Watch: /proc/PID/fdinfo. Cannot do: what changes on a host behind our back.
+ * Watch: /proc/PID/fdinfo. What changes on a host behind our back a filesystem may hear of and tell (vfs_notify_outside()).
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -135,6 +135,7 @@ static void watch_drop_run(struct deferred_work *w)
 	struct inotify_watch *watch = container_of(w, struct inotify_watch, drop);
 
 	dentry_unref(watch->dentry);
+	watch->fs->ops->watch_end(watch->fs, watch->key);
 	watch->fs->ops->inode_drop(watch->fs, watch->inode);
 	/* Not before: who removes a last name and sees no watch takes it that nothing but dentries holds its inode. */
 	atomic_fetch_sub_explicit(&vfs_watch_count, 1, memory_order_seq_cst);
@@ -265,6 +266,7 @@ int dnotify_set(struct file *f, uint32_t arg)
 {
 	struct dentry *d = f->path.dentry;
 	struct inotify_watch *w, *fresh;
+	int err;
 
 	if (!(arg & ~DN_MULTISHOT_)) {
 		dnotify_gone_slow(f);
@@ -275,6 +277,11 @@ int dnotify_set(struct file *f, uint32_t arg)
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return -ENOMEM;
+	err = d->fs->ops->watch_begin(d, IN_ALL_EVENTS & ~(uint32_t)IN_OPEN);
+	if (err) {
+		free(fresh);
+		return err;
+	}
 	mutex_lock(&inotify_lock);
 	w = dnotify_find_locked(f);
 	if (w) {
@@ -289,6 +296,8 @@ int dnotify_set(struct file *f, uint32_t arg)
 		fresh = NULL;
 	}
 	mutex_unlock(&inotify_lock);
+	if (fresh)
+		d->fs->ops->watch_end(d->fs, d->fs->ops->inode_key(d));
 	free(fresh);
 	return 0;
 }
@@ -318,11 +327,9 @@ bool vfs_notify_watched(struct dentry *d)
 }
 
 /* An event for the watchers of one inode. */
-static void report(struct dentry *d, uint32_t mask, uint32_t cookie, const char *name, size_t len,
-		   bool excl_dead)
+static void report_inode(struct filesystem *fs, uint64_t key, uint32_t mask, uint32_t cookie,
+			 const char *name, size_t len, bool excl_dead)
 {
-	struct filesystem *fs = d->fs;
-	uint64_t key = fs->ops->inode_key(d);
 	struct inotify_watch *w, *next;
 	uint32_t what = mask & IN_ALL_EVENTS;
 
@@ -346,6 +353,30 @@ static void report(struct dentry *d, uint32_t mask, uint32_t cookie, const char 
 		if (what & IN_DELETE_SELF)
 			watch_remove_locked(w);
 	}
+	mutex_unlock(&inotify_lock);
+}
+
+static void report(struct dentry *d, uint32_t mask, uint32_t cookie, const char *name, size_t len,
+		   bool excl_dead)
+{
+	report_inode(d->fs, d->fs->ops->inode_key(d), mask, cookie, name, len, excl_dead);
+}
+
+void vfs_notify_outside(struct filesystem *fs, uint64_t inode_key, uint32_t mask, uint32_t cookie,
+			const char *name, size_t len)
+{
+	report_inode(fs, inode_key, mask & (IN_ALL_EVENTS | IN_ISDIR), cookie, name, len, false);
+}
+
+void vfs_notify_lost(struct filesystem *fs)
+{
+	struct inotify_watch *w;
+
+	mutex_lock(&inotify_lock);
+	for (unsigned i = 0; i < WATCH_BUCKETS; i++)
+		LIST_FOREACH (w, &watch_table[i], bucket)
+			if (w->fs == fs && w->group)
+				queue_locked(w->group, -1, IN_Q_OVERFLOW, 0, NULL, 0);
 	mutex_unlock(&inotify_lock);
 }
 
@@ -659,6 +690,11 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return -ENOMEM;
+	ret = fs->ops->watch_begin(p->dentry, mask & IN_ALL_EVENTS);
+	if (ret) {
+		free(fresh);
+		return ret;
+	}
 	st = stat_of(p);
 	mutex_lock(&inotify_lock);
 	w = find_locked(g, fs, key);
@@ -676,6 +712,9 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 		fresh = NULL;
 	}
 	mutex_unlock(&inotify_lock);
+	/* A watch that is there already has its own. */
+	if (fresh)
+		fs->ops->watch_end(fs, key);
 	free(fresh);
 	return ret;
 }

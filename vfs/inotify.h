@@ -123,6 +123,15 @@ static inline void vfs_notify_unmount(struct filesystem *fs)
 		vfs_notify_unmount_slow(fs);
 }
 
+/*
+ * Somebody outside the sandbox did this to the inode of that key: a filesystem_ops.watch_begin asked to know. mask: IN_ALL_EVENTS and IN_ISDIR; IN_DELETE_SELF
+ * ends its watches. Any thread; locks up to LOCK_INOTIFY may be held.
+ */
+void vfs_notify_outside(struct filesystem *fs, uint64_t inode_key, uint32_t mask, uint32_t cookie,
+			const char *name, size_t len);
+/* Some of that was lost: IN_Q_OVERFLOW to whoever watches anything in fs. */
+void vfs_notify_lost(struct filesystem *fs);
+
 /* ---- inotify descriptors ---- */
 
 /* flags: O_NONBLOCK (IN_CLOEXEC is the descriptor's). A description on the caller's internal mount `place`. */

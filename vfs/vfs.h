@@ -215,6 +215,12 @@ struct filesystem_ops {
 	/* A reference that keeps inode_key(d) its inode's own, but not d, whose end inotify wants to see; and its end. Default: d itself. */
 	void *(*inode_hold)(struct dentry *d);
 	void (*inode_drop)(struct filesystem *fs, void *inode);
+	/*
+	 * inotify begins, or wants more of what it has (IN_ALL_EVENTS) of d: a filesystem that others change too sees to it that it hears of that, and tells
+	 * with vfs_notify_outside(). watch_end: one such call's end. -ENOSPC, -ENOMEM, -EINTR. No locks held. Default: 0, nothing.
+	 */
+	int (*watch_begin)(struct dentry *d, uint32_t mask);
+	void (*watch_end)(struct filesystem *fs, uint64_t inode_key);
 	/* The filesystem that begins at d, which has DENTRY_AUTOMOUNT: references in both results. No locks held. Default: -ENOSYS. */
 	int (*automount)(struct dentry *d, struct filesystem **ret_fs, struct dentry **ret_root);
 	/* d's access or default ACL, for a filesystem that stacks on this one: a reference, or NULL when there is none (the default). */

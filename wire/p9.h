@@ -167,7 +167,9 @@ struct p9_fids { /* raw: p9_fids_get() */
 	OP(mnotify, 196)      \
 	OP(mlock, 198)        \
 	OP(mlockcancel, 200)  \
-	OP(mgranted, 202)
+	OP(mgranted, 202)     \
+	OP(mwatch, 204)       \
+	OP(mevent, 206)
 
 /* Layouts: F(message, kind, field), in wire order. */
 /* It never settles on some of these. */
@@ -355,6 +357,14 @@ struct p9_fids { /* raw: p9_fids_get() */
 /* Notices: no replies. */
 #define P9_FIELDS_Tmgranted(F, m) F(m, u64, wait) F(m, u32, err)
 #define P9_FIELDS_Rmgranted(F, m)
+/* inotify: newfid is bound to a watch of the place, which lives as long. mask: IN_ALL_EVENTS of inotify(7); more of a place that is watched already adds up. */
+#define P9_FIELDS_Tmwatch(F, m) F(m, u32, fid) F(m, str, path) F(m, u32, newfid) F(m, u32, mask)
+#define P9_FIELDS_Rmwatch(F, m) F(m, u32, watch)
+/* A notice: an event that no request of this connection caused. It happened after `since` and before `until` (CLOCK_MONOTONIC, ns). */
+#define P9_FIELDS_Tmevent(F, m) \
+	F(m, u32, watch)        \
+	F(m, u32, mask) F(m, u32, cookie) F(m, u64, since) F(m, u64, until) F(m, str, name)
+#define P9_FIELDS_Rmevent(F, m)
 /* clang-format on */
 
 /* Bits of `want`. */

@@ -238,6 +238,9 @@ static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 	case P9_Twalk:
 		*ret_fid = t->Twalk.newfid;
 		return t->Twalk.newfid != t->Twalk.fid;
+	case P9_Tmwatch:
+		*ret_fid = t->Tmwatch.newfid;
+		return true;
 	case P9_Tmgetxattr:
 	case P9_Tmlistxattr:
 	case P9_Tgetattr:
@@ -653,6 +656,7 @@ static int negotiate(struct p9_conn *c)
 static void conn_free(struct p9_conn *c)
 {
 	p9_notify_stop(c);
+	p9_watches_fini(c);
 	hostpoll_remove(&c->left_poll);
 	for (unsigned i = 0; i < c->fd_count; i++)
 		close(c->fds[i]);
@@ -684,6 +688,7 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 	mutex_init(&c->send_lock, LOCK_RPC, "p9_send");
 	mutex_init(&c->fd_lock, LOCK_LEAF, "p9_host_fds");
 	mutex_init(&c->fid_lock, LOCK_LEAF, "p9_fids");
+	mutex_init(&c->watch_lock, LOCK_FS_DIR, "p9_watches");
 	TAILQ_INIT(&c->idle_fds);
 	LIST_INIT(&c->lock_waits);
 	c->notify_sock = -1;

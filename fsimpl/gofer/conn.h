@@ -113,6 +113,9 @@ struct p9_conn {
 	LIST_HEAD(, p9_lock_wait) lock_waits; /* guarded by lock */
 	uint64_t last_wait; /* guarded by lock */
 	_Atomic unsigned lock_fids; /* of all lock owners */
+	/* inotify on the host: fsimpl/gofer/watch.c */
+	struct mutex watch_lock; /* LOCK_FS_DIR */
+	struct gofer_watches *_Atomic watches; /* set once; owned */
 };
 
 /*
@@ -178,6 +181,11 @@ void p9_notify_start(struct p9_conn *c);
 void p9_notify_stop(struct p9_conn *c);
 /* Pre: c->lock. All waits are over. */
 void p9_lock_waits_end_locked(struct p9_conn *c, int err);
+
+/* ---- watch.c ---- */
+
+void p9_watch_event(struct p9_conn *c, const struct p9_Tmevent *ev);
+void p9_watches_fini(struct p9_conn *c);
 
 /* Closes what p9_call.fd was. */
 void p9_fd_put(struct p9_conn *c, int fd);

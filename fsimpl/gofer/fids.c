@@ -57,6 +57,8 @@ static uint32_t bound_by(const struct p9_msg *t, const struct p9_msg *r)
 		return r->Rmrename.bound ? t->Tmrename.keepfid : P9_NOFID;
 	case P9_Tmreaddir:
 		return r->Rmreaddir.bound ? t->Tmreaddir.newfid : P9_NOFID;
+	case P9_Tmwatch:
+		return t->Tmwatch.newfid;
 	default:
 		return P9_NOFID;
 	}

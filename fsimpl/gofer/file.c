@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -33,13 +34,10 @@ static struct gofer_inode *file_inode(struct file *f)
 
 /* ---- reads and writes ---- */
 
-static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
+static ssize_t read_windows(int fd, struct io_iter *it, int64_t off, int rwf)
 {
-	int fd = gofer_file_of(f)->fd;
 	ssize_t done = 0;
 
-	if (gofer_is_plain(file_inode(f)))
-		return gofer_plain_read(file_inode(f), fd, it, off);
 	while (it->remaining) {
 		struct iovec iov[IO_ITER_SEGS];
 		size_t asked = 0;
@@ -59,6 +57,21 @@ static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 			break;
 	}
 	return done;
+}
+
+static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, int rwf)
+{
+	struct gofer_inode *in = file_inode(f);
+	int fd = gofer_file_of(f)->fd;
+	struct gofer_own_io *own;
+	ssize_t ret;
+
+	if (gofer_is_plain(in))
+		return gofer_plain_read(in, fd, it, off);
+	own = gofer_own_begin(in->fs->conn, f->path.dentry, IN_ACCESS);
+	ret = read_windows(fd, it, off, rwf);
+	gofer_own_end(in->fs->conn, own);
+	return ret;
 }
 
 /* Writing takes setuid and setgid away from who may not keep them; the host has done it for everybody. */
@@ -103,6 +116,7 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	bool append = file_appends(f, rwf);
 	struct gofer_inode *in = file_inode(f);
 	int fd = gofer_file_of(f)->fd;
+	struct gofer_own_io *own;
 	struct perm_inode pi;
 	ssize_t ret;
 
@@ -118,8 +132,10 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	gofer_inode_perm_fresh(in, &pi);
 	if (!ret && gofer_is_plain(in))
 		ret = gofer_plain_write(in, fd, it, *inout_off);
-	else if (!ret)
+	own = gofer_own_begin(in->fs->conn, f->path.dentry, IN_MODIFY);
+	if (!ret && !gofer_is_plain(in))
 		ret = write_windows(fd, it, *inout_off, rwf);
+	gofer_own_end(in->fs->conn, own);
 	op_unlock(&in->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
 		fix_priv_after_write(f, &pi);
@@ -139,6 +155,8 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 				size_t size)
 {
 	struct gofer_inode *to = file_inode(out);
+	struct gofer_own_io *own_in, *own_out;
+	struct p9_conn *c = to->fs->conn;
 	struct perm_inode pi;
 	struct io_iter limit;
 	ssize_t ret;
@@ -154,6 +172,8 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 	if (vfs_hooks.check_fsize)
 		ret = vfs_hooks.check_fsize(off_out, &limit);
 	gofer_inode_perm_fresh(to, &pi);
+	own_in = gofer_own_begin(c, in->path.dentry, IN_ACCESS);
+	own_out = gofer_own_begin(c, out->path.dentry, IN_MODIFY);
 	if (!ret) {
 		ret = copy_file_range(gofer_file_of(in)->fd, &off_in, gofer_file_of(out)->fd,
 				      &off_out, limit.remaining, 0);
@@ -162,6 +182,8 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 		if (ret < 0 && host_cannot_copy((int)-ret))
 			ret = -EOPNOTSUPP;
 	}
+	gofer_own_end(c, own_out);
+	gofer_own_end(c, own_in);
 	io_iter_fini(&limit);
 	op_unlock(&to->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
@@ -215,11 +237,18 @@ void gofer_inode_truncated(struct gofer_inode *in, uint64_t size)
 
 int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size)
 {
+	struct p9_conn *c = gofer_inode_of(d)->fs->conn;
+	struct gofer_own_io *own;
+	int err;
+
 	if (gofer_is_plain(gofer_inode_of(d)))
 		return gofer_plain_truncate(d, size);
+	own = gofer_own_begin(c, &d->d, IN_MODIFY);
 	/* translate() looks at the size under data_lock: what it gave out before this is dropped after it. */
-	if (ftruncate(rw_fd, (off_t)size) < 0)
-		return -errno;
+	err = ftruncate(rw_fd, (off_t)size) < 0 ? -errno : 0;
+	gofer_own_end(c, own);
+	if (err)
+		return err;
 	gofer_inode_truncated(gofer_inode_of(d), size);
 	return 0;
 }
@@ -247,15 +276,18 @@ static int gofer_truncate(struct file *f, uint64_t size)
 static int gofer_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
 {
 	struct gofer_inode *in = file_inode(f);
+	struct gofer_own_io *own;
 	int err;
 
 	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
+	own = gofer_own_begin(in->fs->conn, f->path.dentry, IN_MODIFY);
 	if (gofer_is_plain(in))
 		err = -EOPNOTSUPP;
 	else if (fallocate(gofer_file_of(f)->fd, mode, (off_t)off, (off_t)size) < 0)
 		err = -errno;
+	gofer_own_end(in->fs->conn, own);
 	op_unlock(&in->write_lock);
 	return err;
 }

@@ -6,6 +6,8 @@
  * idle ones are closed when there are too many; what they know about size and times is kept then.
  */
 #include <fcntl.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fsimpl/gofer/internal.h"
@@ -38,6 +40,7 @@ static void take_fds_locked(struct gofer_inode *in, int ret_fds[2])
 /* Return: how many there were. */
 static unsigned put_fds(struct p9_conn *c, const int fds[2])
 {
+	struct gofer_own_io *own = gofer_own_begin(c, NULL, IN_CLOSE);
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < 2; i++) {
@@ -46,12 +49,14 @@ static unsigned put_fds(struct p9_conn *c, const int fds[2])
 		p9_fd_put(c, fds[i]);
 		count++;
 	}
+	gofer_own_end(c, own);
 	return count;
 }
 
 /* The mapping's own descriptor goes when nothing maps the file. Return: how many were closed. */
 static unsigned drop_memfile(struct gofer_inode *in)
 {
+	struct gofer_own_io *own;
 	struct memfile *mf = NULL;
 
 	rwlock_write_lock(&in->map.data_lock);
@@ -63,7 +68,9 @@ static unsigned drop_memfile(struct gofer_inode *in)
 	rwlock_write_unlock(&in->map.data_lock);
 	if (!mf)
 		return 0;
+	own = gofer_own_begin(in->fs->conn, NULL, IN_CLOSE);
 	memfile_unref(mf);
+	gofer_own_end(in->fs->conn, own);
 	return 1;
 }
 
@@ -83,11 +90,25 @@ void gofer_inode_close_fds(struct gofer_inode *in)
 	take_fds_locked(in, fds);
 	mutex_unlock(&in->lock);
 	count = put_fds(c, fds);
-	if (in->mf) {
-		memfile_unref(in->mf);
-		in->mf = NULL;
-		count++;
-	}
+	count += drop_memfile(in);
+	atomic_fetch_sub(&c->host_fds, count);
+}
+
+void gofer_inode_close_gone(struct gofer_inode *in)
+{
+	struct p9_conn *c = in->fs->conn;
+	int fds[2] = {-1, -1};
+	struct stat st;
+	unsigned count;
+
+	mutex_lock(&in->lock);
+	if (!atomic_load(&in->pins) && usable_fd_locked(in, false) >= 0 &&
+	    !fstat(usable_fd_locked(in, false), &st) && !st.st_nlink)
+		take_fds_locked(in, fds);
+	mutex_unlock(&in->lock);
+	count = put_fds(c, fds);
+	if (count)
+		count += drop_memfile(in);
 	atomic_fetch_sub(&c->host_fds, count);
 }
 
@@ -137,7 +158,7 @@ int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write)
 	mutex_unlock(&in->lock);
 	/* Another thread's came first. */
 	if (!keep)
-		p9_fd_put(c, fd);
+		(void)put_fds(c, (const int[]){fd, -1});
 	else if (atomic_fetch_add(&c->host_fds, 1) >= fds_max(c))
 		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
 	return use;

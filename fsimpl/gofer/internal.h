@@ -93,6 +93,7 @@ struct gofer_inode {
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
+	struct gofer_watch *watch; /* guarded by conn->watch_lock; owned: watch.c */
 
 	struct op_lock write_lock; /* appends, truncation: i_rwsem */
 	struct mappable map; /* regular files */
@@ -295,6 +296,30 @@ void gofer_remote_lock_drop(struct file *f, const void *owner, bool posix);
 /* At the end of an inode's life. */
 void gofer_lock_owners_free(struct gofer_inode *in);
 
+/* ---- watch.c: inotify on the host, for shared trees ---- */
+
+int gofer_watch_begin(struct dentry *d, uint32_t mask);
+void gofer_watch_end(struct filesystem *fs, uint64_t inode_key);
+/*
+ * Around what this side does with a donated descriptor itself (IN_ACCESS, IN_MODIFY, IN_CLOSE), so that it is not told twice. d: what is read or
+ * written, or NULL: a descriptor is closed. Cost a load while nothing is watched. The result goes to gofer_own_end().
+ */
+struct gofer_own_io;
+struct gofer_own_io *gofer_own_begin_slow(struct p9_conn *c, struct dentry *d, uint32_t mask);
+void gofer_own_end_slow(struct p9_conn *c, struct gofer_own_io *own);
+static inline struct gofer_own_io *gofer_own_begin(struct p9_conn *c, struct dentry *d,
+						   uint32_t mask)
+{
+	return unlikely(atomic_load_explicit(&c->watches, memory_order_acquire) != NULL)
+		       ? gofer_own_begin_slow(c, d, mask)
+		       : NULL;
+}
+static inline void gofer_own_end(struct p9_conn *c, struct gofer_own_io *own)
+{
+	if (unlikely(own != NULL))
+		gofer_own_end_slow(c, own);
+}
+
 /* ---- fifo.c ---- */
 
 /* A fifo of the host's: waits for the other end as open(2) does. -EINTR, -ENXIO, -errno. */
@@ -314,6 +339,8 @@ void gofer_inode_unpin(struct gofer_inode *in);
 int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write);
 /* At the end of an inode's life. */
 void gofer_inode_close_fds(struct gofer_inode *in);
+/* The file may have lost its last name: descriptors of it that nothing uses keep the host from seeing its end. */
+void gofer_inode_close_gone(struct gofer_inode *in);
 /* Closes idle descriptors down to `keep`. */
 void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
 

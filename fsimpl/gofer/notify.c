@@ -1,5 +1,5 @@
 /*
- * fsimpl/gofer/notify.c - what the gofer says unasked: a lock that was waited for is there.
+ * fsimpl/gofer/notify.c - what the gofer says unasked: a lock that was waited for is there; somebody else changed what inotify watches (watch.c).
  *
  * Notices come on a second connection, packets that the housekeeping thread reads; nobody has to be waiting for a reply for them to be heard. Its end
  * is the server's end too: the connection dies with it.
@@ -61,6 +61,8 @@ static bool read_notice(struct p9_conn *c)
 	}
 	if (t.type == P9_Tmgranted)
 		lock_granted(c, &t.Tmgranted);
+	else if (t.type == P9_Tmevent)
+		p9_watch_event(c, &t.Tmevent);
 	return true;
 }
 

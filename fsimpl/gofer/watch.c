@@ -1,0 +1,345 @@
+/*
+ * fsimpl/gofer/watch.c - inotify on a shared tree hears of what others do on the host.
+ *
+ * The VFS tells when a program begins to watch something (filesystem_ops.watch_begin): the gofer then watches the same, as a fid that is held until the
+ * last watch of that inode has gone. Its notices (Tmevent) come on the second connection, and the housekeeping thread hands them to the VFS. A
+ * tree that nothing watches costs nothing on either side.
+ *
+ * Nothing comes twice. What the sandbox asks the gofer to do the VFS has reported, and the gofer leaves it out. What is done here with
+ * donated descriptors (reads, writes, their closing) the gofer cannot tell from others' doings: it is noted here, with its times, and an event of that kind
+ * about that file is taken for it if it may have happened between them. So an event of somebody else's is missed if it falls between those times too: a change of the
+ * very file that the sandbox is changing, of which its programs are told anyway.
+ *
+ * In a shared tree nothing cached is believed without asking, so events have nothing to invalidate. Only descriptors of a removed file that nothing uses
+ * are closed, since the host tells of its end when the last is.
+ *
+ * Cannot: hear of the end of a removed directory that lies so deep that it has a fid; watch on a plain server.
+ *
+ *	watch_lock (LOCK_FS_DIR) -> inode->lock, LOCK_INOTIFY ; own_lock (leaf)
+ */
+#include <stdlib.h>
+#include <sys/inotify.h>
+
+#include "base/hash.h"
+#include "base/sleep.h"
+#include "fsimpl/gofer/internal.h"
+#include "vfs/inotify.h"
+
+#define WATCH_BUCKETS 256
+#define OWN_IO_MAX 256 /* remembered; past it the oldest may be told twice */
+#define HOST_COOKIE 0x80000000u /* the VFS's own have it never or late */
+
+/* One inode that is watched. */
+struct gofer_watch {
+	LIST_ENTRY(gofer_watch) link; /* guarded by watch_lock */
+	struct gofer_inode *in; /* a reference */
+	unsigned refs; /* watch_begin calls */
+	uint32_t fid; /* P9_NOFID: the host's side cannot be watched */
+	uint32_t watch; /* what notices call it */
+	uint32_t mask; /* what was asked for */
+	int64_t since; /* the first of it: what happened before is nothing to it */
+};
+
+/* Something that we do, or have done, ourselves. */
+struct gofer_own_io {
+	uint32_t mask; /* IN_*; 0: free */
+	unsigned busy; /* under way so many times */
+	uint64_t qid, place; /* the file, and hash of its directory and name; 0: any */
+	int64_t begun, ended; /* of all that may not have been told of yet */
+};
+
+struct gofer_watches {
+	LIST_HEAD(, gofer_watch) table[WATCH_BUCKETS]; /* guarded by watch_lock */
+	struct mutex own_lock; /* LOCK_LEAF */
+	struct gofer_own_io own[OWN_IO_MAX]; /* guarded by own_lock */
+	int64_t told; /* guarded by own_lock: all events before that have come */
+};
+
+/* ---- what we do ourselves ---- */
+
+static uint64_t place_hash(uint64_t dir_qid, const char *name, size_t len)
+{
+	return hash_u64(hash_bytes(name, len) ^ dir_qid) | 1;
+}
+
+static uint64_t place_of(struct remote_dentry *d)
+{
+	const struct remote_key *key;
+	uint64_t place = 0;
+
+	rcu_read_begin();
+	key = rcu_load(d->key);
+	if (key->parent)
+		place = place_hash(gofer_inode_of(key->parent)->qid_path, key->name, key->len);
+	rcu_read_end();
+	return place;
+}
+
+/* A slot for it: its own, a free one, or the one whose last use is the longest ago. NULL: all are in use. */
+static struct gofer_own_io *slot_locked(struct gofer_watches *ws, uint64_t qid, uint64_t place,
+					uint32_t mask)
+{
+	struct gofer_own_io *best = NULL;
+
+	for (unsigned i = 0; i < OWN_IO_MAX; i++) {
+		struct gofer_own_io *o = &ws->own[i];
+
+		if (o->mask == mask && o->qid == qid && o->place == place)
+			return o;
+		if (!o->busy && (!best || o->ended < best->ended))
+			best = o;
+	}
+	if (best)
+		*best = (struct gofer_own_io){.mask = mask, .qid = qid, .place = place};
+	return best;
+}
+
+struct gofer_own_io *gofer_own_begin_slow(struct p9_conn *c, struct dentry *d, uint32_t mask)
+{
+	struct gofer_watches *ws = atomic_load(&c->watches);
+	struct remote_dentry *rd = d ? remote_dentry_of(d) : NULL;
+	uint64_t qid = rd ? gofer_inode_of(rd)->qid_path : 0;
+	uint64_t place = rd ? place_of(rd) : 0;
+	struct gofer_own_io *o;
+
+	mutex_lock(&ws->own_lock);
+	o = slot_locked(ws, qid, place, mask);
+	if (o) {
+		if (!o->begun || (!o->busy && o->ended < ws->told))
+			o->begun = time_monotonic_ns();
+		o->busy++;
+	}
+	mutex_unlock(&ws->own_lock);
+	return o;
+}
+
+void gofer_own_end_slow(struct p9_conn *c, struct gofer_own_io *own)
+{
+	struct gofer_watches *ws = atomic_load(&c->watches);
+
+	mutex_lock(&ws->own_lock);
+	own->ended = time_monotonic_ns();
+	own->busy--;
+	mutex_unlock(&ws->own_lock);
+}
+
+/* May ev, of the inode qid, be our own doing? */
+static bool is_own(struct gofer_watches *ws, uint64_t qid, const struct p9_Tmevent *ev)
+{
+	uint64_t place = ev->name.len ? place_hash(qid, ev->name.data, ev->name.len) : 0;
+	bool own = false;
+
+	mutex_lock(&ws->own_lock);
+	for (unsigned i = 0; i < OWN_IO_MAX && !own; i++) {
+		const struct gofer_own_io *o = &ws->own[i];
+
+		if (!(o->mask & ev->mask) || o->begun > (int64_t)ev->until ||
+		    (!o->busy && o->ended < (int64_t)ev->since))
+			continue;
+		own = !o->qid || (place ? o->place == place : o->qid == qid);
+	}
+	mutex_unlock(&ws->own_lock);
+	return own;
+}
+
+/* ---- notices ---- */
+
+static void told(struct gofer_watches *ws, int64_t since)
+{
+	mutex_lock(&ws->own_lock);
+	ws->told = MAX(ws->told, since);
+	mutex_unlock(&ws->own_lock);
+}
+
+/* Pre: watch_lock. */
+static void lost_locked(struct gofer_watches *ws)
+{
+	struct gofer_watch *w;
+	struct filesystem *last = NULL;
+
+	/* A filesystem may be told more than once: one such event follows another only when it was read. */
+	for (unsigned i = 0; i < WATCH_BUCKETS; i++)
+		LIST_FOREACH (w, &ws->table[i], link) {
+			if (&w->in->fs->fs != last)
+				vfs_notify_lost(&w->in->fs->fs);
+			last = &w->in->fs->fs;
+		}
+}
+
+void p9_watch_event(struct p9_conn *c, const struct p9_Tmevent *ev)
+{
+	struct gofer_watches *ws = atomic_load(&c->watches);
+	struct gofer_watch *w;
+
+	/* A name that is none: as if it had none either. */
+	if (!ws || (ev->name.len && !p9_name_ok(ev->name.data, ev->name.len)))
+		return;
+	told(ws, MIN((int64_t)ev->since, time_monotonic_ns()));
+	mutex_lock(&c->watch_lock);
+	if (ev->mask & IN_Q_OVERFLOW)
+		lost_locked(ws);
+	LIST_FOREACH (w, &ws->table[ev->watch % WATCH_BUCKETS], link) {
+		struct gofer_inode *in = w->in;
+
+		if (w->watch != ev->watch || w->fid == P9_NOFID || (int64_t)ev->until <= w->since ||
+		    is_own(ws, in->qid_path, ev))
+			continue;
+		vfs_notify_outside(&in->fs->fs, in->qid_path, ev->mask,
+				   ev->cookie ? ev->cookie | HOST_COOKIE : 0, ev->name.data,
+				   ev->name.len);
+		if ((ev->mask & IN_ATTRIB) && !ev->name.len)
+			gofer_inode_close_gone(in);
+	}
+	mutex_unlock(&c->watch_lock);
+}
+
+/* ---- watches ---- */
+
+static struct gofer_watches *watches_of(struct p9_conn *c)
+{
+	struct gofer_watches *ws = atomic_load(&c->watches), *fresh;
+
+	if (ws)
+		return ws;
+	fresh = calloc(1, sizeof(*fresh));
+	if (!fresh)
+		return NULL;
+	mutex_init(&fresh->own_lock, LOCK_LEAF, "p9_own_io");
+	if (atomic_compare_exchange_strong(&c->watches, &ws, fresh))
+		return fresh;
+	free(fresh);
+	return ws;
+}
+
+void p9_watches_fini(struct p9_conn *c)
+{
+	free(atomic_load(&c->watches));
+}
+
+/* Return: 0, -errno. */
+static int ask(struct remote_dentry *d, uint32_t mask, uint32_t *ret_fid, uint32_t *ret_watch)
+{
+	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
+	struct p9_msg t = {.type = P9_Tmwatch};
+	struct gofer_where where;
+	struct p9_call call;
+	int err;
+
+	rwlock_read_lock(&fs->tree_lock);
+	err = gofer_where(d, &where);
+	if (!err) {
+		t.Tmwatch.fid = where.fid;
+		t.Tmwatch.path = gofer_where_path(&where);
+		t.Tmwatch.newfid = p9_fid_alloc(fs->conn);
+		t.Tmwatch.mask = mask;
+		err = p9_rpc(fs->conn, &call, &t);
+	}
+	rwlock_read_unlock(&fs->tree_lock);
+	if (err)
+		return err;
+	*ret_fid = t.Tmwatch.newfid;
+	*ret_watch = call.r.Rmwatch.watch;
+	p9_call_fini(&call);
+	return 0;
+}
+
+static bool enough_locked(const struct gofer_watch *w, uint32_t mask)
+{
+	return w && !(mask & ~w->mask);
+}
+
+/* What the gofer answered (fid NOFID: it cannot) is the inode's watch now. Return: the fid to give back. Pre: watch_lock. */
+static uint32_t enter_locked(struct gofer_watches *ws, struct gofer_watch *w, uint32_t fid,
+			     uint32_t watch, uint32_t mask)
+{
+	uint32_t old = w->fid;
+
+	w->mask |= mask;
+	if (fid == P9_NOFID)
+		return P9_NOFID;
+	LIST_REMOVE(w, link);
+	w->fid = fid;
+	w->watch = watch;
+	LIST_INSERT_HEAD(&ws->table[watch % WATCH_BUCKETS], w, link);
+	return old;
+}
+
+int gofer_watch_begin(struct dentry *base, uint32_t mask)
+{
+	struct remote_dentry *d = remote_dentry_of(base);
+	struct gofer_inode *in = gofer_inode_of(d);
+	struct p9_conn *c = in->fs->conn;
+	uint32_t fid = P9_NOFID, watch = 0;
+	struct gofer_watches *ws;
+	struct gofer_watch *w;
+	int err;
+
+	if (!in->fs->shared || c->plain || c->notify_sock < 0)
+		return 0;
+	ws = watches_of(c);
+	w = calloc(1, sizeof(*w));
+	if (!ws || !w) {
+		free(w);
+		return -ENOMEM;
+	}
+	w->in = in;
+	w->fid = P9_NOFID;
+	mutex_lock(&c->watch_lock);
+	if (enough_locked(in->watch, mask)) {
+		in->watch->refs++;
+		mutex_unlock(&c->watch_lock);
+		free(w);
+		return 0;
+	}
+	mutex_unlock(&c->watch_lock);
+	err = ask(d, mask, &fid, &watch);
+	if (err == -ENOSPC || err == -ENOMEM || err == -EINTR) {
+		free(w);
+		return err;
+	}
+	/* It took out what was there before. */
+	w->since = time_monotonic_ns();
+	/* What the gofer may not read, or somebody removed: the sandbox's own doings are told all the same. */
+	mutex_lock(&c->watch_lock);
+	if (!in->watch) {
+		in->watch = w;
+		gofer_inode_ref(in);
+		LIST_INSERT_HEAD(&ws->table[0], w, link);
+		w = NULL;
+	}
+	in->watch->refs++;
+	fid = enter_locked(ws, in->watch, fid, watch, mask);
+	mutex_unlock(&c->watch_lock);
+	p9_fid_clunk(c, fid);
+	free(w);
+	return 0;
+}
+
+/* The VFS still holds the inode. */
+void gofer_watch_end(struct filesystem *base, uint64_t inode_key)
+{
+	struct gofer_fs *fs = gofer_fs_of(base);
+	struct p9_conn *c = fs->conn;
+	struct gofer_watches *ws = atomic_load(&c->watches);
+	struct gofer_watch *w = NULL;
+
+	if (!ws)
+		return;
+	mutex_lock(&c->watch_lock);
+	for (unsigned i = 0; i < WATCH_BUCKETS && !w; i++)
+		LIST_FOREACH (w, &ws->table[i], link)
+			if (w->in->fs == fs && w->in->qid_path == inode_key)
+				break;
+	if (w && --w->refs) {
+		w = NULL;
+	} else if (w) {
+		LIST_REMOVE(w, link);
+		w->in->watch = NULL;
+	}
+	mutex_unlock(&c->watch_lock);
+	if (!w)
+		return;
+	p9_fid_clunk(c, w->fid);
+	gofer_inode_unref(w->in);
+	free(w);
+}
