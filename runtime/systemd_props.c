@@ -1,6 +1,7 @@
 /* runtime/systemd_props.c - linux.resources and org.systemd.property annotations as properties of a systemd unit. */
 #include <ctype.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,19 @@ static int append_quota(sd_bus_message *m, struct systemd_props *p, long long qu
 	return err < 0 ? err : put(m, p, "CPUQuotaPerSecUSec", per_second);
 }
 
+/* One line of it, whatever the configuration has in its strings. */
+__attribute__((format(printf, 2, 3))) static void refuse(char *why, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, CGROUP_ERROR_MAX, fmt, ap);
+	va_end(ap);
+	for (char *c = why; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
+
 /* "0-3,7" as systemd's bit set. */
 static int append_cpuset(sd_bus_message *m, struct systemd_props *p, const char *name,
 			 const char *list)
@@ -90,8 +104,8 @@ static int append_cpuset(sd_bus_message *m, struct systemd_props *p, const char 
 		if (end != s && *end == '-')
 			to = strtoul(end + 1, &end, 10);
 		if (end == s || (*end && *end != ',') || from > to || to >= SYSTEMD_CPUS_MAX) {
-			snprintf(p->why, CGROUP_ERROR_MAX,
-				 "linux.resources.cpu: \"%.100s\" is no list of numbers", list);
+			refuse(p->why, "linux.resources.cpu: \"%.100s\" is no list of numbers",
+			       list);
 			return -EINVAL;
 		}
 		for (unsigned long c = from; c <= to; c++)
@@ -289,10 +303,10 @@ int systemd_append_annotations(sd_bus_message *m, const json_t *annotations, cha
 		if (err >= 0)
 			err = sd.bus_message_close_container(m);
 		if (err < 0) {
-			snprintf(why, CGROUP_ERROR_MAX,
-				 "annotation %.100s=%.60s: not a property of systemd's with a "
-				 "value such as \"uint64 5\", 'text', true or ['a', 'b']",
-				 key, text ? text : "");
+			refuse(why,
+			       "annotation %.100s=%.60s: not a property of systemd's with a "
+			       "value such as \"uint64 5\", 'text', true or ['a', 'b']",
+			       key, text ? text : "");
 			return err;
 		}
 	}

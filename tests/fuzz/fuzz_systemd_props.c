@@ -100,6 +100,7 @@ static void annotation(const char *name, const char *value)
 		elements = 0;
 		err = systemd_append_annotations(NULL, j, why);
 		assert(err < 0 ? why[0] != '\0' : depth == 0 && (elements || !*name));
+		assert(!strchr(why, '\n'));
 		depth = 0;
 	}
 	json_decref(j);
