@@ -125,6 +125,11 @@ struct file_ops {
 	 * Return: 0, -EAGAIN (taken, !wait), -EINTR, -ENOLCK, -EIO, -EOPNOTSUPP: nobody else sees this file's locks.
 	 */
 	int (*remote_lock)(struct file *f, const struct file_lock *req, bool wait);
+	/*
+	 * Another value than before remote_lock() granted something: who granted it may be gone, and another may not have been asked for it. It is asked for
+	 * again before it is entered. Does not sleep; under a leaf's lock. NULL: grants stay.
+	 */
+	unsigned (*remote_lock_epoch)(struct file *f);
 	/* *ret: what req would meet of somebody else's (pid 0: nobody of this sandbox), or type F_UNLCK. Return: as above. With remote_lock. */
 	int (*remote_lock_test)(struct file *f, const struct file_lock *req, struct file_lock *ret);
 	/* All of owner's locks of f's inode go: posix: its record locks; else OFD and flock. Cheap where there is none. With remote_lock. */

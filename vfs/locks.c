@@ -328,10 +328,30 @@ static int remote_wait_locked(struct file *f, struct lock_inode *li, const struc
 	return err;
 }
 
+static unsigned remote_epoch(struct file *f)
+{
+	return f->ops->remote_lock_epoch ? f->ops->remote_lock_epoch(f) : 0;
+}
+
+/* Asks f's server once. table_lock held on entry and return; li is pinned. Return: as remote_set_locked(). */
+static int remote_ask_locked(struct file *f, struct lock_inode *li, const struct file_lock *req,
+			     bool wait)
+{
+	int err;
+
+	mutex_unlock(&table_lock);
+	err = f->ops->remote_lock(f, req, false);
+	mutex_lock(&table_lock);
+	if (err == -EAGAIN && req->kind == FILE_LOCK_FLOCK)
+		(void)give_up_flock_locked(li, req);
+	return err == -EAGAIN && wait ? remote_wait_locked(f, li, req) : err;
+}
+
 /* Asks f's server. table_lock held on entry and return; li is pinned. Return: as file_lock_set(), -EOPNOTSUPP: it has none. */
 static int remote_set_locked(struct file *f, struct lock_inode *li, const struct file_lock *req,
 			     bool wait)
 {
+	unsigned epoch;
 	int err;
 
 	if (too_many_locked(req))
@@ -339,13 +359,11 @@ static int remote_set_locked(struct file *f, struct lock_inode *li, const struct
 	/* First, as in drop_owner(). */
 	if (req->type == F_UNLCK)
 		(void)!enter_locked(li, req);
-	mutex_unlock(&table_lock);
-	err = f->ops->remote_lock(f, req, false);
-	mutex_lock(&table_lock);
-	if (err == -EAGAIN && req->kind == FILE_LOCK_FLOCK)
-		(void)give_up_flock_locked(li, req);
-	if (err == -EAGAIN && wait)
-		err = remote_wait_locked(f, li, req);
+	/* Who asks the next server reads the table after the epoch is another: he finds what is entered here, or it is seen here that it is too late for that. */
+	do {
+		epoch = remote_epoch(f);
+		err = remote_ask_locked(f, li, req, wait);
+	} while (!err && req->type != F_UNLCK && epoch != remote_epoch(f));
 	/* Without memory for it only /proc/locks and deadlocks are not told of it: what the server has goes with its owner. */
 	if (!err && req->type != F_UNLCK)
 		(void)!enter_locked(li, req);

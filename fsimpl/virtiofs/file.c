@@ -574,6 +574,7 @@ static const struct file_ops virtiofs_file_ops = {
 	.fallocate = virtiofs_file_fallocate,
 	.fsync = virtiofs_file_fsync,
 	.remote_lock = virtiofs_remote_lock,
+	.remote_lock_epoch = virtiofs_remote_lock_epoch,
 	.remote_lock_test = virtiofs_remote_lock_test,
 	.remote_lock_drop = virtiofs_remote_lock_drop,
 };

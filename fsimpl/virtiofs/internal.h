@@ -540,6 +540,7 @@ struct virtiofs_handle *virtiofs_file_handle(struct file *f);
 
 struct file_lock;
 int virtiofs_remote_lock(struct file *f, const struct file_lock *req, bool wait);
+unsigned virtiofs_remote_lock_epoch(struct file *f);
 int virtiofs_remote_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret);
 void virtiofs_remote_lock_drop(struct file *f, const void *owner, bool posix);
 /* At the end of an inode's life. */

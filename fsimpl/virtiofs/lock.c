@@ -13,7 +13,7 @@
  * written nevertheless.
  *
  * Who gives a lock up takes it from the table (vfs/locks.c) before he asks here, and asks again if the file system was being brought back meanwhile: then the new daemon may have been
- * asked for it already.
+ * asked for it already. What a daemon granted that is gone before it is in the table (virtiofs_remote_lock_epoch()) is asked for again.
  *
  * Cannot: tell who has a lock outside (F_GETLK's pid is 0); lock directories there: as under Linux that is the client's own business.
  */
@@ -440,21 +440,9 @@ static int give_up(struct file *f, uint64_t owner, const struct file_lock *req,
 	return err;
 }
 
-static int take(struct file *f, uint64_t owner, const struct file_lock *req, bool wait)
+unsigned virtiofs_remote_lock_epoch(struct file *f)
 {
-	struct virtiofs_fs *fs = inode_of(f)->fs;
-	unsigned epoch;
-	int err;
-
-	for (;;) {
-		epoch = vdev_epoch(fs->dev);
-		err = wait ? lock_waiting(f, owner, req)
-			   : file_request(f, FUSE_SETLK, owner, req, NULL);
-		/* What a daemon gave that is gone is not in the table yet: nobody asked the next one for it. */
-		if (err || epoch == vdev_epoch(fs->dev))
-			return err;
-		virtiofs_await(fs);
-	}
+	return vdev_epoch(inode_of(f)->fs->dev);
 }
 
 int virtiofs_remote_lock(struct file *f, const struct file_lock *req, bool wait)
@@ -476,7 +464,8 @@ int virtiofs_remote_lock(struct file *f, const struct file_lock *req, bool wait)
 	if (unlock)
 		err = give_up(f, o->id, req, SLEEP_KILLABLE);
 	else if (!lost)
-		err = take(f, o->id, req, wait);
+		err = wait ? lock_waiting(f, o->id, req)
+			   : file_request(f, FUSE_SETLK, o->id, req, NULL);
 	mutex_lock(&in->lock);
 	/* After the request: it may have been lost meanwhile. */
 	if (unlock)

@@ -494,6 +494,57 @@ static void test_locks_closed(void **state)
 		print_message("the machine was never fast enough to give up locks in time\n");
 }
 
+static int (*const *real_lock)(struct file *f, const struct file_lock *req, bool wait);
+static unsigned times_asked;
+
+/* Whoever is granted the first lock gets no further before the daemon is gone and another one has restored everything. */
+static int lock_then_restart(struct file *f, const struct file_lock *req, bool wait)
+{
+	int err = (*real_lock)(f, req, wait);
+
+	if (err || times_asked++)
+		return err;
+	backend_virtiofs_kill();
+	wait_until_back(f);
+	return 0;
+}
+
+/* A lock that a daemon grants which is gone before it is told of is one that the next daemon has too. */
+static void test_locks_pushed_aside(void **state)
+{
+	static const enum file_lock_kind kinds[] = {FILE_LOCK_POSIX, FILE_LOCK_OFD};
+	const struct file_ops *real;
+	struct file_ops ops;
+	struct file *f;
+	int fd;
+
+	(void)state;
+	backend_virtiofs_reconnects = true;
+	assert_int_equal(fs_env_init(&e), 0);
+	assert_int_equal(fs_open(&e, "/aside", O_RDWR | O_CREAT, 0644, &f), 0);
+	fd = host_open("aside");
+	real = f->ops;
+	real_lock = &real->remote_lock;
+	ops = *real;
+	ops.remote_lock = lock_then_restart;
+	f->ops = &ops;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		times_asked = 0;
+		assert_int_equal(lock(f, kinds[i], F_WRLCK), 0);
+		assert_int_equal(times_asked, 2);
+		assert_int_equal(host_lock(fd, false), -EAGAIN);
+		assert_int_equal(lock(f, kinds[i], F_UNLCK), 0);
+		assert_int_equal(host_lock(fd, false), 0);
+		assert_int_equal(lock(f, kinds[i], F_WRLCK), -EAGAIN);
+		close(fd);
+		fd = host_open("aside");
+	}
+	f->ops = real;
+	close(fd);
+	fs_close(f);
+	fs_env_fini(&e);
+}
+
 /* ---- begun while the daemon is away ---- */
 
 #define AWAY_SECONDS_MAX 0.5 /* well within VDEV_GRACE_NS */
@@ -555,6 +606,7 @@ int main(void)
 					   cmocka_unit_test(test_each_request),
 					   cmocka_unit_test(test_locks),
 					   cmocka_unit_test(test_locks_closed),
+					   cmocka_unit_test(test_locks_pushed_aside),
 					   cmocka_unit_test(test_begun_away)};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");
