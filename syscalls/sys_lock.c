@@ -57,30 +57,35 @@ static int range_of(struct file *f, const struct user_flock *u, struct file_lock
 	return 0;
 }
 
+/* The range is looked at first. */
 static int request_of(struct task *t, struct file *f, const struct user_flock *u, bool ofd,
 		      struct file_lock *ret)
 {
+	int err;
+
 	*ret = (struct file_lock){
 		.kind = ofd ? FILE_LOCK_OFD : FILE_LOCK_POSIX,
 		.type = u->type,
 		.owner = ofd ? (const void *)f : fd_table_owner(t->fdtable),
 		.pid = ofd ? -1 : t->group->tgid,
 	};
-	if (u->type != F_RDLCK && u->type != F_WRLCK && u->type != F_UNLCK)
-		return -EINVAL;
-	if (ofd && u->pid)
-		return -EINVAL;
-	return range_of(f, u, ret);
+	err = range_of(f, u, ret);
+	if (err)
+		return err;
+	return u->type == F_RDLCK || u->type == F_WRLCK || u->type == F_UNLCK ? 0 : -EINVAL;
 }
 
 static int64_t getlk(struct task *t, struct file *f, struct user_flock *u, bool ofd, uint64_t uaddr)
 {
 	struct file_lock req, found;
-	int err = request_of(t, f, u, ofd, &req);
+	int err;
 
+	if (!ofd && u->type != F_RDLCK && u->type != F_WRLCK)
+		return -EINVAL;
+	err = request_of(t, f, u, ofd, &req);
 	if (err)
 		return err;
-	if (u->type == F_UNLCK)
+	if (ofd && u->pid)
 		return -EINVAL;
 	err = file_lock_test(f, &req, &found);
 	if (err)
@@ -122,6 +127,8 @@ static int64_t setlk(struct task *t, struct file *f, int fd, const struct user_f
 	if ((u->type == F_RDLCK && !(f->mode & FILE_READ)) ||
 	    (u->type == F_WRLCK && !(f->mode & FILE_WRITE)))
 		return -EBADF;
+	if (ofd && u->pid)
+		return -EINVAL;
 	err = file_lock_set(f, &req, wait);
 	if (!err && !ofd && u->type != F_UNLCK)
 		return recheck_fd(t, f, fd, &req);
@@ -147,6 +154,9 @@ int64_t sys_flock(struct task *t, const struct syscall_args *a)
 	struct file *f;
 	int err;
 
+	/* Share modes (LOCK_READ, LOCK_WRITE, LOCK_RW): gone from Linux, which says yes to them and does nothing, whatever the descriptor. */
+	if (op & LOCK_MAND)
+		return 0;
 	switch (op & ~(unsigned)LOCK_NB) {
 	case LOCK_SH:
 		req.type = F_RDLCK;

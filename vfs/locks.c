@@ -128,12 +128,17 @@ static bool same_owner(const struct file_lock *x, const struct file_lock *y)
 	return x->owner == y->owner && x->kind == y->kind;
 }
 
+static bool overlaps(const struct file_lock *l, const struct file_lock *x)
+{
+	return l->start <= x->end && x->start <= l->end;
+}
+
 /* flock locks and record locks do not see each other. */
 static bool conflicts(const struct file_lock *x, const struct file_lock *y)
 {
 	if (same_owner(x, y) || (x->kind == FILE_LOCK_FLOCK) != (y->kind == FILE_LOCK_FLOCK))
 		return false;
-	if (x->start > y->end || y->start > x->end)
+	if (!overlaps(x, y))
 		return false;
 	return x->type == F_WRLCK || y->type == F_WRLCK;
 }
@@ -144,6 +149,17 @@ static struct file_lock *find_conflict_locked(struct lock_inode *li, const struc
 
 	LIST_FOREACH (l, &li->locks, link)
 		if (conflicts(l, req) && (!first || l->start < first->start))
+			first = l;
+	return first;
+}
+
+/* The owner's own lock, of an F_OFD_GETLK that asks for F_UNLCK. */
+static struct file_lock *find_own_locked(struct lock_inode *li, const struct file_lock *req)
+{
+	struct file_lock *l, *first = NULL;
+
+	LIST_FOREACH (l, &li->locks, link)
+		if (same_owner(l, req) && overlaps(l, req) && (!first || l->start < first->start))
 			first = l;
 	return first;
 }
@@ -180,11 +196,6 @@ static bool touches(const struct file_lock *l, const struct file_lock *x)
 {
 	return l->start <= (x->end == INT64_MAX ? x->end : x->end + 1) &&
 	       x->start <= (l->end == INT64_MAX ? l->end : l->end + 1);
-}
-
-static bool overlaps(const struct file_lock *l, const struct file_lock *x)
-{
-	return l->start <= x->end && x->start <= l->end;
 }
 
 /*
@@ -413,6 +424,7 @@ int file_lock_set(struct file *f, const struct file_lock *req, bool wait)
 
 int file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret)
 {
+	bool own = req->type == F_UNLCK;
 	struct file_lock *l = NULL;
 	uint64_t key = key_of(f);
 	struct lock_inode *li;
@@ -421,13 +433,13 @@ int file_lock_test(struct file *f, const struct file_lock *req, struct file_lock
 	mutex_lock(&table_lock);
 	li = find_inode_locked(f->path.dentry->fs, key);
 	if (li)
-		l = find_conflict_locked(li, req);
+		l = own ? find_own_locked(li, req) : find_conflict_locked(li, req);
 	*ret = l ? *l : *req;
 	mutex_unlock(&table_lock);
 	if (l)
 		return 0;
 	ret->type = F_UNLCK;
-	if (f->ops && f->ops->remote_lock)
+	if (!own && f->ops && f->ops->remote_lock)
 		err = f->ops->remote_lock_test(f, req, ret);
 	return err == -EOPNOTSUPP ? 0 : err;
 }

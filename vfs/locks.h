@@ -29,7 +29,7 @@ struct file_lock {
 	uint64_t seq; /* order of /proc/locks */
 };
 
-/* The lock that `req` would meet (F_GETLK): *ret is a copy, or has type F_UNLCK. Return: 0; -errno of a server. */
+/* The lock that `req` would meet (F_GETLK), or with F_UNLCK its owner's own: *ret is a copy, or has type F_UNLCK. Return: 0; -errno of a server. */
 must_check int file_lock_test(struct file *f, const struct file_lock *req, struct file_lock *ret);
 /*
  * Sets or (F_UNLCK) clears req's range for its owner. `wait`: until it is free.

@@ -209,6 +209,72 @@ TEST(ofd_locks)
 	CHECK_ERR(fcntl(b, F_OFD_SETLK, &l), EINVAL);
 }
 
+/* Linux 6.5 and later. */
+TEST(ofd_own_locks)
+{
+	int a = t_file("f", "0123456789"), b = open("f", O_RDWR), flocked = open("f", O_RDWR);
+	struct flock l = lock_of(F_RDLCK, 7, 2);
+
+	CHECK_OK(fcntl(a, F_OFD_SETLK, &l));
+	l = lock_of(F_WRLCK, 2, 3);
+	CHECK_OK(fcntl(a, F_OFD_SETLK, &l));
+	l = lock_of(F_UNLCK, 0, 0);
+	CHECK_OK(fcntl(a, F_OFD_GETLK, &l));
+	CHECK_EQ(l.l_type, F_WRLCK);
+	CHECK_EQ(l.l_start, 2);
+	CHECK_EQ(l.l_len, 3);
+	CHECK_EQ(l.l_pid, -1);
+	l = lock_of(F_UNLCK, -5, 3);
+	l.l_whence = SEEK_END;
+	CHECK_OK(fcntl(a, F_OFD_GETLK, &l));
+	CHECK_EQ(l.l_type, F_RDLCK);
+	CHECK_EQ(l.l_whence, SEEK_SET);
+	CHECK_EQ(l.l_start, 7);
+	l = lock_of(F_UNLCK, 5, 2);
+	CHECK_OK(fcntl(a, F_OFD_GETLK, &l));
+	CHECK_EQ(l.l_type, F_UNLCK);
+	l = lock_of(F_UNLCK, 0, 0);
+	CHECK_OK(fcntl(b, F_OFD_GETLK, &l));
+	CHECK_EQ(l.l_type, F_UNLCK);
+	CHECK_OK(flock(flocked, LOCK_EX));
+	CHECK_OK(fcntl(flocked, F_OFD_GETLK, &l));
+	CHECK_EQ(l.l_type, F_UNLCK);
+	CHECK_ERR(fcntl(a, F_GETLK, &l), EINVAL);
+}
+
+/* Which of what is wrong is said. */
+TEST(lock_errors)
+{
+	int a = t_file("f", "x"), ro = open("f", O_RDONLY);
+	struct flock l = {.l_type = 9, .l_start = INT64_MAX, .l_len = 100};
+
+	CHECK_ERR(fcntl(a, F_SETLK, &l), EOVERFLOW);
+	CHECK_ERR(fcntl(a, F_OFD_SETLK, &l), EOVERFLOW);
+	CHECK_ERR(fcntl(a, F_GETLK, &l), EINVAL);
+	l = lock_of(F_WRLCK, 0, 1);
+	l.l_pid = 1;
+	CHECK_ERR(fcntl(ro, F_OFD_SETLK, &l), EBADF);
+	CHECK_ERR(fcntl(a, F_OFD_SETLK, &l), EINVAL);
+	CHECK_ERR(fcntl(ro, F_OFD_GETLK, &l), EINVAL);
+	l.l_start = -1;
+	CHECK_ERR(fcntl(ro, F_OFD_SETLK, &l), EINVAL);
+	l.l_type = F_UNLCK;
+	CHECK_ERR(fcntl(ro, F_OFD_SETLK, &l), EINVAL);
+}
+
+/* Linux 5.18 and later do nothing. */
+TEST(flock_share_modes)
+{
+	int a = t_file("f", ""), b = open("f", O_RDWR);
+
+	CHECK_OK(flock(a, LOCK_EX));
+	CHECK_OK(flock(b, LOCK_MAND | LOCK_READ));
+	CHECK_OK(flock(b, LOCK_MAND | LOCK_EX));
+	CHECK_OK(flock(-1, LOCK_MAND | LOCK_RW | LOCK_NB));
+	CHECK_ERR(flock(b, LOCK_EX | LOCK_NB), EWOULDBLOCK);
+	CHECK_ERR(flock(b, LOCK_READ), EINVAL);
+}
+
 TEST(flock)
 {
 	int a = t_file("f", ""), b = open("f", O_RDWR), c;
