@@ -59,15 +59,10 @@ static int64_t io_vec(struct task *t, int fd, uint64_t uiov, uint64_t count, con
 	ret = sys_iov_get(t, uiov, count, fast, &iov);
 	if (ret < 0)
 		goto out_unref;
-	if (rwf & ~FILE_RWF) {
-		ret = -EOPNOTSUPP;
-		goto out_free;
-	}
 	mm_iter_init(t->mm, &it, iov, (unsigned)count, is_read);
 	ret = is_read ? file_read_iter(f, &it, off, rwf) : file_write_iter(f, &it, off, rwf);
 	io_iter_fini(&it);
 	ret = io_result(f, ret, is_read);
-out_free:
 	sys_iov_free(fast, iov);
 out_unref:
 	file_unref(f);

@@ -37,6 +37,22 @@ static int wait_both(struct file *in, struct file *out, bool nonblock)
 	return err;
 }
 
+/* Linux's anonymous files have neither splice_read nor splice_write, whatever read(2) and write(2) do. */
+static bool cannot_splice(const struct file *f)
+{
+	return f->ops->name && !strncmp(f->ops->name, "anon_inode:", 11);
+}
+
+static bool cannot_splice_from(const struct file *f)
+{
+	return cannot_splice(f) || f->ops->no_splice_read || f->ops->iterate;
+}
+
+static bool cannot_splice_to(const struct file *f)
+{
+	return cannot_splice(f) || f->ops->no_splice_write;
+}
+
 /* ---- copying through sentry memory: sendfile to anything, copy_file_range ---- */
 
 /* One chunk from in at *off_in (NULL: its own offset) to out. What out does not take is given back to in's offset. */
@@ -129,7 +145,7 @@ static int sendfile_files(struct task *t, int out_fd, int in_fd, bool has_off,
 		goto out_out;
 	/* splice_direct_to_actor: the source is a file or a block device, or a pipe when the target is none. */
 	if ((!S_ISREG(file_type(in)) && !S_ISBLK(file_type(in)) && !S_ISCHR(file_type(in))) ||
-	    in->ops->no_splice_read)
+	    cannot_splice_from(in) || cannot_splice_to(out))
 		goto out_out;
 	*ret_in = in;
 	*ret_out = out;
@@ -300,17 +316,6 @@ static int64_t splice_once(struct file *in, int64_t *off_in, struct file *out, i
 	return pipe_splice_from(in, off_in, out, size);
 }
 
-/* Linux's anonymous files have neither splice_read nor splice_write, whatever read(2) and write(2) do. */
-static bool cannot_splice(const struct file *f)
-{
-	return f->ops->name && !strncmp(f->ops->name, "anon_inode:", 11);
-}
-
-static bool cannot_splice_from(const struct file *f)
-{
-	return cannot_splice(f) || f->ops->no_splice_read || f->ops->iterate;
-}
-
 /* do_splice's checks of which end may have an offset. */
 static int splice_check(struct file *in, bool has_in, struct file *out, bool has_out)
 {
@@ -327,7 +332,7 @@ static int splice_check(struct file *in, bool has_in, struct file *out, bool has
 	if (pipe_is(in) && !pipe_is(out) && (file_flags(out) & O_APPEND))
 		return -EINVAL;
 	/* Before anybody waits for the pipe. */
-	return cannot_splice_from(in) || cannot_splice(out) ? -EINVAL : 0;
+	return cannot_splice_from(in) || cannot_splice_to(out) ? -EINVAL : 0;
 }
 
 int64_t sys_splice(struct task *t, const struct syscall_args *a)

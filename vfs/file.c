@@ -277,10 +277,31 @@ bool file_appends(const struct file *f, int rwf)
 	return !(rwf & RWF_NOAPPEND) && ((file_flags(f) & O_APPEND) || (rwf & RWF_APPEND));
 }
 
+/* Return: 0, -EINVAL: it is never read, or written; -EISDIR; -EOPNOTSUPP. */
+static int check_op(const struct file *f, bool reads, int rwf)
+{
+	bool can = reads ? f->ops->read_iter != NULL : f->ops->write_iter != NULL;
+
+	if (unlikely(!can && !f->ops->iterate))
+		return -EINVAL;
+	if (unlikely(rwf)) {
+		bool plain =
+			f->ops->iterate || (reads ? f->ops->no_read_flags : f->ops->no_write_flags);
+
+		if (rwf & ~(plain ? RWF_HIPRI : FILE_RWF))
+			return -EOPNOTSUPP;
+		if ((rwf & RWF_APPEND) && (rwf & RWF_NOAPPEND))
+			return -EINVAL;
+	}
+	return can ? 0 : -EISDIR;
+}
+
 /* Checks that read and write share; trims to MAX_RW_COUNT. */
 static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off, unsigned need,
 			 int rwf)
 {
+	int err;
+
 	if (f->mode & FILE_PATH_ONLY)
 		return -EBADF;
 	if (off) {
@@ -291,13 +312,9 @@ static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off,
 	}
 	if (!(f->mode & need))
 		return -EBADF;
-	/* A directory's read knows no flags. */
-	if (rwf & ~(f->ops->iterate ? RWF_HIPRI : FILE_RWF))
-		return -EOPNOTSUPP;
-	if ((rwf & RWF_APPEND) && (rwf & RWF_NOAPPEND))
-		return -EINVAL;
-	if (!(need == FILE_READ ? (void *)f->ops->read_iter : (void *)f->ops->write_iter))
-		return f->ops->iterate ? -EISDIR : -EINVAL;
+	err = check_op(f, need == FILE_READ, rwf);
+	if (err)
+		return err;
 	io_iter_truncate(it, FILE_IO_MAX);
 	if (off && it->remaining && (uint64_t)*off + it->remaining > INT64_MAX)
 		io_iter_truncate(it, (uint64_t)(INT64_MAX - *off));

@@ -74,8 +74,10 @@ struct file_ops {
 	 * A short count with it->error set means a fault cut it. Default: -EINVAL; -EISDIR is the directory's own. rwf: RWF_*.
 	 */
 	ssize_t (*read_iter)(struct file *f, struct io_iter *it, int64_t off, int rwf);
-	/* Linux's has no splice_read: splice(2) and sendfile(2) from it are -EINVAL, though it is read. */
-	bool no_splice_read;
+	/* Linux's has no splice_read, or splice_write: splice(2) and sendfile(2) from it, or to it, are -EINVAL, though it is read or written. */
+	bool no_splice_read, no_splice_write;
+	/* Linux's has read, or write, but not read_iter, or write_iter: preadv2(2), pwritev2(2) know no flag but RWF_HIPRI there. */
+	bool no_read_flags, no_write_flags;
 	/* O_APPEND: f's flags say so; the file writes at its end and stores where in *inout_off. */
 	ssize_t (*write_iter)(struct file *f, struct io_iter *it, int64_t *inout_off, int rwf);
 	/* Default: generic on size for FILE_SEEKABLE, -ESPIPE otherwise. Called with pos_lock. */

@@ -611,6 +611,7 @@ static void inotify_show_fdinfo(struct file *f, struct buf *b)
 
 static const struct file_ops inotify_ops = {
 	.name = "anon_inode:inotify",
+	.no_read_flags = true,
 	.release = inotify_release,
 	.read_iter = inotify_read_iter,
 	.poll = inotify_poll,

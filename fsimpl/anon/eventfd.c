@@ -116,6 +116,7 @@ static void eventfd_show(struct file *f, struct buf *b)
 
 static const struct file_ops eventfd_ops = {
 	.name = "anon_inode:[eventfd]",
+	.no_write_flags = true,
 	.release = eventfd_release,
 	.read_iter = evfile_read,
 	.write_iter = evfile_write,

@@ -57,6 +57,7 @@ static ssize_t fscontext_read(struct file *f, struct io_iter *it, unused_arg int
 
 static const struct file_ops fscontext_ops = {
 	.name = "anon_inode:[fscontext]",
+	.no_read_flags = true,
 	.release = fscontext_release,
 	.read_iter = fscontext_read,
 	.stat = anon_file_stat,

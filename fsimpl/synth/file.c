@@ -178,11 +178,14 @@ static int synth_truncate(struct file *f unused_arg, uint64_t size unused_arg)
 #define SYNTH_POLL_OPS \
 	.poll = synth_poll, .poll_add = synth_poll_add, .poll_remove = synth_poll_remove
 
+#define SYNTH_NO_SPLICE                                                         \
+	.no_splice_read = true, .no_splice_write = true, .no_read_flags = true, \
+	.no_write_flags = true
+
 /* By whether they are polled and spliced. */
 static const struct file_ops synth_file_ops[2][2] = {
-	{{SYNTH_FILE_OPS, .no_splice_read = true}, {SYNTH_FILE_OPS}},
-	{{SYNTH_FILE_OPS, SYNTH_POLL_OPS, .no_splice_read = true},
-	 {SYNTH_FILE_OPS, SYNTH_POLL_OPS}},
+	{{SYNTH_FILE_OPS, SYNTH_NO_SPLICE}, {SYNTH_FILE_OPS}},
+	{{SYNTH_FILE_OPS, SYNTH_POLL_OPS, SYNTH_NO_SPLICE}, {SYNTH_FILE_OPS, SYNTH_POLL_OPS}},
 };
 
 /* ---- directories ---- */

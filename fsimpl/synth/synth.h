@@ -116,8 +116,8 @@ struct synth_node_ops {
 	 */
 	bool no_poll;
 	/*
-	 * splice(2) and sendfile(2) from the file, or from what is below the directory where that does not say: what has no splice_read in Linux
-	 * refuses them, though it is read.
+	 * splice(2) and sendfile(2) from and to the file, or what is below the directory where that does not say: what in Linux has read and write
+	 * alone refuses them, and the flags of preadv2(2) and pwritev2(2).
 	 */
 	enum { SYNTH_SPLICE_INHERIT, SYNTH_SPLICE_YES, SYNTH_SPLICE_NO } splice;
 	uint32_t (*poll)(struct synth_node *n, struct synth_file *sf);

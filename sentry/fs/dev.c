@@ -121,6 +121,8 @@ static const struct file_ops zero_ops = {
 
 static const struct file_ops full_ops = {
 	.name = "full",
+	.no_splice_write = true,
+	.no_write_flags = true,
 	.release = dev_release,
 	.read_iter = dev_read_zero,
 	.write_iter = dev_write_full,

@@ -271,6 +271,7 @@ static void kmsg_release(struct file *f)
 static const struct file_ops kmsg_ops = {
 	.name = "kmsg",
 	.no_splice_read = true,
+	.no_read_flags = true,
 	.release = kmsg_release,
 	.read_iter = kmsg_read,
 	.write_iter = kmsg_write,

@@ -1,6 +1,9 @@
 /* read, write and their kin; lseek, truncate, fallocate, sparse files, copies inside the kernel. */
 #include "t.h"
 
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
@@ -286,6 +289,25 @@ TEST(sendfile)
 	CHECK_ERR(sendfile(out, p[0], NULL, 4), EINVAL);
 }
 
+/* What is read and written, but not spliced. */
+TEST(sendfile_to_odd_files)
+{
+	int in = t_file("in", "01234567"), full = open("/dev/full", O_RDWR), p[2];
+	int event = eventfd(0, EFD_NONBLOCK), comm = open("/proc/self/comm", O_RDWR);
+	int null = open("/dev/null", O_RDWR);
+
+	CHECK_ERR(sendfile(full, in, NULL, 8), EINVAL);
+	CHECK_ERR(sendfile(event, in, NULL, 8), EINVAL);
+	CHECK_ERR(sendfile(comm, in, NULL, 8), EINVAL);
+	CHECK_EQ(sendfile(null, full, NULL, 8), 8);
+	CHECK_EQ(sendfile(null, in, NULL, 8), 8);
+	CHECK_OK(pipe(p));
+	CHECK_EQ(write(p[1], "01234567", 8), 8);
+	CHECK_ERR(splice(p[0], NULL, full, NULL, 8, 0), EINVAL);
+	CHECK_ERR(splice(p[0], NULL, comm, NULL, 8, 0), EINVAL);
+	CHECK_EQ(splice(p[0], NULL, null, NULL, 8, 0), 8);
+}
+
 TEST(copy_file_range)
 {
 	off_t from = 1, to = 3;
@@ -378,6 +400,32 @@ TEST(flags_of_odd_files)
 	CHECK_ERR(preadv2(dir, &v, 1, 0, RWF_NOWAIT), EOPNOTSUPP);
 	CHECK_ERR(preadv2(proc, &v, 1, 0, RWF_NOWAIT), EOPNOTSUPP);
 	CHECK_EQ(preadv2(proc, &v, 1, 0, RWF_HIPRI), 4);
+}
+
+/* Files that know no flags, and files that are not read or written at all. */
+TEST(flags_of_files_without_iterators)
+{
+	static const int flags[] = {RWF_DSYNC, RWF_SYNC, RWF_APPEND};
+	struct iovec v = {(uint64_t[1]){1}, 8};
+	int event = eventfd(0, EFD_NONBLOCK), notify = inotify_init1(IN_NONBLOCK);
+	int comm = open("/proc/self/comm", O_RDWR), full = open("/dev/full", O_RDWR);
+	int poll = epoll_create1(0);
+
+	for (int i = 0; i < 3; i++) {
+		CHECK_ERR(preadv2(comm, &v, 1, 0, flags[i]), EOPNOTSUPP);
+		CHECK_ERR(pwritev2(comm, &v, 1, -1, flags[i]), EOPNOTSUPP);
+		CHECK_ERR(pwritev2(full, &v, 1, 0, flags[i]), EOPNOTSUPP);
+		CHECK_ERR(pwritev2(event, &v, 1, -1, flags[i]), EOPNOTSUPP);
+		CHECK_ERR(preadv2(event, &v, 1, -1, flags[i]), EAGAIN);
+		CHECK_ERR(preadv2(notify, &v, 1, -1, flags[i]), EOPNOTSUPP);
+		CHECK_ERR(preadv2(poll, &v, 1, -1, flags[i]), EINVAL);
+	}
+	CHECK_ERR(preadv2(notify, &v, 1, -1, RWF_HIPRI), EAGAIN);
+	CHECK_ERR(pwritev2(full, &v, 1, 0, RWF_HIPRI), ENOSPC);
+	CHECK_ERR(preadv2(poll, &v, 1, -1, 0x80000), EINVAL);
+	CHECK_ERR(preadv2(event, &v, 1, -1, 0x80000), EOPNOTSUPP);
+	CHECK_EQ(pwritev2(event, &v, 1, -1, RWF_HIPRI), 8);
+	CHECK_EQ(preadv2(event, &v, 1, -1, RWF_HIPRI), 8);
 }
 
 TEST(sync)
