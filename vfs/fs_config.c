@@ -162,7 +162,7 @@ static bool spec_fits(const struct fs_param_spec *spec, const struct fs_param *p
 	case FS_SPEC_ANY:
 		return p->kind == FS_PARAM_FLAG || p->kind == FS_PARAM_STRING;
 	case FS_SPEC_STRING:
-		return text;
+		return text && (!spec->fits || spec->fits(p->string));
 	case FS_SPEC_U32:
 		return text && number_ok(p->string, 0);
 	case FS_SPEC_U32_OCT:
@@ -183,7 +183,8 @@ static int parse_by_table(struct fs_config *c, const struct fs_param *p)
 	if (spec && !spec->name)
 		return FS_PARAM_UNKNOWN;
 	if (spec && !spec_fits(spec, p))
-		return fs_config_error(c, "%s: Bad value for '%s'", c->type->name, p->key);
+		return fs_config_error(c, "%s: %s value for '%s'", c->type->name,
+				       spec->kind == FS_SPEC_FLAG ? "Unexpected" : "Bad", p->key);
 	if (!spec && p->kind != FS_PARAM_FLAG && p->kind != FS_PARAM_STRING)
 		return -EOPNOTSUPP;
 	/* The text is split at commas again. */
@@ -210,16 +211,14 @@ int fs_config_param(struct fs_config *c, const struct vfs_lookup *who, const str
 		c->phase = FS_CONFIG_RECONF_PARAMS;
 	if (c->phase != FS_CONFIG_CREATE_PARAMS && c->phase != FS_CONFIG_RECONF_PARAMS)
 		return -EBUSY;
-	if (!p->key[0])
-		return fs_config_error(c, "Unnamed parameter");
 	if (parse_sb_flag(c, p->key))
 		return 0;
 	err = FS_PARAM_UNKNOWN;
-	if (c->type->parse_param) {
+	if (p->key[0] && c->type->parse_param) {
 		c->who = who;
 		err = c->type->parse_param(c, p);
 		c->who = NULL;
-	} else if (strcmp(p->key, "source")) {
+	} else if (p->key[0] && strcmp(p->key, "source")) {
 		err = parse_by_table(c, p);
 	}
 	if (err == FS_PARAM_UNKNOWN)

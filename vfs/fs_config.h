@@ -51,6 +51,7 @@ enum fs_spec_kind {
 struct fs_param_spec {
 	const char *name; /* NULL ends the table */
 	enum fs_spec_kind kind;
+	bool (*fits)(const char *value); /* of a FS_SPEC_STRING; NULL: any does */
 };
 
 /* MS_RMT_MASK: what of the superblock's flags can be changed. MS_RDONLY, MS_SYNCHRONOUS, MS_MANDLOCK, MS_LAZYTIME. */

@@ -54,6 +54,8 @@ struct memfs_fs {
 	/* immutable, for show_options */
 	uint32_t root_mode, root_uid, root_gid;
 	bool show_size, show_inodes, mode_given, uid_given, gid_given;
+	bool noswap; /* immutable */
+	_Atomic uint8_t huge, policy; /* hints.c's */
 	struct memfs_shard shards[SHARDS];
 };
 
@@ -361,6 +363,15 @@ ssize_t memfs_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, ch
 int memfs_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
 int memfs_remount(struct filesystem *fs, unsigned ms_flags, const char *data);
 void memfs_show_options(struct filesystem *fs, struct buf *b);
+
+/* ---- hints.c ---- */
+
+/* Return: 0, -EINVAL. */
+must_check int memfs_parse_huge(const char *s, const char *end, uint8_t *ret);
+must_check int memfs_parse_policy(const char *s, const char *end, uint8_t *ret);
+bool memfs_huge_fits(const char *s);
+bool memfs_policy_fits(const char *s);
+void memfs_show_hints(struct memfs_fs *fs, struct buf *b);
 void memfs_release(struct filesystem *fs);
 void memfs_xattrs_free(struct memfs_inode *i);
 extern struct filesystem_ops memfs_ops;

@@ -13,7 +13,7 @@
  * dentry. What lock-free readers may see is freed after an RCU grace period.
  *
  * Watch: statfs(2), and reference types "memfs inode", "dentry".
- * Cannot do: quotas, huge pages, swap, NUMA policies (the options are accepted where Linux without them accepts them), casefold.
+ * Cannot do: quotas, huge pages, swap, NUMA policies (their options are hints here: hints.c), casefold.
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -34,6 +34,8 @@ static struct mount *internal_mount;
 struct memfs_parsed {
 	struct memfs_options o;
 	bool size_given, inodes_given, mode_given, uid_given, gid_given;
+	bool huge_given, policy_given, noswap;
+	uint8_t huge, policy;
 };
 
 /* memparse(): a number with k, m, g, t, p, e. */
@@ -135,8 +137,16 @@ static int parse_option(const char *s, const char *end, struct memfs_parsed *p)
 	} else if (key_is(s, len, "gid")) {
 		err = parse_number(v, end, 0, &p->o.gid);
 		p->gid_given = true;
-	} else if (key_is(s, len, "huge") || key_is(s, len, "mpol") || key_is(s, len, "inode64") ||
-		   key_is(s, len, "inode32") || key_is(s, len, "noswap")) {
+	} else if (key_is(s, len, "huge")) {
+		err = memfs_parse_huge(v, end, &p->huge);
+		p->huge_given = true;
+	} else if (key_is(s, len, "mpol")) {
+		err = memfs_parse_policy(v, end, &p->policy);
+		p->policy_given = true;
+	} else if (key_is(s, len, "noswap")) {
+		err = 0;
+		p->noswap = true;
+	} else if (key_is(s, len, "inode64") || key_is(s, len, "inode32")) {
 		err = 0;
 	} else {
 		err = -EINVAL;
@@ -190,6 +200,9 @@ static int memfs_create(const struct filesystem_type *type, uint64_t magic, cons
 	fs->mode_given = p->mode_given;
 	fs->uid_given = p->uid_given;
 	fs->gid_given = p->gid_given;
+	fs->noswap = p->noswap;
+	fs->huge = p->huge;
+	fs->policy = p->policy;
 	fs->root_mode = p->o.mode;
 	fs->root_uid = p->o.uid;
 	fs->root_gid = p->o.gid;
@@ -281,6 +294,8 @@ int memfs_remount(struct filesystem *fs, unsigned ms_flags unused_arg, const cha
 
 	if (err)
 		return err;
+	if (p.noswap && !mfs->noswap)
+		return -EINVAL;
 	/* Limits may change, but not below what is in use, nor between limited and unlimited. */
 	if (p.size_given) {
 		err = memfs_limit_change(mfs, MEMFS_PAGES, pages_of(p.o.size_max));
@@ -294,6 +309,11 @@ int memfs_remount(struct filesystem *fs, unsigned ms_flags unused_arg, const cha
 			return err;
 		mfs->show_inodes = true;
 	}
+	if (p.huge_given)
+		atomic_store_explicit(&mfs->huge, p.huge, memory_order_relaxed);
+	/* There is no way back to the task's own policy. */
+	if (p.policy_given && p.policy)
+		atomic_store_explicit(&mfs->policy, p.policy, memory_order_relaxed);
 	return 0;
 }
 
@@ -321,13 +341,22 @@ void memfs_show_options(struct filesystem *fs, struct buf *b)
 	if (mfs->root_gid)
 		buf_printf(b, ",gid=%u", mfs->root_gid);
 	buf_puts(b, ",inode64");
+	memfs_show_hints(mfs, b);
 }
 
 static const struct fs_param_spec memfs_params[] = {
-	{"size", FS_SPEC_SIZE},	   {"nr_blocks", FS_SPEC_SIZE}, {"nr_inodes", FS_SPEC_SIZE},
-	{"mode", FS_SPEC_U32_OCT}, {"uid", FS_SPEC_U32},	{"gid", FS_SPEC_U32},
-	{"huge", FS_SPEC_STRING},  {"mpol", FS_SPEC_STRING},	{"inode32", FS_SPEC_FLAG},
-	{"inode64", FS_SPEC_FLAG}, {"noswap", FS_SPEC_FLAG},	{0},
+	{"size", FS_SPEC_SIZE},
+	{"nr_blocks", FS_SPEC_SIZE},
+	{"nr_inodes", FS_SPEC_SIZE},
+	{"mode", FS_SPEC_U32_OCT},
+	{"uid", FS_SPEC_U32},
+	{"gid", FS_SPEC_U32},
+	{"huge", FS_SPEC_STRING, memfs_huge_fits},
+	{"mpol", FS_SPEC_STRING, memfs_policy_fits},
+	{"inode32", FS_SPEC_FLAG},
+	{"inode64", FS_SPEC_FLAG},
+	{"noswap", FS_SPEC_FLAG},
+	{0},
 };
 
 static struct filesystem_type tmpfs_type = {

@@ -578,6 +578,73 @@ TEST(clone_with_namespace)
 	CHECK(in_mountinfo(" theirs "));
 }
 
+/* What a tmpfs's options are said to be. */
+static const char *tmpfs_told(const char *options)
+{
+	static char told[256];
+	const char *line;
+
+	told[0] = '\0';
+	CHECK_OK(mount("x", "m", "tmpfs", 0, options));
+	line = strstr(t_read("/proc/self/mountinfo"), "/m rw");
+	CHECK(line && (line = strstr(line, " - tmpfs x rw")));
+	sscanf(line, " - tmpfs x rw%255[^\n]", told);
+	return told;
+}
+
+static bool tells(const char *options, const char *want)
+{
+	bool right = strstr(tmpfs_told(options), want) != NULL;
+
+	CHECK_OK(umount("m"));
+	return right;
+}
+
+/* Hints: nothing in the sandbox depends on them. */
+TEST(tmpfs_hints)
+{
+	static const char *const bad[] = {
+		"huge=deny",
+		"huge=force",
+		"huge=",
+		"huge",
+		"mpol",
+		"mpol=",
+		"mpol=bind",
+		"mpol=bind:",
+		"mpol=bind:63",
+		"mpol=local:0",
+		"mpol=local:",
+		"mpol=default:0",
+		"mpol=bind=no:0",
+		"mpol=prefer=static",
+		"mpol=prefer:",
+		"mpol=interleave:",
+		"mpol=prefer:0-0",
+		"mpol=x",
+		"huge=x,huge=never",
+	};
+
+	own_namespace();
+	CHECK_OK(mkdir("m", 0755));
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		CHECK_ERR(mount("x", "m", "tmpfs", 0, bad[i]), EINVAL);
+	CHECK(tells("noswap", ",noswap"));
+	CHECK(tells("mpol=local", ",mpol=local"));
+	CHECK(tells("mpol=prefer", ",mpol=local"));
+	CHECK(tells("mpol=bind:0", ",mpol=bind:0"));
+	CHECK(tells("mpol=prefer=static:0", ",mpol=prefer=static:0"));
+	CHECK(tells("mpol=interleave=relative", ",mpol=interleave=relative:0"));
+	CHECK(tells("noswap,mpol=bind:0-0,huge=advise,gid=4", ",huge=advise,mpol=bind:0,noswap"));
+	CHECK(!strstr(tmpfs_told("mpol=default=x,huge=never"), "mpol"));
+	CHECK(!strstr(t_read("/proc/self/mountinfo"), "huge="));
+	CHECK_OK(mount("x", "m", NULL, MS_REMOUNT, "huge=always,mpol=local"));
+	CHECK(in_mountinfo("huge=always,mpol=local"));
+	CHECK_OK(mount("x", "m", NULL, MS_REMOUNT, "mpol=default,huge=never"));
+	CHECK(in_mountinfo("mpol=local"));
+	CHECK_ERR(mount("x", "m", NULL, MS_REMOUNT, "noswap"), EINVAL);
+}
+
 TEST(options_by_name)
 {
 	static const char *const types[] = {"proc", "sysfs", "devpts", "tmpfs"};

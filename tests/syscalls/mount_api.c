@@ -125,10 +125,20 @@ TEST(fsopen_to_move)
 	CHECK_STR(t_read("n/f"), "kept");
 }
 
+/* The next message of a context's. */
+static void check_message(int fs, const char *want)
+{
+	char text[256];
+	ssize_t n = read(fs, text, sizeof(text) - 1);
+
+	CHECK(n > 0);
+	text[n] = '\0';
+	CHECK_STR(text, want);
+}
+
 TEST(fsconfig_errors)
 {
 	char text[256];
-	ssize_t n;
 	int fs;
 
 	own_namespace();
@@ -154,29 +164,20 @@ TEST(fsconfig_errors)
 	CHECK_ERR(read(fs, text, sizeof(text)), ENODATA);
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "nonsense", "1", 0), EINVAL);
 	CHECK_ERR(read(fs, text, 3), EMSGSIZE);
-	n = read(fs, text, sizeof(text) - 1);
-	CHECK(n > 0);
-	text[n] = '\0';
-	CHECK_STR(text, "e tmpfs: Unknown parameter 'nonsense'\n");
+	check_message(fs, "e tmpfs: Unknown parameter 'nonsense'\n");
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "mode", "rwx", 0), EINVAL);
-	n = read(fs, text, sizeof(text) - 1);
-	CHECK(n > 0);
-	text[n] = '\0';
-	CHECK_STR(text, "e tmpfs: Bad value for 'mode'\n");
+	check_message(fs, "e tmpfs: Bad value for 'mode'\n");
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "size", NULL, 0), EINVAL);
-	n = read(fs, text, sizeof(text) - 1);
-	CHECK(n > 0);
-	text[n] = '\0';
-	CHECK_STR(text, "e tmpfs: Bad value for 'size'\n");
+	check_message(fs, "e tmpfs: Bad value for 'size'\n");
 	CHECK_OK(fsconfig_(fs, FSCONFIG_SET_STRING, "source", "one", 0));
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "source", "two", 0), EINVAL);
-	n = read(fs, text, sizeof(text) - 1);
-	CHECK(n > 0);
-	text[n] = '\0';
-	CHECK_STR(text, "e Multiple sources\n");
+	check_message(fs, "e Multiple sources\n");
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_FLAG, "", NULL, 0), EINVAL);
-	n = read(fs, text, sizeof(text) - 1);
-	CHECK(n > 0);
+	check_message(fs, "e tmpfs: Unknown parameter ''\n");
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "huge", "never ever", 0), EINVAL);
+	check_message(fs, "e tmpfs: Bad value for 'huge'\n");
+	CHECK_ERR(fsconfig_(fs, FSCONFIG_SET_STRING, "inode64", "1", 0), EINVAL);
+	check_message(fs, "e tmpfs: Unexpected value for 'inode64'\n");
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0), EBUSY);
 	t_become(1000, 1000);
 	CHECK_ERR(fsconfig_(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), EPERM);
@@ -192,7 +193,6 @@ TEST(messages_are_eight)
 {
 	char text[256], want[64];
 	int fs;
-	ssize_t n;
 
 	own_namespace();
 	fs = fsopen_("tmpfs", 0);
@@ -204,10 +204,7 @@ TEST(messages_are_eight)
 	}
 	for (int i = 2; i < 10; i++) {
 		snprintf(want, sizeof(want), "e tmpfs: Unknown parameter 'k%d'\n", i);
-		n = read(fs, text, sizeof(text) - 1);
-		CHECK(n > 0);
-		text[n] = '\0';
-		CHECK_STR(text, want);
+		check_message(fs, want);
 	}
 	CHECK_ERR(read(fs, text, sizeof(text)), ENODATA);
 }
