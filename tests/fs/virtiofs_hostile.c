@@ -78,13 +78,14 @@ static bool can_lie(enum attack attack, uint32_t target)
 }
 
 /* Each call ends within a second. A machine that does much else makes one late now and then, but not the same again and again. */
-static void one_soon(enum attack attack, uint32_t target)
+static void soon(void (*once)(enum attack attack, uint32_t target), enum attack attack,
+		 uint32_t target)
 {
 	unsigned before;
 
 	for (unsigned tries = 0; tries < TRIES; tries++) {
 		before = calls_late;
-		one(attack, target);
+		once(attack, target);
 		if (calls_late == before)
 			return;
 	}
@@ -99,15 +100,26 @@ static void test_lies(void **state)
 		alarm(TEST_SECONDS_MAX);
 		for (size_t t = 0; t < ARRAY_SIZE(targets); t++)
 			if (can_lie((enum attack)a, targets[t]))
-				one_soon((enum attack)a, targets[t]);
+				soon(one, (enum attack)a, targets[t]);
 	}
 }
 
 /* ---- writing back ---- */
 
+/* A call's result; that it ends, and when, is judged. */
+#define TIMED(expression)                                          \
+	({                                                         \
+		double timed_from = now();                         \
+		__auto_type timed_ret = (expression);              \
+                                                                   \
+		judge(#expression, timed_ret, now() - timed_from); \
+		timed_ret;                                         \
+	})
+
 static void start(struct fs_env *e)
 {
 	memset(&fake, 0, sizeof(fake));
+	fake.target = FUSE_WRITE;
 	mount_options = "cache=auto,writeback";
 	alarm(TEST_SECONDS_MAX);
 	assert_int_equal(fs_env_init(e), 0);
@@ -129,23 +141,22 @@ static struct file *must_open(struct fs_env *e, int flags)
 
 static int sync_file(struct file *f)
 {
-	return file_fsync(f, false, 0, UINT64_MAX);
+	return TIMED(file_fsync(f, false, 0, UINT64_MAX));
 }
 
 /* A reader's close(2) meets the error of what another wrote: every writer is told by its fsync(2), once. */
-static void test_lost_write(void **state)
+static void lost_write(enum attack attack unused_arg, uint32_t target unused_arg)
 {
 	struct file *writer, *reader, *later, *last;
 	char page[4096] = {0};
 	struct fs_env e;
 
-	(void)state;
 	start(&e);
 	writer = must_open(&e, O_RDWR);
 	reader = must_open(&e, O_RDONLY);
-	assert_int_equal(fs_pwrite(writer, page, sizeof(page), 0), sizeof(page));
+	assert_int_equal(TIMED(fs_pwrite(writer, page, sizeof(page), 0)), sizeof(page));
 	atomic_store(&fake.write_error, -ENOSPC);
-	assert_int_equal(reader->ops->flush(reader), -ENOSPC);
+	assert_int_equal(TIMED(reader->ops->flush(reader)), -ENOSPC);
 	assert_int_equal(fs_close(reader), 0);
 	later = must_open(&e, O_RDWR);
 	assert_int_equal(sync_file(writer), -ENOSPC);
@@ -157,6 +168,12 @@ static void test_lost_write(void **state)
 	assert_int_equal(fs_close(later), 0);
 	assert_int_equal(fs_close(writer), 0);
 	stop(&e);
+}
+
+static void test_lost_write(void **state)
+{
+	(void)state;
+	soon(lost_write, A_NONE, FUSE_WRITE);
 }
 
 /* An application's buffer whose second half is not there. */
@@ -186,7 +203,7 @@ static void half_seek(struct io_iter *it, uint64_t consumed)
 }
 
 /* The rest of the page stays what the file has. */
-static void test_torn_write(void **state)
+static void torn_write(enum attack attack unused_arg, uint32_t target unused_arg)
 {
 	static const struct io_iter_ops ops = {half_fill, half_release, half_seek};
 	struct io_iter it = {.ops = &ops, .remaining = 4096};
@@ -194,10 +211,9 @@ static void test_torn_write(void **state)
 	struct file *f;
 	struct fs_env e;
 
-	(void)state;
 	start(&e);
 	f = must_open(&e, O_RDWR);
-	assert_int_equal(file_write_iter(f, &it, &off, 0), 2048);
+	assert_int_equal(TIMED(file_write_iter(f, &it, &off, 0)), 2048);
 	assert_int_equal(sync_file(f), 0);
 	assert_int_equal(fake.writes, 1);
 	assert_int_equal(fake.written[0], 'x');
@@ -206,6 +222,12 @@ static void test_torn_write(void **state)
 		assert_int_equal(fake.written[i], 'd');
 	assert_int_equal(fs_close(f), 0);
 	stop(&e);
+}
+
+static void test_torn_write(void **state)
+{
+	(void)state;
+	soon(torn_write, A_NONE, FUSE_WRITE);
 }
 
 struct busy {
@@ -229,14 +251,13 @@ static void *busy_main(void *arg)
 }
 
 /* fsync(2) writes what was dirty when it began, not what is made dirty behind it for as long as that goes on. */
-static void test_busy_writer(void **state)
+static void busy_writer(enum attack attack unused_arg, uint32_t target unused_arg)
 {
 	char page[4096] = {0};
 	pthread_t thread;
 	struct fs_env e;
 	struct busy b;
 
-	(void)state;
 	start(&e);
 	b = (struct busy){must_open(&e, O_RDWR), e.cred};
 	assert_int_equal(fs_pwrite(b.f, page, sizeof(page), 0), sizeof(page));
@@ -247,6 +268,12 @@ static void test_busy_writer(void **state)
 	pthread_join(thread, NULL);
 	assert_int_equal(fs_close(b.f), 0);
 	stop(&e);
+}
+
+static void test_busy_writer(void **state)
+{
+	(void)state;
+	soon(busy_writer, A_NONE, FUSE_WRITE);
 }
 
 /* ---- a full ring ---- */
@@ -283,7 +310,7 @@ static void killed_with_full_ring(bool direct)
 	sleeper_set_current(&killed);
 	sleeper_interrupt(&killed, true);
 	for (unsigned i = 0; i < HANDLES; i++)
-		assert_int_equal(fs_close(files[i]), 0);
+		assert_int_equal(TIMED(fs_close(files[i])), 0);
 	vfs_run_deferred();
 	sleeper_set_current(NULL);
 	pthread_join(thread, NULL);
@@ -291,12 +318,17 @@ static void killed_with_full_ring(bool direct)
 	assert_int_equal(fake.hits, HANDLES);
 }
 
-static void test_killed_with_full_ring(void **state)
+static void killed_with_full_rings(enum attack attack unused_arg, uint32_t target unused_arg)
 {
-	(void)state;
 	killed_with_full_ring(false);
 	/* One request takes several places: it ends with slots left and none in the ring. */
 	killed_with_full_ring(true);
+}
+
+static void test_killed_with_full_ring(void **state)
+{
+	(void)state;
+	soon(killed_with_full_rings, A_NONE, FUSE_RELEASE);
 }
 
 /* ---- submounts ---- */
@@ -361,6 +393,40 @@ static void test_deep_submounts(void **state)
 
 /* ---- reconnecting ---- */
 
+static void killed_at(enum attack attack, uint32_t target)
+{
+	unsigned before = again;
+	struct moat_statx st;
+	char byte = 0;
+	struct fs_env e;
+	struct file *f;
+	double began;
+
+	memset(&fake, 0, sizeof(fake));
+	fake.target = target;
+	assert_int_equal(fs_env_init(&e), 0);
+	/* Names that the guest does not take away. */
+	assert_int_equal(fs_chdir(&e, "/d-kept"), 0);
+	assert_int_equal(fs_open(&e, "/f-kept", O_RDWR, 0, &f), 0);
+	fake.attack = attack;
+	guest(&e);
+	for (began = now(); sync_file(f) && now() - began < RESTART_SECONDS_MAX;)
+		usleep(2000);
+	if (now() - began > CALL_SECONDS_SOON)
+		calls_late++;
+	if (sync_file(f))
+		fail_msg("%s: the file is not back", fuse_op_info(target)->name);
+	assert_int_equal(TIMED(fs_pread(f, &byte, 1, 5000)), 1);
+	assert_int_equal(byte, 'd');
+	assert_int_equal(TIMED(fs_stat(&e, "f", &st)), 0);
+	assert_int_equal(TIMED(fs_close(f)), 0);
+	stop(&e);
+	/* FLUSH is never sent, and what is forgotten is told when it suits. */
+	if (again == before && target != FUSE_FLUSH && target != FUSE_FORGET &&
+	    target != FUSE_BATCH_FORGET)
+		fail_msg("no %s was asked for", fuse_op_info(target)->name);
+}
+
 /* Killed at each kind of request and started again: the file that was open meanwhile is, and so is the working directory. */
 static void test_killed_everywhere(void **state)
 {
@@ -370,39 +436,10 @@ static void test_killed_everywhere(void **state)
 		RESTART_SECONDS_MAX; /* a call that finds no daemon waits for the next one */
 	mount_options = "cache=auto";
 	alarm(TEST_SECONDS_MAX);
-	for (size_t t = 0; t < ARRAY_SIZE(targets); t++) {
-		unsigned before = again;
-		struct moat_statx st;
-		char byte = 0;
-		struct fs_env e;
-		struct file *f;
-		double began;
-
+	for (size_t t = 0; t < ARRAY_SIZE(targets); t++)
 		/* Without the first no file system was ever there, after the last it is no more. */
-		if (targets[t] == FUSE_INIT || targets[t] == FUSE_DESTROY)
-			continue;
-		memset(&fake, 0, sizeof(fake));
-		fake.target = targets[t];
-		assert_int_equal(fs_env_init(&e), 0);
-		/* Names that the guest does not take away. */
-		assert_int_equal(fs_chdir(&e, "/d-kept"), 0);
-		assert_int_equal(fs_open(&e, "/f-kept", O_RDWR, 0, &f), 0);
-		fake.attack = A_CLOSE;
-		guest(&e);
-		for (began = now(); sync_file(f) && now() - began < RESTART_SECONDS_MAX;)
-			usleep(2000);
-		if (sync_file(f))
-			fail_msg("%s: the file is not back", fuse_op_info(targets[t])->name);
-		assert_int_equal(fs_pread(f, &byte, 1, 5000), 1);
-		assert_int_equal(byte, 'd');
-		assert_int_equal(fs_stat(&e, "f", &st), 0);
-		assert_int_equal(fs_close(f), 0);
-		stop(&e);
-		/* FLUSH is never sent, and what is forgotten is told when it suits. */
-		if (again == before && targets[t] != FUSE_FLUSH && targets[t] != FUSE_FORGET &&
-		    targets[t] != FUSE_BATCH_FORGET)
-			fail_msg("no %s was asked for", fuse_op_info(targets[t])->name);
-	}
+		if (targets[t] != FUSE_INIT && targets[t] != FUSE_DESTROY)
+			soon(killed_at, A_CLOSE, targets[t]);
 	reconnects = false;
 	call_seconds_max = CALL_SECONDS_LOADED;
 }
@@ -426,10 +463,11 @@ static void test_silent_restore(void **state)
 	alarm(TEST_SECONDS_MAX);
 	assert_int_equal(fs_env_init(&e), 0);
 	f = must_open(&e, O_RDWR);
-	assert_int_equal(sync_file(f), -EIO);
-	for (began = now(); sync_file(f) && now() - began < TEST_SECONDS_MAX / 2;)
+	assert_int_equal(file_fsync(f, false, 0, UINT64_MAX), -EIO);
+	for (began = now();
+	     file_fsync(f, false, 0, UINT64_MAX) && now() - began < TEST_SECONDS_MAX / 2;)
 		usleep(10000);
-	assert_int_equal(sync_file(f), 0);
+	assert_int_equal(file_fsync(f, false, 0, UINT64_MAX), 0);
 	assert_true(again >= before + 2);
 	assert_int_equal(fs_stat(&e, "/f", &st), 0);
 	assert_int_equal(fs_close(f), 0);
