@@ -27,6 +27,8 @@
 #define HOSTPOLL_BATCH 64
 #define HOSTPOLL_ENTRIES_MAX (1 << 20)
 #define PARK_AFTER 4
+/* Batches that one look announces: peers that keep many sockets busy do not keep whoever looks. */
+#define LOOK_ROUNDS_MAX 4
 
 /* A callback that runs now. */
 struct running {
@@ -71,18 +73,31 @@ static void hostpoll_dispatch(const struct epoll_event *ev)
 
 /* ---- batched descriptors ---- */
 
-void hostpoll_look(void)
+/* Return: more may be left. */
+static bool batch_look(void)
 {
 	struct epoll_event events[HOSTPOLL_BATCH];
-	int n;
 
 	if (!atomic_load_explicit(&batched_count, memory_order_relaxed))
-		return;
-	do {
-		n = epoll_wait(batch_epfd, events, HOSTPOLL_BATCH, 0);
+		return false;
+	for (unsigned round = 0; round < LOOK_ROUNDS_MAX; round++) {
+		int n = epoll_wait(batch_epfd, events, HOSTPOLL_BATCH, 0);
+
 		for (int i = 0; i < n; i++)
 			hostpoll_dispatch(&events[i]);
-	} while (n == HOSTPOLL_BATCH);
+		if (n < HOSTPOLL_BATCH)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * What is left is not lost: the housekeeping thread was told of it when it came. While that is parked, the next look finds
+ * it, or the next who awaits has it announced.
+ */
+void hostpoll_look(void)
+{
+	(void)batch_look();
 }
 
 void hostpoll_look_if_parked(void)
@@ -130,15 +145,20 @@ static void park(void)
 	mutex_unlock(&hostpoll_lock);
 }
 
-/* The housekeeping thread's. */
+/* The housekeeping thread's. Its edge is used up: what is left is announced anew, behind what else is ready. */
 static void batch_ready(void)
 {
 	bool awaited = atomic_load_explicit(&awaiting, memory_order_relaxed);
+	bool more = batch_look();
 
-	hostpoll_look();
 	unawaited_batches = awaited ? 0 : unawaited_batches + 1;
-	if (unawaited_batches >= PARK_AFTER)
+	if (unawaited_batches >= PARK_AFTER) {
 		park();
+	} else if (more) {
+		mutex_lock(&hostpoll_lock);
+		batch_watch_locked(true);
+		mutex_unlock(&hostpoll_lock);
+	}
 }
 
 static void *hostpoll_main(unused_arg void *arg)

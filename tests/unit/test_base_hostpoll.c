@@ -22,11 +22,14 @@ struct subject {
 	struct sleeper *_Atomic sleeper;
 };
 
+static _Thread_local unsigned announced_here;
+
 static void subject_ready(struct hostpoll *hp, uint32_t events)
 {
 	struct subject *s = container_of(hp, struct subject, hp);
 	struct sleeper *sl = atomic_load(&s->sleeper);
 
+	announced_here++;
 	if (events & POLLIN)
 		atomic_fetch_add(&s->announced, 1);
 	if (sl)
@@ -174,6 +177,32 @@ static void test_removes_itself(unused_arg void **state)
 	close(s.fd);
 }
 
+#define MANY 400 /* more than one look announces */
+#define ONE_LOOK 256
+
+/* One look ends although more is ready; nothing of it is lost, whoever announces it. */
+static void test_many_at_once(unused_arg void **state)
+{
+	static struct subject many[MANY];
+	unsigned before, told;
+
+	for (unsigned i = 0; i < MANY; i++)
+		subject_open(&many[i], true);
+	told = park(&many[0]);
+	assert_true(reaches(&many[0], told, LONG, true));
+	for (unsigned i = 0; i < MANY; i++)
+		tell(&many[i]);
+	before = announced_here;
+	hostpoll_look();
+	assert_in_range(announced_here - before, 0, ONE_LOOK);
+	hostpoll_await();
+	for (unsigned i = 1; i < MANY; i++)
+		assert_true(reaches(&many[i], 1, LONG, false));
+	hostpoll_await_end();
+	for (unsigned i = 0; i < MANY; i++)
+		subject_close(&many[i]);
+}
+
 static int start(unused_arg void **state)
 {
 	rcu_thread_begin();
@@ -183,10 +212,9 @@ static int start(unused_arg void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_looked_for),
-		cmocka_unit_test(test_awaited),
-		cmocka_unit_test(test_none_lost),
-		cmocka_unit_test(test_removes_itself),
+		cmocka_unit_test(test_looked_for),   cmocka_unit_test(test_awaited),
+		cmocka_unit_test(test_none_lost),    cmocka_unit_test(test_removes_itself),
+		cmocka_unit_test(test_many_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, start, NULL);
