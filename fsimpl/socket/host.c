@@ -220,13 +220,19 @@ void host_socket_poll_add(struct file *f, struct waiter *w)
 int host_socket_set_flags(struct file *f, unsigned new_flags)
 {
 	struct host_socket *hs = host_socket_of(f);
+	bool on = new_flags & O_ASYNC;
 
-	if (!(new_flags & O_ASYNC))
-		return 0;
-	host_socket_watch(hs);
-	/* A signal is to come whatever its program does meanwhile: for good. */
-	if (!atomic_exchange_explicit(&hs->awaited, true, memory_order_relaxed))
-		hostpoll_await();
+	if (on)
+		host_socket_watch(hs);
+	/* A signal is to come whatever its program does meanwhile. */
+	mutex_lock(&hs->lock);
+	if (atomic_exchange_explicit(&hs->awaited, on, memory_order_relaxed) != on) {
+		if (on)
+			hostpoll_await();
+		else
+			hostpoll_await_end();
+	}
+	mutex_unlock(&hs->lock);
 	return 0;
 }
 

@@ -23,7 +23,7 @@ struct host_socket {
 	struct hostpoll hp; /* guarded by lock until watched */
 	_Atomic bool watched;
 	_Atomic bool watched_out; /* for room to write as well; set once, with lock */
-	_Atomic bool awaited; /* somebody asked for SIGIO */
+	_Atomic bool awaited; /* somebody asked for SIGIO; written with lock */
 	struct wait_queue wait;
 	_Atomic int64_t rcvtimeo_ns, sndtimeo_ns;
 	_Atomic unsigned rcvlowat;
