@@ -25,7 +25,7 @@ static struct {
 	_Atomic bool core_free; /* when it was asked */
 } spin;
 
-static void (*_Atomic on_block)(void);
+static void (*_Atomic on_block[SLEEPER_BLOCK_NR])(void);
 
 static _Thread_local struct sleeper sleeper_own;
 static _Thread_local struct sleeper *sleeper_installed;
@@ -99,9 +99,19 @@ void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, un
 	atomic_store(&spin.cores, cores);
 }
 
-void sleeper_on_block(void (*fn)(void))
+void sleeper_on_block(enum sleeper_block who, void (*fn)(void))
 {
-	atomic_store(&on_block, fn);
+	atomic_store(&on_block[who], fn);
+}
+
+static void about_to_block(void)
+{
+	for (unsigned i = 0; i < SLEEPER_BLOCK_NR; i++) {
+		void (*block)(void) = atomic_load_explicit(&on_block[i], memory_order_acquire);
+
+		if (block)
+			block();
+	}
 }
 
 static bool spin_may(int64_t now)
@@ -165,11 +175,8 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	/* Look before announcing a sleep: a wake-up that came first costs one atomic. */
 	word = atomic_load_explicit(&s->word, memory_order_acquire);
 	if (!(word & (SLEEPER_WOKEN | intr))) {
-		void (*block)(void) = atomic_load_explicit(&on_block, memory_order_acquire);
-
 		atomic_store_explicit(&s->waits, true, memory_order_relaxed);
-		if (block)
-			block();
+		about_to_block();
 	}
 	if (!(word & (SLEEPER_WOKEN | intr)) &&
 	    atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {

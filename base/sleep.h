@@ -54,8 +54,13 @@ must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t dea
  */
 void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine);
 
+enum sleeper_block {
+	SLEEPER_BLOCK_DEFERRED, /* vfs/deferred.c */
+	SLEEPER_BLOCK_PLATFORM,
+	SLEEPER_BLOCK_NR
+};
 /* Called by each thread that waits in sleeper_wait(), before it spins or sleeps; it holds no lock then. NULL: nothing. */
-void sleeper_on_block(void (*fn)(void));
+void sleeper_on_block(enum sleeper_block who, void (*fn)(void));
 
 /* Host CLOCK_MONOTONIC / CLOCK_REALTIME in ns. */
 int64_t time_monotonic_ns(void);

@@ -268,8 +268,9 @@ static void poll_unref(struct aio_poll *p)
 {
 	if (!ref_put(&p->ref))
 		return;
-	file_unref(p->f);
-	file_unref(p->resfd);
+	/* By a wake-up, perhaps, which does not sleep. */
+	file_unref_later(p->f);
+	file_unref_later(p->resfd);
 	aio_context_unref(p->ctx);
 	ref_fini(&p->ref, &aio_poll_type);
 	free(p);
@@ -321,7 +322,7 @@ static void poll_wake(struct waiter *w, uint32_t events)
 		return;
 	ref_get(&p->ref);
 	p->work.run = poll_work;
-	vfs_defer(&p->work);
+	vfs_defer_wake(&p->work);
 }
 
 int aio_poll(struct aio_context *c, struct file *f, uint32_t events, uint64_t data, uint64_t obj,

@@ -20,12 +20,14 @@ static void async_send(struct deferred_work *work)
 {
 	struct file_async *a = container_of(work, struct file_async, work);
 	struct file *f = a->f;
-	uint32_t events = atomic_exchange(&a->events, 0);
+	uint32_t events;
 
+	/* In this order: what comes from here on queues it again. */
 	atomic_store(&a->queued, false);
-	if ((file_flags(f) & O_ASYNC) && vfs_hooks.send_sigio)
+	events = atomic_exchange(&a->events, 0);
+	if (events && (file_flags(f) & O_ASYNC) && vfs_hooks.send_sigio)
 		vfs_hooks.send_sigio(f, events);
-	file_unref(f);
+	file_unref_later(f);
 }
 
 /* Under the queue's lock. */
@@ -41,7 +43,7 @@ static void async_wake(struct waiter *w, uint32_t events)
 		return;
 	}
 	a->work.run = async_send;
-	vfs_defer(&a->work);
+	vfs_defer_wake(&a->work);
 }
 
 int file_async_set(struct file *f, bool on)

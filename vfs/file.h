@@ -195,6 +195,10 @@ void file_unref_later(
 	struct file *f); /* from a context that holds locks: queued, run by vfs_run_deferred() */
 /* Own work for the same point: for objects whose last reference may be dropped under a lock. */
 void vfs_defer(struct deferred_work *w);
+/* The same for what somebody sleeps for: not put off past the caller's next sleep. run() does not sleep: its file_unref()s are "later" too. */
+void vfs_defer_wake(struct deferred_work *w);
+/* From now on threads are made for deferred work that no task would come by for soon. */
+void vfs_workers_allow(void);
 void vfs_run_deferred(void); /* the task loop calls it before returning to the application */
 /* Undo of file_init for an open that failed before it was shared. */
 void file_fini(struct file *f);

@@ -214,7 +214,7 @@ static void dnotify_send(struct deferred_work *work)
 
 	if (vfs_hooks.send_sigio)
 		vfs_hooks.send_sigio(s->f, POLLIN | POLLRDNORM | POLLMSG);
-	file_unref(s->f);
+	file_unref_later(s->f);
 	free(s);
 }
 
@@ -235,7 +235,7 @@ static bool dnotify_event_locked(struct inotify_watch *w, uint32_t mask, uint32_
 	if (s && file_tryref(w->signalled)) {
 		s->f = w->signalled;
 		s->work.run = dnotify_send;
-		vfs_defer(&s->work);
+		vfs_defer_wake(&s->work);
 	} else {
 		free(s);
 	}

@@ -108,7 +108,7 @@ static void async_run(struct deferred_work *w)
 	atomic_store_explicit(&uf->async_queued, false, memory_order_release);
 	if (vfs_hooks.send_sigio)
 		vfs_hooks.send_sigio(&uf->sf.f, atomic_exchange(&uf->async_events, 0));
-	file_unref(&uf->sf.f);
+	file_unref_later(&uf->sf.f);
 }
 
 /* Under the queue's lock: a signal is sent later. */
@@ -124,7 +124,7 @@ static void async_wake(struct waiter *w, uint32_t events)
 		return;
 	}
 	uf->async_work.run = async_run;
-	vfs_defer(&uf->async_work);
+	vfs_defer_wake(&uf->async_work);
 }
 
 static int unix_set_flags(struct file *f, unsigned new_flags)

@@ -45,14 +45,14 @@ void systrap_turns_init(struct systrap_platform *p)
 	p->turns.count = MIN(p->cores.count / 2, SYSTRAP_TURNS_MAX);
 	p->turns.wait_ns = SYSTRAP_TURN_WAIT_NS;
 	atomic_store(&present, p);
-	sleeper_on_block(systrap_turn_blocked);
+	sleeper_on_block(SLEEPER_BLOCK_PLATFORM, systrap_turn_blocked);
 }
 
 void systrap_turns_fini(struct systrap_platform *p)
 {
 	if (atomic_load(&present) != p)
 		return;
-	sleeper_on_block(NULL);
+	sleeper_on_block(SLEEPER_BLOCK_PLATFORM, NULL);
 	atomic_store(&present, NULL);
 }
 

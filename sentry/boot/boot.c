@@ -181,6 +181,7 @@ static int start_services(struct boot_container *b)
 		err = boot_jobs_init();
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: service threads: %s", strerror(-err));
+	vfs_workers_allow();
 	return 0;
 }
 

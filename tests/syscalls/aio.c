@@ -4,6 +4,7 @@
 #include <linux/aio_abi.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 
 #define CMD_POLL 5
 
@@ -214,6 +215,52 @@ TEST(poll_waits)
 	p.aio_offset = 0;
 	p.aio_buf = 0x10000;
 	CHECK_ERR(submit(c, 1, list), EINVAL);
+}
+
+/* What wakes is no call of anybody's. */
+TEST(poll_of_a_timer)
+{
+	struct itimerspec when = {.it_value = {.tv_nsec = 100000000}};
+	aio_context_t c = context();
+	struct iocb p, *list[1] = {&p};
+	struct io_event ev;
+	int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+
+	CHECK(fd >= 0);
+	p = rw(CMD_POLL, fd, (void *)(uintptr_t)POLLIN, 0, 0);
+	for (int i = 0; i < 3; i++) {
+		CHECK_OK(timerfd_settime(fd, 0, &when, NULL));
+		CHECK_EQ(submit(c, 1, list), 1);
+		CHECK_EQ(events(c, 1, 1, &ev, &(struct timespec){20, 0}), 1);
+		CHECK(ev.res & POLLIN);
+	}
+}
+
+/* What wakes is a call that then sleeps until the woken has read. */
+TEST(poll_by_a_sleeper)
+{
+	aio_context_t c = context();
+	struct iocb p, *list[1] = {&p};
+	struct io_event ev;
+	static char buf[200000];
+	int fds[2];
+	pid_t pid;
+
+	CHECK_OK(pipe(fds));
+	p = rw(CMD_POLL, fds[0], (void *)(uintptr_t)POLLIN, 0, 0);
+	CHECK_EQ(submit(c, 1, list), 1);
+	pid = fork();
+	if (pid == 0) {
+		t_sleep_ms(50);
+		CHECK_EQ(write(fds[1], buf, sizeof(buf)), sizeof(buf));
+		_exit(0);
+	}
+	CHECK_EQ(events(c, 1, 1, &ev, &(struct timespec){20, 0}), 1);
+	CHECK(ev.res & POLLIN);
+	CHECK_OK(close(fds[1]));
+	while (read(fds[0], buf, sizeof(buf)) > 0)
+		;
+	t_wait_ok(pid);
 }
 
 /* Readiness comes while a request is being entered: whoever finishes it, it is watched no longer. */

@@ -209,6 +209,48 @@ TEST(break_by_truncate)
 	CHECK_EQ(st.st_size, 0);
 }
 
+/* A child fills `out` and sleeps until its reader, woken by SIGIO of `in` alone, has read. */
+static void sigio_by_a_sleeper(int in, int out)
+{
+	static char buf[1000000];
+	sigset_t set;
+	pid_t pid;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGIO);
+	CHECK_OK(sigprocmask(SIG_BLOCK, &set, NULL));
+	CHECK_OK(fcntl(in, F_SETOWN, getpid()));
+	CHECK_OK(fcntl(in, F_SETFL, O_ASYNC));
+	pid = fork();
+	if (pid == 0) {
+		t_sleep_ms(50);
+		CHECK_EQ(write(out, buf, sizeof(buf)), sizeof(buf));
+		_exit(0);
+	}
+	CHECK_EQ(sigtimedwait(&set, NULL, &(struct timespec){20, 0}), SIGIO);
+	CHECK_OK(fcntl(in, F_SETFL, 0));
+	CHECK_OK(close(out));
+	while (read(in, buf, sizeof(buf)) > 0)
+		;
+	t_wait_ok(pid);
+}
+
+TEST(sigio_of_a_full_pipe)
+{
+	int p[2];
+
+	CHECK_OK(pipe(p));
+	sigio_by_a_sleeper(p[0], p[1]);
+}
+
+TEST(sigio_of_a_full_socket)
+{
+	int p[2];
+
+	CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, p));
+	sigio_by_a_sleeper(p[0], p[1]);
+}
+
 TEST(sigio_of_a_pipe)
 {
 	int p[2];
