@@ -103,7 +103,7 @@ struct thread_group *group_find(int32_t tgid)
 
 	if (!t)
 		return NULL;
-	if (t->group->tgid == tgid) {
+	if (group_tgid_early(t->group) == tgid) {
 		g = t->group;
 		group_ref(g);
 	}
@@ -136,7 +136,7 @@ struct thread_group *group_next(int32_t *tgid)
 
 	while ((t = task_next(tgid))) {
 		g = t->group;
-		if (g->tgid == *tgid) {
+		if (group_tgid_early(g) == *tgid) {
 			group_ref(g);
 			task_unref(t);
 			return g;
@@ -248,11 +248,11 @@ int task_assign_tid(struct task *t, const int32_t *want, size_t want_count)
 		task_cgroup_uncharge(g->cgroup);
 		return err;
 	}
-	/* Lookups between the allocation and here saw a task with tid 0, which matches nothing. */
-	t->tid = tid;
+	/* Lookups between the allocation and here saw a task with tid 0, which matches nothing; see task_tid_early(). */
+	__atomic_store_n(&t->tid, tid, __ATOMIC_RELAXED);
 	t->vtid = vtid;
 	if (!g->leader) {
-		g->tgid = tid;
+		__atomic_store_n(&g->tgid, tid, __ATOMIC_RELAXED);
 		g->vtgid = vtid;
 	}
 	atomic_fetch_add(&kernel.task_count, 1);

@@ -205,7 +205,7 @@ struct task *task_find_in(struct pid_namespace *ns, int32_t nr)
 	struct task *t = task_find(pid_root_of(ns, nr));
 
 	/* The root number may have gone to somebody else meanwhile. */
-	if (t && ns->level && pid_nr_in(ns, t->tid) != nr) {
+	if (t && ns->level && pid_nr_in(ns, task_tid_early(t)) != nr) {
 		task_unref(t);
 		return NULL;
 	}
@@ -243,7 +243,7 @@ struct thread_group *group_next_in(struct pid_namespace *ns, int32_t *nr)
 
 	while ((t = task_next_in(ns, nr))) {
 		g = t->group;
-		if (g->tgid == t->tid) {
+		if (group_tgid_early(g) == task_tid_early(t)) {
 			group_ref(g);
 			task_unref(t);
 			return g;

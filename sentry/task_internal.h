@@ -190,4 +190,15 @@ must_check int exec_first_image(struct task *t, const char *filename, char *cons
 must_check int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred,
 				 bool *ret_secure);
 
+/* For lookups, which may meet a task or group that gets its number just now (task_assign_tid()). */
+static inline int32_t task_tid_early(const struct task *t)
+{
+	return __atomic_load_n(&t->tid, __ATOMIC_RELAXED);
+}
+
+static inline int32_t group_tgid_early(const struct thread_group *g)
+{
+	return __atomic_load_n(&g->tgid, __ATOMIC_RELAXED);
+}
+
 #endif
