@@ -29,6 +29,12 @@ void private_ref(uint64_t off, uint64_t size);
 void private_unref(uint64_t off, uint64_t size);
 void private_stats(struct mem_stats *stats);
 
+/* account.c; all but the first with the lock of private memory. To the account of the calling thread, if that has room; and from whosever it is. */
+must_check int account_init(uint32_t chunks);
+bool account_is_full(uint32_t len);
+void account_charge(uint32_t first, uint32_t len);
+void account_uncharge(uint32_t first, uint32_t len);
+
 /* window.c */
 must_check int window_init(void);
 must_check int window_ref(struct memfile *mf, uint64_t off, uint64_t size);

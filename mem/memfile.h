@@ -69,6 +69,29 @@ struct memfile *mem_private(void); /* borrowed; lives as long as the process */
 void *mem_window_base(void);
 void mem_get_stats(struct mem_stats *ret_stats);
 
+/*
+ * Accounts (account.c): whose the private memory is. What a thread allocates is charged to the account it has entered until it is free. NULL: none, of which
+ * only mem_account_enter() and mem_account_destroy() may be told.
+ */
+#define MEM_ACCOUNTS_MAX 256
+struct mem_account;
+/* NULL: all are in use. An account that is destroyed is used again when nothing is charged to it. */
+struct mem_account *mem_account_create(void);
+void mem_account_destroy(struct mem_account *a);
+void mem_account_enter(struct mem_account *a); /* the calling thread */
+/*
+ * The account is over as soon as more than its mark is charged to it, and stays so until it is told the next one: its limit (UINT64_MAX: none), or this much
+ * more than it has now, if that is above the limit. mem_accounts_over counts those that are: one load tells that there is nothing to do. Until it is told
+ * it gets MEM_ACCOUNT_OVERDRAFT beyond the mark, and then -ENOMEM.
+ */
+#define MEM_ACCOUNT_OVERDRAFT (64ul << 20)
+void mem_account_limit(struct mem_account *a, uint64_t bytes);
+void mem_account_look_after(struct mem_account *a, uint64_t bytes);
+bool mem_account_is_over(struct mem_account *a);
+extern _Atomic unsigned mem_accounts_over;
+uint64_t mem_account_bytes(struct mem_account *a); /* by whole chunks, touched or not */
+uint64_t mem_account_resident(struct mem_account *a); /* by the host's pages: slow */
+
 /* Takes `fd` (a regular file); `access` is what mappings of it may have at most. Returns a reference. */
 must_check int memfile_create_host(int fd, unsigned access, struct memfile **ret_mf);
 /*

@@ -93,6 +93,8 @@ int private_init(struct memfile *mf, uint64_t limit)
 	if (!priv.refs || !priv.run_next || !priv.run_len)
 		return -ENOMEM;
 	err = chunk_map_init(&priv.map, PRIVATE_CHUNKS);
+	if (!err)
+		err = account_init(PRIVATE_CHUNKS);
 	if (err)
 		return err;
 	/* Offset 0 is never given out: `near` 0 means none, and a stray zero is noticed. */
@@ -226,7 +228,7 @@ int memfile_alloc_warm(struct memfile *mf, uint64_t size, unsigned flags, uint64
 	len = chunk_end(0, size);
 	want = near ? chunk_first(near + MEM_CHUNK_SIZE - 1) : CHUNK_NONE;
 	mutex_lock(&priv.lock);
-	if (priv.limit && priv.held + len > priv.limit) {
+	if ((priv.limit && priv.held + len > priv.limit) || account_is_full(len)) {
 		first = CHUNK_NONE;
 	} else if ((first = warm_take(len, want, flags & MEMFILE_ALLOC_ALIGN_2M)) != CHUNK_NONE) {
 		*ret_warm = priv.warm_used = true;
@@ -239,6 +241,8 @@ int memfile_alloc_warm(struct memfile *mf, uint64_t size, unsigned flags, uint64
 		if (first != CHUNK_NONE)
 			priv.held += len;
 	}
+	if (first != CHUNK_NONE)
+		account_charge(first, len);
 	mutex_unlock(&priv.lock);
 	if (first == CHUNK_NONE)
 		return -ENOMEM;
@@ -421,6 +425,7 @@ static void free_run(uint32_t first, uint32_t len)
 	bool start;
 
 	mutex_lock(&priv.lock);
+	account_uncharge(first, len);
 	priv.held -= len;
 	priv.pending += len;
 	start = !priv.cb_active;

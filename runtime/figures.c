@@ -12,6 +12,7 @@
 #include "runtime/container.h"
 
 #define UPDATE_FILE_MAX (1u << 20)
+#define OOM_ASK_CALLS 5 /* half a second */
 
 /* ---- events ---- */
 
@@ -129,17 +130,32 @@ static double parse_interval(const char *text)
 	return v;
 }
 
-/* Until the container ends: figures every interval, and each strike of the host's OOM killer. */
+/* Processes killed for the container's memory limit: by the host, or of a further container of a pod by the sentry, which is asked every so many calls. */
+static uint64_t oom_kills(const struct container *c, uint64_t last, unsigned call)
+{
+	json_t *own;
+
+	if (!json_object_get(c->state, "sandbox"))
+		return cgroup_oom_kills(&c->cgroup);
+	if (call % OOM_ASK_CALLS || !(own = sentry_stats(c)))
+		return last;
+	last = MAX(last, (uint64_t)int_of(own, "oom_kills"));
+	json_decref(own);
+	return last;
+}
+
+/* Until the container ends: figures every interval, and each strike of an OOM killer. */
 static void follow(struct container *c, double interval)
 {
-	uint64_t ooms = cgroup_oom_kills(&c->cgroup);
+	uint64_t ooms = oom_kills(c, 0, 0);
 	struct timespec now;
+	unsigned call = 0;
 	double next;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	next = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 	while (state_is_live(&c->dir)) {
-		uint64_t n = cgroup_oom_kills(&c->cgroup);
+		uint64_t n = oom_kills(c, ooms, ++call);
 
 		for (; ooms < n; ooms++)
 			print_event("oom", c->dir.id, NULL);

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "mem/memfile.h"
 #include "sentry/cgroup.h"
 #include "sentry/task_internal.h"
 
@@ -19,6 +21,10 @@ int task_cgroup_create(struct task_cgroup **ret)
 	ref_init(&cg->ref, &cgroup_ref_type);
 	mutex_init(&cg->lock, LOCK_LEAF, "cgroup");
 	wait_queue_init(&cg->empty);
+	wait_queue_init(&cg->oom_wait);
+	cg->account = mem_account_create();
+	if (!cg->account)
+		log_warn("cgroup: too many containers: this one's memory has no limit of its own");
 	strcpy(cg->path, "/");
 	atomic_init(&cg->task_limit, INT32_MAX);
 	*ret = cg;
@@ -30,6 +36,8 @@ void task_cgroup_unref(struct task_cgroup *cg)
 	if (!cg || !ref_put(&cg->ref))
 		return;
 	wait_queue_fini(&cg->empty);
+	wait_queue_fini(&cg->oom_wait);
+	mem_account_destroy(cg->account);
 	ref_fini(&cg->ref, &cgroup_ref_type);
 	free(cg);
 }
@@ -49,6 +57,7 @@ void task_cgroup_configure(struct task_cgroup *cg, const struct cgroup_limits *l
 	snprintf(cg->path, sizeof(cg->path), "%s", path ? path : "/");
 	set_task_limit(cg);
 	mutex_unlock(&cg->lock);
+	oom_limit_changed(cg);
 }
 
 void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids)
@@ -60,6 +69,7 @@ void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids)
 		cg->limits.pids_max = pids;
 	set_task_limit(cg);
 	mutex_unlock(&cg->lock);
+	oom_limit_changed(cg);
 }
 
 struct cgroup_limits task_cgroup_limits(struct task_cgroup *cg)
@@ -105,8 +115,12 @@ int task_cgroup_charge(struct task_cgroup *cg)
 {
 	int32_t now = atomic_load(&cg->tasks), peak = atomic_load(&cg->tasks_peak);
 
-	if (atomic_load(&cg->dying) || now >= atomic_load(&cg->task_limit))
+	if (atomic_load(&cg->dying))
 		return -EAGAIN;
+	if (now >= atomic_load(&cg->task_limit)) {
+		atomic_fetch_add(&cg->pids_max_hits, 1);
+		return -EAGAIN;
+	}
 	now = atomic_fetch_add(&cg->tasks, 1) + 1;
 	if (now > peak)
 		atomic_store(&cg->tasks_peak, now);
@@ -118,6 +132,12 @@ void task_cgroup_uncharge(struct task_cgroup *cg)
 	atomic_fetch_sub(&cg->tasks, 1);
 	if (unlikely(atomic_load(&cg->dying)))
 		wait_queue_wake(&cg->empty, POLLIN);
+}
+
+void task_cgroup_group_died(struct thread_group *g)
+{
+	if (unlikely(atomic_load(&g->cgroup->oom_victim) == g->tgid))
+		wait_queue_wake(&g->cgroup->oom_wait, POLLIN);
 }
 
 /* Zombies that nobody waits for may stay. */

@@ -2,7 +2,7 @@
  * sentry/cgroup.h - the processes of one container: what a cgroup is to Linux.
  *
  * A sandbox may hold several containers (of a pod), which may share pid, ipc and UTS namespaces; this is what tells them apart. A process is
- * in its parent's for life. The limits are what the container sees in /sys/fs/cgroup; that of processes is enforced here.
+ * in its parent's for life. The limits are what the container sees in /sys/fs/cgroup; those of processes and of memory are enforced here.
  */
 #ifndef MOAT_SENTRY_CGROUP_H
 #define MOAT_SENTRY_CGROUP_H
@@ -35,6 +35,15 @@ struct task_cgroup {
 	_Atomic int32_t task_limit; /* INT32_MAX: none */
 	_Atomic bool dying; /* no process comes any more */
 	struct wait_queue empty; /* woken when one has gone and it is dying */
+	/* Memory: oom.c. */
+	struct mem_account *account; /* immutable; NULL: there were too many */
+	bool host_bounds; /* immutable once processes run: the host's cgroup has the same limit for all of the sandbox */
+	_Atomic uint64_t memory_peak; /* of when somebody looked */
+	_Atomic uint64_t memory_max_hits, ooms, oom_kills, pids_max_hits;
+	_Atomic bool oom_busy; /* a task is at it */
+	_Atomic int32_t
+		oom_victim; /* the process whose end is waited for, or 0; set by who has oom_busy. No reference: it has one on us */
+	struct wait_queue oom_wait; /* woken when oom_busy ends, or the victim */
 };
 
 /* Return: 0, -ENOMEM. *ret has one reference. */
@@ -49,6 +58,12 @@ void task_cgroup_configure(struct task_cgroup *cg, const struct cgroup_limits *l
 void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids); /* 0: as before */
 struct cgroup_limits task_cgroup_limits(struct task_cgroup *cg);
 void task_cgroup_path(struct task_cgroup *cg, char ret[CGROUP_PATH_MAX]);
+/* Bytes of memory that exist on the host for it: asks the host. Without an account: of all of the sandbox. */
+uint64_t task_cgroup_memory(struct task_cgroup *cg);
+/* The limit, or what bounds it, is another now. */
+void oom_limit_changed(struct task_cgroup *cg);
+/* Of a task, at its loop, without locks: if its container is over its memory limit, see that it no longer is. */
+void oom_serve(struct task *t);
 /* That of the calling task, or that the thread acts in (kernel_act_as()). Borrowed. */
 struct task_cgroup *task_cgroup_current(void);
 /* As group_next() and task_next() (sentry/task.h), of this container alone. */
@@ -57,6 +72,7 @@ struct task *task_cgroup_next_task(struct task_cgroup *cg, int32_t *tid);
 /* One more or less; the first may say no: -EAGAIN. Under taskset_lock. */
 must_check int task_cgroup_charge(struct task_cgroup *cg);
 void task_cgroup_uncharge(struct task_cgroup *cg);
+void task_cgroup_group_died(struct thread_group *g); /* it is a zombie now. Under taskset_lock */
 /*
  * SIGKILL to whoever is in it, until nobody is or the time is over: 0, -ETIMEDOUT. Nothing comes into it afterwards. Not from a task of its own; a
  * process that was never started stays.

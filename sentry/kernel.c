@@ -18,6 +18,7 @@
  * Watch: object counts (ref_report) of "task", "thread group", "sighand"; kernel.forks; task_state_char().
  * Numbers are the root pid namespace's everywhere but at the boundary: pidns.c.
  */
+#include "mem/memfile.h"
 #include "sentry/ipc/ipc.h"
 #include "sentry/task_internal.h"
 
@@ -40,6 +41,7 @@ static _Thread_local const struct kernel_actor *actor;
 void kernel_act_as(const struct kernel_actor *a)
 {
 	actor = a;
+	mem_account_enter(a && a->cgroup ? a->cgroup->account : NULL);
 }
 
 struct uts_namespace *uts_current(void)

@@ -146,6 +146,7 @@ struct thread_group {
 	} dead_times, child_times;
 	int64_t start_ns; /* CLOCK_BOOTTIME */
 	_Atomic int oom_score_adj;
+	_Atomic bool oom_skip; /* the OOM killer has waited for its end in vain */
 	_Atomic uint32_t membarrier; /* registered commands */
 	_Atomic bool
 		thp_disabled; /* PR_SET_THP_DISABLE: kept and shown; there are no huge pages to disable */
@@ -267,12 +268,14 @@ struct kernel {
 	int64_t boot_monotonic_ns, boot_realtime_ns;
 	unsigned cpus; /* that guests see */
 	_Atomic bool shutting_down;
-	_Atomic uint64_t forks, switches;
+	_Atomic uint64_t forks, switches, oom_kills;
 	/* Serves the call in t->regs; sets rax. Installed by syscalls/. */
 	void (*dispatch)(struct task *t);
 	bool strace_default;
 	/* pid 1 exited: called once on its thread with the wait status. */
 	void (*on_init_exit)(int status);
+	/* A process was killed because its container uses this much memory; for the kernel's messages. */
+	void (*on_oom)(int32_t tgid, const char *comm, uint64_t bytes);
 	struct wait_queue exit_wait;
 };
 extern struct kernel kernel;

@@ -102,6 +102,7 @@ bool group_notify_exit(struct thread_group *g)
 
 	g->zombie = true;
 	wait_queue_wake(&g->pidfd_wait, POLLIN | POLLHUP);
+	task_cgroup_group_died(g);
 	if (!parent || parent->zombie)
 		return true;
 	fill_child_info(g, &info);

@@ -1,6 +1,7 @@
 /*
  * sentry/task_run.c - the life of a task thread: run the application, serve the event, deliver signals.
  */
+#include "mem/memfile.h"
 #include "sentry/ptrace.h"
 #include "sentry/task_internal.h"
 
@@ -277,6 +278,9 @@ void task_run(struct task *t)
 			in_syscall = false;
 			continue;
 		}
+		/* Not who is to die: that may be enough. */
+		if (unlikely(atomic_load_explicit(&mem_accounts_over, memory_order_relaxed)))
+			oom_serve(t);
 		if (!task_switch(t, ev))
 			continue;
 		task_serve(t, ev);

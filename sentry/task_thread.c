@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/futex.h"
+#include "mem/memfile.h"
 #include "sentry/stack_signal.h"
 #include "sentry/task_internal.h"
 
@@ -68,12 +69,14 @@ static void worker_run_task(struct task_worker *w, struct task *t)
 	atomic_store(&t->host_tid, atomic_load(&w->host_tid));
 	sleeper_set_current(&t->sleeper);
 	task_set_current(t);
+	mem_account_enter(t->group->cgroup->account);
 	cred_set_current(t->cred);
 	affinity_begin(&w->affinity, t, atomic_load(&w->host_tid));
 	task_run(t);
 	affinity_end(t);
 	cred_set_current(NULL);
 	task_set_current(NULL);
+	mem_account_enter(NULL);
 	sleeper_set_current(NULL);
 	vfs_run_deferred();
 	task_unref(t);

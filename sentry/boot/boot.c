@@ -229,6 +229,7 @@ void boot_configure_cgroup(struct boot_container *b)
 
 	snprintf(l.cpus, sizeof(l.cpus), "%s", s->cpuset_cpus ? s->cpuset_cpus : "");
 	snprintf(l.mems, sizeof(l.mems), "%s", s->cpuset_mems ? s->cpuset_mems : "");
+	b->cgroup->host_bounds = b->first;
 	task_cgroup_configure(b->cgroup, &l, s->cgroup_path);
 	/* The sandbox has one user namespace on the host. */
 	if (!b->first)
@@ -257,6 +258,12 @@ static void on_init_exit(int status)
 		tty_console_drain(boot.console, time_monotonic_ns() + BOOT_EXIT_DRAIN_NS);
 	control_post(&boot, &msg);
 	_exit(0);
+}
+
+static void on_oom(int32_t tgid, const char *comm, uint64_t bytes)
+{
+	kmsg_printf(3, "Memory cgroup out of memory: Killed process %d (%s), memory: %llukB", tgid,
+		    comm, (unsigned long long)(bytes >> 10));
 }
 
 int boot_start_init(struct boot_container *b)
@@ -303,12 +310,15 @@ static int boot_all(struct boot_container *b, int spec_fd)
 		return -1;
 	boot_configure_cgroup(b);
 	kernel.on_init_exit = on_init_exit;
+	kernel.on_oom = on_oom;
 	pid_ns_on_killed = boot_event_raise;
+	mem_account_enter(b->cgroup->account);
 	if (boot_make_root(b) || boot_make_mounts(b))
 		return -1;
 	boot_make_notify(b);
 	if (boot_create_init(b, NULL))
 		return -1;
+	mem_account_enter(NULL);
 	boot_list_add(b);
 	if (b->spec.hold) {
 		control_post(b, &created);

@@ -75,7 +75,7 @@ static int send_signal(struct boot_container *b, const struct control_msg *msg)
 	return 0;
 }
 
-/* Memory is the whole sandbox's: that of a container added to it is only shown. */
+/* What the sandbox has of memory is the first container's to say. */
 static void update(struct boot_container *b, const struct control_msg *msg)
 {
 	if (msg->memory && b->first)

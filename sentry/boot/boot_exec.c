@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "mem/memfile.h"
 #include "sentry/boot/internal.h"
 #include "sentry/tty/tty.h"
 
@@ -136,8 +137,10 @@ void exec_begin(struct boot_job *j)
 	} else if (!j->count || !b->root_cred || !b->init) {
 		boot_fail(&e, 1, "exec: the container is not there yet");
 	} else if (exec_read_spec(j->fds[0], &spec, &e) == 0) {
+		mem_account_enter(b->cgroup->account);
 		if (exec_place_fds(&p, j->fds, j->count, 1, j->flags) == 0)
 			x = exec_start(&p, j->sock);
+		mem_account_enter(NULL);
 		/* What an error left. */
 		for (int i = 0; i < 3; i++)
 			if (spec.stdio[i] >= 0)

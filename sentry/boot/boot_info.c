@@ -96,6 +96,10 @@ void control_stats_text(const struct boot_container *b, struct buf *out)
 		   MIN(kernel.task_limit, atomic_load(&b->cgroup->task_limit)),
 		   (unsigned long long)atomic_load(&kernel.forks), (long long)sum.utime_ns,
 		   (long long)sum.stime_ns, (long long)sum.minflt);
+	buf_printf(out, "\"memory_bytes\":%llu,\"memory_peak\":%llu,\"oom_kills\":%llu,",
+		   (unsigned long long)task_cgroup_memory(b->cgroup),
+		   (unsigned long long)atomic_load(&b->cgroup->memory_peak),
+		   (unsigned long long)atomic_load(&b->cgroup->oom_kills));
 	buf_printf(out,
 		   "\"private_bytes\":%llu,\"private_free_pending\":%llu,\"window_bytes\":%llu,"
 		   "\"limit_bytes\":%llu,\"platform\":\"%s\",\"counters\":{",

@@ -3,8 +3,7 @@
  *
  * Whatever the host has (v1, hybrid, v2), a container finds the unified hierarchy at its mount point, with the root of its own cgroup
  * namespace: that is what runtimes of languages (Java, Go, Node) read to size themselves. Limits come from the configuration and from
- * `moat update`; use comes from the sentry's own accounting, processes and CPU time of the reader's container, memory of the whole
- * sandbox. The host's limits on the sandbox lie a little above.
+ * `moat update`; use comes from the sentry's own accounting: processes, CPU time and memory of the reader's container. The host's limits on the sandbox lie a little above.
  *
  * Cannot do: make child groups or move processes (EROFS or EPERM), pressure files.
  */
@@ -21,8 +20,6 @@
 #define CPU_PERIOD_DEFAULT 100000u
 #define CPU_WEIGHT_DEFAULT 100u
 
-static _Atomic uint64_t memory_peak;
-
 static struct cgroup_limits get_limits(void)
 {
 	return task_cgroup_limits(task_cgroup_current());
@@ -38,18 +35,6 @@ static void put_max(struct buf *b, uint64_t v)
 		buf_printf(b, "%llu\n", (unsigned long long)v);
 	else
 		buf_puts(b, "max\n");
-}
-
-static uint64_t memory_now(void)
-{
-	struct mem_stats ms;
-	uint64_t now, peak = atomic_load(&memory_peak);
-
-	mem_get_stats(&ms);
-	now = ms.private_bytes;
-	while (now > peak && !atomic_compare_exchange_weak(&memory_peak, &peak, now))
-		;
-	return now;
 }
 
 SHOW(const_show)
@@ -167,20 +152,33 @@ SHOW(mems_show)
 
 SHOW(memory_current_show)
 {
-	buf_printf(b, "%llu\n", (unsigned long long)memory_now());
+	buf_printf(b, "%llu\n", (unsigned long long)task_cgroup_memory(task_cgroup_current()));
 	return 0;
 }
 
 SHOW(memory_peak_show)
 {
-	memory_now();
-	buf_printf(b, "%llu\n", (unsigned long long)atomic_load(&memory_peak));
+	struct task_cgroup *cg = task_cgroup_current();
+
+	(void)task_cgroup_memory(cg);
+	buf_printf(b, "%llu\n", (unsigned long long)atomic_load(&cg->memory_peak));
 	return 0;
 }
 
 SHOW(memory_max_show)
 {
 	put_max(b, get_limits().memory_max);
+	return 0;
+}
+
+SHOW(memory_events_show)
+{
+	struct task_cgroup *cg = task_cgroup_current();
+
+	buf_printf(b, "low 0\nhigh 0\nmax %llu\noom %llu\noom_kill %llu\noom_group_kill 0\n",
+		   (unsigned long long)atomic_load(&cg->memory_max_hits),
+		   (unsigned long long)atomic_load(&cg->ooms),
+		   (unsigned long long)atomic_load(&cg->oom_kills));
 	return 0;
 }
 
@@ -208,14 +206,21 @@ SHOW(memory_stat_show)
 
 	mem_get_stats(&ms);
 	buf_printf(b, "anon %llu\nfile %llu\nshmem 0\nfile_mapped %llu\n",
-		   (unsigned long long)ms.private_bytes, (unsigned long long)ms.window_bytes,
-		   (unsigned long long)ms.window_bytes);
+		   (unsigned long long)task_cgroup_memory(task_cgroup_current()),
+		   (unsigned long long)ms.window_bytes, (unsigned long long)ms.window_bytes);
 	return 0;
 }
 
 SHOW(pids_current_show)
 {
 	buf_printf(b, "%d\n", atomic_load(&task_cgroup_current()->tasks));
+	return 0;
+}
+
+SHOW(pids_events_show)
+{
+	buf_printf(b, "max %llu\n",
+		   (unsigned long long)atomic_load(&task_cgroup_current()->pids_max_hits));
 	return 0;
 }
 
@@ -246,6 +251,8 @@ OPS(mems_ops, mems_show);
 OPS(memory_current_ops, memory_current_show);
 OPS(memory_peak_ops, memory_peak_show);
 OPS(memory_max_ops, memory_max_show);
+OPS(memory_events_ops, memory_events_show);
+OPS(pids_events_ops, pids_events_show);
 OPS(memory_low_ops, memory_low_show);
 OPS(memory_stat_ops, memory_stat_show);
 OPS(swap_max_ops, swap_max_show);
@@ -278,7 +285,7 @@ static const struct synth_entry cgroup_entries[] = {
 	C("cpuset.mems.effective", "0"),
 	C("io.stat", ""),
 	R("memory.current", memory_current_ops),
-	C("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0"),
+	R("memory.events", memory_events_ops),
 	C("memory.high", "max"),
 	R("memory.low", memory_low_ops),
 	R("memory.max", memory_max_ops),
@@ -289,7 +296,7 @@ static const struct synth_entry cgroup_entries[] = {
 	C("memory.swap.current", "0"),
 	R("memory.swap.max", swap_max_ops),
 	R("pids.current", pids_current_ops),
-	C("pids.events", "max 0"),
+	R("pids.events", pids_events_ops),
 	R("pids.max", pids_max_ops),
 	R("pids.peak", pids_peak_ops),
 	{ 0 },

@@ -215,8 +215,7 @@ SHOW(vmstat_show)
 					    "pswpin",
 					    "pswpout",
 					    "pgsteal_kswapd",
-					    "pgscan_kswapd",
-					    "oom_kill"};
+					    "pgscan_kswapd"};
 	uint64_t total = mm_total_bytes() >> MOAT_PAGE_SHIFT;
 	struct mem_stats ms;
 	uint64_t used;
@@ -228,6 +227,7 @@ SHOW(vmstat_show)
 		   (unsigned long long)used);
 	for (size_t i = 0; i < ARRAY_SIZE(zeros); i++)
 		buf_printf(b, "%s 0\n", zeros[i]);
+	buf_printf(b, "oom_kill %llu\n", (unsigned long long)atomic_load(&kernel.oom_kills));
 	buf_puts(b, "pgfault 0\npgmajfault 0\n");
 	return 0;
 }

@@ -1,0 +1,217 @@
+// LINK: moat_mem
+/* Accounts of private memory: charged to who allocates, given back when freed, the mark, the overdraft, numbers used again. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rcu.h"
+#include "mem/memfile.h"
+
+#define LIMIT (256ul << 20)
+
+static uint64_t take(uint64_t size)
+{
+	uint64_t off = 0;
+
+	assert_int_equal(memfile_alloc(mem_private(), size, 0, 0, &off), 0);
+	return off;
+}
+
+static void give(uint64_t off, uint64_t size)
+{
+	memfile_range_unref(mem_private(), off, size);
+}
+
+static void test_charge(void **state)
+{
+	struct mem_account *a = mem_account_create(), *b = mem_account_create();
+	uint64_t one, two, nobodys;
+
+	(void)state;
+	assert_non_null(a);
+	assert_non_null(b);
+	nobodys = take(MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	one = take(4 * MEM_CHUNK_SIZE);
+	mem_account_enter(b);
+	two = take(2 * MEM_CHUNK_SIZE);
+	mem_account_enter(NULL);
+	assert_int_equal(mem_account_bytes(a), 4 * MEM_CHUNK_SIZE);
+	assert_int_equal(mem_account_bytes(b), 2 * MEM_CHUNK_SIZE);
+	/* What was not touched is not resident; and what is, is whose it is. */
+	memset(memfile_ptr(mem_private(), one), 1, 3 * MOAT_PAGE_SIZE);
+	memset(memfile_ptr(mem_private(), two), 1, MOAT_PAGE_SIZE);
+	memset(memfile_ptr(mem_private(), nobodys), 1, MOAT_PAGE_SIZE);
+	assert_int_equal(mem_account_resident(a), 3 * MOAT_PAGE_SIZE);
+	assert_int_equal(mem_account_resident(b), MOAT_PAGE_SIZE);
+	/* A part; and whoever frees it. */
+	mem_account_enter(b);
+	give(one, MEM_CHUNK_SIZE);
+	mem_account_enter(NULL);
+	assert_int_equal(mem_account_bytes(a), 3 * MEM_CHUNK_SIZE);
+	assert_int_equal(mem_account_resident(a), 0);
+	give(one + MEM_CHUNK_SIZE, 3 * MEM_CHUNK_SIZE);
+	give(two, 2 * MEM_CHUNK_SIZE);
+	give(nobodys, MEM_CHUNK_SIZE);
+	assert_int_equal(mem_account_bytes(a), 0);
+	assert_int_equal(mem_account_bytes(b), 0);
+	mem_account_destroy(a);
+	mem_account_destroy(b);
+	rcu_drain();
+}
+
+static void test_mark(void **state)
+{
+	struct mem_account *a = mem_account_create();
+	uint64_t off, more;
+
+	(void)state;
+	assert_non_null(a);
+	mem_account_limit(a, 2 * MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	off = take(2 * MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	assert_int_equal(mem_accounts_over, 0);
+	more = take(MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	assert_int_equal(mem_accounts_over, 1);
+	/* It stays until it is told, whatever is freed. */
+	give(more, MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	mem_account_limit(a, 2 * MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	/* A lower figure counts at once. */
+	mem_account_limit(a, MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	/* Above the limit: so much more than now, and what is freed takes the mark down with it, but not below the limit. */
+	mem_account_look_after(a, 2 * MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	more = take(2 * MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	give(more, 2 * MEM_CHUNK_SIZE);
+	give(off, 2 * MEM_CHUNK_SIZE);
+	off = take(2 * MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	more = take(MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	mem_account_enter(NULL);
+	mem_account_destroy(a);
+	assert_int_equal(mem_accounts_over, 0);
+	give(more, MEM_CHUNK_SIZE);
+	give(off, 2 * MEM_CHUNK_SIZE);
+	rcu_drain();
+}
+
+static void test_overdraft(void **state)
+{
+	struct mem_account *a = mem_account_create();
+	uint64_t off, more = 0;
+
+	(void)state;
+	assert_non_null(a);
+	mem_account_limit(a, MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	off = take(MEM_ACCOUNT_OVERDRAFT);
+	assert_int_equal(memfile_alloc(mem_private(), 2 * MEM_CHUNK_SIZE, 0, 0, &more), -ENOMEM);
+	assert_int_equal(mem_account_bytes(a), MEM_ACCOUNT_OVERDRAFT);
+	/* Nobody else's. */
+	mem_account_enter(NULL);
+	more = take(2 * MEM_CHUNK_SIZE);
+	give(more, 2 * MEM_CHUNK_SIZE);
+	mem_account_limit(a, UINT64_MAX);
+	mem_account_enter(a);
+	more = take(2 * MEM_CHUNK_SIZE);
+	give(more, 2 * MEM_CHUNK_SIZE);
+	mem_account_enter(NULL);
+	give(off, MEM_ACCOUNT_OVERDRAFT);
+	mem_account_destroy(a);
+	rcu_drain();
+}
+
+static void test_numbers(void **state)
+{
+	struct mem_account *all[MEM_ACCOUNTS_MAX], *again;
+	unsigned count = 0;
+	uint64_t off;
+
+	(void)state;
+	while ((all[count] = mem_account_create()))
+		count++;
+	assert_int_equal(count, MEM_ACCOUNTS_MAX - 1);
+	/* Not while something is charged to it. */
+	mem_account_enter(all[7]);
+	off = take(MEM_CHUNK_SIZE);
+	mem_account_enter(NULL);
+	mem_account_destroy(all[7]);
+	assert_null(mem_account_create());
+	give(off, MEM_CHUNK_SIZE);
+	again = mem_account_create();
+	assert_ptr_equal(again, all[7]);
+	for (unsigned i = 0; i < count; i++)
+		mem_account_destroy(all[i]);
+	mem_account_destroy(NULL);
+	rcu_drain();
+}
+
+/* A thread that takes and gives in its own account while another moves the mark and measures. */
+static void *churn(void *arg)
+{
+	rcu_thread_begin();
+	mem_account_enter(arg);
+	for (int i = 0; i < 2000; i++) {
+		uint64_t one = take(3 * MEM_CHUNK_SIZE), two = take(MEM_CHUNK_SIZE);
+
+		give(one, 3 * MEM_CHUNK_SIZE);
+		give(two, MEM_CHUNK_SIZE);
+	}
+	mem_account_enter(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	struct mem_account *all[2] = {mem_account_create(), mem_account_create()};
+	pthread_t threads[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		assert_non_null(all[i]);
+		mem_account_limit(all[i], MEM_CHUNK_SIZE);
+		assert_int_equal(pthread_create(&threads[i], NULL, churn, all[i]), 0);
+	}
+	for (int i = 0; i < 200; i++) {
+		(void)mem_account_resident(all[i & 1]);
+		mem_account_look_after(all[i & 1], (uint64_t)(i % 8) * MEM_CHUNK_SIZE);
+	}
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mem_account_bytes(all[i]), 0);
+		mem_account_destroy(all[i]);
+	}
+	assert_int_equal(mem_accounts_over, 0);
+	rcu_drain();
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	rcu_thread_begin();
+	return mem_init(LIMIT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_charge),	  cmocka_unit_test(test_mark),
+		cmocka_unit_test(test_overdraft), cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_threads),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
