@@ -73,6 +73,11 @@ struct platform_ops {
 	 */
 	void (*as_retire)(struct address_space *as, void (*done)(void *arg), void *arg);
 	/*
+	 * Waits until all that as_retire() was given before has ended: its threads count for limits, its memory is not given
+	 * back until then. No locks that done() takes. May be absent: platform_settle().
+	 */
+	void (*settle)(struct platform *p);
+	/*
 	 * Translates [va, va + size) to mf at mf_off with at most `access` (MEM_READ implied); replaces
 	 * what was there. The caller holds chunk references on the range for as long as it stays mapped.
 	 * Return: 0, -ENOMEM, -EFAULT if a host file's page cannot be touched (first page; later ones are left unmapped).
@@ -162,6 +167,12 @@ static inline void platform_as_retire(struct platform *p, struct address_space *
 		p->ops->as_destroy(as);
 		done(arg);
 	}
+}
+
+static inline void platform_settle(struct platform *p)
+{
+	if (p->ops->settle)
+		p->ops->settle(p);
 }
 
 static inline void platform_as_set_traced(struct platform *p, struct address_space *as, bool on)

@@ -142,6 +142,11 @@ static int worker_create(struct task_worker **ret)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = pthread_create(&thread, &attr, worker_main, w);
+	if (err == EAGAIN) {
+		/* What the guest has ended may count for the container's limit still. */
+		platform_settle(kernel.platform);
+		err = pthread_create(&thread, &attr, worker_main, w);
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	if (err) {

@@ -6,8 +6,11 @@
  * unmaps everything, which costs less than to have it unmapped and proven first. The same thread orders the stubs that are made in
  * advance, which no starting process need do itself.
  *
- * A few at a time (SYSTRAP_RETIRED_MAX): whoever ends more waits himself, so that memory comes back as fast as it goes.
+ * A few at a time (SYSTRAP_RETIRED_MAX): whoever ends more waits himself, so that memory comes back as fast as it goes. Whoever is
+ * refused a process or a thread by the host waits for those that ended before he asked (systrap_retire_await()), since a limit on
+ * the container's processes counts them until they are reaped.
  */
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -48,9 +51,8 @@ static void *retire_main(void *arg)
 			systrap_stub_end(p, as->stub);
 			systrap_as_free(as);
 			done(done_arg);
-			mutex_lock(&retire->lock);
-			retire->count--;
-			mutex_unlock(&retire->lock);
+			atomic_fetch_add(&retire->ended, 1);
+			futex_wake(&retire->ended, INT_MAX);
 		} else if (quit) {
 			break;
 		} else {
@@ -86,10 +88,11 @@ void systrap_as_retire(struct address_space *as, void (*done)(void *arg), void *
 	if (as->stub) {
 		systrap_as_leave(as);
 		mutex_lock(&retire->lock);
-		queued = retire->count < SYSTRAP_RETIRED_MAX && !retire->quit &&
-			 thread_ready_locked(p);
+		queued = atomic_load(&retire->queued) - atomic_load(&retire->ended) <
+				 SYSTRAP_RETIRED_MAX &&
+			 !retire->quit && thread_ready_locked(p);
 		if (queued) {
-			retire->count++;
+			atomic_fetch_add(&retire->queued, 1);
 			as->retired = done;
 			as->retired_arg = arg;
 			STAILQ_INSERT_TAIL(&retire->queue, as, retire_link);
@@ -103,6 +106,25 @@ void systrap_as_retire(struct address_space *as, void (*done)(void *arg), void *
 	}
 	systrap_as_destroy(as);
 	done(arg);
+}
+
+bool systrap_retire_await(struct systrap_platform *p, uint32_t queued)
+{
+	uint32_t ended = atomic_load(&p->retire.ended);
+
+	if ((int32_t)(queued - ended) <= 0)
+		return false;
+	(void)futex_wait(&p->retire.ended, ended, NULL);
+	return true;
+}
+
+void systrap_settle(struct platform *base)
+{
+	struct systrap_platform *p = systrap_of(base);
+	uint32_t queued = atomic_load(&p->retire.queued);
+
+	while (systrap_retire_await(p, queued))
+		;
 }
 
 void systrap_retire_init(struct systrap_platform *p)

@@ -451,6 +451,8 @@ static int thread_wait(struct platform_context *ctx, struct address_space *as,
 		       struct systrap_thread **ret)
 {
 	static const struct timespec pause = {.tv_nsec = 1000000};
+	uint32_t ended_before = atomic_load(&ctx->p->retire.queued);
+	bool settled;
 	int err;
 
 	for (unsigned rounds = 0;; rounds++) {
@@ -463,6 +465,12 @@ static int thread_wait(struct platform_context *ctx, struct address_space *as,
 		if (err == -EBUSY && (rounds >= SYSTRAP_PATIENCE || atomic_load(&as->stub->dead)))
 			err = -EAGAIN;
 		mutex_unlock(&as->lock);
+		/* What the guest has ended counts for its limits until it is reaped: once more after that. */
+		settled = false;
+		while (err == -EAGAIN && systrap_retire_await(ctx->p, ended_before))
+			settled = true;
+		if (settled)
+			continue;
 		if (err != -EBUSY)
 			return err;
 		nanosleep(&pause, NULL);

@@ -22,8 +22,7 @@
 
 #define ORDERS_KEPT 2u /* slots of the ring that only acknowledgements use */
 #define SYNC_SPIN_NS 30000
-#define PRISTINE_TIMEOUT_MS 20000
-#define REPLY_POLL_MS 5
+#define REPLY_ROUND_MS 5
 
 /* ---- orders ---- */
 
@@ -322,8 +321,8 @@ static void reply_made_locked(struct systrap_platform *p, struct systrap_stub *s
 	SYSTRAP_STAT_ADD(p, stubs_made, 1);
 }
 
-/* One reply, if there is one within `timeout_ms`. Return: there was. */
-static bool reply_read_locked(struct systrap_platform *p, int timeout_ms)
+/* One reply, if there is one. Return: there was. */
+static bool reply_read_locked(struct systrap_platform *p)
 {
 	struct pristine_reply r;
 	union {
@@ -335,13 +334,12 @@ static bool reply_read_locked(struct systrap_platform *p, int timeout_ms)
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control)};
-	struct pollfd pfd = {.fd = p->control_fd, .events = POLLIN};
 	struct systrap_stub *stub;
 	struct cmsghdr *c;
 	int fd = -1;
 	ssize_t n;
 
-	if (p->pristine_dead || (timeout_ms && poll(&pfd, 1, timeout_ms) <= 0))
+	if (p->pristine_dead)
 		return false;
 	n = recvmsg(p->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -362,6 +360,22 @@ static bool reply_read_locked(struct systrap_platform *p, int timeout_ms)
 		stub->reaped = true;
 		stub_free_locked(p, stub);
 	}
+	return true;
+}
+
+/*
+ * A moment, or until there is a reply; who gives up the lock for it finds that others have read his. Rounds that lasted are
+ * counted, not time: clocks go on while all of us are frozen or suspended, the pristine process with its answer under way.
+ * Return: false: it has had its chance, or is dead.
+ */
+static bool reply_await(struct systrap_platform *p, unsigned *inout_rounds)
+{
+	struct pollfd pfd = {.fd = p->control_fd, .events = POLLIN};
+
+	if (*inout_rounds >= p->reply_rounds)
+		return false;
+	if (poll(&pfd, 1, REPLY_ROUND_MS) == 0)
+		++*inout_rounds;
 	return true;
 }
 
@@ -419,23 +433,52 @@ static void pool_fill_locked(struct systrap_platform *p)
 			return;
 }
 
+/* The pool is empty. Return: 0; -EAGAIN: it stays so. */
+static int pool_await_locked(struct systrap_platform *p, uint32_t ended_before)
+{
+	unsigned rounds = 0;
+	bool again;
+
+	SYSTRAP_STAT_ADD(p, pool_empty, 1);
+	pool_fill_locked(p);
+	while (SLIST_EMPTY(&p->pool)) {
+		if (reply_read_locked(p))
+			continue;
+		if (p->pristine_dead)
+			return -EAGAIN;
+		if (p->making) {
+			if (!reply_await(p, &rounds))
+				return -EAGAIN;
+			continue;
+		}
+		/* The host has no process for us. What the guest has ended counts for its limits until it is reaped. */
+		mutex_unlock(&p->lock);
+		again = systrap_retire_await(p, ended_before);
+		mutex_lock(&p->lock);
+		if (!again)
+			return -EAGAIN;
+		/* One: others would take the processes and threads that it needs. */
+		(void)make_locked(p);
+	}
+	return 0;
+}
+
 int systrap_stub_get(struct systrap_platform *p, struct address_space *as,
 		     struct systrap_stub **ret_stub)
 {
+	uint32_t ended_before = atomic_load(&p->retire.queued);
 	struct systrap_stub *stub;
+	int err = 0;
 
 	mutex_lock(&p->lock);
 	if (p->pool_count <= SYSTRAP_POOL_LOW)
-		while (reply_read_locked(p, 0))
+		while (reply_read_locked(p))
 			;
 	if (SLIST_EMPTY(&p->pool))
-		pool_fill_locked(p);
-	while (SLIST_EMPTY(&p->pool)) {
-		SYSTRAP_STAT_ADD(p, pool_empty, 1);
-		if (!p->making || !reply_read_locked(p, PRISTINE_TIMEOUT_MS)) {
-			mutex_unlock(&p->lock);
-			return -EAGAIN;
-		}
+		err = pool_await_locked(p, ended_before);
+	if (err) {
+		mutex_unlock(&p->lock);
+		return err;
 	}
 	stub = SLIST_FIRST(&p->pool);
 	SLIST_REMOVE_HEAD(&p->pool, link);
@@ -468,7 +511,7 @@ void systrap_stub_put(struct systrap_platform *p, struct systrap_stub *stub)
 		atomic_store(&stub->dead, true);
 		reap_locked(p, stub);
 	}
-	while (reply_read_locked(p, 0))
+	while (reply_read_locked(p))
 		;
 	mutex_unlock(&p->lock);
 }
@@ -482,23 +525,22 @@ static _Noreturn void cannot_reap(const struct systrap_stub *stub)
 
 void systrap_stub_end(struct systrap_platform *p, struct systrap_stub *stub)
 {
-	int64_t until = systrap_now_ns() + PRISTINE_TIMEOUT_MS * 1000000l;
-	struct pollfd pfd = {.fd = p->control_fd, .events = POLLIN};
+	unsigned rounds = 0;
+	bool patient = true;
 
 	mutex_lock(&p->lock);
 	atomic_store(&stub->dead, true);
 	if (!stub->reaped)
 		reap_locked(p, stub);
 	for (;;) {
-		while (reply_read_locked(p, 0))
+		while (reply_read_locked(p))
 			;
 		if (stub->reaped)
 			break;
-		if (p->pristine_dead || systrap_now_ns() > until)
+		if (p->pristine_dead || !patient)
 			cannot_reap(stub);
 		mutex_unlock(&p->lock);
-		/* Others read replies, too: not for long. */
-		(void)poll(&pfd, 1, REPLY_POLL_MS);
+		patient = reply_await(p, &rounds);
 		mutex_lock(&p->lock);
 	}
 	mutex_unlock(&p->lock);
@@ -512,6 +554,7 @@ void systrap_stub_end(struct systrap_platform *p, struct systrap_stub *stub)
 void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub)
 {
 	struct systrap_thread *t;
+	unsigned rounds = 0;
 
 	mutex_lock(&p->lock);
 	if (!stub->reaped) {
@@ -520,10 +563,12 @@ void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub)
 		atomic_store(&stub->dead, true);
 		SYSTRAP_STAT_ADD(p, stubs_died, 1);
 		reap_locked(p, stub);
-		while (!stub->reaped && reply_read_locked(p, PRISTINE_TIMEOUT_MS))
-			;
-		if (!stub->reaped)
-			cannot_reap(stub);
+		while (!stub->reaped) {
+			if (reply_read_locked(p))
+				continue;
+			if (p->pristine_dead || !reply_await(p, &rounds))
+				cannot_reap(stub);
+		}
 	}
 	/* New ones join the list under this lock, too. */
 	LIST_FOREACH (t, &stub->threads, link)

@@ -238,6 +238,7 @@ static int systrap_create(struct platform **ret_p)
 		return -ENOMEM;
 	p->base.ops = &systrap_platform_ops;
 	p->control_fd = p->shared_fd = -1;
+	p->reply_rounds = SYSTRAP_REPLY_ROUNDS;
 	mutex_init(&p->lock, LOCK_PLATFORM, "systrap");
 	mutex_init(&p->bind_lock, LOCK_PLATFORM, "systrap contexts");
 	SLIST_INIT(&p->pool);
@@ -331,6 +332,7 @@ const struct platform_ops systrap_platform_ops = {
 	.as_create = systrap_as_create,
 	.as_destroy = systrap_as_destroy,
 	.as_retire = systrap_as_retire,
+	.settle = systrap_settle,
 	.as_map = systrap_as_map,
 	.as_unmap = systrap_as_unmap,
 	.as_protect = systrap_as_protect,

@@ -36,6 +36,8 @@
 #define SYSTRAP_BATCH_MAX 1024u
 /* How long a stub may take to carry out orders, or to answer a kick, in rounds of waiting. */
 #define SYSTRAP_PATIENCE 300u
+/* A wait for the pristine process is given up after so many rounds (of 5 ms) that lasted. */
+#define SYSTRAP_REPLY_ROUNDS 4000u
 /* A thread whose making failed so often is not tried again: it may exist in spite of what its area says. */
 #define SYSTRAP_FAILURES_MAX 4u
 #define SYSTRAP_ROUND_NS 10000000l
@@ -229,7 +231,8 @@ struct systrap_turns {
 struct systrap_retire {
 	struct mutex lock; /* LOCK_LEAF */
 	STAILQ_HEAD(, address_space) queue;
-	unsigned count; /* in the queue, and the one that is being ended */
+	/* Ever; ended is a futex, too. The difference: in the queue, and the one that is being ended. */
+	_Atomic uint32_t queued, ended;
 	bool started, failed, quit;
 	pthread_t thread;
 	_Atomic uint32_t word; /* its futex: 1: look */
@@ -243,6 +246,7 @@ struct systrap_platform {
 	uint8_t *shared;
 	size_t fpu_size; /* XSAVE image in standard format */
 	uint64_t xcr0, mxcsr_mask;
+	unsigned reply_rounds; /* SYSTRAP_REPLY_ROUNDS; a test's, fewer */
 	uint64_t shared_size, spin_ticks, stolen_ticks, soon_ticks, reply_ticks, turn_ticks,
 		quick_ticks;
 
@@ -406,6 +410,12 @@ void systrap_region_restore(struct address_space *as, uint64_t va);
 void systrap_retire_init(struct systrap_platform *p);
 void systrap_retire_fini(struct systrap_platform *p);
 void systrap_as_retire(struct address_space *as, void (*done)(void *arg), void *arg);
+/*
+ * Waits for one of the first `queued` (as retire.queued was) that were retired to have ended, the oldest. Locks of address spaces
+ * that live may be held. Return: false: all have.
+ */
+bool systrap_retire_await(struct systrap_platform *p, uint32_t queued);
+void systrap_settle(struct platform *base);
 
 /* patching.c */
 void systrap_patch_note(struct address_space *as, const struct arch_regs *regs);

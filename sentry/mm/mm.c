@@ -122,8 +122,23 @@ static void mm_free(void *arg)
 }
 
 /*
+ * Nobody runs in it, but on a platform whose threads are the host's a hostile one may run on until its process is dead. What
+ * others could see of that ends before their files' counts say that it cannot be: F_SEAL_WRITE's promise.
+ */
+static void mm_cut_off(struct mm *mm)
+{
+	struct vma *vma = mm->platform->app_elsewhere ? vma_first(mm) : NULL;
+
+	for (; vma; vma = vma_next(vma))
+		if (vma->mappable && vma->map.writable_shared) {
+			mm->platform->ops->as_clear(mm->as);
+			return;
+		}
+}
+
+/*
  * The files are let go before this returns: who waits for the process finds them so. The memory of a small one may follow a moment
- * later, when its address space has ended.
+ * later, when its address space has ended; by then the application can reach none that files count as mapped and writable.
  */
 static void mm_destroy(struct mm *mm)
 {
@@ -139,6 +154,7 @@ static void mm_destroy(struct mm *mm)
 	mm_reap_init(&mm->last);
 	/* Unregister first: from then on no truncate looks in here. */
 	rwlock_write_lock(&mm->vma_lock);
+	mm_cut_off(mm);
 	while ((vma = vma_first(mm)))
 		vma_remove(mm, vma, &reap);
 	rwlock_write_unlock(&mm->vma_lock);

@@ -525,8 +525,7 @@ static void spaces_retire(void)
 	}
 	for (unsigned k = 0; k < MIN(n, 4u); k++)
 		guest_fini(&g[k]);
-	for (unsigned ms = 0; atomic_load(&done) < n && ms < 20000; ms++)
-		usleep(1000);
+	platform_settle(plat);
 	EXPECT(atomic_load(&done) == n);
 }
 

@@ -555,6 +555,58 @@ static void test_seal(void **state)
 	tfile_fini(&t);
 }
 
+static struct mappable *late_file;
+static unsigned late_ends, late_writable;
+
+/* What is there goes before the file's count says that nothing is. */
+static void late_clear(struct address_space *as)
+{
+	assert_true(atomic_load(&late_file->writable_mappings) > 0);
+	fake_as_clear(as);
+}
+
+/* A hostile application runs on until this has ended. */
+static void late_retire(struct address_space *as, void (*done)(void *), void *arg)
+{
+	struct fake_pte *pte;
+
+	late_ends++;
+	RB_FOREACH (pte, fake_tree, &as->ptes)
+		late_writable += pte->shared && (pte->access & MEM_WRITE);
+	fake_as_destroy(as);
+	done(arg);
+}
+
+/* An application that is ended late writes to no file that may be sealed by then. */
+static void test_late_end(void **state)
+{
+	struct platform_ops ops = fake_ops;
+	struct platform late = {.ops = &ops, .app_elsewhere = true};
+	struct tfile t;
+	struct mm *mm;
+	uint64_t addr;
+
+	(void)state;
+	ops.as_clear = late_clear;
+	ops.as_retire = late_retire;
+	tfile_init(&t, 2 * PAGE);
+	late_file = &t.m;
+	for (int shared = 0; shared < 2; shared++) {
+		assert_int_equal(mm_create(&late, &mm), 0);
+		store(mm, anon(mm, PAGE, 3), 1);
+		addr = map_file(mm, &t, 0, 2 * PAGE, 3, shared);
+		store(mm, addr, 2);
+		assert_int_equal(t.m.writable_mappings, shared);
+		/* Pieces of it count, whatever they may do now. */
+		assert_int_equal(protect(mm, addr + PAGE, PAGE, 1), 0);
+		mm_unref(mm);
+		assert_int_equal(t.m.writable_mappings, 0);
+		assert_int_equal(late_ends, shared + 1);
+		assert_int_equal(late_writable, 0);
+	}
+	tfile_fini(&t);
+}
+
 /* The allocator refuses: -ENOMEM, nothing broken. */
 static void test_out_of_memory(void **state)
 {
@@ -573,14 +625,15 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		MM_TEST(test_anon),	   MM_TEST(test_few_faults),
-		MM_TEST(test_map_errors),  MM_TEST(test_gaps),
-		MM_TEST(test_protect),	   MM_TEST(test_fork_cow),
-		MM_TEST(test_fork_flags),  MM_TEST(test_brk),
-		MM_TEST(test_stack),	   MM_TEST(test_remap),
-		MM_TEST(test_advise),	   MM_TEST(test_lock_and_mincore),
-		MM_TEST(test_shared_anon), MM_TEST(test_walk),
-		MM_TEST(test_seal),	   MM_TEST(test_out_of_memory),
+		MM_TEST(test_anon),	     MM_TEST(test_few_faults),
+		MM_TEST(test_map_errors),    MM_TEST(test_gaps),
+		MM_TEST(test_protect),	     MM_TEST(test_fork_cow),
+		MM_TEST(test_fork_flags),    MM_TEST(test_brk),
+		MM_TEST(test_stack),	     MM_TEST(test_remap),
+		MM_TEST(test_advise),	     MM_TEST(test_lock_and_mincore),
+		MM_TEST(test_shared_anon),   MM_TEST(test_walk),
+		MM_TEST(test_seal),	     MM_TEST(test_late_end),
+		MM_TEST(test_out_of_memory),
 	};
 
 	MM_TESTS_RUN(tests);
