@@ -481,6 +481,17 @@ static bool locks_closed(void)
 }
 
 #define TRIES 5 /* a loaded machine may be late, and then nothing is given up meanwhile */
+#define SKIP_STATUS 77 /* the run counts a test that proved nothing as skipped */
+
+static bool late;
+
+/* What was to happen while the daemon is away never did. Last in a test. */
+static void never_in_time(void)
+{
+	late = true;
+	print_message("not once in %u tries was this machine in time\n", TRIES);
+	skip();
+}
 
 /* Locks that are given up while another daemon is asked for them are given up, and nobody is told to have lost any. */
 static void test_locks_closed(void **state)
@@ -491,7 +502,7 @@ static void test_locks_closed(void **state)
 	for (unsigned i = 0; i < TRIES && !in_time; i++)
 		in_time = locks_closed();
 	if (!in_time)
-		print_message("the machine was never fast enough to give up locks in time\n");
+		never_in_time();
 }
 
 static int (*const *real_lock)(struct file *f, const struct file_lock *req, bool wait);
@@ -592,12 +603,12 @@ static void test_begun_away(void **state)
 			assert_true(!allocated || allocated == -EIO);
 		wait_until_back(f);
 	}
-	if (!in_time)
-		print_message("the daemon was never back in time\n");
 	assert_int_equal(file_stat(f, &(struct stat_args){.mask = STATX_SIZE}, &st), 0);
 	assert_true(!in_time || st.size == 8192);
 	fs_close(f);
 	fs_env_fini(&e);
+	if (!in_time)
+		never_in_time();
 }
 
 int main(void)
@@ -608,9 +619,11 @@ int main(void)
 					   cmocka_unit_test(test_locks_closed),
 					   cmocka_unit_test(test_locks_pushed_aside),
 					   cmocka_unit_test(test_begun_away)};
+	int failed;
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");
 	if (fs_env_process_init() || guard_install())
 		return 1;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	return failed || !late ? failed : SKIP_STATUS;
 }
