@@ -26,7 +26,8 @@
 #include "gofer/server.h"
 
 #define THREAD_STACK_BYTES (64ul << 10)
-#define WAKE_LATE_NS 30000000000ll /* nobody is later at what the queue announced */
+#define WAKE_LATE_NS \
+	1000000000ll /* the thread comes at once; later than that, an event of the client's may be told twice */
 
 struct server_watch {
 	LIST_ENTRY(server_watch) link;

@@ -531,16 +531,34 @@ static void check_known(struct remote_renaming *r, struct remote_dentry **inout_
 	*inout_d = NULL;
 }
 
+static void move(struct remote_renaming *r, struct remote_dentry *d, struct remote_dentry *dir,
+		 const char *name, size_t len)
+{
+	uint64_t old = gofer_place_of(d);
+
+	remote_move(r->c, d, dir, name, len);
+	gofer_place_moved(d, old);
+}
+
+static void exchange(struct remote_renaming *r)
+{
+	uint64_t old = gofer_place_of(r->old), new_ = gofer_place_of(r->new_);
+
+	remote_exchange(r->c, r->old, r->new_);
+	gofer_place_moved(r->old, old);
+	gofer_place_moved(r->new_, new_);
+}
+
 static void exchanged(struct remote_renaming *r, const struct p9_nodes *nodes)
 {
 	if (r->new_)
 		update_from(r->new_, nodes, 3);
 	if (r->old && r->new_)
-		remote_exchange(r->c, r->old, r->new_);
+		exchange(r);
 	else if (r->old)
-		remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
+		move(r, r->old, r->newdir, r->new_name, r->new_len);
 	else if (r->new_)
-		remote_move(r->c, r->new_, r->olddir, r->old_name, r->old_len);
+		move(r, r->new_, r->olddir, r->old_name, r->old_len);
 }
 
 /* The moved object was not known: now it is, by its new name. */
@@ -596,7 +614,7 @@ static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, 
 		removed(r->new_, &other);
 	}
 	if (r->old)
-		remote_move(r->c, r->old, r->newdir, r->new_name, r->new_len);
+		move(r, r->old, r->newdir, r->new_name, r->new_len);
 	else
 		enter_moved(r, &moved);
 	if (!(r->flags & REMOTE_RENAME_WHITEOUT))

@@ -68,9 +68,9 @@ static ssize_t gofer_read_iter(struct file *f, struct io_iter *it, int64_t off, 
 
 	if (gofer_is_plain(in))
 		return gofer_plain_read(in, fd, it, off);
-	own = gofer_own_begin(in->fs->conn, f->path.dentry, IN_ACCESS);
+	own = gofer_own_begin(in, fd, IN_ACCESS);
 	ret = read_windows(fd, it, off, rwf);
-	gofer_own_end(in->fs->conn, own);
+	gofer_own_end(in->fs, own);
 	return ret;
 }
 
@@ -132,10 +132,10 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 	gofer_inode_perm_fresh(in, &pi);
 	if (!ret && gofer_is_plain(in))
 		ret = gofer_plain_write(in, fd, it, *inout_off);
-	own = gofer_own_begin(in->fs->conn, f->path.dentry, IN_MODIFY);
+	own = gofer_own_begin(in, fd, IN_MODIFY);
 	if (!ret && !gofer_is_plain(in))
 		ret = write_windows(fd, it, *inout_off, rwf);
-	gofer_own_end(in->fs->conn, own);
+	gofer_own_end(in->fs, own);
 	op_unlock(&in->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
 		fix_priv_after_write(f, &pi);
@@ -156,7 +156,6 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 {
 	struct gofer_inode *to = file_inode(out);
 	struct gofer_own_io *own_in, *own_out;
-	struct p9_conn *c = to->fs->conn;
 	struct perm_inode pi;
 	struct io_iter limit;
 	ssize_t ret;
@@ -172,8 +171,8 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 	if (vfs_hooks.check_fsize)
 		ret = vfs_hooks.check_fsize(off_out, &limit);
 	gofer_inode_perm_fresh(to, &pi);
-	own_in = gofer_own_begin(c, in->path.dentry, IN_ACCESS);
-	own_out = gofer_own_begin(c, out->path.dentry, IN_MODIFY);
+	own_in = gofer_own_begin(file_inode(in), gofer_file_of(in)->fd, IN_ACCESS);
+	own_out = gofer_own_begin(to, gofer_file_of(out)->fd, IN_MODIFY);
 	if (!ret) {
 		ret = copy_file_range(gofer_file_of(in)->fd, &off_in, gofer_file_of(out)->fd,
 				      &off_out, limit.remaining, 0);
@@ -182,8 +181,8 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 		if (ret < 0 && host_cannot_copy((int)-ret))
 			ret = -EOPNOTSUPP;
 	}
-	gofer_own_end(c, own_out);
-	gofer_own_end(c, own_in);
+	gofer_own_end(to->fs, own_out);
+	gofer_own_end(file_inode(in)->fs, own_in);
 	io_iter_fini(&limit);
 	op_unlock(&to->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
@@ -237,16 +236,15 @@ void gofer_inode_truncated(struct gofer_inode *in, uint64_t size)
 
 int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size)
 {
-	struct p9_conn *c = gofer_inode_of(d)->fs->conn;
 	struct gofer_own_io *own;
 	int err;
 
 	if (gofer_is_plain(gofer_inode_of(d)))
 		return gofer_plain_truncate(d, size);
-	own = gofer_own_begin(c, &d->d, IN_MODIFY);
+	own = gofer_own_begin(gofer_inode_of(d), rw_fd, IN_MODIFY);
 	/* translate() looks at the size under data_lock: what it gave out before this is dropped after it. */
 	err = ftruncate(rw_fd, (off_t)size) < 0 ? -errno : 0;
-	gofer_own_end(c, own);
+	gofer_own_end(gofer_inode_of(d)->fs, own);
 	if (err)
 		return err;
 	gofer_inode_truncated(gofer_inode_of(d), size);
@@ -282,12 +280,12 @@ static int gofer_fallocate(struct file *f, int mode, uint64_t off, uint64_t size
 	err = op_lock_killable(&in->write_lock);
 	if (err)
 		return err;
-	own = gofer_own_begin(in->fs->conn, f->path.dentry, IN_MODIFY);
+	own = gofer_own_begin(in, gofer_file_of(f)->fd, IN_MODIFY);
 	if (gofer_is_plain(in))
 		err = -EOPNOTSUPP;
 	else if (fallocate(gofer_file_of(f)->fd, mode, (off_t)off, (off_t)size) < 0)
 		err = -errno;
-	gofer_own_end(in->fs->conn, own);
+	gofer_own_end(in->fs, own);
 	op_unlock(&in->write_lock);
 	return err;
 }

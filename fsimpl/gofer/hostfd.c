@@ -37,26 +37,42 @@ static void take_fds_locked(struct gofer_inode *in, int ret_fds[2])
 	in->rw_fd = -1;
 }
 
-/* Return: how many there were. */
-static unsigned put_fds(struct p9_conn *c, const int fds[2])
+static void put_fd(struct gofer_inode *in, int fd, uint64_t place, bool write)
 {
-	struct gofer_own_io *own = gofer_own_begin(c, NULL, IN_CLOSE);
+	struct gofer_own_io *own = gofer_own_close(in, place, write);
+
+	p9_fd_put(in->fs->conn, fd);
+	gofer_own_end(in->fs, own);
+}
+
+static uint64_t fd_place(struct gofer_inode *in, bool write)
+{
+	uint64_t place;
+
+	mutex_lock(&in->lock);
+	place = write ? in->rw_place : in->rd_place;
+	mutex_unlock(&in->lock);
+	return place;
+}
+
+/* What take_fds_locked() took. Return: how many there were. */
+static unsigned put_fds(struct gofer_inode *in, const int fds[2])
+{
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < 2; i++) {
 		if (fds[i] < 0)
 			continue;
-		p9_fd_put(c, fds[i]);
+		put_fd(in, fds[i], fd_place(in, i == 1), i == 1);
 		count++;
 	}
-	gofer_own_end(c, own);
 	return count;
 }
 
 /* The mapping's own descriptor goes when nothing maps the file. Return: how many were closed. */
 static unsigned drop_memfile(struct gofer_inode *in)
 {
-	struct gofer_own_io *own;
+	struct gofer_own_io *own, *own_rw;
 	struct memfile *mf = NULL;
 
 	rwlock_write_lock(&in->map.data_lock);
@@ -68,9 +84,12 @@ static unsigned drop_memfile(struct gofer_inode *in)
 	rwlock_write_unlock(&in->map.data_lock);
 	if (!mf)
 		return 0;
-	own = gofer_own_begin(in->fs->conn, NULL, IN_CLOSE);
+	/* It is another of either's, and may be the last one. */
+	own = gofer_own_close(in, fd_place(in, false), false);
+	own_rw = gofer_own_close(in, fd_place(in, true), true);
 	memfile_unref(mf);
-	gofer_own_end(in->fs->conn, own);
+	gofer_own_end(in->fs, own_rw);
+	gofer_own_end(in->fs, own);
 	return 1;
 }
 
@@ -89,7 +108,7 @@ void gofer_inode_close_fds(struct gofer_inode *in)
 	mutex_lock(&in->lock);
 	take_fds_locked(in, fds);
 	mutex_unlock(&in->lock);
-	count = put_fds(c, fds);
+	count = put_fds(in, fds);
 	count += drop_memfile(in);
 	atomic_fetch_sub(&c->host_fds, count);
 }
@@ -106,7 +125,7 @@ void gofer_inode_close_gone(struct gofer_inode *in)
 	    !fstat(usable_fd_locked(in, false), &st) && !st.st_nlink)
 		take_fds_locked(in, fds);
 	mutex_unlock(&in->lock);
-	count = put_fds(c, fds);
+	count = put_fds(in, fds);
 	if (count)
 		count += drop_memfile(in);
 	atomic_fetch_sub(&c->host_fds, count);
@@ -134,7 +153,7 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 		if (!atomic_load(&in->pins))
 			take_fds_locked(in, fds);
 		mutex_unlock(&in->lock);
-		count = put_fds(c, fds);
+		count = put_fds(in, fds);
 		if (count)
 			count += drop_memfile(in);
 		atomic_fetch_sub(&c->host_fds, count);
@@ -142,23 +161,27 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 	}
 }
 
-int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write)
+int gofer_inode_take_fd(struct remote_dentry *d, int fd, bool write)
 {
+	struct gofer_inode *in = gofer_inode_of(d);
 	struct p9_conn *c = in->fs->conn;
+	uint64_t place = gofer_place_of(d);
 	int *slot, use;
 	bool keep;
 
 	mutex_lock(&in->lock);
 	slot = write ? &in->rw_fd : &in->rd_fd;
 	keep = *slot < 0;
-	if (keep)
+	if (keep) {
 		*slot = fd;
+		*(write ? &in->rw_place : &in->rd_place) = place;
+	}
 	atomic_fetch_add(&in->pins, 1);
 	use = usable_fd_locked(in, write);
 	mutex_unlock(&in->lock);
 	/* Another thread's came first. */
 	if (!keep)
-		(void)put_fds(c, (const int[]){fd, -1});
+		put_fd(in, fd, place, write);
 	else if (atomic_fetch_add(&c->host_fds, 1) >= fds_max(c))
 		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
 	return use;
@@ -224,7 +247,7 @@ int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 	fd = gofer_ask_fd(d, 0, write ? O_RDWR : O_RDONLY);
 	if (fd < 0)
 		return fd;
-	*ret_fd = gofer_inode_take_fd(in, fd, write);
+	*ret_fd = gofer_inode_take_fd(d, fd, write);
 	return 0;
 }
 

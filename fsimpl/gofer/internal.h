@@ -77,6 +77,8 @@ struct gofer_inode {
 		fid; /* set once: holds an object without a name, or a directory far down; else P9_NOFID */
 	/* donated descriptors (plain servers: open fids); guarded by lock, and do not change while pins > 0 once set */
 	int rd_fd, rw_fd;
+	uint64_t rd_place,
+		rw_place; /* guarded by lock: by which name the host opened them; kept after them, for the mapping's */
 	_Atomic bool
 		io_dirty; /* plain: read or written through a fid since the server told its attributes */
 	_Atomic uint32_t pins; /* open files and mappings; from 0 only under lock */
@@ -117,6 +119,8 @@ struct gofer_fs {
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct remote_dcache dcache;
 	_Atomic size_t listing_bytes; /* of all gofer_listings */
+	_Atomic unsigned
+		watch_count; /* gofer_watch_begin() calls that have no end yet; only in shared trees */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
 	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by inode_lock */
 };
@@ -300,24 +304,35 @@ void gofer_lock_owners_free(struct gofer_inode *in);
 
 int gofer_watch_begin(struct dentry *d, uint32_t mask);
 void gofer_watch_end(struct filesystem *fs, uint64_t inode_key);
+/* Where the host sees d: its directory and name. */
+uint64_t gofer_place_of(struct remote_dentry *d);
+/* d, whose place was `old`, was moved by us: its descriptors bear the new name. */
+void gofer_place_moved(struct remote_dentry *d, uint64_t old);
 /*
- * Around what this side does with a donated descriptor itself (IN_ACCESS, IN_MODIFY, IN_CLOSE), so that it is not told twice. d: what is read or
- * written, or NULL: a descriptor is closed. Cost a load while nothing is watched. The result goes to gofer_own_end().
+ * Around what this side does with a donated descriptor itself, so that it is not told twice: reads and writes (IN_ACCESS, IN_MODIFY), and the closing of
+ * one that was donated for `place`. Cost a load while nothing in the tree is watched. The result goes to gofer_own_end().
  */
 struct gofer_own_io;
-struct gofer_own_io *gofer_own_begin_slow(struct p9_conn *c, struct dentry *d, uint32_t mask);
-void gofer_own_end_slow(struct p9_conn *c, struct gofer_own_io *own);
-static inline struct gofer_own_io *gofer_own_begin(struct p9_conn *c, struct dentry *d,
-						   uint32_t mask)
+struct gofer_own_io *gofer_own_begin_slow(struct gofer_inode *in, int fd, uint32_t mask);
+struct gofer_own_io *gofer_own_close_slow(struct gofer_inode *in, uint64_t place, bool write);
+void gofer_own_end_slow(struct gofer_fs *fs, struct gofer_own_io *own);
+static inline bool gofer_is_watched(const struct gofer_fs *fs)
 {
-	return unlikely(atomic_load_explicit(&c->watches, memory_order_acquire) != NULL)
-		       ? gofer_own_begin_slow(c, d, mask)
-		       : NULL;
+	return unlikely(atomic_load_explicit(&fs->watch_count, memory_order_acquire) != 0);
 }
-static inline void gofer_own_end(struct p9_conn *c, struct gofer_own_io *own)
+static inline struct gofer_own_io *gofer_own_begin(struct gofer_inode *in, int fd, uint32_t mask)
+{
+	return gofer_is_watched(in->fs) ? gofer_own_begin_slow(in, fd, mask) : NULL;
+}
+static inline struct gofer_own_io *gofer_own_close(struct gofer_inode *in, uint64_t place,
+						   bool write)
+{
+	return gofer_is_watched(in->fs) ? gofer_own_close_slow(in, place, write) : NULL;
+}
+static inline void gofer_own_end(struct gofer_fs *fs, struct gofer_own_io *own)
 {
 	if (unlikely(own != NULL))
-		gofer_own_end_slow(c, own);
+		gofer_own_end_slow(fs, own);
 }
 
 /* ---- fifo.c ---- */
@@ -335,8 +350,8 @@ must_check int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 /* One more pin of an inode that is pinned. */
 void gofer_inode_pin_again(struct gofer_inode *in);
 void gofer_inode_unpin(struct gofer_inode *in);
-/* A descriptor that came with a reply; pins it. Takes fd. */
-int gofer_inode_take_fd(struct gofer_inode *in, int fd, bool write);
+/* A descriptor of what is at d that came with a reply; pins it. Takes fd. */
+int gofer_inode_take_fd(struct remote_dentry *d, int fd, bool write);
 /* At the end of an inode's life. */
 void gofer_inode_close_fds(struct gofer_inode *in);
 /* The file may have lost its last name: descriptors of it that nothing uses keep the host from seeing its end. */

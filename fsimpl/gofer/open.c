@@ -43,7 +43,7 @@ static int open_regular(struct gofer_fs *fs, struct resolving_path *rp, struct r
 	int err = 0, fd;
 
 	if (hint && hint->fd >= 0 && hint->qid_path == gofer_inode_of(d)->qid_path) {
-		fd = gofer_inode_take_fd(gofer_inode_of(d), hint->fd, hint->write);
+		fd = gofer_inode_take_fd(d, hint->fd, hint->write);
 		hint->fd = -1;
 	} else {
 		err = gofer_inode_pin(d, write || trunc, &fd);
@@ -217,7 +217,7 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	if (err)
 		goto out;
 	ret->created = true;
-	ret->fd = gofer_inode_take_fd(gofer_inode_of(ret->d), call.fd, wants_write(args->flags));
+	ret->fd = gofer_inode_take_fd(ret->d, call.fd, wants_write(args->flags));
 	call.fd = -1;
 out:
 	p9_call_fini(&call);
@@ -247,7 +247,7 @@ static void take_created(struct gofer_hint *hint, struct newfile *ret)
 	ret->d = remote_dentry_ref(hint->child);
 	ret->created = true;
 	gofer_dir_changed(gofer_inode_of(remote_parent(ret->d)));
-	ret->fd = gofer_inode_take_fd(gofer_inode_of(ret->d), hint->fd, hint->write);
+	ret->fd = gofer_inode_take_fd(ret->d, hint->fd, hint->write);
 	hint->fd = -1;
 }
 
@@ -442,7 +442,7 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 	}
 	if (!err) {
 		gofer_inode_of(d)->fid = t.Tmcreate.newfid;
-		fd = gofer_inode_take_fd(gofer_inode_of(d), call.fd, true);
+		fd = gofer_inode_take_fd(d, call.fd, true);
 		call.fd = -1;
 	} else if (r->bound) {
 		p9_fid_clunk(fs->conn, t.Tmcreate.newfid);

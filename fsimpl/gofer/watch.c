@@ -3,12 +3,13 @@
  *
  * The VFS tells when a program begins to watch something (filesystem_ops.watch_begin): the gofer then watches the same, as a fid that is held until the
  * last watch of that inode has gone. Its notices (Tmevent) come on the second connection, and the housekeeping thread hands them to the VFS. A
- * tree that nothing watches costs nothing on either side.
+ * tree that nothing watches pays for one load a request.
  *
  * Nothing comes twice. What the sandbox asks the gofer to do the VFS has reported, and the gofer leaves it out. What is done here with
- * donated descriptors (reads, writes, their closing) the gofer cannot tell from others' doings: it is noted here, with its times, and an event of that kind
- * about that file is taken for it if it may have happened between them. So an event of somebody else's is missed if it falls between those times too: a change of the
- * very file that the sandbox is changing, of which its programs are told anyway.
+ * donated descriptors (reads, writes, their closing) the gofer cannot tell from others' doings: it is noted here, with its times, the file and the name that
+ * the descriptor was opened by, and an event of that kind about them is taken for it if it may have happened between them. So an event of
+ * somebody else's is missed if it falls between those times too: the same done to the very file that the sandbox is using. A host that renames a file which the sandbox
+ * has open makes the sandbox's own doings come twice.
  *
  * In a shared tree nothing cached is believed without asking, so events have nothing to invalidate. Only descriptors of a removed file that nothing uses
  * are closed, since the host tells of its end when the last is.
@@ -44,7 +45,7 @@ struct gofer_watch {
 struct gofer_own_io {
 	uint32_t mask; /* IN_*; 0: free */
 	unsigned busy; /* under way so many times */
-	uint64_t qid, place; /* the file, and hash of its directory and name; 0: any */
+	uint64_t qid, place; /* the file, and hash of its directory and name */
 	int64_t begun, ended; /* of all that may not have been told of yet */
 };
 
@@ -62,17 +63,32 @@ static uint64_t place_hash(uint64_t dir_qid, const char *name, size_t len)
 	return hash_u64(hash_bytes(name, len) ^ dir_qid) | 1;
 }
 
-static uint64_t place_of(struct remote_dentry *d)
+uint64_t gofer_place_of(struct remote_dentry *d)
 {
 	const struct remote_key *key;
 	uint64_t place = 0;
 
+	if (!gofer_fs_of(d->d.fs)->shared)
+		return 0;
 	rcu_read_begin();
 	key = rcu_load(d->key);
 	if (key->parent)
 		place = place_hash(gofer_inode_of(key->parent)->qid_path, key->name, key->len);
 	rcu_read_end();
 	return place;
+}
+
+void gofer_place_moved(struct remote_dentry *d, uint64_t old)
+{
+	struct gofer_inode *in = gofer_inode_of(d);
+	uint64_t place = gofer_place_of(d);
+
+	mutex_lock(&in->lock);
+	if (in->rd_place == old)
+		in->rd_place = place;
+	if (in->rw_place == old)
+		in->rw_place = place;
+	mutex_unlock(&in->lock);
 }
 
 /* A slot for it: its own, a free one, or the one whose last use is the longest ago. NULL: all are in use. */
@@ -94,16 +110,13 @@ static struct gofer_own_io *slot_locked(struct gofer_watches *ws, uint64_t qid, 
 	return best;
 }
 
-struct gofer_own_io *gofer_own_begin_slow(struct p9_conn *c, struct dentry *d, uint32_t mask)
+static struct gofer_own_io *own_begin(struct gofer_inode *in, uint64_t place, uint32_t mask)
 {
-	struct gofer_watches *ws = atomic_load(&c->watches);
-	struct remote_dentry *rd = d ? remote_dentry_of(d) : NULL;
-	uint64_t qid = rd ? gofer_inode_of(rd)->qid_path : 0;
-	uint64_t place = rd ? place_of(rd) : 0;
+	struct gofer_watches *ws = atomic_load(&in->fs->conn->watches);
 	struct gofer_own_io *o;
 
 	mutex_lock(&ws->own_lock);
-	o = slot_locked(ws, qid, place, mask);
+	o = slot_locked(ws, in->qid_path, place, mask);
 	if (o) {
 		if (!o->begun || (!o->busy && o->ended < ws->told))
 			o->begun = time_monotonic_ns();
@@ -113,9 +126,25 @@ struct gofer_own_io *gofer_own_begin_slow(struct p9_conn *c, struct dentry *d, u
 	return o;
 }
 
-void gofer_own_end_slow(struct p9_conn *c, struct gofer_own_io *own)
+/* The host tells of the name that the descriptor was opened by, whichever our caller has. */
+struct gofer_own_io *gofer_own_begin_slow(struct gofer_inode *in, int fd, uint32_t mask)
 {
-	struct gofer_watches *ws = atomic_load(&c->watches);
+	uint64_t place;
+
+	mutex_lock(&in->lock);
+	place = fd == in->rw_fd ? in->rw_place : in->rd_place;
+	mutex_unlock(&in->lock);
+	return own_begin(in, place, mask);
+}
+
+struct gofer_own_io *gofer_own_close_slow(struct gofer_inode *in, uint64_t place, bool write)
+{
+	return own_begin(in, place, write ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
+}
+
+void gofer_own_end_slow(struct gofer_fs *fs, struct gofer_own_io *own)
+{
+	struct gofer_watches *ws = atomic_load(&fs->conn->watches);
 
 	mutex_lock(&ws->own_lock);
 	own->ended = time_monotonic_ns();
@@ -136,7 +165,7 @@ static bool is_own(struct gofer_watches *ws, uint64_t qid, const struct p9_Tmeve
 		if (!(o->mask & ev->mask) || o->begun > (int64_t)ev->until ||
 		    (!o->busy && o->ended < (int64_t)ev->since))
 			continue;
-		own = !o->qid || (place ? o->place == place : o->qid == qid);
+		own = place ? o->place == place : o->qid == qid;
 	}
 	mutex_unlock(&ws->own_lock);
 	return own;
@@ -282,6 +311,8 @@ int gofer_watch_begin(struct dentry *base, uint32_t mask)
 		free(w);
 		return -ENOMEM;
 	}
+	/* From here on what we do is noted: the host's watch is not there yet. */
+	atomic_fetch_add(&in->fs->watch_count, 1);
 	w->in = in;
 	w->fid = P9_NOFID;
 	mutex_lock(&c->watch_lock);
@@ -294,6 +325,7 @@ int gofer_watch_begin(struct dentry *base, uint32_t mask)
 	mutex_unlock(&c->watch_lock);
 	err = ask(d, mask, &fid, &watch);
 	if (err == -ENOSPC || err == -ENOMEM || err == -EINTR) {
+		atomic_fetch_sub(&in->fs->watch_count, 1);
 		free(w);
 		return err;
 	}
@@ -330,6 +362,8 @@ void gofer_watch_end(struct filesystem *base, uint64_t inode_key)
 		LIST_FOREACH (w, &ws->table[i], link)
 			if (w->in->fs == fs && w->in->qid_path == inode_key)
 				break;
+	if (w)
+		atomic_fetch_sub(&fs->watch_count, 1);
 	if (w && --w->refs) {
 		w = NULL;
 	} else if (w) {

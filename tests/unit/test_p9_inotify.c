@@ -260,6 +260,64 @@ static void removed_while_idle(void **state)
 	assert_string_equal(seen, "1 4 \n1 400 \n1 8000 \n");
 }
 
+/* ---- what others do is told though the sandbox does the like ---- */
+
+static void host_writes(const char *path)
+{
+	int fd = open(host(path), O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "y", 1), 1);
+	assert_int_equal(close(fd), 0);
+}
+
+/* A change of its attributes is no closing. */
+static void changed_then_written(void **state)
+{
+	(void)state;
+	assert_int_equal(watch("d/f", IN_ATTRIB | IN_CLOSE_WRITE), 1);
+	assert_int_equal(chmod(host("d/f"), 0600), 0);
+	collect_until("1 4 \n");
+	host_writes("d/f");
+	collect_until("1 8 \n");
+	assert_string_equal(seen, "1 4 \n1 8 \n");
+}
+
+/* Closing of something elsewhere, or of nothing, is not that of this file. */
+static void closed_elsewhere(void **state)
+{
+	struct moat_statx stx;
+
+	(void)state;
+	assert_int_equal(watch("d", IN_CLOSE_WRITE), 1);
+	use_file("other/tmp", O_CREAT | O_EXCL | O_RDWR);
+	assert_int_equal(do_unlink("other/tmp"), 0);
+	assert_int_equal(do_stat("other/none", &stx), -ENOENT);
+	write_host("other/went", "x");
+	assert_int_equal(do_stat("other/went", &stx), 0);
+	assert_int_equal(unlink(host("other/went")), 0);
+	assert_int_equal(do_stat("other/went", &stx), -ENOENT);
+	gofer_fs_shrink(fx.fs);
+	host_writes("d/f");
+	collect_until("1 8 f\n");
+	assert_string_equal(seen, "1 8 f\n");
+}
+
+/* What the sandbox uses by one name is its own doing by another one, too, which it has had or another link has. */
+static void other_names(void **state)
+{
+	(void)state;
+	use_file("d/f", O_RDWR);
+	assert_int_equal(do_link("d/f", "d/z"), 0);
+	assert_int_equal(watch("d", IN_MODIFY | IN_ACCESS | IN_CLOSE), 1);
+	use_file("d/z", O_RDWR);
+	assert_int_equal(do_rename("d/f", "d/g", 0), 0);
+	gofer_fs_shrink(fx.fs);
+	write_host("d/last", "x");
+	collect_until("1 8 last\n");
+	assert_string_equal(seen, "1 2 z\n1 1 z\n1 8 z\n1 2 last\n1 8 last\n");
+}
+
 static void other_sandbox(void **state)
 {
 	static struct fixture two;
@@ -386,11 +444,19 @@ static int init_watch(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WATCH_TEST(as_on_the_host),	WATCH_TEST(masks),
-		WATCH_TEST(own_once),		WATCH_TEST(removed_while_open),
-		WATCH_TEST(removed_while_idle), WATCH_TEST(other_sandbox),
-		WATCH_TEST(overflow),		WATCH_TEST(too_many),
-		WATCH_TEST(nonsense),		cmocka_unit_test_setup(gofer_killed, setup_watch),
+		WATCH_TEST(as_on_the_host),
+		WATCH_TEST(masks),
+		WATCH_TEST(own_once),
+		WATCH_TEST(removed_while_open),
+		WATCH_TEST(removed_while_idle),
+		WATCH_TEST(other_sandbox),
+		WATCH_TEST(changed_then_written),
+		WATCH_TEST(closed_elsewhere),
+		WATCH_TEST(other_names),
+		WATCH_TEST(overflow),
+		WATCH_TEST(too_many),
+		WATCH_TEST(nonsense),
+		cmocka_unit_test_setup(gofer_killed, setup_watch),
 	};
 
 	/* What hangs must not keep everything else waiting. */
