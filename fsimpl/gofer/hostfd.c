@@ -3,7 +3,8 @@
  *
  * An inode has at most one for reading and one for reading and writing, shared by all its open files and mappings (its pins).
  * When the last pin goes the descriptors stay, on a list of idle ones: opening again is then no request at all. The oldest
- * idle ones are closed when there are too many; what they know about size and times is kept then.
+ * idle ones are closed when there are too many; what they know about size and times is kept then. A file that inotify watches keeps none:
+ * the host tells of a removed file's end when the last descriptor is closed.
  */
 #include <fcntl.h>
 #include <sys/inotify.h>
@@ -113,16 +114,14 @@ void gofer_inode_close_fds(struct gofer_inode *in)
 	atomic_fetch_sub(&c->host_fds, count);
 }
 
-void gofer_inode_close_gone(struct gofer_inode *in)
+void gofer_inode_close_idle(struct gofer_inode *in)
 {
 	struct p9_conn *c = in->fs->conn;
 	int fds[2] = {-1, -1};
-	struct stat st;
 	unsigned count;
 
 	mutex_lock(&in->lock);
-	if (!atomic_load(&in->pins) && usable_fd_locked(in, false) >= 0 &&
-	    !fstat(usable_fd_locked(in, false), &st) && !st.st_nlink)
+	if (!atomic_load(&in->pins))
 		take_fds_locked(in, fds);
 	mutex_unlock(&in->lock);
 	count = put_fds(in, fds);
@@ -135,8 +134,6 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 {
 	while (atomic_load(&c->host_fds) > keep) {
 		struct gofer_inode *in;
-		int fds[2] = {-1, -1};
-		unsigned count;
 
 		mutex_lock(&c->fd_lock);
 		while ((in = TAILQ_FIRST(&c->idle_fds))) {
@@ -149,14 +146,7 @@ void gofer_host_fds_trim(struct p9_conn *c, unsigned keep)
 		mutex_unlock(&c->fd_lock);
 		if (!in)
 			return;
-		mutex_lock(&in->lock);
-		if (!atomic_load(&in->pins))
-			take_fds_locked(in, fds);
-		mutex_unlock(&in->lock);
-		count = put_fds(in, fds);
-		if (count)
-			count += drop_memfile(in);
-		atomic_fetch_sub(&c->host_fds, count);
+		gofer_inode_close_idle(in);
 		gofer_inode_unref(in);
 	}
 }
@@ -265,6 +255,11 @@ void gofer_inode_unpin(struct gofer_inode *in)
 
 	if (atomic_fetch_sub(&in->pins, 1) != 1)
 		return;
+	/* Who watches it sees that nothing pins it, or we see who watches. */
+	if (unlikely(atomic_load(&in->watch) != NULL)) {
+		gofer_inode_close_idle(in);
+		return;
+	}
 	mutex_lock(&in->lock);
 	gofer_inode_refresh_locked(in);
 	mutex_unlock(&in->lock);

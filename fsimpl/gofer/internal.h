@@ -95,7 +95,7 @@ struct gofer_inode {
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
-	struct gofer_watch *watch; /* guarded by conn->watch_lock; owned: watch.c */
+	struct gofer_watch *_Atomic watch; /* changed under conn->watch_lock; owned: watch.c */
 
 	struct op_lock write_lock; /* appends, truncation: i_rwsem */
 	struct mappable map; /* regular files */
@@ -354,8 +354,8 @@ void gofer_inode_unpin(struct gofer_inode *in);
 int gofer_inode_take_fd(struct remote_dentry *d, int fd, bool write);
 /* At the end of an inode's life. */
 void gofer_inode_close_fds(struct gofer_inode *in);
-/* The file may have lost its last name: descriptors of it that nothing uses keep the host from seeing its end. */
-void gofer_inode_close_gone(struct gofer_inode *in);
+/* It is watched: a descriptor that nothing uses would keep the host from seeing its end. */
+void gofer_inode_close_idle(struct gofer_inode *in);
 /* Closes idle descriptors down to `keep`. */
 void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
 

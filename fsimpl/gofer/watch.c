@@ -11,12 +11,12 @@
  * somebody else's is missed if it falls between those times too: the same done to the very file that the sandbox is using. A host that renames a file which the sandbox
  * has open makes the sandbox's own doings come twice.
  *
- * In a shared tree nothing cached is believed without asking, so events have nothing to invalidate. Only descriptors of a removed file that nothing uses
- * are closed, since the host tells of its end when the last is.
+ * In a shared tree nothing cached is believed without asking, so events have nothing to invalidate. A watched file keeps no descriptor that
+ * nothing uses, since the host tells of its end when the last one is closed.
  *
  * Cannot: hear of the end of a removed directory that lies so deep that it has a fid; watch on a plain server.
  *
- *	watch_lock (LOCK_FS_DIR) -> inode->lock, LOCK_INOTIFY ; own_lock (leaf)
+ *	watch_lock (LOCK_FS_DIR) -> LOCK_INOTIFY ; own_lock (leaf)
  */
 #include <stdlib.h>
 #include <sys/inotify.h>
@@ -216,8 +216,6 @@ void p9_watch_event(struct p9_conn *c, const struct p9_Tmevent *ev)
 		vfs_notify_outside(&in->fs->fs, in->qid_path, ev->mask,
 				   ev->cookie ? ev->cookie | HOST_COOKIE : 0, ev->name.data,
 				   ev->name.len);
-		if ((ev->mask & IN_ATTRIB) && !ev->name.len)
-			gofer_inode_close_gone(in);
 	}
 	mutex_unlock(&c->watch_lock);
 }
@@ -342,6 +340,7 @@ int gofer_watch_begin(struct dentry *base, uint32_t mask)
 	in->watch->refs++;
 	fid = enter_locked(ws, in->watch, fid, watch, mask);
 	mutex_unlock(&c->watch_lock);
+	gofer_inode_close_idle(in);
 	p9_fid_clunk(c, fid);
 	free(w);
 	return 0;

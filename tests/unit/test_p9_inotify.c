@@ -245,7 +245,6 @@ static void removed_while_open(void **state)
 	assert_null(strstr(seen, "2 "));
 	file_unref(f);
 	vfs_run_deferred();
-	gofer_fs_shrink(fx.fs);
 	collect_until("2 400 \n2 8000 \n");
 }
 
@@ -258,6 +257,18 @@ static void removed_while_idle(void **state)
 	assert_int_equal(unlink(host("d/f")), 0);
 	collect_until("1 400 \n1 8000 \n");
 	assert_string_equal(seen, "1 4 \n1 400 \n1 8000 \n");
+}
+
+/* The same where nothing else is asked for, and when it was used and closed in between. */
+static void removed_alone(void **state)
+{
+	(void)state;
+	use_file("d/f", O_RDONLY);
+	assert_int_equal(watch("d/f", IN_DELETE_SELF), 1);
+	use_file("d/f", O_RDWR);
+	assert_int_equal(unlink(host("d/f")), 0);
+	collect_until("1 400 \n1 8000 \n");
+	assert_string_equal(seen, "1 400 \n1 8000 \n");
 }
 
 /* ---- what others do is told though the sandbox does the like ---- */
@@ -453,6 +464,7 @@ int main(void)
 		WATCH_TEST(changed_then_written),
 		WATCH_TEST(closed_elsewhere),
 		WATCH_TEST(other_names),
+		WATCH_TEST(removed_alone),
 		WATCH_TEST(overflow),
 		WATCH_TEST(too_many),
 		WATCH_TEST(nonsense),
