@@ -72,7 +72,7 @@ const struct op server_ops[P9_TYPE_MAX] = {
 	[P9_Tmnotify] = {op_mnotify, false, true},
 	[P9_Tmlock] = {op_mlock, false, true},
 	[P9_Tmlockcancel] = {op_mlockcancel, false, true},
-	[P9_Tmwatch] = {op_mwatch, false, true},
+	[P9_Tmwatch] = {op_mwatch, true, true},
 };
 
 /* ---- sending ---- */
@@ -334,7 +334,10 @@ static void stop_server(struct server *srv, int reason)
 static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_keep)
 {
 	struct server *srv = w->srv;
-	bool slow = server_ops[t->type].slow || more_arrived(srv);
+	const struct op *op = &server_ops[t->type];
+	/* Whoever waits for the window of watch.c must not keep others from being served. */
+	bool slow =
+		op->slow || (op->events && atomic_load(&srv->watches.count)) || more_arrived(srv);
 	int err = 0;
 
 	mutex_lock(&srv->reader_lock);

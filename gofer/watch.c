@@ -153,18 +153,28 @@ static void queue_event(struct server_watches *ws, const struct inotify_event *e
 	ws->event_count++;
 }
 
-/* Takes out of inotify what is there. own: NULL, or the request that was just served. */
-static void drain(struct server_watches *ws, const struct own_events *own)
+/*
+ * Takes out of inotify what is there, but no more than the queue may hold. own: NULL, or the request that was just served.
+ * Return: there was no more.
+ */
+static bool drain(struct server_watches *ws, const struct own_events *own)
 {
 	int64_t before = now_ns(), since = MAX(ws->drained_ns, before - WAKE_LATE_NS), until;
-	ssize_t got;
+	unsigned count = 0;
 
-	while ((got = read(atomic_load(&ws->fd), ws->buf, SERVER_EVENT_BUF)) > 0) {
+	while (count < SERVER_EVENTS_MAX) {
+		ssize_t got = read(atomic_load(&ws->fd), ws->buf, SERVER_EVENT_BUF);
+
+		if (got <= 0) {
+			ws->drained_ns = before;
+			return true;
+		}
 		until = now_ns();
 		for (ssize_t at = 0; at < got;) {
 			const struct inotify_event *ev = (const void *)(ws->buf + at);
 
 			at += (ssize_t)(sizeof(*ev) + ev->len);
+			count++;
 			if (ev->mask & (IN_IGNORED | IN_UNMOUNT))
 				continue;
 			if (!own || !is_own(own, ev))
@@ -172,7 +182,16 @@ static void drain(struct server_watches *ws, const struct own_events *own)
 		}
 		before = now_ns();
 	}
-	ws->drained_ns = before;
+	return false;
+}
+
+/* The same where a request waits: what is left would be taken for what it is not. */
+static void drain_or_lose(struct server_watches *ws, const struct own_events *own)
+{
+	static const struct inotify_event lost = {.wd = -1, .mask = IN_Q_OVERFLOW};
+
+	if (!drain(ws, own))
+		queue_event(ws, &lost, ws->drained_ns, now_ns());
 }
 
 /* Return: there is no more to tell; false: no room for it now. */
@@ -224,7 +243,7 @@ bool watch_window_begin(struct server *srv, const struct p9_msg *t, uint32_t eve
 	if (t->type == P9_Tmsetattr && !t->Tmsetattr.valid)
 		return false;
 	mutex_lock(&ws->window);
-	drain(ws, NULL);
+	drain_or_lose(ws, NULL);
 	return true;
 }
 
@@ -233,7 +252,7 @@ bool watch_window_end(struct server *srv, const struct p9_msg *t, uint32_t event
 	struct server_watches *ws = &srv->watches;
 	struct own_events own = own_of(t, events);
 
-	drain(ws, &own);
+	drain_or_lose(ws, &own);
 	if (!donates)
 		tell_and_unlock(srv);
 	return donates;
@@ -242,7 +261,7 @@ bool watch_window_end(struct server *srv, const struct p9_msg *t, uint32_t event
 void watch_window_end_donated(struct server *srv)
 {
 	/* Since the last time, which was before the reply: the client knows then that it closed one itself. */
-	drain(&srv->watches, NULL);
+	drain_or_lose(&srv->watches, NULL);
 	tell_and_unlock(srv);
 }
 
@@ -263,7 +282,8 @@ static void *watch_main(void *arg)
 		char byte[16];
 
 		mutex_lock(&ws->window);
-		drain(ws, NULL);
+		/* What is left announces itself. */
+		(void)drain(ws, NULL);
 		if (!tell(srv))
 			p[3].events = POLLOUT;
 		mutex_unlock(&ws->window);
@@ -390,7 +410,7 @@ int op_mwatch(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	err = start(w->srv);
 	if (!err) {
 		/* What came of an earlier watch of the place is older than this one. */
-		drain(ws, NULL);
+		drain_or_lose(ws, NULL);
 		wd = watch_get(ws, fd, a->mask & IN_ALL_EVENTS);
 		err = wd < 0 ? wd : 0;
 	}

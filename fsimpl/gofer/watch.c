@@ -26,13 +26,13 @@
 #include "fsimpl/gofer/internal.h"
 #include "vfs/inotify.h"
 
-#define WATCH_BUCKETS 256
+#define WATCH_BUCKETS 1024
 #define OWN_IO_MAX 256 /* remembered; past it the oldest may be told twice */
 #define HOST_COOKIE 0x80000000u /* the VFS's own have it never or late */
 
 /* One inode that is watched. */
 struct gofer_watch {
-	LIST_ENTRY(gofer_watch) link; /* guarded by watch_lock */
+	LIST_ENTRY(gofer_watch) link, key_link; /* guarded by watch_lock */
 	struct gofer_inode *in; /* a reference */
 	unsigned refs; /* watch_begin calls */
 	uint32_t fid; /* P9_NOFID: the host's side cannot be watched */
@@ -50,7 +50,9 @@ struct gofer_own_io {
 };
 
 struct gofer_watches {
-	LIST_HEAD(, gofer_watch) table[WATCH_BUCKETS]; /* guarded by watch_lock */
+	LIST_HEAD(, gofer_watch) table[WATCH_BUCKETS]; /* by watch; guarded by watch_lock */
+	LIST_HEAD(, gofer_watch)
+	keyed[WATCH_BUCKETS]; /* by the inode's key; guarded by watch_lock */
 	struct mutex own_lock; /* LOCK_LEAF */
 	struct gofer_own_io own[OWN_IO_MAX]; /* guarded by own_lock */
 	int64_t told; /* guarded by own_lock: all events before that have come */
@@ -270,6 +272,11 @@ static int ask(struct remote_dentry *d, uint32_t mask, uint32_t *ret_fid, uint32
 	return 0;
 }
 
+static unsigned key_bucket(uint64_t inode_key)
+{
+	return hash_u64(inode_key) % WATCH_BUCKETS;
+}
+
 static bool enough_locked(const struct gofer_watch *w, uint32_t mask)
 {
 	return w && !(mask & ~w->mask);
@@ -281,9 +288,9 @@ static uint32_t enter_locked(struct gofer_watches *ws, struct gofer_watch *w, ui
 {
 	uint32_t old = w->fid;
 
-	w->mask |= mask;
 	if (fid == P9_NOFID)
 		return P9_NOFID;
+	w->mask |= mask;
 	LIST_REMOVE(w, link);
 	w->fid = fid;
 	w->watch = watch;
@@ -335,6 +342,7 @@ int gofer_watch_begin(struct dentry *base, uint32_t mask)
 		in->watch = w;
 		gofer_inode_ref(in);
 		LIST_INSERT_HEAD(&ws->table[0], w, link);
+		LIST_INSERT_HEAD(&ws->keyed[key_bucket(in->qid_path)], w, key_link);
 		w = NULL;
 	}
 	in->watch->refs++;
@@ -352,21 +360,21 @@ void gofer_watch_end(struct filesystem *base, uint64_t inode_key)
 	struct gofer_fs *fs = gofer_fs_of(base);
 	struct p9_conn *c = fs->conn;
 	struct gofer_watches *ws = atomic_load(&c->watches);
-	struct gofer_watch *w = NULL;
+	struct gofer_watch *w;
 
 	if (!ws)
 		return;
 	mutex_lock(&c->watch_lock);
-	for (unsigned i = 0; i < WATCH_BUCKETS && !w; i++)
-		LIST_FOREACH (w, &ws->table[i], link)
-			if (w->in->fs == fs && w->in->qid_path == inode_key)
-				break;
+	LIST_FOREACH (w, &ws->keyed[key_bucket(inode_key)], key_link)
+		if (w->in->fs == fs && w->in->qid_path == inode_key)
+			break;
 	if (w)
 		atomic_fetch_sub(&fs->watch_count, 1);
 	if (w && --w->refs) {
 		w = NULL;
 	} else if (w) {
 		LIST_REMOVE(w, link);
+		LIST_REMOVE(w, key_link);
 		w->in->watch = NULL;
 	}
 	mutex_unlock(&c->watch_lock);
