@@ -395,6 +395,7 @@ int op_mwatch(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct server_watches *ws = &w->srv->watches;
 	auto_fid struct fid *f = fid_get(w->srv, a->fid);
 	int fd, err, wd = 0;
+	struct statx stx;
 	bool owned;
 
 	if (!f)
@@ -406,8 +407,10 @@ int op_mwatch(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	err = resolve_path(w, f, &a->path, w->path, &fd, &owned);
 	if (err)
 		return err;
+	err = stat_fd(fd, "", &stx);
 	mutex_lock(&ws->window);
-	err = start(w->srv);
+	if (!err)
+		err = start(w->srv);
 	if (!err) {
 		/* What came of an earlier watch of the place is older than this one. */
 		drain_or_lose(ws, NULL);
@@ -421,6 +424,7 @@ int op_mwatch(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 		err = fid_add_watch(w->srv, a->newfid, f, wd);
 	if (err)
 		return err == -EMFILE ? -ENOSPC : err;
+	stat_to_qid(w->srv, &stx, &r->Rmwatch.qid);
 	r->Rmwatch.watch = (uint32_t)wd;
 	return 0;
 }

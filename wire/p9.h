@@ -357,9 +357,9 @@ struct p9_fids { /* raw: p9_fids_get() */
 /* Notices: no replies. */
 #define P9_FIELDS_Tmgranted(F, m) F(m, u64, wait) F(m, u32, err)
 #define P9_FIELDS_Rmgranted(F, m)
-/* inotify: newfid is bound to a watch of the place, which lives as long. mask: IN_ALL_EVENTS of inotify(7); more of a place that is watched already adds up. */
+/* inotify: newfid is bound to a watch of the place, which lives as long. mask: IN_ALL_EVENTS of inotify(7); more of a place that is watched already adds up. qid: what is watched. */
 #define P9_FIELDS_Tmwatch(F, m) F(m, u32, fid) F(m, str, path) F(m, u32, newfid) F(m, u32, mask)
-#define P9_FIELDS_Rmwatch(F, m) F(m, u32, watch)
+#define P9_FIELDS_Rmwatch(F, m) F(m, qid, qid) F(m, u32, watch)
 /* A notice: an event that no request of this connection caused. It happened after `since` and before `until` (CLOCK_MONOTONIC, ns). */
 #define P9_FIELDS_Tmevent(F, m) \
 	F(m, u32, watch)        \

@@ -245,7 +245,7 @@ void p9_watches_fini(struct p9_conn *c)
 	free(atomic_load(&c->watches));
 }
 
-/* Return: 0, -errno. */
+/* Return: 0, -ESTALE (something else is there by now), -errno. */
 static int ask(struct remote_dentry *d, uint32_t mask, uint32_t *ret_fid, uint32_t *ret_watch)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
@@ -268,8 +268,13 @@ static int ask(struct remote_dentry *d, uint32_t mask, uint32_t *ret_fid, uint32
 		return err;
 	*ret_fid = t.Tmwatch.newfid;
 	*ret_watch = call.r.Rmwatch.watch;
+	if (call.r.Rmwatch.qid.path != gofer_inode_of(d)->qid_path) {
+		p9_fid_clunk(fs->conn, t.Tmwatch.newfid);
+		*ret_fid = P9_NOFID;
+		err = -ESTALE;
+	}
 	p9_call_fini(&call);
-	return 0;
+	return err;
 }
 
 static unsigned key_bucket(uint64_t inode_key)

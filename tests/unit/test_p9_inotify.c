@@ -42,6 +42,11 @@ static int teardown_watch(void **state)
 	return teardown(state);
 }
 
+static int watch_at(const struct vfs_path *p, uint32_t mask)
+{
+	return inotify_file_add_watch(inside, p, mask);
+}
+
 static int watch(const char *path, uint32_t mask)
 {
 	struct vfs_lookup lk = at(path, 0);
@@ -50,7 +55,7 @@ static int watch(const char *path, uint32_t mask)
 
 	if (wd)
 		return wd;
-	wd = inotify_file_add_watch(inside, &p, mask);
+	wd = watch_at(&p, mask);
 	vfs_path_unref(&p);
 	return wd;
 }
@@ -329,6 +334,26 @@ static void other_names(void **state)
 	assert_string_equal(seen, "1 2 z\n1 1 z\n1 8 z\n1 2 last\n1 8 last\n");
 }
 
+/* An open file that the host put another one in the place of: that is none of its watch's. */
+static void replaced(void **state)
+{
+	struct file *f;
+
+	(void)state;
+	assert_int_equal(watch("d", IN_CREATE), 1);
+	assert_int_equal(do_open("d/f", O_RDWR, 0, &f), 0);
+	assert_int_equal(rename(host("d/f"), host("d/old")), 0);
+	write_host("d/f", "another");
+	assert_int_equal(watch_at(&f->path, IN_MODIFY | IN_CLOSE_WRITE), 2);
+	host_writes("d/f");
+	collect_rest();
+	assert_null(strstr(seen, "2 "));
+	assert_int_equal(do_pwrite(f, "x", 1, 0), 1);
+	collect_until("2 2 \n");
+	file_unref(f);
+	vfs_run_deferred();
+}
+
 static void other_sandbox(void **state)
 {
 	static struct fixture two;
@@ -465,6 +490,7 @@ int main(void)
 		WATCH_TEST(closed_elsewhere),
 		WATCH_TEST(other_names),
 		WATCH_TEST(removed_alone),
+		WATCH_TEST(replaced),
 		WATCH_TEST(overflow),
 		WATCH_TEST(too_many),
 		WATCH_TEST(nonsense),
