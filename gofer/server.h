@@ -28,7 +28,8 @@
 #define SERVER_FLUSHES_MAX 8
 #define SERVER_DENTS_SIZE 32768
 #define SERVER_LOCK_WAITS_MAX 64
-#define SERVER_WATCHES_MAX 8192 /* inotify watches: ENOSPC past it */
+#define SERVER_WATCHES_MAX \
+	4096 /* inotify watches, of at least 8192 that the host's user has for all: ENOSPC past it */
 #define SERVER_WATCH_BUCKETS 1024
 #define SERVER_EVENTS_MAX 4096 /* that wait to be told; then one IN_Q_OVERFLOW */
 #define SERVER_EVENT_BUF (16u << 10)

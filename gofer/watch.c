@@ -311,7 +311,7 @@ static int start(struct server *srv)
 		return -ENOMEM;
 	if (atomic_load(&ws->fd) < 0)
 		atomic_store(&ws->fd, inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
-	/* The host's limit of instances: to the guest's program one of watches. */
+	/* The host's limit of instances: to the client one of watches. */
 	if (atomic_load(&ws->fd) < 0)
 		return errno == EMFILE ? -ENOSPC : -errno;
 	if (ws->wake[0] < 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ws->wake) < 0)

@@ -22,6 +22,7 @@
 #include <sys/inotify.h>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/sleep.h"
 #include "fsimpl/gofer/internal.h"
 #include "vfs/inotify.h"
@@ -55,6 +56,7 @@ struct gofer_watches {
 	keyed[WATCH_BUCKETS]; /* by the inode's key; guarded by watch_lock */
 	struct mutex own_lock; /* LOCK_LEAF */
 	struct gofer_own_io own[OWN_IO_MAX]; /* guarded by own_lock */
+	_Atomic bool warned; /* that the host has no more of them */
 	int64_t told; /* guarded by own_lock: all events before that have come */
 };
 
@@ -282,6 +284,15 @@ static unsigned key_bucket(uint64_t inode_key)
 	return hash_u64(inode_key) % WATCH_BUCKETS;
 }
 
+/* The host's limits are not the guest's: its watch hears of the sandbox alone then. */
+static void warn_once(struct gofer_watches *ws)
+{
+	if (!atomic_exchange(&ws->warned, true))
+		log_warn("inotify: the host gives no more watches (4096 a sandbox, "
+			 "fs.inotify.max_user_watches and max_user_instances): "
+			 "further ones in shared mounts do not hear of changes made outside");
+}
+
 static bool enough_locked(const struct gofer_watch *w, uint32_t mask)
 {
 	return w && !(mask & ~w->mask);
@@ -334,14 +345,16 @@ int gofer_watch_begin(struct dentry *base, uint32_t mask)
 	}
 	mutex_unlock(&c->watch_lock);
 	err = ask(d, mask, &fid, &watch);
-	if (err == -ENOSPC || err == -ENOMEM || err == -EINTR) {
+	if (err == -ENOSPC)
+		warn_once(ws);
+	if (err == -ENOMEM || err == -EINTR) {
 		atomic_fetch_sub(&in->fs->watch_count, 1);
 		free(w);
 		return err;
 	}
 	/* It took out what was there before. */
 	w->since = time_monotonic_ns();
-	/* What the gofer may not read, or somebody removed: the sandbox's own doings are told all the same. */
+	/* What the gofer may not read, has no watch for, or somebody removed: the sandbox's own doings are told all the same. */
 	mutex_lock(&c->watch_lock);
 	if (!in->watch) {
 		in->watch = w;
