@@ -26,8 +26,8 @@
 #include "gofer/server.h"
 
 #define THREAD_STACK_BYTES (64ul << 10)
-#define WAKE_LATE_NS \
-	1000000000ll /* the thread comes at once; later than that, an event of the client's may be told twice */
+/* The thread comes at once. Where it is later than that, what the client did itself may be told twice. */
+#define WAKE_LATE_NS 5000000000ll
 
 struct server_watch {
 	LIST_ENTRY(server_watch) link;
