@@ -63,7 +63,8 @@ struct overlay_dentry {
 		lowers; /* references; immutable. Not a directory: at most one, dropped never. Freed by RCU */
 	unsigned nlowers;
 	char *redirect; /* where the lowers are found; NULL: by the name. Guarded by fs->change */
-	bool impure; /* the upper directory is marked so; guarded by fs->change */
+	_Atomic bool
+		impure; /* the upper directory is marked so; set under fs->change, asked by listings without */
 	struct mutex lock; /* LOCK_FS_DIR; directories */
 	struct names children; /* no references: a child pins its parent */
 	struct seqcount
