@@ -288,7 +288,7 @@ static unsigned key_bucket(uint64_t inode_key)
 static void warn_once(struct gofer_watches *ws)
 {
 	if (!atomic_exchange(&ws->warned, true))
-		log_warn("inotify: the host gives no more watches (4096 a sandbox, "
+		log_warn("inotify: the host gives no more watches (the gofer's own limit, "
 			 "fs.inotify.max_user_watches and max_user_instances): "
 			 "further ones in shared mounts do not hear of changes made outside");
 }
