@@ -87,9 +87,9 @@ static int start_gofer(struct sandbox *sb, int sock)
 	for (unsigned i = 0; i < c->nattaches; i++) {
 		const struct oci_attach *a = &c->attaches[i];
 
-		if (asprintf(&extra[i], "%s%s%s:%s", a->readonly ? "ro" : "rw",
-			     a->is_file ? ",file" : "", cli.host_fifo ? ",fifo" : "",
-			     a->host_path) < 0)
+		if (asprintf(&extra[i], "%s%s%s%s:%s", a->readonly ? "ro" : "rw",
+			     a->is_file ? ",file" : "", a->alone ? ",alone" : "",
+			     cli.host_fifo ? ",fifo" : "", a->host_path) < 0)
 			return -ENOMEM;
 	}
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));

@@ -446,6 +446,9 @@ static void parse_mount(struct parse *p, const json_t *j, size_t index, struct b
 			host ? oci_attach_add(p->c, host, m->flags & MS_RDONLY, false) : -ENOMEM;
 		if (m->attach < 0)
 			p->err = -ENOMEM;
+		else
+			p->c->attaches[m->attach].alone =
+				(m->flags & (MS_BIND | MS_REC)) == MS_BIND;
 	} else {
 		m->source = dup_or_fail(p, src && *src ? src : type);
 	}

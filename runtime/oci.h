@@ -17,6 +17,7 @@ struct oci_attach {
 	char *host_path; /* absolute */
 	bool readonly;
 	bool is_file;
+	bool alone; /* what is mounted below does not come along: "bind", not "rbind" */
 };
 
 #define OCI_UNKNOWN_CAPS_MAX 256

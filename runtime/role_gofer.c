@@ -1,6 +1,6 @@
 /*
  * runtime/role_gofer.c - the binary, re-executed as a gofer: the connection is descriptor 10, the log 11 (if open), each
- * argument an attach point: "ro|rw[,file][,fifo]:/host/path".
+ * argument an attach point: "ro|rw[,file][,alone][,fifo]:/host/path".
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,6 +12,28 @@
 #define ROLE_SOCK_FD 10
 #define ROLE_LOG_FD 11
 
+/* Return false: not of that form. */
+static bool parse_attach(char *arg, struct gofer_attach *ret)
+{
+	char *colon = strchr(arg, ':'), *rest, *word;
+
+	if (!colon)
+		return false;
+	*colon = '\0';
+	*ret = (struct gofer_attach){.host_path = colon + 1, .recursive = true};
+	word = strtok_r(arg, ",", &rest);
+	if (!word || (strcmp(word, "ro") != 0 && strcmp(word, "rw") != 0))
+		return false;
+	ret->readonly = word[1] == 'o';
+	while ((word = strtok_r(NULL, ",", &rest))) {
+		ret->is_file |= strcmp(word, "file") == 0;
+		ret->fifos |= strcmp(word, "fifo") == 0;
+		if (strcmp(word, "alone") == 0)
+			ret->recursive = false;
+	}
+	return true;
+}
+
 int role_gofer_main(int argc, char **argv)
 {
 	struct gofer_config config = {
@@ -20,18 +42,9 @@ int role_gofer_main(int argc, char **argv)
 
 	if (!attaches || argc < 2 || argc - 1 > GOFER_ATTACHES_MAX)
 		return 1;
-	for (int i = 1; i < argc; i++) {
-		char *colon = strchr(argv[i], ':');
-
-		if (!colon || (strncmp(argv[i], "ro", 2) != 0 && strncmp(argv[i], "rw", 2) != 0))
+	for (int i = 1; i < argc; i++)
+		if (!parse_attach(argv[i], &attaches[i - 1]))
 			return 1;
-		attaches[i - 1] = (struct gofer_attach){
-			.host_path = colon + 1,
-			.readonly = argv[i][1] == 'o',
-			.is_file = strncmp(argv[i] + 2, ",file", 5) == 0,
-			.fifos = colon - argv[i] > 5 && strncmp(colon - 5, ",fifo", 5) == 0,
-			.recursive = true};
-	}
 	if (fcntl(ROLE_LOG_FD, F_GETFD) >= 0)
 		config.log_fd = ROLE_LOG_FD;
 	config.attaches = attaches;

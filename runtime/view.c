@@ -99,12 +99,12 @@ void view_make_mountpoints(const struct oci_config *c)
 	close(root);
 }
 
-static bool bind_on(const char *source, int target)
+static bool bind_on(const char *source, int target, bool alone)
 {
 	char at[64];
 
 	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
-	if (mount(source, at, NULL, MS_BIND | MS_REC, NULL) < 0) {
+	if (mount(source, at, NULL, MS_BIND | (alone ? 0 : MS_REC), NULL) < 0) {
 		cli_debug("view: binding %s: %m", source);
 		return false;
 	}
@@ -137,7 +137,8 @@ static void bind_mounts(const struct oci_config *c, int root)
 		if (target < 0)
 			continue;
 		/* What an overlay spares an engine's copy would not: it fails. */
-		if (bind_on(m->source, target) && (m->overlay || m->flags & MS_RDONLY)) {
+		if (bind_on(m->source, target, c->attaches[m->attach].alone) &&
+		    (m->overlay || m->flags & MS_RDONLY)) {
 			close(target);
 			target = open_inside(root, m->destination);
 			make_readonly(m->source, target);
@@ -175,14 +176,14 @@ static void make_proc(int root, const char *self)
 		if (fd < 0)
 			continue;
 		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, files[i]);
-		bind_on(source, fd);
+		bind_on(source, fd, false);
 		close(fd);
 	}
 	/* Without a name it would be all of the host's. */
 	if (*self && mkdirat(target, "1", 0555) == 0 &&
 	    (dir = openat(target, "1", O_PATH | O_CLOEXEC)) >= 0) {
 		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, self);
-		bind_on(source, dir);
+		bind_on(source, dir, false);
 		close(dir);
 	}
 	close(proc);

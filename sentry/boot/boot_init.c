@@ -365,7 +365,9 @@ int boot_create_process(struct boot_process *p, struct task **ret_task)
 	int err = make_cred(p, &cred);
 
 	if (!err) {
-		err = fd_table_create(&fds);
+		err = boot_add_home(p->boot, p->spec);
+		if (!err)
+			err = fd_table_create(&fds);
 		if (err)
 			cred_unref(cred);
 	}

@@ -364,15 +364,28 @@ static int mask_path(struct boot_container *b, const char *path)
 	return vfs_bind(&null, &target, false);
 }
 
+/* The mount below keeps what else it forbids. */
 static int readonly_path(struct boot_container *b, const char *path)
 {
 	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
+	unsigned long flags = MS_RDONLY | MS_BIND | MS_REMOUNT;
+	struct vfs_path at;
+	unsigned old;
 	int err;
 
 	if (!path_exists(b, path))
 		return 0;
 	err = vfs_bind(&lk, &lk, true);
-	return err ? err : vfs_remount(&lk, MS_RDONLY | MS_BIND | MS_REMOUNT, NULL, true);
+	if (!err)
+		err = vfs_get_path(&lk, &at);
+	if (err)
+		return err;
+	old = atomic_load_explicit(&at.mount->flags, memory_order_relaxed);
+	vfs_path_unref(&at);
+	flags |= old & MNT_NOSUID_F ? MS_NOSUID : 0;
+	flags |= old & MNT_NODEV_F ? MS_NODEV : 0;
+	flags |= old & MNT_NOEXEC_F ? MS_NOEXEC : 0;
+	return vfs_remount(&lk, flags, NULL, true);
 }
 
 /* linux.devices: "c MAJOR MINOR MODE UID GID PATH". What has no driver here is there and answers ENXIO, as a device that was pulled. */

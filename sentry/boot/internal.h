@@ -75,6 +75,9 @@ must_check int boot_copy_up(struct boot_container *b, const struct vfs_path *cov
 /* A lookup with full credentials from the container's root. */
 struct vfs_lookup boot_lookup(struct boot_container *b, const char *path, unsigned flags);
 
+/* boot_home.c: HOME=, where the environment has none: the home directory in the container's /etc/passwd, "/" for a user who is not there. Return 0, -ENOMEM. */
+must_check int boot_add_home(struct boot_container *b, struct boot_spec *s);
+
 /* boot_notify.c: connects the container's NOTIFY_SOCKET with the host's, if there is one. Failure is logged: the program is told by its own calls. */
 void boot_make_notify(struct boot_container *b);
 
