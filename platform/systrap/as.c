@@ -172,14 +172,19 @@ static void sync(struct address_space *as)
 		patch_reap(as->patches);
 }
 
-/* Everything that is the application's; the regions stay. */
-static void unmap_all(struct address_space *as)
+void systrap_as_post_unmap_all(struct address_space *as)
 {
 	systrap_patch_drop(as, 0, ARCH_TASK_SIZE);
 	as->own_mapped = false;
 	atomic_store(&as->patch_live, NULL);
 	post_unmap(as, 0, STUB_BASE);
 	post_unmap(as, STUB_END, ARCH_TASK_SIZE - STUB_END);
+}
+
+/* Everything that is the application's; the regions stay. */
+static void unmap_all(struct address_space *as)
+{
+	systrap_as_post_unmap_all(as);
 	sync(as);
 }
 
@@ -660,7 +665,7 @@ void systrap_as_destroy(struct address_space *as)
 	drop_all(as);
 	mutex_unlock(&as->lock);
 	systrap_as_leave(as);
-	if (as->stub)
+	if (as->stub && !systrap_recycle(as))
 		systrap_stub_put(as->p, as->stub);
 	systrap_as_free(as);
 }

@@ -150,10 +150,11 @@ static void build_stub_filter(struct program *pr)
 
 void systrap_data_build(struct stub_data *data, const char *blob)
 {
-	/* All but what the CPU raises, the filter, and the sentry's kick. */
+	/* All but what the CPU raises, the filter, and the sentry's two. */
 	static const uint64_t open = 1ull << (31 - 1) | 1ull << (11 - 1) | 1ull << (7 - 1) |
 				     1ull << (8 - 1) | 1ull << (4 - 1) | 1ull << (5 - 1) |
-				     1ull << (STUB_KICK_SIGNAL - 1);
+				     1ull << (STUB_KICK_SIGNAL - 1) |
+				     1ull << (STUB_RESET_SIGNAL - 1);
 	struct program app = {.insns = data->app_insns}, stub = {.insns = data->stub_insns};
 
 	static_assert(sizeof(struct stub_data) <= STUB_BLOB_SIZE - STUB_CODE_SIZE, "constants");

@@ -85,6 +85,7 @@
 #define AREA_GS_BASE 0x158
 #define AREA_UCONTEXT 0x160
 #define AREA_CPU 0x168 /* u32: where it ran */
+#define AREA_RESET 0x170 /* u64: the complement of what came with the reset signal; written last */
 /* The sentry's. */
 #define AREA_FLAGS 0x180 /* u32 */
 #define AREA_SPINS 0x184 /* u32 */
@@ -111,5 +112,6 @@
 #define STUB_CPU_MASK 0xfff
 
 #define STUB_KICK_SIGNAL 23 /* SIGURG: ignored by whoever has no handler for it */
+#define STUB_RESET_SIGNAL 16 /* SIGSTKFLT: nobody else sends it */
 
 #endif

@@ -72,7 +72,8 @@ struct kernel_sigaction {
 STUB_INLINE void set_handlers(void)
 {
 	static const uint64_t signals = 1ull << 31 | 1ull << 11 | 1ull << 7 | 1ull << 8 |
-					1ull << 4 | 1ull << 5 | 1ull << STUB_KICK_SIGNAL;
+					1ull << 4 | 1ull << 5 | 1ull << STUB_KICK_SIGNAL |
+					1ull << STUB_RESET_SIGNAL;
 	struct kernel_sigaction sa = {
 		.handler = LABEL(stub_handler),
 		.flags = 0x4 /* SA_SIGINFO */ | 0x04000000 /* SA_RESTORER */ |

@@ -2,9 +2,9 @@
  * platform/systrap/retire.c - ends address spaces in the background.
  *
  * Who ends a process need not wait until its stub is gone; what was mapped there must not be given to anybody before. So what
- * ends is queued here, its process killed and waited for by a thread of the platform's, and only then is its owner told. Killing it
- * unmaps everything, which costs less than to have it unmapped and proven first. The same thread orders the stubs that are made in
- * advance, which no starting process need do itself.
+ * ends is queued here. A thread of the platform's empties its stub for the next process (recycle.c), or has it killed and waits for
+ * that, and only then is its owner told. Killing it unmaps everything, which costs less than to have it unmapped and proven first.
+ * The same thread orders the stubs that are made in advance, which no starting process need do itself.
  *
  * A few at a time (SYSTRAP_RETIRED_MAX): whoever ends more waits himself, so that memory comes back as fast as it goes. Whoever is
  * refused a process or a thread by the host waits for those that ended before he asked (systrap_retire_await()), since a limit on
@@ -48,7 +48,8 @@ static void *retire_main(void *arg)
 			void (*done)(void *) = as->retired;
 			void *done_arg = as->retired_arg;
 
-			systrap_stub_end(p, as->stub);
+			if (!systrap_recycle(as))
+				systrap_stub_end(p, as->stub);
 			systrap_as_free(as);
 			done(done_arg);
 			atomic_fetch_add(&retire->ended, 1);

@@ -278,7 +278,7 @@ static int read_event(struct platform_context *ctx, struct address_space *as,
 	if (read_frame(ctx, t, &f, &info))
 		return -EAGAIN;
 	store_regs(ctx, &f, regs);
-	if (signo == STUB_KICK_SIGNAL) {
+	if (signo == STUB_KICK_SIGNAL || signo == STUB_RESET_SIGNAL) {
 		event_interrupted(ev);
 	} else if (unlikely(f.cs != ARCH_USER_CS)) {
 		/*
@@ -491,6 +491,8 @@ static int bind(struct platform_context *ctx, struct address_space *as)
 	/* Without the lock: the word that it has come is the application's to take back, and then this lasts until its stub is killed. */
 	if (!atomic_load(&t->reported)) {
 		err = systrap_wait_event(ctx, t);
+		/* Nothing of an application has run in a stub whose first thread this is: the word is the kernel's. */
+		atomic_store(&t->tid, (pid_t)atomic_load(mb_tid(t)));
 		atomic_store(&t->reported, !err);
 	}
 	mutex_lock(&p->bind_lock);

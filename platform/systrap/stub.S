@@ -11,6 +11,7 @@
  * Application threads: stub_handler is the handler of every signal. Signals are not masked in it (no rt_sigreturn is
  * needed, and the filter allows none), so the sentry's kick may interrupt it anywhere:
  *   [stub_handler, stub_wait)       straight-line; it is resumed where it was (stub_resume)
+ *                                   but by the reset, after which nothing of the application runs (recycle.c)
  *   [stub_wait, stub_wait_end)      waits for, and loads, the application's registers; everything it needs lies
  *                                   in the mailbox, so it is begun anew
  * Nothing here is trusted by the sentry: the application can jump to any byte and write to every area.
@@ -38,6 +39,10 @@
 #define UC_RSP (UC_GREGS + 120)
 #define UC_RIP (UC_GREGS + 128)
 #define UC_RFLAGS (UC_GREGS + 136)
+
+/* The frame: the siginfo lies behind the ucontext. */
+#define UC_SIGINFO 304
+#define SIGINFO_VALUE 24
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
@@ -75,6 +80,8 @@ stub_handler:
 	mov %rax, AREA_GS_BASE(%rbx)
 	mov %edi, AREA_SIGNO(%rbx)
 	mov %rdx, AREA_UCONTEXT(%rbx)
+	cmp $STUB_RESET_SIGNAL, %edi
+	je .Lreset
 .Lpost:
 	mov $STUB_CPU_SELECTOR, %eax
 	lsl %eax, %eax
@@ -82,6 +89,7 @@ stub_handler:
 	mov %eax, AREA_CPU(%rbx)
 	mov $STUB_STATE_EVENT, %eax
 	xchg %eax, AREA_STATE(%rbx)
+.Lposted:
 	cmpl $0, AREA_SENTRY_ASLEEP(%rbx)
 	je stub_wait
 	lea AREA_STATE(%rbx), %rdi
@@ -92,6 +100,15 @@ stub_handler:
 	.globl stub_ip_wake
 stub_ip_wake:
 	jmp stub_wait
+
+/* Last of all what only the kernel can have told, and not as it did: nothing of the mailbox is written after it. */
+.Lreset:
+	mov $STUB_STATE_EVENT, %eax
+	xchg %eax, AREA_STATE(%rbx)
+	mov UC_SIGINFO+SIGINFO_VALUE(%rdx), %rax
+	not %rax
+	mov %rax, AREA_RESET(%rbx)
+	jmp .Lposted
 
 .Lclear_flags:
 	push $0x202

@@ -426,11 +426,45 @@ static int make_locked(struct systrap_platform *p)
 	return 0;
 }
 
+/* Those that wait, and those that will. */
+static unsigned pool_coming_locked(const struct systrap_platform *p)
+{
+	return p->pool_count + p->making + p->recycling;
+}
+
 static void pool_fill_locked(struct systrap_platform *p)
 {
-	while (p->pool_count + p->making < SYSTRAP_POOL)
+	while (pool_coming_locked(p) < SYSTRAP_POOL)
 		if (make_locked(p))
 			return;
+}
+
+bool systrap_pool_reserve(struct systrap_platform *p)
+{
+	bool room;
+
+	mutex_lock(&p->lock);
+	room = pool_coming_locked(p) < SYSTRAP_POOL;
+	p->recycling += room;
+	mutex_unlock(&p->lock);
+	return room;
+}
+
+void systrap_pool_cancel(struct systrap_platform *p)
+{
+	mutex_lock(&p->lock);
+	p->recycling--;
+	mutex_unlock(&p->lock);
+}
+
+void systrap_pool_return(struct systrap_platform *p, struct systrap_stub *stub)
+{
+	mutex_lock(&p->lock);
+	p->recycling--;
+	SLIST_INSERT_HEAD(&p->pool, stub, link);
+	p->pool_count++;
+	mutex_unlock(&p->lock);
+	SYSTRAP_STAT_ADD(p, stubs_recycled, 1);
 }
 
 /* The pool is empty. Return: 0; -EAGAIN: it stays so. */
@@ -484,7 +518,7 @@ int systrap_stub_get(struct systrap_platform *p, struct address_space *as,
 	SLIST_REMOVE_HEAD(&p->pool, link);
 	p->pool_count--;
 	/* Above that, who ends one makes others. */
-	if (p->pool_count + p->making <= SYSTRAP_POOL_LOW)
+	if (pool_coming_locked(p) <= SYSTRAP_POOL_LOW)
 		pool_fill_locked(p);
 	mutex_unlock(&p->lock);
 	stub->as = as;

@@ -98,7 +98,9 @@ struct systrap_thread {
 	struct systrap_stub *stub;
 	struct platform_context *ctx; /* bound to; guarded by the platform's bind_lock */
 	uint8_t *mem; /* immutable: the area */
-	_Atomic pid_t pid, tid;
+	_Atomic pid_t pid;
+	_Atomic pid_t
+		tid; /* once it has reported; only a stub's first one's is the kernel's word */
 	_Atomic uint32_t cpu; /* where it was last, as it says; SYSTRAP_CPU_NONE */
 	uint32_t index; /* where in the stub its area is mapped */
 	/* For patched sites, while the stub lives; NULL: none. The bound context's thread. */
@@ -204,8 +206,9 @@ struct platform_context {
 
 struct systrap_stats {
 	_Atomic uint64_t faults, exceptions, interrupts, not_run, kicks, spins_missed, spins_stolen,
-		moves, gathers, orders, acks, batches, drops, stubs_made, stubs_died, threads_made,
-		spaces, pool_empty, patches, left, turns_waited, turns_taken;
+		moves, gathers, orders, acks, batches, drops, stubs_made, stubs_recycled,
+		stubs_died, threads_made, spaces, pool_empty, patches, left, turns_waited,
+		turns_taken;
 };
 #define SYSTRAP_STAT_ADD(p, field, n) \
 	atomic_fetch_add_explicit(&(p)->stats.field, (n), memory_order_relaxed)
@@ -263,7 +266,8 @@ struct systrap_platform {
 	struct systrap_stub *stubs; /* SYSTRAP_STUBS_MAX */
 	struct systrap_thread *threads; /* SYSTRAP_AREAS_MAX */
 	SLIST_HEAD(, systrap_stub) pool;
-	unsigned pool_count, making, slots_used, next_slot, areas_used, next_area;
+	/* pool_count, and those that join it: SYSTRAP_POOL at most. */
+	unsigned pool_count, making, recycling, slots_used, next_slot, areas_used, next_area;
 	bool pristine_dead;
 
 	struct systrap_stats stats;
@@ -300,6 +304,7 @@ MAILBOX_FIELD(mb_fs_base, AREA_FS_BASE, _Atomic uint64_t)
 MAILBOX_FIELD(mb_gs_base, AREA_GS_BASE, _Atomic uint64_t)
 MAILBOX_FIELD(mb_ucontext, AREA_UCONTEXT, _Atomic uint64_t)
 MAILBOX_FIELD(mb_flags, AREA_FLAGS, _Atomic uint32_t)
+MAILBOX_FIELD(mb_reset, AREA_RESET, _Atomic uint64_t)
 MAILBOX_FIELD(mb_cpu, AREA_CPU, _Atomic uint32_t)
 MAILBOX_FIELD(mb_spins, AREA_SPINS, _Atomic uint32_t)
 MAILBOX_FIELD(mb_yield, AREA_YIELD, _Atomic uint32_t)
@@ -328,6 +333,11 @@ must_check int systrap_stub_get(struct systrap_platform *p, struct address_space
 void systrap_stub_put(struct systrap_platform *p, struct systrap_stub *stub);
 /* Its address space has ended: kills it, waits until nothing of it is left, and gives back what it had; orders new ones. */
 void systrap_stub_end(struct systrap_platform *p, struct systrap_stub *stub);
+/* The pool lacks one: then it is kept a place, until one of the next two. */
+bool systrap_pool_reserve(struct systrap_platform *p);
+void systrap_pool_cancel(struct systrap_platform *p);
+/* A stub that is as good as new. */
+void systrap_pool_return(struct systrap_platform *p, struct systrap_stub *stub);
 /* Kills it and waits until nothing of it is left. */
 void systrap_stub_kill(struct systrap_platform *p, struct systrap_stub *stub);
 /* Has it died? One host call. */
@@ -398,6 +408,8 @@ void systrap_as_unmap(struct address_space *as, uint64_t va, uint64_t size);
 void systrap_as_protect(struct address_space *as, uint64_t va, uint64_t size, unsigned access);
 void systrap_as_clear(struct address_space *as);
 must_check int systrap_as_fork(struct address_space *parent, struct address_space *child);
+/* Orders that nothing of the application is mapped; lock held, as->stub is there. */
+void systrap_as_post_unmap_all(struct address_space *as);
 /* Posts what is not installed yet; lock held, as->stub is there. */
 void systrap_as_install(struct address_space *as);
 
@@ -416,6 +428,13 @@ void systrap_as_retire(struct address_space *as, void (*done)(void *arg), void *
  */
 bool systrap_retire_await(struct systrap_platform *p, uint32_t queued);
 void systrap_settle(struct platform *base);
+
+/* recycle.c */
+/*
+ * as has ended and no context has a thread in it: its stub, empty as a new one, goes to those that wait for an address space, and
+ * as has none. Return: false: it does not, and is to be killed; as still has it, if it had.
+ */
+bool systrap_recycle(struct address_space *as);
 
 /* patching.c */
 void systrap_patch_note(struct address_space *as, const struct arch_regs *regs);

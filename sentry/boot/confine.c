@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "platform/systrap/layout.h"
 #include "sentry/boot/confine.h"
 
 static int fail(char *why, size_t why_size, const char *what)
@@ -254,6 +255,8 @@ static const struct rule rules[] = {
 	ALLOW(rt_sigreturn),
 	ALLOW(sigaltstack),
 	ALLOW(tgkill),
+	/* What only the kernel can tell a stub's thread (platform/systrap/recycle.c). */
+	{SCMP_SYS(rt_tgsigqueueinfo), 1, {{2, SCMP_CMP_EQ, STUB_RESET_SIGNAL, 0}}},
 	ALLOW(rt_sigpending),
 	ALLOW(rt_sigtimedwait),
 	/* Clocks and randomness; libc's qsort asks how much memory there is. */

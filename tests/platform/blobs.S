@@ -1,4 +1,6 @@
 /* tests/platform/blobs.S - what the guest runs. Copied to CODE_VA; position-independent. */
+#include "platform/systrap/layout.h"
+
 	.section .note.GNU-stack, "", @progbits
 	.section .rodata
 	.globl blobs_start, blobs_end
@@ -23,6 +25,34 @@ BLOB(g_store):
 	mov %rax, (%rbx)
 	syscall
 	jmp g_store
+
+/* [rbx .. rcx) = rax */
+BLOB(g_fill):
+	mov %rax, (%rbx)
+	add $8, %rbx
+	cmp %rcx, %rbx
+	jb g_fill
+	syscall
+
+/* rdx: how many words of [rbx .. rcx) are not rax */
+BLOB(g_find):
+	mov (%rbx), %rdi
+	not %rdi
+	cmp %rax, %rdi
+	jne 1f
+	inc %rdx
+1:	add $8, %rbx
+	cmp %rcx, %rbx
+	jb g_find
+	xor %edi, %edi
+	syscall
+
+/* rbx: its mailbox's state word. Says for ever that there is an event and guesses what the reset is answered with; [rcx] counts. */
+BLOB(g_forge):
+	incq (%rcx)
+	movl $STUB_STATE_EVENT, (%rbx)
+	mov %rdx, AREA_RESET-AREA_STATE(%rbx)
+	jmp g_forge
 
 BLOB(g_store_load):
 	mov %rax, (%rbx)

@@ -173,6 +173,13 @@ static void stub_every_byte(void)
 		hostile_jump(&h, STUB_CODE + at);
 		if (jumps++ % 64 == 0)
 			neighbour_check(&n);
+		/* What it has become is for the next one, or is no more. */
+		if (jumps % 4 == 0) {
+			hostile_end(&h);
+			hostile_new(&h);
+			guest_run(&h.g, g_syscall, 0, 0x1234);
+			EXPECT(h.g.ev.kind == PLATFORM_SYSCALL && h.g.regs.r.rax == 0x1234);
+		}
 	}
 	printf("# %lu of %lu bytes, %lu stubs died\n", jumps, size,
 	       stat_value("systrap/stubs_died") - died);

@@ -46,9 +46,13 @@ static int wait_for_it(struct systrap_platform *p, enum way way, int fd)
 {
 	_Atomic bool done = false;
 	struct address_space *as, *other;
+	struct platform_context *ctx;
 	char byte;
 
 	(void)context_in(p, &as);
+	/* A second thread: its stub is not used again, so it has to be reaped. */
+	if (systrap_context_create(&p->base, NULL, &ctx) || systrap_context_prepare(ctx, as))
+		return 6;
 	if (way == GET)
 		while (p->pool_count)
 			(void)context_in(p, &other);

@@ -1,0 +1,180 @@
+/*
+ * tests/platform/recycle.c - systrap: what a process leaves in its stub does not reach the next one that gets it
+ * (platform/systrap/recycle.c). The stub that was given back last is given out first.
+ */
+#include "platform/systrap/layout.h"
+#include "tests/platform/harness.h"
+
+#define RW (MEM_READ | MEM_WRITE)
+#define MAILBOX (STUB_AREAS + AREA_MAILBOX)
+#define ATTEMPTS 60u
+#define FORGERS 8u
+/* The sentry gives up a stub whose thread does not answer soon, as on a busy machine: some are enough. */
+#define RECYCLED_MIN 2u
+
+static uint64_t recycled(void)
+{
+	return stat_value("systrap/stubs_recycled");
+}
+
+/* A new address space's program begins as it is told to, and with nothing else. */
+static void check_new(struct address_space *as)
+{
+	struct guest g;
+
+	guest_init(&g, as);
+	guest_run(&g, g_syscall, 0, 0x1234);
+	EXPECT(g.ev.kind == PLATFORM_SYSCALL && g.regs.r.rax == 0x1234);
+	EXPECT(g.regs.r.rip == blob_va(g_syscall) + 2 && g.regs.r.rsp == STACK_VA + PAGE - 64);
+	EXPECT(!g.regs.r.rbx && !g.regs.r.rbp && !g.regs.r.rdi && !g.regs.r.rsi && !g.regs.r.rdx &&
+	       !g.regs.r.r12 && !g.regs.r.r13 && !g.regs.r.r14 && !g.regs.r.r15);
+	guest_run(&g, g_load, DATA_VA, 0);
+	EXPECT(is_fault(&g, DATA_VA, MEM_READ, false));
+	guest_fini(&g);
+}
+
+/* How many words of [va, end) are `word` in `as`, whose first event this is. */
+static uint64_t count_words(struct address_space *as, uint64_t va, uint64_t end, uint64_t word)
+{
+	struct guest g;
+
+	guest_init(&g, as);
+	g.regs.r.rcx = end;
+	g.regs.r.rip = blob_va(g_find);
+	g.regs.r.rsp = STACK_VA + PAGE - 64;
+	g.regs.r.rbx = va;
+	/* So that no register's image is the word. */
+	g.regs.r.rax = ~word;
+	guest_resume(&g);
+	EXPECT(g.ev.kind == PLATFORM_SYSCALL);
+	guest_fini(&g);
+	return g.regs.r.rdx;
+}
+
+static void fill(struct guest *g, uint64_t va, uint64_t end, uint64_t word)
+{
+	g->regs = (struct arch_regs){0};
+	g->regs.r.rip = blob_va(g_fill);
+	g->regs.r.rsp = STACK_VA + PAGE - 64;
+	g->regs.r.rbx = va;
+	g->regs.r.rcx = end;
+	g->regs.r.rax = word;
+	guest_resume(g);
+	EXPECT(g->ev.kind == PLATFORM_SYSCALL && g->regs.r.rbx == end);
+}
+
+/* All that it may write, but for the mailbox that it needs. */
+static void leftovers(void)
+{
+	const struct {
+		uint64_t va, end;
+	} ranges[] = {
+		{STUB_AREAS, MAILBOX},
+		{MAILBOX + 0x200, STUB_AREAS + STUB_AREA_SIZE},
+		{STUB_HINTS + HINT_RESULT, STUB_HINTS + STUB_HINTS_SIZE},
+	};
+	uint64_t seen = 0;
+
+	if (on_kvm)
+		return;
+	for (unsigned i = 0; i < ATTEMPTS && !atomic_load(&test_failed); i++) {
+		uint64_t word = rnd() | 1, before;
+		struct address_space *as = space_new();
+		unsigned which = i % ARRAY_SIZE(ranges);
+		struct guest g;
+
+		guest_init(&g, as);
+		for (unsigned k = 0; k < ARRAY_SIZE(ranges); k++)
+			fill(&g, ranges[k].va, ranges[k].end, word);
+		guest_fini(&g);
+		before = recycled();
+		ops->as_destroy(as);
+		seen += recycled() - before;
+		as = space_new();
+		EXPECT(count_words(as, ranges[which].va, ranges[which].end, word) == 0);
+		ops->as_destroy(as);
+	}
+	printf("# %lu of %u recycled\n", seen, ATTEMPTS);
+	EXPECT(seen >= RECYCLED_MIN);
+}
+
+/* It says that it has an event, and goes on; it overwrites whatever could say that it has not stopped. */
+static void forged_event(void)
+{
+	uint64_t off, seen = 0, before, count;
+
+	if (on_kvm)
+		return;
+	off = mem_pages(1);
+	for (unsigned i = 0; i < FORGERS && !atomic_load(&test_failed); i++) {
+		struct address_space *as = space_new();
+		struct guest g;
+
+		space_map(as, FLAG_VA, off, 1, RW);
+		guest_init(&g, as);
+		/* A frame to be found. */
+		guest_run(&g, g_syscall, 0, 0);
+		g.regs.r.rip = blob_va(g_forge);
+		g.regs.r.rbx = MAILBOX + AREA_STATE;
+		g.regs.r.rcx = FLAG_VA;
+		g.regs.r.rdx = rnd();
+		guest_resume(&g);
+		EXPECT(g.ev.kind == PLATFORM_SYSCALL);
+		guest_fini(&g);
+		/* It runs, while the sentry thinks that it does not. */
+		count = *(volatile uint64_t *)mem_at(off);
+		for (unsigned k = 0; k < 50000 && *(volatile uint64_t *)mem_at(off) == count; k++)
+			sleep_us(100);
+		EXPECT(*(volatile uint64_t *)mem_at(off) != count);
+		before = recycled();
+		ops->as_destroy(as);
+		seen += recycled() - before;
+		count = *(volatile uint64_t *)mem_at(off);
+		as = space_new();
+		check_new(as);
+		EXPECT(*(volatile uint64_t *)mem_at(off) == count);
+		ops->as_destroy(as);
+	}
+	printf("# %lu of %u recycled\n", seen, FORGERS);
+	EXPECT(seen >= RECYCLED_MIN);
+}
+
+static bool go_on(struct runner *r)
+{
+	return !atomic_load(&r->stop);
+}
+
+/* Its thread's number is in its own hands: the next one can be interrupted nevertheless. */
+static void forged_number(void)
+{
+	const uint64_t numbers[] = {0, 1, 0x7fffffff, ~0ul};
+
+	if (on_kvm)
+		return;
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers) && !atomic_load(&test_failed); i++) {
+		struct address_space *as = space_new();
+		struct runner r;
+		struct guest g;
+		uint64_t asked;
+
+		guest_init(&g, as);
+		guest_run(&g, g_store, MAILBOX + AREA_TID, numbers[i]);
+		EXPECT(g.ev.kind == PLATFORM_SYSCALL);
+		guest_fini(&g);
+		ops->as_destroy(as);
+		as = space_new();
+		runner_start(&r, as, g_spin, 0, 0, go_on, NULL);
+		sleep_us(2000);
+		asked = now_ns();
+		runner_stop(&r);
+		EXPECT(now_ns() - asked < 2000000000);
+		ops->as_destroy(as);
+	}
+}
+
+const struct test recycle_tests[] = {
+	{"recycle_leftovers", leftovers},
+	{"recycle_forged_event", forged_event},
+	{"recycle_forged_number", forged_number},
+	{0},
+};
