@@ -7,12 +7,12 @@
 #define NSEC_PER_SEC 1000000000ll
 
 /* Looking for a wake-up instead of sleeping: for so long, ... */
-#define SPIN_NS 60000
+#define SPIN_NS 160000
 /* ... by whom so many waits in a row (a longer one halves the count) ... */
 #define SPIN_BRIEF_MIN 8u
 #define SPIN_BRIEF_MAX 16u
-/* ... ended within this, of which waking up may be the most. */
-#define SPIN_BRIEF_NS 100000
+/* ... ended within that and this, which is what waking up may take. */
+#define SPIN_WAKE_NS 40000
 /* How often the machine is asked whether there is a core. */
 #define SPIN_LOOK_NS 500000
 
@@ -126,33 +126,52 @@ static bool spin_may(int64_t now)
 	return atomic_load_explicit(&spin.core_free, memory_order_relaxed);
 }
 
-/* Until one of `bits` is there, or for SPIN_NS. Return: the word. */
-static uint32_t spin_for(struct sleeper *s, uint32_t bits, int64_t now)
+/* Until one of `bits` is in *at, or for `ns` from `now`. Return: what is there. */
+static uint32_t spin_for(const _Atomic uint32_t *at, uint32_t bits, uint8_t brief, int64_t now,
+			 int64_t ns)
 {
-	uint32_t word = atomic_load_explicit(&s->word, memory_order_acquire);
-	int64_t until = now + SPIN_NS;
+	uint32_t word = atomic_load_explicit(at, memory_order_acquire);
+	int64_t until = now + ns;
 
-	if (s->brief < SPIN_BRIEF_MIN || !spin_may(now))
+	if (brief < SPIN_BRIEF_MIN || !spin_may(now))
 		return word;
 	/* One core at least is left for who is to wake us. */
 	if (atomic_fetch_add_explicit(&spin.spinners, 1, memory_order_relaxed) + 1 <
 	    atomic_load_explicit(&spin.cores, memory_order_relaxed)) {
 		while (!(word & bits) && time_monotonic_ns() < until) {
 			cpu_relax();
-			word = atomic_load_explicit(&s->word, memory_order_acquire);
+			word = atomic_load_explicit(at, memory_order_acquire);
 		}
 	}
 	atomic_fetch_sub_explicit(&spin.spinners, 1, memory_order_relaxed);
 	return word;
 }
 
-/* The wait that began at `start` is over. */
-static void spin_learn(struct sleeper *s, int64_t start)
+/* The wait that began at `start`, in which one looked for `ns` at most, is over. */
+static void spin_learn(uint8_t *brief, int64_t start, int64_t ns)
 {
-	if (time_monotonic_ns() - start > SPIN_BRIEF_NS)
-		s->brief /= 2;
-	else if (s->brief < SPIN_BRIEF_MAX)
-		s->brief++;
+	if (time_monotonic_ns() - start > ns + SPIN_WAKE_NS)
+		*brief /= 2;
+	else if (*brief < SPIN_BRIEF_MAX)
+		++*brief;
+}
+
+uint32_t sleep_until_set(_Atomic uint32_t *at, uint8_t *inout_brief, int64_t spin_ns)
+{
+	uint32_t word = atomic_load_explicit(at, memory_order_acquire);
+	int64_t start = 0;
+
+	if (!word && atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
+		start = time_monotonic_ns();
+		word = spin_for(at, UINT32_MAX, *inout_brief, start, spin_ns);
+	}
+	while (!word) {
+		(void)futex_wait(at, 0, NULL);
+		word = atomic_load_explicit(at, memory_order_acquire);
+	}
+	if (start)
+		spin_learn(inout_brief, start, spin_ns);
+	return word;
 }
 
 int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
@@ -182,7 +201,7 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	    atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
 		start = time_monotonic_ns();
 		if (deadline_ns > start + SPIN_NS)
-			word = spin_for(s, SLEEPER_WOKEN | intr, start);
+			word = spin_for(&s->word, SLEEPER_WOKEN | intr, s->brief, start, SPIN_NS);
 	}
 	if (!(word & (SLEEPER_WOKEN | intr)))
 		word = atomic_fetch_or_explicit(&s->word, SLEEPER_ASLEEP, memory_order_acq_rel) |
@@ -193,7 +212,7 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 	}
 	atomic_store_explicit(&s->waits, false, memory_order_relaxed);
 	if (start)
-		spin_learn(s, start);
+		spin_learn(&s->brief, start, SPIN_NS);
 	if (word & SLEEPER_WOKEN)
 		err = 0;
 	else if (word & intr)

@@ -54,6 +54,12 @@ must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t dea
  */
 void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine);
 
+/*
+ * Waits until *at is not 0, whoever sets it does a futex_wake(). Looks for at most spin_ns first, as sleeper_wait() does, if the waits that
+ * *inout_brief counts (0 to begin with) have been brief. Nothing is called before it sleeps. Return: what is there.
+ */
+uint32_t sleep_until_set(_Atomic uint32_t *at, uint8_t *inout_brief, int64_t spin_ns);
+
 enum sleeper_block {
 	SLEEPER_BLOCK_DEFERRED, /* vfs/deferred.c */
 	SLEEPER_BLOCK_PLATFORM,

@@ -1,7 +1,8 @@
 /*
  * sentry/task_thread.c - the host threads that carry tasks.
  *
- * A worker runs one task to its end, then parks; a new task takes the worker that parked last. So a fork costs one futex wake, and
+ * A worker runs one task to its end, then parks; a new task takes the worker that parked last. So a fork costs one futex wake, or none
+ * where the worker still looks for its next task (sleep_until_set()), and
  * the platform's vCPU, which belongs to the host thread for life, is used again. At most TASK_WORKERS_PARKED_MAX stay parked.
  * Stacks are small with a guard page below. Host signals are blocked but for the synchronous ones; the platform unblocks what
  * it interrupts with.
@@ -26,12 +27,16 @@
 #define WORKER_STACK_SIZE TASK_STACK_SIZE
 #endif
 
+/* A parked worker looks for so long for its next task: what a thread's creator takes to make the next, where a call is a trap. */
+#define WORKER_SPIN_NS 200000
+
 enum { WORKER_IDLE, WORKER_RUN, WORKER_QUIT };
 
 struct task_worker {
 	SLIST_ENTRY(task_worker) link; /* guarded by workers_lock */
 	_Atomic uint32_t word; /* WORKER_*; the futex it parks on */
 	struct task *task; /* set before word */
+	uint8_t brief; /* its own thread's: sleep_until_set() */
 	_Atomic int host_tid;
 	struct task_affinity affinity;
 };
@@ -111,8 +116,7 @@ static void *worker_main(void *arg)
 	rcu_thread_begin();
 	atomic_store(&w->host_tid, (int)gettid());
 	for (;;) {
-		while ((word = atomic_load_explicit(&w->word, memory_order_acquire)) == WORKER_IDLE)
-			futex_wait(&w->word, WORKER_IDLE, NULL);
+		word = sleep_until_set(&w->word, &w->brief, WORKER_SPIN_NS);
 		if (word == WORKER_QUIT)
 			break;
 		worker_run_task(w, w->task);

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "base/futex.h"
 #include "base/sleep.h"
 
 #define MS 1000000ll
@@ -175,6 +176,60 @@ static void test_spin(void **state)
 	sleeper_allow_spin(runnable, -1, 0, 0);
 }
 
+struct word_game {
+	_Atomic uint32_t there, back;
+	uint8_t brief; /* of who waits for `there` */
+};
+
+#define WORD_ROUNDS 2000
+
+static void *word_player(void *arg)
+{
+	struct word_game *g = arg;
+
+	for (uint32_t n = 1; n <= WORD_ROUNDS; n++) {
+		if (sleep_until_set(&g->there, &g->brief, MS / 5) != n)
+			return NULL;
+		atomic_store(&g->there, 0);
+		atomic_store(&g->back, n);
+		futex_wake(&g->back, 1);
+	}
+	return g;
+}
+
+/* Every value that is set is seen, by who looks and by who sleeps; brief waits are counted, a long one takes some back. */
+static void test_until_set(void **state)
+{
+	(void)state;
+	for (int wanted = 1; wanted <= 9; wanted += 8) {
+		struct word_game g = {0};
+		uint8_t brief = 16;
+		void *all = NULL;
+		pthread_t t;
+
+		sleeper_allow_spin(runnable, wanted, 2, 2);
+		assert_int_equal(pthread_create(&t, NULL, word_player, &g), 0);
+		for (uint32_t n = 1; n <= WORD_ROUNDS; n++) {
+			atomic_store(&g.there, n);
+			futex_wake(&g.there, 1);
+			assert_int_equal(sleep_until_set(&g.back, &brief, MS / 5), n);
+			atomic_store(&g.back, 0);
+		}
+		pthread_join(t, &all);
+		assert_ptr_equal(all, &g);
+		/* It sleeps for longer than it looks. */
+		g.brief = 16;
+		assert_int_equal(pthread_create(&t, NULL, word_player, &g), 0);
+		usleep(20000);
+		atomic_store(&g.there, WORD_ROUNDS + 1);
+		futex_wake(&g.there, 1);
+		pthread_join(t, &all);
+		assert_null(all);
+		assert_int_equal(g.brief, 8);
+	}
+	sleeper_allow_spin(runnable, -1, 0, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +240,7 @@ int main(void)
 		cmocka_unit_test(test_ping_pong),
 		cmocka_unit_test(test_interrupts_a_sleeper),
 		cmocka_unit_test(test_spin),
+		cmocka_unit_test(test_until_set),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
