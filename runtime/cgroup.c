@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <linux/sched.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -431,11 +433,13 @@ int cgroup_create(struct cgroup *cg, char *why)
 
 int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 {
+	/* For one thread that moves itself the kernel takes no lock against forks, for which it would wait. */
+	bool alone = cg->version == 1 && pid == 0;
 	char text[16];
 
 	snprintf(text, sizeof(text), "%d", pid);
 	for (unsigned i = 0; i < cg->ndirs; i++) {
-		int err = dir_write(cg->dirs[i].path, "cgroup.procs", text);
+		int err = dir_write(cg->dirs[i].path, alone ? "tasks" : "cgroup.procs", text);
 
 		if (err) {
 			snprintf(why, CGROUP_ERROR_MAX, "entering cgroup %.200s: %s",
@@ -444,6 +448,30 @@ int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 		}
 	}
 	return 0;
+}
+
+pid_t cgroup_clone(const struct cgroup *cg, unsigned long flags, int exit_signal, bool *ret_entered)
+{
+	struct clone_args args = {.flags = flags, .exit_signal = (uint64_t)exit_signal};
+	/* systemd makes the scope around the process. */
+	bool into = cg->version == 2 && cg->ndirs == 1 && !cg->unit;
+	int fd = into ? open(cg->dirs[0].path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	pid_t pid = -1;
+
+	*ret_entered = fd >= 0;
+	if (fd >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)fd;
+		pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+		close(fd);
+	}
+	/* What the cgroup refuses too: entering it afterwards says why. */
+	if (pid < 0) {
+		*ret_entered = false;
+		args.flags = flags;
+		pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	}
+	return pid < 0 ? -errno : pid;
 }
 
 int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why)

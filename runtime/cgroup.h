@@ -8,6 +8,7 @@
 #define MOAT_RUNTIME_CGROUP_H
 
 #include <jansson.h>
+#include <sys/types.h>
 
 #include "base/compiler.h"
 
@@ -69,8 +70,17 @@ static inline uint64_t cgroup_weight_of_shares(long long shares)
 }
 /* linux.resources (may be NULL); also `moat update`. Return 0 or -errno with `why`. */
 must_check int cgroup_apply(const struct cgroup *cg, const json_t *resources, char *why);
-/* A process (0: the calling one) moves in; the calling one out to the hierarchies' roots. */
+/*
+ * A process (0: the calling one, which must have one thread) moves in; the calling one out to the hierarchies' roots. Of another process, and on v2
+ * of any, the first entry after a while without any waits for an RCU grace period, about 10 ms on an idle machine: cgroup_clone() is for that.
+ */
 must_check int cgroup_enter(const struct cgroup *cg, int pid, char *why);
+/*
+ * fork(2) by clone3(2), with further flags of that, for a caller of one thread. *ret_entered, also in the child: it began in the cgroup, where that can be,
+ * and needs no cgroup_enter(). Return the pid, 0 in the child, -errno.
+ */
+must_check pid_t cgroup_clone(const struct cgroup *cg, unsigned long flags, int exit_signal,
+			      bool *ret_entered);
 void cgroup_leave(const struct cgroup *cg);
 bool cgroup_can_freeze(const struct cgroup *cg);
 must_check int cgroup_freeze(const struct cgroup *cg, bool frozen);

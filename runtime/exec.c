@@ -49,6 +49,7 @@ struct exec {
 	int console_master, console_slave;
 	int signal_fd;
 	pid_t monitor;
+	bool cgroup_entered; /* the monitor began there */
 };
 
 /* ---- the process's description ---- */
@@ -336,7 +337,7 @@ static noreturn_fn void exec_monitor(struct exec *x)
 	sigfillset(&set);
 	sigprocmask(SIG_SETMASK, &set, NULL);
 	x->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (cgroup_enter(&x->c->cgroup, 0, why)) {
+	if (!x->cgroup_entered && cgroup_enter(&x->c->cgroup, 0, why)) {
 		cli_error("exec failed: %s", why);
 		_exit(EXEC_FAILED);
 	}
@@ -466,7 +467,7 @@ static int exec_process(struct exec *x)
 	signal(SIGPIPE, SIG_IGN);
 	signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	fflush(NULL);
-	x->monitor = fork();
+	x->monitor = cgroup_clone(&x->c->cgroup, 0, SIGCHLD, &x->cgroup_entered);
 	if (x->monitor == 0) {
 		close(sp[0]);
 		if (x->console_master >= 0)
@@ -478,7 +479,9 @@ static int exec_process(struct exec *x)
 	close(x->sock);
 	if (x->console_slave >= 0)
 		close(x->console_slave);
-	if (recv(sp[0], &ready, 1, 0) != 1)
+	if (x->monitor < 0)
+		status = (cli_error("exec failed: %s", strerror(-x->monitor)), EXEC_FAILED);
+	else if (recv(sp[0], &ready, 1, 0) != 1)
 		status = monitor_gone(x);
 	else if (pid_file(x->opts->pid_file, x->monitor))
 		status = (kill(x->monitor, SIGKILL), wait_status(x->monitor), EXEC_FAILED);

@@ -458,12 +458,9 @@ static void on_link(struct monitor *m)
 		m->done = true;
 }
 
-static void kill_and_reap(pid_t pid)
+static void reap_one(pid_t pid)
 {
-	if (pid <= 0)
-		return;
-	kill(pid, SIGKILL);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
 }
 
@@ -487,8 +484,13 @@ static noreturn_fn void finish(struct monitor *m)
 {
 	struct sandbox *sb = m->sb;
 
-	kill_and_reap(sb->sentry);
-	kill_and_reap(sb->gofer);
+	/* Both at once: the end of either takes the kernel some time. */
+	if (sb->sentry > 0)
+		kill(sb->sentry, SIGKILL);
+	if (sb->gofer > 0)
+		kill(sb->gofer, SIGKILL);
+	reap_one(sb->sentry);
+	reap_one(sb->gofer);
 	if (m->kept || sb->link >= 0 || !leave_nothing(sb))
 		state_write_exit(&sb->state, m->exit_code);
 	_exit(m->exit_code);
@@ -644,7 +646,7 @@ static int enter_namespaces(struct sandbox *sb)
 			take_over(sb);
 			return -EPIPE;
 		}
-	} else if (cgroup_enter(&sb->cgroup, 0, why)) {
+	} else if (!sb->cgroup_entered && cgroup_enter(&sb->cgroup, 0, why)) {
 		cli_error("%s", why);
 		return -EIO;
 	}

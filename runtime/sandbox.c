@@ -48,6 +48,7 @@ static int make_cgroup(struct sandbox *sb)
 {
 	const struct oci_config *c = sb->config;
 	char why[CGROUP_ERROR_MAX] = "";
+	unsigned found;
 	int err;
 
 	/* An unprivileged user's, unless it was given a place of its own, is the one that it has. */
@@ -56,11 +57,12 @@ static int make_cgroup(struct sandbox *sb)
 	err = cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why);
 	/* systemd makes its own around the monitor: enter_scope(). */
 	if (!err && !sb->cgroup.unit) {
+		found = sb->cgroup.ndirs;
 		err = state_write_cgroup(&sb->state, &sb->cgroup);
 		if (!err)
 			err = cgroup_create(&sb->cgroup, why);
 		/* Without those that could not be made. */
-		if (!err)
+		if (!err && sb->cgroup.ndirs != found)
 			err = state_write_cgroup(&sb->state, &sb->cgroup);
 		if (!err)
 			err = cgroup_apply(&sb->cgroup, c->resources, why);
@@ -95,17 +97,14 @@ static int make_console(struct sandbox *sb)
 /* Return the monitor's pid or -errno; `extra` are flags of clone3(2). */
 static pid_t clone_monitor(struct sandbox *sb, const int *sp, unsigned long extra)
 {
-	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWIPC | (sb->userns.create ? CLONE_NEWUSER : 0ul) |
-			 (sb->config->uts_ns && !sb->config->uts_ns_path ? CLONE_NEWUTS : 0ul) |
-			 network_clone_flag(&sb->opts->network) | extra,
-		.exit_signal = extra & CLONE_PARENT ? 0 : SIGCHLD,
-	};
-	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	unsigned long flags =
+		CLONE_NEWPID | CLONE_NEWIPC | (sb->userns.create ? CLONE_NEWUSER : 0ul) |
+		(sb->config->uts_ns && !sb->config->uts_ns_path ? CLONE_NEWUTS : 0ul) |
+		network_clone_flag(&sb->opts->network) | extra;
+	pid_t pid = cgroup_clone(&sb->cgroup, flags, extra & CLONE_PARENT ? 0 : SIGCHLD,
+				 &sb->cgroup_entered);
 
-	if (pid < 0)
-		return -errno;
-	if (pid > 0)
+	if (pid != 0)
 		return pid;
 	close(sp[0]);
 	if (sb->console_master >= 0)
@@ -198,7 +197,7 @@ static int settle_monitor(struct sandbox *sb)
 	if (sb->cgroup.unit) {
 		if (enter_scope(sb))
 			return -EIO;
-	} else if (cgroup_enter(&sb->cgroup, sb->monitor, why)) {
+	} else if (!sb->cgroup_entered && cgroup_enter(&sb->cgroup, sb->monitor, why)) {
 		cli_error("%s", why);
 		return -EIO;
 	}

@@ -47,6 +47,7 @@ struct sandbox {
 	const struct sandbox_options *opts;
 	bool network_shared; /* in the monitor: the namespace is the caller's */
 	bool network_entered; /* before the user namespace was made */
+	bool cgroup_entered; /* the monitor began in its cgroup */
 	struct userns userns;
 	struct state_dir state;
 	struct cgroup cgroup;

@@ -306,7 +306,21 @@ void state_time(char *out, size_t size)
 	snprintf(out, size, "%s.%09ldZ", when, now.tv_nsec);
 }
 
-/* In one step, so that a reader sees the old file or the new one. */
+/*
+ * In one step, so that a reader sees the old file or the new one. By an exchange where there is an old one: a rename onto it makes ext4 begin to
+ * write the new one to the disk at once, and its removal, soon after for a short container, waits for that.
+ */
+static int replace(int dirfd, const char *from, const char *to)
+{
+	if (renameat2(dirfd, from, dirfd, to, RENAME_EXCHANGE) == 0) {
+		/* Left behind, it goes with the directory. */
+		unlinkat(dirfd, from, 0);
+		return 0;
+	}
+	/* There is none, or a filesystem that knows no exchange. */
+	return renameat(dirfd, from, dirfd, to) < 0 ? -errno : 0;
+}
+
 static int write_json(const struct state_dir *s, const char *file, json_t *j)
 {
 	char tmp[64], *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
@@ -317,8 +331,8 @@ static int write_json(const struct state_dir *s, const char *file, json_t *j)
 		return -ENOMEM;
 	snprintf(tmp, sizeof(tmp), ".%s.tmp", file);
 	err = io_write_file_at(s->dirfd, tmp, text, strlen(text), 0600);
-	if (!err && renameat(s->dirfd, tmp, s->dirfd, file) < 0)
-		err = -errno;
+	if (!err)
+		err = replace(s->dirfd, tmp, file);
 	free(text);
 	if (err)
 		cli_error("%s/%s/%s: %s", cli.root, s->id, file, strerror(-err));
