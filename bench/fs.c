@@ -398,6 +398,11 @@ static bool case_wanted[CASES];
 static double us[CASES][STATES][SUBJECTS][ROUNDS_MAX], trips[CASES][STATES][SUBJECTS][ROUNDS_MAX];
 /* What the gofer's cold stat is held against. */
 static double socket_us[ROUNDS_MAX], walk_us[ROUNDS_MAX];
+/* What a walk's LOOKUPs are held against: a LOOKUP by itself, so long after the answer before. */
+static const int64_t thinks_ns[] = {0, 500, 1000, 2000, 4000};
+#define THINKS (sizeof(thinks_ns) / sizeof(thinks_ns[0]))
+#define RAW_LOOKUPS 2000
+static double raw_us[THINKS][SUBJECTS][ROUNDS_MAX];
 
 /* Return: operations. Time and requests are added. */
 static unsigned pass(struct subject *s, const struct fs_case *c, int64_t *ns, uint64_t *requests)
@@ -543,6 +548,41 @@ static void target_gofer_stat(void)
 }
 
 /* To be held against a client that does nothing else: where nothing is cached a deep stat is a row of LOOKUPs (ours: of walks). */
+/* Only where the walk's are measured. */
+static bool raw_wanted(int who)
+{
+	return case_wanted[case_index("stat_64")] && subjects[who].usable &&
+	       (subjects[who].kind == SUBJECT_STOCK || subjects[who].kind == SUBJECT_OWN) &&
+	       strstr(subjects[who].name, "-none");
+}
+
+static void measure_raw(int round)
+{
+	for (int who = 0; who < SUBJECTS; who++)
+		for (size_t i = 0; raw_wanted(who) && i < THINKS; i++) {
+			double v = subject_lookup_raw(&subjects[who], "data", RAW_LOOKUPS,
+						      thinks_ns[i]);
+
+			if (v < 0)
+				fail("a LOOKUP", subjects[who].name, (int)v);
+			raw_us[i][who][round] = v;
+		}
+}
+
+static void print_raw(void)
+{
+	char label[40];
+
+	for (size_t i = 0; i < THINKS; i++)
+		for (int who = 0; who < SUBJECTS; who++) {
+			if (!raw_wanted(who))
+				continue;
+			snprintf(label, sizeof(label), "lookup_after_%lld_ns",
+				 (long long)thinks_ns[i]);
+			report(label, subjects[who].name, median(raw_us[i][who]), "us");
+		}
+}
+
 static void print_lookup(void)
 {
 	int k = case_index("stat_64");
@@ -745,6 +785,7 @@ int main(int argc, char **argv)
 			for (int who = 0; who < SUBJECTS; who++)
 				if (case_wanted[k] && subjects[who].usable)
 					measure(k, who, round);
+		measure_raw(round);
 	}
 	for (size_t k = 0; k < CASES; k++)
 		if (case_wanted[k])
@@ -752,6 +793,7 @@ int main(int argc, char **argv)
 	report("socket_round_trip", "host", median(socket_us), "us");
 	report("safe_walk_8", "host", median(walk_us), "us");
 	print_lookup();
+	print_raw();
 	target_trips("stat_8");
 	target_trips("open_close_8");
 	target_trips("create_8");

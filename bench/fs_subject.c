@@ -18,6 +18,7 @@
 
 #include "base/hostpoll.h"
 #include "fsimpl/gofer/gofer_fs.h"
+#include "fsimpl/virtiofs/device.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "mem/mappable.h"
 #include "tests/fs/env.h"
@@ -311,6 +312,34 @@ uint64_t subject_requests(const struct subject *s)
 		return 0;
 	return s->mount->conn ? p9_conn_requests(s->mount->conn)
 			      : virtiofs_device_requests(s->mount->dev);
+}
+
+double subject_lookup_raw(struct subject *s, const char *name, unsigned count, int64_t think_ns)
+{
+	struct fuse_entry_out e;
+	struct vdev_call call = {
+		.req = {.opcode = FUSE_LOOKUP,
+			.nodeid = FUSE_ROOT,
+			.name = {name},
+			.name_len = {strlen(name)}},
+		.reply = &e,
+		.reply_size = sizeof(e),
+	};
+	int64_t waited = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		int64_t from = time_monotonic_ns(), start = from;
+		struct vdev_call one = call;
+		ssize_t got;
+
+		while (start - from < think_ns)
+			start = time_monotonic_ns();
+		got = vdev_call(s->mount->dev, &one);
+		if (got < 0)
+			return (double)got;
+		waited += time_monotonic_ns() - start;
+	}
+	return (double)waited / count / 1000;
 }
 
 /* ---- calls ---- */

@@ -39,6 +39,11 @@ int subject_start(struct subject *s);
 void subject_stop(struct subject *s);
 void subject_shrink(struct subject *s); /* the client forgets everything; the host's caches stay */
 uint64_t subject_requests(const struct subject *s);
+/*
+ * A LOOKUP of `name` in the root, `count` times, by the device alone: no path, no cache, nothing but the request; each think_ns after the answer before.
+ * Return: us from a request to its answer, -errno. Pre: virtio-fs, and the mount is in no use.
+ */
+double subject_lookup_raw(struct subject *s, const char *name, unsigned count, int64_t think_ns);
 
 int subject_stat(struct subject *s, const char *path);
 int subject_open(struct subject *s, const char *path, int flags, struct subject_file *ret);

@@ -30,6 +30,10 @@
 /* A yield that took longer gave the CPU to others than the daemon: none for a while, for it is they who have it then, not who is woken. */
 #define CROWDED_NS 1000000
 #define CROWDED_FOR_NS 100000000
+/* Between yields; before the first one where the daemon's thread is elsewhere; less is none to whom the CPU was given. */
+#define YIELD_NS 3000
+#define FAR_YIELD_NS 12000
+#define NEAR_NS 1500
 #define SPIN_MISSES_MAX 8 /* in a row: then only every 16th wait polls */
 #define SPIN_SOON \
 	4 /* polls as long as polling may take: an answer that came within that was no miss */
@@ -211,6 +215,13 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 
 /* ---- completions ---- */
 
+static void write_kick(struct vdev_queue *q)
+{
+	const uint64_t one = 1;
+
+	(void)!write(q->kick_fd, &one, sizeof(one));
+}
+
 /* Takes what is there. Queue locked. Return: 0, -EPROTO. */
 static int drain_locked(struct vdev_queue *q)
 {
@@ -223,6 +234,13 @@ static int drain_locked(struct vdev_queue *q)
 
 		q->flying--;
 		slot->used = used;
+		/*
+		 * Its waiter polls and sends another: the device's thread, which is about to sleep, looks once more, which takes as long as the
+		 * waiter thinks. On one CPU with him it sleeps already.
+		 */
+		if (slot->more && !slot->waiter &&
+		    !atomic_load_explicit(&q->near, memory_order_relaxed))
+			write_kick(q);
 		slot->done = true;
 		if (slot->orphan)
 			orphan_done_locked(q, slot);
@@ -273,44 +291,71 @@ static void make_room(struct vdev_queue *q, const struct vdev_slot *slot)
 		sched_yield();
 }
 
+static bool slot_done(const struct vdev_slot *slot)
+{
+	return atomic_load_explicit(&slot->done, memory_order_acquire);
+}
+
+/* Looks for a moment, without giving the CPU away. */
+static void look(struct vdev_queue *q, const struct vdev_slot *slot)
+{
+	for (int i = 0; i < 16 && !slot_done(slot); i++) {
+		if (virtq_driver_ready(&q->ring)) {
+			(void)!drain(q);
+			return;
+		}
+		cpu_relax();
+	}
+}
+
+/* Lets others have this CPU, as often as that is good for anything. Return: how long they had it. */
+static int64_t step_aside(struct vdev_queue *q)
+{
+	int64_t before = time_monotonic_ns(), took;
+
+	if (before < q->yield_after)
+		return 0;
+	sched_yield();
+	took = time_monotonic_ns() - before;
+	if (took > CROWDED_NS)
+		q->yield_after = before + took + CROWDED_FOR_NS;
+	/* An answer that came while they had it was made here. */
+	atomic_store_explicit(&q->near, took > NEAR_NS && virtq_driver_ready(&q->ring),
+			      memory_order_relaxed);
+	return took;
+}
+
 /*
- * Polls for a while, from `now` on. True: done. Each time round whoever else is to run on this CPU does: that may be the daemon. Who comes back late and
- * finds nothing was pushed aside by others, and sleeps.
+ * Polls for a while, from `now` on. True: done. Where the daemon's thread has this very CPU it gets that at once, else whoever is to run on it does from time
+ * to time. Who comes back late and finds nothing was pushed aside by others, and sleeps.
  */
 static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
 {
-	int64_t end = now + spin_ns(slot), before;
+	int64_t end = now + spin_ns(slot), aside, away = 0;
 
 	if (!q->dev->may_spin)
 		return false;
 	if (q->spin_misses >= SPIN_MISSES_MAX && (q->spin_misses++ & 15))
 		return false;
-	do {
-		for (int i = 0; i < 64; i++) {
-			if (atomic_load_explicit(&slot->done, memory_order_acquire)) {
-				q->spin_misses = 0;
-				return true;
-			}
-			if (virtq_driver_ready(&q->ring)) {
-				(void)!drain(q);
-				break;
-			}
-			cpu_relax();
-		}
-		before = time_monotonic_ns();
-		if (before >= q->yield_after &&
-		    !atomic_load_explicit(&slot->done, memory_order_acquire))
-			sched_yield();
-		now = time_monotonic_ns();
-		if (now - before > CROWDED_NS)
-			q->yield_after = now + CROWDED_FOR_NS;
-		if (atomic_load_explicit(&slot->done, memory_order_acquire)) {
+	aside = now;
+	if (!atomic_load_explicit(&q->near, memory_order_relaxed))
+		aside += FAR_YIELD_NS;
+	for (;;) {
+		look(q, slot);
+		if (slot_done(slot)) {
 			q->spin_misses = 0;
 			return true;
 		}
-	} while (virtiofs_device_alive(q->dev) && now < end && now - before < SPIN_AWAY_NS);
+		now = time_monotonic_ns();
+		if (!virtiofs_device_alive(q->dev) || now >= end || away >= SPIN_AWAY_NS)
+			break;
+		if (now >= aside) {
+			away = step_aside(q);
+			aside = now + away + YIELD_NS;
+		}
+	}
 	q->spin_misses++;
-	return atomic_load_explicit(&slot->done, memory_order_acquire);
+	return slot_done(slot);
 }
 
 /*
@@ -480,14 +525,14 @@ static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const stru
 				dev->indirect ? (void *)slot->mem : NULL, addr_of(dev, base), slot);
 }
 
-static void kick(struct vdev_queue *q)
+/* Return: the device wanted one: it sleeps, or is about to. */
+static bool kick(struct vdev_queue *q)
 {
-	const uint64_t one = 1;
-
 	if (!virtq_driver_publish(&q->ring))
-		return;
-	(void)!write(q->kick_fd, &one, sizeof(one));
+		return false;
+	write_kick(q);
 	atomic_store_explicit(&q->kicked, true, memory_order_relaxed);
+	return true;
 }
 
 static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
@@ -595,7 +640,7 @@ static int submit_locked(struct vdev_queue *q, const struct vdev_call *call, enu
 	for (unsigned i = 0; i < call->receive_count; i++)
 		slot->data[slot->data_count++] = call->receive[i];
 	vdev_pin_data(q->dev, slot->data, slot->data_count, true);
-	kick(q);
+	slot->more = kick(q) && call->more;
 	*ret = slot;
 	return 0;
 }

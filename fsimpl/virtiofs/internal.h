@@ -210,8 +210,9 @@ struct virtiofs_when {
 /* call->req.opcode, nodeid, arg, names ... Return: as vdev_call(); -ENOSYS at once for what the server lacks. */
 must_check ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call);
 bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode);
+/* more: vdev_call.more. */
 must_check int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name,
-				   size_t len, struct fuse_entry_out *ret);
+				   size_t len, bool more, struct fuse_entry_out *ret);
 /* A reply's entry: its node gets the device's name. -EIO: no node that the device could name. epoch: vdev_epoch() before the request. */
 must_check int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch);
 /* Before an operation on an open file takes locks: a daemon that was started anew a moment ago is waited for. */
@@ -415,9 +416,10 @@ bool virtiofs_name_holds(struct virtiofs_fs *fs, const struct virtiofs_inode *di
 /* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
 must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			       size_t len, struct remote_dentry **ret);
-/* The same where nothing is believed: asks. */
+/* The same where nothing is believed: asks. more: vdev_call.more. */
 must_check int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir,
-				   const char *name, size_t len, struct remote_dentry **ret);
+				   const char *name, size_t len, bool more,
+				   struct remote_dentry **ret);
 /* The name was not there. version: the name's, from before the look; with fs->versions. */
 void virtiofs_enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			     size_t len, uint64_t version);

@@ -41,6 +41,7 @@ struct vdev_slot {
 		room; /* bytes of the small reply; of all that may come behind the header */
 	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
 	bool unkillable;
+	bool more; /* another follows, and the device had to be woken for this one */
 	bool listened; /* an orphan that counts in queue->asleep */
 	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
 	unsigned data_count;
@@ -74,6 +75,7 @@ struct vdev_queue {
 		asleep; /* guarded by lock: sleepers for a completion or for room, and orphans with owners */
 	_Atomic unsigned spin_misses;
 	_Atomic bool kicked; /* advice: the device was, since its thread was last given this CPU */
+	_Atomic bool near; /* advice: its thread was last seen to run on its caller's CPU */
 	_Atomic int64_t yield_after;
 	int kick_fd, call_fd; /* others at each reconnection: changed under lock, while dead */
 	struct hostpoll poll;

@@ -51,10 +51,11 @@ int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch)
 }
 
 int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name, size_t len,
-			struct fuse_entry_out *ret)
+			bool more, struct fuse_entry_out *ret)
 {
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_LOOKUP, .nodeid = parent, .name = {name}, .name_len = {len}},
+		.more = more,
 		.reply = ret,
 		.reply_size = sizeof(*ret),
 	};
