@@ -129,6 +129,8 @@ struct server_watches {
 	uint8_t *buf; /* SERVER_EVENT_BUF, guarded by window */
 	TAILQ_HEAD(, server_event) events; /* guarded by window */
 	unsigned event_count; /* guarded by window */
+	struct server_event
+		*spare; /* guarded by window: the one of IN_Q_OVERFLOW, unless it is among events */
 	int64_t drained_ns; /* guarded by window: inotify had nothing more then */
 	struct mutex lock; /* LOCK_LEAF */
 	LIST_HEAD(, server_watch) table[SERVER_WATCH_BUCKETS]; /* guarded by lock */

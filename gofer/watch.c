@@ -10,7 +10,7 @@
  * the same kind about the same name in the same microseconds counts as the request's. What the client does with donated descriptors it
  * has to know again itself: notices say between which times their events happened.
  *
- * Notices wait in a bounded queue where the client does not read them; then IN_Q_OVERFLOW stands for the rest.
+ * Notices wait in a bounded queue where the client does not read them; past it, and where there is no memory for one, IN_Q_OVERFLOW stands for the rest.
  *
  * Locks: window (LOCK_CONTROL, before all of a request's and reader_lock) -> lock (leaf: the table).
  */
@@ -126,24 +126,35 @@ static bool is_own(const struct own_events *own, const struct inotify_event *ev)
 
 /* ---- the queue; the window is held ---- */
 
+/* Something is lost: the client is told so, for which there is memory. What tells it already stands for this, too. */
+static void queue_lost(struct server_watches *ws, int64_t since, int64_t until)
+{
+	struct server_event *e = ws->spare;
+
+	if (!e)
+		return;
+	ws->spare = NULL;
+	*e = (struct server_event){.wd = -1, .mask = IN_Q_OVERFLOW, .since = since, .until = until};
+	TAILQ_INSERT_TAIL(&ws->events, e, link);
+	ws->event_count++;
+}
+
 static void queue_event(struct server_watches *ws, const struct inotify_event *ev, int64_t since,
 			int64_t until)
 {
 	size_t len = ev->len ? strnlen(ev->name, ev->len) : 0;
-	struct server_event *e;
-	bool full = ws->event_count >= SERVER_EVENTS_MAX;
+	struct server_event *e = NULL;
 
-	if (ws->event_count > SERVER_EVENTS_MAX)
+	if (ws->event_count < SERVER_EVENTS_MAX && !(ev->mask & IN_Q_OVERFLOW))
+		e = malloc(sizeof(*e) + len);
+	if (!e) {
+		queue_lost(ws, since, until);
 		return;
-	if (full)
-		len = 0;
-	e = malloc(sizeof(*e) + len);
-	if (!e)
-		return;
+	}
 	*e = (struct server_event){
-		.wd = full ? -1 : ev->wd,
-		.mask = full ? IN_Q_OVERFLOW : ev->mask,
-		.cookie = full ? 0 : ev->cookie,
+		.wd = ev->wd,
+		.mask = ev->mask,
+		.cookie = ev->cookie,
 		.since = since,
 		.until = until,
 		.len = (uint16_t)len,
@@ -188,10 +199,8 @@ static bool drain(struct server_watches *ws, const struct own_events *own)
 /* The same where a request waits: what is left would be taken for what it is not. */
 static void drain_or_lose(struct server_watches *ws, const struct own_events *own)
 {
-	static const struct inotify_event lost = {.wd = -1, .mask = IN_Q_OVERFLOW};
-
 	if (!drain(ws, own))
-		queue_event(ws, &lost, ws->drained_ns, now_ns());
+		queue_lost(ws, ws->drained_ns, now_ns());
 }
 
 /* Return: there is no more to tell; false: no room for it now. */
@@ -217,7 +226,10 @@ static bool tell(struct server *srv)
 			return false;
 		TAILQ_REMOVE(&ws->events, e, link);
 		ws->event_count--;
-		free(e);
+		if (e->mask & IN_Q_OVERFLOW)
+			ws->spare = e;
+		else
+			free(e);
 	}
 	return true;
 }
@@ -307,7 +319,9 @@ static int start(struct server *srv)
 		return 0;
 	if (!ws->buf)
 		ws->buf = malloc(SERVER_EVENT_BUF);
-	if (!ws->buf)
+	if (!ws->spare)
+		ws->spare = malloc(sizeof(*ws->spare));
+	if (!ws->buf || !ws->spare)
 		return -ENOMEM;
 	if (atomic_load(&ws->fd) < 0)
 		atomic_store(&ws->fd, inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
@@ -459,5 +473,6 @@ void watches_fini(struct server *srv)
 			close(ws->wake[i]);
 	if (atomic_load(&ws->fd) >= 0)
 		close(atomic_load(&ws->fd));
+	free(ws->spare);
 	free(ws->buf);
 }

@@ -179,6 +179,8 @@ void p9_tag_put_locked(struct p9_conn *c, struct p9_call *call);
 /* Asks for the second connection, once. Where none is to be had (no housekeeping thread) locks are asked for again and again. */
 void p9_notify_start(struct p9_conn *c);
 void p9_notify_stop(struct p9_conn *c);
+/* One packet of the server's, whatever is in it. Return: 0; -EPROTO: no message. */
+must_check int p9_notice(struct p9_conn *c, const uint8_t *buf, size_t size);
 /* Pre: c->lock. All waits are over. */
 void p9_lock_waits_end_locked(struct p9_conn *c, int err);
 

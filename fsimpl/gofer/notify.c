@@ -42,12 +42,24 @@ static void lock_granted(struct p9_conn *c, const struct p9_Tmgranted *n)
 	mutex_unlock(&c->lock);
 }
 
+int p9_notice(struct p9_conn *c, const uint8_t *buf, size_t size)
+{
+	struct p9_msg t;
+
+	if (p9_decode(buf, size, &t) != 0)
+		return -EPROTO;
+	if (t.type == P9_Tmgranted)
+		lock_granted(c, &t.Tmgranted);
+	else if (t.type == P9_Tmevent)
+		p9_watch_event(c, &t.Tmevent);
+	return 0;
+}
+
 /* Return: false: there is no more for now. */
 static bool read_notice(struct p9_conn *c)
 {
 	uint8_t buf[P9_NOTICE_MAX];
 	ssize_t got = recv(c->notify_sock, buf, sizeof(buf), MSG_DONTWAIT | MSG_TRUNC);
-	struct p9_msg t;
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return errno == EINTR;
@@ -55,14 +67,10 @@ static bool read_notice(struct p9_conn *c)
 		p9_conn_kill(c, "closed by the server");
 		return false;
 	}
-	if ((size_t)got > sizeof(buf) || p9_decode(buf, (size_t)got, &t) != 0) {
+	if ((size_t)got > sizeof(buf) || p9_notice(c, buf, (size_t)got) != 0) {
 		p9_conn_kill(c, "a notice that makes no sense");
 		return false;
 	}
-	if (t.type == P9_Tmgranted)
-		lock_granted(c, &t.Tmgranted);
-	else if (t.type == P9_Tmevent)
-		p9_watch_event(c, &t.Tmevent);
 	return true;
 }
 
