@@ -239,7 +239,7 @@ static int create_at(struct creation *c, struct filesystem *base, struct resolvi
 	c->rp = rp;
 	c->hint = (struct gofer_hint){.fd = -1, .call = &c->call};
 	set_owner(c, &unknown, P9_WANT_SETGID);
-	rwlock_write_lock(&c->fs->tree_lock);
+	gofer_change_lock(c->fs);
 	if (c->old)
 		link_err = prepare_link(c);
 	if (!link_err && !is_refused(c))
@@ -465,7 +465,7 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	m.t.type = P9_Tmunlink;
 	m.t.Tmunlink.flags = is_dir ? 0x200 : 0; /* AT_REMOVEDIR */
 	m.t.Tmunlink.keepfid = p9_fid_alloc(m.fs->conn);
-	rwlock_write_lock(&m.fs->tree_lock);
+	gofer_change_lock(m.fs);
 	err = gofer_walk(m.fs, rp, true, &m.hint, &m.dir);
 	if (!err && !m.hint.done)
 		err = send_removal(&m);
@@ -748,7 +748,7 @@ int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct d
 	bool is_dir = false;
 	int err;
 
-	rwlock_write_lock(&fs->tree_lock);
+	gofer_change_lock(fs);
 	err = gofer_walk(fs, rp, true, &hint, &r.newdir);
 	gofer_hint_fini(&hint);
 	if (err) {

@@ -88,8 +88,9 @@ void p9_conn_in_flight(struct p9_conn *c,
 	int64_t now = time_monotonic_ns();
 
 	mutex_lock(&c->lock);
+	/* What was asked for ahead nobody waits for, and its answer may long be there. */
 	for (unsigned i = 0; i < P9_CALLS_MAX; i++)
-		if (c->calls[i])
+		if (c->calls[i] && !c->calls[i]->later)
 			emit(arg, p9_type_name(c->calls[i]->request), i,
 			     now - c->calls[i]->since_ns);
 	mutex_unlock(&c->lock);
@@ -140,7 +141,8 @@ static void pass_reading_locked(struct p9_conn *c)
 		struct p9_call *call = c->calls[i];
 
 		/* Who sends looks whether somebody reads, before it waits and now and then. */
-		if (!call || call->async || call == c->sending || !atomic_load(&call->sent))
+		if (!call || call->async || call->later || call == c->sending ||
+		    !atomic_load(&call->sent))
 			continue;
 		atomic_store(&call->word, 1);
 		futex_wake(&call->word, 1);
@@ -375,6 +377,7 @@ void p9_call_init(struct p9_call *call)
 	atomic_init(&call->word, 0);
 	call->done = false;
 	call->async = false;
+	call->later = false;
 	call->flushed = false;
 	atomic_init(&call->sent, false);
 	call->waited = false;
@@ -434,21 +437,11 @@ static int call_failed(struct p9_conn *c, struct p9_call *call, int err)
 	return err == -EPIPE ? -EIO : err;
 }
 
-/* Pre: p9_call_init(). */
-static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
+/* It was sent: waits for the reply and looks at it. */
+static int call_finish(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t)
 {
-	int err;
+	int err = wait_reply(c, call, t);
 
-	call->request = t->type;
-	err = tag_get(c, call);
-	if (err)
-		return err;
-	t->tag = t->type == P9_Tversion ? P9_NOTAG : call->tag;
-	err = send_call(c, call, t);
-	if (err)
-		return call_failed(c, call, err);
-	p9_fids_asked(c, t);
-	err = wait_reply(c, call, t);
 	p9_send_leave(c);
 	if (!err && p9_decode(call->buf, call->size, &call->r) != 0)
 		err = -EIO;
@@ -465,6 +458,23 @@ static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
 	else
 		p9_call_fini(call);
 	return err;
+}
+
+/* Pre: p9_call_init(). */
+static int call_once(struct p9_conn *c, struct p9_call *call, struct p9_msg *t)
+{
+	int err;
+
+	call->request = t->type;
+	err = tag_get(c, call);
+	if (err)
+		return err;
+	t->tag = t->type == P9_Tversion ? P9_NOTAG : call->tag;
+	err = send_call(c, call, t);
+	if (err)
+		return call_failed(c, call, err);
+	p9_fids_asked(c, t);
+	return call_finish(c, call, t);
 }
 
 /* A request whose answer nobody waits for. Return: false: it was not sent: no memory, no room, a dead connection, or killed. */
@@ -497,6 +507,96 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 	if (err)
 		p9_conn_kill(c, "closed by the server");
 	return true;
+}
+
+/* ---- calls that are waited for later, or not at all ---- */
+
+int p9_call_start(struct p9_conn *c, struct p9_msg *t, struct p9_call **ret)
+{
+	struct p9_call *call = malloc(sizeof(*call));
+	int err;
+
+	if (!call)
+		return -ENOMEM;
+	p9_call_init(call);
+	call->request = t->type;
+	call->later = true;
+	mutex_lock(&c->lock);
+	err = atomic_load(&c->dead);
+	if (!err && c->in_flight >= P9_LATER_MAX)
+		err = -EAGAIN;
+	if (!err)
+		tag_take_locked(c, call);
+	mutex_unlock(&c->lock);
+	if (err) {
+		free(call);
+		return err;
+	}
+	t->tag = call->tag;
+	err = p9_send_try(c, t, call);
+	if (err) {
+		err = call_failed(c, call, err);
+		free(call);
+		return err;
+	}
+	p9_send_leave(c);
+	*ret = call;
+	return 0;
+}
+
+int p9_call_wait(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t)
+{
+	int err;
+
+	mutex_lock(&c->lock);
+	call->later = false;
+	mutex_unlock(&c->lock);
+	err = call_finish(c, call, t);
+	if (err)
+		free(call);
+	return err;
+}
+
+bool p9_call_is_done(struct p9_conn *c, struct p9_call *call)
+{
+	bool done;
+
+	mutex_lock(&c->lock);
+	done = call->done || atomic_load(&c->dead);
+	mutex_unlock(&c->lock);
+	return done;
+}
+
+void p9_call_drop(struct p9_conn *c, struct p9_call *call)
+{
+	bool done;
+
+	mutex_lock(&c->lock);
+	done = call->done;
+	/* Else it is theirs who read. */
+	call->async = !done;
+	mutex_unlock(&c->lock);
+	if (!done)
+		return;
+	p9_call_fini(call);
+	free(call);
+}
+
+void p9_conn_poll(struct p9_conn *c)
+{
+	bool reader;
+
+	mutex_lock(&c->lock);
+	reader = !c->reading;
+	c->reading = true;
+	mutex_unlock(&c->lock);
+	if (!reader)
+		return;
+	(void)p9_read_ready(c);
+	mutex_lock(&c->lock);
+	c->reading = false;
+	pass_reading_locked(c);
+	mutex_unlock(&c->lock);
 }
 
 /* Return: there was room. */

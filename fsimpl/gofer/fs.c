@@ -84,6 +84,7 @@ static void fs_free_rcu(struct rcu_cb *cb)
 {
 	struct filesystem *base = container_of(cb, struct filesystem, rcu);
 
+	gofer_ahead_destroy(gofer_fs_of(base)->ahead);
 	free(gofer_fs_of(base));
 }
 
@@ -124,6 +125,7 @@ static void gofer_release(struct filesystem *base)
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
 
+	gofer_ahead_drop(fs);
 	drop_endpoints(fs);
 	remote_shrink(&fs->dcache);
 	remote_dentry_unref(fs->root);
@@ -396,8 +398,12 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	fs->dcache.inode_perm = inode_perm_base;
 	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++)
 		LIST_INIT(&fs->inodes[i]);
-	err = attach(fs, args);
+	if (!fs->shared && !fs->conn->plain)
+		err = gofer_ahead_create(&fs->ahead);
+	if (!err)
+		err = attach(fs, args);
 	if (err) {
+		gofer_ahead_destroy(fs->ahead);
 		p9_conn_unref(fs->conn);
 		filesystem_fini(&fs->fs);
 		free(fs);
@@ -415,6 +421,7 @@ void gofer_fs_shrink(struct filesystem *base)
 {
 	struct gofer_fs *fs = gofer_fs_of(base);
 
+	gofer_ahead_drop(fs);
 	remote_shrink(&fs->dcache);
 	gofer_host_fds_trim(fs->conn, 0);
 }

@@ -34,6 +34,11 @@
 #define GOFER_PREFETCH_AFTER 2u
 #define GOFER_PREFETCH_BYTES (32u << 10)
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
+/* ahead.c */
+#define GOFER_AHEAD_MAX 16u /* directories asked for ahead that nobody has listed yet, per filesystem */
+#define GOFER_AHEAD_BYTES (32u << 10) /* of one */
+#define GOFER_AHEAD_ITEMS_MAX 128u
+#define GOFER_AHEAD_LEVELS 16u
 #define V9FS_MAGIC 0x01021997
 
 struct gofer_fs;
@@ -92,6 +97,7 @@ struct gofer_inode {
 	/* a directory: its names that were asked for one at a time; all were asked for together after that */
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
+	_Atomic bool ahead; /* it was asked for ahead, and nobody has listed it yet; changed under the filesystem's ahead.lock */
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
@@ -119,6 +125,7 @@ struct gofer_fs {
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct remote_dcache dcache;
 	_Atomic size_t listing_bytes; /* of all gofer_listings */
+	struct gofer_ahead *ahead; /* immutable; owned; NULL: nothing is asked for ahead */
 	_Atomic unsigned
 		watch_count; /* gofer_watch_begin() calls that have no end yet; only in shared trees */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
@@ -152,6 +159,12 @@ must_check int gofer_cache_enter(struct gofer_fs *fs, struct remote_dentry *dir,
 /* The name does not exist. Failure to remember that is no error. */
 void gofer_cache_enter_negative(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 				size_t len);
+/*
+ * The same as gofer_cache_enter() of a reply that is older than what descriptors may have done since: what is known of the name or the file already
+ * stays. Return: false: there is no memory for more.
+ */
+bool gofer_cache_add(struct gofer_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
+		     const struct p9_node *node);
 /* Somebody else removed the name. */
 void gofer_cache_vanished(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 			  size_t len);
@@ -195,6 +208,8 @@ struct gofer_where {
 };
 /* Pre: tree_lock. May send a request (for a place far down). Return: 0, -ENOENT (removed), -EIO, ... */
 must_check int gofer_where(struct remote_dentry *d, struct gofer_where *ret);
+/* The same, sending none. Return: false: then it cannot be told. */
+must_check bool gofer_where_known(struct remote_dentry *d, struct gofer_where *ret);
 must_check int gofer_where_child(struct remote_dentry *dir, const char *name, size_t len,
 				 struct gofer_where *ret);
 static inline struct p9_str gofer_where_path(const struct gofer_where *w)
@@ -393,10 +408,28 @@ void gofer_dir_changed(struct gofer_inode *in);
  */
 bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
+/* What a reply said that was asked for some time ago: d's first entries; eof: all of them. Pre: tree_lock, since then. */
+void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eof);
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size);
 /* After the size was changed by a request. */
 void gofer_inode_truncated(struct gofer_inode *in, uint64_t size);
 extern const struct mappable_ops gofer_mappable_ops;
+
+/* ---- ahead.c: directories that will be listed next ---- */
+
+must_check int gofer_ahead_create(struct gofer_ahead **ret);
+/* NULL is ignored. Pre: gofer_ahead_drop(). */
+void gofer_ahead_destroy(struct gofer_ahead *a);
+/* Was d asked for? Then its answer is waited for and taken in. Pre: tree_lock. */
+bool gofer_ahead_take(struct gofer_fs *fs, struct remote_dentry *d);
+/* A program lists d, whose entries are known now: asks for what it will list next. Pre: tree_lock. */
+void gofer_ahead_listed(struct gofer_fs *fs, struct remote_dentry *d);
+/* What was asked for is not believed any more. A descriptor that may write was closed; any lock may be held. */
+void gofer_ahead_stale(struct gofer_fs *fs);
+/* Nothing is asked for any more. Pre: tree_lock for writing, or nobody uses the filesystem. */
+void gofer_ahead_drop(struct gofer_fs *fs);
+/* Takes tree_lock for writing: something in the tree is changed. */
+void gofer_change_lock(struct gofer_fs *fs);
 
 #endif

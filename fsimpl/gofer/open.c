@@ -358,7 +358,7 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	fill_create(&t.Tmcreate, rp, &unknown, args);
 	t.Tmcreate.want |= P9_WANT_SETGID;
 	t.Tmcreate.flags = (hint.write ? O_RDWR : O_RDONLY) | (args->flags & O_EXCL);
-	rwlock_write_lock(&fs->tree_lock);
+	gofer_change_lock(fs);
 	err = gofer_walk(fs, rp, true, &hint, &dir);
 	if (err)
 		goto out_unlock;

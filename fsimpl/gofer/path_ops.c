@@ -192,7 +192,7 @@ int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d, const struct set
 {
 	int err;
 
-	rwlock_write_lock(&fs->tree_lock);
+	gofer_change_lock(fs);
 	err = gofer_setattr_locked(fs, d, args);
 	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && (args->valid & SETATTR_SIZE))

@@ -88,6 +88,13 @@ int gofer_where(struct remote_dentry *d, struct gofer_where *ret)
 	return err;
 }
 
+bool gofer_where_known(struct remote_dentry *d, struct gofer_where *ret)
+{
+	struct remote_dentry *anchor;
+
+	return build_where(d, ret, &anchor) == 0;
+}
+
 int gofer_where_child(struct remote_dentry *dir, const char *name, size_t len,
 		      struct gofer_where *ret)
 {

@@ -25,7 +25,7 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 
 	x->fs = gofer_fs_of(base);
 	if (write)
-		rwlock_write_lock(&x->fs->tree_lock);
+		gofer_change_lock(x->fs);
 	else
 		rwlock_read_lock(&x->fs->tree_lock);
 	err = gofer_walk(x->fs, rp, false, NULL, &x->d);

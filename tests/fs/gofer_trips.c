@@ -207,6 +207,58 @@ static void test_lists(void **state)
 	assert_int_equal(fs_list(&e, DIR8, buf, sizeof(buf)), 1);
 }
 
+/* ---- directories listed in order ---- */
+
+static unsigned listed;
+
+/* As find does: a directory, then each of its subdirectories in the order of its listing. */
+static int list_below(const char *path, unsigned levels)
+{
+	char names[4096], below[256], *save, *name;
+	int err = fs_list(&e, path, names, sizeof(names));
+
+	if (err < 0)
+		return err;
+	listed++;
+	for (name = levels ? strtok_r(names, "\n", &save) : NULL; name;
+	     name = strtok_r(NULL, "\n", &save)) {
+		if (name[0] != 'd')
+			continue;
+		snprintf(below, sizeof(below), "%s/%s", path, name);
+		err = list_below(below, levels - 1);
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+static int make_below(const char *path, unsigned levels)
+{
+	char below[256];
+	int err = mkdir(path, 0755);
+
+	for (unsigned i = 0; i < 6 && !err; i++) {
+		snprintf(below, sizeof(below), "%s/f%u", path, i);
+		err = close(creat(below, 0644));
+		snprintf(below, sizeof(below), "%s/d%u", path, i);
+		if (!err && levels && i % 4)
+			err = make_below(below, levels - 1);
+	}
+	return err;
+}
+
+static void test_lists_in_order(void **state)
+{
+	char path[256];
+	unsigned trips;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/in-order", backend_gofer_dir());
+	assert_int_equal(make_below(path, 4), 0);
+	trips = COLD_TRIPS(list_below("/in-order", 4));
+	print_message("%u directories, %u requests\n", listed, trips);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -216,6 +268,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unprivileged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stats_in_a_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lists_in_order, setup, teardown),
 	};
 
 	shared = getenv("GOFER_SHARED") != NULL;
