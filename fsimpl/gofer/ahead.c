@@ -1,21 +1,22 @@
 /*
- * fsimpl/gofer/ahead.c - directories that a program is about to list are asked for ahead.
+ * fsimpl/gofer/ahead.c - directories that a program is about to list are asked for together.
  *
  * find, du, tar, ls -R go through a tree in the order of its listings, each directory before what follows it there. What they will list next is known
  * from the listings that they have seen: the list of `struct gofer_ahead_item`, in that order, says where the program stands. A *run* is the rest of a
- * directory's listing, whose subdirectories come next; an *unused* item is a directory that was asked for and has not been listed yet, with a run behind it
- * when the answer is there. Once two directories were listed in that order the next one is asked for, and twice as many with each that is then listed; one that
- * was not expected halves their number, and one elsewhere ends it. So who lists at random pays nothing but the list.
+ * directory's listing, whose subdirectories come next; an *unused* item is a directory that was asked for and has not been listed yet, with a run behind it.
+ * When a directory has to be asked for that was next in that order, those that follow it are too: requests that are under way at once, for whose answers
+ * the program waits. Their number doubles each time; it halves when one was left out, and one that is elsewhere ends it.
+ * So who lists at random pays nothing but the list.
  *
- * What comes is what anybody's listing brings, entries and their attributes, and goes into the same caches; the directory's atime stays. Whoever lists that
- * directory takes all answers in that are there. Only trees that nobody else changes are read ahead, and each change of ours
- * drops what was asked for, under the tree lock: an answer is entered only if nothing has changed since it was asked for. What is known already is not
- * touched by it: a descriptor may have changed that file since.
+ * All answers are waited for, although the program wants only the first: where a server works on while the program runs,
+ * the two and the sentry take turns on the cores of a small machine, which costs more than was saved. While it waits the server's threads have them.
+ * An answer is what anybody's listing brings, goes into the same caches, and is entered under the tree lock that it was asked for under. The
+ * directory's atime stays. Only trees that nobody else changes are read ahead. A change of ours ends it: the list holds dentries.
  *
  * Bounds: GOFER_AHEAD_MAX directories that nobody has listed yet, of GOFER_AHEAD_BYTES at most each, and GOFER_AHEAD_ITEMS_MAX items; each listing is
- * gone through once. Nothing here waits but for a directory that the caller lists.
+ * gone through once.
  *
- *	tree_lock, for reading -> ahead.lock (LOCK_FS_DIR; not with the dentry cache's) -> inode->lock, the connection's locks
+ *	tree_lock, for reading -> gofer_ahead.lock (LOCK_FS_DIR; not with the dentry cache's) -> inode->lock, the connection's locks
  */
 #include <dirent.h>
 #include <stdlib.h>
@@ -28,7 +29,6 @@ struct gofer_ahead_item {
 	TAILQ_ENTRY(gofer_ahead_item) link;
 	struct remote_dentry *dir; /* a reference */
 	bool unused; /* immutable: no run */
-	struct p9_call *call; /* unused: owned; NULL: the answer was taken in */
 	/* a run */
 	struct gofer_listing *listing; /* a reference; NULL: not looked for yet */
 	size_t off; /* what of it comes next */
@@ -41,11 +41,15 @@ struct gofer_ahead {
 	struct mutex lock;
 	/* guarded by lock */
 	struct gofer_ahead_items items;
-	unsigned count, unused, asked;
+	unsigned count, unused;
 	unsigned window; /* `unused` may grow up to it */
-	/* without it */
-	_Atomic bool any; /* there are items */
-	_Atomic bool stale; /* a descriptor that could write was closed: what it wrote may be newer than an answer */
+	_Atomic bool any; /* there are items; read without the lock, too */
+};
+
+/* A request that is under way. */
+struct asked {
+	struct remote_dentry *d; /* a reference */
+	struct p9_call *call; /* owned */
 };
 
 int gofer_ahead_create(struct gofer_ahead **ret)
@@ -66,12 +70,6 @@ void gofer_ahead_destroy(struct gofer_ahead *a)
 	free(a);
 }
 
-void gofer_ahead_stale(struct gofer_fs *fs)
-{
-	if (fs->ahead)
-		atomic_store(&fs->ahead->stale, true);
-}
-
 /* ---- the list; all with the lock ---- */
 
 /* Moves it to `gone`, which item_free_all() frees without the lock. */
@@ -83,20 +81,17 @@ static void item_remove(struct gofer_ahead *a, struct gofer_ahead_item *it,
 	a->count--;
 	if (it->unused) {
 		a->unused--;
-		a->asked -= it->call != NULL;
 		atomic_store_explicit(&gofer_inode_of(it->dir)->ahead, false, memory_order_relaxed);
 	}
 	atomic_store_explicit(&a->any, a->count != 0, memory_order_release);
 }
 
-static void item_free_all(struct gofer_fs *fs, struct gofer_ahead_items *gone)
+static void item_free_all(struct gofer_ahead_items *gone)
 {
 	struct gofer_ahead_item *it;
 
 	while ((it = TAILQ_FIRST(gone))) {
 		TAILQ_REMOVE(gone, it, link);
-		if (it->call)
-			p9_call_drop(fs->conn, it->call);
 		gofer_listing_unref(it->listing);
 		remote_dentry_unref(it->dir);
 		free(it);
@@ -248,32 +243,33 @@ static void step_down(struct gofer_ahead *a, struct gofer_ahead_item *up, struct
 		run_skip_to(up, qid_path);
 	}
 	if (next && !left_out)
-		a->window = MAX(a->window, 1u);
+		a->window = MIN(MAX(a->window * 2, GOFER_AHEAD_MIN), GOFER_AHEAD_MAX);
 	else
 		a->window /= 2;
 	(void)run_add(a, d, up);
 }
 
-static void stand_at(struct gofer_ahead *a, struct remote_dentry *d, struct gofer_ahead_items *gone)
+/* Return: it had to be asked for, in the order that was expected. */
+static bool stand_at(struct gofer_ahead *a, struct remote_dentry *d, struct gofer_ahead_items *gone)
 {
 	struct gofer_ahead_item *it = item_find(a, d), *up;
 
 	if (it && it->unused) {
 		if (remove_before(a, it, gone))
 			a->window /= 2;
-		else
-			a->window = MIN(MAX(a->window * 2, 1u), GOFER_AHEAD_MAX);
 		item_remove(a, it, gone);
-		return;
+		return false;
 	}
 	/* Once more. */
 	if (it)
-		return;
+		return false;
 	up = item_find(a, remote_parent(d));
-	if (up && !up->unused)
+	if (up && !up->unused) {
 		step_down(a, up, d, gone);
-	else
-		start_over(a, d, gone);
+		return a->window != 0;
+	}
+	start_over(a, d, gone);
+	return false;
 }
 
 /* ---- asking ---- */
@@ -316,13 +312,14 @@ static struct remote_dentry *candidate(struct gofer_fs *fs, struct remote_dentry
 	return d;
 }
 
-/* Asks for the child, if anything can be learnt by that; it comes before its directory's run. Return: false: not now. */
+/* Asks for the child, if anything can be learnt by that; it comes before its directory's run, with a run of its own. Return: false: not now. */
 static bool ask(struct gofer_fs *fs, struct gofer_ahead_item *run, const struct p9_dirent *e,
-		struct gofer_ahead_items *gone)
+		struct asked *ret, unsigned *inout_count)
 {
 	struct gofer_ahead *a = fs->ahead;
 	struct gofer_ahead_item *it = calloc(1, sizeof(*it));
 	struct gofer_where where;
+	struct p9_call *call;
 	struct p9_msg t;
 
 	if (!it)
@@ -336,154 +333,85 @@ static bool ask(struct gofer_fs *fs, struct gofer_ahead_item *run, const struct 
 	item_insert(a, it, run);
 	a->unused++;
 	atomic_store(&gofer_inode_of(it->dir)->ahead, true);
-	if (gofer_where_known(it->dir, &where)) {
-		fill_request(&t, fs, &where);
-		if (p9_call_start(fs->conn, &t, &it->call))
-			it->call = NULL;
-	}
-	if (it->call)
-		a->asked++;
-	else
-		item_remove(a, it, gone);
-	return a->count < GOFER_AHEAD_ITEMS_MAX;
+	(void)run_add(a, it->dir, run);
+	if (!gofer_where_known(it->dir, &where))
+		return false;
+	fill_request(&t, fs, &where);
+	if (p9_call_start(fs->conn, &t, &call))
+		return false;
+	ret[(*inout_count)++] = (struct asked){remote_dentry_ref(it->dir), call};
+	return true;
 }
 
-/* The subdirectories that come next, as many as may be. */
-static void ask_on(struct gofer_fs *fs, struct gofer_ahead_items *gone)
+/* The subdirectories that come next, until `max` are unused. Return: how many were asked for. */
+static unsigned ask_on(struct gofer_fs *fs, unsigned max, struct asked *ret,
+		       struct gofer_ahead_items *gone)
 {
 	struct gofer_ahead *a = fs->ahead;
 	struct gofer_ahead_item *it = TAILQ_FIRST(&a->items), *next;
+	unsigned count = 0;
 
 	/* More could not be kept. */
 	if (atomic_load(&fs->listing_bytes) > GOFER_LISTINGS_MAX)
-		return;
-	for (; it && a->unused < a->window; it = next) {
+		return 0;
+	for (; it && a->unused < max; it = next) {
 		struct p9_dirent e;
 		bool more = false;
 
 		next = TAILQ_NEXT(it, link);
-		/* Without a listing: what was asked for is just being taken in, or was too much. */
+		/* Without a listing: it is just being asked for, or was too much. */
 		if (it->unused || !run_load(it))
 			continue;
-		while (a->unused < a->window && (more = run_next(it, &e, &it->off)))
-			if (a->count >= GOFER_AHEAD_ITEMS_MAX || !ask(fs, it, &e, gone))
-				return;
+		while (a->unused < max && (more = run_next(it, &e, &it->off)))
+			if (a->count + 2 > GOFER_AHEAD_ITEMS_MAX || !ask(fs, it, &e, ret, &count))
+				return count;
 		if (!more)
 			item_remove(a, it, gone);
 	}
-}
-
-/* ---- answers ---- */
-
-/* Pre: tree_lock, since before it was asked for. */
-static void take_answer(struct remote_dentry *d, struct p9_call *call)
-{
-	const struct p9_Rmreaddir *r = &call->r.Rmreaddir;
-
-	gofer_dir_told(d, &r->data, r->eof);
-	p9_call_fini(call);
-	free(call);
-}
-
-static void take(struct gofer_fs *fs, struct remote_dentry *d, struct p9_call *call)
-{
-	struct p9_msg t;
-
-	fill_request(&t, fs, NULL);
-	/* What goes wrong here goes wrong again, and is reported, where the program asks. */
-	if (!p9_call_wait(fs->conn, call, &t))
-		take_answer(d, call);
-}
-
-struct answer {
-	struct remote_dentry *d; /* a reference */
-	struct p9_call *call;
-};
-
-/* Its answer is the caller's to take in; a run of what that tells comes behind it. */
-static struct p9_call *claim(struct gofer_ahead *a, struct gofer_ahead_item *it)
-{
-	struct p9_call *call = it->call;
-
-	it->call = NULL;
-	a->asked--;
-	(void)run_add(a, it->dir, TAILQ_NEXT(it, link));
-	return call;
-}
-
-/* What has come. */
-static unsigned collect(struct gofer_fs *fs, struct answer *ret)
-{
-	struct gofer_ahead_item *it;
-	unsigned count = 0;
-
-	TAILQ_FOREACH (it, &fs->ahead->items, link)
-		if (it->call && p9_call_is_done(fs->conn, it->call)) {
-			ret[count].d = remote_dentry_ref(it->dir);
-			ret[count++].call = claim(fs->ahead, it);
-		}
 	return count;
 }
 
 /* ---- what others call ---- */
 
-/* What a descriptor wrote that is closed by now may be newer than what was asked for before. Pre: the lock. */
-static void drop_stale(struct gofer_ahead *a, struct gofer_ahead_items *gone)
+static void take(struct gofer_fs *fs, struct asked *asked)
 {
-	if (unlikely(atomic_load_explicit(&a->stale, memory_order_relaxed)) &&
-	    atomic_exchange(&a->stale, false))
-		remove_all(a, gone);
-}
+	struct p9_call *call = asked->call;
+	struct p9_msg t;
 
-bool gofer_ahead_take(struct gofer_fs *fs, struct remote_dentry *d)
-{
-	struct gofer_ahead_items gone = TAILQ_HEAD_INITIALIZER(gone);
-	struct gofer_ahead *a = fs->ahead;
-	struct gofer_ahead_item *it = NULL;
-	struct p9_call *call = NULL;
-
-	if (!a || !atomic_load_explicit(&gofer_inode_of(d)->ahead, memory_order_relaxed))
-		return false;
-	mutex_lock(&a->lock);
-	drop_stale(a, &gone);
-	it = item_find(a, d);
-	if (it && it->call)
-		call = claim(a, it);
-	mutex_unlock(&a->lock);
-	item_free_all(fs, &gone);
-	if (call)
-		take(fs, d, call);
-	return call;
+	fill_request(&t, fs, NULL);
+	/* What goes wrong here goes wrong again, and is reported, where the program asks. */
+	if (!p9_call_wait(fs->conn, call, &t)) {
+		gofer_dir_told(asked->d, &call->r.Rmreaddir.data, call->r.Rmreaddir.eof);
+		p9_call_fini(call);
+		free(call);
+	}
+	remote_dentry_unref(asked->d);
 }
 
 void gofer_ahead_listed(struct gofer_fs *fs, struct remote_dentry *d)
 {
 	struct gofer_ahead_items gone = TAILQ_HEAD_INITIALIZER(gone);
-	struct answer answers[GOFER_AHEAD_MAX];
+	struct asked asked[GOFER_AHEAD_MAX];
 	struct gofer_ahead *a = fs->ahead;
-	unsigned count;
+	bool more;
 
 	if (!a)
 		return;
 	mutex_lock(&a->lock);
-	drop_stale(a, &gone);
-	stand_at(a, d, &gone);
-	if (a->asked)
-		p9_conn_poll(fs->conn);
-	count = collect(fs, answers);
-	/* The server has something to do meanwhile. */
-	ask_on(fs, &gone);
+	more = stand_at(a, d, &gone);
 	mutex_unlock(&a->lock);
-	for (unsigned i = 0; i < count; i++) {
-		take(fs, answers[i].d, answers[i].call);
-		remote_dentry_unref(answers[i].d);
-	}
-	if (count) {
+	/* Half of them, and then what those have below them first. */
+	for (unsigned round = 0; more && round < 2; round++) {
+		unsigned count, room;
+
 		mutex_lock(&a->lock);
-		ask_on(fs, &gone);
+		room = a->window > a->unused ? a->window - a->unused : 0;
+		count = ask_on(fs, a->unused + (round ? room : (room + 1) / 2), asked, &gone);
 		mutex_unlock(&a->lock);
+		for (unsigned i = 0; i < count; i++)
+			take(fs, &asked[i]);
 	}
-	item_free_all(fs, &gone);
+	item_free_all(&gone);
 }
 
 void gofer_ahead_drop(struct gofer_fs *fs)
@@ -496,7 +424,7 @@ void gofer_ahead_drop(struct gofer_fs *fs)
 	mutex_lock(&a->lock);
 	remove_all(a, &gone);
 	mutex_unlock(&a->lock);
-	item_free_all(fs, &gone);
+	item_free_all(&gone);
 }
 
 void gofer_change_lock(struct gofer_fs *fs)

@@ -88,9 +88,8 @@ void p9_conn_in_flight(struct p9_conn *c,
 	int64_t now = time_monotonic_ns();
 
 	mutex_lock(&c->lock);
-	/* What was asked for ahead nobody waits for, and its answer may long be there. */
 	for (unsigned i = 0; i < P9_CALLS_MAX; i++)
-		if (c->calls[i] && !c->calls[i]->later)
+		if (c->calls[i])
 			emit(arg, p9_type_name(c->calls[i]->request), i,
 			     now - c->calls[i]->since_ns);
 	mutex_unlock(&c->lock);
@@ -509,7 +508,7 @@ static bool send_async(struct p9_conn *c, struct p9_msg *t)
 	return true;
 }
 
-/* ---- calls that are waited for later, or not at all ---- */
+/* ---- several calls at once ---- */
 
 int p9_call_start(struct p9_conn *c, struct p9_msg *t, struct p9_call **ret)
 {
@@ -555,48 +554,6 @@ int p9_call_wait(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t
 	if (err)
 		free(call);
 	return err;
-}
-
-bool p9_call_is_done(struct p9_conn *c, struct p9_call *call)
-{
-	bool done;
-
-	mutex_lock(&c->lock);
-	done = call->done || atomic_load(&c->dead);
-	mutex_unlock(&c->lock);
-	return done;
-}
-
-void p9_call_drop(struct p9_conn *c, struct p9_call *call)
-{
-	bool done;
-
-	mutex_lock(&c->lock);
-	done = call->done;
-	/* Else it is theirs who read. */
-	call->async = !done;
-	mutex_unlock(&c->lock);
-	if (!done)
-		return;
-	p9_call_fini(call);
-	free(call);
-}
-
-void p9_conn_poll(struct p9_conn *c)
-{
-	bool reader;
-
-	mutex_lock(&c->lock);
-	reader = !c->reading;
-	c->reading = true;
-	mutex_unlock(&c->lock);
-	if (!reader)
-		return;
-	(void)p9_read_ready(c);
-	mutex_lock(&c->lock);
-	c->reading = false;
-	pass_reading_locked(c);
-	mutex_unlock(&c->lock);
 }
 
 /* Return: there was room. */

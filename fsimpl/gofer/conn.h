@@ -23,7 +23,7 @@
 #define P9_TFLUSH_SIZE (P9_HEADER_SIZE + 2u)
 #define P9_TX_SIZE (P9_MSIZE_DEFAULT + P9_TAGS_MAX * P9_TFLUSH_SIZE)
 #define P9_RX_SIZE (P9_MSIZE_DEFAULT * 2u)
-#define P9_LATER_MAX (P9_TAGS_MAX / 2) /* under way: no more are started whose answers are wanted later */
+#define P9_LATER_MAX (P9_TAGS_MAX / 2) /* calls under way: no more are started ahead of their wait */
 #define P9_CLUNKS_MAX P9_FIDS_MAX
 #define P9_CLUNK_BATCH 64
 #define P9_FD_QUEUE_MAX 64
@@ -129,19 +129,13 @@ struct p9_conn {
 must_check int p9_rpc(struct p9_conn *c, struct p9_call *call, struct p9_msg *t);
 void p9_call_fini(struct p9_call *call);
 /*
- * p9_call_start - p9_rpc()'s first half: sends t, never waiting for anything, for an answer that is wanted later, or not at all. No compound request on
- * a plain connection; t binds no fid. Any lock below LOCK_RPC may be held.
- * Return: 0: p9_call_wait() or p9_call_drop() must follow, which *ret belongs to; -EAGAIN: too many requests are under way, or no room; -ENOMEM, -EIO.
+ * p9_call_start - p9_rpc()'s first half: sends t, never waiting for anything. No compound request on a plain connection; t binds no fid. Any lock below
+ * LOCK_RPC may be held.
+ * Return: 0: p9_call_wait() must follow, and nothing else that waits; -EAGAIN: too many requests are under way, or no room; -ENOMEM, -EIO.
  */
 must_check int p9_call_start(struct p9_conn *c, struct p9_msg *t, struct p9_call **ret);
 /* Its second half; t as it was sent, but for its strings. Return: as p9_rpc(); 0: p9_call_fini(), then free(), must follow. On an error call is freed. */
 must_check int p9_call_wait(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t);
-/* Would p9_call_wait() return at once? Looks only at what was read: p9_conn_poll(). */
-bool p9_call_is_done(struct p9_conn *c, struct p9_call *call);
-/* Nobody wants the answer. */
-void p9_call_drop(struct p9_conn *c, struct p9_call *call);
-/* Takes in the replies that have arrived, where nobody else reads. */
-void p9_conn_poll(struct p9_conn *c);
 /* Does a killed caller wait for the reply? */
 enum p9_wait {
 	P9_MAY_LEAVE, /* no, if the request changes nothing */
@@ -187,8 +181,6 @@ void p9_send_left(struct p9_conn *c, bool announce);
 
 /* Pre: the caller is the reader. Blocks for some bytes, a tick at most (true), and hands out what is whole. */
 bool p9_read_some(struct p9_conn *c);
-/* The same without waiting. */
-bool p9_read_ready(struct p9_conn *c);
 /* Pre: c->lock. call's tag is free again. */
 void p9_tag_put_locked(struct p9_conn *c, struct p9_call *call);
 

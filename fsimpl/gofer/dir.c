@@ -125,9 +125,8 @@ static bool fill_from_kept(struct gofer_dir *dir, struct gofer_inode *in)
 	return l;
 }
 
-/* The attributes of the entries; news: they are as the server has just seen them. Pre: tree_lock. */
-static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data,
-			  bool news)
+/* The attributes of the entries. Pre: tree_lock. */
+static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data)
 {
 	struct p9_dirent e;
 	size_t off = 0;
@@ -138,11 +137,6 @@ static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const st
 		/* Symlinks would need their targets. */
 		if (!e.has_node || S_ISLNK(e.node.mode) || !p9_name_ok(e.name.data, e.name.len))
 			continue;
-		if (!news) {
-			if (!gofer_cache_add(fs, d, e.name.data, e.name.len, &e.node))
-				return;
-			continue;
-		}
 		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node, NULL, &child))
 			return;
 		remote_dentry_unref(child);
@@ -161,38 +155,11 @@ static int take_reply(struct gofer_dir *dir, struct remote_dentry *d, int64_t po
 	if (err)
 		return err;
 	if (!fs->shared)
-		enter_entries(fs, d, &r->data, true);
+		enter_entries(fs, d, &r->data);
 	if (pos == 0 && eof)
 		keep_listing(gofer_inode_of(d), l);
 	fill(dir, l, pos, eof);
 	return 0;
-}
-
-void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eof)
-{
-	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
-	struct gofer_listing *l;
-
-	if (listing_create(fs, data, &l))
-		return;
-	enter_entries(fs, d, data, false);
-	if (eof)
-		keep_listing(gofer_inode_of(d), l);
-	gofer_listing_unref(l);
-}
-
-/* All of d's entries are known, or will be in a moment: they were asked for ahead. Pre: tree_lock. */
-static bool fill_from_known(struct gofer_dir *dir, struct remote_dentry *d)
-{
-	struct gofer_inode *in = gofer_inode_of(d);
-	bool ahead = atomic_load_explicit(&in->ahead, memory_order_relaxed);
-
-	if (!fill_from_kept(dir, in) &&
-	    (!gofer_ahead_take(gofer_fs_of(d->d.fs), d) || !fill_from_kept(dir, in)))
-		return false;
-	if (ahead)
-		gofer_ahead_listed(gofer_fs_of(d->d.fs), d);
-	return true;
 }
 
 static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
@@ -208,8 +175,11 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 	t.Tmreaddir.count = fs->conn->msize - P9_IO_OVERHEAD;
 	t.Tmreaddir.want = fs->shared ? 0 : P9_WANT_NODES | P9_WANT_ACL;
 	rwlock_read_lock(&fs->tree_lock);
-	if (pos == 0 && fill_from_known(dir, d))
+	if (pos == 0 && fill_from_kept(dir, gofer_inode_of(d))) {
+		if (atomic_load_explicit(&gofer_inode_of(d)->ahead, memory_order_relaxed))
+			gofer_ahead_listed(fs, d);
 		goto out_unlock;
+	}
 	if (dir->fid != P9_NOFID) {
 		t.Tmreaddir.fid = dir->fid;
 	} else {
@@ -234,12 +204,24 @@ out_unlock:
 	return err;
 }
 
+void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eof)
+{
+	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
+	struct gofer_listing *l;
+
+	/* listing_create() looks at all of it. */
+	if (listing_create(fs, data, &l))
+		return;
+	enter_entries(fs, d, data);
+	if (eof)
+		keep_listing(gofer_inode_of(d), l);
+	gofer_listing_unref(l);
+}
+
 bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
 {
 	struct gofer_inode *in = gofer_inode_of(d);
 	struct p9_msg t = {.type = P9_Tmreaddir};
-	const struct p9_Rmreaddir *r;
-	struct gofer_listing *l;
 	struct gofer_where where;
 	struct p9_call call;
 
@@ -257,14 +239,7 @@ bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
 	t.Tmreaddir.want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET;
 	if (p9_rpc(fs->conn, &call, &t))
 		return false;
-	r = &call.r.Rmreaddir;
-	/* An empty reply that is not the end would be nonsense; listing_create() looks at the rest. */
-	if (!listing_create(fs, &r->data, &l)) {
-		enter_entries(fs, d, &r->data, true);
-		if (r->eof)
-			keep_listing(in, l);
-		gofer_listing_unref(l);
-	}
+	gofer_dir_told(d, &call.r.Rmreaddir.data, call.r.Rmreaddir.eof);
 	p9_call_fini(&call);
 	return true;
 }

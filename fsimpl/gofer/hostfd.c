@@ -32,8 +32,6 @@ static int usable_fd_locked(const struct gofer_inode *in, bool write)
 static void take_fds_locked(struct gofer_inode *in, int ret_fds[2])
 {
 	gofer_inode_refresh_locked(in);
-	if (in->rw_fd >= 0)
-		gofer_ahead_stale(in->fs);
 	ret_fds[0] = in->rd_fd;
 	ret_fds[1] = in->rw_fd;
 	in->rd_fd = -1;

@@ -35,7 +35,8 @@
 #define GOFER_PREFETCH_BYTES (32u << 10)
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 /* ahead.c */
-#define GOFER_AHEAD_MAX 16u /* directories asked for ahead that nobody has listed yet, per filesystem */
+#define GOFER_AHEAD_MAX 32u /* directories asked for ahead that nobody has listed yet, per filesystem */
+#define GOFER_AHEAD_MIN 4u
 #define GOFER_AHEAD_BYTES (32u << 10) /* of one */
 #define GOFER_AHEAD_ITEMS_MAX 128u
 #define GOFER_AHEAD_LEVELS 16u
@@ -97,7 +98,7 @@ struct gofer_inode {
 	/* a directory: its names that were asked for one at a time; all were asked for together after that */
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
-	_Atomic bool ahead; /* it was asked for ahead, and nobody has listed it yet; changed under the filesystem's ahead.lock */
+	_Atomic bool ahead; /* it was asked for ahead, and nobody has listed it yet; changed under gofer_ahead.lock */
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
@@ -159,12 +160,6 @@ must_check int gofer_cache_enter(struct gofer_fs *fs, struct remote_dentry *dir,
 /* The name does not exist. Failure to remember that is no error. */
 void gofer_cache_enter_negative(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 				size_t len);
-/*
- * The same as gofer_cache_enter() of a reply that is older than what descriptors may have done since: what is known of the name or the file already
- * stays. Return: false: there is no memory for more.
- */
-bool gofer_cache_add(struct gofer_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
-		     const struct p9_node *node);
 /* Somebody else removed the name. */
 void gofer_cache_vanished(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
 			  size_t len);
@@ -408,7 +403,7 @@ void gofer_dir_changed(struct gofer_inode *in);
  */
 bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
-/* What a reply said that was asked for some time ago: d's first entries; eof: all of them. Pre: tree_lock, since then. */
+/* What a reply has just said of d: its first entries; eof: all of them. Pre: tree_lock, since it was asked for. */
 void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eof);
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size);
@@ -421,13 +416,9 @@ extern const struct mappable_ops gofer_mappable_ops;
 must_check int gofer_ahead_create(struct gofer_ahead **ret);
 /* NULL is ignored. Pre: gofer_ahead_drop(). */
 void gofer_ahead_destroy(struct gofer_ahead *a);
-/* Was d asked for? Then its answer is waited for and taken in. Pre: tree_lock. */
-bool gofer_ahead_take(struct gofer_fs *fs, struct remote_dentry *d);
 /* A program lists d, whose entries are known now: asks for what it will list next. Pre: tree_lock. */
 void gofer_ahead_listed(struct gofer_fs *fs, struct remote_dentry *d);
-/* What was asked for is not believed any more. A descriptor that may write was closed; any lock may be held. */
-void gofer_ahead_stale(struct gofer_fs *fs);
-/* Nothing is asked for any more. Pre: tree_lock for writing, or nobody uses the filesystem. */
+/* Nobody walks here any more, as far as this knows. Pre: tree_lock for writing, or nobody uses the filesystem. */
 void gofer_ahead_drop(struct gofer_fs *fs);
 /* Takes tree_lock for writing: something in the tree is changed. */
 void gofer_change_lock(struct gofer_fs *fs);

@@ -46,9 +46,9 @@ static struct gofer_inode *table_find(struct gofer_fs *fs, unsigned bucket,
 	return in;
 }
 
-/* The inode for a node: the one that is known (which learns from it, if that is news), or a new one. A reference. */
+/* The inode for a node: the one that is known, or a new one. A reference. */
 static int inode_for(struct gofer_fs *fs, const struct p9_node *node, const struct p9_str *target,
-		     bool news, struct gofer_inode **ret)
+		     struct gofer_inode **ret)
 {
 	unsigned b = hash_u64(node->qid.path) % GOFER_INODE_BUCKETS;
 	struct gofer_inode *in, *fresh;
@@ -58,8 +58,7 @@ static int inode_for(struct gofer_fs *fs, const struct p9_node *node, const stru
 	in = table_find(fs, b, node, target);
 	mutex_unlock(&fs->inode_lock);
 	if (in) {
-		if (news)
-			gofer_inode_update(in, node);
+		gofer_inode_update(in, node);
 		*ret = in;
 		return 0;
 	}
@@ -108,24 +107,8 @@ int gofer_cache_enter(struct gofer_fs *fs, struct remote_dentry *dir, const char
 		return 0;
 	}
 	remote_dentry_unref(d);
-	err = inode_for(fs, node, target, true, &in);
+	err = inode_for(fs, node, target, &in);
 	return err ? err : remote_enter(&fs->dcache, dir, name, len, &in->base, INT64_MAX, ret);
-}
-
-bool gofer_cache_add(struct gofer_fs *fs, struct remote_dentry *dir, const char *name, size_t len,
-		     const struct p9_node *node)
-{
-	struct remote_dentry *d = remote_find(&fs->dcache, dir, name, len);
-	struct gofer_inode *in;
-	int err = 0;
-
-	if (!d)
-		err = inode_for(fs, node, NULL, false, &in);
-	if (!d && !err)
-		err = remote_enter(&fs->dcache, dir, name, len, &in->base, INT64_MAX, &d);
-	if (!err)
-		remote_dentry_unref(d);
-	return err != -ENOMEM;
 }
 
 void gofer_cache_enter_negative(struct gofer_fs *fs, struct remote_dentry *dir, const char *name,
@@ -163,7 +146,7 @@ void gofer_cache_remove(struct gofer_fs *fs, struct remote_dentry *d)
 int gofer_dentry_create_root(struct gofer_fs *fs, const struct p9_node *node)
 {
 	struct gofer_inode *in;
-	int err = inode_for(fs, node, NULL, true, &in);
+	int err = inode_for(fs, node, NULL, &in);
 
 	if (err)
 		return err;
@@ -176,7 +159,7 @@ int gofer_dentry_create_unnamed(struct gofer_fs *fs, struct remote_dentry *dir,
 {
 	struct gofer_inode *in;
 	char name[32];
-	int err = inode_for(fs, node, NULL, true, &in);
+	int err = inode_for(fs, node, NULL, &in);
 
 	if (err)
 		return err;

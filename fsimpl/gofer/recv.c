@@ -142,12 +142,10 @@ static int dispatch_all(struct p9_conn *c)
 }
 
 /* recvmsg(2). A reply that comes soon is looked for: being woken on another core takes longer. */
-static ssize_t receive(struct p9_conn *c, struct msghdr *msg, bool wait)
+static ssize_t receive(struct p9_conn *c, struct msghdr *msg)
 {
 	ssize_t got = -1;
 
-	if (!wait)
-		return recvmsg(c->sock, msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	spin_begin(&c->spin, P9_SPIN_NS);
 	while (got < 0 && spin_on(&c->spin))
 		got = recvmsg(c->sock, msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -157,7 +155,7 @@ static ssize_t receive(struct p9_conn *c, struct msghdr *msg, bool wait)
 	return got;
 }
 
-static bool read_some(struct p9_conn *c, bool wait)
+bool p9_read_some(struct p9_conn *c)
 {
 	union {
 		struct cmsghdr hdr;
@@ -168,7 +166,7 @@ static bool read_some(struct p9_conn *c, bool wait)
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control.buf)};
-	ssize_t got = receive(c, &msg, wait);
+	ssize_t got = receive(c, &msg);
 	int err;
 
 	if (got < 0) {
@@ -190,14 +188,4 @@ static bool read_some(struct p9_conn *c, bool wait)
 		p9_conn_kill(c,
 			     err == -EMFILE ? "too many descriptors" : "nonsense from the server");
 	return false;
-}
-
-bool p9_read_some(struct p9_conn *c)
-{
-	return read_some(c, true);
-}
-
-bool p9_read_ready(struct p9_conn *c)
-{
-	return read_some(c, false);
 }
