@@ -23,7 +23,8 @@
 #define P9_TFLUSH_SIZE (P9_HEADER_SIZE + 2u)
 #define P9_TX_SIZE (P9_MSIZE_DEFAULT + P9_TAGS_MAX * P9_TFLUSH_SIZE)
 #define P9_RX_SIZE (P9_MSIZE_DEFAULT * 2u)
-#define P9_LATER_MAX (P9_TAGS_MAX / 2) /* calls under way: no more are started ahead of their wait */
+#define P9_LATER_MAX \
+	(P9_TAGS_MAX / 2) /* calls under way: no more are started ahead of their wait */
 #define P9_CLUNKS_MAX P9_FIDS_MAX
 #define P9_CLUNK_BATCH 64
 #define P9_FD_QUEUE_MAX 64

@@ -7,6 +7,7 @@
  *	  tree_lock (LOCK_FS_OP, rwlock): held over RPCs. Read: paths are built and walked; what replies say is entered in
  *	    |       the cache. Write: the tree is changed.
  *	    dcache.lock (LOCK_FS_DIR): names
+ *	    gofer_ahead.lock (LOCK_FS_DIR): which directories will be listed next; not with dcache.lock
  *	    inode->lock (LOCK_FS_INODE): attributes, host descriptors
  *	    inode_lock (LOCK_FS_SUPER): the inode table; not with inode->lock
  *	      conn->fd_lock, conn->lock (leaves)
@@ -35,7 +36,8 @@
 #define GOFER_PREFETCH_BYTES (32u << 10)
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 /* ahead.c */
-#define GOFER_AHEAD_MAX 32u /* directories asked for ahead that nobody has listed yet, per filesystem */
+#define GOFER_AHEAD_MAX \
+	32u /* directories asked for ahead that nobody has listed yet, per filesystem */
 #define GOFER_AHEAD_MIN 4u
 #define GOFER_AHEAD_BYTES (32u << 10) /* of one */
 #define GOFER_AHEAD_ITEMS_MAX 128u
@@ -98,7 +100,8 @@ struct gofer_inode {
 	/* a directory: its names that were asked for one at a time; all were asked for together after that */
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
-	_Atomic bool ahead; /* it was asked for ahead, and nobody has listed it yet; changed under gofer_ahead.lock */
+	_Atomic bool
+		ahead; /* it was asked for ahead, and nobody has listed it yet; changed under gofer_ahead.lock */
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */

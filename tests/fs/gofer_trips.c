@@ -209,39 +209,49 @@ static void test_lists(void **state)
 
 /* ---- directories listed in order ---- */
 
-static unsigned listed;
+static unsigned listed, at_once; /* directories; those that cost no request then */
+
+static int list_counted(const char *path, char *names, size_t size)
+{
+	uint64_t before = requests();
+	int ret = fs_list(&e, path, names, size);
+
+	listed++;
+	at_once += requests() == before;
+	return ret;
+}
 
 /* As find does: a directory, then each of its subdirectories in the order of its listing. */
 static int list_below(const char *path, unsigned levels)
 {
 	char names[4096], below[256], *save, *name;
-	int err = fs_list(&e, path, names, sizeof(names));
+	int ret = list_counted(path, names, sizeof(names));
 
-	if (err < 0)
-		return err;
-	listed++;
+	if (ret != (levels ? 10 : 6))
+		return ret < 0 ? ret : -ENOENT;
 	for (name = levels ? strtok_r(names, "\n", &save) : NULL; name;
 	     name = strtok_r(NULL, "\n", &save)) {
 		if (name[0] != 'd')
 			continue;
 		snprintf(below, sizeof(below), "%s/%s", path, name);
-		err = list_below(below, levels - 1);
-		if (err < 0)
-			return err;
+		ret = list_below(below, levels - 1);
+		if (ret < 0)
+			return ret;
 	}
 	return 0;
 }
 
+/* Six files and, above the last level, four directories each. */
 static int make_below(const char *path, unsigned levels)
 {
 	char below[256];
 	int err = mkdir(path, 0755);
 
-	for (unsigned i = 0; i < 6 && !err; i++) {
-		snprintf(below, sizeof(below), "%s/f%u", path, i);
-		err = close(creat(below, 0644));
-		snprintf(below, sizeof(below), "%s/d%u", path, i);
-		if (!err && levels && i % 4)
+	for (unsigned i = 0; i < 10 && !err; i++) {
+		snprintf(below, sizeof(below), "%s/%c%u", path, i < 6 ? 'f' : 'd', i);
+		if (i < 6)
+			err = close(creat(below, 0644));
+		else if (levels)
 			err = make_below(below, levels - 1);
 	}
 	return err;
@@ -253,10 +263,57 @@ static void test_lists_in_order(void **state)
 	unsigned trips;
 
 	(void)state;
+	listed = at_once = 0;
 	snprintf(path, sizeof(path), "%s/in-order", backend_gofer_dir());
 	assert_int_equal(make_below(path, 4), 0);
 	trips = COLD_TRIPS(list_below("/in-order", 4));
-	print_message("%u directories, %u requests\n", listed, trips);
+	assert_int_equal(listed, 1 + 4 + 16 + 64 + 256);
+	if (shared) {
+		assert_int_equal(at_once, 0);
+		return;
+	}
+	/* Each is asked for once, and most of them while another is. */
+	assert_in_range(trips, listed, listed + 2);
+	assert_in_range(at_once, listed * 8 / 10, listed);
+	/* What is made is seen, between those that were asked for and after. */
+	assert_int_equal(COLD_TRIPS(list_below("/in-order/d6", 3)), 86);
+	assert_int_equal(list_counted("/in-order/d7", buf, sizeof(buf)), 10);
+	assert_int_equal(list_counted("/in-order/d7/d6", buf, sizeof(buf)), 10);
+	assert_int_equal(list_counted("/in-order/d7/d6/d6", buf, sizeof(buf)), 10);
+	assert_int_equal(fs_creat(&e, "/in-order/d7/d6/d6/d7/new", 0644), 0);
+	assert_int_equal(list_counted("/in-order/d7/d6/d6/d7", buf, sizeof(buf)), 7);
+	assert_int_equal(fs_unlink(&e, "/in-order/d7/d6/d6/d7/f0"), 0);
+	assert_int_equal(list_counted("/in-order/d7/d6/d6/d7", buf, sizeof(buf)), 6);
+}
+
+/* Who stops, or lists something else, has not asked for much. */
+static void test_lists_ahead_are_few(void **state)
+{
+	char path[512], names[16384], *save, *name;
+	unsigned i;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/wide", backend_gofer_dir());
+	assert_int_equal(mkdir(path, 0755), 0);
+	for (i = 0; i < 400; i++) {
+		snprintf(path, sizeof(path), "%s/wide/d%03u", backend_gofer_dir(), i);
+		assert_int_equal(mkdir(path, 0755), 0);
+	}
+	assert_int_equal(COLD_TRIPS(list_counted("/wide", names, sizeof(names))), 2);
+	name = strtok_r(names, "\n", &save);
+	for (i = 0; i < 10; i++, name = strtok_r(NULL, "\n", &save)) {
+		snprintf(path, sizeof(path), "/wide/%s", name);
+		/* 4, 8: twice as many each time */
+		assert_in_range(TRIPS(list_counted(path, buf, sizeof(buf))), 0, 9);
+	}
+	/* Not in order: nothing is asked for ahead for long. */
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(list_counted("/wide", names, sizeof(names)), 400);
+	for (i = 0; i < 100; i++) {
+		snprintf(path, sizeof(path), "/wide/d%03u", i * 149 % 400);
+		assert_in_range(TRIPS(list_counted(path, buf, sizeof(buf))), 0, 5);
+	}
+	assert_in_range(TRIPS(list_counted("/", buf, sizeof(buf))), 0, 2);
 }
 
 int main(void)
@@ -269,6 +326,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stats_in_a_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lists_ahead_are_few, setup, teardown),
 	};
 
 	shared = getenv("GOFER_SHARED") != NULL;
