@@ -147,6 +147,9 @@ static int spec_memfd(struct sandbox *sb)
 	s->extra_fds = sb->opts->preserve_fds;
 	s->extra_fd = SANDBOX_FD_FIRST + FD_EXTRA;
 	s->virtiofs_fd = s->extra_fd + (int)s->extra_fds;
+	/* Seen from within its user namespace, as a program in it would. */
+	s->uid_map = userns_map_text("uid_map");
+	s->gid_map = userns_map_text("gid_map");
 	buf_init(&b, BOOT_SIZE_MAX);
 	boot_spec_encode(s, &b);
 	err = buf_error(&b);
@@ -171,9 +174,6 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 
 	if (!fds)
 		return -ENOMEM;
-	/* Seen from within its user namespace, as a program in it would. */
-	sb->config->spec.uid_map = userns_map_text("uid_map");
-	sb->config->spec.gid_map = userns_map_text("gid_map");
 	if (sb->virtiofs.count &&
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, again) < 0) {
 		free(fds);

@@ -38,6 +38,8 @@ void task_cgroup_unref(struct task_cgroup *cg)
 	wait_queue_fini(&cg->empty);
 	wait_queue_fini(&cg->oom_wait);
 	mem_account_destroy(cg->account);
+	free(cg->id_map[0]);
+	free(cg->id_map[1]);
 	ref_fini(&cg->ref, &cgroup_ref_type);
 	free(cg);
 }

@@ -15,6 +15,7 @@
 
 struct task;
 struct thread_group;
+struct tty;
 
 /* What the files of cgroup2 show; 0 or empty: no limit. */
 struct cgroup_limits {
@@ -38,6 +39,10 @@ struct task_cgroup {
 	/* Memory: oom.c. */
 	struct mem_account *account; /* immutable; NULL: there were too many */
 	bool host_bounds; /* immutable once processes run: the host's cgroup has the same limit for all of the sandbox */
+	char *id_map
+		[2]; /* immutable once processes run: what uid_map and gid_map show of its user namespace; owned; NULL: the identity */
+	struct tty *
+		console; /* /dev/console; a reference, guarded by the lock in tty/console.c; NULL: it has none */
 	_Atomic uint64_t memory_peak; /* of when somebody looked */
 	_Atomic uint64_t memory_max_hits, ooms, oom_kills, pids_max_hits;
 	_Atomic bool oom_busy; /* a task is at it */

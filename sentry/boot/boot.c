@@ -218,7 +218,7 @@ static int start_kernel(struct boot_container *b, struct platform *platform)
 
 void boot_configure_cgroup(struct boot_container *b)
 {
-	const struct boot_spec *s = &b->spec;
+	struct boot_spec *s = &b->spec;
 	struct cgroup_limits l = {.memory_max = s->memory_limit,
 				  .memory_low = s->memory_low,
 				  .memory_swap = s->memory_swap,
@@ -231,13 +231,9 @@ void boot_configure_cgroup(struct boot_container *b)
 	snprintf(l.mems, sizeof(l.mems), "%s", s->cpuset_mems ? s->cpuset_mems : "");
 	b->cgroup->host_bounds = b->first;
 	task_cgroup_configure(b->cgroup, &l, s->cgroup_path);
-	/* The sandbox has one user namespace on the host. */
-	if (!b->first)
-		return;
-	if (s->uid_map)
-		procfs_set_id_map(false, s->uid_map);
-	if (s->gid_map)
-		procfs_set_id_map(true, s->gid_map);
+	b->cgroup->id_map[0] = s->uid_map;
+	b->cgroup->id_map[1] = s->gid_map;
+	s->uid_map = s->gid_map = NULL;
 }
 
 static void log_boot_lines(const struct boot_spec *spec)

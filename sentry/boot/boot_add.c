@@ -219,6 +219,7 @@ static void drop_tree(struct boot_container *b)
 {
 	struct vfs_path root = b->root;
 
+	tty_console_forget(b->cgroup);
 	if (b->console)
 		tty_host_close(b->console);
 	b->console = NULL;

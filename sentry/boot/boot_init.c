@@ -68,10 +68,9 @@ static int open_console(struct boot_process *p, struct fd_table *fds)
 
 	struct filesystem *devpts = find_devpts(p->boot);
 
-	/* /dev/console of the device's number is the first container's. */
 	if (!devpts)
 		err = -ENODEV;
-	else if (p->is_init && p->boot->first)
+	else if (p->is_init)
 		err = tty_console_create(devpts, p->spec->console_fd, &index, &p->tty);
 	else
 		err = tty_host_create(devpts, p->spec->console_fd, &index, &p->tty);

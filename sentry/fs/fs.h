@@ -36,7 +36,4 @@ struct thread_group;
 /* The process of an open /proc/PID directory, which pidfd_send_signal(2) takes like a pidfd: a reference, NULL for any other file. */
 struct thread_group *procfs_file_group(struct file *f);
 
-/* What uid_map (or gid_map) shows for every process: the lines of the host's file, at most 16 KiB; copied. Default: the identity. */
-void procfs_set_id_map(bool gids, const char *text);
-
 #endif

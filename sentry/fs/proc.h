@@ -8,7 +8,6 @@
  *	proc_net.c	/proc/PID/net
  *	proc_ipc.c	/proc/sysvipc and its limits
  *	proc_pid.c	/proc/PID and task/TID: directories, tables, small files
- *	proc_idmap.c	uid_map, gid_map
  *	proc_stat.c	stat, status, statm, limits, io, ...
  *	proc_mm.c	maps, smaps, mem, cmdline, environ, auxv
  *	proc_fd.c	fd, fdinfo, cwd, root, exe, ns
@@ -41,8 +40,6 @@ static inline struct pid_namespace *proc_ns(const struct synth_node *n)
 /* The task that n is about, a reference; NULL once it is gone (-ESRCH). */
 struct task *proc_task(const struct synth_node *n);
 
-/* ---- proc_idmap.c ---- */
-void procfs_show_id_map(bool gids, struct buf *b);
 bool proc_is_thread(const struct synth_node *n);
 
 /*

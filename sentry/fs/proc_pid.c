@@ -467,18 +467,26 @@ PROC_SHOW(syscall_show)
 	return 0;
 }
 
+/* Of the user namespace on the host that its container is in. */
+static int id_map_show(const struct task *t, bool gids, struct buf *b)
+{
+	const char *text = t->group->cgroup->id_map[gids];
+
+	if (text)
+		buf_puts(b, text);
+	else
+		buf_printf(b, "%10u %10u %10u\n", 0u, 0u, UINT32_MAX);
+	return 0;
+}
+
 PROC_SHOW(uid_map_show)
 {
-	(void)t;
-	procfs_show_id_map(false, b);
-	return 0;
+	return id_map_show(t, false, b);
 }
 
 PROC_SHOW(gid_map_show)
 {
-	(void)t;
-	procfs_show_id_map(true, b);
-	return 0;
+	return id_map_show(t, true, b);
 }
 
 PROC_SHOW(setgroups_show)

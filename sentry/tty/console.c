@@ -16,8 +16,7 @@
 
 #define CONSOLE_PIECE 4096u /* what a polled blocking descriptor surely takes */
 
-static struct mutex console_lock = MUTEX_INIT(LOCK_LEAF, "console");
-static struct tty *console; /* guarded by console_lock; a reference */
+static struct mutex console_lock = MUTEX_INIT(LOCK_LEAF, "console"); /* over each container's */
 
 static bool host_ready(struct tty *t, short events)
 {
@@ -134,21 +133,33 @@ int tty_host_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
 int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
 		       struct tty **ret)
 {
+	struct task_cgroup *cg = task_cgroup_current();
 	struct tty *t, *old;
 	int err = tty_host_create(devpts, host_fd, ret_index, &t);
 
 	if (err)
 		return err;
-	/* Never freed: hostpoll's callback and /dev/console may come at any time. */
 	tty_ref(t);
 	mutex_lock(&console_lock);
-	old = console;
-	console = t;
+	old = cg->console;
+	cg->console = t;
 	mutex_unlock(&console_lock);
 	if (old)
 		tty_unref(old);
 	*ret = t;
 	return 0;
+}
+
+void tty_console_forget(struct task_cgroup *cg)
+{
+	struct tty *t;
+
+	mutex_lock(&console_lock);
+	t = cg->console;
+	cg->console = NULL;
+	mutex_unlock(&console_lock);
+	if (t)
+		tty_unref(t);
 }
 
 void tty_host_close(struct tty *t)
@@ -179,10 +190,11 @@ void tty_set_owner(struct tty *t, uint32_t uid)
 
 struct tty *tty_console(void)
 {
+	struct task_cgroup *cg = task_cgroup_current();
 	struct tty *t;
 
 	mutex_lock(&console_lock);
-	t = console;
+	t = cg->console;
 	if (t)
 		tty_ref(t);
 	mutex_unlock(&console_lock);

@@ -17,6 +17,7 @@
 
 struct tty;
 struct session;
+struct task_cgroup;
 struct task;
 struct thread_group;
 
@@ -51,11 +52,14 @@ void tty_session_free(struct session *s);
 /*
  * ---- the container's console ----
  * A pty slave in the devpts instance `devpts` (its filesystem; NULL: the first one mounted) whose master is host_fd: a raw host terminal,
- * or a socket or pipe pair driven by the runtime. Takes host_fd (O_NONBLOCK recommended) on success. It becomes /dev/console.
+ * or a socket or pipe pair driven by the runtime. Takes host_fd (O_NONBLOCK recommended) on success. It becomes
+ * /dev/console of the container that the thread acts in, which keeps a reference until tty_console_forget().
  * *ret_index: N of /dev/pts/N. Returns a reference. -ENODEV (no devpts), -ENOSPC, -ENOMEM.
  */
 must_check int tty_console_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
 				  struct tty **ret);
+/* Before tty_host_close(): whoever opens /dev/console there gets -ENODEV from now on. */
+void tty_console_forget(struct task_cgroup *cg);
 /* The same for a further process of `moat exec`: it does not become /dev/console, and ends with tty_host_close(). */
 must_check int tty_host_create(struct filesystem *devpts, int host_fd, unsigned *ret_index,
 			       struct tty **ret);

@@ -39,6 +39,12 @@ struct task *task_current(void)
 {
 	return current_task;
 }
+static struct task_cgroup container, other_container, *acting_in = &container;
+
+struct task_cgroup *task_cgroup_current(void)
+{
+	return acting_in;
+}
 /* One pid namespace: numbers are what they are. */
 static struct pid_namespace only_ns;
 
@@ -596,7 +602,7 @@ static void test_job_control(void **state)
 
 static void test_console(void **state)
 {
-	struct file *f;
+	struct file *f, *dev;
 	struct tty *t;
 	unsigned index;
 	char buf[64];
@@ -627,6 +633,12 @@ static void test_console(void **state)
 	assert_int_equal(tty_console_create(NULL, sv[1], &index, &t), 0);
 	snprintf(buf, sizeof(buf), "/%u", index);
 	assert_int_equal(open_path(buf, O_RDWR | O_NOCTTY, &f), 0);
+	/* Of one container, and of no other. */
+	assert_int_equal(tty_open_device(&f->path, 5, 1, O_RDWR, &dev), 0);
+	file_unref(dev);
+	acting_in = &other_container;
+	assert_int_equal(tty_open_device(&f->path, 5, 1, O_RDWR, &dev), -ENODEV);
+	acting_in = &container;
 	assert_int_equal(file_wr(f, "prompt\n", 7), 7);
 	usleep(20000);
 	n = read(sv[0], buf, sizeof(buf));
@@ -642,6 +654,8 @@ static void test_console(void **state)
 	tty_console_drain(t, time_monotonic_ns() + 1000000000);
 	close(sv[0]);
 	assert_int_equal(file_rd(f, buf, sizeof(buf)), 0);
+	tty_console_forget(&container);
+	assert_int_equal(tty_open_device(&f->path, 5, 1, O_RDWR, &dev), -ENODEV);
 	file_unref(f);
 	tty_unref(t);
 }
