@@ -97,6 +97,56 @@ static void give_up(struct dax_window *w, struct dax_range *r, ssize_t err)
 		memfile_unref(fresh);
 }
 
+/* Does what came for the inode's other ranges do for this one? Pre: window->lock. */
+static bool has_file(const struct virtiofs_inode *in, bool write)
+{
+	return in->dax.mf && (in->dax.writable || !write) &&
+	       vdev_node_current(in->fs->dev, in->nodeid);
+}
+
+/*
+ * A descriptor that came for one range is of the whole file: another range of it needs no request, and the daemon does not hear of that. Pre: fill_lock.
+ * Return: 0; -EAGAIN: it does need one; -errno.
+ */
+static int setup_here(struct virtiofs_inode *in, uint64_t index, bool write)
+{
+	struct dax_window *w = window_of(in);
+	struct memfile *fresh = NULL;
+	struct dax_range *r;
+	bool can;
+	int err;
+
+	mutex_lock(&w->lock);
+	can = has_file(in, write);
+	r = can ? dax_range_find(w, in, index) : NULL;
+	/* Set up before the inode's file was for writing. */
+	if (r)
+		r->writable = in->dax.writable;
+	mutex_unlock(&w->lock);
+	if (!can || r)
+		return can ? 0 : -EAGAIN;
+	err = dax_range_take(w, in, index, write, &r);
+	if (err)
+		return err;
+	mutex_lock(&w->lock);
+	/* The last of the others may have gone to make room. A message for this place was none that anybody asked for. */
+	can = has_file(in, write);
+	fresh = r->fresh;
+	r->fresh = NULL;
+	if (can) {
+		r->old = true;
+		r->writable = in->dax.writable;
+		dax_range_enter(w, r);
+	} else {
+		r->in = NULL;
+		r->state = fresh ? DAX_LEFT : DAX_FREE;
+	}
+	mutex_unlock(&w->lock);
+	if (fresh)
+		memfile_unref(fresh);
+	return can ? 0 : -EAGAIN;
+}
+
 /* Pre: fill_lock. */
 static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 {
@@ -117,6 +167,9 @@ static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 
 	if (atomic_load(&w->broken))
 		return -EIO;
+	err = setup_here(in, index, write);
+	if (err != -EAGAIN)
+		return err;
 	err = dax_range_take(w, in, index, write, &r);
 	if (err)
 		return err;

@@ -356,25 +356,29 @@ static int reclaim(struct virtiofs_fs *fs, struct dax_window *w)
 		.req = {.opcode = FUSE_REMOVEMAPPING, .nodeid = FUSE_ROOT, .arg = &arg},
 		.inline_data = ones,
 	};
+	unsigned count;
 	ssize_t got;
 
 	mutex_lock(&w->lock);
-	arg.count = choose_victims(w, victims);
+	count = choose_victims(w, victims);
 	mutex_unlock(&w->lock);
-	if (!arg.count)
+	if (!count)
 		return -EAGAIN;
-	for (unsigned i = 0; i < arg.count; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		evict(w, victims[i]);
-		/* Of an old one the daemon makes nothing, or says so: it is free in any case. */
-		ones[i] = (struct fuse_removemapping_one){
-			.moffset = (uint64_t)(victims[i] - w->ranges) << VIRTIOFS_DAX_SHIFT,
-			.len = VIRTIOFS_DAX_RANGE,
-		};
+		/* Of an old one the daemon knows nothing. */
+		mutex_lock(&w->lock);
+		if (!victims[i]->old)
+			ones[arg.count++] = (struct fuse_removemapping_one){
+				.moffset = (uint64_t)(victims[i] - w->ranges) << VIRTIOFS_DAX_SHIFT,
+				.len = VIRTIOFS_DAX_RANGE,
+			};
+		mutex_unlock(&w->lock);
 	}
 	call.inline_size = arg.count * sizeof(ones[0]);
-	got = virtiofs_call(fs, &call);
+	got = arg.count ? virtiofs_call(fs, &call) : 0;
 	mutex_lock(&w->lock);
-	for (unsigned i = 0; i < arg.count; i++)
+	for (unsigned i = 0; i < count; i++)
 		victims[i]->state = got < 0 && !victims[i]->old ? DAX_LEFT : DAX_FREE;
 	mutex_unlock(&w->lock);
 	return got < 0 ? (int)got : 0;

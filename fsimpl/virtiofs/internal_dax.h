@@ -30,7 +30,7 @@ struct dax_range {
 	/* All guarded by window->lock; while in SETUP or LEAVING, in, index and writable are the caller's alone. */
 	enum dax_state state;
 	bool writable, recent;
-	bool old; /* set up with a daemon that is gone: what is mapped stays, but this one knows nothing of it */
+	bool old; /* set up with a daemon that is gone, or with none: what is mapped stays, but this one knows nothing of it */
 	struct virtiofs_inode
 		*in; /* borrowed: its end takes its ranges along; LEAVING: a reference */
 	uint64_t index; /* in the file, in ranges */
