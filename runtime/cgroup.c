@@ -7,12 +7,14 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <linux/sched.h>
 #include <unistd.h>
@@ -232,30 +234,61 @@ static void choose_version(struct cgroup *cg)
 	cg->ndirs = n;
 }
 
-int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id, bool systemd,
-		char *why)
+/* What systemd's manager needs: that there is one, the unit's names, and its path below the manager's own. */
+static int find_unit(struct cgroup *cg, const char *cgroups_path, const char *id, char **ret_below,
+		     char *why)
+{
+	struct statfs fs;
+
+	if (!systemd_runs()) {
+		snprintf(why, CGROUP_ERROR_MAX,
+			 "systemd not running on this host, cannot use systemd cgroups "
+			 "manager; use the cgroupfs manager");
+		return -EINVAL;
+	}
+	/* On v1 nothing is a user's; beside it, v2 has no controllers. */
+	if (cg->user && (statfs("/sys/fs/cgroup", &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC)) {
+		snprintf(why, CGROUP_ERROR_MAX,
+			 "cannot use rootless systemd cgroups manager on cgroup v1");
+		return -EINVAL;
+	}
+	return systemd_names(cgroups_path, id, cg->user, &cg->slice, &cg->unit, ret_below, why);
+}
+
+/* /proc/PID/cgroup of the process below whose cgroup relative names start; malloc'd. */
+static int read_base(const struct cgroup *cg, char **ret, char *why)
+{
+	auto_free char *group = NULL;
+	size_t size;
+	int err;
+
+	if (!cg->user)
+		return io_read_file_at(AT_FDCWD, cg->unit ? "/proc/1/cgroup" : "/proc/self/cgroup",
+				       PROC_FILE_MAX, ret, &size);
+	err = systemd_user_group(&group, why);
+	if (!err && asprintf(ret, "0::%s\n", group) < 0)
+		err = -ENOMEM;
+	return err;
+}
+
+int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id,
+		enum cgroup_manager manager, char *why)
 {
 	auto_free char *mounts = NULL, *self = NULL, *below = NULL;
 	size_t size;
 	int err;
 
-	*cg = (struct cgroup){0};
-	if (systemd) {
-		if (!systemd_runs()) {
-			snprintf(why, CGROUP_ERROR_MAX,
-				 "systemd not running on this host, cannot use systemd cgroups "
-				 "manager; use the cgroupfs manager");
-			return -EINVAL;
-		}
-		err = systemd_names(cgroups_path, id, &cg->slice, &cg->unit, &below, why);
+	*cg = (struct cgroup){.user = manager == CGROUP_BY_USER_SYSTEMD};
+	*why = '\0';
+	if (manager != CGROUP_BY_FILES) {
+		err = find_unit(cg, cgroups_path, id, &below, why);
 		if (err)
 			return err;
 		cgroups_path = below;
 	}
 	err = io_read_file_at(AT_FDCWD, "/proc/self/mountinfo", PROC_FILE_MAX, &mounts, &size);
 	if (!err)
-		err = io_read_file_at(AT_FDCWD, systemd ? "/proc/1/cgroup" : "/proc/self/cgroup",
-				      PROC_FILE_MAX, &self, &size);
+		err = read_base(cg, &self, why);
 	for (const char *line = mounts; !err && line && *line;) {
 		const char *end = strchrnul(line, '\n');
 
@@ -264,7 +297,8 @@ int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id, boo
 	}
 	if (err) {
 		cgroup_fini(cg);
-		snprintf(why, CGROUP_ERROR_MAX, "cgroups: %s", strerror(-err));
+		if (!*why)
+			snprintf(why, CGROUP_ERROR_MAX, "cgroups: %s", strerror(-err));
 		return err;
 	}
 	choose_version(cg);
@@ -303,8 +337,8 @@ json_t *cgroup_to_json(const struct cgroup *cg)
 		json_array_append_new(list, json_pack("{ss ss ss}", "controllers",
 						      cg->dirs[i].controllers, "root",
 						      cg->dirs[i].root, "path", cg->dirs[i].path));
-	return json_pack("{si ss* ss* ss* so}", "version", cg->version, "name", cg->name, "unit",
-			 cg->unit, "slice", cg->slice, "dirs", list);
+	return json_pack("{si ss* ss* ss* sb so}", "version", cg->version, "name", cg->name, "unit",
+			 cg->unit, "slice", cg->slice, "user", cg->user, "dirs", list);
 }
 
 int cgroup_from_json(struct cgroup *cg, const json_t *j)
@@ -319,6 +353,7 @@ int cgroup_from_json(struct cgroup *cg, const json_t *j)
 		.name = name ? strdup(name) : NULL,
 		.unit = unit ? strdup(unit) : NULL,
 		.slice = slice ? strdup(slice) : NULL,
+		.user = json_is_true(json_object_get(j, "user")),
 	};
 	for (size_t i = 0; i < json_array_size(list) && i < CGROUP_DIRS_MAX; i++) {
 		const json_t *d = json_array_get(list, i);
@@ -441,6 +476,9 @@ int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 	for (unsigned i = 0; i < cg->ndirs; i++) {
 		int err = dir_write(cg->dirs[i].path, alone ? "tasks" : "cgroup.procs", text);
 
+		/* A user's process comes from a session, whose cgroup is not the user's: systemd may move it. */
+		if (err == -EACCES && cg->user && !systemd_attach(cg, pid ? pid : getpid()))
+			err = 0;
 		if (err) {
 			snprintf(why, CGROUP_ERROR_MAX, "entering cgroup %.200s: %s",
 				 cg->dirs[i].path, strerror(-err));
@@ -535,21 +573,30 @@ bool cgroup_is_frozen(const struct cgroup *cg)
 	return text && (strcmp(text, "FROZEN") == 0 || strcmp(text, "FREEZING") == 0);
 }
 
-/* Not vhost's or io_uring's of whoever else is in the cgroup: nothing would bring those back. */
-static bool is_kvm_thread(unsigned pid)
+/* Of a thread: false if it is gone. `ret_kvm`: not vhost's or io_uring's of whoever else is in the cgroup: nothing would bring those back. */
+static bool read_thread(unsigned tid, char *ret_state, bool *ret_kvm)
 {
 	char dir[32];
 	auto_free char *stat = NULL;
 	const char *name, *after;
 	unsigned flags;
 
-	snprintf(dir, sizeof(dir), "/proc/%u", pid);
+	snprintf(dir, sizeof(dir), "/proc/%u", tid);
 	stat = dir_read(dir, "stat");
 	name = stat ? strchr(stat, '(') : NULL;
 	after = stat ? strrchr(stat, ')') : NULL;
-	return name && strncmp(name, "(kvm", 4) == 0 && after &&
-	       sscanf(after, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
-	       flags & 0x00200000 /* PF_KTHREAD */;
+	if (!name || !after || sscanf(after, ") %c %*d %*d %*d %*d %*d %u", ret_state, &flags) != 2)
+		return false;
+	*ret_kvm = strncmp(name, "(kvm", 4) == 0 && flags & 0x00200000 /* PF_KTHREAD */;
+	return true;
+}
+
+static bool is_kvm_thread(unsigned pid)
+{
+	char state;
+	bool kvm;
+
+	return read_thread(pid, &state, &kvm) && kvm;
 }
 
 /*
@@ -564,6 +611,32 @@ static void evict_kvm_threads(const struct cgroup_dir *d)
 	while (text && (line = strsep(&rest, "\n")))
 		if (*line && is_kvm_thread((unsigned)strtoul(line, NULL, 10)))
 			(void)!dir_write(d->root, "cgroup.procs", line);
+}
+
+/*
+ * Do all threads rest but KVM's, which could not be moved (a user's cgroup, or a pid namespace, where kernel threads have no number: 0)? Each has
+ * been woken by the request, and sleeps interruptibly from then on only in the freezer.
+ */
+static bool rests_but_for_kvm(const struct cgroup_dir *d)
+{
+	auto_free char *text = dir_read(d->path, "cgroup.threads");
+	char *rest = text, *line, state;
+	bool kvm, any = false;
+
+	while (text && (line = strsep(&rest, "\n"))) {
+		unsigned tid = (unsigned)strtoul(line, NULL, 10);
+
+		if (!*line)
+			continue;
+		if (!tid) {
+			any = true;
+			continue;
+		}
+		if (!read_thread(tid, &state, &kvm) || (!kvm && !strchr("STt", state)))
+			return false;
+		any = any || kvm;
+	}
+	return any;
 }
 
 int cgroup_freeze(const struct cgroup *cg, bool frozen)
@@ -589,6 +662,8 @@ int cgroup_freeze(const struct cgroup *cg, bool frozen)
 			return -EIO;
 		if (cg->version == 2 ? strstr(now, frozen ? "frozen 1" : "frozen 0") != NULL
 				     : strcmp(now, value) == 0)
+			return 0;
+		if (frozen && cg->version == 2 && rests_but_for_kvm(d))
 			return 0;
 		/* v1 needs to be asked again while processes fork. */
 		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);

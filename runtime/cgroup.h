@@ -40,15 +40,22 @@ struct cgroup {
 	char *name; /* the container's path below the hierarchies */
 	/* By the systemd manager: the scope, and the slice that it is in; else NULL. */
 	char *unit, *slice;
+	bool user; /* the scope is of the user's own systemd, not of the system's */
 	struct cgroup_dir dirs[CGROUP_DIRS_MAX];
 	unsigned ndirs;
+};
+
+enum cgroup_manager {
+	CGROUP_BY_FILES,
+	CGROUP_BY_SYSTEMD, /* the system's */
+	CGROUP_BY_USER_SYSTEMD, /* the caller's own, which has a part of v2's hierarchy */
 };
 
 /*
  * Finds the directories, makes nothing. `cgroups_path`: linux.cgroupsPath or NULL. Return 0, -EINVAL with `why`.
  */
 must_check int cgroup_find(struct cgroup *cg, const char *cgroups_path, const char *id,
-			   bool systemd, char *why);
+			   enum cgroup_manager manager, char *why);
 void cgroup_fini(struct cgroup *cg);
 json_t *cgroup_to_json(const struct cgroup *cg);
 must_check int cgroup_from_json(struct cgroup *cg, const json_t *j);

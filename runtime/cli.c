@@ -181,9 +181,10 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		}
 		return true;
 	}
-	/* runc's: found out here, and no checkpoints with CRIU. */
-	if (cli_flag(argc, argv, i, "rootless", 0, &value) ||
-	    cli_flag(argc, argv, i, "criu", 0, &value))
+	if (cli_flag(argc, argv, i, "rootless", 0, &cli.rootless))
+		return true;
+	/* runc's: there are no checkpoints with CRIU. */
+	if (cli_flag(argc, argv, i, "criu", 0, &value))
 		return true;
 	if (cli_flag(argc, argv, i, "log-format", 0, &value)) {
 		if (strcmp(value, "json") != 0 && strcmp(value, "text") != 0) {

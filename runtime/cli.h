@@ -23,6 +23,8 @@ struct cli_globals {
 	const char *strace; /* NULL: off; "": every call */
 	bool debug;
 	bool systemd_cgroup;
+	/* "true", "false": the user's systemd or the system's; otherwise the caller's rights say. */
+	const char *rootless;
 	bool no_cgroup; /* --cgroup-manager disabled */
 };
 

@@ -338,8 +338,12 @@ static noreturn_fn void exec_monitor(struct exec *x)
 	sigprocmask(SIG_SETMASK, &set, NULL);
 	x->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (!x->cgroup_entered && cgroup_enter(&x->c->cgroup, 0, why)) {
-		cli_error("exec failed: %s", why);
-		_exit(EXEC_FAILED);
+		/* A user's may have to stay in its session, as runc's does; what it starts is in the sandbox, and limited there. */
+		if (!x->c->cgroup.user) {
+			cli_error("exec failed: %s", why);
+			_exit(EXEC_FAILED);
+		}
+		cli_debug("exec: %s", why);
 	}
 	enter_netns(x->c);
 	if (request_process(x))

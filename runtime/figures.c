@@ -451,7 +451,7 @@ static int features_main(int argc, char **argv)
 		      string_list(hooks, ARRAY_SIZE(hooks)), "mountOptions",
 		      string_list(options, ARRAY_SIZE(options)), "linux", "namespaces",
 		      string_list(namespaces, ARRAY_SIZE(namespaces)), "capabilities", caps,
-		      "cgroup", "v1", 1, "v2", 1, "systemd", 1, "systemdUser", 0, "rdma", 0,
+		      "cgroup", "v1", 1, "v2", 1, "systemd", 1, "systemdUser", 1, "rdma", 0,
 		      "seccomp", "enabled", 1, "actions", string_list(actions, ARRAY_SIZE(actions)),
 		      "operators", string_list(operators, ARRAY_SIZE(operators)), "archs",
 		      string_list(archs, ARRAY_SIZE(archs)), "apparmor", "enabled", 0, "selinux",

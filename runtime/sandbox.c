@@ -43,6 +43,22 @@ static int open_log(struct sandbox *sb)
 	return -errno;
 }
 
+/* As runc finds out: who is root in a user namespace has no more of the system's than its user. */
+static enum cgroup_manager wanted_manager(void)
+{
+	bool user;
+
+	if (!cli.systemd_cgroup)
+		return CGROUP_BY_FILES;
+	if (cli.rootless && strcmp(cli.rootless, "true") == 0)
+		user = true;
+	else if (cli.rootless && strcmp(cli.rootless, "false") == 0)
+		user = false;
+	else
+		user = geteuid() != 0 || !userns_is_initial();
+	return user ? CGROUP_BY_USER_SYSTEMD : CGROUP_BY_SYSTEMD;
+}
+
 /* Before anything is in the cgroup: whoever finds the directory later knows what to remove. */
 static int make_cgroup(struct sandbox *sb)
 {
@@ -52,9 +68,10 @@ static int make_cgroup(struct sandbox *sb)
 	int err;
 
 	/* An unprivileged user's, unless it was given a place of its own, is the one that it has. */
-	if (sb->opts->no_cgroup || (sb->userns.unprivileged && !c->cgroups_path))
+	if (sb->opts->no_cgroup ||
+	    (sb->userns.unprivileged && !c->cgroups_path && !cli.systemd_cgroup))
 		return 0;
-	err = cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, cli.systemd_cgroup, why);
+	err = cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, wanted_manager(), why);
 	/* systemd makes its own around the monitor: enter_scope(). */
 	if (!err && !sb->cgroup.unit) {
 		found = sb->cgroup.ndirs;

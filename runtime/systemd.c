@@ -2,14 +2,17 @@
  * runtime/systemd.c - the systemd cgroup manager, over systemd's own D-Bus interface.
  *
  * Root talks to the manager itself (/run/systemd/private, as systemctl does), and by way of the system bus where that socket is not
- * there. Each call opens a connection of its own: a command line makes one or two in its life. What is asked for:
+ * there; whoever is not the host's root talks to its user's manager likewise: $XDG_RUNTIME_DIR/systemd/private, or the session's bus. Each call
+ * opens a connection of its own: a command line makes a few in its life. What is asked for:
  *
  *	create   StartTransientUnit: Slice, Delegate, PIDs, accounting, no default dependencies
+ *	exec     AttachProcessesToUnit, of a user who may not move a process out of a session
  *	limits   SetUnitProperties (runtime): MemoryMax and its like; on v1 and hybrid hosts the old names
  *	delete   StopUnit, ResetFailedUnit
  *
  * DevicePolicy is not asked for: a container's devices are its sentry's, and the sentry opens none of the host's by name.
  */
+#include <ctype.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +51,7 @@ static int load_library(char *why)
 		SYMBOL(bus_set_address),
 		SYMBOL(bus_start),
 		SYMBOL(bus_open_system),
+		SYMBOL(bus_open_user),
 		SYMBOL(bus_flush_close_unref),
 		SYMBOL(bus_match_signal),
 		SYMBOL(bus_process),
@@ -122,8 +126,8 @@ static char *expand_slice(const char *slice, char *why)
 	return path;
 }
 
-int systemd_names(const char *cgroups_path, const char *id, char **ret_slice, char **ret_unit,
-		  char **ret_below, char *why)
+int systemd_names(const char *cgroups_path, const char *id, bool user, char **ret_slice,
+		  char **ret_unit, char **ret_below, char *why)
 {
 	const char *path = cgroups_path && *cgroups_path ? cgroups_path : "", *c1, *c2;
 	char *slice = NULL, *unit = NULL, *below = NULL, *expanded = NULL;
@@ -138,7 +142,8 @@ int systemd_names(const char *cgroups_path, const char *id, char **ret_slice, ch
 			 path);
 		return -EINVAL;
 	}
-	slice = *path && c1 > path ? strndup(path, (size_t)(c1 - path)) : strdup("system.slice");
+	slice = *path && c1 > path ? strndup(path, (size_t)(c1 - path))
+				   : strdup(user ? "user.slice" : "system.slice");
 	len = *path ? asprintf(&unit, "%.*s-%s.scope", (int)(c2 - c1 - 1), c1 + 1, c2 + 1)
 		    : asprintf(&unit, "moat-%s.scope", id);
 	if (!slice || len < 0) {
@@ -168,30 +173,88 @@ int systemd_names(const char *cgroups_path, const char *id, char **ret_slice, ch
 
 /* ---- the connection ---- */
 
-static int bus_connect(sd_bus **ret, char *why)
+/* NULL: nobody answers there. */
+static sd_bus *connect_private(const char *address)
+{
+	sd_bus *bus = NULL;
+	int err = sd.bus_new(&bus);
+
+	if (err >= 0)
+		err = sd.bus_set_address(bus, address);
+	if (err >= 0)
+		err = sd.bus_start(bus);
+	return err < 0 ? sd.bus_flush_close_unref(bus) : bus;
+}
+
+/* The socket of the user's manager itself; NULL: by way of the bus. */
+static sd_bus *connect_user(void)
+{
+	const char *dir = secure_getenv("XDG_RUNTIME_DIR");
+	auto_free char *path = NULL;
+	char address[1200], *out = address;
+
+	if (!dir || dir[0] != '/' || strlen(dir) > 300 ||
+	    asprintf(&path, "%s/systemd/private", dir) < 0 || access(path, F_OK) < 0)
+		return NULL;
+	/* As an address has it: whatever could end it by its number. */
+	out = stpcpy(out, "unix:path=");
+	for (const char *p = path; *p; p++)
+		if (isalnum((unsigned char)*p) || strchr("-_/.*", *p))
+			*out++ = *p;
+		else
+			out += sprintf(out, "%%%02x", (unsigned char)*p);
+	*out = '\0';
+	return connect_private(address);
+}
+
+static int bus_connect(bool user, sd_bus **ret, char *why)
 {
 	sd_bus *bus = NULL;
 	int err = load_library(why);
 
 	if (err)
 		return err;
-	if (geteuid() == 0 && access(PRIVATE_SOCKET, F_OK) == 0) {
-		err = sd.bus_new(&bus);
-		if (err >= 0)
-			err = sd.bus_set_address(bus, "unix:path=" PRIVATE_SOCKET);
-		if (err >= 0)
-			err = sd.bus_start(bus);
-		if (err < 0)
-			bus = sd.bus_flush_close_unref(bus);
-	}
+	if (user)
+		bus = connect_user();
+	else if (geteuid() == 0 && access(PRIVATE_SOCKET, F_OK) == 0)
+		bus = connect_private("unix:path=" PRIVATE_SOCKET);
 	if (!bus)
-		err = sd.bus_open_system(&bus);
+		err = user ? sd.bus_open_user(&bus) : sd.bus_open_system(&bus);
 	if (err < 0) {
-		snprintf(why, CGROUP_ERROR_MAX, "cannot talk to systemd: %s", strerror(-err));
+		snprintf(why, CGROUP_ERROR_MAX, "cannot talk to %s: %s%s",
+			 user ? "the user's systemd" : "systemd", strerror(-err),
+			 user ? "; XDG_RUNTIME_DIR or DBUS_SESSION_BUS_ADDRESS must say where it is"
+			      : "");
 		return err;
 	}
 	*ret = bus;
 	return 0;
+}
+
+int systemd_user_group(char **ret, char *why)
+{
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	char *group = NULL;
+	sd_bus *bus;
+	int err = bus_connect(true, &bus, why);
+
+	if (err)
+		return err;
+	err = sd.bus_get_property_string(bus, SYSTEMD_NAME, SYSTEMD_OBJECT, MANAGER, "ControlGroup",
+					 &error, &group);
+	if (err >= 0 && group[0] != '/')
+		err = -EINVAL;
+	if (err < 0) {
+		snprintf(why, CGROUP_ERROR_MAX,
+			 "unable to get the cgroup of the user's systemd: %.150s",
+			 error.message ? error.message : strerror(-err));
+		free(group);
+	} else {
+		*ret = group;
+	}
+	sd.bus_error_free(&error);
+	sd.bus_flush_close_unref(bus);
+	return err < 0 ? err : 0;
 }
 
 /* A call of the manager's, not sent. */
@@ -345,7 +408,7 @@ int systemd_start_scope(const struct cgroup *cg, int pid, const json_t *annotati
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	struct job job = {0};
 	sd_bus *bus;
-	int err = bus_connect(&bus, why);
+	int err = bus_connect(cg->user, &bus, why);
 
 	if (err)
 		return err;
@@ -380,7 +443,7 @@ int systemd_set_resources(const struct cgroup *cg, const json_t *resources, char
 	int version, err;
 	sd_bus *bus;
 
-	err = bus_connect(&bus, why);
+	err = bus_connect(cg->user, &bus, why);
 	if (err)
 		return err;
 	version = bus_version(bus);
@@ -408,6 +471,32 @@ int systemd_set_resources(const struct cgroup *cg, const json_t *resources, char
 	return err < 0 ? err : 0;
 }
 
+int systemd_attach(const struct cgroup *cg, int pid)
+{
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	char why[CGROUP_ERROR_MAX];
+	sd_bus_message *m = NULL;
+	sd_bus *bus;
+	int err = bus_connect(cg->user, &bus, why);
+
+	if (err) {
+		cli_debug("moving process %d into %s: %s", pid, cg->unit, why);
+		return err;
+	}
+	err = new_call(bus, "AttachProcessesToUnit", &m);
+	if (err >= 0)
+		err = sd.bus_message_append(m, "ssau", cg->unit, "", 1, (uint32_t)pid);
+	if (err >= 0)
+		err = sd.bus_call(bus, m, CALL_TIMEOUT_US, &error, NULL);
+	if (err < 0)
+		cli_debug("moving process %d into %s: %s", pid, cg->unit,
+			  error.message ? error.message : strerror(-err));
+	sd.bus_error_free(&error);
+	sd.bus_message_unref(m);
+	sd.bus_flush_close_unref(bus);
+	return err < 0 ? err : 0;
+}
+
 int systemd_stop_scope(const struct cgroup *cg)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -415,7 +504,7 @@ int systemd_stop_scope(const struct cgroup *cg)
 	sd_bus_message *m = NULL;
 	struct job job = {0};
 	sd_bus *bus;
-	int err = bus_connect(&bus, why);
+	int err = bus_connect(cg->user, &bus, why);
 
 	if (err) {
 		cli_debug("stopping %s: %s", cg->unit, why);

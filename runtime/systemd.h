@@ -15,11 +15,13 @@
 #define SYSTEMD_PATH_MAX 1024
 
 /*
- * "slice:prefix:name" (NULL or "": system.slice, "moat", the id) to the slice and the unit, both malloc'd, and the unit's path below
- * the hierarchy's root. Return 0, -EINVAL with `why`, -ENOMEM. Pure.
+ * "slice:prefix:name" (NULL or "": system.slice, or a user's user.slice, "moat", the id) to the slice and the unit, both malloc'd, and
+ * the unit's path below the manager's own cgroup. Return 0, -EINVAL with `why`, -ENOMEM. Pure.
  */
-must_check int systemd_names(const char *cgroups_path, const char *id, char **ret_slice,
+must_check int systemd_names(const char *cgroups_path, const char *id, bool user, char **ret_slice,
 			     char **ret_unit, char **ret_below, char *why);
+/* The cgroup of the user's own manager ("/user.slice/user-1000.slice/user@1000.service"), malloc'd. Return 0 or -errno with `why`. */
+must_check int systemd_user_group(char **ret, char *why);
 /* Is systemd the host's init? */
 bool systemd_runs(void);
 /*
@@ -30,6 +32,8 @@ must_check int systemd_start_scope(const struct cgroup *cg, int pid, const json_
 				   char *why);
 /* SetUnitProperties, for this boot, from linux.resources. Return 0 or -errno with `why`. */
 must_check int systemd_set_resources(const struct cgroup *cg, const json_t *resources, char *why);
+/* AttachProcessesToUnit, a process of the caller's user. Return 0 or -errno. */
+must_check int systemd_attach(const struct cgroup *cg, int pid);
 /* StopUnit and its end; a unit that is not there is none to stop. Return 0 or -errno. */
 must_check int systemd_stop_scope(const struct cgroup *cg);
 

@@ -147,8 +147,63 @@ static int append_cpu(sd_bus_message *m, struct systemd_props *p, const json_t *
 	return err;
 }
 
+/* "max" or a number; anything else is left to the file, whose error is the kernel's. */
+static bool unified_number(const char *text, long long *ret)
+{
+	char *end;
+
+	if (strcmp(text, "max") == 0) {
+		*ret = -1;
+		return true;
+	}
+	errno = 0;
+	*ret = strtoll(text, &end, 10);
+	return isdigit((unsigned char)*text) && !*end && !errno;
+}
+
+static int append_unified_quota(sd_bus_message *m, struct systemd_props *p, const char *text)
+{
+	auto_free char *first = strndup(text, strcspn(text, " "));
+	const char *second = text + strcspn(text, " ");
+	long long quota, period = 0;
+
+	if (!first)
+		return -ENOMEM;
+	second += strspn(second, " ");
+	if (!unified_number(first, &quota) ||
+	    (*second && (!unified_number(second, &period) || period <= 0)))
+		return 0;
+	return append_quota(m, p, quota, period ? period : PERIOD_DEFAULT_US);
+}
+
+/* One file of v2's, as the property that systemd would write there itself on its next occasion; what it does not know it leaves alone. */
+static int append_unified(sd_bus_message *m, struct systemd_props *p, const char *file,
+			  const char *text)
+{
+	static const char *const numbers[][2] = {
+		{"cpu.weight", "CPUWeight"}, {"memory.min", "MemoryMin"},
+		{"memory.low", "MemoryLow"}, {"memory.high", "MemoryHigh"},
+		{"memory.max", "MemoryMax"}, {"memory.swap.max", "MemorySwapMax"},
+		{"pids.max", "TasksMax"},
+	};
+	long long v;
+
+	if (strcmp(file, "cpu.max") == 0)
+		return append_unified_quota(m, p, text);
+	if (strcmp(file, "cpuset.cpus") == 0)
+		return p->cpuset && *text ? append_cpuset(m, p, "AllowedCPUs", text) : 0;
+	if (strcmp(file, "cpuset.mems") == 0)
+		return p->cpuset && *text ? append_cpuset(m, p, "AllowedMemoryNodes", text) : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		if (strcmp(file, numbers[i][0]) == 0 && unified_number(text, &v))
+			return put_limit(m, p, numbers[i][1], v);
+	return 0;
+}
+
 int systemd_append_resources(sd_bus_message *m, struct systemd_props *p, const json_t *resources)
 {
+	const char *file;
+	json_t *text;
 	long long v;
 	int err = append_memory(m, p, json_object_get(resources, "memory"));
 
@@ -159,6 +214,11 @@ int systemd_append_resources(sd_bus_message *m, struct systemd_props *p, const j
 		err = put(m, p, "BlockIOWeight", (uint64_t)v);
 	if (err >= 0 && number(json_object_get(resources, "pids"), "limit", &v) && v)
 		err = put_limit(m, p, "TasksMax", cgroup_host_pids(v));
+	/* Last: as in the files, they win. */
+	if (p->v2)
+		json_object_foreach((json_t *)json_object_get(resources, "unified"), file,
+				    text) if (err >= 0 && json_is_string(text)) err =
+			append_unified(m, p, file, json_string_value(text));
 	return err < 0 ? err : 0;
 }
 

@@ -20,6 +20,7 @@ struct sd_api {
 	FUNCTION(bus_set_address);
 	FUNCTION(bus_start);
 	FUNCTION(bus_open_system);
+	FUNCTION(bus_open_user);
 	FUNCTION(bus_flush_close_unref);
 	FUNCTION(bus_match_signal);
 	FUNCTION(bus_process);

@@ -11,6 +11,7 @@ struct sd_api sd;
 
 static char got_type;
 static uint64_t got;
+static char got_names[200]; /* of the elements, each with a space behind it */
 
 /* Keeps the last value; "sv" is an element of its own, "v" one of an annotation. */
 static int append(sd_bus_message *m, const char *types, ...)
@@ -20,7 +21,8 @@ static int append(sd_bus_message *m, const char *types, ...)
 	(void)m;
 	va_start(ap, types);
 	if (strcmp(types, "(sv)") == 0)
-		va_arg(ap, const char *);
+		snprintf(got_names + strlen(got_names), sizeof(got_names) - strlen(got_names),
+			 "%s ", va_arg(ap, const char *));
 	if (strchr(types, 'v')) {
 		got_type = *va_arg(ap, const char *);
 		got = got_type == 't' || got_type == 'x' ? va_arg(ap, uint64_t)
@@ -128,12 +130,59 @@ static void test_tasks_max(void **state)
 	assert_int_equal(tasks_max(INT64_MAX - 3), INT64_MAX);
 }
 
+/* One file of v2's by its own name: the properties, and the value of the last. */
+static int unified(const char *file, const char *text)
+{
+	char why[CGROUP_ERROR_MAX];
+	struct systemd_props p = {.v2 = true, .quota_period = true, .cpuset = true, .why = why};
+	json_t *j = json_pack("{s{ss}}", "unified", file, text);
+	int err;
+
+	got = 0;
+	got_names[0] = '\0';
+	err = systemd_append_resources(NULL, &p, j);
+	json_decref(j);
+	return err;
+}
+
+static void test_unified(void **state)
+{
+	static const struct {
+		const char *file, *text, *names;
+		uint64_t last;
+	} cases[] = {
+		{"memory.high", "1048576", "MemoryHigh ", 1048576},
+		{"memory.max", "max", "MemoryMax ", UINT64_MAX},
+		{"memory.swap.max", "0", "MemorySwapMax ", 0},
+		{"cpu.weight", "7", "CPUWeight ", 7},
+		{"pids.max", "9", "TasksMax ", 9},
+		{"cpu.max", "50000", "CPUQuotaPeriodUSec CPUQuotaPerSecUSec ", 500000},
+		{"cpu.max", "50000 200000", "CPUQuotaPeriodUSec CPUQuotaPerSecUSec ", 250000},
+		{"cpu.max", "max 200000", "CPUQuotaPeriodUSec CPUQuotaPerSecUSec ", UINT64_MAX},
+		/* The kernel's to refuse, or systemd has no word for it. */
+		{"cpu.max", "5 x", "", 0},
+		{"memory.high", "1M", "", 0},
+		{"memory.high", "-1", "", 0},
+		{"memory.high", "99999999999999999999", "", 0},
+		{"memory.oom.group", "1", "", 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(unified(cases[i].file, cases[i].text), 0);
+		assert_string_equal(got_names, cases[i].names);
+		assert_int_equal(got, cases[i].last);
+	}
+	assert_true(unified("cpuset.cpus", "0-x") < 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_seconds),
 		cmocka_unit_test(test_tasks_max),
+		cmocka_unit_test(test_unified),
 	};
 
 	sd.bus_message_append = append;
