@@ -219,6 +219,8 @@ static int init_attach(struct attach *a, const struct gofer_attach *conf, const 
 
 	a->readonly = conf->readonly;
 	a->fifos = conf->fifos;
+	a->uds_open = conf->uds_open;
+	a->uds_create = conf->uds_create;
 	a->is_file = conf->is_file;
 	a->resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
 	if (!conf->recursive)
@@ -446,6 +448,34 @@ static int add_lock_rules(void *ctx)
 	return err;
 }
 
+/* Unix sockets of the host's (ops_socket.c), where an attach point allows them. */
+static int add_uds_rules(void *ctx, const struct gofer_config *config)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
+	bool open = false, create = false;
+	int err = 0;
+
+	for (size_t i = 0; i < config->attach_count; i++) {
+		open |= config->attaches[i].uds_open;
+		create |= config->attaches[i].uds_create;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(types) && !err && (open || create); i++)
+		err = seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3, SCMP_A0(SCMP_CMP_EQ, AF_UNIX),
+			SCMP_A1(SCMP_CMP_EQ,
+				(scmp_datum_t)(types[i] | SOCK_NONBLOCK | SOCK_CLOEXEC)),
+			SCMP_A2(SCMP_CMP_EQ, 0));
+	if (!err && open)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
+	if (!err && open)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(getsockopt), 2,
+				       SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET),
+				       SCMP_A2(SCMP_CMP_EQ, SO_PEERCRED));
+	if (!err && create)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(bind), 0);
+	return err;
+}
+
 static int add_conditional(void *ctx, const void *arg)
 {
 	static const int fcntls[] = {F_DUPFD_CLOEXEC, F_OFD_SETLK, F_OFD_SETLKW,
@@ -453,6 +483,8 @@ static int add_conditional(void *ctx, const void *arg)
 	const struct gofer_config *config = arg;
 	int err = add_lock_rules(ctx);
 
+	if (!err)
+		err = add_uds_rules(ctx, config);
 	for (unsigned i = 0; i < ARRAY_SIZE(fcntls) && !err; i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
 				       SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)fcntls[i]));

@@ -73,6 +73,7 @@ const struct op server_ops[P9_TYPE_MAX] = {
 	[P9_Tmlock] = {op_mlock, false, true},
 	[P9_Tmlockcancel] = {op_mlockcancel, false, true},
 	[P9_Tmwatch] = {op_mwatch, true, true},
+	[P9_Tmconnect] = {op_mconnect, false, true},
 };
 
 /* ---- sending ---- */

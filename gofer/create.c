@@ -96,6 +96,12 @@ static int finish_new(struct worker *w, int dirfd, const char *name, uint32_t mo
 	return err;
 }
 
+int created_node_owner(struct worker *w, int dirfd, const char *name, uint32_t mode,
+		       const struct new_owner *o)
+{
+	return finish_new(w, dirfd, name, mode & 07777, o, 0);
+}
+
 int create_dir(struct worker *w, int dirfd, const char *name, uint32_t mode,
 	       const struct new_owner *o)
 {

@@ -22,6 +22,7 @@ struct gofer_attach {
 	bool readonly;
 	bool is_file; /* a single file of any type but a directory; else host_path is a directory */
 	bool fifos; /* fifos may be opened */
+	bool uds_open, uds_create; /* Unix sockets may be connected to; may be bound */
 	bool recursive; /* mounts below come along (rbind), but for proc, sysfs and their like */
 };
 

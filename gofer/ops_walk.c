@@ -345,15 +345,23 @@ int op_mmknod(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct new_owner owner = {a->uid, a->gid, a->umask};
 	uint32_t mode = a->mode;
 	auto_walk struct walk wk;
-	int err = begin_change(&wk, w, a->fid, &a->path, a->skip);
+	int err = begin_change(&wk, w, a->fid, &a->path, a->skip), sock = -1;
 
 	if (err)
 		return err;
 	if (!wk.stopped)
 		wk.err = inherit_setgid(&wk, a->want, &owner, &mode, false);
-	if (!wk.stopped && !wk.err)
-		wk.err = create_node(w, wk.fd, wk.next, mode, a->major, a->minor, &owner);
+	if (!wk.stopped && !wk.err) {
+		/* A socket's device number says which kind is to be bound. */
+		if (S_ISSOCK(mode) && (a->want & P9_WANT_FD) && wk.fid->attach->uds_create)
+			wk.err = create_socket(w, wk.fd, wk.next, mode, a->major, &owner, &sock);
+		else
+			wk.err = create_node(w, wk.fd, wk.next, mode, S_ISSOCK(mode) ? 0 : a->major,
+					     a->minor, &owner);
+	}
 	end_change(&wk, &r->Rmmknod.err, &r->Rmmknod.nodes);
+	w->donate_fd = sock;
+	r->Rmmknod.donated = sock >= 0;
 	return 0;
 }
 

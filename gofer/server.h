@@ -41,7 +41,7 @@
 
 struct attach {
 	int fd; /* O_PATH of its root; immutable */
-	bool readonly, is_file, fifos;
+	bool readonly, is_file, fifos, uds_open, uds_create;
 	bool fine_ctime; /* on its device every change that was seen has a time of its own */
 	uint64_t resolve; /* RESOLVE_* for openat2 */
 	dev_t dev; /* of the root */
@@ -276,7 +276,8 @@ op_fn op_version, op_auth, op_attach, op_walk, op_clunk, op_remove, op_getattr, 
 	op_xattrcreate, op_lock, op_getlock;
 op_fn op_mwalk, op_mopen, op_mcreate, op_mmkdir, op_msymlink, op_mmknod, op_mlink, op_munlink,
 	op_mrename, op_msetattr, op_mreaddir, op_mclunk, op_mgetxattr, op_msetxattr, op_mlistxattr,
-	op_mremovexattr, op_mfallocate, op_mseek, op_mnotify, op_mlock, op_mlockcancel, op_mwatch;
+	op_mremovexattr, op_mfallocate, op_mseek, op_mnotify, op_mlock, op_mlockcancel, op_mwatch,
+	op_mconnect;
 
 /* ---- create.c: what plain and compound operations share ---- */
 
@@ -292,6 +293,12 @@ must_check int create_dir(struct worker *w, int dirfd, const char *name, uint32_
 			  const struct new_owner *o);
 must_check int create_node(struct worker *w, int dirfd, const char *name, uint32_t mode,
 			   uint32_t major, uint32_t minor, const struct new_owner *o);
+/* What was made there as this process's gets its owner; it is removed when that fails. */
+must_check int created_node_owner(struct worker *w, int dirfd, const char *name, uint32_t mode,
+				  const struct new_owner *o);
+/* ops_socket.c: a Unix socket of that SOCK_* type, bound to a new file. -EEXIST, -ENAMETOOLONG (some 100 bytes), -EINVAL. */
+must_check int create_socket(struct worker *w, int dirfd, const char *name, uint32_t mode,
+			     uint32_t type, const struct new_owner *o, int *ret_fd);
 must_check int create_symlink(struct worker *w, int dirfd, const char *name,
 			      const struct p9_str *target, const struct new_owner *o);
 must_check int link_fd(struct worker *w, int fd, int dirfd, const char *name);

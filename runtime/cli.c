@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "runtime/cli.h"
+#include "runtime/host_uds.h"
 #include "runtime/userns.h"
 
 struct cli_globals cli = {.root = MOAT_DEFAULT_ROOT, .platform = "auto"};
@@ -201,6 +202,16 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		cli.host_fifo = strcmp(value, "open") == 0;
 		if (!cli.host_fifo && strcmp(value, "none") != 0) {
 			cli_error("--host-fifo: '%s' is none of none, open", value);
+			exit(1);
+		}
+		return true;
+	}
+	if (cli_flag(argc, argv, i, "host-uds", 0, &cli.host_uds)) {
+		unsigned uds;
+
+		if (host_uds_parse(cli.host_uds, &uds)) {
+			cli_error("--host-uds: '%s' is none of none, open, create, all",
+				  cli.host_uds);
 			exit(1);
 		}
 		return true;

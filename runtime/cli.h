@@ -18,6 +18,7 @@ struct cli_globals {
 	bool no_path_cache;
 	bool no_patch;
 	bool host_fifo;
+	const char *host_uds; /* NULL: the container's annotation, or none */
 	const char *overlay; /* runtime/overlay.h; NULL: the container's annotation, or none */
 	bool log_json;
 	const char *strace; /* NULL: off; "": every call */

@@ -87,9 +87,13 @@ static int start_gofer(struct sandbox *sb, int sock)
 	for (unsigned i = 0; i < c->nattaches; i++) {
 		const struct oci_attach *a = &c->attaches[i];
 
-		if (asprintf(&extra[i], "%s%s%s%s:%s", a->readonly ? "ro" : "rw",
+		/* The root's sockets are the container's own. */
+		unsigned uds = i ? c->spec.host_uds : 0;
+
+		if (asprintf(&extra[i], "%s%s%s%s%s%s:%s", a->readonly ? "ro" : "rw",
 			     a->is_file ? ",file" : "", a->alone ? ",alone" : "",
-			     cli.host_fifo ? ",fifo" : "", a->host_path) < 0)
+			     cli.host_fifo ? ",fifo" : "", uds & BOOT_UDS_OPEN ? ",uds-open" : "",
+			     uds & BOOT_UDS_CREATE ? ",uds-create" : "", a->host_path) < 0)
 			return -ENOMEM;
 	}
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));

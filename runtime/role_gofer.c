@@ -1,6 +1,6 @@
 /*
  * runtime/role_gofer.c - the binary, re-executed as a gofer: the connection is descriptor 10, the log 11 (if open), each
- * argument an attach point: "ro|rw[,file][,alone][,fifo]:/host/path".
+ * argument an attach point: "ro|rw[,file][,alone][,fifo][,uds-open][,uds-create]:/host/path".
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -28,6 +28,8 @@ static bool parse_attach(char *arg, struct gofer_attach *ret)
 	while ((word = strtok_r(NULL, ",", &rest))) {
 		ret->is_file |= strcmp(word, "file") == 0;
 		ret->fifos |= strcmp(word, "fifo") == 0;
+		ret->uds_open |= strcmp(word, "uds-open") == 0;
+		ret->uds_create |= strcmp(word, "uds-create") == 0;
 		if (strcmp(word, "alone") == 0)
 			ret->recursive = false;
 	}

@@ -24,6 +24,7 @@
 #include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/hooks.h"
+#include "runtime/host_uds.h"
 #include "runtime/overlay.h"
 #include "runtime/sandbox.h"
 #include "runtime/terminal.h"
@@ -482,7 +483,7 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	if (pod_find(&sb->pod, sb->config, &opts->network, rootfs_virtiofs(sb)))
 		return 1;
 	if (virtiofs_connect(&sb->config->spec, rootfs_virtiofs(sb), &sb->virtiofs) ||
-	    overlay_plan(sb->config, &sb->overlay_locks))
+	    overlay_plan(sb->config, &sb->overlay_locks) || host_uds_plan(sb->config))
 		return 1;
 	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb) ||
 	    notify_prepare(&sb->notify, sb->config))

@@ -19,14 +19,17 @@
 
 #define GOFER_PROCESS_ARG "--serve-gofer"
 
-/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. */
+/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. GOFER_PROCESS_UDS: o and c allow Unix sockets. */
 __attribute__((constructor)) static void gofer_process_serve(int argc, char **argv, char **envp)
 {
 	(void)envp;
 	if (argc != 4 || strcmp(argv[1], GOFER_PROCESS_ARG))
 		return;
 
-	const struct gofer_attach attach = {.host_path = argv[2]};
+	const char *uds = getenv("GOFER_PROCESS_UDS");
+	const struct gofer_attach attach = {.host_path = argv[2],
+					    .uds_open = uds && strchr(uds, 'o'),
+					    .uds_create = uds && strchr(uds, 'c')};
 	const struct gofer_config config = {
 		.sock_fd = atoi(argv[3]),
 		.attaches = &attach,

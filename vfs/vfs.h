@@ -147,10 +147,22 @@ struct xattr_args {
 	int flags; /* XATTR_CREATE/REPLACE */
 };
 
+struct vfs_host_socket;
 /* What a path-bound Unix socket's dentry holds. The socket layer embeds it. */
 struct vfs_endpoint {
 	struct ref ref;
 	void (*release)(struct vfs_endpoint *e);
+	/*
+	 * NULL: the guest's. A host's, of a filesystem's own making: a new socket of that SOCK_* type, connected to it and non-blocking; the caller takes
+	 * the descriptor. -EAGAIN: its queue is full; -ECONNREFUSED, -EPROTOTYPE, ...
+	 */
+	int (*connect_host)(struct vfs_endpoint *e, int type, struct vfs_host_socket *ret);
+	int type; /* immutable: SOCK_* of what is bound here */
+	int host_fd; /* -1, or where the filesystem bound one on the host too: whoever called mknod_at takes it */
+};
+struct vfs_host_socket {
+	int fd;
+	uint32_t uid, gid; /* of whoever listens */
 };
 
 /*

@@ -64,6 +64,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, no_path_cache, FIELD_BOOL, false),
 	F(struct boot_spec, no_patch, FIELD_BOOL, false),
 	F(struct boot_spec, host_fifo, FIELD_BOOL, false),
+	F(struct boot_spec, host_uds, FIELD_UINT, false),
 	F(struct boot_spec, strace, FIELD_STR, false),
 	F(struct boot_spec, debug, FIELD_BOOL, true),
 	F(struct boot_spec, network, FIELD_INT, false),

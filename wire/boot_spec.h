@@ -30,6 +30,10 @@ enum boot_rootfs_kind {
 };
 
 /* What takes the writes of a tree: the tree itself, memory, or a directory of the host's, the gofer's attach point n. */
+/* Unix sockets of bind mounts */
+#define BOOT_UDS_OPEN 1u /* connect(2) reaches the host's listeners */
+#define BOOT_UDS_CREATE 2u /* bind(2) makes sockets that the host reaches */
+
 #define BOOT_OVERLAY_NONE 0u
 #define BOOT_OVERLAY_MEMORY 1u
 #define BOOT_OVERLAY_DIR(n) (2u + (n))
@@ -86,6 +90,7 @@ struct boot_spec {
 	bool no_path_cache; /* every path is walked */
 	bool no_patch; /* no call site is patched */
 	bool host_fifo; /* fifos of bind mounts are the host's */
+	unsigned host_uds; /* BOOT_UDS_*: so are Unix sockets */
 	char *strace; /* NULL: off; "": all; else a list of names */
 	bool debug;
 	int network; /* enum boot_network: which the sentry was started in */

@@ -169,7 +169,8 @@ struct p9_fids { /* raw: p9_fids_get() */
 	OP(mlockcancel, 200)  \
 	OP(mgranted, 202)     \
 	OP(mwatch, 204)       \
-	OP(mevent, 206)
+	OP(mevent, 206)       \
+	OP(mconnect, 208)
 
 /* Layouts: F(message, kind, field), in wire order. */
 /* It never settles on some of these. */
@@ -299,7 +300,8 @@ struct p9_fids { /* raw: p9_fids_get() */
 	F(m, u32, umask)        \
 	F(m, u32, major)        \
 	F(m, u32, minor) F(m, u32, uid) F(m, u32, gid) F(m, u16, skip) F(m, str, path)
-#define P9_FIELDS_Rmmknod(F, m) F(m, u32, err) F(m, nodes, nodes)
+/* donated: a socket with P9_WANT_FD; `major` is its SOCK_* type. */
+#define P9_FIELDS_Rmmknod(F, m) F(m, u32, err) F(m, u8, donated) F(m, nodes, nodes)
 #define P9_FIELDS_Tmlink(F, m) \
 	F(m, u32, oldfid)      \
 	F(m, str, oldpath) F(m, u32, fid) F(m, u32, want) F(m, u16, skip) F(m, str, path)
@@ -365,12 +367,17 @@ struct p9_fids { /* raw: p9_fids_get() */
 	F(m, u32, watch)        \
 	F(m, u32, mask) F(m, u32, cookie) F(m, u64, since) F(m, u64, until) F(m, str, name)
 #define P9_FIELDS_Rmevent(F, m)
+/* connect(2) of a new Unix socket of that SOCK_* type to the place. qid: what it is; uid, gid: its listener's. */
+#define P9_FIELDS_Tmconnect(F, m) F(m, u32, fid) F(m, str, path) F(m, u32, type)
+#define P9_FIELDS_Rmconnect(F, m) F(m, u8, donated) F(m, qid, qid) F(m, u32, uid) F(m, u32, gid)
 /* clang-format on */
 
 /* Bits of `want`. */
 enum {
 	P9_WANT_SELF = 1 << 0, /* the place at `skip` as the first node */
-	P9_WANT_FD = 1 << 1, /* donate a descriptor (regular files); then newfid is not bound */
+	P9_WANT_FD =
+		1
+		<< 1, /* donate a descriptor (regular files; mknod: a socket bound there); then newfid is not bound */
 	P9_WANT_NODES = 1 << 2, /* readdir: attributes of every entry */
 	P9_WANT_SETGID =
 		1

@@ -46,7 +46,7 @@ end
 function __moat_takes_value
     switch $argv[1]
         case --root --platform --debug-log --log --log-format --cgroup-manager --bundle -b --pid-file
-        case --rootfs-virtiofs --console-socket --preserve-fds --network --host-fifo --overlay --cwd --rootfs --process -p
+        case --rootfs-virtiofs --console-socket --preserve-fds --network --host-fifo --host-uds --overlay --cwd --rootfs --process -p
         case --user -u --additional-gids -g --env -e --cap -c --interval --resources -r --name --prefix
         case --shared-dir --socket --cache --queues --dax-window -o --format '--memory*' --pids-limit --l3-cache-schema
         case --mem-bw-schema --cgroup '--cpu*' --blkio-weight '--kernel-memory*'
@@ -76,6 +76,8 @@ function __moat_value
             printf '%s\n' auto none always
         case --host-fifo
             printf '%s\n' none open
+        case --host-uds
+            printf '%s\n' none open create all
         case --overlay
             printf '%s\n' none root:memory all:memory
         case --network

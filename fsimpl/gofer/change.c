@@ -37,6 +37,7 @@ struct creation {
 	struct remote_dentry *old; /* link: borrowed */
 	struct gofer_where old_where;
 	struct vfs_endpoint *endpoint; /* borrowed, or NULL */
+	uint32_t want_fd; /* P9_WANT_FD: a socket that is bound on the host too */
 };
 
 static bool exists(struct creation *c)
@@ -97,7 +98,7 @@ static void set_owner(struct creation *c, const struct perm_inode *dir, uint32_t
 		c->t.Tmmknod.mode = mode;
 		c->t.Tmmknod.uid = uid;
 		c->t.Tmmknod.gid = gid;
-		c->t.Tmmknod.want = want;
+		c->t.Tmmknod.want = want | c->want_fd;
 		break;
 	case P9_Tmsymlink:
 		c->t.Tmsymlink.uid = uid;
@@ -211,6 +212,13 @@ static int enter_creation(struct creation *c)
 	int err = creation_reply(&c->call.r, &nodes);
 
 	gofer_dir_changed(gofer_inode_of(c->dir));
+	if (!err && c->want_fd) {
+		/* Where it went along with the walk, that has it. */
+		int *fd = c->hint.fd >= 0 ? &c->hint.fd : &c->call.fd;
+
+		c->endpoint->host_fd = *fd;
+		*fd = -1;
+	}
 	if (err || nodes->count < 2) {
 		remote_forget_negative(&c->fs->dcache, c->dir, name, len);
 		return err;
@@ -282,6 +290,10 @@ int gofer_mknod_at(struct filesystem *fs, struct resolving_path *rp, const struc
 	c.t.Tmmknod.umask = args->umask;
 	c.t.Tmmknod.major = args->rdev_major;
 	c.t.Tmmknod.minor = args->rdev_minor;
+	if (c.endpoint && c.endpoint->type && gofer_fs_of(fs)->uds_create) {
+		c.want_fd = P9_WANT_FD;
+		c.t.Tmmknod.major = (uint32_t)c.endpoint->type;
+	}
 	return create_at(&c, fs, rp);
 }
 

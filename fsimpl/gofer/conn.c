@@ -244,6 +244,7 @@ static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 		return true;
 	case P9_Tmgetxattr:
 	case P9_Tmlistxattr:
+	case P9_Tmconnect: /* the connection is closed as soon as it comes */
 	case P9_Tgetattr:
 	case P9_Treadlink:
 	case P9_Treaddir:

@@ -386,6 +386,8 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	fs->conn = args->conn;
 	fs->shared = args->shared;
 	fs->host_fifo = args->host_fifo;
+	fs->uds_open = args->uds_open && !args->conn->plain;
+	fs->uds_create = args->uds_create && !args->conn->plain;
 	fs->held_readonly = args->readonly && args->aname;
 	fs->fs.exclusive = !args->shared;
 	fs->fs.magic = V9FS_MAGIC;

@@ -44,6 +44,7 @@ struct gofer_mount_args {
 		aname; /* NULL, or what a server other than the gofer calls the tree: diod, its path */
 	bool shared; /* others may change the tree: revalidate. Default: exclusive, cache everything */
 	bool host_fifo; /* fifos are opened on the host, as the gofer was told too */
+	bool uds_open, uds_create; /* the same of Unix sockets: connect(2), bind(2) */
 	bool readonly; /* the attach point is read-only: the filesystem is too */
 	const char *source; /* what mountinfo shows; NULL: "none" */
 	unsigned max_dentries; /* 0: GOFER_DENTRIES_MAX */

@@ -123,7 +123,7 @@ struct gofer_fs {
 	struct p9_conn *conn; /* a reference */
 	uint32_t root_fid;
 	bool shared;
-	bool host_fifo; /* immutable */
+	bool host_fifo, uds_open, uds_create; /* immutable */
 	bool held_readonly; /* immutable: no remount makes it writable */
 	struct remote_dentry *root; /* a reference */
 	struct rwlock tree_lock; /* LOCK_FS_OP */
@@ -353,6 +353,11 @@ static inline void gofer_own_end(struct gofer_fs *fs, struct gofer_own_io *own)
 /* A fifo of the host's: waits for the other end as open(2) does. -EINTR, -ENXIO, -errno. */
 must_check int gofer_open_host_fifo(struct remote_dentry *d, unsigned flags,
 				    const struct vfs_path *place, struct file **ret);
+
+/* ---- socket.c ---- */
+
+/* The endpoint of a socket file that the host may have a listener for: a reference. -ENOMEM. */
+must_check int gofer_host_endpoint(struct remote_dentry *d, struct vfs_endpoint **ret);
 
 /* ---- hostfd.c: donated descriptors ---- */
 

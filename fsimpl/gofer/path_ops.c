@@ -94,6 +94,7 @@ int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
 {
 	struct remote_dentry *d;
 	int err = walk_to(fs, rp, &d);
+	bool host;
 
 	if (err)
 		return err;
@@ -103,7 +104,10 @@ int gofer_get_endpoint_at(struct filesystem *fs, struct resolving_path *rp,
 		*ret = d->inode->type == S_IFSOCK ? gofer_inode_of(d)->endpoint : NULL;
 		if (!*ret || !ref_tryget(&(*ret)->ref))
 			err = -ECONNREFUSED;
+		host = !*ret && d->inode->type == S_IFSOCK && gofer_fs_of(fs)->uds_open;
 		mutex_unlock(&gofer_inode_of(d)->lock);
+		if (host)
+			err = gofer_host_endpoint(d, ret);
 	}
 	remote_dentry_unref(d);
 	return err;

@@ -43,6 +43,8 @@ static bool announces_fd(const struct p9_msg *r)
 {
 	return (r->type == P9_Rmopen && r->Rmopen.donated) ||
 	       (r->type == P9_Rmcreate && r->Rmcreate.donated) ||
+	       (r->type == P9_Rmmknod && r->Rmmknod.donated) ||
+	       (r->type == P9_Rmconnect && r->Rmconnect.donated) ||
 	       (r->type == P9_Rmnotify && r->Rmnotify.donated);
 }
 

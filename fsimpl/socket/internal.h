@@ -6,6 +6,7 @@
  *	unix_io.c	messages: sending, receiving, readiness
  *	gc.c		collecting sockets that only messages refer to
  *	names.c		abstract names and path endpoints
+ *	unix_host.c	those with a socket of the host's behind them
  *	relay.c		the container's end of a datagram socket of the host's
  *	sockopt.c	getsockopt and setsockopt
  *	sockopt_kept.c	options that are remembered only
@@ -13,6 +14,7 @@
 #ifndef MOAT_FSIMPL_SOCKET_INTERNAL_H
 #define MOAT_FSIMPL_SOCKET_INTERNAL_H
 
+#include "base/hostpoll.h"
 #include "fsimpl/socket/family.h"
 
 #define UMSG_OVERHEAD 576u /* what a message is charged beyond its bytes: about an skb */
@@ -106,6 +108,16 @@ struct usock {
 	struct linger linger;
 	int64_t rcvtimeo_ns, sndtimeo_ns;
 	int relay_fd; /* immutable; -1, or the host's socket that gets what is sent here */
+	bool relay_closes; /* immutable: it is closed with this one, and takes no descriptors */
+	/* unix_host.c */
+	_Atomic int
+		host_fd; /* -1, or the host's half; changed under lock, and closed with the file */
+	_Atomic bool host_connected; /* set once, under lock: all of it is the host's */
+	int host_bound; /* -1, or what was bound on the host before it was connected there */
+	bool host_watched; /* guarded by lock */
+	bool host_busy; /* guarded by lock: the last connect met a full queue of the host's */
+	struct hostpoll host_hp;
+	struct uaddr *host_name; /* what it connected to on the host; a reference */
 	LIST_ENTRY(usock) all_link; /* guarded by the list's lock */
 	struct usock_gc gc;
 };
@@ -133,6 +145,15 @@ static inline bool usock_is_stream(const struct usock *s)
 static inline bool usock_connects(const struct usock *s)
 {
 	return s->type != SOCK_DGRAM;
+}
+/* Is it connected to the host's? Whoever uses the file sees host_fd then until that goes. */
+static inline bool usock_is_hosts(const struct usock *s)
+{
+	return atomic_load_explicit(&s->host_connected, memory_order_acquire);
+}
+static inline bool usock_has_host(const struct usock *s)
+{
+	return atomic_load_explicit(&s->host_fd, memory_order_acquire) >= 0;
 }
 
 /* ---- socket.c ---- */
@@ -194,10 +215,32 @@ must_check int name_autobind_if_asked(struct usock *s);
 void name_release(struct usock *s);
 /* An endpoint of a socket that has no address of its own: both hold a reference to it. -ENOMEM. */
 must_check int name_endpoint(struct usock *s, struct vfs_endpoint **ret);
-/* The socket behind an address: a reference. -ECONNREFUSED, -ENOENT, -EACCES, ... */
+/*
+ * The socket behind an address: a reference. A host's: of a datagram socket one that sends there; else *ret is NULL, and *ret_host the endpoint to
+ * connect to, *ret_name its name, references. -ECONNREFUSED, -ENOENT, -EACCES, ...
+ */
 must_check int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup *lookup,
-			 struct usock **ret);
+			 struct usock **ret, struct vfs_endpoint **ret_host,
+			 struct uaddr **ret_name);
 void uaddr_copy(const struct uaddr *a, struct socket_addr *ret);
+
+/* ---- unix_host.c; none with a lock held ---- */
+/* -EISCONN, -EINVAL; -EAGAIN: then uhost_connect_wait(), which ends a little later: 0, -EINTR, or -EAGAIN at the deadline. */
+must_check int uhost_connect(struct usock *s, struct vfs_endpoint *e, struct uaddr *name);
+must_check int uhost_connect_wait(int64_t deadline);
+/* A socket without a file that sends there: a reference. */
+must_check int uhost_datagram_peer(struct vfs_endpoint *e, struct uaddr *name, struct usock **ret);
+/* A connection from the host: a reference. -EAGAIN. */
+must_check int uhost_accept(struct usock *l, struct usock **ret);
+must_check int uhost_listen(struct usock *s, int backlog);
+void uhost_shutdown(struct usock *s, int how);
+uint32_t uhost_poll(struct usock *s);
+must_check int uhost_watch(struct usock *s); /* what happens to it wakes s */
+int uhost_queued(struct usock *s, unsigned cmd, int32_t *ret); /* SIOCINQ, SIOCOUTQ */
+int uhost_error(struct usock *s); /* SO_ERROR's, positive */
+ssize_t uhost_send(struct usock *s, struct socket_msg *sm, int flags);
+ssize_t uhost_recv(struct usock *s, struct socket_msg *sm, int flags);
+void uhost_close(struct usock *s);
 
 /* ---- relay.c ---- */
 /* Takes m; to->relay_fd >= 0. 0, -ECONNREFUSED, -ENOBUFS, -EMSGSIZE. */

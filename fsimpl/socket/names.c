@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "fsimpl/socket/internal.h"
 
 #define NAME_BUCKETS 256
@@ -154,6 +156,8 @@ static void uendpoint_release(struct vfs_endpoint *e)
 {
 	struct uendpoint *ep = container_of(e, struct uendpoint, e);
 
+	if (ep->e.host_fd >= 0)
+		close(ep->e.host_fd);
 	ref_fini(&ep->e.ref, &uendpoint_type);
 	free(ep);
 }
@@ -164,7 +168,8 @@ static void uendpoint_unref(struct vfs_endpoint *e)
 		e->release(e);
 }
 
-static struct uendpoint *uendpoint_create(void)
+/* type: SOCK_* of what is about to be bound; 0: the filesystem has nothing to do with it. */
+static struct uendpoint *uendpoint_create(int type)
 {
 	struct uendpoint *ep = calloc(1, sizeof(*ep));
 
@@ -172,13 +177,15 @@ static struct uendpoint *uendpoint_create(void)
 		return NULL;
 	ref_init(&ep->e.ref, &uendpoint_type);
 	ep->e.release = uendpoint_release;
+	ep->e.type = type;
+	ep->e.host_fd = -1;
 	mutex_init(&ep->lock, LOCK_SOCKET_NS, "unix_endpoint");
 	return ep;
 }
 
 int name_endpoint(struct usock *s, struct vfs_endpoint **ret)
 {
-	struct uendpoint *ep = uendpoint_create();
+	struct uendpoint *ep = uendpoint_create(0);
 
 	if (!ep)
 		return -ENOMEM;
@@ -196,10 +203,11 @@ int name_endpoint(struct usock *s, struct vfs_endpoint **ret)
 static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_lookup *lookup,
 			  uint32_t umask)
 {
-	struct uendpoint *ep = uendpoint_create();
+	struct uendpoint *ep = uendpoint_create(s->type);
 	struct mknod_args args = {.mode = S_IFSOCK | 0777, .umask = umask};
 	struct vfs_lookup lk = *lookup;
 	char path[sizeof(a->un.sun_path) + 1] = {0};
+	bool host = false;
 	int err;
 
 	if (!ep)
@@ -220,6 +228,9 @@ static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_loo
 	} else {
 		s->addr = a;
 		s->endpoint = ep;
+		s->host_fd = ep->e.host_fd;
+		host = s->host_fd >= 0;
+		ep->e.host_fd = -1;
 		mutex_lock(&ep->lock);
 		ep->s = s;
 		mutex_unlock(&ep->lock);
@@ -227,6 +238,8 @@ static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_loo
 	mutex_unlock(&s->lock);
 	if (err)
 		uendpoint_unref(&ep->e);
+	else if (host && !usock_connects(s) && uhost_watch(s))
+		log_warn("a socket that is bound on the host cannot be watched");
 	return err;
 }
 
@@ -286,8 +299,29 @@ void name_release(struct usock *s)
 	uendpoint_unref(&ep->e);
 }
 
-static int name_find_path(const struct sockaddr_un *un, const struct vfs_lookup *lookup,
-			  struct usock **ret)
+/* Takes e's reference. */
+static int name_found_host(struct vfs_endpoint *e, const struct sockaddr_un *un, unsigned len,
+			   int type, struct usock **ret, struct vfs_endpoint **ret_host,
+			   struct uaddr **ret_name)
+{
+	struct uaddr *name = uaddr_create(un, len);
+	int err = name ? 0 : -ENOMEM;
+
+	if (!err && type != SOCK_DGRAM && ret_host) {
+		*ret_host = e;
+		*ret_name = name;
+		return 0;
+	}
+	if (!err)
+		err = type == SOCK_DGRAM ? uhost_datagram_peer(e, name, ret) : -ECONNREFUSED;
+	uaddr_unref(name);
+	uendpoint_unref(e);
+	return err;
+}
+
+static int name_find_path(const struct sockaddr_un *un, unsigned len, int type,
+			  const struct vfs_lookup *lookup, struct usock **ret,
+			  struct vfs_endpoint **ret_host, struct uaddr **ret_name)
 {
 	char path[sizeof(un->sun_path) + 1] = {0};
 	struct vfs_endpoint *e;
@@ -304,6 +338,8 @@ static int name_find_path(const struct sockaddr_un *un, const struct vfs_lookup 
 	err = vfs_get_endpoint(&lk, &e);
 	if (err)
 		return err;
+	if (e->connect_host)
+		return name_found_host(e, un, len, type, ret, ret_host, ret_name);
 	if (e->release != uendpoint_release) {
 		uendpoint_unref(e);
 		return -ECONNREFUSED;
@@ -319,7 +355,7 @@ static int name_find_path(const struct sockaddr_un *un, const struct vfs_lookup 
 }
 
 int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup *lookup,
-	      struct usock **ret)
+	      struct usock **ret, struct vfs_endpoint **ret_host, struct uaddr **ret_name)
 {
 	struct sockaddr_un un;
 	unsigned len;
@@ -330,8 +366,8 @@ int name_find(const struct socket_addr *addr, int type, const struct vfs_lookup 
 		return err == -ENODATA ? -EINVAL : err;
 	*ret = NULL;
 	if (!abstract) {
-		err = name_find_path(&un, lookup, ret);
-		if (!err && (*ret)->type != type) {
+		err = name_find_path(&un, len, type, lookup, ret, ret_host, ret_name);
+		if (!err && *ret && (*ret)->type != type) {
 			usock_unref(*ret);
 			return -EPROTOTYPE;
 		}

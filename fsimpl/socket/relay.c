@@ -11,9 +11,15 @@
 
 int relay_deliver(struct usock *to, struct umsg *m)
 {
-	ssize_t n = send(to->relay_fd, m->data, m->size, MSG_DONTWAIT | MSG_NOSIGNAL);
-	int err = n < 0 ? -errno : 0;
+	ssize_t n;
+	int err;
 
+	if (to->relay_closes && m->nfiles) {
+		umsg_unref(m);
+		return -EPERM;
+	}
+	n = send(to->relay_fd, m->data, m->size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	err = n < 0 ? -errno : 0;
 	umsg_unref(m);
 	/* A queue that stays full is the host's affair: nobody here could be woken when it has room. */
 	if (err == -EAGAIN)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 #include <linux/sockios.h>
 
 #include "fsimpl/socket/internal.h"
@@ -63,6 +64,8 @@ int usock_create(int type, struct usock **ret)
 	s->rcvlowat = 1;
 	s->peek_off = -1;
 	s->relay_fd = -1;
+	s->host_fd = s->host_bound = -1;
+	s->host_hp.fd = -1;
 	mutex_lock(&all_lock);
 	LIST_INSERT_HEAD(&all_sockets, s, all_link);
 	mutex_unlock(&all_lock);
@@ -78,6 +81,9 @@ void usock_unref(struct usock *s)
 	LIST_REMOVE(s, all_link);
 	mutex_unlock(&all_lock);
 	uaddr_unref(s->addr);
+	uaddr_unref(s->host_name);
+	if (s->relay_closes)
+		close(s->relay_fd);
 	if (s->own_full)
 		cred_unref(s->own_full);
 	if (s->peer_full)
@@ -91,7 +97,11 @@ void usock_unref(struct usock *s)
 
 static uint32_t unix_poll(struct file *f)
 {
-	return usock_poll(usock_of(f));
+	struct usock *s = usock_of(f);
+
+	if (usock_is_hosts(s))
+		return uhost_poll(s);
+	return usock_poll(s) | (usock_has_host(s) ? uhost_poll(s) & (POLLIN | POLLRDNORM) : 0);
 }
 
 static void unix_poll_add(struct file *f, struct waiter *w)
@@ -166,6 +176,12 @@ static int64_t unix_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 		return netdev_ioctl(cmd, arg);
 	if (listening)
 		return -EINVAL;
+	if (usock_is_hosts(s)) {
+		int err = uhost_queued(s, cmd, &n);
+
+		if (err)
+			return err;
+	}
 	return vfs_user_copy_out(arg, &n, sizeof(n));
 }
 

@@ -298,6 +298,10 @@ int unix_getsockopt(struct file *f, int level, int opt, void *val, unsigned *ino
 		return -EINVAL;
 	if (opt == SO_PEERPIDFD_NR)
 		return get_peerpidfd(s, val, inout_len);
+	if (opt == SO_ERROR && usock_is_hosts(s)) {
+		v = uhost_error(s);
+		return put_val(val, inout_len, &v, sizeof(v));
+	}
 	mutex_lock(&s->lock);
 	switch (opt) {
 	case SO_PEERGROUPS_NR:

@@ -88,6 +88,7 @@ void usock_close(struct usock *s)
 		usock_close(e); /* embryos have none of their own: one level */
 		usock_unref(e);
 	}
+	uhost_close(s);
 	usock_purge(s);
 }
 
@@ -115,6 +116,8 @@ int unix_listen(struct file *f, int backlog)
 		usock_own_cred_locked(s);
 	}
 	mutex_unlock(&s->lock);
+	if (!err && usock_has_host(s))
+		err = uhost_listen(s, backlog);
 	if (!err)
 		wait_queue_wake(&s->wait, WAKE_ALL);
 	return err;
@@ -129,7 +132,7 @@ static int connect_dgram(struct usock *s, const struct socket_addr *addr,
 	int err = 0;
 
 	if (addr->sa.sa_family != AF_UNSPEC) {
-		err = name_find(addr, s->type, lookup, &other);
+		err = name_find(addr, s->type, lookup, &other, NULL, NULL);
 		if (err)
 			return err;
 		mutex_lock(&other->lock);
@@ -190,10 +193,19 @@ static int connect_stream(struct usock *s, const struct socket_addr *addr,
 			  const struct vfs_lookup *lookup)
 {
 	struct usock *listener, *e, *old_wait;
-	int err = name_find(addr, s->type, lookup, &listener);
+	struct vfs_endpoint *host = NULL;
+	struct uaddr *name;
+	int err = name_find(addr, s->type, lookup, &listener, &host, &name);
 
 	if (err)
 		return err;
+	if (host) {
+		err = uhost_connect(s, host, name);
+		uaddr_unref(name);
+		if (ref_put(&host->ref))
+			host->release(host);
+		return err;
+	}
 	if (listener == s) {
 		usock_unref(s);
 		return s->state == USOCK_LISTEN ? -EINVAL : -ECONNREFUSED;
@@ -254,14 +266,16 @@ static bool listener_has_room(void *arg)
 int unix_connect_wait(struct file *f, int64_t deadline)
 {
 	struct usock *s = usock_of(f), *l;
+	bool busy;
 	int err;
 
 	mutex_lock(&s->lock);
 	l = s->connect_wait;
 	s->connect_wait = NULL;
+	busy = s->host_busy;
 	mutex_unlock(&s->lock);
 	if (!l)
-		return 0;
+		return busy ? uhost_connect_wait(deadline) : 0;
 	err = wait_event(&l->wait, listener_has_room, l, SLEEP_INTERRUPTIBLE, deadline);
 	usock_unref(l);
 	return err == -ETIMEDOUT ? -EAGAIN : err;
@@ -288,6 +302,8 @@ int unix_accept(struct file *f, int flags, struct socket_addr *addr, struct file
 		}
 	}
 	mutex_unlock(&s->lock);
+	if (err == -EAGAIN && usock_has_host(s))
+		err = uhost_accept(s, &e);
 	if (err)
 		return err;
 	wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM); /* connects that wait for room */
@@ -323,6 +339,10 @@ int unix_getname(struct file *f, bool want_peer, struct socket_addr *ret)
 		mutex_unlock(&s->lock);
 		return 0;
 	}
+	if (usock_is_hosts(s)) {
+		uaddr_copy(s->host_name, ret);
+		return 0;
+	}
 	peer = usock_get_peer(s);
 	if (!peer)
 		return -ENOTCONN;
@@ -340,6 +360,8 @@ int unix_shutdown(struct file *f, int how)
 
 	if (how < SHUT_RD || how > SHUT_RDWR)
 		return -EINVAL;
+	if (usock_has_host(s))
+		uhost_shutdown(s, how);
 	mode = (unsigned)how + 1; /* SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2 -> bits */
 	mutex_lock(&s->lock);
 	s->shut |= mode;

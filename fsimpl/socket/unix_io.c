@@ -234,7 +234,7 @@ static int dgram_target(struct usock *s, struct socket_msg *sm, struct usock **r
 	int err = 0;
 
 	if (sm->addr && sm->addr->len) {
-		err = name_find(sm->addr, s->type, sm->lookup, &to);
+		err = name_find(sm->addr, s->type, sm->lookup, &to, NULL, NULL);
 		if (err)
 			return err;
 	} else {
@@ -320,6 +320,8 @@ ssize_t unix_sendmsg(struct file *f, struct socket_msg *sm, int flags)
 		return -EOPNOTSUPP;
 	if (s->type == SOCK_STREAM && has_addr)
 		return s->state == USOCK_CONNECTED ? -EISCONN : -EOPNOTSUPP;
+	if (usock_is_hosts(s))
+		return uhost_send(s, sm, flags);
 	return s->type == SOCK_STREAM ? send_stream(s, sm, flags) : send_packet(s, sm, flags);
 }
 
@@ -580,13 +582,20 @@ static ssize_t recv_packet(struct usock *s, struct socket_msg *sm, int flags)
 ssize_t unix_recvmsg(struct file *f, struct socket_msg *sm, int flags)
 {
 	struct usock *s = usock_of(f);
+	ssize_t n;
 
 	sm->nfiles = 0;
 	sm->flags = 0;
 	sm->has_cred = sm->has_stamp = sm->has_pidfd = false;
 	if (sm->addr)
 		sm->addr->len = 0;
-	return s->type == SOCK_STREAM ? recv_stream(s, sm, flags) : recv_packet(s, sm, flags);
+	if (usock_is_hosts(s))
+		return uhost_recv(s, sm, flags);
+	if (s->type == SOCK_STREAM)
+		return recv_stream(s, sm, flags);
+	n = recv_packet(s, sm, flags);
+	/* Nothing from the sandbox: from the host? */
+	return n == -EAGAIN && usock_has_host(s) ? uhost_recv(s, sm, flags) : n;
 }
 
 /* ---- readiness ---- */

@@ -225,6 +225,9 @@ static int mount_bind(struct boot_container *b, const struct boot_mount *m,
 					.shared = !m->overlay,
 					.readonly = m->overlay || m->flags & MS_RDONLY,
 					.host_fifo = b->spec.host_fifo,
+					.uds_open = !m->overlay && b->spec.host_uds & BOOT_UDS_OPEN,
+					.uds_create =
+						!m->overlay && b->spec.host_uds & BOOT_UDS_CREATE,
 					.source = m->source};
 	int err = gofer_fs_create(&args, &fs, &root);
 

@@ -84,7 +84,7 @@ static void round_trip_all(void **state)
 		}
 		assert_true(hit);
 	}
-	assert_int_equal(seen, 28 * 2 + 24 * 2 + 1);
+	assert_int_equal(seen, 28 * 2 + 25 * 2 + 1);
 }
 
 static void nodes_and_fids(void **state)

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <cmocka.h>
@@ -296,6 +297,103 @@ static void what_may_not_be_opened(void **state)
 	stop();
 }
 
+static int connect_at(const char *path, size_t len, uint32_t type, int *ret_fd)
+{
+	struct p9_msg t = {.type = P9_Tmconnect}, r;
+	int err;
+
+	t.Tmconnect = (struct p9_Tmconnect){ROOT, {path, (uint16_t)len}, type};
+	err = rpc_fd(&t, &r, ret_fd);
+	assert_int_equal(*ret_fd >= 0, !err && r.Rmconnect.donated);
+	return err;
+}
+
+/* Return: 0 or the -errno that ended it. */
+static int bind_at(const char *path, uint32_t type, int *ret_fd)
+{
+	struct p9_msg t = {.type = P9_Tmmknod}, r;
+	int err;
+
+	t.Tmmknod.fid = ROOT;
+	t.Tmmknod.want = P9_WANT_FD;
+	t.Tmmknod.mode = S_IFSOCK | 0777;
+	t.Tmmknod.major = type;
+	t.Tmmknod.path = p9_str(path);
+	err = rpc_fd(&t, &r, ret_fd);
+	if (err)
+		return err;
+	assert_int_equal(*ret_fd >= 0, r.Rmmknod.donated);
+	return -(int)r.Rmmknod.err;
+}
+
+static int listener_at(const char *name)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(un.sun_path, path_of(name));
+	assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	return fd;
+}
+
+/* In every mode: what is not allowed is refused, and kills nobody. */
+static void sockets(void **state)
+{
+	static const char *const modes[] = {"", "o", "c", "oc"};
+	static const char *const wrong[] = {"f", "d", "fifo", "up", "magic", "abs", "tolink"};
+	int inside = listener_at("in/s"), outside = listener_at("out/s"), fd;
+	char long_name[P9_NAME_MAX + 1];
+
+	(void)state;
+	assert_int_equal(symlink(path_of("out/s"), path_of("in/tolink")), 0);
+	memset(long_name, 'n', P9_NAME_MAX);
+	long_name[P9_NAME_MAX] = '\0';
+	for (uint32_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		bool open = strchr(modes[i], 'o'), create = strchr(modes[i], 'c');
+		struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+		setenv("GOFER_PROCESS_UDS", modes[i], 1);
+		start(RLIM_INFINITY);
+		assert_int_equal(connect_at("s", 1, SOCK_STREAM, &fd), open ? 0 : -ECONNREFUSED);
+		if (open) {
+			assert_int_equal(accept(inside, NULL, NULL) >= 0, true);
+			close(fd);
+			assert_int_equal(connect_at("s", 1, SOCK_DGRAM, &fd), -EPROTOTYPE);
+			assert_int_equal(connect_at("s", 1, SOCK_RAW, &fd), -EINVAL);
+			assert_int_equal(connect_at("s", 1, SOCK_STREAM | SOCK_CLOEXEC, &fd),
+					 -EINVAL);
+		}
+		for (uint32_t k = 0; k < ARRAY_SIZE(wrong); k++)
+			assert_int_equal(connect_at(wrong[k], strlen(wrong[k]), SOCK_STREAM, &fd),
+					 -ECONNREFUSED);
+		assert_true(connect_at("../out/s", 8, SOCK_STREAM, &fd) < 0);
+		assert_true(connect_at("abs/out/s", 9, SOCK_STREAM, &fd) < 0);
+		assert_true(connect_at("\0s", 2, SOCK_STREAM, &fd) < 0);
+		assert_true(connect_at(long_name, P9_NAME_MAX, SOCK_STREAM, &fd) < 0);
+		assert_int_equal(bind_at("made", SOCK_STREAM, &fd), 0);
+		assert_int_equal(fd >= 0, create);
+		if (create) {
+			assert_int_equal(listen(fd, 1), 0);
+			close(fd);
+			assert_int_equal(bind_at("made", SOCK_STREAM, &fd), -EEXIST);
+			assert_int_equal(bind_at("raw", SOCK_RAW, &fd), -EINVAL);
+			assert_int_equal(bind_at(long_name, SOCK_STREAM, &fd), -ENAMETOOLONG);
+		}
+		strcpy(un.sun_path, path_of("in/made"));
+		unlink(un.sun_path);
+		assert_true(bind_at("abs/made", SOCK_STREAM, &fd) < 0 || fd < 0);
+		assert_int_equal(access(path_of("made"), F_OK), -1);
+		stop();
+	}
+	unsetenv("GOFER_PROCESS_UDS");
+	/* Nobody came. */
+	assert_int_equal(fcntl(outside, F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(accept(outside, NULL, NULL), -1);
+	close(inside);
+	close(outside);
+}
+
 /* The limit answers, the connection lives, and what is given back can be had again. */
 static void fids(void **state)
 {
@@ -524,6 +622,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(names_that_lead_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(parents, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_may_not_be_opened, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sockets, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(fids, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(descriptors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(values, set_up, tear_down),
