@@ -45,16 +45,25 @@ int uhost_watch(struct usock *s)
 	return err;
 }
 
+/* Who releases the last reference and the collector of cycles may both come here. */
 void uhost_close(struct usock *s)
 {
-	if (s->host_watched)
-		hostpoll_remove(&s->host_hp);
+	int fd, bound;
+	bool watched;
+
+	mutex_lock(&s->lock);
+	watched = s->host_watched;
+	fd = s->host_fd;
+	bound = s->host_bound;
 	s->host_watched = false;
-	if (s->host_fd >= 0)
-		close(s->host_fd);
-	if (s->host_bound >= 0)
-		close(s->host_bound);
 	s->host_fd = s->host_bound = -1;
+	mutex_unlock(&s->lock);
+	if (watched)
+		hostpoll_remove(&s->host_hp);
+	if (fd >= 0)
+		close(fd);
+	if (bound >= 0)
+		close(bound);
 }
 
 /* ---- connections ---- */
