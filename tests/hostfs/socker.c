@@ -191,6 +191,8 @@ static int echo(int type, const char *path)
 		fail("bind");
 	chmod(un.sun_path, 0777);
 	fd = accept(l, NULL, NULL);
+	/* Until the writer has filled the socket. */
+	usleep(300000);
 	while (size < BULK && (n = read(fd, buf + size, BULK - size)) > 0)
 		size += (size_t)n;
 	while (done < size && (n = write(fd, buf + done, size - done)) > 0)
