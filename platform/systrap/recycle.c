@@ -6,7 +6,8 @@
  * that still runs although its mailbox says otherwise. No handler, mask, alternate stack, restartable sequence, robust list,
  * descriptor or process attribute: none of them can be asked for.
  *
- *  - Mappings go by orders that must not fail, with proof.
+ *  - Mappings go by orders that must not fail, with proof. Whatever was ordered before is done then as well: a thread that
+ *    forges its event leaves under way the order that lets it go, which must not come after its answer to the next.
  *  - That the thread runs code of the stub's is proven by the kernel: a signal carries a number that nobody can guess. The
  *    handler, which does not go back from this one, writes the number's complement to the mailbox as its last word. Had the frame
  *    itself been made to lie there, the number would be what it is. A process that has forged an event and goes on runs nothing of
@@ -121,16 +122,17 @@ static bool empty_locked(struct address_space *as, struct systrap_thread *t)
 
 	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
 		return false;
-	/* The thread wakes while the order thread unmaps. Whatever it says from now on, it changes this word. */
+	/* Not together with the signal: STATE_APP may be under way. */
+	systrap_as_post_unmap_all(as);
+	systrap_orders_sync(as->p, stub);
+	if (atomic_load(&stub->dead))
+		return false;
+	/* Whatever the thread says from now on, it changes this word. */
 	atomic_store(mb_spins(t), 0);
 	atomic_store(mb_sentry_asleep(t), 1);
 	atomic_store(mb_reset(t), 0);
 	atomic_store(mb_state(t), STUB_STATE_STARTING);
-	if (!reset_send(t, nonce))
-		return false;
-	systrap_as_post_unmap_all(as);
-	systrap_orders_sync(as->p, stub);
-	return !atomic_load(&stub->dead) && reset_await(t, nonce);
+	return reset_send(t, nonce) && reset_await(t, nonce);
 }
 
 bool systrap_recycle(struct address_space *as)
