@@ -78,6 +78,16 @@ static bool reset_await(struct systrap_thread *t, uint64_t nonce)
 	return atomic_load(mb_reset(t)) == ~nonce;
 }
 
+/*
+ * Somebody found the thread running, has not kicked it yet, and may do so at any time: its handler would find a frame that was cleared
+ * under it. A kick that was sent is pending with the number, or handled before it.
+ */
+static bool kicked_late(struct systrap_thread *t)
+{
+	/* An addition, so that who comes after it sees what was before it. */
+	return atomic_fetch_add(&t->kickers, 0) != 0;
+}
+
 /* Whole pages of the area: what is often written is kept and cleared, the rest given back. */
 static void area_clear(const struct systrap_platform *p, uint8_t *mem)
 {
@@ -132,7 +142,7 @@ static bool empty_locked(struct address_space *as, struct systrap_thread *t)
 	atomic_store(mb_sentry_asleep(t), 1);
 	atomic_store(mb_reset(t), 0);
 	atomic_store(mb_state(t), STUB_STATE_STARTING);
-	return reset_send(t, nonce) && reset_await(t, nonce);
+	return !kicked_late(t) && reset_send(t, nonce) && reset_await(t, nonce);
 }
 
 bool systrap_recycle(struct address_space *as)

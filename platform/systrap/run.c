@@ -632,10 +632,15 @@ void systrap_context_interrupt(struct platform_context *ctx)
 	if (atomic_exchange(&ctx->interrupt, true))
 		return;
 	t = atomic_load(&ctx->running);
-	if (t)
-		systrap_kick(ctx->p, t);
-	else
+	if (!t) {
 		systrap_turn_poke(ctx);
+		return;
+	}
+	/* Pairs with kicked_late(): either it sees this, or we see that ctx has stopped there. */
+	atomic_fetch_add(&t->kickers, 1);
+	if (likely(atomic_load(&ctx->running) == t))
+		systrap_kick(ctx->p, t);
+	atomic_fetch_sub(&t->kickers, 1);
 }
 
 void systrap_thread_exit(struct platform *base unused_arg)

@@ -113,6 +113,8 @@ struct systrap_thread {
 	struct {
 		_Atomic uint64_t syscalls, posted, spins_hit;
 	} counts;
+	_Atomic uint32_t
+		kickers; /* who interrupt a context that may have gone from it; recycle.c */
 	bool failed; /* the host had no thread for it, last time; guarded likewise */
 	unsigned failures; /* how often that was so; guarded likewise */
 	_Atomic bool

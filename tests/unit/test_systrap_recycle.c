@@ -142,6 +142,30 @@ static int start_under_way(struct systrap_platform *p)
 	return recycled < RECYCLED_MIN ? 11 : 0;
 }
 
+/* Who interrupts a context that has just gone may kick what was its thread at any time: that is nobody else's as long. */
+static int late_kick(struct systrap_platform *p)
+{
+	unsigned recycled = 0;
+
+	for (unsigned i = 0; i < ATTEMPTS; i++) {
+		struct address_space *as;
+		struct platform_context *ctx = context_in(p, &as);
+		struct systrap_thread *t = ctx->thread;
+		bool held = i & 1, again;
+
+		if (held)
+			atomic_fetch_add(&t->kickers, 1);
+		again = retire(p, as);
+		if (held)
+			atomic_fetch_sub(&t->kickers, 1);
+		if (held && again)
+			return 12;
+		recycled += again;
+		systrap_context_destroy(ctx);
+	}
+	return recycled < RECYCLED_MIN ? 13 : 0;
+}
+
 static _Noreturn void child_main(int (*fn)(struct systrap_platform *))
 {
 	struct platform *base;
@@ -175,10 +199,16 @@ static void test_start_under_way(void **state unused_arg)
 	in_child(start_under_way);
 }
 
+static void test_late_kick(void **state unused_arg)
+{
+	in_child(late_kick);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_start_under_way),
+		cmocka_unit_test(test_late_kick),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
