@@ -475,6 +475,9 @@ static int pool_await_locked(struct systrap_platform *p, uint32_t ended_before)
 
 	SYSTRAP_STAT_ADD(p, pool_empty, 1);
 	pool_fill_locked(p);
+	/* Those that are being emptied may all be killed in the end, and nobody tells us. */
+	if (!p->making)
+		(void)make_locked(p);
 	while (SLIST_EMPTY(&p->pool)) {
 		if (reply_read_locked(p))
 			continue;
@@ -491,8 +494,9 @@ static int pool_await_locked(struct systrap_platform *p, uint32_t ended_before)
 		mutex_lock(&p->lock);
 		if (!again)
 			return -EAGAIN;
-		/* One: others would take the processes and threads that it needs. */
-		(void)make_locked(p);
+		/* One, if what ended is not there again: others would take the processes and threads that it needs. */
+		if (SLIST_EMPTY(&p->pool))
+			(void)make_locked(p);
 	}
 	return 0;
 }

@@ -268,7 +268,7 @@ struct systrap_platform {
 	struct systrap_stub *stubs; /* SYSTRAP_STUBS_MAX */
 	struct systrap_thread *threads; /* SYSTRAP_AREAS_MAX */
 	SLIST_HEAD(, systrap_stub) pool;
-	/* pool_count, and those that join it: SYSTRAP_POOL at most. */
+	/* pool_count, and those that join it: SYSTRAP_POOL at most, and one for who waits. */
 	unsigned pool_count, making, recycling, slots_used, next_slot, areas_used, next_area;
 	bool pristine_dead;
 

@@ -166,6 +166,25 @@ static int late_kick(struct systrap_platform *p)
 	return recycled < RECYCLED_MIN ? 13 : 0;
 }
 
+/* All that will join the pool are being emptied: who finds it empty gets one of his own. */
+static int all_emptying(struct systrap_platform *p)
+{
+	struct platform_context *ctx;
+	struct address_space *as;
+
+	for (;;) {
+		while (systrap_pool_reserve(p))
+			;
+		if (!p->making && !p->pool_count)
+			break;
+		(void)context_in(p, &as);
+	}
+	if (p->recycling != SYSTRAP_POOL || systrap_as_create(&p->base, &as) ||
+	    systrap_context_create(&p->base, NULL, &ctx))
+		return 15;
+	return systrap_context_prepare(ctx, as) ? 16 : 0;
+}
+
 static _Noreturn void child_main(int (*fn)(struct systrap_platform *))
 {
 	struct platform *base;
@@ -204,11 +223,17 @@ static void test_late_kick(void **state unused_arg)
 	in_child(late_kick);
 }
 
+static void test_all_emptying(void **state unused_arg)
+{
+	in_child(all_emptying);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_start_under_way),
 		cmocka_unit_test(test_late_kick),
+		cmocka_unit_test(test_all_emptying),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
