@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <time.h>
 
 #include "base/futex.h"
@@ -19,11 +20,11 @@
 static struct {
 	unsigned (*_Atomic runnable)(int fd);
 	_Atomic int fd;
-	_Atomic unsigned cores, machine;
+	_Atomic unsigned cores, machine, limit;
 	_Atomic unsigned spinners;
 	_Atomic int64_t looked_ns;
 	_Atomic bool core_free; /* when it was asked */
-} spin;
+} spin = {.limit = UINT_MAX};
 
 static void (*_Atomic on_block[SLEEPER_BLOCK_NR])(void);
 
@@ -114,6 +115,18 @@ static void about_to_block(void)
 	}
 }
 
+void sleeper_limit_spin(unsigned cores)
+{
+	atomic_store(&spin.limit, cores);
+}
+
+/* What may be used: with one nobody looks. */
+static unsigned spin_cores(void)
+{
+	return MIN(atomic_load_explicit(&spin.cores, memory_order_relaxed),
+		   atomic_load_explicit(&spin.limit, memory_order_relaxed));
+}
+
 static bool spin_may(int64_t now)
 {
 	if (now - atomic_load_explicit(&spin.looked_ns, memory_order_relaxed) > SPIN_LOOK_NS) {
@@ -136,8 +149,7 @@ static uint32_t spin_for(const _Atomic uint32_t *at, uint32_t bits, uint8_t brie
 	if (brief < SPIN_BRIEF_MIN || !spin_may(now))
 		return word;
 	/* One core at least is left for who is to wake us. */
-	if (atomic_fetch_add_explicit(&spin.spinners, 1, memory_order_relaxed) + 1 <
-	    atomic_load_explicit(&spin.cores, memory_order_relaxed)) {
+	if (atomic_fetch_add_explicit(&spin.spinners, 1, memory_order_relaxed) + 1 < spin_cores()) {
 		while (!(word & bits) && time_monotonic_ns() < until) {
 			cpu_relax();
 			word = atomic_load_explicit(at, memory_order_acquire);
@@ -161,7 +173,7 @@ uint32_t sleep_until_set(_Atomic uint32_t *at, uint8_t *inout_brief, int64_t spi
 	uint32_t word = atomic_load_explicit(at, memory_order_acquire);
 	int64_t start = 0;
 
-	if (!word && atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
+	if (!word && spin_cores() > 1) {
 		start = time_monotonic_ns();
 		word = spin_for(at, UINT32_MAX, *inout_brief, start, spin_ns);
 	}
@@ -197,8 +209,7 @@ int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t deadline_ns)
 		atomic_store_explicit(&s->waits, true, memory_order_relaxed);
 		about_to_block();
 	}
-	if (!(word & (SLEEPER_WOKEN | intr)) &&
-	    atomic_load_explicit(&spin.cores, memory_order_relaxed) > 1) {
+	if (!(word & (SLEEPER_WOKEN | intr)) && spin_cores() > 1) {
 		start = time_monotonic_ns();
 		if (deadline_ns > start + SPIN_NS)
 			word = spin_for(&s->word, SLEEPER_WOKEN | intr, s->brief, start, SPIN_NS);

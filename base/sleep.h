@@ -55,6 +55,12 @@ must_check int sleeper_wait(struct sleeper *s, enum sleep_mode mode, int64_t dea
 void sleeper_allow_spin(unsigned (*runnable)(int fd), int fd, unsigned cores, unsigned machine);
 
 /*
+ * What the host lets us use over a while is no more than `cores`: who looks takes that from the work itself, so one fewer than these look
+ * at most. UINT_MAX: no limit, as it is to begin with.
+ */
+void sleeper_limit_spin(unsigned cores);
+
+/*
  * Waits until *at is not 0, whoever sets it does a futex_wake(). Looks for at most spin_ns first, as sleeper_wait() does, if the waits that
  * *inout_brief counts (0 to begin with) have been brief. Nothing is called before it sleeps. Return: what is there.
  */

@@ -17,6 +17,8 @@ struct task;
 struct thread_group;
 struct tty;
 
+#define CPU_PERIOD_DEFAULT_US 100000u
+
 /* What the files of cgroup2 show; 0 or empty: no limit. */
 struct cgroup_limits {
 	uint64_t memory_max, memory_low,

@@ -2,6 +2,7 @@
  * sentry/boot/boot.c - the sentry's main: the order in which things come to life.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include "base/hostpoll.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/sleep.h"
 #include "base/spin.h"
 #include "base/timer.h"
 #include "fsimpl/anon/anon.h"
@@ -216,6 +218,15 @@ static int start_kernel(struct boot_container *b, struct platform *platform)
 	return 0;
 }
 
+/* Under a quota processor time that nobody else wants is not free. What the limit is later is the host's to know. */
+static void limit_spin(const struct boot_spec *s)
+{
+	uint64_t period = s->cpu_period ? s->cpu_period : CPU_PERIOD_DEFAULT_US;
+
+	if (s->cpu_quota > 0)
+		sleeper_limit_spin((unsigned)MIN((uint64_t)s->cpu_quota / period, UINT_MAX));
+}
+
 void boot_configure_cgroup(struct boot_container *b)
 {
 	struct boot_spec *s = &b->spec;
@@ -229,6 +240,8 @@ void boot_configure_cgroup(struct boot_container *b)
 
 	snprintf(l.cpus, sizeof(l.cpus), "%s", s->cpuset_cpus ? s->cpuset_cpus : "");
 	snprintf(l.mems, sizeof(l.mems), "%s", s->cpuset_mems ? s->cpuset_mems : "");
+	if (b->first)
+		limit_spin(s);
 	b->cgroup->host_bounds = b->first;
 	task_cgroup_configure(b->cgroup, &l, s->cgroup_path);
 	b->cgroup->id_map[0] = s->uid_map;

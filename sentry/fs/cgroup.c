@@ -17,7 +17,6 @@
 #include "sentry/pidns.h"
 
 #define CGROUP2_SUPER_MAGIC 0x63677270
-#define CPU_PERIOD_DEFAULT 100000u
 #define CPU_WEIGHT_DEFAULT 100u
 
 static struct cgroup_limits get_limits(void)
@@ -76,7 +75,7 @@ SHOW(threads_show)
 SHOW(cpu_max_show)
 {
 	struct cgroup_limits l = get_limits();
-	unsigned long long period = l.cpu_period ? l.cpu_period : CPU_PERIOD_DEFAULT;
+	unsigned long long period = l.cpu_period ? l.cpu_period : CPU_PERIOD_DEFAULT_US;
 
 	if (l.cpu_quota > 0)
 		buf_printf(b, "%lld %llu\n", (long long)l.cpu_quota, period);

@@ -1,6 +1,7 @@
 // LINK: moat_base
 #include "tests/unit/check.h"
 
+#include <limits.h>
 #include <pthread.h>
 
 #include "base/futex.h"
@@ -230,6 +231,43 @@ static void test_until_set(void **state)
 	sleeper_allow_spin(runnable, -1, 0, 0);
 }
 
+static void *setter(void *arg)
+{
+	_Atomic uint32_t *word = arg;
+
+	usleep(20000);
+	atomic_store(word, 1);
+	futex_wake(word, 1);
+	return NULL;
+}
+
+/* Under a quota of less than two cores nobody looks, whatever the machine has. */
+static void test_limit(void **state)
+{
+	uint8_t brief = 16;
+	struct sleeper s;
+
+	(void)state;
+	for (unsigned limit = 0; limit <= 2; limit++) {
+		_Atomic uint32_t word = 0;
+		pthread_t t;
+
+		sleeper_allow_spin(runnable, 1, 4, 4);
+		sleeper_limit_spin(limit);
+		atomic_store(&asked, 0);
+		sleeper_init(&s);
+		s.brief = 16;
+		assert_int_equal(sleeper_wait(&s, SLEEP_INTERRUPTIBLE, time_monotonic_ns() + MS),
+				 -ETIMEDOUT);
+		assert_int_equal(pthread_create(&t, NULL, setter, (void *)&word), 0);
+		assert_int_equal(sleep_until_set(&word, &brief, MS / 5), 1);
+		pthread_join(t, NULL);
+		assert_int_equal(atomic_load(&asked) > 0, limit > 1);
+	}
+	sleeper_limit_spin(UINT_MAX);
+	sleeper_allow_spin(runnable, -1, 0, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -241,6 +279,7 @@ int main(void)
 		cmocka_unit_test(test_interrupts_a_sleeper),
 		cmocka_unit_test(test_spin),
 		cmocka_unit_test(test_until_set),
+		cmocka_unit_test(test_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
