@@ -1,8 +1,8 @@
 /*
  * sentry/task_thread.c - the host threads that carry tasks.
  *
- * A worker runs one task to its end, then parks; a new task takes the worker that parked last. So a fork costs one futex wake, or none
- * where the worker still looks for its next task (sleep_until_set()), and
+ * A worker runs one task to its end, then parks; a new task takes the worker that parked last. So a fork costs one futex wake, which finds
+ * nobody asleep where the worker still looks for its next task (sleep_until_set()), and
  * the platform's vCPU, which belongs to the host thread for life, is used again. At most TASK_WORKERS_PARKED_MAX stay parked.
  * Stacks are small with a guard page below. Host signals are blocked but for the synchronous ones; the platform unblocks what
  * it interrupts with.

@@ -3,7 +3,8 @@
  *
  * The host maps the pages around each that is touched, so that after boot nearly all of them are there, of which a container needs a part. Some
  * time after boot these mappings go, once. Nothing is lost: the segments cannot be written, their pages are the file's. What is still in
- * use comes back from the page cache, by one minor fault of the host for sixteen pages.
+ * use comes back from the page cache, by one minor fault of the host for sixteen pages. But breakpoints go, of a debugger or of uprobes,
+ * that were set before: they are copies of these pages. Set later they stay.
  */
 #include <link.h>
 #include <sys/mman.h>
