@@ -54,6 +54,45 @@ BLOB(g_forge):
 	mov %rdx, AREA_RESET-AREA_STATE(%rbx)
 	jmp g_forge
 
+/* The same, with rax and more in whatever is not a general register: alignment checks, string operations downwards, x87, SSE, segments. */
+BLOB(g_foul):
+	movq %rax, %xmm3
+	wrfsbase %rax
+	wrgsbase %rax
+	mov $0x2b, %esi
+	mov %esi, %ds
+	mov %esi, %es
+	push $0x1fa0
+	ldmxcsr (%rsp)
+	pop %rsi
+	fld1
+	pushfq
+	orl $0x40400, (%rsp)
+	popfq
+	jmp g_forge
+/* rax: selectors; rsi: bases; rdx: flags; r8: MXCSR; r9: of xmm3; r10: the x87's status */
+BLOB(g_state):
+	xor %r10d, %r10d
+	fnstsw %ax
+	mov %ax, %r10w
+	mov %ds, %eax
+	mov %es, %esi
+	or %esi, %eax
+	mov %fs, %esi
+	or %esi, %eax
+	mov %gs, %esi
+	or %esi, %eax
+	rdfsbase %rsi
+	rdgsbase %rdi
+	or %rdi, %rsi
+	pushfq
+	pop %rdx
+	push $0
+	stmxcsr (%rsp)
+	pop %r8
+	movq %xmm3, %r9
+	syscall
+
 BLOB(g_store_load):
 	mov %rax, (%rbx)
 	mov (%rbx), %rcx

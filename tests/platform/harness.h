@@ -58,7 +58,7 @@ extern const char g_syscall[], g_load[], g_store[], g_exec[], g_spin[], g_count_
 	g_watch_exec[], g_fpu_fill[], g_fpu_dump[], g_avx_fill[], g_avx_dump[], g_cpuid[],
 	g_xgetbv[], g_xsave[], g_segs[], g_set_segs[], g_bases[], g_store_load[], g_touch[],
 	g_mxcsr[], g_fxch_spin[], g_div0[], g_int3[], g_into_int4[], g_step[], g_align[], g_rdtsc[],
-	g_rflags[], g_set_bases[], g_fill[], g_find[], g_forge[];
+	g_rflags[], g_set_bases[], g_fill[], g_find[], g_forge[], g_foul[], g_state[];
 uint64_t blob_va(const char *symbol);
 #define RET_VA (CODE_VA + 0x3000) /* `ret` alone on a page of the code */
 

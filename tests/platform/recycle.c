@@ -11,6 +11,10 @@
 #define FORGERS 8u
 /* The sentry gives up a stub whose thread does not answer soon, as on a busy machine: some are enough. */
 #define RECYCLED_MIN 2u
+/* What g_foul leaves: canonical; alignment checks and the direction; and what it should be. */
+#define FOUL_WORD 0x12345678900ul
+#define FOUL_FLAGS 0x40400u
+#define MXCSR_INIT 0x1f80u
 
 static uint64_t recycled(void)
 {
@@ -98,8 +102,25 @@ static void leftovers(void)
 	EXPECT(seen >= RECYCLED_MIN);
 }
 
-/* It says that it has an event, and goes on; it overwrites whatever could say that it has not stopped. */
-static void forged_event(void)
+/* In whatever is not a general register there is what a new program has. */
+static void check_state(struct address_space *as)
+{
+	struct guest g;
+
+	guest_init(&g, as);
+	guest_run(&g, g_state, 0, 0x1234);
+	EXPECT(g.ev.kind == PLATFORM_SYSCALL);
+	EXPECT(!g.regs.r.rax && !g.regs.r.rsi);
+	EXPECT(!(g.regs.r.rdx & FOUL_FLAGS));
+	EXPECT(g.regs.r.r8 == MXCSR_INIT && !g.regs.r.r9 && !g.regs.r.r10);
+	guest_fini(&g);
+}
+
+/*
+ * It says that it has an event, and goes on; it overwrites whatever could say that it has not stopped. Its successor is looked at
+ * by `check`.
+ */
+static void forge(const char *blob, void (*check)(struct address_space *as))
 {
 	uint64_t off, seen = 0, before, count;
 
@@ -113,8 +134,8 @@ static void forged_event(void)
 		space_map(as, FLAG_VA, off, 1, RW);
 		guest_init(&g, as);
 		/* A frame to be found. */
-		guest_run(&g, g_syscall, 0, 0);
-		g.regs.r.rip = blob_va(g_forge);
+		guest_run(&g, g_syscall, 0, FOUL_WORD);
+		g.regs.r.rip = blob_va(blob);
 		g.regs.r.rbx = MAILBOX + AREA_STATE;
 		g.regs.r.rcx = FLAG_VA;
 		g.regs.r.rdx = rnd();
@@ -131,12 +152,22 @@ static void forged_event(void)
 		seen += recycled() - before;
 		count = *(volatile uint64_t *)mem_at(off);
 		as = space_new();
-		check_new(as);
+		check(as);
 		EXPECT(*(volatile uint64_t *)mem_at(off) == count);
 		ops->as_destroy(as);
 	}
 	printf("# %lu of %u recycled\n", seen, FORGERS);
 	EXPECT(seen >= RECYCLED_MIN);
+}
+
+static void forged_event(void)
+{
+	forge(g_forge, check_new);
+}
+
+static void foul_registers(void)
+{
+	forge(g_foul, check_state);
 }
 
 static bool go_on(struct runner *r)
@@ -175,6 +206,7 @@ static void forged_number(void)
 const struct test recycle_tests[] = {
 	{"recycle_leftovers", leftovers},
 	{"recycle_forged_event", forged_event},
+	{"recycle_foul_registers", foul_registers},
 	{"recycle_forged_number", forged_number},
 	{0},
 };
