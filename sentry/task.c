@@ -218,6 +218,7 @@ void task_unref(struct task *t)
 	if (t->seccomp)
 		seccomp_filter_unref(t->seccomp);
 	group_unref(t->group);
+	free(t->exec_refused);
 	ref_fini(&t->ref, &task_ref_type);
 	rcu_call(&t->rcu, task_free);
 }

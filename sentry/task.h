@@ -179,6 +179,7 @@ struct task {
 	struct platform_context *ctx;
 	struct platform_event event;
 	uint64_t set_child_tid, clear_child_tid, robust_list, rseq_addr;
+	char *exec_refused; /* of a process from outside that has no image: what it has to say; else NULL */
 	uint32_t rseq_len, rseq_sig;
 	int32_t parent_death_signal;
 	uint32_t personality;
@@ -319,6 +320,7 @@ struct task_exec_args {
 	const struct rlimits *rlimits; /* copied; NULL: defaults */
 	uint32_t umask;
 	bool new_session;
+	bool refuse_late; /* a file that is no image: the process says so on its descriptor 2, once started, and exits with 1 */
 	struct tty *ctty; /* becomes the controlling terminal; borrowed; NULL */
 	struct thread_group *parent; /* NULL: init itself, or init's child for exec */
 	struct pid_namespace *

@@ -566,7 +566,10 @@ static int process_task_setup(const struct task_exec_args *args, struct task *t)
 	err = kernel.platform->ops->context_create(kernel.platform, NULL, &t->ctx);
 	if (err)
 		return err;
-	return exec_first_image(t, args->filename, args->argv, args->envp);
+	err = exec_first_image(t, args->filename, args->argv, args->envp);
+	if (err && err != -ENOMEM && args->refuse_late)
+		err = exec_refuse_late(t, args->filename, err);
+	return err;
 }
 
 static int process_link(const struct task_exec_args *args, struct task *t)

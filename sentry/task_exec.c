@@ -4,6 +4,9 @@
  * The image is built beside the old one (loader_load() makes a new mm). Until the siblings are told to die nothing has changed and an
  * error is returned; after that the task is committed. A thread that is no leader takes over the leader's tid.
  */
+#include <ctype.h>
+#include <stdio.h>
+
 #include "sentry/futex.h"
 #include "sentry/loader.h"
 #include "sentry/ptrace.h"
@@ -150,6 +153,41 @@ int exec_first_image(struct task *t, const char *filename, char *const *argv, ch
 	exec_set_regs(t, &img);
 	exec_image_put(&img);
 	return 0;
+}
+
+/*
+ * As a Linux container has it: its first process is there before it executes the program, so a program that the kernel refuses is the process's
+ * end, not an error of who made it. The mm is empty: nothing ever runs in it.
+ */
+int exec_refuse_late(struct task *t, const char *filename, int err)
+{
+	const char *slash = strrchr(filename, '/'), *words = strerrordesc_np(-err);
+
+	if (!words)
+		words = "Unknown error";
+	if (asprintf(&t->exec_refused, "exec %s: %c%s\n", filename, tolower((unsigned char)*words),
+		     words + 1) < 0) {
+		t->exec_refused = NULL;
+		return -ENOMEM;
+	}
+	task_set_comm(t, slash ? slash + 1 : filename);
+	return mm_create(kernel.platform, &t->mm);
+}
+
+void exec_end_refused(struct task *t)
+{
+	struct file *f = fd_get(t->fdtable, 2);
+	struct io_iter it;
+
+	if (f) {
+		io_iter_init_kernel(&it, t->exec_refused, strlen(t->exec_refused), false);
+		if (file_write_iter(f, &it, NULL, 0) < 0)
+			log_info("tasks: %.*s", (int)strcspn(t->exec_refused, "\n"),
+				 t->exec_refused);
+		io_iter_fini(&it);
+		file_unref(f);
+	}
+	task_group_exit(t->group, 1 << 8);
 }
 
 /* ---- alone in the group ---- */

@@ -187,6 +187,9 @@ bool ptrace_trap_pending(const struct task *t); /* sighand lock held */
 /* The image of a process from outside, which has all but an mm. */
 must_check int exec_first_image(struct task *t, const char *filename, char *const *argv,
 				char *const *envp);
+/* Instead, after that failed with err: exec_end_refused() will say so, on the task's thread, and end the process. Return 0, -ENOMEM. */
+must_check int exec_refuse_late(struct task *t, const char *filename, int err);
+void exec_end_refused(struct task *t);
 must_check int exec_prepare_cred(struct task *t, struct file *exe, struct cred **ret_cred,
 				 bool *ret_secure);
 

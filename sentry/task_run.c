@@ -271,6 +271,8 @@ void task_run(struct task *t)
 	/* CLONE_CHILD_SETTID: in the child's memory, before it runs. A bad address is no error. */
 	if (t->set_child_tid)
 		(void)!task_copy_out(t, t->set_child_tid, &t->vtid, sizeof(t->vtid));
+	if (unlikely(t->exec_refused))
+		exec_end_refused(t);
 	while (!t->exiting) {
 		vfs_run_deferred();
 		if (unlikely(signal_pending(t))) {

@@ -2,6 +2,7 @@
  * sentry/boot/boot_init.c - a process from outside, the container's first one or one of `moat exec`: credentials, descriptors, the
  * executable's path, seccomp.
  */
+#include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -174,6 +175,9 @@ static int find_executable(const struct boot_process *p, const struct cred *cred
 	struct boot_container *b = p->boot;
 	int err = -ENOENT;
 
+	/* Not the directories of PATH themselves. */
+	if (!*name)
+		return -ENOENT;
 	if (strchr(name, '/')) {
 		*ret = strdup(name);
 		return *ret ? check_executable(b, cred, cwd, name) : -ENOMEM;
@@ -200,17 +204,30 @@ static int find_executable(const struct boot_process *p, const struct cred *cred
 	return err;
 }
 
-static int exec_error(const struct boot_process *p, int err)
+/* There is no such program, or it may not be executed: in runc's words, which engines make 127 and 126 of. */
+static int lookup_error(const struct boot_process *p, int err)
 {
-	const char *name = p->spec->argv[0];
+	const char *name = p->spec->argv[0], *words = strerror(-err);
 
 	if (err == -ENOENT && !strchr(name, '/'))
 		return boot_fail(p->error, 127, "exec: \"%s\": executable file not found in $PATH",
 				 name);
-	if (err == -ENOENT || err == -ENOTDIR)
+	if (err == -EACCES)
+		return boot_fail(p->error, 126, "exec: \"%s\": permission denied", name);
+	return boot_fail(p->error, err == -ENOENT || err == -ENOTDIR ? 127 : 126,
+			 "exec: \"%s\": stat %s: %c%s", name, name, tolower((unsigned char)*words),
+			 words + 1);
+}
+
+/* It is there, but no program. */
+static int image_error(const struct boot_process *p, int err)
+{
+	const char *name = p->spec->argv[0];
+
+	if (err == -ENOENT)
 		return boot_fail(
 			p->error, 127,
-			"exec: \"%s\": no such file or directory (or its interpreter is missing)",
+			"exec: \"%s\": no such file or directory: its interpreter is missing",
 			name);
 	if (err == -ENOEXEC)
 		return boot_fail(p->error, 126,
@@ -327,20 +344,24 @@ static int create_process(struct boot_process *p, const struct vfs_path *cwd, st
 		.rlimits = &rlimits,
 		.umask = p->spec->umask,
 		.new_session = true,
+		/* Not a command under moat do, whose caller is told at once. */
+		.refuse_late = !p->is_init || !p->spec->killable_init,
 		.ctty = p->tty,
 	};
 	char *filename = NULL;
 	int err = find_executable(p, cred, cwd, &filename);
 
+	if (err) {
+		fd_table_unref(fds);
+		free(filename);
+		return lookup_error(p, err);
+	}
 	make_rlimits(p->spec, &rlimits);
 	args.filename = filename;
-	if (!err)
-		err = task_create_process(&args, ret_task);
-	else
-		fd_table_unref(fds);
+	err = task_create_process(&args, ret_task);
 	free(filename);
 	if (err)
-		return exec_error(p, err);
+		return image_error(p, err);
 	atomic_store(&(*ret_task)->group->oom_score_adj, p->spec->oom_score_adj);
 	err = attach_seccomp(p, *ret_task);
 	if (!err)
