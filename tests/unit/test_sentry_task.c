@@ -445,6 +445,52 @@ static void write_program(struct mount_namespace *ns, const struct vfs_path *roo
 	file_unref(f);
 }
 
+/* A text that is no program, to be executed by a process from outside: it says so on its descriptor 2. init is there, and not started yet. */
+static void check_refused(const struct task_exec_args *init_args)
+{
+	static const char wanted[] = "exec /bad: exec format error\n";
+	struct task_exec_args args = *init_args;
+	struct vfs_lookup lk = {.cred = args.cred,
+				.ns = args.mnt_ns,
+				.root = args.root,
+				.start = args.root,
+				.path = "/bad"};
+	struct open_args oa = {.flags = O_CREAT | O_RDWR, .mode = 0755};
+	char text[64] = {0};
+	struct thread_group *g;
+	struct task *t = NULL;
+	struct file *f;
+	int status;
+
+	args.filename = "/bad";
+	assert_int_equal(vfs_open(&lk, &oa, &f), 0);
+	assert_int_equal(file_write_kernel(f, "echo hi\n", 8, 0), 8);
+	file_unref(f);
+	assert_int_equal(fd_table_create(&args.fdtable), 0);
+	assert_int_equal(task_create_process(&args, &t), -ENOEXEC);
+	args.refuse_late = true;
+	lk.path = "/out";
+	for (int open_err = 0; open_err < 2; open_err++) {
+		assert_int_equal(fd_table_create(&args.fdtable), 0);
+		if (open_err) {
+			assert_int_equal(vfs_open(&lk, &oa, &f), 0);
+			assert_int_equal(fd_install_at(args.fdtable, f, 2, 16, false), 2);
+		}
+		assert_int_equal(task_create_process(&args, &t), 0);
+		g = t->group;
+		group_ref(g);
+		assert_int_equal(task_start(t), 0);
+		assert_int_equal(group_wait_exit(g, time_monotonic_ns() + 5000000000ll, &status),
+				 0);
+		assert_int_equal(status, 1 << 8);
+		group_unref(g);
+		task_unref(t);
+	}
+	assert_int_equal(file_read_kernel(f, text, sizeof(text), 0), sizeof(wanted) - 1);
+	assert_string_equal(text, wanted);
+	file_unref(f);
+}
+
 static void make_platform(void)
 {
 	task_ops = fake_ops;
@@ -508,6 +554,7 @@ static void test_life(void **state)
 	args.cred = cred;
 	args.uts_ns = uts_create(NULL);
 	assert_int_equal(task_create_process(&args, &init), 0);
+	check_refused(&args);
 	init->regs.r.rbx = (uint64_t)init_program;
 	assert_int_equal(task_start(init), 0);
 	sem_wait(&init_done);
