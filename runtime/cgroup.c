@@ -406,7 +406,59 @@ static void enable_controllers(const char *parent)
 	}
 }
 
-static int make_dir(struct cgroup *cg, struct cgroup_dir *d)
+/* Does the configuration limit something that v2 counts for whole processes? As runc has it, with cpu, which would also do for threads. */
+static bool wants_domain(const json_t *resources)
+{
+	static const char *const names[][2] = {
+		{"memory", "limit"},
+		{"memory", "reservation"},
+		{"memory", "swap"},
+		{"cpu", "shares"},
+		{"cpu", "quota"},
+		{"cpu", "period"},
+		{"blockIO", "weight"},
+		{"blockIO", "weightDevice"},
+		{"blockIO", "throttleReadBpsDevice"},
+		{"blockIO", "throttleWriteBpsDevice"},
+		{"blockIO", "throttleReadIOPSDevice"},
+		{"blockIO", "throttleWriteIOPSDevice"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		const json_t *v =
+			json_object_get(json_object_get(resources, names[i][0]), names[i][1]);
+
+		if (json_integer_value(v) || json_array_size(v))
+			return true;
+	}
+	return json_array_size(json_object_get(resources, "hugepageLimits")) > 0;
+}
+
+/*
+ * v2, as runc: below a threaded cgroup a new one cannot hold processes until it is threaded itself, and then has only the controllers that are for
+ * threads too. Return 0, -EOPNOTSUPP with `why`.
+ */
+static int make_usable(const char *path, const json_t *resources, char *why)
+{
+	auto_free char *type = dir_read(path, "cgroup.type");
+	bool invalid = type && strcmp(type, "domain invalid") == 0;
+
+	if (!type || strcmp(type, "domain") == 0)
+		return 0;
+	if (wants_domain(resources)) {
+		snprintf(
+			why, CGROUP_ERROR_MAX,
+			"cannot enter cgroupv2 \"%.150s\" with domain controllers -- it is in %s%s",
+			path, invalid ? "an invalid state" : type, invalid ? "" : " mode");
+		return -EOPNOTSUPP;
+	}
+	/* If it cannot be, entering it says so. */
+	if (invalid)
+		(void)!dir_write(path, "cgroup.type", "threaded");
+	return 0;
+}
+
+static int make_dir(struct cgroup *cg, struct cgroup_dir *d, const json_t *resources, char *why)
 {
 	char *p = d->path + strlen(d->root);
 	bool cpuset = cg->version == 1 && list_has(d->controllers, "cpuset");
@@ -431,19 +483,22 @@ static int make_dir(struct cgroup *cg, struct cgroup_dir *d)
 			err = -errno;
 		if (!err && cpuset)
 			inherit_cpuset(d->path);
+		if (!err && cg->version == 2)
+			err = make_usable(d->path, resources, why);
 		*p = saved;
 		if (err)
 			return err;
 	}
 }
 
-int cgroup_create(struct cgroup *cg, char *why)
+int cgroup_create(struct cgroup *cg, const json_t *resources, char *why)
 {
 	unsigned kept = 0;
 
+	*why = '\0';
 	for (unsigned i = 0; i < cg->ndirs; i++) {
 		struct cgroup_dir *d = &cg->dirs[i];
-		int err = make_dir(cg, d);
+		int err = make_dir(cg, d, resources, why);
 
 		/* Not ours to change (rootless, a read-only mount): without this hierarchy. */
 		if (err == -EACCES || err == -EROFS || err == -EPERM) {
@@ -454,8 +509,9 @@ int cgroup_create(struct cgroup *cg, char *why)
 			continue;
 		}
 		if (err) {
-			snprintf(why, CGROUP_ERROR_MAX, "cgroup %.200s: %s", d->path,
-				 strerror(-err));
+			if (!*why)
+				snprintf(why, CGROUP_ERROR_MAX, "cgroup %.200s: %s", d->path,
+					 strerror(-err));
 			return err;
 		}
 		cg->dirs[kept++] = *d;
@@ -522,9 +578,9 @@ int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, ch
 	return err;
 }
 
-int cgroup_complete_scope(struct cgroup *cg, int pid, char *why)
+int cgroup_complete_scope(struct cgroup *cg, int pid, const json_t *resources, char *why)
 {
-	int err = cgroup_create(cg, why);
+	int err = cgroup_create(cg, resources, why);
 
 	return err ? err : cgroup_enter(cg, pid, why);
 }
@@ -682,6 +738,9 @@ int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count)
 	size_t room = 1;
 	int *pids;
 
+	/* A threaded one lists no processes. */
+	if (d && !text)
+		text = dir_read(d->path, "cgroup.threads");
 	for (const char *p = text; p && *p; p++)
 		room += *p == '\n';
 	pids = calloc(room + 1, sizeof(*pids));

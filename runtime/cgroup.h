@@ -59,14 +59,15 @@ must_check int cgroup_find(struct cgroup *cg, const char *cgroups_path, const ch
 void cgroup_fini(struct cgroup *cg);
 json_t *cgroup_to_json(const struct cgroup *cg);
 must_check int cgroup_from_json(struct cgroup *cg, const json_t *j);
-/* mkdir, with the parents' controllers enabled. Return 0 or -errno with `why`. */
-must_check int cgroup_create(struct cgroup *cg, char *why);
+/* mkdir, with the parents' controllers enabled; `resources` (or NULL): what is going to be limited. Return 0 or -errno with `why`. */
+must_check int cgroup_create(struct cgroup *cg, const json_t *resources, char *why);
 /*
  * By the systemd manager, instead of cgroup_create and cgroup_enter: systemd makes the scope around process `pid`; `annotations` (or NULL) may name
  * further properties of the unit. -EEXIST: refused, and `cg` is empty. Then the process enters what systemd does not manage (v1: cpuset, freezer ...).
  */
 must_check int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why);
-must_check int cgroup_complete_scope(struct cgroup *cg, int pid, char *why);
+must_check int cgroup_complete_scope(struct cgroup *cg, int pid, const json_t *resources,
+				     char *why);
 /* v2's cpu.weight for v1's cpu.shares. */
 static inline uint64_t cgroup_weight_of_shares(long long shares)
 {
@@ -100,7 +101,7 @@ bool cgroup_remove(const struct cgroup *cg);
  * somebody else's, and systemd is not asked, nobody killed.
  */
 void cgroup_remove_dead(const struct cgroup *cg);
-/* Process ids in it: a malloc'd array. */
+/* Process ids in it, or thread ids if it is a threaded one: a malloc'd array. */
 must_check int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count);
 /* runc's "data" object of `events --stats`. */
 json_t *cgroup_stats(const struct cgroup *cg);

@@ -78,7 +78,7 @@ static int make_cgroup(struct sandbox *sb)
 		found = sb->cgroup.ndirs;
 		err = state_write_cgroup(&sb->state, &sb->cgroup);
 		if (!err)
-			err = cgroup_create(&sb->cgroup, why);
+			err = cgroup_create(&sb->cgroup, c->resources, why);
 		/* Without those that could not be made. */
 		if (!err && sb->cgroup.ndirs != found)
 			err = state_write_cgroup(&sb->state, &sb->cgroup);
@@ -196,7 +196,7 @@ static int enter_scope(struct sandbox *sb)
 	if (!err)
 		err = state_write_cgroup(&sb->state, &sb->cgroup);
 	if (!err)
-		err = cgroup_complete_scope(&sb->cgroup, sb->monitor, why);
+		err = cgroup_complete_scope(&sb->cgroup, sb->monitor, sb->config->resources, why);
 	if (!err)
 		err = cgroup_apply(&sb->cgroup, c->resources, why);
 	if (err && *why)
