@@ -23,6 +23,7 @@
 #include "base/io.h"
 #include "runtime/cgroup.h"
 #include "runtime/cli.h"
+#include "runtime/clone.h"
 #include "runtime/systemd.h"
 
 #define PROC_FILE_MAX (4u << 20)
@@ -546,7 +547,8 @@ int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 
 pid_t cgroup_clone(const struct cgroup *cg, unsigned long flags, int exit_signal, bool *ret_entered)
 {
-	struct clone_args args = {.flags = flags, .exit_signal = (uint64_t)exit_signal};
+	struct clone_args args = {.flags = flags | CLONE_INTO_CGROUP,
+				  .exit_signal = (uint64_t)exit_signal};
 	/* systemd makes the scope around the process. */
 	bool into = cg->version == 2 && cg->ndirs == 1 && !cg->unit;
 	int fd = into ? open(cg->dirs[0].path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -554,18 +556,15 @@ pid_t cgroup_clone(const struct cgroup *cg, unsigned long flags, int exit_signal
 
 	*ret_entered = fd >= 0;
 	if (fd >= 0) {
-		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)fd;
 		pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 		close(fd);
 	}
 	/* What the cgroup refuses too: entering it afterwards says why. */
-	if (pid < 0) {
-		*ret_entered = false;
-		args.flags = flags;
-		pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	}
-	return pid < 0 ? -errno : pid;
+	if (pid >= 0)
+		return pid;
+	*ret_entered = false;
+	return clone_process(flags, exit_signal);
 }
 
 int cgroup_start_scope(struct cgroup *cg, int pid, const json_t *annotations, char *why)

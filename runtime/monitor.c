@@ -18,11 +18,11 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <linux/sched.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "runtime/cli.h"
+#include "runtime/clone.h"
 #include "runtime/network.h"
 #include "runtime/sandbox.h"
 #include "wire/control.h"
@@ -77,8 +77,7 @@ static int start_gofer(struct sandbox *sb, int sock)
 {
 	struct oci_config *c = sb->config;
 	bool ns = sb->userns.create || sb->userns.path;
-	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
-				  .exit_signal = SIGCHLD};
+	unsigned long flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
 	char **extra = calloc((size_t)c->nattaches + 1, sizeof(*extra));
 	pid_t pid;
 
@@ -96,7 +95,7 @@ static int start_gofer(struct sandbox *sb, int sock)
 			     uds & BOOT_UDS_CREATE ? ",uds-create" : "", a->host_path) < 0)
 			return -ENOMEM;
 	}
-	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	pid = clone_process(flags, SIGCHLD);
 	if (pid == 0) {
 		int fds[] = {sock, sb->log_fd};
 
@@ -114,7 +113,7 @@ static int start_gofer(struct sandbox *sb, int sock)
 		free(extra[i]);
 	free(extra);
 	sb->gofer = pid;
-	return pid < 0 ? -errno : 0;
+	return pid < 0 ? pid : 0;
 }
 
 /* Where the sentry's descriptors are. */
@@ -168,10 +167,8 @@ static int spec_memfd(struct sandbox *sb)
 
 static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 {
-	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
-		.exit_signal = SIGCHLD,
-	};
+	unsigned long flags =
+		CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
 	unsigned last = FD_EXTRA + sb->opts->preserve_fds + sb->virtiofs.count, count = last + 1;
 	int spec, again[2] = {-1, -1}, *fds = calloc(count, sizeof(*fds));
 	pid_t pid;
@@ -203,7 +200,7 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 	for (unsigned i = 0; i < sb->virtiofs.count; i++)
 		fds[FD_EXTRA + sb->opts->preserve_fds + i] = sb->virtiofs.fds[i];
 	fds[last] = again[1];
-	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	pid = clone_process(flags, SIGCHLD);
 	if (pid == 0) {
 		setsid();
 		if (userns_keep_caps())
@@ -216,7 +213,7 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 	sb->virtiofs.again = again[0];
 	free(fds);
 	sb->sentry = pid;
-	return pid < 0 ? -errno : 0;
+	return pid < 0 ? pid : 0;
 }
 
 /* No sentry of its own: that of the pod's sandbox makes the container, with what it is sent. */
