@@ -171,12 +171,15 @@ static pid_t clone_by_helper(struct sandbox *sb, const int *sp)
 	helper = fork();
 	if (helper == 0) {
 		result[0] = enter_first(sb) ? -ECANCELED : clone_monitor(sb, sp, CLONE_PARENT);
-		(void)!write(pipe_fds[1], result, sizeof(result[0]));
+		result[1] = sb->cgroup_entered;
+		(void)!write(pipe_fds[1], result, sizeof(result));
 		_exit(0);
 	}
 	close(pipe_fds[1]);
-	if (helper > 0 && read(pipe_fds[0], result, sizeof(result[0])) != sizeof(result[0]))
+	if (helper > 0 && read(pipe_fds[0], result, sizeof(result)) != sizeof(result))
 		result[0] = -EIO;
+	/* Known to the helper, and to the monitor. */
+	sb->cgroup_entered = result[0] > 0 && result[1];
 	close(pipe_fds[0]);
 	while (helper > 0 && waitpid(helper, NULL, 0) < 0 && errno == EINTR)
 		;

@@ -333,6 +333,9 @@ static int write_json(const struct state_dir *s, const char *file, json_t *j)
 	err = io_write_file_at(s->dirfd, tmp, text, strlen(text), 0600);
 	if (!err)
 		err = replace(s->dirfd, tmp, file);
+	/* A part of it, on a full disk. */
+	if (err)
+		unlinkat(s->dirfd, tmp, 0);
 	free(text);
 	if (err)
 		cli_error("%s/%s/%s: %s", cli.root, s->id, file, strerror(-err));
