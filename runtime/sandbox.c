@@ -73,6 +73,12 @@ static int make_cgroup(struct sandbox *sb)
 	    (sb->userns.unprivileged && !c->cgroups_path && !cli.systemd_cgroup))
 		return 0;
 	err = cgroup_find(&sb->cgroup, c->cgroups_path, sb->opts->id, wanted_manager(), why);
+	/* One that was there before: the monitor would never come back from it. Not ours, so nothing of it is touched. */
+	if (!err && !sb->cgroup.unit && cgroup_is_frozen(&sb->cgroup)) {
+		cgroup_fini(&sb->cgroup);
+		cli_error("container's cgroup unexpectedly frozen");
+		return -EBUSY;
+	}
 	/* systemd makes its own around the monitor: enter_scope(). */
 	if (!err && !sb->cgroup.unit) {
 		found = sb->cgroup.ndirs;
