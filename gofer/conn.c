@@ -167,10 +167,19 @@ static void trace(const char *what, const struct p9_msg *msg)
 
 /* ---- one request ---- */
 
+/* Numbers that follow each other, as a walk's mostly do, go in one call. */
 static void close_now(struct worker *w)
 {
-	while (w->late_count)
-		close(w->late_fds[--w->late_count]);
+	while (w->late_count) {
+		int last = w->late_fds[--w->late_count], first = last;
+
+		while (w->late_count && w->late_fds[w->late_count - 1] == first - 1)
+			first = w->late_fds[--w->late_count];
+		if (first < last && close_range((unsigned)first, (unsigned)last, 0) == 0)
+			continue;
+		while (first <= last)
+			close(first++);
+	}
 }
 
 void worker_close_late(struct worker *w, int fd)

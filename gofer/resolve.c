@@ -380,11 +380,13 @@ static uint8_t acl_bits_known(const struct walk *wk, int fd, const char *name,
 		    attach->dev == makedev(stx->stx_dev_major, stx->stx_dev_minor);
 
 	uint64_t key = state_key(stx);
-	_Atomic uint64_t *slot = &srv->no_acl[(key >> 32) % SERVER_NO_ACL_SLOTS];
+	/* Two, so that two files in use at once do not drive each other out. */
+	_Atomic uint64_t *slot = &srv->no_acl[(key >> 32) % (SERVER_NO_ACL_SLOTS / 2) * 2];
 	struct timespec now;
 	uint8_t bits;
 
-	if (atomic_load_explicit(slot, memory_order_relaxed) == key)
+	if (atomic_load_explicit(slot, memory_order_relaxed) == key ||
+	    atomic_load_explicit(slot + 1, memory_order_relaxed) == key)
 		return P9_QTACL_ASKED;
 	bits = acl_bits(fd, name, stx->stx_mode);
 	if (!fine) {
@@ -392,7 +394,9 @@ static uint8_t acl_bits_known(const struct walk *wk, int fd, const char *name,
 		fine = now.tv_sec - stx->stx_ctime.tv_sec >= SERVER_NO_ACL_AGE_S;
 	}
 	if (bits == P9_QTACL_ASKED && fine)
-		atomic_store_explicit(slot, key, memory_order_relaxed);
+		atomic_store_explicit(slot + 1,
+				      atomic_exchange_explicit(slot, key, memory_order_relaxed),
+				      memory_order_relaxed);
 	return bits;
 }
 

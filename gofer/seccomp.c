@@ -13,6 +13,7 @@ static const int allowed[] = {
 	SCMP_SYS(recvfrom),
 	SCMP_SYS(shutdown),
 	SCMP_SYS(close),
+	SCMP_SYS(close_range),
 	/* the tree: paths start at held descriptors, the namespace bounds them */
 	SCMP_SYS(openat),
 	SCMP_SYS(statx),

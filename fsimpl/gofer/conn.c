@@ -315,9 +315,11 @@ static bool wait_or_send(struct p9_conn *c, struct p9_call *call)
 		return over;
 	}
 	atomic_store(&call->word, 0);
+	call->sleeps = true;
 	mutex_unlock(&c->lock);
 	over = wait_tick(&call->word);
 	mutex_lock(&c->lock);
+	call->sleeps = false;
 	return over;
 }
 
@@ -376,6 +378,7 @@ void p9_call_init(struct p9_call *call)
 	call->plain = NULL;
 	atomic_init(&call->word, 0);
 	call->done = false;
+	call->sleeps = false;
 	call->async = false;
 	call->later = false;
 	call->flushed = false;

@@ -41,6 +41,7 @@ struct p9_call {
 	/* conn.c's own */
 	_Atomic uint32_t word; /* futex: 1 look again */
 	bool done;
+	bool sleeps; /* guarded by p9_conn.lock: its caller waits for word */
 	bool waited; /* a tick at least */
 	bool must; /* P9_MUST_WAIT */
 	bool droppable; /* given up though it changes something: nobody needs its answer */

@@ -66,6 +66,9 @@ static void finish_call(struct p9_conn *c, struct p9_call *call)
 		return;
 	}
 	call->done = true;
+	/* Not who reads itself, as a lone caller does. */
+	if (!call->sleeps)
+		return;
 	atomic_store(&call->word, 1);
 	futex_wake(&call->word, 1);
 }
