@@ -11,6 +11,9 @@
  * must not take a read lock twice (the rank checker aborts on it). The state machine is that of
  * Rust's std::sys::sync::rwlock::futex.
  *
+ * A killable wait looks now and then whether it was killed: it leaves within a tick, and not before it has waited one. A writer that leaves
+ * wakes whoever waits: they may have waited behind it.
+ *
  * Watch: lock_held_names() from a debug build. Not here: priority inheritance, timeouts,
  * cross-process locks, fairness between writers.
  */
@@ -24,6 +27,7 @@
 #include "base/lock_waits.h"
 #include "base/log.h"
 #include "base/rcu.h"
+#include "base/sleep.h"
 
 #define SPIN_MAX 100
 
@@ -269,6 +273,7 @@ void mutex_assert_held(const struct mutex *m)
 #define RW_MASK ((1u << 30) - 1)
 #define RW_WRITE_LOCKED RW_MASK
 #define RW_READERS_MAX (RW_MASK - 1)
+#define KILLABLE_TICK_NS 250000000ll /* how often who waits killably looks whether it was killed */
 #define RW_READERS_WAIT (1u << 30)
 #define RW_WRITERS_WAIT (1u << 31)
 
@@ -333,24 +338,59 @@ static uint32_t rw_spin_write(struct rwlock *l)
 	return word;
 }
 
-static __attribute__((noinline)) void rw_read_slow(struct rwlock *l)
+/*
+ * Sleeps on *word. killable: a tick at most, then a fatal signal ends the wait; no wake-up has counted this thread then, so none is lost. Return: 0,
+ * -EINTR.
+ */
+static int rw_sleep(struct rwlock *l, _Atomic uint32_t *word, uint32_t expected, bool killable,
+		    const void *caller)
+{
+	int wait = lock_wait_begin(l, LOCK_NAME(l), caller), err;
+	struct timespec deadline;
+
+	if (killable) {
+		int64_t end = time_monotonic_ns() + KILLABLE_TICK_NS;
+
+		deadline = (struct timespec){end / 1000000000, end % 1000000000};
+	}
+	err = futex_wait(word, expected, killable ? &deadline : NULL);
+	lock_wait_end(wait);
+	return err == -ETIMEDOUT && sleeper_was_killed() ? -EINTR : 0;
+}
+
+/* A writer has left: what waited behind it, and other writers, look again. */
+static void rw_leave(struct rwlock *l)
+{
+	uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
+
+	/* Free with waiters: whoever unlocked it wakes them. */
+	while (!rw_unlocked(word) && (word & RW_WRITERS_WAIT))
+		if (rw_cmpxchg(l, &word, word & RW_MASK)) {
+			atomic_fetch_add_explicit(&l->wait_seq, 1, memory_order_release);
+			futex_wake(&l->wait_seq, INT_MAX);
+			futex_wake(&l->word, INT_MAX);
+			return;
+		}
+}
+
+/* Return: 0; -EINTR: killable, and killed. */
+static __attribute__((noinline)) int rw_read_slow(struct rwlock *l, bool killable)
 {
 	uint32_t word = rw_spin_read(l);
 	bool slept = false;
-	int wait;
 
 	for (;;) {
 		if (rw_readable(word) || (slept && rw_readable_after_wake(word))) {
 			if (rw_cmpxchg(l, &word, word + 1))
-				return;
+				return 0;
 			continue;
 		}
 		assert((word & RW_MASK) != RW_READERS_MAX);
 		if (!(word & RW_READERS_WAIT) && !rw_cmpxchg(l, &word, word | RW_READERS_WAIT))
 			continue;
-		wait = lock_wait_begin(l, LOCK_NAME(l), __builtin_return_address(0));
-		futex_wait(&l->word, word | RW_READERS_WAIT, NULL);
-		lock_wait_end(wait);
+		if (rw_sleep(l, &l->word, word | RW_READERS_WAIT, killable,
+			     __builtin_return_address(0)))
+			return -EINTR;
 		slept = true;
 		word = rw_spin_read(l);
 	}
@@ -384,18 +424,17 @@ static __attribute__((noinline)) void rw_wake(struct rwlock *l, uint32_t word)
 		futex_wake(&l->word, INT_MAX);
 }
 
-static __attribute__((noinline)) void rw_write_slow(struct rwlock *l)
+static __attribute__((noinline)) int rw_write_slow(struct rwlock *l, bool killable)
 {
 	uint32_t word = rw_spin_write(l);
 	uint32_t others = 0;
 
 	for (;;) {
 		uint32_t seq;
-		int wait;
 
 		if (rw_unlocked(word)) {
 			if (rw_cmpxchg(l, &word, word | RW_WRITE_LOCKED | others))
-				return;
+				return 0;
 			continue;
 		}
 		if (!(word & RW_WRITERS_WAIT) && !rw_cmpxchg(l, &word, word | RW_WRITERS_WAIT))
@@ -406,9 +445,10 @@ static __attribute__((noinline)) void rw_write_slow(struct rwlock *l)
 		word = atomic_load_explicit(&l->word, memory_order_relaxed);
 		if (rw_unlocked(word) || !(word & RW_WRITERS_WAIT))
 			continue;
-		wait = lock_wait_begin(l, LOCK_NAME(l), __builtin_return_address(0));
-		futex_wait(&l->wait_seq, seq, NULL);
-		lock_wait_end(wait);
+		if (rw_sleep(l, &l->wait_seq, seq, killable, __builtin_return_address(0))) {
+			rw_leave(l);
+			return -EINTR;
+		}
 		word = rw_spin_write(l);
 	}
 }
@@ -419,8 +459,20 @@ void rwlock_read_lock(struct rwlock *l)
 
 	HELD_CHECK(l, false);
 	if (unlikely(!rw_readable(word) || !rw_cmpxchg(l, &word, word + 1)))
-		rw_read_slow(l);
+		(void)rw_read_slow(l, false);
 	HELD_PUSH(l);
+}
+
+int rwlock_read_lock_killable(struct rwlock *l)
+{
+	uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
+
+	HELD_CHECK(l, false);
+	if (unlikely(!rw_readable(word) || !rw_cmpxchg(l, &word, word + 1)) &&
+	    rw_read_slow(l, true))
+		return -EINTR;
+	HELD_PUSH(l);
+	return 0;
 }
 
 void rwlock_read_unlock(struct rwlock *l)
@@ -440,8 +492,19 @@ static void rw_write_acquire(struct rwlock *l)
 	uint32_t word = 0;
 
 	if (unlikely(!rw_cmpxchg(l, &word, RW_WRITE_LOCKED)))
-		rw_write_slow(l);
+		(void)rw_write_slow(l, false);
 	HELD_PUSH(l);
+}
+
+int rwlock_write_lock_killable(struct rwlock *l)
+{
+	uint32_t word = 0;
+
+	HELD_CHECK(l, false);
+	if (unlikely(!rw_cmpxchg(l, &word, RW_WRITE_LOCKED)) && rw_write_slow(l, true))
+		return -EINTR;
+	HELD_PUSH(l);
+	return 0;
 }
 
 void rwlock_write_lock(struct rwlock *l)

@@ -124,6 +124,12 @@ void rwlock_init(struct rwlock *l, enum lock_rank rank, const char *name);
 void rwlock_read_lock(struct rwlock *l);
 void rwlock_read_unlock(struct rwlock *l);
 void rwlock_write_lock(struct rwlock *l);
+/*
+ * The same, for a lock that is held across slow operations (LOCK_FS_OP): -EINTR when the thread's task was killed (base/sleep.h) and a tick has
+ * passed, at most half a second; the lock is not held then.
+ */
+must_check int rwlock_read_lock_killable(struct rwlock *l);
+must_check int rwlock_write_lock_killable(struct rwlock *l);
 void rwlock_write_unlock(struct rwlock *l);
 /* Writer becomes reader without letting another writer in. */
 void rwlock_downgrade(struct rwlock *l);

@@ -78,6 +78,12 @@ void sleeper_clear_interrupt(struct sleeper *s)
 	atomic_fetch_and_explicit(&s->word, ~SLEEPER_INTERRUPTED, memory_order_acq_rel);
 }
 
+bool sleeper_was_killed(void)
+{
+	return atomic_load_explicit(&sleeper_current()->word, memory_order_relaxed) &
+	       SLEEPER_KILLED;
+}
+
 static uint32_t sleeper_interrupt_bits(enum sleep_mode mode)
 {
 	switch (mode) {

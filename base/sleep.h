@@ -39,6 +39,8 @@ void sleeper_set_current(struct sleeper *s);
 void sleeper_wake(struct sleeper *s);
 void sleeper_interrupt(struct sleeper *s, bool killed);
 void sleeper_clear_interrupt(struct sleeper *s);
+/* Does a fatal signal want the calling thread's task? */
+bool sleeper_was_killed(void);
 
 /*
  * Sleeps until woken, interrupted or `deadline_ns` (CLOCK_MONOTONIC of the host, absolute;

@@ -129,7 +129,9 @@ int gofer_get_acl(struct dentry *base, bool is_default, struct vfs_acl **ret)
 	int err;
 
 	*ret = NULL;
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = is_default ? fetch(fs, d, ACL_DEFAULT, ret) : gofer_acl_load(d);
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err || is_default)

@@ -247,7 +247,9 @@ static int create_at(struct creation *c, struct filesystem *base, struct resolvi
 	c->rp = rp;
 	c->hint = (struct gofer_hint){.fd = -1, .call = &c->call};
 	set_owner(c, &unknown, P9_WANT_SETGID);
-	gofer_change_lock(c->fs);
+	err = gofer_change_lock_killable(c->fs);
+	if (err)
+		return err;
 	if (c->old)
 		link_err = prepare_link(c);
 	if (!link_err && !is_refused(c))
@@ -477,7 +479,9 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 	m.t.type = P9_Tmunlink;
 	m.t.Tmunlink.flags = is_dir ? 0x200 : 0; /* AT_REMOVEDIR */
 	m.t.Tmunlink.keepfid = p9_fid_alloc(m.fs->conn);
-	gofer_change_lock(m.fs);
+	err = gofer_change_lock_killable(m.fs);
+	if (err)
+		return err;
 	err = gofer_walk(m.fs, rp, true, &m.hint, &m.dir);
 	if (!err && !m.hint.done)
 		err = send_removal(&m);
@@ -760,7 +764,9 @@ int gofer_rename_at(struct filesystem *base, struct resolving_path *rp, struct d
 	bool is_dir = false;
 	int err;
 
-	gofer_change_lock(fs);
+	err = gofer_change_lock_killable(fs);
+	if (err)
+		return err;
 	err = gofer_walk(fs, rp, true, &hint, &r.newdir);
 	gofer_hint_fini(&hint);
 	if (err) {

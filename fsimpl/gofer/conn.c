@@ -192,7 +192,7 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 		uint32_t word = atomic_load(&c->tag_word);
 		struct timespec deadline;
 
-		if (waited && !call->must && p9_was_killed()) {
+		if (waited && !call->must && sleeper_was_killed()) {
 			err = -EINTR;
 			break;
 		}
@@ -336,7 +336,8 @@ static int wait_reply(struct p9_conn *c, struct p9_call *call, const struct p9_m
 			mutex_unlock(&c->lock);
 			return -EIO;
 		}
-		if (may && call->waited && p9_was_killed() && give_up_locked(c, call, unwanted))
+		if (may && call->waited && sleeper_was_killed() &&
+		    give_up_locked(c, call, unwanted))
 			return -EINTR;
 		if (!c->reading) {
 			call->waited |= read_locked(c);
@@ -405,7 +406,7 @@ static int send_call(struct p9_conn *c, struct p9_call *call, const struct p9_ms
 			return -EPIPE;
 		if (!leave)
 			leave = now + P9_TICK_MS * 1000000ll;
-		if (now >= leave && !call->must && p9_was_killed())
+		if (now >= leave && !call->must && sleeper_was_killed())
 			return -EINTR;
 		mutex_lock(&c->lock);
 		reader = !c->reading;

@@ -166,7 +166,6 @@ void p9_conn_kill(struct p9_conn *c, const char *why);
 
 /* ---- send.c ---- */
 
-bool p9_was_killed(void);
 /*
  * Into the buffer, and what fits into the socket; call->sent is set in between, and nothing here touches the call afterwards. Return: 0; not sent: -EAGAIN:
  * not now (never of a Tflush), -EMSGSIZE; -EPIPE.

@@ -28,9 +28,10 @@ static bool is_fifo_of(int fd, struct remote_dentry *d)
 static int ask(struct remote_dentry *d, unsigned accmode)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
-	int fd;
+	int fd = rwlock_read_lock_killable(&fs->tree_lock);
 
-	rwlock_read_lock(&fs->tree_lock);
+	if (fd)
+		return fd;
 	fd = gofer_ask_fd(d, P9_WANT_FIFO, accmode);
 	rwlock_read_unlock(&fs->tree_lock);
 	if (fd >= 0 && !is_fifo_of(fd, d)) {

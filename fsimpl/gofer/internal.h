@@ -430,5 +430,14 @@ void gofer_ahead_listed(struct gofer_fs *fs, struct remote_dentry *d);
 void gofer_ahead_drop(struct gofer_fs *fs);
 /* Takes tree_lock for writing: something in the tree is changed. */
 void gofer_change_lock(struct gofer_fs *fs);
+/* Its holder may wait for a slow server: who is killed leaves, -EINTR. Nothing has happened yet. */
+static inline must_check int gofer_change_lock_killable(struct gofer_fs *fs)
+{
+	int err = rwlock_write_lock_killable(&fs->tree_lock);
+
+	if (!err)
+		gofer_ahead_drop(fs);
+	return err;
+}
 
 #endif

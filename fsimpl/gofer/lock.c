@@ -185,9 +185,11 @@ static int open_fid(struct remote_dentry *d, uint32_t accmode, uint32_t *ret)
 static int open_owner_fid(struct remote_dentry *d, uint32_t *ret)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
-	int err = -EISDIR;
+	int err = rwlock_read_lock_killable(&fs->tree_lock);
 
-	rwlock_read_lock(&fs->tree_lock);
+	if (err)
+		return err;
+	err = -EISDIR;
 	if (!remote_is_dir(d))
 		err = open_fid(d, O_RDWR, ret);
 	if (err == -EISDIR || err == -EROFS || err == -EACCES || err == -EPERM || err == -ETXTBSY)

@@ -140,7 +140,9 @@ static int open_plain(struct gofer_fs *fs, struct resolving_path *rp, const stru
 	struct remote_dentry *d;
 	int err;
 
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = gofer_walk(fs, rp, false, &hint, &d);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);
@@ -358,7 +360,9 @@ static int create_pass(struct gofer_fs *fs, struct resolving_path *rp, const str
 	fill_create(&t.Tmcreate, rp, &unknown, args);
 	t.Tmcreate.want |= P9_WANT_SETGID;
 	t.Tmcreate.flags = (hint.write ? O_RDWR : O_RDONLY) | (args->flags & O_EXCL);
-	gofer_change_lock(fs);
+	err = gofer_change_lock_killable(fs);
+	if (err)
+		return err;
 	err = gofer_walk(fs, rp, true, &hint, &dir);
 	if (err)
 		goto out_unlock;
@@ -413,7 +417,9 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 	struct p9_node node;
 	int err, fd = -1;
 
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = gofer_walk(fs, rp, false, NULL, &dir);
 	if (err) {
 		rwlock_read_unlock(&fs->tree_lock);

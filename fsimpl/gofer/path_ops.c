@@ -11,7 +11,9 @@ static int walk_to(struct filesystem *base, struct resolving_path *rp, struct re
 	struct gofer_fs *fs = gofer_fs_of(base);
 	int err;
 
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = gofer_walk(fs, rp, false, NULL, ret);
 	rwlock_read_unlock(&fs->tree_lock);
 	return err;
@@ -192,16 +194,23 @@ int gofer_setattr_locked(struct gofer_fs *fs, struct remote_dentry *d,
 	return 0;
 }
 
-int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d, const struct setattr_args *args)
+/* Drops tree_lock. */
+static int setattr_unlock(struct gofer_fs *fs, struct remote_dentry *d,
+			  const struct setattr_args *args)
 {
-	int err;
+	int err = gofer_setattr_locked(fs, d, args);
 
-	gofer_change_lock(fs);
-	err = gofer_setattr_locked(fs, d, args);
 	rwlock_write_unlock(&fs->tree_lock);
 	if (!err && (args->valid & SETATTR_SIZE))
 		gofer_inode_truncated(gofer_inode_of(d), args->size);
 	return err;
+}
+
+/* Not killable: it may belong to what is done already. */
+int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d, const struct setattr_args *args)
+{
+	gofer_change_lock(fs);
+	return setattr_unlock(fs, d, args);
 }
 
 int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
@@ -237,10 +246,12 @@ int gofer_set_stat_at(struct filesystem *base, struct resolving_path *rp,
 			a.valid |= SETATTR_MODE;
 			a.mode = kept & 07777;
 		}
-		op_lock(&gofer_inode_of(d)->write_lock);
+		err = op_lock_killable(&gofer_inode_of(d)->write_lock);
 	}
 	if (!err) {
-		err = gofer_setattr(fs, d, &a);
+		err = gofer_change_lock_killable(fs);
+		if (!err)
+			err = setattr_unlock(fs, d, &a);
 		if (has_size)
 			op_unlock(&gofer_inode_of(d)->write_lock);
 	}

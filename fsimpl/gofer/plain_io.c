@@ -129,7 +129,9 @@ int gofer_plain_fsync_dir(struct remote_dentry *d, bool data_only)
 	struct p9_call call;
 	int err;
 
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = gofer_where(d, &where);
 	if (err)
 		goto out_unlock;
@@ -173,7 +175,9 @@ void gofer_plain_freshen(struct remote_dentry *d)
 
 	if (!gofer_is_plain(in) || (!in->fs->shared && !atomic_load(&in->io_dirty)))
 		return;
-	rwlock_read_lock(&in->fs->tree_lock);
+	/* Killed: what is known stays, and is asked for the next time. */
+	if (rwlock_read_lock_killable(&in->fs->tree_lock))
+		return;
 	/* Cleared first: I/O meanwhile sets it again. */
 	atomic_store(&in->io_dirty, false);
 	if (gofer_refresh(in->fs, d))

@@ -14,12 +14,6 @@
 #include "base/sleep.h"
 #include "fsimpl/gofer/conn.h"
 
-bool p9_was_killed(void)
-{
-	return atomic_load_explicit(&sleeper_current()->word, memory_order_relaxed) &
-	       SLEEPER_KILLED;
-}
-
 /* What the socket takes. Pre: send_lock. Return: 0, -EPIPE. */
 static int pump_locked(struct p9_conn *c)
 {

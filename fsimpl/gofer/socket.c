@@ -47,7 +47,9 @@ static int host_endpoint_connect(struct vfs_endpoint *e, int type, struct vfs_ho
 	struct p9_call call;
 	int err;
 
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = ask_connect(d, type, &call);
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err)

@@ -256,7 +256,9 @@ static int ask(struct remote_dentry *d, uint32_t mask, uint32_t *ret_fid, uint32
 	struct p9_call call;
 	int err;
 
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	err = gofer_where(d, &where);
 	if (!err) {
 		t.Tmwatch.fid = where.fid;

@@ -24,10 +24,10 @@ static int begin(struct xattr_op *x, struct filesystem *base, struct resolving_p
 	int err;
 
 	x->fs = gofer_fs_of(base);
-	if (write)
-		gofer_change_lock(x->fs);
-	else
-		rwlock_read_lock(&x->fs->tree_lock);
+	err = write ? gofer_change_lock_killable(x->fs)
+		    : rwlock_read_lock_killable(&x->fs->tree_lock);
+	if (err)
+		return err;
 	err = gofer_walk(x->fs, rp, false, NULL, &x->d);
 	if (err)
 		goto out_unlock;

@@ -353,6 +353,121 @@ static void test_writer_preference(void **state)
 		pthread_join(readers[i], NULL);
 }
 
+static struct rwlock kill_lock = RWLOCK_INIT(LOCK_FS_OP, "kill");
+
+struct killable {
+	struct sleeper sleeper;
+	pthread_t thread;
+	bool write;
+	int err;
+	_Atomic bool done;
+};
+
+static void *killable_thread(void *arg)
+{
+	struct killable *k = arg;
+
+	sleeper_set_current(&k->sleeper);
+	k->err = k->write ? rwlock_write_lock_killable(&kill_lock)
+			  : rwlock_read_lock_killable(&kill_lock);
+	if (!k->err && k->write)
+		rwlock_write_unlock(&kill_lock);
+	else if (!k->err)
+		rwlock_read_unlock(&kill_lock);
+	atomic_store(&k->done, true);
+	sleeper_set_current(NULL);
+	return NULL;
+}
+
+static void killable_start(struct killable *k, bool write)
+{
+	*k = (struct killable){.write = write};
+	sleeper_init(&k->sleeper);
+	assert_int_equal(pthread_create(&k->thread, NULL, killable_thread, k), 0);
+	usleep(50000);
+}
+
+/* Who was killed leaves, a signal alone is no reason, and who stood behind a writer that left goes on. */
+static void test_rwlock_killable(void **state)
+{
+	struct killable writer, other, reader;
+
+	(void)state;
+	rwlock_read_lock(&kill_lock);
+	killable_start(&writer, true);
+	killable_start(&other, true);
+	killable_start(&reader, false);
+	sleeper_interrupt(&writer.sleeper, false);
+	usleep(600000);
+	assert_false(atomic_load(&writer.done));
+	assert_false(atomic_load(&reader.done));
+	sleeper_interrupt(&writer.sleeper, true);
+	pthread_join(writer.thread, NULL);
+	assert_int_equal(writer.err, -EINTR);
+	sleeper_interrupt(&other.sleeper, true);
+	pthread_join(other.thread, NULL);
+	assert_int_equal(other.err, -EINTR);
+	/* While the lock is held still. */
+	pthread_join(reader.thread, NULL);
+	assert_int_equal(reader.err, 0);
+	rwlock_read_unlock(&kill_lock);
+	assert_int_equal(atomic_load(&kill_lock.word), 0);
+
+	rwlock_write_lock(&kill_lock);
+	killable_start(&reader, false);
+	killable_start(&other, false);
+	killable_start(&writer, true);
+	sleeper_interrupt(&reader.sleeper, true);
+	pthread_join(reader.thread, NULL);
+	assert_int_equal(reader.err, -EINTR);
+	rwlock_write_unlock(&kill_lock);
+	pthread_join(other.thread, NULL);
+	pthread_join(writer.thread, NULL);
+	assert_int_equal(other.err, 0);
+	assert_int_equal(writer.err, 0);
+	assert_int_equal(atomic_load(&kill_lock.word), 0);
+}
+
+static void *leaving_thread(void *arg)
+{
+	struct sleeper sleeper;
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	sleeper_init(&sleeper);
+	sleeper_set_current(&sleeper);
+	/* Every other thread is dead from the start. */
+	if (seed & 1)
+		sleeper_interrupt(&sleeper, true);
+	for (int i = 0; i < 12; i++) {
+		bool write = rand_r(&seed) % 2;
+
+		if (write ? rwlock_write_lock_killable(&kill_lock)
+			  : rwlock_read_lock_killable(&kill_lock))
+			continue;
+		/* Around a tick. */
+		usleep(rand_r(&seed) % 4 ? 100 : 240000 + (unsigned)(rand_r(&seed) % 20000));
+		if (write)
+			rwlock_write_unlock(&kill_lock);
+		else
+			rwlock_read_unlock(&kill_lock);
+	}
+	sleeper_set_current(NULL);
+	return NULL;
+}
+
+/* Those who leave take nobody's wake-up along: it ends. */
+static void test_rwlock_killable_many(void **state)
+{
+	pthread_t t[8];
+
+	(void)state;
+	for (uintptr_t i = 0; i < 8; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, leaving_thread, (void *)i), 0);
+	for (int i = 0; i < 8; i++)
+		pthread_join(t[i], NULL);
+	assert_int_equal(atomic_load(&kill_lock.word), 0);
+}
+
 static void test_rwlock_basic(void **state)
 {
 	(void)state;
@@ -406,6 +521,7 @@ int main(void)
 		cmocka_unit_test(test_checker_aborts),	cmocka_unit_test(test_checker_names),
 		cmocka_unit_test(test_held_names),
 #endif
+		cmocka_unit_test(test_rwlock_killable), cmocka_unit_test(test_rwlock_killable_many),
 		cmocka_unit_test(test_rwlock_basic),	cmocka_unit_test(test_mutex_stress),
 		cmocka_unit_test(test_rwlock_stress),	cmocka_unit_test(test_writer_preference),
 		cmocka_unit_test(test_seqcount),

@@ -594,22 +594,36 @@ static void copy_range(void **state)
 struct killed_caller {
 	struct sleeper sleeper;
 	pthread_t thread;
+	int (*op)(void);
 	int err;
 };
 
-static void *stat_thread(void *arg)
+static int stat_slow(void)
+{
+	struct moat_statx st;
+
+	return do_stat("slow/file", &st);
+}
+
+static void *caller_thread(void *arg)
 {
 	struct killed_caller *k = arg;
-	struct moat_statx st;
 
 	rcu_thread_begin();
 	sleeper_set_current(&k->sleeper);
 	cred_set_current(fx.cred);
-	k->err = do_stat("slow/file", &st);
+	k->err = k->op();
 	cred_set_current(NULL);
 	sleeper_set_current(NULL);
 	rcu_thread_end();
 	return NULL;
+}
+
+static void caller_start(struct killed_caller *k, int (*op)(void))
+{
+	sleeper_init(&k->sleeper);
+	k->op = op;
+	assert_int_equal(pthread_create(&k->thread, NULL, caller_thread, k), 0);
 }
 
 /* More callers than there are tags: who waits for a reply and who waits for a tag, killed, are gone while it stands. */
@@ -626,9 +640,7 @@ static void stopped_server(void **state)
 	kill(fx.pid, SIGSTOP);
 	assert_int_equal(waitpid(fx.pid, &status, WUNTRACED), fx.pid);
 	for (unsigned i = 0; i < ARRAY_SIZE(callers); i++) {
-		sleeper_init(&callers[i].sleeper);
-		assert_int_equal(pthread_create(&callers[i].thread, NULL, stat_thread, &callers[i]),
-				 0);
+		caller_start(&callers[i], stat_slow);
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(callers); i++)
 		sleeper_interrupt(&callers[i].sleeper, true);
@@ -640,6 +652,68 @@ static void stopped_server(void **state)
 	kill(fx.pid, SIGCONT);
 	assert_int_equal(do_stat("slow/file", &st), 0);
 	assert_int_equal(st.size, 1);
+}
+
+static int unlink_slow(void)
+{
+	return do_unlink("slow/gone");
+}
+
+static int mkdir_slow(void)
+{
+	return do_mkdir("slow/never", 0755);
+}
+
+static int create_slow(void)
+{
+	struct file *f;
+	int err = do_open("slow/never", O_RDWR | O_CREAT, 0644, &f);
+
+	if (!err)
+		file_unref(f);
+	return err;
+}
+
+static int rename_slow(void)
+{
+	return do_rename("slow/file", "slow/never", 0);
+}
+
+/* A change that was sent is waited for, killed or not; who waits behind it leaves, and has done nothing. */
+static void behind_a_change(void **state)
+{
+	int (*const ops[])(void) = {stat_slow, mkdir_slow, create_slow, rename_slow, unlink_slow};
+	struct killed_caller change, behind[ARRAY_SIZE(ops)];
+	struct moat_statx st;
+	uint64_t before;
+	int status;
+
+	(void)state;
+	mkdir(host("slow"), 0755);
+	write_host("slow/file", "x");
+	write_host("slow/gone", "x");
+	before = p9_conn_requests(fx.conn);
+	kill(fx.pid, SIGSTOP);
+	assert_int_equal(waitpid(fx.pid, &status, WUNTRACED), fx.pid);
+	caller_start(&change, unlink_slow);
+	while (p9_conn_requests(fx.conn) == before)
+		usleep(1000);
+	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++)
+		caller_start(&behind[i], ops[i]);
+	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++)
+		sleeper_interrupt(&behind[i].sleeper, true);
+	sleeper_interrupt(&change.sleeper, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
+		pthread_join(behind[i].thread, NULL);
+		assert_int_equal(behind[i].err, -EINTR);
+	}
+	kill(fx.pid, SIGCONT);
+	pthread_join(change.thread, NULL);
+	assert_int_equal(change.err, 0);
+	assert_int_equal(do_stat("slow/gone", &st), -ENOENT);
+	assert_int_equal(do_stat("slow/never", &st), -ENOENT);
+	assert_int_equal(do_stat("slow/file", &st), 0);
+	assert_int_equal(p9_conn_requests(fx.conn) - before <= 4, 1);
 }
 
 int main(void)
@@ -661,6 +735,7 @@ int main(void)
 		TEST(fids_wrap),
 		TEST(copy_range),
 		TEST(stopped_server),
+		TEST(behind_a_change),
 	};
 	/* It does not matter to the server, and takes seconds. */
 	const struct CMUnitTest once[] = {TEST(acl_of_an_old_file)};
