@@ -6,7 +6,11 @@
  * has arrived, or the request may be slow (data, fsync, unlink of a large file), it first hands the reader's
  * role to an idle worker. Replies go out whole under one lock, in any order.
  *
- * A Tflush for a request in flight is answered by the worker that serves it, right after that reply. Nothing is cancelled.
+ * A quick request may be slow after all (a filesystem that stands still): a thread that watches the reader relieves it then, and another
+ * reads. It sleeps while nothing is served.
+ *
+ * A Tflush for a request in flight that changes and binds nothing is answered at once, and the reply dropped when there is one. For any other
+ * the worker that serves it answers, right after that reply. No operation is cut short.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/futex.h"
+#include "base/sleep.h"
 #include "gofer/server.h"
 
 #define RX_SIZE (P9_MSIZE_DEFAULT + 4096u)
@@ -192,7 +197,7 @@ void worker_close_late(struct worker *w, int fd)
 static int serve(struct worker *w, const struct p9_msg *t)
 {
 	const struct op *op = &server_ops[t->type];
-	bool window = watch_window_begin(w->srv, t, op->events);
+	bool window = watch_window_begin(w->srv, t, op->events), dropped;
 	struct p9_msg r;
 	int err;
 
@@ -217,8 +222,9 @@ static int serve(struct worker *w, const struct p9_msg *t)
 	}
 	mutex_lock(&w->srv->reader_lock);
 	w->state = WORKER_REPLYING;
+	dropped = w->dropped;
 	mutex_unlock(&w->srv->reader_lock);
-	err = send_reply(w, &r);
+	err = dropped ? 0 : send_reply(w, &r);
 	if (w->donate_fd >= 0)
 		close(w->donate_fd);
 	close_now(w);
@@ -337,7 +343,37 @@ static void stop_server(struct server *srv, int reason)
 	mutex_unlock(&srv->reader_lock);
 	atomic_fetch_add(&srv->reader_word, 1);
 	futex_wake(&srv->reader_word, INT32_MAX);
+	atomic_fetch_add(&srv->watch_word, 1);
+	futex_wake(&srv->watch_word, 1);
 	shutdown(srv->sock, SHUT_RDWR);
+}
+
+/* Does it change and bind nothing? */
+static bool is_droppable(const struct p9_msg *t)
+{
+	switch (t->type) {
+	case P9_Tmwalk:
+		return t->Tmwalk.newfid == P9_NOFID;
+	case P9_Tmopen:
+		return t->Tmopen.newfid == P9_NOFID;
+	case P9_Tmsetattr:
+		return t->Tmsetattr.valid == 0;
+	case P9_Tmreaddir:
+		return t->Tmreaddir.newfid == P9_NOFID;
+	case P9_Tgetattr:
+	case P9_Tstatfs:
+	case P9_Treadlink:
+	case P9_Tread:
+	case P9_Treaddir:
+	case P9_Tfsync:
+	case P9_Tgetlock:
+	case P9_Tmgetxattr:
+	case P9_Tmlistxattr:
+	case P9_Tmconnect: /* what was connected is closed */
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* Registers the request, refuses a tag that is in use, hands the role on if that is worth it. */
@@ -348,40 +384,110 @@ static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_kee
 	/* Whoever waits for the window of watch.c must not keep others from being served. */
 	bool slow =
 		op->slow || (op->events && atomic_load(&srv->watches.count)) || more_arrived(srv);
+	bool watch = false;
 	int err = 0;
 
 	mutex_lock(&srv->reader_lock);
-	for (unsigned i = 0; i < srv->worker_count; i++)
-		if (srv->workers[i].state == WORKER_SERVING && srv->workers[i].tag == t->tag)
+	for (unsigned i = 0; i < srv->worker_count; i++) {
+		const struct worker *o = &srv->workers[i];
+
+		if (o->state == WORKER_SERVING && o->tag == t->tag && !o->dropped)
 			err = -EBADMSG;
+	}
 	w->state = err ? WORKER_IDLE : WORKER_SERVING;
 	w->tag = t->tag;
 	w->flushes = 0;
+	w->droppable = is_droppable(t);
+	w->dropped = false;
+	w->relieved = false;
 	*ret_keep = !(slow && srv->idle);
-	if (!*ret_keep)
+	if (*ret_keep) {
+		srv->kept = w;
+		srv->kept_count++;
+		watch = srv->watch_sleeps;
+		srv->watch_sleeps = false;
+	} else {
 		srv->reader = false;
+	}
 	mutex_unlock(&srv->reader_lock);
 	if (!*ret_keep)
 		wake_reader(srv);
+	if (watch) {
+		atomic_fetch_add(&srv->watch_word, 1);
+		futex_wake(&srv->watch_word, 1);
+	}
 	return err;
 }
 
-static int end_request(struct worker *w, bool keep)
+/* *inout_keep: does it read on? */
+static int end_request(struct worker *w, bool *inout_keep)
 {
 	struct server *srv = w->srv;
 	uint16_t tags[SERVER_FLUSHES_MAX];
 	unsigned count;
 	int err = 0;
 
-	(void)keep;
 	mutex_lock(&srv->reader_lock);
 	w->state = WORKER_IDLE;
+	if (srv->kept == w)
+		srv->kept = NULL;
+	*inout_keep &= !w->relieved;
 	count = w->flushes;
 	memcpy(tags, w->flush_tags, count * sizeof(tags[0]));
 	mutex_unlock(&srv->reader_lock);
 	for (unsigned i = 0; i < count && !err; i++)
 		err = send_simple(w, P9_Rflush, tags[i], 0);
 	return err;
+}
+
+/*
+ * The reader has served the same request since the last look: another reads. Pre: reader_lock, which is dropped.
+ */
+static void relieve_unlock(struct server *srv)
+{
+	/* Nobody else is there: at the next look, perhaps. */
+	if (!srv->idle) {
+		mutex_unlock(&srv->reader_lock);
+		return;
+	}
+	srv->kept->relieved = true;
+	srv->kept = NULL;
+	srv->reader = false;
+	mutex_unlock(&srv->reader_lock);
+	wake_reader(srv);
+}
+
+static void *watch_thread(void *arg)
+{
+	struct server *srv = arg;
+	unsigned seen = 0;
+
+	mutex_lock(&srv->reader_lock);
+	while (!srv->stop) {
+		uint32_t word = atomic_load(&srv->watch_word);
+		struct timespec deadline;
+		int64_t end;
+
+		srv->watch_sleeps = !srv->kept && srv->kept_count == seen;
+		seen = srv->kept_count;
+		if (srv->watch_sleeps) {
+			mutex_unlock(&srv->reader_lock);
+			(void)futex_wait(&srv->watch_word, word, NULL);
+			mutex_lock(&srv->reader_lock);
+			continue;
+		}
+		mutex_unlock(&srv->reader_lock);
+		end = time_monotonic_ns() + SERVER_STALL_MS * 1000000ll;
+		deadline = (struct timespec){end / 1000000000, end % 1000000000};
+		(void)futex_wait(&srv->watch_word, word, &deadline);
+		mutex_lock(&srv->reader_lock);
+		if (!srv->stop && srv->kept && srv->kept_count == seen) {
+			relieve_unlock(srv);
+			mutex_lock(&srv->reader_lock);
+		}
+	}
+	mutex_unlock(&srv->reader_lock);
+	return NULL;
 }
 
 /* Tflush: by the reader itself, so it comes after what it flushes was registered. */
@@ -394,11 +500,14 @@ static int serve_flush(struct worker *w, const struct p9_msg *t)
 	for (unsigned i = 0; i < srv->worker_count; i++) {
 		struct worker *o = &srv->workers[i];
 
-		if (o->state != WORKER_IDLE && o->tag == t->Tflush.oldtag &&
+		if (o->state != WORKER_IDLE && !o->dropped && o->tag == t->Tflush.oldtag &&
 		    (!found || o->state == WORKER_SERVING))
 			found = o;
 	}
-	if (found && found->flushes < SERVER_FLUSHES_MAX)
+	if (found && found->state == WORKER_SERVING && found->droppable) {
+		found->dropped = true;
+		found = NULL;
+	} else if (found && found->flushes < SERVER_FLUSHES_MAX)
 		found->flush_tags[found->flushes++] = t->tag;
 	else
 		found = NULL;
@@ -436,7 +545,7 @@ static int reader_loop(struct worker *w)
 		if (!err)
 			err = serve(w, &t);
 		if (!err)
-			err = end_request(w, keep);
+			err = end_request(w, &keep);
 		if (err)
 			return err;
 		if (!keep)
@@ -510,6 +619,8 @@ int server_start(struct server *srv, unsigned threads)
 		if (err)
 			break;
 	}
+	if (!err && threads > 1)
+		err = -pthread_create(&srv->watch_thread, &attr, watch_thread, srv);
 	pthread_attr_destroy(&attr);
 	/* The filter that comes next has no unshare(2). */
 	while (!err && (ready = atomic_load(&srv->ready)) < threads - 1)
@@ -526,6 +637,8 @@ int server_run(struct server *srv)
 	worker_main(&srv->workers[0]);
 	for (unsigned i = 1; i < srv->worker_count; i++)
 		pthread_join(srv->workers[i].thread, NULL);
+	if (srv->worker_count > 1)
+		pthread_join(srv->watch_thread, NULL);
 	locks_fini(srv);
 	fid_remove_all(srv);
 	watches_fini(srv);

@@ -35,6 +35,7 @@
 #define SERVER_EVENT_BUF (16u << 10)
 #define SERVER_SPIN_NS 40000 /* for how long the reader looks for a request before it sleeps */
 #define SERVER_LATE_FDS_MAX 16
+#define SERVER_STALL_MS 50 /* a reader that serves a request for longer is relieved of reading */
 #define SERVER_NO_ACL_SLOTS 4096
 #define MOAT_SYS_getxattrat 464
 #define SERVER_NO_ACL_AGE_S 4 /* the coarsest clock of a filesystem's ticks every 2 s */
@@ -93,6 +94,9 @@ struct worker {
 	/* guarded by reader_lock. Replying: the client may see the reply, and use the tag again, at any moment. */
 	enum { WORKER_IDLE, WORKER_SERVING, WORKER_REPLYING } state;
 	uint16_t tag;
+	bool droppable; /* nobody needs the reply of what it serves */
+	bool dropped; /* it was flushed: there will be none */
+	bool relieved; /* another reads in its place */
 	uint16_t flush_tags[SERVER_FLUSHES_MAX];
 	unsigned flushes;
 };
@@ -151,6 +155,12 @@ struct server {
 	_Atomic uint32_t ready; /* futex: worker threads that have set themselves up */
 	unsigned idle; /* guarded by reader_lock: workers that wait for the role */
 	int stop; /* guarded by reader_lock: 0, 1 (closed) or -errno */
+	/* guarded by reader_lock: the reader while it serves a request itself; how many such there were; the watching thread sleeps until there is one */
+	struct worker *kept;
+	unsigned kept_count;
+	bool watch_sleeps;
+	_Atomic uint32_t watch_word; /* futex of the watching thread */
+	pthread_t watch_thread; /* only where there are several workers */
 	/* owned by the reader */
 	struct spin spin;
 	uint8_t *rx;
