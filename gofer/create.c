@@ -217,11 +217,39 @@ struct host_dirent { /* linux_dirent64 */
 	char name[];
 };
 
-static void fill_dirent(struct worker *w, const struct attach *attach, int fd, uint64_t dev,
-			bool at_root, const struct host_dirent *h, uint32_t want,
-			struct p9_dirent *d)
+/* One request's look at a directory. */
+struct dents {
+	struct worker *w;
+	const struct attach *attach;
+	int fd;
+	uint64_t dev; /* the directory's */
+	bool at_root; /* it is the attach point's root */
+	bool no_acls; /* an entry of that device said so */
+	uint32_t want;
+};
+
+/* Does the client use attributes of what has this DT_*? A symlink's are worth nothing without its target. */
+static bool wants_node(uint32_t want, unsigned type)
+{
+	if (!(want & P9_WANT_NODES) || type == DT_LNK)
+		return false;
+	return type == DT_DIR || type == DT_UNKNOWN || !(want & P9_WANT_DIR_NODES);
+}
+
+static uint8_t entry_acl_bits(struct dents *x, const char *name, const struct statx *stx)
+{
+	bool same_dev = makedev(stx->stx_dev_major, stx->stx_dev_minor) == x->dev;
+
+	/* A filesystem has them or not: one entry tells for the rest of the request. */
+	if (same_dev && x->no_acls)
+		return P9_QTACL_ASKED;
+	return acl_bits(x->fd, name, stx->stx_mode, same_dev ? &x->no_acls : NULL);
+}
+
+static void fill_dirent(struct dents *x, const struct host_dirent *h, struct p9_dirent *d)
 {
 	bool dots = h->name[0] == '.' && (!h->name[1] || (h->name[1] == '.' && !h->name[2]));
+	struct server *srv = x->w->srv;
 	struct statx stx;
 
 	d->offset = (uint64_t)h->off;
@@ -230,17 +258,21 @@ static void fill_dirent(struct worker *w, const struct attach *attach, int fd, u
 	d->has_node = false;
 	d->qid.version = 0;
 	d->qid.type = h->type == DT_DIR ? P9_QTDIR : h->type == DT_LNK ? P9_QTSYMLINK : P9_QTFILE;
-	d->qid.path = ino_to_path(w->srv, dev, h->ino);
+	d->qid.path = ino_to_path(srv, x->dev, h->ino);
 	/* What lies above the attach point is nobody's business. */
-	if (dots && h->name[1] && at_root)
-		d->qid.path = ino_to_path(w->srv, attach->dev, attach->ino);
-	if (dots || !(want & P9_WANT_NODES) || stat_fd(fd, h->name, &stx) < 0)
+	if (dots && h->name[1] && x->at_root)
+		d->qid.path = ino_to_path(srv, x->attach->dev, x->attach->ino);
+	if (dots || !wants_node(x->want, h->type) || stat_fd(x->fd, h->name, &stx) < 0)
 		return;
-	stat_to_node(w->srv, &stx, &d->node);
-	if (want & P9_WANT_ACL)
-		d->node.qid.type |= acl_bits(fd, h->name, stx.stx_mode);
+	stat_to_node(srv, &stx, &d->node);
 	d->qid = d->node.qid;
 	d->type = (uint8_t)IFTODT(stx.stx_mode);
+	/* Some filesystems do not say types with names. */
+	if (!wants_node(x->want, d->type))
+		return;
+	if (x->want & P9_WANT_ACL)
+		d->node.qid.type |= entry_acl_bits(x, h->name, &stx);
+	d->qid = d->node.qid;
 	d->has_node = true;
 }
 
@@ -248,14 +280,15 @@ int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *i
 	       int64_t offset, size_t max, bool moat, uint32_t want, size_t *ret_size,
 	       bool *ret_eof)
 {
+	struct dents x = {.w = w, .attach = attach, .fd = fd, .want = want};
 	struct stat st;
-	bool at_root;
 
 	*ret_size = 0;
 	*ret_eof = false;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	at_root = st.st_dev == attach->dev && st.st_ino == attach->ino;
+	x.dev = st.st_dev;
+	x.at_root = st.st_dev == attach->dev && st.st_ino == attach->ino;
 	if (offset != *inout_pos && lseek(fd, offset, SEEK_SET) < 0)
 		return -errno;
 	*inout_pos = offset;
@@ -272,7 +305,7 @@ int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *i
 			const struct host_dirent *h = (const void *)(w->dents + off);
 			struct p9_dirent d;
 
-			fill_dirent(w, attach, fd, st.st_dev, at_root, h, want, &d);
+			fill_dirent(&x, h, &d);
 			if (p9_dirent_put(w->data, max, ret_size, &d, moat) < 0) {
 				/* The stream is past what was taken: the next call seeks. */
 				lseek(fd, *inout_pos, SEEK_SET);

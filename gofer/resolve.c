@@ -332,7 +332,7 @@ static long acl_size_by_path(int fd, const char *name)
 	return got < 0 ? -errno : got;
 }
 
-uint8_t acl_bits(int fd, const char *name, uint32_t mode)
+uint8_t acl_bits(int fd, const char *name, uint32_t mode, bool *ret_unsupported)
 {
 	long got = -ENOSYS;
 
@@ -343,6 +343,8 @@ uint8_t acl_bits(int fd, const char *name, uint32_t mode)
 		got = acl_size_at(fd, *name ? name : ".");
 	if (got == -ENOSYS)
 		got = acl_size_by_path(fd, name);
+	if (got == -EOPNOTSUPP && ret_unsupported)
+		*ret_unsupported = true;
 	/* Any other failure says nothing of it: the client asks, and hears of the failure, before it decides. */
 	if (got == -ENODATA || got == -EOPNOTSUPP)
 		return P9_QTACL_ASKED;
@@ -388,7 +390,7 @@ static uint8_t acl_bits_known(const struct walk *wk, int fd, const char *name,
 	if (atomic_load_explicit(slot, memory_order_relaxed) == key ||
 	    atomic_load_explicit(slot + 1, memory_order_relaxed) == key)
 		return P9_QTACL_ASKED;
-	bits = acl_bits(fd, name, stx->stx_mode);
+	bits = acl_bits(fd, name, stx->stx_mode, NULL);
 	if (!fine) {
 		clock_gettime(CLOCK_REALTIME, &now);
 		fine = now.tv_sec - stx->stx_ctime.tv_sec >= SERVER_NO_ACL_AGE_S;

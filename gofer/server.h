@@ -260,8 +260,8 @@ must_check int reopen(struct worker *w, int path_fd, uint32_t flags);
 must_check int reopen_fifo(struct worker *w, int path_fd, uint32_t accmode);
 void fd_name(int fd, char out[16]); /* the relative path that names it */
 must_check int stat_fd(int fd, const char *name, struct statx *ret);
-/* P9_QTACL* of name in fd (fd itself when name is ""). */
-uint8_t acl_bits(int fd, const char *name, uint32_t mode);
+/* P9_QTACL* of name in fd (fd itself when name is ""). *ret_unsupported (or NULL): its filesystem has none. */
+uint8_t acl_bits(int fd, const char *name, uint32_t mode, bool *ret_unsupported);
 void stat_to_qid(struct server *srv, const struct statx *stx, struct p9_qid *ret);
 void stat_to_node(struct server *srv, const struct statx *stx, struct p9_node *ret);
 uint64_t ino_to_path(struct server *srv, uint64_t dev, uint64_t ino);

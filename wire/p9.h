@@ -378,7 +378,7 @@ enum {
 	P9_WANT_FD =
 		1
 		<< 1, /* donate a descriptor (regular files; mknod: a socket bound there); then newfid is not bound */
-	P9_WANT_NODES = 1 << 2, /* readdir: attributes of every entry */
+	P9_WANT_NODES = 1 << 2, /* readdir: attributes of every entry but symlinks */
 	P9_WANT_SETGID =
 		1
 		<< 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
@@ -387,6 +387,7 @@ enum {
 	P9_WANT_QUIET =
 		1
 		<< 6, /* readdir: nobody reads the directory, its atime stays if that is allowed */
+	P9_WANT_DIR_NODES = 1 << 7, /* readdir, with NODES: of directories only */
 };
 
 /* Tlock's and Tmlock's. */

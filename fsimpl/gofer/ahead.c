@@ -50,6 +50,7 @@ struct gofer_ahead {
 struct asked {
 	struct remote_dentry *d; /* a reference */
 	struct p9_call *call; /* owned */
+	uint32_t want;
 };
 
 int gofer_ahead_create(struct gofer_ahead **ret)
@@ -280,7 +281,7 @@ static void fill_request(struct p9_msg *t, const struct gofer_fs *fs,
 	*t = (struct p9_msg){.type = P9_Tmreaddir};
 	t->Tmreaddir.newfid = P9_NOFID;
 	t->Tmreaddir.count = MIN(GOFER_AHEAD_BYTES, fs->conn->msize - P9_IO_OVERHEAD);
-	t->Tmreaddir.want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET;
+	t->Tmreaddir.want = gofer_light_want(fs) | P9_WANT_QUIET;
 	if (where) {
 		t->Tmreaddir.fid = where->fid;
 		t->Tmreaddir.path = gofer_where_path(where);
@@ -302,7 +303,8 @@ static struct remote_dentry *candidate(struct gofer_fs *fs, struct remote_dentry
 		in = gofer_inode_of(d);
 		/* Who has it is just learning something of it. */
 		if (mutex_trylock(&in->lock)) {
-			unknown = !in->listing && !atomic_load(&in->ahead);
+			unknown = (!in->listing || gofer_light_misses(in)) &&
+				  !atomic_load(&in->ahead);
 			mutex_unlock(&in->lock);
 		}
 	}
@@ -339,7 +341,7 @@ static bool ask(struct gofer_fs *fs, struct gofer_ahead_item *run, const struct 
 	fill_request(&t, fs, &where);
 	if (p9_call_start(fs->conn, &t, &call))
 		return false;
-	ret[(*inout_count)++] = (struct asked){remote_dentry_ref(it->dir), call};
+	ret[(*inout_count)++] = (struct asked){remote_dentry_ref(it->dir), call, t.Tmreaddir.want};
 	return true;
 }
 
@@ -381,7 +383,8 @@ static void take(struct gofer_fs *fs, struct asked *asked)
 	fill_request(&t, fs, NULL);
 	/* What goes wrong here goes wrong again, and is reported, where the program asks. */
 	if (!p9_call_wait(fs->conn, call, &t)) {
-		gofer_dir_told(asked->d, &call->r.Rmreaddir.data, call->r.Rmreaddir.eof);
+		gofer_dir_told(asked->d, &call->r.Rmreaddir.data, asked->want,
+			       call->r.Rmreaddir.eof);
 		p9_call_fini(call);
 		free(call);
 	}

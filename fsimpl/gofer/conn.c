@@ -81,6 +81,11 @@ uint64_t p9_conn_requests(const struct p9_conn *c)
 	return atomic_load(&c->requests);
 }
 
+uint64_t p9_conn_received(const struct p9_conn *c)
+{
+	return atomic_load(&c->received);
+}
+
 void p9_conn_in_flight(struct p9_conn *c,
 		       void (*emit)(void *arg, const char *what, uint64_t id, int64_t age_ns),
 		       void *arg)

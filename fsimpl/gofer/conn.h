@@ -105,6 +105,7 @@ struct p9_conn {
 	LIST_HEAD(, p9_held)
 	held[P9_HELD_BUCKETS]; /* guarded by fid_lock: fids that the server has for us */
 	_Atomic uint64_t requests;
+	_Atomic uint64_t received; /* bytes; changed by the reader */
 	/* donated descriptors, of all filesystems on this connection: fsimpl/gofer/hostfd.c */
 	struct mutex fd_lock; /* LOCK_LEAF */
 	TAILQ_HEAD(, gofer_inode)

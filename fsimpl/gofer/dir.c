@@ -59,12 +59,14 @@ static int listing_create(struct gofer_fs *fs, const struct p9_blob *data,
 	struct gofer_listing *l = malloc(sizeof(*l) + data->size), *fit;
 	size_t off = 0, size = 0;
 	struct p9_dirent e;
+	uint32_t files = 0;
 	int got;
 
 	if (!l)
 		return -ENOMEM;
 	while ((got = p9_dirent_get(data->data, data->size, &off, true, &e)) == 1) {
 		e.has_node = false;
+		files += e.type != DT_DIR && e.type != DT_LNK;
 		if (e.name.len == 0 || e.name.len > P9_NAME_MAX ||
 		    p9_dirent_put(l->data, data->size, &size, &e, true)) {
 			got = -EBADMSG;
@@ -80,6 +82,7 @@ static int listing_create(struct gofer_fs *fs, const struct p9_blob *data,
 	ref_init(&l->ref, &listing_type);
 	l->fs = fs;
 	l->size = (uint32_t)size;
+	l->files = files;
 	atomic_fetch_add(&fs->listing_bytes, size);
 	*ret = l;
 	return 0;
@@ -115,6 +118,8 @@ static bool fill_from_kept(struct gofer_dir *dir, struct gofer_inode *in)
 {
 	struct gofer_listing *l;
 
+	if (gofer_light_misses(in))
+		return false;
 	mutex_lock(&in->lock);
 	l = in->listing;
 	if (l)
@@ -125,8 +130,8 @@ static bool fill_from_kept(struct gofer_dir *dir, struct gofer_inode *in)
 	return l;
 }
 
-/* The attributes of the entries. Pre: tree_lock. */
-static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data)
+void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data,
+		     uint32_t want)
 {
 	struct p9_dirent e;
 	size_t off = 0;
@@ -134,17 +139,21 @@ static void enter_entries(struct gofer_fs *fs, struct remote_dentry *d, const st
 	while (p9_dirent_get(data->data, data->size, &off, true, &e) == 1) {
 		struct remote_dentry *child;
 
-		/* Symlinks would need their targets. */
-		if (!e.has_node || S_ISLNK(e.node.mode) || !p9_name_ok(e.name.data, e.name.len))
+		/* Symlinks would need their targets. What was not wanted is no answer. */
+		if (!e.has_node || S_ISLNK(e.node.mode) || !p9_name_ok(e.name.data, e.name.len) ||
+		    ((want & P9_WANT_DIR_NODES) && !S_ISDIR(e.node.mode)))
 			continue;
 		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node, NULL, &child))
 			return;
+		if (!remote_is_dir(child))
+			atomic_store_explicit(&gofer_inode_of(child)->listed, true,
+					      memory_order_relaxed);
 		remote_dentry_unref(child);
 	}
 }
 
 /* Takes a reply in. Pre: tree_lock. */
-static int take_reply(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos,
+static int take_reply(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos, uint32_t want,
 		      const struct p9_Rmreaddir *r)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
@@ -154,8 +163,10 @@ static int take_reply(struct gofer_dir *dir, struct remote_dentry *d, int64_t po
 
 	if (err)
 		return err;
-	if (!fs->shared)
-		enter_entries(fs, d, &r->data);
+	if (want & P9_WANT_NODES) {
+		gofer_dir_enter(fs, d, &r->data, want);
+		gofer_light_entered(fs, d, &r->data, want, pos == 0);
+	}
 	if (pos == 0 && eof)
 		keep_listing(gofer_inode_of(d), l);
 	fill(dir, l, pos, eof);
@@ -173,11 +184,12 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 	t.Tmreaddir.newfid = P9_NOFID;
 	t.Tmreaddir.offset = (uint64_t)pos;
 	t.Tmreaddir.count = fs->conn->msize - P9_IO_OVERHEAD;
-	t.Tmreaddir.want = fs->shared ? 0 : P9_WANT_NODES | P9_WANT_ACL;
 	rwlock_read_lock(&fs->tree_lock);
 	if (pos == 0 && fill_from_kept(dir, gofer_inode_of(d))) {
-		if (atomic_load_explicit(&gofer_inode_of(d)->ahead, memory_order_relaxed))
+		if (atomic_load_explicit(&gofer_inode_of(d)->ahead, memory_order_relaxed)) {
+			gofer_light_program_listed(fs, dir->listing);
 			gofer_ahead_listed(fs, d);
+		}
 		goto out_unlock;
 	}
 	if (dir->fid != P9_NOFID) {
@@ -190,21 +202,24 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 		t.Tmreaddir.path = gofer_where_path(&where);
 		t.Tmreaddir.newfid = p9_fid_alloc(fs->conn);
 	}
+	t.Tmreaddir.want = gofer_light_want(fs);
 	err = p9_rpc(fs->conn, &call, &t);
 	if (err)
 		goto out_unlock;
 	if (call.r.Rmreaddir.bound)
 		dir->fid = t.Tmreaddir.newfid;
-	err = take_reply(dir, d, pos, &call.r.Rmreaddir);
+	err = take_reply(dir, d, pos, t.Tmreaddir.want, &call.r.Rmreaddir);
 	p9_call_fini(&call);
-	if (!err && pos == 0)
+	if (!err && pos == 0) {
+		gofer_light_program_listed(fs, dir->listing);
 		gofer_ahead_listed(fs, d);
+	}
 out_unlock:
 	rwlock_read_unlock(&fs->tree_lock);
 	return err;
 }
 
-void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eof)
+void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want, bool eof)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	struct gofer_listing *l;
@@ -212,7 +227,10 @@ void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eo
 	/* listing_create() looks at all of it. */
 	if (listing_create(fs, data, &l))
 		return;
-	enter_entries(fs, d, data);
+	gofer_dir_enter(fs, d, data, want);
+	/* With all attributes, but not of all entries, it says nothing of what a listing left out. */
+	if (eof || (want & P9_WANT_DIR_NODES))
+		gofer_light_entered(fs, d, data, want, true);
 	if (eof)
 		keep_listing(gofer_inode_of(d), l);
 	gofer_listing_unref(l);
@@ -239,7 +257,7 @@ bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
 	t.Tmreaddir.want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET;
 	if (p9_rpc(fs->conn, &call, &t))
 		return false;
-	gofer_dir_told(d, &call.r.Rmreaddir.data, call.r.Rmreaddir.eof);
+	gofer_dir_told(d, &call.r.Rmreaddir.data, t.Tmreaddir.want, call.r.Rmreaddir.eof);
 	p9_call_fini(&call);
 	return true;
 }

@@ -32,6 +32,8 @@ void p9_conn_unref(struct p9_conn *c);
 bool p9_conn_alive(const struct p9_conn *c);
 /* Requests sent so far: benchmarks and tests count round trips. */
 uint64_t p9_conn_requests(const struct p9_conn *c);
+/* Bytes of replies received so far. */
+uint64_t p9_conn_received(const struct p9_conn *c);
 /* Each request that waits for its reply: emit(arg, type, tag, age). emit takes no locks. */
 void p9_conn_in_flight(struct p9_conn *c,
 		       void (*emit)(void *arg, const char *what, uint64_t id, int64_t age_ns),

@@ -208,6 +208,7 @@ void gofer_inode_stat(struct gofer_inode *in, struct moat_statx *ret)
 {
 	struct gofer_attr a;
 
+	gofer_attr_asked(in);
 	mutex_lock(&in->lock);
 	gofer_inode_refresh_locked(in);
 	a = in->attr;
@@ -255,8 +256,10 @@ bool gofer_peek_stat(struct dentry *d, struct moat_statx *ret)
 		!atomic_load_explicit(&in->pins, memory_order_acquire);
 	a = in->attr;
 	mutex_unlock(&in->lock);
-	if (known)
+	if (known) {
+		gofer_attr_asked(in);
 		fill_stat(in, &a, ret);
+	}
 	return known;
 }
 

@@ -34,6 +34,10 @@
 /* After so many names of a directory that were asked for one at a time, so many bytes of its entries are. */
 #define GOFER_PREFETCH_AFTER 2u
 #define GOFER_PREFETCH_BYTES (32u << 10)
+/* After so many directories of whose files nobody wants to know more than the names, listings bring no attributes of them. */
+#define GOFER_LIGHT_AFTER 8u
+#define GOFER_RELIST_MAX \
+	72u /* requests for the attributes that one listing left out: 65,536 of 131 bytes and a name */
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 /* ahead.c */
 #define GOFER_AHEAD_MAX \
@@ -58,11 +62,15 @@ struct gofer_listing {
 	struct ref ref;
 	struct gofer_fs *fs; /* borrowed: whoever has a reference has a dentry of it */
 	uint32_t size;
+	uint32_t files; /* entries but directories and symlinks */
 	uint8_t data[];
 };
 
 /* Is gofer_inode.acl what the file has (NULL: none)? */
 enum gofer_acl_state { GOFER_ACL_UNKNOWN, GOFER_ACL_KNOWN };
+
+/* Did a directory's listing leave out attributes of files that are not in the cache: none, some, most? */
+enum gofer_light { GOFER_LIGHT_NOT, GOFER_LIGHT_SOME, GOFER_LIGHT_MOST };
 
 /* One file of the host, whatever its names. */
 struct gofer_inode {
@@ -100,8 +108,12 @@ struct gofer_inode {
 	/* a directory: its names that were asked for one at a time; all were asked for together after that */
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
+	_Atomic enum gofer_light light; /* light.c */
 	_Atomic bool
 		ahead; /* it was asked for ahead, and nobody has listed it yet; changed under gofer_ahead.lock */
+
+	/* no directory: its attributes came with a listing, and nobody has asked for them yet */
+	_Atomic bool listed;
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
@@ -129,6 +141,8 @@ struct gofer_fs {
 	struct rwlock tree_lock; /* LOCK_FS_OP */
 	struct remote_dcache dcache;
 	_Atomic size_t listing_bytes; /* of all gofer_listings */
+	_Atomic unsigned
+		unasked; /* light.c: directories listed since a file's attributes were wanted */
 	struct gofer_ahead *ahead; /* immutable; owned; NULL: nothing is asked for ahead */
 	_Atomic unsigned
 		watch_count; /* gofer_watch_begin() calls that have no end yet; only in shared trees */
@@ -411,13 +425,40 @@ void gofer_dir_changed(struct gofer_inode *in);
  */
 bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
-/* What a reply has just said of d: its first entries; eof: all of them. Pre: tree_lock, since it was asked for. */
-void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, bool eof);
+/* What a reply to a request with `want` has just said of d: its first entries; eof: all of them. Pre: tree_lock, since it was asked for. */
+void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want, bool eof);
+/* Its nodes, as far as they were wanted, into the cache. Pre: tree_lock. */
+void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data,
+		     uint32_t want);
 /* New size through a descriptor that may write. Pages beyond go. */
 must_check int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t size);
 /* After the size was changed by a request. */
 void gofer_inode_truncated(struct gofer_inode *in, uint64_t size);
 extern const struct mappable_ops gofer_mappable_ops;
+
+/* ---- light.c: which attributes listings bring ---- */
+
+/* P9_WANT_* of a listing. */
+uint32_t gofer_light_want(const struct gofer_fs *fs);
+/* A program lists a directory, which cost a request. */
+void gofer_light_program_listed(struct gofer_fs *fs, const struct gofer_listing *l);
+/* Entries of d were entered from a reply to `want`: what was left out? first: they are the first of d. Pre: tree_lock. */
+void gofer_light_entered(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data,
+			 uint32_t want, bool first);
+/* A listing of this directory that is kept is not enough: attributes are wanted, and most of its files' are not there. */
+bool gofer_light_misses(const struct gofer_inode *in);
+/*
+ * A name of d is to be asked for. If a light listing left it out, listings bring all attributes from now on, and those of d are asked for.
+ * Pre: tree_lock. Return: they were; the name may be known now.
+ */
+bool gofer_light_lookup(struct gofer_fs *fs, struct remote_dentry *d, const char *name, size_t len);
+void gofer_light_asked(struct gofer_inode *in);
+/* Somebody asks for its attributes. */
+static inline void gofer_attr_asked(struct gofer_inode *in)
+{
+	if (unlikely(atomic_load_explicit(&in->listed, memory_order_relaxed)))
+		gofer_light_asked(in);
+}
 
 /* ---- ahead.c: directories that will be listed next ---- */
 

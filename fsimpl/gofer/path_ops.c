@@ -53,6 +53,7 @@ int gofer_access_at(struct filesystem *fs, struct resolving_path *rp, int mask)
 
 	if (err)
 		return err;
+	gofer_attr_asked(gofer_inode_of(d));
 	rcu_read_begin();
 	gofer_inode_perm(gofer_inode_of(d), &pi);
 	err = remote_access(rp, &pi, mask);

@@ -187,6 +187,7 @@ bool p9_read_some(struct p9_conn *c)
 		return false;
 	}
 	c->rx_len += (size_t)got;
+	atomic_fetch_add_explicit(&c->received, (uint64_t)got, memory_order_relaxed);
 	if (!err)
 		err = dispatch_all(c);
 	if (err)

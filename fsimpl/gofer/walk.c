@@ -38,7 +38,8 @@ static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 			*ret = d;
 			return d ? 0 : negative ? -ENOENT : wk->fail_err;
 		}
-		if (single && gofer_dir_prefetch(wk->fs, wk->cur))
+		if (single && (gofer_light_lookup(wk->fs, wk->cur, name, len) ||
+			       gofer_dir_prefetch(wk->fs, wk->cur)))
 			continue;
 		err = gofer_walk_ask(wk);
 		if (err)

@@ -28,6 +28,8 @@ static const char *const fault_names[] = {"none",      "dies",	     "truncated",
 
 static struct fs_env e;
 static _Atomic enum fault armed;
+static _Atomic bool
+	other_want; /* listings are asked for with attributes of files where they should not be, and the reverse */
 
 /* ---- the thread between ---- */
 
@@ -131,6 +133,23 @@ static bool from_server(struct between *b)
 	return true;
 }
 
+/* Whole requests, one behind the other, as the client sends them. */
+static void change_want(uint8_t *raw, size_t size)
+{
+	uint32_t len, want;
+
+	for (; size >= P9_HEADER_SIZE; raw += len, size -= len) {
+		memcpy(&len, raw, 4);
+		if (len < P9_HEADER_SIZE || len > size)
+			return;
+		if (raw[4] != P9_Tmreaddir)
+			continue;
+		memcpy(&want, raw + len - 4, 4);
+		want ^= want & P9_WANT_NODES ? P9_WANT_DIR_NODES : 0;
+		memcpy(raw + len - 4, &want, 4);
+	}
+}
+
 static void *between_run(void *arg)
 {
 	struct between *b = arg;
@@ -147,6 +166,8 @@ static void *between_run(void *arg)
 		if (!fds[0].revents)
 			continue;
 		got = recv(b->client, raw, sizeof(raw), 0);
+		if (got > 0 && atomic_load(&other_want))
+			change_want(raw, (size_t)got);
 		if (got <= 0 || send(b->server, raw, (size_t)got, MSG_NOSIGNAL) != got)
 			break;
 	}
@@ -284,6 +305,45 @@ static void one_case(unsigned op, enum fault fault)
 	fs_env_fini(&e);
 }
 
+/* A server that sends attributes of files where those of directories were wanted, and none where they were. */
+static void test_other_nodes(void **state)
+{
+	char path[256], names[1024];
+	struct moat_statx st;
+
+	(void)state;
+	assert_int_equal(fs_env_init(&e), 0);
+	for (unsigned d = 0; d < 30; d++) {
+		snprintf(path, sizeof(path), "%s/d%u", backend_gofer_dir(), d);
+		assert_int_equal(mkdir(path, 0755), 0);
+		for (unsigned f = 0; f < 4; f++) {
+			snprintf(path, sizeof(path), "%s/d%u/f%u", backend_gofer_dir(), d, f);
+			assert_int_equal(close(creat(path, 0600)), 0);
+			assert_int_equal(chmod(path, 0600 + d), 0);
+		}
+	}
+	atomic_store(&other_want, true);
+	/* Some are only listed, then some looked at, twice: all kinds of listings. */
+	for (unsigned d = 0; d < 30; d++) {
+		snprintf(path, sizeof(path), "/d%u", d);
+		assert_int_equal(fs_list(&e, path, names, sizeof(names)), 4);
+		for (unsigned f = 0; f < 4 && d % 14 > 10; f++) {
+			snprintf(path, sizeof(path), "/d%u/f%u", d, f);
+			assert_int_equal(fs_stat(&e, path, &st), 0);
+			assert_int_equal(st.mode, S_IFREG | (0600 + d));
+		}
+	}
+	atomic_store(&other_want, false);
+	for (unsigned d = 0; d < 30; d++) {
+		snprintf(path, sizeof(path), "/d%u/f%u", d, d % 4);
+		assert_int_equal(fs_stat(&e, path, &st), 0);
+		assert_int_equal(st.mode, S_IFREG | (0600 + d));
+		snprintf(path, sizeof(path), "/d%u", d);
+		assert_int_equal(fs_list(&e, path, names, sizeof(names)), 4);
+	}
+	fs_env_fini(&e);
+}
+
 static void test_faults(void **state)
 {
 	(void)state;
@@ -295,6 +355,7 @@ static void test_faults(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_other_nodes),
 		cmocka_unit_test(test_faults),
 	};
 

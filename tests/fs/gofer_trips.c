@@ -2,6 +2,7 @@
  * Round trips of the gofer's client, counted: how many requests an operation sends, cold and warm, where the path is eight directories deep.
  * GOFER_SHARED: a shared tree, where what is known is asked for again. Exact: one request too many fails.
  */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -316,6 +317,222 @@ static void test_lists_ahead_are_few(void **state)
 	assert_in_range(TRIPS(list_counted("/", buf, sizeof(buf))), 0, 2);
 }
 
+/* ---- listings without attributes of files ---- */
+
+#define LIGHT_DIRS 30
+#define LIGHT_FILES 20
+#define LARGE_ENTRIES 6000
+
+static uint64_t received(void)
+{
+	return p9_conn_received(backend_gofer_conn());
+}
+
+/* /light with directories of LIGHT_FILES files, one directory and a symlink to a file. */
+static int make_light(void)
+{
+	char path[256], file[320];
+	int err;
+
+	snprintf(path, sizeof(path), "%s/light", backend_gofer_dir());
+	err = mkdir(path, 0755);
+	for (unsigned d = 0; d < LIGHT_DIRS && !err; d++) {
+		snprintf(path, sizeof(path), "%s/light/a%02u", backend_gofer_dir(), d);
+		err = mkdir(path, 0755);
+		for (unsigned i = 0; i < LIGHT_FILES && !err; i++) {
+			snprintf(file, sizeof(file), "%s/f%02u", path, i);
+			err = close(creat(file, 0644));
+		}
+		snprintf(file, sizeof(file), "%s/dir", path);
+		err = err ? err : mkdir(file, 0755);
+		snprintf(file, sizeof(file), "%s/link", path);
+		err = err ? err : symlink("f00", file);
+	}
+	return err;
+}
+
+/* Directories first..end, not in the order of any listing, so that none is asked for ahead for long. */
+static int list_light(unsigned first, unsigned end)
+{
+	char path[64], names[1024];
+	int ret = 0;
+
+	for (unsigned i = first; i < end && ret >= 0; i++) {
+		snprintf(path, sizeof(path), "/light/a%02u", i * 7 % LIGHT_DIRS);
+		ret = fs_list(&e, path, names, sizeof(names));
+		if (ret >= 0 && ret != LIGHT_FILES + 2)
+			ret = -EBADMSG;
+	}
+	return ret;
+}
+
+static int stat_light(unsigned i)
+{
+	struct moat_statx st;
+	char path[64];
+	int err = 0;
+
+	for (unsigned f = 0; f < LIGHT_FILES && !err; f++) {
+		snprintf(path, sizeof(path), "/light/a%02u/f%02u", i * 7 % LIGHT_DIRS, f);
+		err = fs_stat(&e, path, &st);
+		if (!err && (!S_ISREG(st.mode) || st.nlink != 1))
+			err = -EBADMSG;
+	}
+	return err;
+}
+
+static const char *light_path(unsigned i, const char *name)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/light/a%02u/%s", i * 7 % LIGHT_DIRS, name);
+	return path;
+}
+
+/* As find does, whom names and types are enough: after 8 directories attributes of files stay away, until somebody asks for one. */
+static void test_light_listings(void **state)
+{
+	uint64_t with, without;
+	struct moat_statx st;
+
+	(void)state;
+	if (shared)
+		return;
+	assert_int_equal(make_light(), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	with = received();
+	assert_in_range(list_light(0, 8), 1, INT_MAX);
+	with = received() - with;
+	/* Each is opened and listed. */
+	without = received();
+	assert_int_equal(TRIPS(list_light(8, 16)), 16);
+	without = received() - without;
+	assert_true(without * 2 < with);
+	/* Directories have theirs, and what is kept is listed for nothing. */
+	assert_int_equal(TRIPS(fs_stat(&e, light_path(9, "dir"), &st)), 0);
+	assert_true(S_ISDIR(st.mode));
+	assert_int_equal(TRIPS(list_light(0, 16)), 0);
+	/* What was told before is known, and changes nothing; nor does a name that is not there, or a symlink. */
+	assert_int_equal(TRIPS(stat_light(3)), 0);
+	assert_int_equal(fs_stat(&e, light_path(10, "none"), &st), -ENOENT);
+	assert_int_equal(TRIPS(fs_readlink(&e, light_path(11, "link"), buf, sizeof(buf))), 1);
+	assert_int_equal(TRIPS(list_light(0, 16)), 0);
+	/* One request for all files of a directory. The directory is listed in between. */
+	assert_int_equal(TRIPS(stat_light(9)), 1);
+	assert_int_equal(TRIPS(stat_light(9)), 0);
+	/* And from there on listings bring all, also where one without attributes was kept. */
+	assert_int_equal(TRIPS(list_light(16, 17)), 2);
+	assert_int_equal(TRIPS(stat_light(16)), 0);
+	assert_int_equal(TRIPS(list_light(12, 13)), 1);
+	assert_int_equal(TRIPS(stat_light(12)), 0);
+	assert_int_equal(TRIPS(list_light(12, 13)), 0);
+}
+
+/* Changes below directories of which only names are known. */
+static void test_light_changes(void **state)
+{
+	struct moat_statx st;
+
+	(void)state;
+	if (shared)
+		return;
+	assert_int_equal(make_light(), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_in_range(list_light(0, 12), 1, INT_MAX);
+	assert_int_equal(TRIPS(fs_unlink(&e, light_path(9, "f03"))), 1);
+	assert_int_equal(fs_stat(&e, light_path(9, "f03"), &st), -ENOENT);
+	assert_int_equal(fs_list(&e, light_path(9, "."), buf, sizeof(buf)), LIGHT_FILES + 1);
+	assert_int_equal(fs_creat(&e, light_path(9, "f03"), 0600), 0);
+	assert_int_equal(fs_stat(&e, light_path(9, "f03"), &st), 0);
+	assert_int_equal(st.mode & 0777, 0600);
+	assert_int_equal(fs_chmod(&e, light_path(10, "f05"), 0640), 0);
+	assert_int_equal(fs_stat(&e, light_path(10, "f05"), &st), 0);
+	assert_int_equal(st.mode & 0777, 0640);
+	assert_int_equal(fs_stat(&e, light_path(10, "f06"), &st), 0);
+	assert_int_equal(st.mode & 0777, 0644);
+	assert_int_equal(open_close(light_path(11, "f01"), O_RDWR), 0);
+	assert_int_equal(stat_light(11), 0);
+}
+
+static int stat_large(unsigned count)
+{
+	struct moat_statx st;
+	char name[32];
+	int err = 0;
+
+	for (unsigned i = 0; i < count && !err; i++) {
+		snprintf(name, sizeof(name), "/large/f%u", i * 7 % LARGE_ENTRIES);
+		err = fs_stat(&e, name, &st);
+	}
+	return err;
+}
+
+/* Directories that are kept whole but take more than one request with attributes, and that take several without. */
+static void test_light_large(void **state)
+{
+	char name[256];
+	unsigned trips;
+
+	(void)state;
+	if (shared)
+		return;
+	assert_int_equal(make_light(), 0);
+	assert_int_equal(fs_mkdir(&e, "/many", 0755), 0);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		snprintf(name, sizeof(name), "/many/f%u", i);
+		assert_int_equal(fs_creat(&e, name, 0644), 0);
+	}
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_in_range(list_light(0, 12), 1, INT_MAX);
+	trips = TRIPS(fs_list(&e, "/many", buf, sizeof(buf)));
+	/* Opened, and one reply of 128 KiB: an entry takes some 35 bytes. */
+	assert_int_equal(trips, 2);
+	assert_in_range(TRIPS(stat_all()), 1, 4);
+	assert_int_equal(TRIPS(stat_all()), 0);
+
+	snprintf(name, sizeof(name), "%s/large", backend_gofer_dir());
+	assert_int_equal(mkdir(name, 0755), 0);
+	for (unsigned i = 0; i < LARGE_ENTRIES; i++) {
+		snprintf(name, sizeof(name), "%s/large/f%u", backend_gofer_dir(), i);
+		assert_int_equal(close(creat(name, 0644)), 0);
+	}
+	/* With attributes: eight replies or so, and nothing is left to ask for. */
+	trips = COLD_TRIPS(fs_list(&e, "/large", buf, sizeof(buf)));
+	assert_in_range(trips, 6, 10);
+	assert_int_equal(TRIPS(stat_large(LARGE_ENTRIES)), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_in_range(list_light(0, 12), 1, INT_MAX);
+	assert_in_range(TRIPS(fs_list(&e, "/large", buf, sizeof(buf))), 3, 4);
+	/* One file, another, then all that the listing would have brought. */
+	assert_int_equal(TRIPS(stat_large(1)), 1);
+	assert_int_equal(TRIPS(stat_large(2)), 1);
+	assert_in_range(TRIPS(stat_large(LARGE_ENTRIES)), 5, trips);
+	assert_int_equal(TRIPS(stat_large(LARGE_ENTRIES)), 0);
+}
+
+/* ls -l: each directory listed, each file looked at. Also after others were only listed, it costs one request a directory. */
+static void test_light_never_for_ls(void **state)
+{
+	(void)state;
+	if (shared)
+		return;
+	assert_int_equal(make_light(), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_in_range(list_light(i, i + 1), 1, INT_MAX);
+		assert_int_equal(TRIPS(stat_light(i)), 0);
+	}
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_in_range(list_light(0, 20), 1, INT_MAX);
+	/* One request more to learn it. */
+	assert_int_equal(TRIPS(list_light(10, 11)), 0);
+	assert_int_equal(TRIPS(stat_light(10)), 1);
+	for (unsigned i = 11; i < 20; i++) {
+		assert_int_equal(TRIPS(list_light(i, i + 1)), 1);
+		assert_int_equal(TRIPS(stat_light(i)), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +544,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_ahead_are_few, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_light_listings, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_light_changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_light_large, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_light_never_for_ls, setup, teardown),
 	};
 
 	shared = getenv("GOFER_SHARED") != NULL;

@@ -5,6 +5,7 @@
  */
 #include "tests/unit/p9_gofer_fixture.h"
 
+#include <dirent.h>
 #include <sys/xattr.h>
 
 #include "fsimpl/gofer/conn.h"
@@ -237,6 +238,68 @@ static void readdir_all(void **state)
 }
 
 /* ---- writes ---- */
+
+static int list_raw(uint32_t want, struct p9_call *ret)
+{
+	struct p9_msg t = {.type = P9_Tmreaddir};
+
+	t.Tmreaddir = (struct p9_Tmreaddir){.fid = 1,
+					    .path = p9_str("mixed"),
+					    .newfid = P9_NOFID,
+					    .count = 65536,
+					    .want = want};
+	return p9_rpc(fx.conn, ret, &t);
+}
+
+/* Which entries of a listing have attributes. */
+static void readdir_nodes(void **state)
+{
+	static const struct {
+		uint32_t want;
+		const char *with; /* first letters of the names */
+	} cases[] = {
+		{0, ""},
+		{P9_WANT_DIR_NODES, ""},
+		{P9_WANT_NODES, "dfp"},
+		{P9_WANT_NODES | P9_WANT_ACL, "dfp"},
+		{P9_WANT_NODES | P9_WANT_DIR_NODES, "d"},
+		{P9_WANT_NODES | P9_WANT_DIR_NODES | P9_WANT_ACL | P9_WANT_QUIET, "d"},
+	};
+	struct p9_dirent d;
+	struct p9_call call;
+
+	(void)state;
+	assert_int_equal(mkdir(host("mixed"), 0755), 0);
+	assert_int_equal(mkdir(host("mixed/dir"), 0750), 0);
+	assert_int_equal(mkfifo(host("mixed/pipe"), 0644), 0);
+	assert_int_equal(symlink("file", host("mixed/link")), 0);
+	write_host("mixed/file", "x");
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		unsigned count = 0;
+		size_t off = 0;
+
+		assert_int_equal(list_raw(cases[i].want, &call), 0);
+		assert_true(call.r.Rmreaddir.eof);
+		while (p9_dirent_get(call.r.Rmreaddir.data.data, call.r.Rmreaddir.data.size, &off,
+				     true, &d) == 1) {
+			char first = d.name.data[0];
+
+			count++;
+			assert_int_equal(d.type, first == 'd' || first == '.' ? DT_DIR
+						 : first == 'l'		      ? DT_LNK
+						 : first == 'p'		      ? DT_FIFO
+									      : DT_REG);
+			assert_int_equal(d.has_node, strchr(cases[i].with, first) != NULL);
+			if (d.has_node)
+				assert_int_equal(d.node.qid.type & P9_QTACL_ASKED,
+						 cases[i].want & P9_WANT_ACL ? P9_QTACL_ASKED : 0);
+			if (d.has_node)
+				assert_int_equal(IFTODT(d.node.mode), d.type);
+		}
+		assert_int_equal(count, 6);
+		p9_call_fini(&call);
+	}
+}
 
 static void create_write(void **state)
 {
@@ -723,6 +786,7 @@ int main(void)
 		TEST(symlinks),
 		TEST(read_file),
 		TEST(readdir_all),
+		TEST(readdir_nodes),
 		TEST(create_write),
 		TEST(create_through_symlink),
 		TEST(links),
