@@ -141,6 +141,40 @@ static void dirents(void **state)
 	}
 }
 
+/* A listing of which some entries have attributes, cut anywhere: whole entries, and then the end or an error. */
+static void mixed_dirents(void **state)
+{
+	static const char *const names[] = {".", "a-directory", "file", "link", "other-directory"};
+	size_t off = 0, ends[ARRAY_SIZE(names)];
+	uint8_t buf[512];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		struct p9_dirent d = {.offset = i,
+				      .type = 4,
+				      .has_node = strstr(names[i], "directory") != NULL,
+				      .node.size = i,
+				      .name = p9_str(names[i])};
+
+		assert_int_equal(p9_dirent_put(buf, sizeof(buf), &off, &d, true), 0);
+		ends[i] = off;
+	}
+	for (size_t cut = 0; cut <= off; cut++) {
+		struct p9_dirent d;
+		size_t at = 0;
+		unsigned i = 0;
+		int got;
+
+		for (; (got = p9_dirent_get(buf, cut, &at, true, &d)) == 1; i++) {
+			assert_int_equal(at, ends[i]);
+			assert_int_equal(d.has_node, strstr(names[i], "directory") != NULL);
+			assert_int_equal(d.has_node ? d.node.size : i, i);
+			assert_int_equal(d.name.len, strlen(names[i]));
+		}
+		assert_int_equal(got, cut == (i ? ends[i - 1] : 0) ? 0 : -EBADMSG);
+	}
+}
+
 static void names(void **state)
 {
 	char longname[300];
@@ -217,11 +251,11 @@ static void printing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(golden_twalk),	    cmocka_unit_test(golden_rgetattr_size),
-		cmocka_unit_test(round_trip_all),   cmocka_unit_test(nodes_and_fids),
-		cmocka_unit_test(dirents),	    cmocka_unit_test(names),
-		cmocka_unit_test(blob_out_of_line), cmocka_unit_test(bad_frames),
-		cmocka_unit_test(printing),
+		cmocka_unit_test(golden_twalk),	  cmocka_unit_test(golden_rgetattr_size),
+		cmocka_unit_test(round_trip_all), cmocka_unit_test(nodes_and_fids),
+		cmocka_unit_test(dirents),	  cmocka_unit_test(mixed_dirents),
+		cmocka_unit_test(names),	  cmocka_unit_test(blob_out_of_line),
+		cmocka_unit_test(bad_frames),	  cmocka_unit_test(printing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
