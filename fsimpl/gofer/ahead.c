@@ -299,7 +299,8 @@ static struct remote_dentry *candidate(struct gofer_fs *fs, struct remote_dentry
 	rcu_read_begin();
 	d = remote_find_rcu(&fs->dcache, dir, e->name.data, e->name.len);
 	if (d && d->inode && remote_is_dir(d) &&
-	    !(atomic_load(&d->d.flags) & (DENTRY_DEAD | DENTRY_MAYBE_MOUNTPOINT))) {
+	    !(atomic_load(&d->d.flags) & (DENTRY_DEAD | DENTRY_MAYBE_MOUNTPOINT)) &&
+	    !atomic_load_explicit(&gofer_inode_of(d)->too_much, memory_order_relaxed)) {
 		in = gofer_inode_of(d);
 		/* Who has it is just learning something of it. */
 		if (mutex_trylock(&in->lock)) {
@@ -385,6 +386,9 @@ static void take(struct gofer_fs *fs, struct asked *asked)
 	if (!p9_call_wait(fs->conn, call, &t)) {
 		gofer_dir_told(asked->d, &call->r.Rmreaddir.data, asked->want,
 			       call->r.Rmreaddir.eof);
+		if (!call->r.Rmreaddir.eof)
+			atomic_store_explicit(&gofer_inode_of(asked->d)->too_much, true,
+					      memory_order_relaxed);
 		p9_call_fini(call);
 		free(call);
 	}

@@ -109,6 +109,7 @@ struct gofer_inode {
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
 	_Atomic enum gofer_light light; /* light.c */
+	_Atomic bool too_much; /* asked for ahead, it was more than one reply: not again */
 	_Atomic bool
 		ahead; /* it was asked for ahead, and nobody has listed it yet; changed under gofer_ahead.lock */
 
