@@ -179,12 +179,14 @@ static int fetch(struct gofer_dir *dir, struct remote_dentry *d, int64_t pos)
 	struct p9_msg t = {.type = P9_Tmreaddir};
 	struct gofer_where where;
 	struct p9_call call;
-	int err = 0;
+	int err;
 
 	t.Tmreaddir.newfid = P9_NOFID;
 	t.Tmreaddir.offset = (uint64_t)pos;
 	t.Tmreaddir.count = fs->conn->msize - P9_IO_OVERHEAD;
-	rwlock_read_lock(&fs->tree_lock);
+	err = rwlock_read_lock_killable(&fs->tree_lock);
+	if (err)
+		return err;
 	if (pos == 0 && fill_from_kept(dir, gofer_inode_of(d))) {
 		if (atomic_load_explicit(&gofer_inode_of(d)->ahead, memory_order_relaxed)) {
 			gofer_light_program_listed(fs, dir->listing);
