@@ -753,6 +753,17 @@ enum patch_verdict patch_resolve(const struct patch_space *s, const struct patch
 	return PATCH_CALL;
 }
 
+/* A site's jump was under way when its table went: it is void, since the site's page went before, or with it. */
+static bool is_jump_fault(const struct patch_space *s, const struct arch_regs *regs,
+			  const struct platform_event *ev)
+{
+	uint64_t at = ev->addr - PATCH_TABLE_VA, slot = at / 8;
+
+	return ev->kind == PLATFORM_FAULT && ev->access == MEM_READ && s && at % 8 == 0 &&
+	       slot < atomic_load_explicit(&s->nsites, memory_order_acquire) &&
+	       s->sites[slot].rip == regs->r.rip + SITE_SIZE;
+}
+
 void patch_resolve_event(const struct patch_space *space, const struct patch_mailbox *mb, bool ours,
 			 struct arch_regs *inout_regs, struct platform_event *inout_ev)
 {
@@ -763,6 +774,8 @@ void patch_resolve_event(const struct patch_space *space, const struct patch_mai
 
 	switch (patch_resolve(space, mb, inout_regs)) {
 	case PATCH_OUTSIDE:
+		if (is_jump_fault(space, inout_regs, inout_ev))
+			*inout_ev = interrupted;
 		break;
 	case PATCH_BEFORE:
 		if (kind == PLATFORM_FAULT)

@@ -191,8 +191,8 @@ enum patch_verdict patch_resolve(const struct patch_space *space, const struct p
 				 struct arch_regs *inout_regs);
 
 /*
- * The same, and what the event is then: a fault or a trap inside a trampoline is a call, or nothing; where the application
- * has no business to be, a fetch fault; `ours`: it can have nothing of its own there.
+ * The same, and what the event is then: a fault or a trap inside a trampoline is a call, or nothing, as is a fault of a site's jump
+ * whose table has gone; where the application has no business to be, a fetch fault; `ours`: it can have nothing of its own there.
  */
 void patch_resolve_event(const struct patch_space *space, const struct patch_mailbox *mb, bool ours,
 			 struct arch_regs *inout_regs, struct platform_event *inout_ev);

@@ -592,7 +592,7 @@ static bool at_rest(struct address_space *as)
 	atomic_store(&as->has_dirty, true);
 	if (as->stub)
 		LIST_FOREACH (t, &as->stub->threads, link)
-			if (atomic_load(&t->runs) & 1)
+			if (atomic_load(&t->run) != RUN_NOT)
 				return false;
 	return true;
 }

@@ -141,55 +141,55 @@ static void unpatch_all(struct address_space *as)
 	patch_reap(as->patches);
 }
 
-/* Threads that may have the mailbox's address as gs base, or be in a trampoline, come out once. as->lock is not held. */
+/* Kicks the threads that are RUN_PATCHED. Return: there are any. Lock held. */
+static bool kick_patched(struct address_space *as)
+{
+	struct systrap_thread *t;
+	bool any = false;
+
+	LIST_FOREACH (t, &as->stub->threads, link) {
+		if (atomic_load(&t->run) != RUN_PATCHED)
+			continue;
+		/* In vain, if it has just come out, or is about to see that it is RUN_CLAIMED: that is harmless. */
+		systrap_kick(as->p, t);
+		any = true;
+	}
+	return any;
+}
+
+/*
+ * Threads that may have the mailbox's address as gs base, or be in a trampoline, come out once. as->lock is not held. They may have
+ * to wait for a CPU among many; one that has not come when patience ends is hostile, or is resolved whenever it comes.
+ */
 static void bring_out(struct address_space *as)
 {
-	struct {
-		struct systrap_thread *t;
-		uint32_t runs;
-	} * inside;
-	struct systrap_thread *t;
-	unsigned n = 0;
+	int64_t round_ns = OUT_ROUND_NS;
+	bool any = true;
 
-	mutex_lock(&as->lock);
-	inside = calloc(as->stub->nthreads, sizeof(*inside));
-	LIST_FOREACH (t, &as->stub->threads, link) {
-		uint32_t runs = atomic_load(&t->runs);
-
-		if (!inside || !(runs & 1))
-			continue;
-		inside[n].t = t;
-		inside[n++].runs = runs;
+	for (unsigned rounds = 0; any && rounds < SYSTRAP_PATIENCE; rounds++) {
+		mutex_lock(&as->lock);
+		any = as->stub && !atomic_load(&as->stub->dead) && kick_patched(as);
+		mutex_unlock(&as->lock);
+		if (any)
+			(void)clock_nanosleep(CLOCK_MONOTONIC, 0,
+					      &(struct timespec){.tv_nsec = round_ns}, NULL);
+		round_ns = MIN(2 * round_ns, SYSTRAP_ROUND_NS);
 	}
-	mutex_unlock(&as->lock);
-	/* A kick in vain is harmless, and so is one for a thread that is somebody else's by then. */
-	for (unsigned i = 0, rounds = 0; i < n && rounds < SYSTRAP_PATIENCE;) {
-		if (atomic_load(&inside[i].t->runs) != inside[i].runs) {
-			i++;
-			rounds = 0;
-			continue;
-		}
-		systrap_kick(as->p, inside[i].t);
-		(void)clock_nanosleep(CLOCK_MONOTONIC, 0,
-				      &(struct timespec){.tv_nsec = OUT_ROUND_NS}, NULL);
-		rounds++;
-	}
-	free(inside);
 }
 
 void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size)
 {
-	bool mapped;
+	bool first;
 
 	if (!patch_range_touches(va, size))
 		return;
 	mutex_lock(&as->lock);
+	first = !atomic_load(&as->patch_refused);
 	/* Pairs with load_regs(): who goes on after this has the application's own gs base. */
 	atomic_store(&as->patch_refused, true);
-	mapped = as->own_mapped;
-	if (mapped) {
+	if (as->own_mapped) {
 		unpatch_all(as);
-		/* Who is in a trampoline faults there, and is resolved while the space is known. */
+		/* Who is in a trampoline faults there. */
 		systrap_order_post(as->p, as->stub,
 				   &(struct systrap_order){
 					   .nr = SYS_munmap,
@@ -200,11 +200,16 @@ void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size)
 		as->own_mapped = false;
 		atomic_store(&as->patch_live, NULL);
 	}
+	/*
+	 * Events of who set out before this are resolved, however late they come: so the records stay while the address space
+	 * lives. Events of who sets out after it are not: code in the range is the application's.
+	 */
+	atomic_store(&as->patch_gone, true);
+	/* Also if as_clear() has unmapped them just now. */
+	first = first && as->patches;
 	mutex_unlock(&as->lock);
-	if (mapped) {
+	if (first)
 		bring_out(as);
-		atomic_store(&as->patch_known, NULL);
-	}
 }
 
 void systrap_as_set_traced(struct address_space *as, bool on)
@@ -224,7 +229,7 @@ void systrap_patch_resolve(struct platform_context *ctx, struct address_space *a
 {
 	const struct patch_space *space = atomic_load(&as->patch_known);
 
-	if (space)
+	if (space && atomic_load_explicit(&ctx->thread->run, memory_order_relaxed) == RUN_PATCHED)
 		patch_resolve_event(space, regs->r.gs_base ? NULL : ctx->thread->mb,
 				    atomic_load(&as->patch_live), regs, ev);
 }

@@ -311,7 +311,7 @@ static int read_event(struct platform_context *ctx, struct address_space *as,
 				(uint32_t)f.err);
 		SYSTRAP_STAT_ADD(ctx->p, exceptions, 1);
 	}
-	if (unlikely(patch_rip_inside(regs->r.rip)))
+	if (unlikely(patch_rip_inside(regs->r.rip) || patch_rip_inside(ev->addr)))
 		systrap_patch_resolve(ctx, as, regs, ev);
 	/* It jumped into the stub: for it, nothing is there. */
 	if (unlikely(systrap_reserved(regs->r.rip, 1)) && ev->kind != PLATFORM_INTERRUPTED)
@@ -588,10 +588,11 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 		return 0;
 	}
 	/* Pairs with systrap_as_claim(): either it sees this, or we see that the range is the application's. */
-	atomic_store(&t->runs, atomic_load_explicit(&t->runs, memory_order_relaxed) + 1);
+	atomic_store(&t->run, RUN_PATCHED);
+	if (unlikely(atomic_load(&as->patch_gone)))
+		atomic_store(&t->run, RUN_CLAIMED);
 	err = run_inside(ctx, as, regs, ev);
-	atomic_store_explicit(&t->runs, atomic_load_explicit(&t->runs, memory_order_relaxed) + 1,
-			      memory_order_release);
+	atomic_store_explicit(&t->run, RUN_NOT, memory_order_release);
 	return err;
 }
 

@@ -191,7 +191,7 @@ static struct systrap_thread *thread_alloc_locked(struct systrap_platform *p,
 	t->mb = NULL;
 	t->mb_tried = false;
 	atomic_store(&t->cpu, SYSTRAP_CPU_NONE);
-	atomic_store(&t->runs, 0);
+	atomic_store(&t->run, RUN_NOT);
 	t->failed = false;
 	t->failures = 0;
 	t->index = stub->nthreads++;

@@ -91,6 +91,13 @@ struct systrap_region {
 };
 RB_HEAD(systrap_regions, systrap_region);
 
+/* Where a thread is: in the application, or on its way there or back, unless RUN_NOT. */
+enum {
+	RUN_NOT,
+	RUN_PATCHED, /* it may be in a trampoline, or have a mailbox's address as gs base */
+	RUN_CLAIMED, /* it may not: it set out when trampolines were gone for good */
+};
+
 /* A thread of a stub. Never freed: a late interruption may look at one that is somebody else's by then. */
 struct systrap_thread {
 	LIST_ENTRY(systrap_thread)
@@ -108,7 +115,7 @@ struct systrap_thread {
 	struct patch_range mb_range;
 	int mb_index;
 	bool mb_tried;
-	_Atomic uint32_t runs; /* odd: it is in the application, or on its way there or back */
+	_Atomic uint32_t run; /* RUN_* */
 	/* The hot ones, by thread; they outlive the stub's. */
 	struct {
 		_Atomic uint64_t syscalls, posted, spins_hit;
@@ -150,10 +157,11 @@ struct address_space {
 
 	/* patching.c. Guarded by lock, but for what is atomic, and heat. */
 	struct patch_space *patches;
-	/* live: sites are patched; known: threads may be in its trampolines. */
+	/* live: sites are patched; known: they are or were; threads that are RUN_PATCHED may be in its trampolines. */
 	struct patch_space *_Atomic patch_live, *_Atomic patch_known;
 	bool own_mapped, traced;
 	_Atomic bool patch_refused; /* for good: the range is the application's */
+	_Atomic bool patch_gone; /* refused, and proven to be mapped no more */
 	struct patch_heat heat;
 
 	/* retire.c: it ends in the background. */
@@ -445,7 +453,7 @@ bool systrap_patched(struct address_space *as, uint64_t va, uint64_t size);
 void systrap_patch_drop(struct address_space *as, uint64_t va, uint64_t size);
 void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size);
 void systrap_as_set_traced(struct address_space *as, bool on);
-/* An event with an rip in the trampolines' range. */
+/* An event with an rip, or a fault's address, in the trampolines' range. */
 void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ev);
 void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as);

@@ -334,6 +334,8 @@ static bool loop_event(struct runner *r)
 		g->regs.r.rax = RESULT;
 	} else if (g->ev.kind != PLATFORM_INTERRUPTED) {
 		EXPECT(g->ev.kind == PLATFORM_FAULT && r->arg);
+		/* Nor is it told what its jump could not read. */
+		EXPECT(!patch_range_touches(g->ev.addr, 1));
 		/* Text that the test has taken away for a moment. */
 		sleep_us(20);
 		space_map(g->as, TEXT_VA, text_off(), 2, text_access);
@@ -442,6 +444,64 @@ static void patch_clear_and_claim_races(void)
 			runner_stop(&r[i]);
 		ops->as_destroy(as);
 	}
+}
+
+#define CROWD 40
+
+/* It posts to memory of its own, where nobody listens, until the trampoline is gone; then there is the call. */
+static bool crowd_event(struct runner *r)
+{
+	struct guest *g = &r->g;
+
+	if (!g->regs.r.r15) {
+		set_regs(&g->regs, p_loop);
+		g->regs.r.gs_base = DATA_VA;
+		return true;
+	}
+	EXPECT(!patch_rip_inside(g->regs.r.rip) && !patch_lstar_inside(g->regs.r.rip));
+	EXPECT(g->regs.r.gs_base == DATA_VA);
+	g->regs.r.gs_base = 0;
+	EXPECT(g->ev.kind == PLATFORM_INTERRUPTED || honest_call(g));
+	g->regs.r.gs_base = DATA_VA;
+	if (g->ev.kind == PLATFORM_SYSCALL)
+		g->regs.r.rax = RESULT;
+	return !atomic_load(&test_failed);
+}
+
+/* So many threads inside that most have had no CPU yet when who claims has waited for a while. */
+static void patch_claim_crowd(void)
+{
+	struct address_space *as = text_space();
+	struct runner r[CROWD];
+	/* Who claims waits for CPUs only where threads of the host's are inside. */
+	unsigned count = slow_machine || !plat->app_elsewhere ? CROWD / 8 : CROWD;
+	uint64_t off = mem_pages(1), after[CROWD];
+	struct guest g;
+
+	mem_at(off)[MB_MAGIC / 8] = PATCH_MAGIC;
+	mem_at(off)[MB_ASLEEP / 8] = (uint64_t)UINT32_MAX << 32; /* awake; MB_SPINS: for minutes */
+	mem_at(off)[MB_STACK / 8] = DATA_VA + MB_STACK_TOP;
+	space_map(as, DATA_VA, off, 1, MEM_READ | MEM_WRITE);
+	start(&g, as);
+	for (unsigned i = 0; i < count; i++)
+		runner_start(&r[i], as, g_syscall, 0, 0, crowd_event, NULL);
+	sleep_us(100000);
+	platform_as_claim(plat, as, PATCH_VA, PAGE);
+	for (unsigned i = 0; i < count; i++)
+		after[i] = atomic_load(&r[i].events);
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t until = now_ns() + 20000000000ul;
+
+		while (atomic_load(&r[i].events) < after[i] + 2 && now_ns() < until &&
+		       !atomic_load(&test_failed))
+			sleep_us(1000);
+		EXPECT(atomic_load(&r[i].events) >= after[i] + 2);
+	}
+	for (unsigned i = 0; i < count; i++)
+		runner_stop(&r[i]);
+	loop(&g, HOT);
+	guest_fini(&g);
+	ops->as_destroy(as);
 }
 
 /* ---- hostile ---- */
@@ -611,6 +671,7 @@ const struct test patch_tests[] = {
 	{"patch_interrupts", patch_interrupts},
 	{"patch_races", patch_races},
 	{"patch_clear_and_claim_races", patch_clear_and_claim_races},
+	{"patch_claim_crowd", patch_claim_crowd},
 	{"patch_forged_mailbox", patch_forged_mailbox},
 	{"patch_jumps", patch_jumps},
 	{"patch_hot_loop_unpatchable", patch_hot_loop_unpatchable},

@@ -213,6 +213,39 @@ static void test_resolve_trap(void **state)
 	assert_int_equal(calls, 1);
 }
 
+static enum platform_event_kind jump_fault(uint64_t rip, uint64_t addr, unsigned access)
+{
+	struct arch_regs regs = {.r = {.rip = rip}};
+	struct platform_event ev = {.kind = PLATFORM_FAULT, .addr = addr, .access = access};
+
+	patch_resolve_event(space, NULL, true, &regs, &ev);
+	assert_int_equal(regs.r.rip, rip);
+	return ev.kind;
+}
+
+/* A site's jump whose table has gone is made again; nothing else that reads there is. */
+static void test_resolve_jump(void **state)
+{
+	uint64_t first = put_site(0x100, 39), second = put_site(0x200, 110), off;
+	uint64_t table = PATCH_TABLE_VA;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, first, 39, PAGE_VA, page, &off), 0);
+	assert_int_equal(patch_apply(space, second, 110, PAGE_VA, page, &off), 0);
+	assert_int_equal(jump_fault(first - 7, table, MEM_READ), PLATFORM_INTERRUPTED);
+	assert_int_equal(jump_fault(second - 7, table + 8, MEM_READ), PLATFORM_INTERRUPTED);
+	for (uint64_t rip = first - 8; rip < second + 8; rip++)
+		for (uint64_t addr = table - 16; addr < table + 64; addr++) {
+			if ((rip == first - 7 && addr == table) ||
+			    (rip == second - 7 && addr == table + 8))
+				continue;
+			assert_int_equal(jump_fault(rip, addr, MEM_READ), PLATFORM_FAULT);
+		}
+	assert_int_equal(jump_fault(first - 7, table, MEM_WRITE), PLATFORM_FAULT);
+	assert_int_equal(jump_fault(first - 7, table, MEM_EXEC), PLATFORM_FAULT);
+	assert_int_equal(jump_fault(first - 7, UINT64_MAX, MEM_READ), PLATFORM_FAULT);
+}
+
 /* Any registers at any address: resolved to a site's, or left alone. */
 static void test_resolve(void **state)
 {
@@ -433,6 +466,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resolve, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_trap, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resolve_jump, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_lstar, setup, teardown),
 		cmocka_unit_test(test_heat),
 		cmocka_unit_test(test_pace),
