@@ -216,8 +216,11 @@ static int enter_creation(struct creation *c)
 		/* Where it went along with the walk, that has it. */
 		int *fd = c->hint.fd >= 0 ? &c->hint.fd : &c->call.fd;
 
-		c->endpoint->host_fd = *fd;
-		*fd = -1;
+		/* Of another server than ours it may be anything. */
+		if (gofer_is_unix_socket(*fd, c->endpoint->type)) {
+			c->endpoint->host_fd = *fd;
+			*fd = -1;
+		}
 	}
 	if (err || nodes->count < 2) {
 		remote_forget_negative(&c->fs->dcache, c->dir, name, len);

@@ -373,6 +373,8 @@ must_check int gofer_open_host_fifo(struct remote_dentry *d, unsigned flags,
 
 /* The endpoint of a socket file that the host may have a listener for: a reference. -ENOMEM. */
 must_check int gofer_host_endpoint(struct remote_dentry *d, struct vfs_endpoint **ret);
+/* A descriptor that a server donated: is it a Unix socket of that SOCK_* type? fd may be -1. */
+bool gofer_is_unix_socket(int fd, int type);
 
 /* ---- hostfd.c: donated descriptors ---- */
 

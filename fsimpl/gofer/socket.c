@@ -4,6 +4,7 @@
  * The guest's right to write to the file is checked before, by the cached attributes (path_ops.c); that it was this file's listener the reply says.
  */
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "fsimpl/gofer/internal.h"
 
@@ -23,6 +24,16 @@ static void host_endpoint_release(struct vfs_endpoint *e)
 	filesystem_unref(fs);
 	ref_fini(&e->ref, &host_endpoint_type);
 	free(ep);
+}
+
+bool gofer_is_unix_socket(int fd, int type)
+{
+	int domain, is;
+	socklen_t domain_len = sizeof(domain), is_len = sizeof(is);
+
+	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_len) == 0 &&
+	       domain == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &is_len) == 0 &&
+	       is == type;
 }
 
 /* Pre: tree_lock. */
@@ -54,7 +65,7 @@ static int host_endpoint_connect(struct vfs_endpoint *e, int type, struct vfs_ho
 	rwlock_read_unlock(&fs->tree_lock);
 	if (err)
 		return err;
-	if (call.fd < 0) {
+	if (!gofer_is_unix_socket(call.fd, type)) {
 		err = -EIO;
 	} else if (call.r.Rmconnect.qid.path != gofer_inode_of(d)->qid_path) {
 		/* The host put another there, which the guest may not be allowed to use. */

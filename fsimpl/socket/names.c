@@ -228,18 +228,27 @@ static int name_bind_path(struct usock *s, struct uaddr *a, const struct vfs_loo
 	} else {
 		s->addr = a;
 		s->endpoint = ep;
-		s->host_fd = ep->e.host_fd;
-		host = s->host_fd >= 0;
+		/* One that is connected to the host already goes on using that. */
+		if (s->host_connected)
+			s->host_bound = ep->e.host_fd;
+		else
+			s->host_fd = ep->e.host_fd;
+		host = ep->e.host_fd >= 0;
 		ep->e.host_fd = -1;
 		mutex_lock(&ep->lock);
 		ep->s = s;
 		mutex_unlock(&ep->lock);
 	}
 	mutex_unlock(&s->lock);
-	if (err)
+	if (err) {
+		/* The inode has the endpoint for good, and nobody listens to what was bound on the host. */
+		if (ep->e.host_fd >= 0)
+			close(ep->e.host_fd);
+		ep->e.host_fd = -1;
 		uendpoint_unref(&ep->e);
-	else if (host && !usock_connects(s) && uhost_watch(s))
+	} else if (host && !usock_connects(s) && uhost_watch(s)) {
 		log_warn("a socket that is bound on the host cannot be watched");
+	}
 	return err;
 }
 

@@ -80,28 +80,42 @@ static void set_connected(struct usock *s, int fd, uint32_t uid, uint32_t gid)
 	s->state = USOCK_CONNECTED;
 }
 
+/* Pre: s->lock. */
+static int may_connect_locked(const struct usock *s)
+{
+	if (s->state == USOCK_CONNECTED || s->had_peer)
+		return -EISCONN;
+	return s->state == USOCK_IDLE ? 0 : -EINVAL;
+}
+
 int uhost_connect(struct usock *s, struct vfs_endpoint *e, struct uaddr *name)
 {
 	struct vfs_host_socket hs;
-	int err = e->connect_host(e, s->type, &hs);
+	int err;
 
+	/* The listener must not see what comes to nothing; another connect of ours may still be first. */
+	mutex_lock(&s->lock);
+	s->host_busy = false;
+	err = may_connect_locked(s);
+	mutex_unlock(&s->lock);
+	if (err)
+		return err;
+	err = e->connect_host(e, s->type, &hs);
 	mutex_lock(&s->lock);
 	s->host_busy = err == -EAGAIN;
-	if (!err && (s->state == USOCK_CONNECTED || s->had_peer))
-		err = -EISCONN;
-	else if (!err && s->state != USOCK_IDLE)
-		err = -EINVAL;
-	else if (!err)
-		goto out_connected;
-	else
-		hs.fd = -1;
-	mutex_unlock(&s->lock);
-	if (hs.fd >= 0)
+	if (err) {
+		mutex_unlock(&s->lock);
+		return err;
+	}
+	err = may_connect_locked(s);
+	if (err) {
+		mutex_unlock(&s->lock);
 		close(hs.fd);
-	return err;
-out_connected:
-	set_connected(s, hs.fd, hs.uid, hs.gid);
+		return err;
+	}
+	/* Before it is connected: who sees that looks at the name without the lock. */
 	s->host_name = uaddr_ref(name);
+	set_connected(s, hs.fd, hs.uid, hs.gid);
 	usock_own_cred_locked(s);
 	mutex_unlock(&s->lock);
 	wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM);

@@ -594,8 +594,9 @@ ssize_t unix_recvmsg(struct file *f, struct socket_msg *sm, int flags)
 	if (s->type == SOCK_STREAM)
 		return recv_stream(s, sm, flags);
 	n = recv_packet(s, sm, flags);
-	/* Nothing from the sandbox: from the host? */
-	return n == -EAGAIN && usock_has_host(s) ? uhost_recv(s, sm, flags) : n;
+	/* Nothing from the sandbox: from the host? A bound half of what is connected here brings nothing. */
+	return n == -EAGAIN && !usock_connects(s) && usock_has_host(s) ? uhost_recv(s, sm, flags)
+								       : n;
 }
 
 /* ---- readiness ---- */

@@ -131,7 +131,7 @@ static void queue_unlock(struct vdev_queue *q)
 	mutex_unlock(&q->lock);
 }
 
-static int drain_locked(struct vdev_queue *q);
+static int drain_locked(struct vdev_queue *q, bool may_kick);
 
 /*
  * Until there may be room. What holds it may be posted, which nobody sleeps for: so the device must call, as for an answer. Queue locked before and after.
@@ -143,7 +143,7 @@ static int wait_for_room(struct vdev_queue *q, bool unkillable)
 	int err;
 
 	if (virtq_driver_arm(&q->ring))
-		return drain_locked(q);
+		return drain_locked(q, true);
 	w.next = q->room_waiters;
 	q->room_waiters = &w;
 	q->asleep++;
@@ -222,8 +222,8 @@ static void write_kick(struct vdev_queue *q)
 	(void)!write(q->kick_fd, &one, sizeof(one));
 }
 
-/* Takes what is there. Queue locked. Return: 0, -EPROTO. */
-static int drain_locked(struct vdev_queue *q)
+/* Takes what is there. Queue locked. may_kick: not on the thread that others wait for: the daemon can make a kick block. Return: 0, -EPROTO. */
+static int drain_locked(struct vdev_queue *q, bool may_kick)
 {
 	uint32_t used;
 	void *cookie;
@@ -238,7 +238,7 @@ static int drain_locked(struct vdev_queue *q)
 		 * Its waiter polls and sends another: the device's thread, which is about to sleep, looks once more, which takes as long as the
 		 * waiter thinks. On one CPU with him it sleeps already.
 		 */
-		if (slot->more && !slot->waiter &&
+		if (may_kick && slot->more && !slot->waiter &&
 		    !atomic_load_explicit(&q->near, memory_order_relaxed))
 			write_kick(q);
 		slot->done = true;
@@ -253,13 +253,13 @@ static int drain_locked(struct vdev_queue *q)
 	return got;
 }
 
-static int drain(struct vdev_queue *q)
+static int drain(struct vdev_queue *q, bool may_kick)
 {
 	int err;
 
 	mutex_lock(&q->lock);
 	do
-		err = drain_locked(q);
+		err = drain_locked(q, may_kick);
 	while (!err && q->asleep && virtq_driver_arm(&q->ring));
 	queue_unlock(q);
 	if (err)
@@ -274,7 +274,7 @@ void vdev_call_ready(struct hostpoll *hp, uint32_t events)
 
 	(void)events;
 	/* Not read: polling is edge-triggered, and the daemon, which shares the descriptor, can make a read block. */
-	(void)!drain(q);
+	(void)!drain(q, false);
 }
 
 /* How long an answer is polled for. */
@@ -301,7 +301,7 @@ static void look(struct vdev_queue *q, const struct vdev_slot *slot)
 {
 	for (int i = 0; i < 16 && !slot_done(slot); i++) {
 		if (virtq_driver_ready(&q->ring)) {
-			(void)!drain(q);
+			(void)!drain(q, true);
 			return;
 		}
 		cpu_relax();
@@ -375,7 +375,7 @@ static int make_orphan_locked(struct vdev_queue *q, struct vdev_slot *slot)
 	slot->listened = slot->owner;
 	q->asleep += slot->listened;
 	while (!err && q->asleep && virtq_driver_arm(&q->ring))
-		err = drain_locked(q);
+		err = drain_locked(q, true);
 	return err;
 }
 
@@ -419,7 +419,7 @@ static int sleep_for(struct vdev_queue *q, struct vdev_slot *slot, enum sleep_mo
 	q->asleep++;
 	while (!slot->done && !err) {
 		if (virtq_driver_arm(&q->ring)) {
-			err = drain_locked(q);
+			err = drain_locked(q, true);
 			continue;
 		}
 		queue_unlock(q);
@@ -571,7 +571,7 @@ static int slot_take(struct vdev_queue *q, bool may_wait, bool unkillable, struc
 		if (!virtiofs_device_alive(q->dev))
 			err = -EIO;
 		else if (!q->free_slots)
-			err = drain_locked(q);
+			err = drain_locked(q, true);
 		if (!err && q->free_slots)
 			break;
 		if (!err && !may_wait)
@@ -598,7 +598,7 @@ enum submit_mode {
 static int ring_room(struct vdev_queue *q, bool may_wait, bool unkillable)
 {
 	if (virtq_driver_ready(&q->ring))
-		return drain_locked(q);
+		return drain_locked(q, true);
 	if (!q->flying)
 		return -EIO; /* more than the whole ring has */
 	return may_wait ? wait_for_room(q, unkillable) : -EAGAIN;
@@ -714,7 +714,7 @@ void vdev_ahead_give(struct virtiofs_device *dev, unsigned cost)
 static bool is_idle(struct vdev_queue *q)
 {
 	if (atomic_load_explicit(&q->flying, memory_order_relaxed) && virtq_driver_ready(&q->ring))
-		(void)!drain(q);
+		(void)!drain(q, true);
 	return !atomic_load_explicit(&q->flying, memory_order_relaxed);
 }
 
@@ -774,7 +774,7 @@ bool vdev_done(struct vdev_pending *p)
 {
 	if (!atomic_load_explicit(&p->slot->done, memory_order_acquire) &&
 	    virtq_driver_ready(&p->q->ring))
-		(void)!drain(p->q);
+		(void)!drain(p->q, true);
 	return atomic_load_explicit(&p->slot->done, memory_order_acquire);
 }
 
@@ -816,7 +816,7 @@ static bool drained(struct vdev_queue *q)
 	unsigned busy;
 
 	mutex_lock(&q->lock);
-	(void)!drain_locked(q);
+	(void)!drain_locked(q, true);
 	busy = q->busy;
 	queue_unlock(q);
 	return !busy;
