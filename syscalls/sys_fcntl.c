@@ -227,7 +227,7 @@ static int64_t set_lease(struct task *t, struct file *f, int fd, int type)
 		return -EACCES;
 	if (!S_ISREG(st.mode))
 		return -EINVAL;
-	err = file_lease_set(f, type, &is_new);
+	err = file_lease_set(f, type, t->group->tgid, &is_new);
 	if (!err && is_new) {
 		f->sigio_fd = fd;
 		if (!get_owner(f).pid)

@@ -8,8 +8,10 @@
 #include "vfs/lease.h"
 
 #include <fcntl.h>
+#include <linux/stat.h>
 #include <stdlib.h>
 
+#include "vfs/locks.h"
 #include "vfs/wait.h"
 
 struct lease {
@@ -17,6 +19,8 @@ struct lease {
 	struct file *f; /* not a reference: file_lease_gone() */
 	struct filesystem *fs; /* identity */
 	uint64_t key;
+	uint64_t ino; /* for /proc/locks */
+	int32_t pid; /* of the process that took it first */
 	int type; /* F_RDLCK, F_WRLCK */
 	int target; /* what a break wants it to be; `type` when there is none */
 	int64_t deadline; /* of the break */
@@ -111,8 +115,9 @@ struct lease_before {
 };
 
 /* Enters the lease as it is asked for. */
-static int enter(struct file *f, int type, struct lease_before *ret_old)
+static int enter(struct file *f, int type, int32_t pid, struct lease_before *ret_old)
 {
+	struct moat_statx st = {0};
 	struct dentry *d = f->path.dentry;
 	uint64_t key = d->fs->ops->inode_key(d);
 	struct lease *fresh = calloc(1, sizeof(*fresh)), *l;
@@ -120,6 +125,9 @@ static int enter(struct file *f, int type, struct lease_before *ret_old)
 
 	if (!fresh)
 		return -ENOMEM;
+	/* Where the number cannot be had it is 0. */
+	if (file_stat(f, &(struct stat_args){.mask = STATX_INO}, &st))
+		st.ino = 0;
 	mutex_lock(&lease_lock);
 	l = find_of_file(f);
 	*ret_old = l ? (struct lease_before){l->type, l->target}
@@ -131,8 +139,13 @@ static int enter(struct file *f, int type, struct lease_before *ret_old)
 	} else if (atomic_load_explicit(&vfs_lease_count, memory_order_relaxed) >= LEASES_MAX) {
 		err = -ENOLCK;
 	} else {
-		*fresh = (struct lease){
-			.f = f, .fs = d->fs, .key = key, .type = type, .target = type};
+		*fresh = (struct lease){.f = f,
+					.fs = d->fs,
+					.key = key,
+					.ino = st.ino,
+					.pid = pid,
+					.type = type,
+					.target = type};
 		LIST_INSERT_HEAD(&leases, fresh, link);
 		atomic_fetch_add_explicit(&vfs_lease_count, 1, memory_order_seq_cst);
 		fresh = NULL;
@@ -150,7 +163,7 @@ static bool is_opened(struct file *f, int type)
 	return vfs_hooks.opened_elsewhere && vfs_hooks.opened_elsewhere(f, type == F_RDLCK);
 }
 
-int file_lease_set(struct file *f, int type, bool *ret_new)
+int file_lease_set(struct file *f, int type, int32_t pid, bool *ret_new)
 {
 	struct lease_before old;
 	struct lease *l;
@@ -159,7 +172,7 @@ int file_lease_set(struct file *f, int type, bool *ret_new)
 	*ret_new = false;
 	if (type == F_UNLCK)
 		return unlease(f);
-	err = enter(f, type, &old);
+	err = enter(f, type, pid, &old);
 	if (err)
 		return err;
 	if (is_opened(f, type)) {
@@ -277,4 +290,22 @@ int vfs_lease_break(struct dentry *d, bool write, bool nonblock)
 	mutex_unlock(&lease_lock);
 	wait_queue_remove(&w);
 	return err;
+}
+
+/* ---- /proc/locks ---- */
+
+void file_leases_show(struct buf *b, unsigned *number)
+{
+	const struct lease *l;
+
+	mutex_lock(&lease_lock);
+	LIST_FOREACH (l, &leases, link) {
+		const struct file_lock lock = {
+			.type = (short)l->target, .pid = l->pid, .end = INT64_MAX};
+
+		file_lock_show(b, ++*number, false,
+			       l->target == l->type ? "LEASE  ACTIVE   " : "LEASE  BREAKING ",
+			       l->fs, l->ino, &lock);
+	}
+	mutex_unlock(&lease_lock);
 }

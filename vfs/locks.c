@@ -5,11 +5,11 @@
  * scaled; what must be cheap is a close(2) of a file that has none, which is one load of its bucket's count.
  *
  * A blocked request registers on its inode's wait queue, lets go of the mutex and sleeps; every change of the inode's locks wakes all of its
- * waiters, who try again. Deadlocks among record locks are looked for before sleeping: who waits for whom is the `blocked` list.
+ * waiters, who try again. Deadlocks among record locks are looked for before sleeping: who waits is on the `blocked` list, for whom is found anew whenever
+ * somebody asks, since it may change meanwhile.
  *
  * A file with remote locks is locked at its server, which also decides who comes next among our own; a request that waits there stands on the `blocked`
- * list too, its holder found anew whenever somebody asks, since it may change meanwhile. What was granted is entered here without a look at conflicts: two
- * replies may come in the wrong order, and the server has looked.
+ * list too. What was granted is entered here without a look at conflicts: two replies may come in the wrong order, and the server has looked.
  */
 #include "vfs/locks.h"
 
@@ -29,15 +29,14 @@ struct lock_inode {
 	uint64_t key;
 	uint64_t ino; /* for /proc/locks */
 	LIST_HEAD(, file_lock) locks;
-	unsigned waiters;
+	unsigned waiters, blocked; /* who pins it; entries of blocked_list */
 	struct wait_queue wait;
 };
 
-/* A request that sleeps: `owner` waits for `holder`, or at a server for who has req's range of li now. */
+/* A request that sleeps, here or at a server, until nobody has its range of li. */
 struct blocked {
 	LIST_ENTRY(blocked) link;
-	const void *owner, *holder;
-	struct lock_inode *li; /* NULL: holder */
+	struct lock_inode *li;
 	const struct file_lock *req;
 };
 
@@ -49,7 +48,6 @@ static struct {
 } buckets[BUCKETS];
 static LIST_HEAD(, blocked) blocked_list = LIST_HEAD_INITIALIZER(blocked_list);
 static unsigned lock_count;
-static uint64_t lock_seq;
 
 /* ---- inodes ---- */
 
@@ -116,7 +114,6 @@ static void free_lock_locked(struct file_lock *l)
 
 static void insert_locked(struct lock_inode *li, struct file_lock *l)
 {
-	l->seq = ++lock_seq;
 	lock_count++;
 	LIST_INSERT_HEAD(&li->locks, l, link);
 }
@@ -179,11 +176,11 @@ static bool would_deadlock_locked(const void *owner, const void *holder)
 		struct blocked *b;
 
 		LIST_FOREACH (b, &blocked_list, link)
-			if (b->owner == holder)
+			if (b->req->kind == FILE_LOCK_POSIX && b->req->owner == holder)
 				break;
 		if (!b)
 			return false;
-		holder = b->li ? holder_locked(b->li, b->req) : b->holder;
+		holder = holder_locked(b->li, b->req);
 		if (holder == owner)
 			return true;
 	}
@@ -294,19 +291,29 @@ static int try_set_locked(struct lock_inode *li, const struct file_lock *req,
 	return too_many_locked(req) ? -ENOLCK : enter_locked(li, req);
 }
 
+static void block_locked(struct blocked *b)
+{
+	LIST_INSERT_HEAD(&blocked_list, b, link);
+	b->li->blocked++;
+}
+
+static void unblock_locked(struct blocked *b)
+{
+	LIST_REMOVE(b, link);
+	b->li->blocked--;
+}
+
 /* Sleeps until the inode's locks change. table_lock held on entry and return. Return: 0, -EINTR, -EDEADLK. */
 static int wait_locked(struct lock_inode *li, const struct file_lock *req, const void *holder)
 {
 	struct sleeper *s = sleeper_current();
-	struct blocked b = {.owner = req->owner, .holder = holder};
+	struct blocked b = {.li = li, .req = req};
 	struct waiter w;
 	int err;
 
-	if (req->kind == FILE_LOCK_POSIX) {
-		if (would_deadlock_locked(req->owner, holder))
-			return -EDEADLK;
-		LIST_INSERT_HEAD(&blocked_list, &b, link);
-	}
+	if (req->kind == FILE_LOCK_POSIX && would_deadlock_locked(req->owner, holder))
+		return -EDEADLK;
+	block_locked(&b);
 	li->waiters++;
 	waiter_init_sleeper(&w, s, POLLIN);
 	wait_queue_add(&li->wait, &w);
@@ -315,27 +322,24 @@ static int wait_locked(struct lock_inode *li, const struct file_lock *req, const
 	wait_queue_remove(&w);
 	mutex_lock(&table_lock);
 	li->waiters--;
-	if (req->kind == FILE_LOCK_POSIX)
-		LIST_REMOVE(&b, link);
+	unblock_locked(&b);
 	return err;
 }
 
 /* Waits at f's server. table_lock held on entry and return. Return: 0, -EINTR, -EDEADLK, -errno. */
 static int remote_wait_locked(struct file *f, struct lock_inode *li, const struct file_lock *req)
 {
-	struct blocked b = {.owner = req->owner, .li = li, .req = req};
+	struct blocked b = {.li = li, .req = req};
 	int err;
 
-	if (req->kind == FILE_LOCK_POSIX) {
-		if (would_deadlock_locked(req->owner, holder_locked(li, req)))
-			return -EDEADLK;
-		LIST_INSERT_HEAD(&blocked_list, &b, link);
-	}
+	if (req->kind == FILE_LOCK_POSIX &&
+	    would_deadlock_locked(req->owner, holder_locked(li, req)))
+		return -EDEADLK;
+	block_locked(&b);
 	mutex_unlock(&table_lock);
 	err = f->ops->remote_lock(f, req, true);
 	mutex_lock(&table_lock);
-	if (req->kind == FILE_LOCK_POSIX)
-		LIST_REMOVE(&b, link);
+	unblock_locked(&b);
 	return err;
 }
 
@@ -533,33 +537,51 @@ void file_locks_lost(struct filesystem *fs, uint64_t key, const void *owner,
 
 /* ---- /proc/locks ---- */
 
-void file_locks_show(struct buf *b)
+void file_lock_show(struct buf *b, unsigned number, bool blocked, const char *kind,
+		    const struct filesystem *fs, uint64_t ino, const struct file_lock *l)
 {
-	static const char *const kinds[] = {"POSIX ", "OFDLCK", "FLOCK "};
-	unsigned n = 0;
+	const char *type = l->type == F_WRLCK ? "WRITE" : l->type == F_RDLCK ? "READ" : "UNLCK";
+	int32_t pid = l->pid;
 
+	if (pid > 0 && vfs_hooks.pid_seen)
+		pid = vfs_hooks.pid_seen(pid);
+	if (!pid)
+		return; /* of a process that the caller cannot see */
+	buf_printf(b, "%u: %s%s %s %d 00:%02x:%llu %llu ", number, blocked ? "-> " : "", kind, type,
+		   pid, fs->dev_minor, (unsigned long long)ino, (unsigned long long)l->start);
+	if (l->end == INT64_MAX)
+		buf_puts(b, "EOF\n");
+	else
+		buf_printf(b, "%llu\n", (unsigned long long)l->end);
+}
+
+/* Lock l, and the requests that wait for it. */
+static void show_locked(struct buf *b, unsigned number, struct lock_inode *li,
+			const struct file_lock *l)
+{
+	static const char *const kinds[] = {"POSIX  ADVISORY ", "OFDLCK ADVISORY ",
+					    "FLOCK  ADVISORY "};
+	const struct blocked *w;
+
+	file_lock_show(b, number, false, kinds[l->kind], li->fs, li->ino, l);
+	if (!li->blocked)
+		return;
+	LIST_FOREACH (w, &blocked_list, link)
+		if (w->li == li && find_conflict_locked(li, w->req) == l)
+			file_lock_show(b, number, true, kinds[w->req->kind], li->fs, li->ino,
+				       w->req);
+}
+
+void file_locks_show(struct buf *b, unsigned *number)
+{
 	mutex_lock(&table_lock);
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		struct lock_inode *li;
-		struct file_lock *l;
+		const struct file_lock *l;
 
 		LIST_FOREACH (li, &buckets[i].inodes, link)
-			LIST_FOREACH (l, &li->locks, link) {
-				int32_t pid = l->pid;
-
-				if (pid > 0 && vfs_hooks.pid_seen)
-					pid = vfs_hooks.pid_seen(pid);
-				if (!pid)
-					continue; /* of a process that the caller cannot see */
-				buf_printf(b, "%u: %s ADVISORY  %s %d 00:%02x:%llu %llu ", ++n,
-					   kinds[l->kind], l->type == F_WRLCK ? "WRITE" : "READ ",
-					   pid, li->fs->dev_minor, (unsigned long long)li->ino,
-					   (unsigned long long)l->start);
-				if (l->end == INT64_MAX)
-					buf_puts(b, "EOF\n");
-				else
-					buf_printf(b, "%llu\n", (unsigned long long)l->end);
-			}
+			LIST_FOREACH (l, &li->locks, link)
+				show_locked(b, ++*number, li, l);
 	}
 	mutex_unlock(&table_lock);
 }

@@ -26,7 +26,6 @@ struct file_lock {
 		end; /* bytes, inclusive; end INT64_MAX: to the end of file. flock: the whole file */
 	const void *owner; /* POSIX: the fd table; else the struct file */
 	int32_t pid; /* of the process that took it; -1 for OFD */
-	uint64_t seq; /* order of /proc/locks */
 };
 
 /* The lock that `req` would meet (F_GETLK), or with F_UNLCK its owner's own: *ret is a copy, or has type F_UNLCK. Return: 0; -errno of a server. */
@@ -48,7 +47,10 @@ unsigned file_locks_of(struct filesystem *fs, uint64_t key, struct file_lock *re
 /* The server does not give the owner its lock again: it is not entered any more. */
 void file_locks_lost(struct filesystem *fs, uint64_t key, const void *owner,
 		     enum file_lock_kind kind);
-/* /proc/locks */
-void file_locks_show(struct buf *b);
+/* /proc/locks: a line for each lock and request that waits, from *number + 1 on, which is left at the last one's. Those of unseen processes are left out. */
+void file_locks_show(struct buf *b, unsigned *number);
+/* One line of it; of l, type, pid and range count. */
+void file_lock_show(struct buf *b, unsigned number, bool blocked, const char *kind,
+		    const struct filesystem *fs, uint64_t ino, const struct file_lock *l);
 
 #endif

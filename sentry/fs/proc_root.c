@@ -12,6 +12,8 @@
 #include "sentry/fs/internal.h"
 #include "sentry/fs/proc.h"
 #include "sentry/version.h"
+#include "vfs/lease.h"
+#include "vfs/locks.h"
 
 #define SHOW(fn)                                                                         \
 	static int fn(unused_arg struct synth_node *n, unused_arg struct synth_file *sf, \
@@ -256,6 +258,15 @@ SHOW(empty_show)
 	return 0;
 }
 
+SHOW(locks_show)
+{
+	unsigned number = 0;
+
+	file_locks_show(b, &number);
+	file_leases_show(b, &number);
+	return 0;
+}
+
 SHOW(cgroups_show)
 {
 	buf_puts(b, "#subsys_name\thierarchy\tnum_cgroups\tenabled\n");
@@ -348,6 +359,7 @@ OPS(interrupts_ops, .show = interrupts_show);
 OPS(softirqs_ops, .show = softirqs_show);
 OPS(empty_ops, .show = empty_show);
 OPS(unspliced_ops, .splice = SYNTH_SPLICE_NO, .show = empty_show);
+OPS(locks_ops, .show = locks_show);
 OPS(cgroups_ops, .show = cgroups_show);
 OPS(crypto_ops, .show = crypto_show);
 OPS(misc_ops, .show = misc_show);
@@ -407,7 +419,7 @@ const struct synth_entry proc_root_entries[] = {
 	R("keys", 0444, empty_ops),
 	R("kmsg", 0400, kmsg_ops),
 	R("loadavg", 0444, loadavg_ops),
-	R("locks", 0444, empty_ops),
+	R("locks", 0444, locks_ops),
 	R("meminfo", 0444, meminfo_ops),
 	R("misc", 0444, misc_ops),
 	R("modules", 0444, empty_ops),

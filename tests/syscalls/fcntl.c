@@ -3,6 +3,7 @@
 
 #include <linux/close_range.h>
 #include <sys/file.h>
+#include <sys/sysmacros.h>
 
 TEST(dup)
 {
@@ -377,4 +378,69 @@ TEST(rw_hint)
 	CHECK_ERR(fcntl(open("q", O_PATH), F_GET_RW_HINT, &hint), EBADF);
 	CHECK_OK(fcntl(open(".", O_RDONLY), F_GET_RW_HINT, &hint));
 	CHECK_EQ(hint, 0);
+}
+
+/* The line of /proc/locks, behind its number, that ends as `what` about file f; "" without one. */
+static const char *lock_line(const char *what, int fd, const char *range)
+{
+	static char line[128];
+	char want[128], *p, *save = NULL;
+	struct stat st;
+
+	CHECK_OK(fstat(fd, &st));
+	snprintf(want, sizeof(want), ": %s %02x:%02x:%lu %s", what, major(st.st_dev),
+		 minor(st.st_dev), (unsigned long)st.st_ino, range);
+	for (p = strtok_r((char *)t_read("/proc/locks"), "\n", &save); p;
+	     p = strtok_r(NULL, "\n", &save)) {
+		snprintf(line, sizeof(line), "%s", p);
+		if (strchr(p, ':') && strcmp(strchr(p, ':'), want) == 0)
+			return line;
+	}
+	return "";
+}
+
+static void wait_for_locks(void *arg)
+{
+	struct flock l = lock_of(F_RDLCK, 7, 1);
+	int fd = open("p", O_RDWR);
+
+	(void)arg;
+	CHECK_OK(fcntl(fd, F_SETLKW, &l));
+}
+
+TEST(proc_locks)
+{
+	struct flock p = lock_of(F_WRLCK, 5, 10), o = lock_of(F_RDLCK, 0, 0);
+	int posix = t_file("p", "text"), ofd = t_file("o", "text"), whole = t_file("w", "text");
+	char what[64], held[128] = "", blocked[128] = "";
+	int lease;
+	pid_t child;
+
+	close(t_file("l", "text"));
+	lease = open("l", O_RDONLY);
+	CHECK_OK(fcntl(posix, F_SETLK, &p));
+	CHECK_OK(fcntl(ofd, F_OFD_SETLK, &o));
+	CHECK_OK(flock(whole, LOCK_SH));
+	CHECK_OK(fcntl(lease, F_SETLEASE, F_RDLCK));
+	snprintf(what, sizeof(what), "POSIX  ADVISORY  WRITE %d", getpid());
+	snprintf(held, sizeof(held), "%s", lock_line(what, posix, "5 14"));
+	CHECK(held[0]);
+	CHECK(lock_line("OFDLCK ADVISORY  READ -1", ofd, "0 EOF")[0]);
+	snprintf(what, sizeof(what), "FLOCK  ADVISORY  READ %d", getpid());
+	CHECK(lock_line(what, whole, "0 EOF")[0]);
+	snprintf(what, sizeof(what), "LEASE  ACTIVE    READ %d", getpid());
+	CHECK(lock_line(what, lease, "0 EOF")[0]);
+	/* Who waits has the number of what it waits for. */
+	child = t_spawn(wait_for_locks, NULL);
+	snprintf(what, sizeof(what), "-> POSIX  ADVISORY  READ %d", child);
+	for (int i = 0; i < 500 && !blocked[0]; i++) {
+		t_sleep_ms(10);
+		snprintf(blocked, sizeof(blocked), "%s", lock_line(what, posix, "7 7"));
+	}
+	CHECK_EQ(atoi(blocked), atoi(held));
+	p.l_type = F_UNLCK;
+	CHECK_OK(fcntl(posix, F_SETLK, &p));
+	t_wait_ok(child);
+	snprintf(what, sizeof(what), "POSIX  ADVISORY  WRITE %d", getpid());
+	CHECK_STR(lock_line(what, posix, "5 14"), "");
 }

@@ -51,15 +51,15 @@ static void test_roll_back(void **state)
 
 	(void)state;
 	vfs_hooks.opened_elsewhere = opened_elsewhere;
-	assert_int_equal(file_lease_set(holder, F_RDLCK, &is_new), 0);
+	assert_int_equal(file_lease_set(holder, F_RDLCK, 1, &is_new), 0);
 	assert_true(is_new);
-	assert_int_equal(file_lease_set(holder, F_WRLCK, &is_new), -EAGAIN);
+	assert_int_equal(file_lease_set(holder, F_WRLCK, 1, &is_new), -EAGAIN);
 	pthread_join(opener, NULL);
 	assert_true(opener_ns < PATIENCE_NS);
 	assert_int_equal(file_lease_get(holder), F_RDLCK);
 	/* One that is new goes, and wakes as well. */
-	assert_int_equal(file_lease_set(holder, F_UNLCK, &is_new), 0);
-	assert_int_equal(file_lease_set(holder, F_WRLCK, &is_new), -EAGAIN);
+	assert_int_equal(file_lease_set(holder, F_UNLCK, 1, &is_new), 0);
+	assert_int_equal(file_lease_set(holder, F_WRLCK, 1, &is_new), -EAGAIN);
 	pthread_join(opener, NULL);
 	assert_true(opener_ns < PATIENCE_NS);
 	assert_int_equal(file_lease_get(holder), F_UNLCK);
