@@ -142,6 +142,7 @@ struct thread_group {
 	struct task_times {
 		int64_t utime_ns, stime_ns;
 		int64_t minflt, majflt, nvcsw, nivcsw, inblock, oublock;
+		int64_t rchar, wchar, syscr, syscw; /* bytes and calls: /proc/PID/io */
 		uint64_t maxrss_kib;
 	} dead_times, child_times;
 	int64_t start_ns; /* CLOCK_BOOTTIME */
@@ -241,6 +242,8 @@ struct task {
 	bool mm_shared; /* CLONE_VM was used on this mm; owned by the task's thread */
 	int64_t start_mono_ns; /* immutable */
 	_Atomic int64_t utime_ns, stime_ns, minflt, majflt, nvcsw, nivcsw;
+	_Atomic int64_t rchar, wchar, syscr,
+		syscw; /* written by the task only: task_account_io() */
 	bool exiting; /* owned by the task's thread: leaves at its next loop turn */
 	int exit_code; /* wait status */
 	_Atomic int host_tid; /* 0 once the host thread is done with it */
@@ -404,6 +407,8 @@ void task_set_comm(struct task *t, const char *name);
 void task_set_cred(struct task *t, struct cred *c); /* the calling task; takes c (committed) */
 uint64_t task_rlimit(struct task *t, int resource); /* soft */
 void task_get_times(struct task *t, struct task_times *ret);
+/* The running task made a call that reads (or writes): `ret` bytes, or an error. */
+void task_account_io(struct task *t, bool is_read, int64_t ret);
 void group_get_times(struct thread_group *g, struct task_times *ret);
 void group_get_child_times(struct thread_group *g, struct task_times *ret);
 void task_mm_limits(struct task *t, struct mm_limits *ret);

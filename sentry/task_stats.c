@@ -21,6 +21,10 @@ void times_add(struct task_times *sum, const struct task_times *more)
 	sum->nivcsw += more->nivcsw;
 	sum->inblock += more->inblock;
 	sum->oublock += more->oublock;
+	sum->rchar += more->rchar;
+	sum->wchar += more->wchar;
+	sum->syscr += more->syscr;
+	sum->syscw += more->syscw;
 	sum->maxrss_kib = MAX(sum->maxrss_kib, more->maxrss_kib);
 }
 
@@ -62,7 +66,25 @@ void task_get_times(struct task *t, struct task_times *ret)
 	times.majflt = atomic_load_explicit(&t->majflt, memory_order_relaxed);
 	times.nvcsw = atomic_load_explicit(&t->nvcsw, memory_order_relaxed);
 	times.nivcsw = atomic_load_explicit(&t->nivcsw, memory_order_relaxed);
+	times.rchar = atomic_load_explicit(&t->rchar, memory_order_relaxed);
+	times.wchar = atomic_load_explicit(&t->wchar, memory_order_relaxed);
+	times.syscr = atomic_load_explicit(&t->syscr, memory_order_relaxed);
+	times.syscw = atomic_load_explicit(&t->syscw, memory_order_relaxed);
 	*ret = times;
+}
+
+/* By the task only, so no read-modify-write. */
+static void count_own(_Atomic int64_t *count, int64_t more)
+{
+	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + more,
+			      memory_order_relaxed);
+}
+
+void task_account_io(struct task *t, bool is_read, int64_t ret)
+{
+	count_own(is_read ? &t->syscr : &t->syscw, 1);
+	if (ret > 0)
+		count_own(is_read ? &t->rchar : &t->wchar, ret);
 }
 
 void task_times_account(struct task *t, uint64_t maxrss_kib)

@@ -34,6 +34,7 @@ static int64_t io_one(struct task *t, int fd, uint64_t addr, uint64_t size, cons
 	mm_iter_init_one(t->mm, &it, &one, addr, MIN(size, FILE_IO_MAX), is_read);
 	ret = is_read ? file_read_iter(f, &it, off, 0) : file_write_iter(f, &it, off, 0);
 	io_iter_fini(&it);
+	task_account_io(t, is_read, ret);
 	ret = io_result(f, ret, is_read);
 out_unref:
 	file_unref(f);
@@ -48,8 +49,11 @@ static int64_t io_vec(struct task *t, int fd, uint64_t uiov, uint64_t count, con
 	struct io_iter it;
 	int64_t ret;
 
-	if (!f)
+	/* Unlike those above, these are counted whatever happens. */
+	if (!f) {
+		task_account_io(t, is_read, -EBADF);
 		return -EBADF;
+	}
 	ret = -ESPIPE;
 	if (off && !(f->mode & FILE_SEEKABLE) && (f->mode & FILE_STREAM))
 		goto out_unref;
@@ -65,6 +69,7 @@ static int64_t io_vec(struct task *t, int fd, uint64_t uiov, uint64_t count, con
 	ret = io_result(f, ret, is_read);
 	sys_iov_free(fast, iov);
 out_unref:
+	task_account_io(t, is_read, ret);
 	file_unref(f);
 	return ret;
 }

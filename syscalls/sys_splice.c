@@ -173,6 +173,8 @@ int64_t sys_sendfile(struct task *t, const struct syscall_args *a)
 		ret = -EINVAL;
 	else
 		ret = copy_loop(t, in, uoff ? &off : NULL, out, NULL, size);
+	task_account_io(t, true, ret);
+	task_account_io(t, false, ret);
 	if (uoff && task_copy_out(t, uoff, &off, sizeof(off)))
 		ret = -EFAULT;
 	file_unref(in);
@@ -286,6 +288,8 @@ int64_t sys_copy_file_range(struct task *t, const struct syscall_args *a)
 	if (ret)
 		goto out_unref;
 	ret = copy_range(t, in, &off_in, out, &off_out, size);
+	task_account_io(t, true, ret);
+	task_account_io(t, false, ret);
 	if (ret <= 0)
 		goto out_unref;
 	if (!uin)

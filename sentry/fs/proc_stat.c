@@ -408,22 +408,29 @@ static int limits_show(struct synth_node *n, unused_arg struct synth_file *sf, s
 static int io_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	struct task *t = proc_task(n);
-	struct task_times times;
+	struct task_times times, children = {0};
 	int err;
 
 	if (!t)
 		return -ESRCH;
 	err = proc_may_access(t, false);
-	if (proc_is_thread(n))
+	if (proc_is_thread(n)) {
 		task_get_times(t, &times);
-	else
+	} else {
 		group_get_times(t->group, &times);
+		group_get_child_times(t->group, &children);
+	}
 	task_unref(t);
 	if (err)
 		return err;
-	buf_puts(b, "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\n");
+	buf_printf(b, "rchar: %lld\nwchar: %lld\nsyscr: %lld\nsyscw: %lld\n",
+		   (long long)(times.rchar + children.rchar),
+		   (long long)(times.wchar + children.wchar),
+		   (long long)(times.syscr + children.syscr),
+		   (long long)(times.syscw + children.syscw));
 	buf_printf(b, "read_bytes: %llu\nwrite_bytes: %llu\ncancelled_write_bytes: 0\n",
-		   (unsigned long long)times.inblock << 9, (unsigned long long)times.oublock << 9);
+		   (unsigned long long)(times.inblock + children.inblock) << 9,
+		   (unsigned long long)(times.oublock + children.oublock) << 9);
 	return 0;
 }
 

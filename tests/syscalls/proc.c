@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 
 #include <pthread.h>
+#include <sys/sendfile.h>
 #include <sys/statfs.h>
 
 static const char *field(const char *text, const char *name)
@@ -381,4 +382,68 @@ TEST(piecewise)
 	CHECK(!memcmp(piece, whole + 3, 5));
 	CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
 	CHECK_EQ(read(fd, piece, 5), 5);
+}
+
+struct io_counts {
+	long rchar, wchar, syscr, syscw;
+};
+
+/* `asked`: with what asking took itself: all of the text, and its end. */
+static struct io_counts io_counts(bool asked)
+{
+	const char *text = t_read("/proc/self/io");
+	struct io_counts ret;
+
+	ret.rchar = atol(field(text, "rchar"));
+	ret.wchar = atol(field(text, "wchar"));
+	ret.syscr = atol(field(text, "syscr"));
+	ret.syscw = atol(field(text, "syscw"));
+	if (asked) {
+		ret.rchar += (long)strlen(text);
+		ret.syscr += 2;
+	}
+	return ret;
+}
+
+static void write_thousand(void *arg)
+{
+	char bytes[1000] = "";
+
+	CHECK_EQ(write(*(int *)arg, bytes, sizeof(bytes)), 1000);
+}
+
+TEST(io_counts)
+{
+	int fd = t_file("f", "0123456789"), to = open("t", O_CREAT | O_RDWR, 0600);
+	struct io_counts before = io_counts(true), after;
+	char buf[64];
+	struct iovec two[2] = {{buf, 0}, {buf, 0}};
+
+	CHECK_EQ(read(fd, buf, 4), 4);
+	CHECK_EQ(pread(fd, buf, 3, 1), 3);
+	CHECK_EQ(pread(fd, buf, 3, 100), 0);
+	after = io_counts(false);
+	CHECK_EQ(after.rchar - before.rchar, 7);
+	CHECK_EQ(after.syscr - before.syscr, 3);
+	CHECK_EQ(after.wchar - before.wchar, 0);
+	/* What fails at the descriptor is no call of read(2), but one of readv(2). */
+	before = io_counts(true);
+	CHECK_ERR(read(-1, buf, 4), EBADF);
+	CHECK_ERR(write(-1, buf, 4), EBADF);
+	CHECK_ERR(pwrite(fd, buf, 4, -1), EINVAL);
+	CHECK_ERR(readv(-1, two, 2), EBADF);
+	CHECK_EQ(writev(to, two, 2), 0);
+	CHECK_EQ(pwrite(to, buf, 5, 3), 5);
+	CHECK_EQ(sendfile(to, fd, &(off_t){0}, 6), 6);
+	after = io_counts(false);
+	CHECK_EQ(after.rchar - before.rchar, 6);
+	CHECK_EQ(after.syscr - before.syscr, 2);
+	CHECK_EQ(after.wchar - before.wchar, 11);
+	CHECK_EQ(after.syscw - before.syscw, 3);
+	/* A child's are its parent's once it is waited for. */
+	before = io_counts(true);
+	t_wait_ok(t_spawn(write_thousand, &to));
+	after = io_counts(false);
+	CHECK_EQ(after.wchar - before.wchar, 1000);
+	CHECK_EQ(after.syscw - before.syscw, 1);
 }
