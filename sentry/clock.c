@@ -5,6 +5,7 @@
  */
 #include <time.h>
 
+#include "sentry/loader.h"
 #include "sentry/task_internal.h"
 #include "sentry/timers.h"
 
@@ -108,19 +109,21 @@ int clock_read(struct task *t, int clock, int64_t *ret_ns)
 	if (clock_decode_cpu(clock, &id, &thread, &kind))
 		return cpu_clock_read(t, id, thread, kind, ret_ns);
 	switch (clock) {
+	/* The coarse ones are as fine as the vDSO's, which knows no ticks: a reader of both must not see time go back. */
 	case CLOCK_REALTIME:
+	case CLOCK_REALTIME_COARSE:
+		if (!vdso_clock_read(false, ret_ns))
+			*ret_ns = host_clock(CLOCK_REALTIME);
+		return 0;
 	case CLOCK_MONOTONIC:
+	case CLOCK_MONOTONIC_COARSE:
+		if (!vdso_clock_read(true, ret_ns))
+			*ret_ns = host_clock(CLOCK_MONOTONIC);
+		return 0;
 	case CLOCK_MONOTONIC_RAW:
 	case CLOCK_BOOTTIME:
 	case CLOCK_TAI:
 		*ret_ns = host_clock(clock);
-		return 0;
-	/* As fine as the vDSO's, which knows no ticks: a reader of both must not see time go back. */
-	case CLOCK_REALTIME_COARSE:
-		*ret_ns = host_clock(CLOCK_REALTIME);
-		return 0;
-	case CLOCK_MONOTONIC_COARSE:
-		*ret_ns = host_clock(CLOCK_MONOTONIC);
 		return 0;
 	default: /* the ALARM clocks need an RTC, and there is none */
 		return -EINVAL;

@@ -46,8 +46,10 @@ must_check int loader_load(const struct loader_args *args, struct loader_result 
 /* The vDSO: one image per sandbox and a seqlocked page of time parameters (see vdso/). */
 must_check int vdso_init(void);
 must_check int vdso_map(struct mm *mm, uint64_t *ret_base);
-/* Recomputes the time parameters; the housekeeping thread calls it every second. */
+/* Draws the clocks' next lines now. */
 void vdso_update_time(void);
+/* The time for a system call: the lines have ended, and are drawn anew. False, without a change: they hold, or there are none; the host's clock is as good. */
+bool vdso_clock_read(bool monotonic, int64_t *ret_ns);
 uint64_t vdso_sigreturn_offset(void); /* __vdso_rt_sigreturn restorer, for tools; 0 if none */
 
 #endif

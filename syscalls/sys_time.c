@@ -82,12 +82,16 @@ int64_t sys_settimeofday(struct task *t, const struct syscall_args *a)
 
 int64_t sys_gettimeofday(struct task *t, const struct syscall_args *a)
 {
-	int64_t ns = time_realtime_ns();
-	struct moat_timeval tv = {ns / NSEC, ns % NSEC / 1000};
 	struct {
 		int32_t minuteswest, dsttime;
 	} tz = {0, 0};
+	struct moat_timeval tv;
+	int64_t ns;
+	int err = clock_read(t, CLOCK_REALTIME, &ns);
 
+	if (err)
+		return err;
+	tv = (struct moat_timeval){ns / NSEC, ns % NSEC / 1000};
 	if (a->a[0] && task_copy_out(t, a->a[0], &tv, sizeof(tv)))
 		return -EFAULT;
 	if (a->a[1] && task_copy_out(t, a->a[1], &tz, sizeof(tz)))
@@ -97,8 +101,12 @@ int64_t sys_gettimeofday(struct task *t, const struct syscall_args *a)
 
 int64_t sys_time(struct task *t, const struct syscall_args *a)
 {
-	int64_t sec = time_realtime_ns() / NSEC;
+	int64_t ns, sec;
+	int err = clock_read(t, CLOCK_REALTIME, &ns);
 
+	if (err)
+		return err;
+	sec = ns / NSEC;
 	if (a->a[0] && task_copy_out(t, a->a[0], &sec, sizeof(sec)))
 		return -EFAULT;
 	return sec;

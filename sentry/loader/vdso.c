@@ -4,9 +4,12 @@
  * One chunk of private memory: the data page, then the image. Both are mapped as a file would be; the data page shared
  * and for good read-only, so that a debugger cannot copy it away from the clock.
  *
- * A clock's line is continuous: each update starts where the old line is now, and gets the slope that
- * meets the host's clock in a second. Only a step of more than VDSO_STEP_NS jumps: REALTIME either
+ * A clock's line is continuous: each update starts where the old line is now, or where it ended, and gets the slope
+ * that meets the host's clock in a second. Only a step of more than VDSO_STEP_NS jumps: REALTIME either
  * way, MONOTONIC forward.
+ *
+ * A line ends after a second. The first who asks for the time after that makes the system call, which draws the next one and answers
+ * from it: nobody asks, and no thread wakes up.
  */
 #include <cpuid.h>
 #include <string.h>
@@ -16,7 +19,6 @@
 
 #include "base/lock.h"
 #include "base/sleep.h"
-#include "base/timer.h"
 #include "sentry/loader.h"
 #include "sentry/loader/vdso/data.h"
 
@@ -41,8 +43,7 @@ static struct {
 	struct mutex lock; /* LOCK_LEAF: below */
 	struct clock_sample first; /* calibration starts here */
 	uint64_t rate; /* ns per cycle, 32.32 */
-	bool started;
-	struct ktimer timer;
+	_Atomic bool started;
 } vdso;
 
 static const clockid_t vdso_host_clock[VDSO_CLOCKS] = {CLOCK_REALTIME, CLOCK_MONOTONIC};
@@ -94,7 +95,7 @@ static int64_t line_at(const struct vdso_clock *c, uint64_t tsc)
 			 (uint64_t)(((unsigned __int128)(tsc - c->base_tsc) * c->mult) >> 32));
 }
 
-/* The next line of one clock, from where the old one is at s. */
+/* The next line of one clock, from where the old one is at s: nobody has read it beyond its end. */
 static struct vdso_clock next_line(const struct vdso_clock *old, const struct clock_sample *s,
 				   int which, bool fresh)
 {
@@ -104,8 +105,11 @@ static struct vdso_clock next_line(const struct vdso_clock *old, const struct cl
 
 	if (fresh)
 		return c;
-	at = line_at(old, s->tsc);
+	at = line_at(old, MIN(s->tsc, old->base_tsc + vdso.data->valid));
 	behind = s->ns[which] - at;
+	/* Forward after its end nobody sees a jump; whoever slept until then must not read that it is earlier. */
+	if (behind > 0 && s->tsc - old->base_tsc > vdso.data->valid)
+		return c;
 	if (behind > VDSO_STEP_NS || (which == VDSO_REALTIME && behind < -VDSO_STEP_NS))
 		return c;
 	if (behind < -VDSO_PERIOD_NS / 2)
@@ -120,6 +124,10 @@ static void publish_locked(const struct clock_sample *s)
 {
 	struct vdso_data *d = vdso.data;
 	struct vdso_clock next[VDSO_CLOCKS];
+	/* A slope of a few milliseconds is not to be trusted for a second. */
+	int64_t known = s->ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC];
+	uint64_t valid_ns = known < VDSO_PERIOD_NS / 10 ? VDSO_PERIOD_NS / 10 : VDSO_PERIOD_NS;
+	uint64_t valid = (uint64_t)(((unsigned __int128)valid_ns << 32) / vdso.rate);
 	int k;
 
 	for (k = 0; k < VDSO_CLOCKS; k++)
@@ -131,34 +139,61 @@ static void publish_locked(const struct clock_sample *s)
 		__atomic_store_n(&d->clock[k].base_ns, next[k].base_ns, __ATOMIC_RELAXED);
 		__atomic_store_n(&d->clock[k].mult, next[k].mult, __ATOMIC_RELAXED);
 	}
+	__atomic_store_n(&d->valid, valid, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->usable, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_RELEASE);
 }
 
-void vdso_update_time(void)
+/* Pre: vdso.lock. */
+static void update_locked(void)
 {
 	struct clock_sample s;
 
+	sample_clocks(&s);
+	/* Too soon to know the counter's rate. */
+	if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] < VDSO_FIRST_NS)
+		return;
+	vdso.rate = rate_between(&vdso.first, &s);
+	if (vdso.rate)
+		publish_locked(&s);
+	/* The rate over the last while, not over a lifetime in which the host slewed its clock. */
+	if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] > 64 * VDSO_PERIOD_NS)
+		vdso.first = s;
+}
+
+void vdso_update_time(void)
+{
 	if (!vdso.tsc_ok)
 		return;
 	mutex_lock(&vdso.lock);
-	sample_clocks(&s);
-	/* Too soon to know the counter's rate. */
-	if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] >= VDSO_FIRST_NS) {
-		vdso.rate = rate_between(&vdso.first, &s);
-		/* The rate over the last while, not over a lifetime in which the host slewed its clock. */
-		if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] > 64 * VDSO_PERIOD_NS)
-			vdso.first = s;
-		if (vdso.rate)
-			publish_locked(&s);
-	}
+	update_locked();
 	mutex_unlock(&vdso.lock);
 }
 
-static void vdso_tick(struct ktimer *t)
+/* Has the line ended? Without vdso.lock a guess. */
+static bool line_ended(uint64_t tsc)
 {
-	vdso_update_time();
-	ktimer_arm(t, time_monotonic_ns() + VDSO_PERIOD_NS);
+	uint64_t base = __atomic_load_n(&vdso.data->clock[0].base_tsc, __ATOMIC_RELAXED);
+
+	return (int64_t)(tsc - base) > 0 &&
+	       tsc - base > __atomic_load_n(&vdso.data->valid, __ATOMIC_RELAXED);
+}
+
+bool vdso_clock_read(bool monotonic, int64_t *ret_ns)
+{
+	uint64_t tsc;
+	bool usable;
+
+	if (!atomic_load_explicit(&vdso.started, memory_order_relaxed) || !line_ended(__rdtsc()))
+		return false;
+	mutex_lock(&vdso.lock);
+	if (line_ended(__rdtsc()))
+		update_locked();
+	usable = vdso.data->usable;
+	tsc = MAX(__rdtsc(), vdso.data->clock[0].base_tsc);
+	*ret_ns = line_at(&vdso.data->clock[monotonic ? VDSO_MONOTONIC : VDSO_REALTIME], tsc);
+	mutex_unlock(&vdso.lock);
+	return usable;
 }
 
 /* The first program waits out the rest of the first calibration, so the first call costs no exit. */
@@ -178,7 +213,6 @@ static void vdso_start(void)
 	while (time_monotonic_ns() < ready)
 		_mm_pause();
 	vdso_update_time();
-	ktimer_arm(&vdso.timer, time_monotonic_ns() + VDSO_PERIOD_NS / 10);
 }
 
 static int vdso_translate(struct mappable *m, uint64_t off, uint64_t hint_start, uint64_t hint_end,
@@ -229,7 +263,6 @@ int vdso_init(void)
 	vdso.data = (struct vdso_data *)(void *)chunk;
 	mappable_init(&vdso.mappable, &vdso_ops);
 	mutex_init(&vdso.lock, LOCK_LEAF, "vdso");
-	ktimer_init(&vdso.timer, vdso_tick);
 	vdso.tsc_ok = tsc_is_invariant();
 	sample_clocks(&vdso.first);
 	return 0;

@@ -205,6 +205,24 @@ TEST(strict_mode)
 	CHECK_EQ(WTERMSIG(status), SIGKILL);
 }
 
+/* The vDSO's clocks are no calls, however long nobody asked. */
+TEST(clocks_pass)
+{
+	struct timespec first, ts;
+
+	filter_call(SYS_clock_gettime, SECCOMP_RET_ERRNO | 66, 0);
+	CHECK_OK(clock_gettime(CLOCK_MONOTONIC, &first));
+	do
+		CHECK_OK(clock_gettime(CLOCK_MONOTONIC, &ts));
+	while (ts.tv_sec < first.tv_sec + 3);
+	CHECK_OK(clock_gettime(CLOCK_REALTIME_COARSE, &ts));
+	sleep(2);
+	CHECK_OK(clock_gettime(CLOCK_REALTIME, &ts));
+	/* Those that are not the vDSO's are. */
+	CHECK_ERR(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts), 66);
+	CHECK_ERR(syscall(SYS_clock_gettime, CLOCK_REALTIME, &ts), 66);
+}
+
 /* A filter cannot make a call skip that was never one: -1 and unknown numbers go through it too. */
 TEST(unknown_numbers)
 {

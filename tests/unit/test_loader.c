@@ -15,6 +15,7 @@
 
 #include "base/timer.h"
 #include "sentry/loader.h"
+#include "sentry/loader/vdso/data.h"
 #include "sentry/loader/elf.h"
 #include "tests/unit/fake_platform.h"
 #include "vfs/cred.h"
@@ -585,6 +586,63 @@ static void test_vdso(void **state)
 	munmap(p, 2 * 4096);
 }
 
+static int64_t ns_of(const struct timespec *ts)
+{
+	return ts->tv_sec * 1000000000ll + ts->tv_nsec;
+}
+
+/* A line that has ended is not read: the call is made. */
+static void test_vdso_end(void **state)
+{
+	struct mm *mm;
+	uint64_t base;
+	char *p = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct vdso_data *d = (struct vdso_data *)(void *)p;
+	long (*gettime)(int, struct timespec *);
+	struct timespec before, got, after;
+	int64_t ns;
+
+	(void)state;
+	assert_int_equal(mm_create(&fake_platform, &mm), 0);
+	assert_int_equal(vdso_map(mm, &base), 0);
+	assert_int_equal(mm_copy_in(mm, p, base - 4096, 4096), 0);
+	assert_int_equal(mm_copy_in(mm, p + 4096, base, 4096), 0);
+	gettime = vdso_symbol(p + 4096, "__vdso_clock_gettime");
+	for (int k = 0; k < VDSO_CLOCKS; k++)
+		d->clock[k].base_ns = 0;
+	d->valid = UINT64_MAX;
+	assert_int_equal(gettime(CLOCK_MONOTONIC, &got), 0);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	assert_true(ns_of(&got) < ns_of(&after) / 2);
+	d->valid = 0;
+	for (int clock = CLOCK_REALTIME; clock <= CLOCK_MONOTONIC; clock++) {
+		clock_gettime(clock, &before);
+		assert_int_equal(gettime(clock, &got), 0);
+		clock_gettime(clock, &after);
+		assert_in_range(ns_of(&got), ns_of(&before), ns_of(&after));
+	}
+	/* The sentry's side: while the line holds it has nothing to add. */
+	vdso_update_time();
+	assert_false(vdso_clock_read(true, &ns));
+	for (int clock = CLOCK_REALTIME; clock <= CLOCK_MONOTONIC; clock++) {
+		usleep(1100000);
+		clock_gettime(clock, &before);
+		assert_true(vdso_clock_read(clock == CLOCK_MONOTONIC, &ns));
+		clock_gettime(clock, &after);
+		/* Nobody who slept reads an earlier time than that until which he slept. */
+		assert_true(ns >= ns_of(&before) - 2000);
+		assert_true(ns <= ns_of(&after) + 100000);
+		assert_false(vdso_clock_read(clock == CLOCK_MONOTONIC, &ns));
+		/* And the new line is in the page. */
+		assert_int_equal(mm_copy_in(mm, p, base - 4096, 4096), 0);
+		assert_int_equal(gettime(clock, &got), 0);
+		assert_true(ns_of(&got) >= ns_of(&before) - 2000);
+	}
+	mm_unref(mm);
+	munmap(p, 2 * 4096);
+}
+
 static int teardown(void **state)
 {
 	(void)state;
@@ -601,7 +659,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_real_program), T(test_host_programs), T(test_scripts),
 		T(test_script_depth), T(test_small_elf),     T(test_malformed),
-		T(test_arg_limits),   T(test_vdso),
+		T(test_arg_limits),   T(test_vdso),	     T(test_vdso_end),
 	};
 
 	rcu_thread_begin();

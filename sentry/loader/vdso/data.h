@@ -2,7 +2,8 @@
  * vdso/data.h - what the sentry tells the vDSO: one page, mapped read-only before the image.
  *
  * `seq` is odd while the sentry writes. A clock is base_ns + ((tsc - base_tsc) * mult >> 32), each step with a
- * slope of its own that ends where the host's clock will be, so that a clock never goes back.
+ * slope of its own that ends where the host's clock will be, so that a clock never goes back. It holds for `valid`
+ * cycles; who comes later makes the call, for which the sentry writes the next one. So nothing is written while nobody asks.
  */
 #ifndef MOAT_VDSO_DATA_H
 #define MOAT_VDSO_DATA_H
@@ -20,6 +21,7 @@ struct vdso_clock {
 struct vdso_data {
 	unsigned int seq;
 	unsigned int usable; /* 0: make the call */
+	unsigned long valid; /* cycles from base_tsc, the same in both clocks */
 	struct vdso_clock clock[VDSO_CLOCKS];
 };
 

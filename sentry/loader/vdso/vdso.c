@@ -63,7 +63,7 @@ static int read_clock(unsigned which, unsigned long *ret_ns)
 {
 	const volatile struct vdso_clock *c = &vdso_data.clock[which];
 	unsigned seq;
-	unsigned long ns, tsc, delta;
+	unsigned long ns, tsc, delta, valid;
 
 	do {
 		seq = __atomic_load_n(&vdso_data.seq, __ATOMIC_ACQUIRE);
@@ -74,9 +74,12 @@ static int read_clock(unsigned which, unsigned long *ret_ns)
 		/* Another CPU's counter, a few cycles behind the sentry's reading. */
 		if ((long)delta < 0)
 			delta = 0;
+		valid = vdso_data.valid;
 		ns = c->base_ns + (unsigned long)(((unsigned __int128)delta * c->mult) >> 32);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	} while ((seq & 1) || seq != __atomic_load_n(&vdso_data.seq, __ATOMIC_RELAXED));
+	if (delta > valid)
+		return -1;
 	*ret_ns = ns;
 	return 0;
 }
