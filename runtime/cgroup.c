@@ -28,7 +28,9 @@
 
 #define PROC_FILE_MAX (4u << 20)
 #define FREEZE_TRIES 500
-#define REMOVE_TRIES 300
+#define REMOVE_DEAD_MS 1000
+/* Of cgroups below a container's, which are removed with it. */
+#define BELOW_DEPTH_MAX 8
 
 static int dir_write(const char *dir, const char *file, const char *value)
 {
@@ -766,40 +768,79 @@ void cgroup_kill(const struct cgroup *cg)
 	free(pids);
 }
 
-/* False: somebody stays in there, or it is not ours to remove. */
-static bool remove_dir(const char *path)
+/* What somebody made below it and has left; as far as that goes. */
+static void remove_below(const char *path, unsigned depth)
 {
-	for (int t = 0; t < REMOVE_TRIES; t++) {
+	DIR *dir = depth ? opendir(path) : NULL;
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		auto_free char *below = NULL;
+
+		if (e->d_type != DT_DIR || e->d_name[0] == '.' ||
+		    asprintf(&below, "%s/%s", path, e->d_name) < 0)
+			continue;
+		remove_below(below, depth - 1);
+		(void)!rmdir(below);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ll + t.tv_nsec / 1000000;
+}
+
+/* Return 0, -EBUSY: somebody stays in there until `end_ms`; -errno: it is not ours to remove. */
+static int remove_dir(const char *path, int64_t end_ms)
+{
+	for (;;) {
 		if (rmdir(path) == 0 || errno == ENOENT)
-			return true;
+			return 0;
 		if (errno != EBUSY)
-			return false;
+			return -errno;
+		remove_below(path, BELOW_DEPTH_MAX);
+		if (rmdir(path) == 0 || errno == ENOENT)
+			return 0;
+		if (now_ms() >= end_ms)
+			return -EBUSY;
 		/* Processes that have died are still leaving. */
 		nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
 	}
-	return false;
 }
 
-bool cgroup_remove(const struct cgroup *cg)
+int cgroup_remove(const struct cgroup *cg, int timeout_ms)
 {
-	bool gone = true;
+	int64_t end_ms = now_ms() + timeout_ms;
+	int ret = 0;
 
 	/* What it leaves (v1's other hierarchies) is removed as ever. */
 	if (cg->unit && systemd_stop_scope(cg))
 		cli_debug("the scope %s is left to systemd", cg->unit);
-	for (unsigned i = 0; i < cg->ndirs; i++)
-		gone = remove_dir(cg->dirs[i].path) && gone;
-	return gone;
+	for (unsigned i = 0; i < cg->ndirs; i++) {
+		int err = remove_dir(cg->dirs[i].path, end_ms);
+
+		if (err && ret != -EBUSY)
+			ret = err;
+	}
+	return ret;
 }
 
-void cgroup_remove_dead(const struct cgroup *cg)
+int cgroup_remove_dead(const struct cgroup *cg)
 {
+	int64_t end_ms = now_ms() + REMOVE_DEAD_MS;
+	int err = 0;
+
 	if (!cg->unit) {
 		cgroup_kill(cg);
-		cgroup_remove(cg);
-		return;
+		return cgroup_remove(cg, REMOVE_DEAD_MS);
 	}
-	for (unsigned i = 0; i < cg->ndirs; i++)
-		if (!remove_dir(cg->dirs[i].path))
-			return;
+	for (unsigned i = 0; i < cg->ndirs && !err; i++)
+		err = remove_dir(cg->dirs[i].path, end_ms);
+	/* Whoever is in one is not ours. */
+	return 0;
 }

@@ -217,7 +217,13 @@ int container_destroy(struct container *c)
 		return err;
 	}
 	cgroup_kill(&c->cgroup);
-	cgroup_remove(&c->cgroup);
+	/* What may not be removed by us stays; what still has processes must not lose the state by which it is found. */
+	if (cgroup_remove(&c->cgroup, CGROUP_REMOVE_MS) == -EBUSY) {
+		cli_error("container %s has ended, but processes of it stay in its cgroup; try "
+			  "again",
+			  c->dir.id);
+		return -EBUSY;
+	}
 	err = run_poststop(c);
 	if (!err)
 		err = state_remove(&c->dir);

@@ -475,7 +475,7 @@ static bool leave_nothing(struct sandbox *sb)
 		cli_debug("back to the host's cgroup namespace: %m");
 	cgroup_leave(&sb->cgroup);
 	cgroup_kill(&sb->cgroup);
-	if (!cgroup_remove(&sb->cgroup))
+	if (cgroup_remove(&sb->cgroup, CGROUP_REMOVE_MS))
 		return false;
 	return state_remove(&sb->state) == 0;
 }

@@ -456,6 +456,7 @@ static bool check_options(const struct oci_config *c, const struct sandbox_optio
 
 static void tear_down(struct sandbox *sb)
 {
+	bool busy;
 	int err;
 
 	if (sb->monitor > 0) {
@@ -463,11 +464,13 @@ static void tear_down(struct sandbox *sb)
 		reap_monitor(sb);
 	}
 	cgroup_kill(&sb->cgroup);
-	cgroup_remove(&sb->cgroup);
+	busy = cgroup_remove(&sb->cgroup, CGROUP_REMOVE_MS) == -EBUSY;
 	err = state_remove_config(&sb->state);
 	if (!err || err == -ENOENT)
 		hooks_run_lenient(sb->config, "poststop", &sb->state, 0, "stopped");
-	(void)!state_remove(&sb->state);
+	/* With processes in its cgroup it is left for whoever meets the directory next. */
+	if (!busy)
+		(void)!state_remove(&sb->state);
 }
 
 /* A daemon's socket: the flag's, or for engines, which have no way to give flags, the annotation's. */

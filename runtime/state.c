@@ -137,7 +137,7 @@ static bool came_to_be(const struct state_dir *s)
 static bool remove_if_stale(int rootfd, const char *id)
 {
 	struct state_dir s = {.rootfd = rootfd, .lockfd = -1, .id = (char *)id};
-	bool stale = false;
+	bool stale = false, busy = false;
 
 	s.dirfd = openat(rootfd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (s.dirfd < 0)
@@ -155,11 +155,11 @@ static bool remove_if_stale(int rootfd, const char *id)
 		struct cgroup cg;
 
 		if (j && cgroup_from_json(&cg, j) == 0) {
-			cgroup_remove_dead(&cg);
+			busy = cgroup_remove_dead(&cg) == -EBUSY;
 			cgroup_fini(&cg);
 		}
 		json_decref(j);
-		stale = remove_tree_at(rootfd, id) == 0;
+		stale = !busy && remove_tree_at(rootfd, id) == 0;
 	}
 	if (s.lockfd >= 0)
 		close(s.lockfd);
