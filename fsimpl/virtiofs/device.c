@@ -23,21 +23,6 @@
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal_device.h"
 
-#define SPIN_NS 40000
-#define SPIN_NS_PER_KIB 500 /* more, for what the answer may bring: the device copies it */
-#define SPIN_AWAY_NS 500000
-#define LONG_BYTES (128u << 10)
-/* A yield that took longer gave the CPU to others than the daemon: none for a while, for it is they who have it then, not who is woken. */
-#define CROWDED_NS 1000000
-#define CROWDED_FOR_NS 100000000
-/* Between yields; before the first one where the daemon's thread is elsewhere; less is none to whom the CPU was given. */
-#define YIELD_NS 3000
-#define FAR_YIELD_NS 12000
-#define NEAR_NS 1500
-#define SPIN_MISSES_MAX 8 /* in a row: then only every 16th wait polls */
-#define SPIN_SOON \
-	4 /* polls as long as polling may take: an answer that came within that was no miss */
-
 /* ---- slots ---- */
 
 static uint64_t addr_of(const struct virtiofs_device *dev, uint64_t off)
@@ -87,7 +72,7 @@ void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot)
 	room_wake_locked(q);
 }
 
-/* A completed request that nobody waits for. Queue locked: an owner is told by queue_unlock(). */
+/* A completed request that nobody waits for. Queue locked: an owner is told by vdev_queue_unlock(). */
 static void orphan_done_locked(struct vdev_queue *q, struct vdev_slot *slot)
 {
 	if (!slot->owner) {
@@ -112,8 +97,7 @@ static ssize_t check_answer(const struct vdev_slot *slot, bool *ret_broken)
 				ret_broken);
 }
 
-/* In place of mutex_unlock() wherever completions were taken: owners' locks rank below the queue's. */
-static void queue_unlock(struct vdev_queue *q)
+void vdev_queue_unlock(struct vdev_queue *q)
 {
 	struct vdev_slot *slot;
 
@@ -131,8 +115,6 @@ static void queue_unlock(struct vdev_queue *q)
 	mutex_unlock(&q->lock);
 }
 
-static int drain_locked(struct vdev_queue *q, bool may_kick);
-
 /*
  * Until there may be room. What holds it may be posted, which nobody sleeps for: so the device must call, as for an answer. Queue locked before and after.
  * Return: 0, -EPROTO, -EINTR.
@@ -143,12 +125,12 @@ static int wait_for_room(struct vdev_queue *q, bool unkillable)
 	int err;
 
 	if (virtq_driver_arm(&q->ring))
-		return drain_locked(q, true);
+		return vdev_queue_drain_locked(q);
 	w.next = q->room_waiters;
 	q->room_waiters = &w;
 	q->asleep++;
 	w.sleeper->what = "virtio-fs ring";
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 	err = sleeper_wait(w.sleeper, unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
 			   TIME_FOREVER);
 	mutex_lock(&q->lock);
@@ -186,7 +168,7 @@ static void queue_abandon(struct vdev_queue *q)
 		w->queued = false;
 		sleeper_wake(w->sleeper);
 	}
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 }
 
 void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
@@ -215,15 +197,15 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 
 /* ---- completions ---- */
 
+/* Never blocks, whatever the device does. With no room for it one is waiting to be read. */
 static void write_kick(struct vdev_queue *q)
 {
 	const uint64_t one = 1;
 
-	(void)!write(q->kick_fd, &one, sizeof(one));
+	(void)send(q->bells.kick, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* Takes what is there. Queue locked. may_kick: not on the thread that others wait for: the daemon can make a kick block. Return: 0, -EPROTO. */
-static int drain_locked(struct vdev_queue *q, bool may_kick)
+int vdev_queue_drain_locked(struct vdev_queue *q)
 {
 	uint32_t used;
 	void *cookie;
@@ -238,7 +220,7 @@ static int drain_locked(struct vdev_queue *q, bool may_kick)
 		 * Its waiter polls and sends another: the device's thread, which is about to sleep, looks once more, which takes as long as the
 		 * waiter thinks. On one CPU with him it sleeps already.
 		 */
-		if (may_kick && slot->more && !slot->waiter &&
+		if (slot->more && !slot->waiter &&
 		    !atomic_load_explicit(&q->near, memory_order_relaxed))
 			write_kick(q);
 		slot->done = true;
@@ -253,15 +235,15 @@ static int drain_locked(struct vdev_queue *q, bool may_kick)
 	return got;
 }
 
-static int drain(struct vdev_queue *q, bool may_kick)
+int vdev_queue_drain(struct vdev_queue *q)
 {
 	int err;
 
 	mutex_lock(&q->lock);
 	do
-		err = drain_locked(q, may_kick);
+		err = vdev_queue_drain_locked(q);
 	while (!err && q->asleep && virtq_driver_arm(&q->ring));
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 	if (err)
 		virtiofs_device_kill(q->dev, "its used ring makes no sense");
 	return err;
@@ -274,93 +256,12 @@ void vdev_call_ready(struct hostpoll *hp, uint32_t events)
 
 	(void)events;
 	/* Not read: polling is edge-triggered, and the daemon, which shares the descriptor, can make a read block. */
-	(void)!drain(q, false);
-}
-
-/* How long an answer is polled for. */
-static int64_t spin_ns(const struct vdev_slot *slot)
-{
-	return SPIN_NS + (int64_t)(slot->room >> 10) * SPIN_NS_PER_KIB;
-}
-
-/* After a kick, before the answer to a long request is waited for: some hosts wake a thread on its waker's CPU though another is idle. */
-static void make_room(struct vdev_queue *q, const struct vdev_slot *slot)
-{
-	if (slot->room >= LONG_BYTES && q->dev->may_spin && atomic_exchange(&q->kicked, false) &&
-	    time_monotonic_ns() >= q->yield_after)
-		sched_yield();
-}
-
-static bool slot_done(const struct vdev_slot *slot)
-{
-	return atomic_load_explicit(&slot->done, memory_order_acquire);
-}
-
-/* Looks for a moment, without giving the CPU away. */
-static void look(struct vdev_queue *q, const struct vdev_slot *slot)
-{
-	for (int i = 0; i < 16 && !slot_done(slot); i++) {
-		if (virtq_driver_ready(&q->ring)) {
-			(void)!drain(q, true);
-			return;
-		}
-		cpu_relax();
-	}
-}
-
-/* Lets others have this CPU, as often as that is good for anything. Return: how long they had it. */
-static int64_t step_aside(struct vdev_queue *q)
-{
-	int64_t before = time_monotonic_ns(), took;
-
-	if (before < q->yield_after)
-		return 0;
-	sched_yield();
-	took = time_monotonic_ns() - before;
-	if (took > CROWDED_NS)
-		q->yield_after = before + took + CROWDED_FOR_NS;
-	/* An answer that came while they had it was made here. */
-	atomic_store_explicit(&q->near, took > NEAR_NS && virtq_driver_ready(&q->ring),
-			      memory_order_relaxed);
-	return took;
-}
-
-/*
- * Polls for a while, from `now` on. True: done. Where the daemon's thread has this very CPU it gets that at once, else whoever is to run on it does from time
- * to time. Who comes back late and finds nothing was pushed aside by others, and sleeps.
- */
-static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
-{
-	int64_t end = now + spin_ns(slot), aside, away = 0;
-
-	if (!q->dev->may_spin)
-		return false;
-	if (q->spin_misses >= SPIN_MISSES_MAX && (q->spin_misses++ & 15))
-		return false;
-	aside = now;
-	if (!atomic_load_explicit(&q->near, memory_order_relaxed))
-		aside += FAR_YIELD_NS;
-	for (;;) {
-		look(q, slot);
-		if (slot_done(slot)) {
-			q->spin_misses = 0;
-			return true;
-		}
-		now = time_monotonic_ns();
-		if (!virtiofs_device_alive(q->dev) || now >= end || away >= SPIN_AWAY_NS)
-			break;
-		if (now >= aside) {
-			away = step_aside(q);
-			aside = now + away + YIELD_NS;
-		}
-	}
-	q->spin_misses++;
-	return slot_done(slot);
+	(void)!vdev_queue_drain(q);
 }
 
 /*
  * Nobody waits for it from now on. Its owner keeps others waiting until he is told, so it counts as a sleeper: the device calls when it is done. Queue
- * locked; the slot may be gone after queue_unlock(). Return: 0, -EPROTO.
+ * locked; the slot may be gone after vdev_queue_unlock(). Return: 0, -EPROTO.
  */
 static int make_orphan_locked(struct vdev_queue *q, struct vdev_slot *slot)
 {
@@ -375,7 +276,7 @@ static int make_orphan_locked(struct vdev_queue *q, struct vdev_slot *slot)
 	slot->listened = slot->owner;
 	q->asleep += slot->listened;
 	while (!err && q->asleep && virtq_driver_arm(&q->ring))
-		err = drain_locked(q, true);
+		err = vdev_queue_drain_locked(q);
 	return err;
 }
 
@@ -388,82 +289,10 @@ void vdev_leave(struct vdev_pending *p)
 		p->slot->owner->leave(p->slot->owner);
 	mutex_lock(&q->lock);
 	err = make_orphan_locked(q, p->slot);
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 	*p = (struct vdev_pending){0};
 	if (err)
 		virtiofs_device_kill(q->dev, "its used ring makes no sense");
-}
-
-/* Until when one waits for an answer: for ever, but what brings the filesystem back keeps all others. */
-static int64_t answer_deadline(const struct virtiofs_device *dev)
-{
-	int64_t end = atomic_load_explicit(&dev->restore_end, memory_order_relaxed);
-
-	return end && pthread_equal(dev->reconnector, pthread_self())
-		       ? MIN(end, time_monotonic_ns() + VDEV_RESTORE_CALL_NS)
-		       : TIME_FOREVER;
-}
-
-/*
- * Until the slot is done; a device whose ring makes no sense is dead, which makes it so. Return: 0, -EINTR, -ETIMEDOUT: it is not, mode and deadline
- * (host CLOCK_MONOTONIC) are sleeper_wait()'s.
- */
-static int sleep_for(struct vdev_queue *q, struct vdev_slot *slot, enum sleep_mode mode,
-		     int64_t deadline)
-{
-	int err = 0;
-
-	mutex_lock(&q->lock);
-	slot->waiter = sleeper_current();
-	slot->waiter->what = "virtio-fs reply";
-	q->asleep++;
-	while (!slot->done && !err) {
-		if (virtq_driver_arm(&q->ring)) {
-			err = drain_locked(q, true);
-			continue;
-		}
-		queue_unlock(q);
-		err = sleeper_wait(sleeper_current(), mode, deadline);
-		mutex_lock(&q->lock);
-	}
-	q->asleep--;
-	if (!q->asleep)
-		virtq_driver_disarm(&q->ring);
-	slot->waiter = NULL;
-	if (slot->done && err != -EPROTO)
-		err = 0;
-	queue_unlock(q);
-	if (err != -EPROTO)
-		return err;
-	virtiofs_device_kill(q->dev, "its used ring makes no sense");
-	return 0;
-}
-
-/* Until the slot is done. Return: 0, -EINTR: killed. */
-static int wait_for(struct vdev_queue *q, struct vdev_slot *slot)
-{
-	enum sleep_mode mode = slot->unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE;
-	int64_t start;
-	int err;
-
-	if (atomic_load_explicit(&slot->done, memory_order_acquire))
-		return 0;
-	make_room(q, slot);
-	start = time_monotonic_ns();
-	if (spin_for(q, slot, start))
-		return 0;
-	/* Dead it is, and then the slot is done. */
-	while ((err = sleep_for(q, slot, mode, answer_deadline(q->dev))) == -ETIMEDOUT)
-		virtiofs_device_kill(q->dev,
-				     "it does not answer while the file system is brought back");
-	if (!err && time_monotonic_ns() - start < SPIN_SOON * spin_ns(slot))
-		q->spin_misses = 0;
-	return err;
-}
-
-int vdev_wait(struct vdev_pending *p, enum sleep_mode mode, int64_t deadline)
-{
-	return sleep_for(p->q, p->slot, mode, deadline);
 }
 
 void vdev_in_flight(struct virtiofs_device *dev,
@@ -571,7 +400,7 @@ static int slot_take(struct vdev_queue *q, bool may_wait, bool unkillable, struc
 		if (!virtiofs_device_alive(q->dev))
 			err = -EIO;
 		else if (!q->free_slots)
-			err = drain_locked(q, true);
+			err = vdev_queue_drain_locked(q);
 		if (!err && q->free_slots)
 			break;
 		if (!err && !may_wait)
@@ -598,7 +427,7 @@ enum submit_mode {
 static int ring_room(struct vdev_queue *q, bool may_wait, bool unkillable)
 {
 	if (virtq_driver_ready(&q->ring))
-		return drain_locked(q, true);
+		return vdev_queue_drain_locked(q);
 	if (!q->flying)
 		return -EIO; /* more than the whole ring has */
 	return may_wait ? wait_for_room(q, unkillable) : -EAGAIN;
@@ -656,7 +485,7 @@ static int submit(struct vdev_queue *q, const struct vdev_call *call, enum submi
 		return -EINVAL;
 	mutex_lock(&q->lock);
 	err = submit_locked(q, call, mode, ret);
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 	if (err == -EPROTO) {
 		virtiofs_device_kill(q->dev, "its used ring makes no sense");
 		return -EIO;
@@ -682,7 +511,7 @@ static ssize_t collect(struct vdev_queue *q, struct vdev_slot *slot, void *reply
 	}
 	mutex_lock(&q->lock);
 	vdev_slot_release_locked(q, slot);
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 	if (broken)
 		log_warn("virtio-fs device: the reply to %s makes no sense",
 			 fuse_op_info(opcode)->name);
@@ -714,7 +543,7 @@ void vdev_ahead_give(struct virtiofs_device *dev, unsigned cost)
 static bool is_idle(struct vdev_queue *q)
 {
 	if (atomic_load_explicit(&q->flying, memory_order_relaxed) && virtq_driver_ready(&q->ring))
-		(void)!drain(q, true);
+		(void)!vdev_queue_drain(q);
 	return !atomic_load_explicit(&q->flying, memory_order_relaxed);
 }
 
@@ -758,7 +587,7 @@ int vdev_begin(struct virtiofs_device *dev, const struct vdev_call *call, bool m
 
 ssize_t vdev_end(struct vdev_pending *p, void *reply)
 {
-	int err = wait_for(p->q, p->slot);
+	int err = vdev_wait_for(p->q, p->slot);
 	ssize_t ret = err;
 
 	if (err) {
@@ -774,7 +603,7 @@ bool vdev_done(struct vdev_pending *p)
 {
 	if (!atomic_load_explicit(&p->slot->done, memory_order_acquire) &&
 	    virtq_driver_ready(&p->q->ring))
-		(void)!drain(p->q, true);
+		(void)!vdev_queue_drain(p->q);
 	return atomic_load_explicit(&p->slot->done, memory_order_acquire);
 }
 
@@ -816,9 +645,9 @@ static bool drained(struct vdev_queue *q)
 	unsigned busy;
 
 	mutex_lock(&q->lock);
-	(void)!drain_locked(q, true);
+	(void)!vdev_queue_drain_locked(q);
 	busy = q->busy;
-	queue_unlock(q);
+	vdev_queue_unlock(q);
 	return !busy;
 }
 

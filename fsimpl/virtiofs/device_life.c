@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -63,6 +64,38 @@ int vdev_queue_renew(struct vdev_queue *q, unsigned size)
 	return 0;
 }
 
+int vdev_doorbells_make(struct vdev_doorbells *ret)
+{
+	struct vdev_doorbells bells = {-1, -1, -1};
+	const int least = 1;
+	int sv[2], err;
+
+	bells.call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (bells.call < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0) {
+		err = -errno;
+		vdev_doorbells_close(&bells);
+		return err;
+	}
+	bells.kick = sv[0];
+	bells.kick_theirs = sv[1];
+	/* A device that reads none of them keeps a handful; what it writes itself goes nowhere. */
+	(void)setsockopt(bells.kick, SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));
+	(void)shutdown(bells.kick, SHUT_RD);
+	*ret = bells;
+	return 0;
+}
+
+void vdev_doorbells_close(struct vdev_doorbells *bells)
+{
+	int *fds[] = {&bells->kick, &bells->kick_theirs, &bells->call};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+}
+
 static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigned size)
 {
 	int err;
@@ -70,10 +103,9 @@ static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigne
 	q->dev = dev;
 	q->poll.fd = -1;
 	mutex_init(&q->lock, LOCK_RPC, "virtio-fs queue");
-	q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	q->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (q->kick_fd < 0 || q->call_fd < 0)
-		return -errno;
+	err = vdev_doorbells_make(&q->bells);
+	if (err)
+		return err;
 	q->slot_count = size;
 	q->slots = calloc(size, sizeof(*q->slots));
 	q->ring_slots = calloc(size, sizeof(*q->ring_slots));
@@ -87,7 +119,7 @@ static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigne
 		q->slots[i].next_free = q->free_slots;
 		q->free_slots = &q->slots[i];
 	}
-	return hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
+	return hostpoll_add(&q->poll, q->bells.call, POLLIN, vdev_call_ready);
 }
 
 static void queue_fini(struct vdev_queue *q)
@@ -96,10 +128,7 @@ static void queue_fini(struct vdev_queue *q)
 		return;
 	if (q->poll.fd >= 0)
 		hostpoll_remove(&q->poll);
-	if (q->kick_fd >= 0)
-		close(q->kick_fd);
-	if (q->call_fd >= 0)
-		close(q->call_fd);
+	vdev_doorbells_close(&q->bells);
 	/* Requests whose callers were killed still hold their data; the device is gone by now. */
 	for (unsigned i = 0; q->slots && i < q->slot_count; i++)
 		if (q->slots[i].data_count)
@@ -125,12 +154,12 @@ static void device_free(struct virtiofs_device *dev)
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		if (dev->queues[i].dev && dev->queues[i].poll.fd >= 0)
 			hostpoll_remove(&dev->queues[i].poll);
+	/* Closing the connection makes the device let go of the memory; before the kicks' ends, which are readable from then on. */
+	close(dev->sock);
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		queue_fini(&dev->queues[i]);
 	dax_window_destroy(dev->dax);
 	virtiofs_versions_destroy(dev->versions);
-	/* Closing the connection makes the device let go of the memory. */
-	close(dev->sock);
 	if (dev->mf)
 		memfile_unref(dev->mf);
 	ref_fini(&dev->ref, &device_type);
@@ -179,7 +208,7 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 				     options->queues ? options->queues : (unsigned)get_nprocs(),
 				     &dev->queue_count);
 	for (unsigned i = 0; !err && i < dev->queue_count; i++) {
-		dev->queues[i].kick_fd = dev->queues[i].call_fd = -1;
+		dev->queues[i].bells = (struct vdev_doorbells){-1, -1, -1};
 		err = queue_init(dev, &dev->queues[i], size);
 	}
 	if (!err)

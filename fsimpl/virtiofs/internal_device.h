@@ -1,4 +1,4 @@
-/* fsimpl/virtiofs/internal_device.h - the device's inside: device.c (requests), device_life.c, vhost.c (the vhost-user handshake), reconnect.c. */
+/* fsimpl/virtiofs/internal_device.h - the device's inside: device.c (requests), device_wait.c, device_life.c, vhost.c (the vhost-user handshake), reconnect.c. */
 #ifndef MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
 #define MOAT_FSIMPL_VIRTIOFS_INTERNAL_DEVICE_H
 
@@ -62,6 +62,16 @@ struct vdev_queue_memory {
 	uint64_t ring_off, ring_size, slots_off, slots_size; /* sizes 0: none */
 };
 
+/*
+ * How a queue's two sides call each other. The device has another open file of the kick than we: on an eventfd, which is one for both, it could make our
+ * writes block (O_NONBLOCK is the open file's, and the counter may be full), and those are made under the queue's lock, where the housekeeping
+ * thread waits for them. Of a pipe it could hold the lock, by reading into memory that it does not let in. A socket's sender waits for neither. The
+ * call is an eventfd, which we only poll.
+ */
+struct vdev_doorbells {
+	int kick, kick_theirs, call; /* kick_theirs: -1 once the device has it */
+};
+
 struct vdev_queue {
 	struct virtiofs_device *dev; /* immutable; borrowed */
 	struct mutex lock; /* LOCK_RPC */
@@ -77,7 +87,8 @@ struct vdev_queue {
 	_Atomic bool kicked; /* advice: the device was, since its thread was last given this CPU */
 	_Atomic bool near; /* advice: its thread was last seen to run on its caller's CPU */
 	_Atomic int64_t yield_after;
-	int kick_fd, call_fd; /* others at each reconnection: changed under lock, while dead */
+	struct vdev_doorbells
+		bells; /* others at each reconnection: changed under lock, while dead */
 	struct hostpoll poll;
 	struct vdev_queue_memory memory; /* guarded by lock; another after each reconnection */
 	/* Of connections before, the last first to go: guarded by lock. */
@@ -135,6 +146,17 @@ void vdev_slot_release_locked(struct vdev_queue *q, struct vdev_slot *slot);
 /* device_life.c: rings and slots that nobody knows yet, in place of those that the queue has. 0, -ENOMEM: it keeps them. Pre: no request in a ring. */
 must_check int vdev_queue_renew(struct vdev_queue *q, unsigned size);
 void vdev_call_ready(struct hostpoll *hp, uint32_t events);
+
+/* device.c: takes what completed. 0, -EPROTO: the ring makes no sense; the first kills the device then, the second, with the queue locked, does not. */
+must_check int vdev_queue_drain(struct vdev_queue *q);
+must_check int vdev_queue_drain_locked(struct vdev_queue *q);
+/* In place of mutex_unlock() wherever completions were taken: owners' locks rank below the queue's. */
+void vdev_queue_unlock(struct vdev_queue *q);
+/* device_wait.c: until the slot is done. Not locked. 0, -EINTR: killed, it is not. */
+must_check int vdev_wait_for(struct vdev_queue *q, struct vdev_slot *slot);
+
+must_check int vdev_doorbells_make(struct vdev_doorbells *ret); /* 0, -errno */
+void vdev_doorbells_close(struct vdev_doorbells *bells);
 void vdev_sock_ready(struct hostpoll *hp, uint32_t events);
 
 /* reconnect.c */

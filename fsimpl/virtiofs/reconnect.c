@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -24,28 +23,21 @@
 /* Fresh rings; nobody but us enters any, for the device is dead. */
 static int queue_reset(struct vdev_queue *q, unsigned size)
 {
-	int kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), call, err;
+	struct vdev_doorbells bells;
+	int err = vdev_doorbells_make(&bells);
 
-	if (kick < 0)
-		return -errno;
-	call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (call < 0) {
-		err = -errno;
-		close(kick);
+	if (err)
 		return err;
-	}
 	if (q->poll.fd >= 0)
 		hostpoll_remove(&q->poll);
 	q->poll.fd = -1;
 	mutex_lock(&q->lock);
 	/* The old daemon, if it lives, keeps its ends of the old ones. */
-	close(q->kick_fd);
-	close(q->call_fd);
-	q->kick_fd = kick;
-	q->call_fd = call;
+	vdev_doorbells_close(&q->bells);
+	q->bells = bells;
 	mutex_unlock(&q->lock);
 	err = vdev_queue_renew(q, size);
-	return err ? err : hostpoll_add(&q->poll, q->call_fd, POLLIN, vdev_call_ready);
+	return err ? err : hostpoll_add(&q->poll, q->bells.call, POLLIN, vdev_call_ready);
 }
 
 /* The daemon before may be alive still, and on its way out: its locks are not free at once. */

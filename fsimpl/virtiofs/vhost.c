@@ -301,12 +301,15 @@ static int start_queue(struct virtiofs_device *dev, unsigned index)
 	};
 	err = set(dev, &m, NULL, 0);
 	if (!err)
-		err = set_u64(dev, VHOST_USER_SET_VRING_CALL, index, &q->call_fd, 1);
+		err = set_u64(dev, VHOST_USER_SET_VRING_CALL, index, &q->bells.call, 1);
 	/* The kick starts the ring: last but for the enabling. */
 	if (!err)
-		err = set_u64(dev, VHOST_USER_SET_VRING_KICK, index, &q->kick_fd, 1);
-	if (!err)
+		err = set_u64(dev, VHOST_USER_SET_VRING_KICK, index, &q->bells.kick_theirs, 1);
+	if (!err) {
+		close(q->bells.kick_theirs);
+		q->bells.kick_theirs = -1;
 		err = set_state(dev, VHOST_USER_SET_VRING_ENABLE, index, 1);
+	}
 	return err;
 }
 

@@ -291,15 +291,18 @@ static struct queue *queue_at(struct daemon *d, uint64_t index)
 	return index < d->queue_count ? &d->queues[index] : NULL;
 }
 
-/* An eventfd or its like: no fifo, file or terminal, on which reads and writes do other things than to count. Never blocking. */
-static int check_event_fd(int fd)
+/*
+ * An eventfd or its like: no fifo, file or terminal, on which reads and writes do other things than to count. Our own client's kicks come by
+ * a socket, which is only read. Never blocking.
+ */
+static int check_event_fd(int fd, bool kick)
 {
 	struct stat st;
 	int flags;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (st.st_mode & S_IFMT)
+	if ((st.st_mode & S_IFMT) && !(kick && S_ISSOCK(st.st_mode)))
 		return -EINVAL;
 	flags = fcntl(fd, F_GETFL);
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
@@ -317,7 +320,7 @@ static int set_fd(struct daemon *d, const struct vhost_user_msg *m, int *fds, un
 		return -EINVAL;
 	if (m->request == VHOST_USER_SET_VRING_ERR)
 		return 0;
-	err = none ? 0 : check_event_fd(fds[0]);
+	err = none ? 0 : check_event_fd(fds[0], m->request == VHOST_USER_SET_VRING_KICK);
 	if (err)
 		return err;
 	at = m->request == VHOST_USER_SET_VRING_KICK ? &q->kick_fd : &q->call_fd;

@@ -278,7 +278,7 @@ static const struct rule rules[] = {
 	ALLOW(recvfrom),
 	ALLOW(sendto),
 	ALLOW(shutdown),
-	/* The back channel to that daemon: two ends of nothing else, one of which it is given. */
+	/* The back channel to that daemon and what its queues are kicked by: two ends of nothing else, one of which it is given. */
 	{SCMP_SYS(socketpair),
 	 3,
 	 {{0, SCMP_CMP_EQ, AF_UNIX, 0},

@@ -95,6 +95,7 @@ struct fake {
 	bool silent; /* connected, and answers no request */
 	_Atomic bool stalled; /* answers nothing meanwhile */
 	bool live; /* somebody scribbles over the rings: it does what it can, and gives up on what makes no sense */
+	bool deaf; /* reads no kick and sees to it that they block, if that can be; looks at its rings now and then */
 	bool submounts; /* a filesystem of its own in every directory */
 	bool direct; /* no indirect descriptors, and calls only who asks for it */
 	/* what failing and torn writes are tested with */
@@ -495,6 +496,16 @@ static void start_ring(unsigned i)
 		atomic_store(&fake.serving, true);
 }
 
+/* As full as it can be, and blocking where that is for both sides. */
+static void clog_up(int fd)
+{
+	const uint64_t most = UINT64_MAX - 1;
+	int flags = fcntl(fd, F_GETFL);
+
+	(void)!write(fd, &most, sizeof(most));
+	(void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
 static bool message(void)
 {
 	const uint64_t features =
@@ -523,6 +534,8 @@ static bool message(void)
 		break;
 	case VHOST_USER_SET_VRING_KICK:
 		fake.kick[m.u64 & 0xff] = fd;
+		if (fake.deaf)
+			clog_up(fd);
 		break;
 	case VHOST_USER_SET_VRING_CALL:
 		fake.call[m.u64 & 0xff] = fd;
@@ -538,7 +551,7 @@ static bool message(void)
 
 static void *fake_main(void *arg)
 {
-	bool go = true;
+	bool go = true, ticks = fake.live || fake.deaf;
 
 	(void)arg;
 	while (go && !fake.closed) {
@@ -546,15 +559,16 @@ static void *fake_main(void *arg)
 		uint64_t count;
 
 		for (unsigned i = 0; i < QUEUES; i++)
-			p[1 + i] = (struct pollfd){.fd = fake.ready[i] ? fake.kick[i] : -1,
+			p[1 + i] = (struct pollfd){.fd = fake.ready[i] && !fake.deaf ? fake.kick[i]
+										     : -1,
 						   .events = POLLIN};
-		if (poll(p, 1 + QUEUES, fake.live ? LIVE_TICK_MS : -1) < 0)
+		if (poll(p, 1 + QUEUES, ticks ? LIVE_TICK_MS : -1) < 0)
 			continue;
 		for (unsigned i = 0; i < QUEUES; i++)
 			if (p[1 + i].revents) {
 				(void)!read(fake.kick[i], &count, sizeof(count));
 				serve_ring(i);
-			} else if (fake.live) {
+			} else if (ticks) {
 				serve_again(i);
 			}
 		if (p[0].revents && !fake.closed)

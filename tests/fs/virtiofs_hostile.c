@@ -331,6 +331,32 @@ static void test_killed_with_full_ring(void **state)
 	soon(killed_with_full_rings, A_NONE, FUSE_RELEASE);
 }
 
+/* ---- kicks ---- */
+
+#define DEAF_STATS 1000 /* more kicks than a device that reads none can be left with */
+#define DEAF_SECONDS_MAX 60
+
+/* A daemon that makes kicks block, where they can: no call and no other host descriptor waits for that. */
+static void test_deaf(void **state)
+{
+	struct moat_statx st;
+	struct fs_env e;
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	fake.target = FUSE_LOOKUP;
+	fake.deaf = true;
+	mount_options = "cache=none";
+	alarm(DEAF_SECONDS_MAX);
+	assert_int_equal(fs_env_init(&e), 0);
+	for (unsigned i = 0; i < DEAF_STATS; i++)
+		assert_int_equal(TIMED(fs_stat(&e, "/f", &st)), 0);
+	guest(&e);
+	stop(&e);
+	assert_true(fake.hits >= DEAF_STATS);
+	alarm(TEST_SECONDS_MAX);
+}
+
 /* ---- submounts ---- */
 
 #define TASK_STACK_BYTES (256 << 10) /* of a guest's thread: TASK_STACK_SIZE */
@@ -483,6 +509,7 @@ int main(void)
 		cmocka_unit_test(test_torn_write),
 		cmocka_unit_test(test_busy_writer),
 		cmocka_unit_test(test_killed_with_full_ring),
+		cmocka_unit_test(test_deaf),
 		cmocka_unit_test(test_deep_submounts),
 		cmocka_unit_test(test_killed_everywhere),
 		cmocka_unit_test(test_silent_restore),
