@@ -586,22 +586,19 @@ static int set_hostname(struct sandbox *sb)
 {
 	struct oci_config *c = sb->config;
 	char name[65] = "";
-	int fd;
 
 	if (c->uts_ns && !c->uts_ns_path) {
 		if (c->spec.hostname && sethostname(c->spec.hostname, strlen(c->spec.hostname)) < 0)
 			cli_debug("sethostname: %m");
 		return 0;
 	}
-	if (c->uts_ns_path) {
-		fd = open(c->uts_ns_path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || setns(fd, CLONE_NEWUTS) < 0) {
-			int err = -errno;
+	if (c->uts_ns_path && !sb->uts_entered) {
+		int err = uts_enter(c->uts_ns_path);
 
-			cli_error("linux.namespaces: %s: %m", c->uts_ns_path);
+		if (err) {
+			cli_error("linux.namespaces: %s: %s", c->uts_ns_path, strerror(-err));
 			return err;
 		}
-		close(fd);
 	}
 	if (c->spec.hostname && !c->uts_ns_path)
 		return 0; /* not from a bundle */

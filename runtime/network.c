@@ -84,3 +84,14 @@ int network_enter(const struct network_options *opts, bool *ret_shared, const ch
 	close(fd);
 	return err;
 }
+
+int uts_enter(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return -errno;
+	err = setns(fd, CLONE_NEWUTS) < 0 ? -errno : 0;
+	close(fd);
+	return err;
+}

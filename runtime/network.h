@@ -1,4 +1,4 @@
-/* runtime/network.h - the network namespace that a sandbox's sentry is started in. */
+/* runtime/network.h - the network and UTS namespaces that a sandbox's sentry is started in. */
 #ifndef MOAT_RUNTIME_NETWORK_H
 #define MOAT_RUNTIME_NETWORK_H
 
@@ -20,5 +20,7 @@ must_check unsigned long network_clone_flag(const struct network_options *opts);
  */
 must_check int network_enter(const struct network_options *opts, bool *ret_shared,
 			     const char **ret_what);
+/* Enters the UTS namespace of `path`. Return: 0 or -errno. */
+must_check int uts_enter(const char *path);
 
 #endif

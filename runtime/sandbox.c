@@ -137,32 +137,38 @@ static pid_t clone_monitor(struct sandbox *sb, const int *sp, unsigned long extr
 	monitor_main(sb);
 }
 
-/* Which namespaces must be entered before the monitor's own are made, so that those belong to the right user namespace. */
+/*
+ * Which namespaces must be entered before the monitor's own are made, so that those belong to the right user namespace: that, and before it
+ * the ones that may belong to this one. What the right to is had in there only (a user's own pod), the monitor enters.
+ */
 static int enter_first(struct sandbox *sb)
 {
-	const char *what = "";
-	int err = 0;
+	const char *uts = sb->config->uts_ns_path, *what = "";
+	int err = uts ? uts_enter(uts) : 0;
 
-	if (sb->userns.path) {
-		/*
-		 * In there it may be denied for good: then the gofer would keep the groups of the host's root. Who may not
-		 * here has groups of its own.
-		 */
-		if (setgroups(0, NULL) < 0 && errno != EPERM)
-			err = -errno;
-		else
-			err = userns_enter(sb->userns.path);
-		if (err)
-			cli_error("linux.namespaces: %s: %s", sb->userns.path, strerror(-err));
+	sb->uts_entered = uts && !err;
+	if (err && err != -EPERM) {
+		cli_error("linux.namespaces: %s: %s", uts, strerror(-err));
 		return err;
 	}
-	err = network_enter(&sb->opts->network, &sb->network_shared, &what);
-	sb->network_entered = !err;
-	/* It may belong to the new user namespace's rights; then the monitor enters it. */
-	if (err == -EPERM)
+	if (sb->opts->network.path) {
+		err = network_enter(&sb->opts->network, &sb->network_shared, &what);
+		sb->network_entered = !err;
+		if (err && err != -EPERM) {
+			cli_error("network: %s %s: %s", what, sb->opts->network.path,
+				  strerror(-err));
+			return err;
+		}
+	}
+	if (!sb->userns.path)
 		return 0;
+	/*
+	 * In there it may be denied for good: then the gofer would keep the groups of the host's root. Who may not here has groups of
+	 * its own.
+	 */
+	err = setgroups(0, NULL) < 0 && errno != EPERM ? -errno : userns_enter(sb->userns.path);
 	if (err)
-		cli_error("network: %s %s: %s", what, sb->opts->network.path, strerror(-err));
+		cli_error("linux.namespaces: %s: %s", sb->userns.path, strerror(-err));
 	return err;
 }
 
@@ -235,7 +241,8 @@ static int settle_monitor(struct sandbox *sb)
 
 static int start_monitor(struct sandbox *sb)
 {
-	bool first = sb->userns.path || (sb->userns.create && sb->opts->network.path);
+	bool by_path = sb->opts->network.path || sb->config->uts_ns_path,
+	     first = sb->userns.path || (sb->userns.create && by_path);
 	int sp[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) < 0)

@@ -46,7 +46,7 @@ struct sandbox {
 	struct oci_config *config;
 	const struct sandbox_options *opts;
 	bool network_shared; /* in the monitor: the namespace is the caller's */
-	bool network_entered; /* before the user namespace was made */
+	bool network_entered, uts_entered; /* before the user namespace was made or entered */
 	bool cgroup_entered; /* the monitor began in its cgroup */
 	struct userns userns;
 	struct state_dir state;
