@@ -90,6 +90,22 @@ static int clone_tree(const char *path, bool recursive, uint64_t attr_set)
 	return fd;
 }
 
+/* An overlayfs of the host's, detached: it lives as long as who has it open. */
+static int overlay_tree(const char *data, uint64_t attr_set)
+{
+	int fd, err = host_mount("overlay", STAGING, "overlay", 0, data);
+
+	if (err)
+		return err;
+	fd = clone_tree(STAGING, false, attr_set);
+	if (syscall(SYS_umount2, STAGING, MOAT_MNT_DETACH) < 0 && fd >= 0) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
 static int place_tree(int tree, const char *target, bool is_file)
 {
 	auto_close int fd = -1;
@@ -253,8 +269,9 @@ static int open_proc_fd(struct server *srv, const char *path)
 static int open_in_place(struct server *srv, const struct gofer_config *config)
 {
 	for (size_t i = 0; i < config->attach_count; i++) {
-		int err = init_attach(&srv->attaches[i], &config->attaches[i],
-				      config->attaches[i].host_path);
+		const struct gofer_attach *a = &config->attaches[i];
+		int err =
+			a->overlay ? -EOPNOTSUPP : init_attach(&srv->attaches[i], a, a->host_path);
 
 		if (err) {
 			log_error("gofer: attach %zu, %s: %s", i, config->attaches[i].host_path,
@@ -299,8 +316,9 @@ static int clone_all(const struct gofer_config *config, int *trees)
 		const struct gofer_attach *a = &config->attaches[i];
 		uint64_t attr = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
 
-		trees[i] = clone_tree(a->host_path, a->recursive,
-				      attr | (a->readonly ? MOUNT_ATTR_RDONLY : 0));
+		attr |= a->readonly ? MOUNT_ATTR_RDONLY : 0;
+		trees[i] = a->overlay ? overlay_tree(a->host_path, attr)
+				      : clone_tree(a->host_path, a->recursive, attr);
 		if (trees[i] < 0) {
 			log_error("gofer: attach %zu, %s: %s", i, a->host_path,
 				  strerror(-trees[i]));

@@ -17,8 +17,9 @@
 
 /* One tree (or single file) that is served. A client attaches to it with aname = its index in decimal. */
 struct gofer_attach {
-	const char
-		*host_path; /* absolute; symbolic links in it are followed: it is the operator's */
+	const char *
+		host_path; /* absolute; symbolic links in it are followed: it is the operator's. An overlay's: its mount data */
+	bool overlay; /* the tree is an overlay that the gofer mounts for itself */
 	bool readonly;
 	bool is_file; /* a single file of any type but a directory; else host_path is a directory */
 	bool fifos; /* fifos may be opened */

@@ -89,10 +89,11 @@ static int start_gofer(struct sandbox *sb, int sock)
 		/* The root's sockets are the container's own. */
 		unsigned uds = i ? c->spec.host_uds : 0;
 
-		if (asprintf(&extra[i], "%s%s%s%s%s%s:%s", a->readonly ? "ro" : "rw",
+		if (asprintf(&extra[i], "%s%s%s%s%s%s%s:%s", a->readonly ? "ro" : "rw",
 			     a->is_file ? ",file" : "", a->alone ? ",alone" : "",
 			     cli.host_fifo ? ",fifo" : "", uds & BOOT_UDS_OPEN ? ",uds-open" : "",
-			     uds & BOOT_UDS_CREATE ? ",uds-create" : "", a->host_path) < 0)
+			     uds & BOOT_UDS_CREATE ? ",uds-create" : "",
+			     a->overlay ? ",overlay" : "", a->host_path) < 0)
 			return -ENOMEM;
 	}
 	pid = clone_process(flags, SIGCHLD);

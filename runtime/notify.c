@@ -89,7 +89,8 @@ static const struct boot_mount *mount_of(const struct boot_spec *s, const char *
 		found = m;
 		*ret_rest = path + len + strspn(path + len, "/");
 	}
-	return found && found->attach >= 0 && !strstr(path, "..") ? found : NULL;
+	return found && found->attach >= 0 && found->source[0] == '/' && !strstr(path, "..") ? found
+											     : NULL;
 }
 
 /*

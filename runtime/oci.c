@@ -375,29 +375,11 @@ static void parse_mount_options(struct parse *p, const json_t *list, size_t inde
 	buf_fini(&data);
 }
 
-/*
- * A bind mount of the host's /sys, /proc and the like, which engines make where a container shares a namespace with the host. The gofer never serves
- * those: the sandbox has its own. NULL: it is none of them.
- */
-static const char *own_instead(const char *source)
-{
-	static const struct {
-		const char *path, *type;
-	} own[] = {{"/sys", "sysfs"},
-		   {"/proc", "proc"},
-		   {"/sys/fs/cgroup", "cgroup"},
-		   {"/dev/mqueue", "mqueue"}};
-
-	for (size_t i = 0; source && i < ARRAY_SIZE(own); i++)
-		if (strcmp(source, own[i].path) == 0)
-			return own[i].type;
-	return NULL;
-}
-
 static void parse_mount(struct parse *p, const json_t *j, size_t index, struct boot_mount *m)
 {
 	char where[32];
 	const char *dst, *type, *src;
+	bool overlay;
 
 	snprintf(where, sizeof(where), "mounts[%zu]", index);
 	m->attach = -1;
@@ -423,32 +405,36 @@ static void parse_mount(struct parse *p, const json_t *j, size_t index, struct b
 	if (p->err)
 		return;
 	if (m->flags & MS_BIND) {
-		type = own_instead(src);
+		type = oci_own_instead(src, m->destination);
+		if (type && !*type)
+			return;
 		m->flags &= type ? ~(uint64_t)(MS_BIND | MS_REC) : ~0ull;
 		type = type ? type : "bind";
 	}
 	if (!type || !oci_mount_type_known(type)) {
 		parse_error(p,
 			    "%s (%s): unknown type '%s'; known are proc, sysfs, tmpfs, devpts, "
-			    "mqueue, cgroup, bind, virtiofs, 9p",
+			    "mqueue, cgroup, bind, overlay, virtiofs, 9p",
 			    where, dst, type ? type : "");
 		return;
 	}
-	m->type = dup_or_fail(p, type);
-	if (strcmp(type, "bind") == 0 || strcmp(type, "none") == 0) {
-		if (!src || !*src) {
+	overlay = strcmp(type, "overlay") == 0;
+	m->type = dup_or_fail(p, overlay ? "bind" : type);
+	if (overlay || strcmp(type, "bind") == 0 || strcmp(type, "none") == 0) {
+		if (!overlay && (!src || !*src)) {
 			parse_error(p, "%s (%s): a bind mount needs a source", where, dst);
 			return;
 		}
-		m->source = path_from(p, src);
-		char *host = m->source ? strdup(m->source) : NULL;
+		m->source = overlay ? dup_or_fail(p, "overlay") : path_from(p, src);
+		char *host = m->source ? strdup(overlay && m->data ? m->data : m->source) : NULL;
 		m->attach =
 			host ? oci_attach_add(p->c, host, m->flags & MS_RDONLY, false) : -ENOMEM;
-		if (m->attach < 0)
+		if (m->attach < 0) {
 			p->err = -ENOMEM;
-		else
-			p->c->attaches[m->attach].alone =
-				(m->flags & (MS_BIND | MS_REC)) == MS_BIND;
+			return;
+		}
+		p->c->attaches[m->attach].overlay = overlay;
+		p->c->attaches[m->attach].alone = (m->flags & (MS_BIND | MS_REC)) == MS_BIND;
 	} else {
 		m->source = dup_or_fail(p, src && *src ? src : type);
 	}
@@ -470,8 +456,16 @@ static void parse_mounts(struct parse *p, const json_t *root)
 		return;
 	}
 	for (size_t i = 0; i < n && !p->err; i++) {
-		s->nmounts = (unsigned)i + 1;
-		parse_mount(p, json_array_get(list, i), i, &s->mounts[i]);
+		struct boot_mount *m = &s->mounts[s->nmounts++];
+
+		parse_mount(p, json_array_get(list, i), i, m);
+		if (p->err || m->type)
+			continue;
+		/* The sandbox has its own. */
+		free(m->destination);
+		free(m->data);
+		*m = (struct boot_mount){0};
+		s->nmounts--;
 	}
 }
 
@@ -723,6 +717,12 @@ static int check_sources(struct oci_config *c, const char *file, char *why)
 
 		if (m->attach < 0)
 			continue;
+		if (c->attaches[m->attach].overlay) {
+			if (oci_overlay_check(c->attaches[m->attach].host_path, m->destination,
+					      why))
+				return -EINVAL;
+			continue;
+		}
 		if (stat(m->source, &st) < 0) {
 			snprintf(why, OCI_ERROR_MAX,
 				 "%.150s: mounts[%u] (%.100s): source %.150s: %s", file, i,

@@ -14,7 +14,8 @@
 
 /* A host directory or file that the gofer serves; index is its attach point. */
 struct oci_attach {
-	char *host_path; /* absolute */
+	char *host_path; /* absolute; an overlay's: the data that it is mounted with */
+	bool overlay; /* a mount of type overlay, on the host */
 	bool readonly;
 	bool is_file;
 	bool alone; /* what is mounted below does not come along: "bind", not "rbind" */
@@ -66,6 +67,15 @@ must_check int oci_resources_to_spec(const json_t *resources, struct boot_spec *
  */
 must_check int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why);
 
+/* Takes an overlay's mount data apart: its layers, into it; NULL what there is not. */
+void oci_overlay_layers(char *data, const char **ret_lower, const char **ret_upper);
+/* Are the layers there of the overlay at `destination`? Return 0, or -errno with `why`. */
+must_check int oci_overlay_check(const char *data, const char *destination, char *why);
+/*
+ * A bind mount of the host's /sys, /proc and the like, which engines make where a container shares a namespace with the host. The gofer never serves
+ * those: the sandbox has its own. Return its type; "": what lies below its own cgroup mount, which is there already; NULL: it is none of them.
+ */
+const char *oci_own_instead(const char *source, const char *destination);
 /* Capability number of "CAP_CHOWN"; -1 if there is none. */
 int oci_cap_number(const char *name);
 const char *oci_cap_name(int cap);

@@ -1,4 +1,8 @@
 /* runtime/oci_names.c - tables of names in config.json: capabilities, rlimits, mount options. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/mount.h>
@@ -139,10 +143,83 @@ bool oci_mount_type_known(const char *type)
 {
 	static const char *const types[] = {"proc",   "sysfs",	  "tmpfs", "devpts",
 					    "mqueue", "virtiofs", "9p",	   "bind",
-					    "cgroup", "cgroup2",  "none"};
+					    "cgroup", "cgroup2",  "none",  "overlay"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		if (strcmp(type, types[i]) == 0)
 			return true;
 	return false;
+}
+
+const char *oci_own_instead(const char *source, const char *destination)
+{
+	static const char cgroup[] = "/sys/fs/cgroup/";
+	static const struct {
+		const char *path, *type;
+	} own[] = {{"/sys", "sysfs"},
+		   {"/proc", "proc"},
+		   {"/sys/fs/cgroup", "cgroup"},
+		   {"/dev/mqueue", "mqueue"}};
+
+	if (!source)
+		return NULL;
+	/* A hierarchy of v1, as podman's --systemd gives it. */
+	if (strncmp(source, cgroup, sizeof(cgroup) - 1) == 0 &&
+	    strncmp(destination, cgroup, sizeof(cgroup) - 1) == 0)
+		return "";
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		if (strcmp(source, own[i].path) == 0)
+			return own[i].type;
+	return NULL;
+}
+
+/* The next option of an overlay's data, which is taken apart; a comma in a path has a backslash before it. NULL: no more. */
+static char *next_option(char **rest)
+{
+	char *option = *rest, *end = option;
+
+	if (!option || !*option)
+		return NULL;
+	while (*end && *end != ',')
+		end += end[0] == '\\' && end[1] ? 2 : 1;
+	*rest = *end ? end + 1 : end;
+	*end = '\0';
+	return option;
+}
+
+void oci_overlay_layers(char *data, const char **ret_lower, const char **ret_upper)
+{
+	char *option;
+
+	*ret_lower = *ret_upper = NULL;
+	while ((option = next_option(&data))) {
+		if (strncmp(option, "lowerdir=", 9) == 0)
+			*ret_lower = option + 9;
+		else if (strncmp(option, "upperdir=", 9) == 0)
+			*ret_upper = option + 9;
+	}
+}
+
+int oci_overlay_check(const char *data, const char *destination, char *why)
+{
+	char *copy = strdup(data);
+	const char *layers[2];
+	struct stat st;
+	int err = 0;
+
+	if (!copy) {
+		snprintf(why, OCI_ERROR_MAX, "out of memory");
+		return -ENOMEM;
+	}
+	oci_overlay_layers(copy, &layers[0], &layers[1]);
+	for (size_t i = 0; i < 2 && !err; i++) {
+		/* Several, or with something special in its name: the mount tells. */
+		if (!layers[i] || strpbrk(layers[i], ":\\") || stat(layers[i], &st) == 0)
+			continue;
+		err = -errno;
+		snprintf(why, OCI_ERROR_MAX, "mounts: the overlay at %.100s: %.250s: %s",
+			 destination, layers[i], strerror(errno));
+	}
+	free(copy);
+	return err;
 }

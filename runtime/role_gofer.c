@@ -1,6 +1,6 @@
 /*
  * runtime/role_gofer.c - the binary, re-executed as a gofer: the connection is descriptor 10, the log 11 (if open), each
- * argument an attach point: "ro|rw[,file][,alone][,fifo][,uds-open][,uds-create]:/host/path".
+ * argument an attach point: "ro|rw[,file][,alone][,fifo][,uds-open][,uds-create][,overlay]:/host/path" (an overlay's: its mount data).
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -27,6 +27,7 @@ static bool parse_attach(char *arg, struct gofer_attach *ret)
 	ret->readonly = word[1] == 'o';
 	while ((word = strtok_r(NULL, ",", &rest))) {
 		ret->is_file |= strcmp(word, "file") == 0;
+		ret->overlay |= strcmp(word, "overlay") == 0;
 		ret->fifos |= strcmp(word, "fifo") == 0;
 		ret->uds_open |= strcmp(word, "uds-open") == 0;
 		ret->uds_create |= strcmp(word, "uds-create") == 0;

@@ -128,6 +128,26 @@ static void make_readonly(const char *source, int target)
 		cli_debug("view: %s read-only: %m", source);
 }
 
+/*
+ * An overlay is the gofer's: a second mount that writes to the same upper directory would spoil it. What engines see reads all of its layers, and
+ * is read-only.
+ */
+static void overlay_on(const char *given, int target)
+{
+	auto_free char *data = strdup(given), *merged = NULL;
+	const char *lower = NULL, *upper = NULL;
+	char at[64];
+
+	if (data)
+		oci_overlay_layers(data, &lower, &upper);
+	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
+	if (!lower ||
+	    asprintf(&merged, "lowerdir=%s%s%s", upper ? upper : "", upper ? ":" : "", lower) < 0)
+		return;
+	if (mount("overlay", at, "overlay", MS_RDONLY | MS_NODEV | MS_NOSUID, merged) < 0)
+		cli_debug("view: overlay: %m");
+}
+
 static void bind_mounts(const struct oci_config *c, int root)
 {
 	for (unsigned i = 0; i < c->spec.nmounts; i++) {
@@ -136,6 +156,11 @@ static void bind_mounts(const struct oci_config *c, int root)
 
 		if (target < 0)
 			continue;
+		if (c->attaches[m->attach].overlay) {
+			overlay_on(c->attaches[m->attach].host_path, target);
+			close(target);
+			continue;
+		}
 		/* What an overlay spares an engine's copy would not: it fails. */
 		if (bind_on(m->source, target, c->attaches[m->attach].alone) &&
 		    (m->overlay || m->flags & MS_RDONLY)) {
