@@ -96,6 +96,8 @@ noreturn_fn void monitor_main(struct sandbox *sb);
 must_check int view_make(struct sandbox *sb);
 /* Back to those, which a user namespace may have no way to: false. */
 must_check bool view_leave(struct sandbox *sb);
+/* The monitor's in `proc`, a directory with a bind mount of its own at 1: status and stat as the container's first process has them. */
+void view_identity(const struct boot_spec *s, const struct userns *u, int proc);
 /* Missing mount points of a read-only root, which neither sentry nor gofer may write. What cannot be made the sentry reports. */
 void view_make_mountpoints(const struct oci_config *c);
 

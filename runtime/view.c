@@ -177,7 +177,7 @@ static void bind_mounts(const struct oci_config *c, int root)
  * /proc with the monitor alone: sentry and gofer are no processes of the container. `self` is the monitor's name in
  * the host's: a child that does this for it has one that is gone soon.
  */
-static void make_proc(int root, const char *self)
+static void make_proc(const struct sandbox *sb, int root, const char *self)
 {
 	static const char *const files[] = {"stat", "uptime", "meminfo", "cpuinfo", "loadavg"};
 	int target = open_inside(root, "/proc"), proc, dir;
@@ -208,7 +208,8 @@ static void make_proc(int root, const char *self)
 	if (*self && mkdirat(target, "1", 0555) == 0 &&
 	    (dir = openat(target, "1", O_PATH | O_CLOEXEC)) >= 0) {
 		snprintf(source, sizeof(source), "/proc/self/fd/%d/%s", proc, self);
-		bind_on(source, dir, false);
+		if (bind_on(source, dir, false))
+			view_identity(&sb->config->spec, &sb->userns, target);
 		close(dir);
 	}
 	close(proc);
@@ -225,8 +226,9 @@ static int enter(const char *rootfs)
 }
 
 /* In the new mount namespace, as root of the namespace that owns it. */
-static int populate(const struct oci_config *c, const char *self)
+static int populate(const struct sandbox *sb, const char *self)
 {
+	const struct oci_config *c = sb->config;
 	const char *rootfs = c->attaches[0].host_path;
 	int root;
 
@@ -238,14 +240,14 @@ static int populate(const struct oci_config *c, const char *self)
 		return -errno;
 	if (c->spec.rootfs_overlay)
 		make_readonly(rootfs, root);
-	make_proc(root, self);
+	make_proc(sb, root, self);
 	bind_mounts(c, root);
 	close(root);
 	return enter(rootfs);
 }
 
 /* The monitor's ids may have no mapping, and with such nothing can be made on a tmpfs: a child becomes root and does it. */
-static int populate_as_root(const struct oci_config *c, const char *self)
+static int populate_as_root(const struct sandbox *sb, const char *self)
 {
 	int status = 0;
 	pid_t pid = fork();
@@ -253,7 +255,7 @@ static int populate_as_root(const struct oci_config *c, const char *self)
 	if (pid == 0) {
 		int err = userns_become_root();
 
-		_exit(err ? -err : -populate(c, self));
+		_exit(err ? -err : -populate(sb, self));
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -276,8 +278,7 @@ int view_make(struct sandbox *sb)
 		err = -errno;
 	else
 		/* Without a user namespace of its own the root would be the host's. */
-		err = !ns || geteuid() == 0 ? populate(sb->config, self)
-					    : populate_as_root(sb->config, self);
+		err = !ns || geteuid() == 0 ? populate(sb, self) : populate_as_root(sb, self);
 	if (!err && chdir("/") < 0)
 		err = -errno;
 	if (err)
