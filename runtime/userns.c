@@ -135,14 +135,8 @@ int userns_plan(const struct oci_config *c, struct userns *ret)
 			  "the config");
 		return -EINVAL;
 	}
-	if (c->user_ns_path) {
-		if (!mapped)
-			return 0;
-		cli_error("linux.uidMappings cannot change the namespace of %s: leave them out",
-			  c->user_ns_path);
-		return -EINVAL;
-	}
-	ret->create = c->user_ns || ret->unprivileged;
+	/* Of one that is there already they are known, not made: podman's --userns=container:X says them again. As with runc, its own hold. */
+	ret->create = !c->user_ns_path && (c->user_ns || ret->unprivileged);
 	if (!mapped)
 		return ret->create ? map_self(ret) : 0;
 	err = parse_maps(c->uid_mappings, "uidMappings", &ret->uids, &ret->nuids);

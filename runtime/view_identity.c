@@ -150,8 +150,8 @@ void view_identity(const struct boot_spec *s, const struct userns *u, int proc)
 		struct buf b;
 		size_t size;
 
-		/* Of one that was entered the numbers are not ours to know. */
-		if (u->path || io_read_file_at(own, files[i], 16384, &text, &size))
+		/* Of one that was entered the numbers may not be known. */
+		if ((u->path && !u->nuids) || io_read_file_at(own, files[i], 16384, &text, &size))
 			continue;
 		buf_init(&b, 32768);
 		if (i == 0)
