@@ -23,12 +23,12 @@ services_wanted() {
 	return 1
 }
 
-# service NAME PORT ARGS...: container c of the image, with $work/vol as /data and 127.0.0.1:$services_port published as PORT.
+# service NAME PORT ARGS...: container cc of the image, with $work/vol as /data and 127.0.0.1:$services_port published as PORT.
 service() {
 	local port=$1
 	shift
 	mkdir -p "$work/vol"
-	engine_do run -d --name c -p "127.0.0.1:$services_port:$port" -v "$work/vol:/data" services:1 "$@" >/dev/null
+	engine_do run -d --name cc -p "127.0.0.1:$services_port:$port" -v "$work/vol:/data" services:1 "$@" >/dev/null
 }
 
 # redis COMMAND...: what the server answers over the published port, a line.
@@ -48,19 +48,19 @@ redis_up() { [ "$(redis PING 2>/dev/null)" = +PONG ]; }
 
 page() { busybox wget -qO- "http://127.0.0.1:$services_port/$1"; }
 
-# sql QUERY: of the server in c, over its socket.
-sql() { engine_do exec c psql -h /tmp -U postgres -Atqc "$1"; }
+# sql QUERY: of the server in cc, over its socket.
+sql() { engine_do exec cc psql -h /tmp -U postgres -Atqc "$1"; }
 
 service_redis='
 service 6379 redis-server --dir /data --appendonly yes --appendfsync always --save "" --protected-mode no
 until_ok redis_up
 redis SET one 1; redis INCRBY one 41
-engine_do stop -t 5 c >/dev/null; engine_do start c >/dev/null; until_ok redis_up
+engine_do stop -t 5 cc >/dev/null; engine_do start cc >/dev/null; until_ok redis_up
 redis GET one
 for i in $(seq 50); do redis SET k$i $i; done | sort | uniq -c
-engine_do kill -s KILL c >/dev/null; engine_do wait c; engine_do start c >/dev/null; until_ok redis_up
+engine_do kill -s KILL cc >/dev/null; engine_do wait cc; engine_do start cc >/dev/null; until_ok redis_up
 redis GET one; redis GET k50; redis DBSIZE
-engine_do rm -f c >/dev/null; rm -rf "$work/vol"'
+engine_do rm -f cc >/dev/null; rm -rf "$work/vol"'
 
 service_nginx='
 mkdir -p "$work/vol/html"; echo first >"$work/vol/html/page"; head -c 3000000 /dev/urandom >"$work/vol/html/big"
@@ -69,13 +69,13 @@ service 80 nginx -c /data/conf -g "daemon off;"
 until_ok page page; page page
 page big | cmp - "$work/vol/html/big" && echo same
 echo second >"$work/vol/html/page"; page page
-engine_do stop -t 5 c >/dev/null; engine_do start c >/dev/null
+engine_do stop -t 5 cc >/dev/null; engine_do start cc >/dev/null
 until_ok page page; page page
-engine_do kill -s KILL c >/dev/null; engine_do wait c; engine_do start c >/dev/null
+engine_do kill -s KILL cc >/dev/null; engine_do wait cc; engine_do start cc >/dev/null
 until_ok page page; page page
 for i in 1 2 3 4 5 6 7 8; do page big | md5sum & done | sort -u | wc -l; wait
 [ "$(grep -c "GET /page" "$work/vol/access")" -ge 6 ] && echo logged
-engine_do rm -f c >/dev/null; rm -rf "$work/vol"'
+engine_do rm -f cc >/dev/null; rm -rf "$work/vol"'
 
 service_postgres='
 cat >"$work/pg.sh" <<"END"
@@ -89,15 +89,15 @@ service 5432 sh /data/pg.sh
 until_ok sql "select 1" || until_ok sql "select 1"
 sql "create table t(i int primary key, s text)"; sql "insert into t select i, md5(i::text) from generate_series(1,5000) i"
 sql "select sum(i), max(s) from t"
-engine_do stop -t 20 c >/dev/null; engine_do start c >/dev/null; until_ok sql "select 1"
+engine_do stop -t 20 cc >/dev/null; engine_do start cc >/dev/null; until_ok sql "select 1"
 sql "select count(*) from t"
 for i in $(seq 6001 6010); do sql "insert into t values ($i, 0) returning i"; done
-engine_do kill -s KILL c >/dev/null; engine_do wait c
+engine_do kill -s KILL cc >/dev/null; engine_do wait cc
 rm -f "$work/vol/db/postmaster.pid"
-engine_do start c >/dev/null; until_ok sql "select 1" || until_ok sql "select 1"
+engine_do start cc >/dev/null; until_ok sql "select 1" || until_ok sql "select 1"
 sql "select count(*), max(i) from t"; sql "select count(*) from t where s = md5(i::text)"
 exec 7<>"/dev/tcp/127.0.0.1/$services_port" && echo published; exec 7>&-
-engine_do rm -f c >/dev/null; rm -rf "$work/vol"'
+engine_do rm -f cc >/dev/null; rm -rf "$work/vol"'
 
 # service_cases: all three; the engine has loaded the image.
 service_cases() {
