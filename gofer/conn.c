@@ -21,6 +21,7 @@
 
 #include "base/futex.h"
 #include "base/sleep.h"
+#include "base/trim.h"
 #include "gofer/server.h"
 
 #define RX_SIZE (P9_MSIZE_DEFAULT + 4096u)
@@ -457,9 +458,25 @@ static void relieve_unlock(struct server *srv)
 	wake_reader(srv);
 }
 
+/* Sleeps until something is served. The first time for a while only: what was needed to begin is dropped then. */
+static void wait_for_service(struct server *srv, uint32_t word, bool *inout_trimmed)
+{
+	int64_t end = time_monotonic_ns() + TRIM_AFTER_MS * 1000000ll;
+	struct timespec deadline = {end / 1000000000, end % 1000000000};
+
+	if (!*inout_trimmed) {
+		if (futex_wait(&srv->watch_word, word, &deadline) != -ETIMEDOUT)
+			return;
+		trim_process();
+		*inout_trimmed = true;
+	}
+	(void)futex_wait(&srv->watch_word, word, NULL);
+}
+
 static void *watch_thread(void *arg)
 {
 	struct server *srv = arg;
+	bool trimmed = false;
 	unsigned seen = 0;
 
 	mutex_lock(&srv->reader_lock);
@@ -472,7 +489,7 @@ static void *watch_thread(void *arg)
 		seen = srv->kept_count;
 		if (srv->watch_sleeps) {
 			mutex_unlock(&srv->reader_lock);
-			(void)futex_wait(&srv->watch_word, word, NULL);
+			wait_for_service(srv, word, &trimmed);
 			mutex_lock(&srv->reader_lock);
 			continue;
 		}

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/trim.h"
 #include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/sandbox.h"
@@ -284,13 +285,20 @@ static void forward_signal(struct exec *x)
 
 static int monitor_loop(struct exec *x)
 {
+	int timeout_ms = TRIM_AFTER_MS;
+
 	for (;;) {
 		struct pollfd pfd[2] = {{.fd = x->signal_fd, .events = POLLIN},
 					{.fd = x->sock, .events = POLLIN}};
 		struct control_msg msg;
-		int status;
+		int status, n = poll(pfd, 2, timeout_ms);
 
-		if (poll(pfd, 2, -1) < 0)
+		/* Once, when nothing has happened for a while. */
+		if (n == 0) {
+			trim_process();
+			timeout_ms = -1;
+		}
+		if (n <= 0)
 			continue;
 		if (pfd[0].revents)
 			forward_signal(x);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/trim.h"
 #include "runtime/cli.h"
 #include "runtime/clone.h"
 #include "runtime/network.h"
@@ -501,6 +502,7 @@ static noreturn_fn void finish(struct monitor *m)
 static noreturn_fn void loop(struct monitor *m)
 {
 	struct sandbox *sb = m->sb;
+	int timeout_ms = TRIM_AFTER_MS;
 
 	while (!m->done) {
 		struct pollfd pfd[5] = {
@@ -511,7 +513,14 @@ static noreturn_fn void loop(struct monitor *m)
 			{.fd = sb->virtiofs.again, .events = POLLIN},
 		};
 
-		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
+		int n = poll(pfd, ARRAY_SIZE(pfd), timeout_ms);
+
+		/* Once, when nothing has happened for a while. */
+		if (n == 0) {
+			trim_process();
+			timeout_ms = -1;
+		}
+		if (n <= 0)
 			continue;
 		/* Before what may be the end. */
 		if (pfd[3].revents & POLLIN)

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/trim.h"
 #include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/hooks.h"
@@ -392,7 +393,7 @@ static bool on_signal(int signal_fd, pid_t monitor, int console, int *ret_status
 int sandbox_attend(pid_t monitor, int console, int signal_fd, struct notify *notify)
 {
 	bool running = true;
-	int status = 0;
+	int status = 0, timeout_ms = TRIM_AFTER_MS;
 
 	if (console >= 0)
 		terminal_raw();
@@ -405,8 +406,15 @@ int sandbox_attend(pid_t monitor, int console, int signal_fd, struct notify *not
 
 		if (console >= 0)
 			terminal_poll_prepare(console, &pfd[1]);
-		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0 && errno != EINTR)
+		int n = poll(pfd, ARRAY_SIZE(pfd), timeout_ms);
+
+		if (n < 0 && errno != EINTR)
 			break;
+		/* Once, when nothing has happened for a while. */
+		if (n == 0) {
+			trim_process();
+			timeout_ms = -1;
+		}
 		if (pfd[4].revents & POLLIN)
 			notify_forward(notify);
 		if (pfd[0].revents)

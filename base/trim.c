@@ -1,0 +1,42 @@
+/* base/trim.c - the program's own mappings. */
+#include <link.h>
+#include <malloc.h>
+#include <sys/mman.h>
+
+#include "base/compiler.h"
+#include "base/trim.h"
+
+#define PAGE 4096ul
+
+/* The first object is the program itself: libraries are shared with the whole machine. */
+static int trim_object(struct dl_phdr_info *info, size_t unused_arg size, void *arg)
+{
+	size_t *bytes = arg;
+
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+		uintptr_t start = info->dlpi_addr + ph->p_vaddr, end = start + ph->p_memsz;
+
+		if (ph->p_type != PT_LOAD || (ph->p_flags & PF_W))
+			continue;
+		start &= ~(PAGE - 1);
+		end = (end + PAGE - 1) & ~(PAGE - 1);
+		if (madvise((void *)start, end - start, MADV_DONTNEED) == 0)
+			*bytes += end - start;
+	}
+	return 1;
+}
+
+size_t trim_own_text(void)
+{
+	size_t bytes = 0;
+
+	(void)dl_iterate_phdr(trim_object, &bytes);
+	return bytes;
+}
+
+void trim_process(void)
+{
+	(void)malloc_trim(0);
+	(void)trim_own_text();
+}
