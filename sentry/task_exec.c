@@ -351,24 +351,6 @@ static void exec_commit(struct task *t, struct exec_image *img, struct sighand *
 	t->mm_shared = false;
 }
 
-static int exec_unshare_files(struct task *t)
-{
-	struct fd_table *own, *old;
-	int err;
-
-	if (!fd_table_shared(t->fdtable))
-		return 0;
-	err = fd_table_fork(t->fdtable, &own, FD_TABLE_MAX);
-	if (err)
-		return err;
-	mutex_lock(&t->lock);
-	old = t->fdtable;
-	t->fdtable = own;
-	mutex_unlock(&t->lock);
-	fd_table_unref(old);
-	return 0;
-}
-
 int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv,
 		    size_t argc, char *const *envp, size_t envc)
 {
@@ -387,7 +369,7 @@ int64_t task_execve(struct task *t, struct file *exe, const char *filename, char
 	err = exec_build(t, exe, filename, argv, argc, envp, envc, &img);
 	if (err)
 		goto out_allow;
-	err = exec_unshare_files(t);
+	err = task_unshare_files(t);
 	if (err)
 		goto out_put;
 	if (ref_read(&g->sighand->ref) > 1) {

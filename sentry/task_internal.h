@@ -204,4 +204,7 @@ static inline int32_t group_tgid_early(const struct thread_group *g)
 	return __atomic_load_n(&g->tgid, __ATOMIC_RELAXED);
 }
 
+/* A descriptor table of its own for the calling task. Return 0 or -errno. */
+must_check int task_unshare_files(struct task *t);
+
 #endif

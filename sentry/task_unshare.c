@@ -10,7 +10,7 @@
 	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | \
 	 CLONE_SYSVSEM | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
 
-static int unshare_files(struct task *t)
+int task_unshare_files(struct task *t)
 {
 	struct fd_table *own, *old;
 	int err;
@@ -130,7 +130,7 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 	if (flags & CLONE_NEWPID)
 		err = prepare_pid(t, &pid_ns);
 	if (!err && (flags & CLONE_FILES))
-		err = unshare_files(t);
+		err = task_unshare_files(t);
 	if (!err && (flags & CLONE_FS))
 		err = unshare_fs(t);
 	if (!err && (flags & CLONE_NEWNS))

@@ -17,6 +17,7 @@
 #include "platform/systrap/systrap.h"
 
 #include "check.h"
+#include "systrap_stub.h"
 
 /* How long it waits, in rounds of 5 ms; it is frozen for longer, and waits for much less before and after that. */
 #define PATIENCE 280u
@@ -25,21 +26,6 @@
 #define CANNOT 77
 
 enum way { RETIRE, KILL, GET, WAYS };
-
-static void retired(void *arg)
-{
-	atomic_store((_Atomic bool *)arg, true);
-}
-
-static struct platform_context *context_in(struct systrap_platform *p, struct address_space **ret)
-{
-	struct platform_context *ctx;
-
-	if (systrap_as_create(&p->base, ret) || systrap_context_create(&p->base, NULL, &ctx) ||
-	    systrap_context_prepare(ctx, *ret))
-		_exit(2);
-	return ctx;
-}
 
 /* Tells the pristine process's number, and waits for that until it is stopped. Return: the process's status. */
 static int wait_for_it(struct systrap_platform *p, enum way way, int fd)

@@ -19,6 +19,7 @@
 #include "platform/systrap/systrap.h"
 
 #include "check.h"
+#include "systrap_stub.h"
 
 #define CANNOT 77
 #define ATTEMPTS 20u
@@ -28,21 +29,6 @@
 #define SPINS UINT32_MAX
 
 extern const char __start_systrap_stub[], __stop_systrap_stub[];
-
-static void retired(void *arg)
-{
-	atomic_store((_Atomic bool *)arg, true);
-}
-
-static struct platform_context *context_in(struct systrap_platform *p, struct address_space **ret)
-{
-	struct platform_context *ctx;
-
-	if (systrap_as_create(&p->base, ret) || systrap_context_create(&p->base, NULL, &ctx) ||
-	    systrap_context_prepare(ctx, *ret))
-		_exit(2);
-	return ctx;
-}
 
 /* Return: its stub waits for the next address space. */
 static bool retire(struct systrap_platform *p, struct address_space *as)
