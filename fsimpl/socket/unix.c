@@ -101,11 +101,13 @@ int unix_bind(struct file *f, const struct socket_addr *addr, const struct vfs_l
 int unix_listen(struct file *f, int backlog)
 {
 	struct usock *s = usock_of(f);
+	bool listened = false;
 	int err = 0;
 
 	if (!usock_connects(s))
 		return -EOPNOTSUPP;
 	mutex_lock(&s->lock);
+	listened = s->state == USOCK_LISTEN;
 	if (!s->addr || (s->state != USOCK_IDLE && s->state != USOCK_LISTEN) || s->had_peer) {
 		err = -EINVAL;
 	} else {
@@ -116,8 +118,16 @@ int unix_listen(struct file *f, int backlog)
 		usock_own_cred_locked(s);
 	}
 	mutex_unlock(&s->lock);
-	if (!err && usock_has_host(s))
+	if (!err && usock_has_host(s)) {
 		err = uhost_listen(s, backlog);
+		/* Nobody is to wait for who connects to it. */
+		if (err && !listened) {
+			mutex_lock(&s->lock);
+			if (s->state == USOCK_LISTEN)
+				s->state = USOCK_IDLE;
+			mutex_unlock(&s->lock);
+		}
+	}
 	if (!err)
 		wait_queue_wake(&s->wait, WAKE_ALL);
 	return err;

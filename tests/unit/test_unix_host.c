@@ -106,6 +106,26 @@ static void connect_twice(void **state)
 	file_unref(f);
 }
 
+/* What the filesystem bound cannot listen: neither does the socket, and nobody waits for it. */
+static void listen_refused(void **state)
+{
+	struct socket_addr a = path_addr("/refused");
+	struct vfs_lookup lk = at(".");
+	struct file *f = create(SOCK_STREAM), *client = create(SOCK_STREAM);
+	int sv[2];
+
+	(void)state;
+	assert_int_equal(socket_bind(f, &a, &lk, 022), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	usock_of(f)->host_fd = sv[0];
+	assert_int_equal(socket_listen(f, 1), -EINVAL);
+	assert_int_equal(usock_of(f)->state, USOCK_IDLE);
+	assert_int_equal(socket_connect(client, &a, &lk), -ECONNREFUSED);
+	file_unref(client);
+	file_unref(f);
+	close(sv[1]);
+}
+
 /* Bound on the host and connected in the sandbox: only what comes from there counts. */
 static void bound_half_of_connected(void **state)
 {
@@ -140,6 +160,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bind_when_connected),
 		cmocka_unit_test(connect_twice),
+		cmocka_unit_test(listen_refused),
 		cmocka_unit_test(bound_half_of_connected),
 	};
 
