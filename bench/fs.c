@@ -402,6 +402,8 @@ static bool case_wanted[CASES];
 static double us[CASES][STATES][SUBJECTS][ROUNDS_MAX], trips[CASES][STATES][SUBJECTS][ROUNDS_MAX];
 /* What the gofer's cold stat is held against. */
 static double socket_us[ROUNDS_MAX], walk_us[ROUNDS_MAX];
+/* What two threads make of sequential reads. */
+static double pipe_us[ROUNDS_MAX];
 /* What a walk's LOOKUPs are held against: a LOOKUP by itself, so long after the answer before. */
 static const int64_t thinks_ns[] = {0, 500, 1000, 2000, 4000};
 #define THINKS (sizeof(thinks_ns) / sizeof(thinks_ns[0]))
@@ -602,6 +604,19 @@ static void print_lookup(void)
 	}
 }
 
+static void measure_pipe(int round)
+{
+	char path[sizeof(tree) + sizeof("/data")];
+	int k = case_index("read_1m"), err;
+
+	if (k < 0)
+		return;
+	snprintf(path, sizeof(path), "%s/data", tree);
+	err = floor_pipe(path, file_mib, &pipe_us[round]);
+	if (err)
+		fail("the floor of reads", "host", err);
+}
+
 static void target_sequential(void)
 {
 	int k = case_index("read_1m");
@@ -617,6 +632,8 @@ static void target_sequential(void)
 		snprintf(label, sizeof(label), "%s:host", subjects[who].name);
 		report("read_1m_cold_speed", label, median(v), "x (target at least 0.8)");
 	}
+	if (k >= 0)
+		report("read_by_two_threads", "host", median(pipe_us), "us");
 }
 
 /* ---- arguments ---- */
@@ -790,6 +807,7 @@ int main(int argc, char **argv)
 				if (case_wanted[k] && subjects[who].usable)
 					measure(k, who, round);
 		measure_raw(round);
+		measure_pipe(round);
 	}
 	for (size_t k = 0; k < CASES; k++)
 		if (case_wanted[k])

@@ -9,5 +9,7 @@ int floor_start(void);
 void floor_stop(void);
 /* tree: holds t0/d/d/d/d/d/d/d/f. Return: 0, -errno. */
 int floor_measure(const char *tree, double *ret_socket_us, double *ret_walk_us);
+/* A MiB of `file`, of which there are mib, read into shared memory by one thread and copied out by another. Return: 0, -errno. */
+int floor_pipe(const char *file, unsigned mib, double *ret_us);
 
 #endif
