@@ -377,7 +377,7 @@ int confine_mounts(struct server *srv, const struct gofer_config *config)
 	return err;
 }
 
-void confine_close_fds(const struct gofer_config *config)
+int confine_close_fds(const struct gofer_config *config)
 {
 	int keep[2] = {MIN(config->sock_fd, config->log_fd), MAX(config->sock_fd, config->log_fd)};
 	unsigned first = 3;
@@ -385,11 +385,11 @@ void confine_close_fds(const struct gofer_config *config)
 	for (unsigned i = 0; i < 2; i++) {
 		if (keep[i] < (int)first)
 			continue;
-		if ((unsigned)keep[i] > first)
-			close_range(first, (unsigned)keep[i] - 1, 0);
+		if ((unsigned)keep[i] > first && close_range(first, (unsigned)keep[i] - 1, 0) < 0)
+			return -errno;
 		first = (unsigned)keep[i] + 1;
 	}
-	close_range(first, ~0u, 0);
+	return close_range(first, ~0u, 0) < 0 ? -errno : 0;
 }
 
 int confine_caps(void)

@@ -95,7 +95,11 @@ int gofer_main(const struct gofer_config *config)
 	signal(SIGPIPE, SIG_IGN);
 	/* Without a bound malloc counts the CPUs, a call that the filter has no reason for. */
 	mallopt(M_ARENA_MAX, 2);
-	confine_close_fds(config);
+	err = confine_close_fds(config);
+	if (err) {
+		log_error("gofer: closing what it inherited: %s", strerror(-err));
+		return err;
+	}
 	spin_allow();
 	srv = server_alloc(config);
 	if (!srv)

@@ -366,6 +366,7 @@ int server_run(struct server *srv);
 
 must_check int confine_mounts(struct server *srv, const struct gofer_config *config);
 must_check int confine_seccomp(const struct gofer_config *config, int sock);
-void confine_close_fds(const struct gofer_config *config);
+/* All but standard ones and the configuration's. Return: 0, -errno: what was inherited is still open. */
+must_check int confine_close_fds(const struct gofer_config *config);
 
 #endif

@@ -79,11 +79,13 @@ static int start_gofer(struct sandbox *sb, int sock)
 	struct oci_config *c = sb->config;
 	bool ns = sb->userns.create || sb->userns.path;
 	unsigned long flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
-	char **extra = calloc((size_t)c->nattaches + 1, sizeof(*extra));
+	char **extra = calloc((size_t)c->nattaches + 2, sizeof(*extra));
 	pid_t pid;
 
 	if (!extra)
 		return -ENOMEM;
+	if (cli.debug)
+		extra[c->nattaches] = (char *)"--debug";
 	for (unsigned i = 0; i < c->nattaches; i++) {
 		const struct oci_attach *a = &c->attaches[i];
 

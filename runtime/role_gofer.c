@@ -1,6 +1,7 @@
 /*
  * runtime/role_gofer.c - the binary, re-executed as a gofer: the connection is descriptor 10, the log 11 (if open), each
- * argument an attach point: "ro|rw[,file][,alone][,fifo][,uds-open][,uds-create][,overlay]:/host/path" (an overlay's: its mount data).
+ * argument an attach point: "ro|rw[,file][,alone][,fifo][,uds-open][,uds-create][,overlay]:/host/path" (an overlay's: its mount data). Behind them
+ * perhaps "--debug".
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -43,6 +44,10 @@ int role_gofer_main(int argc, char **argv)
 		.sock_fd = ROLE_SOCK_FD, .log_fd = -1, .log_level = LOG_INFO_LEVEL};
 	struct gofer_attach *attaches = calloc((size_t)argc, sizeof(*attaches));
 
+	if (argc > 1 && strcmp(argv[argc - 1], "--debug") == 0) {
+		config.log_level = LOG_DEBUG_LEVEL;
+		argc--;
+	}
 	if (!attaches || argc < 2 || argc - 1 > GOFER_ATTACHES_MAX)
 		return 1;
 	for (int i = 1; i < argc; i++)
