@@ -227,7 +227,7 @@ static int serve(struct worker *w, const struct p9_msg *t)
 	mutex_unlock(&w->srv->reader_lock);
 	err = dropped ? 0 : send_reply(w, &r);
 	if (w->donate_fd >= 0)
-		close(w->donate_fd);
+		worker_close_late(w, w->donate_fd);
 	close_now(w);
 	if (window)
 		watch_window_end_donated(w->srv);

@@ -226,14 +226,26 @@ struct dents {
 	bool at_root; /* it is the attach point's root */
 	bool no_acls; /* an entry of that device said so */
 	uint32_t want;
+	char target[P9_DIRENT_TARGET_MAX + 1]; /* of the entry at hand */
 };
 
 /* Does the client use attributes of what has this DT_*? A symlink's are worth nothing without its target. */
 static bool wants_node(uint32_t want, unsigned type)
 {
-	if (!(want & P9_WANT_NODES) || type == DT_LNK)
+	if (!(want & P9_WANT_NODES) || (type == DT_LNK && !(want & P9_WANT_TARGETS)))
 		return false;
 	return type == DT_DIR || type == DT_UNKNOWN || !(want & P9_WANT_DIR_NODES);
+}
+
+/* Return: false: it is longer than such a reply has it, or gone. */
+static bool read_target(struct dents *x, const char *name, struct p9_str *ret)
+{
+	ssize_t len = readlinkat(x->fd, name, x->target, sizeof(x->target));
+
+	if (len <= 0 || (size_t)len > P9_DIRENT_TARGET_MAX)
+		return false;
+	*ret = (struct p9_str){x->target, (uint16_t)len};
+	return true;
 }
 
 static uint8_t entry_acl_bits(struct dents *x, const char *name, const struct statx *stx)
@@ -256,6 +268,7 @@ static void fill_dirent(struct dents *x, const struct host_dirent *h, struct p9_
 	d->type = h->type;
 	d->name = p9_str(h->name);
 	d->has_node = false;
+	d->target = (struct p9_str){0};
 	d->qid.version = 0;
 	d->qid.type = h->type == DT_DIR ? P9_QTDIR : h->type == DT_LNK ? P9_QTSYMLINK : P9_QTFILE;
 	d->qid.path = ino_to_path(srv, x->dev, h->ino);
@@ -269,6 +282,8 @@ static void fill_dirent(struct dents *x, const struct host_dirent *h, struct p9_
 	d->type = (uint8_t)IFTODT(stx.stx_mode);
 	/* Some filesystems do not say types with names. */
 	if (!wants_node(x->want, d->type))
+		return;
+	if (S_ISLNK(stx.stx_mode) && !read_target(x, h->name, &d->target))
 		return;
 	if (x->want & P9_WANT_ACL)
 		d->node.qid.type |= entry_acl_bits(x, h->name, &stx);

@@ -79,20 +79,15 @@ int op_mwalk(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 }
 
 /*
- * Hands an opened file over: by descriptor, or bound to newfid. Takes fd. Only regular files are donated, and directories never.
+ * Hands an opened file over, of that type: by descriptor, or bound to newfid. Takes fd. Only regular files are donated, and directories never.
  */
-static int hand_over(struct worker *w, const struct walk *wk, int fd, uint32_t newfid,
-		     uint32_t want, uint32_t flags, uint8_t *ret_bound, uint8_t *ret_donated)
+static int hand_over(struct worker *w, const struct walk *wk, int fd, uint32_t mode,
+		     uint32_t newfid, uint32_t want, uint32_t flags, uint8_t *ret_bound,
+		     uint8_t *ret_donated)
 {
-	struct stat st;
 	int err;
 
-	if (fstat(fd, &st) < 0) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	if ((want & P9_WANT_FD) && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
+	if ((want & P9_WANT_FD) && (S_ISREG(mode) || S_ISFIFO(mode))) {
 		w->donate_fd = fd;
 		*ret_donated = 1;
 		return 0;
@@ -101,14 +96,13 @@ static int hand_over(struct worker *w, const struct walk *wk, int fd, uint32_t n
 		close(fd);
 		return 0;
 	}
-	err = fid_add(w->srv, newfid, wk->fid->attach, wk->fid->uid, -1, fd, flags,
-		      S_ISDIR(st.st_mode));
+	err = fid_add(w->srv, newfid, wk->fid->attach, wk->fid->uid, -1, fd, flags, S_ISDIR(mode));
 	if (!err)
 		*ret_bound = 1;
 	return err;
 }
 
-/* Opens what path_fd names if it may be opened: else nothing is bound and the client sees why in the node. */
+/* Opens what path_fd names, which is known to be of that type, if it may be opened: else nothing is bound and the client sees why in the node. */
 static int open_existing(struct worker *w, const struct walk *wk, int path_fd, uint32_t mode,
 			 uint32_t newfid, uint32_t want, uint32_t flags, uint8_t *ret_bound,
 			 uint8_t *ret_donated)
@@ -125,10 +119,10 @@ static int open_existing(struct worker *w, const struct walk *wk, int path_fd, u
 	if (S_ISDIR(mode) && (flags & O_ACCMODE) != O_RDONLY)
 		return -EISDIR;
 	fd = fifo ? reopen_fifo(w, path_fd, flags & O_ACCMODE)
-		  : reopen(w, path_fd, flags & (O_ACCMODE | O_NOATIME));
+		  : reopen_looked_at(w, path_fd, flags & (O_ACCMODE | O_NOATIME));
 	if (fd < 0)
 		return fd;
-	return hand_over(w, wk, fd, newfid, want, flags, ret_bound, ret_donated);
+	return hand_over(w, wk, fd, mode, newfid, want, flags, ret_bound, ret_donated);
 }
 
 int op_mopen(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
@@ -138,24 +132,22 @@ int op_mopen(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	auto_walk struct walk wk;
 	auto_close int fd = -1;
 	struct statx stx;
+	bool last;
 	int err;
 
 	err = walk_begin(&wk, w, a->fid, &a->path, a->skip, a->want);
 	if (err)
 		return err;
-	if (wk.left) {
+	last = wk.left != 0;
+	if (last)
 		walk_last(&wk, &fd, &stx);
-	} else {
+	else
 		err = stat_fd(wk.fd, "", &stx);
-		if (err)
-			return err;
-		fd = dup_fd(wk.fd);
-		if (fd < 0)
-			return fd;
-	}
+	if (err)
+		return err;
 	if (!wk.stopped)
-		wk.err = open_existing(w, &wk, fd, stx.stx_mode, a->newfid, a->want, a->flags,
-				       &o->bound, &o->donated);
+		wk.err = open_existing(w, &wk, last ? fd : wk.fd, stx.stx_mode, a->newfid, a->want,
+				       a->flags, &o->bound, &o->donated);
 	o->err = errno_of(wk.err);
 	o->target = wk.target;
 	walk_nodes(&wk, &o->nodes);
@@ -240,7 +232,9 @@ static int create_or_open(struct worker *w, struct walk *wk, const struct p9_Tmc
 			close(fd);
 			return err;
 		}
-		return hand_over(w, wk, fd, a->newfid, a->want, a->flags, &o->bound, &o->donated);
+		/* O_CREAT and O_EXCL made it. */
+		return hand_over(w, wk, fd, S_IFREG, a->newfid, a->want, a->flags, &o->bound,
+				 &o->donated);
 	}
 	if (fd != -EEXIST || (a->flags & O_EXCL))
 		return fd;

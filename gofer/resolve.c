@@ -192,18 +192,12 @@ int resolve_parent(struct worker *w, struct fid *f, const struct p9_str *path, c
 	return 0;
 }
 
-/* is_fifo: that it must be, else it must be a regular file or a directory. */
-static int reopen_as(struct worker *w, int path_fd, int flags, bool is_fifo)
+/* Through /proc/self/fd. Pre: it is a fifo, a regular file or a directory: an inode's type does not change. */
+static int reopen_any(struct worker *w, int path_fd, int flags)
 {
-	struct statx stx;
 	char name[16];
-	int err, fd;
+	int fd;
 
-	err = stat_fd(path_fd, "", &stx);
-	if (err)
-		return err;
-	if (is_fifo ? !S_ISFIFO(stx.stx_mode) : !S_ISREG(stx.stx_mode) && !S_ISDIR(stx.stx_mode))
-		return -ENXIO;
 	fd_name(path_fd, name);
 	/* NONBLOCK: an open that meets a lease would wait for its holder, one of a fifo for its other end. */
 	fd = openat(w->srv->proc_fd, name, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_LARGEFILE);
@@ -212,13 +206,24 @@ static int reopen_as(struct worker *w, int path_fd, int flags, bool is_fifo)
 
 int reopen_fifo(struct worker *w, int path_fd, uint32_t accmode)
 {
-	return reopen_as(w, path_fd, (int)accmode, true);
+	return reopen_any(w, path_fd, (int)accmode);
+}
+
+int reopen_looked_at(struct worker *w, int path_fd, uint32_t flags)
+{
+	return reopen_any(w, path_fd, (int)(flags & ~(unsigned)(O_CREAT | O_EXCL | O_NOFOLLOW)));
 }
 
 int reopen(struct worker *w, int path_fd, uint32_t flags)
 {
-	return reopen_as(w, path_fd, (int)(flags & ~(unsigned)(O_CREAT | O_EXCL | O_NOFOLLOW)),
-			 false);
+	struct statx stx;
+	int err = stat_fd(path_fd, "", &stx);
+
+	if (err)
+		return err;
+	if (!S_ISREG(stx.stx_mode) && !S_ISDIR(stx.stx_mode))
+		return -ENXIO;
+	return reopen_looked_at(w, path_fd, flags);
 }
 
 /* ---- walks ---- */

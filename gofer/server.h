@@ -256,7 +256,9 @@ must_check int resolve_parent(struct worker *w, struct fid *f, const struct p9_s
 			      char *scratch, int *ret_fd, bool *ret_owned, const char **ret_name);
 /* A fresh descriptor for what an O_PATH one names: only regular files and directories (-ENXIO). */
 must_check int reopen(struct worker *w, int path_fd, uint32_t flags);
-/* The same of a fifo (-ENXIO else), without waiting for its other end. */
+/* The same of what was looked at, and is one of these. */
+must_check int reopen_looked_at(struct worker *w, int path_fd, uint32_t flags);
+/* The same of what is a fifo, without waiting for its other end. */
 must_check int reopen_fifo(struct worker *w, int path_fd, uint32_t accmode);
 void fd_name(int fd, char out[16]); /* the relative path that names it */
 must_check int stat_fd(int fd, const char *name, struct statx *ret);

@@ -396,11 +396,12 @@ void p9_fids_put(uint8_t *out, unsigned i, uint32_t fid)
 int p9_dirent_put(void *buf, size_t max, size_t *inout_off, const struct p9_dirent *d, bool moat)
 {
 	struct writer w = {(uint8_t *)buf + *inout_off, (uint8_t *)buf + max};
-	uint8_t has_node = d->has_node;
+	uint8_t has_node = !d->has_node ? 0 : d->target.len ? 2 : 1;
 
 	if (!put_qid(&w, &d->qid) || !put_bytes(&w, &d->offset, 8) || !put_bytes(&w, &d->type, 1))
 		return -EMSGSIZE;
-	if (moat && (!put_bytes(&w, &has_node, 1) || (has_node && !put_node(&w, &d->node))))
+	if (moat && (!put_bytes(&w, &has_node, 1) || (has_node && !put_node(&w, &d->node)) ||
+		     (has_node == 2 && !put_str(&w, &d->target))))
 		return -EMSGSIZE;
 	if (!put_str(&w, &d->name))
 		return -EMSGSIZE;
@@ -418,10 +419,16 @@ int p9_dirent_get(const void *buf, size_t size, size_t *inout_off, bool moat, st
 	if (!get_qid(&r, &ret->qid) || !get_bytes(&r, &ret->offset, 8) ||
 	    !get_bytes(&r, &ret->type, 1))
 		return -EBADMSG;
-	if (moat && (!get_bytes(&r, &has_node, 1) || has_node > 1))
+	if (moat && (!get_bytes(&r, &has_node, 1) || has_node > 2))
 		return -EBADMSG;
 	ret->has_node = has_node;
-	if ((has_node && !get_node(&r, &ret->node)) || !get_str(&r, &ret->name))
+	ret->target = (struct p9_str){0};
+	if (has_node && !get_node(&r, &ret->node))
+		return -EBADMSG;
+	if (has_node == 2 && (!get_str(&r, &ret->target) || !ret->target.len ||
+			      ret->target.len > P9_DIRENT_TARGET_MAX))
+		return -EBADMSG;
+	if (!get_str(&r, &ret->name))
 		return -EBADMSG;
 	*inout_off = (size_t)(r.p - (const uint8_t *)buf);
 	return 1;

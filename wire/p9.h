@@ -378,7 +378,7 @@ enum {
 	P9_WANT_FD =
 		1
 		<< 1, /* donate a descriptor (regular files; mknod: a socket bound there); then newfid is not bound */
-	P9_WANT_NODES = 1 << 2, /* readdir: attributes of every entry but symlinks */
+	P9_WANT_NODES = 1 << 2, /* readdir: attributes of every entry (but symlinks: TARGETS) */
 	P9_WANT_SETGID =
 		1
 		<< 3, /* a new child of a setgid directory inherits as Linux does: the client does not know the parent */
@@ -388,6 +388,9 @@ enum {
 		1
 		<< 6, /* readdir: nobody reads the directory, its atime stays if that is allowed */
 	P9_WANT_DIR_NODES = 1 << 7, /* readdir, with NODES: of directories only */
+	P9_WANT_TARGETS =
+		1
+		<< 8, /* readdir, with NODES: of symlinks too, with targets of P9_DIRENT_TARGET_MAX bytes at most */
 };
 
 /* Tlock's and Tmlock's. */
@@ -477,13 +480,18 @@ void p9_node_put(const struct p9_node *node, uint8_t out[P9_NODE_SIZE]);
 uint32_t p9_fids_get(const struct p9_fids *fids, unsigned i);
 void p9_fids_put(uint8_t *out, unsigned i, uint32_t fid);
 
-/* Entries of Rreaddir (qid, offset, type, name) and, with a node before the name, of Rmreaddir. */
+#define P9_DIRENT_TARGET_MAX 255u
+#define P9_DIRENT_SIZE 25u /* of Rmreaddir's without a node, but for the name's bytes */
+
+/* Entries of Rreaddir (qid, offset, type, name) and, with a node and perhaps a target before the name, of Rmreaddir. */
 struct p9_dirent {
 	struct p9_qid qid;
 	uint64_t offset; /* cookie of the entry after this */
 	uint8_t type; /* DT_* */
 	bool has_node; /* Rmreaddir only */
 	struct p9_node node;
+	struct p9_str
+		target; /* with a node: a symlink's, 1 to P9_DIRENT_TARGET_MAX bytes; length 0: none */
 	struct p9_str name;
 };
 /* Appends at *inout_off. Return: 0, -EMSGSIZE. */

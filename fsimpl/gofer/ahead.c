@@ -33,6 +33,7 @@ struct gofer_ahead_item {
 	struct gofer_listing *listing; /* a reference; NULL: not looked for yet */
 	size_t off; /* what of it comes next */
 	uint64_t after; /* 0, or the qid_path behind which that is, once there is a listing */
+	uint32_t after_at; /* where that may be found */
 };
 
 TAILQ_HEAD(gofer_ahead_items, gofer_ahead_item);
@@ -166,26 +167,35 @@ static bool is_subdir(const struct p9_dirent *e)
 	return e->type == DT_DIR && !dots;
 }
 
-/* The next subdirectory, whose entry ends at *ret_off. */
-static bool run_next(const struct gofer_ahead_item *it, struct p9_dirent *ret, size_t *ret_off)
+/* The next subdirectory, whose entry ends at *ret_off. What comes before it is not looked at again. */
+static bool run_next(struct gofer_ahead_item *it, struct p9_dirent *ret, size_t *ret_off)
 {
 	size_t off = it->off;
 
-	while (p9_dirent_get(it->listing->data, it->listing->size, &off, true, ret) == 1)
+	while (p9_dirent_get(it->listing->data, it->listing->size, &off, true, ret) == 1) {
 		if (is_subdir(ret)) {
 			*ret_off = off;
 			return true;
 		}
+		it->off = off;
+	}
 	return false;
 }
 
-/* Goes behind the subdirectory of that number, if it comes yet. */
-static void run_skip_to(struct gofer_ahead_item *it, uint64_t qid_path)
+/* Goes behind the subdirectory of that number, if it comes yet: at the place where it should be, or else soon. */
+static void run_skip_to(struct gofer_ahead_item *it, uint64_t qid_path, uint32_t at)
 {
 	struct gofer_ahead_item look = *it;
 	struct p9_dirent e;
+	size_t off = at;
 
-	while (run_next(&look, &e, &look.off))
+	if (at <= it->listing->size &&
+	    p9_dirent_get(it->listing->data, it->listing->size, &off, true, &e) == 1 &&
+	    e.qid.path == qid_path) {
+		it->off = MAX(it->off, off);
+		return;
+	}
+	for (unsigned i = 0; i < GOFER_AHEAD_LOOK && run_next(&look, &e, &look.off); i++)
 		if (e.qid.path == qid_path) {
 			it->off = look.off;
 			return;
@@ -195,17 +205,11 @@ static void run_skip_to(struct gofer_ahead_item *it, uint64_t qid_path)
 /* Return: it has a listing. */
 static bool run_load(struct gofer_ahead_item *it)
 {
-	struct gofer_inode *in = gofer_inode_of(it->dir);
-
 	if (it->listing)
 		return true;
-	mutex_lock(&in->lock);
-	it->listing = in->listing;
-	if (it->listing)
-		ref_get(&it->listing->ref);
-	mutex_unlock(&in->lock);
+	it->listing = gofer_listing_of(gofer_inode_of(it->dir));
 	if (it->listing && it->after)
-		run_skip_to(it, it->after);
+		run_skip_to(it, it->after, it->after_at);
 	return it->listing;
 }
 
@@ -216,6 +220,7 @@ static void start_over(struct gofer_ahead *a, struct remote_dentry *d,
 		       struct gofer_ahead_items *gone)
 {
 	uint64_t after = 0;
+	uint32_t after_at = 0;
 
 	remove_all(a, gone);
 	for (unsigned i = 0; d && i < GOFER_AHEAD_LEVELS; i++) {
@@ -224,7 +229,10 @@ static void start_over(struct gofer_ahead *a, struct remote_dentry *d,
 		if (!it)
 			return;
 		it->after = after;
+		it->after_at = after_at;
 		after = gofer_inode_of(d)->qid_path;
+		after_at =
+			atomic_load_explicit(&gofer_inode_of(d)->listed_at, memory_order_relaxed);
 		d = remote_parent(d);
 	}
 }
@@ -241,7 +249,9 @@ static void step_down(struct gofer_ahead *a, struct gofer_ahead_item *up, struct
 
 	if (run_load(up)) {
 		next = run_next(up, &e, &off) && e.qid.path == qid_path;
-		run_skip_to(up, qid_path);
+		run_skip_to(up, qid_path,
+			    atomic_load_explicit(&gofer_inode_of(d)->listed_at,
+						 memory_order_relaxed));
 	}
 	if (next && !left_out)
 		a->window = MIN(MAX(a->window * 2, GOFER_AHEAD_MIN), GOFER_AHEAD_MAX);

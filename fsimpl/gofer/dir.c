@@ -41,6 +41,31 @@ void gofer_listing_unref(struct gofer_listing *l)
 	free(l);
 }
 
+struct gofer_listing *gofer_listing_of(struct gofer_inode *dir)
+{
+	struct gofer_listing *l;
+
+	mutex_lock(&dir->lock);
+	l = dir->listing;
+	if (l)
+		ref_get(&l->ref);
+	mutex_unlock(&dir->lock);
+	return l;
+}
+
+bool gofer_listing_at(const struct gofer_listing *l, const struct gofer_inode *in,
+		      struct p9_dirent *ret, size_t *ret_end)
+{
+	size_t off = atomic_load_explicit(&in->listed_at, memory_order_relaxed);
+
+	/* In the middle of an entry of another listing anything may stand: it is looked at as a server's entry is. */
+	if (off > l->size || p9_dirent_get(l->data, l->size, &off, true, ret) != 1 ||
+	    ret->qid.path != in->qid_path)
+		return false;
+	*ret_end = off;
+	return true;
+}
+
 void gofer_dir_changed(struct gofer_inode *in)
 {
 	struct gofer_listing *old;
@@ -120,11 +145,7 @@ static bool fill_from_kept(struct gofer_dir *dir, struct gofer_inode *in)
 
 	if (gofer_light_misses(in))
 		return false;
-	mutex_lock(&in->lock);
-	l = in->listing;
-	if (l)
-		ref_get(&l->ref);
-	mutex_unlock(&in->lock);
+	l = gofer_listing_of(in);
 	if (l)
 		fill(dir, l, 0, true);
 	return l;
@@ -134,17 +155,26 @@ void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct 
 		     uint32_t want)
 {
 	struct p9_dirent e;
-	size_t off = 0;
+	size_t off = 0, at = 0;
 
 	while (p9_dirent_get(data->data, data->size, &off, true, &e) == 1) {
 		struct remote_dentry *child;
+		size_t here = at;
 
-		/* Symlinks would need their targets. What was not wanted is no answer. */
-		if (!e.has_node || S_ISLNK(e.node.mode) || !p9_name_ok(e.name.data, e.name.len) ||
-		    ((want & P9_WANT_DIR_NODES) && !S_ISDIR(e.node.mode)))
+		/* As listing_create() puts it. */
+		at += P9_DIRENT_SIZE + e.name.len;
+
+		/* A symlink is known with its target only. What was not wanted is no answer. */
+		if (!e.has_node || S_ISLNK(e.node.mode) != (e.target.len != 0) ||
+		    !p9_name_ok(e.name.data, e.name.len) ||
+		    ((want & P9_WANT_DIR_NODES) && !S_ISDIR(e.node.mode)) ||
+		    (!(want & P9_WANT_TARGETS) && S_ISLNK(e.node.mode)))
 			continue;
-		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node, NULL, &child))
+		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node,
+				      e.target.len ? &e.target : NULL, &child))
 			return;
+		atomic_store_explicit(&gofer_inode_of(child)->listed_at, (uint32_t)here,
+				      memory_order_relaxed);
 		if (!remote_is_dir(child))
 			atomic_store_explicit(&gofer_inode_of(child)->listed, true,
 					      memory_order_relaxed);
@@ -238,6 +268,45 @@ void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_
 	gofer_listing_unref(l);
 }
 
+void gofer_dir_well_spent(struct gofer_fs *fs)
+{
+	int credit = atomic_load_explicit(&fs->prefetch_credit, memory_order_relaxed);
+
+	/* Two at once may count as one: it is an estimate. */
+	if (credit < GOFER_PREFETCH_CREDIT_MAX)
+		atomic_store_explicit(&fs->prefetch_credit, credit + 1, memory_order_relaxed);
+}
+
+/* What a reply has brought is paid for; of a directory that is larger than a reply, with all there is. */
+static void spend(struct gofer_fs *fs, const struct p9_blob *data, bool eof)
+{
+	struct p9_dirent e;
+	int price = 1;
+	size_t off = 0;
+
+	if (!eof) {
+		atomic_store_explicit(&fs->prefetch_credit, 0, memory_order_relaxed);
+		return;
+	}
+	for (unsigned n = 1; p9_dirent_get(data->data, data->size, &off, true, &e) == 1; n++)
+		price += n % GOFER_PREFETCH_PRICE == 0;
+	atomic_fetch_sub_explicit(&fs->prefetch_credit, price, memory_order_relaxed);
+}
+
+/* Is a name of it the last that is asked for by itself? */
+static bool is_worth_it(const struct gofer_fs *fs, const struct gofer_inode *in)
+{
+	if (fs->shared || fs->conn->plain ||
+	    atomic_load_explicit(&in->prefetched, memory_order_relaxed))
+		return false;
+	if (atomic_load_explicit(&in->told_singly, memory_order_relaxed) >= GOFER_PREFETCH_AFTER)
+		return true;
+	/* Of what a light listing left out light.c sees to. */
+	return atomic_load_explicit(&fs->prefetch_credit, memory_order_relaxed) >=
+		       GOFER_PREFETCH_CREDIT &&
+	       atomic_load_explicit(&in->light, memory_order_relaxed) == GOFER_LIGHT_NOT;
+}
+
 bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
 {
 	struct gofer_inode *in = gofer_inode_of(d);
@@ -245,9 +314,7 @@ bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
 	struct gofer_where where;
 	struct p9_call call;
 
-	if (likely(atomic_load_explicit(&in->told_singly, memory_order_relaxed) <
-		   GOFER_PREFETCH_AFTER) ||
-	    fs->shared || fs->conn->plain || atomic_exchange(&in->prefetched, true))
+	if (!is_worth_it(fs, in) || atomic_exchange(&in->prefetched, true))
 		return false;
 	/* What goes wrong here goes wrong again, and is reported, where the one name is asked for. */
 	if (gofer_where(d, &where))
@@ -256,10 +323,11 @@ bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d)
 	t.Tmreaddir.path = gofer_where_path(&where);
 	t.Tmreaddir.newfid = P9_NOFID;
 	t.Tmreaddir.count = MIN(GOFER_PREFETCH_BYTES, fs->conn->msize - P9_IO_OVERHEAD);
-	t.Tmreaddir.want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET;
+	t.Tmreaddir.want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET | P9_WANT_TARGETS;
 	if (p9_rpc(fs->conn, &call, &t))
 		return false;
 	gofer_dir_told(d, &call.r.Rmreaddir.data, t.Tmreaddir.want, call.r.Rmreaddir.eof);
+	spend(fs, &call.r.Rmreaddir.data, call.r.Rmreaddir.eof);
 	p9_call_fini(&call);
 	return true;
 }

@@ -395,6 +395,7 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
 	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "gofer_tree");
 	mutex_init(&fs->inode_lock, LOCK_FS_SUPER, "gofer_inodes");
+	mutex_init(&fs->open_ahead.lock, LOCK_FS_DIR, "gofer_open_ahead");
 	remote_dcache_init(&fs->dcache, &fs->fs, inode_unref_base, inode_gone,
 			   args->max_dentries ? args->max_dentries : GOFER_DENTRIES_MAX);
 	fs->dcache.inode_perm = inode_perm_base;

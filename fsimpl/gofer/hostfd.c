@@ -188,37 +188,79 @@ static bool pin_existing(struct gofer_inode *in, bool write, int *ret_fd)
 		*ret_fd = fd;
 	}
 	mutex_unlock(&in->lock);
+	if (unlikely(atomic_load_explicit(&in->open_ahead, memory_order_relaxed)) && fd >= 0)
+		gofer_open_ahead_used(in);
 	return fd >= 0;
+}
+
+void gofer_inode_keep_fd(struct remote_dentry *d, int fd)
+{
+	struct gofer_inode *in = gofer_inode_of(d);
+	struct p9_conn *c = in->fs->conn;
+	uint64_t place = gofer_place_of(d);
+	bool keep;
+
+	mutex_lock(&in->lock);
+	keep = in->rd_fd < 0 && in->rw_fd < 0;
+	if (keep) {
+		in->rd_fd = fd;
+		in->rd_place = place;
+	}
+	mutex_unlock(&in->lock);
+	if (!keep) {
+		put_fd(in, fd, place, false);
+		return;
+	}
+	mutex_lock(&c->fd_lock);
+	if (!in->on_idle)
+		TAILQ_INSERT_TAIL(&c->idle_fds, in, idle_link);
+	in->on_idle = true;
+	mutex_unlock(&c->fd_lock);
+	if (atomic_fetch_add(&c->host_fds, 1) >= fds_max(c))
+		gofer_host_fds_trim(c, fds_max(c) - TRIM_BATCH(c));
+}
+
+void gofer_fill_open(struct p9_msg *t, const struct gofer_where *where, uint32_t want,
+		     uint32_t accmode)
+{
+	*t = (struct p9_msg){.type = P9_Tmopen};
+	t->Tmopen.fid = where->fid;
+	t->Tmopen.newfid = P9_NOFID;
+	t->Tmopen.want = P9_WANT_FD | want;
+	t->Tmopen.flags = accmode;
+	t->Tmopen.skip = where->depth;
+	t->Tmopen.path = gofer_where_path(where);
+}
+
+int gofer_take_opened(struct p9_call *call)
+{
+	int fd = call->fd;
+
+	if (call->r.Rmopen.err)
+		return call->r.Rmopen.err < 4096 ? -(int)call->r.Rmopen.err : -EIO;
+	if (fd < 0)
+		return -EIO;
+	call->fd = -1;
+	return fd;
 }
 
 int gofer_ask_fd(struct remote_dentry *d, uint32_t want, uint32_t accmode)
 {
 	struct p9_conn *c = gofer_fs_of(d->d.fs)->conn;
-	struct p9_msg t = {.type = P9_Tmopen};
 	struct gofer_where where;
 	struct p9_call call;
-	int err = gofer_where(d, &where), fd;
+	struct p9_msg t;
+	int err = gofer_where(d, &where);
 
 	if (err)
 		return err;
-	t.Tmopen.fid = where.fid;
-	t.Tmopen.newfid = P9_NOFID;
-	t.Tmopen.want = P9_WANT_FD | want;
-	t.Tmopen.flags = accmode;
-	t.Tmopen.skip = where.depth;
-	t.Tmopen.path = gofer_where_path(&where);
+	gofer_fill_open(&t, &where, want, accmode);
 	err = p9_rpc(c, &call, &t);
 	if (err)
 		return err;
-	if (call.r.Rmopen.err)
-		err = call.r.Rmopen.err < 4096 ? -(int)call.r.Rmopen.err : -EIO;
-	else if (call.fd < 0)
-		err = -EIO;
-	fd = call.fd;
-	if (!err)
-		call.fd = -1;
+	err = gofer_take_opened(&call);
 	p9_call_fini(&call);
-	return err ? err : fd;
+	return err;
 }
 
 int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
@@ -234,7 +276,7 @@ int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 		if (!c->plain && atomic_load(&c->host_fds) >= GOFER_HOST_FDS_MAX)
 			return -ENFILE;
 	}
-	fd = gofer_ask_fd(d, 0, write ? O_RDWR : O_RDONLY);
+	fd = write ? gofer_ask_fd(d, 0, O_RDWR) : gofer_open_ahead(d);
 	if (fd < 0)
 		return fd;
 	*ret_fd = gofer_inode_take_fd(d, fd, write);

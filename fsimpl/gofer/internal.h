@@ -8,6 +8,7 @@
  *	    |       the cache. Write: the tree is changed.
  *	    dcache.lock (LOCK_FS_DIR): names
  *	    gofer_ahead.lock (LOCK_FS_DIR): which directories will be listed next; not with dcache.lock
+ *	    open_ahead.lock (LOCK_FS_DIR): which files will be opened next; with neither
  *	    inode->lock (LOCK_FS_INODE): attributes, host descriptors
  *	    inode_lock (LOCK_FS_SUPER): the inode table; not with inode->lock
  *	      conn->fd_lock, conn->lock (leaves)
@@ -34,6 +35,13 @@
 /* After so many names of a directory that were asked for one at a time, so many bytes of its entries are. */
 #define GOFER_PREFETCH_AFTER 2u
 #define GOFER_PREFETCH_BYTES (32u << 10)
+/*
+ * Files of listings that are looked at, each once, give credit; with so much of it a directory's entries are asked for at once, which costs 1, and
+ * 1 for each GOFER_PREFETCH_PRICE of them, or all where that is more than one reply.
+ */
+#define GOFER_PREFETCH_CREDIT 16
+#define GOFER_PREFETCH_CREDIT_MAX 64
+#define GOFER_PREFETCH_PRICE 8u
 /* After so many directories of whose files nobody wants to know more than the names, listings bring no attributes of them. */
 #define GOFER_LIGHT_AFTER 8u
 #define GOFER_RELIST_MAX \
@@ -46,6 +54,12 @@
 #define GOFER_AHEAD_BYTES (32u << 10) /* of one */
 #define GOFER_AHEAD_ITEMS_MAX 128u
 #define GOFER_AHEAD_LEVELS 16u
+#define GOFER_AHEAD_LOOK 1024u /* entries, for where a directory stands in its parent's listing */
+/* open_ahead.c */
+#define GOFER_OPEN_AHEAD_MAX 32u /* descriptors asked for ahead at once */
+#define GOFER_OPEN_AHEAD_MIN 4u
+#define GOFER_OPEN_AHEAD_NEAR 4u /* files that a program may leave out */
+#define GOFER_OPEN_AHEAD_LOOK 256u /* entries looked at for them */
 #define V9FS_MAGIC 0x01021997
 
 struct gofer_fs;
@@ -113,8 +127,15 @@ struct gofer_inode {
 	_Atomic bool
 		ahead; /* it was asked for ahead, and nobody has listed it yet; changed under gofer_ahead.lock */
 
+	uint32_t
+		open_off; /* what follows the files asked for last; guarded by fs->open_ahead.lock */
+
 	/* no directory: its attributes came with a listing, and nobody has asked for them yet */
 	_Atomic bool listed;
+	_Atomic bool
+		open_ahead; /* nor has anybody opened it since a descriptor was asked for ahead */
+	/* Where a listing that told of it has it: a hint, since it may have other names and the listing be another. */
+	_Atomic uint32_t listed_at;
 
 	LIST_HEAD(, gofer_lock_owner) lock_owners; /* guarded by lock */
 	_Atomic bool locked; /* there was an owner of locks once */
@@ -131,6 +152,15 @@ struct gofer_inode {
 	struct rcu_cb rcu;
 };
 
+/* open_ahead.c */
+struct gofer_open_ahead {
+	struct mutex lock; /* LOCK_FS_DIR */
+	/* guarded by lock */
+	unsigned window; /* so many are asked for next */
+	unsigned asked; /* so many were asked for last */
+	_Atomic unsigned unused; /* of those, which nobody has opened */
+};
+
 struct gofer_fs {
 	struct filesystem fs;
 	struct p9_conn *conn; /* a reference */
@@ -144,7 +174,9 @@ struct gofer_fs {
 	_Atomic size_t listing_bytes; /* of all gofer_listings */
 	_Atomic unsigned
 		unasked; /* light.c: directories listed since a file's attributes were wanted */
+	_Atomic int prefetch_credit;
 	struct gofer_ahead *ahead; /* immutable; owned; NULL: nothing is asked for ahead */
+	struct gofer_open_ahead open_ahead;
 	_Atomic unsigned
 		watch_count; /* gofer_watch_begin() calls that have no end yet; only in shared trees */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
@@ -394,6 +426,21 @@ void gofer_inode_close_idle(struct gofer_inode *in);
 /* Closes idle descriptors down to `keep`. */
 void gofer_host_fds_trim(struct p9_conn *c, unsigned keep);
 
+/* A descriptor for reading of d that nobody needs yet: idle. Takes fd. Pre: none is known to be there; tree_lock. */
+void gofer_inode_keep_fd(struct remote_dentry *d, int fd);
+/* Tmopen for a descriptor of what is there. */
+void gofer_fill_open(struct p9_msg *t, const struct gofer_where *where, uint32_t want,
+		     uint32_t accmode);
+/* The reply's descriptor, or -errno. */
+must_check int gofer_take_opened(struct p9_call *call);
+
+/* ---- open_ahead.c ---- */
+
+/* A descriptor of d for reading, and those of what will be opened next, which are kept. Pre: tree_lock. Return: it or -errno. */
+must_check int gofer_open_ahead(struct remote_dentry *d);
+/* Somebody opens it. */
+void gofer_open_ahead_used(struct gofer_inode *in);
+
 /* ---- plain_io.c: files of a server that donates no descriptors; fd is an open fid ---- */
 
 must_check ssize_t gofer_plain_read(struct gofer_inode *in, int fd, struct io_iter *it,
@@ -423,11 +470,18 @@ must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry 
 /* Its entries have changed: the next listing asks. */
 void gofer_dir_changed(struct gofer_inode *in);
 /*
- * A name of d is to be asked for. If several were asked for one by one before, asks for the entries of d with their attributes
- * instead, once in d's life, and enters them. Pre: tree_lock. Return: it did; the name may be known now.
+ * A name of d is to be asked for. If several were asked for one by one before, or if that was well spent in other directories, asks for the entries
+ * of d with their attributes instead, once in d's life, and enters them. Pre: tree_lock. Return: it did; the name may be known now.
  */
 bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d);
+/* A file that a listing told of is looked at. */
+void gofer_dir_well_spent(struct gofer_fs *fs);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
+/* What is kept of a directory's entries: a reference or NULL. */
+struct gofer_listing *gofer_listing_of(struct gofer_inode *dir);
+/* in's entry, if the listing has it where one had it that told of in; *ret_end is behind it. Its name may be another of in's. */
+bool gofer_listing_at(const struct gofer_listing *l, const struct gofer_inode *in,
+		      struct p9_dirent *ret, size_t *ret_end);
 /* What a reply to a request with `want` has just said of d: its first entries; eof: all of them. Pre: tree_lock, since it was asked for. */
 void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want, bool eof);
 /* Its nodes, as far as they were wanted, into the cache. Pre: tree_lock. */

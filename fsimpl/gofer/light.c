@@ -31,7 +31,7 @@ uint32_t gofer_light_want(const struct gofer_fs *fs)
 	if (fs->shared)
 		return 0;
 	return P9_WANT_NODES | P9_WANT_ACL |
-	       (is_light(fs) && !fs->conn->plain ? P9_WANT_DIR_NODES : 0);
+	       (is_light(fs) && !fs->conn->plain ? P9_WANT_DIR_NODES : P9_WANT_TARGETS);
 }
 
 void gofer_light_program_listed(struct gofer_fs *fs, const struct gofer_listing *l)
@@ -46,6 +46,7 @@ void gofer_light_program_listed(struct gofer_fs *fs, const struct gofer_listing 
 void gofer_light_asked(struct gofer_inode *in)
 {
 	atomic_store_explicit(&in->listed, false, memory_order_relaxed);
+	gofer_dir_well_spent(in->fs);
 	/* What was known before listings were light is no reason to change that. */
 	if (!is_light(in->fs))
 		atomic_store_explicit(&in->fs->unasked, 0, memory_order_relaxed);
@@ -95,11 +96,7 @@ static bool may_be_file(struct gofer_inode *in, const char *name, size_t len, bo
 	bool found = false;
 	size_t off = 0;
 
-	mutex_lock(&in->lock);
-	l = in->listing;
-	if (l)
-		ref_get(&l->ref);
-	mutex_unlock(&in->lock);
+	l = gofer_listing_of(in);
 	*ret_kept = l;
 	if (!l)
 		return true;
@@ -138,7 +135,7 @@ static bool relist(struct gofer_fs *fs, struct remote_dentry *d)
 	a->path = gofer_where_path(&where);
 	a->newfid = p9_fid_alloc(fs->conn);
 	a->count = fs->conn->msize - P9_IO_OVERHEAD;
-	a->want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET;
+	a->want = P9_WANT_NODES | P9_WANT_ACL | P9_WANT_QUIET | P9_WANT_TARGETS;
 	/* What goes wrong here goes wrong again, and is reported, where the one name is asked for. */
 	for (n = 0; more && n < GOFER_RELIST_MAX && !p9_rpc(fs->conn, &call, &t); n++) {
 		const struct p9_Rmreaddir *r = &call.r.Rmreaddir;

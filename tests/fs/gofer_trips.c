@@ -149,6 +149,11 @@ static int stat_some(unsigned count)
 	return err;
 }
 
+static uint64_t received(void)
+{
+	return p9_conn_received(backend_gofer_conn());
+}
+
 static int stat_all(void)
 {
 	return stat_some(ENTRIES);
@@ -179,6 +184,65 @@ static void test_stats_in_a_row(void **state)
 	/* The whole listing came along. */
 	assert_int_equal(TRIPS(fs_list(&e, "/row", buf, sizeof(buf))), shared ? 2 : 0);
 	assert_int_equal(fs_stat(&e, "/row/none", &st), -ENOENT);
+}
+
+#define SPENT_DIRS 48
+#define SPENT_FILES 20
+
+/* The i-th file of each of SPENT_DIRS directories, to `end`. Return: the requests that it cost, or -errno. */
+static int stat_spent(unsigned dir, unsigned files)
+{
+	uint64_t before = requests();
+	struct moat_statx st;
+	char path[64];
+	int err = 0;
+
+	for (unsigned f = 0; f < files && !err; f++) {
+		snprintf(path, sizeof(path), "/spent/d%02u/f%02u", dir, f);
+		err = fs_stat(&e, path, &st);
+	}
+	return err ? err : (int)(requests() - before);
+}
+
+/*
+ * git looks at each file of one directory after another. Where that was well spent for some, the next one's entries are asked for at its first file; who
+ * looks at one file of each is back at a request a file soon.
+ */
+static void test_stats_of_many(void **state)
+{
+	char path[64];
+	int trips = 0;
+
+	(void)state;
+	assert_int_equal(fs_mkdir(&e, "/spent", 0755), 0);
+	for (unsigned d = 0; d < SPENT_DIRS; d++) {
+		snprintf(path, sizeof(path), "/spent/d%02u", d);
+		assert_int_equal(fs_mkdir(&e, path, 0755), 0);
+		for (unsigned f = 0; f < SPENT_FILES; f++) {
+			snprintf(path, sizeof(path), "/spent/d%02u/f%02u", d, f);
+			assert_int_equal(fs_creat(&e, path, 0644), 0);
+		}
+	}
+	/* The directories are known: else a walk to a file asks for both at once. */
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(fs_list(&e, "/spent", buf, sizeof(buf)), SPENT_DIRS);
+	for (unsigned d = 0; d < 4; d++)
+		trips += stat_spent(d, SPENT_FILES);
+	if (shared) {
+		assert_int_equal(trips, 4 * SPENT_FILES);
+		return;
+	}
+	/* The third name asks for all; after two directories the first does. */
+	assert_int_equal(trips, 3 + 3 + 1 + 1);
+	for (unsigned d = 4; d < 10; d++)
+		assert_int_equal(stat_spent(d, SPENT_FILES), 1);
+	/* Never more than one, and as few attributes as before in the end. */
+	for (unsigned d = 10; d < SPENT_DIRS; d++)
+		assert_int_equal(stat_spent(d, 1), 1);
+	trips = (int)received();
+	assert_int_equal(stat_spent(SPENT_DIRS - 1, 1), 0);
+	assert_int_equal(stat_spent(SPENT_DIRS - 1, 2), 1);
+	assert_true((int)received() - trips < 1024);
 }
 
 static void test_lists(void **state)
@@ -317,16 +381,148 @@ static void test_lists_ahead_are_few(void **state)
 	assert_in_range(TRIPS(list_counted("/", buf, sizeof(buf))), 0, 2);
 }
 
+/* ---- files opened in order ---- */
+
+#define OPENED_FILES 200
+
+/* Each file's text is its name. Every third has a directory behind it. */
+static int make_opened(void)
+{
+	char path[256];
+	int err;
+
+	snprintf(path, sizeof(path), "%s/opened", backend_gofer_dir());
+	err = mkdir(path, 0755);
+	for (unsigned i = 0; i < OPENED_FILES && !err; i++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "%s/opened/f%03u", backend_gofer_dir(), i);
+		f = fopen(path, "w");
+		err = f && fprintf(f, "f%03u", i) == 4 && !fclose(f) ? 0 : -EIO;
+		snprintf(path, sizeof(path), "%s/opened/s%03u", backend_gofer_dir(), i);
+		if (!err && i % 3 == 0)
+			err = mkdir(path, 0755);
+	}
+	return err;
+}
+
+/* Opens it and reads the four bytes that it must have. Counts as list_counted() does. */
+static int read_counted(const char *name, const char *text)
+{
+	uint64_t before = requests();
+	char path[64], got[8] = "";
+	struct file *f;
+	int err;
+
+	snprintf(path, sizeof(path), "/opened/%s", name);
+	err = fs_open(&e, path, O_RDONLY, 0, &f);
+	if (err)
+		return err;
+	listed++;
+	at_once += requests() == before;
+	err = fs_read(f, got, sizeof(got)) == 4 && !strcmp(got, text) ? 0 : -EBADMSG;
+	return fs_close(f) ? -EBADF : err;
+}
+
+/* The names of files as they are listed. Return: how many there are. */
+static unsigned list_opened(char (*ret)[8])
+{
+	unsigned count = 0;
+	char *save, *name;
+
+	if (fs_list(&e, "/opened", buf, sizeof(buf)) < 0)
+		return 0;
+	for (name = strtok_r(buf, "\n", &save); name; name = strtok_r(NULL, "\n", &save))
+		if (name[0] == 'f' && count < OPENED_FILES)
+			snprintf(ret[count++], 8, "%s", name);
+	return count;
+}
+
+/* As tar does: each file in the order of its directory's listing. */
+static void test_opens_in_order(void **state)
+{
+	char names[OPENED_FILES][8];
+	int trips = 0;
+
+	(void)state;
+	assert_int_equal(make_opened(), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(list_opened(names), OPENED_FILES);
+	listed = at_once = 0;
+	for (unsigned i = 0; i < OPENED_FILES; i++)
+		trips += TRIPS(read_counted(names[i], names[i]));
+	assert_int_equal(trips, OPENED_FILES);
+	/* One that is waited for, and 32 others. */
+	assert_in_range(at_once, shared ? 0 : OPENED_FILES * 9 / 10, shared ? 0 : listed);
+	/* They stay open, as what was opened and closed does. */
+	assert_int_equal(TRIPS(read_counted(names[7], names[7])), shared);
+}
+
+/* Who opens in another order, or leaves most out, has few opened for nothing. */
+static void test_opens_ahead_are_few(void **state)
+{
+	char names[OPENED_FILES][8];
+	unsigned opened = 0;
+	int trips = 0;
+
+	(void)state;
+	assert_int_equal(make_opened(), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(list_opened(names), OPENED_FILES);
+	for (unsigned i = 0; i < OPENED_FILES; i++)
+		trips += TRIPS(
+			read_counted(names[i * 77 % OPENED_FILES], names[i * 77 % OPENED_FILES]));
+	assert_in_range(trips, OPENED_FILES, OPENED_FILES + 4);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(list_opened(names), OPENED_FILES);
+	trips = 0;
+	for (unsigned i = 0; i < OPENED_FILES; i += 8, opened++)
+		trips += TRIPS(read_counted(names[i], names[i]));
+	assert_in_range(trips, opened, opened + 16);
+}
+
+/* What is changed between a descriptor's coming and its use. */
+static void test_opens_ahead_and_changes(void **state)
+{
+	char names[OPENED_FILES][8], path[64];
+	struct file *f;
+
+	(void)state;
+	assert_int_equal(make_opened(), 0);
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(list_opened(names), OPENED_FILES);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(read_counted(names[i], names[i]), 0);
+	/* Removed and made anew. */
+	snprintf(path, sizeof(path), "/opened/%s", names[4]);
+	assert_int_equal(fs_unlink(&e, path), 0);
+	assert_int_equal(fs_open(&e, path, O_RDONLY, 0, &f), -ENOENT);
+	assert_int_equal(fs_open(&e, path, O_CREAT | O_EXCL | O_RDWR, 0644, &f), 0);
+	assert_int_equal(fs_write(f, "anew", 4), 4);
+	assert_int_equal(fs_close(f), 0);
+	assert_int_equal(read_counted(names[4], "anew"), 0);
+	/* Another's place taken. */
+	snprintf(path, sizeof(path), "/opened/%s", names[6]);
+	assert_int_equal(fs_rename(&e, path, "/opened/x", 0), 0);
+	snprintf(path, sizeof(path), "/opened/%s", names[5]);
+	assert_int_equal(fs_rename(&e, "/opened/x", path, 0), 0);
+	assert_int_equal(read_counted(names[5], names[6]), 0);
+	assert_int_equal(read_counted(names[6], names[6]), -ENOENT);
+	/* No longer allowed: having a descriptor is no right to it. */
+	snprintf(path, sizeof(path), "/opened/%s", names[7]);
+	assert_int_equal(fs_chmod(&e, path, 0), 0);
+	assert_int_equal(fs_env_become(&e, 1000, 1000, NULL, 0, 0), 0);
+	assert_int_equal(fs_open(&e, path, O_RDONLY, 0, &f), -EACCES);
+	assert_int_equal(fs_env_become(&e, 0, 0, NULL, 0, ~0ull), 0);
+	for (unsigned i = 8; i < OPENED_FILES; i++)
+		assert_int_equal(read_counted(names[i], names[i]), 0);
+}
+
 /* ---- listings without attributes of files ---- */
 
 #define LIGHT_DIRS 30
 #define LIGHT_FILES 20
 #define LARGE_ENTRIES 6000
-
-static uint64_t received(void)
-{
-	return p9_conn_received(backend_gofer_conn());
-}
 
 /* /light with directories of LIGHT_FILES files, one directory and a symlink to a file. */
 static int make_light(void)
@@ -521,6 +717,10 @@ static void test_light_never_for_ls(void **state)
 	for (unsigned i = 0; i < 20; i++) {
 		assert_in_range(list_light(i, i + 1), 1, INT_MAX);
 		assert_int_equal(TRIPS(stat_light(i)), 0);
+		/* A symlink's target comes along. */
+		assert_int_equal(TRIPS(fs_readlink(&e, light_path(i, "link"), buf, sizeof(buf))),
+				 0);
+		assert_memory_equal(buf, "f00", 3);
 	}
 	gofer_fs_shrink(e.root.mount->root->fs);
 	assert_in_range(list_light(0, 20), 1, INT_MAX);
@@ -541,9 +741,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unprivileged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stats_in_a_row, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stats_of_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_ahead_are_few, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_opens_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_opens_ahead_are_few, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_opens_ahead_and_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_light_listings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_light_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_light_large, setup, teardown),

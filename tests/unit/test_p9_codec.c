@@ -122,6 +122,7 @@ static void dirents(void **state)
 
 		(void)state;
 		assert_int_equal(p9_dirent_put(buf, sizeof(buf), &off, &d, moat), 0);
+		assert_int_equal(off, P9_DIRENT_SIZE + 5 - !moat);
 		d.has_node = moat;
 		d.node.size = 5;
 		assert_int_equal(p9_dirent_put(buf, sizeof(buf), &off, &d, moat), 0);
@@ -156,6 +157,10 @@ static void mixed_dirents(void **state)
 				      .node.size = i,
 				      .name = p9_str(names[i])};
 
+		if (strcmp(names[i], "link") == 0) {
+			d.has_node = true;
+			d.target = p9_str("where/to");
+		}
 		assert_int_equal(p9_dirent_put(buf, sizeof(buf), &off, &d, true), 0);
 		ends[i] = off;
 	}
@@ -167,12 +172,45 @@ static void mixed_dirents(void **state)
 
 		for (; (got = p9_dirent_get(buf, cut, &at, true, &d)) == 1; i++) {
 			assert_int_equal(at, ends[i]);
-			assert_int_equal(d.has_node, strstr(names[i], "directory") != NULL);
+			bool is_link = strcmp(names[i], "link") == 0;
+
+			assert_int_equal(d.has_node,
+					 is_link || strstr(names[i], "directory") != NULL);
+			assert_int_equal(d.target.len, is_link ? 8 : 0);
+			if (is_link)
+				assert_memory_equal(d.target.data, "where/to", 8);
 			assert_int_equal(d.has_node ? d.node.size : i, i);
 			assert_int_equal(d.name.len, strlen(names[i]));
 		}
 		assert_int_equal(got, cut == (i ? ends[i - 1] : 0) ? 0 : -EBADMSG);
 	}
+}
+
+/* Targets of no length, or of more than there may be. */
+static void dirent_targets(void **state)
+{
+	char target[P9_DIRENT_TARGET_MAX + 1];
+	struct p9_dirent d = {.type = 10, .has_node = true, .name = p9_str("l")}, got;
+	uint8_t buf[512];
+
+	(void)state;
+	memset(target, 't', sizeof(target));
+	for (unsigned len = 1; len <= sizeof(target); len++) {
+		size_t off = 0, at = 0;
+
+		d.target = (struct p9_str){target, (uint16_t)len};
+		assert_int_equal(p9_dirent_put(buf, sizeof(buf), &off, &d, true), 0);
+		assert_int_equal(p9_dirent_get(buf, off, &at, true, &got),
+				 len <= P9_DIRENT_TARGET_MAX ? 1 : -EBADMSG);
+		/* Of no length: then the byte before it would have to say that there is none. */
+		if (len == 1) {
+			memset(buf + off - 3 - 3, 0, 2);
+			at = 0;
+			assert_int_equal(p9_dirent_get(buf, off, &at, true, &got), -EBADMSG);
+		}
+	}
+	buf[13 + 8 + 1] = 3;
+	assert_int_equal(p9_dirent_get(buf, sizeof(buf), &(size_t){0}, true, &got), -EBADMSG);
 }
 
 static void names(void **state)
@@ -251,11 +289,12 @@ static void printing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(golden_twalk),	  cmocka_unit_test(golden_rgetattr_size),
-		cmocka_unit_test(round_trip_all), cmocka_unit_test(nodes_and_fids),
-		cmocka_unit_test(dirents),	  cmocka_unit_test(mixed_dirents),
-		cmocka_unit_test(names),	  cmocka_unit_test(blob_out_of_line),
-		cmocka_unit_test(bad_frames),	  cmocka_unit_test(printing),
+		cmocka_unit_test(golden_twalk),	    cmocka_unit_test(golden_rgetattr_size),
+		cmocka_unit_test(round_trip_all),   cmocka_unit_test(nodes_and_fids),
+		cmocka_unit_test(dirents),	    cmocka_unit_test(mixed_dirents),
+		cmocka_unit_test(dirent_targets),   cmocka_unit_test(names),
+		cmocka_unit_test(blob_out_of_line), cmocka_unit_test(bad_frames),
+		cmocka_unit_test(printing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -264,7 +264,11 @@ static void readdir_nodes(void **state)
 		{P9_WANT_NODES | P9_WANT_ACL, "dfp"},
 		{P9_WANT_NODES | P9_WANT_DIR_NODES, "d"},
 		{P9_WANT_NODES | P9_WANT_DIR_NODES | P9_WANT_ACL | P9_WANT_QUIET, "d"},
+		{P9_WANT_TARGETS, ""},
+		{P9_WANT_NODES | P9_WANT_TARGETS, "dflp"},
+		{P9_WANT_NODES | P9_WANT_DIR_NODES | P9_WANT_TARGETS, "d"},
 	};
+	char overlong[P9_DIRENT_TARGET_MAX + 2];
 	struct p9_dirent d;
 	struct p9_call call;
 
@@ -273,6 +277,10 @@ static void readdir_nodes(void **state)
 	assert_int_equal(mkdir(host("mixed/dir"), 0750), 0);
 	assert_int_equal(mkfifo(host("mixed/pipe"), 0644), 0);
 	assert_int_equal(symlink("file", host("mixed/link")), 0);
+	/* It would not be worth its room: asked for by itself. */
+	memset(overlong, 'x', sizeof(overlong) - 1);
+	overlong[sizeof(overlong) - 1] = '\0';
+	assert_int_equal(symlink(overlong, host("mixed/overlong")), 0);
 	write_host("mixed/file", "x");
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
 		unsigned count = 0;
@@ -285,18 +293,21 @@ static void readdir_nodes(void **state)
 			char first = d.name.data[0];
 
 			count++;
-			assert_int_equal(d.type, first == 'd' || first == '.' ? DT_DIR
-						 : first == 'l'		      ? DT_LNK
-						 : first == 'p'		      ? DT_FIFO
-									      : DT_REG);
+			assert_int_equal(d.type, first == 'd' || first == '.'	? DT_DIR
+						 : first == 'l' || first == 'o' ? DT_LNK
+						 : first == 'p'			? DT_FIFO
+										: DT_REG);
 			assert_int_equal(d.has_node, strchr(cases[i].with, first) != NULL);
 			if (d.has_node)
 				assert_int_equal(d.node.qid.type & P9_QTACL_ASKED,
 						 cases[i].want & P9_WANT_ACL ? P9_QTACL_ASKED : 0);
 			if (d.has_node)
 				assert_int_equal(IFTODT(d.node.mode), d.type);
+			assert_int_equal(d.target.len, d.has_node && first == 'l' ? 4 : 0);
+			if (d.target.len)
+				assert_memory_equal(d.target.data, "file", 4);
 		}
-		assert_int_equal(count, 6);
+		assert_int_equal(count, 7);
 		p9_call_fini(&call);
 	}
 }
