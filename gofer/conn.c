@@ -349,34 +349,6 @@ static void stop_server(struct server *srv, int reason)
 	shutdown(srv->sock, SHUT_RDWR);
 }
 
-/* Does it change and bind nothing? */
-static bool is_droppable(const struct p9_msg *t)
-{
-	switch (t->type) {
-	case P9_Tmwalk:
-		return t->Tmwalk.newfid == P9_NOFID;
-	case P9_Tmopen:
-		return t->Tmopen.newfid == P9_NOFID;
-	case P9_Tmsetattr:
-		return t->Tmsetattr.valid == 0;
-	case P9_Tmreaddir:
-		return t->Tmreaddir.newfid == P9_NOFID;
-	case P9_Tgetattr:
-	case P9_Tstatfs:
-	case P9_Treadlink:
-	case P9_Tread:
-	case P9_Treaddir:
-	case P9_Tfsync:
-	case P9_Tgetlock:
-	case P9_Tmgetxattr:
-	case P9_Tmlistxattr:
-	case P9_Tmconnect: /* what was connected is closed */
-		return true;
-	default:
-		return false;
-	}
-}
-
 /* Registers the request, refuses a tag that is in use, hands the role on if that is worth it. */
 static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_keep)
 {
@@ -398,7 +370,7 @@ static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_kee
 	w->state = err ? WORKER_IDLE : WORKER_SERVING;
 	w->tag = t->tag;
 	w->flushes = 0;
-	w->droppable = is_droppable(t);
+	w->droppable = p9_changes_nothing(t);
 	w->dropped = false;
 	w->relieved = false;
 	*ret_keep = !(slow && srv->idle);

@@ -434,6 +434,33 @@ int p9_dirent_get(const void *buf, size_t size, size_t *inout_off, bool moat, st
 	return 1;
 }
 
+bool p9_changes_nothing(const struct p9_msg *t)
+{
+	switch (t->type) {
+	case P9_Tmwalk:
+		return t->Tmwalk.newfid == P9_NOFID;
+	case P9_Tmopen:
+		return t->Tmopen.newfid == P9_NOFID;
+	case P9_Tmsetattr:
+		return t->Tmsetattr.valid == 0;
+	case P9_Tmreaddir:
+		return t->Tmreaddir.newfid == P9_NOFID;
+	case P9_Tgetattr:
+	case P9_Tstatfs:
+	case P9_Treadlink:
+	case P9_Tread:
+	case P9_Treaddir:
+	case P9_Tfsync:
+	case P9_Tgetlock:
+	case P9_Tmgetxattr:
+	case P9_Tmlistxattr:
+	case P9_Tmconnect: /* what was connected is closed */
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* ---- names ---- */
 
 bool p9_name_ok(const char *name, size_t len)

@@ -501,6 +501,9 @@ must_check int p9_dirent_put(void *buf, size_t max, size_t *inout_off, const str
 must_check int p9_dirent_get(const void *buf, size_t size, size_t *inout_off, bool moat,
 			     struct p9_dirent *ret);
 
+/* Does the request change nothing and bind no fid? Its reply may be dropped then. */
+bool p9_changes_nothing(const struct p9_msg *t);
+
 /* One component: 1..255 bytes, no slash, no NUL, not "." or "..". */
 bool p9_name_ok(const char *name, size_t len);
 /* Zero or more such components; *ret_count of them. */

@@ -231,13 +231,9 @@ static int tag_get(struct p9_conn *c, struct p9_call *call)
 static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 {
 	*ret_fid = P9_NOFID;
+	if (p9_changes_nothing(t))
+		return true;
 	switch (t->type) {
-	case P9_Tmwalk:
-		return t->Tmwalk.newfid == P9_NOFID;
-	case P9_Tmopen:
-		return t->Tmopen.newfid == P9_NOFID;
-	case P9_Tmsetattr:
-		return t->Tmsetattr.valid == 0;
 	case P9_Tmreaddir:
 		*ret_fid = t->Tmreaddir.newfid;
 		return true;
@@ -247,19 +243,9 @@ static bool may_give_up(const struct p9_msg *t, uint32_t *ret_fid)
 	case P9_Tmwatch:
 		*ret_fid = t->Tmwatch.newfid;
 		return true;
-	case P9_Tmgetxattr:
-	case P9_Tmlistxattr:
-	case P9_Tmconnect: /* the connection is closed as soon as it comes */
-	case P9_Tgetattr:
-	case P9_Treadlink:
-	case P9_Treaddir:
-	case P9_Tread:
-	case P9_Tstatfs:
-	case P9_Tfsync:
 	/* Who is killed gives its locks up in any case. */
 	case P9_Tmlock:
 	case P9_Tmlockcancel:
-	case P9_Tgetlock:
 	case P9_Tclunk:
 		return true;
 	default:
