@@ -27,7 +27,7 @@
 #include "runtime/systemd.h"
 
 #define PROC_FILE_MAX (4u << 20)
-#define FREEZE_TRIES 500
+#define FREEZE_TRIES 5000 /* of 2 ms: runc waits 10 s, too */
 #define REMOVE_DEAD_MS 1000
 /* Of cgroups below a container's, which are removed with it. */
 #define BELOW_DEPTH_MAX 8
