@@ -1,5 +1,5 @@
 /*
- * runtime/cgroup.c - finding, making, entering and removing a sandbox's cgroups; freezing.
+ * runtime/cgroup.c - finding, making, entering and removing a sandbox's cgroups.
  *
  * The directories come from /proc/self/mountinfo and /proc/self/cgroup, as in runc: an absolute linux.cgroupsPath starts at each
  * hierarchy's root, a relative one (or none: the container's id) below the caller's own cgroup. On v1 and hybrid hosts the v2 hierarchy beside
@@ -22,58 +22,16 @@
 #include "base/buf.h"
 #include "base/io.h"
 #include "runtime/cgroup.h"
+#include "runtime/cgroup_files.h"
 #include "runtime/cli.h"
 #include "runtime/clone.h"
 #include "runtime/systemd.h"
 
 #define PROC_FILE_MAX (4u << 20)
-#define FREEZE_TRIES 5000 /* of 2 ms: runc waits 10 s, too */
 #define REMOVE_DEAD_MS 1000
+#define CGROUP_DEPTH_MAX 32
 /* Of cgroups below a container's, which are removed with it. */
 #define BELOW_DEPTH_MAX 8
-
-static int dir_write(const char *dir, const char *file, const char *value)
-{
-	char path[4600];
-	int fd, err = 0;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-static char *dir_read(const char *dir, const char *file)
-{
-	char path[4600], *text = NULL;
-	size_t size;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	if (io_read_file_at(AT_FDCWD, path, PROC_FILE_MAX, &text, &size))
-		return NULL;
-	while (size && text[size - 1] == '\n')
-		text[--size] = '\0';
-	return text;
-}
-
-/* Is `name` in the comma-separated list? */
-static bool list_has(const char *list, const char *name)
-{
-	size_t len = strlen(name);
-
-	while (*list) {
-		size_t n = strcspn(list, ",");
-
-		if (n == len && memcmp(list, name, len) == 0)
-			return true;
-		list += n + (list[n] == ',');
-	}
-	return false;
-}
 
 /* Options of a v1 hierarchy that are no controllers. */
 static void keep_controllers(char *options)
@@ -112,7 +70,7 @@ static char *own_path(const char *self_cgroup, const char *controllers)
 		if (c2 && c2 < end) {
 			char *list = strndup(c1 + 1, (size_t)(c2 - c1 - 1));
 
-			if (list && (*first ? list_has(list, first) : *list == '\0'))
+			if (list && (*first ? cgroup_list_has(list, first) : *list == '\0'))
 				found = strndup(c2 + 1, (size_t)(end - c2 - 1));
 			free(list);
 		}
@@ -384,11 +342,11 @@ static void inherit_cpuset(const char *path)
 	if (slash)
 		*slash = '\0';
 	for (size_t i = 0; slash && i < ARRAY_SIZE(files); i++) {
-		auto_free char *mine = dir_read(path, files[i]),
-			       *theirs = dir_read(parent, files[i]);
+		auto_free char *mine = cgroup_file_read(path, files[i]),
+			       *theirs = cgroup_file_read(parent, files[i]);
 
 		if (mine && !*mine && theirs && *theirs)
-			(void)!dir_write(path, files[i], theirs);
+			(void)!cgroup_file_write(path, files[i], theirs);
 	}
 	free(parent);
 }
@@ -396,7 +354,7 @@ static void inherit_cpuset(const char *path)
 /* v2: what the parent has, its children may have. */
 static void enable_controllers(const char *parent)
 {
-	auto_free char *have = dir_read(parent, "cgroup.controllers");
+	auto_free char *have = cgroup_file_read(parent, "cgroup.controllers");
 	char *save = NULL;
 
 	for (char *c = have ? strtok_r(have, " ", &save) : NULL; c;
@@ -405,7 +363,7 @@ static void enable_controllers(const char *parent)
 
 		snprintf(line, sizeof(line), "+%.60s", c);
 		/* A parent with processes of its own (ours, as in a container) refuses: then the limit's own write tells. */
-		(void)!dir_write(parent, "cgroup.subtree_control", line);
+		(void)!cgroup_file_write(parent, "cgroup.subtree_control", line);
 	}
 }
 
@@ -443,7 +401,7 @@ static bool wants_domain(const json_t *resources)
  */
 static int make_usable(const char *path, const json_t *resources, char *why)
 {
-	auto_free char *type = dir_read(path, "cgroup.type");
+	auto_free char *type = cgroup_file_read(path, "cgroup.type");
 	bool invalid = type && strcmp(type, "domain invalid") == 0;
 
 	if (!type || strcmp(type, "domain") == 0)
@@ -457,14 +415,14 @@ static int make_usable(const char *path, const json_t *resources, char *why)
 	}
 	/* If it cannot be, entering it says so. */
 	if (invalid)
-		(void)!dir_write(path, "cgroup.type", "threaded");
+		(void)!cgroup_file_write(path, "cgroup.type", "threaded");
 	return 0;
 }
 
 static int make_dir(struct cgroup *cg, struct cgroup_dir *d, const json_t *resources, char *why)
 {
 	char *p = d->path + strlen(d->root);
-	bool cpuset = cg->version == 1 && list_has(d->controllers, "cpuset");
+	bool cpuset = cg->version == 1 && cgroup_list_has(d->controllers, "cpuset");
 
 	for (;;) {
 		int err = 0;
@@ -492,6 +450,41 @@ static int make_dir(struct cgroup *cg, struct cgroup_dir *d, const json_t *resou
 		if (err)
 			return err;
 	}
+}
+
+/* Processes (of a threaded one: threads) in a directory and below it. */
+static size_t population(const char *path, unsigned depth)
+{
+	auto_free char *text = cgroup_file_read(path, "cgroup.procs");
+	DIR *dir = depth < CGROUP_DEPTH_MAX ? opendir(path) : NULL;
+	struct dirent *e;
+	size_t n = 0;
+
+	if (dir && !text)
+		text = cgroup_file_read(path, "cgroup.threads");
+	if (text && *text)
+		n++;
+	for (const char *p = text; p && *p; p++)
+		n += *p == '\n';
+	while (dir && (e = readdir(dir)) != NULL) {
+		auto_free char *below = NULL;
+
+		if (e->d_type == DT_DIR && e->d_name[0] != '.' &&
+		    asprintf(&below, "%s/%s", path, e->d_name) >= 0)
+			n += population(below, depth + 1);
+	}
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+size_t cgroup_population(const struct cgroup *cg)
+{
+	size_t most = 0;
+
+	for (unsigned i = 0; i < cg->ndirs; i++)
+		most = MAX(most, population(cg->dirs[i].path, 0));
+	return most;
 }
 
 int cgroup_create(struct cgroup *cg, const json_t *resources, char *why)
@@ -533,7 +526,8 @@ int cgroup_enter(const struct cgroup *cg, int pid, char *why)
 
 	snprintf(text, sizeof(text), "%d", pid);
 	for (unsigned i = 0; i < cg->ndirs; i++) {
-		int err = dir_write(cg->dirs[i].path, alone ? "tasks" : "cgroup.procs", text);
+		int err =
+			cgroup_file_write(cg->dirs[i].path, alone ? "tasks" : "cgroup.procs", text);
 
 		/* A user's process comes from a session, whose cgroup is not the user's: systemd may move it. */
 		if (err == -EACCES && cg->user && !systemd_attach(cg, pid ? pid : getpid()))
@@ -589,184 +583,11 @@ int cgroup_complete_scope(struct cgroup *cg, int pid, const json_t *resources, c
 void cgroup_leave(const struct cgroup *cg)
 {
 	for (unsigned i = 0; i < cg->ndirs; i++)
-		if (dir_write(cg->dirs[i].root, "cgroup.procs", "0"))
+		if (cgroup_file_write(cg->dirs[i].root, "cgroup.procs", "0"))
 			cli_debug("cannot leave cgroup %s: %m", cg->dirs[i].path);
 }
 
-/* ---- freezing ---- */
-
-static const struct cgroup_dir *dir_with(const struct cgroup *cg, const char *controller)
-{
-	for (unsigned i = 0; i < cg->ndirs; i++)
-		if (cg->version == 2 || list_has(cg->dirs[i].controllers, controller))
-			return &cg->dirs[i];
-	return NULL;
-}
-
-bool cgroup_can_freeze(const struct cgroup *cg)
-{
-	const struct cgroup_dir *d = dir_with(cg, "freezer");
-	char path[4600];
-
-	if (!d)
-		return false;
-	snprintf(path, sizeof(path), "%s/%s", d->path,
-		 cg->version == 2 ? "cgroup.freeze" : "freezer.state");
-	return access(path, W_OK) == 0;
-}
-
-bool cgroup_is_frozen(const struct cgroup *cg)
-{
-	const struct cgroup_dir *d = dir_with(cg, "freezer");
-	auto_free char *text = NULL;
-
-	if (!d)
-		return false;
-	if (cg->version == 2) {
-		text = dir_read(d->path, "cgroup.freeze");
-		return text && strcmp(text, "1") == 0;
-	}
-	text = dir_read(d->path, "freezer.state");
-	return text && (strcmp(text, "FROZEN") == 0 || strcmp(text, "FREEZING") == 0);
-}
-
-/* Of a thread: false if it is gone. `ret_kvm`: not vhost's or io_uring's of whoever else is in the cgroup: nothing would bring those back. */
-static bool read_thread(unsigned tid, char *ret_state, bool *ret_kvm)
-{
-	char dir[32];
-	auto_free char *stat = NULL;
-	const char *name, *after;
-	unsigned flags;
-
-	snprintf(dir, sizeof(dir), "/proc/%u", tid);
-	stat = dir_read(dir, "stat");
-	name = stat ? strchr(stat, '(') : NULL;
-	after = stat ? strrchr(stat, ')') : NULL;
-	if (!name || !after || sscanf(after, ") %c %*d %*d %*d %*d %*d %u", ret_state, &flags) != 2)
-		return false;
-	*ret_kvm = strncmp(name, "(kvm", 4) == 0 && flags & 0x00200000 /* PF_KTHREAD */;
-	return true;
-}
-
-static bool is_kvm_thread(unsigned pid)
-{
-	char state;
-	bool kvm;
-
-	return read_thread(pid, &state, &kvm) && kvm;
-}
-
-/*
- * KVM's thread for each machine is in the cgroup of who made the machine, and before Linux 6.14 it is a kernel thread, which v2's
- * freezer waits for in vain. It is moved to the root, where kernel threads are, and stays there.
- */
-static void evict_kvm_threads(const struct cgroup_dir *d)
-{
-	auto_free char *text = dir_read(d->path, "cgroup.procs");
-	char *rest = text, *line;
-
-	while (text && (line = strsep(&rest, "\n")))
-		if (*line && is_kvm_thread((unsigned)strtoul(line, NULL, 10)))
-			(void)!dir_write(d->root, "cgroup.procs", line);
-}
-
-/*
- * Do all threads rest but KVM's, which could not be moved (a user's cgroup, or a pid namespace, where kernel threads have no number: 0)? Each has
- * been woken by the request, and sleeps interruptibly from then on only in the freezer.
- */
-static bool rests_but_for_kvm(const struct cgroup_dir *d)
-{
-	auto_free char *text = dir_read(d->path, "cgroup.threads");
-	char *rest = text, *line, state;
-	bool kvm, any = false;
-
-	while (text && (line = strsep(&rest, "\n"))) {
-		unsigned tid = (unsigned)strtoul(line, NULL, 10);
-
-		if (!*line)
-			continue;
-		if (!tid) {
-			any = true;
-			continue;
-		}
-		if (!read_thread(tid, &state, &kvm) || (!kvm && !strchr("STt", state)))
-			return false;
-		any = any || kvm;
-	}
-	return any;
-}
-
-int cgroup_freeze(const struct cgroup *cg, bool frozen)
-{
-	const struct cgroup_dir *d = dir_with(cg, "freezer");
-	const char *file = cg->version == 2 ? "cgroup.freeze" : "freezer.state",
-		   *value = cg->version == 2 ? frozen ? "1" : "0"
-			    : frozen	     ? "FROZEN"
-					     : "THAWED";
-
-	if (!d)
-		return -EOPNOTSUPP;
-	if (frozen && cg->version == 2)
-		evict_kvm_threads(d);
-	for (int i = 0; i < FREEZE_TRIES; i++) {
-		int err = dir_write(d->path, file, value);
-		auto_free char *now = NULL;
-
-		if (err)
-			return err;
-		now = dir_read(d->path, cg->version == 2 ? "cgroup.events" : file);
-		if (!now)
-			return -EIO;
-		if (cg->version == 2 ? strstr(now, frozen ? "frozen 1" : "frozen 0") != NULL
-				     : strcmp(now, value) == 0)
-			return 0;
-		if (frozen && cg->version == 2 && rests_but_for_kvm(d))
-			return 0;
-		/* v1 needs to be asked again while processes fork. */
-		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-	}
-	(void)!dir_write(d->path, file, cg->version == 2 ? "0" : "THAWED");
-	return -ETIMEDOUT;
-}
-
 /* ---- the end ---- */
-
-int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count)
-{
-	const struct cgroup_dir *d = cg->ndirs ? &cg->dirs[0] : NULL;
-	auto_free char *text = d ? dir_read(d->path, "cgroup.procs") : NULL;
-	char *save = NULL;
-	size_t room = 1;
-	int *pids;
-
-	/* A threaded one lists no processes. */
-	if (d && !text)
-		text = dir_read(d->path, "cgroup.threads");
-	for (const char *p = text; p && *p; p++)
-		room += *p == '\n';
-	pids = calloc(room + 1, sizeof(*pids));
-	if (!pids)
-		return -ENOMEM;
-	*ret_count = 0;
-	for (char *l = text ? strtok_r(text, "\n", &save) : NULL; l;
-	     l = strtok_r(NULL, "\n", &save))
-		pids[(*ret_count)++] = atoi(l);
-	*ret = pids;
-	return 0;
-}
-
-void cgroup_kill(const struct cgroup *cg)
-{
-	int *pids;
-	size_t n;
-
-	if (cgroup_pids(cg, &pids, &n))
-		return;
-	for (size_t i = 0; i < n; i++)
-		if (pids[i] > 0 && pids[i] != getpid())
-			kill(pids[i], SIGKILL);
-	free(pids);
-}
 
 /* What somebody made below it and has left; as far as that goes. */
 static void remove_below(const char *path, unsigned depth)
@@ -836,7 +657,6 @@ int cgroup_remove_dead(const struct cgroup *cg)
 	int err = 0;
 
 	if (!cg->unit) {
-		cgroup_kill(cg);
 		return cgroup_remove(cg, REMOVE_DEAD_MS);
 	}
 	for (unsigned i = 0; i < cg->ndirs && !err; i++)

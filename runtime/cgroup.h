@@ -93,19 +93,20 @@ void cgroup_leave(const struct cgroup *cg);
 bool cgroup_can_freeze(const struct cgroup *cg);
 must_check int cgroup_freeze(const struct cgroup *cg, bool frozen);
 bool cgroup_is_frozen(const struct cgroup *cg);
-/* SIGKILL to whoever is in there (not the caller). */
-void cgroup_kill(const struct cgroup *cg);
 /* Long enough for processes that were killed on a busy machine, and for one that is frozen for a while. */
 #define CGROUP_REMOVE_MS 10000
-/* Removes the directories and what is below them. Return 0, -EBUSY: one has processes after timeout_ms; another -errno: it may not be removed by us. */
+/*
+ * Removes the directories and what is below them. Nobody in there is killed: the sandbox's own processes end with the monitor, and whoever else was put
+ * there is not ours to end. Return 0, -EBUSY: one has processes after timeout_ms; another -errno: it may not be removed by us.
+ */
 must_check int cgroup_remove(const struct cgroup *cg, int timeout_ms);
 /*
  * The same for a container whose monitor has died before anything was kept. Its scope has ended with it: one of that name is by now
- * somebody else's, and systemd is not asked, nobody killed. Return as cgroup_remove().
+ * somebody else's, and systemd is not asked. Return as cgroup_remove().
  */
 must_check int cgroup_remove_dead(const struct cgroup *cg);
-/* Process ids in it, or thread ids if it is a threaded one: a malloc'd array. */
-must_check int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_count);
+/* How many processes are there, and below, in the hierarchy that has the most. Before cgroup_create() makes it the container's there must be none. */
+size_t cgroup_population(const struct cgroup *cg);
 /* runc's "data" object of `events --stats`. */
 json_t *cgroup_stats(const struct cgroup *cg);
 /* How often the host's OOM killer struck in it. */

@@ -205,7 +205,6 @@ int container_destroy(struct container *c)
 	if (state_is_live(&c->dir)) {
 		if (c->pid > 0)
 			kill(c->pid, SIGKILL);
-		cgroup_kill(&c->cgroup);
 		if (cgroup_is_frozen(&c->cgroup) && cgroup_freeze(&c->cgroup, false))
 			cli_warn("cannot thaw container %s", c->dir.id);
 		err = container_wait_end(c, DESTROY_TIMEOUT_MS);
@@ -216,11 +215,11 @@ int container_destroy(struct container *c)
 			  c->dir.id, c->dir.id);
 		return err;
 	}
-	cgroup_kill(&c->cgroup);
+	exec_kill_all(&c->dir);
 	/* What may not be removed by us stays; what still has processes must not lose the state by which it is found. */
 	if (cgroup_remove(&c->cgroup, CGROUP_REMOVE_MS) == -EBUSY) {
-		cli_error("container %s has ended, but processes of it stay in its cgroup; try "
-			  "again",
+		cli_error("container %s has ended, but there are processes in its cgroup; move "
+			  "or end them, and try again",
 			  c->dir.id);
 		return -EBUSY;
 	}

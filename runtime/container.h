@@ -43,8 +43,13 @@ must_check int container_wait_end(const struct container *c, int timeout_ms);
 /* exec.c: hooks that run inside the container before its program (startContainer). Prints its error. */
 must_check int exec_hooks(const struct container *c, const struct oci_config *config,
 			  const char *stage);
+#define EXEC_MARK_MAX 32
+/* Of the calling process: it stands for an exec. The file's name goes to ret_name, which has EXEC_MARK_MAX bytes. */
+void exec_mark(const struct state_dir *s, char *ret_name);
 /* Host pids of the processes that stand for execs. */
 void exec_list_pids(const struct container *c, json_t *list);
+/* They end with the sandbox; this ends those that were stopped. */
+void exec_kill_all(const struct state_dir *s);
 
 /* In sandbox.c: the foreground of `run` and `exec`: signals to `monitor`, the terminal's bytes; until it ends. Takes console. notify: of a `run`, or NULL. */
 struct notify;

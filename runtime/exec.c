@@ -5,7 +5,6 @@
  * signals and the terminal's size, and exits with the process's status. It keeps a connection to the sentry; when that closes, the process is
  * killed.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -334,7 +333,7 @@ static void enter_netns(const struct container *c)
 
 static noreturn_fn void exec_monitor(struct exec *x)
 {
-	char why[CGROUP_ERROR_MAX], mark[32], ok = SANDBOX_READY;
+	char why[CGROUP_ERROR_MAX], mark[EXEC_MARK_MAX], ok = SANDBOX_READY;
 	sigset_t set;
 	int status;
 
@@ -356,8 +355,7 @@ static noreturn_fn void exec_monitor(struct exec *x)
 	enter_netns(x->c);
 	if (request_process(x))
 		_exit(EXEC_FAILED);
-	snprintf(mark, sizeof(mark), "exec-%d", getpid());
-	close(openat(x->c->dir.dirfd, mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	exec_mark(&x->c->dir, mark);
 	(void)!send(x->link, &ok, 1, MSG_NOSIGNAL);
 	close(x->link);
 	stdio_to_null(!x->opts->detach);
@@ -367,22 +365,6 @@ static noreturn_fn void exec_monitor(struct exec *x)
 	status = monitor_loop(x);
 	unlinkat(x->c->dir.dirfd, mark, 0);
 	_exit(status);
-}
-
-void exec_list_pids(const struct container *c, json_t *list)
-{
-	int fd = openat(c->dir.dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	struct dirent *e;
-
-	while (dir && (e = readdir(dir)) != NULL) {
-		int pid;
-
-		if (sscanf(e->d_name, "exec-%d", &pid) == 1 && pid > 0 && kill(pid, 0) == 0)
-			json_array_append_new(list, json_integer(pid));
-	}
-	if (dir)
-		closedir(dir);
 }
 
 /* ---- the command line's side ---- */

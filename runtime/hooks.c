@@ -51,7 +51,11 @@ static noreturn_fn void hook_child(const char *path, char **argv, char **envp, i
 	dup2(in, 0);
 	dup2(out, 1);
 	dup2(out, 2);
-	syscall(SYS_close_range, 3, ~0u, 0);
+	/* A hook that would have descriptors of ours does not begin. */
+	if (syscall(SYS_close_range, 3, ~0u, 0) < 0) {
+		dprintf(2, "close_range: %s", strerror(errno));
+		_exit(127);
+	}
 	execve(path, argv, envp);
 	dprintf(2, "%s", strerror(errno));
 	_exit(127);

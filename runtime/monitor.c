@@ -36,13 +36,23 @@ struct monitor {
 	int exit_code;
 };
 
+/* Of a child that cannot become what it is to be. */
+static noreturn_fn void role_error(const char *role, const char *call)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "moat: cannot execute %.20s: %.20s: %.60s\n", role, call,
+		 strerror(errno));
+	(void)!write(STDERR_FILENO, text, strlen(text));
+	_exit(127);
+}
+
 /* In a child: descriptors src[i] become SANDBOX_FD_FIRST + i, everything else from there on is closed, and the role is executed. */
 static noreturn_fn void exec_role(struct sandbox *sb, const char *role, const int *src,
 				  unsigned count, char **extra)
 {
 	char *argv[2 + 512 + 1] = {(char *)"moat", (char *)role};
 	char *envp[] = {(char *)"PATH=/usr/bin:/bin", NULL, NULL};
-	char exe[64];
 	unsigned n = 2;
 	int high = SANDBOX_FD_FIRST + (int)count, exe_fd;
 	int *moved = calloc(count + 1, sizeof(*moved));
@@ -58,9 +68,13 @@ static noreturn_fn void exec_role(struct sandbox *sb, const char *role, const in
 			dup2(moved[i], SANDBOX_FD_FIRST + (int)i);
 		else
 			close(SANDBOX_FD_FIRST + (int)i);
-	/* All that is above is O_CLOEXEC but what the caller preserved for nobody. */
-	syscall(SYS_close_range, 3, SANDBOX_FD_FIRST - 1, 0);
-	syscall(SYS_close_range, high, ~0u, CLOSE_RANGE_CLOEXEC);
+	/*
+	 * All that is above is O_CLOEXEC but what the caller preserved for nobody. A sandbox that would have some descriptor of the host's besides its own
+	 * (the call is of Linux 5.9, and a seccomp profile may refuse it) does not begin.
+	 */
+	if (syscall(SYS_close_range, 3, SANDBOX_FD_FIRST - 1, 0) < 0 ||
+	    syscall(SYS_close_range, high, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+		role_error(role, "close_range");
 	stdio_to_null(!sb->opts->detach);
 	for (; extra && *extra && n < ARRAY_SIZE(argv) - 1; extra++)
 		argv[n++] = *extra;
@@ -69,9 +83,7 @@ static noreturn_fn void exec_role(struct sandbox *sb, const char *role, const in
 		if (strncmp(*e, "ASAN_OPTIONS=", 13) == 0 || strncmp(*e, "TSAN_OPTIONS=", 13) == 0)
 			envp[1] = *e;
 	fexecve(exe_fd, argv, envp);
-	snprintf(exe, sizeof(exe), "moat: cannot execute role %.20s\n", role);
-	(void)!write(STDERR_FILENO, exe, strlen(exe));
-	_exit(127);
+	role_error(role, "execve");
 }
 
 static int start_gofer(struct sandbox *sb, int sock)
@@ -478,7 +490,6 @@ static bool leave_nothing(struct sandbox *sb)
 	if (sb->host_cgroups >= 0 && setns(sb->host_cgroups, CLONE_NEWCGROUP) < 0)
 		cli_debug("back to the host's cgroup namespace: %m");
 	cgroup_leave(&sb->cgroup);
-	cgroup_kill(&sb->cgroup);
 	if (cgroup_remove(&sb->cgroup, CGROUP_REMOVE_MS))
 		return false;
 	return state_remove(&sb->state) == 0;
@@ -544,8 +555,8 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* Only what it needs: an inherited pipe must not be kept open by the monitor. */
-static void close_others(const struct sandbox *sb)
+/* Only what it needs: an inherited pipe must not be kept open by the monitor. Return 0 or -errno. */
+static int close_others(const struct sandbox *sb)
 {
 	const int own[] = {sb->exe_fd,	     sb->log_fd,	 sb->listen_fd,
 			   sb->link,	     sb->console_slave,	 sb->state.dirfd,
@@ -567,11 +578,11 @@ static void close_others(const struct sandbox *sb)
 	for (size_t i = 0; i < n; i++) {
 		if (keep[i] < next)
 			continue;
-		if (keep[i] > next)
-			syscall(SYS_close_range, next, keep[i] - 1, 0);
+		if (keep[i] > next && syscall(SYS_close_range, next, keep[i] - 1, 0) < 0)
+			return -errno;
 		next = keep[i] + 1;
 	}
-	syscall(SYS_close_range, next, ~0u, 0);
+	return syscall(SYS_close_range, next, ~0u, 0) < 0 ? -errno : 0;
 }
 
 static int monitor_signals(struct monitor *m)
@@ -690,12 +701,17 @@ void monitor_main(struct sandbox *sb)
 {
 	struct monitor m = {.sb = sb, .signal_fd = -1, .exit_code = 1};
 	char go;
+	int err;
 
 	prctl(PR_SET_NAME, "moat-monitor");
 	setsid();
-	close_others(sb);
+	err = close_others(sb);
 	sb->lifeline = sb->host_mounts = sb->host_cgroups = -1;
 	sb->sentry = sb->gofer = 0;
+	if (err) {
+		cli_error("cannot close inherited descriptors: close_range: %s", strerror(-err));
+		finish(&m);
+	}
 	if (sb->console_slave >= 0 && ioctl(sb->console_slave, TIOCSCTTY, 0) < 0)
 		cli_debug("no controlling terminal for the monitor: %m");
 	if (monitor_signals(&m) || enter_namespaces(sb))

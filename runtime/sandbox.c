@@ -67,6 +67,7 @@ static int make_cgroup(struct sandbox *sb)
 	const struct oci_config *c = sb->config;
 	char why[CGROUP_ERROR_MAX] = "";
 	unsigned found;
+	size_t others;
 	int err;
 
 	/* An unprivileged user's, unless it was given a place of its own, is the one that it has. */
@@ -78,6 +79,15 @@ static int make_cgroup(struct sandbox *sb)
 	if (!err && !sb->cgroup.unit && cgroup_is_frozen(&sb->cgroup)) {
 		cgroup_fini(&sb->cgroup);
 		cli_error("container's cgroup unexpectedly frozen");
+		return -EBUSY;
+	}
+	/* Limits would be theirs, and the engine would end them with the container. (systemd refuses a unit that is there.) */
+	others = err || sb->cgroup.unit ? 0 : cgroup_population(&sb->cgroup);
+	if (others) {
+		cgroup_fini(&sb->cgroup);
+		cli_error("container's cgroup is not empty: %zu process(es) found; name another in "
+			  "linux.cgroupsPath",
+			  others);
 		return -EBUSY;
 	}
 	/* systemd makes its own around the monitor: enter_scope(). */
@@ -478,7 +488,7 @@ static void tear_down(struct sandbox *sb)
 		kill(sb->monitor, SIGKILL);
 		reap_monitor(sb);
 	}
-	cgroup_kill(&sb->cgroup);
+	exec_kill_all(&sb->state);
 	busy = cgroup_remove(&sb->cgroup, CGROUP_REMOVE_MS) == -EBUSY;
 	err = state_remove_config(&sb->state);
 	if (!err || err == -ENOENT)

@@ -215,10 +215,11 @@ int systemd_append_resources(sd_bus_message *m, struct systemd_props *p, const j
 	if (err >= 0 && number(json_object_get(resources, "pids"), "limit", &v) && v)
 		err = put_limit(m, p, "TasksMax", cgroup_host_pids(v));
 	/* Last: as in the files, they win. */
-	if (p->v2)
-		json_object_foreach((json_t *)json_object_get(resources, "unified"), file,
-				    text) if (err >= 0 && json_is_string(text)) err =
-			append_unified(m, p, file, json_string_value(text));
+	json_object_foreach((json_t *)json_object_get(resources, "unified"), file, text)
+	{
+		if (err >= 0 && p->v2 && json_is_string(text))
+			err = append_unified(m, p, file, json_string_value(text));
+	}
 	return err < 0 ? err : 0;
 }
 
