@@ -132,6 +132,7 @@ static int scan_mount(struct cgroup *cg, const char *line, const char *self_cgro
 
 	char root[1024], point[3000], type[32], options[512];
 	const char *dash = strstr(line, " - ");
+	auto_free char *inner = clean_path("", cgroups_path && *cgroups_path ? cgroups_path : id);
 	char *own, *below;
 	bool v2;
 	int err;
@@ -158,11 +159,11 @@ static int scan_mount(struct cgroup *cg, const char *line, const char *self_cgro
 	if (cg->unit && own && strlen(own) >= strlen(init_scope) &&
 	    strcmp(own + strlen(own) - strlen(init_scope), init_scope) == 0)
 		own[strlen(own) - strlen(init_scope)] = '\0';
-	if (!cg->unit && cgroups_path && cgroups_path[0] == '/')
-		below = clean_path("", cgroups_path);
-	else
-		below = clean_path(own ? own : "",
-				   cgroups_path && *cgroups_path ? cgroups_path : id);
+	/* Below the caller's own, whatever ".." a relative one begins with. */
+	below = clean_path(!cg->unit && cgroups_path && cgroups_path[0] == '/' ? ""
+			   : own					       ? own
+									       : "",
+			   inner ? inner : id);
 	free(own);
 	err = below ? add_dir(cg, point, options, below) : -ENOMEM;
 	if (!err && !cg->name)

@@ -1,4 +1,4 @@
-/* runtime/cgroup_freezer.c - the files of a sandbox's cgroups, and their freezers. */
+/* runtime/cgroup_freezer.c - pausing a sandbox by its cgroup. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,52 +10,7 @@
 #include "runtime/cgroup.h"
 #include "runtime/cgroup_files.h"
 
-#define PROC_FILE_MAX (4u << 20)
 #define FREEZE_TRIES 5000 /* of 2 ms: runc waits 10 s, too */
-
-int cgroup_file_write(const char *dir, const char *file, const char *value)
-{
-	char path[4600];
-	int fd, err = 0;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-char *cgroup_file_read(const char *dir, const char *file)
-{
-	char path[4600], *text = NULL;
-	size_t size;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	if (io_read_file_at(AT_FDCWD, path, PROC_FILE_MAX, &text, &size))
-		return NULL;
-	while (size && text[size - 1] == '\n')
-		text[--size] = '\0';
-	return text;
-}
-
-bool cgroup_list_has(const char *list, const char *name)
-{
-	size_t len = strlen(name);
-
-	while (*list) {
-		size_t n = strcspn(list, ",");
-
-		if (n == len && memcmp(list, name, len) == 0)
-			return true;
-		list += n + (list[n] == ',');
-	}
-	return false;
-}
-
-/* ---- freezing ---- */
 
 static const struct cgroup_dir *dir_with(const struct cgroup *cg, const char *controller)
 {

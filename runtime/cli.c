@@ -102,31 +102,49 @@ void cli_debug(const char *fmt, ...)
 	log_file_write("debug", msg);
 }
 
+/* Is arg "-NAME" or "--NAME", alone or with "=VALUE"? As Go's flags, which count no dashes. */
+static bool names_flag(const char *arg, const char *name, size_t len, const char **ret_value)
+{
+	if (arg[0] != '-')
+		return false;
+	arg += 1 + (arg[1] == '-');
+	if (strncmp(arg, name, len) != 0 || (arg[len] && arg[len] != '='))
+		return false;
+	*ret_value = arg[len] ? arg + len + 1 : NULL;
+	return true;
+}
+
+bool cli_bool_flag(char **argv, const int *i, const char *name, char short_name, bool *ret)
+{
+	/* strconv.ParseBool's, false ones first. */
+	static const char *const words[] = {"0", "f", "F", "false", "False", "FALSE",
+					    "1", "t", "T", "true",  "True",  "TRUE"};
+	const char *value;
+
+	if (!(short_name && names_flag(argv[*i], &short_name, 1, &value)) &&
+	    !names_flag(argv[*i], name, strlen(name), &value))
+		return false;
+	*ret = true;
+	if (!value)
+		return true;
+	for (size_t w = 0; w < ARRAY_SIZE(words); w++) {
+		if (strcmp(value, words[w]) == 0) {
+			*ret = w >= ARRAY_SIZE(words) / 2;
+			return true;
+		}
+	}
+	cli_error("invalid boolean value \"%s\" for --%s", value, name);
+	exit(1);
+}
+
 bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name,
 	      const char **ret_value)
 {
-	const char *arg = argv[*i];
-	size_t len = strlen(name);
-	const char *value = NULL;
+	const char *value;
 
-	if (short_name && arg[0] == '-' && arg[1] == short_name && arg[2] == '\0') {
-		/* value, if any, is the next argument */
-	} else if (arg[0] == '-' && strncmp(arg + 1 + (arg[1] == '-'), name, len) == 0) {
-		const char *rest = arg + 1 + (arg[1] == '-') + len;
-
-		if (*rest == '=')
-			value = rest + 1;
-		else if (*rest != '\0')
-			return false;
-	} else {
+	if (!(short_name && names_flag(argv[*i], &short_name, 1, &value)) &&
+	    !names_flag(argv[*i], name, strlen(name), &value))
 		return false;
-	}
-	if (!ret_value) {
-		if (!value || strcmp(value, "true") == 0)
-			return true;
-		cli_error("--%s takes no value (got '%s')", name, value);
-		exit(1);
-	}
 	if (!value) {
 		if (*i + 1 >= argc) {
 			cli_error("--%s needs a value; see 'moat --help'", name);
@@ -168,10 +186,9 @@ bool cli_global_flag(int argc, char **argv, int *i)
 			check_log();
 		return true;
 	}
-	if (cli_flag(argc, argv, i, "debug", 0, NULL))
-		return cli.debug = true;
-	if (cli_flag(argc, argv, i, "systemd-cgroup", 0, NULL))
-		return cli.systemd_cgroup = true;
+	if (cli_bool_flag(argv, i, "debug", 0, &cli.debug) ||
+	    cli_bool_flag(argv, i, "systemd-cgroup", 0, &cli.systemd_cgroup))
+		return true;
 	if (cli_flag(argc, argv, i, "cgroup-manager", 0, &value)) {
 		cli.systemd_cgroup = strcmp(value, "systemd") == 0;
 		cli.no_cgroup = strcmp(value, "disabled") == 0;
@@ -220,10 +237,9 @@ bool cli_global_flag(int argc, char **argv, int *i)
 		cli.strace = argv[*i] + 9;
 		return true;
 	}
-	if (strcmp(argv[*i], "--no-path-cache") == 0)
-		return cli.no_path_cache = true;
-	if (strcmp(argv[*i], "--no-patch") == 0)
-		return cli.no_patch = true;
+	if (cli_bool_flag(argv, i, "no-path-cache", 0, &cli.no_path_cache) ||
+	    cli_bool_flag(argv, i, "no-patch", 0, &cli.no_patch))
+		return true;
 	if (strcmp(argv[*i], "--strace") == 0) {
 		cli.strace = "";
 		return true;

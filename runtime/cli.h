@@ -51,11 +51,12 @@ void cli_default_root(void);
 /* Consumes global flags at argv[*i]; true if it was one. Exits with 1 on a bad value. */
 bool cli_global_flag(int argc, char **argv, int *i);
 /*
- * Is argv[*i] the flag --name (or -short_name, if not 0)? With `ret_value`, takes "--name V" or "--name=V"; a missing value is an
- * error (exit 1).
+ * Is argv[*i] the flag --name (or -short_name, if not 0), which has a value? Takes "--name V" or "--name=V"; a missing value is an error (exit 1).
  */
 bool cli_flag(int argc, char **argv, int *i, const char *name, char short_name,
 	      const char **ret_value);
+/* The same for a flag that is set or not: "--name", or "--name=false"; anything else is an error (exit 1). */
+bool cli_bool_flag(char **argv, const int *i, const char *name, char short_name, bool *ret);
 /* "unknown flag" for this verb, by name. Returns 1. */
 int cli_unknown_flag(const char *verb, const char *flag);
 int cli_verb_help(const struct cli_verb *verb);

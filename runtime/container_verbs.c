@@ -54,9 +54,7 @@ static bool take_flag(int *argc, char **argv, const char *name, char short_name)
 	int kept = 1;
 
 	for (int i = 1; i < *argc; i++) {
-		if (argv[i][0] == '-' && cli_flag(*argc, argv, &i, name, short_name, NULL))
-			found = true;
-		else
+		if (!cli_bool_flag(argv, &i, name, short_name, &found))
 			argv[kept++] = argv[i];
 	}
 	*argc = kept;
@@ -142,9 +140,12 @@ static int kill_main(int argc, char **argv)
 	msg.all = take_flag(&argc, argv, "all", 'a');
 	if (!take_id("kill", argc, argv, &id, &name) || container_load(id, false, &c))
 		return 1;
-	msg.signo = signal_number(name ? name : "TERM");
+	msg.signo = signal_number(name && *name ? name : "TERM");
 	if (msg.signo < 0) {
-		cli_error("unknown signal \"%s\"", name);
+		if (name[strspn(name, "0123456789")])
+			cli_error("unknown signal \"%s\"", name);
+		else
+			cli_error("unable to signal init: invalid argument: %s", name);
 		err = -EINVAL;
 	} else if (c.status == CONTAINER_STOPPED) {
 		/* That of a pod may have ended with the sandbox, just now. */
@@ -286,12 +287,10 @@ static int list_main(int argc, char **argv)
 		if (cli_flag(argc, argv, &i, "format", 'f', &format) ||
 		    cli_global_flag(argc, argv, &i))
 			continue;
-		if (cli_flag(argc, argv, &i, "quiet", 'q', NULL))
-			quiet = true;
-		else
+		if (!cli_bool_flag(argv, &i, "quiet", 'q', &quiet))
 			return cli_unknown_flag("list", argv[i]);
 	}
-	if (strcmp(format, "table") != 0 && strcmp(format, "json") != 0) {
+	if (!quiet && strcmp(format, "table") != 0 && strcmp(format, "json") != 0) {
 		cli_error("invalid format option");
 		return 1;
 	}
@@ -360,8 +359,10 @@ static int delete_main(int argc, char **argv)
 	if (!take_id("delete", argc, argv, &id, NULL))
 		return 1;
 	err = load_for_delete(id, force, &c);
+	if (err == -EINVAL && force)
+		err = container_load(id, false, &c); /* no id at all: for the message */
 	if (err)
-		return force ? 0 : 1;
+		return force && err != -EINVAL ? 0 : 1;
 	/* It has ended, or is about to: the engine has its exit status already. */
 	if (c.status == CONTAINER_STOPPED)
 		(void)!container_wait_end(&c, 1000);
@@ -517,6 +518,8 @@ static int ps_main(int argc, char **argv)
 	int err = 0;
 
 	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--") == 0 && !id)
+			continue;
 		if (argv[i][0] == '-' && !id &&
 		    (cli_flag(argc, argv, &i, "format", 'f', &format) ||
 		     cli_global_flag(argc, argv, &i)))
@@ -617,6 +620,7 @@ const struct cli_verb verb_wait = {"wait", "wait for a container's end and print
 const struct cli_verb verb_ps = {
 	"ps", "list the processes of a container",
 	"Usage: moat ps [--format table|json] ID\n\n"
+	"  -f, --format FORMAT   table (default) or json\n\n"
 	"The table shows the container's own processes, numbered as inside. JSON is what engines\n"
 	"want: the host processes that stand for init and for each exec.\n",
 	ps_main};

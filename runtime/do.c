@@ -99,6 +99,7 @@ static int do_main(int argc, char **argv)
 	struct oci_config config;
 	char cwd_buf[PATH_MAX], id[64];
 	int tty = -1, i, status;
+	bool set;
 
 	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--") == 0) {
@@ -113,12 +114,12 @@ static int do_main(int argc, char **argv)
 				return 1;
 			continue;
 		}
-		if (cli_flag(argc, argv, &i, "tty", 't', NULL))
-			tty = 1;
-		else if (cli_flag(argc, argv, &i, "no-tty", 0, NULL))
-			tty = 0;
-		else if (cli_flag(argc, argv, &i, "net-host", 0, NULL))
-			opts.network.host = true;
+		if (cli_bool_flag(argv, &i, "tty", 't', &set))
+			tty = set;
+		else if (cli_bool_flag(argv, &i, "no-tty", 0, &set))
+			tty = !set;
+		else if (cli_bool_flag(argv, &i, "net-host", 0, &set))
+			opts.network.host = set;
 		else if (!cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("do", argv[i]);
 	}

@@ -32,6 +32,7 @@
 
 struct exec_options {
 	const char *id, *process_file, *console_socket, *pid_file, *cwd, *user;
+	const char *apparmor, *process_label, *cgroup;
 	json_t *env, *caps, *gids; /* arrays */
 	bool detach, tty, ignore_paused, no_new_privs;
 	unsigned preserve_fds;
@@ -121,7 +122,7 @@ static json_t *process_from_flags(const json_t *config, const struct exec_option
 	json_object_set_new(p, "args", args);
 	json_object_set_new(p, "terminal", json_boolean(o->tty));
 	json_object_del(p, "consoleSize");
-	if (o->cwd)
+	if (o->cwd && *o->cwd)
 		json_object_set_new(p, "cwd", json_string(o->cwd));
 	append_all(p, "env", o->env);
 	if (json_array_size(o->caps)) {
@@ -375,6 +376,11 @@ static int make_console(struct exec *x)
 	struct winsize ws = {0};
 
 	x->console_master = x->console_slave = -1;
+	if (x->opts->console_socket && (!x->opts->detach || !s->terminal)) {
+		cli_error("exec failed: cannot use console socket if moat will not detach or "
+			  "allocate tty");
+		return -EINVAL;
+	}
 	if (!s->terminal)
 		return 0;
 	if (!x->opts->console_socket && (x->opts->detach || !isatty(STDIN_FILENO))) {
@@ -447,6 +453,15 @@ static int exec_process(struct exec *x)
 	int sp[2], signal_fd, status;
 	char ready;
 
+	for (unsigned i = 0; i < x->opts->preserve_fds; i++) {
+		if (fcntl(3 + (int)i, F_GETFD) < 0) {
+			cli_error("exec failed: unable to stat preserved-fd %u (of %u): descriptor "
+				  "%u: "
+				  "no such file or directory",
+				  i, x->opts->preserve_fds, 3 + i);
+			return EXEC_FAILED;
+		}
+	}
 	if (make_console(x))
 		return EXEC_FAILED;
 	x->sock = state_connect((struct state_dir *)&x->c->dir);
@@ -491,6 +506,20 @@ static int exec_process(struct exec *x)
 	return status;
 }
 
+/* A hook's are not checked, but nothing finds what has no name. */
+static json_t *hook_env(const json_t *hook)
+{
+	json_t *list = json_object_get(hook, "env"), *copy = list ? json_array() : NULL, *v;
+	size_t i;
+
+	json_array_foreach(list, i, v)
+	{
+		if (strchr(json_is_string(v) ? json_string_value(v) : "", '='))
+			json_array_append(copy, v);
+	}
+	return copy;
+}
+
 int exec_hooks(const struct container *c, const struct oci_config *config, const char *stage)
 {
 	const json_t *list = json_object_get(config->hooks, stage);
@@ -513,7 +542,7 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 			json_array_set(args, 0, json_object_get(hook, "path"));
 		}
 		p = json_pack("{so ss s{si si} so*}", "args", args, "cwd", "/", "user", "uid", 0,
-			      "gid", 0, "env", json_incref(json_object_get(hook, "env")));
+			      "gid", 0, "env", hook_env(hook));
 		if (make_config(c, p, &x.config))
 			return -EINVAL;
 		x.config.spec.cap_bounding = x.config.spec.cap_permitted =
@@ -615,19 +644,15 @@ static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
 		return unsigned_flag("preserve-fds", v, CONTROL_FDS_MAX - 4, &o->preserve_fds) ? 1
 											       : -1;
 	if (cli_flag(argc, argv, i, "cgroup", 0, &v))
-		return cgroup_flag(v) ? 1 : -1;
-	/* No such labels in the guest, as runc on a host without them. */
-	if (cli_flag(argc, argv, i, "apparmor", 0, &v) ||
-	    cli_flag(argc, argv, i, "process-label", 0, &v))
+		return o->cgroup = v, 1;
+	if (cli_flag(argc, argv, i, "apparmor", 0, &o->apparmor) ||
+	    cli_flag(argc, argv, i, "process-label", 0, &o->process_label))
 		return 1;
-	if (cli_flag(argc, argv, i, "detach", 'd', NULL))
-		return o->detach = true, 1;
-	if (cli_flag(argc, argv, i, "tty", 't', NULL))
-		return o->tty = true, 1;
-	if (cli_flag(argc, argv, i, "ignore-paused", 0, NULL))
-		return o->ignore_paused = true, 1;
-	if (cli_flag(argc, argv, i, "no-new-privs", 0, NULL))
-		return o->no_new_privs = true, 1;
+	if (cli_bool_flag(argv, i, "detach", 'd', &o->detach) ||
+	    cli_bool_flag(argv, i, "tty", 't', &o->tty) ||
+	    cli_bool_flag(argv, i, "ignore-paused", 0, &o->ignore_paused) ||
+	    cli_bool_flag(argv, i, "no-new-privs", 0, &o->no_new_privs))
+		return 1;
 	return cli_global_flag(argc, argv, i) ? 1 : 0;
 }
 
@@ -646,13 +671,30 @@ static bool may_exec(const struct container *c, const struct exec_options *o)
 	return true;
 }
 
+/* What is given to one process by name is wanted: unlike config.json's labels, which engines write wherever the host has such. */
+static bool check_flags(const struct exec_options *o)
+{
+	if (!o->process_file && o->argc < 1)
+		cli_error("exec failed: process args cannot be empty");
+	else if (o->apparmor && *o->apparmor)
+		cli_error("exec failed: --apparmor %s: the sandbox has no AppArmor profiles",
+			  o->apparmor);
+	else if (o->process_label && *o->process_label)
+		cli_error("exec failed: --process-label %s: selinux label is specified, but the "
+			  "sandbox has no SELinux",
+			  o->process_label);
+	else
+		return !o->cgroup || cgroup_flag(o->cgroup);
+	return false;
+}
+
 static int exec_in(const struct container *c, const struct exec_options *o)
 {
 	struct exec x = {.c = c, .opts = o, .console_master = -1, .console_slave = -1};
 	json_t *config, *process;
 	int status;
 
-	if (!may_exec(c, o))
+	if (!may_exec(c, o) || !check_flags(o))
 		return EXEC_FAILED;
 	if (o->process_file) {
 		process = process_from_file(o->process_file);
@@ -689,7 +731,7 @@ static int exec_main(int argc, char **argv)
 			continue;
 		taken = exec_flag(&o, argc, argv, &i);
 		if (taken < 0)
-			return EXEC_FAILED;
+			return 1;
 		if (!taken)
 			return cli_unknown_flag("exec", argv[i]);
 	}
@@ -700,10 +742,6 @@ static int exec_main(int argc, char **argv)
 	if (!o.id) {
 		cli_error("exec: no container id; usage: moat exec ID COMMAND...");
 		return 1;
-	}
-	if (!o.process_file && o.argc < 1) {
-		cli_error("exec failed: process args cannot be empty");
-		return EXEC_FAILED;
 	}
 	if (container_load(o.id, false, &c))
 		return EXEC_FAILED;
@@ -733,5 +771,6 @@ const struct cli_verb verb_exec = {
 	"  --preserve-fds N         pass on descriptors 3 to N + 2\n"
 	"  --no-new-privs           as in config.json\n"
 	"  --cgroup [NAMES:]PATH    / only: a container's processes are in one cgroup\n"
+	"  --apparmor PROFILE, --process-label LABEL   refused: the sandbox has no such\n"
 	"  --ignore-paused          also in a paused container\n",
 	exec_main};

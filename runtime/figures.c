@@ -1,6 +1,7 @@
 /*
  * runtime/figures.c - moat events, moat update, moat features: what a container uses, what it may use, what this runtime can do.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,18 +117,33 @@ static void print_metrics(const struct container *c)
 	json_decref(own);
 }
 
+/* "1h30m", "1.5s", "100ms" and the like, as Go's: each number has its unit. In seconds; negative: not that. */
 static double parse_interval(const char *text)
 {
-	char *end;
-	double v = strtod(text, &end);
+	static const struct {
+		const char *name;
+		double seconds;
+	} units[] = {{"ns", 1e-9}, {"us", 1e-6}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}};
+	double sum = 0;
 
-	if (strcmp(end, "ms") == 0)
-		v /= 1000;
-	else if (strcmp(end, "m") == 0)
-		v *= 60;
-	else if (*end && strcmp(end, "s") != 0)
-		v = -1;
-	return v;
+	/* Below nothing is no better than nothing. */
+	if (strcmp(text, "0") == 0 || (text[0] == '-' && parse_interval(text + 1) >= 0))
+		return 0;
+	do {
+		size_t digits = strspn(text, "0123456789."), name, u = 0;
+		char *end;
+		double v = strtod(text, &end);
+
+		name = strspn(text + digits, "nusmh");
+		while (u < ARRAY_SIZE(units) && (strlen(units[u].name) != name ||
+						 memcmp(units[u].name, text + digits, name) != 0))
+			u++;
+		if (!digits || end != text + digits || u == ARRAY_SIZE(units))
+			return -1;
+		sum += v * units[u].seconds;
+		text += digits + name;
+	} while (*text);
+	return sum;
 }
 
 /* Processes killed for the container's memory limit: by the host, or of a further container of a pod by the sentry, which is asked every so many calls. */
@@ -181,13 +197,13 @@ static int events_main(int argc, char **argv)
 			id = argv[i];
 			continue;
 		}
+		if (strcmp(argv[i], "--") == 0)
+			continue;
 		if (cli_flag(argc, argv, &i, "interval", 0, &interval_text))
 			continue;
-		if (cli_flag(argc, argv, &i, "stats", 0, NULL))
-			stats = true;
-		else if (cli_flag(argc, argv, &i, "metrics", 0, NULL))
-			metrics = true;
-		else if (!cli_global_flag(argc, argv, &i))
+		if (!cli_bool_flag(argv, &i, "stats", 0, &stats) &&
+		    !cli_bool_flag(argv, &i, "metrics", 0, &metrics) &&
+		    !cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("events", argv[i]);
 	}
 	if (!id) {
@@ -198,7 +214,9 @@ static int events_main(int argc, char **argv)
 		return 1;
 	interval = parse_interval(interval_text);
 	if (interval <= 0) {
-		cli_error("duration interval must be greater than 0");
+		cli_error(interval < 0 ? "--interval: '%s' is no duration such as 5s or 1m30s"
+				       : "duration interval must be greater than 0",
+			  interval_text);
 		status = 1;
 	} else if (metrics) {
 		print_metrics(&c);
@@ -239,40 +257,48 @@ static const struct update_flag update_flags[] = {
 	{"pids-limit", "pids", "limit", false, false},
 };
 
-/* "64m" and the like; runc's units. */
+/* "64m", "1.5g", "1GiB", and -1: runc's units. */
+static bool parse_bytes(const char *text, json_int_t *ret)
+{
+	static const char units[] = "bkmgtp";
+	size_t digits = strspn(text, "0123456789."), shift = 0;
+	const char *unit;
+	char *end;
+	double v;
+
+	if (strcmp(text, "-1") == 0) {
+		*ret = -1;
+		return true;
+	}
+	v = strtod(text, &end);
+	if (!digits || end != text + digits)
+		return false;
+	end += strspn(end, " ");
+	if (*end) {
+		unit = strchr(units, *end++ | 0x20);
+		if (!unit)
+			return false;
+		shift = (size_t)(unit - units) * 10;
+		if (shift && (*end | 0x20) == 'i' && (end[1] | 0x20) == 'b')
+			end++;
+		end += shift && (*end | 0x20) == 'b';
+	}
+	v *= (double)(1ull << shift);
+	if (*end || v >= (double)INT64_MAX)
+		return false;
+	*ret = (json_int_t)v;
+	return true;
+}
+
 static bool parse_size(const char *text, bool bytes, json_int_t *ret)
 {
 	char *end;
-	long long v = strtoll(text, &end, 10), unit = 1;
 
-	if (end == text)
-		return false;
-	if (bytes && *end) {
-		switch (*end | 0x20) {
-		case 'k':
-			unit = 1ll << 10;
-			break;
-		case 'm':
-			unit = 1ll << 20;
-			break;
-		case 'g':
-			unit = 1ll << 30;
-			break;
-		case 't':
-			unit = 1ll << 40;
-			break;
-		case 'b':
-			break;
-		default:
-			return false;
-		}
-		end++;
-		end += (*end | 0x20) == 'b';
-	}
-	if (*end || v > INT64_MAX / unit)
-		return false;
-	*ret = v * unit;
-	return true;
+	if (bytes)
+		return parse_bytes(text, ret);
+	errno = 0;
+	*ret = strtoll(text, &end, 10);
+	return end != text && !*end && !errno;
 }
 
 /* 1 taken, 0 unknown, -1 bad. */
@@ -286,6 +312,9 @@ static int update_flag(json_t *resources, int argc, char **argv, int *i)
 
 		if (!cli_flag(argc, argv, i, f->name, 0, &text))
 			continue;
+		/* As if it were not given, as runc has it. */
+		if (!*text && (f->is_text || f->is_bytes))
+			return 1;
 		section = json_object_get(resources, f->section);
 		if (!section) {
 			section = json_object();
@@ -333,9 +362,11 @@ static int update(const struct container *c, const json_t *resources)
 {
 	struct control_msg msg = {.op = CONTROL_UPDATE}, reply;
 	struct boot_spec s;
-	char why[CGROUP_ERROR_MAX];
-	int err = cgroup_apply(&c->cgroup, resources, why);
+	char why[OCI_ERROR_MAX];
+	int err = oci_resources_check(resources, why);
 
+	if (!err)
+		err = cgroup_apply(&c->cgroup, resources, why);
 	if (err) {
 		cli_error("%s", why);
 		return err;
@@ -366,6 +397,8 @@ static int update_main(int argc, char **argv)
 			id = argv[i];
 			continue;
 		}
+		if (strcmp(argv[i], "--") == 0)
+			continue;
 		if (cli_flag(argc, argv, &i, "resources", 'r', &file))
 			continue;
 		if (cli_flag(argc, argv, &i, "l3-cache-schema", 0, &rdt) ||
@@ -419,14 +452,6 @@ static int features_main(int argc, char **argv)
 {
 	static const char *const hooks[] = {"prestart",	      "createRuntime", "createContainer",
 					    "startContainer", "poststart",     "poststop"};
-	static const char *const options[] = {
-		"async",	 "atime",	"bind",	       "defaults",  "dev",
-		"diratime",	 "dirsync",	"exec",	       "mand",	    "noatime",
-		"nodev",	 "nodiratime",	"noexec",      "nomand",    "norelatime",
-		"nostrictatime", "nosuid",	"nosymfollow", "private",   "rbind",
-		"relatime",	 "remount",	"ro",	       "rprivate",  "rshared",
-		"rslave",	 "runbindable", "rw",	       "shared",    "slave",
-		"strictatime",	 "suid",	"sync",	       "unbindable"};
 	static const char *const namespaces[] = {"cgroup", "ipc",  "mount", "network",
 						 "pid",	   "user", "uts"};
 	static const char *const actions[] = {"SCMP_ACT_ALLOW",	      "SCMP_ACT_ERRNO",
@@ -439,23 +464,30 @@ static int features_main(int argc, char **argv)
 	static const char *const archs[] = {"SCMP_ARCH_X86_64"};
 	/* Whoever may set these acts on the host: engines drop them from what others wrote. */
 	static const char *const unsafe[] = {"org.moat.", "org.systemd.property."};
-	json_t *caps = json_array(), *j;
+	static const char *const flags[] = {OCI_SECCOMP_FLAGS};
+	json_t *caps = json_array(), *options = json_array(), *j;
 
 	for (int i = 1; i < argc; i++)
 		if (!cli_global_flag(argc, argv, &i))
 			return cli_unknown_flag("features", argv[i]);
 	for (int i = 0; oci_cap_name(i); i++)
 		json_array_append_new(caps, json_string(oci_cap_name(i)));
-	j = json_pack("{ss ss so so s{so so s{sb sb sb sb sb} s{sb so so so} s{sb} s{sb}} s{ss}}",
-		      "ociVersionMin", "1.0.0", "ociVersionMax", "1.1.0", "hooks",
-		      string_list(hooks, ARRAY_SIZE(hooks)), "mountOptions",
-		      string_list(options, ARRAY_SIZE(options)), "linux", "namespaces",
-		      string_list(namespaces, ARRAY_SIZE(namespaces)), "capabilities", caps,
-		      "cgroup", "v1", 1, "v2", 1, "systemd", 1, "systemdUser", 1, "rdma", 0,
+	for (size_t i = 0; oci_mount_option_name(i); i++)
+		json_array_append_new(options, json_string(oci_mount_option_name(i)));
+	json_array_append_new(options, json_string("tmpcopyup"));
+	j = json_pack("{ss ss so so s{so so s{sb sb sb sb sb} s{sb so so so so so} s{sb} s{sb} "
+		      "s{sb} s{s{sb}}} s{ss}}",
+		      "ociVersionMin", "1.0.0", "ociVersionMax", "1.2.0", "hooks",
+		      string_list(hooks, ARRAY_SIZE(hooks)), "mountOptions", options, "linux",
+		      "namespaces", string_list(namespaces, ARRAY_SIZE(namespaces)), "capabilities",
+		      caps, "cgroup", "v1", 1, "v2", 1, "systemd", 1, "systemdUser", 1, "rdma", 1,
 		      "seccomp", "enabled", 1, "actions", string_list(actions, ARRAY_SIZE(actions)),
 		      "operators", string_list(operators, ARRAY_SIZE(operators)), "archs",
-		      string_list(archs, ARRAY_SIZE(archs)), "apparmor", "enabled", 0, "selinux",
-		      "enabled", 0, "annotations", "org.moat.version", MOAT_VERSION);
+		      string_list(archs, ARRAY_SIZE(archs)), "knownFlags",
+		      string_list(flags, ARRAY_SIZE(flags)), "supportedFlags",
+		      string_list(flags, ARRAY_SIZE(flags)), "apparmor", "enabled", 0, "selinux",
+		      "enabled", 0, "intelRdt", "enabled", 0, "mountExtensions", "idmap", "enabled",
+		      0, "annotations", "org.moat.version", MOAT_VERSION);
 	json_object_set_new(j, "potentiallyUnsafeConfigAnnotations",
 			    string_list(unsafe, ARRAY_SIZE(unsafe)));
 	json_dumpf(j, stdout, JSON_INDENT(2));

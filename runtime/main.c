@@ -53,6 +53,8 @@ static int print_help(void)
 	       "  --log FILE         errors of the command line also go here\n"
 	       "  --log-format FMT   text (default) or json\n"
 	       "  --cgroup-manager M cgroupfs (default), systemd, disabled; --systemd-cgroup\n"
+	       "  --rootless WHICH   with systemd: true, false (the user's, the system's) or auto\n"
+	       "  --criu PATH        accepted, and not used: there are no checkpoints\n"
 	       "  --version, --help\n\n"
 	       "'moat VERB --help' tells more. Try: moat do -- uname -a\n");
 	return 0;
@@ -64,6 +66,18 @@ static const struct cli_verb *find_verb(const char *name)
 		if (strcmp(verbs[i]->name, name) == 0)
 			return verbs[i];
 	return NULL;
+}
+
+static int help_main(int argc, char **argv)
+{
+	const struct cli_verb *verb = argc > 1 ? find_verb(argv[1]) : NULL;
+
+	if (argc <= 1)
+		return print_help();
+	if (verb)
+		return cli_verb_help(verb);
+	cli_error("no help for '%s'; 'moat --help' lists the verbs", argv[1]);
+	return UNKNOWN_VERB;
 }
 
 int main(int argc, char **argv)
@@ -79,11 +93,11 @@ int main(int argc, char **argv)
 		return role_gofer_main(argc - 1, argv + 1);
 	cli_title_init(argc, argv);
 	cli_default_root();
-	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+	for (i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++) {
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			return print_help();
 		if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-v") == 0) {
-			printf("moat version " MOAT_VERSION "\nspec: 1.1.0\n");
+			printf("moat version " MOAT_VERSION "\nspec: 1.2.0\n");
 			return 0;
 		}
 		if (!cli_global_flag(argc, argv, &i)) {
@@ -93,8 +107,12 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	}
-	if (i >= argc || strcmp(argv[i], "help") == 0)
+	if (i < argc && strcmp(argv[i], "--") == 0)
+		i++;
+	if (i >= argc)
 		return print_help();
+	if (strcmp(argv[i], "help") == 0 || strcmp(argv[i], "h") == 0)
+		return help_main(argc - i, argv + i);
 	if (strcmp(argv[i], "checkpoint") == 0 || strcmp(argv[i], "restore") == 0) {
 		cli_error("%s: not supported: CRIU saves processes of the host's kernel, and a "
 			  "container's are its sandbox's",

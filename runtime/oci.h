@@ -22,6 +22,7 @@ struct oci_attach {
 };
 
 #define OCI_UNKNOWN_CAPS_MAX 256
+#define OCI_IGNORED_MAX 128
 
 struct oci_config {
 	struct boot_spec spec; /* without descriptors */
@@ -42,6 +43,7 @@ struct oci_config {
 	const json_t *uid_mappings, *gid_mappings; /* NULL */
 	char unknown_caps
 		[OCI_UNKNOWN_CAPS_MAX]; /* of process.capabilities, as far as they fit: "A B" */
+	char ignored[OCI_IGNORED_MAX]; /* members that ask for what is not done, likewise */
 };
 
 #define OCI_ERROR_MAX 512
@@ -60,8 +62,14 @@ must_check int oci_attach_add(struct oci_config *c, char *host_path, bool readon
 
 /* jansson's loader, but integers past INT64_MAX (engines write 2^64-1 for "unlimited") become that. NULL with *err. */
 json_t *oci_json_load(const char *json, size_t size, json_error_t *err);
+/* Is each member of linux.resources (may be NULL) that moat acts on of its type? Return 0, -EINVAL with `why`. */
+must_check int oci_resources_check(const json_t *resources, char *why);
 /* The container's view of linux.resources. */
 must_check int oci_resources_to_spec(const json_t *resources, struct boot_spec *s);
+/* Of seccomp(2), accepted: a filter that is there before the first program needs none of them. */
+#define OCI_SECCOMP_FLAGS                                                                         \
+	"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", \
+		"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
 /*
  * linux.seccomp as classic BPF in hexadecimal digits (struct boot_spec.seccomp), malloc'd. Return 0, -EINVAL with `why`, -ENOMEM.
  */
@@ -79,5 +87,7 @@ const char *oci_own_instead(const char *source, const char *destination);
 /* Capability number of "CAP_CHOWN"; -1 if there is none. */
 int oci_cap_number(const char *name);
 const char *oci_cap_name(int cap);
+/* The i-th of the mount options that are no filesystem's own; NULL behind the last. */
+const char *oci_mount_option_name(size_t i);
 
 #endif

@@ -122,7 +122,41 @@ static const struct mount_option mount_options[] = {
 	{"rslave", 0, 0, MS_SLAVE | MS_REC},
 	{"unbindable", 0, 0, MS_UNBINDABLE},
 	{"runbindable", 0, 0, MS_UNBINDABLE | MS_REC},
+	/* Of all that a bind mount brings along: the sandbox's has one set of flags for that anyway. */
+	{"rro", MS_RDONLY, 0, 0},
+	{"rrw", 0, MS_RDONLY, 0},
+	{"rnosuid", MS_NOSUID, 0, 0},
+	{"rsuid", 0, MS_NOSUID, 0},
+	{"rnodev", MS_NODEV, 0, 0},
+	{"rdev", 0, MS_NODEV, 0},
+	{"rnoexec", MS_NOEXEC, 0, 0},
+	{"rexec", 0, MS_NOEXEC, 0},
+	{"rnoatime", MS_NOATIME, 0, 0},
+	{"ratime", 0, MS_NOATIME, 0},
+	{"rnodiratime", MS_NODIRATIME, 0, 0},
+	{"rdiratime", 0, MS_NODIRATIME, 0},
+	{"rrelatime", MS_RELATIME, 0, 0},
+	{"rnorelatime", 0, MS_RELATIME, 0},
+	{"rstrictatime", MS_STRICTATIME, 0, 0},
+	{"rnostrictatime", 0, MS_STRICTATIME, 0},
+	{"rnosymfollow", 256, 0, 0},
+	{"rsymfollow", 0, 256, 0},
+	{"symfollow", 0, 256, 0},
+	/* Of filesystems that the sandbox does not have. */
+	{"acl", 0, 0, 0},
+	{"noacl", 0, 0, 0},
+	{"iversion", 0, 0, 0},
+	{"noiversion", 0, 0, 0},
+	{"lazytime", 0, 0, 0},
+	{"nolazytime", 0, 0, 0},
+	{"silent", 0, 0, 0},
+	{"loud", 0, 0, 0},
 };
+
+const char *oci_mount_option_name(size_t i)
+{
+	return i < ARRAY_SIZE(mount_options) ? mount_options[i].name : NULL;
+}
 
 bool oci_mount_option(const char *name, uint64_t *inout_flags, uint64_t *inout_propagation)
 {

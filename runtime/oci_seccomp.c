@@ -5,6 +5,7 @@
  * added as runc adds them: names that libseccomp does not know are skipped, a rule with the default action is none, and several
  * conditions on one argument are alternatives.
  */
+#include <ctype.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <seccomp.h>
@@ -206,6 +207,37 @@ static int export_hex(scmp_filter_ctx ctx, char **ret_hex)
 	return err;
 }
 
+/* What there is, as libseccomp and the specification name it; none of it changes what a guest's call gets. */
+static int check_names(const json_t *seccomp, char *why)
+{
+	static const char *const flags[] = {OCI_SECCOMP_FLAGS};
+	const json_t *list = json_object_get(seccomp, "architectures");
+	char lower[32];
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const char *name = json_string_value(json_array_get(list, i));
+		size_t n = 0;
+
+		if (name && strncmp(name, "SCMP_ARCH_", 10) == 0)
+			for (const char *c = name + 10; *c && n < sizeof(lower) - 1; c++)
+				lower[n++] = (char)tolower((unsigned char)*c);
+		lower[n] = '\0';
+		if (!n || !seccomp_arch_resolve_name(lower))
+			return fail(why, "unknown architecture", name);
+	}
+	list = json_object_get(seccomp, "flags");
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const char *name = json_string_value(json_array_get(list, i));
+		size_t k = 0;
+
+		while (k < ARRAY_SIZE(flags) && (!name || strcmp(name, flags[k]) != 0))
+			k++;
+		if (k == ARRAY_SIZE(flags))
+			return fail(why, "unknown flag", name);
+	}
+	return 0;
+}
+
 int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why)
 {
 	const char *name = json_string_value(json_object_get(seccomp, "defaultAction"));
@@ -221,6 +253,11 @@ int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why)
 	ctx = seccomp_init(dflt);
 	if (!ctx)
 		return -ENOMEM;
+	err = check_names(seccomp, why);
+	if (err) {
+		seccomp_release(ctx);
+		return err;
+	}
 	/* A binary tree over the numbers: every guest call runs the filter. */
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!err)

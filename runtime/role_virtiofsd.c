@@ -142,15 +142,12 @@ static int parse(int argc, char **argv, struct virtiofsd_config *c, const char *
 	char *end;
 
 	for (int i = 1; i < argc; i++) {
-		if (cli_flag(argc, argv, &i, "virtiofs", 0, NULL))
-			virtiofs = true;
-		else if (cli_flag(argc, argv, &i, "readonly", 0, NULL))
-			c->readonly = true;
-		else if (cli_flag(argc, argv, &i, "writeback", 0, NULL))
-			c->writeback = true;
-		else if (cli_flag(argc, argv, &i, "once", 0, NULL))
-			c->once = true;
-		else if (cli_flag(argc, argv, &i, "o", 'o', &value)) {
+		if (cli_bool_flag(argv, &i, "virtiofs", 0, &virtiofs) ||
+		    cli_bool_flag(argv, &i, "readonly", 0, &c->readonly) ||
+		    cli_bool_flag(argv, &i, "writeback", 0, &c->writeback) ||
+		    cli_bool_flag(argv, &i, "once", 0, &c->once))
+			continue;
+		if (cli_flag(argc, argv, &i, "o", 'o', &value)) {
 			if (parse_options(value, c))
 				return 1;
 		} else if (cli_flag(argc, argv, &i, "cache", 0, &value)) {

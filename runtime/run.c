@@ -18,6 +18,7 @@ static int start_flag(struct sandbox_options *o, const char **bundle, bool *netw
 {
 	const char *v;
 	char *end;
+	bool set;
 
 	if (cli_flag(argc, argv, i, "bundle", 'b', bundle) ||
 	    cli_flag(argc, argv, i, "pid-file", 0, &o->pid_file) ||
@@ -25,9 +26,9 @@ static int start_flag(struct sandbox_options *o, const char **bundle, bool *netw
 	    cli_flag(argc, argv, i, "rootfs-virtiofs", 0, &o->rootfs_virtiofs))
 		return 1;
 	/* The host's filesystem is never pivoted, keyrings are the guest's own, and nobody is adopted. */
-	if (cli_flag(argc, argv, i, "no-pivot", 0, NULL) ||
-	    cli_flag(argc, argv, i, "no-new-keyring", 0, NULL) ||
-	    cli_flag(argc, argv, i, "no-subreaper", 0, NULL))
+	if (cli_bool_flag(argv, i, "no-pivot", 0, &set) ||
+	    cli_bool_flag(argv, i, "no-new-keyring", 0, &set) ||
+	    cli_bool_flag(argv, i, "no-subreaper", 0, &set))
 		return 1;
 	if (cli_flag(argc, argv, i, "preserve-fds", 0, &v)) {
 		unsigned long n = strtoul(v, &end, 10);
@@ -44,8 +45,8 @@ static int start_flag(struct sandbox_options *o, const char **bundle, bool *netw
 		*network_set = true;
 		return network_option_parse(v, &o->network) ? -1 : 1;
 	}
-	if (cli_flag(argc, argv, i, "net-host", 0, NULL)) {
-		*network_set = o->network.host = true;
+	if (cli_bool_flag(argv, i, "net-host", 0, &set)) {
+		*network_set = o->network.host = set;
 		return 1;
 	}
 	return cli_global_flag(argc, argv, i) ? 1 : 0;
@@ -103,6 +104,8 @@ static int start_bundle(const char *verb, struct sandbox_options *o, const char 
 	}
 	if (config.unknown_caps[0])
 		cli_warn("ignoring unknown or unavailable capabilities: [%s]", config.unknown_caps);
+	if (config.ignored[0])
+		cli_warn("ignoring %s: not supported", config.ignored);
 	o->bundle = resolved;
 	o->no_cgroup = cli.no_cgroup;
 	if (!network_set) {
@@ -138,14 +141,9 @@ static int parse_and_start(const char *verb, struct sandbox_options *o, int argc
 		}
 		if (strcmp(argv[i], "--") == 0)
 			continue;
-		if (is_run && cli_flag(argc, argv, &i, "detach", 'd', NULL)) {
-			o->detach = true;
+		if (is_run && (cli_bool_flag(argv, &i, "detach", 'd', &o->detach) ||
+			       cli_bool_flag(argv, &i, "keep", 0, &o->keep)))
 			continue;
-		}
-		if (is_run && cli_flag(argc, argv, &i, "keep", 0, NULL)) {
-			o->keep = true;
-			continue;
-		}
 		taken = start_flag(o, &bundle, &network_set, argc, argv, &i);
 		if (taken < 0)
 			return 1;

@@ -462,7 +462,7 @@ static bool check_options(const struct oci_config *c, const struct sandbox_optio
 		cli_error("cannot allocate tty if moat will detach without setting console socket");
 		return false;
 	}
-	if (!c->spec.terminal && opts->console_socket) {
+	if ((!c->spec.terminal || !opts->detach) && opts->console_socket) {
 		cli_error("cannot use console socket if moat will not detach or allocate tty");
 		return false;
 	}

@@ -13,8 +13,9 @@ static const char spec_help[] =
 	"Usage: moat spec [--bundle DIR] [--rootless]\n\n"
 	"Writes DIR/config.json (default: the current directory) for a shell in the root\n"
 	"filesystem DIR/rootfs. Refuses to overwrite one.\n\n"
-	"  --rootless   with a user namespace, in which root is the caller, and the host's "
-	"network\n";
+	"  -b, --bundle DIR   there\n"
+	"  --rootless         with a user namespace, in which root is the caller, and the host's\n"
+	"                     network\n";
 
 static const char spec_json[] =
 	"{\n"
@@ -117,11 +118,8 @@ static int spec_main(int argc, char **argv)
 	int fd;
 
 	for (int i = 1; i < argc; i++) {
-		if (cli_flag(argc, argv, &i, "rootless", 0, NULL)) {
-			want_rootless = true;
-			continue;
-		}
-		if (cli_flag(argc, argv, &i, "bundle", 'b', &bundle) ||
+		if (cli_bool_flag(argv, &i, "rootless", 0, &want_rootless) ||
+		    cli_flag(argc, argv, &i, "bundle", 'b', &bundle) ||
 		    cli_global_flag(argc, argv, &i))
 			continue;
 		return cli_unknown_flag("spec", argv[i]);

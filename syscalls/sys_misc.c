@@ -1,5 +1,6 @@
 /* syscalls/sys_misc.c - the system as a whole: names, memory and load, randomness, the kernel log. */
 #include <sched.h>
+#include <sys/personality.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
 
@@ -26,6 +27,8 @@ int64_t sys_uname(struct task *t, const struct syscall_args *a)
 		.machine = MOAT_MACHINE,
 	};
 
+	if ((t->personality & PER_MASK) == PER_LINUX32)
+		strcpy(u.machine, "i686");
 	mutex_lock(&t->uts_ns->lock);
 	memcpy(u.nodename, t->uts_ns->nodename, sizeof(u.nodename));
 	memcpy(u.domainname, t->uts_ns->domainname, sizeof(u.domainname));

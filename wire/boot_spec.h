@@ -72,6 +72,11 @@ struct boot_spec {
 	uint64_t cap_bounding, cap_effective, cap_inheritable, cap_permitted, cap_ambient;
 	bool no_new_privs;
 	int oom_score_adj;
+	unsigned personality; /* personality(2) */
+	unsigned sched_policy, sched_priority; /* sched_setscheduler(2) */
+	bool sched_reset_on_fork;
+	int nice;
+	unsigned ioprio; /* ioprio_set(2) */
 	struct boot_rlimit rlimits[BOOT_RLIMITS];
 	bool terminal;
 	unsigned console_rows, console_cols;

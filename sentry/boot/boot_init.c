@@ -325,6 +325,17 @@ out:
 	return err;
 }
 
+/* Pre: it does not run yet. */
+static void set_priorities(const struct boot_spec *s, struct task *t)
+{
+	t->personality = s->personality;
+	t->sched_policy = (int)s->sched_policy;
+	t->sched_priority = (int)s->sched_priority;
+	t->sched_reset_on_fork = s->sched_reset_on_fork;
+	t->nice = s->nice;
+	atomic_store(&t->ioprio, (int)s->ioprio);
+}
+
 static int create_process(struct boot_process *p, const struct vfs_path *cwd, struct cred *cred,
 			  struct fd_table *fds, struct task **ret_task)
 {
@@ -363,6 +374,7 @@ static int create_process(struct boot_process *p, const struct vfs_path *cwd, st
 	if (err)
 		return image_error(p, err);
 	atomic_store(&(*ret_task)->group->oom_score_adj, p->spec->oom_score_adj);
+	set_priorities(p->spec, *ret_task);
 	err = attach_seccomp(p, *ret_task);
 	if (!err)
 		return 0;

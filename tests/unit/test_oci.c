@@ -157,13 +157,134 @@ static void test_unknown_caps(void **state)
 	oci_config_fini(&c);
 }
 
+static char *with(const char *process, const char *linux_part, const char *mounts, char *json,
+		  size_t size)
+{
+	snprintf(json, size,
+		 HEAD "\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"%s%s}," ROOT
+		      ",\"mounts\":[%s],\"linux\":{%s}}",
+		 *process ? "," : "", process, mounts, linux_part);
+	return json;
+}
+
+static void test_environment(void **state)
+{
+	static const char *const wanted[] = {"A=3", "B=", "=x", "C=1=2"};
+	struct oci_config c;
+	char why[OCI_ERROR_MAX], json[1024];
+
+	(void)state;
+	with("\"env\":[\"A=1\",\"B=\",\"A=2\",\"=x\",\"C=1=2\",\"A=3\"]", "", "", json,
+	     sizeof(json));
+	assert_int_equal(parse(json, &c, why), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+		assert_string_equal(c.spec.envp[i], wanted[i]);
+	assert_null(c.spec.envp[ARRAY_SIZE(wanted)]);
+	oci_config_fini(&c);
+	with("\"env\":[\"A=1\",\"A=2\",\"B\",\"C=\"]", "", "", json, sizeof(json));
+	assert_int_equal(parse(json, &c, why), -EINVAL);
+	assert_non_null(strstr(why, "invalid environment variable: 'B'"));
+}
+
+static void test_priorities(void **state)
+{
+	struct oci_config c;
+	char why[OCI_ERROR_MAX], json[1024];
+
+	(void)state;
+	with("\"scheduler\":{\"policy\":\"SCHED_RR\",\"priority\":7,\"nice\":-3,\"flags\":[\"SCHED_"
+	     "FLAG_RESET_ON_FORK\"]},\"ioPriority\":{\"class\":\"IOPRIO_CLASS_BE\",\"priority\":5}"
+	     ",\"execCPUAffinity\":{\"final\":\"0\"}",
+	     "\"personality\":{\"domain\":\"LINUX32\"},\"netDevices\":{\"a\":{}},\"memoryPolicy\":{"
+	     "}",
+	     "", json, sizeof(json));
+	assert_int_equal(parse(json, &c, why), 0);
+	assert_int_equal(c.spec.sched_policy, 2);
+	assert_int_equal(c.spec.sched_priority, 7);
+	assert_int_equal(c.spec.nice, -3);
+	assert_true(c.spec.sched_reset_on_fork);
+	assert_int_equal(c.spec.ioprio, 2 << 13 | 5);
+	assert_int_equal(c.spec.personality, 8);
+	assert_string_equal(c.ignored, "process.execCPUAffinity linux.netDevices");
+	oci_config_fini(&c);
+}
+
+/* Each alone: refused, with a word of the reason. */
+static void test_refused(void **state)
+{
+	static const struct {
+		const char *process, *linux_part, *mounts, *why;
+	} cases[] = {
+		{"\"scheduler\":{\"policy\":\"SCHED_FIFO\"}", "", "",
+		 "priority 0 is out of range (1 to 99)"},
+		{"\"scheduler\":{\"policy\":\"SCHED_OTHER\",\"priority\":1}", "", "", "(0 to 0)"},
+		{"\"scheduler\":{\"policy\":\"SCHED_DEADLINE\"}", "", "",
+		 "'SCHED_DEADLINE' is not supported"},
+		{"\"scheduler\":{}", "", "", "policy '' is not supported"},
+		{"\"scheduler\":{\"policy\":\"SCHED_OTHER\",\"flags\":[3]}", "", "",
+		 "scheduler.flags"},
+		{"\"ioPriority\":{\"class\":\"IOPRIO_CLASS_RT\",\"priority\":8}", "", "",
+		 "(0 to 7)"},
+		{"\"ioPriority\":{\"priority\":1}", "", "", "class '' is not supported"},
+		{"\"oomScoreAdj\":1001", "", "", "(-1000 to 1000)"},
+		{"", "\"timeOffsets\":{\"boottime\":{\"nanosecs\":1}}", "", "timeOffsets.boottime"},
+		{"", "\"intelRdt\":{}", "", "Intel RDT"},
+		{"", "\"personality\":{\"domain\":\"BSD\"}", "", "'BSD' is none of"},
+		{"", "\"personality\":{\"domain\":\"LINUX\",\"flags\":[\"x\"]}", "",
+		 "personality.flags"},
+		{"", "\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"flags\":[\"X\"]}", "",
+		 "flag 'X'"},
+		{"",
+		 "\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"architectures\":[\"SCMP_ARCH_"
+		 "X\"]}",
+		 "", "architecture 'SCMP_ARCH_X'"},
+		{"", "\"resources\":{\"memory\":{\"limit\":\"1\"}}", "",
+		 "memory.limit is of the wrong type"},
+		{"", "\"resources\":{\"memory\":[]}", "", "memory is of the wrong type"},
+		{"", "\"resources\":{\"memory\":{\"swappiness\":-1}}", "", "swappiness value: -1"},
+		{"", "", "{\"destination\":\"/a\",\"type\":\"tmpfs\",\"options\":[\"ridmap\"]}",
+		 "idmapped"},
+		{"", "", "{\"destination\":\"/a\",\"type\":\"tmpfs\",\"uidMappings\":[{}]}",
+		 "idmapped"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct oci_config c;
+		char why[OCI_ERROR_MAX], json[1024];
+
+		with(cases[i].process, cases[i].linux_part, cases[i].mounts, json, sizeof(json));
+		assert_int_equal(parse(json, &c, why), -EINVAL);
+		if (!strstr(why, cases[i].why))
+			fail_msg("%s: lacks %s", why, cases[i].why);
+	}
+}
+
+static void test_recursive_options(void **state)
+{
+	struct oci_config c;
+	char why[OCI_ERROR_MAX], json[1024];
+
+	(void)state;
+	with("", "\"timeOffsets\":{\"monotonic\":{\"secs\":0}}",
+	     "{\"destination\":\"/a\",\"type\":\"bind\",\"source\":\"/"
+	     "b\",\"options\":[\"rbind\",\"rro\","
+	     "\"rnosuid\",\"silent\"]}",
+	     json, sizeof(json));
+	assert_int_equal(parse(json, &c, why), 0);
+	assert_int_equal(c.spec.mounts[0].flags, MS_BIND | MS_REC | MS_RDONLY | MS_NOSUID);
+	assert_null(c.spec.mounts[0].data);
+	assert_true(c.attaches[1].readonly);
+	oci_config_fini(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_unknown_caps),
-		cmocka_unit_test(test_minimal),
-		cmocka_unit_test(test_full),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_unknown_caps), cmocka_unit_test(test_minimal),
+		cmocka_unit_test(test_full),	     cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_environment),  cmocka_unit_test(test_priorities),
+		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_recursive_options),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
