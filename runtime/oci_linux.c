@@ -79,7 +79,8 @@ int oci_resources_check(const json_t *resources, char *why)
 		return -EINVAL;
 	}
 	swappiness = number(json_object_get(resources, "memory"), "swappiness");
-	if (swappiness >= 0 && swappiness <= 100)
+	/* -1, which is 2^64-1 in the specification's type, is as if it were not there, as in runc. */
+	if ((swappiness >= -1 && swappiness <= 100) || swappiness == INT64_MAX)
 		return 0;
 	snprintf(why, OCI_ERROR_MAX, "invalid memory swappiness value: %lld (valid range is 0-100)",
 		 swappiness);

@@ -157,7 +157,7 @@ CONFIGS = [
     ("user-maps", linux(uidMappings=[MAP]), 1, NEWER), ("user-no-map", spaces({"type": "user"})),
     ("cgroups-path-up", linux(cgroupsPath="../../moat-verbs-@")), ("memory-type", resources(memory={"limit": "1"})),
     ("memory-swap", resources(memory={"limit": 67108864, "swap": 33554432})), ("swappiness", resources(memory={"swappiness": 50})),
-    ("swappiness-range", resources(memory={"swappiness": 101})), ("pids-type", resources(pids={"limit": 1.5})), ("blkio-weight", resources(blockIO={"weight": 100})),
+    ("swappiness-none", resources(memory={"swappiness": 2**64 - 1})), ("swappiness-range", resources(memory={"swappiness": 101})), ("pids-type", resources(pids={"limit": 1.5})), ("blkio-weight", resources(blockIO={"weight": 100})),
     ("blkio-range", resources(blockIO={"weight": 9999})), ("blkio-leaf", resources(blockIO={"leafWeight": 100}), 0, MISSING),
     ("huge-pages", resources(hugepageLimits=[{"pageSize": "2MB", "limit": 2097152}]), 0, MISSING),
     ("huge-pages-type", resources(hugepageLimits={"pageSize": "2MB"})),

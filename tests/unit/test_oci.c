@@ -241,7 +241,7 @@ static void test_refused(void **state)
 		{"", "\"resources\":{\"memory\":{\"limit\":\"1\"}}", "",
 		 "memory.limit is of the wrong type"},
 		{"", "\"resources\":{\"memory\":[]}", "", "memory is of the wrong type"},
-		{"", "\"resources\":{\"memory\":{\"swappiness\":-1}}", "", "swappiness value: -1"},
+		{"", "\"resources\":{\"memory\":{\"swappiness\":-2}}", "", "swappiness value: -2"},
 		{"", "", "{\"destination\":\"/a\",\"type\":\"tmpfs\",\"options\":[\"ridmap\"]}",
 		 "idmapped"},
 		{"", "", "{\"destination\":\"/a\",\"type\":\"tmpfs\",\"uidMappings\":[{}]}",
