@@ -55,7 +55,8 @@ static enum container_status find_status(struct container *c)
 		return CONTAINER_STOPPED;
 	if (!said || strcmp(said, "created") != 0)
 		return CONTAINER_CREATING;
-	if (cgroup_is_frozen(&c->cgroup) || faccessat(c->dir.dirfd, "paused", F_OK, 0) == 0)
+	if (cgroup_is_frozen(&c->cgroup) || faccessat(c->dir.dirfd, "paused", F_OK, 0) == 0 ||
+	    faccessat(c->dir.dirfd, "frozen", F_OK, 0) == 0)
 		return CONTAINER_PAUSED;
 	err = exchange(c, &msg, &reply, STATUS_TIMEOUT_S);
 	if (err == 0) {

@@ -13,9 +13,12 @@
 #include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/hooks.h"
+#include "runtime/pod.h"
 
 #define DELETE_WAIT_MS 10000
 #define CREATING_WAIT_MS 5000
+#define PAUSE_TRIES 2000
+#define PAUSE_STEP_MS 5 /* ten seconds in all, as for a cgroup */
 
 /* The operands of a verb: an id, and what may follow. Returns false after an error message. */
 static bool take_id(const char *verb, int argc, char **argv, const char **ret_id,
@@ -414,8 +417,47 @@ static int stop_processes(const struct container *c, bool stop)
 	return err;
 }
 
+/* One of several containers in a sandbox: its processes are threads of a sentry that goes on, and freezes them itself. */
+static int freeze_in_sentry(const struct container *c, bool frozen)
+{
+	const struct control_msg msg = {.op = CONTROL_FREEZE, .all = frozen};
+	const char *wanted = frozen ? "frozen" : "thawed";
+	bool done = false;
+	int err = 0;
+
+	if (frozen) {
+		int fd = openat(c->dir.dirfd, "frozen", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+		if (fd < 0)
+			return -errno;
+		close(fd);
+	}
+	for (int i = 0; !err && !done && i < PAUSE_TRIES; i++) {
+		struct control_msg reply;
+
+		if (i)
+			sleep_ms(PAUSE_STEP_MS);
+		err = container_request(c, &msg, &reply);
+		if (err)
+			break;
+		done = reply.text && strcmp(reply.text, wanted) == 0;
+		control_msg_fini(&reply);
+	}
+	if (done != frozen)
+		unlinkat(c->dir.dirfd, "frozen", 0);
+	return err ? err : done ? 0 : -ETIMEDOUT;
+}
+
+static bool is_frozen_in_sentry(const struct container *c)
+{
+	return faccessat(c->dir.dirfd, "frozen", F_OK, 0) == 0;
+}
+
 static int freeze(const struct container *c, bool frozen)
 {
+	if (frozen ? json_object_get(c->state, "sandbox") || pod_is_shared(c->dir.id)
+		   : is_frozen_in_sentry(c))
+		return freeze_in_sentry(c, frozen);
 	if (cgroup_can_freeze(&c->cgroup))
 		return cgroup_freeze(&c->cgroup, frozen);
 	return stop_processes(c, frozen);
@@ -432,14 +474,6 @@ static int pause_main(int argc, char **argv)
 	if (c.status != CONTAINER_RUNNING && c.status != CONTAINER_CREATED) {
 		cli_error("container not running");
 		err = -EINVAL;
-	} else if (json_object_get(c.state, "sandbox")) {
-		/* Its processes are threads of the sandbox's sentry. */
-		const char *sandbox = text_of(c.state, "sandbox");
-
-		cli_error("container %s is in the sandbox of container %s, which can be paused as "
-			  "a whole only: 'moat pause %s'",
-			  id, sandbox, sandbox);
-		err = -EOPNOTSUPP;
 	} else {
 		err = freeze(&c, true);
 		if (err)

@@ -290,3 +290,17 @@ void pod_fini(struct pod *p)
 		close(p->sock);
 	pod_init(p);
 }
+
+bool pod_is_shared(const char *id)
+{
+	struct members m;
+	bool shared = false;
+
+	members_load(&m);
+	for (size_t i = 0; i < m.count; i++)
+		if (m.list[i].id && m.list[i].sandbox && strcmp(m.list[i].id, id) != 0 &&
+		    strcmp(m.list[i].sandbox, id) == 0)
+			shared = true;
+	members_fini(&m);
+	return shared;
+}

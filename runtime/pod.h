@@ -23,5 +23,7 @@ void pod_init(struct pod *p);
 must_check int pod_find(struct pod *p, struct oci_config *c, const struct network_options *network,
 			const char *rootfs_virtiofs);
 void pod_fini(struct pod *p);
+/* Are there further containers in the sandbox of container `id`? */
+must_check bool pod_is_shared(const char *id);
 
 #endif

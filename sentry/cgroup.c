@@ -1,4 +1,4 @@
-/* sentry/cgroup.c - the processes of one container: counted, listed, killed. */
+/* sentry/cgroup.c - the processes of one container: counted, listed, frozen, killed. */
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +12,8 @@
 
 REF_TYPE(cgroup_ref_type, "cgroup");
 
+_Atomic unsigned task_cgroups_frozen;
+
 int task_cgroup_create(struct task_cgroup **ret)
 {
 	struct task_cgroup *cg = calloc(1, sizeof(*cg));
@@ -22,6 +24,7 @@ int task_cgroup_create(struct task_cgroup **ret)
 	mutex_init(&cg->lock, LOCK_LEAF, "cgroup");
 	wait_queue_init(&cg->empty);
 	wait_queue_init(&cg->oom_wait);
+	wait_queue_init(&cg->thawed);
 	cg->account = mem_account_create();
 	if (!cg->account)
 		log_warn("cgroup: too many containers: this one's memory has no limit of its own");
@@ -37,6 +40,9 @@ void task_cgroup_unref(struct task_cgroup *cg)
 		return;
 	wait_queue_fini(&cg->empty);
 	wait_queue_fini(&cg->oom_wait);
+	wait_queue_fini(&cg->thawed);
+	if (atomic_load(&cg->frozen))
+		atomic_fetch_sub(&task_cgroups_frozen, 1);
 	mem_account_destroy(cg->account);
 	free(cg->id_map[0]);
 	free(cg->id_map[1]);
@@ -141,6 +147,56 @@ void task_cgroup_group_died(struct thread_group *g)
 	if (unlikely(atomic_load(&g->cgroup->oom_victim) == g->tgid))
 		wait_queue_wake(&g->cgroup->oom_wait, POLLIN);
 }
+
+/* ---- the freezer ---- */
+
+bool task_cgroup_freeze(struct task_cgroup *cg)
+{
+	bool at_rest = true;
+	struct task *t;
+	int32_t id = 1;
+
+	mutex_lock(&cg->lock);
+	if (!atomic_load(&cg->frozen)) {
+		atomic_fetch_add(&task_cgroups_frozen, 1);
+		atomic_store(&cg->frozen, true);
+	}
+	mutex_unlock(&cg->lock);
+	while ((t = task_cgroup_next_task(cg, &id))) {
+		if (task_leave_app(t))
+			at_rest = false;
+		task_unref(t);
+		id++;
+	}
+	return at_rest;
+}
+
+void task_cgroup_thaw(struct task_cgroup *cg)
+{
+	mutex_lock(&cg->lock);
+	if (atomic_load(&cg->frozen)) {
+		atomic_store(&cg->frozen, false);
+		atomic_fetch_sub(&task_cgroups_frozen, 1);
+	}
+	mutex_unlock(&cg->lock);
+	wait_queue_wake(&cg->thawed, POLLIN);
+}
+
+static bool is_thawed(void *arg)
+{
+	const struct task_cgroup *cg = arg;
+
+	return !atomic_load(&cg->frozen);
+}
+
+void task_cgroup_rest(struct task *t)
+{
+	struct task_cgroup *cg = t->group->cgroup;
+
+	(void)!wait_event(&cg->thawed, is_thawed, cg, SLEEP_KILLABLE, TIME_FOREVER);
+}
+
+/* ---- the end ---- */
 
 /* Zombies that nobody waits for may stay. */
 static bool is_dead(void *arg)

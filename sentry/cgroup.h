@@ -37,6 +37,8 @@ struct task_cgroup {
 	_Atomic int32_t tasks, tasks_peak; /* that exist, zombies too */
 	_Atomic int32_t task_limit; /* INT32_MAX: none */
 	_Atomic bool dying; /* no process comes any more */
+	_Atomic bool frozen; /* its tasks do not go on in the application; set under lock */
+	struct wait_queue thawed; /* where they wait meanwhile */
 	struct wait_queue empty; /* woken when one has gone and it is dying */
 	/* Memory: oom.c. */
 	struct mem_account *account; /* immutable; NULL: there were too many */
@@ -80,6 +82,16 @@ struct task *task_cgroup_next_task(struct task_cgroup *cg, int32_t *tid);
 must_check int task_cgroup_charge(struct task_cgroup *cg);
 void task_cgroup_uncharge(struct task_cgroup *cg);
 void task_cgroup_group_died(struct thread_group *g); /* it is a zombie now. Under taskset_lock */
+/*
+ * The freezer. A system call that runs or sleeps is not interrupted (so none fails with EINTR), it only does not return; what kills a process kills a frozen one.
+ * Return of freeze: all of its tasks are out of the application.
+ */
+bool task_cgroup_freeze(struct task_cgroup *cg);
+void task_cgroup_thaw(struct task_cgroup *cg);
+extern _Atomic unsigned
+	task_cgroups_frozen; /* how many are: one load tells that there is nothing to do */
+/* Of a task, at its loop: until it is thawed, or killed. */
+void task_cgroup_rest(struct task *t);
 /*
  * SIGKILL to whoever is in it, until nobody is or the time is over: 0, -ETIMEDOUT. Nothing comes into it afterwards. Not from a task of its own; a
  * process that was never started stays.

@@ -154,12 +154,20 @@ void signal_wake_task(struct task *t, bool killed)
 	if (killed)
 		atomic_store_explicit(&t->fatal_pending, true, memory_order_relaxed);
 	sleeper_interrupt(&t->sleeper, killed);
+	(void)task_leave_app(t);
+}
+
+bool task_leave_app(struct task *t)
+{
 	/*
-	 * Pairs with task_run(), which exchanges in_app before it looks at the sleeper's word: either it sees the
-	 * interrupt, or this read-modify-write sees that it is (about to be) in the application.
+	 * Pairs with task_switch(), which exchanges in_app before it looks for a reason not to go: either it sees
+	 * the caller's, or this read-modify-write sees that it is (about to be) in the application.
 	 */
-	if (atomic_fetch_or_explicit(&t->in_app, 0, memory_order_acq_rel) && t->ctx)
+	if (!atomic_fetch_or_explicit(&t->in_app, 0, memory_order_acq_rel))
+		return false;
+	if (t->ctx)
 		kernel.platform->ops->context_interrupt(t->ctx);
+	return true;
 }
 
 static bool task_is_dead(struct task *t)

@@ -62,6 +62,8 @@ void sigpending_init(struct sigpending *p);
 void sigpending_flush(struct sigpending *p, uint64_t mask); /* sighand lock held */
 /* A wake-up for `t`, which must look at its signals. Sighand lock held. */
 void signal_wake_task(struct task *t, bool killed);
+/* The task leaves the application, if it is there (Return: it was), and looks why: the reason is stored before. Nothing that sleeps is woken. */
+bool task_leave_app(struct task *t);
 /* Recomputes the interrupt flag of the calling task; sighand lock held. */
 void signal_recalc_locked(struct task *t);
 int signal_send_locked(struct task *t, struct thread_group *g, bool to_group,

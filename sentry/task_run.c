@@ -219,14 +219,20 @@ static void task_no_resources(struct task *t, int err)
 	signal_force_fatal(t, SIGKILL);
 }
 
+static bool is_frozen(struct task *t)
+{
+	return unlikely(atomic_load_explicit(&task_cgroups_frozen, memory_order_relaxed)) &&
+	       atomic_load_explicit(&t->group->cgroup->frozen, memory_order_relaxed);
+}
+
 /* One turn in the application. Return: an event was got. */
 static bool task_switch(struct task *t, struct platform_event *ev)
 {
 	int err;
 
-	/* Pairs with signal_wake_task(): see there. */
+	/* Pairs with task_leave_app(): see there. */
 	atomic_exchange_explicit(&t->in_app, 1, memory_order_acq_rel);
-	if (unlikely(signal_pending(t))) {
+	if (unlikely(signal_pending(t) || is_frozen(t))) {
 		atomic_store_explicit(&t->in_app, 0, memory_order_release);
 		return false;
 	}
@@ -283,6 +289,10 @@ void task_run(struct task *t)
 		/* Not who is to die: that may be enough. */
 		if (unlikely(atomic_load_explicit(&mem_accounts_over, memory_order_relaxed)))
 			oom_serve(t);
+		if (unlikely(is_frozen(t))) {
+			task_cgroup_rest(t);
+			continue;
+		}
 		if (!task_switch(t, ev))
 			continue;
 		task_serve(t, ev);

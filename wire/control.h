@@ -43,6 +43,8 @@ enum control_op {
 	 * CONTROL_CREATED or CONTROL_STARTED, or CONTROL_ERROR; then CONTROL_EXIT. It is killed when the connection closes.
 	 */
 	CONTROL_ADD,
+	/* all: the container's processes stop before they go on in the application; else they go on. reply: text is "frozen", "freezing" or "thawed" */
+	CONTROL_FREEZE,
 	CONTROL_OPS,
 };
 

@@ -83,6 +83,14 @@ static void update(struct boot_container *b, const struct control_msg *msg)
 	task_cgroup_update(b->cgroup, msg->memory, msg->pids);
 }
 
+static const char *freeze(struct boot_container *b, bool frozen)
+{
+	if (frozen)
+		return task_cgroup_freeze(b->cgroup) ? "frozen" : "freezing";
+	task_cgroup_thaw(b->cgroup);
+	return "thawed";
+}
+
 /* Return 0 or -errno; text is the reply's. */
 static int answer(struct boot_container *b, const struct control_msg *msg, struct buf *text)
 {
@@ -100,6 +108,9 @@ static int answer(struct boot_container *b, const struct control_msg *msg, struc
 		return 0;
 	case CONTROL_UPDATE:
 		update(b, msg);
+		return 0;
+	case CONTROL_FREEZE:
+		buf_puts(text, freeze(b, msg->all));
 		return 0;
 	case CONTROL_PS:
 		control_ps_text(b, text);
