@@ -25,6 +25,7 @@ extern struct ref_type memfile_type;
 /* private.c */
 extern char *mem_private_base; /* immutable after mem_init() */
 must_check int private_init(struct memfile *mf, uint64_t limit);
+void private_set_limit(uint64_t limit, uint64_t total);
 void private_ref(uint64_t off, uint64_t size);
 void private_unref(uint64_t off, uint64_t size);
 void private_stats(struct mem_stats *stats);

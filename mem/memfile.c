@@ -40,6 +40,11 @@ int mem_init(uint64_t limit)
 	return private_init(&private_file, limit);
 }
 
+void mem_set_limit(uint64_t limit, uint64_t total)
+{
+	private_set_limit(limit, total);
+}
+
 struct memfile *mem_private(void)
 {
 	return &private_file;

@@ -64,6 +64,15 @@ struct mem_stats {
  * private bytes (0: none): memfile_alloc() answers -ENOMEM past it.
  */
 must_check int mem_init(uint64_t limit);
+/* Another limit; and how much there is in all, by somebody else's limit, of which a part may be kept warm (0: no limit). */
+void mem_set_limit(uint64_t limit, uint64_t total);
+/*
+ * What is freed goes back to the host after a grace period, milliseconds later, while others take new memory: a container whose programs come and go would be over
+ * its limit with what nobody has any more. So who allocates while there is little left and much under way (mem_hurried, of the calling thread) is to wait for that,
+ * later, without locks: until it is less, or the deadline.
+ */
+extern _Thread_local bool mem_hurried;
+void mem_wait_drained(int64_t deadline_ns);
 struct memfile *mem_private(void); /* borrowed; lives as long as the process */
 /* The window's host range: [base, base + MEM_WINDOW_SIZE). */
 void *mem_window_base(void);

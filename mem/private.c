@@ -11,12 +11,14 @@
  * or its stack takes, and a big buffer that comes and goes. Unused for WARM_IDLE_NS, they are punched after all.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/futex.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sleep.h"
@@ -47,6 +49,10 @@ struct warm_run {
 };
 
 char *mem_private_base;
+_Thread_local bool mem_hurried;
+
+/* Little is left (less than a quarter) and much is under way to the host (more than a sixteenth): 1. Written under the lock. */
+static _Atomic uint32_t pressed;
 
 static struct {
 	int fd;
@@ -59,7 +65,7 @@ static struct {
 	uint32_t late; /* runs freed since it began */
 	bool cb_active;
 	uint64_t held, pending; /* chunks */
-	uint64_t limit; /* chunks; 0 for none */
+	uint64_t limit, total; /* chunks; 0 for none; guarded by lock */
 	struct rcu_cb rcu;
 	struct warm_run warm[WARM_RUNS_MAX];
 	uint32_t warm_runs, warm_count; /* of warm[], and their chunks */
@@ -86,7 +92,7 @@ int private_init(struct memfile *mf, uint64_t limit)
 
 	mutex_init(&priv.lock, LOCK_MEMFILE, "memfile");
 	ktimer_init(&priv.trim_timer, trim_timeout);
-	priv.limit = limit >> MEM_CHUNK_SHIFT;
+	priv.limit = priv.total = limit >> MEM_CHUNK_SHIFT;
 	priv.refs = sparse(PRIVATE_CHUNKS);
 	priv.run_next = sparse(PRIVATE_CHUNKS);
 	priv.run_len = sparse(PRIVATE_CHUNKS);
@@ -125,6 +131,27 @@ out_close:
 	return err;
 }
 
+static void press_locked(void)
+{
+	bool now = priv.total && priv.pending > priv.total / 16 &&
+		   priv.held + priv.pending + priv.warm_count > priv.total / 4 * 3;
+
+	if (atomic_load_explicit(&pressed, memory_order_relaxed) == now)
+		return;
+	atomic_store(&pressed, now);
+	if (!now)
+		futex_wake(&pressed, INT_MAX);
+}
+
+void private_set_limit(uint64_t limit, uint64_t total)
+{
+	mutex_lock(&priv.lock);
+	priv.limit = limit >> MEM_CHUNK_SHIFT;
+	priv.total = total >> MEM_CHUNK_SHIFT;
+	press_locked();
+	mutex_unlock(&priv.lock);
+}
+
 static noreturn_fn void chunk_bug(uint32_t chunk, const char *what)
 {
 	log_error("memfile: chunk %u: %s", chunk, what);
@@ -137,8 +164,8 @@ static uint32_t warm_room(void)
 {
 	uint32_t max = WARM_MAX;
 
-	if (priv.limit)
-		max = (uint32_t)MIN((uint64_t)WARM_MAX, priv.limit / WARM_LIMIT_PART);
+	if (priv.total)
+		max = (uint32_t)MIN((uint64_t)WARM_MAX, priv.total / WARM_LIMIT_PART);
 	return priv.warm_runs < WARM_RUNS_MAX && max > priv.warm_count ? max - priv.warm_count : 0;
 }
 
@@ -241,8 +268,11 @@ int memfile_alloc_warm(struct memfile *mf, uint64_t size, unsigned flags, uint64
 		if (first != CHUNK_NONE)
 			priv.held += len;
 	}
-	if (first != CHUNK_NONE)
+	if (first != CHUNK_NONE) {
 		account_charge(first, len);
+		press_locked();
+		mem_hurried = mem_hurried || atomic_load_explicit(&pressed, memory_order_relaxed);
+	}
 	mutex_unlock(&priv.lock);
 	if (first == CHUNK_NONE)
 		return -ENOMEM;
@@ -325,6 +355,7 @@ static uint32_t keep_warm(uint32_t first, uint32_t len)
 	}
 	warm_put(first, len);
 	priv.pending -= len;
+	press_locked();
 	if (!priv.trim_armed) {
 		priv.trim_armed = true;
 		arm = true;
@@ -376,7 +407,18 @@ static void punch_free(uint32_t first, uint32_t len)
 	mutex_lock(&priv.lock);
 	chunk_map_give(&priv.map, first, len);
 	priv.pending -= len;
+	press_locked();
 	mutex_unlock(&priv.lock);
+}
+
+void mem_wait_drained(int64_t deadline_ns)
+{
+	struct timespec until = {.tv_sec = deadline_ns / 1000000000,
+				 .tv_nsec = deadline_ns % 1000000000};
+
+	mem_hurried = false;
+	while (atomic_load(&pressed) && time_monotonic_ns() < deadline_ns)
+		(void)futex_wait(&pressed, 1, &until);
 }
 
 /* A run of nobody's: kept warm piece by piece, what is not kept in between is punched. */
@@ -428,6 +470,7 @@ static void free_run(uint32_t first, uint32_t len)
 	account_uncharge(first, len);
 	priv.held -= len;
 	priv.pending += len;
+	press_locked();
 	start = !priv.cb_active;
 	priv.run_len[first] = len;
 	if (start) {

@@ -109,6 +109,8 @@ must_check int cgroup_remove_dead(const struct cgroup *cg);
 size_t cgroup_population(const struct cgroup *cg);
 /* runc's "data" object of `events --stats`. */
 json_t *cgroup_stats(const struct cgroup *cg);
+/* Does it bound the memory of who is in it, whatever the bound is? */
+bool cgroup_bounds_memory(const struct cgroup *cg);
 /* How often the host's OOM killer struck in it. */
 uint64_t cgroup_oom_kills(const struct cgroup *cg);
 

@@ -328,3 +328,13 @@ uint64_t cgroup_oom_kills(const struct cgroup *cg)
 	json_decref(t);
 	return n;
 }
+
+bool cgroup_bounds_memory(const struct cgroup *cg)
+{
+	auto_free char *text = cgroup_read(
+		cg, "memory", cg->version == 2 ? "memory.max" : "memory.limit_in_bytes");
+	uint64_t bytes = text ? strtoull(text, NULL, 10) : 0; /* 0: "max" */
+
+	/* v1's way to say "max" is the largest multiple of a page. */
+	return bytes && bytes < INT64_MAX / 2;
+}

@@ -375,6 +375,7 @@ static int update(const struct container *c, const json_t *resources)
 	if (oci_resources_to_spec(resources, &s))
 		return -ENOMEM;
 	msg.memory = s.memory_limit;
+	msg.all = cgroup_bounds_memory(&c->cgroup);
 	msg.pids = s.pids_limit;
 	boot_spec_fini(&s);
 	err = container_request(c, &msg, &reply);

@@ -145,6 +145,19 @@ enum {
 	FD_EXTRA = FD_STDIO + 3,
 };
 
+/* Asked of what is written down: the command line makes a systemd scope after we are there. */
+static bool is_memory_bounded(struct sandbox *sb)
+{
+	json_t *j = sb->config->spec.memory_limit ? state_load(&sb->state, "cgroup.json") : NULL;
+	struct cgroup cg = {0};
+	bool bounded;
+
+	bounded = j && cgroup_from_json(&cg, j) == 0 && cgroup_bounds_memory(&cg);
+	json_decref(j);
+	cgroup_fini(&cg);
+	return bounded;
+}
+
 /* The spec, with the numbers that the descriptors will have in the sentry, as a memfd. */
 static int spec_memfd(struct sandbox *sb)
 {
@@ -166,6 +179,7 @@ static int spec_memfd(struct sandbox *sb)
 	s->extra_fds = sb->opts->preserve_fds;
 	s->extra_fd = SANDBOX_FD_FIRST + FD_EXTRA;
 	s->virtiofs_fd = s->extra_fd + (int)s->extra_fds;
+	s->memory_bounded = is_memory_bounded(sb);
 	/* Seen from within its user namespace, as a program in it would. */
 	s->uid_map = userns_map_text("uid_map");
 	s->gid_map = userns_map_text("gid_map");

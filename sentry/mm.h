@@ -157,8 +157,11 @@ int mm_for_each_vma(struct mm *mm, uint64_t from,
 must_check int mm_shared_memory_create(uint64_t size, struct mappable **ret);
 uint64_t mm_shared_memory_resident(struct mappable *m); /* bytes that were touched, by chunks */
 
-/* Overcommit policy 0 (heuristic) by default; MemTotal as the sandbox sees it. */
+/* MemTotal as the sandbox sees it: its limit, where it has one. */
 uint64_t mm_total_bytes(void);
 void mm_set_total_bytes(uint64_t bytes);
+/* Overcommit policy 0 (heuristic): a mapping of more than the machine has is refused, whatever the limit: Linux asks no cgroup. 4 GiB before it is set. */
+uint64_t mm_overcommit_bytes(void);
+void mm_set_overcommit_bytes(uint64_t bytes);
 
 #endif

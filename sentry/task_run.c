@@ -7,6 +7,8 @@
 
 #define VSYSCALL_BASE 0xffffffffff600000ull
 #define VSYSCALL_SIZE 4096ull
+/* For memory that is on its way back to the host; then it goes on all the same. */
+#define DRAIN_WAIT_NS 100000000ll
 
 /* x86 exception vectors. */
 enum {
@@ -289,6 +291,8 @@ void task_run(struct task *t)
 		/* Not who is to die: that may be enough. */
 		if (unlikely(atomic_load_explicit(&mem_accounts_over, memory_order_relaxed)))
 			oom_serve(t);
+		if (unlikely(mem_hurried))
+			mem_wait_drained(time_monotonic_ns() + DRAIN_WAIT_NS);
 		if (unlikely(is_frozen(t))) {
 			task_cgroup_rest(t);
 			continue;

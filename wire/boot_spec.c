@@ -63,6 +63,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, masked_paths, FIELD_STRV, false),
 	F(struct boot_spec, readonly_paths, FIELD_STRV, false),
 	F(struct boot_spec, memory_limit, FIELD_U64, true),
+	F(struct boot_spec, memory_bounded, FIELD_BOOL, false),
 	F(struct boot_spec, pids_limit, FIELD_U32, true),
 	F(struct boot_spec, cpus, FIELD_UINT, true),
 	F(struct boot_spec, platform, FIELD_STR, true),

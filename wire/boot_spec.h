@@ -88,6 +88,7 @@ struct boot_spec {
 	unsigned nmounts;
 	char **masked_paths, **readonly_paths; /* NULL-terminated; may be NULL */
 	uint64_t memory_limit; /* bytes; 0: the host's */
+	bool memory_bounded; /* the host's cgroup holds the sandbox to it */
 	uint32_t pids_limit; /* 0: none */
 	unsigned cpus;
 	char *platform;

@@ -34,7 +34,7 @@ enum control_op {
 	 * for that process. It is killed when the connection closes.
 	 */
 	CONTROL_EXEC,
-	CONTROL_UPDATE, /* memory, pids: new limits, 0 for unchanged */
+	CONTROL_UPDATE, /* memory, pids: new limits, 0 for unchanged; all: the host's cgroup bounds the memory */
 	CONTROL_PS, /* reply: text, a line "uid pid ppid start_s tty cpu_ms command" for each process */
 	CONTROL_STATS, /* reply: text, JSON of the sandbox's own figures */
 	/*

@@ -118,17 +118,39 @@ static int prepare_stdio(struct boot_container *b)
 	return 0;
 }
 
-static uint64_t memory_bytes(const struct boot_spec *spec)
+static uint64_t host_memory_bytes; /* 0: unknown; set once */
+
+/* Of what the host has, the part that a sandbox without a limit may use. */
+static uint64_t default_memory_bytes(void)
+{
+	return host_memory_bytes / BOOT_MEMORY_DEFAULT_DEN * BOOT_MEMORY_DEFAULT_NUM;
+}
+
+/*
+ * A limit that the host's cgroup keeps is left to it: it counts pages, and engines read from it that a container was out of memory. Ours counts chunks,
+ * of which few pages may be touched, and is for who has no such cgroup.
+ */
+void boot_set_memory(uint64_t limit, bool bounded)
+{
+	uint64_t total = limit && limit < host_memory_bytes ? limit : default_memory_bytes();
+
+	mm_set_total_bytes(total);
+	mem_set_limit(bounded ? default_memory_bytes() : total, total);
+}
+
+static int init_memory(const struct boot_container *b)
 {
 	struct sysinfo si;
-	uint64_t host;
+	int err;
 
-	if (sysinfo(&si) < 0)
-		return spec->memory_limit;
-	host = (uint64_t)si.totalram * si.mem_unit;
-	if (spec->memory_limit && spec->memory_limit < host)
-		return spec->memory_limit;
-	return host / BOOT_MEMORY_DEFAULT_DEN * BOOT_MEMORY_DEFAULT_NUM;
+	if (sysinfo(&si) == 0) {
+		host_memory_bytes = (uint64_t)si.totalram * si.mem_unit;
+		mm_set_overcommit_bytes(host_memory_bytes + (uint64_t)si.totalswap * si.mem_unit);
+	}
+	err = mem_init(0);
+	if (!err)
+		boot_set_memory(b->spec.memory_limit, b->spec.memory_bounded);
+	return err;
 }
 
 /* All that needs the host's files, devices or a single thread. */
@@ -141,12 +163,11 @@ static int before_confinement(struct boot_container *b)
 	if (!ops)
 		return boot_fail(&b->error, 1, "unknown platform '%s'; this moat has: kvm, systrap",
 				 b->spec.platform);
-	err = mem_init(memory_bytes(&b->spec));
+	err = init_memory(b);
 	if (!err)
 		err = guard_install();
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: memory file: %s", strerror(-err));
-	mm_set_total_bytes(memory_bytes(&b->spec));
 	spin_allow();
 	err = ops->probe(why, sizeof(why));
 	if (err)

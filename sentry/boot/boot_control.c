@@ -79,7 +79,7 @@ static int send_signal(struct boot_container *b, const struct control_msg *msg)
 static void update(struct boot_container *b, const struct control_msg *msg)
 {
 	if (msg->memory && b->first)
-		mm_set_total_bytes(msg->memory);
+		boot_set_memory(msg->memory, msg->all);
 	task_cgroup_update(b->cgroup, msg->memory, msg->pids);
 }
 

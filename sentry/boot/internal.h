@@ -150,6 +150,8 @@ void control_stats_text(const struct boot_container *b, struct buf *out);
 
 /* boot.c: limits, and the cgroup files that show them. */
 void boot_configure_cgroup(struct boot_container *b);
+/* What the sandbox has of memory: `limit` bytes (0: the host's). bounded: the host's cgroup holds it to that. */
+void boot_set_memory(uint64_t limit, bool bounded);
 /* The first process runs, once. Return 0, -EALREADY, -1. */
 must_check int boot_start_init(struct boot_container *b);
 

@@ -109,7 +109,7 @@ static int mm_may_grow(struct mm *mm, uint64_t size, uint64_t replaced, unsigned
 		if (mm->data_bytes + size > lim->data_bytes)
 			return -ENOMEM;
 		/* Policy 0: only what could never fit is refused. */
-		if (!(flags & VMA_NORESERVE) && size > mm_total_bytes())
+		if (!(flags & VMA_NORESERVE) && size > mm_overcommit_bytes())
 			return -ENOMEM;
 	}
 	return 0;
@@ -249,7 +249,7 @@ int mm_map(struct mm *mm, const struct mm_map_args *args, const struct mm_limits
 		return err;
 	if (args->shared && !args->mappable) {
 		/* Checked again under the lock; here so that a wild size costs no table. */
-		if (size > mm_total_bytes() && !args->noreserve)
+		if (size > mm_overcommit_bytes() && !args->noreserve)
 			return -ENOMEM;
 		err = mm_shared_memory_create(size, &shm);
 		if (err)

@@ -29,7 +29,7 @@
 
 REF_TYPE(mm_type, "mm");
 
-static _Atomic uint64_t total_bytes = 4ul << 30;
+static _Atomic uint64_t total_bytes = 4ul << 30, overcommit_bytes = 4ul << 30;
 
 uint64_t mm_total_bytes(void)
 {
@@ -39,6 +39,16 @@ uint64_t mm_total_bytes(void)
 void mm_set_total_bytes(uint64_t bytes)
 {
 	atomic_store_explicit(&total_bytes, bytes, memory_order_relaxed);
+}
+
+uint64_t mm_overcommit_bytes(void)
+{
+	return atomic_load_explicit(&overcommit_bytes, memory_order_relaxed);
+}
+
+void mm_set_overcommit_bytes(uint64_t bytes)
+{
+	atomic_store_explicit(&overcommit_bytes, bytes, memory_order_relaxed);
 }
 
 /* Truncate or a change of mode of a file: under its data_lock. */

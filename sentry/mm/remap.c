@@ -120,7 +120,7 @@ static int remap_check(struct remap *r, struct vma **ret_vma)
 		return -ENOMEM;
 	if (vma_is_data(vma->prot, vma->flags) &&
 	    (mm->data_bytes + grow > r->lim->data_bytes ||
-	     (!(vma->flags & VMA_NORESERVE) && grow > mm_total_bytes())))
+	     (!(vma->flags & VMA_NORESERVE) && grow > mm_overcommit_bytes())))
 		return -ENOMEM;
 	*ret_vma = vma;
 	return 0;
