@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sleep.h"
 #include "fsimpl/gofer/internal.h"
 
 /* A place in the order of the walk. */
@@ -161,10 +162,13 @@ static bool remove_before(struct gofer_ahead *a, struct gofer_ahead_item *it,
 
 static bool is_subdir(const struct p9_dirent *e)
 {
-	bool dots = e->name.data[0] == '.' &&
-		    (e->name.len == 1 || (e->name.len == 2 && e->name.data[1] == '.'));
+	const char *name = e->name.data;
+	unsigned len = e->name.len;
 
-	return e->type == DT_DIR && !dots;
+	/* No name, which is no entry of a directory, is in the middle of one only (run_skip_to()). */
+	if (e->type != DT_DIR || !len)
+		return false;
+	return name[0] != '.' || len > 2 || (len == 2 && name[1] != '.');
 }
 
 /* The next subdirectory, whose entry ends at *ret_off. What comes before it is not looked at again. */
@@ -418,7 +422,7 @@ void gofer_ahead_listed(struct gofer_fs *fs, struct remote_dentry *d)
 	more = stand_at(a, d, &gone);
 	mutex_unlock(&a->lock);
 	/* Half of them, and then what those have below them first. */
-	for (unsigned round = 0; more && round < 2; round++) {
+	for (unsigned round = 0; more && round < 2 && !sleeper_was_killed(); round++) {
 		unsigned count, room;
 
 		mutex_lock(&a->lock);

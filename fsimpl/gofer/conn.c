@@ -546,6 +546,8 @@ int p9_call_wait(struct p9_conn *c, struct p9_call *call, const struct p9_msg *t
 	mutex_lock(&c->lock);
 	call->later = false;
 	mutex_unlock(&c->lock);
+	/* Of many that are waited for one after another only the first takes a tick to leave. */
+	call->waited = time_monotonic_ns() - call->since_ns >= P9_TICK_MS * 1000000ll;
 	err = call_finish(c, call, t);
 	if (err)
 		free(call);

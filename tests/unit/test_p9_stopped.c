@@ -153,11 +153,94 @@ static void behind_a_change(void **state)
 	file_unref(slow_dir);
 }
 
+/* ---- requests ahead ---- */
+
+#define AHEAD_COUNT 200
+/* Of so many the last asks for as many ahead as there may be. */
+#define AHEAD_OPENS 66
+
+static char ahead_names[AHEAD_COUNT][32];
+static unsigned ahead_count;
+static const char *ahead_path;
+
+static bool keep_name(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino,
+		      unsigned type, int64_t next)
+{
+	(void)ctx;
+	(void)ino;
+	(void)type;
+	(void)next;
+	if (name[0] != '.' && ahead_count < AHEAD_COUNT)
+		snprintf(ahead_names[ahead_count++], sizeof(ahead_names[0]), "ahead/%.*s", (int)len,
+			 name);
+	return true;
+}
+
+/* AHEAD_COUNT files, whose names are kept in the order of the listing. */
+static void make_ahead(void)
+{
+	struct file *f;
+	char name[16];
+
+	mkdir(host("ahead"), 0755);
+	for (unsigned i = 0; i < AHEAD_COUNT; i++) {
+		snprintf(name, sizeof(name), "ahead/%u", i);
+		write_host(name, "x");
+	}
+	ahead_count = 0;
+	assert_int_equal(do_open("ahead", O_RDONLY | O_DIRECTORY, 0, &f), 0);
+	assert_int_equal(file_iterate(f, &(struct dir_emit){keep_name}), 0);
+	file_unref(f);
+	assert_int_equal(ahead_count, AHEAD_COUNT);
+}
+
+static int open_ahead(void)
+{
+	struct file *f;
+	int err = do_open(ahead_path, O_RDONLY, 0, &f);
+
+	if (!err)
+		file_unref(f);
+	return err;
+}
+
+/* Who has many requests under way and is killed leaves all of them as soon as one. */
+static void killed_opening_ahead(void **state)
+{
+	struct killed_caller killed;
+	int64_t start;
+	int status;
+
+	(void)state;
+	make_ahead();
+	for (unsigned i = 0; i < AHEAD_OPENS - 1; i++) {
+		ahead_path = ahead_names[i];
+		assert_int_equal(open_ahead(), 0);
+	}
+	ahead_path = ahead_names[AHEAD_OPENS - 1];
+	kill(fx.pid, SIGSTOP);
+	assert_int_equal(waitpid(fx.pid, &status, WUNTRACED), fx.pid);
+	start = time_monotonic_ns();
+	caller_start(&killed, open_ahead);
+	sleeper_interrupt(&killed.sleeper, true);
+	pthread_join(killed.thread, NULL);
+	assert_int_equal(killed.err, -EINTR);
+	start = time_monotonic_ns() - start;
+	kill(fx.pid, SIGCONT);
+	assert_true(start < 3000000000ll);
+	/* What was asked for is answered, and nothing of it is mistaken for what is asked now. */
+	for (unsigned i = AHEAD_OPENS - 1; i < AHEAD_COUNT; i++) {
+		ahead_path = ahead_names[i];
+		assert_int_equal(open_ahead(), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(stopped_server),
 		TEST(behind_a_change),
+		TEST(killed_opening_ahead),
 	};
 	int ret = cmocka_run_group_tests_name("exclusive", tests, init, NULL);
 
