@@ -20,13 +20,35 @@ static void check_nodes(const struct p9_nodes *nodes)
 	}
 }
 
-static void check_dirents(const struct p9_blob *b, bool moat)
-{
-	struct p9_dirent d;
-	size_t off = 0;
+static uint8_t sum;
 
-	while (p9_dirent_get(b->data, b->size, &off, moat, &d) == 1)
+/* Each byte is read: what points outside of the message is found here. */
+static void read_str(const struct p9_str *s)
+{
+	for (unsigned i = 0; i < s->len; i++)
+		sum ^= (uint8_t)s->data[i];
+}
+
+/* Entries from `off` on, which is the first or, as a place that was kept of another listing, in the middle of one. */
+static void check_dirents(const struct p9_blob *b, bool moat, size_t off)
+{
+	uint8_t raw[P9_DIRENT_SIZE + P9_NODE_SIZE + 2 + P9_DIRENT_TARGET_MAX + UINT16_MAX];
+	size_t at = off;
+	struct p9_dirent d;
+
+	while (p9_dirent_get(b->data, b->size, &off, moat, &d) == 1) {
+		size_t put = 0;
+
+		read_str(&d.name);
+		read_str(&d.target);
+		if (d.target.len && (!moat || !d.has_node || d.target.len > P9_DIRENT_TARGET_MAX))
+			abort();
 		(void)p9_name_ok(d.name.data, d.name.len);
+		if (p9_dirent_put(raw, sizeof(raw), &put, &d, moat) != 0 || put != off - at ||
+		    memcmp(raw, (const uint8_t *)b->data + at, put) != 0)
+			abort();
+		at = off;
+	}
 }
 
 static void check_message(uint8_t *buf, size_t size)
@@ -53,10 +75,11 @@ static void check_message(uint8_t *buf, size_t size)
 		check_nodes(&msg.Rmopen.nodes);
 		break;
 	case P9_Rreaddir:
-		check_dirents(&msg.Rreaddir.data, false);
+		check_dirents(&msg.Rreaddir.data, false, 0);
 		break;
 	case P9_Rmreaddir:
-		check_dirents(&msg.Rmreaddir.data, true);
+		for (size_t off = 0; off <= MIN(msg.Rmreaddir.data.size, 16u); off++)
+			check_dirents(&msg.Rmreaddir.data, true, off);
 		break;
 	case P9_Tmwalk: {
 		unsigned count;
