@@ -714,7 +714,8 @@ static void conn_free(struct p9_conn *c)
 	p9_watches_fini(c);
 	hostpoll_remove(&c->left_poll);
 	for (unsigned i = 0; i < c->fd_count; i++)
-		close(c->fds[i]);
+		if (c->fds[i] >= 0)
+			close(c->fds[i]);
 	for (unsigned i = 0; i < P9_CALLS_MAX; i++) {
 		assert(!c->calls[i] || c->calls[i]->async);
 		free(c->calls[i]);

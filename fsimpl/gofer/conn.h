@@ -36,7 +36,7 @@
 /* One request and its reply. On the caller's stack. */
 struct p9_call {
 	struct p9_msg r; /* the decoded reply; borrows from buf */
-	int fd; /* a donated descriptor (plain: an open fid), or -1: the caller takes it by setting -1 */
+	int fd; /* a donated descriptor (plain: an open fid), or -1 (none, or it was lost: recv.c): the caller takes it by setting -1 */
 	struct p9_conn *plain; /* NULL, or whose fid fd is */
 	/* conn.c's own */
 	_Atomic uint32_t word; /* futex: 1 look again */
@@ -95,7 +95,7 @@ struct p9_conn {
 	struct spin spin;
 	uint8_t *rx;
 	size_t rx_len;
-	int fds[P9_FD_QUEUE_MAX];
+	int fds[P9_FD_QUEUE_MAX]; /* -1: lost */
 	unsigned fd_count;
 	/* fids to be given back; guarded by lock */
 	uint32_t clunks[P9_CLUNKS_MAX];

@@ -13,6 +13,8 @@
 
 #include "fsimpl/gofer/internal.h"
 
+#define LOST_PART \
+	8u /* where one was lost, so small a part of those that are there is closed, if idle */
 #define TRIM_BATCH(c) (fds_max(c) / 8)
 #define PLAIN_FDS_MAX \
 	512 /* open fids that a plain server has to bear; more if as many files are open */
@@ -239,7 +241,7 @@ int gofer_take_opened(struct p9_call *call)
 	if (call->r.Rmopen.err)
 		return call->r.Rmopen.err < 4096 ? -(int)call->r.Rmopen.err : -EIO;
 	if (fd < 0)
-		return -EIO;
+		return call->r.Rmopen.donated ? -ENFILE : -EIO;
 	call->fd = -1;
 	return fd;
 }
@@ -277,6 +279,13 @@ int gofer_inode_pin(struct remote_dentry *d, bool write, int *ret_fd)
 			return -ENFILE;
 	}
 	fd = write ? gofer_ask_fd(d, 0, O_RDWR) : gofer_open_ahead(d);
+	/* There are fewer than GOFER_HOST_FDS_MAX to be had: idle ones make room. */
+	if (fd == -ENFILE && !c->plain) {
+		unsigned held = atomic_load(&c->host_fds);
+
+		gofer_host_fds_trim(c, held - MIN(held, MAX(held / LOST_PART, 1u)));
+		fd = gofer_ask_fd(d, 0, write ? O_RDWR : O_RDONLY);
+	}
 	if (fd < 0)
 		return fd;
 	*ret_fd = gofer_inode_take_fd(d, fd, write);

@@ -431,7 +431,7 @@ void gofer_inode_keep_fd(struct remote_dentry *d, int fd);
 /* Tmopen for a descriptor of what is there. */
 void gofer_fill_open(struct p9_msg *t, const struct gofer_where *where, uint32_t want,
 		     uint32_t accmode);
-/* The reply's descriptor, or -errno. */
+/* The reply's descriptor, or -errno; -ENFILE: it was lost. */
 must_check int gofer_take_opened(struct p9_call *call);
 
 /* ---- open_ahead.c ---- */

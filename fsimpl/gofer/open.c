@@ -176,6 +176,24 @@ static void fill_create(struct p9_Tmcreate *t, const struct resolving_path *rp,
 	t->umask = args->umask;
 }
 
+/* ret->d was made. Takes *fd, which came along, unless it was lost. */
+static int pin_created(struct newfile *ret, int *fd, bool write)
+{
+	int err = 0;
+
+	if (*fd >= 0)
+		ret->fd = gofer_inode_take_fd(ret->d, *fd, write);
+	else
+		err = gofer_inode_pin(ret->d, write, &ret->fd);
+	*fd = -1;
+	ret->created = !err;
+	if (err) {
+		remote_dentry_unref(ret->d);
+		ret->d = NULL;
+	}
+	return err;
+}
+
 /*
  * Tmcreate of a name about which nothing is known, or that is known to be absent. Pre: tree_lock held for writing, everything allowed.
  * Return: 0 with ret->d; ret->created false: it was there and ret->d is what is there (not opened).
@@ -206,7 +224,7 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	gofer_dir_changed(gofer_inode_of(dir));
 	if (r->err)
 		err = r->err < 4096 ? -(int)r->err : -EIO;
-	else if (!r->created || r->nodes.count != 2 || call.fd < 0)
+	else if (!r->created || r->nodes.count != 2 || (call.fd < 0 && !r->donated))
 		err = -EIO;
 	if (err) {
 		remote_forget_negative(&fs->dcache, dir, name, len);
@@ -218,9 +236,7 @@ static int create_locked(struct gofer_fs *fs, struct resolving_path *rp, struct 
 	err = gofer_cache_enter(fs, dir, name, len, &node, NULL, &ret->d);
 	if (err)
 		goto out;
-	ret->created = true;
-	ret->fd = gofer_inode_take_fd(ret->d, call.fd, wants_write(args->flags));
-	call.fd = -1;
+	err = pin_created(ret, &call.fd, wants_write(args->flags));
 out:
 	p9_call_fini(&call);
 	return err;
@@ -244,13 +260,11 @@ static int may_create(struct resolving_path *rp, struct remote_dentry *dir,
 }
 
 /* What the walk's own request made. Pre: hint->created. */
-static void take_created(struct gofer_hint *hint, struct newfile *ret)
+static int take_created(struct gofer_hint *hint, struct newfile *ret)
 {
 	ret->d = remote_dentry_ref(hint->child);
-	ret->created = true;
 	gofer_dir_changed(gofer_inode_of(remote_parent(ret->d)));
-	ret->fd = gofer_inode_take_fd(ret->d, hint->fd, hint->write);
-	hint->fd = -1;
+	return pin_created(ret, &hint->fd, hint->write);
 }
 
 /* What is at the final name, made if need be. Return: 0: *ret; -errno. */
@@ -262,10 +276,8 @@ static int find_or_create(struct gofer_fs *fs, struct resolving_path *rp, struct
 	struct perm_inode pi;
 	int err, may;
 
-	if (asked && hint->child && hint->created && hint->fd >= 0) {
-		take_created(hint, ret);
-		return 0;
-	}
+	if (asked && hint->child && hint->created)
+		return take_created(hint, ret);
 	if (asked && hint->done && hint->err)
 		return hint->err;
 	if (asked && hint->child)
@@ -441,7 +453,7 @@ static int open_tmpfile(struct gofer_fs *fs, struct resolving_path *rp,
 	if (r->err)
 		err = r->err < 4096 ? -(int)r->err : -EIO;
 	else if (!r->created || !r->bound || r->nodes.count != 2 || call.fd < 0)
-		err = -EIO;
+		err = r->donated && call.fd < 0 ? -ENFILE : -EIO;
 	if (!err) {
 		p9_nodes_get(&r->nodes, 1, &node);
 		err = gofer_dentry_create_unnamed(fs, dir, &node, &d);

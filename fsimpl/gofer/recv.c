@@ -1,6 +1,7 @@
 /*
  * fsimpl/gofer/recv.c - replies: off the socket, to the calls that wait for them, with the descriptors that they announce.
  *
+ * A descriptor for which this process had no room is lost, and the reply that announced it comes without (call->fd is -1).
  * Descriptors arrive in the order of the replies that announce them. A reply belongs to a request that was sent, and is the only one: anything else
  * kills the connection.
  */
@@ -11,6 +12,18 @@
 
 #include "base/futex.h"
 #include "fsimpl/gofer/conn.h"
+
+/* fd: -1: lost. Return: 0; -EPROTO: more than any replies announce. */
+static int queue_fd(struct p9_conn *c, int fd)
+{
+	if (c->fd_count == P9_FD_QUEUE_MAX) {
+		if (fd >= 0)
+			close(fd);
+		return -EPROTO;
+	}
+	c->fds[c->fd_count++] = fd;
+	return 0;
+}
 
 static int take_fds(struct p9_conn *c, struct msghdr *msg)
 {
@@ -27,15 +40,13 @@ static int take_fds(struct p9_conn *c, struct msghdr *msg)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(int));
-			if (c->fd_count < P9_FD_QUEUE_MAX) {
-				c->fds[c->fd_count++] = fd;
-			} else {
-				close(fd);
-				err = -EPROTO;
-			}
+			err = queue_fd(c, fd) ? -EPROTO : err;
 		}
 	}
-	return msg->msg_flags & MSG_CTRUNC ? -EMFILE : err;
+	/* A message of the gofer's has one. */
+	if (msg->msg_flags & MSG_CTRUNC)
+		err = queue_fd(c, -1) ? -EPROTO : err;
+	return err;
 }
 
 /* Does this reply announce a descriptor? */
@@ -191,7 +202,6 @@ bool p9_read_some(struct p9_conn *c)
 	if (!err)
 		err = dispatch_all(c);
 	if (err)
-		p9_conn_kill(c,
-			     err == -EMFILE ? "too many descriptors" : "nonsense from the server");
+		p9_conn_kill(c, "nonsense from the server");
 	return false;
 }

@@ -1,5 +1,7 @@
 // LINK: moat_gofer moat_gofer_fs moat_vfs moat_mem moat_wire seccomp
 /* gofer and fsimpl/gofer together: many threads at once, and a gofer that dies. */
+#include <sys/resource.h>
+
 #include "tests/unit/p9_gofer_fixture.h"
 
 /* ---- many at once ---- */
@@ -97,6 +99,78 @@ static void parallel(void **state)
 	}
 }
 
+#define FEW_FILES 200
+#define FEW_LEFT 40 /* descriptors that may be had */
+
+/* As many as can be open. Return: how many there were. */
+static unsigned open_many(struct file **files)
+{
+	char name[32];
+	unsigned n;
+	int err = 0;
+
+	for (n = 0; n < FEW_FILES && !err; n++) {
+		snprintf(name, sizeof(name), "few/%u", n);
+		err = do_open(name, O_RDONLY, 0, &files[n]);
+		if (err)
+			break;
+	}
+	if (err)
+		assert_int_equal(err, -ENFILE);
+	return n;
+}
+
+/* Where the process may have fewer descriptors than are kept, idle ones make room, and what has none is refused; no more than that. */
+static void few_descriptors(void **state)
+{
+	static struct file *files[FEW_FILES];
+	struct rlimit old, few;
+	char name[32], buf[8];
+	struct file *f;
+	unsigned n;
+	int free_fd;
+
+	(void)state;
+	mkdir(host("few"), 0755);
+	for (unsigned i = 0; i < FEW_FILES; i++) {
+		snprintf(name, sizeof(name), "few/%u", i);
+		write_host(name, name);
+	}
+	free_fd = dup(0);
+	assert_true(free_fd >= 0);
+	close(free_fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = old;
+	few.rlim_cur = (rlim_t)free_fd + FEW_LEFT;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	for (unsigned i = 0; i < FEW_FILES; i++) {
+		snprintf(name, sizeof(name), "few/%u", i);
+		assert_int_equal(do_open(name, O_RDONLY, 0, &f), 0);
+		memset(buf, 0, sizeof(buf));
+		assert_int_equal(do_pread(f, buf, sizeof(buf) - 1, 0), strlen(name));
+		assert_string_equal(buf, name);
+		file_unref(f);
+	}
+	for (unsigned i = 0; i < FEW_FILES; i++) {
+		snprintf(name, sizeof(name), "few/new%u", i);
+		assert_int_equal(do_open(name, O_RDWR | O_CREAT | O_EXCL, 0, &f), 0);
+		assert_int_equal(do_pwrite(f, "new", 3, 0), 3);
+		file_unref(f);
+	}
+	n = open_many(files);
+	assert_in_range(n, FEW_LEFT / 2, FEW_LEFT);
+	assert_int_equal(do_open("few/new", O_RDWR | O_CREAT, 0600, &f), -ENFILE);
+	for (unsigned i = 0; i < n; i++)
+		file_unref(files[i]);
+	assert_int_equal(do_open("few/new", O_RDWR | O_CREAT, 0600, &f), 0);
+	file_unref(f);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	n = open_many(files);
+	assert_int_equal(n, FEW_FILES);
+	for (unsigned i = 0; i < n; i++)
+		file_unref(files[i]);
+}
+
 static void dead_gofer(void **state)
 {
 	struct moat_statx st;
@@ -123,6 +197,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(parallel),
+		TEST(few_descriptors),
 		TEST(dead_gofer),
 	};
 	int ret = cmocka_run_group_tests_name("exclusive", tests, init, NULL);
