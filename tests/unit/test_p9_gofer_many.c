@@ -99,6 +99,149 @@ static void parallel(void **state)
 	}
 }
 
+/* ---- opened in order, while others change what is opened ---- */
+
+#define ORDER_FILES 120u
+#define ORDER_ROUNDS 15
+
+static char order_names[ORDER_FILES][32];
+static unsigned order_count;
+
+static bool order_keep(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino,
+		       unsigned type, int64_t next)
+{
+	(void)ctx;
+	(void)ino;
+	(void)type;
+	(void)next;
+	if (name[0] != '.' && order_count < ORDER_FILES)
+		snprintf(order_names[order_count++], sizeof(order_names[0]), "order/%.*s", (int)len,
+			 name);
+	return true;
+}
+
+static void order_list(void)
+{
+	struct file *f;
+
+	order_count = 0;
+	assert_int_equal(do_open("order", O_RDONLY | O_DIRECTORY, 0, &f), 0);
+	assert_int_equal(file_iterate(f, &(struct dir_emit){order_keep}), 0);
+	file_unref(f);
+}
+
+static bool any_name(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino,
+		     unsigned type, int64_t next)
+{
+	(void)ctx;
+	(void)name;
+	(void)len;
+	(void)ino;
+	(void)type;
+	(void)next;
+	return true;
+}
+
+/* What is read at a name is what the host has there. */
+static void order_check(int host_dir, const char *name)
+{
+	char got[64] = "", want[64] = "";
+	int fd = openat(host_dir, name, O_RDONLY), err;
+	struct file *f;
+
+	err = do_open(name, O_RDONLY, 0, &f);
+	assert_int_equal(err, fd < 0 ? -ENOENT : 0);
+	if (err)
+		return;
+	assert_true(do_pread(f, got, sizeof(got) - 1, 0) >= 0);
+	assert_true(pread(fd, want, sizeof(want) - 1, 0) >= 0);
+	assert_string_equal(got, want);
+	close(fd);
+	file_unref(f);
+}
+
+static void *order_opener(void *arg)
+{
+	struct file *f;
+
+	rcu_thread_begin();
+	cred_set_current(fx.cred);
+	for (int i = 0; i < ORDER_ROUNDS; i++) {
+		if (do_open("order", O_RDONLY | O_DIRECTORY, 0, &f) == 0) {
+			(void)!file_iterate(f, &(struct dir_emit){any_name});
+			file_unref(f);
+		}
+		for (unsigned n = 0; n < order_count; n++)
+			if (do_open(order_names[n], O_RDONLY, 0, &f) == 0)
+				file_unref(f);
+		if (arg)
+			gofer_fs_shrink(fx.fs);
+		vfs_run_deferred();
+	}
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void *order_changer(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+	struct file *f;
+
+	rcu_thread_begin();
+	cred_set_current(fx.cred);
+	for (unsigned i = 0; i < ORDER_ROUNDS * 20; i++) {
+		const char *a = order_names[(unsigned)rand_r(&seed) % order_count];
+		const char *b = order_names[(unsigned)rand_r(&seed) % order_count];
+		char text[16];
+
+		switch (rand_r(&seed) % 3) {
+		case 0:
+			(void)!do_unlink(a);
+			break;
+		case 1:
+			(void)!do_rename(a, b, 0);
+			break;
+		default:
+			if (do_open(a, O_CREAT | O_RDWR | O_TRUNC, 0644, &f))
+				break;
+			snprintf(text, sizeof(text), "text %u", i);
+			(void)!do_pwrite(f, text, strlen(text), 0);
+			file_unref(f);
+		}
+		vfs_run_deferred();
+	}
+	cred_set_current(NULL);
+	rcu_thread_end();
+	return NULL;
+}
+
+static void opened_in_order(void **state)
+{
+	int dir = open(fx.dir, O_RDONLY | O_DIRECTORY);
+	pthread_t threads[THREADS];
+	char name[32];
+
+	(void)state;
+	mkdir(host("order"), 0755);
+	for (unsigned i = 0; i < ORDER_FILES; i++) {
+		snprintf(name, sizeof(name), "order/%u", i);
+		write_host(name, name);
+	}
+	order_list();
+	assert_int_equal(order_count, ORDER_FILES);
+	for (uintptr_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL,
+						i == 3 ? order_changer : order_opener,
+						(void *)(i == 3 ? 7 : i)),
+				 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	for (unsigned i = 0; i < ORDER_FILES; i++)
+		order_check(dir, order_names[i]);
+	close(dir);
+}
+
 #define FEW_FILES 200
 #define FEW_LEFT 40 /* descriptors that may be had */
 
@@ -197,6 +340,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(parallel),
+		TEST(opened_in_order),
 		TEST(few_descriptors),
 		TEST(dead_gofer),
 	};
