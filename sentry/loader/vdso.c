@@ -9,7 +9,11 @@
  * way, MONOTONIC forward.
  *
  * A line ends after a second. The first who asks for the time after that makes the system call, which draws the next one and answers
- * from it: nobody asks, and no thread wakes up.
+ * from it: nobody asks, and no thread wakes up. Every such call answers by a line, also when another thread has drawn it meanwhile: the host's clock
+ * may be behind what the caller has read.
+ *
+ * The counter may jump: set back by the host's suspend, or going on while CLOCK_MONOTONIC stands (suspend to idle, a host that is a paused virtual machine). What
+ * was measured across that says nothing of its rate. Where it happens again and again, counters differ by CPU: then everybody makes the call.
  */
 #include <cpuid.h>
 #include <string.h>
@@ -25,6 +29,9 @@
 #define VDSO_STEP_NS 1000000l
 #define VDSO_PERIOD_NS 1000000000l
 #define VDSO_FIRST_NS 2000000l /* the first calibration's length, at least */
+#define VDSO_JUMP_NS 10000000l /* so far apart, and an eighth: more than any clock is slewed */
+#define VDSO_JUMPS_MAX 16
+#define VDSO_TRIES 4
 #define VDSO_IMAGE_MAX (MEM_CHUNK_SIZE - MOAT_PAGE_SIZE)
 
 extern const char vdso_image_start[], vdso_image_end[];
@@ -39,10 +46,12 @@ static struct {
 	size_t image_size; /* immutable: bytes, page multiple */
 	struct vdso_data *data; /* in the chunk */
 	struct mappable mappable;
-	bool tsc_ok; /* immutable */
+	_Atomic bool tsc_ok; /* goes once, under lock */
 	struct mutex lock; /* LOCK_LEAF: below */
 	struct clock_sample first; /* calibration starts here */
+	struct clock_sample last; /* the lines start here */
 	uint64_t rate; /* ns per cycle, 32.32 */
+	unsigned jumps; /* of the counter */
 	_Atomic bool started;
 } vdso;
 
@@ -95,20 +104,32 @@ static int64_t line_at(const struct vdso_clock *c, uint64_t tsc)
 			 (uint64_t)(((unsigned __int128)(tsc - c->base_tsc) * c->mult) >> 32));
 }
 
+/* How a line is drawn. */
+enum line_start {
+	LINE_FRESH, /* there is none before */
+	LINE_NEXT,
+	LINE_JUMPED, /* the old line's cycles are not today's */
+};
+
 /* The next line of one clock, from where the old one is at s: nobody has read it beyond its end. */
 static struct vdso_clock next_line(const struct vdso_clock *old, const struct clock_sample *s,
-				   int which, bool fresh)
+				   int which, enum line_start how)
 {
 	struct vdso_clock c = {
 		.base_tsc = s->tsc, .base_ns = (uint64_t)s->ns[which], .mult = vdso.rate};
+	uint64_t end = old->base_tsc + vdso.data->valid;
+	bool ended = how == LINE_JUMPED || s->tsc > end;
 	int64_t behind, at;
 
-	if (fresh)
+	if (how == LINE_FRESH)
 		return c;
-	at = line_at(old, MIN(s->tsc, old->base_tsc + vdso.data->valid));
+	at = line_at(old, ended ? end : s->tsc);
+	/* How far it was read nobody knows; it was not that far ahead of the host's clock. */
+	if (how == LINE_JUMPED)
+		at = MIN(at, s->ns[which] + VDSO_STEP_NS);
 	behind = s->ns[which] - at;
 	/* Forward after its end nobody sees a jump; whoever slept until then must not read that it is earlier. */
-	if (behind > 0 && s->tsc - old->base_tsc > vdso.data->valid)
+	if (behind > 0 && ended)
 		return c;
 	if (behind > VDSO_STEP_NS || (which == VDSO_REALTIME && behind < -VDSO_STEP_NS))
 		return c;
@@ -120,7 +141,7 @@ static struct vdso_clock next_line(const struct vdso_clock *old, const struct cl
 	return c;
 }
 
-static void publish_locked(const struct clock_sample *s)
+static void publish_locked(const struct clock_sample *s, enum line_start how)
 {
 	struct vdso_data *d = vdso.data;
 	struct vdso_clock next[VDSO_CLOCKS];
@@ -131,7 +152,7 @@ static void publish_locked(const struct clock_sample *s)
 	int k;
 
 	for (k = 0; k < VDSO_CLOCKS; k++)
-		next[k] = next_line(&d->clock[k], s, k, !d->usable);
+		next[k] = next_line(&d->clock[k], s, k, how);
 	/* Pairs with read_clock() in vdso/vdso.c: odd before the words, even after. x86 keeps stores in order. */
 	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_SEQ_CST);
 	for (k = 0; k < VDSO_CLOCKS; k++) {
@@ -142,58 +163,121 @@ static void publish_locked(const struct clock_sample *s)
 	__atomic_store_n(&d->valid, valid, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->usable, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->seq, d->seq + 1, __ATOMIC_RELEASE);
+	vdso.last = *s;
+}
+
+/* Nobody reads a line again; when this returns the host's clock is where the last one ended, or near. Pre: vdso.lock. */
+static void give_up_locked(const struct clock_sample *s)
+{
+	const struct vdso_clock *c = &vdso.data->clock[VDSO_MONOTONIC];
+	int64_t end = MIN(line_at(c, c->base_tsc + vdso.data->valid),
+			  s->ns[VDSO_MONOTONIC] + VDSO_STEP_NS);
+
+	vdso.tsc_ok = false;
+	vdso.started = false;
+	__atomic_store_n(&vdso.data->seq, vdso.data->seq + 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&vdso.data->usable, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&vdso.data->seq, vdso.data->seq + 1, __ATOMIC_RELEASE);
+	while (time_monotonic_ns() < end)
+		_mm_pause();
+}
+
+static bool counter_jumped(const struct clock_sample *from, const struct clock_sample *to)
+{
+	uint64_t cycles = to->tsc - from->tsc;
+	int64_t ns = to->ns[VDSO_MONOTONIC] - from->ns[VDSO_MONOTONIC];
+	unsigned __int128 counted = ((unsigned __int128)cycles * vdso.rate) >> 32;
+
+	if ((int64_t)cycles < 0 || counted > INT64_MAX)
+		return true;
+	return labs((int64_t)counted - ns) > ns / 8 + VDSO_JUMP_NS;
 }
 
 /* Pre: vdso.lock. */
 static void update_locked(void)
 {
+	enum line_start how = vdso.data->usable ? LINE_NEXT : LINE_FRESH;
 	struct clock_sample s;
+	int64_t known;
+	bool idle;
 
-	sample_clocks(&s);
-	/* Too soon to know the counter's rate. */
-	if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] < VDSO_FIRST_NS)
+	if (!vdso.tsc_ok)
 		return;
-	vdso.rate = rate_between(&vdso.first, &s);
-	if (vdso.rate)
-		publish_locked(&s);
-	/* The rate over the last while, not over a lifetime in which the host slewed its clock. */
-	if (s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC] > 64 * VDSO_PERIOD_NS)
+	sample_clocks(&s);
+	idle = s.ns[VDSO_MONOTONIC] - vdso.last.ns[VDSO_MONOTONIC] > 2 * VDSO_PERIOD_NS;
+	if (how == LINE_NEXT && counter_jumped(&vdso.last, &s))
+		how = LINE_JUMPED;
+	if (how == LINE_JUMPED && !idle && ++vdso.jumps > VDSO_JUMPS_MAX) {
+		give_up_locked(&s);
+		return;
+	}
+	/* Nor over a while in which nobody looked whether it jumped. */
+	if (how == LINE_JUMPED || (how == LINE_NEXT && idle))
 		vdso.first = s;
+	known = s.ns[VDSO_MONOTONIC] - vdso.first.ns[VDSO_MONOTONIC];
+	/* Sooner its rate is not to be known, but from before. */
+	if (known >= VDSO_FIRST_NS)
+		vdso.rate = rate_between(&vdso.first, &s);
+	if (vdso.rate)
+		publish_locked(&s, how);
+	/* The rate over the last while, not over a lifetime in which the host slewed its clock. */
+	if (known > 64 * VDSO_PERIOD_NS) {
+		vdso.first = s;
+		vdso.jumps = 0;
+	}
 }
 
 void vdso_update_time(void)
 {
-	if (!vdso.tsc_ok)
-		return;
 	mutex_lock(&vdso.lock);
 	update_locked();
 	mutex_unlock(&vdso.lock);
 }
 
-/* Has the line ended? Without vdso.lock a guess. */
-static bool line_ended(uint64_t tsc)
+/* As read_clock() in vdso/vdso.c, which never waits: false also if somebody writes. */
+static bool line_read(int which, int64_t *ret_ns)
 {
-	uint64_t base = __atomic_load_n(&vdso.data->clock[0].base_tsc, __ATOMIC_RELAXED);
+	const struct vdso_data *d = vdso.data;
+	unsigned seq = __atomic_load_n(&d->seq, __ATOMIC_ACQUIRE);
+	bool usable = __atomic_load_n(&d->usable, __ATOMIC_RELAXED);
+	struct vdso_clock c = {
+		.base_tsc = __atomic_load_n(&d->clock[which].base_tsc, __ATOMIC_RELAXED),
+		.base_ns = __atomic_load_n(&d->clock[which].base_ns, __ATOMIC_RELAXED),
+		.mult = __atomic_load_n(&d->clock[which].mult, __ATOMIC_RELAXED),
+	};
+	uint64_t valid = __atomic_load_n(&d->valid, __ATOMIC_RELAXED), tsc;
 
-	return (int64_t)(tsc - base) > 0 &&
-	       tsc - base > __atomic_load_n(&vdso.data->valid, __ATOMIC_RELAXED);
+	_mm_lfence();
+	tsc = __rdtsc();
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (!usable || (seq & 1) || seq != __atomic_load_n(&d->seq, __ATOMIC_RELAXED))
+		return false;
+	if (c.base_tsc - tsc < VDSO_SKEW_CYCLES)
+		tsc = c.base_tsc;
+	if (tsc - c.base_tsc > valid)
+		return false;
+	*ret_ns = line_at(&c, tsc);
+	return true;
 }
 
 bool vdso_clock_read(bool monotonic, int64_t *ret_ns)
 {
-	uint64_t tsc;
-	bool usable;
+	int which = monotonic ? VDSO_MONOTONIC : VDSO_REALTIME;
+	bool held;
 
-	if (!atomic_load_explicit(&vdso.started, memory_order_relaxed) || !line_ended(__rdtsc()))
+	if (!atomic_load_explicit(&vdso.started, memory_order_relaxed))
 		return false;
+	if (line_read(which, ret_ns))
+		return true;
 	mutex_lock(&vdso.lock);
-	if (line_ended(__rdtsc()))
+	held = line_read(which, ret_ns);
+	/* Who is frozen meanwhile may find that the new one has ended, too. */
+	for (int i = 0; !held && i < VDSO_TRIES; i++) {
 		update_locked();
-	usable = vdso.data->usable;
-	tsc = MAX(__rdtsc(), vdso.data->clock[0].base_tsc);
-	*ret_ns = line_at(&vdso.data->clock[monotonic ? VDSO_MONOTONIC : VDSO_REALTIME], tsc);
+		held = line_read(which, ret_ns);
+	}
 	mutex_unlock(&vdso.lock);
-	return usable;
+	return held;
 }
 
 /* The first program waits out the rest of the first calibration, so the first call costs no exit. */

@@ -11,6 +11,8 @@
 #define VDSO_CLOCKS 2
 #define VDSO_REALTIME 0
 #define VDSO_MONOTONIC 1
+/* So little may one CPU's counter be behind another's. Farther before a line's beginning it has been set back: the line does not hold. */
+#define VDSO_SKEW_CYCLES (1ul << 20)
 
 struct vdso_clock {
 	unsigned long base_tsc;

@@ -72,7 +72,7 @@ static int read_clock(unsigned which, unsigned long *ret_ns)
 		tsc = read_tsc();
 		delta = tsc - c->base_tsc;
 		/* Another CPU's counter, a few cycles behind the sentry's reading. */
-		if ((long)delta < 0)
+		if (-delta < VDSO_SKEW_CYCLES)
 			delta = 0;
 		valid = vdso_data.valid;
 		ns = c->base_ns + (unsigned long)(((unsigned __int128)delta * c->mult) >> 32);
