@@ -38,6 +38,7 @@ struct blocked {
 	LIST_ENTRY(blocked) link;
 	struct lock_inode *li;
 	const struct file_lock *req;
+	const struct file_lock *meets; /* file_locks_show() */
 };
 
 static struct mutex table_lock = MUTEX_INIT(LOCK_FILE_LOCKS, "file locks");
@@ -567,14 +568,19 @@ static void show_locked(struct buf *b, unsigned number, struct lock_inode *li,
 	if (!li->blocked)
 		return;
 	LIST_FOREACH (w, &blocked_list, link)
-		if (w->li == li && find_conflict_locked(li, w->req) == l)
+		if (w->li == li && w->meets == l)
 			file_lock_show(b, number, true, kinds[w->req->kind], li->fs, li->ino,
 				       w->req);
 }
 
 void file_locks_show(struct buf *b, unsigned *number)
 {
+	struct blocked *w;
+
 	mutex_lock(&table_lock);
+	/* Once for each, not for each lock: everybody waits for table_lock. */
+	LIST_FOREACH (w, &blocked_list, link)
+		w->meets = find_conflict_locked(w->li, w->req);
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		struct lock_inode *li;
 		const struct file_lock *l;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/rcu.h"
 #include "vfs/locks.h"
 
@@ -122,13 +123,46 @@ static void test_kinds(void **state)
 	file_locks_gone(&file_a2);
 }
 
+/* /proc/locks: locks, and who waits for one. */
+static void count_shown(unsigned *ret_locks, unsigned *ret_lines, unsigned *ret_waiters)
+{
+	unsigned lines = 0, waiters = 0;
+	struct buf b;
+
+	*ret_locks = 0;
+	buf_init(&b, 8 << 20);
+	file_locks_show(&b, ret_locks);
+	for (size_t i = 0; i < b.len; i++) {
+		lines += b.data[i] == '\n';
+		waiters += b.data[i] == '>';
+	}
+	buf_fini(&b);
+	*ret_lines = lines;
+	*ret_waiters = waiters;
+}
+
+/* If they do not it is ctest that ends the test. */
+static void until_waiting(unsigned count)
+{
+	unsigned locks, lines, waiters = 0;
+
+	while (waiters < count) {
+		usleep(10000);
+		count_shown(&locks, &lines, &waiters);
+	}
+}
+
 static int owner1, owner2;
 static _Atomic int result2 = 1;
 
 static void *waiter_thread(void *arg)
 {
-	struct file_lock req = {
-		.kind = FILE_LOCK_POSIX, .type = F_WRLCK, .start = 0, .end = 0, .owner = &owner2};
+	struct file_lock req = {.kind = FILE_LOCK_POSIX,
+				.type = F_WRLCK,
+				.start = 0,
+				.end = 0,
+				.owner = &owner2,
+				.pid = 2};
 
 	(void)arg;
 	rcu_thread_begin();
@@ -147,7 +181,7 @@ static void test_wait_and_deadlock(void **state)
 	assert_int_equal(set(&file_a, &owner1, F_WRLCK, 0, 0), 0);
 	assert_int_equal(set(&file_a, &owner2, F_WRLCK, 1, 1), 0);
 	assert_int_equal(pthread_create(&th, NULL, waiter_thread, NULL), 0);
-	usleep(50000);
+	until_waiting(1);
 	assert_int_equal(result2, 1);
 	assert_int_equal(file_lock_set(&file_a, &req, true), -EDEADLK);
 	assert_int_equal(set(&file_a, &owner1, F_UNLCK, 0, 0), 0);
@@ -157,12 +191,54 @@ static void test_wait_and_deadlock(void **state)
 	assert_int_equal(test_at(&file_a, &owner1, F_WRLCK, 0), F_UNLCK);
 }
 
+#define MANY 10000
+#define SLEEPERS 100
+
+static void *sleeper_thread(void *owner)
+{
+	struct file_lock req = {.kind = FILE_LOCK_POSIX,
+				.type = F_RDLCK,
+				.end = 2 * MANY,
+				.owner = owner,
+				.pid = 2};
+
+	rcu_thread_begin();
+	assert_int_equal(file_lock_set(&file_a, &req, true), 0);
+	file_locks_close(&file_a, owner);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* /proc/locks of a file with many locks, for all of which many wait: in time, and each waits for one. */
+static void test_show_many(void **state)
+{
+	static int owners[SLEEPERS];
+	pthread_t threads[SLEEPERS];
+	unsigned locks, lines, waiters;
+
+	(void)state;
+	for (uint64_t i = 0; i < MANY; i++)
+		assert_int_equal(set(&file_a, &owner1, F_WRLCK, 2 * i, 2 * i), 0);
+	for (int i = 0; i < SLEEPERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, sleeper_thread, &owners[i]), 0);
+	alarm(20);
+	until_waiting(SLEEPERS);
+	alarm(0);
+	count_shown(&locks, &lines, &waiters);
+	assert_int_equal(locks, MANY);
+	assert_int_equal(lines, MANY + SLEEPERS);
+	file_locks_close(&file_a, &owner1);
+	for (int i = 0; i < SLEEPERS; i++)
+		pthread_join(threads[i], NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model),
 		cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_wait_and_deadlock),
+		cmocka_unit_test(test_show_many),
 	};
 
 	rcu_thread_begin();
