@@ -83,17 +83,17 @@ static bool ask(int host_tid)
 	if (syscall(SYS_tgkill, own_pid, host_tid, TASK_STACK_SIGNAL) < 0)
 		end = 0;
 	while ((state = atomic_load(&asked.state)) != STACK_TAKEN && time_monotonic_ns() < end) {
-		struct timespec ts = {.tv_nsec = STACK_WAIT_NS / 10};
+		struct timespec ts = {end / 1000000000, end % 1000000000};
 
 		(void)futex_wait(&asked.state, state, &ts);
 	}
 	state = STACK_ASKED;
 	/* One that has begun is soon done. */
-	while (state != STACK_TAKEN &&
-	       !atomic_compare_exchange_strong(&asked.state, &state, STACK_IDLE) &&
-	       state == STACK_TAKING)
-		(void)futex_wait(&asked.state, STACK_TAKING,
-				 &(struct timespec){.tv_nsec = 1000000});
+	while (!atomic_compare_exchange_strong(&asked.state, &state, STACK_IDLE) &&
+	       state == STACK_TAKING) {
+		(void)futex_wait(&asked.state, STACK_TAKING, NULL);
+		state = STACK_ASKED;
+	}
 	return state == STACK_TAKEN;
 }
 
