@@ -251,6 +251,10 @@ static void apply_weights(struct apply *a, const json_t *b)
 			snprintf(text, sizeof(text), "%lld:%lld %lld", major, minor, w);
 			put(a, controller, weight_file(a, true), text);
 		}
+		if (number(e, "leafWeight", &w) && w) {
+			snprintf(text, sizeof(text), "%lld:%lld %lld", major, minor, w);
+			put(a, controller, "blkio.leaf_weight_device", text);
+		}
 	}
 }
 
@@ -271,6 +275,15 @@ static void apply_blkio(struct apply *a, const json_t *b)
 static bool name_safe(const char *name)
 {
 	return name && *name && strlen(name) < 32 && !strpbrk(name, "/\n ");
+}
+
+static void refuse_name(struct apply *a, const char *where, const char *name)
+{
+	if (a->err)
+		return;
+	a->err = -EINVAL;
+	snprintf(a->why, CGROUP_ERROR_MAX, "linux.resources.%s: '%.60s' is no name", where,
+		 name ? name : "");
 }
 
 static void apply_hugetlb(struct apply *a, const json_t *list)
@@ -310,8 +323,12 @@ static void apply_network(struct apply *a, const json_t *n)
 		const char *name = json_string_value(json_object_get(e, "name"));
 		char text[64];
 
-		if (!name_safe(name) || !number(e, "priority", &v))
-			continue;
+		if (!name_safe(name)) {
+			refuse_name(a, "network.priorities", name);
+			return;
+		}
+		v = 0;
+		number(e, "priority", &v);
 		snprintf(text, sizeof(text), "%s %lld", name, v);
 		put(a, "net_prio", "net_prio.ifpriomap", text);
 	}
@@ -328,8 +345,10 @@ static void apply_rdma(struct apply *a, const json_t *devices)
 		long long v;
 		int n;
 
-		if (!name_safe(device))
-			continue;
+		if (!name_safe(device)) {
+			refuse_name(a, "rdma", device);
+			return;
+		}
 		n = snprintf(text, sizeof(text), "%s", device);
 		if (number(e, "hcaHandles", &v))
 			n += snprintf(text + n, sizeof(text) - (size_t)n, " hca_handle=%lld", v);

@@ -62,6 +62,88 @@ static const struct resource resource_types[] = {
 	{"network", "priorities", JSON_ARRAY},
 };
 
+/* Of the members of a list, which are objects. */
+static const struct element {
+	const char *section, *list;
+	struct {
+		const char *key;
+		json_type type;
+	} keys[4];
+} element_types[] = {
+	{NULL, "hugepageLimits", {{"pageSize", JSON_STRING}, {"limit", JSON_INTEGER}}},
+	{"blockIO",
+	 "weightDevice",
+	 {{"major", JSON_INTEGER},
+	  {"minor", JSON_INTEGER},
+	  {"weight", JSON_INTEGER},
+	  {"leafWeight", JSON_INTEGER}}},
+#define THROTTLE(name)                                                    \
+	{                                                                 \
+		"blockIO", name,                                          \
+		{                                                         \
+			{"major", JSON_INTEGER}, {"minor", JSON_INTEGER}, \
+			{                                                 \
+				"rate", JSON_INTEGER                      \
+			}                                                 \
+		}                                                         \
+	}
+	THROTTLE("throttleReadBpsDevice"),
+	THROTTLE("throttleWriteBpsDevice"),
+	THROTTLE("throttleReadIOPSDevice"),
+	THROTTLE("throttleWriteIOPSDevice"),
+#undef THROTTLE
+	{"network", "priorities", {{"name", JSON_STRING}, {"priority", JSON_INTEGER}}},
+	{NULL, "rdma", {{"hcaHandles", JSON_INTEGER}, {"hcaObjects", JSON_INTEGER}}},
+};
+
+static bool of_type(const json_t *j, json_type type)
+{
+	return !j || json_is_null(j) || json_typeof(j) == type;
+}
+
+/* `at` is a number, or the key of rdma's devices. */
+static int check_element(const struct element *e, const json_t *element, const char *at, char *why)
+{
+	const char *key = "";
+	bool good = json_is_object(element);
+
+	for (size_t k = 0; good && k < ARRAY_SIZE(e->keys) && e->keys[k].key; k++) {
+		key = e->keys[k].key;
+		good = of_type(json_object_get(element, key), e->keys[k].type);
+	}
+	if (good)
+		return 0;
+	snprintf(why, OCI_ERROR_MAX, "linux.resources.%s%s%s[%.40s]%s%s is of the wrong type",
+		 e->section ? e->section : "", e->section ? "." : "", e->list, at, *key ? "." : "",
+		 key);
+	return -EINVAL;
+}
+
+/* A rate that is no number would be none: nothing limited. */
+static int check_elements(const json_t *resources, char *why)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(element_types); i++) {
+		const struct element *e = &element_types[i];
+		const json_t *in = e->section ? json_object_get(resources, e->section) : resources,
+			     *list = json_object_get(in, e->list), *v;
+		const char *key;
+
+		for (size_t n = 0; n < json_array_size(list) && !err; n++) {
+			char at[24];
+
+			snprintf(at, sizeof(at), "%zu", n);
+			err = check_element(e, json_array_get(list, n), at, why);
+		}
+		json_object_foreach((json_t *)list, key, v)
+		{
+			err = err ? err : check_element(e, v, key, why);
+		}
+	}
+	return err;
+}
+
 int oci_resources_check(const json_t *resources, char *why)
 {
 	long long swappiness;
@@ -78,6 +160,8 @@ int oci_resources_check(const json_t *resources, char *why)
 			 r->section ? r->section : "", r->section ? "." : "", r->key);
 		return -EINVAL;
 	}
+	if (check_elements(resources, why))
+		return -EINVAL;
 	swappiness = number(json_object_get(resources, "memory"), "swappiness");
 	/* -1, which is 2^64-1 in the specification's type, is as if it were not there, as in runc. */
 	if ((swappiness >= -1 && swappiness <= 100) || swappiness == INT64_MAX)
@@ -199,7 +283,7 @@ static void parse_devices(struct oci_parse *p, const json_t *l)
 			    &line, "%c %u %u %o %u %u %s", type[0] == 'u' ? 'c' : type[0],
 			    (unsigned)oci_member_uint(p, d, "linux.devices[]", "major", UINT32_MAX),
 			    (unsigned)oci_member_uint(p, d, "linux.devices[]", "minor", UINT32_MAX),
-			    json_object_get(d, "fileMode")
+			    oci_member(p, d, "linux.devices[]", "fileMode", JSON_INTEGER)
 				    ? (unsigned)oci_member_uint(p, d, "linux.devices[]", "fileMode",
 								UINT32_MAX) &
 					      07777
@@ -261,8 +345,11 @@ static void parse_unsupported(struct oci_parse *p, const json_t *l)
 
 	json_object_foreach((json_t *)offsets, clock, v)
 	{
-		if (json_integer_value(json_object_get(v, "secs")) ||
-		    json_integer_value(json_object_get(v, "nanosecs")))
+		const json_t *secs = json_object_get(v, "secs"),
+			     *nanosecs = json_object_get(v, "nanosecs");
+
+		if (json_integer_value(secs) || json_integer_value(nanosecs) ||
+		    !of_type(secs, JSON_INTEGER) || !of_type(nanosecs, JSON_INTEGER))
 			oci_parse_error(p,
 					"linux.timeOffsets.%.20s: clocks with an offset are not "
 					"supported",

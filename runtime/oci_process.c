@@ -118,7 +118,7 @@ static void parse_user(struct oci_parse *p, const json_t *proc)
 		return;
 	s->uid = (uint32_t)oci_member_uint(p, user, "process.user", "uid", UINT32_MAX - 1);
 	s->gid = (uint32_t)oci_member_uint(p, user, "process.user", "gid", UINT32_MAX - 1);
-	if (json_object_get(user, "umask"))
+	if (oci_member(p, user, "process.user", "umask", JSON_INTEGER))
 		s->umask = (uint32_t)oci_member_uint(p, user, "process.user", "umask", 0777);
 	groups = oci_member(p, user, "process.user", "additionalGids", JSON_ARRAY);
 	n = json_array_size(groups);
@@ -151,7 +151,7 @@ static void parse_env(struct oci_parse *p, const json_t *proc)
 {
 	char **v = oci_member_strv(p, proc, "process", "env");
 	json_t *seen = json_object();
-	size_t kept = 0;
+	size_t kept = 0, n = 0;
 
 	if (!v)
 		v = calloc(1, sizeof(*v));
@@ -160,7 +160,9 @@ static void parse_env(struct oci_parse *p, const json_t *proc)
 		p->err = -ENOMEM;
 		goto out;
 	}
-	for (size_t i = 0; v[i] && !p->err; i++) {
+	while (v[n])
+		n++;
+	for (size_t i = 0; i < n && !p->err; i++) {
 		char *equals = strchr(v[i], '='), *entry = v[i];
 		const json_t *at;
 
@@ -185,7 +187,7 @@ static void parse_env(struct oci_parse *p, const json_t *proc)
 		}
 	}
 	/* What an error left over would not be found behind the first NULL. */
-	for (size_t i = kept; p->err && i < json_array_size(json_object_get(proc, "env")); i++) {
+	for (size_t i = kept; p->err && i < n; i++) {
 		free(v[i]);
 		v[i] = NULL;
 	}

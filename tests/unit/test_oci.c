@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mount.h>
 
+#include "base/buf.h"
 #include "runtime/oci.h"
 
 #define PROCESS "\"process\":{\"args\":[\"sh\"],\"cwd\":\"/\"}"
@@ -184,6 +185,45 @@ static void test_environment(void **state)
 	with("\"env\":[\"A=1\",\"A=2\",\"B\",\"C=\"]", "", "", json, sizeof(json));
 	assert_int_equal(parse(json, &c, why), -EINVAL);
 	assert_non_null(strstr(why, "invalid environment variable: 'B'"));
+	with("\"env\":[\"A=1\",\"B=1\",3,\"C=1\"]", "", "", json, sizeof(json));
+	assert_int_equal(parse(json, &c, why), -EINVAL);
+	assert_non_null(strstr(why, "process.env[2]"));
+}
+
+/* More than there may be: an error, and nothing else. */
+static void test_many(void **state)
+{
+	static const char entry[] = "\"A=1\",";
+	struct oci_config c;
+	struct buf b;
+	char why[OCI_ERROR_MAX];
+
+	(void)state;
+	buf_init(&b, OCI_CONFIG_MAX);
+	buf_puts(&b, HEAD "\"process\":{\"args\":[\"a\"],\"cwd\":\"/\",\"env\":[");
+	for (size_t i = 0; i < BOOT_ARGS_MAX; i++)
+		buf_puts(&b, entry);
+	buf_puts(&b, "\"A=1\"]}," ROOT "}");
+	assert_int_equal(buf_error(&b), 0);
+	assert_int_equal(parse(b.data, &c, why), -EINVAL);
+	assert_non_null(strstr(why, "process.env has more than 65536 entries"));
+	buf_fini(&b);
+}
+
+/* null is as if it were not there. */
+static void test_null(void **state)
+{
+	struct oci_config c;
+	char why[OCI_ERROR_MAX], json[1024];
+
+	(void)state;
+	with("\"user\":{\"uid\":1,\"umask\":null}",
+	     "\"devices\":[{\"path\":\"/dev/x\",\"type\":\"c\",\"fileMode\":null}]", "", json,
+	     sizeof(json));
+	assert_int_equal(parse(json, &c, why), 0);
+	assert_int_equal(c.spec.umask, 022);
+	assert_string_equal(c.spec.devices[0], "c 0 0 666 0 0 /dev/x");
+	oci_config_fini(&c);
 }
 
 static void test_priorities(void **state)
@@ -241,6 +281,13 @@ static void test_refused(void **state)
 		{"", "\"resources\":{\"memory\":{\"limit\":\"1\"}}", "",
 		 "memory.limit is of the wrong type"},
 		{"", "\"resources\":{\"memory\":[]}", "", "memory is of the wrong type"},
+		{"", "\"resources\":{\"blockIO\":{\"throttleReadBpsDevice\":[{\"rate\":\"1\"}]}}",
+		 "", "blockIO.throttleReadBpsDevice[0].rate is of the wrong type"},
+		{"", "\"resources\":{\"hugepageLimits\":[3]}", "",
+		 "hugepageLimits[0] is of the wrong"},
+		{"", "\"resources\":{\"rdma\":{\"x\":{\"hcaHandles\":true}}}", "",
+		 "rdma[x].hcaHandles is of the wrong type"},
+		{"", "\"timeOffsets\":{\"boottime\":{\"secs\":\"5\"}}", "", "timeOffsets.boottime"},
 		{"", "\"resources\":{\"memory\":{\"swappiness\":-2}}", "", "swappiness value: -2"},
 		{"", "", "{\"destination\":\"/a\",\"type\":\"tmpfs\",\"options\":[\"ridmap\"]}",
 		 "idmapped"},
@@ -285,6 +332,7 @@ int main(void)
 		cmocka_unit_test(test_full),	     cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_environment),  cmocka_unit_test(test_priorities),
 		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_recursive_options),
+		cmocka_unit_test(test_many),	     cmocka_unit_test(test_null),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
