@@ -174,29 +174,53 @@ static void bind_mounts(const struct oci_config *c, int root)
 }
 
 /*
+ * A new tmpfs on `target`. Return: its root, or -1. Not found by its name: that may lead elsewhere by then, as whoever else has the tree likes, and
+ * what is made in there would be made on the host.
+ */
+static int tmpfs_on(int target)
+{
+	int fs = fsopen("tmpfs", FSOPEN_CLOEXEC), fd = -1;
+
+	if (fs >= 0 && fsconfig(fs, FSCONFIG_SET_STRING, "source", "proc", 0) == 0 &&
+	    fsconfig(fs, FSCONFIG_SET_STRING, "mode", "555", 0) == 0 &&
+	    fsconfig(fs, FSCONFIG_SET_STRING, "size", "64k", 0) == 0 &&
+	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		fd = fsmount(fs, FSMOUNT_CLOEXEC,
+			     MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	if (fd >= 0 &&
+	    move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	if (fd < 0)
+		cli_debug("view: /proc: %m");
+	if (fs >= 0)
+		close(fs);
+	return fd;
+}
+
+/*
  * /proc with the monitor alone: sentry and gofer are no processes of the container. `self` is the monitor's name in
  * the host's: a child that does this for it has one that is gone soon.
  */
 static void make_proc(const struct sandbox *sb, int root, const char *self)
 {
 	static const char *const files[] = {"stat", "uptime", "meminfo", "cpuinfo", "loadavg"};
-	int target = open_inside(root, "/proc"), proc, dir;
-	char at[64], source[96];
+	int place = open_inside(root, "/proc"), target, proc, dir;
+	char source[96];
 
-	if (target < 0)
+	if (place < 0)
 		return;
-	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
 	/* The host's, as a place to take files from. */
 	proc = open("/proc", O_PATH | O_CLOEXEC);
-	if (mount("proc", at, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=555,size=64k") < 0) {
-		close(target);
+	target = tmpfs_on(place);
+	close(place);
+	if (target < 0) {
 		close(proc);
 		return;
 	}
-	close(target);
-	target = open_inside(root, "/proc");
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		int fd = openat(target, files[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+		int fd = openat(target, files[i], O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 
 		if (fd < 0)
 			continue;
