@@ -75,8 +75,8 @@ must_check int oci_resources_to_spec(const json_t *resources, struct boot_spec *
  */
 must_check int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why);
 
-/* Takes an overlay's mount data apart: its layers, into it; NULL what there is not. */
-void oci_overlay_layers(char *data, const char **ret_lower, const char **ret_upper);
+/* The data of a mount that reads all layers of an overlay's, and writes to none; malloc'd, NULL if there are no layers. */
+char *oci_overlay_readonly(const char *data);
 /* Are the layers there of the overlay at `destination`? Return 0, or -errno with `why`. */
 must_check int oci_overlay_check(const char *data, const char *destination, char *why);
 /*

@@ -7,6 +7,7 @@
 #include <strings.h>
 #include <sys/mount.h>
 
+#include "base/buf.h"
 #include "runtime/oci.h"
 #include "runtime/oci_names.h"
 
@@ -221,7 +222,8 @@ static char *next_option(char **rest)
 	return option;
 }
 
-void oci_overlay_layers(char *data, const char **ret_lower, const char **ret_upper)
+/* Takes the data apart: its layers, into it; NULL what there is not. */
+static void overlay_layers(char *data, const char **ret_lower, const char **ret_upper)
 {
 	char *option;
 
@@ -232,6 +234,55 @@ void oci_overlay_layers(char *data, const char **ret_lower, const char **ret_upp
 		else if (strncmp(option, "upperdir=", 9) == 0)
 			*ret_upper = option + 9;
 	}
+}
+
+/* upperdir as one of lowerdir's, between whose paths a colon stands. */
+static void put_layer(struct buf *b, const char *path)
+{
+	for (; *path; path++) {
+		if (path[0] == '\\' && path[1])
+			buf_putc(b, *path++);
+		else if (*path == ':')
+			buf_putc(b, '\\');
+		buf_putc(b, *path);
+	}
+}
+
+char *oci_overlay_readonly(const char *data)
+{
+	/* What makes another tree of the same layers. */
+	static const char *const kept[] = {"userxattr", "metacopy=", "redirect_dir="};
+	char *copy = strdup(data), *option, *rest = copy, *ret = NULL;
+	const char *lower = NULL, *upper = NULL;
+	struct buf b, more;
+
+	if (!copy)
+		return NULL;
+	buf_init(&b, OCI_CONFIG_MAX);
+	buf_init(&more, OCI_CONFIG_MAX);
+	while ((option = next_option(&rest))) {
+		if (strncmp(option, "lowerdir=", 9) == 0)
+			lower = option + 9;
+		else if (strncmp(option, "upperdir=", 9) == 0)
+			upper = option + 9;
+		for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+			if (strncmp(option, kept[i], strlen(kept[i])) == 0)
+				buf_printf(&more, ",%s", option);
+	}
+	buf_puts(&b, "lowerdir=");
+	if (upper) {
+		put_layer(&b, upper);
+		buf_putc(&b, ':');
+	}
+	buf_puts(&b, lower ? lower : "");
+	if (more.len)
+		buf_puts(&b, more.data);
+	if (lower && !buf_error(&b) && !buf_error(&more))
+		ret = strdup(b.data);
+	buf_fini(&b);
+	buf_fini(&more);
+	free(copy);
+	return ret;
 }
 
 int oci_overlay_check(const char *data, const char *destination, char *why)
@@ -245,7 +296,7 @@ int oci_overlay_check(const char *data, const char *destination, char *why)
 		snprintf(why, OCI_ERROR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	oci_overlay_layers(copy, &layers[0], &layers[1]);
+	overlay_layers(copy, &layers[0], &layers[1]);
 	for (size_t i = 0; i < 2 && !err; i++) {
 		/* Several, or with something special in its name: the mount tells. */
 		if (!layers[i] || strpbrk(layers[i], ":\\") || stat(layers[i], &st) == 0)

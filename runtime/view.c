@@ -134,17 +134,11 @@ static void make_readonly(const char *source, int target)
  */
 static void overlay_on(const char *given, int target)
 {
-	auto_free char *data = strdup(given), *merged = NULL;
-	const char *lower = NULL, *upper = NULL;
+	auto_free char *data = oci_overlay_readonly(given);
 	char at[64];
 
-	if (data)
-		oci_overlay_layers(data, &lower, &upper);
 	snprintf(at, sizeof(at), "/proc/self/fd/%d", target);
-	if (!lower ||
-	    asprintf(&merged, "lowerdir=%s%s%s", upper ? upper : "", upper ? ":" : "", lower) < 0)
-		return;
-	if (mount("overlay", at, "overlay", MS_RDONLY | MS_NODEV | MS_NOSUID, merged) < 0)
+	if (data && mount("overlay", at, "overlay", MS_RDONLY | MS_NODEV | MS_NOSUID, data) < 0)
 		cli_debug("view: overlay: %m");
 }
 

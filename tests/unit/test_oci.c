@@ -325,14 +325,44 @@ static void test_recursive_options(void **state)
 	oci_config_fini(&c);
 }
 
+static void test_overlay_readonly(void **state)
+{
+	static const char *const cases[][2] = {
+		{"lowerdir=/l,upperdir=/u,workdir=/w", "lowerdir=/u:/l"},
+		{"lowerdir=/l:/m", "lowerdir=/l:/m"},
+		/* A colon is upperdir's own, and would part two layers: /etc is not to be one. */
+		{"upperdir=/u:/etc,lowerdir=/l", "lowerdir=/u\\:/etc:/l"},
+		{"upperdir=/u\\:x\\,y,lowerdir=/l\\,m", "lowerdir=/u\\:x\\,y:/l\\,m"},
+		{"userxattr,lowerdir=/l,upperdir=/u,workdir=/w,volatile,metacopy=on,xino=auto",
+		 "lowerdir=/u:/l,userxattr,metacopy=on"},
+	};
+	char *got;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		got = oci_overlay_readonly(cases[i][0]);
+		assert_non_null(got);
+		assert_string_equal(got, cases[i][1]);
+		free(got);
+	}
+	assert_null(oci_overlay_readonly("upperdir=/u"));
+	assert_null(oci_overlay_readonly(""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_unknown_caps), cmocka_unit_test(test_minimal),
-		cmocka_unit_test(test_full),	     cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_environment),  cmocka_unit_test(test_priorities),
-		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_recursive_options),
-		cmocka_unit_test(test_many),	     cmocka_unit_test(test_null),
+		cmocka_unit_test(test_unknown_caps),
+		cmocka_unit_test(test_minimal),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_environment),
+		cmocka_unit_test(test_priorities),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_recursive_options),
+		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_null),
+		cmocka_unit_test(test_overlay_readonly),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
