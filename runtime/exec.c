@@ -86,7 +86,7 @@ static int set_user(json_t *process, const char *text)
 	const char *gid_text = strchr(text, ':');
 	unsigned long uid, gid;
 
-	if (!user) {
+	if (!json_is_object(user)) {
 		user = json_object();
 		json_object_set_new(process, "user", user);
 	}
@@ -112,18 +112,22 @@ static int set_user(json_t *process, const char *text)
 static json_t *process_from_flags(const json_t *config, const struct exec_options *o)
 {
 	static const char *const sets[] = {"bounding", "effective", "permitted"};
-	json_t *p = json_deep_copy(json_object_get(config, "process")), *args, *user;
+	json_t *p = json_deep_copy(json_object_get(config, "process")), *args;
 
 	if (!p)
 		return NULL;
+	/* As many; what they are may be no JSON: see set_args(). */
 	args = json_array();
 	for (int i = 0; i < o->argc; i++)
-		json_array_append_new(args, json_string(o->argv[i]));
+		json_array_append_new(args, json_string(""));
 	json_object_set_new(p, "args", args);
 	json_object_set_new(p, "terminal", json_boolean(o->tty));
 	json_object_del(p, "consoleSize");
-	if (o->cwd && *o->cwd)
-		json_object_set_new(p, "cwd", json_string(o->cwd));
+	if (o->cwd && *o->cwd && json_object_set_new(p, "cwd", json_string(o->cwd))) {
+		cli_error("exec failed: --cwd: the value is no UTF-8");
+		json_decref(p);
+		return NULL;
+	}
 	append_all(p, "env", o->env);
 	if (json_array_size(o->caps)) {
 		if (!json_is_object(json_object_get(p, "capabilities")))
@@ -133,14 +137,26 @@ static json_t *process_from_flags(const json_t *config, const struct exec_option
 	}
 	if (o->no_new_privs)
 		json_object_set_new(p, "noNewPrivileges", json_true());
-	user = json_object_get(p, "user");
 	if (o->user && *o->user && set_user(p, o->user) < 0) {
 		json_decref(p);
 		return NULL;
 	}
-	if (user)
-		append_all(user, "additionalGids", o->gids);
+	if (o->gids && !json_is_object(json_object_get(p, "user")))
+		json_object_set_new(p, "user", json_object());
+	append_all(json_object_get(p, "user"), "additionalGids", o->gids);
 	return p;
+}
+
+/* The command line's bytes: file names need not be UTF-8. Pre: argv is of process_from_flags(). */
+static int set_args(struct boot_spec *s, const struct exec_options *o)
+{
+	for (int i = 0; i < o->argc; i++) {
+		free(s->argv[i]);
+		s->argv[i] = strdup(o->argv[i]);
+		if (!s->argv[i])
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 static json_t *process_from_file(const char *path)
@@ -163,19 +179,21 @@ static json_t *process_from_file(const char *path)
 	return j;
 }
 
-/* A configuration around `process` (taken), with the container's seccomp profile. Prints its error. */
+/* A configuration around `process` (taken), with what the container's says of all its processes. Prints its error. */
 static int make_config(const struct container *c, json_t *process, struct oci_config *ret)
 {
 	json_t *config = state_load(&c->dir, "config.json"), *whole;
-	const json_t *seccomp = json_object_get(json_object_get(config, "linux"), "seccomp");
+	json_t *own = json_object_get(config, "linux");
 	char why[OCI_ERROR_MAX], *text;
 	int err = -ENOMEM;
 
 	whole = json_pack("{ss so s{ss}}", "ociVersion", "1.1.0", "process", process, "root",
 			  "path", "/");
-	if (seccomp)
+	if (whole && own)
 		json_object_set_new(whole, "linux",
-				    json_pack("{sO}", "seccomp", (json_t *)seccomp));
+				    json_pack("{sO* sO*}", "seccomp",
+					      json_object_get(own, "seccomp"), "personality",
+					      json_object_get(own, "personality")));
 	text = whole ? json_dumps(whole, JSON_COMPACT) : NULL;
 	if (text) {
 		err = oci_config_parse(text, strlen(text), "process", "/", ret, why);
@@ -569,11 +587,15 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 
 /* ---- flags ---- */
 
-static void add_string(json_t **list, const char *s)
+/* Of a flag. Return 1, or -1 after an error message. */
+static int add_string(json_t **list, const char *name, const char *s)
 {
 	if (!*list)
 		*list = json_array();
-	json_array_append_new(*list, json_string(s));
+	if (json_array_append_new(*list, json_string(s)) == 0)
+		return 1;
+	cli_error("exec failed: --%s: the value is no UTF-8", name);
+	return -1;
 }
 
 static bool unsigned_flag(const char *name, const char *text, unsigned max, unsigned *ret)
@@ -629,9 +651,9 @@ static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
 	    cli_flag(argc, argv, i, "user", 'u', &o->user))
 		return 1;
 	if (cli_flag(argc, argv, i, "env", 'e', &v))
-		return add_string(&o->env, v), 1;
+		return add_string(&o->env, "env", v);
 	if (cli_flag(argc, argv, i, "cap", 'c', &v))
-		return add_string(&o->caps, v), 1;
+		return add_string(&o->caps, "cap", v);
 	if (cli_flag(argc, argv, i, "additional-gids", 'g', &v)) {
 		if (!unsigned_flag("additional-gids", v, UINT32_MAX - 1, &n))
 			return -1;
@@ -707,7 +729,7 @@ static int exec_in(const struct container *c, const struct exec_options *o)
 	}
 	if (!process || make_config(c, process, &x.config))
 		return EXEC_FAILED;
-	status = exec_process(&x);
+	status = !o->process_file && set_args(&x.config.spec, o) ? EXEC_FAILED : exec_process(&x);
 	oci_config_fini(&x.config);
 	return status;
 }
