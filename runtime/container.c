@@ -201,15 +201,18 @@ static int run_poststop(struct container *c)
 
 int container_destroy(struct container *c)
 {
-	int err = 0;
+	/* Before it is asked whether that lives: afterwards the number may be another's. */
+	int pidfd = c->pid > 0 ? (int)syscall(SYS_pidfd_open, c->pid, 0) : -1, err = 0;
 
 	if (state_is_live(&c->dir)) {
-		if (c->pid > 0)
-			kill(c->pid, SIGKILL);
+		if (pidfd >= 0)
+			(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 		if (cgroup_is_frozen(&c->cgroup) && cgroup_freeze(&c->cgroup, false))
 			cli_warn("cannot thaw container %s", c->dir.id);
 		err = container_wait_end(c, DESTROY_TIMEOUT_MS);
 	}
+	if (pidfd >= 0)
+		close(pidfd);
 	if (err) {
 		cli_error("container %s does not end; kill its processes ('moat state %s' has the "
 			  "pid) and try again",

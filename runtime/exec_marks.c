@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -89,13 +90,21 @@ void exec_list_pids(const struct container *c, json_t *list)
 	mark_walk(&c->dir, append_pid, list);
 }
 
-static void kill_pid(int pid, void *arg)
+/* By a descriptor that is opened before the mark is read again: the number may become another's in between. */
+static void kill_marked(int pid, void *arg)
 {
-	(void)arg;
-	kill(pid, SIGKILL);
+	const struct state_dir *s = arg;
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	char name[EXEC_MARK_MAX];
+
+	snprintf(name, sizeof(name), "exec-%d", pid);
+	if (fd >= 0 && mark_valid(s, name, pid))
+		(void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+	if (fd >= 0)
+		close(fd);
 }
 
 void exec_kill_all(const struct state_dir *s)
 {
-	mark_walk(s, kill_pid, NULL);
+	mark_walk(s, kill_marked, (void *)s);
 }

@@ -51,7 +51,8 @@ static noreturn_fn void role_error(const char *role, const char *call)
 static noreturn_fn void exec_role(struct sandbox *sb, const char *role, const int *src,
 				  unsigned count, char **extra)
 {
-	char *argv[2 + 512 + 1] = {(char *)"moat", (char *)role};
+	/* The gofer's trees, and --debug. */
+	char *argv[2 + OCI_ATTACHES_MAX + 1 + 1] = {(char *)"moat", (char *)role};
 	char *envp[] = {(char *)"PATH=/usr/bin:/bin", NULL, NULL};
 	unsigned n = 2;
 	int high = SANDBOX_FD_FIRST + (int)count, exe_fd;

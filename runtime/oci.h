@@ -11,6 +11,7 @@
 #include "wire/boot_spec.h"
 
 #define OCI_CONFIG_MAX (16ul << 20)
+#define OCI_ATTACHES_MAX 512 /* of a container: what its gofer serves */
 
 /* A host directory or file that the gofer serves; index is its attach point. */
 struct oci_attach {

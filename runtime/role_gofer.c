@@ -9,9 +9,12 @@
 
 #include "gofer/gofer.h"
 #include "runtime/cli.h"
+#include "runtime/oci.h"
 
 #define ROLE_SOCK_FD 10
 #define ROLE_LOG_FD 11
+
+_Static_assert(OCI_ATTACHES_MAX <= GOFER_ATTACHES_MAX, "the monitor gives no more");
 
 /* Return false: not of that form. */
 static bool parse_attach(char *arg, struct gofer_attach *ret)

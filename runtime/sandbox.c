@@ -522,6 +522,12 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	if (virtiofs_connect(&sb->config->spec, rootfs_virtiofs(sb), &sb->virtiofs) ||
 	    overlay_plan(sb->config, &sb->overlay_locks) || host_uds_plan(sb->config))
 		return 1;
+	if (sb->config->nattaches > OCI_ATTACHES_MAX) {
+		cli_error("mounts: the root filesystem, bind mounts and overlays are %u trees of "
+			  "the host, and a container may have %d",
+			  sb->config->nattaches, OCI_ATTACHES_MAX);
+		return 1;
+	}
 	if (userns_plan(sb->config, &sb->userns) || make_cgroup(sb) || make_console(sb) ||
 	    notify_prepare(&sb->notify, sb->config))
 		return 1;
