@@ -30,7 +30,7 @@
 /* What the trampoline finds at %gs:MB_MAGIC if %gs leads to a mailbox. Fits a sign-extended displacement. */
 #define PATCH_MAGIC 0x6d6f6174
 
-/* Offsets in struct patch_mailbox; patch.c asserts them. */
+/* Offsets in struct patch_mailbox; mailbox.c asserts them. */
 #define MB_MAGIC 0x000
 #define MB_ASLEEP 0x008
 #define MB_SPINS 0x00c
