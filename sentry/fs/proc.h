@@ -8,6 +8,7 @@
  *	proc_net.c	/proc/PID/net
  *	proc_ipc.c	/proc/sysvipc and its limits
  *	proc_pid.c	/proc/PID and task/TID: directories, tables, small files
+ *	proc_mounts.c	mounts, mountinfo, mountstats
  *	proc_stat.c	stat, status, statm, limits, io, ...
  *	proc_mm.c	maps, smaps, mem, cmdline, environ, auxv
  *	proc_fd.c	fd, fdinfo, cwd, root, exe, ns
@@ -75,6 +76,8 @@ extern const struct synth_node_ops proc_stat_ops, proc_thread_stat_ops, proc_sta
 extern const struct synth_node_ops proc_maps_ops, proc_smaps_ops, proc_smaps_rollup_ops,
 	proc_mem_ops, proc_cmdline_ops, proc_environ_ops, proc_auxv_ops, proc_numa_maps_ops,
 	proc_clear_refs_ops, proc_pagemap_ops;
+/* proc_mounts.c */
+extern const struct synth_node_ops proc_mounts_ops, proc_mountinfo_ops, proc_mountstats_ops;
 /* proc_mapquery.c: sf->priv is the mm, or NULL. */
 int64_t proc_maps_ioctl(struct synth_node *n, struct synth_file *sf, unsigned cmd, uint64_t arg);
 /* proc_fd.c */

@@ -576,97 +576,6 @@ static int children_show(struct synth_node *n, unused_arg struct synth_file *sf,
 	return 0;
 }
 
-static int mounts_render(struct task *t, enum mount_show what, struct buf *b)
-{
-	struct mount_namespace *ns = task_get_mnt_ns(t);
-	struct fs_context *fsctx = task_get_fsctx(t);
-	int err = 0;
-
-	if (ns && fsctx) {
-		struct vfs_path root;
-
-		fs_context_get_root(fsctx, &root);
-		vfs_show_mounts(ns, &root, what, b);
-		vfs_path_unref(&root);
-	} else {
-		err = -EINVAL; /* a zombie's */
-	}
-	if (fsctx)
-		fs_context_unref(fsctx);
-	if (ns)
-		mount_namespace_unref(ns);
-	return err;
-}
-
-PROC_SHOW(mounts_show)
-{
-	return mounts_render(t, MOUNT_SHOW_MOUNTS, b);
-}
-
-PROC_SHOW(mountinfo_show)
-{
-	return mounts_render(t, MOUNT_SHOW_MOUNTINFO, b);
-}
-
-PROC_SHOW(mountstats_show)
-{
-	return mounts_render(t, MOUNT_SHOW_MOUNTSTATS, b);
-}
-
-/* The namespace that an open mounts file watches stays while it is open. */
-struct mounts_watch {
-	struct mount_namespace *ns; /* a reference */
-	_Atomic uint64_t seen; /* the last change that poll(2) told of */
-};
-
-static int mounts_open(struct synth_node *n, struct synth_file *sf)
-{
-	struct task *t = proc_task(n);
-	struct mounts_watch *w;
-
-	if (!t)
-		return -ESRCH;
-	w = calloc(1, sizeof(*w));
-	if (w)
-		w->ns = task_get_mnt_ns(t);
-	task_unref(t);
-	if (!w)
-		return -ENOMEM;
-	if (!w->ns) {
-		free(w);
-		return -EINVAL;
-	}
-	atomic_init(&w->seen, mount_namespace_event(w->ns));
-	sf->priv = w;
-	return 0;
-}
-
-static void mounts_close(unused_arg struct synth_node *n, struct synth_file *sf)
-{
-	struct mounts_watch *w = sf->priv;
-
-	if (w)
-		mount_namespace_unref(w->ns);
-	free(w);
-}
-
-static struct wait_queue *mounts_poll_queue(unused_arg struct synth_node *n, struct synth_file *sf)
-{
-	struct mounts_watch *w = sf->priv;
-
-	return mount_namespace_wait_queue(w->ns);
-}
-
-/* mounts_poll(): each change is told once to each open file. */
-static uint32_t mounts_poll(unused_arg struct synth_node *n, struct synth_file *sf)
-{
-	struct mounts_watch *w = sf->priv;
-	uint64_t now = mount_namespace_event(w->ns);
-
-	return POLLIN | POLLRDNORM |
-	       (atomic_exchange(&w->seen, now) != now ? POLLERR | POLLPRI : 0);
-}
-
 #define OPS(var, ...)                                                             \
 	static const struct synth_node_ops var = {.getattr = proc_pid_getattr,    \
 						  .no_poll = true,                \
@@ -694,12 +603,6 @@ OPS(timers_ops, .show = empty_show);
 OPS(autogroup_ops, .show = autogroup_show, .store = eperm_store);
 OPS(arch_status_ops, .show = arch_status_show);
 OPS(children_ops, .show = children_show);
-/* What read_iter serves in Linux. */
-OPS(mounts_ops, .splice = SYNTH_SPLICE_YES, .show = mounts_show, .open = mounts_open,
-    .close = mounts_close, .poll = mounts_poll, .poll_queue = mounts_poll_queue);
-OPS(mountinfo_ops, .splice = SYNTH_SPLICE_YES, .show = mountinfo_show, .open = mounts_open,
-    .close = mounts_close, .poll = mounts_poll, .poll_queue = mounts_poll_queue);
-OPS(mountstats_ops, .splice = SYNTH_SPLICE_YES, .show = mountstats_show);
 OPS(plain_dir_ops);
 
 /* LSM attributes: no LSM is active, reads fail as on such a kernel. */
@@ -756,8 +659,8 @@ static const struct synth_entry proc_attr_entries[] = {
 	L("cwd", proc_cwd_ops),                         \
 	L("root", proc_rootlink_ops),                   \
 	L("exe", proc_exe_ops),                         \
-	R("mounts", 0444, mounts_ops),                  \
-	R("mountinfo", 0444, mountinfo_ops),            \
+	R("mounts", 0444, proc_mounts_ops),             \
+	R("mountinfo", 0444, proc_mountinfo_ops),       \
 	R("clear_refs", 0200, proc_clear_refs_ops),     \
 	R("smaps", 0444, proc_smaps_ops),               \
 	R("smaps_rollup", 0444, proc_smaps_rollup_ops), \
@@ -785,7 +688,7 @@ static const struct synth_entry proc_group_entries[] = {
 	PROC_COMMON_ENTRIES,
 	R("stat", 0444, proc_stat_ops),
 	PROC_COMMON_ENTRIES_2,
-	R("mountstats", 0400, mountstats_ops),
+	R("mountstats", 0400, proc_mountstats_ops),
 	R("autogroup", 0644, autogroup_ops),
 	R("coredump_filter", 0644, coredump_filter_ops),
 	R("timers", 0444, timers_ops),
