@@ -553,11 +553,13 @@ static void target_gofer_stat(void)
 	}
 }
 
-/* To be held against a client that does nothing else: where nothing is cached a deep stat is a row of LOOKUPs (ours: of walks). */
-/* Only where the walk's are measured. */
+/*
+ * To be held against a client that does nothing else: where nothing is cached a deep stat is a row of LOOKUPs (ours: of walks).
+ * Only where the walk's are measured.
+ */
 static bool raw_wanted(int who)
 {
-	return case_wanted[case_index("stat_64")] && subjects[who].usable &&
+	return case_index("stat_64") >= 0 && subjects[who].usable &&
 	       (subjects[who].kind == SUBJECT_STOCK || subjects[who].kind == SUBJECT_OWN) &&
 	       strstr(subjects[who].name, "-none");
 }
