@@ -8,7 +8,6 @@
  * A subject that cannot be started is named on standard error and left out. No sandbox: what a system call costs is not in here.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,37 +17,20 @@
 #include <unistd.h>
 
 #include "base/spin.h"
+#include "bench/fs_cases.h"
 #include "bench/fs_floor.h"
 #include "bench/fs_subject.h"
-#include "bench/fs_tree.h"
 
 #define ROUNDS_MAX 99
-/* Operations of a cold pass, each in a tree of its own. The first wakes who sleeps, which the floor's 200 steps do not count. */
-#define TREES 64
-#define DEEP_TREES 16 /* so many of them are deeper than SHALLOW_MAX */
-#define SHALLOW_MAX 8
-#define DEPTH_MAX 64
-#define PATH_BYTES 256
 #define WARM_NS 10000000ll
 #define PASSES_MAX 8192
-#define PAGE 4096
-#define MIB (1u << 20)
 #define FILE_MIB_MAX 1024u
 
 static int rounds = 5;
-static unsigned entries = 10000, file_mib = 32;
 static bool json, json_first = true;
 static const char *want_cases = "", *want_subjects = "";
 
 static char scratch[4000], tree[4096];
-static char (*names)[SUBJECT_NAME_MAX];
-static uint8_t buffer[MIB];
-
-static void fail(const char *what, const char *who, int err)
-{
-	fprintf(stderr, "fs: %s on %s: %s\n", what, who, strerror(-err));
-	exit(1);
-}
 
 static int64_t now_ns(void)
 {
@@ -58,348 +40,11 @@ static int64_t now_ns(void)
 	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
 }
 
-/* ---- the tree ---- */
-
-/* What of it the cases need. */
-struct tree_parts {
-	bool chains, wide, source, written;
-};
-
-/* "t3/d/d/f": `depth` directories and a file. Made once: what is measured often must not be how its name is printed. */
-static const char *path_of(unsigned t, int depth, const char *file)
-{
-	static struct {
-		const char *file;
-		char path[PATH_BYTES];
-	} made[TREES][DEPTH_MAX + 1];
-	char *path = made[t % TREES][depth].path;
-	int len;
-
-	if (made[t % TREES][depth].file == file)
-		return path;
-	made[t % TREES][depth].file = file;
-	len = snprintf(path, PATH_BYTES, "t%u", t % TREES);
-	for (int d = 1; d < depth; d++)
-		len += snprintf(path + len, PATH_BYTES - (size_t)len, "/d");
-	snprintf(path + len, PATH_BYTES - (size_t)len, "/%s", file);
-	return path;
-}
-
-static void put_file(int dir, const char *path, size_t mib)
-{
-	int fd = openat(dir, path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-
-	if (fd < 0)
-		fail("creating", path, -errno);
-	for (size_t i = 0; i < mib; i++)
-		if (write(fd, buffer, sizeof(buffer)) != sizeof(buffer))
-			fail("filling", path, errno ? -errno : -ENOSPC);
-	close(fd);
-}
-
-static void put_dir(int dir, const char *path)
-{
-	if (mkdirat(dir, path, 0755) < 0)
-		fail("making", path, -errno);
-}
-
-static void put_chain(int root, unsigned t)
-{
-	int deepest = t < DEEP_TREES ? DEPTH_MAX : SHALLOW_MAX;
-	char path[PATH_BYTES];
-
-	snprintf(path, sizeof(path), "t%u", t);
-	put_dir(root, path);
-	for (int depth = 1; depth <= deepest; depth++) {
-		put_file(root, path_of(t, depth, "f"), 0);
-		if (depth < deepest)
-			put_dir(root, path_of(t, depth, "d"));
-	}
-}
-
-/* Made only for cases that were asked for: many files take longer than most cases. */
-static void make_tree(const struct tree_parts *want)
-{
-	int root = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	char path[PATH_BYTES];
-
-	if (root < 0)
-		fail("opening", tree, -errno);
-	for (size_t i = 0; i < sizeof(buffer); i++)
-		buffer[i] = (uint8_t)(i * 31 + (i >> 12));
-	for (unsigned t = 0; t < (want->chains ? TREES : 1); t++)
-		put_chain(root, t); /* the floor needs the first */
-	if (want->wide)
-		put_dir(root, "wide");
-	for (unsigned i = 0; want->wide && i < entries; i++) {
-		snprintf(path, sizeof(path), "wide/entry-%05u", i);
-		put_file(root, path, 0);
-	}
-	put_file(root, "data", file_mib);
-	if (want->source && tree_make(root))
-		fail("making", "src", -errno);
-	put_dir(root, "written");
-	for (int i = 0; want->written && i < SUBJECTS; i++) {
-		snprintf(path, sizeof(path), "written/%s", subjects[i].name);
-		put_file(root, path, file_mib);
-	}
-	close(root);
-}
-
-/* ---- operations ---- */
-
-/* One pass of a case: `ops` operations. What may go wrong ends the benchmark. */
-struct fs_case {
-	const char *name;
-	void (*before)(struct subject *s); /* not measured; NULL */
-	void (*op)(struct subject *s, const struct fs_case *c, unsigned i);
-	void (*last)(struct subject *s); /* measured with the pass; NULL */
-	void (*after)(struct subject *s, const struct fs_case *c); /* not measured; NULL */
-	int depth;
-	unsigned ops; /* 0: one a MiB of the file */
-	bool warm_once; /* long: one warm pass is enough */
-	bool mapped; /* diod's files cannot be */
-};
-
-static struct subject_file opened; /* between before and after */
-
-static void op_stat(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	int err = subject_stat(s, path_of(i, c->depth, "f"));
-
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-static void op_open_close(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	struct subject_file f;
-	int err = subject_open(s, path_of(i, c->depth, "f"), O_RDONLY, &f);
-
-	if (!err)
-		err = subject_close(s, &f);
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-/* Everybody's new files have names of their own: exclusive clients believe that nobody else makes them. */
-static void op_create(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	struct subject_file f;
-	int err = subject_open(s, path_of(i, c->depth, s->name), O_CREAT | O_EXCL | O_WRONLY, &f);
-
-	if (!err)
-		err = subject_close(s, &f);
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-static void op_unlink(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	int err = subject_unlink(s, path_of(i, c->depth, s->name));
-
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-static void op_create_unlink(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	op_create(s, c, i);
-	op_unlink(s, c, i);
-}
-
-static void unlink_all(struct subject *s, const struct fs_case *c)
-{
-	for (unsigned i = 0; i < c->ops; i++)
-		op_unlink(s, c, i);
-}
-
-/* Batch by batch, as ls(1) does with -l: names, then their attributes. */
-static void list_wide(struct subject *s, const struct fs_case *c, bool with_stat)
-{
-	struct subject_file f;
-	unsigned total = 0;
-	int err = subject_open(s, "wide", O_RDONLY | O_DIRECTORY, &f), got = 0;
-
-	while (!err && (got = subject_list(s, &f, names, 1024)) > 0) {
-		total += (unsigned)got;
-		for (int i = 0; with_stat && !err && i < got; i++) {
-			char path[PATH_BYTES + 8];
-
-			snprintf(path, sizeof(path), "wide/%s", names[i]);
-			err = subject_stat(s, path);
-		}
-	}
-	if (!err)
-		err = subject_close(s, &f);
-	if (!err && (got < 0 || total != entries))
-		err = got < 0 ? got : -EBADMSG;
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-static void op_readdir(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	(void)i;
-	list_wide(s, c, false);
-}
-
-static void op_readdir_stat(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	(void)i;
-	list_wide(s, c, true);
-}
-
-static void open_data(struct subject *s)
-{
-	int err = subject_open(s, "data", O_RDONLY, &opened);
-
-	if (err)
-		fail("opening the file", s->name, err);
-}
-
-static void open_written(struct subject *s)
-{
-	char path[PATH_BYTES];
-	int err;
-
-	snprintf(path, sizeof(path), "written/%s", s->name);
-	err = subject_open(s, path, O_RDWR, &opened);
-	if (err)
-		fail("opening the file to write", s->name, err);
-}
-
-static void close_opened(struct subject *s)
-{
-	int err = subject_close(s, &opened);
-
-	if (err)
-		fail("closing", s->name, err);
-}
-
-static void close_after(struct subject *s, const struct fs_case *c)
-{
-	(void)c;
-	close_opened(s);
-}
-
-/* Pages in an order that no readahead follows; each once. */
-static int64_t random_page(unsigned i)
-{
-	return (int64_t)((i * 2654435761u) % (file_mib * (MIB / PAGE))) * PAGE;
-}
-
-static void expect(struct subject *s, const struct fs_case *c, ssize_t got, size_t size)
-{
-	if (got != (ssize_t)size)
-		fail(c->name, s->name, got < 0 ? (int)got : -ENODATA);
-}
-
-static void op_read_4k(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	expect(s, c, subject_pread(s, &opened, buffer, PAGE, random_page(i)), PAGE);
-}
-
-static void op_read_1m(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	expect(s, c, subject_pread(s, &opened, buffer, MIB, (int64_t)i * MIB), MIB);
-}
-
-static void op_write_4k(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	expect(s, c, subject_pwrite(s, &opened, buffer, PAGE, random_page(i)), PAGE);
-}
-
-static void op_write_1m(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	expect(s, c, subject_pwrite(s, &opened, buffer, MIB, (int64_t)i * MIB), MIB);
-}
-
-static void op_mmap_1m(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	int err = subject_read_mapped(s, &opened, (int64_t)i * MIB, MIB);
-
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-/* What is done to a whole tree is one operation. */
-#define TREE_OP(op, whole)                                                     \
-	static void op(struct subject *s, const struct fs_case *c, unsigned i) \
-	{                                                                      \
-		int err = whole(s);                                            \
-                                                                               \
-		(void)i;                                                       \
-		if (err)                                                       \
-			fail(c->name, s->name, err);                           \
-	}
-
-TREE_OP(op_find, tree_find)
-TREE_OP(op_git_status, tree_git_status)
-TREE_OP(op_untar, tree_untar)
-
-static void remove_untarred(struct subject *s, const struct fs_case *c)
-{
-	int err = tree_remove_untarred(s);
-
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-static void op_fsync(struct subject *s, const struct fs_case *c, unsigned i)
-{
-	int err;
-
-	op_write_4k(s, c, i);
-	err = subject_fsync(s, &opened);
-	if (err)
-		fail(c->name, s->name, err);
-}
-
-static const struct fs_case cases[] = {
-	{.name = "stat_1", .op = op_stat, .depth = 1, .ops = TREES},
-	{.name = "stat_3", .op = op_stat, .depth = 3, .ops = TREES},
-	{.name = "stat_8", .op = op_stat, .depth = 8, .ops = TREES},
-	{.name = "stat_64", .op = op_stat, .depth = 64, .ops = DEEP_TREES},
-	{.name = "open_close_8", .op = op_open_close, .depth = 8, .ops = TREES},
-	{.name = "create_8", .op = op_create, .after = unlink_all, .depth = 8, .ops = TREES},
-	{.name = "create_unlink_8", .op = op_create_unlink, .depth = 8, .ops = TREES},
-	{.name = "readdir", .op = op_readdir, .ops = 1},
-	{.name = "readdir_stat", .op = op_readdir_stat, .ops = 1, .warm_once = true},
-	{.name = "read_4k",
-	 .before = open_data,
-	 .op = op_read_4k,
-	 .after = close_after,
-	 .ops = 128},
-	{.name = "read_1m", .before = open_data, .op = op_read_1m, .after = close_after},
-	{.name = "mmap_1m",
-	 .before = open_data,
-	 .op = op_mmap_1m,
-	 .after = close_after,
-	 .mapped = true},
-	/* With their close, which is when written data that was kept goes. */
-	{.name = "write_4k",
-	 .before = open_written,
-	 .op = op_write_4k,
-	 .last = close_opened,
-	 .ops = 128},
-	{.name = "write_1m", .before = open_written, .op = op_write_1m, .last = close_opened},
-	{.name = "write_4k_fsync",
-	 .before = open_written,
-	 .op = op_fsync,
-	 .after = close_after,
-	 .ops = 8,
-	 .warm_once = true},
-	{.name = "find", .op = op_find, .ops = 1, .warm_once = true},
-	{.name = "git_status", .op = op_git_status, .ops = 1, .warm_once = true},
-	{.name = "untar", .op = op_untar, .after = remove_untarred, .ops = 1, .warm_once = true},
-};
-#define CASES (sizeof(cases) / sizeof(cases[0]))
-
 enum { COLD, WARM, STATES };
 static const char *const state_names[STATES] = {"cold", "warm"};
-static bool case_wanted[CASES];
-static double us[CASES][STATES][SUBJECTS][ROUNDS_MAX], trips[CASES][STATES][SUBJECTS][ROUNDS_MAX];
+static bool case_wanted[FS_CASES];
+static double us[FS_CASES][STATES][SUBJECTS][ROUNDS_MAX],
+	trips[FS_CASES][STATES][SUBJECTS][ROUNDS_MAX];
 /* What the gofer's cold stat is held against. */
 static double socket_us[ROUNDS_MAX], walk_us[ROUNDS_MAX];
 /* What two threads make of sequential reads. */
@@ -413,7 +58,7 @@ static double raw_us[THINKS][SUBJECTS][ROUNDS_MAX];
 /* Return: operations. Time and requests are added. */
 static unsigned pass(struct subject *s, const struct fs_case *c, int64_t *ns, uint64_t *requests)
 {
-	unsigned ops = c->ops ? c->ops : file_mib;
+	unsigned ops = c->ops ? c->ops : fs_file_mib;
 	uint64_t sent;
 	int64_t start;
 
@@ -459,7 +104,7 @@ static double median(const double *values)
 static void measure(size_t k, int who, int round)
 {
 	static double passes[PASSES_MAX];
-	const struct fs_case *c = &cases[k];
+	const struct fs_case *c = &fs_cases[k];
 	struct subject *s = &subjects[who];
 
 	if (c->mapped && s->kind == SUBJECT_DIOD)
@@ -501,13 +146,14 @@ static void print_case(size_t k)
 	for (int state = 0; state < STATES; state++)
 		for (int who = 0; who < SUBJECTS; who++) {
 			if (!subjects[who].usable ||
-			    (cases[k].mapped && subjects[who].kind == SUBJECT_DIOD))
+			    (fs_cases[k].mapped && subjects[who].kind == SUBJECT_DIOD))
 				continue;
-			snprintf(label, sizeof(label), "%s_%s", cases[k].name, state_names[state]);
+			snprintf(label, sizeof(label), "%s_%s", fs_cases[k].name,
+				 state_names[state]);
 			report(label, subjects[who].name, median(us[k][state][who]), "us");
 			if (subjects[who].kind == SUBJECT_HOST)
 				continue;
-			snprintf(label, sizeof(label), "%s_%s_trips", cases[k].name,
+			snprintf(label, sizeof(label), "%s_%s_trips", fs_cases[k].name,
 				 state_names[state]);
 			report(label, subjects[who].name, median(trips[k][state][who]), "requests");
 		}
@@ -516,8 +162,8 @@ static void print_case(size_t k)
 /* -1: not measured. */
 static int case_index(const char *name)
 {
-	for (size_t k = 0; k < CASES; k++)
-		if (!strcmp(cases[k].name, name))
+	for (size_t k = 0; k < FS_CASES; k++)
+		if (!strcmp(fs_cases[k].name, name))
 			return case_wanted[k] ? (int)k : -1;
 	return -1;
 }
@@ -572,7 +218,7 @@ static void measure_raw(int round)
 						      thinks_ns[i]);
 
 			if (v < 0)
-				fail("a LOOKUP", subjects[who].name, (int)v);
+				fs_fail("a LOOKUP", subjects[who].name, (int)v);
 			raw_us[i][who][round] = v;
 		}
 }
@@ -614,9 +260,9 @@ static void measure_pipe(int round)
 	if (k < 0)
 		return;
 	snprintf(path, sizeof(path), "%s/data", tree);
-	err = floor_pipe(path, file_mib, &pipe_us[round]);
+	err = floor_pipe(path, fs_file_mib, &pipe_us[round]);
 	if (err)
-		fail("the floor of reads", "host", err);
+		fs_fail("the floor of reads", "host", err);
 }
 
 static void target_sequential(void)
@@ -658,8 +304,8 @@ static void usage(FILE *to)
 		"the end\n"
 		"Cases:",
 		ROUNDS_MAX, FILE_MIB_MAX);
-	for (size_t k = 0; k < CASES; k++)
-		fprintf(to, " %s", cases[k].name);
+	for (size_t k = 0; k < FS_CASES; k++)
+		fprintf(to, " %s", fs_cases[k].name);
 	fprintf(to, "\nSubjects:");
 	for (int i = 0; i < SUBJECTS; i++)
 		fprintf(to, " %s", subjects[i].name);
@@ -699,14 +345,14 @@ static void parse(int argc, char **argv, const char **ret_dir)
 			exit(0);
 		} else if (!strcmp(argv[i], "--quick")) {
 			rounds = 1;
-			entries = 1000;
-			file_mib = 8;
+			fs_entries = 1000;
+			fs_file_mib = 8;
 		} else if (!strcmp(argv[i], "--json")) {
 			json = true;
 		} else if ((v = value_of(argv[i], "--rounds="))) {
 			rounds = atoi(v);
 		} else if ((v = value_of(argv[i], "--mib="))) {
-			file_mib = (unsigned)atoi(v);
+			fs_file_mib = (unsigned)atoi(v);
 		} else if ((v = value_of(argv[i], "--cases="))) {
 			want_cases = v;
 		} else if ((v = value_of(argv[i], "--subjects="))) {
@@ -718,7 +364,7 @@ static void parse(int argc, char **argv, const char **ret_dir)
 			exit(2);
 		}
 	}
-	if (rounds < 1 || rounds > ROUNDS_MAX || file_mib < 1 || file_mib > FILE_MIB_MAX) {
+	if (rounds < 1 || rounds > ROUNDS_MAX || fs_file_mib < 1 || fs_file_mib > FILE_MIB_MAX) {
 		usage(stderr);
 		exit(2);
 	}
@@ -726,23 +372,8 @@ static void parse(int argc, char **argv, const char **ret_dir)
 
 /* ---- the run ---- */
 
-static void parts_wanted(struct tree_parts *ret)
-{
-	*ret = (struct tree_parts){0};
-	for (size_t k = 0; k < CASES; k++) {
-		if (!case_wanted[k])
-			continue;
-		ret->chains |= cases[k].depth != 0;
-		ret->wide |= !strncmp(cases[k].name, "readdir", 7);
-		ret->written |= cases[k].before == open_written;
-		ret->source |= cases[k].op == op_find || cases[k].op == op_git_status ||
-			       cases[k].op == op_untar;
-	}
-}
-
 static void set_up(const char *dir)
 {
-	struct tree_parts parts;
 	struct rlimit files;
 	int err;
 
@@ -751,23 +382,19 @@ static void set_up(const char *dir)
 		files.rlim_cur = files.rlim_max;
 		(void)!setrlimit(RLIMIT_NOFILE, &files);
 	}
-	names = calloc(1024, sizeof(*names));
-	if (!names)
-		fail("memory", "host", -ENOMEM);
 	snprintf(scratch, sizeof(scratch), "%.3900s/moat-bench-fs.XXXXXX", dir);
 	if (!mkdtemp(scratch))
-		fail("making a directory below", dir, -errno);
+		fs_fail("making a directory below", dir, -errno);
 	snprintf(tree, sizeof(tree), "%s/tree", scratch);
 	err = subjects_init(scratch, tree);
 	if (err) {
 		rmdir(scratch);
-		fail("starting", "the process that cleans up", err);
+		fs_fail("starting", "the process that cleans up", err);
 	}
 	atexit(subjects_fini);
 	if (mkdir(tree, 0755) < 0)
-		fail("making", tree, -errno);
-	parts_wanted(&parts);
-	make_tree(&parts);
+		fs_fail("making", tree, -errno);
+	fs_tree_make(tree, case_wanted);
 }
 
 static void start_subjects(void)
@@ -793,25 +420,25 @@ int main(int argc, char **argv)
 		dir = "/tmp";
 	parse(argc, argv, &dir);
 	spin_allow();
-	for (size_t k = 0; k < CASES; k++)
-		case_wanted[k] = listed(want_cases, cases[k].name);
+	for (size_t k = 0; k < FS_CASES; k++)
+		case_wanted[k] = listed(want_cases, fs_cases[k].name);
 	set_up(dir);
 	start_subjects();
 	err = floor_start();
 	if (err)
-		fail("the echo process", "host", err);
+		fs_fail("the echo process", "host", err);
 	for (int round = 0; round < rounds; round++) {
 		err = floor_measure(tree, &socket_us[round], &walk_us[round]);
 		if (err)
-			fail("the floor", "host", err);
-		for (size_t k = 0; k < CASES; k++)
+			fs_fail("the floor", "host", err);
+		for (size_t k = 0; k < FS_CASES; k++)
 			for (int who = 0; who < SUBJECTS; who++)
 				if (case_wanted[k] && subjects[who].usable)
 					measure(k, who, round);
 		measure_raw(round);
 		measure_pipe(round);
 	}
-	for (size_t k = 0; k < CASES; k++)
+	for (size_t k = 0; k < FS_CASES; k++)
 		if (case_wanted[k])
 			print_case(k);
 	report("socket_round_trip", "host", median(socket_us), "us");
