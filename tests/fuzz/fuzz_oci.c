@@ -1,11 +1,24 @@
 // LINK: moat_oci moat_wire moat_base
-/* config.json: any bytes give a configuration or one line that says why not. */
+/* config.json: any bytes give a configuration or one line that says why not; as the data of an overlay, layers or none. */
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/oci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void as_overlay(const uint8_t *data, size_t size)
+{
+	char *text = strndup((const char *)data, size), *readonly;
+
+	assert(text);
+	readonly = oci_overlay_readonly(text);
+	if (readonly)
+		assert(strstr(text, "lowerdir=") && strncmp(readonly, "lowerdir=", 9) == 0);
+	free(readonly);
+	free(text);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -13,6 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char why[OCI_ERROR_MAX];
 	int err = oci_config_parse((const char *)data, size, "config.json", "/bundle", &c, why);
 
+	as_overlay(data, size);
 	if (err) {
 		assert(why[0] && !strchr(why, '\n'));
 		return 0;
