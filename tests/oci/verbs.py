@@ -207,9 +207,10 @@ def shape(value, key=""):
 
 
 def lacks(runc, ours, at=""):
-    """What runc's shape has and ours has not. Figures that are 0 are left out, by either."""
+    """What runc's shape has and ours has not. Figures that are 0 are left out, by either, and whether there was any I/O is chance."""
     if isinstance(runc, dict) and isinstance(ours, dict):
-        optional = {"cache", "failcnt", "max", "usage", "periods", "throttledPeriods", "throttledTime", "raw", "minor", "value"}
+        optional = {"cache", "failcnt", "max", "usage", "periods", "throttledPeriods", "throttledTime", "raw", "minor", "value", "ioServiceBytesRecursive",
+                    "ioServicedRecursive"}
         return [b for k, v in runc.items() if k in ours or k not in optional
                 for b in (lacks(v, ours[k], f"{at}.{k}") if k in ours else [f"{at}.{k}"])]
     if isinstance(runc, list) and isinstance(ours, list):
