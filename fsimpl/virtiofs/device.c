@@ -174,7 +174,6 @@ static void queue_abandon(struct vdev_queue *q)
 void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 {
 	int was = VDEV_ALIVE;
-	struct sleeper *reconnector;
 
 	if (atomic_load(&dev->state) == VDEV_ALIVE)
 		atomic_store(&dev->died, time_monotonic_ns());
@@ -190,9 +189,8 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		queue_abandon(&dev->queues[i]);
 	atomic_store(&dev->abandoned, true);
-	reconnector = atomic_load(&dev->reconnector_sleeper);
-	if (reconnector)
-		sleeper_wake(reconnector);
+	if (dev->reconnect)
+		sleeper_wake(&dev->reconnector_sleeper);
 }
 
 /* ---- completions ---- */

@@ -199,6 +199,7 @@ int virtiofs_device_connect(int sock, const struct virtiofs_device_options *opti
 	dev->queue_size = size;
 	dev->reconnect = options->reconnect;
 	dev->reconnect_arg = options->reconnect_arg;
+	sleeper_init(&dev->reconnector_sleeper);
 	op_lock_init(&dev->restore_lock);
 	dev->may_spin = get_nprocs() > 1;
 	err = memfile_create_shared(options->memory ? options->memory : VDEV_MEMORY_DEFAULT,

@@ -125,7 +125,7 @@ struct virtiofs_device {
 	int (*reconnect)(void *arg); /* immutable; NULL */
 	void *reconnect_arg;
 	pthread_t reconnector; /* immutable; if there is `reconnect` */
-	struct sleeper *_Atomic reconnector_sleeper; /* of that thread */
+	struct sleeper reconnector_sleeper; /* that thread's; here, for who wakes it may be late */
 	_Atomic bool closing;
 	struct op_lock restore_lock; /* around restore, which takes locks of the filesystem's */
 	int (*restore)(void *arg); /* guarded by restore_lock */

@@ -105,7 +105,7 @@ static void *reconnect_main(void *arg)
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	pthread_setname_np(pthread_self(), "moat-virtiofs");
 	rcu_thread_begin();
-	atomic_store(&dev->reconnector_sleeper, sleeper_current());
+	sleeper_set_current(&dev->reconnector_sleeper);
 	while (!atomic_load(&dev->closing)) {
 		int64_t deadline = TIME_FOREVER;
 
@@ -133,8 +133,7 @@ static void *reconnect_main(void *arg)
 		}
 		(void)!sleeper_wait(sleeper_current(), SLEEP_UNINTERRUPTIBLE, deadline);
 	}
-	if (!device_gone)
-		atomic_store(&dev->reconnector_sleeper, NULL);
+	sleeper_set_current(NULL);
 	rcu_thread_end();
 	return NULL;
 }
@@ -146,22 +145,18 @@ int vdev_reconnect_start(struct virtiofs_device *dev)
 
 void vdev_reconnect_stop(struct virtiofs_device *dev)
 {
-	struct sleeper *s;
-
-	if (!dev->reconnect || !dev->reconnector)
+	if (!dev->reconnector)
 		return;
 	atomic_store(&dev->closing, true);
-	s = atomic_load(&dev->reconnector_sleeper);
-	if (s)
-		sleeper_wake(s);
+	sleeper_wake(&dev->reconnector_sleeper);
 	/* What it ran itself last may have been the device's end. */
 	if (pthread_equal(dev->reconnector, pthread_self())) {
 		pthread_detach(dev->reconnector);
+		sleeper_set_current(NULL);
 		device_gone = true;
 	} else {
 		pthread_join(dev->reconnector, NULL);
 	}
-	dev->reconnect = NULL;
 }
 
 void vdev_set_restore(struct virtiofs_device *dev, int (*restore)(void *arg), void *arg)

@@ -54,18 +54,35 @@ void queue_complete(struct queue *q, uint16_t head, uint32_t len)
 	mutex_unlock(&q->done_lock);
 }
 
-/* Until the ring has something, or the queue shall stop. */
-static void wait_for_kick(struct queue *q)
+/* Sleeps until there is a kick, or the queue shall stop. Return: false: there will be none, its other end is closed or it is nothing that can be read. */
+static bool sleep_for_kick(struct queue *q)
+{
+	struct pollfd p = {.fd = q->kick_fd, .events = POLLIN};
+	uint64_t count;
+	ssize_t got;
+
+	while (!atomic_load(&q->stop)) {
+		/* The descriptor blocks or not as the front end made it. */
+		if (poll(&p, 1, -1) <= 0)
+			continue;
+		got = read(q->kick_fd, &count, sizeof(count));
+		return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+	}
+	return true;
+}
+
+/* Until the ring has something, or the queue shall stop. Return: as sleep_for_kick(). */
+static bool wait_for_kick(struct queue *q)
 {
 	int64_t end = now_ns() + SPIN_NS, yielded;
-	uint64_t count;
+	bool ok;
 
 	/* A client that polls sends its next request within microseconds. */
 	while (now_ns() < end && !atomic_load(&q->stop)) {
 		for (int i = 0; i < 32; i++) {
 			if (__atomic_load_n(&q->ring.avail->idx, __ATOMIC_ACQUIRE) !=
 			    q->ring.last_avail)
-				return;
+				return true;
 			__builtin_ia32_pause();
 		}
 		/* It may be on this very CPU. Where others are too, who sleeps has it sooner than who yields. */
@@ -75,17 +92,21 @@ static void wait_for_kick(struct queue *q)
 			break;
 	}
 	if (virtq_device_arm(&q->ring))
-		return;
-	/* The descriptor blocks or not as the front end made it. */
-	while (!atomic_load(&q->stop)) {
-		struct pollfd p = {.fd = q->kick_fd, .events = POLLIN};
-
-		if (poll(&p, 1, -1) > 0) {
-			(void)!read(q->kick_fd, &count, sizeof(count));
-			break;
-		}
-	}
+		return true;
+	ok = sleep_for_kick(q);
 	virtq_device_disarm(&q->ring);
+	return ok;
+}
+
+/* Nothing more can come of it: the front end sees the connection's end, if it has not left itself. */
+static void give_up(struct queue *q, const char *why)
+{
+	struct pollfd p = {.fd = q->d->sock, .events = POLLRDHUP};
+
+	if (poll(&p, 1, 0) > 0)
+		return;
+	log_error("virtiofs: queue %u: %s; it stops", q->index, why);
+	shutdown(q->d->sock, SHUT_RDWR);
 }
 
 static void *queue_main(void *arg)
@@ -103,13 +124,14 @@ static void *queue_main(void *arg)
 		uint32_t len;
 
 		if (got < 0) {
-			log_error("virtiofs: queue %u: its ring makes no sense; it stops",
-				  q->index);
-			shutdown(q->d->sock, SHUT_RDWR);
+			give_up(q, "its ring makes no sense");
 			break;
 		}
 		if (got == 0) {
-			wait_for_kick(q);
+			if (!wait_for_kick(q)) {
+				give_up(q, "its kick descriptor tells nothing any more");
+				break;
+			}
 			continue;
 		}
 		if (request_serve(q, chain, buffers, &len))

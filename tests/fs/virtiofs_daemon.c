@@ -614,6 +614,25 @@ static void walks_open(void **state)
 	assert_true(walked.entries[0].attr.flags & FUSE_ATTR_SUBMOUNT);
 }
 
+/* ---- the connection ---- */
+
+/* A kick descriptor that is readable for ever, and has nothing: the queue's thread ends the connection, and does not look at it again and again. */
+static void dead_kick(void **state)
+{
+	struct pollfd p = {.fd = front.sock, .events = POLLRDHUP};
+	int sv[2];
+
+	(void)state;
+	(void)front_queue_stop(&front, 1);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	front_set(&front, VHOST_USER_SET_VRING_KICK, 1, sv[1]);
+	front_set(&front, VHOST_USER_SET_VRING_ENABLE, front_state(1, 1), -1);
+	close(sv[1]);
+	assert_int_equal(poll(&p, 1, 200), 0);
+	close(sv[0]);
+	assert_int_equal(poll(&p, 1, FRONT_WAIT_MS), 1);
+}
+
 /* ---- the whole ---- */
 
 /* Before there is anybody else: a tree, and a file system mounted in it that only we and the daemon see. */
@@ -648,8 +667,9 @@ static int remove_tree(void)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(posix_locks), T(waiting),	T(interrupts), T(flocks), T(many_waits), T(umasks),
-		T(acls),	T(setuid_goes), T(submounts),  T(walks),  T(walks_open),
+		T(posix_locks), T(waiting), T(interrupts), T(flocks),
+		T(many_waits),	T(umasks),  T(acls),	   T(setuid_goes),
+		T(submounts),	T(walks),   T(walks_open), T(dead_kick),
 	};
 	int failed;
 

@@ -413,7 +413,8 @@ static void serve_ring(unsigned i)
 			if (!fake.direct || virtq_device_should_call(&fake.rings[i]))
 				(void)!write(fake.call[i], &one, sizeof(one));
 		}
-		if (got < 0 && fake.live)
+		/* Somebody scribbles (live), or the connection has ended and its rings' memory is empty: it would find the same for ever. */
+		if (got < 0)
 			fake.closed = true;
 	} while (!fake.closed && virtq_device_arm(&fake.rings[i]));
 }
