@@ -3,7 +3,7 @@
 # A script prints `ok NAME`, `not ok NAME reason` or `skip NAME reason`, a line each; scripts/test counts them.
 # shellcheck shell=bash
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-MOAT=${MOAT:-$repo/build/moat}
+MOAT=$(realpath -m "${MOAT:-$repo/build/moat}")
 work=$(mktemp -d "${TMPDIR:-/tmp}/moat-test.XXXXXX")
 state=$work/state
 trap 'rm -rf --one-file-system "$work"' EXIT

@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MOAT = os.environ.get("MOAT", REPO + "/build/moat")
+MOAT = os.path.abspath(os.environ.get("MOAT", REPO + "/build/moat"))
 RUNC = shutil.which("runc")
 # By which engines and scripts tell errors from one another: docker, containerd's shim, podman with conmon, and people.
 WORDS = re.compile(r"does not exist|already exists|not running|no such process|process already finished|not paused|"
@@ -183,7 +183,7 @@ class Runtime:
         out, err = f"{self.work}/o", f"{self.work}/e"
         with open(out, "wb") as o, open(err, "wb") as e:
             status = subprocess.run(["bash", "-c", f"exec timeout -k 5 30 {self.path} --root {self.root} " + self.fill(line)],
-                                    stdin=subprocess.DEVNULL, stdout=o, stderr=e).returncode
+                                    stdin=subprocess.DEVNULL, stdout=o, stderr=e, cwd=self.work).returncode
         return (status,) + tuple(open(f, errors="replace").read() for f in (out, err))
 
     def stopped(self, name):
