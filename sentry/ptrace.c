@@ -98,7 +98,7 @@ static void tell_tracer(struct thread_group *tracer, struct task *t, int code, i
 	sh = sighand_lock(tracer);
 	any = group_any_task(tracer);
 	if (any && sh->actions[SIGCHLD - 1].handler != SIG_IGN_ &&
-	    !(sh->actions[SIGCHLD - 1].flags & SA_NOCLDSTOP))
+	    (code != CLD_TRAPPED || !(sh->actions[SIGCHLD - 1].flags & SA_NOCLDSTOP)))
 		(void)signal_send_locked(any, tracer, true, &info, NULL);
 	sighand_unlock(sh);
 	wait_queue_wake(&tracer->wait, POLLIN);
@@ -365,8 +365,7 @@ bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, 
 
 	(void)tracer;
 	if (p->dead_news && (options & WEXITED)) {
-		int status = t->group->leader == t && t->group->ntasks == 1 ? t->group->exit_code
-									    : t->exit_code;
+		int status = t->group->leader == t ? t->group->exit_code : t->exit_code;
 
 		*ret_wait_status = status;
 		*ret_code = status & 0x7f ? CLD_KILLED : CLD_EXITED;
@@ -384,34 +383,54 @@ bool ptrace_take_news(struct thread_group *tracer, struct task *t, int options, 
 	return found;
 }
 
+static void tell_death(struct task *t, int wait_status)
+{
+	struct ptrace_state *p = t->ptrace;
+	int signo = wait_status & 0x7f;
+
+	p->dead_news = true;
+	tell_tracer(p->tracer, t, signo ? CLD_KILLED : CLD_EXITED,
+		    signo ? signo : wait_status >> 8);
+}
+
 bool ptrace_notify_exit(struct task *leader)
 {
-	struct ptrace_state *p = leader->ptrace;
-
-	if (p->tracer == leader->group->parent) {
+	if (leader->ptrace->tracer == leader->group->parent) {
 		ptrace_unlink(leader);
 		return false;
 	}
-	p->dead_news = true;
-	tell_tracer(p->tracer, leader, leader->group->exit_code & 0x7f ? CLD_KILLED : CLD_EXITED,
-		    leader->group->exit_code & 0x7f ? leader->group->exit_code & 0x7f
-						    : leader->group->exit_code >> 8);
+	tell_death(leader, leader->group->exit_code);
 	return true;
+}
+
+bool ptrace_notify_thread_exit(struct task *t)
+{
+	if (!t->ptrace)
+		return false;
+	tell_death(t, t->exit_code);
+	return true;
+}
+
+/* The dead tracee is let go: a thread leaves its group, of which it may have been the last; a leader that its tracer had to hear of first is its parent's. */
+static void zombie_release(struct task *t, struct task_list *dead)
+{
+	struct thread_group *g = t->group;
+
+	if (t == g->leader) {
+		if (g->announced && !g->zombie && group_notify_exit(g))
+			group_reap(g, dead);
+		return;
+	}
+	task_unlink(t);
+	TAILQ_INSERT_TAIL(dead, t, thread_link);
+	wait_queue_wake(&g->wait, POLLIN); /* execve's wait for its siblings */
+	group_announce_if_dead(g, dead);
 }
 
 void ptrace_reap_tracee(struct task *t, struct task_list *dead)
 {
-	struct thread_group *g = t->group;
-
 	ptrace_unlink(t);
-	if (t != g->leader) {
-		task_unlink(t);
-		TAILQ_INSERT_TAIL(dead, t, thread_link);
-		if (g->ntasks != 1 || !g->leader || atomic_load(&g->leader->state) != TASK_ZOMBIE)
-			return;
-	}
-	if (g->ntasks == 1 && group_notify_exit(g))
-		group_reap(g, dead);
+	zombie_release(t, dead);
 }
 
 /* A tracer that ends frees its tracees, or takes them along. */
@@ -440,22 +459,13 @@ void ptrace_exit(struct task *t)
 	struct thread_group *g = t->group;
 	struct task *tracee;
 
-	/* A thread that is no leader leaves no zombie for a tracer here: its exit is told by PTRACE_EVENT_EXIT. */
-	if (t->ptrace && t != g->leader) {
-		rwlock_write_lock(&kernel.taskset_lock);
-		ptrace_unlink(t);
-		rwlock_write_unlock(&kernel.taskset_lock);
-	}
 	if (atomic_load(&g->live) || !atomic_load_explicit(&tracee_count, memory_order_relaxed))
 		return;
 	for (;;) {
 		rwlock_write_lock(&kernel.taskset_lock);
 		tracee = exit_next_tracee(g);
-		if (tracee && atomic_load(&tracee->state) == TASK_ZOMBIE &&
-		    tracee->group->ntasks == 1 && !tracee->group->zombie &&
-		    !atomic_load(&tracee->group->leaving) && /* else exit_left() tells */
-		    group_notify_exit(tracee->group))
-			group_reap(tracee->group, &dead);
+		if (tracee && atomic_load(&tracee->state) == TASK_ZOMBIE)
+			zombie_release(tracee, &dead);
 		rwlock_write_unlock(&kernel.taskset_lock);
 		if (!tracee)
 			break;

@@ -26,7 +26,7 @@ uint64_t ptrace_pid_message(struct task *t, int32_t root);
 bool ptrace_wants_event(struct task *t, int event);
 /* A new child of a tracee is traced too when the options say so. taskset_lock (write) and the child's sighand lock held. */
 void ptrace_attach_child(struct task *parent, struct task *child, int event);
-/* The calling task ends: it stops being traced, and lets its tracees go (or kills them). No locks held. */
+/* The calling task ends; with the last of its threads its tracees are let go (or killed). No locks held. */
 void ptrace_exit(struct task *t);
 /* The tracer's view for wait4/waitid; taskset_lock held. */
 struct task *ptrace_next_tracee(struct thread_group *tracer, struct task *prev);
@@ -42,6 +42,8 @@ void ptrace_unlink(struct task *t);
 
 /* A traced leader's group died: tells a tracer that is not the parent. true: the parent waits for its turn. taskset_lock (write). */
 bool ptrace_notify_exit(struct task *leader);
+/* Another thread died: true if it is traced, and stays until its tracer, who is told, has waited. taskset_lock (write). */
+must_check bool ptrace_notify_thread_exit(struct task *t);
 
 int64_t ptrace_request(struct task *t, int request, int32_t tid, uint64_t addr, uint64_t data);
 

@@ -157,7 +157,7 @@ static bool signal_take(struct task *t, struct taken_signal *ret)
 		if (g->exiting || (g->exec_task && g->exec_task != t)) {
 			/* The group's death has begun, or a sibling's execve wants us gone. */
 			t->exiting = true;
-			t->exit_code = SIGKILL;
+			t->exit_code = g->exiting ? g->exit_code : 0;
 			break;
 		}
 		if (g->stop.notify) {

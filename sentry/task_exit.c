@@ -1,8 +1,8 @@
 /*
  * sentry/task_exit.c - how a task ends: it lets go of what it holds, its children get another parent, its own is told.
  *
- * A thread's last words are said on its own host thread in task_do_exit(). A thread that is no leader leaves the tables at once; a
- * leader stays as a zombie, and when it is the only one left of its group the parent is told (or the group reaps itself).
+ * A thread's last words are said on its own host thread in task_do_exit(). A thread that is no leader leaves the tables at once, unless a tracer
+ * is to wait for it; a leader stays as a zombie, and when it is the only one left of its group the parent is told (or the group reaps itself).
  */
 #include "sentry/futex.h"
 #include "sentry/ptrace.h"
@@ -277,7 +277,7 @@ static bool exit_leave_group(struct task *t, struct task_list *dead)
 	if (t->stop_pending) {
 		/* A group stop must not wait for us. */
 		t->stop_pending = false;
-		if (g->stop.count > 0 && --g->stop.count == 0 && g->ntasks > 1) {
+		if (g->stop.count > 0 && --g->stop.count == 0 && atomic_load(&g->live)) {
 			g->stop.stopped = g->stop.stop_unwaited = true;
 			sighand_unlock(sh);
 			group_notify_stop(g, CLD_STOPPED, signo);
@@ -286,7 +286,7 @@ static bool exit_leave_group(struct task *t, struct task_list *dead)
 	}
 	atomic_store_explicit(&t->state, TASK_ZOMBIE, memory_order_release);
 	sighand_unlock(sh);
-	if (t != g->leader && !t->ptrace) {
+	if (t != g->leader && !ptrace_notify_thread_exit(t)) {
 		task_unlink(t);
 		TAILQ_INSERT_TAIL(dead, t, thread_link);
 	}
@@ -308,6 +308,12 @@ static void exit_announce(struct thread_group *g, struct task_list *dead)
 		return;
 	if (group_notify_exit(g))
 		group_reap(g, dead);
+}
+
+void group_announce_if_dead(struct thread_group *g, struct task_list *dead)
+{
+	if (!g->exec_task && !g->zombie && !g->reaped && group_may_announce(g))
+		exit_announce(g, dead);
 }
 
 static void exit_notify(struct task *t, bool group_dead)
@@ -365,8 +371,7 @@ static void exit_left(struct thread_group *g)
 	if (atomic_fetch_sub(&g->leaving, 1) != 1 || atomic_load(&g->live))
 		return;
 	rwlock_write_lock(&kernel.taskset_lock);
-	if (!g->exec_task && !g->zombie && !g->reaped && group_may_announce(g))
-		exit_announce(g, &dead);
+	group_announce_if_dead(g, &dead);
 	rwlock_write_unlock(&kernel.taskset_lock);
 	session_run_deferred();
 	task_list_free(&dead);

@@ -146,6 +146,8 @@ bool group_notify_exit(struct thread_group *g);
 /* Leaves the tables; taskset_lock held for writing. Puts tasks to free on `dead`. */
 TAILQ_HEAD(task_list, task);
 void group_reap(struct thread_group *g, struct task_list *dead);
+/* Tells the parent (or a tracer) if nobody of g is left to wait for; likewise. */
+void group_announce_if_dead(struct thread_group *g, struct task_list *dead);
 void task_list_free(struct task_list *dead);
 /* Where orphans go: a live subreaper among ancestors of the same pid namespace, or its init. taskset_lock held. */
 struct thread_group *group_find_reaper(struct thread_group *g);

@@ -1,6 +1,7 @@
 /* ptrace(2): what a debugger does. */
 #include "t.h"
 
+#include <pthread.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 
@@ -217,4 +218,190 @@ TEST(exit_kill)
 	CHECK_EQ(read(tell[0], &pid, sizeof(pid)), (ssize_t)sizeof(pid));
 	t_wait_ok(tracer);
 	CHECK_EQ(t_wait_status(pid), SIGKILL);
+}
+
+/* ---- threads: each death is the tracer's to wait for, the leader's last ---- */
+
+static void *end_with_three(void *arg)
+{
+	(void)arg;
+	syscall(SYS_exit, 3);
+	return NULL;
+}
+
+static void *sleep_on(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static void *end_group(void *arg)
+{
+	(void)arg;
+	usleep(20000);
+	_exit(5);
+}
+
+static void *exec_true(void *arg)
+{
+	(void)arg;
+	usleep(20000);
+	execl("/proc/self/exe", "ptrace", "no-such-test", NULL);
+	_exit(9);
+}
+
+static void start(void *(*fn)(void *))
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, fn, NULL))
+		_exit(101);
+}
+
+static void thread_ends(void)
+{
+	start(end_with_three);
+	usleep(20000);
+}
+
+static void group_ends(void)
+{
+	start(sleep_on);
+	start(end_group);
+	pause();
+}
+
+static void leader_ends_first(void)
+{
+	start(end_group);
+	syscall(SYS_exit, 4);
+}
+
+static void thread_executes(void)
+{
+	start(sleep_on);
+	start(exec_true);
+	pause();
+}
+
+#define DEATHS_MAX 8
+struct deaths {
+	int count;
+	pid_t pid[DEATHS_MAX];
+	int status[DEATHS_MAX];
+	int execs;
+};
+
+/* Lets all threads of fn's process run until none is left. */
+static struct deaths run_traced(void (*fn)(void), pid_t *ret_pid)
+{
+	struct deaths d = {0};
+	pid_t pid = traced(fn), got;
+	int status;
+
+	CHECK_OK(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC));
+	CHECK_OK(ptrace(PTRACE_CONT, pid, 0, 0));
+	while ((got = waitpid(-1, &status, __WALL)) > 0) {
+		if (!WIFSTOPPED(status)) {
+			CHECK(d.count < DEATHS_MAX);
+			d.pid[d.count] = got;
+			d.status[d.count++] = status;
+			continue;
+		}
+		d.execs += status >> 16 == PTRACE_EVENT_EXEC;
+		CHECK_OK(ptrace(PTRACE_CONT, got, 0, 0));
+	}
+	status = errno;
+	CHECK_EQ(status, ECHILD);
+	*ret_pid = pid;
+	return d;
+}
+
+TEST(thread_death)
+{
+	pid_t pid;
+	struct deaths d = run_traced(thread_ends, &pid);
+
+	CHECK_EQ(d.count, 2);
+	CHECK(d.pid[0] != pid);
+	CHECK_EQ(d.status[0], 3 << 8);
+	CHECK_EQ(d.pid[1], pid);
+	CHECK_EQ(d.status[1], 0);
+}
+
+TEST(group_death)
+{
+	pid_t pid;
+	struct deaths d = run_traced(group_ends, &pid);
+
+	CHECK_EQ(d.count, 3);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(d.status[i], 5 << 8);
+	CHECK_EQ(d.pid[2], pid);
+}
+
+TEST(leader_death)
+{
+	pid_t pid;
+	struct deaths d = run_traced(leader_ends_first, &pid);
+
+	CHECK_EQ(d.count, 2);
+	CHECK(d.pid[0] != pid);
+	CHECK_EQ(d.status[0], 5 << 8);
+	CHECK_EQ(d.pid[1], pid);
+	CHECK_EQ(d.status[1], 5 << 8);
+}
+
+/* The thread that executes becomes the leader, whose death nobody sees; the other's is told. */
+TEST(exec_death)
+{
+	pid_t pid;
+	struct deaths d = run_traced(thread_executes, &pid);
+
+	CHECK_EQ(d.execs, 1);
+	CHECK_EQ(d.count, 2);
+	CHECK(d.pid[0] != pid);
+	CHECK_EQ(d.status[0], 0);
+	CHECK_EQ(d.pid[1], pid);
+	CHECK(WIFEXITED(d.status[1]));
+}
+
+/* A tracer that goes away without waiting: the thread is gone, its process goes on. */
+TEST(tracer_leaves_dead_thread)
+{
+	int tell[2], go[2], status;
+	pid_t pid, tracer, got, thread = 0;
+	char c;
+
+	CHECK_OK(pipe(tell));
+	CHECK_OK(pipe(go));
+	pid = fork();
+	if (pid == 0) {
+		read(go[0], &c, 1);
+		start(end_with_three);
+		read(go[0], &c, 1);
+		_exit(6);
+	}
+	tracer = fork();
+	if (tracer == 0) {
+		if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACECLONE) < 0)
+			_exit(100);
+		write(go[1], "a", 1);
+		/* The event of the one that makes it, and the thread's first stop. */
+		for (int i = 0; i < 2; i++) {
+			got = waitpid(-1, &status, __WALL);
+			if (got < 0 || !WIFSTOPPED(status) || ptrace(PTRACE_CONT, got, 0, 0) < 0)
+				_exit(1);
+			thread = got != pid ? got : thread;
+		}
+		t_wait_state(thread, "Z");
+		_exit(0);
+	}
+	status = t_wait_status(tracer);
+	if (status == 100 << 8)
+		SKIP("there is no ptrace");
+	CHECK_EQ(status, 0);
+	write(go[1], "b", 1);
+	CHECK_EQ(t_wait_status(pid), 6 << 8);
 }
