@@ -32,7 +32,7 @@ struct aio_context {
 	struct ref ref;
 	LIST_ENTRY(aio_context) link; /* guarded by the list's lock */
 	uint64_t id; /* immutable: an address */
-	unsigned asked; /* immutable: counts against AIO_REQUESTS_MAX */
+	unsigned asked; /* immutable: counts against aio_max_nr */
 	unsigned room; /* immutable: events that the ring holds */
 	struct mutex lock; /* LOCK_LEAF: what follows */
 	unsigned in_use; /* requests reserved whose event was not taken */
@@ -50,11 +50,12 @@ struct aio_list {
 	unsigned count; /* guarded by lock */
 };
 
-static _Atomic unsigned total;
+static _Atomic int64_t total;
+_Atomic int64_t aio_max_nr = 65536;
 
 unsigned aio_total(void)
 {
-	return atomic_load_explicit(&total, memory_order_relaxed);
+	return (unsigned)atomic_load_explicit(&total, memory_order_relaxed);
 }
 
 /* ---- contexts ---- */
@@ -107,11 +108,11 @@ int aio_context_create(struct task *t, unsigned count, uint64_t *ret_id)
 
 	if (!list)
 		return -ENOMEM;
-	if (count > AIO_REQUESTS_MAX ||
-	    atomic_fetch_add_explicit(&total, count, memory_order_relaxed) + count >
-		    AIO_REQUESTS_MAX) {
-		if (count <= AIO_REQUESTS_MAX)
-			atomic_fetch_sub_explicit(&total, count, memory_order_relaxed);
+	if (count > AIO_REQUESTS_MAX)
+		return -EAGAIN;
+	if (atomic_fetch_add_explicit(&total, count, memory_order_relaxed) + count >
+	    atomic_load_explicit(&aio_max_nr, memory_order_relaxed)) {
+		atomic_fetch_sub_explicit(&total, count, memory_order_relaxed);
 		return -EAGAIN;
 	}
 	c = calloc(1, sizeof(*c) + room * sizeof(c->ring[0]));

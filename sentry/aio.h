@@ -12,7 +12,9 @@
 
 #include "sentry/task.h"
 
-#define AIO_REQUESTS_MAX 65536 /* fs.aio-max-nr: of all contexts, as they were asked for */
+/* fs.aio-max-nr: of all contexts, as they were asked for. Root may change it. */
+extern _Atomic int64_t aio_max_nr;
+#define AIO_REQUESTS_MAX (1 << 20) /* of one context */
 #define AIO_CONTEXTS_MAX 1024 /* of one address space */
 
 struct aio_context;

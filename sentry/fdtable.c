@@ -102,6 +102,8 @@ int fd_table_create(struct fd_table **ret)
 }
 
 /* Makes room for `fd`. Lock held; may drop nothing. Return: 0, -EMFILE, -ENOMEM. */
+_Atomic int64_t fd_nr_open = FD_TABLE_MAX;
+
 static int table_grow_locked(struct fd_table *t, unsigned fd)
 {
 	struct fd_array *old = array_of(t), *a;
@@ -109,7 +111,7 @@ static int table_grow_locked(struct fd_table *t, unsigned fd)
 
 	if (fd < size)
 		return 0;
-	if (fd >= FD_TABLE_MAX)
+	if (fd >= atomic_load_explicit(&fd_nr_open, memory_order_relaxed))
 		return -EMFILE;
 	while (size <= fd)
 		size *= 2;

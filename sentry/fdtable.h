@@ -9,7 +9,8 @@
 
 #include "vfs/vfs.h"
 
-#define FD_TABLE_MAX (1 << 20) /* fs.nr_open */
+#define FD_TABLE_MAX (1 << 20)
+extern _Atomic int64_t fd_nr_open; /* fs.nr_open: at most FD_TABLE_MAX; root may change it */
 
 struct fd_table;
 struct task;

@@ -39,7 +39,11 @@ struct mm_limits {
 	uint64_t as_bytes, data_bytes, stack_bytes, memlock_bytes;
 };
 
-#define MM_VMAS_MAX 65530 /* vm.max_map_count */
+/* vm.max_map_count: at first the host's, and what root makes of it; never more than MM_VMAS_MAX, which is memory of the sentry. */
+#define MM_VMAS_DEFAULT 65530
+#define MM_VMAS_MAX (1 << 20)
+extern _Atomic int64_t mm_max_map_count;
+bool mm_vmas_full(const struct mm *mm); /* the mm's lock held */
 
 must_check int mm_create(struct platform *p, struct mm **ret_mm);
 must_check int mm_fork(struct mm *parent, struct mm **ret_child);

@@ -16,7 +16,6 @@
 #define F_CREATED_QUERY_ 1028
 #define CAP_KILL_ 5
 #define CAP_FOWNER_ 3
-#define CAP_SYS_RESOURCE_ 24
 #define SETFL_MASK (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
 
 /* ---- owner and signal ---- */
@@ -349,7 +348,7 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, unsigned cmd, 
 	case F_GETPIPE_SZ:
 		return pipe_get_size(f);
 	case F_SETPIPE_SZ:
-		return pipe_set_size(f, (unsigned)arg, cred_has_cap(t->cred, CAP_SYS_RESOURCE_));
+		return pipe_set_size(f, (unsigned)arg);
 	case F_ADD_SEALS:
 		return f->ops->add_seals ? f->ops->add_seals(f, (unsigned)arg) : -EINVAL;
 	case F_GET_SEALS:

@@ -41,7 +41,7 @@ static int limit_change(struct task *t, struct task *target, unsigned res,
 	if (new) {
 		if (new->cur > new->max)
 			return -EINVAL;
-		if (res == RLIMIT_NOFILE && new->max > FD_TABLE_MAX)
+		if (res == RLIMIT_NOFILE && new->max > (uint64_t)fd_nr_open)
 			return -EPERM;
 	}
 	mutex_lock(&r->lock);

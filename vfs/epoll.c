@@ -60,6 +60,7 @@ struct epoll_file {
 static REF_TYPE(item_type, "epoll item");
 static struct op_lock ctl_lock;
 static _Atomic uint32_t item_count;
+_Atomic int64_t epoll_watches_max = 1048576;
 
 static int item_compare(struct ep_item *a, struct ep_item *b)
 {
@@ -467,7 +468,8 @@ static int ctl_add(struct epoll_file *ep, struct file *target, int fd,
 	if (file_is_epoll(target) &&
 	    depth_below(target, &ep->file, 1) + depth_above(&ep->file, 0) > EPOLL_NEST_MAX)
 		return -ELOOP;
-	if (atomic_fetch_add_explicit(&item_count, 1, memory_order_relaxed) >= EPOLL_WATCHES_MAX) {
+	if (atomic_fetch_add_explicit(&item_count, 1, memory_order_relaxed) >=
+	    atomic_load_explicit(&epoll_watches_max, memory_order_relaxed)) {
 		atomic_fetch_sub_explicit(&item_count, 1, memory_order_relaxed);
 		return -ENOSPC;
 	}

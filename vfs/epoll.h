@@ -11,7 +11,8 @@
 #include "vfs/file.h"
 
 #define EPOLL_NEST_MAX 4 /* epoll files watching epoll files */
-#define EPOLL_WATCHES_MAX 1000000 /* entries in all */
+extern _Atomic int64_t
+	epoll_watches_max; /* fs.epoll.max_user_watches: entries in all; root may change it */
 #define EPOLL_EVENTS_MAX (INT32_MAX / (int)sizeof(struct epoll_event))
 
 /* An epoll description at `place` (a nameless inode). Returns a reference. */

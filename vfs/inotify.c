@@ -4,7 +4,7 @@
  * Watches are found by (filesystem, inode key) in one hash table under one lock (LOCK_INOTIFY); while there is none, reporting an event
  * costs a load. A watch pins its filesystem, its inode and, as long as that has its name, its dentry (a remote filesystem would forget it):
  * a removed file's dentry goes with the last open file, and its release tells of IN_DELETE_SELF. Events queue per inotify file, the last one is merged with its like,
- * and past INOTIFY_QUEUE_MAX one IN_Q_OVERFLOW stands for the rest.
+ * and past fs.inotify.max_queued_events one IN_Q_OVERFLOW stands for the rest.
  *
  * Watch: /proc/PID/fdinfo. What changes on a host behind our back a filesystem may hear of and tell (vfs_notify_outside()).
  */
@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 
 #include "base/hash.h"
+#include "base/ucount.h"
 #include "vfs/inotify.h"
 #include "vfs/vfs_internal.h"
 
@@ -50,10 +51,15 @@ struct inotify_file {
 	/* guarded by inotify_lock */
 	TAILQ_HEAD(event_list, queued_event) events;
 	TAILQ_HEAD(watch_list, inotify_watch) watches;
-	uint32_t count, watch_count;
+	uint32_t count;
 	size_t bytes;
 	int next_wd;
+	int64_t queued_max; /* immutable: what the setting was when it was made */
+	struct ucount *user; /* immutable; a reference: who is charged */
 };
+
+_Atomic int64_t inotify_queued_max = 16384, inotify_instances_max = 128,
+		inotify_watches_max = 131072;
 
 _Atomic uint32_t vfs_watch_count;
 
@@ -96,8 +102,8 @@ static void queue_locked(struct inotify_file *g, int wd, uint32_t mask, uint32_t
 
 	if (q && event_same(q, wd, mask, cookie, name, len))
 		return;
-	if (g->count >= INOTIFY_QUEUE_MAX) {
-		if (g->count > INOTIFY_QUEUE_MAX)
+	if (g->count >= g->queued_max) {
+		if (q && q->ev.mask == IN_Q_OVERFLOW)
 			return;
 		wd = -1;
 		mask = IN_Q_OVERFLOW;
@@ -185,7 +191,7 @@ static void watch_remove_locked(struct inotify_watch *w)
 	LIST_REMOVE(w, bucket);
 	if (w->group) {
 		TAILQ_REMOVE(&w->group->watches, w, in_group);
-		w->group->watch_count--;
+		ucount_uncharge(w->group->user, UCOUNT_INOTIFY_WATCHES, 1);
 		queue_locked(w->group, w->wd, IN_IGNORED, 0, NULL, 0);
 	}
 	w->drop.run = watch_drop_run;
@@ -593,6 +599,8 @@ static void inotify_release(struct file *f)
 		TAILQ_REMOVE(&g->events, q, link);
 		free(q);
 	}
+	ucount_uncharge(g->user, UCOUNT_INOTIFY_INSTANCES, 1);
+	ucount_put(g->user);
 	wait_queue_fini(&g->wait);
 	file_free(f);
 }
@@ -629,10 +637,21 @@ bool file_is_inotify(const struct file *f)
 
 int inotify_file_create(const struct vfs_path *place, unsigned flags, struct file **ret)
 {
+	const struct cred *cred = cred_current();
 	struct inotify_file *g = calloc(1, sizeof(*g));
 
 	if (!g)
 		return -ENOMEM;
+	g->queued_max = inotify_queued_max;
+	g->user = ucount_get(cred ? cred->uid : 0);
+	if (!g->user ||
+	    !ucount_try_charge(g->user, UCOUNT_INOTIFY_INSTANCES, 1, inotify_instances_max)) {
+		int err = g->user ? -EMFILE : -ENOMEM;
+
+		ucount_put(g->user);
+		free(g);
+		return err;
+	}
 	file_init(&g->file, &inotify_ops, place, flags & ~(unsigned)O_ACCMODE, FILE_STREAM);
 	TAILQ_INIT(&g->events);
 	TAILQ_INIT(&g->watches);
@@ -701,14 +720,14 @@ int inotify_file_add_watch(struct file *f, const struct vfs_path *p, uint32_t ma
 	w = find_locked(g, fs, key);
 	if (w) {
 		ret = update_locked(w, mask);
-	} else if (g->watch_count >= INOTIFY_WATCHES_MAX || g->next_wd == INT32_MAX) {
+	} else if (g->next_wd == INT32_MAX ||
+		   !ucount_try_charge(g->user, UCOUNT_INOTIFY_WATCHES, 1, inotify_watches_max)) {
 		ret = -ENOSPC;
 	} else {
 		*fresh = (struct inotify_watch){
 			.group = g, .key = key, .ino = st.ino, .wd = g->next_wd++, .mask = mask};
 		watch_enter_locked(fresh, p, (st.mask & STATX_NLINK) && !st.nlink);
 		TAILQ_INSERT_TAIL(&g->watches, fresh, in_group);
-		g->watch_count++;
 		ret = fresh->wd;
 		fresh = NULL;
 	}

@@ -12,8 +12,8 @@
 
 #include "vfs/vfs.h"
 
-#define INOTIFY_QUEUE_MAX 16384 /* fs.inotify.max_queued_events */
-#define INOTIFY_WATCHES_MAX 65536
+/* fs.inotify: events that wait in a file; files and watches of a user. Root may change them. */
+extern _Atomic int64_t inotify_queued_max, inotify_instances_max, inotify_watches_max;
 
 /* ALL_INOTIFY_BITS: any of them is a mask, those that ask for no event too. */
 #define INOTIFY_MASK                                                                             \

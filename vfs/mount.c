@@ -556,6 +556,8 @@ void mount_namespace_free(struct mount_namespace *ns)
 	free(ns);
 }
 
+_Atomic int64_t vfs_mounts_max = 100000;
+
 int mount_namespace_create(struct filesystem *rootfs, struct dentry *root, unsigned mnt_flags,
 			   struct mount_namespace **ret)
 {

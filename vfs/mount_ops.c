@@ -78,7 +78,7 @@ static int graft_locked(struct mount *m, struct vfs_path *at, struct mount_names
 		return -ENOTDIR;
 	if (!mount_can_attach_locked(m))
 		return -ENOENT;
-	if (ns->count + mount_tree_size(m->priv) > VFS_MOUNTS_MAX)
+	if (ns->count + mount_tree_size(m->priv) > vfs_mounts_max)
 		return -ENOSPC;
 	err = mount_propagate_attach_locked(m, parent, d, trash);
 	if (err)

@@ -209,7 +209,7 @@ static int place_tree(struct mount *m, struct mount *parent, struct dentry *d, s
 
 	if (!mount_can_attach_locked(m))
 		return -ENOENT;
-	if (mount_ns_of(m) != ns && ns->count + mount_tree_size(m->priv) > VFS_MOUNTS_MAX)
+	if (mount_ns_of(m) != ns && ns->count + mount_tree_size(m->priv) > vfs_mounts_max)
 		return -ENOSPC;
 	err = mount_propagate_attach_locked(m, parent, d, trash);
 	if (err)

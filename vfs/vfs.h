@@ -28,7 +28,8 @@
 #define VFS_SYMLINK_MAX 40
 #define VFS_XATTR_NAME_MAX 255
 #define VFS_XATTR_SIZE_MAX 65536
-#define VFS_MOUNTS_MAX 100000 /* per namespace */
+
+extern _Atomic int64_t vfs_mounts_max; /* fs.mount-max: per namespace; root may change it */
 
 struct filesystem;
 struct fs_config;

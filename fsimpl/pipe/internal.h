@@ -2,6 +2,7 @@
 #ifndef MOAT_FSIMPL_PIPE_INTERNAL_H
 #define MOAT_FSIMPL_PIPE_INTERNAL_H
 
+#include "base/ucount.h"
 #include "fsimpl/pipe/pipe.h"
 
 #define PIPE_SPARE_PAGES 2
@@ -24,6 +25,7 @@ struct pipe {
 	struct wait_queue wait;
 	/* guarded by lock */
 	struct pipe_buf *bufs; /* nslots of them, a power of two */
+	struct ucount *user; /* immutable; a reference: who is charged for nslots */
 	uint32_t nslots, head, tail; /* free-running; head - tail are full */
 	uint32_t readers, writers;
 	uint32_t reader_seq, writer_seq; /* opens ever: FIFO open waits on a change */

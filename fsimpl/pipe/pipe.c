@@ -8,20 +8,21 @@
  * iterator's window is pinned first. Writes of at most PIPE_BUF bytes go through the stack, larger ones straight
  * into the ring. Both sides share one wait queue; waiters' masks tell them apart. Two spare pages per pipe keep a
  * ping-pong away from malloc.
- *
- * Cannot do: per-user page limits (fs.pipe-user-pages-*).
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <linux/capability.h>
 
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/pipe/internal.h"
 #include "mem/guard.h"
 
 static REF_TYPE(pipe_ref_type, "pipe");
+
+_Atomic int64_t pipe_size_max = 1 << 20, pipe_user_pages_soft = 16384, pipe_user_pages_hard;
 
 ssize_t pipe_broken(int rwf)
 {
@@ -73,15 +74,74 @@ void pipe_push_locked(struct pipe *p, struct pipe_page *page, uint32_t off, uint
 	p->head++;
 }
 
+/* ---- whose pages they are ---- */
+
+static bool has_cap(int cap)
+{
+	const struct cred *c = cred_current();
+
+	return !c || cred_has_cap(c, cap);
+}
+
+static bool over(int64_t pages, _Atomic int64_t *limit)
+{
+	int64_t max = atomic_load_explicit(limit, memory_order_relaxed);
+
+	return max && pages > max;
+}
+
+/* Linux's pipe_is_unprivileged_user(). */
+static bool unprivileged(void)
+{
+	return !has_cap(CAP_SYS_RESOURCE) && !has_cap(CAP_SYS_ADMIN);
+}
+
+/* Sets user and nslots of a new pipe and charges them. Return: 0, -ENFILE (the hard limit), -ENOMEM. */
+static int charge_new(struct pipe *p)
+{
+	const struct cred *c = cred_current();
+	int64_t max = atomic_load_explicit(&pipe_size_max, memory_order_relaxed), pages;
+
+	p->user = ucount_get(c ? c->uid : 0);
+	if (!p->user)
+		return -ENOMEM;
+	p->nslots = PIPE_DEFAULT_SIZE / MOAT_PAGE_SIZE;
+	if (max < (int64_t)PIPE_DEFAULT_SIZE && !has_cap(CAP_SYS_RESOURCE))
+		p->nslots = (uint32_t)(max / (int64_t)MOAT_PAGE_SIZE);
+	pages = ucount_charge(p->user, UCOUNT_PIPE_PAGES, p->nslots);
+	if (over(pages, &pipe_user_pages_soft) && p->nslots > PIPE_SLOTS_POOR && unprivileged()) {
+		ucount_uncharge(p->user, UCOUNT_PIPE_PAGES, p->nslots - PIPE_SLOTS_POOR);
+		pages -= p->nslots - PIPE_SLOTS_POOR;
+		p->nslots = PIPE_SLOTS_POOR;
+	}
+	if (!over(pages, &pipe_user_pages_hard) || !unprivileged())
+		return 0;
+	ucount_uncharge(p->user, UCOUNT_PIPE_PAGES, p->nslots);
+	ucount_put(p->user);
+	return -ENFILE;
+}
+
+static void uncharge(struct pipe *p)
+{
+	ucount_uncharge(p->user, UCOUNT_PIPE_PAGES, p->nslots);
+	ucount_put(p->user);
+}
+
 int pipe_alloc(struct pipe **ret)
 {
 	struct pipe *p = calloc(1, sizeof(*p));
+	int err;
 
 	if (!p)
 		return -ENOMEM;
-	p->nslots = PIPE_DEFAULT_SIZE / MOAT_PAGE_SIZE;
+	err = charge_new(p);
+	if (err) {
+		free(p);
+		return err;
+	}
 	p->bufs = calloc(p->nslots, sizeof(*p->bufs));
 	if (!p->bufs) {
+		uncharge(p);
 		free(p);
 		return -ENOMEM;
 	}
@@ -103,6 +163,7 @@ void pipe_unref(struct pipe *p)
 		free(p->spare[i]);
 	wait_queue_fini(&p->wait);
 	ref_fini(&p->ref, &pipe_ref_type);
+	uncharge(p);
 	free(p->bufs);
 	free(p);
 }
@@ -574,30 +635,62 @@ int64_t pipe_get_size(struct file *f)
 	return size;
 }
 
-int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged)
+uint64_t pipe_round_size(uint64_t size)
+{
+	uint64_t rounded = MOAT_PAGE_SIZE;
+
+	if (size > 1u << 31)
+		return 0;
+	while (rounded < size)
+		rounded <<= 1;
+	return rounded;
+}
+
+/* Charges the change of the ring's size. Pre: p->lock. Return: 0, -EPERM. */
+static int charge_resize(struct pipe *p, uint32_t nslots)
+{
+	int64_t more = (int64_t)nslots - p->nslots, pages;
+
+	if (more > 0 &&
+	    (int64_t)nslots * (int64_t)MOAT_PAGE_SIZE >
+		    atomic_load_explicit(&pipe_size_max, memory_order_relaxed) &&
+	    !has_cap(CAP_SYS_RESOURCE))
+		return -EPERM;
+	pages = ucount_charge(p->user, UCOUNT_PIPE_PAGES, more);
+	if (more <= 0 || !unprivileged() ||
+	    (!over(pages, &pipe_user_pages_soft) && !over(pages, &pipe_user_pages_hard)))
+		return 0;
+	ucount_uncharge(p->user, UCOUNT_PIPE_PAGES, more);
+	return -EPERM;
+}
+
+int64_t pipe_set_size(struct file *f, uint64_t size)
 {
 	struct pipe_buf *bufs, *old;
-	uint32_t nslots = 1, used;
+	uint32_t nslots, used;
 	struct pipe *p;
+	int err;
 
 	if (!pipe_is(f))
 		return -EBADF;
-	if (size > 1u << 31)
+	nslots = (uint32_t)(pipe_round_size(size) / MOAT_PAGE_SIZE);
+	if (!nslots)
 		return -EINVAL;
-	while ((uint64_t)nslots * MOAT_PAGE_SIZE < size)
-		nslots <<= 1;
-	if ((uint64_t)nslots * MOAT_PAGE_SIZE > PIPE_SIZE_MAX && !privileged)
-		return -EPERM;
 	bufs = calloc(nslots, sizeof(*bufs));
 	if (!bufs)
 		return -ENOMEM;
 	p = pipe_of(f);
 	mutex_lock(&p->lock);
 	used = pipe_used(p);
-	if (used > nslots || p->busy) {
+	err = charge_resize(p, nslots);
+	if (!err && (used > nslots || p->busy)) {
+		ucount_uncharge(p->user, UCOUNT_PIPE_PAGES, (int64_t)nslots - p->nslots);
+		err = -EBUSY;
+	}
+	if (err) {
 		mutex_unlock(&p->lock);
 		free(bufs);
-		return -EBUSY;
+		return err;
 	}
 	for (uint32_t i = 0; i < used; i++)
 		bufs[i] = *pipe_slot(p, p->tail + i);

@@ -11,8 +11,16 @@
 #include "vfs/vfs.h"
 
 #define PIPE_DEFAULT_SIZE 65536u
-#define PIPE_SIZE_MAX (1u << 20) /* fs.pipe-max-size: unprivileged F_SETPIPE_SZ */
+#define PIPE_SLOTS_POOR 2 /* of a new pipe whose user has fs.pipe-user-pages-soft */
 #define PIPE_ATOMIC_MAX 4096u /* PIPE_BUF */
+
+/*
+ * fs.pipe-max-size: bytes of an unprivileged F_SETPIPE_SZ; fs.pipe-user-pages-soft and -hard: pages of an unprivileged user's pipes, 0
+ * for any. Root may change them.
+ */
+extern _Atomic int64_t pipe_size_max, pipe_user_pages_soft, pipe_user_pages_hard;
+/* What F_SETPIPE_SZ and fs.pipe-max-size make of a size: a power of two of pages, in bytes. 0: too large. */
+uint64_t pipe_round_size(uint64_t size);
 
 /* pipe2(2). flags: O_NONBLOCK | O_DIRECT (O_CLOEXEC is the descriptor's). ret[0] reads. Return 0, -EINVAL, -ENOMEM, -ENFILE. */
 must_check int pipe_create(unsigned flags, struct file *ret[2]);
@@ -30,9 +38,9 @@ must_check int pipe_fifo_open(const struct vfs_path *place, uint64_t inode_key, 
 must_check int pipe_open_wait(struct file *f);
 
 bool pipe_is(struct file *f);
-/* F_GETPIPE_SZ / F_SETPIPE_SZ: bytes, or -EBADF (no pipe), -EINVAL, -EPERM (beyond PIPE_SIZE_MAX and not privileged), -EBUSY, -ENOMEM. */
+/* F_GETPIPE_SZ / F_SETPIPE_SZ: bytes, or -EBADF (no pipe), -EINVAL, -EPERM (grows beyond a limit above and not privileged), -EBUSY, -ENOMEM. */
 int64_t pipe_get_size(struct file *f);
-int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged);
+int64_t pipe_set_size(struct file *f, uint64_t size);
 /* Bytes to read now; 0 for no pipe. */
 size_t pipe_bytes(struct file *f);
 

@@ -31,6 +31,7 @@
 #include "sentry/boot/boot_network.h"
 #include "sentry/boot/confine.h"
 #include "sentry/boot/internal.h"
+#include "sentry/mm.h"
 #include "sentry/pidns.h"
 #include "sentry/fs/fs.h"
 #include "sentry/loader.h"
@@ -305,6 +306,23 @@ int boot_start_init(struct boot_container *b)
 		       : 0;
 }
 
+/* vm.max_map_count is the host's, which is where a user of containers sets it. Before confinement: the file is not there afterwards. */
+static void take_host_limits(void)
+{
+	char text[32];
+	long long v;
+	FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+
+	if (!f)
+		return;
+	if (fgets(text, sizeof(text), f)) {
+		v = strtoll(text, NULL, 10);
+		if (v > 0 && v <= INT32_MAX)
+			mm_max_map_count = v;
+	}
+	fclose(f);
+}
+
 static int boot_all(struct boot_container *b, int spec_fd)
 {
 	struct platform *platform;
@@ -321,6 +339,7 @@ static int boot_all(struct boot_container *b, int spec_fd)
 #endif
 	if (before_confinement(b))
 		return -1;
+	take_host_limits();
 	if (boot_network_prepare(&b->spec, why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
 	if (sentry_confine_namespaces(boot_network_caps(&b->spec), why, sizeof(why)))

@@ -1,8 +1,8 @@
 /*
  * sentry/fs/proc_sys.c - /proc/sys.
  *
- * Most values are constants that tell programs the limits they live under (struct sysctl_const). The few that may be
- * written keep a number here (struct sysctl_num); whoever acts on one reads it with proc_sysctl().
+ * Values that root may not change are constants that tell programs what they live under. The others are numbers (struct sysctl_num): limits
+ * belong to whoever keeps them, advice that nobody here needs is only kept and shown.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,8 +15,11 @@
 #include "sentry/aio.h"
 #include "sentry/fs/proc.h"
 #include "sentry/ipc/ipc.h"
+#include "sentry/mm.h"
 #include "sentry/tty/tty.h"
 #include "sentry/version.h"
+#include "vfs/epoll.h"
+#include "vfs/inotify.h"
 #include "vfs/lease.h"
 
 #define NODE_ARGS unused_arg struct synth_node *n, unused_arg struct synth_file *sf
@@ -32,27 +35,38 @@ static int const_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 /* ---- numbers that root may change ---- */
 
 struct sysctl_num {
-	_Atomic int64_t value;
+	_Atomic int64_t *value;
 	int64_t min, max;
 };
 
 static int num_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
-	struct sysctl_num *num = (struct sysctl_num *)n->entry->data;
+	const struct sysctl_num *num = n->entry->data;
 
-	buf_printf(b, "%lld\n", (long long)atomic_load_explicit(&num->value, memory_order_relaxed));
+	buf_printf(b, "%lld\n", (long long)atomic_load_explicit(num->value, memory_order_relaxed));
 	return 0;
 }
 
 static ssize_t num_store(struct synth_node *n, unused_arg struct synth_file *sf, const char *data,
 			 size_t size, unused_arg int64_t off)
 {
-	struct sysctl_num *num = (struct sysctl_num *)n->entry->data;
+	const struct sysctl_num *num = n->entry->data;
 	int64_t v;
 
 	if (synth_parse_i64(data, size, num->min, num->max, &v))
 		return -EINVAL;
-	atomic_store_explicit(&num->value, v, memory_order_relaxed);
+	atomic_store_explicit(num->value, v, memory_order_relaxed);
+	return (ssize_t)size;
+}
+
+static ssize_t pipe_size_store(NODE_ARGS, const char *data, size_t size, unused_arg int64_t off)
+{
+	int64_t v;
+
+	if (synth_parse_i64(data, size, 0, UINT32_MAX, &v) || !pipe_round_size((uint64_t)v))
+		return -EINVAL;
+	atomic_store_explicit(&pipe_size_max, (int64_t)pipe_round_size((uint64_t)v),
+			      memory_order_relaxed);
 	return (ssize_t)size;
 }
 
@@ -206,6 +220,7 @@ static int pty_nr_show(NODE_ARGS, struct buf *b)
 
 OPS(const_ops, .show = const_show);
 OPS(num_ops, .show = num_show, .store = num_store);
+OPS(pipe_size_ops, .show = num_show, .store = pipe_size_store);
 OPS(aio_nr_ops, .show = aio_nr_show);
 OPS(lease_break_ops, .show = lease_break_show, .store = lease_break_store);
 OPS(hostname_ops, .show = hostname_show, .store = hostname_store);
@@ -218,7 +233,12 @@ OPS(ns_last_pid_ops, .show = ns_last_pid_show);
 OPS(pty_nr_ops, .show = pty_nr_show);
 OPS(dir_ops);
 
-#define NUM(var, v, lo, hi) static struct sysctl_num var = {.value = (v), .min = (lo), .max = (hi)}
+#define NUM(var, v, lo, hi)                   \
+	static _Atomic int64_t var##_v = (v); \
+	static const struct sysctl_num var = {.value = &var##_v, .min = (lo), .max = (hi)}
+/* The number of somebody else. */
+#define LIMIT(var, where, lo, hi) \
+	static const struct sysctl_num var = {.value = &(where), .min = (lo), .max = (hi)}
 
 NUM(num_overcommit, 0, 0, 2);
 NUM(num_overcommit_ratio, 50, 0, INT32_MAX);
@@ -232,6 +252,17 @@ NUM(num_suid_dumpable, 0, 0, 2);
 NUM(num_dirty_ratio, 20, 0, 100);
 NUM(num_dirty_background_ratio, 10, 0, 100);
 NUM(num_vfs_cache_pressure, 100, 0, INT32_MAX);
+LIMIT(num_max_map_count, mm_max_map_count, 0, INT32_MAX);
+LIMIT(num_queued_events, inotify_queued_max, 0, INT32_MAX);
+LIMIT(num_user_instances, inotify_instances_max, 0, INT32_MAX);
+LIMIT(num_inotify_watches, inotify_watches_max, 0, INT32_MAX);
+LIMIT(num_epoll_watches, epoll_watches_max, 0, INT32_MAX);
+LIMIT(num_aio_max_nr, aio_max_nr, 0, INT32_MAX);
+LIMIT(num_mount_max, vfs_mounts_max, 1, INT32_MAX);
+LIMIT(num_nr_open, fd_nr_open, 64, FD_TABLE_MAX);
+LIMIT(num_pipe_size, pipe_size_max, 0, UINT32_MAX);
+LIMIT(num_pipe_soft, pipe_user_pages_soft, 0, INT32_MAX);
+LIMIT(num_pipe_hard, pipe_user_pages_hard, 0, INT32_MAX);
 
 /* clang-format off */
 #define C(file_name, text) { .name = file_name, .mode = S_IFREG | 0444, .ops = &const_ops, .data = (text) }
@@ -314,7 +345,7 @@ static const struct synth_entry vm_entries[] = {
 	C("dirty_expire_centisecs", "3000"),
 	C("dirty_writeback_centisecs", "500"),
 	N("drop_caches", num_drop_caches),
-	C("max_map_count", STR(65530)),
+	N("max_map_count", num_max_map_count),
 	C("min_free_kbytes", "67584"),
 	C("mmap_min_addr", "65536"),
 	C("mmap_rnd_bits", "28"),
@@ -335,19 +366,19 @@ static const struct synth_entry vm_entries[] = {
 };
 
 static const struct synth_entry inotify_entries[] = {
-	C("max_queued_events", "16384"),
-	C("max_user_instances", "128"),
-	C("max_user_watches", "65536"),
+	N("max_queued_events", num_queued_events),
+	N("max_user_instances", num_user_instances),
+	N("max_user_watches", num_inotify_watches),
 	{ 0 },
 };
 
 static const struct synth_entry epoll_entries[] = {
-	C("max_user_watches", "1048576"),
+	N("max_user_watches", num_epoll_watches),
 	{ 0 },
 };
 
 static const struct synth_entry fs_entries[] = {
-	C("aio-max-nr", "65536"),
+	N("aio-max-nr", num_aio_max_nr),
 	R("aio-nr", 0444, aio_nr_ops),
 	C("dentry-state", "0\t0\t45\t0\t0\t0"),
 	C("dir-notify-enable", "1"),
@@ -359,14 +390,14 @@ static const struct synth_entry fs_entries[] = {
 	D("inotify", inotify_entries),
 	R("lease-break-time", 0644, lease_break_ops),
 	C("leases-enable", "1"),
-	C("mount-max", "100000"),
+	N("mount-max", num_mount_max),
 	D("mqueue", proc_mqueue_entries),
-	C("nr_open", STR(1048576)),
+	N("nr_open", num_nr_open),
 	C("overflowgid", "65534"),
 	C("overflowuid", "65534"),
-	C("pipe-max-size", STR(1048576)),
-	C("pipe-user-pages-hard", "0"),
-	C("pipe-user-pages-soft", "16384"),
+	{ .name = "pipe-max-size", .mode = S_IFREG | 0644, .ops = &pipe_size_ops, .data = &num_pipe_size },
+	N("pipe-user-pages-hard", num_pipe_hard),
+	N("pipe-user-pages-soft", num_pipe_soft),
 	C("protected_fifos", "1"),
 	C("protected_hardlinks", "1"),
 	C("protected_regular", "2"),
@@ -396,6 +427,5 @@ const struct synth_entry proc_sys_entries[] = {
 };
 /* clang-format on */
 
-_Static_assert(TASKS_MAX == 32768 && MM_VMAS_MAX == 65530 && FD_TABLE_MAX == 1048576 &&
-		       PIPE_SIZE_MAX == 1048576 && SOCKET_BUFFER_MAX == 212992 && PTY_MAX == 4096,
+_Static_assert(TASKS_MAX == 32768 && SOCKET_BUFFER_MAX == 212992 && PTY_MAX == 4096,
 	       "the constants above say what the kernel does");

@@ -191,12 +191,21 @@ void vma_remove(struct mm *mm, struct vma *vma, struct mm_reap *reap)
 	reap->vmas = vma;
 }
 
+_Atomic int64_t mm_max_map_count = MM_VMAS_DEFAULT;
+
+bool mm_vmas_full(const struct mm *mm)
+{
+	int64_t max = atomic_load_explicit(&mm_max_map_count, memory_order_relaxed);
+
+	return mm->vma_count >= (size_t)MIN(max, (int64_t)MM_VMAS_MAX);
+}
+
 int vma_split(struct mm *mm, struct vma *vma, uint64_t at, struct vma **ret_upper)
 {
 	struct vma *upper;
 
 	assert(at > vma->start && at < vma->end && !(at & ~MOAT_PAGE_MASK));
-	if (mm->vma_count >= MM_VMAS_MAX)
+	if (mm_vmas_full(mm))
 		return -ENOMEM;
 	upper = vma_alloc();
 	if (!upper)
