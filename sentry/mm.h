@@ -148,7 +148,8 @@ struct mm_usage {
 void mm_get_usage(struct mm *mm, struct mm_usage *ret);
 /* /proc/PID/maps rows, in address order. emit may not sleep on anything the mm holds; return nonzero to stop. */
 struct mm_vma_info {
-	uint64_t start, end, off, rss;
+	uint64_t start, end, off;
+	uint64_t rss, rss_anon; /* rss_anon: of these what is no file's page (any more) */
 	unsigned prot, max_prot;
 	bool shared, grows_down, locked;
 	const char *name;

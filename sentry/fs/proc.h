@@ -26,7 +26,8 @@
 /* What a /proc/PID or /proc/PID/task/TID node (and, inherited, its static children) is about. */
 struct proc_pid {
 	struct thread_group *group; /* immutable; a reference */
-	struct task *task; /* immutable; a reference; NULL for /proc/PID: its leader */
+	struct task *task; /* immutable; a reference; NULL for /proc/TGID: its leader */
+	bool thread; /* immutable: task/TID, which tells of the thread alone */
 };
 
 static inline struct proc_pid *proc_pid_of(const struct synth_node *n)

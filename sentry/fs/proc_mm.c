@@ -161,8 +161,12 @@ static void smaps_count(const struct mm_vma_info *v, struct smaps_sums *s)
 		s->shared_dirty = s->rss;
 		s->pss_shmem = s->rss;
 	} else {
-		s->private_clean = s->rss;
-		s->pss_file = s->rss;
+		/* Debuggers write such a mapping into a core only where it has pages of its own. */
+		s->anonymous = MIN(v->rss_anon, s->rss);
+		s->private_dirty = s->anonymous;
+		s->private_clean = s->rss - s->anonymous;
+		s->pss_anon = s->anonymous;
+		s->pss_file = s->private_clean;
 	}
 	if (v->locked)
 		s->locked = s->rss;

@@ -32,7 +32,7 @@ struct task *proc_task(const struct synth_node *n)
 
 bool proc_is_thread(const struct synth_node *n)
 {
-	return proc_pid_of(n)->task;
+	return proc_pid_of(n)->thread;
 }
 
 int proc_parse_id(const char *name, size_t len, int32_t *ret)
@@ -156,7 +156,9 @@ static int proc_pid_node(struct synth_node *dir, const char *name, size_t len, s
 		return -ENOMEM;
 	group_ref(t->group);
 	pp->group = t->group;
-	if (thread) {
+	pp->thread = thread;
+	/* /proc/TID of a thread: its group's files, with the thread's own name, state and ids. */
+	if (thread || t->tid != t->group->tgid) {
 		task_ref(t);
 		pp->task = t;
 	}
@@ -189,7 +191,7 @@ struct thread_group *procfs_file_group(struct file *f)
 	if (d->fs->ops != &proc_fs_ops || synth_node_of(d)->ops != &proc_pid_dir_ops)
 		return NULL;
 	pp = proc_pid_of(synth_node_of(d));
-	if (pp->task)
+	if (pp->thread)
 		return NULL; /* task/TID */
 	group_ref(pp->group);
 	return pp->group;

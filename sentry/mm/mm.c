@@ -300,14 +300,17 @@ void mm_get_usage(struct mm *mm, struct mm_usage *ret)
 	rwlock_read_unlock(&mm->vma_lock);
 }
 
-static uint64_t vma_rss(struct mm *mm, const struct vma *vma)
+static void vma_rss(struct mm *mm, const struct vma *vma, struct mm_vma_info *ret)
 {
 	struct pma *pma = pma_find_next(mm, vma->start);
-	uint64_t rss = 0;
 
-	for (; pma && pma->start < vma->end; pma = pma_next(pma))
-		rss += MIN(pma->end, vma->end) - MAX(pma->start, vma->start);
-	return rss;
+	for (; pma && pma->start < vma->end; pma = pma_next(pma)) {
+		uint64_t size = MIN(pma->end, vma->end) - MAX(pma->start, vma->start);
+
+		ret->rss += size;
+		if (pma->flags & PMA_ANON)
+			ret->rss_anon += size;
+	}
 }
 
 #define FOR_EACH_BATCH 32
@@ -327,12 +330,11 @@ int mm_for_each_vma(struct mm *mm, uint64_t from,
 		rwlock_read_lock(&mm->vma_lock);
 		rwlock_read_lock(&mm->pt_lock);
 		vma = vma_find_next(mm, from);
-		for (; vma && count < FOR_EACH_BATCH; vma = vma_next(vma))
-			batch[count++] = (struct mm_vma_info){
+		for (; vma && count < FOR_EACH_BATCH; vma = vma_next(vma)) {
+			batch[count] = (struct mm_vma_info){
 				.start = vma->start,
 				.end = vma->end,
 				.off = vma->off,
-				.rss = vma_rss(mm, vma),
 				.prot = vma->prot,
 				.max_prot = vma->max_prot,
 				.shared = vma->flags & VMA_SHARED,
@@ -341,6 +343,8 @@ int mm_for_each_vma(struct mm *mm, uint64_t from,
 				.name = vma->name,
 				.file = vma->file ? file_ref(vma->file) : NULL,
 			};
+			vma_rss(mm, vma, &batch[count++]);
+		}
 		rwlock_read_unlock(&mm->pt_lock);
 		rwlock_read_unlock(&mm->vma_lock);
 		for (i = 0; i < count; i++) {

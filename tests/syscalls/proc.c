@@ -242,11 +242,81 @@ TEST(mem_and_smaps)
 	CHECK(strstr(t_read("/proc/self/statm"), " "));
 }
 
+/* What smaps says of the mapping at p: a field's kilobytes. */
+static long smaps_kb(const void *p, const char *name)
+{
+	char row[32], *at;
+
+	snprintf(row, sizeof(row), "%lx-", (unsigned long)(uintptr_t)p);
+	at = strstr(t_read("/proc/self/smaps"), row);
+	CHECK(at);
+	at = strstr(at, name);
+	CHECK(at);
+	return strtol(at + strlen(name), NULL, 10);
+}
+
+/* Of a private mapping of a file what was written is anonymous: debuggers' cores have it, and leave out the rest. */
+TEST(smaps_private_file)
+{
+	int fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	volatile char *p;
+
+	CHECK(fd >= 0);
+	CHECK_OK(ftruncate(fd, 4096));
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	CHECK(p != MAP_FAILED);
+	CHECK_EQ(p[0], 0);
+	CHECK_EQ(smaps_kb((void *)p, "Rss:"), 4);
+	CHECK_EQ(smaps_kb((void *)p, "Anonymous:"), 0);
+	CHECK_EQ(smaps_kb((void *)p, "Private_Dirty:"), 0);
+	p[0] = 1;
+	CHECK_EQ(smaps_kb((void *)p, "Rss:"), 4);
+	CHECK_EQ(smaps_kb((void *)p, "Anonymous:"), 4);
+	CHECK_EQ(smaps_kb((void *)p, "Private_Dirty:"), 4);
+}
+
 static void *wait_there(void *arg)
 {
 	pthread_barrier_wait(arg);
 	pthread_barrier_wait(arg);
 	return NULL;
+}
+
+static void *tell_tid(void *arg)
+{
+	_Atomic pid_t *tid = arg;
+
+	prctl(PR_SET_NAME, "the-thread");
+	*tid = gettid();
+	while (*tid)
+		t_sleep_ms(1);
+	return NULL;
+}
+
+/* /proc/TID is not listed; it has its group's files, of which some tell of the thread. */
+TEST(thread_by_id)
+{
+	char path[64], want[64];
+	_Atomic pid_t tid = 0;
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, tell_tid, (void *)&tid), 0);
+	while (!tid)
+		t_sleep_ms(1);
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	snprintf(want, sizeof(want), "%d", tid);
+	CHECK_STR(field(t_read(path), "\nPid"), want);
+	snprintf(want, sizeof(want), "%d", getpid());
+	CHECK_STR(field(t_read(path), "\nTgid"), want);
+	snprintf(path, sizeof(path), "/proc/%d/comm", tid);
+	CHECK_STR(t_read(path), "the-thread\n");
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	snprintf(want, sizeof(want), "%d (the-thread) ", tid);
+	CHECK(!strncmp(t_read(path), want, strlen(want)));
+	snprintf(path, sizeof(path), "/proc/%d/task", tid);
+	CHECK_OK(access(path, F_OK));
+	tid = 0;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 
 TEST(task)
