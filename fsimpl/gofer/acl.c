@@ -4,6 +4,10 @@
  * A node says whether its file has an access ACL (the server looked, P9_WANT_ACL); only then is it asked for, and only when it could decide: not
  * for the owner, not for who may override, and not where the group's bits (which are the ACL's mask) are empty. It is kept with the
  * inode until a change of mode or ACL; in a shared tree until the next node.
+ *
+ * To look costs the server a host call a file, a third of what its listings take. So it is not asked to before somebody comes for whom an ACL could
+ * decide (gofer_acl_wanted_by()), nor do containers ever ask in which all is root's. What was told without is asked for by file then, and
+ * the third file of a directory asks for its entries once more.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -42,6 +46,13 @@ void gofer_acl_forget(struct gofer_inode *in)
 	mutex_lock(&in->lock);
 	in->acl_state = GOFER_ACL_UNKNOWN;
 	mutex_unlock(&in->lock);
+}
+
+void gofer_acl_wanted_by(struct gofer_fs *fs, const struct cred *cred)
+{
+	if (unlikely(!atomic_load_explicit(&fs->acl_wanted, memory_order_relaxed)) &&
+	    !cred_has_cap(cred, CAP_DAC_OVERRIDE))
+		atomic_store_explicit(&fs->acl_wanted, true, memory_order_relaxed);
 }
 
 /* Asks. *ret: a reference, or NULL. Pre: tree_lock. */
@@ -83,17 +94,33 @@ bool gofer_acl_is_known_locked(const struct gofer_inode *in)
 	return in->acl_state == GOFER_ACL_KNOWN || !could_decide_locked(in);
 }
 
+static bool is_known(struct gofer_inode *in)
+{
+	bool ret;
+
+	mutex_lock(&in->lock);
+	ret = gofer_acl_is_known_locked(in);
+	mutex_unlock(&in->lock);
+	return ret;
+}
+
+/* Of d nothing was told. For one of several in its directory all entries are asked for, once. Return: d's may be known now. */
+static bool ask_around(struct gofer_fs *fs, struct remote_dentry *d)
+{
+	struct remote_dentry *dir = remote_parent(d);
+
+	return dir && !fs->shared && !fs->conn->plain && !remote_is_dead(d) &&
+	       atomic_fetch_add(&gofer_inode_of(dir)->acls_singly, 1) == GOFER_PREFETCH_AFTER &&
+	       gofer_dir_ask(fs, dir);
+}
+
 int gofer_acl_load(struct remote_dentry *d)
 {
 	struct gofer_inode *in = gofer_inode_of(d);
 	struct vfs_acl *acl;
-	bool known;
 	int err;
 
-	mutex_lock(&in->lock);
-	known = gofer_acl_is_known_locked(in);
-	mutex_unlock(&in->lock);
-	if (known)
+	if (is_known(in) || (ask_around(in->fs, d) && is_known(in)))
 		return 0;
 	err = fetch(in->fs, d, ACL_ACCESS, &acl);
 	/* Gone meanwhile: whoever holds it open goes by the mode. */
@@ -129,6 +156,7 @@ int gofer_get_acl(struct dentry *base, bool is_default, struct vfs_acl **ret)
 	int err;
 
 	*ret = NULL;
+	atomic_store_explicit(&fs->acl_wanted, true, memory_order_relaxed);
 	err = rwlock_read_lock_killable(&fs->tree_lock);
 	if (err)
 		return err;

@@ -164,12 +164,12 @@ static void fill_look(struct p9_msg *t, const struct gwalk *wk, const struct ask
 
 	*t = (struct p9_msg){.type = P9_Tmwalk};
 	t->Tmwalk.newfid = P9_NOFID;
-	t->Tmwalk.want = P9_WANT_ACL | (a->self ? P9_WANT_SELF : 0);
+	t->Tmwalk.want = gofer_acl_want(wk->fs) | (a->self ? P9_WANT_SELF : 0);
 	if (!h || !h->open || !a->all)
 		return;
 	*t = (struct p9_msg){.type = P9_Tmopen};
 	t->Tmopen.newfid = P9_NOFID;
-	t->Tmopen.want = P9_WANT_FD | P9_WANT_ACL | (a->self ? P9_WANT_SELF : 0);
+	t->Tmopen.want = P9_WANT_FD | gofer_acl_want(wk->fs) | (a->self ? P9_WANT_SELF : 0);
 	t->Tmopen.flags = h->write ? O_RDWR : O_RDONLY;
 }
 

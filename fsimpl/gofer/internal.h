@@ -42,6 +42,10 @@
 #define GOFER_PREFETCH_CREDIT 16
 #define GOFER_PREFETCH_CREDIT_MAX 64
 #define GOFER_PREFETCH_PRICE 8u
+/* Siblings of such a directory that are asked for with it; not while so many more files came with them than were looked at. */
+#define GOFER_SIBLINGS_MAX 16u
+#define GOFER_SIBLINGS_MIN 4u
+#define GOFER_SIBLINGS_DEBT 1024u
 /* After so many directories of whose files nobody wants to know more than the names, listings bring no attributes of them. */
 #define GOFER_LIGHT_AFTER 8u
 #define GOFER_RELIST_MAX \
@@ -122,6 +126,9 @@ struct gofer_inode {
 	/* a directory: its names that were asked for one at a time; all were asked for together after that */
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
+	_Atomic uint32_t acls_singly; /* ACLs of its entries that were asked for */
+	_Atomic uint32_t
+		sibling_window; /* so many of its subdirectories are asked for with the next; an estimate */
 	_Atomic enum gofer_light light; /* light.c */
 	_Atomic bool too_much; /* asked for ahead, it was more than one reply: not again */
 	_Atomic bool
@@ -174,7 +181,9 @@ struct gofer_fs {
 	_Atomic size_t listing_bytes; /* of all gofer_listings */
 	_Atomic unsigned
 		unasked; /* light.c: directories listed since a file's attributes were wanted */
+	_Atomic bool acl_wanted; /* acl.c: there was somebody for whom ACLs could decide */
 	_Atomic int prefetch_credit;
+	_Atomic uint32_t sibling_debt;
 	struct gofer_ahead *ahead; /* immutable; owned; NULL: nothing is asked for ahead */
 	struct gofer_open_ahead open_ahead;
 	_Atomic unsigned
@@ -302,6 +311,13 @@ must_check int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, cons
 
 /* ---- acl.c ---- */
 
+/* Somebody walks the tree: are ACLs of use from now on? */
+void gofer_acl_wanted_by(struct gofer_fs *fs, const struct cred *cred);
+/* P9_WANT_ACL, if they are. */
+static inline uint32_t gofer_acl_want(const struct gofer_fs *fs)
+{
+	return atomic_load_explicit(&fs->acl_wanted, memory_order_relaxed) ? P9_WANT_ACL : 0;
+}
 /* What a node says of its file's ACL. Pre: in->lock. */
 void gofer_acl_node_locked(struct gofer_inode *in, const struct p9_node *node);
 /* Mode or ACL change by our own request. */
@@ -469,13 +485,6 @@ must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry 
 				struct file **ret);
 /* Its entries have changed: the next listing asks. */
 void gofer_dir_changed(struct gofer_inode *in);
-/*
- * A name of d is to be asked for. If several were asked for one by one before, or if that was well spent in other directories, asks for the entries
- * of d with their attributes instead, once in d's life, and enters them. Pre: tree_lock. Return: it did; the name may be known now.
- */
-bool gofer_dir_prefetch(struct gofer_fs *fs, struct remote_dentry *d);
-/* A file that a listing told of is looked at. */
-void gofer_dir_well_spent(struct gofer_fs *fs);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
 /* What is kept of a directory's entries: a reference or NULL. */
 struct gofer_listing *gofer_listing_of(struct gofer_inode *dir);
@@ -492,6 +501,19 @@ must_check int gofer_inode_truncate(struct remote_dentry *d, int rw_fd, uint64_t
 /* After the size was changed by a request. */
 void gofer_inode_truncated(struct gofer_inode *in, uint64_t size);
 extern const struct mappable_ops gofer_mappable_ops;
+
+/* ---- prefetch.c: directories whose names are asked for one after another ---- */
+
+/*
+ * A name of d is to be asked for. If several were asked for one by one before, or if that was well spent in other directories, asks for the entries
+ * of d with their attributes instead, once in d's life, and enters them; where d's siblings were looked through so before, for those of the next few
+ * that cred may search as well. Pre: tree_lock. Return: it did; the name may be known now.
+ */
+bool gofer_dir_prefetch(struct gofer_fs *fs, const struct cred *cred, struct remote_dentry *d);
+/* Asks for the first entries of d with their attributes, and enters them. Pre: tree_lock. Return: some came. */
+bool gofer_dir_ask(struct gofer_fs *fs, struct remote_dentry *d);
+/* A file that a listing told of is looked at. */
+void gofer_dir_well_spent(struct gofer_fs *fs);
 
 /* ---- light.c: which attributes listings bring ---- */
 

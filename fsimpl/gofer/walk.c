@@ -39,7 +39,7 @@ static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 			return d ? 0 : negative ? -ENOENT : wk->fail_err;
 		}
 		if (single && (gofer_light_lookup(wk->fs, wk->cur, name, len) ||
-			       gofer_dir_prefetch(wk->fs, wk->cur)))
+			       gofer_dir_prefetch(wk->fs, rp_cred(wk->rp), wk->cur)))
 			continue;
 		err = gofer_walk_ask(wk);
 		if (err)
@@ -129,6 +129,7 @@ int gofer_walk(struct gofer_fs *fs, struct resolving_path *rp, bool to_parent,
 	struct gwalk wk = {.fs = fs, .rp = rp, .hint = hint, .stale = fs->shared};
 	int err = 0;
 
+	gofer_acl_wanted_by(fs, rp_cred(rp));
 	wk.cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))
 		err = step(&wk);
@@ -176,7 +177,7 @@ int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *nam
 		return err;
 	t.Tmwalk.fid = where.fid;
 	t.Tmwalk.newfid = P9_NOFID;
-	t.Tmwalk.want = P9_WANT_ACL;
+	t.Tmwalk.want = gofer_acl_want(fs);
 	t.Tmwalk.skip = (uint16_t)(where.depth - 1);
 	t.Tmwalk.path = gofer_where_path(&where);
 	err = p9_rpc(fs->conn, &call, &t);

@@ -186,65 +186,6 @@ static void test_stats_in_a_row(void **state)
 	assert_int_equal(fs_stat(&e, "/row/none", &st), -ENOENT);
 }
 
-#define SPENT_DIRS 48
-#define SPENT_FILES 20
-
-/* The i-th file of each of SPENT_DIRS directories, to `end`. Return: the requests that it cost, or -errno. */
-static int stat_spent(unsigned dir, unsigned files)
-{
-	uint64_t before = requests();
-	struct moat_statx st;
-	char path[64];
-	int err = 0;
-
-	for (unsigned f = 0; f < files && !err; f++) {
-		snprintf(path, sizeof(path), "/spent/d%02u/f%02u", dir, f);
-		err = fs_stat(&e, path, &st);
-	}
-	return err ? err : (int)(requests() - before);
-}
-
-/*
- * git looks at each file of one directory after another. Where that was well spent for some, the next one's entries are asked for at its first file; who
- * looks at one file of each is back at a request a file soon.
- */
-static void test_stats_of_many(void **state)
-{
-	char path[64];
-	int trips = 0;
-
-	(void)state;
-	assert_int_equal(fs_mkdir(&e, "/spent", 0755), 0);
-	for (unsigned d = 0; d < SPENT_DIRS; d++) {
-		snprintf(path, sizeof(path), "/spent/d%02u", d);
-		assert_int_equal(fs_mkdir(&e, path, 0755), 0);
-		for (unsigned f = 0; f < SPENT_FILES; f++) {
-			snprintf(path, sizeof(path), "/spent/d%02u/f%02u", d, f);
-			assert_int_equal(fs_creat(&e, path, 0644), 0);
-		}
-	}
-	/* The directories are known: else a walk to a file asks for both at once. */
-	gofer_fs_shrink(e.root.mount->root->fs);
-	assert_int_equal(fs_list(&e, "/spent", buf, sizeof(buf)), SPENT_DIRS);
-	for (unsigned d = 0; d < 4; d++)
-		trips += stat_spent(d, SPENT_FILES);
-	if (shared) {
-		assert_int_equal(trips, 4 * SPENT_FILES);
-		return;
-	}
-	/* The third name asks for all; after two directories the first does. */
-	assert_int_equal(trips, 3 + 3 + 1 + 1);
-	for (unsigned d = 4; d < 10; d++)
-		assert_int_equal(stat_spent(d, SPENT_FILES), 1);
-	/* Never more than one, and as few attributes as before in the end. */
-	for (unsigned d = 10; d < SPENT_DIRS; d++)
-		assert_int_equal(stat_spent(d, 1), 1);
-	trips = (int)received();
-	assert_int_equal(stat_spent(SPENT_DIRS - 1, 1), 0);
-	assert_int_equal(stat_spent(SPENT_DIRS - 1, 2), 1);
-	assert_true((int)received() - trips < 1024);
-}
-
 static void test_lists(void **state)
 {
 	char name[32];
@@ -741,7 +682,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unprivileged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stats_in_a_row, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_stats_of_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_ahead_are_few, setup, teardown),
