@@ -41,6 +41,11 @@ struct mappable_ops {
 	int (*populate)(struct mappable *m, uint64_t off, uint64_t size, unsigned access);
 	/* msync(MS_SYNC). NULL: nothing to write back. */
 	int (*sync)(struct mappable *m, uint64_t off, uint64_t size);
+	/*
+	 * mincore(2): vec[i] = 1 for the pages of [off, off + size) that are in memory, 0 for others; both page multiples. Takes data_lock
+	 * (read) if it needs it. NULL: all are, or as good as that.
+	 */
+	void (*resident)(struct mappable *m, uint64_t off, uint64_t size, unsigned char *vec);
 	/* It has `delta` registrations more (less). The mm's vma_lock may be held, data_lock is not. NULL: does not matter. */
 	void (*mapped)(struct mappable *m, int delta);
 	/* The object that embeds the mappable. */

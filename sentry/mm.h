@@ -72,6 +72,11 @@ must_check int mm_protect(struct mm *mm, uint64_t addr, uint64_t size, unsigned 
 must_check int mm_remap(struct mm *mm, uint64_t old_addr, uint64_t old_size, uint64_t new_size,
 			unsigned flags, uint64_t new_addr, const struct mm_limits *lim,
 			uint64_t *ret_addr);
+/* remap_file_pages(2), by mapping anew: size a multiple of pages, not 0. Return: 0, -EINVAL (no shared mapping there), as mm_map(). */
+must_check int mm_remap_file_pages(struct mm *mm, uint64_t start, uint64_t size, uint64_t off,
+				   bool populate, const struct mm_limits *lim);
+/* mseal(2). Return: 0, -EINVAL, -ENOMEM (a hole; nothing is sealed then). Afterwards changes of the mappings are -EPERM. */
+must_check int mm_seal(struct mm *mm, uint64_t addr, uint64_t size);
 must_check int mm_advise(struct mm *mm, uint64_t addr, uint64_t size, int advice);
 must_check int mm_sync(struct mm *mm, uint64_t addr, uint64_t size, int flags);
 must_check int mm_brk(struct mm *mm, uint64_t brk, const struct mm_limits *lim, uint64_t *ret_brk);

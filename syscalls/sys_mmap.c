@@ -355,3 +355,21 @@ int64_t sys_munlockall(struct task *t, unused_arg const struct syscall_args *a)
 	task_mm_limits(t, &lim);
 	return mm_lock_all(t->mm, 0, false, &lim);
 }
+
+int64_t sys_mseal(struct task *t, const struct syscall_args *a)
+{
+	return a->a[2] ? -EINVAL : mm_seal(t->mm, a->a[0], a->a[1]);
+}
+
+int64_t sys_remap_file_pages(struct task *t, const struct syscall_args *a)
+{
+	uint64_t start = a->a[0] & MOAT_PAGE_MASK, size = a->a[1] & MOAT_PAGE_MASK, off = a->a[3];
+	struct mm_limits lim;
+
+	if (a->a[2] || start + size <= start || start + size > ARCH_TASK_SIZE ||
+	    off + size / MOAT_PAGE_SIZE < off || off > UINT64_MAX / MOAT_PAGE_SIZE)
+		return -EINVAL;
+	task_mm_limits(t, &lim);
+	return mm_remap_file_pages(t->mm, start, size, off * MOAT_PAGE_SIZE,
+				   !(a->a[4] & MAP_NONBLOCK), &lim);
+}

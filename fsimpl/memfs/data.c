@@ -210,6 +210,16 @@ static int memfs_populate(struct mappable *m, uint64_t off, uint64_t size,
 	return err;
 }
 
+static void memfs_resident(struct mappable *m, uint64_t off, uint64_t size, unsigned char *vec)
+{
+	struct memfs_data *d = data_of(m);
+
+	rwlock_read_lock(&m->data_lock);
+	for (uint64_t end = off + size; off < end; off += MOAT_PAGE_SIZE)
+		*vec++ = slot_bits(memfs_map_get(&d->map, chunk_of(off))) >> page_in_chunk(off) & 1;
+	rwlock_read_unlock(&m->data_lock);
+}
+
 /* A mapping keeps the inode, and through it the filesystem that counts its pages. */
 static void memfs_mappable_ref(struct mappable *m)
 {
@@ -231,6 +241,7 @@ static void memfs_mappable_unref(struct mappable *m)
 static const struct mappable_ops memfs_mappable_ops = {
 	.translate = memfs_translate,
 	.populate = memfs_populate,
+	.resident = memfs_resident,
 	.ref = memfs_mappable_ref,
 	.unref = memfs_mappable_unref,
 };

@@ -39,6 +39,18 @@ struct sysctl_num {
 	int64_t min, max;
 };
 
+/* Root's number as such is asked for, not capabilities: what nobody may write root may not either. */
+static int sysctl_permission(struct synth_node *n, const struct cred *c, int mask)
+{
+	uint32_t bits = n->entry->mode;
+
+	if (!c->euid)
+		bits >>= 6;
+	else if (cred_in_egroup(c, 0))
+		bits >>= 3;
+	return (uint32_t)mask & ~bits & 7 ? -EACCES : 0;
+}
+
 static int num_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	const struct sysctl_num *num = n->entry->data;
@@ -68,6 +80,14 @@ static ssize_t pipe_size_store(NODE_ARGS, const char *data, size_t size, unused_
 	atomic_store_explicit(&pipe_size_max, (int64_t)pipe_round_size((uint64_t)v),
 			      memory_order_relaxed);
 	return (ssize_t)size;
+}
+
+/* As many huge pages as could be had: none. */
+static ssize_t hugepages_store(NODE_ARGS, const char *data, size_t size, unused_arg int64_t off)
+{
+	int64_t v;
+
+	return synth_parse_i64(data, size, 0, INT64_MAX, &v) ? -EINVAL : (ssize_t)size;
 }
 
 static int aio_nr_show(NODE_ARGS, struct buf *b)
@@ -215,11 +235,13 @@ static int pty_nr_show(NODE_ARGS, struct buf *b)
 	return 0;
 }
 
-#define OPS(var, ...) \
-	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, __VA_ARGS__}
+#define OPS(var, ...)                              \
+	static const struct synth_node_ops var = { \
+		.setattr = synth_setattr_eperm, .permission = sysctl_permission, __VA_ARGS__}
 
 OPS(const_ops, .show = const_show);
 OPS(num_ops, .show = num_show, .store = num_store);
+OPS(hugepages_ops, .show = const_show, .store = hugepages_store);
 OPS(pipe_size_ops, .show = num_show, .store = pipe_size_store);
 OPS(aio_nr_ops, .show = aio_nr_show);
 OPS(lease_break_ops, .show = lease_break_show, .store = lease_break_store);
@@ -349,7 +371,7 @@ static const struct synth_entry vm_entries[] = {
 	C("min_free_kbytes", "67584"),
 	C("mmap_min_addr", "65536"),
 	C("mmap_rnd_bits", "28"),
-	C("nr_hugepages", "0"),
+	{ .name = "nr_hugepages", .mode = S_IFREG | 0644, .ops = &hugepages_ops, .data = "0" },
 	C("nr_overcommit_hugepages", "0"),
 	C("oom_dump_tasks", "1"),
 	C("oom_kill_allocating_task", "0"),

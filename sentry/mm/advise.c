@@ -136,10 +136,20 @@ static int advise_set_flags(struct mm *mm, struct vma *vma, uint64_t start, uint
 	return 0;
 }
 
+/* What would empty memory that its program may not write: mseal(2) forbids it. */
+static bool advice_discards(int advice)
+{
+	return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED || advice == MADV_FREE ||
+	       advice == MADV_DONTFORK || advice == MADV_WIPEONFORK;
+}
+
 /* One VMA's part. Pre: vma_lock (write). */
 static int advise_vma(struct mm *mm, struct vma *vma, uint64_t start, uint64_t end, int advice,
 		      struct mm_reap *reap)
 {
+	if ((vma->flags & VMA_SEALED) && advice_discards(advice) && !vma->mappable &&
+	    !(vma->prot & PROT_WRITE))
+		return -EPERM;
 	switch (advice) {
 	case MADV_DONTNEED:
 	case MADV_DONTNEED_LOCKED:
@@ -315,10 +325,14 @@ int mm_sync(struct mm *mm, uint64_t addr, uint64_t size, int flags)
 static void mincore_fill(struct mm *mm, struct vma *vma, uint64_t start, uint64_t end,
 			 unsigned char *vec)
 {
+	struct mappable *m = vma->mappable;
 	uint64_t pos = start;
 
-	/* A file's pages count as cached: the file decides what it keeps, and a fault finds them there. */
-	memset(vec, vma->mappable ? 1 : 0, (end - start) >> MOAT_PAGE_SHIFT);
+	/* A host file's pages count as cached: a fault finds them there. */
+	if (m && m->ops->resident)
+		m->ops->resident(m, vma->off + (start - vma->start), end - start, vec);
+	else
+		memset(vec, m ? 1 : 0, (end - start) >> MOAT_PAGE_SHIFT);
 	rwlock_read_lock(&mm->pt_lock);
 	while (pos < end) {
 		struct pma *pma = pma_find_next(mm, pos);

@@ -217,6 +217,7 @@ int mm_fork(struct mm *parent, struct mm **ret_child)
 		return err;
 	rwlock_write_lock(&parent->vma_lock);
 	child->layout = parent->layout;
+	child->has_seals = parent->has_seals;
 	child->exe = parent->exe ? file_ref(parent->exe) : NULL;
 	child->exe_denies = child->exe && vfs_deny_write_again(child->exe);
 	atomic_store_explicit(&child->stack_limit,

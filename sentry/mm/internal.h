@@ -49,6 +49,7 @@ enum {
 	VMA_NO_HUGE = 1 << 10,
 	VMA_SEQUENTIAL = 1 << 11,
 	VMA_RANDOM = 1 << 12,
+	VMA_SEALED = 1 << 13, /* mseal(2): stays as it is until exec or exit */
 };
 
 /* Guarded by vma_lock unless said otherwise. */
@@ -123,6 +124,7 @@ struct mm {
 	struct vma_tree vmas;
 	unsigned vma_count;
 	uint64_t vm_bytes, vm_peak, data_bytes, stack_bytes, exec_bytes, locked_bytes;
+	bool has_seals; /* a VMA was sealed, here or in whom it was forked from */
 	unsigned lock_future; /* VMA_LOCKED | VMA_LOCK_ONFAULT for new mappings */
 	struct mm_layout layout;
 	struct file *exe;
@@ -183,6 +185,8 @@ void vma_remove(struct mm *mm, struct vma *vma, struct mm_reap *reap);
 must_check int vma_split(struct mm *mm, struct vma *vma, uint64_t at, struct vma **ret_upper);
 /* Splits so that no VMA crosses start or end. */
 must_check int vma_split_range(struct mm *mm, uint64_t start, uint64_t end);
+/* Is any of it sealed? Pre: vma_lock. */
+bool mm_sealed(struct mm *mm, uint64_t start, uint64_t end);
 /* Joins vma with its neighbours where they are alike. Return: the VMA that covers it now. */
 struct vma *vma_merge(struct mm *mm, struct vma *vma, struct mm_reap *reap);
 /* Moves an edge of an anonymous or registered VMA over free space. */

@@ -7,8 +7,11 @@
 int mm_unmap_locked(struct mm *mm, uint64_t start, uint64_t end, struct mm_reap *reap)
 {
 	struct vma *vma, *next;
-	int err = vma_split_range(mm, start, end);
+	int err;
 
+	if (mm_sealed(mm, start, end))
+		return -EPERM;
+	err = vma_split_range(mm, start, end);
 	if (err)
 		return err;
 	vma = vma_find_next(mm, start);

@@ -49,6 +49,8 @@ static int protect_vma(struct mm *mm, struct vma *vma, uint64_t start, uint64_t 
 
 	if (prot & ~vma->max_prot)
 		return -EACCES;
+	if (vma->flags & VMA_SEALED)
+		return -EPERM;
 	if (prot == old)
 		return 0;
 	if (vma_is_data(prot, vma->flags) && !vma_is_data(old, vma->flags) &&

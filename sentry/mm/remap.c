@@ -180,6 +180,8 @@ static int remap_locked(struct remap *r)
 	uint64_t old_end = r->old_addr + r->old_size, room;
 	int err;
 
+	if (mm_sealed(mm, r->old_addr, r->old_addr + MAX(r->old_size, MOAT_PAGE_SIZE)))
+		return -EPERM;
 	if (r->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP))
 		return remap_to(r);
 	r->new_addr = r->old_addr;
@@ -256,4 +258,55 @@ int mm_remap(struct mm *mm, uint64_t old_addr, uint64_t old_size, uint64_t new_s
 		grown = 0;
 	*ret_addr = r.new_addr;
 	return 0;
+}
+
+/* The VMAs that cover the range are one file's shared mapping, alike. Return: the first of them, or NULL. Pre: vma_lock. */
+static struct vma *shared_over(struct mm *mm, uint64_t start, uint64_t end)
+{
+	struct vma *first = vma_find(mm, start), *vma = first;
+
+	if (!first || !(first->flags & VMA_SHARED) || !first->mappable)
+		return NULL;
+	while (vma->end < end) {
+		uint64_t next = vma->end;
+
+		vma = vma_next(vma);
+		if (!vma || vma->start != next || vma->mappable != first->mappable ||
+		    vma->prot != first->prot || vma->flags != first->flags)
+			return NULL;
+	}
+	return first;
+}
+
+int mm_remap_file_pages(struct mm *mm, uint64_t start, uint64_t size, uint64_t off, bool populate,
+			const struct mm_limits *lim)
+{
+	struct mm_map_args args = {
+		.addr = start, .size = size, .off = off, .fixed = true, .shared = true};
+	struct vma *vma;
+	uint64_t at;
+	int err;
+
+	rwlock_read_lock(&mm->vma_lock);
+	vma = shared_over(mm, start, start + size);
+	if (vma) {
+		args.prot = vma->prot;
+		args.max_prot = vma->max_prot;
+		args.mappable = vma->mappable;
+		args.file = vma->file;
+		args.name = vma->name;
+		args.locked = (vma->flags & (VMA_LOCKED | VMA_LOCK_ONFAULT)) == VMA_LOCKED;
+		args.populate = populate;
+		args.mappable->ops->ref(args.mappable);
+		if (args.file)
+			file_ref(args.file);
+	}
+	rwlock_read_unlock(&mm->vma_lock);
+	if (!vma)
+		return -EINVAL;
+	err = mm_map(mm, &args, lim, &at);
+	if (args.file)
+		file_unref(args.file);
+	args.mappable->ops->unref(args.mappable);
+	return err;
 }

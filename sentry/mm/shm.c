@@ -5,6 +5,7 @@
  * back. The object lives as long as a VMA (or a futex key) refers to it; its size never changes.
  */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "sentry/mm/internal.h"
 
@@ -104,6 +105,25 @@ static int shm_translate(struct mappable *m, uint64_t off, uint64_t hint_start, 
 	return memfile_range_ref(ret->mf, ret->mf_off, ret->size);
 }
 
+static void shm_resident(struct mappable *m, uint64_t off, uint64_t size, unsigned char *vec)
+{
+	struct shm *shm = shm_of(m);
+
+	for (uint64_t end = off + size; off < end; off += MOAT_PAGE_SIZE, vec++) {
+		uint64_t chunk = 0;
+
+		*vec = 0;
+		if (off < shm->size)
+			chunk = atomic_load_explicit(&shm->chunks[off >> MEM_CHUNK_SHIFT],
+						     memory_order_acquire);
+		/* The host has the pages that were touched. */
+		if (chunk && mincore(memfile_ptr(mem_private(), chunk + off % MEM_CHUNK_SIZE),
+				     MOAT_PAGE_SIZE, vec) < 0)
+			*vec = 1;
+		*vec &= 1;
+	}
+}
+
 static void shm_ref(struct mappable *m)
 {
 	ref_get(&shm_of(m)->ref);
@@ -130,6 +150,7 @@ static void shm_unref(struct mappable *m)
 
 static const struct mappable_ops shm_ops = {
 	.translate = shm_translate,
+	.resident = shm_resident,
 	.ref = shm_ref,
 	.unref = shm_unref,
 };

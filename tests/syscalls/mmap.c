@@ -404,6 +404,22 @@ TEST(mincore)
 	CHECK_ERR(mincore(p + 1, PAGE, vec), EINVAL);
 	CHECK_OK(munmap(p, PAGE));
 	CHECK_ERR(mincore(p, PAGE, vec), ENOMEM);
+	/* Of shared memory and a tmpfs's files nothing is there that was not touched. */
+	for (int i = 0; i < 2; i++) {
+		int fd = i ? memfd_create("m", 0) : -1;
+
+		CHECK(!i || (fd >= 0 && !ftruncate(fd, 64 * PAGE)));
+		p = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | (i ? 0 : MAP_ANONYMOUS), fd, 0);
+		CHECK(p != MAP_FAILED);
+		for (size_t at = 0; at < 64; at++) {
+			CHECK_OK(mincore(p + at * PAGE, PAGE, vec));
+			CHECK_EQ(vec[0] & 1, 0);
+		}
+		p[PAGE] = 1;
+		CHECK_OK(mincore(p, 4 * PAGE, vec));
+		CHECK_EQ(vec[1] & 1, 1);
+	}
 	/* Locked memory is there before anybody touches it. */
 	p = anon(4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 	if (mlock(p, 4 * PAGE))

@@ -195,3 +195,18 @@ TEST(aio_max_nr)
 	CHECK_ERR(syscall(SYS_io_setup, max + 1, &c), EAGAIN);
 	refused("/proc/sys/fs/aio-max-nr", "-1");
 }
+
+/* Root asks by its number, not with capabilities. */
+TEST(read_only)
+{
+	static const char *const files[] = {"kernel/ostype", "kernel/version", "fs/aio-nr",
+					    "fs/dentry-state", "kernel/random/uuid"};
+	char path[64];
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		snprintf(path, sizeof(path), "/proc/sys/%s", files[i]);
+		CHECK_ERR(open(path, O_WRONLY), EACCES);
+		CHECK_ERR(access(path, W_OK), EACCES);
+		CHECK_OK(open(path, O_RDONLY));
+	}
+}
