@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -47,6 +48,24 @@ int io_write_full(int fd, const void *buf, size_t size)
 		size -= (size_t)n;
 	}
 	return 0;
+}
+
+int io_reopen_nonblock(int fd)
+{
+	char path[32];
+	struct stat st;
+	int flags = fcntl(fd, F_GETFL), copy;
+
+	if (flags < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISFIFO(st.st_mode) || (S_ISCHR(st.st_mode) && isatty(fd))) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		copy = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		if (copy >= 0)
+			return copy;
+	}
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return copy < 0 ? -errno : copy;
 }
 
 /* Reads to the end of the file: /proc files have no size to trust. */

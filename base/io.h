@@ -13,6 +13,12 @@ must_check int io_read_file_at(int dirfd, const char *path, size_t max, char **r
 must_check int io_write_file_at(int dirfd, const char *path, const void *data, size_t size,
 				int mode);
 
+/*
+ * A new O_NONBLOCK description of the same pipe, FIFO or terminal through /proc/self/fd; of anything else, or where that fails, a
+ * duplicate, of 3 or more. Return: an O_CLOEXEC descriptor or -errno.
+ */
+must_check int io_reopen_nonblock(int fd);
+
 #define IO_FDS_MAX 32
 /* One SCM_RIGHTS message on a Unix socket. recv sets O_CLOEXEC and closes what does not fit. */
 must_check ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds,

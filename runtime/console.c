@@ -87,21 +87,3 @@ void stdio_to_null(bool keep_stderr)
 	if (null > 2)
 		close(null);
 }
-
-int stdio_reopen(int fd)
-{
-	char path[32];
-	struct stat st;
-	int flags = fcntl(fd, F_GETFL), copy;
-
-	if (flags < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (S_ISFIFO(st.st_mode) || (S_ISCHR(st.st_mode) && isatty(fd))) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		copy = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (copy >= 0)
-			return copy;
-	}
-	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	return copy < 0 ? -errno : copy;
-}

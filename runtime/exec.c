@@ -250,7 +250,7 @@ static int request_process(struct exec *x)
 		fds[n++] = x->console_slave;
 	} else {
 		for (int i = 0; i < 3; i++) {
-			int fd = stdio_reopen(i);
+			int fd = io_reopen_nonblock(i);
 
 			if (fd < 0)
 				continue;

@@ -274,7 +274,7 @@ static int join_sandbox(struct sandbox *sb, int gofer_sock)
 	}
 	for (int i = 0; i < 3 && sb->console_slave < 0; i++) {
 		/* The sentry can open no description of its own any more. */
-		int fd = fcntl(i, F_GETFD) < 0 ? -1 : stdio_reopen(i);
+		int fd = fcntl(i, F_GETFD) < 0 ? -1 : io_reopen_nonblock(i);
 
 		if (fd < 0)
 			continue;

@@ -107,7 +107,5 @@ must_check int console_open(int *ret_master, int *ret_slave);
 must_check int console_send(const char *socket_path, int master);
 /* In a child: 0, 1 (and 2 unless `keep_stderr`) become /dev/null. */
 void stdio_to_null(bool keep_stderr);
-/* An own O_NONBLOCK description of a pipe or terminal, else a duplicate. */
-must_check int stdio_reopen(int fd);
 
 #endif

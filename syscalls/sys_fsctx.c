@@ -29,17 +29,24 @@ static int enter_dir(struct task *t, const struct vfs_lookup *lk, struct vfs_pat
 	return err;
 }
 
+/* The same by name, from the current directory. */
+static int enter_dir_at(struct task *t, uint64_t upath, struct vfs_path *ret)
+{
+	struct sys_path p;
+	int err = sys_path_get(t, SYS_AT_FDCWD, upath, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, &p);
+
+	if (err)
+		return err;
+	err = enter_dir(t, &p.lk, ret);
+	sys_path_put(&p);
+	return err;
+}
+
 int64_t sys_chdir(struct task *t, const struct syscall_args *a)
 {
 	struct vfs_path place;
-	struct sys_path p;
-	int err;
+	int err = enter_dir_at(t, a->a[0], &place);
 
-	err = sys_path_get(t, SYS_AT_FDCWD, a->a[0], LOOKUP_FOLLOW | LOOKUP_DIRECTORY, &p);
-	if (err)
-		return err;
-	err = enter_dir(t, &p.lk, &place);
-	sys_path_put(&p);
 	if (err)
 		return err;
 	fs_context_set_cwd(t->fsctx, &place);
@@ -77,14 +84,8 @@ out_unref:
 int64_t sys_chroot(struct task *t, const struct syscall_args *a)
 {
 	struct vfs_path place;
-	struct sys_path p;
-	int err;
+	int err = enter_dir_at(t, a->a[0], &place);
 
-	err = sys_path_get(t, SYS_AT_FDCWD, a->a[0], LOOKUP_FOLLOW | LOOKUP_DIRECTORY, &p);
-	if (err)
-		return err;
-	err = enter_dir(t, &p.lk, &place);
-	sys_path_put(&p);
 	if (err)
 		return err;
 	if (cred_has_cap(t->cred, CAP_SYS_CHROOT_))

@@ -143,25 +143,48 @@ int64_t sys_socketpair(struct task *t, const struct syscall_args *a)
 	return err ? err : sys_fd_install_pair(t, f[0], f[1], type & SOCK_CLOEXEC, a->a[3]);
 }
 
-int64_t sys_bind(struct task *t, const struct syscall_args *a)
-{
+/* A socket, and an address that a caller gives it. */
+struct addressed {
+	struct file *f; /* a reference */
 	struct socket_addr addr;
+	const struct vfs_lookup *lookup; /* of an address that is a path; else NULL */
+	struct sys_path path;
+};
+
+/* Return: 0, to be followed by addressed_put(); -errno. */
+static int addressed_get(struct task *t, const struct syscall_args *a, struct addressed *ret)
+{
 	bool have_path = false;
-	struct sys_path p;
-	struct file *f;
 	int err = 0;
 
-	f = sock_fd(t, ARG_INT(0), &err);
-	if (!f)
+	ret->f = sock_fd(t, ARG_INT(0), &err);
+	if (!ret->f)
 		return err;
-	err = sock_addr_in(t, a->a[1], ARG_INT(2), &addr);
+	err = sock_addr_in(t, a->a[1], ARG_INT(2), &ret->addr);
 	if (!err)
-		err = sock_addr_lookup(t, &addr, &p, &have_path);
-	if (!err)
-		err = socket_bind(f, &addr, have_path ? &p.lk : NULL, fs_context_umask(t->fsctx));
-	if (have_path)
-		sys_path_put(&p);
-	file_unref(f);
+		err = sock_addr_lookup(t, &ret->addr, &ret->path, &have_path);
+	ret->lookup = have_path ? &ret->path.lk : NULL;
+	if (err)
+		file_unref(ret->f);
+	return err;
+}
+
+static void addressed_put(struct addressed *ad)
+{
+	if (ad->lookup)
+		sys_path_put(&ad->path);
+	file_unref(ad->f);
+}
+
+int64_t sys_bind(struct task *t, const struct syscall_args *a)
+{
+	struct addressed ad;
+	int err = addressed_get(t, a, &ad);
+
+	if (err)
+		return err;
+	err = socket_bind(ad.f, &ad.addr, ad.lookup, fs_context_umask(t->fsctx));
+	addressed_put(&ad);
 	return err;
 }
 
@@ -187,23 +210,13 @@ static int connect_loop(struct file *f, const struct socket_addr *addr,
 
 int64_t sys_connect(struct task *t, const struct syscall_args *a)
 {
-	struct socket_addr addr;
-	bool have_path = false;
-	struct sys_path p;
-	struct file *f;
-	int err = 0;
+	struct addressed ad;
+	int err = addressed_get(t, a, &ad);
 
-	f = sock_fd(t, ARG_INT(0), &err);
-	if (!f)
+	if (err)
 		return err;
-	err = sock_addr_in(t, a->a[1], ARG_INT(2), &addr);
-	if (!err)
-		err = sock_addr_lookup(t, &addr, &p, &have_path);
-	if (!err)
-		err = connect_loop(f, &addr, have_path ? &p.lk : NULL);
-	if (have_path)
-		sys_path_put(&p);
-	file_unref(f);
+	err = connect_loop(ad.f, &ad.addr, ad.lookup);
+	addressed_put(&ad);
 	return err;
 }
 

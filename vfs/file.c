@@ -506,6 +506,18 @@ static int64_t seek_default(struct file *f, int64_t off, int whence)
 	return off;
 }
 
+int64_t file_seek_cookie(struct file *f, int64_t off, int whence)
+{
+	if (whence != SEEK_SET && whence != SEEK_CUR)
+		return -EINVAL;
+	if (whence == SEEK_CUR && __builtin_add_overflow(off, f->pos, &off))
+		return -EINVAL;
+	if (off < 0)
+		return -EINVAL;
+	f->pos = off;
+	return off;
+}
+
 int64_t file_seek(struct file *f, int64_t off, int whence)
 {
 	int64_t ret;

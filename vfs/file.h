@@ -216,6 +216,8 @@ ssize_t file_read_kernel(struct file *f, void *buf, size_t size, uint64_t off);
 ssize_t file_write_kernel(struct file *f, const void *buf, size_t size, uint64_t off);
 struct mappable *file_mappable(struct file *f); /* NULL: cannot be mapped */
 int64_t file_seek(struct file *f, int64_t off, int whence);
+/* For directories' ops->seek, where positions are cookies: SEEK_SET and SEEK_CUR. Return: the position or -EINVAL. */
+int64_t file_seek_cookie(struct file *f, int64_t off, int whence);
 int file_iterate(struct file *f, struct dir_emit *ctx);
 uint32_t file_poll(struct file *f);
 int file_stat(struct file *f, const struct stat_args *args, struct moat_statx *ret);

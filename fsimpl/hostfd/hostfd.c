@@ -458,20 +458,3 @@ int hostfd_file_create(int fd, unsigned flags, struct file **ret)
 	vfs_path_unref(&place);
 	return err;
 }
-
-int hostfd_reopen_nonblock(int fd)
-{
-	char path[32];
-	struct stat st;
-	int flags = fcntl(fd, F_GETFL), copy;
-
-	if (flags < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (S_ISFIFO(st.st_mode) || (S_ISCHR(st.st_mode) && isatty(fd))) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		copy = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (copy >= 0)
-			return copy;
-	}
-	return hostfd_dup(fd);
-}

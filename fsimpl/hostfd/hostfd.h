@@ -5,8 +5,8 @@
  * description outside (2>&1) share it inside. Readiness comes from base/hostpoll.h.
  *
  * A call never blocks in the host: the descriptor should be O_NONBLOCK. One that is not (another process shares its
- * description) is polled first and written in pieces of at most PIPE_BUF bytes. hostfd_reopen_nonblock() gives a description of our
- * own where the host allows it.
+ * description) is polled first and written in pieces of at most PIPE_BUF bytes. io_reopen_nonblock() gives a
+ * description of our own where the host allows it.
  */
 #ifndef MOAT_FSIMPL_HOSTFD_H
 #define MOAT_FSIMPL_HOSTFD_H
@@ -24,11 +24,5 @@ must_check int hostfd_file_on(int fd, uint32_t type, unsigned flags, const struc
 			      struct file **ret);
 bool hostfd_is(struct file *f);
 int hostfd_host_fd(struct file *f); /* borrowed; for SCM_RIGHTS to the CLI */
-
-/*
- * Before confinement: a new O_NONBLOCK description of the same pipe, FIFO or terminal through /proc/self/fd; anything else, or
- * where that fails, a duplicate. Return: a new O_CLOEXEC descriptor or -errno.
- */
-must_check int hostfd_reopen_nonblock(int fd);
 
 #endif

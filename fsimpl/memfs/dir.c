@@ -344,6 +344,42 @@ void memfs_dir_insert_at_locked(struct memfs_dir *dir, struct memfs_dentry *c, u
 	atomic_fetch_add_explicit(&dir->count, 1, memory_order_relaxed);
 }
 
+int memfs_dir_enter(struct memfs_dentry *dir, const char *name, size_t len,
+		    struct memfs_inode *inode, struct memfs_dentry **ret)
+{
+	struct memfs_dir *md = memfs_dir_of(dir);
+	int64_t now = memfs_now();
+	struct memfs_dentry *d;
+	int err;
+
+	err = memfs_dentry_create(memfs_of(dir->d.fs), dir, name, len, inode, &d);
+	if (err) {
+		memfs_inode_unref(inode);
+		return err;
+	}
+	mutex_lock(&md->lock);
+	if (memfs_is_dead(dir))
+		err = -ENOENT;
+	else if (memfs_dir_find_locked(md, name, len))
+		err = -EEXIST;
+	else
+		err = memfs_dir_reserve_locked(md);
+	if (!err) {
+		memfs_dir_change_begin(md);
+		memfs_dir_insert_locked(md, d);
+		memfs_dir_change_end(md);
+		memfs_touch(dir->inode, MEMFS_MTIME | MEMFS_CTIME, now);
+		if (S_ISDIR(memfs_mode(inode)))
+			memfs_add_links(dir->inode, 1, now);
+	}
+	mutex_unlock(&md->lock);
+	if (err)
+		dentry_unref(&d->d);
+	else
+		*ret = d;
+	return err;
+}
+
 uint64_t memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c)
 {
 	struct memfs_table *t = rcu_load(dir->inode.table);
@@ -507,20 +543,6 @@ static int memfs_dir_iterate(struct file *f, struct dir_emit *ctx)
 	return 0;
 }
 
-static int64_t memfs_dir_seek(struct file *f, int64_t off, int whence)
-{
-	if (whence == SEEK_CUR) {
-		if (__builtin_add_overflow(f->pos, off, &off))
-			return -EINVAL;
-	} else if (whence != SEEK_SET) {
-		return -EINVAL;
-	}
-	if (off < 0)
-		return -EINVAL;
-	f->pos = off;
-	return off;
-}
-
 static void memfs_dir_release(struct file *f)
 {
 	file_free(f);
@@ -536,7 +558,7 @@ static const struct file_ops memfs_dir_file_ops = {
 	.name = "directory",
 	.release = memfs_dir_release,
 	.iterate = memfs_dir_iterate,
-	.seek = memfs_dir_seek,
+	.seek = file_seek_cookie,
 	.fsync = memfs_dir_fsync,
 	.ioctl = memfs_ioctl,
 };

@@ -304,6 +304,12 @@ static inline void memfs_dir_change_end(struct memfs_dir *dir)
 void memfs_dir_insert_locked(struct memfs_dir *dir, struct memfs_dentry *c);
 /* The same, where something was that just left. */
 void memfs_dir_insert_at_locked(struct memfs_dir *dir, struct memfs_dentry *c, uint64_t cookie);
+/*
+ * A new entry, with the directory's times and links; nobody is notified. Takes the inode's reference, also on failure. Return: 0 with a reference in *ret;
+ * -ENOENT: the directory was removed, -EEXIST, -ENOMEM, -ENOSPC.
+ */
+must_check int memfs_dir_enter(struct memfs_dentry *dir, const char *name, size_t len,
+			       struct memfs_inode *inode, struct memfs_dentry **ret);
 /* Takes c out; the tree's reference goes to the caller. Return: its place in listings. */
 uint64_t memfs_dir_remove_locked(struct memfs_dir *dir, struct memfs_dentry *c);
 /* Gives c another name and parent. Both directories' locks held, c in neither; takes `name`; returns the old parent's reference in *ret_old. */

@@ -168,11 +168,9 @@ static int create(struct resolving_path *rp, struct memfs_dentry *dir, const str
 {
 	const char *name = rp_component(rp);
 	unsigned len = rp_component_len(rp);
-	struct memfs_dir *md = memfs_dir_of(dir);
 	struct memfs_inode *inode;
 	struct memfs_dentry *d;
 	struct memfs_new how;
-	int64_t now;
 	int err;
 
 	err = memfs_is_dead(dir) ? -ENOENT : rp_begin_write(rp);
@@ -187,30 +185,9 @@ static int create(struct resolving_path *rp, struct memfs_dentry *dir, const str
 	err = memfs_inode_create(memfs_of(dir->d.fs), &how, &inode);
 	if (err)
 		return err;
-	err = memfs_dentry_create(memfs_of(dir->d.fs), dir, name, len, inode, &d);
-	if (err) {
-		memfs_inode_unref(inode);
+	err = memfs_dir_enter(dir, name, len, inode, &d);
+	if (err)
 		return err;
-	}
-	now = memfs_now();
-	mutex_lock(&md->lock);
-	if (memfs_is_dead(dir))
-		err = -ENOENT;
-	else if (memfs_dir_find_locked(md, name, len))
-		err = -EEXIST;
-	else
-		err = memfs_dir_reserve_locked(md);
-	if (!err) {
-		memfs_dir_change_begin(md);
-		memfs_dir_insert_locked(md, d);
-		memfs_dir_change_end(md);
-		memfs_touch(dir->inode, MEMFS_MTIME | MEMFS_CTIME, now);
-	}
-	mutex_unlock(&md->lock);
-	if (err) {
-		dentry_unref(&d->d);
-		return err;
-	}
 	vfs_notify_name(&dir->d, IN_CREATE, 0, name, len, false);
 	*ret = d;
 	return 0;

@@ -162,38 +162,17 @@ static int create_finish(struct resolving_path *rp, struct memfs_dentry *dir,
 	const char *name = rp_component(rp);
 	unsigned len = rp_component_len(rp);
 	bool is_dir = S_ISDIR(memfs_mode(inode));
-	struct memfs_dir *md = memfs_dir_of(dir);
 	struct memfs_dentry *d;
-	int64_t now = memfs_now();
 	int err;
 
-	err = memfs_dentry_create(memfs_of(dir->d.fs), dir, name, len, inode, &d);
-	if (err) {
-		memfs_inode_unref(inode);
+	err = memfs_dir_enter(dir, name, len, inode, &d);
+	if (err)
 		return err;
-	}
-	mutex_lock(&md->lock);
-	if (memfs_is_dead(dir))
-		err = -ENOENT;
-	else if (memfs_dir_find_locked(md, name, len))
-		err = -EEXIST;
-	else
-		err = memfs_dir_reserve_locked(md);
-	if (!err) {
-		memfs_dir_change_begin(md);
-		memfs_dir_insert_locked(md, d);
-		memfs_dir_change_end(md);
-		memfs_touch(dir->inode, MEMFS_MTIME | MEMFS_CTIME, now);
-		if (is_dir)
-			memfs_add_links(dir->inode, 1, now);
-	}
-	mutex_unlock(&md->lock);
 	dentry_unref(&d->d);
-	if (!err && old)
+	if (old)
 		vfs_notify_self(&old->d, IN_ATTRIB, false);
-	if (!err)
-		vfs_notify_name(&dir->d, IN_CREATE, 0, name, len, is_dir);
-	return err;
+	vfs_notify_name(&dir->d, IN_CREATE, 0, name, len, is_dir);
+	return 0;
 }
 
 static int create_inode(struct resolving_path *rp, struct memfs_dentry *dir, struct memfs_new *how)

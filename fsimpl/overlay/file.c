@@ -174,19 +174,6 @@ static int overlay_dir_fsync(struct file *f, bool data_only, uint64_t start, uin
 	return err;
 }
 
-/* SEEK_SET and SEEK_CUR on cookies, as the other filesystems. */
-static int64_t overlay_dir_seek(struct file *f, int64_t off, int whence)
-{
-	if (whence == SEEK_CUR)
-		off += f->pos;
-	else if (whence != SEEK_SET)
-		return -EINVAL;
-	if (off < 0)
-		return -EINVAL;
-	f->pos = off;
-	return off;
-}
-
 static const struct file_ops overlay_regular_ops = {
 	.release = overlay_file_release,
 	.flush = overlay_file_flush,
@@ -205,7 +192,7 @@ static const struct file_ops overlay_regular_ops = {
 static const struct file_ops overlay_directory_ops = {
 	.release = overlay_file_release,
 	.iterate = overlay_dir_iterate,
-	.seek = overlay_dir_seek,
+	.seek = file_seek_cookie,
 	.fsync = overlay_dir_fsync,
 };
 

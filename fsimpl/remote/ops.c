@@ -180,18 +180,6 @@ void remote_rename_fini(struct remote_renaming *r)
 
 /* ---- files ---- */
 
-int64_t remote_dir_seek(struct file *f, int64_t off, int whence)
-{
-	if (whence != SEEK_SET && whence != SEEK_CUR)
-		return -EINVAL;
-	if (whence == SEEK_CUR && __builtin_add_overflow(off, f->pos, &off))
-		return -EINVAL;
-	if (off < 0)
-		return -EINVAL;
-	f->pos = off;
-	return off;
-}
-
 static void path_file_free_rcu(struct rcu_cb *cb)
 {
 	free(container_of(cb, struct file, rcu));

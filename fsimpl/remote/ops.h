@@ -51,8 +51,6 @@ void remote_rename_notify(const struct remote_renaming *r, bool is_dir);
 /* Drops old, new_ and newdir. */
 void remote_rename_fini(struct remote_renaming *r);
 
-/* A directory stream's seek: rewinds tell that what is buffered is too old. Return: the position or -EINVAL. */
-int64_t remote_dir_seek(struct file *f, int64_t off, int whence);
 /* What O_PATH opens. */
 must_check int remote_path_file_create(struct resolving_path *rp, struct remote_dentry *d,
 				       unsigned flags, struct file **ret);

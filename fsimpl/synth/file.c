@@ -251,18 +251,6 @@ static int synth_iterate(struct file *f, struct dir_emit *ctx)
 	return dir->ops->iterate(dir, f->pos > DIR_DYNAMIC ? f->pos - DIR_DYNAMIC : 0, &it);
 }
 
-static int64_t synth_dir_seek(struct file *f, int64_t off, int whence)
-{
-	if (whence == SEEK_CUR)
-		off += f->pos;
-	else if (whence != SEEK_SET)
-		return -EINVAL;
-	if (off < 0)
-		return -EINVAL;
-	f->pos = off;
-	return off;
-}
-
 static int synth_fsync(struct file *f unused_arg, bool data_only unused_arg,
 		       uint64_t start unused_arg, uint64_t end unused_arg)
 {
@@ -273,7 +261,7 @@ static const struct file_ops synth_dir_ops = {
 	.name = "synth directory",
 	.release = synth_file_release,
 	.iterate = synth_iterate,
-	.seek = synth_dir_seek,
+	.seek = file_seek_cookie,
 	.fsync = synth_fsync,
 	.ioctl = synth_ioctl,
 };

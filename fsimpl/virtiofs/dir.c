@@ -235,7 +235,7 @@ static int64_t virtiofs_dir_seek(struct file *f, int64_t off, int whence)
 {
 	/* rewinddir(3) shows what came since. */
 	dir_of(f)->filled = false;
-	return remote_dir_seek(f, off, whence);
+	return file_seek_cookie(f, off, whence);
 }
 
 static int virtiofs_dir_fsync(struct file *f, bool data_only, uint64_t start, uint64_t end)

@@ -472,10 +472,22 @@ static int xattr_path(const struct node *n, char out[32])
 	return 0;
 }
 
+/* What getxattr(2) or listxattr(2) gave, -1: errno; asked with room of `size`, 0: only how much there is. */
+static int reply_xattr(struct request *r, uint32_t size, ssize_t got)
+{
+	const struct fuse_getxattr_out out = {.size = (uint32_t)got};
+
+	if (got < 0)
+		return -errno;
+	r->reply_size = size ? (size_t)got : sizeof(out);
+	if (!size)
+		memcpy(r->reply, &out, sizeof(out));
+	return 0;
+}
+
 static int do_getxattr(struct request *r, struct node *n)
 {
 	const struct fuse_getxattr_in a = ARG(r, struct fuse_getxattr_in);
-	struct fuse_getxattr_out out = {0};
 	char path[32];
 	ssize_t got;
 	int err = xattr_path(n, path);
@@ -483,37 +495,18 @@ static int do_getxattr(struct request *r, struct node *n)
 	if (err)
 		return err == -EPERM ? -ENODATA : err;
 	got = getxattr(path, r->in.name[0], a.size ? r->reply : NULL, MIN(a.size, 65536u));
-	if (got < 0)
-		return -errno;
-	if (a.size) {
-		r->reply_size = (size_t)got;
-		return 0;
-	}
-	out.size = (uint32_t)got;
-	memcpy(r->reply, &out, sizeof(out));
-	r->reply_size = sizeof(out);
-	return 0;
+	return reply_xattr(r, a.size, got);
 }
 
 static int do_listxattr(struct request *r, struct node *n)
 {
 	const struct fuse_getxattr_in a = ARG(r, struct fuse_getxattr_in);
-	struct fuse_getxattr_out out = {0};
 	char path[32];
 	ssize_t got = 0;
 
 	if (!xattr_path(n, path))
 		got = listxattr(path, a.size ? (char *)r->reply : NULL, MIN(a.size, 65536u));
-	if (got < 0)
-		return -errno;
-	if (a.size) {
-		r->reply_size = (size_t)got;
-		return 0;
-	}
-	out.size = (uint32_t)got;
-	memcpy(r->reply, &out, sizeof(out));
-	r->reply_size = sizeof(out);
-	return 0;
+	return reply_xattr(r, a.size, got);
 }
 
 /* An ACL was set by somebody who is not in the file's group. */

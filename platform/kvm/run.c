@@ -15,18 +15,15 @@
 
 #include "base/log.h"
 #include "base/sleep.h"
+#include "platform/common/event.h"
 #include "platform/kvm/kvm.h"
 
 #define VECTOR_BP 3
 #define VECTOR_OF 4
 #define VECTOR_UD 6
 #define VECTOR_GP 13
-#define VECTOR_PF 14
 #define EFLAGS_IF 0x200ul
 #define EFLAGS_FIXED_CPL0 0x2ul
-#define PF_PRESENT 1u
-#define PF_WRITE 2u
-#define PF_FETCH 16u
 
 /* EFAULT again and again with nothing of the window mapped: the host cannot give us the memory. */
 #define EFAULT_RETRIES_MAX 8
@@ -206,29 +203,6 @@ static void store_regs(const struct kvm_vcpu *v, struct arch_regs *regs)
 	r->gs_base = s->gs_base == v->hidden_gs ? 0 : s->gs_base;
 }
 
-static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
-{
-	*ev = (struct platform_event){
-		.kind = PLATFORM_EXCEPTION,
-		.vector = vector,
-		.error_code = error_code,
-	};
-}
-
-static void event_fault(struct platform_event *ev, uint64_t addr, uint32_t error_code)
-{
-	*ev = (struct platform_event){
-		.kind = PLATFORM_FAULT,
-		.addr = addr,
-		.access = error_code & PF_FETCH	  ? MEM_EXEC
-			  : error_code & PF_WRITE ? MEM_WRITE
-						  : MEM_READ,
-		.present = error_code & PF_PRESENT,
-		.vector = VECTOR_PF,
-		.error_code = error_code,
-	};
-}
-
 /*
  * A rip that ring 3 cannot have: what the fetch there would have given, without running. The stub's page is,
  * for the application, an address where nothing is.
@@ -238,7 +212,7 @@ static bool rip_refused(uint64_t rip, struct platform_event *ev)
 	if (likely(rip < ARCH_TASK_SIZE))
 		return false;
 	if (canonical(rip))
-		event_fault(ev, rip, PF_FETCH | 4);
+		event_fault(ev, rip, PF_FETCH | PF_USER);
 	else
 		event_exception(ev, VECTOR_GP, 0);
 	return true;

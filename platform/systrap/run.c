@@ -23,16 +23,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "platform/common/event.h"
 #include "platform/systrap/systrap.h"
 
 #define VSYSCALL_PAGE 0xffffffffff600000ul
 #define VECTOR_UD 6
 #define VECTOR_GP 13
-#define VECTOR_PF 14
-#define PF_PRESENT 1u
-#define PF_WRITE 2u
-#define PF_USER 4u
-#define PF_FETCH 16u
 #define PF_KNOWN 0x1fu
 /* Selector 16 of the IDT's error code: int 0x80. */
 #define INT80_ERROR_CODE 0x402u
@@ -58,29 +54,6 @@ struct frame_info {
 };
 
 /* ---- events ---- */
-
-static void event_exception(struct platform_event *ev, uint32_t vector, uint32_t error_code)
-{
-	*ev = (struct platform_event){
-		.kind = PLATFORM_EXCEPTION,
-		.vector = vector,
-		.error_code = error_code,
-	};
-}
-
-static void event_fault(struct platform_event *ev, uint64_t addr, uint32_t error_code)
-{
-	*ev = (struct platform_event){
-		.kind = PLATFORM_FAULT,
-		.addr = addr,
-		.access = error_code & PF_FETCH	  ? MEM_EXEC
-			  : error_code & PF_WRITE ? MEM_WRITE
-						  : MEM_READ,
-		.present = error_code & PF_PRESENT,
-		.vector = VECTOR_PF,
-		.error_code = error_code,
-	};
-}
 
 static void event_interrupted(struct platform_event *ev)
 {

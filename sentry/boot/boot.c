@@ -110,7 +110,7 @@ static int prepare_stdio(struct boot_container *b)
 
 		if (fd < 0)
 			continue;
-		b->spec.stdio[i] = hostfd_reopen_nonblock(fd);
+		b->spec.stdio[i] = io_reopen_nonblock(fd);
 		if (b->spec.stdio[i] < 0)
 			return boot_fail(&b->error, 1, "sentry: standard descriptor %d: %s", i,
 					 strerror(-b->spec.stdio[i]));

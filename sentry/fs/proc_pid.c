@@ -552,13 +552,6 @@ PROC_SHOW(autogroup_show)
 	return 0;
 }
 
-PROC_SHOW(arch_status_show)
-{
-	(void)t;
-	(void)b;
-	return 0;
-}
-
 static int children_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	struct pid_namespace *ns = proc_ns(n);
@@ -603,7 +596,7 @@ OPS(timerslack_ops, .show = timerslack_show, .store = timerslack_store);
 OPS(coredump_filter_ops, .show = coredump_filter_show, .store = eperm_store);
 OPS(timers_ops, .show = empty_show);
 OPS(autogroup_ops, .show = autogroup_show, .store = eperm_store);
-OPS(arch_status_ops, .show = arch_status_show);
+OPS(arch_status_ops, .show = empty_show);
 OPS(children_ops, .show = children_show);
 OPS(plain_dir_ops);
 

@@ -288,6 +288,27 @@ TEST(seekdir)
 	CHECK(!readdir(dir));
 }
 
+/* Past what a position can be. */
+TEST(seek_past_all)
+{
+	static const char *const dirs[] = {".", "/proc", "/proc/self/fd", "/proc/self/task",
+					   "/dev"};
+	char buf[128];
+
+	for (unsigned i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+		int fd = open(dirs[i], O_RDONLY | O_DIRECTORY);
+		off_t pos;
+
+		CHECK(syscall(SYS_getdents64, fd, buf, sizeof(buf)) > 0);
+		pos = lseek(fd, 0, SEEK_CUR);
+		CHECK(pos > 0);
+		CHECK_ERR(lseek(fd, INT64_MAX, SEEK_CUR), EINVAL);
+		CHECK_ERR(lseek(fd, -1, SEEK_SET), EINVAL);
+		CHECK_EQ(lseek(fd, 0, SEEK_CUR), pos);
+		close(fd);
+	}
+}
+
 TEST(chdir_getcwd)
 {
 	char start[PATH_MAX], buf[PATH_MAX], want[PATH_MAX + 8];

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "tests/unit/fake_platform.h"
+#include "tests/unit/mm_no_vfs.h"
 
 #define PAGE 4096ul
 
@@ -22,25 +23,6 @@ void file_unref(struct file *f)
 {
 	(void)f;
 	file_refs--;
-}
-
-/* No file of these runs against a writer. */
-bool vfs_deny_write_again(unused_arg struct file *f)
-{
-	return false;
-}
-
-void vfs_allow_write(unused_arg struct file *f)
-{
-}
-
-int file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
-{
-	(void)f;
-	(void)mode;
-	(void)off;
-	(void)size;
-	return 0;
 }
 
 static inline struct mm *new_mm(void)

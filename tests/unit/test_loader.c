@@ -18,6 +18,7 @@
 #include "sentry/loader/vdso/data.h"
 #include "sentry/loader/elf.h"
 #include "tests/unit/fake_platform.h"
+#include "tests/unit/mm_no_vfs.h"
 #include "vfs/cred.h"
 #include "vfs/write_access.h"
 
@@ -46,25 +47,6 @@ void file_unref(struct file *f)
 	close(tf->fd);
 	free(tf);
 	open_files--;
-}
-
-/* No file of these runs against a writer. */
-bool vfs_deny_write_again(unused_arg struct file *f)
-{
-	return false;
-}
-
-void vfs_allow_write(unused_arg struct file *f)
-{
-}
-
-int file_fallocate(struct file *f, int mode, uint64_t off, uint64_t size)
-{
-	(void)f;
-	(void)mode;
-	(void)off;
-	(void)size;
-	return 0;
 }
 
 ssize_t file_read_kernel(struct file *f, void *buf, size_t size, uint64_t off)
