@@ -21,6 +21,7 @@
 
 struct mem_account {
 	bool used; /* guarded by accounts_lock */
+	_Atomic bool soft;
 	uint64_t limit, step; /* chunks; guarded by accounts_lock */
 	_Atomic uint64_t held; /* chunks */
 	_Atomic uint64_t mark; /* chunks; UINT64_MAX: never; written under accounts_lock */
@@ -73,6 +74,7 @@ struct mem_account *mem_account_create(void)
 			found = &accounts[i];
 	if (found) {
 		found->used = true;
+		atomic_store(&found->soft, false);
 		found->limit = UINT64_MAX;
 		set_mark(found, UINT64_MAX);
 	}
@@ -135,6 +137,11 @@ bool mem_account_is_over(struct mem_account *a)
 	return atomic_load_explicit(&a->over, memory_order_relaxed);
 }
 
+void mem_account_set_soft(struct mem_account *a)
+{
+	atomic_store(&a->soft, true);
+}
+
 uint64_t mem_account_bytes(struct mem_account *a)
 {
 	return atomic_load_explicit(&a->held, memory_order_relaxed) << MEM_CHUNK_SHIFT;
@@ -176,7 +183,7 @@ bool account_is_full(uint32_t len)
 {
 	uint64_t mark, most = MEM_ACCOUNT_OVERDRAFT >> MEM_CHUNK_SHIFT;
 
-	if (!mine)
+	if (!mine || atomic_load_explicit(&mine->soft, memory_order_relaxed))
 		return false;
 	mark = atomic_load_explicit(&mine->mark, memory_order_relaxed);
 	return mark < UINT64_MAX - most &&

@@ -73,6 +73,18 @@ void mem_set_limit(uint64_t limit, uint64_t total);
  */
 extern _Thread_local bool mem_hurried;
 void mem_wait_drained(int64_t deadline_ns);
+/*
+ * Little is left of what the host lets us have: whoever maps memory ahead of its use maps less of it, and nothing is kept warm. What is warm now goes back to the host.
+ */
+void mem_set_tight(bool tight);
+extern _Atomic bool mem_tight;
+/*
+ * Takes the sentry's mapping of private memory away, which comes back page by page: what counts is how many pages a process maps, and where the platform has mappings of
+ * its own (kvm) the sentry would have up to twice what there is.
+ */
+void mem_private_unmap(void);
+/* Bytes of private memory that exist on the host: fstat(2). */
+uint64_t mem_private_resident(void);
 struct memfile *mem_private(void); /* borrowed; lives as long as the process */
 /* The window's host range: [base, base + MEM_WINDOW_SIZE). */
 void *mem_window_base(void);
@@ -97,6 +109,8 @@ void mem_account_enter(struct mem_account *a); /* the calling thread */
 void mem_account_limit(struct mem_account *a, uint64_t bytes);
 void mem_account_look_after(struct mem_account *a, uint64_t bytes);
 bool mem_account_is_over(struct mem_account *a);
+/* Its limit is somebody else's to keep: the mark only tells that it is time to look, and nothing is refused. */
+void mem_account_set_soft(struct mem_account *a);
 extern _Atomic unsigned mem_accounts_over;
 uint64_t mem_account_bytes(struct mem_account *a); /* by whole chunks, touched or not */
 uint64_t mem_account_resident(struct mem_account *a); /* by the host's pages: slow */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -50,6 +51,7 @@ struct warm_run {
 
 char *mem_private_base;
 _Thread_local bool mem_hurried;
+_Atomic bool mem_tight;
 
 /* Little is left (less than a quarter) and much is under way to the host (more than a sixteenth): 1. Written under the lock. */
 static _Atomic uint32_t pressed;
@@ -164,6 +166,8 @@ static uint32_t warm_room(void)
 {
 	uint32_t max = WARM_MAX;
 
+	if (atomic_load_explicit(&mem_tight, memory_order_relaxed))
+		return 0;
 	if (priv.total)
 		max = (uint32_t)MIN((uint64_t)WARM_MAX, priv.total / WARM_LIMIT_PART);
 	return priv.warm_runs < WARM_RUNS_MAX && max > priv.warm_count ? max - priv.warm_count : 0;
@@ -366,31 +370,71 @@ static uint32_t keep_warm(uint32_t first, uint32_t len)
 	return len;
 }
 
-/* On the RCU thread, as all that gives chunks back. */
+/* Takes all warm runs out, for give_back(). Lock held. Return: how many. */
+static uint32_t warm_take_all(struct warm_run runs[WARM_RUNS_MAX])
+{
+	uint32_t count = priv.warm_runs;
+
+	memcpy(runs, priv.warm, count * sizeof(runs[0]));
+	priv.warm_runs = priv.warm_count = 0;
+	return count;
+}
+
+static void give_back(const struct warm_run *runs, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		punch(runs[i].first, runs[i].len);
+		mutex_lock(&priv.lock);
+		chunk_map_give(&priv.map, runs[i].first, runs[i].len);
+		mutex_unlock(&priv.lock);
+	}
+}
+
+/* On the RCU thread, as nearly all that gives chunks back. */
 static void trim_rcu(struct rcu_cb *cb)
 {
-	struct warm_run idle[WARM_RUNS_MAX];
-	uint32_t count, i;
+	struct warm_run idle[WARM_RUNS_MAX] = {0};
+	uint32_t count;
 	bool again;
 
 	(void)cb;
 	mutex_lock(&priv.lock);
-	count = priv.warm_used ? 0 : priv.warm_runs;
-	memcpy(idle, priv.warm, count * sizeof(idle[0]));
-	if (!priv.warm_used)
-		priv.warm_runs = priv.warm_count = 0;
+	count = priv.warm_used ? 0 : warm_take_all(idle);
 	priv.warm_used = false;
 	again = priv.warm_count != 0;
 	priv.trim_armed = again;
 	mutex_unlock(&priv.lock);
-	for (i = 0; i < count; i++) {
-		punch(idle[i].first, idle[i].len);
-		mutex_lock(&priv.lock);
-		chunk_map_give(&priv.map, idle[i].first, idle[i].len);
-		mutex_unlock(&priv.lock);
-	}
+	give_back(idle, count);
 	if (again)
 		ktimer_arm(&priv.trim_timer, time_monotonic_ns() + WARM_IDLE_NS);
+}
+
+void mem_set_tight(bool tight)
+{
+	struct warm_run warm[WARM_RUNS_MAX] = {0};
+	uint32_t count = 0;
+
+	atomic_store(&mem_tight, tight);
+	mutex_lock(&priv.lock);
+	if (tight)
+		count = warm_take_all(warm);
+	mutex_unlock(&priv.lock);
+	/* Their grace period is over: nobody has them. */
+	give_back(warm, count);
+}
+
+void mem_private_unmap(void)
+{
+	/* Shared memory: nothing of it is lost. */
+	if (madvise(mem_private_base, MEMFILE_PRIVATE_MAX, MADV_DONTNEED) < 0)
+		log_debug("memfile: unmapping: %s", strerror(errno));
+}
+
+uint64_t mem_private_resident(void)
+{
+	struct stat st;
+
+	return fstat(priv.fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 static void trim_timeout(struct ktimer *t)

@@ -25,12 +25,14 @@
 #include "runtime/cli.h"
 #include "runtime/clone.h"
 #include "runtime/network.h"
+#include "runtime/room.h"
 #include "runtime/sandbox.h"
 #include "wire/control.h"
 
 struct monitor {
 	struct sandbox *sb;
 	int signal_fd;
+	struct room room;
 	bool kept; /* the container outlives the command line */
 	bool done;
 	int exit_code;
@@ -349,11 +351,17 @@ static void tell(struct sandbox *sb, char what)
 	}
 }
 
+static void to_sentry(struct monitor *m, const struct control_msg *msg)
+{
+	if (m->sb->lifeline >= 0 && control_send(m->sb->lifeline, msg) < 0)
+		cli_debug("the sentry takes no more messages");
+}
+
 /* One message from the sentry. False: there is none. */
 static bool on_control(struct monitor *m)
 {
 	struct sandbox *sb = m->sb;
-	struct control_msg msg;
+	struct control_msg msg, reply;
 	int err = control_recv(sb->lifeline, &msg);
 
 	if (err == -EAGAIN)
@@ -390,17 +398,15 @@ static bool on_control(struct monitor *m)
 						       : WEXITSTATUS(msg.status);
 		m->done = true;
 		break;
+	case CONTROL_ROOM:
+		if (!sb->pod.sandbox && room_ask(&m->room, &msg, &reply))
+			to_sentry(m, &reply);
+		break;
 	default:
 		break;
 	}
 	control_msg_fini(&msg);
 	return true;
-}
-
-static void to_sentry(struct monitor *m, const struct control_msg *msg)
-{
-	if (m->sb->lifeline >= 0 && control_send(m->sb->lifeline, msg) < 0)
-		cli_debug("the sentry takes no more messages");
 }
 
 static void send_resize(struct monitor *m)
@@ -435,6 +441,7 @@ static void on_sentry_end(struct monitor *m, int status)
 
 static void reap(struct monitor *m)
 {
+	struct control_msg reply;
 	int status;
 	pid_t pid;
 
@@ -443,6 +450,8 @@ static void reap(struct monitor *m)
 			m->sb->gofer = 0; /* the sentry sees EIO, and says so */
 		else if (pid == m->sb->sentry)
 			on_sentry_end(m, status);
+		else if (room_reaped(&m->room, pid, status, &reply))
+			to_sentry(m, &reply);
 	}
 }
 
@@ -712,6 +721,19 @@ static void settle_notify(struct sandbox *sb)
 		sb->notify.main_pid = atoi(pid);
 }
 
+/* A systemd scope is made after we are there: what is written down is where we are. */
+static void open_room(struct monitor *m)
+{
+	json_t *j = sandbox_settles(m->sb) ? state_load(&m->sb->state, "cgroup.json") : NULL;
+	struct cgroup cg = {0};
+
+	if (j && cgroup_from_json(&cg, j))
+		cli_debug("cgroup.json is damaged: how much memory is left is not known");
+	room_open(&m->room, sandbox_settles(m->sb) ? &cg : &m->sb->cgroup);
+	json_decref(j);
+	cgroup_fini(&cg);
+}
+
 void monitor_main(struct sandbox *sb)
 {
 	struct monitor m = {.sb = sb, .signal_fd = -1, .exit_code = 1};
@@ -739,6 +761,8 @@ void monitor_main(struct sandbox *sb)
 		sb->link = -1;
 		finish(&m);
 	}
+	if (!sb->pod.sandbox)
+		open_room(&m);
 	if (sb->pod.sandbox ? start_pod_roles(sb) : start_roles(sb))
 		finish(&m);
 	settle_notify(sb);

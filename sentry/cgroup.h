@@ -42,7 +42,8 @@ struct task_cgroup {
 	struct wait_queue empty; /* woken when one has gone and it is dying */
 	/* Memory: oom.c. */
 	struct mem_account *account; /* immutable; NULL: there were too many */
-	bool host_bounds; /* immutable once processes run: the host's cgroup has the same limit for all of the sandbox */
+	bool host_bounds; /* immutable once processes run: its limit is that of all of the sandbox */
+	_Atomic bool host_keeps; /* then: the host's cgroup has that limit, and an OOM killer */
 	char *id_map
 		[2]; /* immutable once processes run: what uid_map and gid_map show of its user namespace; owned; NULL: the identity */
 	struct tty *
@@ -73,6 +74,8 @@ uint64_t task_cgroup_memory(struct task_cgroup *cg);
 void oom_limit_changed(struct task_cgroup *cg);
 /* Of a task, at its loop, without locks: if its container is over its memory limit, see that it no longer is. */
 void oom_serve(struct task *t);
+/* The same in the middle of a system call, for mm_over_limit. */
+int oom_in_call(void);
 /* That of the calling task, or that the thread acts in (kernel_act_as()). Borrowed. */
 struct task_cgroup *task_cgroup_current(void);
 /* As group_next() and task_next() (sentry/task.h), of this container alone. */

@@ -64,6 +64,7 @@ struct task_cgroup *task_cgroup_current(void)
 int kernel_init(struct platform *p, unsigned cpus, int32_t task_limit)
 {
 	kernel.platform = p;
+	mm_over_limit = oom_in_call;
 	kernel.cpus = cpus ? cpus : 1;
 	affinity_init();
 	kernel.task_limit = task_limit > 0 && task_limit < TASKS_MAX ? task_limit : TASKS_MAX - 2;

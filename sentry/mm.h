@@ -87,6 +87,11 @@ must_check int mm_mincore(struct mm *mm, uint64_t addr, uint64_t size, uint64_t 
 must_check int mm_populate(struct mm *mm, uint64_t addr, uint64_t size);
 
 /*
+ * Whoever takes memory in the middle of a system call, while some account is over its mark (mem_accounts_over), calls this first, without locks. NULL: nobody.
+ * Return: 0, -EINTR: the calling task is to die.
+ */
+extern int (*mm_over_limit)(void);
+/*
  * mm_fault - the application (or a copy) touched addr.
  * Return: 0 (mapped: run again), -EFAULT (SIGSEGV: *ret_sicode SEGV_MAPERR or SEGV_ACCERR; or SIGBUS when
  * *ret_signo says so: BUS_ADRERR), -ENOMEM (the task is killed), -EINTR (a populate was interrupted by a fatal signal).

@@ -9,8 +9,8 @@
  * Which process: as Linux, by anonymous and shared memory and oom_score_adj. Processes that share its memory die with it. One that is dying anyway is waited for,
  * and one that does not end in time is not chosen again. If there is none, everybody's loop is slow until somebody has freed memory.
  *
- * The sandbox's first container is bounded by the host's cgroup, where the sentry's own memory counts as well and whose killer ends the sandbox: engines read
- * OOMKilled from that. This is for the further containers of a pod, whose memory is in the same cgroup.
+ * The sandbox's first container is bounded by the host's cgroup, where the sentry's own memory counts as well and whose killer would end the sandbox. There the mark is
+ * half of the limit, and the host says what is left (oom_host.c). The further containers of a pod have their memory in the same cgroup.
  *
  * Cannot do: a system call may go over the limit by MEM_ACCOUNT_OVERDRAFT before its end; pages whose chunk (64 KiB) or fault window was allocated below the
  * limit and that are touched beyond it are not seen before the next allocation, so who means to evade its limit can, up to that of the pod; memory of the
@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "mem/memfile.h"
+#include "sentry/oom.h"
 #include "sentry/task_internal.h"
 
 /* For a victim to die. */
@@ -38,13 +39,20 @@ static uint64_t limit_of(struct task_cgroup *cg)
 {
 	uint64_t max = task_cgroup_limits(cg).memory_max;
 
-	return !max || max >= INT64_MAX || cg->host_bounds ? UINT64_MAX : max;
+	return !max || max >= INT64_MAX || (cg->host_bounds && !cg->host_keeps) ? UINT64_MAX : max;
 }
 
 void oom_limit_changed(struct task_cgroup *cg)
 {
-	if (cg->account)
-		mem_account_limit(cg->account, limit_of(cg));
+	uint64_t limit = limit_of(cg);
+
+	if (!cg->account)
+		return;
+	if (cg->host_bounds) {
+		mem_account_set_soft(cg->account);
+		limit = limit == UINT64_MAX ? limit : limit / 2;
+	}
+	mem_account_limit(cg->account, limit);
 }
 
 uint64_t task_cgroup_memory(struct task_cgroup *cg)
@@ -267,17 +275,31 @@ static bool never(unused_arg void *arg)
 	return false;
 }
 
+static bool has_room(struct task_cgroup *cg, uint64_t limit, uint64_t *ret_used)
+{
+	if (limit == UINT64_MAX) {
+		oom_limit_changed(cg);
+		return true;
+	}
+	if (cg->host_bounds) {
+		*ret_used = mem_private_resident();
+		return oom_host_has_room(cg, limit);
+	}
+	*ret_used = task_cgroup_memory(cg);
+	if (*ret_used > limit)
+		return false;
+	look_later(cg, *ret_used, limit);
+	return true;
+}
+
 /* Pre: oom_busy is the caller's. If it is killed, the mark stays for who comes next. */
 static void relieve(struct task_cgroup *cg)
 {
 	while (wait_for_victim(cg)) {
-		uint64_t limit = limit_of(cg);
-		uint64_t now = limit == UINT64_MAX ? 0 : task_cgroup_memory(cg);
+		uint64_t limit = limit_of(cg), now;
 
-		if (now <= limit) {
-			look_later(cg, now, limit);
+		if (has_room(cg, limit, &now))
 			return;
-		}
 		atomic_fetch_add(&cg->memory_max_hits, 1);
 		if (!kill_worst(cg, now, limit)) {
 			(void)!wait_event(&cg->oom_wait, never, NULL, SLEEP_KILLABLE,
@@ -290,6 +312,16 @@ static void relieve(struct task_cgroup *cg)
 static bool not_busy(void *arg)
 {
 	return !atomic_load(&((struct task_cgroup *)arg)->oom_busy);
+}
+
+int oom_in_call(void)
+{
+	struct task *t = task_current();
+
+	if (!t)
+		return 0;
+	oom_serve(t);
+	return t->exiting || atomic_load(&t->fatal_pending) ? -EINTR : 0;
 }
 
 void oom_serve(struct task *t)

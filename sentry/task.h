@@ -280,6 +280,8 @@ struct kernel {
 	void (*on_init_exit)(int status);
 	/* A process was killed because its container uses this much memory; for the kernel's messages. */
 	void (*on_oom)(int32_t tgid, const char *comm, uint64_t bytes);
+	/* How much memory does the host have left for us, at least these bytes (try_it: and does it give them)? oom_room_told() has the answer; NULL: nobody knows. */
+	void (*ask_room)(int32_t question, uint64_t bytes, bool try_it);
 	struct wait_queue exit_wait;
 };
 extern struct kernel kernel;

@@ -14,7 +14,7 @@ static const char *const op_names[CONTROL_OPS] = {
 	[CONTROL_DEBUG] = "debug",     [CONTROL_STATE] = "state",   [CONTROL_CREATED] = "created",
 	[CONTROL_START] = "start",     [CONTROL_EXEC] = "exec",	    [CONTROL_UPDATE] = "update",
 	[CONTROL_PS] = "ps",	       [CONTROL_STATS] = "stats",   [CONTROL_ADD] = "add",
-	[CONTROL_FREEZE] = "freeze",
+	[CONTROL_FREEZE] = "freeze",   [CONTROL_ROOM] = "room",
 };
 
 void control_msg_fini(struct control_msg *msg)

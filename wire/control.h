@@ -45,6 +45,12 @@ enum control_op {
 	CONTROL_ADD,
 	/* all: the container's processes stop before they go on in the application; else they go on. reply: text is "frozen", "freezing" or "thawed" */
 	CONTROL_FREEZE,
+	/*
+	 * On the first container's lifeline, from the sentry: how much memory is left? memory: what is to be had at least, bytes; all: it is tried if the figures say
+	 * less than twice that. The answer has the question's pid, and memory as the figures say; exit_code: ENOMEM: it was not to be had (and the host has noted
+	 * an OOM kill), ENODATA: nobody knows.
+	 */
+	CONTROL_ROOM,
 	CONTROL_OPS,
 };
 

@@ -265,6 +265,7 @@ void boot_configure_cgroup(struct boot_container *b)
 	if (b->first)
 		limit_spin(s);
 	b->cgroup->host_bounds = b->first;
+	atomic_store(&b->cgroup->host_keeps, b->first && s->memory_bounded);
 	task_cgroup_configure(b->cgroup, &l, s->cgroup_path);
 	b->cgroup->id_map[0] = s->uid_map;
 	b->cgroup->id_map[1] = s->gid_map;
@@ -289,6 +290,14 @@ static void on_init_exit(int status)
 		tty_console_drain(boot.console, time_monotonic_ns() + BOOT_EXIT_DRAIN_NS);
 	control_post(&boot, &msg);
 	_exit(0);
+}
+
+static void ask_room(int32_t question, uint64_t bytes, bool try_it)
+{
+	struct control_msg msg = {
+		.op = CONTROL_ROOM, .pid = question, .memory = bytes, .all = try_it};
+
+	control_post(&boot, &msg);
 }
 
 static void on_oom(int32_t tgid, const char *comm, uint64_t bytes)
@@ -360,6 +369,7 @@ static int boot_all(struct boot_container *b, int spec_fd)
 	boot_configure_cgroup(b);
 	kernel.on_init_exit = on_init_exit;
 	kernel.on_oom = on_oom;
+	kernel.ask_room = ask_room;
 	pid_ns_on_killed = boot_event_raise;
 	mem_account_enter(b->cgroup->account);
 	if (boot_make_root(b) || boot_make_mounts(b))

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "sentry/boot/internal.h"
+#include "sentry/oom.h"
 #include "sentry/fs/fs.h"
 #include "sentry/tty/tty.h"
 
@@ -78,8 +79,10 @@ static int send_signal(struct boot_container *b, const struct control_msg *msg)
 /* What the sandbox has of memory is the first container's to say. */
 static void update(struct boot_container *b, const struct control_msg *msg)
 {
-	if (msg->memory && b->first)
+	if (msg->memory && b->first) {
 		boot_set_memory(msg->memory, msg->all);
+		atomic_store(&b->cgroup->host_keeps, msg->all);
+	}
 	task_cgroup_update(b->cgroup, msg->memory, msg->pids);
 }
 
@@ -154,6 +157,10 @@ static void handle(struct boot_container *b, int sock, const struct control_msg 
 
 	if (msg->op == CONTROL_START && !is_lifeline) {
 		handle_start(b, sock);
+		return;
+	}
+	if (msg->op == CONTROL_ROOM && is_lifeline && b->first) {
+		oom_room_told(msg->pid, msg->exit_code, msg->memory);
 		return;
 	}
 	buf_init(&text, CONTROL_MSG_MAX / 2);

@@ -28,6 +28,16 @@ struct fault {
 	struct mm_reap reap;
 };
 
+int (*mm_over_limit)(void);
+
+int mm_relieve(void)
+{
+	if (likely(!atomic_load_explicit(&mem_accounts_over, memory_order_relaxed)) ||
+	    !mm_over_limit)
+		return 0;
+	return mm_over_limit();
+}
+
 /* Does this fault go on where the last one's window ended, up or down? */
 static bool window_next(const struct fault *f)
 {
@@ -45,7 +55,7 @@ static void fault_window(struct fault *f, uint64_t lo, uint64_t hi, uint64_t *re
 	struct vma *vma = f->vma;
 	uint64_t page = page_down(f->addr), size = MM_EXTENT_MIN;
 
-	if (window_next(f))
+	if (window_next(f) && !atomic_load_explicit(&mem_tight, memory_order_relaxed))
 		size = MIN(vma->window * 2, MM_EXTENT_MAX);
 	if (size == MM_EXTENT_MIN) {
 		vma->ahead = 0;
@@ -515,6 +525,10 @@ int mm_fault_flags(struct mm *mm, uint64_t addr, unsigned access, unsigned flags
 	int err;
 
 	do {
+		/* Not who only looks ahead. */
+		err = flags & FAULT_NO_POPULATE ? 0 : mm_relieve();
+		if (err)
+			break;
 		if (addr >= ARCH_TASK_SIZE) {
 			err = -EFAULT;
 			break;

@@ -254,6 +254,8 @@ enum {
 	FAULT_FORCE = 1 << 0, /* a debugger: the VMA's protection does not matter, max_prot does */
 	FAULT_NO_POPULATE = 1 << 1, /* fail rather than wait for a file's data */
 };
+/* mm_over_limit(), if somebody is over his limit. No locks held. Return: 0, -EINTR: the calling task is to die. */
+must_check int mm_relieve(void);
 /*
  * Installs what is there or cheap to make in [addr, addr + size), which the application is about to touch: a call saved is
  * an exit saved. `write`: as for writing. Best effort; no locks held.

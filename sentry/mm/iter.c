@@ -8,6 +8,7 @@
 #include "sentry/mm/internal.h"
 
 #define ITER_WINDOW_MAX (4ul << 20)
+#define ITER_WINDOW_TIGHT (256ul << 10) /* while mem_tight */
 
 /* One window's entry in the mm's list, kept in the iterator. */
 static struct mm_pin *iter_pin(struct io_iter *it)
@@ -102,9 +103,14 @@ static uint64_t iter_add_piece(struct io_iter *it, uint64_t addr, uint64_t size)
 
 static int mm_iter_fill(struct io_iter *it)
 {
-	uint64_t total = 0, limit = MIN(it->remaining, ITER_WINDOW_MAX);
+	bool tight = atomic_load_explicit(&mem_tight, memory_order_relaxed);
+	uint64_t total = 0, limit;
 
+	limit = MIN(it->remaining, tight ? ITER_WINDOW_TIGHT : ITER_WINDOW_MAX);
 	mm_iter_release(it);
+	/* What the last window's bytes were written to may be new memory as well. */
+	if (mm_relieve())
+		return -EFAULT;
 	it->nsegs = 0;
 	it->cur = 0;
 	it->seg_off = 0;

@@ -1,5 +1,5 @@
 // LINK: moat_mem
-/* Accounts of private memory: charged to who allocates, given back when freed, the mark, the overdraft, numbers used again. */
+/* Accounts of private memory: charged to who allocates, given back when freed, the mark, the overdraft, numbers used again; and what is warm. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -132,6 +132,69 @@ static void test_overdraft(void **state)
 	rcu_drain();
 }
 
+static void test_soft(void **state)
+{
+	struct mem_account *a = mem_account_create();
+	uint64_t off;
+
+	(void)state;
+	assert_non_null(a);
+	mem_account_set_soft(a);
+	mem_account_limit(a, MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	off = take(MEM_ACCOUNT_OVERDRAFT + 4 * MEM_CHUNK_SIZE);
+	mem_account_enter(NULL);
+	assert_true(mem_account_is_over(a));
+	give(off, MEM_ACCOUNT_OVERDRAFT + 4 * MEM_CHUNK_SIZE);
+	mem_account_destroy(a);
+	/* Whoever has its number next is as everybody. */
+	a = mem_account_create();
+	assert_non_null(a);
+	mem_account_limit(a, MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	assert_int_equal(memfile_alloc(mem_private(), MEM_ACCOUNT_OVERDRAFT + 4 * MEM_CHUNK_SIZE, 0,
+				       0, &off),
+			 -ENOMEM);
+	mem_account_enter(NULL);
+	mem_account_destroy(a);
+	rcu_drain();
+}
+
+/* What a program gives back is warm for the next one, but not while little is left. */
+static void test_tight(void **state)
+{
+	const uint64_t size = 8 * MEM_CHUNK_SIZE;
+	uint64_t none, off;
+	char *p;
+
+	(void)state;
+	rcu_drain();
+	mem_set_tight(true);
+	none = mem_private_resident();
+	mem_set_tight(false);
+	off = take(size);
+	p = memfile_ptr(mem_private(), off);
+	memset(p, 1, size);
+	assert_int_equal(mem_private_resident(), none + size);
+	/* The mapping goes, not what it shows. */
+	mem_private_unmap();
+	for (uint64_t at = 0; at < size; at += MOAT_PAGE_SIZE)
+		assert_int_equal(p[at], 1);
+	give(off, size);
+	rcu_drain();
+	assert_int_equal(mem_private_resident(), none + size);
+	mem_set_tight(true);
+	assert_int_equal(mem_private_resident(), none);
+	off = take(size);
+	p = memfile_ptr(mem_private(), off);
+	assert_int_equal(p[0], 0);
+	memset(p, 1, size);
+	give(off, size);
+	rcu_drain();
+	assert_int_equal(mem_private_resident(), none);
+	mem_set_tight(false);
+}
+
 static void test_numbers(void **state)
 {
 	struct mem_account *all[MEM_ACCOUNTS_MAX], *again;
@@ -209,7 +272,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_charge),	  cmocka_unit_test(test_mark),
-		cmocka_unit_test(test_overdraft), cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_overdraft), cmocka_unit_test(test_soft),
+		cmocka_unit_test(test_tight),	  cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_threads),
 	};
 
