@@ -299,8 +299,10 @@ static int join_sandbox(struct sandbox *sb, int gofer_sock)
 
 static int start_pod_roles(struct sandbox *sb)
 {
-	int gofer_sp[2], err;
+	int gofer_sp[2], err = network_configure(sb->config->spec.sysctls, sb->network_shared);
 
+	if (err)
+		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gofer_sp) < 0) {
 		cli_error("cannot make the container's sockets: %m");
 		return -errno;

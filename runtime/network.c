@@ -4,6 +4,7 @@
  * The sentry's process lives in the container's network namespace from its first instruction: engines and hooks find it by
  * the pid in the pid-file. A new namespace has lo, up, as runc makes it; one that is handed over is taken as it is.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <sched.h>
@@ -15,6 +16,7 @@
 
 #include "runtime/cli.h"
 #include "runtime/network.h"
+#include "wire/sysctl.h"
 
 int network_option_parse(const char *value, struct network_options *ret)
 {
@@ -83,6 +85,33 @@ int network_enter(const struct network_options *opts, bool *ret_shared, const ch
 		err = -errno;
 	close(fd);
 	return err;
+}
+
+int network_configure(char **sysctls, bool shared)
+{
+	for (char **p = sysctls; p && *p; p++) {
+		const char *value;
+		char name[128];
+		int err;
+
+		if (!sysctl_is_network(*p))
+			continue;
+		err = sysctl_network_split(*p, name, sizeof(name), &value);
+		if (!err && shared)
+			err = -EPERM;
+		if (!err && !sysctl_is_sentrys(name))
+			err = sysctl_network_write(name, value);
+		if (!err)
+			continue;
+		if (shared)
+			cli_error("linux.sysctl: %.200s: not allowed in the host's network "
+				  "namespace",
+				  *p);
+		else
+			cli_error("linux.sysctl: %.200s: %s", *p, strerror(-err));
+		return err;
+	}
+	return 0;
 }
 
 int uts_enter(const char *path)

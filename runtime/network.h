@@ -20,6 +20,11 @@ must_check unsigned long network_clone_flag(const struct network_options *opts);
  */
 must_check int network_enter(const struct network_options *opts, bool *ret_shared,
 			     const char **ret_what);
+/*
+ * In the namespace of a pod's: those net.* of the lines (NULL-terminated, or NULL) that are set on the host, where its sentry can write no more. shared: it is the
+ * caller's own namespace, which nobody may change so. Return: 0, or -errno after saying so.
+ */
+must_check int network_configure(char **sysctls, bool shared);
 /* Enters the UTS namespace of `path`. Return: 0 or -errno. */
 must_check int uts_enter(const char *path);
 

@@ -181,10 +181,6 @@ static const char *obstacle(const struct oci_config *c, const struct network_opt
 		return "a network namespace of another kind: a sandbox has one network (give it "
 		       "that "
 		       "container's, as with --network=container:)";
-	for (char **p = c->spec.sysctls; p && *p; p++)
-		if (strncmp(*p, "net.", 4) == 0 || strncmp(*p, "net/", 4) == 0)
-			return "a sysctl of the network, which is the sandbox's first container's "
-			       "to set";
 	return NULL;
 }
 

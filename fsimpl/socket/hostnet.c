@@ -15,6 +15,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "fsimpl/socket/hostnet.h"
+#include "wire/sysctl.h"
 
 struct hostnet_file {
 	const char *name;
@@ -36,9 +37,6 @@ static struct hostnet_file net_files[] = {
 	F("udplite"),	F("udplite6"),	   F("anycast6"),  F("fib_triestat"), F("ip6_flowlabel"),
 	F("rt_cache"),	F("softnet_stat"),
 };
-
-#define SYSCTL_PORT_START "ipv4/ip_unprivileged_port_start"
-#define SYSCTL_PING_RANGE "ipv4/ping_group_range"
 
 /* What programs and container configurations read and set; docs/network.md. */
 static struct hostnet_file sysctl_files[] = {
@@ -304,23 +302,9 @@ void hostnet_prepare(enum hostnet_mode new_mode)
 
 int hostnet_sysctl_configure(const char *name, const char *value)
 {
-	char path[256];
-	ssize_t n;
-	int fd, err = 0;
-
 	if (mode != HOSTNET_OWN)
 		return -EPERM;
-	if (strcmp(name, SYSCTL_PORT_START) == 0 || strcmp(name, SYSCTL_PING_RANGE) == 0)
+	if (sysctl_is_sentrys(name))
 		return hostnet_sysctl_write(name, value, strlen(value));
-	if (strstr(name, "..") || strlen(name) + sizeof("/proc/sys/net/") > sizeof(path))
-		return -EINVAL;
-	snprintf(path, sizeof(path), "/proc/sys/net/%s", name);
-	fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return -errno;
-	n = write(fd, value, strlen(value));
-	if (n < 0)
-		err = -errno;
-	close(fd);
-	return err;
+	return sysctl_network_write(name, value);
 }

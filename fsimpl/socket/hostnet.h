@@ -28,7 +28,7 @@ enum hostnet_mode {
 void hostnet_prepare(enum hostnet_mode mode);
 /*
  * After hostnet_prepare(), before confinement: sets "ipv4/tcp_rmem" for a container that is configured so. -EPERM where the
- * namespace is not the container's own; -EINVAL for a name that leaves the directory; what open(2) and write(2) say.
+ * namespace is not the container's own; what open(2) and write(2) say. Those of sysctl_is_sentrys() at any time.
  */
 must_check int hostnet_sysctl_configure(const char *name, const char *value);
 enum hostnet_mode hostnet_mode(void);

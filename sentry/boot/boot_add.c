@@ -9,7 +9,7 @@
  *	              engine is about to unmount it), EXIT
  *
  * The first container is the sandbox: with its end all is over (boot.c). What further ones cannot have: virtio-fs devices and 9P servers, whose
- * handshakes need what a confined sentry may not do, and network sysctls; the runtime gives such containers a sandbox of their own.
+ * handshakes need what a confined sentry may not do; the runtime gives such containers a sandbox of their own.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "fsimpl/gofer/gofer_fs.h"
+#include "sentry/boot/boot_network.h"
 #include "sentry/boot/internal.h"
 #include "sentry/fs/fs.h"
 #include "sentry/ipc/ipc.h"
@@ -204,6 +205,8 @@ static int make_container(struct boot_container *b, struct boot_job *j)
 	err = boot_make_root(b);
 	if (!err)
 		err = boot_make_mounts(b);
+	if (!err)
+		err = boot_network_configure(&b->spec, false, b->error.text, sizeof(b->error.text));
 	if (!err) {
 		boot_make_notify(b);
 		b->spec.notify_fd = -1;

@@ -15,8 +15,8 @@
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/overlay/overlay.h"
 #include "fsimpl/virtiofs/virtiofs.h"
-#include "sentry/boot/boot_network.h"
 #include "sentry/boot/internal.h"
+#include "wire/sysctl.h"
 
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
 
@@ -477,7 +477,7 @@ int boot_make_mounts(struct boot_container *b)
 			return boot_fail(&b->error, 1, "linux.devices: %s: %s", *p, strerror(-err));
 	}
 	for (char **p = b->spec.sysctls; p && *p; p++) {
-		int err = boot_network_sysctl(*p) ? 0 : write_sysctl(b, *p);
+		int err = sysctl_is_network(*p) ? 0 : write_sysctl(b, *p);
 
 		if (err)
 			return boot_fail(&b->error, 1, "linux.sysctl: %s: %s", *p, strerror(-err));

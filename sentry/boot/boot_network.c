@@ -6,46 +6,35 @@
  * routes are checked by the host against our own: they work if the container has the capability, in a namespace of its own. In the
  * host's namespace only ports below 1024 can be had that way.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <linux/capability.h>
 
 #include "fsimpl/socket/hostnet.h"
 #include "sentry/boot/boot_network.h"
+#include "wire/sysctl.h"
 
-bool boot_network_sysctl(const char *line)
+static int configure(const char *line, bool first)
 {
-	return strncmp(line, "net.", 4) == 0 || strncmp(line, "net/", 4) == 0;
-}
-
-/* "net.core.somaxconn=1"; as sysctl(8), whichever of . and / comes first separates. */
-static int configure(const char *line)
-{
-	const char *value = strchr(line, '=');
+	const char *value;
 	char name[128];
-	size_t len;
+	int err = sysctl_network_split(line, name, sizeof(name), &value);
 
-	if (!value)
-		return -EINVAL;
-	len = (size_t)(value - line) - 4;
-	if (len >= sizeof(name))
-		return -ENAMETOOLONG;
-	memcpy(name, line + 4, len);
-	name[len] = '\0';
-	for (char *p = name; line[3] == '.' && *p; p++)
-		*p = *p == '.' ? '/' : *p == '/' ? '.' : *p;
-	return hostnet_sysctl_configure(name, value + 1);
+	/* What a further container's configuration has besides, its monitor has set. */
+	if (err || (!first && !sysctl_is_sentrys(name)))
+		return err;
+	return hostnet_sysctl_configure(name, value);
 }
 
-int boot_network_prepare(const struct boot_spec *spec, char *why, size_t why_size)
+int boot_network_configure(const struct boot_spec *spec, bool first, char *why, size_t why_size)
 {
-	hostnet_prepare(spec->network == BOOT_NETWORK_HOST ? HOSTNET_SHARED : HOSTNET_OWN);
 	for (char **p = spec->sysctls; p && *p; p++) {
-		int err = boot_network_sysctl(*p) ? configure(*p) : 0;
+		int err = sysctl_is_network(*p) ? configure(*p, first) : 0;
 
 		if (!err)
 			continue;
-		if (err == -EPERM && spec->network == BOOT_NETWORK_HOST)
+		if (err == -EPERM && hostnet_mode() == HOSTNET_SHARED)
 			snprintf(
 				why, why_size,
 				"linux.sysctl: %.200s: not allowed in the host's network namespace",
@@ -55,6 +44,12 @@ int boot_network_prepare(const struct boot_spec *spec, char *why, size_t why_siz
 		return err;
 	}
 	return 0;
+}
+
+int boot_network_prepare(const struct boot_spec *spec, char *why, size_t why_size)
+{
+	hostnet_prepare(spec->network == BOOT_NETWORK_HOST ? HOSTNET_SHARED : HOSTNET_OWN);
+	return boot_network_configure(spec, true, why, why_size);
 }
 
 uint64_t boot_network_caps(const struct boot_spec *spec)

@@ -9,8 +9,9 @@
  * Return: 0, or -errno with one line in `why`: a setting that cannot be made.
  */
 must_check int boot_network_prepare(const struct boot_spec *spec, char *why, size_t why_size);
-/* Is this line of spec->sysctls one that boot_network_prepare() has made? */
-bool boot_network_sysctl(const char *line);
+/* Those settings that are the sentry's, also later, for a further container (!first). Return as above. */
+must_check int boot_network_configure(const struct boot_spec *spec, bool first, char *why,
+				      size_t why_size);
 /* The capabilities over the network namespace that the sentry keeps for the container: of those that it was given. */
 uint64_t boot_network_caps(const struct boot_spec *spec);
 
