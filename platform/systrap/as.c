@@ -82,7 +82,7 @@ static void region_insert(struct address_space *as, struct systrap_region *r)
 
 	if (RB_INSERT(systrap_regions, &as->regions, r))
 		assert(!"two regions at one address");
-	as->nregions++;
+	as->npieces += r->pieces;
 	r->installed = true;
 	if (!installed)
 		region_set_dirty(as, r);
@@ -92,8 +92,27 @@ static void region_remove(struct address_space *as, struct systrap_region *r)
 {
 	region_set_installed(as, r);
 	RB_REMOVE(systrap_regions, &as->regions, r);
-	as->nregions--;
+	as->npieces -= r->pieces;
 	free(r);
+}
+
+/* Its pieces after a change of its size: each is a page at least. */
+static uint32_t region_pieces(const struct systrap_region *r)
+{
+	return (uint32_t)MIN((uint64_t)r->pieces, r->size / MOAT_PAGE_SIZE);
+}
+
+/* Takes over what next has, which joins r. */
+static void region_absorb(struct address_space *as, struct systrap_region *r,
+			  struct systrap_region *next)
+{
+	uint32_t pieces = memfile_kind(r->mf) == MEMFILE_PRIVATE ? MAX(r->pieces, next->pieces)
+								 : r->pieces + next->pieces;
+
+	r->size += next->size;
+	region_remove(as, next);
+	as->npieces += pieces - r->pieces;
+	r->pieces = pieces;
 }
 
 /* Makes `at` a boundary. Return: 0, -ENOMEM. */
@@ -111,7 +130,11 @@ static int region_split(struct address_space *as, uint64_t at)
 	upper->off += at - r->va;
 	upper->size -= at - r->va;
 	r->size = at - r->va;
+	/* Nobody knows on which side of it they are. */
+	upper->pieces = region_pieces(upper);
 	region_insert(as, upper);
+	as->npieces -= r->pieces - region_pieces(r);
+	r->pieces = region_pieces(r);
 	return 0;
 }
 
@@ -127,15 +150,12 @@ static void region_merge(struct address_space *as, struct systrap_region *r)
 	struct systrap_region *prev = RB_PREV(systrap_regions, &as->regions, r), *next;
 
 	if (prev && region_joins(prev, r)) {
-		prev->size += r->size;
-		region_remove(as, r);
+		region_absorb(as, prev, r);
 		r = prev;
 	}
 	next = RB_NEXT(systrap_regions, &as->regions, r);
-	if (next && region_joins(r, next)) {
-		r->size += next->size;
-		region_remove(as, next);
-	}
+	if (next && region_joins(r, next))
+		region_absorb(as, r, next);
 }
 
 /* ---- orders ---- */
@@ -308,6 +328,8 @@ static void install_one(struct address_space *as, struct systrap_region *r, unsi
 		next = TAILQ_NEXT(r, dirty_link);
 		region_set_installed(as, r);
 		post_map(as, r, host ? 0 : STUB_FD_PRIVATE);
+		as->npieces -= r->pieces - 1;
+		r->pieces = 1;
 		r->populate = false;
 		r->whole = true;
 		r->rights = r->access;
@@ -325,7 +347,7 @@ void systrap_as_install(struct address_space *as)
 	struct systrap_region *r;
 	unsigned left = SYSTRAP_BATCH_MAX;
 
-	if (as->nregions > SYSTRAP_REGIONS_MAX) {
+	if (as->npieces > SYSTRAP_PIECES_MAX) {
 		SYSTRAP_STAT_ADD(as->p, drops, 1);
 		drop_all(as);
 		return;
@@ -459,6 +481,7 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 		.size = size,
 		.mf = mf,
 		.off = mf_off,
+		.pieces = 1,
 		.access = (uint8_t)((access & memfile_max_access(mf)) | MEM_READ),
 		.shared = flags & PLATFORM_MAP_SHARED,
 		.populate = (flags & PLATFORM_MAP_WILL_TOUCH) && (access & MEM_WRITE),
@@ -616,6 +639,7 @@ int systrap_as_fork(struct address_space *parent, struct address_space *child)
 		*copy = *r;
 		copy->installed = copy->whole = copy->populate = false;
 		copy->rights = 0;
+		copy->pieces = 1;
 		region_insert(child, copy);
 	}
 	if (err)

@@ -30,8 +30,8 @@
 #define SYSTRAP_POOL_LOW 1u
 /* Address spaces that end in the background at once. */
 #define SYSTRAP_RETIRED_MAX 8u
-/* max_map_count is 65,530: with more translations than this all are dropped and fault in again. */
-#define SYSTRAP_REGIONS_MAX 50000u
+/* max_map_count is 65,530: with more mappings than this all are dropped and fault in again. */
+#define SYSTRAP_PIECES_MAX 50000u
 /* A batch that goes with a context's start; what is beyond it faults in. */
 #define SYSTRAP_BATCH_MAX 1024u
 /* How long a stub may take to carry out orders, or to answer a kick, in rounds of waiting. */
@@ -82,6 +82,8 @@ struct systrap_region {
 	TAILQ_ENTRY(systrap_region) dirty_link; /* while !installed */
 	uint64_t va, size, off;
 	struct memfile *mf; /* borrowed: who mapped it holds the memory */
+	uint32_t
+		pieces; /* of how many mappings the stub has it, at most: the host does not join those of an overlay's file */
 	uint8_t access;
 	uint8_t rights; /* what the stub may have of it, in places at least; 0: nothing */
 	bool shared; /* PLATFORM_MAP_SHARED */
@@ -151,7 +153,8 @@ struct address_space {
 	struct mutex lock; /* LOCK_AS */
 	struct systrap_regions regions;
 	TAILQ_HEAD(, systrap_region) dirty;
-	unsigned nregions, ndirty;
+	unsigned npieces; /* sum of the regions' pieces */
+	unsigned ndirty;
 	struct systrap_stub *stub; /* NULL: nothing has run in it yet */
 	_Atomic bool has_dirty;
 
