@@ -15,7 +15,6 @@
 #define PTRACE_EVENT_VFORK_ 2
 #define PTRACE_EVENT_CLONE_ 3
 #define PTRACE_EVENT_VFORK_DONE_ 5
-#define CLONE_NS_ABSENT (CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWTIME)
 
 REF_TYPE(vfork_ref_type, "vfork");
 
@@ -68,6 +67,7 @@ static bool vfork_is_done(void *arg)
 static int clone_check(struct task *t, const struct clone_args_k *a)
 {
 	uint64_t f = a->flags;
+	int err;
 
 	if ((f & (CLONE_NEWNS | CLONE_FS)) == (CLONE_NEWNS | CLONE_FS))
 		return -EINVAL;
@@ -84,11 +84,9 @@ static int clone_check(struct task *t, const struct clone_args_k *a)
 		return -EINVAL;
 	if ((f & CLONE_PIDFD) && (f & CLONE_DETACHED))
 		return -EINVAL;
-	if (f & CLONE_NS_ABSENT)
-		return -EINVAL; /* as a kernel built without them */
-	if ((f & (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)) &&
-	    !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
-		return -EPERM;
+	err = task_may_make_ns(t, f);
+	if (err)
+		return err;
 	/* A namespace of the caller's own children cannot have one beside it. */
 	if ((f & CLONE_NEWPID) && t->pid_ns_children)
 		return -EINVAL;

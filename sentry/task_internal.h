@@ -208,6 +208,8 @@ static inline int32_t group_tgid_early(const struct thread_group *g)
 	return __atomic_load_n(&g->tgid, __ATOMIC_RELAXED);
 }
 
+/* clone, unshare: may the calling task make the namespaces of CLONE_NEW* in `flags`? 0, -EPERM, -EINVAL for kinds that are not there. */
+must_check int task_may_make_ns(struct task *t, uint64_t flags);
 /* A descriptor table of its own for the calling task. Return 0 or -errno. */
 must_check int task_unshare_files(struct task *t);
 

@@ -8,7 +8,21 @@
 
 #define UNSHARE_ALL                                                                       \
 	(CLONE_THREAD | CLONE_FS | CLONE_NEWNS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | \
-	 CLONE_SYSVSEM | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
+	 CLONE_SYSVSEM | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | NS_ABSENT)
+/* As a kernel built without them: the privilege is looked at first all the same, but for user namespaces, which need none. */
+#define NS_ABSENT (CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWTIME)
+#define NS_PRIVILEGED                                                              \
+	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | \
+	 CLONE_NEWCGROUP | CLONE_NEWTIME)
+
+int task_may_make_ns(struct task *t, uint64_t flags)
+{
+	if (flags & CLONE_NEWUSER)
+		return -EINVAL;
+	if ((flags & NS_PRIVILEGED) && !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
+		return -EPERM;
+	return flags & NS_ABSENT ? -EINVAL : 0;
+}
 
 int task_unshare_files(struct task *t)
 {
@@ -119,9 +133,9 @@ int64_t task_unshare(struct task *t, uint64_t flags)
 		flags |= CLONE_FS;
 	if (flags & ~(uint64_t)UNSHARE_ALL)
 		return -EINVAL;
-	if ((flags & (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)) &&
-	    !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
-		return -EPERM;
+	err = task_may_make_ns(t, flags);
+	if (err)
+		return err;
 	/* These cannot be taken apart once there is something to share them with. */
 	if ((flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM)) && atomic_load(&t->group->live) > 1)
 		return -EINVAL;

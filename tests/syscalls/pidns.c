@@ -109,6 +109,10 @@ TEST(clone_errors)
 		t_become(1000, 1000);
 		CHECK_ERR(ns_clone(CLONE_NEWPID), EPERM);
 		CHECK_ERR(unshare(CLONE_NEWPID), EPERM);
+		/* Whether or not there are such: the privilege comes first. */
+		CHECK_ERR(ns_clone(CLONE_NEWNET), EPERM);
+		CHECK_ERR(unshare(CLONE_NEWNET), EPERM);
+		CHECK_ERR(unshare(CLONE_NEWCGROUP), EPERM);
 		_exit(0);
 	}
 	t_wait_ok(pid);
