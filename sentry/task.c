@@ -197,6 +197,8 @@ struct task *task_alloc(struct thread_group *group)
 	t->cpu_mask = affinity_all();
 	t->timer_slack_ns = t->timer_slack_default_ns = 50000;
 	t->tsc_mode = 1; /* PR_TSC_ENABLE */
+	atomic_store(&t->loginuid, UINT32_MAX);
+	atomic_store(&t->login_session, UINT32_MAX);
 	t->start_mono_ns = time_monotonic_ns();
 	return t;
 }

@@ -239,6 +239,7 @@ struct task {
 		*sem_undo; /* semaphores to put right at exit; NULL; owned by the task's thread */
 	uint64_t timer_slack_ns, timer_slack_default_ns;
 	int tsc_mode; /* PR_TSC_* */
+	_Atomic uint32_t loginuid, login_session; /* -1: never set; written by the task's thread */
 	bool mm_shared; /* CLONE_VM was used on this mm; owned by the task's thread */
 	int64_t start_mono_ns; /* immutable */
 	_Atomic int64_t utime_ns, stime_ns, minflt, majflt, nvcsw, nivcsw;

@@ -302,6 +302,8 @@ static void clone_fields(struct task *t, struct task *child, const struct clone_
 	}
 	child->timer_slack_ns = child->timer_slack_default_ns = t->timer_slack_ns;
 	child->tsc_mode = t->tsc_mode;
+	atomic_store(&child->loginuid, atomic_load(&t->loginuid));
+	atomic_store(&child->login_session, atomic_load(&t->login_session));
 	atomic_store(&child->strace, atomic_load(&t->strace));
 	task_get_comm(t, child->comm);
 	child->cred = cred_ref(t->cred);

@@ -417,19 +417,41 @@ PROC_SHOW(cpuset_show)
 	return 0;
 }
 
-/* Never set: no audit. */
 PROC_SHOW(loginuid_show)
 {
-	(void)t;
-	buf_puts(b, "4294967295");
+	buf_printf(b, "%u", atomic_load_explicit(&t->loginuid, memory_order_relaxed));
 	return 0;
 }
 
-static ssize_t loginuid_store(struct synth_node *n, unused_arg struct synth_file *sf,
-			      unused_arg const char *data, size_t size, unused_arg int64_t off)
+PROC_SHOW(sessionid_show)
 {
-	(void)n;
-	return cred_has_cap(cred_current(), CAP_AUDIT_CONTROL) ? (ssize_t)size : -EPERM;
+	buf_printf(b, "%u", atomic_load_explicit(&t->login_session, memory_order_relaxed));
+	return 0;
+}
+
+/*
+ * There is no audit, but who logs in: pam_loginuid of sshd, login and cron refuses the session where it cannot say so. As with
+ * audit_set_loginuid(): one's own; once it is set, it takes CAP_AUDIT_CONTROL.
+ */
+static ssize_t loginuid_store(struct synth_node *n, unused_arg struct synth_file *sf,
+			      const char *data, size_t size, int64_t off)
+{
+	static _Atomic uint32_t sessions;
+	struct task *t = proc_task(n), *me = task_current();
+	int64_t uid;
+
+	if (t)
+		task_unref(t);
+	if (t != me)
+		return -EPERM;
+	if (off || synth_parse_i64(data, size, 0, UINT32_MAX, &uid))
+		return -EINVAL;
+	if (atomic_load(&me->loginuid) != UINT32_MAX && !cred_has_cap(me->cred, CAP_AUDIT_CONTROL))
+		return -EPERM;
+	atomic_store(&me->loginuid, (uint32_t)uid);
+	atomic_store(&me->login_session,
+		     uid == UINT32_MAX ? UINT32_MAX : atomic_fetch_add(&sessions, 1) + 1);
+	return (ssize_t)size;
 }
 
 PROC_SHOW(wchan_show)
@@ -585,7 +607,7 @@ OPS(oom_adj_ops, .show = oom_adj_show, .store = oom_adj_store);
 OPS(cgroup_ops, .show = cgroup_show);
 OPS(cpuset_ops, .show = cpuset_show);
 OPS(loginuid_ops, .show = loginuid_show, .store = loginuid_store);
-OPS(sessionid_ops, .show = loginuid_show);
+OPS(sessionid_ops, .show = sessionid_show);
 OPS(wchan_ops, .show = wchan_show);
 OPS(stack_ops, .show = stack_show, .open = proc_open_ptrace);
 OPS(syscall_ops, .show = syscall_show);

@@ -1,9 +1,9 @@
 /* /proc: what programs read there. */
 #include "t.h"
 
-#include <sys/ioctl.h>
-
+#include <linux/capability.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/statfs.h>
 
@@ -273,6 +273,44 @@ TEST(smaps_private_file)
 	CHECK_EQ(smaps_kb((void *)p, "Rss:"), 4);
 	CHECK_EQ(smaps_kb((void *)p, "Anonymous:"), 4);
 	CHECK_EQ(smaps_kb((void *)p, "Private_Dirty:"), 4);
+}
+
+static int write_loginuid(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY), err;
+
+	CHECK(fd >= 0);
+	err = write(fd, text, strlen(text)) < 0 ? errno : 0;
+	close(fd);
+	return err;
+}
+
+/* Who has logged in: set once, inherited; sshd, login and cron end a session where that fails. */
+TEST(loginuid)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct none[2] = {0};
+	char path[64];
+	pid_t pid;
+
+	/* On a machine where somebody has logged in, it is set. */
+	if (strcmp(t_read("/proc/self/loginuid"), "4294967295") != 0)
+		SKIP("loginuid is set");
+	CHECK_STR(t_read("/proc/self/sessionid"), "4294967295");
+	CHECK_EQ(write_loginuid("/proc/self/loginuid", "none"), EINVAL);
+	snprintf(path, sizeof(path), "/proc/%d/loginuid", getppid());
+	CHECK_EQ(write_loginuid(path, "12"), EPERM);
+	CHECK_EQ(write_loginuid("/proc/self/loginuid", "1234"), 0);
+	CHECK_STR(t_read("/proc/self/loginuid"), "1234");
+	CHECK(strcmp(t_read("/proc/self/sessionid"), "4294967295") != 0);
+	pid = fork();
+	if (pid == 0) {
+		CHECK_STR(t_read("/proc/self/loginuid"), "1234");
+		CHECK_OK(syscall(SYS_capset, &header, none));
+		CHECK_EQ(write_loginuid("/proc/self/loginuid", "5"), EPERM);
+		_exit(0);
+	}
+	t_wait_ok(pid);
 }
 
 static void *wait_there(void *arg)
