@@ -285,6 +285,8 @@ static void fill_dirent(struct dents *x, const struct host_dirent *h, struct p9_
 		return;
 	if (S_ISLNK(stx.stx_mode) && !read_target(x, h->name, &d->target))
 		return;
+	if ((x->want & P9_WANT_XATTRS) && has_no_xattrs(x->fd, h->name, stx.stx_mode))
+		d->node.qid.type |= P9_QTNO_XATTRS;
 	if (x->want & P9_WANT_ACL)
 		d->node.qid.type |= entry_acl_bits(x, h->name, &stx);
 	d->qid = d->node.qid;

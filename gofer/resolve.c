@@ -356,6 +356,18 @@ uint8_t acl_bits(int fd, const char *name, uint32_t mode, bool *ret_unsupported)
 	return P9_QTACL_ASKED | P9_QTACL;
 }
 
+bool has_no_xattrs(int dirfd, const char *name, uint32_t mode)
+{
+	char path[P9_NAME_MAX + 20];
+
+	if (S_ISLNK(mode))
+		return false;
+	fd_name(dirfd, path);
+	strcat(path, "/");
+	strncat(path, name, P9_NAME_MAX);
+	return syscall(SYS_llistxattr, path, NULL, 0) == 0;
+}
+
 /* Of a file's state: its ctime changes with its ACL. Never 0. */
 static uint64_t state_key(const struct statx *stx)
 {

@@ -42,6 +42,7 @@ static const int allowed[] = {
 	SCMP_SYS(getxattr),
 	SCMP_SYS(setxattr),
 	SCMP_SYS(listxattr),
+	SCMP_SYS(llistxattr),
 	SCMP_SYS(removexattr),
 	/* threads: locks, their end, signals' return */
 	SCMP_SYS(futex),

@@ -262,6 +262,8 @@ must_check int reopen_looked_at(struct worker *w, int path_fd, uint32_t flags);
 must_check int reopen_fifo(struct worker *w, int path_fd, uint32_t accmode);
 void fd_name(int fd, char out[16]); /* the relative path that names it */
 must_check int stat_fd(int fd, const char *name, struct statx *ret);
+/* Has the entry no extended attribute that can be seen? Of symlinks that is not told. */
+bool has_no_xattrs(int dirfd, const char *name, uint32_t mode);
 /* P9_QTACL* of name in fd (fd itself when name is ""). *ret_unsupported (or NULL): its filesystem has none. */
 uint8_t acl_bits(int fd, const char *name, uint32_t mode, bool *ret_unsupported);
 void stat_to_qid(struct server *srv, const struct statx *stx, struct p9_qid *ret);

@@ -46,6 +46,8 @@ enum {
 	/* Of nodes, where P9_WANT_ACL asked: the server looked for an access ACL; there is one. */
 	P9_QTACL_ASKED = 0x08,
 	P9_QTACL = 0x20,
+	/* Of nodes, where P9_WANT_XATTRS asked: there is no extended attribute that the server can see. */
+	P9_QTNO_XATTRS = 0x10,
 };
 
 struct p9_str {
@@ -391,6 +393,7 @@ enum {
 	P9_WANT_TARGETS =
 		1
 		<< 8, /* readdir, with NODES: of symlinks too, with targets of P9_DIRENT_TARGET_MAX bytes at most */
+	P9_WANT_XATTRS = 1 << 9, /* readdir, with NODES: which have extended attributes? */
 };
 
 /* Tlock's and Tmlock's. */

@@ -156,6 +156,7 @@ void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct 
 {
 	struct p9_dirent e;
 	size_t off = 0, at = 0;
+	unsigned count = 0;
 
 	while (p9_dirent_get(data->data, data->size, &off, true, &e) == 1) {
 		struct remote_dentry *child;
@@ -173,6 +174,7 @@ void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct 
 		if (gofer_cache_enter(fs, d, e.name.data, e.name.len, &e.node,
 				      e.target.len ? &e.target : NULL, &child))
 			return;
+		count++;
 		atomic_store_explicit(&gofer_inode_of(child)->listed_at, (uint32_t)here,
 				      memory_order_relaxed);
 		if (!remote_is_dir(child))
@@ -180,6 +182,8 @@ void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct 
 					      memory_order_relaxed);
 		remote_dentry_unref(child);
 	}
+	if (want & P9_WANT_XATTRS)
+		gofer_xattr_told(gofer_inode_of(d), count);
 }
 
 /* Takes a reply in. Pre: tree_lock. */

@@ -75,6 +75,7 @@ int gofer_inode_create(struct gofer_fs *fs, const struct p9_node *node, const st
 	op_lock_init(&in->write_lock);
 	attr_from_node(&in->attr, node);
 	gofer_acl_node_locked(in, node);
+	gofer_xattr_node_locked(in, node);
 	in->fid = P9_NOFID;
 	in->rd_fd = -1;
 	in->rw_fd = -1;
@@ -120,6 +121,7 @@ void gofer_inode_update(struct gofer_inode *in, const struct p9_node *node)
 	mutex_lock(&in->lock);
 	attr_from_node(&in->attr, node);
 	gofer_acl_node_locked(in, node);
+	gofer_xattr_node_locked(in, node);
 	mutex_unlock(&in->lock);
 }
 

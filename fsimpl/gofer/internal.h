@@ -50,6 +50,9 @@
 #define GOFER_LIGHT_AFTER 8u
 #define GOFER_RELIST_MAX \
 	72u /* requests for the attributes that one listing left out: 65,536 of 131 bytes and a name */
+/* xattr.c: listings tell which files have extended attributes, of so many files more than were asked for them */
+#define GOFER_XATTR_CREDIT 256
+#define GOFER_XATTRS_AFTER 8u
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 /* ahead.c */
 #define GOFER_AHEAD_MAX \
@@ -126,6 +129,8 @@ struct gofer_inode {
 	/* a directory: its names that were asked for one at a time; all were asked for together after that */
 	_Atomic uint32_t told_singly;
 	_Atomic bool prefetched;
+	_Atomic uint32_t xattrs_singly; /* entries whose attributes' names were asked for */
+	_Atomic bool xattrs_asked; /* then those of all were, or told */
 	_Atomic uint32_t acls_singly; /* ACLs of its entries that were asked for */
 	_Atomic uint32_t
 		sibling_window; /* so many of its subdirectories are asked for with the next; an estimate */
@@ -182,6 +187,8 @@ struct gofer_fs {
 	_Atomic unsigned
 		unasked; /* light.c: directories listed since a file's attributes were wanted */
 	_Atomic bool acl_wanted; /* acl.c: there was somebody for whom ACLs could decide */
+	_Atomic int xattr_credit; /* xattr.c */
+	_Atomic uint32_t xattrs_singly;
 	_Atomic int prefetch_credit;
 	_Atomic uint32_t sibling_debt;
 	struct gofer_ahead *ahead; /* immutable; owned; NULL: nothing is asked for ahead */
@@ -359,6 +366,21 @@ int gofer_set_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, char *buf,
 			    size_t size);
 int gofer_remove_xattr_at(struct filesystem *fs, struct resolving_path *rp, const char *name);
+
+/* P9_WANT_XATTRS, if somebody asks for them now. */
+static inline uint32_t gofer_xattr_want(const struct gofer_fs *fs)
+{
+	return atomic_load_explicit(&fs->xattr_credit, memory_order_relaxed) > 0 ? P9_WANT_XATTRS
+										 : 0;
+}
+/* What a node says of its file's extended attributes. Pre: in->lock. */
+static inline void gofer_xattr_node_locked(struct gofer_inode *in, const struct p9_node *node)
+{
+	if ((node->qid.type & P9_QTNO_XATTRS) && !in->fs->shared)
+		in->no_xattrs = true;
+}
+/* A reply to P9_WANT_XATTRS told of so many. */
+void gofer_xattr_told(struct gofer_inode *dir, unsigned entries);
 
 /* Applies a change that was allowed. Takes tree_lock for writing. */
 must_check int gofer_setattr(struct gofer_fs *fs, struct remote_dentry *d,

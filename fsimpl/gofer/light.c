@@ -31,7 +31,8 @@ uint32_t gofer_light_want(const struct gofer_fs *fs)
 	if (fs->shared)
 		return 0;
 	return P9_WANT_NODES | gofer_acl_want(fs) |
-	       (is_light(fs) && !fs->conn->plain ? P9_WANT_DIR_NODES : P9_WANT_TARGETS);
+	       (is_light(fs) && !fs->conn->plain ? P9_WANT_DIR_NODES
+						 : P9_WANT_TARGETS | gofer_xattr_want(fs));
 }
 
 void gofer_light_program_listed(struct gofer_fs *fs, const struct gofer_listing *l)
@@ -135,7 +136,8 @@ static bool relist(struct gofer_fs *fs, struct remote_dentry *d)
 	a->path = gofer_where_path(&where);
 	a->newfid = p9_fid_alloc(fs->conn);
 	a->count = fs->conn->msize - P9_IO_OVERHEAD;
-	a->want = P9_WANT_NODES | gofer_acl_want(fs) | P9_WANT_QUIET | P9_WANT_TARGETS;
+	a->want = P9_WANT_NODES | gofer_acl_want(fs) | gofer_xattr_want(fs) | P9_WANT_QUIET |
+		  P9_WANT_TARGETS;
 	/* What goes wrong here goes wrong again, and is reported, where the one name is asked for. */
 	for (n = 0; more && n < GOFER_RELIST_MAX && !p9_rpc(fs->conn, &call, &t); n++) {
 		const struct p9_Rmreaddir *r = &call.r.Rmreaddir;

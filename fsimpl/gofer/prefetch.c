@@ -201,7 +201,8 @@ static void fill_request(struct p9_msg *t, const struct gofer_fs *fs,
 	t->Tmreaddir.path = gofer_where_path(where);
 	t->Tmreaddir.newfid = P9_NOFID;
 	t->Tmreaddir.count = MIN(GOFER_PREFETCH_BYTES, fs->conn->msize - P9_IO_OVERHEAD);
-	t->Tmreaddir.want = P9_WANT_NODES | gofer_acl_want(fs) | P9_WANT_QUIET | P9_WANT_TARGETS;
+	t->Tmreaddir.want = P9_WANT_NODES | gofer_acl_want(fs) | gofer_xattr_want(fs) |
+			    P9_WANT_QUIET | P9_WANT_TARGETS;
 }
 
 static void start(struct gofer_fs *fs, struct asked *asked)

@@ -1,6 +1,11 @@
 /*
  * fsimpl/gofer/xattr.c - extended attributes: one request each, and none for a file known to have none.
  *
+ * ls -l asks for several of each file, most of which have none. So after GOFER_XATTRS_AFTER files whose attributes' names cost a request each (a shell script
+ * has few: exec asks for capabilities) the third of a directory has its entries told anew, once, and which of them have none; and then listings tell, and the first
+ * of a directory that was listed before has it told anew, as long as that is used: credit of GOFER_XATTR_CREDIT, of which each entry that is told takes one and each question that need not be asked gives one back. It costs
+ * the server a host call a file. Trees that nobody else changes only.
+ *
  * POSIX ACLs are the host's attributes system.posix_acl_*; acl.c checks the guest's rights by them.
  */
 #include <linux/capability.h>
@@ -72,6 +77,48 @@ static bool known_empty(struct xattr_op *x)
 	return ret;
 }
 
+/* An answer that costs no request. */
+static bool answer_empty(struct xattr_op *x)
+{
+	int credit;
+
+	if (!known_empty(x))
+		return false;
+	credit = atomic_load_explicit(&x->fs->xattr_credit, memory_order_relaxed);
+	/* Two at once may count as one: it is an estimate. */
+	if (credit && credit < GOFER_XATTR_CREDIT)
+		atomic_store_explicit(&x->fs->xattr_credit, credit + 1, memory_order_relaxed);
+	return true;
+}
+
+void gofer_xattr_told(struct gofer_inode *dir, unsigned entries)
+{
+	atomic_store_explicit(&dir->xattrs_asked, true, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&dir->fs->xattr_credit, (int)entries, memory_order_relaxed);
+}
+
+/* Of several files of a directory all are asked for at once. Return: it has none. */
+static bool ask_around(struct xattr_op *x)
+{
+	struct remote_dentry *dir = remote_parent(x->d);
+
+	struct gofer_inode *in;
+	uint32_t here, in_all;
+
+	if (!dir || x->fs->shared || x->fs->conn->plain || remote_is_dead(x->d))
+		return false;
+	in = gofer_inode_of(dir);
+	here = atomic_fetch_add(&in->xattrs_singly, 1);
+	in_all = atomic_fetch_add(&x->fs->xattrs_singly, 1);
+	if ((here < GOFER_PREFETCH_AFTER || in_all < GOFER_XATTRS_AFTER) &&
+	    !gofer_xattr_want(x->fs))
+		return false;
+	if (atomic_exchange(&in->xattrs_asked, true))
+		return false;
+	atomic_store_explicit(&x->fs->xattr_credit, GOFER_XATTR_CREDIT, memory_order_relaxed);
+	return gofer_dir_ask(x->fs, dir) && known_empty(x);
+}
+
 static void set_known_empty(struct xattr_op *x, bool empty)
 {
 	mutex_lock(&gofer_inode_of(x->d)->lock);
@@ -114,7 +161,7 @@ ssize_t gofer_get_xattr_at(struct filesystem *fs, struct resolving_path *rp,
 	if (ret)
 		return ret;
 	/* Most files have none, and are asked for several names. */
-	if (!x.fs->shared && (known_empty(&x) || list(&x, NULL, 0) == 0)) {
+	if (!x.fs->shared && (answer_empty(&x) || ask_around(&x) || list(&x, NULL, 0) == 0)) {
 		ret = -ENODATA;
 		goto out;
 	}
@@ -194,7 +241,7 @@ ssize_t gofer_list_xattr_at(struct filesystem *fs, struct resolving_path *rp, ch
 
 	if (ret)
 		return ret;
-	ret = known_empty(&x) ? 0 : list(&x, buf, size);
+	ret = answer_empty(&x) || ask_around(&x) ? 0 : list(&x, buf, size);
 	end(&x, false);
 	return ret;
 }

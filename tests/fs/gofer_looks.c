@@ -233,12 +233,106 @@ static void test_acls(void **state)
 	assert_int_equal(access_acls("after", true), 1);
 }
 
+/* ---- extended attributes ---- */
+
+#define XATTR_DIRS 60u
+#define XATTR_FILES 30u
+#define AHEAD_MAX 32u /* directories that a listing asks for with it */
+#define XATTR_HAS 7u /* the file of each directory that has one */
+
+static int make_xattrs(void)
+{
+	char path[256];
+	int err;
+
+	snprintf(path, sizeof(path), "%s/xattrs", backend_gofer_dir());
+	err = mkdir(path, 0755);
+	for (unsigned d = 0; d < XATTR_DIRS && !err; d++) {
+		snprintf(path, sizeof(path), "%s/xattrs/d%02u", backend_gofer_dir(), d);
+		err = mkdir(path, 0755);
+		for (unsigned f = 0; f < XATTR_FILES && !err; f++) {
+			snprintf(path, sizeof(path), "%s/xattrs/d%02u/f%02u", backend_gofer_dir(),
+				 d, f);
+			err = close(creat(path, 0644));
+			if (!err && f == XATTR_HAS)
+				err = setxattr(path, "user.a", "value", 5, 0);
+		}
+	}
+	return err;
+}
+
+static ssize_t get_user_a(const char *path, char *value, size_t size)
+{
+	const struct xattr_args args = {.name = "user.a", .value = value, .size = size};
+	struct vfs_lookup lk = fs_env_at(&e, path, 0);
+
+	return vfs_get_xattr(&lk, &args);
+}
+
+/* As ls -l: a listing, then each file's attributes, and which it has. Return: the requests that it cost. */
+static unsigned ls_xattrs(unsigned dir, bool ask)
+{
+	uint64_t before = requests();
+	char path[64], names[1024], value[8];
+	struct moat_statx st;
+
+	snprintf(path, sizeof(path), "/xattrs/d%02u", dir);
+	assert_int_equal(fs_list(&e, path, names, sizeof(names)), XATTR_FILES);
+	for (unsigned f = 0; f < XATTR_FILES; f++) {
+		bool has = f == XATTR_HAS;
+
+		snprintf(path, sizeof(path), "/xattrs/d%02u/f%02u", dir, f);
+		assert_int_equal(fs_stat(&e, path, &st), 0);
+		if (!ask)
+			continue;
+		assert_int_equal(get_user_a(path, value, sizeof(value)), has ? 5 : -ENODATA);
+	}
+	return (unsigned)(requests() - before);
+}
+
+/* Who asks for extended attributes of one file after another is told with listings which have none; who stops asking costs the server no more for it. */
+static void test_xattrs(void **state)
+{
+	const struct xattr_args set = {.name = "user.a", .value = "new", .size = 3};
+	struct vfs_lookup lk;
+	unsigned trips = 0;
+	char value[8];
+
+	(void)state;
+	if (shared)
+		return;
+	if (make_xattrs()) {
+		assert_int_equal(errno, EOPNOTSUPP);
+		skip();
+	}
+	gofer_fs_shrink(e.root.mount->root->fs);
+	assert_int_equal(fs_list(&e, "/xattrs", buf, sizeof(buf)), XATTR_DIRS);
+	/* The listing, eight files (one of which has one, which is got), and all. */
+	assert_int_equal(ls_xattrs(0, true), 1 + 8 + 1 + 1);
+	/* The listing, and what there is: its names, and it. */
+	for (unsigned d = 1; d < 10; d++)
+		trips += ls_xattrs(d, true);
+	assert_in_range(trips, 9 * 2, 9 * 3 + AHEAD_MAX);
+	/* What is set is seen. */
+	lk = fs_env_at(&e, "/xattrs/d05/f01", 0);
+	assert_int_equal(vfs_set_xattr(&lk, &set), 0);
+	assert_int_equal(get_user_a("/xattrs/d05/f01", value, sizeof(value)), 3);
+	assert_int_equal(get_user_a("/xattrs/d05/f02", value, sizeof(value)), -ENODATA);
+	/* Nobody asks for a thousand entries: they are told of no more. */
+	for (unsigned d = 10; d < XATTR_DIRS - 1; d++)
+		(void)ls_xattrs(d, false);
+	assert_int_equal(get_user_a("/xattrs/d12/f02", value, sizeof(value)), -ENODATA);
+	/* Two files, all, what there is. */
+	assert_in_range(ls_xattrs(XATTR_DIRS - 1, true), 2 + 1 + 2, 2 + 1 + 2 + 1 + AHEAD_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_stats_of_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_siblings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_acls, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_xattrs, setup, teardown),
 	};
 
 	shared = getenv("GOFER_SHARED") != NULL;
