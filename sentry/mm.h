@@ -43,7 +43,8 @@ struct mm_limits {
 #define MM_VMAS_DEFAULT 65530
 #define MM_VMAS_MAX (1 << 20)
 extern _Atomic int64_t mm_max_map_count;
-bool mm_vmas_full(const struct mm *mm); /* the mm's lock held */
+/* Is there room for no other? As in Linux a mapping may be one beyond the limit, a piece of one may not. The mm's lock held. */
+bool mm_vmas_full(const struct mm *mm, bool piece);
 
 must_check int mm_create(struct platform *p, struct mm **ret_mm);
 must_check int mm_fork(struct mm *parent, struct mm **ret_child);

@@ -225,9 +225,8 @@ int64_t sys_msgrcv(struct task *t, const struct syscall_args *a)
 
 	if (ARG_INT(0) < 0 || (int64_t)size < 0)
 		return -EINVAL;
-	/* As a kernel without CONFIG_CHECKPOINT_RESTORE: nothing but CRIU peeks at messages. */
-	if (ARG_INT(4) & MSG_COPY)
-		return -ENOSYS;
+	if ((ARG_INT(4) & MSG_COPY) && ((ARG_INT(4) & MSG_EXCEPT) || !(ARG_INT(4) & IPC_NOWAIT)))
+		return -EINVAL;
 	ret = msg_receive(t, ARG_INT(0), size, ARG_LONG(3), ARG_INT(4), &m);
 	if (ret)
 		return ret;

@@ -280,7 +280,7 @@ int64_t sys_clock_nanosleep(struct task *t, const struct syscall_args *a)
 		return -EOPNOTSUPP;
 	if (!clock_is_wall(clock)) {
 		if (clock == CLOCK_THREAD_CPUTIME_ID)
-			return -EINVAL;
+			return -EOPNOTSUPP;
 		err = clock_read(t, clock, &now);
 		if (err)
 			return err;

@@ -86,7 +86,7 @@ extern const struct synth_node_ops proc_fd_ops, proc_fdinfo_ops, proc_cwd_ops, p
 	proc_exe_ops, proc_ns_ops;
 /* proc_ipc.c */
 extern const struct synth_entry proc_sysvipc_entries[];
-extern const struct synth_node_ops proc_ipc_limit_ops, proc_ipc_sem_ops;
+extern const struct synth_node_ops proc_ipc_limit_ops, proc_ipc_sem_ops, proc_ipc_next_id_ops;
 extern const struct synth_entry proc_mqueue_entries[];
 /* proc_cpu.c */
 int proc_cpuinfo_show(struct synth_node *n, struct synth_file *sf, struct buf *b);

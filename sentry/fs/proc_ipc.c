@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/capability.h>
 
 #include "sentry/fs/proc.h"
 #include "sentry/ipc/ipc.h"
@@ -66,6 +67,37 @@ static ssize_t limit_store(struct synth_node *n, unused_arg struct synth_file *s
 const struct synth_node_ops proc_ipc_limit_ops = {
 	.show = limit_show,
 	.store = limit_store,
+	.setattr = synth_setattr_eperm,
+};
+
+/* ---- /proc/sys/kernel/X_next_id: data is the enum ipc_table ---- */
+
+static int next_id_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
+{
+	enum ipc_table which = (enum ipc_table)(uintptr_t)n->entry->data;
+
+	buf_printf(b, "%d\n", ipc_next_id(ipc_current(), which));
+	return 0;
+}
+
+static ssize_t next_id_store(struct synth_node *n, unused_arg struct synth_file *sf,
+			     const char *data, size_t size, unused_arg int64_t off)
+{
+	enum ipc_table which = (enum ipc_table)(uintptr_t)n->entry->data;
+	const struct cred *c = cred_current();
+	int64_t v;
+
+	if (!cred_has_cap(c, CAP_CHECKPOINT_RESTORE) && !cred_has_cap(c, CAP_SYS_ADMIN))
+		return -EPERM;
+	if (synth_parse_i64(data, size, 0, INT32_MAX, &v))
+		return -EINVAL;
+	ipc_set_next_id(ipc_current(), which, (int32_t)v);
+	return (ssize_t)size;
+}
+
+const struct synth_node_ops proc_ipc_next_id_ops = {
+	.show = next_id_show,
+	.store = next_id_store,
 	.setattr = synth_setattr_eperm,
 };
 

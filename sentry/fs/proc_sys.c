@@ -291,6 +291,7 @@ LIMIT(num_pipe_hard, pipe_user_pages_hard, 0, INT32_MAX);
 #define N(file_name, num) { .name = file_name, .mode = S_IFREG | 0644, .ops = &num_ops, .data = &(num) }
 #define R(file_name, perm, ops_var) { .name = file_name, .mode = S_IFREG | (perm), .ops = &(ops_var) }
 #define I(file_name, limit) { .name = file_name, .mode = S_IFREG | 0644, .ops = &proc_ipc_limit_ops, .data = (const void *)(uintptr_t)(limit) }
+#define X(file_name, table) { .name = file_name, .mode = S_IFREG | 0644, .ops = &proc_ipc_next_id_ops, .data = (const void *)(uintptr_t)(table) }
 #define D(dir_name, table) { .name = dir_name, .mode = S_IFDIR | 0555, .ops = &dir_ops, .children = table }
 #define STR_(x) #x
 #define STR(x) STR_(x)
@@ -331,6 +332,7 @@ static const struct synth_entry kernel_entries[] = {
 	I("msgmax", IPC_LIMIT_MSGMAX),
 	I("msgmnb", IPC_LIMIT_MSGMNB),
 	I("msgmni", IPC_LIMIT_MSGMNI),
+	X("msg_next_id", IPC_TABLE_MSG),
 	C("ngroups_max", "65536"),
 	R("ns_last_pid", 0444, ns_last_pid_ops),
 	C("osrelease", MOAT_RELEASE),
@@ -351,6 +353,8 @@ static const struct synth_entry kernel_entries[] = {
 	C("sched_rt_runtime_us", "950000"),
 	D("seccomp", seccomp_entries),
 	R("sem", 0644, proc_ipc_sem_ops),
+	X("sem_next_id", IPC_TABLE_SEM),
+	X("shm_next_id", IPC_TABLE_SHM),
 	I("shmall", IPC_LIMIT_SHMALL),
 	I("shmmax", IPC_LIMIT_SHMMAX),
 	I("shmmni", IPC_LIMIT_SHMMNI),

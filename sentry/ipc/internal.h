@@ -52,6 +52,7 @@ struct ipc_ids {
 	enum ipc_limit max; /* immutable: which limit bounds count */
 	int32_t last_index; /* guarded by lock */
 	uint16_t seq; /* guarded by lock: the id's upper bits */
+	int32_t next_id; /* guarded by lock: what the next object gets, -1: what comes */
 	_Atomic uint64_t used; /* pages, semaphores, or bytes of messages, in all objects */
 };
 

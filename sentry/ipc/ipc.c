@@ -59,6 +59,7 @@ static void ids_init(struct ipc_ids *ids, struct ipc_namespace *ns, const struct
 	mutex_init(&ids->lock, LOCK_IPC_TABLE, "ipc table");
 	idr_init(&ids->objects, 0, IPC_INDEX_MAX, "ipc ids");
 	RB_INIT(&ids->keys);
+	ids->next_id = -1;
 }
 
 int ipc_namespace_create(struct ipc_namespace **ret)
@@ -82,6 +83,31 @@ int ipc_namespace_create(struct ipc_namespace **ret)
 	ids_init(&ns->msg, ns, &msg_kind, IPC_LIMIT_MSGMNI);
 	*ret = ns;
 	return 0;
+}
+
+static struct ipc_ids *ids_of(struct ipc_namespace *ns, enum ipc_table which)
+{
+	return which == IPC_TABLE_SHM ? &ns->shm : which == IPC_TABLE_SEM ? &ns->sem : &ns->msg;
+}
+
+int32_t ipc_next_id(struct ipc_namespace *ns, enum ipc_table which)
+{
+	struct ipc_ids *ids = ids_of(ns, which);
+	int32_t id;
+
+	mutex_lock(&ids->lock);
+	id = ids->next_id;
+	mutex_unlock(&ids->lock);
+	return id;
+}
+
+void ipc_set_next_id(struct ipc_namespace *ns, enum ipc_table which, int32_t id)
+{
+	struct ipc_ids *ids = ids_of(ns, which);
+
+	mutex_lock(&ids->lock);
+	ids->next_id = id;
+	mutex_unlock(&ids->lock);
 }
 
 void ipc_namespace_ref(struct ipc_namespace *ns)
@@ -217,17 +243,36 @@ void ipc_object_hide(struct ipc_object *o)
 
 /* ---- finding ---- */
 
+/* The index that next_id asks for, or the next that is free. Return: it, -ENOSPC, -ENOMEM. */
+static int32_t alloc_wanted(struct ipc_ids *ids, struct ipc_object *o)
+{
+	int32_t index = ids->next_id & IPC_INDEX_MAX;
+	int err = -EEXIST;
+
+	for (; index <= IPC_INDEX_MAX && err == -EEXIST; index++)
+		err = idr_alloc_at(&ids->objects, index, o);
+	return err == -EEXIST ? -ENOSPC : err ? err : index - 1;
+}
+
 static int enter(struct ipc_ids *ids, struct ipc_object *o)
 {
-	int32_t index = idr_alloc_lowest(&ids->objects, o);
+	bool wanted = ids->next_id >= 0;
+	int32_t index = wanted ? alloc_wanted(ids, o) : idr_alloc_lowest(&ids->objects, o);
+	uint32_t seq;
 
 	if (index < 0)
 		return index == -EAGAIN ? -ENOSPC : index;
-	if (index <= ids->last_index)
-		ids->seq++;
-	ids->last_index = index;
+	if (wanted) {
+		seq = (uint32_t)ids->next_id >> IPC_INDEX_BITS;
+		ids->next_id = -1;
+	} else {
+		if (index <= ids->last_index)
+			ids->seq++;
+		ids->last_index = index;
+		seq = ids->seq;
+	}
 	/* Positive: 31 bits, of which 15 are the index. */
-	o->id = (int32_t)(((uint32_t)ids->seq << IPC_INDEX_BITS | (uint32_t)index) & INT32_MAX);
+	o->id = (int32_t)((seq << IPC_INDEX_BITS | (uint32_t)index) & INT32_MAX);
 	ids->count++;
 	if (o->key != IPC_PRIVATE)
 		RB_INSERT(ipc_keys, &ids->keys, o);

@@ -65,6 +65,10 @@ void ipc_namespace_unref(struct ipc_namespace *ns);
 uint64_t ipc_limit(const struct ipc_namespace *ns, enum ipc_limit which);
 /* Return: 0, -EINVAL when it is more than this sentry bears. Objects that exist stay. */
 must_check int ipc_set_limit(struct ipc_namespace *ns, enum ipc_limit which, uint64_t value);
+/* The id that the next new object of a kind gets, or one of the same sequence above it; -1: none in particular. For restoring processes. */
+enum ipc_table { IPC_TABLE_SHM, IPC_TABLE_SEM, IPC_TABLE_MSG };
+int32_t ipc_next_id(struct ipc_namespace *ns, enum ipc_table which);
+void ipc_set_next_id(struct ipc_namespace *ns, enum ipc_table which, int32_t id);
 /* POSIX message queues (ipc/mq.h); borrowed. */
 struct mq_space *ipc_namespace_mq(const struct ipc_namespace *ns);
 uint64_t ipc_namespace_id(const struct ipc_namespace *ns); /* the inode of /proc/PID/ns/ipc */

@@ -5,13 +5,17 @@
  * that found the queue full wait in order and try again when something was taken. Messages live in
  * the sentry's memory, bounded for each queue (msg_qbytes) and in all (IPC_MSG_BYTES_MAX).
  */
+#include <string.h>
+#include <linux/capability.h>
+
 #include "sentry/ipc/internal.h"
 #include "sentry/pidns.h"
 
-#include <linux/capability.h>
-
 #ifndef MSG_EXCEPT
 #define MSG_EXCEPT 020000
+#endif
+#ifndef MSG_COPY
+#define MSG_COPY 040000
 #endif
 
 struct ipc_message {
@@ -332,6 +336,30 @@ static int wait_for_message(struct msg_queue *q, struct msg_receiver *r)
 	return -ERESTARTNOHAND_;
 }
 
+/* MSG_COPY: the message at a place in the queue stays there. */
+static int copy_locked(struct msg_queue *q, struct msg_receiver *r)
+{
+	int64_t place = r->type;
+	struct ipc_message *m;
+	int err;
+
+	if (place < 0)
+		return -ENOMSG;
+	TAILQ_FOREACH (m, &q->messages, link)
+		if (place-- == 0)
+			break;
+	if (!m)
+		return -ENOMSG;
+	if (m->size > r->size)
+		return r->flags & MSG_NOERROR ? -EINVAL : -E2BIG;
+	err = ipc_message_create(m->size, &r->message);
+	if (err)
+		return err;
+	r->message->type = m->type;
+	memcpy(r->message->text, m->text, m->size);
+	return 0;
+}
+
 static int receive_locked(struct msg_queue *q, struct msg_receiver *r)
 {
 	struct ipc_message *m;
@@ -339,6 +367,8 @@ static int receive_locked(struct msg_queue *q, struct msg_receiver *r)
 
 	if (err)
 		return err;
+	if (r->flags & MSG_COPY)
+		return copy_locked(q, r);
 	m = find_message(q, r->type, r->flags);
 	if (!m)
 		return r->flags & IPC_NOWAIT ? -ENOMSG : wait_for_message(q, r);

@@ -194,7 +194,7 @@ static int mm_map_locked(struct mm *mm, const struct mm_map_args *args, const st
 		if (err)
 			return err;
 	}
-	if (mm_vmas_full(mm))
+	if (mm_vmas_full(mm, false))
 		return -ENOMEM;
 	vma = mm_vma_from_args(mm, args);
 	if (!vma)
@@ -300,7 +300,7 @@ static int mm_brk_grow(struct mm *mm, uint64_t from, uint64_t to, const struct m
 		limit = next->flags & VMA_GROWS_DOWN ? next->start - MM_STACK_GAP : next->start;
 	if (to > limit)
 		return -ENOMEM;
-	if (mm_vmas_full(mm) || mm_reserved(mm, from, to - from))
+	if (mm_vmas_full(mm, false) || mm_reserved(mm, from, to - from))
 		return -ENOMEM;
 	err = mm_may_grow(mm, to - from, 0, args.prot, 0, lim);
 	if (!err && (mm->lock_future & VMA_LOCKED) &&

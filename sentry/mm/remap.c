@@ -265,7 +265,9 @@ static struct vma *shared_over(struct mm *mm, uint64_t start, uint64_t end)
 {
 	struct vma *first = vma_find(mm, start), *vma = first;
 
-	if (!first || !(first->flags & VMA_SHARED) || !first->mappable)
+	/* Nobody but shmat(2) maps a segment: it may be gone by then. */
+	if (!first || !(first->flags & VMA_SHARED) || !first->mappable ||
+	    first->mappable->ops->mapped)
 		return NULL;
 	while (vma->end < end) {
 		uint64_t next = vma->end;

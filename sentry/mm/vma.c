@@ -193,11 +193,11 @@ void vma_remove(struct mm *mm, struct vma *vma, struct mm_reap *reap)
 
 _Atomic int64_t mm_max_map_count = MM_VMAS_DEFAULT;
 
-bool mm_vmas_full(const struct mm *mm)
+bool mm_vmas_full(const struct mm *mm, bool piece)
 {
 	int64_t max = atomic_load_explicit(&mm_max_map_count, memory_order_relaxed);
 
-	return mm->vma_count >= (size_t)MIN(max, (int64_t)MM_VMAS_MAX);
+	return (int64_t)mm->vma_count >= MIN(max, (int64_t)MM_VMAS_MAX) + !piece;
 }
 
 int vma_split(struct mm *mm, struct vma *vma, uint64_t at, struct vma **ret_upper)
@@ -205,7 +205,7 @@ int vma_split(struct mm *mm, struct vma *vma, uint64_t at, struct vma **ret_uppe
 	struct vma *upper;
 
 	assert(at > vma->start && at < vma->end && !(at & ~MOAT_PAGE_MASK));
-	if (mm_vmas_full(mm))
+	if (mm_vmas_full(mm, true))
 		return -ENOMEM;
 	upper = vma_alloc();
 	if (!upper)

@@ -329,3 +329,12 @@ TEST(set_clock)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	CHECK_ERR(clock_settime(CLOCK_REALTIME, &ts), EPERM);
 }
+
+/* The caller's own clock stands still while it sleeps: there is no such sleep. (The C library answers EINVAL by itself.) */
+TEST(sleep_by_own_clock)
+{
+	struct timespec ts = {0};
+
+	CHECK_ERR(syscall(SYS_clock_nanosleep, CLOCK_THREAD_CPUTIME_ID, 0, &ts, NULL), EOPNOTSUPP);
+	CHECK_ERR(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC_RAW, 0, &ts, NULL), EOPNOTSUPP);
+}
