@@ -83,6 +83,7 @@ struct tty {
 	unsigned index; /* immutable */
 	bool indexed; /* guarded by inst->lock */
 	struct ktermios termios;
+	struct ktermios termios_locked; /* TIOCSLCKTRMIOS: a bit that is set stays as it is */
 	struct winsize ws;
 	struct ldisc ld;
 	struct byte_ring out; /* slave to master */

@@ -62,7 +62,54 @@ static void flush_tty(struct tty *t, bool in, bool out)
 	mutex_unlock(&t->lock);
 }
 
-static int set_termios(struct tty *t, const struct ktermios *k, bool flush)
+static tcflag_t keep_locked(tcflag_t new_, tcflag_t old, tcflag_t locked)
+{
+	return (new_ & ~locked) | (old & locked);
+}
+
+/* What TIOCSLCKTRMIOS has locked stays as it is. t->lock held. */
+static void termios_keep_locked(const struct tty *t, struct ktermios *k)
+{
+	const struct ktermios *old = &t->termios, *l = &t->termios_locked;
+
+	k->c_iflag = keep_locked(k->c_iflag, old->c_iflag, l->c_iflag);
+	k->c_oflag = keep_locked(k->c_oflag, old->c_oflag, l->c_oflag);
+	k->c_cflag = keep_locked(k->c_cflag, old->c_cflag, l->c_cflag);
+	k->c_lflag = keep_locked(k->c_lflag, old->c_lflag, l->c_lflag);
+	if (l->c_line)
+		k->c_line = old->c_line;
+	for (size_t i = 0; i < ARRAY_SIZE(k->c_cc); i++)
+		if (l->c_cc[i])
+			k->c_cc[i] = old->c_cc[i];
+}
+
+static int set_locked_user(struct tty *t, uint64_t arg)
+{
+	struct ktermios k = {0};
+	int err;
+
+	if (!cred_has_cap(cred_current(), CAP_SYS_ADMIN))
+		return -EPERM;
+	err = vfs_user_copy_in(&k, arg, KTERMIOS_SIZE);
+	if (err)
+		return err;
+	mutex_lock(&t->lock);
+	t->termios_locked = k;
+	mutex_unlock(&t->lock);
+	return 0;
+}
+
+static int get_locked_user(struct tty *t, uint64_t arg)
+{
+	struct ktermios k;
+
+	mutex_lock(&t->lock);
+	k = t->termios_locked;
+	mutex_unlock(&t->lock);
+	return vfs_user_copy_out(arg, &k, KTERMIOS_SIZE);
+}
+
+static int set_termios(struct tty *t, struct ktermios *k, bool flush)
 {
 	int err = tty_check_change(t, SIGTTOU);
 
@@ -71,6 +118,7 @@ static int set_termios(struct tty *t, const struct ktermios *k, bool flush)
 	if (flush)
 		flush_tty(t, true, false);
 	mutex_lock(&t->lock);
+	termios_keep_locked(t, k);
 	ldisc_set_termios(t, k);
 	mutex_unlock(&t->lock);
 	return 0;
@@ -157,6 +205,12 @@ static bool ioctl_termios(struct tty *t, unsigned cmd, uint64_t arg, int64_t *re
 	case TCSETAW:
 	case TCSETAF:
 		*ret = set_termio_user(t, arg, cmd == TCSETAF);
+		return true;
+	case TIOCGLCKTRMIOS:
+		*ret = get_locked_user(t, arg);
+		return true;
+	case TIOCSLCKTRMIOS:
+		*ret = set_locked_user(t, arg);
 		return true;
 	}
 	return false;

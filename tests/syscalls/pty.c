@@ -75,6 +75,43 @@ TEST(open_and_attributes)
 	CHECK_OK(ttyname_r(slave, (char[64]){0}, 64));
 }
 
+/* The kernel's struct termios: libc's is larger. */
+struct kernel_termios {
+	unsigned iflag, oflag, cflag, lflag;
+	unsigned char line, cc[19];
+};
+
+TEST(locked_settings)
+{
+	struct kernel_termios lock;
+	struct termios t;
+	int err;
+
+	open_pair();
+	memset(&lock, 0xff, sizeof(lock));
+	CHECK_OK(ioctl(slave, TIOCGLCKTRMIOS, &lock));
+	CHECK_EQ(lock.lflag, 0);
+	CHECK_EQ(lock.cc[VINTR], 0);
+	lock.lflag = ECHO;
+	lock.cc[VINTR] = 1;
+	err = ioctl(slave, TIOCSLCKTRMIOS, &lock) < 0 ? errno : 0;
+	if (err == EPERM)
+		SKIP("not privileged");
+	CHECK_EQ(err, 0);
+	CHECK_OK(tcgetattr(slave, &t));
+	t.c_lflag &= ~(tcflag_t)(ECHO | ISIG);
+	t.c_cc[VINTR] = 5;
+	t.c_cc[VQUIT] = 6;
+	CHECK_OK(tcsetattr(slave, TCSANOW, &t));
+	CHECK_OK(tcgetattr(slave, &t));
+	CHECK_EQ(t.c_lflag & (ECHO | ISIG), ECHO);
+	CHECK_EQ(t.c_cc[VINTR], 3);
+	CHECK_EQ(t.c_cc[VQUIT], 6);
+	t_become(1000, 1000);
+	CHECK_ERR(ioctl(slave, TIOCSLCKTRMIOS, &lock), EPERM);
+	CHECK_ERR(ioctl(slave, TIOCGLCKTRMIOS, NULL), EFAULT);
+}
+
 TEST(locked_until_unlocked)
 {
 	int n, m = open("/dev/ptmx", O_RDWR | O_NOCTTY);
