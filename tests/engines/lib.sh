@@ -49,6 +49,7 @@ one_runtime() {
 	local got=0
 	(
 		set +e
+		cd "$work" # conmon leaves a file "oom" where podman is called
 		RT=$1
 		RUNTIME=$([ "$RT" = runc ] && command -v runc || echo "$work/bin/$RT")
 		eval "$2"
