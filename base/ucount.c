@@ -38,6 +38,14 @@ struct ucount *ucount_get(uint32_t uid)
 	return u;
 }
 
+struct ucount *ucount_ref(struct ucount *u)
+{
+	mutex_lock(&table_lock);
+	u->refs++;
+	mutex_unlock(&table_lock);
+	return u;
+}
+
 void ucount_put(struct ucount *u)
 {
 	bool last;
@@ -68,8 +76,17 @@ void ucount_uncharge(struct ucount *u, enum ucount_kind kind, int64_t n)
 
 bool ucount_try_charge(struct ucount *u, enum ucount_kind kind, int64_t n, int64_t limit)
 {
-	if (ucount_charge(u, kind, n) <= limit)
-		return true;
-	ucount_uncharge(u, kind, n);
-	return false;
+	int64_t have = ucount_read(u, kind);
+
+	do {
+		if (have > limit || n > limit - have)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(
+		&u->counts[kind], &have, have + n, memory_order_relaxed, memory_order_relaxed));
+	return true;
+}
+
+int64_t ucount_read(const struct ucount *u, enum ucount_kind kind)
+{
+	return atomic_load_explicit(&u->counts[kind], memory_order_relaxed);
 }

@@ -14,9 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/sysctl.h"
 #include "runtime/cli.h"
 #include "runtime/network.h"
-#include "wire/sysctl.h"
 
 int network_option_parse(const char *value, struct network_options *ret)
 {

@@ -101,9 +101,9 @@ int fd_table_create(struct fd_table **ret)
 	return 0;
 }
 
-/* Makes room for `fd`. Lock held; may drop nothing. Return: 0, -EMFILE, -ENOMEM. */
 _Atomic int64_t fd_nr_open = FD_TABLE_MAX;
 
+/* Makes room for `fd`. Lock held; may drop nothing. Return: 0, -EMFILE, -ENOMEM. */
 static int table_grow_locked(struct fd_table *t, unsigned fd)
 {
 	struct fd_array *old = array_of(t), *a;

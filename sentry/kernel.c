@@ -273,7 +273,7 @@ void task_link_thread(struct task *t)
 	t->linked = true;
 	atomic_fetch_add(&g->live, 1);
 	if (t->user)
-		atomic_fetch_add_explicit(&t->user->processes, 1, memory_order_relaxed);
+		ucount_charge(t->user, UCOUNT_PROCESSES, 1);
 }
 
 void task_unlink(struct task *t)
@@ -288,7 +288,7 @@ void task_unlink(struct task *t)
 		g->ntasks--;
 		t->linked = false;
 		if (t->user)
-			atomic_fetch_sub_explicit(&t->user->processes, 1, memory_order_relaxed);
+			ucount_uncharge(t->user, UCOUNT_PROCESSES, 1);
 	}
 	sigpending_flush(&t->pending, ~0ull);
 	sighand_unlock(sh);

@@ -101,8 +101,8 @@ static void sigqueue_drop(struct sigqueue_entry *e)
 		return;
 	}
 	if (e->user) {
-		atomic_fetch_sub_explicit(&e->user->sigpending, 1, memory_order_relaxed);
-		user_counts_put(e->user);
+		ucount_uncharge(e->user, UCOUNT_SIGPENDING, 1);
+		ucount_put(e->user);
 	}
 	free(e);
 }
@@ -124,26 +124,24 @@ void sigpending_flush(struct sigpending *p, uint64_t mask)
 /* RLIMIT_SIGPENDING is counted by the receiver's real uid. */
 static struct sigqueue_entry *sigqueue_alloc(struct task *t, bool override)
 {
-	struct user_counts *u = t->user;
+	struct ucount *u = t->user;
 	struct sigqueue_entry *e;
-	int32_t n;
+	int64_t n;
 
 	if (u) {
-		n = atomic_fetch_add_explicit(&u->sigpending, 1, memory_order_relaxed) + 1;
+		n = ucount_charge(u, UCOUNT_SIGPENDING, 1);
 		if (!override && (uint64_t)n > task_rlimit(t, RLIMIT_SIGPENDING))
 			goto out_uncharge;
 	}
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		goto out_uncharge;
-	if (u) {
-		user_counts_ref(u);
-		e->user = u;
-	}
+	if (u)
+		e->user = ucount_ref(u);
 	return e;
 out_uncharge:
 	if (u)
-		atomic_fetch_sub_explicit(&u->sigpending, 1, memory_order_relaxed);
+		ucount_uncharge(u, UCOUNT_SIGPENDING, 1);
 	return NULL;
 }
 
@@ -580,8 +578,7 @@ void signal_get_masks(struct task *t, struct signal_masks *ret)
 			m.caught |= 1ull << i;
 	}
 	if (t->user)
-		m.queued =
-			(uint32_t)atomic_load_explicit(&t->user->sigpending, memory_order_relaxed);
+		m.queued = (uint32_t)ucount_read(t->user, UCOUNT_SIGPENDING);
 	m.queue_limit = (uint32_t)task_rlimit(t, RLIMIT_SIGPENDING);
 	sighand_unlock(sh);
 	*ret = m;

@@ -12,53 +12,6 @@ REF_TYPE(group_ref_type, "thread group");
 REF_TYPE(uts_ref_type, "uts namespace");
 REF_TYPE(rlimits_ref_type, "rlimits");
 
-/* ---- per-user counts ---- */
-
-#define USER_BUCKETS 64
-static struct mutex user_lock = MUTEX_INIT(LOCK_LEAF, "user counts");
-static LIST_HEAD(, user_counts) user_table[USER_BUCKETS];
-
-struct user_counts *user_counts_get(uint32_t uid)
-{
-	struct user_counts *u;
-
-	mutex_lock(&user_lock);
-	LIST_FOREACH (u, &user_table[uid % USER_BUCKETS], link)
-		if (u->uid == uid)
-			break;
-	if (!u) {
-		u = calloc(1, sizeof(*u));
-		if (u) {
-			u->uid = uid;
-			LIST_INSERT_HEAD(&user_table[uid % USER_BUCKETS], u, link);
-		}
-	}
-	if (u)
-		u->refs++;
-	mutex_unlock(&user_lock);
-	return u;
-}
-
-void user_counts_ref(struct user_counts *u)
-{
-	mutex_lock(&user_lock);
-	u->refs++;
-	mutex_unlock(&user_lock);
-}
-
-void user_counts_put(struct user_counts *u)
-{
-	bool last;
-
-	mutex_lock(&user_lock);
-	last = --u->refs == 0;
-	if (last)
-		LIST_REMOVE(u, link);
-	mutex_unlock(&user_lock);
-	if (last)
-		free(u);
-}
-
 /* ---- limits and UTS ---- */
 
 void rlimits_defaults(struct rlimits *r)
@@ -215,8 +168,7 @@ void task_unref(struct task *t)
 	assert(!t->linked && !t->mm && !t->ctx);
 	if (t->cred)
 		cred_unref(t->cred);
-	if (t->user)
-		user_counts_put(t->user);
+	ucount_put(t->user);
 	if (t->seccomp)
 		seccomp_filter_unref(t->seccomp);
 	group_unref(t->group);
@@ -350,12 +302,12 @@ void task_set_comm(struct task *t, const char *name)
 
 void task_set_cred(struct task *t, struct cred *c)
 {
-	struct user_counts *user = NULL, *old_user = NULL;
+	struct ucount *user = NULL, *old_user = NULL;
 	struct sighand *sh;
 	struct cred *old;
 
 	if (!t->cred || c->uid != t->cred->uid || !t->user)
-		user = user_counts_get(c->uid);
+		user = ucount_get(c->uid);
 	mutex_lock(&t->lock);
 	old = t->cred;
 	t->cred = c;
@@ -365,17 +317,15 @@ void task_set_cred(struct task *t, struct cred *c)
 		old_user = t->user;
 		t->user = user;
 		if (t->linked) {
-			atomic_fetch_add_explicit(&user->processes, 1, memory_order_relaxed);
+			ucount_charge(user, UCOUNT_PROCESSES, 1);
 			if (old_user)
-				atomic_fetch_sub_explicit(&old_user->processes, 1,
-							  memory_order_relaxed);
+				ucount_uncharge(old_user, UCOUNT_PROCESSES, 1);
 		}
 		sighand_unlock(sh);
 	}
 	if (t == task_current())
 		cred_set_current(c);
-	if (old_user)
-		user_counts_put(old_user);
+	ucount_put(old_user);
 	if (old)
 		cred_unref(old);
 }

@@ -38,7 +38,7 @@ struct tty;
 struct pid_namespace;
 struct task_worker;
 struct task_affinity;
-struct user_counts;
+struct ucount;
 struct futex_waiter;
 struct ipc_namespace;
 struct sem_undo_list;
@@ -226,7 +226,7 @@ struct task {
 	_Atomic int seccomp_mode; /* SECCOMP_MODE_* */
 	/* vfork */
 	struct vfork_done *vfork; /* set by clone before the start; owned by the task's thread */
-	struct user_counts
+	struct ucount
 		*user; /* of cred->uid: pending signals, processes; owner writes under LOCK_TASK */
 	_Atomic uint32_t in_app; /* inside context_switch: others must context_interrupt */
 	_Atomic int64_t app_ns; /* wall time inside context_switch */

@@ -95,7 +95,7 @@ static int clone_check(struct task *t, const struct clone_args_k *a)
 
 static int clone_check_nproc(struct task *t)
 {
-	int32_t n = t->user ? atomic_load_explicit(&t->user->processes, memory_order_relaxed) : 0;
+	int64_t n = t->user ? ucount_read(t->user, UCOUNT_PROCESSES) : 0;
 
 	if ((uint64_t)n < task_rlimit(t, RLIMIT_NPROC) || t->cred->uid == 0 ||
 	    cred_has_cap(t->cred, 24 /* CAP_SYS_RESOURCE */) || cred_has_cap(t->cred, 21))
@@ -307,9 +307,7 @@ static void clone_fields(struct task *t, struct task *child, const struct clone_
 	atomic_store(&child->strace, atomic_load(&t->strace));
 	task_get_comm(t, child->comm);
 	child->cred = cred_ref(t->cred);
-	child->user = t->user;
-	if (child->user)
-		user_counts_ref(child->user);
+	child->user = t->user ? ucount_ref(t->user) : NULL;
 }
 
 /* ---- joining the others ---- */
@@ -550,7 +548,7 @@ static int process_task_setup(const struct task_exec_args *args, struct task *t)
 
 	t->fdtable = args->fdtable;
 	t->cred = cred_ref(args->cred);
-	t->user = user_counts_get(args->cred->uid);
+	t->user = ucount_get(args->cred->uid);
 	if (!t->user)
 		return -ENOMEM;
 	mount_namespace_ref(args->mnt_ns);

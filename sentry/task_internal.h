@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/ucount.h"
 #include "sentry/pidns.h"
 #include "sentry/task.h"
 
@@ -20,24 +21,12 @@
 extern struct ref_type task_ref_type, group_ref_type, pgrp_ref_type, session_ref_type,
 	sighand_ref_type, uts_ref_type, rlimits_ref_type;
 
-/* ---- per-user counts (kuid): queued signals and processes ---- */
-struct user_counts {
-	uint32_t uid;
-	int32_t refs; /* guarded by the table's lock */
-	_Atomic int32_t sigpending, processes;
-	_Atomic uint64_t mq_bytes; /* of POSIX message queues: RLIMIT_MSGQUEUE */
-	LIST_ENTRY(user_counts) link;
-};
-struct user_counts *user_counts_get(uint32_t uid); /* NULL: no memory */
-void user_counts_ref(struct user_counts *u);
-void user_counts_put(struct user_counts *u);
-
 /* ---- signals ---- */
 struct posix_timer;
 struct sigqueue_entry {
 	TAILQ_ENTRY(sigqueue_entry) link;
 	struct moat_siginfo info;
-	struct user_counts *user; /* charged; NULL for a timer's own entry */
+	struct ucount *user; /* charged; NULL for a timer's own entry */
 	struct posix_timer *timer; /* it embeds this entry; NULL otherwise */
 	bool queued; /* guarded by the sighand lock; timers only */
 };

@@ -101,7 +101,6 @@ void gofer_xattr_told(struct gofer_inode *dir, unsigned entries)
 static bool ask_around(struct xattr_op *x)
 {
 	struct remote_dentry *dir = remote_parent(x->d);
-
 	struct gofer_inode *in;
 	uint32_t here, in_all;
 

@@ -14,8 +14,8 @@
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/sysctl.h"
 #include "fsimpl/socket/hostnet.h"
-#include "wire/sysctl.h"
 
 struct hostnet_file {
 	const char *name;

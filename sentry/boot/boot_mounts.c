@@ -12,11 +12,11 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/sysctl.h"
 #include "fsimpl/gofer/gofer_fs.h"
 #include "fsimpl/overlay/overlay.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "sentry/boot/internal.h"
-#include "wire/sysctl.h"
 
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
 

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <linux/capability.h>
 
+#include "base/sysctl.h"
 #include "fsimpl/socket/hostnet.h"
 #include "sentry/boot/boot_network.h"
-#include "wire/sysctl.h"
 
 static int configure(const char *line, bool first)
 {

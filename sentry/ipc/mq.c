@@ -91,17 +91,6 @@ int mq_set_limit(struct mq_space *s, enum mq_limit which, uint64_t value)
 
 /* ---- queues ---- */
 
-static bool user_charge(struct user_counts *u, uint64_t bytes, uint64_t limit)
-{
-	uint64_t have = atomic_load(&u->mq_bytes);
-
-	do {
-		if (have > limit || bytes > limit - have)
-			return false;
-	} while (!atomic_compare_exchange_weak(&u->mq_bytes, &have, have + bytes));
-	return true;
-}
-
 static int queue_sizes(struct mq_space *s, const struct mq_attr_k *attr, int64_t *ret_maxmsg,
 		       int64_t *ret_msgsize)
 {
@@ -136,10 +125,10 @@ int mq_queue_create(struct mq_space *s, const char *name, size_t len, uint32_t m
 	q->charged = (uint64_t)q->maxmsg * ((uint64_t)q->msgsize + MESSAGE_COST) +
 		     MIN((uint64_t)q->maxmsg, (uint64_t)MQ_PRIORITIES) * PRIORITY_COST;
 	err = -EMFILE;
-	if (!user_charge(t->user, q->charged, task_rlimit(t, RLIMIT_MSGQUEUE)))
+	if (!ucount_try_charge(t->user, UCOUNT_MQ_BYTES, (int64_t)q->charged,
+			       (int64_t)MIN(task_rlimit(t, RLIMIT_MSGQUEUE), (uint64_t)INT64_MAX)))
 		goto out_free;
-	user_counts_ref(t->user);
-	q->user = t->user;
+	q->user = ucount_ref(t->user);
 	ref_init(&q->ref, &queue_type);
 	ref_get(&s->ref);
 	q->space = s;
@@ -184,8 +173,8 @@ void mq_queue_unref(struct mq_queue *q)
 		mq_message_free(m);
 	}
 	notify_put(&q->notify);
-	atomic_fetch_sub(&q->user->mq_bytes, q->charged);
-	user_counts_put(q->user);
+	ucount_uncharge(q->user, UCOUNT_MQ_BYTES, (int64_t)q->charged);
+	ucount_put(q->user);
 	mq_space_unref(q->space);
 	wait_queue_fini(&q->wait);
 	ref_fini(&q->ref, &queue_type);

@@ -5,7 +5,7 @@
 #include "sentry/ipc/mq.h"
 
 struct mq_queue;
-struct user_counts;
+struct ucount;
 
 enum mq_notify_kind { MQ_NOTIFY_NONE, MQ_NOTIFY_SIGNAL, MQ_NOTIFY_THREAD };
 
@@ -37,7 +37,7 @@ struct mq_queue {
 	struct ref ref;
 	struct mq_space *space; /* immutable; a reference */
 	int64_t maxmsg, msgsize; /* immutable */
-	struct user_counts *user; /* immutable; a reference: who is charged */
+	struct ucount *user; /* immutable; a reference: who is charged */
 	uint64_t charged; /* immutable: RLIMIT_MSGQUEUE's bytes */
 	uint64_t serial; /* immutable */
 	/* guarded by the space's lock: */

@@ -1,5 +1,5 @@
-/* wire/sysctl.c - see sysctl.h. */
-#include "wire/sysctl.h"
+/* base/sysctl.c - see sysctl.h. */
+#include "base/sysctl.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
-/* wire/sysctl.h - a line of linux.sysctl that is the network namespace's: "net.core.somaxconn=1". Who sets it depends on who may (docs/network.md). */
-#ifndef MOAT_WIRE_SYSCTL_H
-#define MOAT_WIRE_SYSCTL_H
+/* base/sysctl.h - a line of linux.sysctl that is the network namespace's: "net.core.somaxconn=1". Who sets it depends on who may (docs/network.md). */
+#ifndef MOAT_BASE_SYSCTL_H
+#define MOAT_BASE_SYSCTL_H
 
 #include "base/compiler.h"
 
