@@ -370,11 +370,11 @@ TEST(exec_death)
 /* A tracer that goes away without waiting: the thread is gone, its process goes on. */
 TEST(tracer_leaves_dead_thread)
 {
-	int tell[2], go[2], status;
-	pid_t pid, tracer, got, thread = 0;
+	int go[2], status;
+	unsigned long message;
+	pid_t pid, tracer, thread;
 	char c;
 
-	CHECK_OK(pipe(tell));
 	CHECK_OK(pipe(go));
 	pid = fork();
 	if (pid == 0) {
@@ -388,13 +388,16 @@ TEST(tracer_leaves_dead_thread)
 		if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACECLONE) < 0)
 			_exit(100);
 		write(go[1], "a", 1);
-		/* The event of the one that makes it, and the thread's first stop. */
-		for (int i = 0; i < 2; i++) {
-			got = waitpid(-1, &status, __WALL);
-			if (got < 0 || !WIFSTOPPED(status) || ptrace(PTRACE_CONT, got, 0, 0) < 0)
-				_exit(1);
-			thread = got != pid ? got : thread;
-		}
+		/* Each by its id: the thread may stop, and end, before its maker's event is there. */
+		if (waitpid(pid, &status, __WALL) != pid ||
+		    status >> 8 != (SIGTRAP | PTRACE_EVENT_CLONE << 8) ||
+		    ptrace(PTRACE_GETEVENTMSG, pid, 0, &message) < 0 ||
+		    ptrace(PTRACE_CONT, pid, 0, 0) < 0)
+			_exit(1);
+		thread = message;
+		if (waitpid(thread, &status, __WALL) != thread || !WIFSTOPPED(status) ||
+		    ptrace(PTRACE_CONT, thread, 0, 0) < 0)
+			_exit(2);
 		t_wait_state(thread, "Z");
 		_exit(0);
 	}
