@@ -241,15 +241,6 @@ static bool wait_for_victim(struct task_cgroup *cg)
 	return true;
 }
 
-static bool is_dying(struct thread_group *g)
-{
-	struct sighand *sh = sighand_lock(g);
-	bool dying = g->exiting;
-
-	sighand_unlock(sh);
-	return dying;
-}
-
 /* Return: false: there is nobody to kill. */
 static bool kill_worst(struct task_cgroup *cg, uint64_t now, uint64_t limit)
 {
@@ -260,7 +251,7 @@ static bool kill_worst(struct task_cgroup *cg, uint64_t now, uint64_t limit)
 		return false;
 	/* Before: its end wakes who waits for it. */
 	atomic_store(&cg->oom_victim, g->tgid);
-	if (!is_dying(g)) {
+	if (!group_is_dying(g)) {
 		atomic_fetch_add(&cg->ooms, 1);
 		report(cg, g, now);
 		kill_users(cg, mm);

@@ -8,7 +8,8 @@
  *
  * The tracer is a thread group: any of its threads may make requests (Linux insists on the thread that attached).
  *
- * Cannot do: debug registers (read as zero), PTRACE_SINGLEBLOCK, PEEKSIGINFO, SECCOMP_GET_FILTER, rseq configuration.
+ * Cannot do: PTRACE_EVENT_EXIT of threads that a sibling's execve ends (their death is told), and of an init; debug registers (read as zero),
+ * PTRACE_SINGLEBLOCK, PEEKSIGINFO, SECCOMP_GET_FILTER, rseq configuration.
  */
 #include <linux/audit.h>
 #include <linux/elf.h>
@@ -114,6 +115,35 @@ static void stop_save_fpu(struct task *t, struct ptrace_state *p)
 		memset(p->fpu, 0, p->fpu_size);
 }
 
+/* Who dies with its whole process stops to say so, but not an init: its end is a container's, and waits for nobody. Sighand lock held. */
+static bool may_stop_dying(const struct task *t, int stop_code)
+{
+	const struct thread_group *g = t->group;
+
+	return stop_code == (SIGTRAP | PTRACE_EVENT_EXIT << 8) && g->pid_ns->init != g &&
+	       !(kernel.init && kernel.init->group == g);
+}
+
+/* Death and a sibling's execve end a stop; death not that of who says so (dying), as signals do nothing any more then. Sighand lock held. */
+static bool stop_is_over(const struct task *t, bool dying)
+{
+	const struct thread_group *g = t->group;
+
+	return (g->exiting && !dying) || (g->exec_task && g->exec_task != t);
+}
+
+/* Return: a stopped t would be waited for. Not where the tracer dies too: two who trace each other would wait for ever. No locks held. */
+static bool tell_of_stop(struct thread_group *tracer, struct task *t, int stop_code, bool dying)
+{
+	bool heard;
+
+	rwlock_read_lock(&kernel.taskset_lock);
+	tell_tracer(tracer, t, CLD_TRAPPED, stop_code & 0x7f);
+	heard = !dying || !group_is_dying(tracer);
+	rwlock_read_unlock(&kernel.taskset_lock);
+	return heard;
+}
+
 /*
  * Stops the calling tracee until the tracer says otherwise. No locks held. `info` is in and out when the stop is about a signal.
  * Return: the signal that the tracer wants delivered, 0 for none. Also returns when the task is killed or let go.
@@ -125,9 +155,9 @@ static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct m
 	struct ptrace_state *p = t->ptrace;
 	struct thread_group *tracer;
 	int signo = info ? info->si_signo : 0;
-	bool ended;
+	bool dying = t->group->exiting && may_stop_dying(t, stop_code), ended, heard;
 
-	if (!p || t->group->exiting || (t->group->exec_task && t->group->exec_task != t)) {
+	if (!p || stop_is_over(t, dying)) {
 		sighand_unlock(sh);
 		return signo;
 	}
@@ -150,15 +180,13 @@ static int ptrace_stop(struct task *t, int stop_code, uint64_t message, struct m
 	group_ref(tracer);
 	atomic_store_explicit(&t->state, TASK_TRACED, memory_order_relaxed);
 	sighand_unlock(sh);
-	rwlock_read_lock(&kernel.taskset_lock);
-	tell_tracer(tracer, t, CLD_TRAPPED, stop_code & 0x7f);
-	rwlock_read_unlock(&kernel.taskset_lock);
+	heard = tell_of_stop(tracer, t, stop_code, dying);
 	group_unref(tracer);
 	sh = sighand_lock(t->group);
-	while (p->stopped && !t->group->exiting &&
-	       !(t->group->exec_task && t->group->exec_task != t)) {
+	while (heard && p->stopped && !stop_is_over(t, dying)) {
 		sighand_unlock(sh);
-		(void)!sleeper_wait(&t->sleeper, SLEEP_KILLABLE, TIME_FOREVER);
+		(void)!sleeper_wait(&t->sleeper, dying ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
+				    TIME_FOREVER);
 		sh = sighand_lock(t->group);
 	}
 	atomic_store_explicit(&t->state, TASK_RUNNING, memory_order_relaxed);

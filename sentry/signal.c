@@ -218,6 +218,15 @@ void group_kill_locked(struct thread_group *g, int wait_status)
 	}
 }
 
+bool group_is_dying(struct thread_group *g)
+{
+	struct sighand *sh = sighand_lock(g);
+	bool dying = g->exiting;
+
+	sighand_unlock(sh);
+	return dying;
+}
+
 static bool wants_signal(struct task *t, int signo)
 {
 	if (t->blocked & sigbit(signo))

@@ -60,6 +60,8 @@ int signal_send_locked(struct task *t, struct thread_group *g, bool to_group,
 bool signal_pending_locked(struct task *t);
 /* Starts the death of the group with this wait status; sighand lock held. */
 void group_kill_locked(struct thread_group *g, int wait_status);
+/* Has its end begun? Takes the sighand lock. */
+bool group_is_dying(struct thread_group *g);
 /* `own`: a timer's entry, in place of an allocated one. Also return 1 (dropped: not queued) and 2 (is queued already). */
 int signal_send_task_own(struct task *t, const struct moat_siginfo *info,
 			 struct sigqueue_entry *own);

@@ -408,3 +408,78 @@ TEST(tracer_leaves_dead_thread)
 	write(go[1], "b", 1);
 	CHECK_EQ(t_wait_status(pid), 6 << 8);
 }
+
+static void exits(void)
+{
+	syscall(SYS_exit_group, 5);
+}
+
+static void is_killed(void)
+{
+	raise(SIGKILL);
+}
+
+/* The end of a whole process is a stop too; it has its registers still, and nothing but its tracer ends that stop. */
+static void check_exit_event(void (*fn)(void), unsigned long want)
+{
+	pid_t pid = traced(fn);
+	struct user_regs_struct regs;
+	unsigned long message;
+	int status;
+
+	CHECK_OK(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACEEXIT));
+	CHECK_OK(ptrace(PTRACE_CONT, pid, 0, 0));
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status >> 8, SIGTRAP | PTRACE_EVENT_EXIT << 8);
+	CHECK_OK(ptrace(PTRACE_GETEVENTMSG, pid, 0, &message));
+	CHECK_EQ(message, want);
+	CHECK_OK(ptrace(PTRACE_GETREGS, pid, 0, &regs));
+	CHECK_OK(kill(pid, SIGKILL));
+	usleep(20000);
+	CHECK_EQ(waitpid(pid, &status, WNOHANG), 0);
+	CHECK_OK(ptrace(PTRACE_CONT, pid, 0, 0));
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, (int)want);
+}
+
+TEST(exit_event)
+{
+	check_exit_event(exits, 5 << 8);
+	check_exit_event(is_killed, SIGKILL);
+}
+
+static void ends_with_a_thread(void)
+{
+	start(sleep_on);
+	exits();
+}
+
+/* Each thread of it says so, and the tracer's own end lets them all go. */
+TEST(exit_event_of_threads)
+{
+	int status, said = 0;
+	pid_t tracer, pid, one;
+
+	CHECK_OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
+	tracer = fork();
+	if (tracer == 0) {
+		pid = traced(ends_with_a_thread);
+		if (ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACEEXIT | PTRACE_O_TRACECLONE) <
+			    0 ||
+		    ptrace(PTRACE_CONT, pid, 0, 0) < 0)
+			_exit(1);
+		while (said < 2) {
+			one = waitpid(-1, &status, __WALL);
+			if (one < 0 || !WIFSTOPPED(status))
+				_exit(2);
+			if (status >> 16 == PTRACE_EVENT_EXIT)
+				said++;
+			else if (ptrace(PTRACE_CONT, one, 0, 0) < 0)
+				_exit(3);
+		}
+		_exit(0);
+	}
+	CHECK_EQ(t_wait_status(tracer), 0);
+	CHECK(wait(&status) > 0);
+	CHECK_EQ(status, 5 << 8);
+}
