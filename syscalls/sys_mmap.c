@@ -367,8 +367,10 @@ int64_t sys_remap_file_pages(struct task *t, const struct syscall_args *a)
 	struct mm_limits lim;
 
 	if (a->a[2] || start + size <= start || start + size > ARCH_TASK_SIZE ||
-	    off + size / MOAT_PAGE_SIZE < off || off > UINT64_MAX / MOAT_PAGE_SIZE)
+	    off + size / MOAT_PAGE_SIZE < off)
 		return -EINVAL;
+	/* Beyond any file either way: -EOVERFLOW, if there is a mapping. */
+	off = MIN(off, UINT64_MAX / MOAT_PAGE_SIZE);
 	task_mm_limits(t, &lim);
 	return mm_remap_file_pages(t->mm, start, size, off * MOAT_PAGE_SIZE,
 				   !(a->a[4] & MAP_NONBLOCK), &lim);

@@ -20,6 +20,7 @@
 #include "sentry/mm.h"
 
 #define MM_MIN_ADDR 65536ul /* vm.mmap_min_addr */
+#define MM_FILE_END (INT64_MAX & MOAT_PAGE_MASK) /* the end of what can be mapped of any file */
 #define MM_STACK_GAP (256ul << 12) /* stack_guard_gap */
 #define MM_STACK_STEP (64ul << 10) /* a stack VMA grows by this much at once */
 #define MM_EXTENT_MIN MEM_CHUNK_SIZE /* an anonymous fault maps this much ... */

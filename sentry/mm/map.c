@@ -53,11 +53,10 @@ int mm_detach(struct mm *mm, uint64_t addr, const struct mappable_ops *ops)
 	struct mappable *attached = NULL;
 	struct vma *vma, *next;
 	struct mm_reap reap;
-	int err = 0;
 
 	mm_reap_init(&reap);
 	rwlock_write_lock(&mm->vma_lock);
-	for (vma = vma_find_next(mm, addr); vma && !err; vma = next) {
+	for (vma = vma_find_next(mm, addr); vma; vma = next) {
 		next = vma_next(vma);
 		/* Pieces of one attachment: parts of it may be unmapped, or have another protection. */
 		if (!vma->mappable || vma->mappable->ops != ops || vma->start - vma->off != addr)
@@ -65,11 +64,12 @@ int mm_detach(struct mm *mm, uint64_t addr, const struct mappable_ops *ops)
 		if (attached && vma->mappable != attached)
 			continue;
 		attached = vma->mappable;
-		err = mm_unmap_locked(mm, vma->start, vma->end, &reap);
+		/* What is sealed stays, and shmdt(2) does not say so. */
+		(void)!mm_unmap_locked(mm, vma->start, vma->end, &reap);
 	}
 	rwlock_write_unlock(&mm->vma_lock);
 	mm_reap_run(&reap);
-	return err ? err : attached ? 0 : -EINVAL;
+	return attached ? 0 : -EINVAL;
 }
 
 /* Where a mapping without MAP_FIXED goes: the hint if it is free, else top-down from mmap_base. */
@@ -128,7 +128,7 @@ static int mm_map_check(const struct mm *mm, const struct mm_map_args *args, uin
 		return -ENOMEM;
 	if (args->off & ~MOAT_PAGE_MASK)
 		return -EINVAL;
-	if (args->mappable && args->off + size < args->off)
+	if (args->mappable && (args->off > MM_FILE_END || size > MM_FILE_END - args->off))
 		return -EOVERFLOW;
 	if (args->fixed || args->fixed_noreplace) {
 		if (args->addr > ARCH_TASK_SIZE - size)

@@ -149,6 +149,26 @@ static void write_shared(void *arg)
 }
 
 /* Anonymous memory, within what the descriptor allows. */
+static int map_at(int fd, size_t size, uint64_t off)
+{
+	long p = syscall(SYS_mmap, NULL, size, PROT_READ, MAP_SHARED, fd, off);
+
+	return p == -1 ? -1 : munmap((void *)p, size);
+}
+
+/* A file's last page ends a page before the largest offset. */
+TEST(beyond_any_file)
+{
+	int fd = t_file("f", "x");
+
+	CHECK_OK(map_at(fd, PAGE, INT64_MAX - 2 * PAGE + 1));
+	CHECK_ERR(map_at(fd, 2 * PAGE, INT64_MAX - 2 * PAGE + 1), EOVERFLOW);
+	CHECK_ERR(map_at(fd, PAGE, INT64_MAX - PAGE + 1), EOVERFLOW);
+	CHECK_ERR(map_at(fd, PAGE, 1ull << 63), EOVERFLOW);
+	CHECK_ERR(map_at(fd, PAGE, -2 * PAGE), EOVERFLOW);
+	CHECK_ERR(map_at(fd, PAGE, -PAGE), EOVERFLOW);
+}
+
 TEST(zero_device)
 {
 	int ro = open("/dev/zero", O_RDONLY), rw = open("/dev/zero", O_RDWR);

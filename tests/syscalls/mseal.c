@@ -1,6 +1,8 @@
 /* mseal(2), and remap_file_pages(2): mappings that stay, mappings whose pages move. */
 #include "t.h"
 
+#include <sys/shm.h>
+
 #define PAGE 4096ul
 
 #ifndef SYS_mseal
@@ -98,6 +100,24 @@ TEST(writable)
 	CHECK_ERR(munmap(p, PAGE), EPERM);
 }
 
+/* shmdt(2) says nothing of a segment that has to stay. */
+TEST(segment)
+{
+	int id = shmget(IPC_PRIVATE, 2 * PAGE, 0600 | IPC_CREAT);
+	char *p;
+
+	CHECK_OK(id);
+	p = shmat(id, NULL, 0);
+	CHECK_OK(shmctl(id, IPC_RMID, NULL));
+	CHECK(p != (char *)-1);
+	if (seal(p, 0) && errno == ENOSYS)
+		SKIP("a kernel without mseal");
+	CHECK_OK(seal(p + PAGE, PAGE));
+	CHECK_OK(shmdt(p));
+	p[PAGE] = 'x';
+	CHECK_ERR(madvise(p, PAGE, MADV_WILLNEED), ENOMEM);
+}
+
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 TEST(remap_file_pages)
 {
@@ -120,8 +140,11 @@ TEST(remap_file_pages)
 	CHECK_ERR(remap_file_pages(p, PAGE, PROT_READ, 0, 0), EINVAL);
 	CHECK_ERR(remap_file_pages(p, 0, 0, 0, 0), EINVAL);
 	CHECK_ERR(remap_file_pages(p, PAGE, 0, SIZE_MAX, 0), EINVAL);
+	CHECK_ERR(remap_file_pages(p, PAGE, 0, INT64_MAX / PAGE, 0), EOVERFLOW);
+	CHECK_ERR(remap_file_pages(p, PAGE, 0, 1ul << 52, 0), EOVERFLOW);
 	CHECK_OK(munmap(p, 4 * PAGE));
 	CHECK_ERR(remap_file_pages(p, PAGE, 0, 0, 0), EINVAL);
+	CHECK_ERR(remap_file_pages(p, PAGE, 0, 1ul << 52, 0), EINVAL);
 	/* Not of private mappings. */
 	p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
 	CHECK(p != MAP_FAILED);
