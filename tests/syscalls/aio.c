@@ -313,7 +313,7 @@ TEST(cancel)
 	CHECK_EQ(write(fds[1], "x", 1), 1);
 }
 
-static void on_alarm(int signo)
+static void on_signal(int signo)
 {
 	(void)signo;
 }
@@ -321,11 +321,10 @@ static void on_alarm(int signo)
 TEST(interrupted)
 {
 	aio_context_t c = context();
-	struct sigaction sa = {.sa_handler = on_alarm};
-	struct itimerval it = {.it_value.tv_usec = 50000};
+	struct sigaction sa = {.sa_handler = on_signal};
 	struct io_event ev;
 
-	CHECK_OK(sigaction(SIGALRM, &sa, NULL));
-	CHECK_OK(setitimer(ITIMER_REAL, &it, NULL));
+	CHECK_OK(sigaction(SIGUSR1, &sa, NULL));
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(events(c, 1, 1, &ev, NULL), EINTR);
 }

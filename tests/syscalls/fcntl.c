@@ -111,6 +111,25 @@ TEST(posix_locks)
 	CHECK_ERR(fcntl(fd, F_SETLK, &l), EINVAL);
 }
 
+/* The line of /proc/locks, behind its number, that ends as `what` about file f; "" without one. */
+static const char *lock_line(const char *what, int fd, const char *range)
+{
+	static char line[128];
+	char want[128], *p, *save = NULL;
+	struct stat st;
+
+	CHECK_OK(fstat(fd, &st));
+	snprintf(want, sizeof(want), ": %s %02x:%02x:%lu %s", what, major(st.st_dev),
+		 minor(st.st_dev), (unsigned long)st.st_ino, range);
+	for (p = strtok_r((char *)t_read("/proc/locks"), "\n", &save); p;
+	     p = strtok_r(NULL, "\n", &save)) {
+		snprintf(line, sizeof(line), "%s", p);
+		if (strchr(p, ':') && strcmp(strchr(p, ':'), want) == 0)
+			return line;
+	}
+	return "";
+}
+
 static void wait_for_lock(void *arg)
 {
 	int fd = open("f", O_RDWR);
@@ -129,27 +148,27 @@ TEST(posix_lock_waits)
 
 	CHECK_OK(fcntl(fd, F_SETLKW, &l));
 	pid = t_spawn(wait_for_lock, NULL);
-	t_sleep_ms(50);
+	t_wait_state(pid, "S");
 	CHECK_STR(t_read("f"), "......");
 	/* t_read() closed a descriptor of the file, and with it went the lock. */
 	t_wait_ok(pid);
 	CHECK_STR(t_read("f"), "got it");
 }
 
-static void on_alarm(int sig)
+static void on_signal(int sig)
 {
 	(void)sig;
 }
 
 static void lock_interrupted(void *arg)
 {
-	struct sigaction sa = {.sa_handler = on_alarm};
+	struct sigaction sa = {.sa_handler = on_signal};
 	int fd = open("f", O_RDWR);
 	struct flock l = lock_of(F_WRLCK, 0, 0);
 
 	(void)arg;
-	CHECK_OK(sigaction(SIGALRM, &sa, NULL));
-	CHECK_OK(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 50000}}, NULL));
+	CHECK_OK(sigaction(SIGUSR1, &sa, NULL));
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(fcntl(fd, F_SETLKW, &l), EINTR);
 }
 
@@ -169,7 +188,6 @@ static void deadlock_child(void *arg)
 
 	(void)arg;
 	CHECK_OK(fcntl(fd, F_SETLK, &l));
-	t_sleep_ms(100);
 	l = lock_of(F_WRLCK, 0, 1);
 	CHECK_OK(fcntl(fd, F_SETLKW, &l));
 }
@@ -178,11 +196,14 @@ TEST(posix_deadlock)
 {
 	int fd = t_file("f", "xx");
 	struct flock l = lock_of(F_WRLCK, 0, 1);
+	char what[64];
 	pid_t pid;
 
 	CHECK_OK(fcntl(fd, F_SETLK, &l));
 	pid = t_spawn(deadlock_child, NULL);
-	t_sleep_ms(300);
+	snprintf(what, sizeof(what), "-> POSIX  ADVISORY  WRITE %d", pid);
+	while (!lock_line(what, fd, "0 0")[0])
+		t_sleep_ms(5);
 	l = lock_of(F_WRLCK, 1, 1);
 	CHECK_ERR(fcntl(fd, F_SETLKW, &l), EDEADLK);
 	l = lock_of(F_UNLCK, 0, 0);
@@ -311,7 +332,7 @@ TEST(flock_waits)
 
 	CHECK_OK(flock(fd, LOCK_EX));
 	pid = t_spawn(flock_child, NULL);
-	t_sleep_ms(50);
+	t_wait_state(pid, "S");
 	CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
 	CHECK_OK(flock(fd, LOCK_UN));
 	t_wait_ok(pid);
@@ -380,25 +401,6 @@ TEST(rw_hint)
 	CHECK_EQ(hint, 0);
 }
 
-/* The line of /proc/locks, behind its number, that ends as `what` about file f; "" without one. */
-static const char *lock_line(const char *what, int fd, const char *range)
-{
-	static char line[128];
-	char want[128], *p, *save = NULL;
-	struct stat st;
-
-	CHECK_OK(fstat(fd, &st));
-	snprintf(want, sizeof(want), ": %s %02x:%02x:%lu %s", what, major(st.st_dev),
-		 minor(st.st_dev), (unsigned long)st.st_ino, range);
-	for (p = strtok_r((char *)t_read("/proc/locks"), "\n", &save); p;
-	     p = strtok_r(NULL, "\n", &save)) {
-		snprintf(line, sizeof(line), "%s", p);
-		if (strchr(p, ':') && strcmp(strchr(p, ':'), want) == 0)
-			return line;
-	}
-	return "";
-}
-
 static void wait_for_locks(void *arg)
 {
 	struct flock l = lock_of(F_RDLCK, 7, 1);
@@ -412,8 +414,8 @@ TEST(proc_locks)
 {
 	struct flock p = lock_of(F_WRLCK, 5, 10), o = lock_of(F_RDLCK, 0, 0);
 	int posix = t_file("p", "text"), ofd = t_file("o", "text"), whole = t_file("w", "text");
-	char what[64], held[128] = "", blocked[128] = "";
-	int lease;
+	char what[64], waits[64];
+	int lease, held, blocked, again;
 	pid_t child;
 
 	close(t_file("l", "text"));
@@ -423,21 +425,28 @@ TEST(proc_locks)
 	CHECK_OK(flock(whole, LOCK_SH));
 	CHECK_OK(fcntl(lease, F_SETLEASE, F_RDLCK));
 	snprintf(what, sizeof(what), "POSIX  ADVISORY  WRITE %d", getpid());
-	snprintf(held, sizeof(held), "%s", lock_line(what, posix, "5 14"));
-	CHECK(held[0]);
+	CHECK(lock_line(what, posix, "5 14")[0]);
 	CHECK(lock_line("OFDLCK ADVISORY  READ -1", ofd, "0 EOF")[0]);
 	snprintf(what, sizeof(what), "FLOCK  ADVISORY  READ %d", getpid());
 	CHECK(lock_line(what, whole, "0 EOF")[0]);
 	snprintf(what, sizeof(what), "LEASE  ACTIVE    READ %d", getpid());
 	CHECK(lock_line(what, lease, "0 EOF")[0]);
-	/* Who waits has the number of what it waits for. */
+	/* Who waits has the number of what it waits for; others' locks come and go, and move all numbers. */
 	child = t_spawn(wait_for_locks, NULL);
-	snprintf(what, sizeof(what), "-> POSIX  ADVISORY  READ %d", child);
-	for (int i = 0; i < 500 && !blocked[0]; i++) {
+	snprintf(what, sizeof(what), "POSIX  ADVISORY  WRITE %d", getpid());
+	snprintf(waits, sizeof(waits), "-> POSIX  ADVISORY  READ %d", child);
+	for (int i = 0; i < 2000; i++) {
+		held = atoi(lock_line(what, posix, "5 14"));
+		blocked = atoi(lock_line(waits, posix, "7 7"));
+		again = atoi(lock_line(what, posix, "5 14"));
+		if (held && blocked == held)
+			break;
+		if (held && blocked && held == again && i >= 100)
+			break;
 		t_sleep_ms(10);
-		snprintf(blocked, sizeof(blocked), "%s", lock_line(what, posix, "7 7"));
 	}
-	CHECK_EQ(atoi(blocked), atoi(held));
+	CHECK(held != 0);
+	CHECK_EQ(blocked, held);
 	p.l_type = F_UNLCK;
 	CHECK_OK(fcntl(posix, F_SETLK, &p));
 	t_wait_ok(child);

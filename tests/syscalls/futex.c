@@ -3,6 +3,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 static long futex(void *uaddr, int op, uint32_t val, const void *timeout, void *uaddr2,
@@ -13,12 +14,13 @@ static long futex(void *uaddr, int op, uint32_t val, const void *timeout, void *
 
 static _Atomic uint32_t word, word2;
 static atomic_int waiting, woken;
+static _Atomic pid_t waiter[8];
 
 static void *wait_on_word(void *arg)
 {
 	uint32_t bits = (uint32_t)(uintptr_t)arg;
 
-	waiting++;
+	waiter[waiting++] = gettid();
 	if (futex(&word, FUTEX_WAIT_BITSET_PRIVATE, 0, NULL, NULL, bits ? bits : ~0u) == 0)
 		woken++;
 	return NULL;
@@ -28,10 +30,23 @@ static void start_waiters(pthread_t *t, int count, uint32_t bits)
 {
 	waiting = 0;
 	for (int i = 0; i < count; i++)
+		waiter[i] = 0;
+	for (int i = 0; i < count; i++)
 		CHECK_EQ(pthread_create(&t[i], NULL, wait_on_word, (void *)(uintptr_t)bits), 0);
-	while (waiting < count)
-		usleep(1000);
-	t_sleep_ms(50);
+	for (int i = 0; i < count; i++) {
+		while (!waiter[i])
+			usleep(1000);
+		t_wait_state(waiter[i], "S");
+	}
+}
+
+/* What was woken runs when it comes to it; no more than `count` may. */
+static void check_woken(int count)
+{
+	for (int i = 0; i < 2000 && woken < count; i++)
+		t_sleep_ms(10);
+	t_sleep_ms(10);
+	CHECK_EQ(woken, count);
 }
 
 TEST(errors)
@@ -78,8 +93,7 @@ TEST(wake_some)
 	word = 0;
 	start_waiters(t, 5, 0);
 	CHECK_EQ(futex(&word, FUTEX_WAKE_PRIVATE, 2, NULL, NULL, 0), 2);
-	t_sleep_ms(30);
-	CHECK_EQ(woken, 2);
+	check_woken(2);
 	CHECK_EQ(futex(&word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0), 3);
 	for (int i = 0; i < 5; i++)
 		pthread_join(t[i], NULL);
@@ -112,8 +126,7 @@ TEST(requeue)
 	CHECK_ERR(futex(&word, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)10, &word2, 77), EAGAIN);
 	/* One woken, three moved. */
 	CHECK_EQ(futex(&word, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)10, &word2, 0), 4);
-	t_sleep_ms(20);
-	CHECK_EQ(woken, 1);
+	check_woken(1);
 	CHECK_EQ(futex(&word, FUTEX_WAKE_PRIVATE, 10, NULL, NULL, 0), 0);
 	CHECK_EQ(futex(&word2, FUTEX_WAKE_PRIVATE, 10, NULL, NULL, 0), 3);
 	for (int i = 0; i < 4; i++)
@@ -153,7 +166,7 @@ TEST(shared_between_processes)
 			futex((void *)b, FUTEX_WAIT, 0, NULL, NULL, 0);
 		_exit(0);
 	}
-	t_sleep_ms(50);
+	t_wait_state(pid, "S");
 	*a = 1;
 	CHECK_EQ(futex((void *)a, FUTEX_WAKE, 1, NULL, NULL, 0), 1);
 	t_wait_ok(pid);
@@ -166,12 +179,12 @@ TEST(private_is_per_process)
 	word = 0;
 	pid = fork();
 	if (pid == 0) {
-		struct timespec ts = {0, 200000000};
+		struct timespec ts = {0, 400000000};
 
 		_exit(futex(&word, FUTEX_WAIT, 0, &ts, NULL, 0) == -1 && errno == ETIMEDOUT ? 0
 											    : 1);
 	}
-	t_sleep_ms(50);
+	t_wait_state(pid, "S");
 	CHECK_EQ(futex(&word, FUTEX_WAKE, 1, NULL, NULL, 0), 0);
 	t_wait_ok(pid);
 }
@@ -184,11 +197,11 @@ static void on_signal(int sig)
 TEST(interrupted)
 {
 	struct sigaction sa = {.sa_handler = on_signal};
-	struct timespec ts = {5, 0};
+	struct timespec ts = {25, 0};
 
 	word = 0;
-	CHECK_OK(sigaction(SIGALRM, &sa, NULL));
-	setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 30000}}, NULL);
+	CHECK_OK(sigaction(SIGUSR1, &sa, NULL));
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(futex(&word, FUTEX_WAIT, 0, &ts, NULL, 0), EINTR);
 }
 
@@ -235,19 +248,23 @@ static pthread_mutex_t *shared_mutex(int robust, int protocol)
 	return m;
 }
 
-static void die_holding(int protocol, bool waiter)
+static void die_holding(int protocol, bool waits)
 {
 	pthread_mutex_t *m = shared_mutex(PTHREAD_MUTEX_ROBUST, protocol);
-	pid_t pid = fork();
+	_Atomic bool *held = (void *)(m + 1);
+	pid_t parent = getpid(), pid = fork();
 
 	if (pid == 0) {
 		pthread_mutex_lock(m);
-		t_sleep_ms(waiter ? 100 : 0);
+		*held = true;
+		if (waits)
+			t_wait_state(parent, "S");
 		raise(SIGKILL);
 	}
-	if (waiter)
-		t_sleep_ms(40);
-	else
+	/* Without a sleep of its own, which could be taken for that in the lock. */
+	while (!*held)
+		sched_yield();
+	if (!waits)
 		CHECK_EQ(t_wait_status(pid), SIGKILL);
 	CHECK_EQ(pthread_mutex_lock(m), EOWNERDEAD);
 	CHECK_EQ(pthread_mutex_consistent(m), 0);
@@ -331,6 +348,7 @@ TEST(join_uses_child_cleartid)
 	pthread_t t;
 
 	for (int i = 0; i < 200; i++) {
+		waiting = 0;
 		woken = 0;
 		word = 1;
 		CHECK_EQ(pthread_create(&t, NULL, wait_on_word, NULL), 0);

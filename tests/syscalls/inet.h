@@ -86,4 +86,12 @@ static inline short ready(int fd, short events)
 	return p.revents;
 }
 
+/* Until poll(2) says exactly `want`: what comes over the loopback interface may take its time. */
+static inline __attribute__((unused)) void becomes_ready(int fd, short events, short want)
+{
+	for (int i = 0; i < 4000 && ready(fd, events) != want; i++)
+		t_sleep_ms(5);
+	CHECK_EQ(ready(fd, events), want);
+}
+
 #endif

@@ -191,55 +191,54 @@ TEST(blocking_accept_wakes)
 	t_wait_ok(pid);
 }
 
-static void on_alarm(int s)
+static void on_signal(int s)
 {
 	(void)s;
 }
 
 TEST(interrupted)
 {
-	struct sigaction sa = {.sa_handler = on_alarm};
-	struct itimerval it = {.it_value.tv_usec = 50000};
-	struct timeval tv = {.tv_sec = 20};
+	struct sigaction sa = {.sa_handler = on_signal};
+	struct timeval tv = {.tv_sec = 25};
 	struct sockaddr_in a;
 	int l = listener(&a), p[2];
 	char c;
 
 	connected(p);
-	sigaction(SIGALRM, &sa, NULL);
-	setitimer(ITIMER_REAL, &it, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(accept(l, NULL, NULL), EINTR);
-	setitimer(ITIMER_REAL, &it, NULL);
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(read(p[0], &c, 1), EINTR);
-	setitimer(ITIMER_REAL, &it, NULL);
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(recv(p[0], &c, 1, 0), EINTR);
 	/* With a timeout SA_RESTART restarts nothing. */
 	sa.sa_flags = SA_RESTART;
-	sigaction(SIGALRM, &sa, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
 	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
-	setitimer(ITIMER_REAL, &it, NULL);
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(recv(p[0], &c, 1, 0), EINTR);
-	setitimer(ITIMER_REAL, &it, NULL);
+	t_signal_sleeper(SIGUSR1, 0);
 	CHECK_ERR(read(p[0], &c, 1), EINTR);
 }
 
 TEST(restarted)
 {
-	struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
-	struct itimerval it = {.it_value.tv_usec = 30000};
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	int p[2];
 	char c = 0;
-	pid_t pid;
+	pid_t parent = getpid(), pid;
 
 	connected(p);
-	sigaction(SIGALRM, &sa, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
 	pid = fork();
 	if (pid == 0) {
-		t_sleep_ms(150);
+		t_wait_state(parent, "S");
+		CHECK_OK(kill(parent, SIGUSR1));
+		t_sleep_ms(50);
 		CHECK_EQ(write(p[1], "r", 1), 1);
 		_exit(0);
 	}
-	setitimer(ITIMER_REAL, &it, NULL);
 	CHECK_EQ(recv(p[0], &c, 1, 0), 1);
 	CHECK_EQ(c, 'r');
 	t_wait_ok(pid);
@@ -342,21 +341,18 @@ TEST(poll_events)
 	CHECK_EQ(ready(fd, POLLIN | POLLOUT), POLLOUT | POLLHUP);
 	CHECK_EQ(ready(l, POLLIN | POLLOUT), 0);
 	CHECK_OK(connect(fd, (struct sockaddr *)&a, sizeof(a)));
-	CHECK_EQ(ready(l, POLLIN | POLLOUT), POLLIN);
+	becomes_ready(l, POLLIN | POLLOUT, POLLIN);
 	connected(p);
 	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLOUT);
 	CHECK_OK(shutdown(p[1], SHUT_WR));
-	t_sleep_ms(20);
-	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLRDHUP);
+	becomes_ready(p[0], POLLIN | POLLOUT | POLLRDHUP, POLLIN | POLLOUT | POLLRDHUP);
 	CHECK_OK(shutdown(p[0], SHUT_WR));
-	t_sleep_ms(20);
-	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
+	becomes_ready(p[0], POLLIN | POLLOUT | POLLRDHUP, POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
 	connected(p);
 	CHECK_OK(setsockopt(p[1], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
 	close(p[1]);
-	t_sleep_ms(20);
-	CHECK_EQ(ready(p[0], POLLIN | POLLOUT | POLLRDHUP),
-		 POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLERR);
+	becomes_ready(p[0], POLLIN | POLLOUT | POLLRDHUP,
+		      POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLERR);
 	CHECK_ERR(read(p[0], &(char){0}, 1), ECONNRESET);
 	CHECK_EQ(read(p[0], &(char){0}, 1), 0);
 }
@@ -430,7 +426,7 @@ TEST(sigpipe)
 	connected(p);
 	CHECK_OK(setsockopt(p[1], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
 	close(p[1]);
-	t_sleep_ms(20);
+	becomes_ready(p[0], 0, POLLERR | POLLHUP);
 	CHECK_ERR(send(p[0], "x", 1, MSG_NOSIGNAL), ECONNRESET);
 	CHECK_ERR(send(p[0], "x", 1, MSG_NOSIGNAL), EPIPE);
 	pid = fork();

@@ -23,7 +23,7 @@ static void catch_signal(int signo)
 
 static void wait_signal(int signo)
 {
-	for (int i = 0; i < 500 && got != signo; i++)
+	for (int i = 0; i < 2000 && got != signo; i++)
 		t_sleep_ms(10);
 	CHECK_EQ(got, signo);
 }

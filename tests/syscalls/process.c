@@ -283,10 +283,14 @@ TEST(clone3_and_pidfd)
 	};
 	struct pollfd pfd;
 	siginfo_t info;
-	long pid = syscall(SYS_clone3, &args, sizeof(args));
+	int end[2];
+	long pid;
 
+	CHECK_OK(pipe(end));
+	pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		t_sleep_ms(30);
+		close(end[1]);
+		read(end[0], &(char){0}, 1);
 		_exit(4);
 	}
 	CHECK(pid > 0);
@@ -294,7 +298,8 @@ TEST(clone3_and_pidfd)
 	CHECK_EQ(fcntl(pidfd, F_GETFD), FD_CLOEXEC);
 	pfd = (struct pollfd){.fd = pidfd, .events = POLLIN};
 	CHECK_EQ(poll(&pfd, 1, 0), 0);
-	CHECK_EQ(poll(&pfd, 1, 5000), 1);
+	CHECK_OK(close(end[1]));
+	CHECK_EQ(poll(&pfd, 1, 20000), 1);
 	CHECK_EQ(pfd.revents, POLLIN);
 	CHECK_OK(syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | WNOWAIT, NULL));
 	CHECK_EQ(info.si_status, 4);
@@ -351,11 +356,12 @@ TEST(subreaper)
 
 TEST(parent_death_signal)
 {
-	int tell[2], status;
+	int tell[2], end[2], status;
 	pid_t child, grandchild, me = getpid();
 
 	CHECK_OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
 	CHECK_OK(pipe(tell));
+	CHECK_OK(pipe(end));
 	child = fork();
 	if (child == 0) {
 		grandchild = fork();
@@ -366,10 +372,11 @@ TEST(parent_death_signal)
 			for (;;)
 				pause();
 		}
-		t_sleep_ms(200);
+		read(end[0], &(char){0}, 1);
 		_exit(0);
 	}
 	CHECK_EQ(read(tell[0], &grandchild, sizeof(grandchild)), (ssize_t)sizeof(grandchild));
+	CHECK_EQ(write(end[1], "x", 1), 1);
 	t_wait_ok(child);
 	CHECK_EQ(waitpid(grandchild, &status, 0), grandchild);
 	CHECK_EQ(WTERMSIG(status), SIGUSR1);

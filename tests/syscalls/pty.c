@@ -477,14 +477,16 @@ TEST(slave_closed)
 
 TEST(session_leader_exit)
 {
+	int said[2];
 	pid_t pid;
+	char c;
 
 	open_pair();
+	CHECK_OK(pipe(said));
 	pid = fork();
 	if (pid == 0) {
 		pid_t child;
 		int tell[2];
-		char c;
 
 		CHECK_OK(pipe(tell));
 		CHECK(setsid() > 0);
@@ -496,15 +498,16 @@ TEST(session_leader_exit)
 			CHECK_EQ(write(tell[1], "r", 1), 1);
 			while (!got)
 				usleep(1000);
-			drain(master);
-			CHECK_EQ(write(master, got == SIGHUP ? "h" : "?", 1), 1);
+			CHECK_EQ(write(said[1], got == SIGHUP ? "h" : "?", 1), 1);
 			_exit(0);
 		}
 		CHECK_EQ(read(tell[0], &c, 1), 1);
 		_exit(0);
 	}
 	t_wait_ok(pid);
-	t_sleep_ms(100);
+	CHECK_OK(close(said[1]));
+	CHECK_EQ(read(said[0], &c, 1), 1);
+	CHECK_EQ(c, 'h');
 }
 
 TEST(flush_and_queues)

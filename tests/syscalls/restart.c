@@ -6,32 +6,53 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 
-static volatile sig_atomic_t count;
+/* Shared with the children. */
+static volatile int *count;
 
-static void on_alarm(int sig)
+static void on_signal(int sig)
 {
 	(void)sig;
-	count++;
+	++*count;
 }
 
-static void arm(int flags, int ms)
+static void handle(int flags)
 {
-	struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = flags};
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = flags};
 
-	CHECK_OK(sigaction(SIGALRM, &sa, NULL));
-	CHECK_OK(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, ms * 1000}}, NULL));
+	if (!count) {
+		count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		CHECK(count != MAP_FAILED);
+	}
+	CHECK_OK(sigaction(SIGUSR1, &sa, NULL));
 }
 
-/* A child that writes a byte after the signal has come. */
-static pid_t write_later(int fd, int ms)
+/* The call that follows is interrupted when it sleeps. */
+static pid_t interrupt(int flags)
 {
-	pid_t pid = fork();
+	handle(flags);
+	return t_signal_sleeper(SIGUSR1, 0);
+}
 
+/* Likewise, and when its caller sleeps again it gets what it waits for. */
+static pid_t interrupt_then_write(int fd)
+{
+	pid_t parent = getpid(), pid;
+	int before;
+
+	handle(SA_RESTART);
+	before = *count;
+	pid = fork();
 	if (pid == 0) {
-		t_sleep_ms(ms);
-		CHECK_EQ(write(fd, "x", 1), 1);
+		t_wait_state(parent, "S");
+		CHECK_OK(kill(parent, SIGUSR1));
+		while (*count == before)
+			t_sleep_ms(1);
+		t_wait_state(parent, "S");
+		if (fd >= 0)
+			CHECK_EQ(write(fd, "x", 1), 1);
 		_exit(0);
 	}
+	CHECK(pid > 0);
 	return pid;
 }
 
@@ -41,12 +62,11 @@ TEST(pipe_read)
 	char c;
 
 	CHECK_OK(pipe(p));
-	arm(0, 30);
+	interrupt(0);
 	CHECK_ERR(read(p[0], &c, 1), EINTR);
-	arm(SA_RESTART, 30);
-	write_later(p[1], 80);
+	interrupt_then_write(p[1]);
 	CHECK_EQ(read(p[0], &c, 1), 1);
-	CHECK_EQ(count, 2);
+	CHECK_EQ(*count, 2);
 }
 
 TEST(pipe_write)
@@ -56,11 +76,11 @@ TEST(pipe_write)
 
 	CHECK_OK(pipe(p));
 	CHECK_EQ(write(p[1], buf, 65536), 65536);
-	arm(0, 30);
+	interrupt(0);
 	CHECK_ERR(write(p[1], buf, 1), EINTR);
 	/* With part of it done, the part is the answer. */
 	CHECK_EQ(read(p[0], buf, 8192), 8192);
-	arm(SA_RESTART, 30);
+	interrupt(SA_RESTART);
 	CHECK_EQ(write(p[1], buf, 20000), 8192);
 }
 
@@ -70,15 +90,15 @@ TEST(socket)
 	char c;
 
 	CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
-	arm(0, 30);
+	interrupt(0);
 	CHECK_ERR(recv(s[0], &c, 1, 0), EINTR);
-	arm(SA_RESTART, 30);
-	write_later(s[1], 80);
+	interrupt_then_write(s[1]);
 	CHECK_EQ(recv(s[0], &c, 1, 0), 1);
+	CHECK_EQ(*count, 2);
 	/* A receive timeout makes it end even with SA_RESTART. */
-	CHECK_OK(setsockopt(s[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){5, 0},
+	CHECK_OK(setsockopt(s[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){25, 0},
 			    sizeof(struct timeval)));
-	arm(SA_RESTART, 30);
+	interrupt(SA_RESTART);
 	CHECK_ERR(recv(s[0], &c, 1, 0), EINTR);
 }
 
@@ -86,15 +106,16 @@ TEST(wait)
 {
 	pid_t pid = fork();
 
-	if (pid == 0) {
-		t_sleep_ms(150);
-		_exit(0);
-	}
-	arm(0, 30);
+	if (pid == 0)
+		for (;;)
+			pause();
+	interrupt(0);
 	CHECK_ERR(waitpid(pid, NULL, 0), EINTR);
-	arm(SA_RESTART, 30);
+	CHECK_OK(kill(pid, SIGKILL));
 	CHECK_EQ(waitpid(pid, NULL, 0), pid);
-	CHECK_EQ(count, 2);
+	pid = interrupt_then_write(-1);
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+	CHECK_EQ(*count, 2);
 }
 
 /* Never restarted. */
@@ -107,19 +128,26 @@ TEST(poll_family)
 
 	CHECK_OK(pipe(p));
 	pfd = (struct pollfd){p[0], POLLIN, 0};
-	arm(SA_RESTART, 30);
-	CHECK_ERR(poll(&pfd, 1, 5000), EINTR);
-	arm(SA_RESTART, 30);
+	interrupt(SA_RESTART);
+	CHECK_ERR(poll(&pfd, 1, 25000), EINTR);
+	interrupt(SA_RESTART);
 	CHECK_ERR(poll(&pfd, 1, -1), EINTR);
-	arm(SA_RESTART, 30);
+	interrupt(SA_RESTART);
 	CHECK_ERR(ppoll(&pfd, 1, NULL, NULL), EINTR);
 	FD_ZERO(&fds);
 	FD_SET(p[0], &fds);
-	arm(SA_RESTART, 30);
+	interrupt(SA_RESTART);
 	CHECK_ERR(select(p[0] + 1, &fds, NULL, NULL, NULL), EINTR);
-	arm(SA_RESTART, 30);
+	interrupt(SA_RESTART);
 	CHECK_ERR(epoll_wait(ep, &ev, 1, -1), EINTR);
-	CHECK_EQ(count, 5);
+	CHECK_EQ(*count, 5);
+}
+
+static void arm(int ms)
+{
+	handle(0);
+	CHECK(signal(SIGALRM, on_signal) != SIG_ERR);
+	CHECK_OK(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, ms * 1000}}, NULL));
 }
 
 /* Until the alarm is pending, however busy the machine is. */
@@ -135,19 +163,20 @@ static void wait_pending(void)
 
 TEST(sleeps)
 {
-	struct timespec ts = {3, 0}, rem = {0, 0};
+	struct timespec ts = {25, 0}, rem = {0, 0};
 
-	arm(SA_RESTART, 50);
+	handle(SA_RESTART);
+	t_signal_sleeper(SIGUSR1, 50);
 	CHECK_ERR(nanosleep(&ts, &rem), EINTR);
-	CHECK(rem.tv_sec >= 0 && rem.tv_sec * 1000 + rem.tv_nsec / 1000000 < 2960);
+	CHECK(rem.tv_sec >= 0 && rem.tv_sec * 1000 + rem.tv_nsec / 1000000 < 24960);
 	CHECK(rem.tv_sec || rem.tv_nsec);
-	arm(SA_RESTART, 50);
+	t_signal_sleeper(SIGUSR1, 50);
 	CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &rem), EINTR);
-	CHECK(rem.tv_sec >= 0 && rem.tv_sec * 1000 + rem.tv_nsec / 1000000 < 2960);
+	CHECK(rem.tv_sec >= 0 && rem.tv_sec * 1000 + rem.tv_nsec / 1000000 < 24960);
 	CHECK(rem.tv_sec || rem.tv_nsec);
-	arm(0, 50);
+	interrupt(0);
 	CHECK_EQ(pause(), -1);
-	CHECK_EQ(count, 3);
+	CHECK_EQ(*count, 3);
 }
 
 /* An ignored signal, or one that stops and continues, does not end a sleep. */
@@ -194,35 +223,40 @@ TEST(ppoll_mask)
 	sigemptyset(&block);
 	sigaddset(&block, SIGALRM);
 	CHECK_OK(sigprocmask(SIG_BLOCK, &block, NULL));
-	arm(0, 10);
+	arm(10);
 	wait_pending();
-	CHECK_EQ(count, 0);
+	CHECK_EQ(*count, 0);
 	/* Atomic: the pending signal comes in at the start of the wait. */
 	CHECK_ERR(ppoll(&(struct pollfd){p[0], POLLIN, 0}, 1, &ts, &none), EINTR);
-	CHECK_EQ(count, 1);
-	arm(0, 10);
+	CHECK_EQ(*count, 1);
+	arm(10);
 	wait_pending();
 	CHECK_ERR(pselect(0, NULL, NULL, NULL, &ts, &none), EINTR);
-	CHECK_EQ(count, 2);
+	CHECK_EQ(*count, 2);
 	/* And is blocked again afterwards. */
-	arm(0, 10);
+	arm(10);
 	wait_pending();
-	CHECK_EQ(count, 2);
+	CHECK_EQ(*count, 2);
 }
 
 TEST(fifo_open)
 {
-	pid_t pid;
+	pid_t parent = getpid(), pid;
 
 	CHECK_OK(mkfifo("p", 0600));
-	arm(0, 30);
+	interrupt(0);
 	CHECK_ERR(open("p", O_RDONLY), EINTR);
+	handle(SA_RESTART);
 	pid = fork();
 	if (pid == 0) {
-		t_sleep_ms(80);
+		t_wait_state(parent, "S");
+		CHECK_OK(kill(parent, SIGUSR1));
+		while (*count == 1)
+			t_sleep_ms(1);
+		t_wait_state(parent, "S");
 		_exit(open("p", O_WRONLY) < 0);
 	}
-	arm(SA_RESTART, 30);
 	CHECK_OK(open("p", O_RDONLY));
 	t_wait_ok(pid);
+	CHECK_EQ(*count, 2);
 }

@@ -244,7 +244,7 @@ TEST(sigqueueinfo_to_a_thread_id)
 	CHECK_EQ(read(thread_id_pipe[0], &tid, sizeof(tid)), (ssize_t)sizeof(tid));
 	CHECK(tid != getpid());
 	CHECK_OK(syscall(SYS_rt_sigqueueinfo, tid, SIGUSR1, &si));
-	for (int i = 0; i < 500 && info.si_code != -77; i++)
+	for (int i = 0; i < 2000 && info.si_code != -77; i++)
 		t_sleep_ms(10);
 	CHECK_EQ(info.si_code, -77);
 }
@@ -391,11 +391,7 @@ TEST(sigtimedwait)
 	CHECK_EQ(sigwaitinfo(&set, &si), SIGUSR1);
 	CHECK_EQ(si.si_pid, pid);
 	set_handler(SIGUSR2, on_signal, SA_RESTART);
-	if (fork() == 0) {
-		t_sleep_ms(40);
-		kill(getppid(), SIGUSR2);
-		_exit(0);
-	}
+	t_signal_sleeper(SIGUSR2, 0);
 	/* Another signal's handler ends it, SA_RESTART or not. */
 	CHECK_ERR(sigwaitinfo(&set, &si), EINTR);
 	ts.tv_nsec = -1;

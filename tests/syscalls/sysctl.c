@@ -118,8 +118,8 @@ static void pipes_of_pages(long long limit, int user)
 
 TEST(pipe_user_pages_soft)
 {
-	if (value_of("/proc/sys/fs/pipe-user-pages-soft") != 16384)
-		SKIP("not the usual limit");
+	if (value_of("/proc/sys/fs/pipe-user-pages-soft") > 30000)
+		SKIP("many pages");
 	with_raised("/proc/sys/fs/pipe-user-pages-soft", 160, pipes_of_pages);
 	refused("/proc/sys/fs/pipe-user-pages-soft", "-1");
 }

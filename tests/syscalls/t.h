@@ -199,10 +199,10 @@ static inline __attribute__((unused)) char t_state(pid_t pid)
 	return p && p[1] ? p[2] : 0;
 }
 
-/* Waits until the task is in one of `states` ("S", "T", "Z"); fails after five seconds. */
+/* Waits until the task is in one of `states` ("S", "T", "Z"); fails after twenty seconds and more. */
 static inline __attribute__((unused)) void t_wait_state(pid_t pid, const char *states)
 {
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < 4000; i++) {
 		char c = t_state(pid);
 
 		if (c && strchr(states, c))
@@ -211,6 +211,24 @@ static inline __attribute__((unused)) void t_wait_state(pid_t pid, const char *s
 	}
 	t_fail(__FILE__, __LINE__, "task %d is in state %c, not one of %s", pid, t_state(pid),
 	       states);
+}
+
+/*
+ * A child that sends its parent a signal when that sleeps, and `ms` later at the earliest: a timer could
+ * be over before the parent got as far as the call that it is to interrupt.
+ */
+static inline __attribute__((unused)) pid_t t_signal_sleeper(int sig, int ms)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	if (pid == 0) {
+		t_wait_state(parent, "S");
+		t_sleep_ms(ms);
+		CHECK_OK(kill(parent, sig));
+		_exit(0);
+	}
+	CHECK(pid > 0);
+	return pid;
 }
 
 /* Becomes an ordinary user: no capabilities, no supplementary groups. */

@@ -139,7 +139,7 @@ TEST(sleeps)
 	int64_t start = t_now_ms();
 
 	CHECK_OK(nanosleep(&ts, NULL));
-	CHECK(t_now_ms() - start >= 19 && t_now_ms() - start < 1000);
+	CHECK(t_now_ms() - start >= 19 && t_now_ms() - start < 20000);
 	ts.tv_nsec = 1000 * MS;
 	CHECK_ERR(nanosleep(&ts, NULL), EINVAL);
 	ts.tv_nsec = -1;
@@ -169,7 +169,8 @@ TEST(alarm)
 	signal(SIGALRM, on_signal);
 	CHECK_EQ(alarm(0) > 0, 1);
 	CHECK_EQ(alarm(100), 0);
-	CHECK_EQ(alarm(1), 100);
+	/* Whole seconds, to the nearest: of a hundred, some may be over. */
+	CHECK(alarm(1) >= 90);
 	CHECK_EQ(pause(), -1);
 	CHECK_EQ(count, 1);
 	CHECK_EQ(alarm(0), 0);
@@ -251,7 +252,8 @@ TEST(posix_timer)
 TEST(posix_timer_thread_id)
 {
 	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
-	struct itimerspec its = {{0, 0}, {0, 10 * MS}};
+	/* Again and again: the first may come before pause() does. */
+	struct itimerspec its = {{0, 10 * MS}, {0, 10 * MS}};
 	timer_t id;
 
 	ev._sigev_un._tid = gettid();
@@ -260,6 +262,8 @@ TEST(posix_timer_thread_id)
 	CHECK_OK(timer_settime(id, 0, &its, NULL));
 	while (!count)
 		pause();
+	CHECK_OK(timer_delete(id));
+	its.it_interval.tv_nsec = 0;
 	ev.sigev_notify = SIGEV_NONE;
 	CHECK_OK(timer_create(CLOCK_MONOTONIC, &ev, &id));
 	CHECK_OK(timer_settime(id, 0, &its, NULL));
@@ -296,7 +300,7 @@ TEST(timerfd)
 	CHECK(fd >= 0);
 	CHECK_ERR(read(fd, &n, 8), EAGAIN);
 	CHECK_OK(timerfd_settime(fd, 0, &its, NULL));
-	CHECK_EQ(poll(&pfd, 1, 1000), 1);
+	CHECK_EQ(poll(&pfd, 1, 20000), 1);
 	CHECK_EQ(read(fd, &n, 8), 8);
 	CHECK(n >= 1);
 	t_sleep_ms(55);

@@ -323,7 +323,7 @@ TEST(sigio)
 	CHECK_OK(fcntl(sp[0], F_SETFL, O_ASYNC));
 	got_io = 0;
 	CHECK_EQ(write(sp[1], "x", 1), 1);
-	for (int i = 0; i < 100 && !got_io; i++)
+	for (int i = 0; i < 4000 && !got_io; i++)
 		t_sleep_ms(5);
 	CHECK_EQ(got_io, 1);
 }
