@@ -259,10 +259,14 @@ static void start(void *(*fn)(void *))
 		_exit(101);
 }
 
+/* One byte when the tracer has waited for the first death. */
+static int first_death[2];
+
+/* The end of the group, if it came before somebody waited for the thread, would be the thread's end as well. */
 static void thread_ends(void)
 {
 	start(end_with_three);
-	usleep(20000);
+	read(first_death[0], &(char){0}, 1);
 }
 
 static void group_ends(void)
@@ -297,9 +301,11 @@ struct deaths {
 static struct deaths run_traced(void (*fn)(void), pid_t *ret_pid)
 {
 	struct deaths d = {0};
-	pid_t pid = traced(fn), got;
+	pid_t pid, got;
 	int status;
 
+	CHECK_OK(pipe(first_death));
+	pid = traced(fn);
 	CHECK_OK(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC));
 	CHECK_OK(ptrace(PTRACE_CONT, pid, 0, 0));
 	while ((got = waitpid(-1, &status, __WALL)) > 0) {
@@ -307,10 +313,12 @@ static struct deaths run_traced(void (*fn)(void), pid_t *ret_pid)
 			CHECK(d.count < DEATHS_MAX);
 			d.pid[d.count] = got;
 			d.status[d.count++] = status;
+			write(first_death[1], "x", 1);
 			continue;
 		}
 		d.execs += status >> 16 == PTRACE_EVENT_EXEC;
-		CHECK_OK(ptrace(PTRACE_CONT, got, 0, 0));
+		/* Another thread may have ended it where it stands. */
+		CHECK(ptrace(PTRACE_CONT, got, 0, 0) == 0 || errno == ESRCH);
 	}
 	status = errno;
 	CHECK_EQ(status, ECHILD);
