@@ -3,11 +3,13 @@
  *
  * The host's tree is served read-only by the gofer; writes go to memory through an overlay and are gone at the end.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/cli.h"
@@ -98,6 +100,7 @@ static int do_main(int argc, char **argv)
 	struct sandbox_options opts = {0};
 	struct oci_config config;
 	char cwd_buf[PATH_MAX], id[64];
+	struct stat st;
 	int tty = -1, i, status;
 	bool set;
 
@@ -130,6 +133,11 @@ static int do_main(int argc, char **argv)
 	if (cli.overlay && strcmp(cli.overlay, "none") == 0) {
 		cli_error("do: --overlay=none: CMD may not write to the host's tree; run a bundle "
 			  "for that");
+		return 1;
+	}
+	errno = ENOTDIR;
+	if (stat(rootfs, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		cli_error("do: --rootfs: %s: %m", rootfs);
 		return 1;
 	}
 	if (!platform_usable(cli.platform))

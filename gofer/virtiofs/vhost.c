@@ -20,6 +20,9 @@
 #include "gofer/virtiofs/server.h"
 
 #define SPIN_NS 30000
+/* A front end that ends closes its descriptors one by one. */
+#define LEAVE_MS 1000
+#define LEAVE_STEP_MS 10
 #define YIELD_NS 1000000
 #define STOP_RETRY_NS 5000000
 
@@ -98,13 +101,14 @@ static bool wait_for_kick(struct queue *q)
 	return ok;
 }
 
-/* Nothing more can come of it: the front end sees the connection's end, if it has not left itself. */
+/* Nothing more can come of it: the front end sees the connection's end, if it has not left itself, or is about to. */
 static void give_up(struct queue *q, const char *why)
 {
 	struct pollfd p = {.fd = q->d->sock, .events = POLLRDHUP};
 
-	if (poll(&p, 1, 0) > 0)
-		return;
+	for (int ms = 0; ms < LEAVE_MS; ms += LEAVE_STEP_MS)
+		if (atomic_load(&q->stop) || poll(&p, 1, LEAVE_STEP_MS) > 0)
+			return;
 	log_error("virtiofs: queue %u: %s; it stops", q->index, why);
 	shutdown(q->d->sock, SHUT_RDWR);
 }
