@@ -166,7 +166,7 @@ static void parse_env(struct oci_parse *p, const json_t *proc)
 		char *equals = strchr(v[i], '='), *entry = v[i];
 		const json_t *at;
 
-		if (!equals) {
+		if (!equals || equals == entry) {
 			oci_parse_error(p,
 					"process.env: invalid environment variable: '%s': "
 					"NAME=VALUE is wanted",

@@ -170,13 +170,12 @@ static char *with(const char *process, const char *linux_part, const char *mount
 
 static void test_environment(void **state)
 {
-	static const char *const wanted[] = {"A=3", "B=", "=x", "C=1=2"};
+	static const char *const wanted[] = {"A=3", "B=", "C=1=2"};
 	struct oci_config c;
 	char why[OCI_ERROR_MAX], json[1024];
 
 	(void)state;
-	with("\"env\":[\"A=1\",\"B=\",\"A=2\",\"=x\",\"C=1=2\",\"A=3\"]", "", "", json,
-	     sizeof(json));
+	with("\"env\":[\"A=1\",\"B=\",\"A=2\",\"C=1=2\",\"A=3\"]", "", "", json, sizeof(json));
 	assert_int_equal(parse(json, &c, why), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
 		assert_string_equal(c.spec.envp[i], wanted[i]);
@@ -185,6 +184,9 @@ static void test_environment(void **state)
 	with("\"env\":[\"A=1\",\"A=2\",\"B\",\"C=\"]", "", "", json, sizeof(json));
 	assert_int_equal(parse(json, &c, why), -EINVAL);
 	assert_non_null(strstr(why, "invalid environment variable: 'B'"));
+	with("\"env\":[\"A=1\",\"=x\"]", "", "", json, sizeof(json));
+	assert_int_equal(parse(json, &c, why), -EINVAL);
+	assert_non_null(strstr(why, "invalid environment variable: '=x'"));
 	with("\"env\":[\"A=1\",\"B=1\",3,\"C=1\"]", "", "", json, sizeof(json));
 	assert_int_equal(parse(json, &c, why), -EINVAL);
 	assert_non_null(strstr(why, "process.env[2]"));
