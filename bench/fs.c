@@ -24,6 +24,7 @@
 #define ROUNDS_MAX 99
 #define WARM_NS 10000000ll
 #define PASSES_MAX 8192
+#define OPS_MAX 64u /* of a pass, timed one by one */
 #define FILE_MIB_MAX 1024u
 
 static int rounds = 5;
@@ -45,8 +46,8 @@ static const char *const state_names[STATES] = {"cold", "warm"};
 static bool case_wanted[FS_CASES];
 static double us[FS_CASES][STATES][SUBJECTS][ROUNDS_MAX],
 	trips[FS_CASES][STATES][SUBJECTS][ROUNDS_MAX];
-/* What the gofer's cold stat is held against. */
-static double socket_us[ROUNDS_MAX], walk_us[ROUNDS_MAX];
+/* What the gofer's cold stat is held against, as medians of single ones; so is the stat: the first of a pass wakes who sleeps. */
+static double socket_us[ROUNDS_MAX], walk_us[ROUNDS_MAX], steady_us[SUBJECTS][ROUNDS_MAX];
 /* What two threads make of sequential reads. */
 static double pipe_us[ROUNDS_MAX];
 /* What a walk's LOOKUPs are held against: a LOOKUP by itself, so long after the answer before. */
@@ -55,19 +56,26 @@ static const int64_t thinks_ns[] = {0, 500, 1000, 2000, 4000};
 #define RAW_LOOKUPS 2000
 static double raw_us[THINKS][SUBJECTS][ROUNDS_MAX];
 
-/* Return: operations. Time and requests are added. */
-static unsigned pass(struct subject *s, const struct fs_case *c, int64_t *ns, uint64_t *requests)
+/* Return: operations. Time and requests are added. each: us of every operation, of OPS_MAX at most; NULL: not wanted. */
+static unsigned pass(struct subject *s, const struct fs_case *c, int64_t *ns, uint64_t *requests,
+		     double *each)
 {
 	unsigned ops = c->ops ? c->ops : fs_file_mib;
+	int64_t start, last, now;
 	uint64_t sent;
-	int64_t start;
 
 	if (c->before)
 		c->before(s);
 	sent = subject_requests(s);
-	start = now_ns();
-	for (unsigned i = 0; i < ops; i++)
+	start = last = now_ns();
+	for (unsigned i = 0; i < ops; i++) {
 		c->op(s, c, i);
+		if (!each || i >= OPS_MAX)
+			continue;
+		now = now_ns();
+		each[i] = (double)(now - last) / 1000;
+		last = now;
+	}
 	if (c->last)
 		c->last(s);
 	*ns += now_ns() - start;
@@ -100,10 +108,15 @@ static double median(const double *values)
 	return median_of(v, (unsigned)rounds);
 }
 
+static bool is_stat_8(const struct fs_case *c)
+{
+	return !strcmp(c->name, "stat_8");
+}
+
 /* The time of a warm operation is the median of its passes': most of them are short, and whoever else wanted the processor is in few. */
 static void measure(size_t k, int who, int round)
 {
-	static double passes[PASSES_MAX];
+	static double passes[PASSES_MAX], each[OPS_MAX];
 	const struct fs_case *c = &fs_cases[k];
 	struct subject *s = &subjects[who];
 
@@ -111,13 +124,14 @@ static void measure(size_t k, int who, int round)
 		return;
 	subject_shrink(s);
 	for (int state = 0; state < STATES; state++) {
+		bool steady = state == COLD && is_stat_8(c);
 		uint64_t requests = 0;
 		unsigned ops = 0, count = 0;
 		int64_t all = 0;
 
 		do {
 			int64_t ns = 0;
-			unsigned made = pass(s, c, &ns, &requests);
+			unsigned made = pass(s, c, &ns, &requests, steady ? each : NULL);
 
 			passes[count++] = (double)ns / made / 1000;
 			ops += made;
@@ -125,6 +139,8 @@ static void measure(size_t k, int who, int round)
 		} while (state == WARM && !c->warm_once && all < WARM_NS && count < PASSES_MAX);
 		us[k][state][who][round] = median_of(passes, count);
 		trips[k][state][who][round] = (double)requests / ops;
+		if (steady)
+			steady_us[who][round] = median_of(each, MIN(ops, OPS_MAX));
 	}
 }
 
@@ -193,9 +209,10 @@ static void target_gofer_stat(void)
 		if (!subjects[who].usable || subjects[who].kind != SUBJECT_GOFER)
 			continue;
 		for (int r = 0; r < rounds; r++)
-			v[r] = us[k][COLD][who][r] / (socket_us[r] + walk_us[r]);
+			v[r] = steady_us[who][r] / (socket_us[r] + walk_us[r]);
+		report("stat_8_cold_median", subjects[who].name, median(steady_us[who]), "us");
 		snprintf(label, sizeof(label), "%s:socket+walk", subjects[who].name);
-		report("stat_8_cold", label, median(v), "x (target at most 1.3)");
+		report("stat_8_cold_median", label, median(v), "x (target at most 1.3)");
 	}
 }
 

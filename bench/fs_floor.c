@@ -16,6 +16,7 @@
 
 #define ECHO_ARG "--serve-echo"
 #define ECHO_REQUEST 120
+#define FLOOR_COUNT 200
 #define ECHO_REPLY 1000 /* nine nodes of 105 bytes, and a head */
 
 static int64_t now_ns(void)
@@ -67,12 +68,12 @@ void floor_stop(void)
 	close(echo_sock);
 }
 
-static int round_trip(void)
+static int round_trip(int sock)
 {
 	char data[ECHO_REPLY] = "";
 
-	return send(echo_sock, data, ECHO_REQUEST, MSG_NOSIGNAL) != ECHO_REQUEST ||
-			       recv(echo_sock, data, ECHO_REPLY, MSG_WAITALL) != ECHO_REPLY
+	return send(sock, data, ECHO_REQUEST, MSG_NOSIGNAL) != ECHO_REQUEST ||
+			       recv(sock, data, ECHO_REPLY, MSG_WAITALL) != ECHO_REPLY
 		       ? -EPIPE
 		       : 0;
 }
@@ -99,21 +100,39 @@ static int safe_walk(int root)
 	return 0;
 }
 
+static int by_value(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The median of `count` times of what `op` does to `arg`, in us. */
+static int median_us(int (*op)(int arg), int arg, double *ret)
+{
+	static int64_t ns[FLOOR_COUNT];
+	int err = 0;
+
+	for (int i = 0; i < FLOOR_COUNT && !err; i++) {
+		int64_t start = now_ns();
+
+		err = op(arg);
+		ns[i] = now_ns() - start;
+	}
+	qsort(ns, FLOOR_COUNT, sizeof(ns[0]), by_value);
+	*ret = (double)ns[FLOOR_COUNT / 2] / 1000;
+	return err;
+}
+
 int floor_measure(const char *tree, double *ret_socket_us, double *ret_walk_us)
 {
 	int root = open(tree, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const int count = 200;
-	int64_t start, middle;
-	int err = round_trip();
+	int err = round_trip(echo_sock);
 
-	start = now_ns();
-	for (int i = 0; i < count && !err; i++)
-		err = round_trip();
-	middle = now_ns();
-	for (int i = 0; i < count && !err; i++)
-		err = safe_walk(root);
-	*ret_socket_us = (double)(middle - start) / count / 1000;
-	*ret_walk_us = (double)(now_ns() - middle) / count / 1000;
+	if (!err)
+		err = median_us(round_trip, echo_sock, ret_socket_us);
+	if (!err)
+		err = median_us(safe_walk, root, ret_walk_us);
 	close(root);
 	return err;
 }
