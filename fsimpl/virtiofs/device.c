@@ -195,8 +195,7 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 
 /* ---- completions ---- */
 
-/* Never blocks, whatever the device does. With no room for it one is waiting to be read. */
-static void write_kick(struct vdev_queue *q)
+void vdev_kick_write(struct vdev_queue *q)
 {
 	const uint64_t one = 1;
 
@@ -214,13 +213,6 @@ int vdev_queue_drain_locked(struct vdev_queue *q)
 
 		q->flying--;
 		slot->used = used;
-		/*
-		 * Its waiter polls and sends another: the device's thread, which is about to sleep, looks once more, which takes as long as the
-		 * waiter thinks. On one CPU with him it sleeps already.
-		 */
-		if (slot->more && !slot->waiter &&
-		    !atomic_load_explicit(&q->near, memory_order_relaxed))
-			write_kick(q);
 		slot->done = true;
 		if (slot->orphan)
 			orphan_done_locked(q, slot);
@@ -352,14 +344,12 @@ static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const stru
 				dev->indirect ? (void *)slot->mem : NULL, addr_of(dev, base), slot);
 }
 
-/* Return: the device wanted one: it sleeps, or is about to. */
-static bool kick(struct vdev_queue *q)
+static void kick(struct vdev_queue *q)
 {
 	if (!virtq_driver_publish(&q->ring))
-		return false;
-	write_kick(q);
+		return;
+	vdev_kick_write(q);
 	atomic_store_explicit(&q->kicked, true, memory_order_relaxed);
-	return true;
 }
 
 static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
@@ -467,7 +457,8 @@ static int submit_locked(struct vdev_queue *q, const struct vdev_call *call, enu
 	for (unsigned i = 0; i < call->receive_count; i++)
 		slot->data[slot->data_count++] = call->receive[i];
 	vdev_pin_data(q->dev, slot->data, slot->data_count, true);
-	slot->more = kick(q) && call->more;
+	kick(q);
+	slot->more = call->more;
 	*ret = slot;
 	return 0;
 }

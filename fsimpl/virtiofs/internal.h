@@ -210,9 +210,24 @@ struct virtiofs_when {
 /* call->req.opcode, nodeid, arg, names ... Return: as vdev_call(); -ENOSYS at once for what the server lacks. */
 must_check ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call);
 bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode);
-/* more: vdev_call.more. */
 must_check int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name,
-				   size_t len, bool more, struct fuse_entry_out *ret);
+				   size_t len, struct fuse_entry_out *ret);
+/* The same in two steps. */
+struct virtiofs_name {
+	uint64_t dir; /* its node */
+	const char *name; /* borrowed by begin */
+	size_t len;
+	bool more; /* vdev_call.more */
+};
+struct virtiofs_lookup {
+	struct vdev_pending pending;
+	struct virtiofs_when when; /* virtiofs_now() before it was sent */
+	unsigned epoch;
+};
+/* Return: as vdev_begin(). */
+must_check int virtiofs_lookup_begin(struct virtiofs_fs *fs, const struct virtiofs_name *n,
+				     bool may_wait, struct virtiofs_lookup *ret);
+must_check int virtiofs_lookup_end(struct virtiofs_lookup *l, struct fuse_entry_out *ret);
 /* A reply's entry: its node gets the device's name. -EIO: no node that the device could name. epoch: vdev_epoch() before the request. */
 must_check int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch);
 /* Before an operation on an open file takes locks: a daemon that was started anew a moment ago is waited for. */
@@ -392,7 +407,20 @@ struct virtiofs_walk {
 	const char *fail_name; /* behind them, in fail_dir */
 	const struct remote_dentry *fail_dir;
 	int fail_err;
+	bool to_parent;
+	/* Of the name behind the last answer's, which was sent already: walk_next.c. */
+	struct virtiofs_lookup next;
+	unsigned next_cost; /* as vdev_ahead_take() said; 0: there is none */
+	uint64_t next_dir;
+	const char *next_name;
 };
+/*
+ * The current name, of which nothing is to be believed: asks for it, and when that is answered for the one behind it at once. Return: 0 and a reference,
+ * -ENOENT, -errno. Pre: tree_lock.
+ */
+must_check int virtiofs_walk_lookup(struct virtiofs_walk *wk, struct remote_dentry **ret);
+/* What was sent ahead is not wanted. Waits for it. */
+void virtiofs_walk_drop_next(struct virtiofs_walk *wk);
 /* Asks for what remains of the path. Return: 0: told; 1: not worth it, LOOKUP will do; -errno. Pre: tree_lock. */
 must_check int virtiofs_walk_ask(struct virtiofs_walk *wk);
 /*
@@ -416,10 +444,9 @@ bool virtiofs_name_holds(struct virtiofs_fs *fs, const struct virtiofs_inode *di
 /* One name in dir, believed or asked for. Return: 0 and a reference, -ENOENT, -errno. Pre: tree_lock. */
 must_check int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			       size_t len, struct remote_dentry **ret);
-/* The same where nothing is believed: asks. more: vdev_call.more. */
+/* The same where nothing is believed: asks. */
 must_check int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir,
-				   const char *name, size_t len, bool more,
-				   struct remote_dentry **ret);
+				   const char *name, size_t len, struct remote_dentry **ret);
 /* The name was not there. version: the name's, from before the look; with fs->versions. */
 void virtiofs_enter_negative(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			     size_t len, uint64_t version);

@@ -41,7 +41,7 @@ struct vdev_slot {
 		room; /* bytes of the small reply; of all that may come behind the header */
 	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
 	bool unkillable;
-	bool more; /* another follows, and the device had to be woken for this one */
+	bool more; /* another follows */
 	bool listened; /* an orphan that counts in queue->asleep */
 	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
 	unsigned data_count;
@@ -150,6 +150,8 @@ void vdev_call_ready(struct hostpoll *hp, uint32_t events);
 /* device.c: takes what completed. 0, -EPROTO: the ring makes no sense; the first kills the device then, the second, with the queue locked, does not. */
 must_check int vdev_queue_drain(struct vdev_queue *q);
 must_check int vdev_queue_drain_locked(struct vdev_queue *q);
+/* Never blocks, whatever the device does. With no room for it one is waiting to be read. Queue locked. */
+void vdev_kick_write(struct vdev_queue *q);
 /* In place of mutex_unlock() wherever completions were taken: owners' locks rank below the queue's. */
 void vdev_queue_unlock(struct vdev_queue *q);
 /* device_wait.c: until the slot is done. Not locked. 0, -EINTR: killed, it is not. */

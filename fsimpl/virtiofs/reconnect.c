@@ -236,7 +236,7 @@ static int find_again(struct remote_dentry *d, int64_t relock_end)
 	struct fuse_entry_out e;
 	bool same;
 	int err = virtiofs_lookup_rpc(in->fs, virtiofs_inode_of(parent)->nodeid, key->name,
-				      key->len, false, &e);
+				      key->len, &e);
 
 	if (!virtiofs_device_alive(in->fs->dev))
 		return -EIO;

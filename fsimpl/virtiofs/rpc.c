@@ -22,19 +22,27 @@ bool virtiofs_lacks(const struct virtiofs_fs *fs, uint32_t opcode)
 	 OP(FUSE_FALLOCATE) | OP(FUSE_READDIRPLUS) | OP(FUSE_RENAME2) | OP(FUSE_TMPFILE) |         \
 	 OP(FUSE_SETLK) | OP(FUSE_MOAT_WALK))
 
-ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
+/* What every request says. */
+static void complete(struct vdev_call *call)
 {
 	const struct cred *cred = cred_current();
 	uint32_t opcode = call->req.opcode;
-	ssize_t ret;
 
-	if (virtiofs_lacks(fs, opcode))
-		return -ENOSYS;
 	if (cred && !call->ids_set) {
 		call->req.uid = cred->fsuid;
 		call->req.gid = cred->fsgid;
 	}
 	call->heard = opcode < 64 && (HEARD_OPS >> opcode & 1);
+}
+
+ssize_t virtiofs_call(struct virtiofs_fs *fs, struct vdev_call *call)
+{
+	uint32_t opcode = call->req.opcode;
+	ssize_t ret;
+
+	if (virtiofs_lacks(fs, opcode))
+		return -ENOSYS;
+	complete(call);
 	ret = vdev_call(fs->dev, call);
 	/* A server says it once for all. */
 	if (ret == -ENOSYS && opcode < 64)
@@ -50,24 +58,44 @@ int virtiofs_entry_named(struct fuse_entry_out *e, unsigned epoch)
 	return 0;
 }
 
-int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name, size_t len,
-			bool more, struct fuse_entry_out *ret)
+int virtiofs_lookup_begin(struct virtiofs_fs *fs, const struct virtiofs_name *n, bool may_wait,
+			  struct virtiofs_lookup *ret)
 {
 	struct vdev_call call = {
-		.req = {.opcode = FUSE_LOOKUP, .nodeid = parent, .name = {name}, .name_len = {len}},
-		.more = more,
-		.reply = ret,
-		.reply_size = sizeof(*ret),
+		.req = {.opcode = FUSE_LOOKUP,
+			.nodeid = n->dir,
+			.name = {n->name},
+			.name_len = {n->len}},
+		.more = n->more,
+		.reply_size = sizeof(struct fuse_entry_out),
 	};
-	unsigned epoch = vdev_epoch(fs->dev);
-	ssize_t got = virtiofs_call(fs, &call);
+
+	ret->when = virtiofs_now(fs);
+	ret->epoch = vdev_epoch(fs->dev);
+	complete(&call);
+	return vdev_begin(fs->dev, &call, may_wait, &ret->pending);
+}
+
+int virtiofs_lookup_end(struct virtiofs_lookup *l, struct fuse_entry_out *ret)
+{
+	ssize_t got = vdev_end(&l->pending, ret);
 
 	if (got < 0)
 		return (int)got;
 	/* Some servers grant negative entries so. */
 	if (ret->nodeid == 0)
 		return -ENOENT;
-	return virtiofs_entry_named(ret, epoch);
+	return virtiofs_entry_named(ret, l->epoch);
+}
+
+int virtiofs_lookup_rpc(struct virtiofs_fs *fs, uint64_t parent, const char *name, size_t len,
+			struct fuse_entry_out *ret)
+{
+	const struct virtiofs_name n = {.dir = parent, .name = name, .len = len};
+	struct virtiofs_lookup l;
+	int err = virtiofs_lookup_begin(fs, &n, true, &l);
+
+	return err ? err : virtiofs_lookup_end(&l, ret);
 }
 
 int virtiofs_getattr_rpc(struct virtiofs_inode *in, struct fuse_attr_out *ret)

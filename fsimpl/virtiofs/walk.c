@@ -79,7 +79,7 @@ struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_de
 }
 
 int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
-			size_t len, bool more, struct remote_dentry **ret)
+			size_t len, struct remote_dentry **ret)
 {
 	struct virtiofs_when when = virtiofs_now(fs);
 	struct fuse_entry_out e;
@@ -91,7 +91,7 @@ int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir, const
 		version = version_load(fs->versions->table,
 				       version_name_key(virtiofs_inode_of(dir)->generation, name,
 							len));
-	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, more, &e);
+	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
 	if (err == -ENOENT)
 		virtiofs_enter_negative(fs, dir, name, len, version);
 	return err ? err : virtiofs_enter(fs, dir, name, len, &e, when, ret);
@@ -116,7 +116,7 @@ int virtiofs_lookup(struct virtiofs_fs *fs, struct remote_dentry *dir, const cha
 {
 	int err = lookup_cached(fs, dir, name, len, ret);
 
-	return err == 1 ? virtiofs_lookup_ask(fs, dir, name, len, false, ret) : err;
+	return err == 1 ? virtiofs_lookup_ask(fs, dir, name, len, ret) : err;
 }
 
 static int read_target(struct virtiofs_inode *in)
@@ -207,13 +207,14 @@ static int find_child(struct virtiofs_walk *wk, struct remote_dentry **ret)
 
 	if (err == 1)
 		err = lookup_cached(wk->fs, wk->cur, name, len, ret);
-	if (err != 1)
+	if (err != 1) {
+		virtiofs_walk_drop_next(wk);
 		return err;
+	}
 	err = virtiofs_walk_ask(wk);
 	if (!err)
 		err = virtiofs_walk_told(wk, ret);
-	return err == 1 ? virtiofs_lookup_ask(wk->fs, wk->cur, name, len, !rp_final(wk->rp), ret)
-			: err;
+	return err == 1 ? virtiofs_walk_lookup(wk, ret) : err;
 }
 
 static int step(struct virtiofs_walk *wk)
@@ -261,6 +262,8 @@ int virtiofs_walk_hinted(struct virtiofs_fs *fs, struct resolving_path *rp, bool
 	wk.hint = hint;
 	wk.told_next = wk.told_count = 0;
 	wk.fail_dir = NULL;
+	wk.to_parent = to_parent;
+	wk.next_cost = 0;
 	wk.cur = remote_dentry_ref(remote_dentry_of(rp_start(rp)));
 	virtiofs_versions_settle(fs->versions);
 	while (!err && !rp_done(rp) && !(to_parent && rp_final(rp)))

@@ -38,6 +38,7 @@ static void forget_told(struct virtiofs_walk *wk)
 void virtiofs_walk_fini(struct virtiofs_walk *wk)
 {
 	forget_told(wk);
+	virtiofs_walk_drop_next(wk);
 }
 
 int virtiofs_walk_told(struct virtiofs_walk *wk, struct remote_dentry **ret)

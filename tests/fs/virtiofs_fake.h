@@ -91,13 +91,16 @@ struct fake {
 	int kick[QUEUES], call[QUEUES];
 	bool ready[QUEUES], closed;
 	_Atomic bool serving; /* every ring is known */
-	unsigned hits;
+	_Atomic unsigned hits;
 	bool silent; /* connected, and answers no request */
 	_Atomic bool stalled; /* answers nothing meanwhile */
 	bool live; /* somebody scribbles over the rings: it does what it can, and gives up on what makes no sense */
 	bool deaf; /* reads no kick and sees to it that they block, if that can be; looks at its rings now and then */
 	bool submounts; /* a filesystem of its own in every directory */
 	bool direct; /* no indirect descriptors, and calls only who asks for it */
+	_Atomic uint32_t dir_mode; /* of d, in place of 0755 */
+	_Atomic int64_t
+		looked_up; /* nodes that LOOKUP and MKDIR answered, less what was forgotten */
 	/* what failing and torn writes are tested with */
 	_Atomic int write_error; /* of the next WRITE */
 	_Atomic unsigned writes;
@@ -113,7 +116,8 @@ static struct fuse_attr attr_of(uint64_t node)
 		0, S_IFDIR | 0755, S_IFREG | 0644, S_IFDIR | 0755, S_IFLNK | 0777, S_IFIFO | 0644};
 
 	return (struct fuse_attr){.ino = node,
-				  .mode = modes[node],
+				  .mode = node == 3 && fake.dir_mode ? S_IFDIR | fake.dir_mode
+								     : modes[node],
 				  .nlink = 1,
 				  .size = S_ISREG(modes[node]) ? 10000 : 0,
 				  .blksize = 4096};
@@ -224,6 +228,26 @@ static ssize_t put_xattr(const struct fuse_decoded *in, uint8_t *p)
 	return arg.size ? sizeof(value) : sizeof(size);
 }
 
+/* FORGET or BATCH_FORGET: what it gives back. */
+static void count_forgotten(const uint8_t *request, size_t size, uint32_t opcode)
+{
+	size_t at = sizeof(struct fuse_in_header);
+	struct fuse_batch_forget_in batch;
+	struct fuse_forget_one one;
+	struct fuse_forget_in single;
+
+	if (opcode == FUSE_FORGET) {
+		memcpy(&single, request + at, sizeof(single));
+		atomic_fetch_sub(&fake.looked_up, (int64_t)single.nlookup);
+		return;
+	}
+	memcpy(&batch, request + at, sizeof(batch));
+	for (at += sizeof(batch); batch.count-- && at + sizeof(one) <= size; at += sizeof(one)) {
+		memcpy(&one, request + at, sizeof(one));
+		atomic_fetch_sub(&fake.looked_up, (int64_t)one.nlookup);
+	}
+}
+
 /* Return: payload bytes, -errno. */
 static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 {
@@ -246,8 +270,10 @@ static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 		memcpy(p, &init, sizeof(init));
 		return sizeof(init);
 	case FUSE_LOOKUP:
-		return node_of(in->name[0]) ? (ssize_t)put_entry(p, node_of(in->name[0]), lie)
-					    : -ENOENT;
+		if (!node_of(in->name[0]))
+			return -ENOENT;
+		atomic_fetch_add(&fake.looked_up, 1);
+		return (ssize_t)put_entry(p, node_of(in->name[0]), lie);
 	case FUSE_MOAT_WALK:
 		return reply_to_walk(in, p, lie);
 	case FUSE_GETATTR:
@@ -258,6 +284,7 @@ static ssize_t reply_to(const struct fuse_decoded *in, uint8_t *p, bool lie)
 		memcpy(p, &attr, sizeof(attr));
 		return sizeof(attr);
 	case FUSE_MKDIR:
+		atomic_fetch_add(&fake.looked_up, 1);
 		return (ssize_t)put_entry(p, 3, lie);
 	case FUSE_SYMLINK:
 		return (ssize_t)put_entry(p, 4, lie);
@@ -374,6 +401,8 @@ static void serve(struct virtq_device *q, const struct virtq_chain *c)
 		fake.closed = true;
 		return;
 	}
+	if (in.head.opcode == FUSE_FORGET || in.head.opcode == FUSE_BATCH_FORGET)
+		count_forgotten(request, size, in.head.opcode);
 	if (!c->in_count) {
 		push(q, c, 0, lie);
 		return;

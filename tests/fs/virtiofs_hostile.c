@@ -5,6 +5,7 @@
  * wrong as `attack` says.
  */
 #include <errno.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -417,6 +418,92 @@ static void test_deep_submounts(void **state)
 	assert_int_equal(got.too_deep, -ELOOP);
 }
 
+/* ---- names sent ahead ---- */
+
+/* LOOKUPs that the daemon hears of during a stat. */
+static unsigned lookups_of(struct fs_env *e, const char *path, int want)
+{
+	unsigned before = fake.hits;
+	struct moat_statx st;
+
+	assert_int_equal(fs_stat(e, path, &st), want);
+	return fake.hits - before;
+}
+
+static void start_counting(struct fs_env *e, const char *options, enum attack attack)
+{
+	memset(&fake, 0, sizeof(fake));
+	fake.target = FUSE_LOOKUP;
+	fake.attack = attack;
+	mount_options = options;
+	alarm(TEST_SECONDS_MAX);
+	assert_int_equal(fs_env_init(e), 0);
+}
+
+/* Nothing that was looked up is left with the daemon. */
+static void stop_counting(struct fs_env *e)
+{
+	stop(e);
+	assert_int_equal(atomic_load(&fake.looked_up), 0);
+}
+
+/* A walk sends the next name before it has looked at the answer: as many requests as there are names, and none that tells what a caller may not see. */
+static void test_sent_ahead(void **state)
+{
+	struct fs_env e;
+
+	(void)state;
+	start_counting(&e, "cache=none", A_NONE);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(lookups_of(&e, "/d/d/d/f", 0), 4);
+		assert_int_equal(lookups_of(&e, "/d//d/./d/", 0), 3);
+		assert_int_equal(lookups_of(&e, "/d/none/f", -ENOENT), 2);
+		assert_int_equal(lookups_of(&e, "/f/f", -ENOTDIR), 1);
+		assert_int_equal(lookups_of(&e, "/d/../d/f", 0), 3);
+		assert_int_equal(lookups_of(&e, "/d/l/f", -ENOTDIR), 3);
+	}
+	/* mkdir asks for the directory, then whether the name is there. */
+	fake.hits = 0;
+	assert_int_equal(fs_mkdir(&e, "/d/new", 0755), 0);
+	assert_int_equal(fs_mkdir(&e, "/d/newer/", 0755), 0);
+	assert_int_equal(fake.hits, 4);
+	/* What is mounted on d hides what is in it. */
+	assert_int_equal(fs_mount(&e, "/d/d", "tmpfs", 0, NULL), 0);
+	assert_int_equal(lookups_of(&e, "/d/d/f", -ENOENT), 2);
+	assert_int_equal(fs_umount(&e, "/d/d", 0), 0);
+	assert_int_equal(fs_env_become(&e, 1000, 1000, NULL, 0, 0), 0);
+	assert_int_equal(lookups_of(&e, "/d/d/f", 0), 3);
+	fake.dir_mode = 0711;
+	assert_int_equal(lookups_of(&e, "/d/d/f", 0), 3);
+	fake.dir_mode = 0700;
+	assert_int_equal(lookups_of(&e, "/d/f", -EACCES), 1);
+	assert_int_equal(fs_env_become(&e, 0, 0, NULL, 0, 1ull << CAP_DAC_READ_SEARCH), 0);
+	assert_int_equal(lookups_of(&e, "/d/f", 0), 2);
+	stop_counting(&e);
+}
+
+/* An answer that makes no sense comes to light when the next name is under way already. */
+static void test_sent_ahead_for_nothing(void **state)
+{
+	struct moat_statx st;
+	struct fs_env e;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		start_counting(&e, i ? "cache=auto" : "cache=none", A_SIZE);
+		assert_int_equal(lookups_of(&e, "/d/f", -EIO), 2);
+		if (i == 2) {
+			fake.attack = A_CLOSE;
+			assert_int_equal(fs_stat(&e, "/d/f", &st), -EIO);
+			stop(&e);
+			continue;
+		}
+		fake.attack = A_NONE;
+		assert_int_equal(lookups_of(&e, "/d/f", 0), 2);
+		stop_counting(&e);
+	}
+}
+
 /* ---- reconnecting ---- */
 
 static void killed_at(enum attack attack, uint32_t target)
@@ -511,6 +598,8 @@ int main(void)
 		cmocka_unit_test(test_killed_with_full_ring),
 		cmocka_unit_test(test_deaf),
 		cmocka_unit_test(test_deep_submounts),
+		cmocka_unit_test(test_sent_ahead),
+		cmocka_unit_test(test_sent_ahead_for_nothing),
 		cmocka_unit_test(test_killed_everywhere),
 		cmocka_unit_test(test_silent_restore),
 	};
