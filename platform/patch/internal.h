@@ -9,7 +9,9 @@
 #define COPY_CHUNKS_MAX ((2 * PATCH_PAGES_MAX + CHUNK_PAGES - 1) / CHUNK_PAGES)
 #define MAILBOX_CHUNKS_MAX (PATCH_MAILBOXES_MAX / CHUNK_PAGES)
 
-#define SITE_SIZE 7u
+#define SITE_SIZE 7u /* of one that a `mov` begins, and of the jump in its place */
+#define CLEARED_SIZE 4u /* of one that a `xor` begins */
+#define ENTRY_AT_CLEARED 2u /* behind the `xor` of such a site's entry */
 #define ENTRY_AT_MOVABS 5u
 #define ENTRY_AT_JMP 15u
 
@@ -49,10 +51,24 @@ struct patch_mailbox {
 struct patch_site {
 	uint64_t rip; /* past the `syscall` */
 	uint32_t nr;
+	bool cleared; /* `xor %eax,%eax` loads the number, which is 0 */
 };
 
 struct patched_page {
 	uint64_t va, off;
+};
+
+/* Values of `live`. */
+#define DETOUR_GONE 0u
+#define DETOUR_LEFT \
+	1u /* its page was dropped, and no event came since: the thread may still be there */
+#define DETOUR_LIVE 2u
+
+/* A jump in what was padding, which a site's short jump leads to. */
+struct patch_detour {
+	uint64_t at; /* immutable */
+	uint64_t rip; /* immutable: the site's */
+	_Atomic unsigned live;
 };
 
 struct patch_space {
@@ -60,6 +76,11 @@ struct patch_space {
 	/* Entries [0, nsites) are immutable; read without a lock. */
 	_Atomic unsigned nsites;
 	struct patch_site sites[PATCH_SITES_MAX];
+	/* Detours [0, ndetours), likewise, but for `live`. */
+	_Atomic unsigned ndetours;
+	struct patch_detour detours[PATCH_DETOURS_MAX];
+	_Atomic bool left; /* some are DETOUR_LEFT */
+	bool alone; /* patch_set_alone() */
 	unsigned npages, ndead;
 	struct patched_page pages[PATCH_PAGES_MAX];
 	uint64_t dead[2 * PATCH_PAGES_MAX]; /* copies to free at the next patch_reap() */
@@ -75,6 +96,20 @@ static inline uint8_t *patch_mem(uint64_t off)
 }
 /* A page of one of `count` chunks. Return: its number, -ENOSPC, -ENOMEM. */
 must_check int patch_page_get(uint64_t *chunks, uint16_t *used, unsigned count);
+
+/* ---- detour.c ---- */
+
+/* Is there `xor %eax,%eax; syscall` before `at`, and behind it dead padding for a jump? *ret_pad: its place. All in bytes of the page. */
+bool patch_detour_fits(const uint8_t *page, uint64_t at, uint64_t *ret_pad);
+/* Return: 0, -ENOSPC. */
+must_check int patch_detour_add(struct patch_space *s, uint64_t at, uint64_t rip);
+/* Copies of [va, va + size) go. */
+void patch_detours_leave(struct patch_space *s, uint64_t va, uint64_t size);
+/* As `xor %eax,%eax` leaves them. */
+void patch_clear_rax(struct user_regs_struct *r);
+/* Is rip in a detour? Then *r are at its site's `syscall`. */
+bool patch_detour_resolve(const struct patch_space *s, struct user_regs_struct *r);
+
 /* As a call that returns to `rip` leaves them. */
 void patch_after_syscall(struct user_regs_struct *r, uint64_t rip, uint64_t flags);
 /* The general registers but those that the call and the way back change: each read once, any value will do. */

@@ -26,6 +26,7 @@
 #define PATCH_ENTRY_SIZE 32
 #define PATCH_MAILBOXES_MAX 256
 #define PATCH_PAGES_MAX 128 /* patched pages of an address space */
+#define PATCH_DETOURS_MAX 16 /* sites of an address space that a jump in padding serves */
 
 /* What the trampoline finds at %gs:MB_MAGIC if %gs leads to a mailbox. Fits a sign-extended displacement. */
 #define PATCH_MAGIC 0x6d6f6174

@@ -14,7 +14,7 @@
  * A page that gets another site gets another copy; the old one is freed when the platform says that nobody can be in
  * it. So no byte that may be executed is ever changed.
  *
- * What cannot be patched: calls whose number is loaded in another way (xor %eax,%eax; a register), sites at
+ * What cannot be patched: calls whose number is loaded in another way (a register; xor %eax,%eax but for what detour.c knows), sites at
  * the start or across the end of a page, those behind a REX or operand-size prefix byte (another instruction).
  * A file that is written while its text is executed (a library overwritten in place) is not seen by
  * threads that execute a copy; programs see the patch if they read their own text.
@@ -201,6 +201,7 @@ void patch_drop(struct patch_space *s, uint64_t va, uint64_t size)
 {
 	unsigned kept = 0;
 
+	patch_detours_leave(s, va, size);
 	for (unsigned i = 0; i < s->npages; i++) {
 		if (s->pages[i].va - va < size)
 			copy_dies(s, s->pages[i].off);
@@ -210,23 +211,37 @@ void patch_drop(struct patch_space *s, uint64_t va, uint64_t size)
 	s->npages = kept;
 }
 
+/* What loads the call's number, ENTRY_AT_MOVABS bytes. */
+static void put_load(uint8_t *entry, uint32_t nr, bool cleared)
+{
+	/* The flags that it leaves are the program's: xor %eax, %eax; nopl (%rax). */
+	static const uint8_t clear[ENTRY_AT_MOVABS] = {0x31, 0xc0, 0x0f, 0x1f, 0x00};
+
+	if (cleared) {
+		memcpy(entry, clear, sizeof(clear));
+		return;
+	}
+	entry[0] = 0xb8; /* mov $nr, %eax */
+	put32(entry + 1, nr);
+}
+
 /* The site's slot: found, or made. Return: its number, -ENOSPC. */
-static int site_get(struct patch_space *s, uint64_t rip, uint32_t nr)
+static int site_get(struct patch_space *s, uint64_t rip, uint32_t nr, bool cleared)
 {
 	unsigned n = atomic_load_explicit(&s->nsites, memory_order_relaxed);
 	uint64_t entry_va;
 	uint8_t *entry;
 
 	for (unsigned i = 0; i < n; i++)
-		if (s->sites[i].rip == rip && s->sites[i].nr == nr)
+		if (s->sites[i].rip == rip && s->sites[i].nr == nr &&
+		    s->sites[i].cleared == cleared)
 			return (int)i;
 	if (n == PATCH_SITES_MAX)
 		return -ENOSPC;
-	s->sites[n] = (struct patch_site){.rip = rip, .nr = nr};
+	s->sites[n] = (struct patch_site){.rip = rip, .nr = nr, .cleared = cleared};
 	entry_va = PATCH_ENTRY_VA + n * PATCH_ENTRY_SIZE;
 	entry = patch_mem(s->off + ENTRY_OFF + n * PATCH_ENTRY_SIZE);
-	entry[0] = 0xb8; /* mov $nr, %eax */
-	put32(entry + 1, nr);
+	put_load(entry, nr, cleared);
 	entry[ENTRY_AT_MOVABS] = 0x49; /* movabs $rip, %r11 */
 	entry[ENTRY_AT_MOVABS + 1] = 0xbb;
 	memcpy(entry + ENTRY_AT_MOVABS + 2, &rip, sizeof(rip));
@@ -271,39 +286,85 @@ static bool ends_elsewhere(uint64_t nr)
 	return false;
 }
 
+/* jmp *[PATCH_TABLE_VA + slot * 8] */
+static void put_jump(uint8_t *at, int slot)
+{
+	at[0] = 0xff;
+	at[1] = 0x24;
+	at[2] = 0x25;
+	put32(at + 3, PATCH_TABLE_VA + (uint32_t)slot * 8);
+}
+
+static bool is_jump(const uint8_t *page, uint64_t at)
+{
+	return at <= MOAT_PAGE_SIZE - SITE_SIZE && page[at] == 0xff && page[at + 1] == 0x24;
+}
+
+/* Is the site patched in these bytes already? */
+static bool is_patched(struct patch_space *s, const uint8_t *page, uint64_t page_va, uint64_t end)
+{
+	const uint8_t *site = page + end - CLEARED_SIZE;
+
+	if (!is_jump(page, end - SITE_SIZE) &&
+	    (site[0] != 0xeb || !is_jump(page, end - CLEARED_SIZE + 2 + site[1])))
+		return false;
+	return page_find(s, page_va);
+}
+
+/*
+ * The patched bytes of a page with a site whose `syscall` ends at `end`. Return: 0, -ENOTSUP, -ENOSPC.
+ */
+static int put_site(struct patch_space *s, uint8_t *page, uint64_t page_va, uint64_t end,
+		    uint32_t nr)
+{
+	uint64_t at = end - SITE_SIZE, pad = 0;
+	bool cleared = false;
+	int slot;
+
+	if (at >= MOAT_PAGE_SIZE || !is_site(page, at, nr)) {
+		cleared = s->alone && nr == 0 && patch_detour_fits(page, end, &pad);
+		if (!cleared)
+			return -ENOTSUP;
+	}
+	slot = site_get(s, page_va + end, nr, cleared);
+	if (slot < 0)
+		return slot;
+	if (!cleared) {
+		/* The address's upper half is the site's `syscall`. */
+		put_jump(page + at, slot);
+		return 0;
+	}
+	page[end - CLEARED_SIZE] = 0xeb; /* jmp pad */
+	page[end - CLEARED_SIZE + 1] = (uint8_t)(pad - (end - CLEARED_SIZE + 2));
+	put_jump(page + pad, slot);
+	return patch_detour_add(s, page_va + pad, page_va + end);
+}
+
 int patch_apply(struct patch_space *s, uint64_t rip, uint64_t nr, uint64_t page_va,
 		const void *page, uint64_t *ret_off)
 {
-	uint64_t at = rip - SITE_SIZE - page_va, off;
+	uint64_t end = rip - page_va, off;
 	uint8_t bytes[MOAT_PAGE_SIZE];
 	struct patched_page *old;
-	int slot, n;
+	int n, err;
 
-	if (at >= MOAT_PAGE_SIZE || nr > UINT32_MAX || ends_elsewhere(nr) ||
+	if (end < CLEARED_SIZE || end > MOAT_PAGE_SIZE || nr > UINT32_MAX || ends_elsewhere(nr) ||
 	    patch_range_touches(page_va, MOAT_PAGE_SIZE))
 		return -ENOTSUP;
 	/* Once: the application may be able to write it by another mapping. */
 	memcpy(bytes, page, sizeof(bytes));
-	if (bytes[at] == 0xff && at + SITE_SIZE <= MOAT_PAGE_SIZE && bytes[at + 1] == 0x24 &&
-	    page_find(s, page_va))
+	if (is_patched(s, bytes, page_va, end))
 		return -EALREADY;
-	if (!is_site(bytes, at, (uint32_t)nr))
-		return -ENOTSUP;
 	old = page_find(s, page_va);
 	if ((!old && s->npages == PATCH_PAGES_MAX) || s->ndead == ARRAY_SIZE(s->dead))
 		return -ENOSPC;
-	slot = site_get(s, rip, (uint32_t)nr);
-	if (slot < 0)
-		return slot;
+	err = put_site(s, bytes, page_va, end, (uint32_t)nr);
+	if (err)
+		return err;
 	n = patch_page_get(s->copy_chunks, s->copy_used, COPY_CHUNKS_MAX);
 	if (n < 0)
 		return n;
 	off = s->copy_chunks[n / CHUNK_PAGES] - 1 + n % CHUNK_PAGES * MOAT_PAGE_SIZE;
-	bytes[at] =
-		0xff; /* jmp *[PATCH_TABLE_VA + slot * 8]: the address's upper half is the site's `syscall` */
-	bytes[at + 1] = 0x24;
-	bytes[at + 2] = 0x25;
-	put32(bytes + at + 3, PATCH_TABLE_VA + (uint32_t)slot * 8);
 	memcpy(patch_mem(off), bytes, sizeof(bytes));
 	if (old) {
 		copy_dies(s, old->off);

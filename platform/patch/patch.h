@@ -7,6 +7,10 @@
  * page, which the platform maps where the application executes; the mm, and with it /proc/PID/mem, ptrace and
  * files, keep the page as it is. Replacing the page's translation is one step, so no thread executes half of it.
  *
+ * `31 c0; 0f 05` (xor %eax,%eax; syscall: glibc's read()) has no room for that: the `xor` becomes a short jump to padding behind the
+ * function's `ret`, and the jump through the table stands there (detour.c). Only while one thread runs in the address space
+ * (patch_set_alone()).
+ *
  * What the trampoline does: checks that %gs leads to a mailbox with a listener, stores the registers there, sets
  * state = MB_POSTED and spins. In every other case it jumps to S + 5: an ordinary system call. It changes no flag, no
  * register but rax, rcx and r11 (which a system call changes), and no memory but the mailbox's.
@@ -116,6 +120,14 @@ bool patch_lstar_at_exit(uint64_t rip);
  */
 must_check int patch_apply(struct patch_space *space, uint64_t rip, uint64_t nr, uint64_t page_va,
 			   const void *page, uint64_t *ret_off);
+/*
+ * One thread at most runs in the address space, and patched pages change only while it has an event: sites may be patched that take two jumps.
+ * Without it none is. False to begin with. Who takes it back drops the pages that patch_detour_find() tells first, while that thread has its event.
+ */
+void patch_set_alone(struct patch_space *space, bool alone);
+bool patch_detour_find(const struct patch_space *space, uint64_t *ret_va);
+/* An event came, and has been resolved: its thread is in no detour of pages that were dropped. Callable without the lock. */
+void patch_settle(struct patch_space *space);
 /* Is a patched copy recorded in [va, va + size)? Its first page: *ret_va, its copy: *ret_off (each may be NULL). */
 bool patch_find(struct patch_space *space, uint64_t va, uint64_t size, uint64_t *ret_va,
 		uint64_t *ret_off);

@@ -27,6 +27,16 @@ static enum patch_verdict resolve_entry(const struct patch_space *s, struct user
 	site = &s->sites[at / PATCH_ENTRY_SIZE];
 	switch (at % PATCH_ENTRY_SIZE) {
 	case 0:
+		if (site->cleared)
+			patch_clear_rax(r);
+		r->rax = site->nr;
+		r->rip = site->rip - 2;
+		return PATCH_BEFORE;
+	case ENTRY_AT_CLEARED:
+		if (!site->cleared)
+			return PATCH_STRAY;
+		r->rip = site->rip - 2;
+		return PATCH_BEFORE;
 	case ENTRY_AT_MOVABS:
 		r->rax = site->nr;
 		r->rip = site->rip - 2;
@@ -173,8 +183,13 @@ void patch_resolve_event(const struct patch_space *space, const struct patch_mai
 
 	switch (patch_resolve(space, mb, inout_regs)) {
 	case PATCH_OUTSIDE:
-		if (is_jump_fault(space, inout_regs, inout_ev))
+		/* At a detour's jump: of its faults neither the table's nor the page's are the application's. */
+		if (kind != PLATFORM_SYSCALL && patch_detour_resolve(space, &inout_regs->r)) {
+			if (kind == PLATFORM_FAULT)
+				*inout_ev = interrupted;
+		} else if (is_jump_fault(space, inout_regs, inout_ev)) {
 			*inout_ev = interrupted;
+		}
 		break;
 	case PATCH_BEFORE:
 		if (kind == PLATFORM_FAULT)

@@ -620,6 +620,15 @@ static bool at_rest(struct address_space *as)
 	return true;
 }
 
+void systrap_as_company(struct address_space *as)
+{
+	if (likely(as->in_company))
+		return;
+	/* It is made by a call of the first one's, which therefore rests. */
+	systrap_patch_company(as, at_rest(as));
+	settle(as);
+}
+
 int systrap_as_fork(struct address_space *parent, struct address_space *child)
 {
 	struct systrap_region *r, *copy, *next;

@@ -80,8 +80,10 @@ static int patch_site(struct address_space *as, uint64_t rip, uint64_t nr)
 	if (guard_copy(page, src, MOAT_PAGE_SIZE))
 		return -EAGAIN;
 	err = space_ready(as);
-	if (!err)
+	if (!err) {
+		patch_set_alone(as->patches, !as->in_company);
 		err = patch_apply(as->patches, rip, nr, va, page, &off);
+	}
 	if (err)
 		return err;
 	/* Before anyone can be in a trampoline. */
@@ -139,6 +141,27 @@ static void unpatch_all(struct address_space *as)
 	}
 	systrap_orders_sync(as->p, as->stub);
 	patch_reap(as->patches);
+}
+
+void systrap_patch_company(struct address_space *as, bool at_rest)
+{
+	uint64_t va;
+	bool any = false;
+
+	as->in_company = true;
+	/* Who runs may be in one: what is there stays. */
+	if (!as->patches || !at_rest)
+		return;
+	while (patch_detour_find(as->patches, &va)) {
+		any = true;
+		patch_drop(as->patches, va, MOAT_PAGE_SIZE);
+		systrap_region_restore(as, va);
+	}
+	if (!any)
+		return;
+	systrap_orders_sync(as->p, as->stub);
+	patch_reap(as->patches);
+	patch_heat_reset(&as->heat);
 }
 
 /* Kicks the threads that are RUN_PATCHED. Return: there are any. Lock held. */
@@ -227,11 +250,13 @@ void systrap_as_set_traced(struct address_space *as, bool on)
 void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ev)
 {
-	const struct patch_space *space = atomic_load(&as->patch_known);
+	struct patch_space *space = atomic_load(&as->patch_known);
 
 	if (space && atomic_load_explicit(&ctx->thread->run, memory_order_relaxed) == RUN_PATCHED)
 		patch_resolve_event(space, regs->r.gs_base ? NULL : ctx->thread->mb,
 				    atomic_load(&as->patch_live), regs, ev);
+	if (space)
+		patch_settle(space);
 }
 
 void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as)

@@ -284,7 +284,8 @@ static int read_event(struct platform_context *ctx, struct address_space *as,
 				(uint32_t)f.err);
 		SYSTRAP_STAT_ADD(ctx->p, exceptions, 1);
 	}
-	if (unlikely(patch_rip_inside(regs->r.rip) || patch_rip_inside(ev->addr)))
+	if (unlikely(patch_rip_inside(regs->r.rip) || patch_rip_inside(ev->addr) ||
+		     atomic_load_explicit(&as->patch_known, memory_order_relaxed)))
 		systrap_patch_resolve(ctx, as, regs, ev);
 	/* It jumped into the stub: for it, nothing is there. */
 	if (unlikely(systrap_reserved(regs->r.rip, 1)) && ev->kind != PLATFORM_INTERRUPTED)
@@ -389,8 +390,15 @@ static int thread_take(struct platform_context *ctx, struct address_space *as,
 {
 	struct systrap_platform *p = ctx->p;
 	struct systrap_thread *t, *failed = NULL;
+	bool company = false;
 	int err;
 
+	mutex_lock(&p->bind_lock);
+	LIST_FOREACH (t, &as->stub->threads, link)
+		company |= t->ctx != NULL;
+	mutex_unlock(&p->bind_lock);
+	if (company)
+		systrap_as_company(as);
 	mutex_lock(&p->bind_lock);
 	LIST_FOREACH (t, &as->stub->threads, link) {
 		/* The word that says so is the application's to forge: not for ever again in the same place. */

@@ -163,6 +163,7 @@ struct address_space {
 	/* live: sites are patched; known: they are or were; threads that are RUN_PATCHED may be in its trampolines. */
 	struct patch_space *_Atomic patch_live, *_Atomic patch_known;
 	bool own_mapped, traced;
+	bool in_company; /* a second context had a thread in it: for good */
 	_Atomic bool patch_refused; /* for good: the range is the application's */
 	_Atomic bool patch_gone; /* refused, and proven to be mapped no more */
 	struct patch_heat heat;
@@ -413,6 +414,8 @@ must_check int systrap_as_create(struct platform *base, struct address_space **r
 void systrap_as_destroy(struct address_space *as);
 /* No context has a thread in it any more. */
 void systrap_as_leave(struct address_space *as);
+/* A second context is about to have a thread in it. Lock held. */
+void systrap_as_company(struct address_space *as);
 /* Its stub is no more. */
 void systrap_as_free(struct address_space *as);
 must_check int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size,
@@ -454,9 +457,11 @@ void systrap_patch_note(struct address_space *as, const struct arch_regs *regs);
 /* Lock held: is a copy mapped in the range? It is about to be replaced: forget it, and patch_reap() after that. */
 bool systrap_patched(struct address_space *as, uint64_t va, uint64_t size);
 void systrap_patch_drop(struct address_space *as, uint64_t va, uint64_t size);
+/* Lock held: no longer one thread runs in it. at_rest: none runs just now, nor begins to before the lock is free. */
+void systrap_patch_company(struct address_space *as, bool at_rest);
 void systrap_as_claim(struct address_space *as, uint64_t va, uint64_t size);
 void systrap_as_set_traced(struct address_space *as, bool on);
-/* An event with an rip, or a fault's address, in the trampolines' range. */
+/* Any event, of an address space that has patches or had. */
 void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ev);
 void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as);

@@ -282,10 +282,9 @@ static bool choose_platform(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	const struct test *suites[] = {event_tests,  paging_tests,    interrupt_tests,
-				       fpu_tests,    hostile_tests,   share_tests,
-				       patch_tests,  companion_tests, stub_tests,
-				       recycle_tests};
+	const struct test *suites[] = {event_tests,	paging_tests, interrupt_tests, fpu_tests,
+				       hostile_tests,	share_tests,  patch_tests,     detour_tests,
+				       companion_tests, stub_tests,   recycle_tests};
 	const char *env = getenv("MOAT_TEST_SEED");
 	unsigned failed = 0, ran = 0;
 	char why[256];

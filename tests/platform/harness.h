@@ -104,6 +104,6 @@ uint64_t now_ns(void);
 
 extern const struct test stub_tests[], recycle_tests[];
 extern const struct test event_tests[], paging_tests[], interrupt_tests[], fpu_tests[],
-	hostile_tests[], share_tests[], patch_tests[], companion_tests[];
+	hostile_tests[], share_tests[], patch_tests[], detour_tests[], companion_tests[];
 
 #endif

@@ -22,6 +22,17 @@ static uint64_t put_site(unsigned at, uint32_t nr)
 	return PAGE_VA + at + 7;
 }
 
+/* glibc's read() at `at`: je; xor %eax,%eax; syscall; cmp; ja; ret; padding. Return: the address past the call. */
+static uint64_t put_cleared(unsigned at)
+{
+	static const uint8_t code[] = {0x74, 0x17, 0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00,
+				       0xf0, 0xff, 0xff, 0x77, 0x5b, 0xc3, 0x66, 0x2e, 0x0f,
+				       0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00};
+
+	memcpy(page + at - 2, code, sizeof(code));
+	return PAGE_VA + at + 4;
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -382,6 +393,128 @@ static void test_switch(void **state)
 	assert_in_range(switched, 100, 400);
 }
 
+static enum patch_verdict resolve_event(uint64_t rip, enum platform_event_kind kind,
+					struct arch_regs *ret)
+{
+	struct platform_event ev = {.kind = kind, .access = MEM_EXEC, .addr = rip};
+
+	*ret = (struct arch_regs){.r = {.rip = rip, .rax = 7, .eflags = 0xad7 & ~0x44}};
+	patch_resolve_event(space, NULL, true, ret, &ev);
+	return ret->r.rip != rip ? PATCH_BEFORE : ev.kind == kind ? PATCH_OUTSIDE : PATCH_STRAY;
+}
+
+/* Two jumps, of which the second stands in padding; who is at that is at the call. */
+static void test_detour(void **state)
+{
+	uint64_t rip = put_cleared(0x200), pad = PAGE_VA + 0x20d, off, va;
+	struct arch_regs regs;
+	uint32_t disp;
+
+	(void)state;
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
+	patch_set_alone(space, true);
+	assert_false(patch_detour_find(space, &va));
+	assert_int_equal(resolve_event(pad, PLATFORM_INTERRUPTED, &regs), PATCH_OUTSIDE);
+	assert_int_equal(patch_apply(space, rip, 1, PAGE_VA, page, &off), -ENOTSUP);
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
+	assert_int_equal(copy_at(off)[0x200], 0xeb);
+	assert_int_equal(copy_at(off)[0x201], 0x0b);
+	assert_memory_equal(copy_at(off) + 0x20d, "\xff\x24\x25", 3);
+	memcpy(&disp, copy_at(off) + 0x210, 4);
+	assert_int_equal(disp, PATCH_TABLE_VA);
+	for (unsigned i = 0; i < MOAT_PAGE_SIZE; i++)
+		if (i - 0x200 >= 2 && i - 0x20d >= 7)
+			assert_int_equal(copy_at(off)[i], page[i]);
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, copy_at(off), &off), -EALREADY);
+	/* At the jump, and at each instruction of the entry, it is before the call, with what `xor` does done. */
+	for (unsigned i = 0; i < 3; i++) {
+		const uint64_t rips[] = {pad, PATCH_ENTRY_VA, PATCH_ENTRY_VA + 2};
+
+		assert_int_equal(resolve_event(rips[i], PLATFORM_INTERRUPTED, &regs), PATCH_BEFORE);
+		assert_int_equal(regs.r.rip, rip - 2);
+		if (i < 2) {
+			assert_int_equal(regs.r.rax, 0);
+			assert_int_equal(regs.r.eflags, 0x246);
+		}
+	}
+	assert_int_equal(resolve_event(pad, PLATFORM_SYSCALL, &regs), PATCH_OUTSIDE);
+	assert_int_equal(resolve_event(pad + 1, PLATFORM_FAULT, &regs), PATCH_OUTSIDE);
+	assert_int_equal(resolve_event(PATCH_ENTRY_VA + 1, PLATFORM_INTERRUPTED, &regs),
+			 PATCH_STRAY);
+	/* A page that went: until the next event. */
+	assert_true(patch_detour_find(space, &va));
+	assert_int_equal(va, PAGE_VA);
+	patch_drop(space, PAGE_VA, MOAT_PAGE_SIZE);
+	assert_false(patch_detour_find(space, &va));
+	assert_int_equal(resolve_event(pad, PLATFORM_FAULT, &regs), PATCH_BEFORE);
+	patch_settle(space);
+	assert_int_equal(resolve_event(pad, PLATFORM_FAULT, &regs), PATCH_OUTSIDE);
+	patch_reap(space);
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
+	assert_int_equal(resolve_event(pad, PLATFORM_FAULT, &regs), PATCH_BEFORE);
+}
+
+/* What is not exactly this is left alone: each byte changed, less padding, at the page's ends. */
+static void test_detour_refused(void **state)
+{
+	static const unsigned any[] = {0x1ff, 0x20b}; /* where the two branches lead */
+	uint64_t rip = put_cleared(0x200), off;
+	uint8_t good;
+
+	(void)state;
+	patch_set_alone(space, true);
+	for (unsigned i = 0x1fe; i < 0x217; i++) {
+		if (i == any[0] || i == any[1])
+			continue;
+		good = page[i];
+		for (unsigned bit = 0; bit < 8; bit++) {
+			page[i] = good ^ (1u << bit);
+			/* jne is as good; of two prefixes, and of what is padded with, there are several. */
+			if (page[i] != 0x75 && page[i] != 0x80 && i != 0x20d && i != 0x20e)
+				assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off),
+						 -ENOTSUP);
+		}
+		page[i] = good;
+	}
+	/* Six bytes of padding; seven. */
+	memset(page + 0x20d, 0x90, 16);
+	page[0x213] = 0x48;
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
+	page[0x213] = 0xcc;
+	page[0x214] = 0x48;
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
+	for (unsigned at = MOAT_PAGE_SIZE - 24; at < MOAT_PAGE_SIZE - 4; at++) {
+		const uint8_t *end = page + MOAT_PAGE_SIZE;
+		int err;
+
+		memset(page, 0x90, sizeof(page));
+		for (unsigned n = 0; n < 25 && page + at - 2 + n < end; n++)
+			page[at - 2 + n] =
+				"\x74\x17\x31\xc0\x0f\x05\x48\x3d\x00\xf0\xff\xff\x77\x5b"
+				"\xc3\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90"[n];
+		err = patch_apply(space, PAGE_VA + at + 4, 0, PAGE_VA, page, &off);
+		assert_int_equal(err, at + 20 <= MOAT_PAGE_SIZE ? 0 : -ENOTSUP);
+		patch_reap(space);
+	}
+	assert_int_equal(patch_apply(space, PAGE_VA + 4, 0, PAGE_VA, page, &off), -ENOTSUP);
+}
+
+/* Sixteen of them, and no entry is used up by one too many for ever. */
+static void test_detour_limit(void **state)
+{
+	uint64_t off;
+
+	(void)state;
+	patch_set_alone(space, true);
+	for (unsigned i = 0; i < PATCH_DETOURS_MAX + 4; i++) {
+		uint64_t rip = put_cleared(0x100 + i * 64);
+		int err = patch_apply(space, rip, 0, PAGE_VA, page, &off);
+
+		assert_int_equal(err, i < PATCH_DETOURS_MAX ? 0 : -ENOSPC);
+		patch_reap(space);
+	}
+}
+
 static void test_heat(void **state)
 {
 	static struct patch_heat heat;
@@ -468,6 +601,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resolve_trap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_jump, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_lstar, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detour, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detour_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detour_limit, setup, teardown),
 		cmocka_unit_test(test_heat),
 		cmocka_unit_test(test_pace),
 	};
