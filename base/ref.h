@@ -12,15 +12,20 @@
 
 #include "base/shard.h"
 
+#define REF_NAME_MAX 32
+
 /* One per object type; counted in every build because `moat debug` shows it. */
 struct ref_type {
-	const char *name; /* immutable */
-	struct shard_count live[SHARDS]; /* together, the objects that exist now */
+	/* immutable. No pointer: a relocation would make each process, also one that has no such object, write to its page of these. */
+	char name[REF_NAME_MAX];
 	struct ref_type *_Atomic next; /* registry link; set once by the first ref_init */
 	_Atomic bool registered;
+	struct shard_count live[SHARDS]; /* together, the objects that exist now */
 };
 
-#define REF_TYPE(var, type_name) struct ref_type var = {.name = (type_name)}
+/* Together, so that pages that relocations write to are few. */
+#define REF_TYPE(var, type_name) \
+	struct ref_type var __attribute__((section("ref_types"))) = {.name = type_name}
 
 struct ref {
 	_Atomic int32_t count; /* atomic */

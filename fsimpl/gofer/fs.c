@@ -399,8 +399,6 @@ int gofer_fs_create(const struct gofer_mount_args *args, struct filesystem **ret
 	remote_dcache_init(&fs->dcache, &fs->fs, inode_unref_base, inode_gone,
 			   args->max_dentries ? args->max_dentries : GOFER_DENTRIES_MAX);
 	fs->dcache.inode_perm = inode_perm_base;
-	for (unsigned i = 0; i < GOFER_INODE_BUCKETS; i++)
-		LIST_INIT(&fs->inodes[i]);
 	if (!fs->shared && !fs->conn->plain)
 		err = gofer_ahead_create(&fs->ahead);
 	if (!err)

@@ -32,6 +32,8 @@
 #include "vfs/vfs.h"
 
 #define GOFER_INODE_BUCKETS 16384
+/* Inodes with numbers that follow one another, as those of files that were made together, have buckets on one page. */
+#define GOFER_INODES_NEAR 512u
 /* After so many names of a directory that were asked for one at a time, so many bytes of its entries are. */
 #define GOFER_PREFETCH_AFTER 2u
 #define GOFER_PREFETCH_BYTES (32u << 10)
@@ -196,7 +198,8 @@ struct gofer_fs {
 	_Atomic unsigned
 		watch_count; /* gofer_watch_begin() calls that have no end yet; only in shared trees */
 	struct mutex inode_lock; /* LOCK_FS_SUPER */
-	LIST_HEAD(, gofer_inode) inodes[GOFER_INODE_BUCKETS]; /* guarded by inode_lock */
+	LIST_HEAD(, gofer_inode)
+	inodes[GOFER_INODE_BUCKETS]; /* guarded by inode_lock; zeros are empty: pages without inodes are not there */
 };
 
 static inline struct gofer_fs *gofer_fs_of(struct filesystem *fs)

@@ -46,11 +46,19 @@ static struct gofer_inode *table_find(struct gofer_fs *fs, unsigned bucket,
 	return in;
 }
 
+/* Where in its page one is differs from page to page: whoever chooses numbers cannot choose that many have one bucket. */
+static unsigned bucket_of(uint64_t path)
+{
+	uint64_t place = hash_u64(path / GOFER_INODES_NEAR) ^ (path % GOFER_INODES_NEAR);
+
+	return place % GOFER_INODE_BUCKETS;
+}
+
 /* The inode for a node: the one that is known, or a new one. A reference. */
 static int inode_for(struct gofer_fs *fs, const struct p9_node *node, const struct p9_str *target,
 		     struct gofer_inode **ret)
 {
-	unsigned b = hash_u64(node->qid.path) % GOFER_INODE_BUCKETS;
+	unsigned b = bucket_of(node->qid.path);
 	struct gofer_inode *in, *fresh;
 	int err;
 
