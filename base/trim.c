@@ -1,6 +1,7 @@
 /* base/trim.c - the program's own mappings. */
 #include <link.h>
 #include <malloc.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include "base/compiler.h"
@@ -8,11 +9,20 @@
 
 #define PAGE 4096ul
 
-/* The first object is the program itself: libraries are shared with the whole machine. */
+static const ElfW(Phdr) * vdso_phdr(void)
+{
+	const ElfW(Ehdr) *ehdr = (const ElfW(Ehdr) *)getauxval(AT_SYSINFO_EHDR);
+
+	return ehdr ? (const ElfW(Phdr) *)((const char *)ehdr + ehdr->e_phoff) : NULL;
+}
+
 static int trim_object(struct dl_phdr_info *info, size_t unused_arg size, void *arg)
 {
 	size_t *bytes = arg;
 
+	/* The kernel's own object is no file's. */
+	if (info->dlpi_phdr == vdso_phdr())
+		return 0;
 	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
 		uintptr_t start = info->dlpi_addr + ph->p_vaddr, end = start + ph->p_memsz;
@@ -24,7 +34,7 @@ static int trim_object(struct dl_phdr_info *info, size_t unused_arg size, void *
 		if (madvise((void *)start, end - start, MADV_DONTNEED) == 0)
 			*bytes += end - start;
 	}
-	return 1;
+	return 0;
 }
 
 size_t trim_own_text(void)
@@ -35,8 +45,8 @@ size_t trim_own_text(void)
 	return bytes;
 }
 
-void trim_process(void)
+size_t trim_process(void)
 {
 	(void)malloc_trim(0);
-	(void)trim_own_text();
+	return trim_own_text();
 }

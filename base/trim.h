@@ -13,12 +13,13 @@
 #define TRIM_AFTER_MS 500
 
 /*
- * Drops the mappings of this program's own text and constants. Nothing is lost: the segments cannot be written, their pages are the file's. What is
- * still in use comes back from the page cache, by one minor fault of the host for sixteen pages. But breakpoints go, of a debugger or of
- * uprobes, that were set before: they are copies of these pages. Set later they stay. Return: bytes, whether they were mapped or not.
+ * Drops the mappings of the text and constants of this program and its libraries: of a library that nobody else has mapped the pages are this
+ * process's alone. Nothing is lost: the segments cannot be written, their pages are the file's. What is still in use comes back from the page cache,
+ * by one minor fault of the host for sixteen pages. But breakpoints go, of a debugger or of uprobes, that were set before: they are copies of these
+ * pages. Set later they stay. Return: bytes, whether they were mapped or not.
  */
 size_t trim_own_text(void);
 /* The same, and what the allocator keeps of freed memory. For processes that wait from then on. */
-void trim_process(void);
+size_t trim_process(void);
 
 #endif

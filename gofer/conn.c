@@ -439,7 +439,7 @@ static void wait_for_service(struct server *srv, uint32_t word, bool *inout_trim
 	if (!*inout_trimmed) {
 		if (futex_wait(&srv->watch_word, word, &deadline) != -ETIMEDOUT)
 			return;
-		trim_process();
+		(void)trim_process();
 		*inout_trimmed = true;
 	}
 	(void)futex_wait(&srv->watch_word, word, NULL);

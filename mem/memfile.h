@@ -83,6 +83,8 @@ extern _Atomic bool mem_tight;
  * its own (kvm) the sentry would have up to twice what there is.
  */
 void mem_private_unmap(void);
+/* The same of what the window shows of host files, where that is not much: for a sandbox that does nothing. Guests' mappings of it, which follow on kvm, come back as well. */
+void mem_window_unmap(void);
 /* Bytes of private memory that exist on the host: fstat(2). */
 uint64_t mem_private_resident(void);
 struct memfile *mem_private(void); /* borrowed; lives as long as the process */

@@ -13,10 +13,12 @@
  */
 #include <bsd/sys/queue.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/lock.h"
+#include "base/log.h"
 #include "mem/chunk_map.h"
 #include "mem/internal.h"
 
@@ -25,12 +27,15 @@
 #define WINDOW_IDLE_MAX 4096
 /* Each is a mapping of the sentry: stay well below vm.max_map_count (65,530). */
 #define WINDOW_SEGMENTS_MAX 40000
+/* What mem_window_unmap() looks at under the lock. An idle sandbox of more works with files: it wants them again. */
+#define WINDOW_UNMAP_MAX 1024
 /* Chunk numbers are 32 bits: no host file is mapped past this. */
 #define HOST_FILE_MAX ((uint64_t)(UINT32_MAX - SEGMENT_CHUNKS) << MEM_CHUNK_SHIFT)
 
 struct mem_segment {
 	RB_ENTRY(mem_segment) node;
 	TAILQ_ENTRY(mem_segment) idle;
+	LIST_ENTRY(mem_segment) all;
 	struct memfile *mf;
 	uint32_t first, count; /* chunks of the file; immutable */
 	uint32_t at; /* window chunk; immutable */
@@ -45,6 +50,7 @@ static struct {
 	struct mutex lock; /* all below, and every file's tree */
 	struct chunk_map map;
 	struct segment_list idle;
+	LIST_HEAD(, mem_segment) all;
 	uint32_t idle_count, segments, files;
 } window;
 
@@ -94,6 +100,7 @@ static void segment_free_rcu(struct rcu_cb *cb)
 	if (p != MAP_FAILED)
 		chunk_map_give(&window.map, seg->at, seg->count);
 	window.segments--;
+	LIST_REMOVE(seg, all);
 	mutex_unlock(&window.lock);
 	free(seg);
 }
@@ -180,6 +187,7 @@ static int segment_create_locked(struct memfile *mf, uint32_t chunk, uint32_t en
 	if (RB_EMPTY(&mf->segments))
 		window.files++;
 	window.segments++;
+	LIST_INSERT_HEAD(&window.all, seg, all);
 	RB_INSERT(mem_segment_tree, &mf->segments, seg);
 	*ret_seg = seg;
 	return 0;
@@ -297,6 +305,19 @@ void window_drop_file(struct memfile *mf)
 	mutex_lock(&window.lock);
 	while ((seg = RB_MIN(mem_segment_tree, &mf->segments)))
 		segment_retire_locked(seg);
+	mutex_unlock(&window.lock);
+}
+
+void mem_window_unmap(void)
+{
+	struct mem_segment *seg;
+
+	mutex_lock(&window.lock);
+	if (window.segments <= WINDOW_UNMAP_MAX)
+		LIST_FOREACH (seg, &window.all, all)
+			/* Shared: nothing is lost. Where it has just become a reservation there is nothing to lose. */
+			if (madvise(segment_addr(seg), segment_size(seg), MADV_DONTNEED) < 0)
+				log_debug("memfile: unmapping the window: %s", strerror(errno));
 	mutex_unlock(&window.lock);
 }
 

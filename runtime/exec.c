@@ -313,7 +313,7 @@ static int monitor_loop(struct exec *x)
 
 		/* Once, when nothing has happened for a while. */
 		if (n == 0) {
-			trim_process();
+			(void)trim_process();
 			timeout_ms = -1;
 		}
 		if (n <= 0)

@@ -556,7 +556,7 @@ static noreturn_fn void loop(struct monitor *m)
 
 		/* Once, when nothing has happened for a while. */
 		if (n == 0) {
-			trim_process();
+			(void)trim_process();
 			timeout_ms = -1;
 		}
 		if (n <= 0)

@@ -422,7 +422,7 @@ int sandbox_attend(pid_t monitor, int console, int signal_fd, struct notify *not
 			break;
 		/* Once, when nothing has happened for a while. */
 		if (n == 0) {
-			trim_process();
+			(void)trim_process();
 			timeout_ms = -1;
 		}
 		if (pfd[4].revents & POLLIN)

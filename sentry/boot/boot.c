@@ -379,7 +379,7 @@ static int boot_all(struct boot_container *b, int spec_fd)
 		return -1;
 	mem_account_enter(NULL);
 	boot_list_add(b);
-	boot_trim_later();
+	boot_trim_init();
 	if (b->spec.hold) {
 		control_post(b, &created);
 		return 0;

@@ -203,4 +203,5 @@ void exec_end(struct exec_session *x)
 	group_unref(x->group);
 	task_unref(x->task);
 	free(x);
+	boot_trim_later();
 }

@@ -9,6 +9,41 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/trim.h"
+
+/* KiB that are mapped of the text of files whose names have `name` in them. */
+static unsigned long text_kib(const char *name)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long kib, total = 0;
+	bool counts = false;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (strchr(line, '/'))
+			counts = strstr(line, " r-xp ") && strstr(line, name);
+		else if (counts && sscanf(line, "Rss: %lu kB", &kib) == 1)
+			total += kib;
+	fclose(f);
+	return total;
+}
+
+/* Text that was mapped goes, the program's and its libraries', and what goes on is mapped again. */
+static void test_trim(void **state)
+{
+	unsigned long all, libc;
+
+	(void)state;
+	for (size_t i = 0; i < 1000; i++)
+		free(malloc(i * 100));
+	all = text_kib("/");
+	libc = text_kib("/libc.so");
+	assert_true(trim_process() > (libc + 64) << 10);
+	assert_in_range(text_kib("/"), 1, all - 1);
+	assert_in_range(text_kib("/libc.so"), 1, libc - 1);
+	assert_int_equal(strtol("42", NULL, 10), 42);
+}
 
 static void test_buf(void **state)
 {
@@ -252,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_hash),   cmocka_unit_test(test_io_files),
 		cmocka_unit_test(test_io_fds), cmocka_unit_test(test_quote),
 		cmocka_unit_test(test_log),    cmocka_unit_test(test_fatal),
+		cmocka_unit_test(test_trim),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -304,6 +304,56 @@ static void test_host_idle_lru(void **state)
 	assert_int_equal(stats().window_bytes, 0);
 }
 
+static bool is_mapped_in(const void *p)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry;
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)p / 4096 * 8)), 8);
+	close(fd);
+	return entry >> 63;
+}
+
+/* What the window shows goes, of referenced and of idle segments, and comes back with what was written; where there is too much of it nothing goes. */
+static void test_window_unmap(void **state)
+{
+	enum { MANY = 1100 };
+	static struct memfile *mf[MANY];
+	char *used, *idle;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(
+			memfile_create_host(host_file(65536), MEM_READ | MEM_WRITE, &mf[i]), 0);
+	assert_int_equal(memfile_range_ref(mf[0], 0, 4096), 0);
+	assert_int_equal(memfile_range_ref(mf[1], 0, 4096), 0);
+	used = memfile_ptr(mf[0], 0);
+	idle = memfile_ptr(mf[1], 0);
+	memset(used, 'u', 8192);
+	memset(idle, 'i', 8192);
+	memfile_range_unref(mf[1], 0, 4096);
+	assert_true(is_mapped_in(used) && is_mapped_in(idle));
+	mem_window_unmap();
+	assert_false(is_mapped_in(used) || is_mapped_in(used + 4096) || is_mapped_in(idle));
+	assert_int_equal(used[0] + used[8191], 2 * 'u');
+	assert_int_equal(idle[0] + idle[8191], 2 * 'i');
+	for (unsigned i = 2; i < MANY; i++) {
+		assert_int_equal(memfile_create_host(host_file(4096), MEM_READ, &mf[i]), 0);
+		assert_int_equal(memfile_range_ref(mf[i], 0, 4096), 0);
+		memfile_range_unref(mf[i], 0, 4096);
+	}
+	mem_window_unmap();
+	assert_true(is_mapped_in(used) && is_mapped_in(idle));
+	memfile_range_unref(mf[0], 0, 4096);
+	for (unsigned i = 0; i < MANY; i++)
+		memfile_unref(mf[i]);
+	rcu_drain();
+	rcu_drain();
+	assert_int_equal(stats().window_bytes, 0);
+	mem_window_unmap();
+}
+
 static void test_guards(void **state)
 {
 	int fd = host_file(2 * 4096);
@@ -367,6 +417,7 @@ int main(void)
 		cmocka_unit_test(test_host_segments),
 		cmocka_unit_test(test_host_outlives_owner),
 		cmocka_unit_test(test_host_idle_lru),
+		cmocka_unit_test(test_window_unmap),
 		cmocka_unit_test(test_guards),
 	};
 
