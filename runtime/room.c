@@ -38,7 +38,8 @@ void room_open(struct room *r, const struct cgroup *cg)
 	r->limit_fd = open_in(cg, "memory.limit_in_bytes", "memory.max");
 	r->usage_fd = open_in(cg, "memory.usage_in_bytes", "memory.current");
 	r->stat_fd = open_in(cg, "memory.stat", "memory.stat");
-	r->adj_fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+	r->adj_fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+	r->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	r->pad_fd = -1;
 	r->probe = 0;
 }
@@ -96,15 +97,6 @@ static bool estimate(const struct room *r, uint64_t *ret_bytes)
 	return true;
 }
 
-static bool set_adj(int fd, const char *text)
-{
-	bool done = pwrite(fd, text, strlen(text), 0) >= 0;
-
-	if (!done)
-		cli_debug("room: oom_score_adj: %m");
-	return done;
-}
-
 /* Made while there is room: the probe itself must look bad before it takes anything. */
 static void make_pad(struct room *r)
 {
@@ -118,10 +110,21 @@ static void make_pad(struct room *r)
 		}
 }
 
-static noreturn_fn void probe_main(int pad_fd, uint64_t bytes)
+/* The calling process's own, by the host's /proc: the container's may be all that there is otherwise. */
+static bool look_worst(int proc_fd)
+{
+	int fd = openat(proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	return fd >= 0 && write(fd, "1000", 4) == 4;
+}
+
+static noreturn_fn void probe_main(int proc_fd, int pad_fd, uint64_t bytes)
 {
 	volatile char *p;
 
+	/* Before it takes anything. The monitor must not look like that for a moment: its end is the container's. */
+	if (!look_worst(proc_fd))
+		_exit(1);
 	for (unsigned i = 0; i < ROOM_PADS; i++)
 		if (mmap(NULL, ROOM_PAD_BYTES, PROT_READ, MAP_SHARED | MAP_POPULATE, pad_fd, 0) ==
 		    MAP_FAILED)
@@ -135,21 +138,18 @@ static noreturn_fn void probe_main(int pad_fd, uint64_t bytes)
 }
 
 /*
- * The child gets its oom_score_adj by inheritance: it cannot set it itself where the container's /proc is all that there is. Where the sandbox's is above 0 (some
- * users' sessions), the host might prefer the sentry all the same: nothing is asked then.
+ * Where the sandbox's oom_score_adj is above 0 (some users' sessions), the host might prefer the sentry to the child all the same: nothing is asked then.
  */
 static bool start_probe(struct room *r, uint64_t bytes)
 {
 	char own[16];
 	pid_t pid;
 
-	if (r->pad_fd < 0 || !read_text(r->adj_fd, own, sizeof(own)) || atoi(own) > 0 ||
-	    !set_adj(r->adj_fd, "1000"))
+	if (r->pad_fd < 0 || !read_text(r->adj_fd, own, sizeof(own)) || atoi(own) > 0)
 		return false;
 	pid = clone_process(0, SIGCHLD);
 	if (pid == 0)
-		probe_main(r->pad_fd, bytes);
-	set_adj(r->adj_fd, own);
+		probe_main(r->proc_fd, r->pad_fd, bytes);
 	r->probe = MAX(pid, 0);
 	return pid > 0;
 }

@@ -17,6 +17,7 @@
 struct room {
 	int limit_fd, usage_fd, stat_fd; /* of the memory controller; -1: there is none */
 	int adj_fd; /* the monitor's oom_score_adj */
+	int proc_fd; /* the host's /proc: the child's own is there */
 	int pad_fd; /* what the child maps many times; -1: not made yet */
 	pid_t probe; /* or 0 */
 	struct control_msg reply; /* to who has asked for it */
