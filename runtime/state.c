@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -24,12 +25,35 @@
  */
 #define EXIT_ROOM 16
 
+/* With what is missing above it, as runc: dockerd names a directory below one that the first container is to make. Return: -1: errno. */
+static int make_dirs(const char *path)
+{
+	char part[PATH_MAX];
+	size_t len = strlen(path);
+	int err;
+
+	if (len >= sizeof(part)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	for (size_t at = 1; at < len; at++) {
+		if (path[at] != '/')
+			continue;
+		memcpy(part, path, at);
+		part[at] = '\0';
+		/* What matters is whether the next can be made there. */
+		(void)mkdir(part, 0700);
+	}
+	err = mkdir(path, 0700);
+	return err < 0 && errno == EEXIST ? 0 : err;
+}
+
 static int open_root(const char *root)
 {
 	struct stat st;
 	int fd;
 
-	if (mkdir(root, 0700) < 0 && errno != EEXIST) {
+	if (mkdir(root, 0700) < 0 && errno != EEXIST && (errno != ENOENT || make_dirs(root) < 0)) {
 		cli_error("state directory %s: %m; give another with --root", root);
 		return -errno;
 	}
