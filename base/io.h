@@ -19,7 +19,7 @@ must_check int io_write_file_at(int dirfd, const char *path, const void *data, s
  */
 must_check int io_reopen_nonblock(int fd);
 
-#define IO_FDS_MAX 32
+#define IO_FDS_MAX 96
 /* One SCM_RIGHTS message on a Unix socket. recv sets O_CLOEXEC and closes what does not fit. */
 must_check ssize_t io_send_fds(int sock, const void *buf, size_t size, const int *fds,
 			       size_t count);

@@ -663,8 +663,9 @@ static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
 		return 1;
 	}
 	if (cli_flag(argc, argv, i, "preserve-fds", 0, &v))
-		return unsigned_flag("preserve-fds", v, CONTROL_FDS_MAX - 4, &o->preserve_fds) ? 1
-											       : -1;
+		return unsigned_flag("preserve-fds", v, CONTROL_PRESERVED_MAX + 3, &o->preserve_fds)
+			       ? 1
+			       : -1;
 	if (cli_flag(argc, argv, i, "cgroup", 0, &v))
 		return o->cgroup = v, 1;
 	if (cli_flag(argc, argv, i, "apparmor", 0, &o->apparmor) ||

@@ -253,23 +253,29 @@ static int start_sentry(struct sandbox *sb, int gofer_sock, int control)
 static int join_sandbox(struct sandbox *sb, int gofer_sock)
 {
 	struct control_msg msg = {.op = CONTROL_ADD};
-	int fds[CONTROL_FDS_MAX], owned = 0, err;
+	int fds[CONTROL_FDS_MAX], again[2] = {-1, -1}, owned = 0, err;
 	size_t n = 0;
 
-	if (sb->opts->preserve_fds > CONTROL_FDS_MAX - 7) {
+	if (sb->opts->preserve_fds > CONTROL_PRESERVED_MAX) {
 		cli_error("--preserve-fds: at most %d in a container of a pod",
-			  CONTROL_FDS_MAX - 7);
+			  CONTROL_PRESERVED_MAX);
 		return -E2BIG;
 	}
+	if (sb->virtiofs.count && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, again) < 0)
+		return -errno;
 	fds[n++] = spec_memfd(sb);
 	if (fds[0] < 0)
-		return fds[0];
+		return fds[0]; /* the monitor ends */
 	fds[n++] = gofer_sock;
 	fds[n++] = sb->listen_fd;
 	if (sb->notify.guest_fd >= 0) {
 		msg.flags |= CONTROL_ADD_NOTIFY;
 		fds[n++] = sb->notify.guest_fd;
 	}
+	for (unsigned i = 0; i < sb->virtiofs.count; i++)
+		fds[n++] = sb->virtiofs.fds[i];
+	if (sb->virtiofs.count)
+		fds[n++] = again[1];
 	if (sb->console_slave >= 0) {
 		msg.flags |= CONTROL_EXEC_TERMINAL;
 		fds[n++] = sb->console_slave;
@@ -288,6 +294,9 @@ static int join_sandbox(struct sandbox *sb, int gofer_sock)
 		fds[n++] = 3 + (int)i;
 	err = control_send_fds(sb->pod.sock, &msg, fds, n);
 	close(fds[0]);
+	if (again[1] >= 0)
+		close(again[1]);
+	sb->virtiofs.again = again[0];
 	for (size_t i = n - sb->opts->preserve_fds - (size_t)owned; owned-- > 0;)
 		close(fds[i++]);
 	if (err)

@@ -152,16 +152,6 @@ static int by_namespace(const struct members *m, const struct oci_config *c,
 	return 0;
 }
 
-/* Devices whose handshake only a sentry that is not confined yet can make. */
-static const char *early_device(const struct oci_config *c)
-{
-	for (unsigned i = 0; i < c->spec.nmounts; i++)
-		if (!strcmp(c->spec.mounts[i].type, "virtiofs") ||
-		    !strcmp(c->spec.mounts[i].type, "9p"))
-			return "a mount of type virtiofs or 9p";
-	return NULL;
-}
-
 static bool same_network(const struct network_options *n, int pid)
 {
 	const char *path = n->host ? "/proc/self/ns/net" : n->path;
@@ -170,13 +160,8 @@ static bool same_network(const struct network_options *n, int pid)
 }
 
 /* Why it cannot be added to that sandbox; NULL: it can. */
-static const char *obstacle(const struct oci_config *c, const struct network_options *network,
-			    const struct member *sandbox)
+static const char *obstacle(const struct network_options *network, const struct member *sandbox)
 {
-	const char *device = early_device(c);
-
-	if (device)
-		return device;
 	if (!same_network(network, sandbox->pid))
 		return "a network namespace of another kind: a sandbox has one network (give it "
 		       "that "
@@ -238,8 +223,7 @@ void pod_init(struct pod *p)
 	*p = (struct pod){.sock = -1};
 }
 
-int pod_find(struct pod *p, struct oci_config *c, const struct network_options *network,
-	     const char *rootfs_virtiofs)
+int pod_find(struct pod *p, struct oci_config *c, const struct network_options *network)
 {
 	const struct member *other = NULL, *sandbox = NULL;
 	const char *why, *annotated = annotated_sandbox(c);
@@ -264,7 +248,7 @@ int pod_find(struct pod *p, struct oci_config *c, const struct network_options *
 	}
 	if (!sandbox)
 		goto out;
-	why = rootfs_virtiofs ? "a virtio-fs root" : obstacle(c, network, sandbox);
+	why = obstacle(network, sandbox);
 	if (!why) {
 		err = join(p, c, &m, sandbox);
 	} else if (c->pid_ns_path || c->ipc_ns_path) {

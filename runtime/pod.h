@@ -20,8 +20,7 @@ void pod_init(struct pod *p);
 /*
  * Fills c->spec.pid_of, ipc_of and uts_of too. Prints its errors: a namespace that cannot be shared, a sandbox that is paused. Return 0, -EINVAL, -errno.
  */
-must_check int pod_find(struct pod *p, struct oci_config *c, const struct network_options *network,
-			const char *rootfs_virtiofs);
+must_check int pod_find(struct pod *p, struct oci_config *c, const struct network_options *network);
 void pod_fini(struct pod *p);
 /* Are there further containers in the sandbox of container `id`? */
 must_check bool pod_is_shared(const char *id);

@@ -517,7 +517,7 @@ static int start(struct sandbox *sb, bool *ret_kept)
 		cli_error("/proc/self/exe: %m");
 		return 1;
 	}
-	if (pod_find(&sb->pod, sb->config, &opts->network, rootfs_virtiofs(sb)))
+	if (pod_find(&sb->pod, sb->config, &opts->network))
 		return 1;
 	if (virtiofs_connect(&sb->config->spec, rootfs_virtiofs(sb), &sb->virtiofs) ||
 	    overlay_plan(sb->config, &sb->overlay_locks) || host_uds_plan(sb->config))

@@ -18,7 +18,7 @@ struct virtiofs_place {
 };
 
 /* The socket's directory and name, and who is at the other end of fd, a connection to it. */
-static int place_of(const char *path, int fd, struct virtiofs_place *ret)
+static int place_of(const char *mount, const char *path, int fd, struct virtiofs_place *ret)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 	socklen_t len = sizeof(ret->peer);
@@ -26,8 +26,8 @@ static int place_of(const char *path, int fd, struct virtiofs_place *ret)
 	int err = 0;
 
 	if (strlen(name) >= sizeof(ret->name)) {
-		cli_error("virtio-fs socket %s: its name is longer than %zu bytes", path,
-			  sizeof(ret->name) - 1);
+		cli_error("mount %s: virtio-fs socket %s: its name is longer than %zu bytes", mount,
+			  path, sizeof(ret->name) - 1);
 		return -ENAMETOOLONG;
 	}
 	strcpy(ret->name, name);
@@ -40,46 +40,47 @@ static int place_of(const char *path, int fd, struct virtiofs_place *ret)
 		close(ret->dir);
 	}
 	if (err)
-		cli_error("virtio-fs socket %s: %s", path, strerror(-err));
+		cli_error("mount %s: virtio-fs socket %s: %s", mount, path, strerror(-err));
 	free(dir);
 	return err;
 }
 
-static int connect_to(const char *path, bool is_9p)
+static int connect_to(const char *mount, const char *path, bool is_9p)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd, err;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
-		cli_error("virtio-fs socket %s: the path is longer than %zu bytes", path,
-			  sizeof(addr.sun_path) - 1);
+		cli_error("mount %s: virtio-fs socket %s: the path is longer than %zu bytes", mount,
+			  path, sizeof(addr.sun_path) - 1);
 		return -ENAMETOOLONG;
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0) {
 		err = -errno;
-		cli_error("virtio-fs socket: %m");
+		cli_error("mount %s: virtio-fs socket: %m", mount);
 		return err;
 	}
 	memcpy(addr.sun_path, path, strlen(path));
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		err = -errno;
 		if (is_9p)
-			cli_error("9p socket %s: %m; start the server first, for example "
+			cli_error("mount %s: 9p socket %s: %m; start the server first, for example "
 				  "diod -f -n -e DIR -l %s",
-				  path, path);
+				  mount, path, path);
 		else
-			cli_error("virtio-fs socket %s: %m; start the daemon first: "
+			cli_error("mount %s: virtio-fs socket %s: %m; start the daemon first: "
 				  "moat gofer --virtiofs --shared-dir DIR --socket %s",
-				  path, path);
+				  mount, path, path);
 		close(fd);
 		return err;
 	}
 	return fd;
 }
 
-/* Appends path to spec->virtiofs and its connection to v, unless it is there. */
-static int add(struct boot_spec *spec, const char *path, bool is_9p, struct virtiofs_sockets *v)
+/* Appends path, which `mount` names, to spec->virtiofs and its connection to v, unless it is there. */
+static int add(struct boot_spec *spec, const char *mount, const char *path, bool is_9p,
+	       struct virtiofs_sockets *v)
 {
 	unsigned n = v->count;
 	int fd, err;
@@ -91,10 +92,10 @@ static int add(struct boot_spec *spec, const char *path, bool is_9p, struct virt
 		cli_error("more than %d virtio-fs devices", VIRTIOFS_DEVICES_MAX);
 		return -E2BIG;
 	}
-	fd = connect_to(path, is_9p);
+	fd = connect_to(mount, path, is_9p);
 	if (fd < 0)
 		return fd;
-	err = place_of(path, fd, &v->places[n]);
+	err = place_of(mount, path, fd, &v->places[n]);
 	if (err) {
 		close(fd);
 		return err;
@@ -118,7 +119,7 @@ int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket,
 		return -ENOMEM;
 	if (rootfs_socket) {
 		spec->rootfs = BOOT_ROOTFS_VIRTIOFS;
-		err = add(spec, rootfs_socket, false, ret);
+		err = add(spec, "/", rootfs_socket, false, ret);
 	}
 	for (unsigned i = 0; i < spec->nmounts && !err; i++) {
 		const struct boot_mount *m = &spec->mounts[i];
@@ -131,7 +132,7 @@ int virtiofs_connect(struct boot_spec *spec, const char *rootfs_socket,
 				  m->destination, m->type);
 			return -EINVAL;
 		}
-		err = add(spec, m->source, !strcmp(m->type, "9p"), ret);
+		err = add(spec, m->destination, m->source, !strcmp(m->type, "9p"), ret);
 	}
 	return err;
 }

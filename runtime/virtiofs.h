@@ -9,8 +9,9 @@
 #define MOAT_RUNTIME_VIRTIOFS_H
 
 #include "runtime/oci.h"
+#include "wire/control.h"
 
-#define VIRTIOFS_DEVICES_MAX 64
+#define VIRTIOFS_DEVICES_MAX CONTROL_DEVICES_MAX
 #define VIRTIOFS_KEPT_MAX (2 * VIRTIOFS_DEVICES_MAX)
 
 /* The daemons of a container. */

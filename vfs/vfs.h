@@ -514,6 +514,8 @@ struct vfs_hooks {
 	void (*replace_root)(const struct vfs_path *old, const struct vfs_path *new_);
 	/* The unique id of the mount namespace that d is the file of; 0: none. Default: 0. */
 	uint64_t (*mount_ns_file)(struct dentry *d);
+	/* What stands for the container that the calling thread acts for: it may mount the devices and servers that were named to that, no others. Default: NULL. */
+	const void *(*container)(void);
 	/* Raises a signal for the calling thread (SIGPIPE on a broken pipe or socket, SIGXFSZ). */
 	void (*raise_signal)(int signo);
 };
@@ -526,6 +528,11 @@ static inline int vfs_user_copy_in(void *dst, uint64_t addr, size_t size)
 static inline int vfs_user_copy_out(uint64_t addr, const void *src, size_t size)
 {
 	return vfs_hooks.copy_out ? vfs_hooks.copy_out(addr, src, size) : -EFAULT;
+}
+
+static inline const void *vfs_container(void)
+{
+	return vfs_hooks.container ? vfs_hooks.container() : NULL;
 }
 
 /* Once per process. */

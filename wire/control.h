@@ -39,7 +39,8 @@ enum control_op {
 	CONTROL_STATS, /* reply: text, JSON of the sandbox's own figures */
 	/*
 	 * A further container in the sandbox: descriptors are a memfd with its boot spec, the connection to its gofer, its listening control socket,
-	 * (CONTROL_ADD_NOTIFY) where its NOTIFY_SOCKET leads, then as for CONTROL_EXEC. The connection is its lifeline from then on: answers are
+	 * (CONTROL_ADD_NOTIFY) where its NOTIFY_SOCKET leads, where the spec names virtio-fs devices and 9P servers a connection to each and a socket on
+	 * which another is asked for (boot_spec.virtiofs_fd), then as for CONTROL_EXEC. The connection is its lifeline from then on: answers are
 	 * CONTROL_CREATED or CONTROL_STARTED, or CONTROL_ERROR; then CONTROL_EXIT. It is killed when the connection closes.
 	 */
 	CONTROL_ADD,
@@ -63,8 +64,10 @@ enum {
 	CONTROL_ADD_NOTIFY = 1 << 4,
 };
 
-/* Descriptors in one message: the memfd, three more of CONTROL_ADD, three of stdio, the preserved ones. */
-#define CONTROL_FDS_MAX 28
+/* Descriptors in one message: the memfd, three more of CONTROL_ADD, those of devices, three of stdio, the preserved ones. */
+#define CONTROL_DEVICES_MAX 64
+#define CONTROL_PRESERVED_MAX 21
+#define CONTROL_FDS_MAX (1 + 3 + CONTROL_DEVICES_MAX + 1 + 3 + CONTROL_PRESERVED_MAX)
 
 struct control_msg {
 	enum control_op op;

@@ -54,7 +54,8 @@ void p9_conn_kill(struct p9_conn *c, const char *why)
 
 	if (!atomic_compare_exchange_strong(&c->dead, &alive, -EIO))
 		return;
-	log_error("gofer connection: %s; its files give EIO from now on", why);
+	if (why)
+		log_error("gofer connection: %s; its files give EIO from now on", why);
 	shutdown(c->sock, SHUT_RDWR);
 	mutex_lock(&c->lock);
 	for (unsigned i = 0; i < P9_TAGS_MAX; i++) {
@@ -728,7 +729,7 @@ static void conn_free(struct p9_conn *c)
 	free(c);
 }
 
-int p9_conn_create(int sock, struct p9_conn **ret)
+static int conn_create(int sock, int64_t answer_by, struct p9_conn **ret)
 {
 	struct p9_conn *c = calloc(1, sizeof(*c));
 	int err;
@@ -755,13 +756,27 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 			 &(struct timeval){.tv_usec = P9_TICK_MS * 1000}, sizeof(struct timeval));
 	c->tx = malloc(P9_TX_SIZE);
 	c->rx = malloc(P9_RX_SIZE);
+	c->answer_by = answer_by;
 	err = c->tx && c->rx ? negotiate(c) : -ENOMEM;
+	if (err && answer_by && time_monotonic_ns() >= answer_by)
+		err = -ETIMEDOUT;
 	if (err) {
 		conn_free(c);
 		return err;
 	}
+	c->answer_by = 0;
 	*ret = c;
 	return 0;
+}
+
+int p9_conn_create(int sock, struct p9_conn **ret)
+{
+	return conn_create(sock, 0, ret);
+}
+
+int p9_conn_create_within(int sock, int64_t timeout_ns, struct p9_conn **ret)
+{
+	return conn_create(sock, time_monotonic_ns() + timeout_ns, ret);
 }
 
 void p9_conn_ref(struct p9_conn *c)

@@ -73,6 +73,7 @@ struct p9_conn {
 	struct ref ref;
 	int sock;
 	uint32_t msize;
+	int64_t answer_by; /* 0, or until when the server must have agreed; of who makes the connection */
 	bool plain; /* immutable: the server has no compound requests */
 	_Atomic bool no_unlinkat, no_renameat; /* plain: it answered that it has none */
 	struct mutex send_lock;
@@ -162,8 +163,6 @@ void p9_fid_forget(struct p9_conn *c, uint32_t fid);
 void p9_fids_fini(struct p9_conn *c);
 /* Gives a fid back, some time soon. Sleeps only when P9_CLUNKS_MAX gathered with no request in between. */
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
-/* It gives -EIO from now on; one line is logged. Any thread, no lock of the connection's held. */
-void p9_conn_kill(struct p9_conn *c, const char *why);
 
 /* ---- send.c ---- */
 

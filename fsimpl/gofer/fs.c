@@ -175,23 +175,46 @@ static struct filesystem_ops gofer_ops = {
 
 /* ---- servers that mount(2) may name ---- */
 
-/* One tree of a server that the operator mounts. */
-static struct p9_tag {
-	struct p9_tag *next;
+/* One tree of a server that the operator mounts. Immutable but for `readonly`. */
+struct p9_tag {
+	LIST_ENTRY(p9_tag) link; /* guarded by tag_lock */
+	const void *container; /* whose mount(2) knows it */
 	struct p9_conn *conn; /* a reference */
-	bool readonly;
+	bool readonly; /* guarded by tag_lock */
 	char *aname; /* in name, behind it */
 	char name[]; /* the path of the server's socket */
-} * tags; /* added at boot only */
+};
+
+static struct mutex tag_lock = MUTEX_INIT(LOCK_LEAF, "9p tags");
+static LIST_HEAD(, p9_tag) tags = LIST_HEAD_INITIALIZER(tags);
 
 /* aname NULL: any tree of that server. */
-static struct p9_tag *find_tag(const char *tag, const char *aname)
+static struct p9_tag *find_tag_locked(const void *container, const char *tag, const char *aname)
 {
-	struct p9_tag *t = tags;
+	struct p9_tag *t;
 
-	while (t && (strcmp(t->name, tag) != 0 || (aname && strcmp(t->aname, aname) != 0)))
-		t = t->next;
+	LIST_FOREACH (t, &tags, link)
+		if (t->container == container && !strcmp(t->name, tag) &&
+		    (!aname || !strcmp(t->aname, aname)))
+			break;
 	return t;
+}
+
+/* The calling thread's container's: args->conn, a reference, and args->readonly. Return: 0, -EPERM. */
+static int find_tag(const char *tag, const char *aname, struct gofer_mount_args *args)
+{
+	const void *container = vfs_container();
+	struct p9_tag *t;
+
+	mutex_lock(&tag_lock);
+	t = find_tag_locked(container, tag, aname);
+	if (t) {
+		p9_conn_ref(t->conn);
+		args->conn = t->conn;
+		args->readonly = t->readonly;
+	}
+	mutex_unlock(&tag_lock);
+	return t ? 0 : -EPERM;
 }
 
 static bool has_key(const char *option, size_t len, const char *key)
@@ -237,12 +260,13 @@ static int parse_options(const char *data, struct gofer_mount_args *args, char *
 	return err;
 }
 
-int p9_add_tag(const char *tag, struct p9_conn *c, const char *options, bool readonly)
+int p9_add_tag(const void *container, const char *tag, struct p9_conn *c, const char *options,
+	       bool readonly)
 {
 	size_t len = strlen(tag);
 	struct gofer_mount_args args = {.conn = c};
+	struct p9_tag *t, *old;
 	char *aname;
-	struct p9_tag *t;
 
 	if (!len || len >= VFS_PATH_MAX)
 		return -EINVAL;
@@ -251,25 +275,50 @@ int p9_add_tag(const char *tag, struct p9_conn *c, const char *options, bool rea
 		return -ENOMEM;
 	/* Wrong options are found out by the mount that has them. */
 	(void)!parse_options(options, &args, aname);
-	t = find_tag(tag, aname);
-	if (t) {
-		t->readonly &= readonly;
-		free(aname);
-		return 0;
-	}
 	t = calloc(1, sizeof(*t) + len + 1 + strlen(aname) + 1);
 	if (t) {
 		memcpy(t->name, tag, len);
 		t->aname = t->name + len + 1;
 		strcpy(t->aname, aname);
-		p9_conn_ref(c);
+		t->container = container;
 		t->conn = c;
 		t->readonly = readonly;
-		t->next = tags;
-		tags = t;
+		mutex_lock(&tag_lock);
+		old = find_tag_locked(container, tag, aname);
+		if (old) {
+			old->readonly &= readonly;
+		} else {
+			p9_conn_ref(c);
+			LIST_INSERT_HEAD(&tags, t, link);
+		}
+		mutex_unlock(&tag_lock);
+		if (old)
+			free(t);
 	}
 	free(aname);
 	return t ? 0 : -ENOMEM;
+}
+
+void p9_drop_tags(const void *container)
+{
+	LIST_HEAD(, p9_tag) dropped = LIST_HEAD_INITIALIZER(dropped);
+	struct p9_tag *t, *next;
+
+	mutex_lock(&tag_lock);
+	for (t = LIST_FIRST(&tags); t; t = next) {
+		next = LIST_NEXT(t, link);
+		if (t->container != container)
+			continue;
+		LIST_REMOVE(t, link);
+		LIST_INSERT_HEAD(&dropped, t, link);
+	}
+	mutex_unlock(&tag_lock);
+	/* The last reference ends threads. */
+	while ((t = LIST_FIRST(&dropped))) {
+		LIST_REMOVE(t, link);
+		p9_conn_unref(t->conn);
+		free(t);
+	}
 }
 
 /*
@@ -282,33 +331,34 @@ static int mount_tag(const char *source, const char *data, struct filesystem **r
 	struct gofer_mount_args args = {.shared = true, .source = source};
 	char *aname = calloc(1, VFS_PATH_MAX);
 	int err = aname ? parse_options(data, &args, aname) : -ENOMEM;
-	const struct p9_tag *t = err ? NULL : find_tag(source, aname);
 
-	if (!err && !t)
-		err = -EPERM;
+	if (!err)
+		err = find_tag(source, aname, &args);
 	if (!err) {
-		args.conn = t->conn;
-		args.readonly = t->readonly;
 		args.aname = aname;
 		err = gofer_fs_create(&args, ret_fs, ret_root);
+		p9_conn_unref(args.conn);
 	}
 	free(aname);
 	return err;
 }
 
-/* mount(2) inside the sandbox: a server that was connected at boot. */
+/* mount(2) inside the sandbox: a server that the container was given. */
 static int gofer_mount(const struct filesystem_type *type, const char *source, unsigned ms_flags,
 		       const char *data, void *kernel_data, struct filesystem **ret_fs,
 		       struct dentry **ret_root)
 {
 	const struct gofer_mount_args *args = kernel_data;
+	struct gofer_mount_args known;
 
 	(void)type;
 	(void)ms_flags;
 	if (args)
 		return gofer_fs_create(args, ret_fs, ret_root);
-	if (!source || !find_tag(source, NULL))
+	/* Whatever the options are. */
+	if (!source || find_tag(source, NULL, &known))
 		return -EPERM;
+	p9_conn_unref(known.conn);
 	return mount_tag(source, data, ret_fs, ret_root);
 }
 

@@ -14,19 +14,26 @@ struct p9_conn;
 /* The type that mount(2) and /proc/filesystems show: "9p". mount(2) can name servers that p9_add_tag() was told of, nothing else. */
 void gofer_fs_register(void);
 /*
- * p9_add_tag - a server, and of it the tree that `options` name, which mounts of type 9p may name as their source; once for each mount of
- * the operator's, at boot only. Options of such a mount: aname=PATH, cache=none
+ * p9_add_tag - a server, and of it the tree that `options` name, which mounts of type 9p in `container` (vfs_hooks.container) may name as their source;
+ * once for each mount of the operator's. Options of such a mount: aname=PATH, cache=none
  * (shared, the default) or loose (exclusive); version=9p2000.L, and trans=, access=, uname=, msize=, which say nothing here.
  * mount(2) inside gets those trees only (-EPERM), and read-only what the operator mounts so everywhere.
  * Return: 0 (takes a reference), -EINVAL, -ENOMEM.
  */
-must_check int p9_add_tag(const char *tag, struct p9_conn *c, const char *options, bool readonly);
+must_check int p9_add_tag(const void *container, const char *tag, struct p9_conn *c,
+			  const char *options, bool readonly);
+/* All of the container's go. */
+void p9_drop_tags(const void *container);
 
 /*
  * p9_conn_create - takes a connected stream socket and negotiates the version. Blocks for the answer.
  * Return: 0 and a reference; -EPROTO (the server does not speak 9P2000.L), -EIO, -ENOMEM.
  */
 must_check int p9_conn_create(int sock, struct p9_conn **ret);
+/* The same of a server that may be no such server at all: it has so long to answer, else -ETIMEDOUT. */
+must_check int p9_conn_create_within(int sock, int64_t timeout_ns, struct p9_conn **ret);
+/* It gives -EIO from now on; one line is logged, unless why is NULL. Any thread, no lock of the connection's held. Waits for nobody. */
+void p9_conn_kill(struct p9_conn *c, const char *why);
 void p9_conn_ref(struct p9_conn *c);
 void p9_conn_unref(struct p9_conn *c);
 bool p9_conn_alive(const struct p9_conn *c);

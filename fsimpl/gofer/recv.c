@@ -186,8 +186,11 @@ bool p9_read_some(struct p9_conn *c)
 	int err;
 
 	if (got < 0) {
-		if (errno == EAGAIN)
+		if (errno == EAGAIN) {
+			if (c->answer_by && time_monotonic_ns() >= c->answer_by)
+				p9_conn_kill(c, "no answer from the server");
 			return true;
+		}
 		if (errno != EINTR)
 			p9_conn_kill(c, strerror(errno));
 		return false;

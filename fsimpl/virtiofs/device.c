@@ -182,8 +182,9 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 		if (!atomic_compare_exchange_strong(&dev->state, &was, VDEV_DEAD))
 			return;
 	}
-	log_error("virtio-fs device: %s; its files give EIO until %s", why,
-		  dev->reconnect ? "the daemon is back" : "it is mounted again");
+	if (why)
+		log_error("virtio-fs device: %s; its files give EIO until %s", why,
+			  dev->reconnect ? "the daemon is back" : "it is mounted again");
 	/* One that lives sees its end by this, whoever else has the socket; ours is another only once `abandoned` is set. */
 	(void)shutdown(dev->sock, SHUT_RDWR);
 	for (unsigned i = 0; i < dev->queue_count; i++)

@@ -75,8 +75,13 @@ void virtiofs_device_await(struct virtiofs_device *dev);
 /* Waits while the file system is being brought back, which ends; a signal that `mode` heeds ends it sooner. Return: it is alive. */
 bool virtiofs_device_settle(struct virtiofs_device *dev, enum sleep_mode mode);
 bool virtiofs_device_restoring(const struct virtiofs_device *dev);
-/* Kills it: an answer made no sense. */
+/* Kills it: an answer made no sense. why: for the log; NULL: nothing is said. Waits for nobody. */
 void virtiofs_device_kill(struct virtiofs_device *dev, const char *why);
+/*
+ * Kills it for good: it is not connected again, and `reconnect` is not called any more. Waits for one under way. Once, by a thread that is none of the device's
+ * own and has a reference.
+ */
+void virtiofs_device_retire(struct virtiofs_device *dev);
 
 /* A piece of the shared memory. */
 struct vdev_data {

@@ -211,39 +211,90 @@ static struct filesystem_ops virtiofs_ops = {
 
 /* ---- mounting ---- */
 
-static struct virtiofs_tag {
-	struct virtiofs_tag *next;
+/* All immutable. */
+struct virtiofs_tag {
+	LIST_ENTRY(virtiofs_tag) link; /* guarded by tag_lock */
+	const void *container; /* whose mount(2) knows it */
 	struct virtiofs_device *dev; /* a reference */
 	char name[]; /* a virtio-fs tag, or the path of a socket */
-} * tags; /* added at boot only */
+};
 
-struct virtiofs_device *virtiofs_find_tag(const char *tag)
+static struct mutex tag_lock = MUTEX_INIT(LOCK_LEAF, "virtiofs tags");
+static LIST_HEAD(, virtiofs_tag) tags = LIST_HEAD_INITIALIZER(tags);
+
+static struct virtiofs_tag *find_tag_locked(const void *container, const char *name)
 {
-	struct virtiofs_tag *t = tags;
+	struct virtiofs_tag *t;
 
-	while (t && strcmp(t->name, tag) != 0)
-		t = t->next;
-	return t ? t->dev : NULL;
+	LIST_FOREACH (t, &tags, link)
+		if (t->container == container && !strcmp(t->name, name))
+			break;
+	return t;
 }
 
-int virtiofs_add_tag(const char *tag, struct virtiofs_device *dev)
+/* The calling thread's container's: a reference; NULL. */
+static struct virtiofs_device *find_device(const char *name)
+{
+	const void *container = vfs_container();
+	struct virtiofs_tag *t;
+	struct virtiofs_device *dev;
+
+	mutex_lock(&tag_lock);
+	t = find_tag_locked(container, name);
+	dev = t ? t->dev : NULL;
+	if (dev)
+		virtiofs_device_ref(dev);
+	mutex_unlock(&tag_lock);
+	return dev;
+}
+
+int virtiofs_add_tag(const void *container, const char *tag, struct virtiofs_device *dev)
 {
 	struct virtiofs_tag *t;
 	size_t len = strlen(tag);
+	int err = 0;
 
 	if (!len || len >= VFS_PATH_MAX)
 		return -EINVAL;
-	if (virtiofs_find_tag(tag))
-		return -EEXIST;
 	t = calloc(1, sizeof(*t) + len + 1);
 	if (!t)
 		return -ENOMEM;
 	memcpy(t->name, tag, len);
-	virtiofs_device_ref(dev);
+	t->container = container;
 	t->dev = dev;
-	t->next = tags;
-	tags = t;
-	return 0;
+	mutex_lock(&tag_lock);
+	if (find_tag_locked(container, tag)) {
+		err = -EEXIST;
+	} else {
+		virtiofs_device_ref(dev);
+		LIST_INSERT_HEAD(&tags, t, link);
+	}
+	mutex_unlock(&tag_lock);
+	if (err)
+		free(t);
+	return err;
+}
+
+void virtiofs_drop_tags(const void *container)
+{
+	LIST_HEAD(, virtiofs_tag) dropped = LIST_HEAD_INITIALIZER(dropped);
+	struct virtiofs_tag *t, *next;
+
+	mutex_lock(&tag_lock);
+	for (t = LIST_FIRST(&tags); t; t = next) {
+		next = LIST_NEXT(t, link);
+		if (t->container != container)
+			continue;
+		LIST_REMOVE(t, link);
+		LIST_INSERT_HEAD(&dropped, t, link);
+	}
+	mutex_unlock(&tag_lock);
+	/* The last reference ends a thread of the device's. */
+	while ((t = LIST_FIRST(&dropped))) {
+		LIST_REMOVE(t, link);
+		virtiofs_device_unref(t->dev);
+		free(t);
+	}
 }
 
 static int parse_cache(const char *v, size_t len, struct virtiofs_options *o)
@@ -334,8 +385,8 @@ static int virtiofs_mount(const struct filesystem_type *type, const char *source
 			  const char *data, void *kernel_data, struct filesystem **ret_fs,
 			  struct dentry **ret_root)
 {
-	struct virtiofs_device *dev = source ? virtiofs_find_tag(source) : NULL;
 	struct virtiofs_options options;
+	struct virtiofs_device *dev;
 	int err = virtiofs_parse_options(data, &options);
 
 	(void)type;
@@ -343,8 +394,13 @@ static int virtiofs_mount(const struct filesystem_type *type, const char *source
 	(void)kernel_data;
 	if (err)
 		return err;
+	dev = source ? find_device(source) : NULL;
 	/* As Linux: no device has this tag. */
-	return dev ? virtiofs_create(dev, &options, source, ret_fs, ret_root) : -EINVAL;
+	if (!dev)
+		return -EINVAL;
+	err = virtiofs_create(dev, &options, source, ret_fs, ret_root);
+	virtiofs_device_unref(dev);
+	return err;
 }
 
 static struct filesystem_type virtiofs_type = {

@@ -112,6 +112,10 @@ static void *reconnect_main(void *arg)
 		if (atomic_load(&dev->state) == VDEV_DEAD && atomic_load(&dev->abandoned)) {
 			int err = dev->reconnect(dev->reconnect_arg);
 
+			if (err >= 0 && atomic_load(&dev->closing)) {
+				close(err);
+				break;
+			}
 			if (err >= 0)
 				err = restart(dev, err);
 			if (device_gone)
@@ -157,6 +161,16 @@ void vdev_reconnect_stop(struct virtiofs_device *dev)
 	} else {
 		pthread_join(dev->reconnector, NULL);
 	}
+}
+
+void virtiofs_device_retire(struct virtiofs_device *dev)
+{
+	/* Before and after: the thread may be waiting for the daemon, or have brought it back. */
+	atomic_store(&dev->closing, true);
+	virtiofs_device_kill(dev, NULL);
+	vdev_reconnect_stop(dev);
+	dev->reconnector = 0;
+	virtiofs_device_kill(dev, NULL);
 }
 
 void vdev_set_restore(struct virtiofs_device *dev, int (*restore)(void *arg), void *arg)

@@ -13,6 +13,8 @@
 	(1ull << VHOST_USER_PROTOCOL_BACKEND_REQ | 1ull << VHOST_USER_PROTOCOL_BACKEND_SEND_FD | \
 	 1ull << VHOST_USER_PROTOCOL_SHMEM)
 
+#define AWAIT_STEP_MS 100
+
 static int send_message(struct virtiofs_device *dev, const struct vhost_user_msg *m, const int *fds,
 			unsigned fd_count)
 {
@@ -22,22 +24,34 @@ static int send_message(struct virtiofs_device *dev, const struct vhost_user_msg
 	return n == size ? 0 : n < 0 ? (int)n : -EIO;
 }
 
+/* Until something has come. Return: 0, -ETIMEDOUT, -errno; -ECANCELED: nobody wants the device any more. */
+static int await_bytes(struct virtiofs_device *dev)
+{
+	struct pollfd p = {.fd = dev->sock, .events = POLLIN};
+
+	for (int left = VDEV_CONNECT_TIMEOUT_MS; left > 0; left -= AWAIT_STEP_MS) {
+		int ready = poll(&p, 1, AWAIT_STEP_MS);
+
+		if (ready > 0)
+			return 0;
+		if (ready < 0 && errno != EINTR)
+			return -errno;
+		if (atomic_load(&dev->closing))
+			return -ECANCELED;
+	}
+	return -ETIMEDOUT;
+}
+
 static int receive_bytes(struct virtiofs_device *dev, void *buf, size_t size)
 {
 	uint8_t *at = buf;
 
 	while (size) {
-		struct pollfd p = {.fd = dev->sock, .events = POLLIN};
-		int ready = poll(&p, 1, VDEV_CONNECT_TIMEOUT_MS);
+		int err = await_bytes(dev);
 		ssize_t n;
 
-		if (ready == 0)
-			return -ETIMEDOUT;
-		if (ready < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
+		if (err)
+			return err;
 		/* Descriptors that come along are not taken: the kernel drops them. */
 		n = recv(dev->sock, at, size, MSG_DONTWAIT);
 		if (n == 0)
@@ -57,14 +71,13 @@ static int receive_bytes(struct virtiofs_device *dev, void *buf, size_t size)
 static int receive_with_fds(struct virtiofs_device *dev, struct vhost_user_msg *ret, int *fds,
 			    unsigned *ret_count)
 {
-	struct pollfd p = {.fd = dev->sock, .events = POLLIN};
 	size_t count = 2;
 	ssize_t n;
 	bool cut;
-	int err;
+	int err = await_bytes(dev);
 
-	if (poll(&p, 1, VDEV_CONNECT_TIMEOUT_MS) <= 0)
-		return -ETIMEDOUT;
+	if (err)
+		return err;
 	n = io_recv_fds_flags(dev->sock, ret, VHOST_USER_HEADER_SIZE, MSG_DONTWAIT, fds, &count,
 			      &cut);
 	*ret_count = (unsigned)count;

@@ -2,7 +2,7 @@
  * fsimpl/virtiofs/virtiofs.h - a directory tree served by a virtio-fs daemon, as a filesystem.
  *
  * The type is "virtiofs". A device (fsimpl/virtiofs/device.h) carries one filesystem at a time. mount(2) names it by its tag, which
- * virtiofs_add_tag() gave at boot, before the sandbox was confined.
+ * virtiofs_add_tag() gave.
  */
 #ifndef MOAT_FSIMPL_VIRTIOFS_VIRTIOFS_H
 #define MOAT_FSIMPL_VIRTIOFS_VIRTIOFS_H
@@ -11,11 +11,11 @@
 #include "vfs/vfs.h"
 
 void virtiofs_register(void);
-/* mount(2)'s source. Takes a reference. Return: 0, -EEXIST, -EINVAL (name), -ENOMEM. */
-must_check int virtiofs_add_tag(const char *tag, struct virtiofs_device *dev);
-
-/* Borrowed; NULL. */
-struct virtiofs_device *virtiofs_find_tag(const char *tag);
+/* mount(2)'s source, in `container` (vfs_hooks.container). Takes a reference. Return: 0, -EEXIST, -EINVAL (name), -ENOMEM. */
+must_check int virtiofs_add_tag(const void *container, const char *tag,
+				struct virtiofs_device *dev);
+/* All of the container's go. */
+void virtiofs_drop_tags(const void *container);
 
 enum virtiofs_cache {
 	VIRTIOFS_CACHE_AUTO, /* names and attributes for a second; data from open to close */

@@ -209,6 +209,11 @@ static int start_services(struct boot_container *b)
 	return 0;
 }
 
+static const void *current_container(void)
+{
+	return task_cgroup_current();
+}
+
 static int start_kernel(struct boot_container *b, struct platform *platform)
 {
 	int err;
@@ -231,6 +236,7 @@ static int start_kernel(struct boot_container *b, struct platform *platform)
 	if (!err)
 		err = boot_hooks->syscalls_init();
 	vfs_hooks.open_host = hostfd_file_on;
+	vfs_hooks.container = current_container;
 	if (b->spec.no_path_cache)
 		vfs_path_cache_enable(false);
 	if (!err && b->spec.strace)
@@ -355,7 +361,7 @@ static int boot_all(struct boot_container *b, int spec_fd)
 		return boot_fail(&b->error, 1, "%s", why);
 	if (create_platform(b, &platform) || start_services(b))
 		return -1;
-	if (boot_connect_virtiofs(b))
+	if (boot_connect_devices(b, NULL))
 		return -1;
 	if (sentry_confine_seccomp(why, sizeof(why)))
 		return boot_fail(&b->error, 1, "%s", why);
@@ -367,6 +373,8 @@ static int boot_all(struct boot_container *b, int spec_fd)
 	if (boot_make_namespaces(b))
 		return -1;
 	boot_configure_cgroup(b);
+	if (boot_name_devices(b))
+		return -1;
 	kernel.on_init_exit = on_init_exit;
 	kernel.on_oom = on_oom;
 	kernel.ask_room = ask_room;

@@ -8,8 +8,8 @@
  *	add_finish()  a job, when the first process has ended or the monitor has gone: every process is killed and waited for, the tree is let go (the
  *	              engine is about to unmount it), EXIT
  *
- * The first container is the sandbox: with its end all is over (boot.c). What further ones cannot have: virtio-fs devices and 9P servers, whose
- * handshakes need what a confined sentry may not do; the runtime gives such containers a sandbox of their own.
+ * The first container is the sandbox: with its end all is over (boot.c). Its virtio-fs devices and 9P servers each container has for itself
+ * (boot_virtiofs.c); they end with it, or with its monitor.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -165,7 +165,7 @@ static void close_fd(int *fd)
 static int take_request(struct boot_container *b, struct boot_job *j, struct boot_process *p)
 {
 	struct boot_spec *s = &b->spec;
-	size_t at = 3;
+	size_t at = 3, devices = 0;
 
 	if (j->count < at)
 		return boot_fail(&b->error, 1, "control: descriptors do not match the request");
@@ -180,13 +180,13 @@ static int take_request(struct boot_container *b, struct boot_job *j, struct boo
 		s->notify_fd = j->fds[at];
 		j->fds[at++] = -1;
 	}
-	if (exec_place_fds(p, j->fds, j->count, at, j->flags))
+	while (s->virtiofs && s->virtiofs[devices])
+		devices++;
+	if (devices && j->count - at < devices + 1)
+		return boot_fail(&b->error, 1, "control: descriptors do not match the request");
+	if (exec_place_fds(p, j->fds, j->count, at + (devices ? devices + 1 : 0), j->flags))
 		return -1;
-	if (s->virtiofs && s->virtiofs[0])
-		return boot_fail(&b->error, 1,
-				 "virtio-fs device %s: not for a further container of a sandbox",
-				 s->virtiofs[0]);
-	return 0;
+	return boot_connect_devices(b, j->fds + at);
 }
 
 static int make_container(struct boot_container *b, struct boot_job *j)
@@ -202,7 +202,9 @@ static int make_container(struct boot_container *b, struct boot_job *j)
 		.uts_ns = b->uts_ns, .ipc_ns = b->ipc_ns, .cgroup = b->cgroup};
 	kernel_act_as(&actor);
 	procfs_set_mount_ns(b->pid_ns);
-	err = boot_make_root(b);
+	err = boot_name_devices(b);
+	if (!err)
+		err = boot_make_root(b);
 	if (!err)
 		err = boot_make_mounts(b);
 	if (!err)
@@ -222,7 +224,9 @@ static void drop_tree(struct boot_container *b)
 {
 	struct vfs_path root = b->root;
 
-	tty_console_forget(b->cgroup);
+	boot_hurry_devices(b);
+	if (b->cgroup)
+		tty_console_forget(b->cgroup);
 	if (b->console)
 		tty_host_close(b->console);
 	b->console = NULL;
@@ -236,6 +240,7 @@ static void drop_tree(struct boot_container *b)
 	vfs_run_deferred();
 	rcu_drain();
 	vfs_run_deferred();
+	boot_release_devices(b);
 	if (b->gofer)
 		p9_conn_unref(b->gofer);
 	b->gofer = NULL;
@@ -332,18 +337,25 @@ void add_begin(struct boot_job *j)
 
 /* ---- the end ---- */
 
+static bool is_exiting(const struct boot_container *b)
+{
+	struct sighand *sh = sighand_lock(b->init->group);
+	bool exiting = b->init->group->exiting;
+
+	sighand_unlock(sh);
+	return exiting;
+}
+
 /* With the pid namespace of another container that it shares, before it was started: it ends on a thread that add_finish() gives it. */
 static bool killed_unstarted(const struct boot_container *b)
 {
-	struct sighand *sh;
-	bool killed;
+	return !atomic_load(&b->started) && is_exiting(b);
+}
 
-	if (atomic_load(&b->started))
-		return false;
-	sh = sighand_lock(b->init->group);
-	killed = b->init->group->exiting;
-	sighand_unlock(sh);
-	return killed;
+void add_look_at_end(struct boot_container *b)
+{
+	if (is_exiting(b))
+		boot_hurry_devices(b);
 }
 
 bool add_has_ended(const struct boot_container *b)
@@ -368,6 +380,7 @@ void add_finish(struct boot_job *j)
 		if (task_start(b->init))
 			log_error("container %s: its first process stays", b->spec.id);
 	}
+	boot_hurry_devices(b);
 	if (task_cgroup_kill(b->cgroup, ADD_KILL_NS))
 		log_warn("container %s: some processes do not end", b->spec.id);
 	msg.status = b->init->group->exit_code;

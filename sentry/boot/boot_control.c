@@ -404,6 +404,8 @@ static void events(void)
 
 		if (c->busy || c->gone)
 			continue;
+		if (c->kind == CLIENT_CONTAINER)
+			add_look_at_end(c->container);
 		if (c->kind == CLIENT_EXEC && c->exec && exec_has_ended(c->exec))
 			client_begin(i, exec_finish, NULL, 0, 0);
 		else if (c->kind == CLIENT_CONTAINER && add_has_ended(c->container))

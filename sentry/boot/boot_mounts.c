@@ -20,8 +20,6 @@
 
 #define MS_PROPAGATION (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)
 
-static char **virtiofs_tags; /* of the boot spec, which stays */
-
 struct vfs_lookup boot_lookup(struct boot_container *b, const char *path, unsigned flags)
 {
 	return (struct vfs_lookup){.cred = b->root_cred,
@@ -32,32 +30,25 @@ struct vfs_lookup boot_lookup(struct boot_container *b, const char *path, unsign
 				   .flags = flags};
 }
 
-static void emit_request(void *arg, const char *what, uint64_t id, int64_t age_ns)
+void boot_emit_request(void *arg, const char *what, uint64_t id, int64_t age_ns)
 {
 	buf_printf(arg, "  %-24s %llu for %lld us\n", what ? what : "?", (unsigned long long)id,
 		   (long long)(age_ns / 1000));
 }
 
-static void show_gofer(struct boot_container *b, void *arg)
+static void show_requests(struct boot_container *b, void *arg)
 {
 	struct buf *out = arg;
 
 	buf_printf(out, "requests to the gofer%s%.100s:\n", b->first ? "" : " of ",
 		   b->first ? "" : b->spec.id);
-	p9_conn_in_flight(b->gofer, emit_request, out);
+	p9_conn_in_flight(b->gofer, boot_emit_request, out);
+	boot_show_devices(b, out);
 }
 
 void boot_show_requests(struct buf *out)
 {
-	boot_for_each(show_gofer, out);
-	for (unsigned i = 0; virtiofs_tags && virtiofs_tags[i]; i++) {
-		struct virtiofs_device *dev = virtiofs_find_tag(virtiofs_tags[i]);
-
-		if (!dev)
-			continue; /* a 9P server's */
-		buf_printf(out, "requests to virtio-fs device %.100s:\n", virtiofs_tags[i]);
-		vdev_in_flight(dev, emit_request, out);
-	}
+	boot_for_each(show_requests, out);
 }
 
 static unsigned mount_flags(uint64_t ms)
@@ -75,8 +66,7 @@ static int virtiofs_root(struct boot_container *b, struct filesystem **ret_fs,
 		.timeout_ns = -1,
 		.readonly = b->spec.rootfs_overlay || b->spec.rootfs_readonly,
 	};
-	int err = virtiofs_create(virtiofs_find_tag(b->spec.virtiofs[0]), &options, "rootfs",
-				  ret_fs, ret_root);
+	int err = virtiofs_create(boot_root_device(b), &options, "rootfs", ret_fs, ret_root);
 
 	return err ? boot_fail(&b->error, 1, "root filesystem: virtio-fs device %s: %s",
 			       b->spec.virtiofs[0], strerror(-err))
@@ -137,8 +127,6 @@ int boot_make_root(struct boot_container *b)
 	unsigned flags = MNT_RELATIME_F | (readonly ? MNT_RDONLY_F : 0);
 	int err;
 
-	if (b->first)
-		virtiofs_tags = b->spec.virtiofs;
 	err = cred_create_root(&b->root_cred);
 	if (err)
 		return boot_fail(&b->error, 1, "root filesystem: %s", strerror(-err));

@@ -222,6 +222,9 @@ static const struct rule rules[] = {
 	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1032 /* F_GETPIPE_SZ */, 0}}},
 	/* The version table of a virtio-fs daemon that was started again: can it shrink? */
 	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1034 /* F_GET_SEALS */, 0}}},
+	/* What a virtio-fs daemon of a further container shares with us (mem/shared.c): made, and its size fixed. */
+	{SCMP_SYS(memfd_create), 1, {{1, SCMP_CMP_EQ, MFD_CLOEXEC | MFD_ALLOW_SEALING, 0}}},
+	{SCMP_SYS(fcntl), 1, {{1, SCMP_CMP_EQ, 1033 /* F_ADD_SEALS */, 0}}},
 	/* Memory: never executable. */
 	{SCMP_SYS(mmap), 1, {{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}}},
 	{SCMP_SYS(mprotect), 1, {{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}}},

@@ -7,9 +7,11 @@
 #include "wire/control.h"
 
 struct ipc_namespace;
+struct boot_devices;
 struct p9_conn;
 struct pid_namespace;
 struct tty;
+struct virtiofs_device;
 
 /* A boot error: the CLI prints `text` and exits with `exit_code`. */
 struct boot_error {
@@ -34,6 +36,7 @@ struct boot_container {
 	struct mount_namespace *ns;
 	struct vfs_path root; /* references */
 	struct p9_conn *gofer; /* a reference */
+	struct boot_devices *devices; /* boot_virtiofs.c; NULL: none */
 	/* What its processes are made with: references. */
 	struct uts_namespace *uts_ns;
 	struct ipc_namespace *ipc_ns;
@@ -64,8 +67,19 @@ struct boot_process {
 
 /* boot_mounts.c: root filesystem, config mounts, /dev, masked and read-only paths. Return 0 or -1 with b->error. */
 must_check int boot_make_root(struct boot_container *b);
-/* Before the seccomp filter: the vhost-user handshakes; devices are known by their tags then. */
-int boot_connect_virtiofs(struct boot_container *b);
+/*
+ * boot_virtiofs.c: connects the virtio-fs devices and 9P servers of the spec, whose descriptors are at spec.virtiofs_fd, or `fds` (taken: -1), as many as names
+ * and one more. Blocks, bounded. Return 0 or -1 with b->error; boot_release_devices() in any case.
+ */
+must_check int boot_connect_devices(struct boot_container *b, int *fds);
+/* Mounts of the container may name them from now on. Pre: b->cgroup. Return 0 or -1 with b->error. */
+must_check int boot_name_devices(struct boot_container *b);
+/* The first device; borrowed. */
+struct virtiofs_device *boot_root_device(const struct boot_container *b);
+/* The container ends: a connection on which an answer is overdue ends too, so that nothing waits for it. Waits for nobody. Pre: they are not released meanwhile. */
+void boot_hurry_devices(struct boot_container *b);
+void boot_release_devices(struct boot_container *b);
+void boot_show_devices(struct boot_container *b, struct buf *out);
 must_check int boot_make_mounts(struct boot_container *b);
 /* boot_copyup.c: takes a word out of comma-separated options; was it there? */
 bool boot_take_option(char *data, const char *option);
@@ -144,6 +158,8 @@ must_check int exec_place_fds(struct boot_process *p, int *fds, size_t count, si
 /* boot_add.c: further containers, one a connection. */
 void add_begin(struct boot_job *j); /* a job: what CONTROL_ADD asks for */
 void add_finish(struct boot_job *j); /* a job: its processes have an end, the monitor is told */
+/* Its processes are being killed: nothing of it waits for a daemon that hangs any more. */
+void add_look_at_end(struct boot_container *b);
 must_check bool add_has_ended(const struct boot_container *b);
 /* boot_info.c: figures for `moat ps` and `moat events`. */
 void control_ps_text(const struct boot_container *b, struct buf *out);
@@ -166,8 +182,9 @@ void control_debug_text(const char *what, struct buf *out);
 void boot_stacks_init(void);
 void boot_show_stack(struct buf *out, int host_tid);
 void boot_show_address(struct buf *out, const void *addr); /* "moat+0x123" */
-/* boot_mounts.c: requests that wait for the gofer's or a virtio-fs daemon's answer. */
+/* boot_mounts.c: requests that wait for the gofer's, a virtio-fs daemon's or a 9P server's answer. */
 void boot_show_requests(struct buf *out);
+void boot_emit_request(void *buf, const char *what, uint64_t id, int64_t age_ns); /* a line */
 
 /* crash.c: before guard_install(). log_fd -1: standard error. */
 void crash_handler_install(int log_fd);
