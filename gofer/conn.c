@@ -11,6 +11,8 @@
  *
  * A Tflush for a request in flight that changes and binds nothing is answered at once, and the reply dropped when there is one. For any other
  * the worker that serves it answers, right after that reply. No operation is cut short.
+ *
+ * Where a file system of the host's stands still for good, share.c bounds what waits for it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -314,22 +316,28 @@ static void wake_reader(struct server *srv)
 	futex_wake(&srv->reader_word, 1);
 }
 
-/* Waits for the reader's role. Return: false when the server stops. */
-static bool become_reader(struct server *srv)
+/* Waits for the reader's role. Return: false when the server stops, or nobody needed this worker for long. */
+static bool become_reader(struct worker *w)
 {
-	bool ret;
+	struct server *srv = w->srv;
+	bool ret, useless = false;
 
 	mutex_lock(&srv->reader_lock);
-	while (srv->reader && !srv->stop) {
+	while (srv->reader && !srv->stop && !useless) {
+		int64_t end = time_monotonic_ns() + SERVER_GROWN_IDLE_S * 1000000000ll;
+		const struct timespec deadline = {end / 1000000000, end % 1000000000};
 		uint32_t word = atomic_load(&srv->reader_word);
+		int err;
 
 		srv->idle++;
 		mutex_unlock(&srv->reader_lock);
-		(void)futex_wait(&srv->reader_word, word, NULL);
+		err = futex_wait(&srv->reader_word, word, w->grown ? &deadline : NULL);
 		mutex_lock(&srv->reader_lock);
 		srv->idle--;
+		/* Who hands the role on wakes one of the idle: it goes to another then. */
+		useless = w->grown && err == -ETIMEDOUT && srv->reader;
 	}
-	ret = !srv->stop;
+	ret = !srv->stop && !useless;
 	if (ret)
 		srv->reader = true;
 	mutex_unlock(&srv->reader_lock);
@@ -349,10 +357,28 @@ static void stop_server(struct server *srv, int reason)
 	shutdown(srv->sock, SHUT_RDWR);
 }
 
-/* Registers the request, refuses a tag that is in use, hands the role on if that is worth it. */
-static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_keep)
+/* The worker serves t from now on. Pre: reader_lock. */
+static void serving_locked(struct worker *w, const struct p9_msg *t, unsigned share)
+{
+	w->state = WORKER_SERVING;
+	w->tag = t->tag;
+	w->flushes = 0;
+	w->droppable = p9_changes_nothing(t);
+	w->dropped = false;
+	w->relieved = false;
+	w->share = share;
+	w->srv->busy++;
+	w->srv->busy_of[share]++;
+}
+
+/*
+ * Registers the request, refuses a tag that is in use, hands the role on if that is worth it. Return: 0; 1: it was put aside; -EBADMSG; -EAGAIN: it is not to
+ * be served.
+ */
+static int begin_request(struct worker *w, const struct p9_msg *t, size_t size, bool *ret_keep)
 {
 	struct server *srv = w->srv;
+	unsigned share = share_of(srv, t, w->rx, size);
 	const struct op *op = &server_ops[t->type];
 	/* Whoever waits for the window of watch.c must not keep others from being served. */
 	bool slow =
@@ -367,12 +393,17 @@ static int begin_request(struct worker *w, const struct p9_msg *t, bool *ret_kee
 		if (o->state == WORKER_SERVING && o->tag == t->tag && !o->dropped)
 			err = -EBADMSG;
 	}
-	w->state = err ? WORKER_IDLE : WORKER_SERVING;
-	w->tag = t->tag;
-	w->flushes = 0;
-	w->droppable = p9_changes_nothing(t);
-	w->dropped = false;
-	w->relieved = false;
+	if (!err && aside_has_locked(srv, t->tag))
+		err = -EBADMSG;
+	if (!err && share_is_used_locked(srv, share)) {
+		err = aside_add_locked(srv, t, share, w->rx, size);
+		err = err ? err : 1;
+	}
+	if (err) {
+		mutex_unlock(&srv->reader_lock);
+		return err;
+	}
+	serving_locked(w, t, share);
 	*ret_keep = !(slow && srv->idle);
 	if (*ret_keep) {
 		srv->kept = w;
@@ -402,6 +433,8 @@ static int end_request(struct worker *w, bool *inout_keep)
 
 	mutex_lock(&srv->reader_lock);
 	w->state = WORKER_IDLE;
+	srv->busy--;
+	srv->busy_of[w->share]--;
 	if (srv->kept == w)
 		srv->kept = NULL;
 	*inout_keep &= !w->relieved;
@@ -413,14 +446,17 @@ static int end_request(struct worker *w, bool *inout_keep)
 	return err;
 }
 
+static void *grown_thread(void *arg);
+
 /*
  * The reader has served the same request since the last look: another reads. Pre: reader_lock, which is dropped.
  */
 static void relieve_unlock(struct server *srv)
 {
-	/* Nobody else is there: at the next look, perhaps. */
+	/* Nobody else is there: at the next look, perhaps, when there is one more. */
 	if (!srv->idle) {
 		mutex_unlock(&srv->reader_lock);
+		share_grow(srv, grown_thread);
 		return;
 	}
 	srv->kept->relieved = true;
@@ -496,12 +532,53 @@ static int serve_flush(struct worker *w, const struct p9_msg *t)
 	if (found && found->state == WORKER_SERVING && found->droppable) {
 		found->dropped = true;
 		found = NULL;
-	} else if (found && found->flushes < SERVER_FLUSHES_MAX)
+	} else if (found && found->flushes < SERVER_FLUSHES_MAX) {
 		found->flush_tags[found->flushes++] = t->tag;
-	else
+	} else {
+		/* One that was put aside has done nothing yet. */
+		if (!found)
+			(void)!aside_drop_locked(srv, t->Tflush.oldtag);
 		found = NULL;
+	}
 	mutex_unlock(&srv->reader_lock);
 	return found ? 0 : send_simple(w, P9_Rflush, t->tag, 0);
+}
+
+/* The next that was put aside and may be served now, if there is one: *ret_t, in w->rx. The role is handed on if that is worth it. */
+static bool begin_aside(struct worker *w, struct p9_msg *ret_t, bool *inout_keep)
+{
+	struct server *srv = w->srv;
+	bool handed_on = false, watch = false;
+	struct aside *a;
+
+	mutex_lock(&srv->reader_lock);
+	a = srv->aside_count ? aside_take_locked(srv) : NULL;
+	if (!a) {
+		mutex_unlock(&srv->reader_lock);
+		return false;
+	}
+	memcpy(w->rx, a->raw, a->size);
+	if (p9_decode(w->rx, a->size, ret_t))
+		abort(); /* it could be decoded before */
+	serving_locked(w, ret_t, a->share);
+	if (*inout_keep && srv->idle) {
+		srv->reader = *inout_keep = false;
+		handed_on = true;
+	} else if (*inout_keep) {
+		srv->kept = w;
+		srv->kept_count++;
+		watch = srv->watch_sleeps;
+		srv->watch_sleeps = false;
+	}
+	mutex_unlock(&srv->reader_lock);
+	free(a);
+	if (handed_on)
+		wake_reader(srv);
+	if (watch) {
+		atomic_fetch_add(&srv->watch_word, 1);
+		futex_wake(&srv->watch_word, 1);
+	}
+	return true;
 }
 
 /* Reads and serves until the role was handed on (1), or for good (0, -errno). */
@@ -530,13 +607,20 @@ static int reader_loop(struct worker *w)
 				return err;
 			continue;
 		}
-		err = begin_request(w, &t, &keep);
-		if (!err)
-			err = serve(w, &t);
-		if (!err)
-			err = end_request(w, &keep);
+		err = begin_request(w, &t, (size_t)size, &keep);
+		if (err == -EAGAIN)
+			err = send_simple(w, P9_Rlerror, t.tag, EAGAIN) ?: 1;
+		if (err == 1)
+			continue;
 		if (err)
 			return err;
+		do {
+			err = serve(w, &t);
+			if (!err)
+				err = end_request(w, &keep);
+			if (err)
+				return err;
+		} while (begin_aside(w, &t, &keep));
 		if (!keep)
 			return 1;
 	}
@@ -548,7 +632,7 @@ static void *worker_main(void *arg)
 	struct server *srv = w->srv;
 	int ret = 1;
 
-	while (ret == 1 && become_reader(srv))
+	while (ret == 1 && become_reader(w))
 		ret = reader_loop(w);
 	if (ret != 1)
 		stop_server(srv, ret == 0 || ret == -EPIPE || ret == -ECONNRESET ? 0 : ret);
@@ -568,7 +652,15 @@ static void *worker_thread(void *arg)
 	return worker_main(w);
 }
 
-static int worker_init(struct worker *w, struct server *srv)
+/* One more, made while the others wait. */
+static void *grown_thread(void *arg)
+{
+	worker_thread(arg);
+	share_give_place(arg);
+	return NULL;
+}
+
+int worker_init(struct worker *w, struct server *srv)
 {
 	w->srv = srv;
 	w->donate_fd = -1;
@@ -578,6 +670,16 @@ static int worker_init(struct worker *w, struct server *srv)
 	w->dents = malloc(SERVER_DENTS_SIZE);
 	w->nodes = malloc((size_t)P9_NODES_MAX * P9_NODE_SIZE);
 	return w->rx && w->tx && w->data && w->dents && w->nodes ? 0 : -ENOMEM;
+}
+
+void worker_fini(struct worker *w)
+{
+	free(w->rx);
+	free(w->tx);
+	free(w->data);
+	free(w->dents);
+	free(w->nodes);
+	w->rx = w->tx = w->data = w->dents = w->nodes = NULL;
 }
 
 int server_start(struct server *srv, unsigned threads)
@@ -594,7 +696,8 @@ int server_start(struct server *srv, unsigned threads)
 	err = pthread_attr_init(&attr);
 	if (err)
 		return -err;
-	pthread_attr_setstacksize(&attr, 256 << 10);
+	pthread_attr_setstacksize(&attr, SERVER_WORKER_STACK);
+	srv->thread_count = threads;
 	for (unsigned i = 0; i < threads; i++) {
 		struct worker *w = &srv->workers[i];
 
@@ -624,10 +727,12 @@ int server_run(struct server *srv)
 	mutex_unlock(&srv->reader_lock);
 	umask(0);
 	worker_main(&srv->workers[0]);
-	for (unsigned i = 1; i < srv->worker_count; i++)
-		pthread_join(srv->workers[i].thread, NULL);
-	if (srv->worker_count > 1)
+	/* First who makes others. */
+	if (srv->thread_count > 1)
 		pthread_join(srv->watch_thread, NULL);
+	for (unsigned i = 1; i < srv->thread_count; i++)
+		pthread_join(srv->workers[i].thread, NULL);
+	share_await_grown(srv);
 	locks_fini(srv);
 	fid_remove_all(srv);
 	watches_fini(srv);

@@ -33,6 +33,18 @@ struct fid *fid_get(struct server *srv, uint32_t id)
 	return f;
 }
 
+const struct attach *fid_attach(struct server *srv, uint32_t id)
+{
+	const struct attach *at;
+	struct fid *f;
+
+	mutex_lock(&srv->fid_lock);
+	f = fid_find_locked(srv, id);
+	at = f ? f->attach : NULL;
+	mutex_unlock(&srv->fid_lock);
+	return at;
+}
+
 void fid_put(struct fid *f)
 {
 	if (!ref_put(&f->ref))

@@ -31,13 +31,9 @@ static void server_free(struct server *srv)
 		if (srv->attaches[i].fd >= 0)
 			close(srv->attaches[i].fd);
 	}
-	for (unsigned i = 0; i < GOFER_THREADS_MAX; i++) {
-		free(srv->workers[i].rx);
-		free(srv->workers[i].tx);
-		free(srv->workers[i].data);
-		free(srv->workers[i].dents);
-		free(srv->workers[i].nodes);
-	}
+	for (unsigned i = 0; i < GOFER_THREADS_MAX; i++)
+		worker_fini(&srv->workers[i]);
+	shares_fini(srv);
 	if (srv->proc_fd >= 0)
 		close(srv->proc_fd);
 	close(srv->sock);
@@ -62,6 +58,11 @@ static struct server *server_alloc(const struct gofer_config *config)
 	for (size_t i = 0; i < config->attach_count; i++)
 		srv->attaches[i].fd = -1;
 	srv->attach_count = config->attach_count;
+	if (shares_init(srv)) {
+		free(srv->attaches);
+		free(srv);
+		return NULL;
+	}
 	srv->sock = config->sock_fd;
 	srv->proc_fd = -1;
 	atomic_init(&srv->notify_sock, -1);

@@ -34,6 +34,11 @@
 #define SERVER_EVENTS_MAX 4096 /* that wait to be told; then one IN_Q_OVERFLOW */
 #define SERVER_EVENT_BUF (16u << 10)
 #define SERVER_SPIN_NS 40000 /* for how long the reader looks for a request before it sleeps */
+#define SERVER_GROWN_IDLE_S 10 /* then a worker ends that was made because others waited */
+#define SERVER_WORKER_STACK (256u << 10)
+#define SERVER_ASIDE_MAX \
+	512 /* requests without a worker; a client of ours has 256 tags, and as many to flush them */
+#define SERVER_ASIDE_BYTES (64u << 20)
 #define SERVER_LATE_FDS_MAX 16
 #define SERVER_STALL_MS 50 /* a reader that serves a request for longer is relieved of reading */
 #define SERVER_NO_ACL_SLOTS 4096
@@ -91,6 +96,8 @@ struct worker {
 	int late_fds
 		[SERVER_LATE_FDS_MAX]; /* closed when the reply is sent: nobody waits for that */
 	unsigned late_count;
+	bool grown; /* guarded by reader_lock: made while others waited (share.c); its thread is detached */
+	unsigned share; /* guarded by reader_lock: of which attach point is what it serves */
 	/* guarded by reader_lock. Replying: the client may see the reply, and use the tag again, at any moment. */
 	enum { WORKER_IDLE, WORKER_SERVING, WORKER_REPLYING } state;
 	uint16_t tag;
@@ -114,6 +121,15 @@ struct lock_wait {
 	pthread_t thread;
 	_Atomic bool interrupted;
 	int result; /* the thread's; read by who joined it */
+};
+
+/* share.c: a request for which there is no worker yet. Guarded by reader_lock. */
+struct aside {
+	TAILQ_ENTRY(aside) link;
+	uint16_t tag;
+	unsigned share;
+	size_t size;
+	uint8_t raw[];
 };
 
 struct server_watch;
@@ -188,13 +204,51 @@ struct server {
 	struct server_watches watches;
 
 	struct worker workers[GOFER_THREADS_MAX];
-	unsigned worker_count;
+	unsigned worker_count; /* guarded by reader_lock: of these some may have no thread */
+	unsigned thread_count; /* immutable: the first ones, which stay */
+	/* share.c. Guarded by reader_lock but for grown, which is a futex, and grow_failed, the watching thread's. */
+	unsigned busy,
+		*busy_of; /* workers that serve: all, those of each attach point (and of none) */
+	TAILQ_HEAD(, aside) asides;
+	unsigned aside_count;
+	size_t aside_bytes;
+	_Atomic uint32_t grown;
+	bool grow_failed;
 };
+
+/* ---- conn.c ---- */
+
+must_check int worker_init(struct worker *w, struct server *srv); /* worker_fini() in any case */
+void worker_fini(struct worker *w);
+
+/* ---- share.c; _locked: reader_lock ---- */
+
+must_check int shares_init(struct server *srv);
+void shares_fini(struct server *srv);
+/* Whose share the request counts for; raw: its bytes. */
+must_check unsigned share_of(struct server *srv, const struct p9_msg *t, const uint8_t *raw,
+			     size_t size);
+/* It has as many workers as it may. */
+must_check bool share_is_used_locked(const struct server *srv, unsigned share);
+/* Puts a request aside. 0, -EAGAIN: too many. */
+must_check int aside_add_locked(struct server *srv, const struct p9_msg *t, unsigned share,
+				const uint8_t *raw, size_t size);
+/* The first that may be served now, for free(); NULL. */
+must_check struct aside *aside_take_locked(struct server *srv);
+must_check bool aside_has_locked(const struct server *srv, uint16_t tag);
+/* It is not served any more. False: there is none of that tag. */
+must_check bool aside_drop_locked(struct server *srv, uint16_t tag);
+/* The watching thread's: another worker, if that can be; body ends with share_give_place(). */
+void share_grow(struct server *srv, void *(*body)(void *worker));
+void share_give_place(struct worker *w);
+/* Until all of those have ended. Pre: the server stops. */
+void share_await_grown(struct server *srv);
 
 /* ---- fid.c ---- */
 
 /* A reference, or NULL. */
 struct fid *fid_get(struct server *srv, uint32_t id);
+const struct attach *fid_attach(struct server *srv, uint32_t id); /* NULL: no such fid */
 void fid_put(struct fid *f);
 /* A new fid; takes path_fd and io_fd (closed on error). Return: 0, -EBADF (id in use or NOFID), -EMFILE, -ENOMEM. */
 must_check int fid_add(struct server *srv, uint32_t id, const struct attach *attach, uint32_t uid,

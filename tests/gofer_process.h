@@ -19,7 +19,7 @@
 
 #define GOFER_PROCESS_ARG "--serve-gofer"
 
-/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. GOFER_PROCESS_UDS: o and c allow Unix sockets. */
+/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. GOFER_PROCESS_UDS: o and c allow Unix sockets; GOFER_PROCESS_MORE: a second tree. */
 __attribute__((constructor)) static void gofer_process_serve(int argc, char **argv, char **envp)
 {
 	(void)envp;
@@ -27,13 +27,17 @@ __attribute__((constructor)) static void gofer_process_serve(int argc, char **ar
 		return;
 
 	const char *uds = getenv("GOFER_PROCESS_UDS");
-	const struct gofer_attach attach = {.host_path = argv[2],
-					    .uds_open = uds && strchr(uds, 'o'),
-					    .uds_create = uds && strchr(uds, 'c')};
+	const char *more = getenv("GOFER_PROCESS_MORE");
+	const struct gofer_attach attaches[] = {
+		{.host_path = argv[2],
+		 .uds_open = uds && strchr(uds, 'o'),
+		 .uds_create = uds && strchr(uds, 'c')},
+		{.host_path = more},
+	};
 	const struct gofer_config config = {
 		.sock_fd = atoi(argv[3]),
-		.attaches = &attach,
-		.attach_count = 1,
+		.attaches = attaches,
+		.attach_count = more ? 2 : 1,
 		.log_fd = 2,
 		.log_level = getenv("P9_DEBUG") ? LOG_DEBUG_LEVEL : LOG_WARN_LEVEL,
 		.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,

@@ -3,7 +3,9 @@
  * A request on which the host makes the gofer wait (here a fanotify listener that has not said whether a file may be opened): others are
  * served meanwhile, and a Tflush is answered at once where nothing was changed, and behind the reply where something was.
  */
+#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -19,14 +21,19 @@
 #include "wire/p9.h"
 
 #define ROOT 1u
+#define OTHER_ROOT 2u /* of a tree that nobody keeps waiting */
+#define STUCK_TAG 100 /* and following */
+#define STUCK 40
+#define STUCK_SERVED 8 /* what one tree has of GOFER_THREADS_MAX workers */
 #define BLOCKED_TAG 7
 #define OTHER_TAG 8
 #define FLUSH_TAG 9
 #define LATE_S 20 /* a reply that has not come by then never does */
 
-static char dir[64], file[80];
+static char dir[64], file[80], other_dir[64];
 static int sock, listener;
 static pid_t gofer;
+static bool refused; /* it ends the connection for what was sent */
 static uint8_t tx[P9_MSIZE_DEFAULT], rx[P9_MSIZE_DEFAULT];
 
 static void ask(struct p9_msg *t, uint16_t tag)
@@ -66,20 +73,30 @@ static void expect_silence(void)
 	assert_int_equal(errno, EAGAIN);
 }
 
-static void ask_stat(uint16_t tag)
+static void ask_stat_of(uint32_t fid, uint16_t tag)
 {
 	struct p9_msg t = {.type = P9_Tmsetattr};
 
-	t.Tmsetattr.fid = ROOT;
+	t.Tmsetattr.fid = fid;
 	ask(&t, tag);
+}
+
+static void ask_stat(uint16_t tag)
+{
+	ask_stat_of(ROOT, tag);
+}
+
+static void ask_flush_of(uint16_t tag)
+{
+	struct p9_msg t = {.type = P9_Tflush};
+
+	t.Tflush.oldtag = tag;
+	ask(&t, FLUSH_TAG);
 }
 
 static void ask_flush(void)
 {
-	struct p9_msg t = {.type = P9_Tflush};
-
-	t.Tflush.oldtag = BLOCKED_TAG;
-	ask(&t, FLUSH_TAG);
+	ask_flush_of(BLOCKED_TAG);
 }
 
 static void ask_open(uint16_t tag)
@@ -111,6 +128,18 @@ static void allow(int fd)
 	close(fd);
 }
 
+static void attach(uint32_t fid, const char *aname)
+{
+	struct p9_msg t = {.type = P9_Tattach};
+
+	t.Tattach.fid = fid;
+	t.Tattach.afid = P9_NOFID;
+	t.Tattach.aname = p9_str(aname);
+	t.Tattach.uname = p9_str("");
+	ask(&t, OTHER_TAG);
+	expect(P9_Rattach, OTHER_TAG);
+}
+
 static int set_up(void **state)
 {
 	const struct timeval late = {.tv_sec = LATE_S};
@@ -125,6 +154,9 @@ static int set_up(void **state)
 	fd = open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
 	assert_true(fd >= 0);
 	close(fd);
+	strcpy(other_dir, "/tmp/p9other.XXXXXX");
+	assert_non_null(mkdtemp(other_dir));
+	setenv("GOFER_PROCESS_MORE", other_dir, 1);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	assert_int_equal(gofer_process_start(dir, sv[1], &gofer), 0);
 	close(sv[1]);
@@ -134,13 +166,8 @@ static int set_up(void **state)
 	t.Tversion.version = p9_str(P9_VERSION_MOAT);
 	ask(&t, P9_NOTAG);
 	expect(P9_Rversion, P9_NOTAG);
-	t = (struct p9_msg){.type = P9_Tattach};
-	t.Tattach.fid = ROOT;
-	t.Tattach.afid = P9_NOFID;
-	t.Tattach.aname = p9_str("0");
-	t.Tattach.uname = p9_str("");
-	ask(&t, OTHER_TAG);
-	expect(P9_Rattach, OTHER_TAG);
+	attach(ROOT, "0");
+	attach(OTHER_ROOT, "1");
 	listener = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC);
 	if (listener < 0)
 		return 0;
@@ -160,11 +187,13 @@ static int tear_down(void **state)
 		close(listener);
 	close(sock);
 	assert_int_equal(waitpid(gofer, &status, 0), gofer);
-	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_true(WIFEXITED(status) && (WEXITSTATUS(status) != 0) == refused);
+	refused = false;
 	unlink(file);
 	snprintf(file, sizeof(file), "%s/new", dir);
 	unlink(file);
 	assert_int_equal(rmdir(dir), 0);
+	assert_int_equal(rmdir(other_dir), 0);
 	return 0;
 }
 
@@ -240,6 +269,102 @@ static void flush_of_a_change(void **state)
 	expect(P9_Rflush, FLUSH_TAG);
 }
 
+static unsigned gofer_threads(void)
+{
+	char path[64];
+	unsigned n = 0;
+	struct dirent *e;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", gofer);
+	tasks = opendir(path);
+	assert_non_null(tasks);
+	while ((e = readdir(tasks)))
+		n += e->d_name[0] != '.';
+	closedir(tasks);
+	return n;
+}
+
+/* A tree that stands still, and as many requests for it as anybody likes. */
+static void others_are_served_beside_many(void **state)
+{
+	int events[STUCK];
+	unsigned count = 0, replies = 0, threads = gofer_threads();
+	struct pollfd p = {.fd = listener, .events = POLLIN};
+
+	(void)state;
+	need_listener();
+	for (uint16_t i = 0; i < STUCK; i++)
+		ask_open((uint16_t)(STUCK_TAG + i));
+	for (int i = 0; i < 20; i++) {
+		ask_stat_of(OTHER_ROOT, OTHER_TAG);
+		expect(P9_Rmsetattr, OTHER_TAG);
+	}
+	/* Each worker has one, of a share of them; the others have none. */
+	while (poll(&p, 1, 1000) > 0)
+		events[count++] = await_event();
+	assert_int_equal(count, STUCK_SERVED);
+	assert_in_range(gofer_threads(), STUCK_SERVED + 1,
+			threads + GOFER_THREADS_MAX - GOFER_THREADS_DEFAULT);
+	ask_stat_of(OTHER_ROOT, OTHER_TAG);
+	expect(P9_Rmsetattr, OTHER_TAG);
+	/* One that waits for a worker, and one that has one; then their tags are free. */
+	ask_flush_of(STUCK_TAG + STUCK - 1);
+	expect(P9_Rflush, FLUSH_TAG);
+	ask_flush_of(STUCK_TAG);
+	expect(P9_Rflush, FLUSH_TAG);
+	ask_stat_of(OTHER_ROOT, STUCK_TAG + STUCK - 1);
+	expect(P9_Rmsetattr, STUCK_TAG + STUCK - 1);
+	expect_silence();
+	/* It goes on: everybody else has his answer. */
+	for (unsigned i = 0; i < STUCK - 1; i++)
+		allow(i < count ? events[i] : await_event());
+	while (replies < STUCK - 2) {
+		struct p9_msg r;
+
+		hear(&r);
+		assert_int_equal(r.type, P9_Rmopen);
+		assert_in_range(r.tag, STUCK_TAG + 1, STUCK_TAG + STUCK - 2);
+		replies++;
+	}
+	expect_silence();
+	ask_stat(OTHER_TAG);
+	expect(P9_Rmsetattr, OTHER_TAG);
+	/* What was made for them ends, but for one that may be the reader now. */
+	for (int i = 0; i < 300 && gofer_threads() > threads + 1; i++)
+		usleep(100000);
+	assert_in_range(gofer_threads(), threads, threads + 1);
+	ask_stat(OTHER_TAG);
+	expect(P9_Rmsetattr, OTHER_TAG);
+}
+
+/* The connection ends while requests wait for a worker, and some have one. */
+static void end_with_many(void **state)
+{
+	(void)state;
+	need_listener();
+	for (uint16_t i = 0; i < STUCK; i++)
+		ask_open((uint16_t)(STUCK_TAG + i));
+	ask_stat_of(OTHER_ROOT, OTHER_TAG);
+	expect(P9_Rmsetattr, OTHER_TAG);
+}
+
+/* A tag twice, while its request waits for a worker: no client does that. */
+static void tag_twice(void **state)
+{
+	struct pollfd p = {.fd = sock, .events = POLLRDHUP};
+
+	(void)state;
+	need_listener();
+	for (uint16_t i = 0; i < STUCK; i++)
+		ask_open((uint16_t)(STUCK_TAG + i));
+	ask_stat_of(OTHER_ROOT, OTHER_TAG);
+	expect(P9_Rmsetattr, OTHER_TAG);
+	ask_open(STUCK_TAG + STUCK - 1);
+	refused = true;
+	assert_int_equal(poll(&p, 1, LATE_S * 1000), 1);
+}
+
 /* One after the other: more than there are threads, but never all of them at once. */
 static void many(void **state)
 {
@@ -267,6 +392,9 @@ int main(void)
 		BLOCKED_TEST(flush_of_a_look),
 		BLOCKED_TEST(flush_of_a_change),
 		BLOCKED_TEST(many),
+		BLOCKED_TEST(others_are_served_beside_many),
+		BLOCKED_TEST(end_with_many),
+		BLOCKED_TEST(tag_twice),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
