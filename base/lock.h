@@ -8,7 +8,7 @@
  * Order: a thread takes locks in strictly increasing rank. Two locks of one rank are taken only
  * with mutex_lock_pair() (by address) or mutex_lock_nested() (caller states why: ancestor first).
  * A debug build (MOAT_DEBUG) records each thread's held locks and aborts on an inversion, on an
- * unlock of what is not held, and on a blocking wait (lock_assert_none_held()).
+ * unlock of what is not held, and on a blocking wait (lock_assert_may_sleep()).
  * Leaves have the highest ranks. Add a rank here with its reason in docs/locking.md.
  */
 #ifndef MOAT_BASE_LOCK_H

@@ -56,13 +56,6 @@ void rcu_read_end(void)
 }
 #endif
 
-bool rcu_readers_are_cheap(void)
-{
-	extern int urcu_memb_has_sys_membarrier;
-
-	return urcu_memb_has_sys_membarrier != 0;
-}
-
 bool rcu_read_ongoing(void)
 {
 	return urcu_memb_read_ongoing() != 0;

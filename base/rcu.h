@@ -39,7 +39,7 @@ void rcu_thread_end(void);
 void rcu_read_begin(void);
 void rcu_read_end(void);
 #else
-/* A walk's constant part is counted in nanoseconds: no calls. The other CPUs' barrier is membarrier(2). */
+/* A walk's constant part is counted in nanoseconds: no calls. The other CPUs' barrier is membarrier(2); without that a section costs two fences. */
 static inline void rcu_read_begin(void)
 {
 	_urcu_memb_read_lock();
@@ -49,8 +49,6 @@ static inline void rcu_read_end(void)
 	_urcu_memb_read_unlock();
 }
 #endif
-/* False where membarrier(2) is missing: a read section then costs two fences. */
-bool rcu_readers_are_cheap(void);
 /* Runs fn(cb) after every reader that could see the object is gone. Never blocks. */
 void rcu_call(struct rcu_cb *cb, void (*fn)(struct rcu_cb *cb));
 /*

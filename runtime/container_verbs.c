@@ -15,7 +15,6 @@
 #include "runtime/hooks.h"
 #include "runtime/pod.h"
 
-#define DELETE_WAIT_MS 10000
 #define CREATING_WAIT_MS 5000
 #define PAUSE_TRIES 2000
 #define PAUSE_STEP_MS 5 /* ten seconds in all, as for a cgroup */

@@ -167,11 +167,6 @@ static int run_one(const json_t *hook, const char *stage, const char *state_text
 	return -EIO;
 }
 
-bool hooks_any(const struct oci_config *c, const char *stage)
-{
-	return json_array_size(json_object_get(c->hooks, stage)) > 0;
-}
-
 static int run_stage(const struct oci_config *c, const char *stage, const struct state_dir *state,
 		     int pid, const char *status, bool lenient)
 {

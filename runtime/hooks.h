@@ -15,6 +15,5 @@ must_check int hooks_run(const struct oci_config *c, const char *stage,
 /* For stages after the start: failures are warnings, and the others run. */
 void hooks_run_lenient(const struct oci_config *c, const char *stage, const struct state_dir *state,
 		       int pid, const char *status);
-bool hooks_any(const struct oci_config *c, const char *stage);
 
 #endif

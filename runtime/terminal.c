@@ -62,11 +62,6 @@ static bool pump_empty(const struct pump *p)
 	return p->begin == p->end;
 }
 
-bool terminal_pump_pending(void)
-{
-	return !pump_empty(&out);
-}
-
 void terminal_poll_prepare(int console, struct pollfd *pfd)
 {
 	pfd[0] = (struct pollfd){.fd = stdin_ended || !pump_empty(&in) ? -1 : STDIN_FILENO,

@@ -20,7 +20,6 @@ void terminal_copy_size(int master);
 void terminal_poll_prepare(int console, struct pollfd *pfd);
 /* Moves what can be moved. False when the console stream has ended and all of it was written. */
 must_check bool terminal_poll_done(int console, const struct pollfd *pfd);
-bool terminal_pump_pending(void);
 /* Reads the stream to its end and writes it out. */
 void terminal_drain(int console);
 

@@ -363,11 +363,6 @@ static int kill_all_wait(struct thread_group *except, int32_t left, int64_t time
 	return err == -EINTR ? -ETIMEDOUT : err;
 }
 
-int kernel_kill_all(int64_t timeout_ns)
-{
-	return kill_all_wait(NULL, 0, timeout_ns);
-}
-
 /* The container's init has ended: nothing else may live on. Runs on init's last thread. */
 void kernel_init_exited(int status)
 {

@@ -50,6 +50,5 @@ must_check int vdso_map(struct mm *mm, uint64_t *ret_base);
 void vdso_update_time(void);
 /* The time for a system call, by the lines that the vDSO reads; they are drawn anew if they have ended. False: there are none, the host's clock is the guest's. */
 bool vdso_clock_read(bool monotonic, int64_t *ret_ns);
-uint64_t vdso_sigreturn_offset(void); /* __vdso_rt_sigreturn restorer, for tools; 0 if none */
 
 #endif

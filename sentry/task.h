@@ -307,8 +307,7 @@ struct task *task_next(int32_t *tid);
 struct thread_group *group_next(int32_t *tgid);
 /* The group's leader (a zombie too), a reference; NULL when it is reaped. */
 struct task *group_leader(struct thread_group *g);
-/* Waits until the group is dead: 0 and its wait status, -EINTR, -ETIMEDOUT. For moat exec and wait. */
-must_check int group_wait_exit(struct thread_group *g, int64_t deadline_ns, int *ret_status);
+/* All of it has ended: whoever waits for that does so on its pidfd_wait. */
 bool group_is_dead(struct thread_group *g);
 
 /* ---- life ---- */
@@ -349,8 +348,6 @@ static inline void group_ref(struct thread_group *g)
 {
 	ref_get(&g->ref);
 }
-/* Kills every task and waits at most timeout_ns until all threads are gone: 0 or -ETIMEDOUT. */
-must_check int kernel_kill_all(int64_t timeout_ns);
 
 /* The calling task ends (exit) / its whole group ends (exit_group, fatal signal). The task leaves at its next loop turn. */
 void task_exit(struct task *t, int code);

@@ -444,17 +444,3 @@ bool group_is_dead(struct thread_group *g)
 	rwlock_read_unlock(&kernel.taskset_lock);
 	return dead;
 }
-
-static bool group_dead_cond(void *arg)
-{
-	return group_is_dead(arg);
-}
-
-int group_wait_exit(struct thread_group *g, int64_t deadline_ns, int *ret_status)
-{
-	int err = wait_event(&g->pidfd_wait, group_dead_cond, g, SLEEP_INTERRUPTIBLE, deadline_ns);
-
-	if (!err)
-		*ret_status = g->exit_code;
-	return err;
-}

@@ -14,10 +14,9 @@
  * Waiting calls return a restart code (sentry/task.h) with rax holding it as -ERESTART*: signal delivery, which runs after this and before the
  * application, turns it into EINTR or into the call again. orig_rax keeps the number for that.
  *
- * Performance: a call that does nothing costs the checks of four words and the indirect call. Counters are plain relaxed words in
- * one of SYSCALL_SHARDS arrays, by tid: no locked instruction, no line shared by neighbours; a lost increment is acceptable.
+ * Performance: a call that does nothing costs the checks of four words and the indirect call.
  *
- * Watching: --strace, syscall_stats() (moat debug).
+ * Watching: --strace.
  *
  * Cannot do: 32-bit (int 0x80) and x32 numbers; both answer -ENOSYS.
  */
@@ -28,25 +27,12 @@
 #include "syscalls/strace.h"
 #include "syscalls/table.h"
 
-#define SYSCALL_SHARDS 8
-
-static _Atomic uint64_t counts[SYSCALL_SHARDS][SYSCALL_NR_MAX];
-
-static void count_call(const struct task *t, unsigned nr)
-{
-	_Atomic uint64_t *c = &counts[(unsigned)t->tid % SYSCALL_SHARDS][nr];
-
-	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + 1,
-			      memory_order_relaxed);
-}
-
 static int64_t serve(struct task *t, unsigned nr, const struct syscall_args *a)
 {
 	const struct syscall_row *row;
 
 	if (nr >= SYSCALL_NR_MAX)
 		return -ENOSYS;
-	count_call(t, nr);
 	row = &syscall_table[nr];
 	if (likely(row->fn))
 		return row->fn(t, a);
@@ -86,16 +72,4 @@ void syscall_dispatch(struct task *t)
 		strace_exit(&st, t, rax);
 	if (unlikely(t->ptrace))
 		ptrace_syscall_exit(t);
-}
-
-void syscall_stats(void (*emit)(void *arg, const char *name, uint64_t count), void *arg)
-{
-	for (unsigned nr = 0; nr < SYSCALL_NR_MAX; nr++) {
-		uint64_t sum = 0;
-
-		for (unsigned s = 0; s < SYSCALL_SHARDS; s++)
-			sum += atomic_load_explicit(&counts[s][nr], memory_order_relaxed);
-		if (sum && syscall_table[nr].name)
-			emit(arg, syscall_table[nr].name, sum);
-	}
 }

@@ -10,7 +10,6 @@
 
 #define AIO_EVENTS_MAX (0x10000000 / sizeof(struct aio_event)) /* io_setup's -EINVAL past it */
 #define IOCB_CMD_POLL_ 5
-#define IOCB_FLAG_IOPRIO_ (1u << 1)
 
 _Static_assert(sizeof(struct iocb) == 64, "struct iocb");
 

@@ -14,7 +14,6 @@
 
 #define F_DUPFD_QUERY_ 1027
 #define F_CREATED_QUERY_ 1028
-#define CAP_KILL_ 5
 #define CAP_FOWNER_ 3
 #define SETFL_MASK (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
 

@@ -198,7 +198,6 @@ int64_t sys_ppoll(struct task *t, const struct syscall_args *a)
 
 /* ---- select ---- */
 
-#define SELECT_WORDS_MAX (FD_TABLE_MAX / 64)
 #define SELECT_IN (POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR)
 #define SELECT_OUT (POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR)
 #define SELECT_EX (POLLPRI)

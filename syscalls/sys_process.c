@@ -10,7 +10,6 @@
 #include "syscalls/util.h"
 
 #define EXEC_ARGS_BYTES_MAX (6ul << 20) /* of argv and envp, as Linux's cap of 3/4 of 8 MiB */
-#define EXEC_ARG_STRINGS_MAX 0x7fffffff
 #define EXEC_ARG_STRLEN_MAX (32 * MOAT_PAGE_SIZE)
 #define AT_SYMLINK_NOFOLLOW_ 0x100
 #define AT_EMPTY_PATH_ 0x1000

@@ -19,9 +19,6 @@ must_check int syscalls_init(void);
 /* kernel.dispatch: serves the call in t->regs (its number is in rax) and sets rax. */
 void syscall_dispatch(struct task *t);
 
-/* Calls emit(name, calls served) for every call that was made (moat debug). Approximate: counters are not locked. */
-void syscall_stats(void (*emit)(void *arg, const char *name, uint64_t count), void *arg);
-
 /*
  * --strace[=list]: which calls are printed for tasks whose `strace` is set. list: comma-separated names, "!" first inverts;
  * NULL or "": all. Before any task runs. Return: 0, -EINVAL for an unknown name (*ret_bad points at it in list).

@@ -106,7 +106,7 @@ struct file_ops {
 	 */
 	ssize_t (*copy_range)(struct file *in, int64_t off_in, struct file *out, int64_t off_out,
 			      size_t size);
-	/* ioctl: arg is a guest address; memory is reached through vfs_user_* (vfs/user.h). Default: -ENOTTY. */
+	/* ioctl: arg is a guest address; memory is reached through vfs_user_* (vfs/vfs.h). Default: -ENOTTY. */
 	int64_t (*ioctl)(struct file *f, unsigned cmd, uint64_t arg);
 	/* How long a blocking read(2) or write(2) waits (SO_RCVTIMEO, SO_SNDTIMEO), ns; 0: for ever, also the default. */
 	int64_t (*io_timeout_ns)(struct file *f, bool write);

@@ -426,11 +426,6 @@ bool mount_may_use(struct mount *m, const struct mount_namespace *ns)
 	return at && (at == ns || (at->anon && (!at->origin || at->origin == ns->id)));
 }
 
-bool mount_is_mounted(struct mount *m)
-{
-	return atomic_load_explicit(&m->ns, memory_order_acquire) != NULL;
-}
-
 void mount_detach_tree_locked(struct mount *m, struct mount_trash *trash)
 {
 	struct mount_private *p = m->priv, *first;

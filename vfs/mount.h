@@ -31,10 +31,7 @@ void mount_disown(struct mount *m);
 
 /* ---- detached trees ---- */
 
-/* The descriptor of a tree in an anonymous namespace, at `path` (borrowed), or an O_PATH descriptor if clone is false. *ret is new. */
-must_check int vfs_open_tree(const struct vfs_lookup *lk, bool clone, bool recursive,
-			     struct file **ret);
-/* The same from a place that is already found. */
+/* The descriptor of a copy of the tree at `from` (borrowed), in an anonymous namespace, or an O_PATH descriptor if clone is false. *ret is new. */
 must_check int vfs_open_tree_at(const struct vfs_path *from, const struct vfs_lookup *lk,
 				bool clone, bool recursive, struct file **ret);
 /* A new mount of fs with MNT_*_F flags, detached: fsmount(2). */
@@ -105,7 +102,5 @@ struct mount_namespace *mount_namespace_next(const struct mount_namespace *famil
 					     bool reverse);
 /* By its unique id, if it is of the family: a reference, NULL. */
 struct mount_namespace *mount_namespace_find(const struct mount_namespace *family, uint64_t id);
-/* Is the mount part of some namespace, anonymous ones too? */
-bool mount_is_mounted(struct mount *m);
 
 #endif

@@ -108,19 +108,6 @@ int vfs_open_tree_at(const struct vfs_path *from, const struct vfs_lookup *lk, b
 		     : tree_file_create(NULL, from, ret);
 }
 
-int vfs_open_tree(const struct vfs_lookup *lk, bool clone, bool recursive, struct file **ret)
-{
-	struct vfs_path at;
-	int err;
-
-	err = vfs_get_path(lk, &at);
-	if (err)
-		return err;
-	err = vfs_open_tree_at(&at, lk, clone, recursive, ret);
-	vfs_path_unref(&at);
-	return err;
-}
-
 int vfs_fsmount(struct filesystem *fs, struct dentry *root, unsigned mnt_flags, struct file **ret)
 {
 	struct mount *m;

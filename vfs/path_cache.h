@@ -2,12 +2,12 @@
  * vfs/path_cache.h - from a whole path to its place in constant time (vfs/path_cache.c says how and why it is right).
  *
  * What a filesystem with FS_PATH_CACHE promises:
- *  - its walk runs in an RCU read section and calls the rp_record_* functions below;
+ *  - its walk runs in an RCU read section and calls the path_record_* functions below;
  *  - whatever alters where a path through one of its directories leads (rename, removal; a directory's mode, owner or access ACL)
  *    stands between path_change_begin() and path_change_end(), and calls dentry_path_changed(), before the change can be
  *    seen, for the dentry itself and for everything below it that has DENTRY_PATH_CACHED or DENTRY_PATH_BELOW (or
  *    filesystem_paths_changed() when that is too much);
- *  - creations, removals and renames change the sequence count that it gives to rp_record_miss();
+ *  - creations, removals and renames change the sequence count that it gives to path_record_miss();
  *  - dentries are freed after a grace period, following dentry_fini().
  */
 #ifndef MOAT_VFS_PATH_CACHE_H

@@ -11,7 +11,6 @@
 #include "base/buf.h"
 #include "base/compiler.h"
 
-#define BOOT_ID_MAX 255
 #define BOOT_ARGS_MAX 65536
 #define BOOT_MOUNTS_MAX 4096
 #define BOOT_SIZE_MAX (16ul << 20)

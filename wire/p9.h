@@ -34,7 +34,6 @@
 #define P9_NAME_MAX 255
 #define P9_PATH_MAX 4095
 #define P9_NODE_SIZE 105u
-#define P9_QID_SIZE 13u
 /* What Rread, Twrite and Rreaddir need around their payload. */
 #define P9_IO_OVERHEAD 24u
 

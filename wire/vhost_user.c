@@ -45,13 +45,6 @@ const char *vhost_user_name(uint32_t request)
 	return r ? r->name : "?";
 }
 
-int vhost_user_request_size(uint32_t request)
-{
-	const struct request_info *r = find(request, false);
-
-	return r ? r->size : -1;
-}
-
 void vhost_user_backend_request_init(struct vhost_user_msg *m, uint32_t request)
 {
 	const struct request_info *r = find(request, true);

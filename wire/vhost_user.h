@@ -2,7 +2,7 @@
  * wire/vhost_user.h - the vhost-user protocol's messages, for both ends. No I/O.
  *
  * A message is a 12-byte header and a payload in the machine's byte order; descriptors travel beside it. One table says for each request
- * what payload and how many descriptors it carries, and whether it is answered; vhost_user_check() holds a message against it, so
+ * what payload and how many descriptors it carries, and whether it is answered; vhost_user_check_request() holds a message against it, so
  * whoever gets one reads fields that are there. Values in them (indices, sizes, addresses) are the receiver's to check.
  * Source: QEMU's docs/interop/vhost-user.rst, protocol version 1, with the SHMEM messages of 2025.
  */
@@ -155,8 +155,6 @@ struct vhost_user_msg {
 
 /* "SET_MEM_TABLE", or "?". */
 const char *vhost_user_name(uint32_t request);
-/* The payload size of a request; -1 for an unknown one. */
-int vhost_user_request_size(uint32_t request);
 /* A request that starts here: header filled in, payload zero. need_reply: NEED_REPLY unless it has a reply of its own. */
 void vhost_user_request_init(struct vhost_user_msg *m, uint32_t request, bool need_reply);
 /* The same on the back channel, where every request wants its answer. */

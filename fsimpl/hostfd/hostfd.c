@@ -312,16 +312,6 @@ static const struct file_ops hostfd_ops = {
 	.ioctl = hostfd_ioctl,
 };
 
-bool hostfd_is(struct file *f)
-{
-	return f->ops == &hostfd_ops;
-}
-
-int hostfd_host_fd(struct file *f)
-{
-	return hostfd_of(f)->fd;
-}
-
 /* ---- creation ---- */
 
 /* The host object that several descriptions inside may stand for: /proc/PID/fd reopens by duplicating. */

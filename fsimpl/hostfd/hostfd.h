@@ -22,7 +22,5 @@ must_check int hostfd_file_create(int fd, unsigned flags, struct file **ret);
 /* The same without a place of its own: it is found at `place`, has that type (S_IFMT bits), and flags are O_*. */
 must_check int hostfd_file_on(int fd, uint32_t type, unsigned flags, const struct vfs_path *place,
 			      struct file **ret);
-bool hostfd_is(struct file *f);
-int hostfd_host_fd(struct file *f); /* borrowed; for SCM_RIGHTS to the CLI */
 
 #endif

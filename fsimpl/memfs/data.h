@@ -43,8 +43,6 @@ uint64_t memfs_map_get(const struct memfs_map *map, uint64_t index);
 uint64_t *memfs_map_slot(struct memfs_map *map, uint64_t index);
 /* The first chunk in use at or after index, or UINT64_MAX. */
 uint64_t memfs_map_next(const struct memfs_map *map, uint64_t index);
-/* Clears the slot. Nodes stay until memfs_map_fini(). */
-void memfs_map_clear(struct memfs_map *map, uint64_t index);
 void memfs_map_fini(struct memfs_map *map);
 
 /* data.c */

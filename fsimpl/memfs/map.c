@@ -111,14 +111,6 @@ uint64_t memfs_map_next(const struct memfs_map *map, uint64_t index)
 	return node_next(map->root, map->height, index);
 }
 
-void memfs_map_clear(struct memfs_map *map, uint64_t index)
-{
-	uint64_t *slot = memfs_map_slot(map, index);
-
-	if (slot)
-		*slot = 0;
-}
-
 static void node_free(uint64_t *node, unsigned height)
 {
 	for (unsigned i = 0; height > 1 && i < MAP_WAYS; i++)

@@ -296,7 +296,7 @@ static int memfs_link_at(struct filesystem *fs unused_arg, struct resolving_path
 
 /* ---- removals ---- */
 
-/* dir's lock held; victim is in it. What is left to do after the unlock: memfs_removed(). */
+/* dir's lock held; victim is in it. */
 static void remove_locked(struct memfs_dentry *dir, struct memfs_dentry *victim, int64_t now)
 {
 	path_change_begin(dir->d.fs);

@@ -188,19 +188,6 @@ void synth_node_forget(struct synth_node *n)
 	vfs_run_deferred();
 }
 
-void synth_dir_forget(struct synth_node *dir, const char *name, size_t len)
-{
-	struct synth_node *n;
-
-	mutex_lock(dir_lock_of(dir));
-	n = live_find_locked(dir, name, len);
-	mutex_unlock(dir_lock_of(dir));
-	if (!n)
-		return;
-	synth_node_forget(n);
-	synth_node_unref(n);
-}
-
 int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret)
 {
 	const struct synth_entry *e;

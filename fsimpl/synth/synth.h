@@ -212,8 +212,6 @@ static inline void synth_node_unref(struct synth_node *n)
 }
 /* The thing behind the node went away: lookups no longer find it, mounts on it are detached. Safe at any time; no locks held. */
 void synth_node_forget(struct synth_node *n);
-/* Forgets dir's live child of that name, if any (a pty closed, a cgroup removed). */
-void synth_dir_forget(struct synth_node *dir, const char *name, size_t len);
 
 /* For iterate(): false when the caller's buffer is full. `type` is S_IFMT bits; ino 0: the default of synth_ino(). */
 bool synth_emit(struct synth_iter *it, const char *name, size_t len, uint32_t type, uint64_t ino,

@@ -80,11 +80,6 @@ unsigned cores_wanted(const struct cores *c)
 	return spin_running(c->load_fd);
 }
 
-void cores_look(struct cores *c, uint64_t now)
-{
-	cores_look_but(c, now, 0);
-}
-
 void cores_look_but(struct cores *c, uint64_t now, unsigned asleep)
 {
 	uint64_t asked = atomic_load_explicit(&c->asked_at, memory_order_relaxed);

@@ -71,10 +71,8 @@ void cores_stolen(struct cores *c, uint64_t now);
 unsigned cores_wanted(const struct cores *c);
 /*
  * After a spin in vain: do surely more threads want a core than there are? Asks the machine if nobody has lately; notes it
- * as cores_stolen() does.
+ * as cores_stolen() does. asleep: so many the caller knows of that may be counted and sleep.
  */
-void cores_look(struct cores *c, uint64_t now);
-/* The same where the caller knows of so many that may be counted and sleep. */
 void cores_look_but(struct cores *c, uint64_t now, unsigned asleep);
 
 #endif

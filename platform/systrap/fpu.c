@@ -18,7 +18,6 @@
 #define XSAVE_BV 512
 #define XSAVE_HEADER_END 576u
 #define XFEATURE_FPSSE 3ull
-#define XFEATURE_PKRU (1ull << 9)
 
 static void reset_image(const struct systrap_platform *p, uint8_t *buf)
 {

@@ -36,7 +36,6 @@
 #define STUB_FD_PRIVATE 4
 #define STUB_FD_SHARED 5
 #define STUB_FD_SOCKET 6
-#define STUB_FD_CODE 7
 
 /* ---- orders: the head, then from the second page on a ring of 64-byte entries ---- */
 #define ORDERS_HEAD 0x00 /* u32: how many were ever posted; the order thread's futex */

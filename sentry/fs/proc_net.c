@@ -11,7 +11,6 @@
 #include "fsimpl/socket/host.h"
 #include "sentry/fs/proc.h"
 
-#define LINE_MAX_ 512
 /* Columns of the socket tables, from 0. */
 #define COLUMN_UID 7
 #define COLUMN_INODE 9

@@ -385,8 +385,3 @@ int vdso_map(struct mm *mm, uint64_t *ret_base)
 	err = mm_map(mm, &map, &none, ret_base);
 	return err;
 }
-
-uint64_t vdso_sigreturn_offset(void)
-{
-	return 0;
-}

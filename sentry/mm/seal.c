@@ -17,19 +17,6 @@ bool mm_sealed(struct mm *mm, uint64_t start, uint64_t end)
 	return false;
 }
 
-/* Return: 0, -ENOMEM for a hole. Pre: vma_lock. */
-static int check_whole(struct mm *mm, uint64_t start, uint64_t end)
-{
-	while (start < end) {
-		struct vma *vma = vma_find(mm, start);
-
-		if (!vma)
-			return -ENOMEM;
-		start = vma->end;
-	}
-	return 0;
-}
-
 int mm_seal(struct mm *mm, uint64_t addr, uint64_t size)
 {
 	uint64_t end = addr + page_up(size), pos = addr;
@@ -44,7 +31,7 @@ int mm_seal(struct mm *mm, uint64_t addr, uint64_t size)
 		return 0;
 	mm_reap_init(&reap);
 	rwlock_write_lock(&mm->vma_lock);
-	err = check_whole(mm, addr, end);
+	err = vma_covers(mm, addr, end) ? 0 : -ENOMEM;
 	while (pos < end && !err) {
 		struct vma *vma = vma_find(mm, pos);
 		uint64_t stop = MIN(end, vma->end);

@@ -201,11 +201,6 @@ struct tty *tty_console(void)
 	return t;
 }
 
-void tty_console_hangup(struct tty *t)
-{
-	tty_hangup(t, false);
-}
-
 static bool console_drained(void *arg)
 {
 	struct tty *t = arg;

@@ -26,7 +26,6 @@
 	8192u /* master's bytes that the line discipline cannot take yet; a power of two */
 
 #define PTS_MAJOR 136
-#define PTM_MAJOR 128
 
 struct devpts {
 	struct filesystem *fs; /* immutable after mount; borrowed: it owns us */

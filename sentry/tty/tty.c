@@ -128,11 +128,6 @@ bool tty_is_controlling(struct tty *t)
 	return ret;
 }
 
-struct tty *tty_of_file(struct file *f)
-{
-	return f->ops == &tty_slave_ops ? tty_file_of(f)->tty : NULL;
-}
-
 bool tty_file_hung(struct tty_file *tf)
 {
 	return tf->gen != tf->tty->hup_gen;

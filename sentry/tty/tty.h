@@ -33,8 +33,6 @@ int32_t tty_foreground(struct tty *t);
 struct tty *tty_current(void);
 /* g's controlling terminal: a reference or NULL. Takes taskset_lock (read). */
 struct tty *tty_of_group(struct thread_group *g);
-/* The terminal behind a file (a slave, /dev/tty, the console): borrowed, NULL if it is none. */
-struct tty *tty_of_file(struct file *f);
 
 /*
  * Makes t the controlling terminal of session s, foreground group pgid. For a new process with a terminal (task_exec_args.ctty): called
@@ -75,8 +73,6 @@ must_check int tty_open_slave(struct tty *t, const struct vfs_lookup *lk, unsign
 			      struct file **ret);
 /* The host terminal changed size: SIGWINCH to the foreground group. Any thread, no locks. */
 void tty_resize(struct tty *t, const struct winsize *ws);
-/* The runtime's end went away: hang up. */
-void tty_console_hangup(struct tty *t);
 /* Waits (bounded) until output queued for the host descriptor was written: before the sentry exits. */
 void tty_console_drain(struct tty *t, int64_t deadline_ns);
 

@@ -6,7 +6,6 @@
 
 #define EFLAGS_TF 0x100ul
 #define EFLAGS_DF 0x400ul
-#define EFLAGS_NT 0x4000ul
 #define EFLAGS_AC 0x40000ul
 
 /* Registers say getpid, and return addresses lead to 0. */

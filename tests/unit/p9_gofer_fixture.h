@@ -25,8 +25,6 @@
 #include "tests/gofer_process.h"
 #include "vfs/vfs.h"
 
-#define AT_EMPTY 0
-
 struct fixture {
 	char dir[64];
 	pid_t pid;

@@ -445,6 +445,11 @@ static void write_program(struct mount_namespace *ns, const struct vfs_path *roo
 	file_unref(f);
 }
 
+static bool is_dead(void *g)
+{
+	return group_is_dead(g);
+}
+
 /* A text that is no program, to be executed by a process from outside: it says so on its descriptor 2. init is there, and not started yet. */
 static void check_refused(const struct task_exec_args *init_args)
 {
@@ -460,7 +465,6 @@ static void check_refused(const struct task_exec_args *init_args)
 	struct thread_group *g;
 	struct task *t = NULL;
 	struct file *f;
-	int status;
 
 	args.filename = "/bad";
 	assert_int_equal(vfs_open(&lk, &oa, &f), 0);
@@ -480,9 +484,10 @@ static void check_refused(const struct task_exec_args *init_args)
 		g = t->group;
 		group_ref(g);
 		assert_int_equal(task_start(t), 0);
-		assert_int_equal(group_wait_exit(g, time_monotonic_ns() + 5000000000ll, &status),
+		assert_int_equal(wait_event(&g->pidfd_wait, is_dead, g, SLEEP_INTERRUPTIBLE,
+					    time_monotonic_ns() + 5000000000ll),
 				 0);
-		assert_int_equal(status, 1 << 8);
+		assert_int_equal(g->exit_code, 1 << 8);
 		group_unref(g);
 		task_unref(t);
 	}
