@@ -452,6 +452,20 @@ static int read_host_mapped(int fd, int64_t off, size_t size)
 	return host_err(munmap((void *)(uintptr_t)p, size));
 }
 
+/* The pages of t from `at` to `end`; their addresses are looked up once for as many as follow each other. */
+static void touch_pages(const struct mem_trans *t, uint64_t at, uint64_t end)
+{
+	while (at < end) {
+		const uint64_t off = t->mf_off + (at - t->start);
+		const volatile char *p = memfile_ptr(t->mf, off);
+		const uint64_t len = memfile_ptr_len(t->mf, off, end - at);
+
+		for (uint64_t i = 0; i < len; i += PAGE_SIZE)
+			(void)p[i];
+		at += len;
+	}
+}
+
 /* The pages from `off` on that come in one piece, as a fault gets them; their bytes are touched. Return: where the piece ends, -errno. */
 static int64_t touch_piece(struct mappable *m, int64_t off, int64_t end_off)
 {
@@ -472,8 +486,7 @@ static int64_t touch_piece(struct mappable *m, int64_t off, int64_t end_off)
 	}
 	if (err)
 		return err;
-	for (uint64_t page = at; page < MIN(t.start + t.size, stop); page += PAGE_SIZE)
-		(void)*((const volatile char *)memfile_ptr(t.mf, t.mf_off) + (page - t.start));
+	touch_pages(&t, at, MIN(t.start + t.size, stop));
 	memfile_range_unref(t.mf, t.mf_off, t.size);
 	return (int64_t)MIN(t.start + t.size, stop);
 }
