@@ -54,12 +54,14 @@ check() {
 	fi
 }
 
+# build_preset PRESET [TARGET]
 build_preset() {
-	cd "$repo" && cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"
+	cd "$repo" && cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs" ${2:+--target "$2"}
 }
 
 # unit_tests PRESET: everything ctest knows in that build. Address-space randomisation is off,
 # because ThreadSanitizer does not bear as much of it as newer kernels give. $leave_out: those that it names are not run.
+# One more at once than there are CPUs: many wait most of the time for a daemon, a timer or each other.
 unit_tests() {
 	local preset=$1 dir=$repo/build-$1 junit=$results/junit.xml
 	[ "$preset" != release ] || dir=$repo/build
@@ -68,7 +70,7 @@ unit_tests() {
 	TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 die_after_fork=0" \
 	ASAN_OPTIONS="detect_leaks=1 abort_on_error=0" \
 	UBSAN_OPTIONS="print_stacktrace=1" \
-		setarch -R ctest --test-dir "$dir" -j "$jobs" --timeout 300 --output-on-failure \
+		setarch -R ctest --test-dir "$dir" -j $((jobs + 1)) --timeout 300 --output-on-failure \
 		${leave_out:+-E "$leave_out"} \
 		--output-junit "$junit" >"$results/ctest.log" 2>&1 </dev/null || true
 	if [ ! -s "$junit" ]; then

@@ -32,7 +32,7 @@
 #include "mem/mappable.h"
 #include "tests/fs/env.h"
 
-#define SEEN_MS 2000
+#define SEEN_MS 20000
 #define WINDOW (16ul << 20)
 #define RANGE (2ul << 20)
 #define NOFILE_OF_DAEMON 700

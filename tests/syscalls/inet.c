@@ -482,7 +482,7 @@ TEST(reuseport_and_backlog)
 
 TEST(linger_close)
 {
-	struct linger lg = {.l_onoff = 1, .l_linger = 1};
+	struct linger lg = {.l_onoff = 1, .l_linger = 20};
 	static char buf[1 << 18];
 	int p[2], go[2];
 	int64_t start;
@@ -492,18 +492,19 @@ TEST(linger_close)
 	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
 	start = t_now_ms();
 	close(p[0]);
-	CHECK(t_now_ms() - start < 500);
+	CHECK(t_now_ms() - start < 15000);
 	CHECK_EQ(read(p[1], buf, 1), 0);
 	/* Data that nobody reads: close waits for as long as it was told. */
 	connected(p);
 	fcntl(p[0], F_SETFL, O_NONBLOCK);
 	while (write(p[0], buf, sizeof(buf)) > 0)
 		;
+	lg.l_linger = 1;
 	CHECK_OK(setsockopt(p[0], SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)));
 	start = t_now_ms();
 	close(p[0]);
 	CHECK(t_now_ms() - start >= 900);
-	CHECK(t_now_ms() - start < 5000);
+	CHECK(t_now_ms() - start < 20000);
 	/* A process that ends does not linger. */
 	connected(p);
 	CHECK_OK(pipe(go));
