@@ -177,9 +177,9 @@ static struct systrap_thread *thread_alloc_locked(struct systrap_platform *p,
 
 	if (stub->nthreads == STUB_AREAS_MAX || p->areas_used == SYSTRAP_AREAS_MAX)
 		return NULL;
-	for (i = p->next_area; p->threads[i].in_use; i = (i + 1) % SYSTRAP_AREAS_MAX)
+	for (i = p->free_area; p->threads[i].in_use; i++)
 		;
-	p->next_area = (i + 1) % SYSTRAP_AREAS_MAX;
+	p->free_area = i + 1;
 	p->areas_used++;
 	t = &p->threads[i];
 	t->mem = p->shared + (uint64_t)SYSTRAP_STUBS_MAX * STUB_SLOT_SIZE +
@@ -265,8 +265,8 @@ static void stub_wipe(struct systrap_stub *stub)
 	LIST_FOREACH (t, &stub->threads, link)
 		if (madvise(t->mem, STUB_AREA_SIZE, MADV_REMOVE))
 			memset(t->mem, 0, STUB_AREA_SIZE);
-	memset(stub->orders, 0,
-	       ORDERS_RING + MIN(stub->posted, (uint64_t)ORDERS_COUNT) * ORDER_SIZE);
+	if (madvise(stub->orders, STUB_SLOT_SIZE, MADV_REMOVE))
+		memset(stub->orders, 0, STUB_SLOT_SIZE);
 	if (stub->socket >= 0)
 		close(stub->socket);
 	stub->socket = -1;
@@ -281,9 +281,11 @@ static void stub_release_locked(struct systrap_platform *p, struct systrap_stub 
 		LIST_REMOVE(t, link);
 		t->in_use = false;
 		p->areas_used--;
+		p->free_area = MIN(p->free_area, (unsigned)(t - p->threads));
 	}
 	stub->in_use = false;
 	p->slots_used--;
+	p->free_slot = MIN(p->free_slot, stub->slot);
 }
 
 /* Once nothing of it is left, and its address space has let go of it. */
@@ -389,9 +391,9 @@ static int make_locked(struct systrap_platform *p)
 
 	if (p->slots_used == SYSTRAP_STUBS_MAX || p->pristine_dead)
 		return -EAGAIN;
-	for (i = p->next_slot; p->stubs[i].in_use; i = (i + 1) % SYSTRAP_STUBS_MAX)
+	for (i = p->free_slot; p->stubs[i].in_use; i++)
 		;
-	p->next_slot = (i + 1) % SYSTRAP_STUBS_MAX;
+	p->free_slot = i + 1;
 	stub = &p->stubs[i];
 	*stub = (struct systrap_stub){
 		.slot = i,

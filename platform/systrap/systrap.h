@@ -281,7 +281,9 @@ struct systrap_platform {
 	struct systrap_thread *threads; /* SYSTRAP_AREAS_MAX */
 	SLIST_HEAD(, systrap_stub) pool;
 	/* pool_count, and those that join it: SYSTRAP_POOL at most, and one for who waits. */
-	unsigned pool_count, making, recycling, slots_used, next_slot, areas_used, next_area;
+	unsigned pool_count, making, recycling, slots_used, areas_used;
+	/* Below them all are in use: the lowest are taken first, so that what was ever touched stays small. */
+	unsigned free_slot, free_area;
 	bool pristine_dead;
 
 	struct systrap_stats stats;
