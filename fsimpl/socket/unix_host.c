@@ -14,13 +14,16 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/sleep.h"
+#include "base/timer.h"
 #include "fsimpl/socket/internal.h"
 
 #define PACKET_MAX (1u << 20) /* of a datagram that a buffer in the sentry holds */
@@ -159,6 +162,58 @@ int uhost_datagram_peer(struct vfs_endpoint *e, struct uaddr *name, struct usock
 	return 0;
 }
 
+/*
+ * accept4(2) knows no MSG_DONTWAIT: whether it waits is the open file's O_NONBLOCK (and its time-out the socket's), and of a listener that the gofer bound the gofer may
+ * have kept a descriptor. So a call that takes longer than a tick is interrupted, again each tick: the signal may come just before the wait.
+ */
+#define ACCEPT_SIGNAL (SIGRTMIN + 3)
+#define ACCEPT_TICK_NS 20000000ll
+
+struct accept_call {
+	struct ktimer timer;
+	pid_t tid;
+};
+
+static void on_accept_signal(int signo unused_arg)
+{
+}
+
+static void interrupt_accept(struct ktimer *t)
+{
+	(void)!syscall(SYS_tgkill, getpid(), container_of(t, struct accept_call, timer)->tid,
+		       ACCEPT_SIGNAL);
+	ktimer_arm(t, time_monotonic_ns() + ACCEPT_TICK_NS);
+}
+
+static int accept_unwaited(int listener)
+{
+	/* Without SA_RESTART. */
+	const struct sigaction sa = {.sa_handler = on_accept_signal};
+	static _Atomic bool handled;
+	struct accept_call call = {.tid = (pid_t)syscall(SYS_gettid)};
+	sigset_t set, old;
+	int fd, err;
+
+	if (!atomic_load(&handled)) {
+		if (sigaction(ACCEPT_SIGNAL, &sa, NULL) < 0)
+			return -errno;
+		atomic_store(&handled, true);
+	}
+	sigemptyset(&set);
+	sigaddset(&set, ACCEPT_SIGNAL);
+	ktimer_init(&call.timer, interrupt_accept);
+	pthread_sigmask(SIG_UNBLOCK, &set, &old);
+	ktimer_arm(&call.timer, time_monotonic_ns() + ACCEPT_TICK_NS);
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	err = -errno;
+	/* None comes any more, and none is left over. */
+	ktimer_cancel_sync(&call.timer);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (fd >= 0)
+		return fd;
+	return err == -EMFILE ? -ENFILE : err == -EINTR ? -EAGAIN : err;
+}
+
 int uhost_accept(struct usock *l, struct usock **ret)
 {
 	struct ucred cred = {.uid = (uid_t)-1, .gid = (gid_t)-1};
@@ -166,9 +221,9 @@ int uhost_accept(struct usock *l, struct usock **ret)
 	struct usock *s;
 	int fd, err;
 
-	fd = accept4(l->host_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept_unwaited(l->host_fd);
 	if (fd < 0)
-		return errno == EMFILE ? -ENFILE : errno == EINTR ? -EAGAIN : -errno;
+		return fd;
 	err = usock_create(l->type, &s);
 	if (err) {
 		close(fd);
@@ -193,7 +248,7 @@ int uhost_accept(struct usock *l, struct usock **ret)
 
 int uhost_listen(struct usock *s, int backlog)
 {
-	/* accept(2) must not block, whatever the gofer sent. */
+	/* So that accept(2) is seldom interrupted. */
 	if (fcntl(s->host_fd, F_SETFL, O_NONBLOCK) < 0 || listen(s->host_fd, backlog) < 0)
 		return -errno;
 	return uhost_watch(s);

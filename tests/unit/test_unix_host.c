@@ -6,6 +6,7 @@
 #include <sys/un.h>
 
 #include "base/hostpoll.h"
+#include "base/timer.h"
 #include "fsimpl/anon/anon.h"
 #include "fsimpl/socket/internal.h"
 #include "fsimpl/socket/socket.h"
@@ -146,10 +147,48 @@ static void bound_half_of_connected(void **state)
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
 }
 
+/* Who has another descriptor of the listener makes it blocking: accept(2) does not wait nevertheless, and has what is there. */
+static void accept_of_shared(void **state)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof(name);
+	struct file *f = create(SOCK_STREAM);
+	struct usock *l = usock_of(f), *s = NULL;
+	const struct timeval late = {.tv_sec = 60};
+	int64_t begin;
+	int fd, kept, peer;
+
+	(void)state;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* An abstract name that the kernel picks. */
+	assert_int_equal(bind(fd, (struct sockaddr *)&name, sizeof(sa_family_t)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &len), 0);
+	kept = dup(fd);
+	assert_true(kept >= 0);
+	l->host_fd = fd;
+	assert_int_equal(uhost_listen(l, 5), 0);
+	assert_int_equal(uhost_accept(l, &s), -EAGAIN);
+	assert_int_equal(fcntl(kept, F_SETFL, 0), 0);
+	assert_int_equal(setsockopt(kept, SOL_SOCKET, SO_RCVTIMEO, &late, sizeof(late)), 0);
+	for (int i = 0; i < 3; i++) {
+		begin = time_monotonic_ns();
+		assert_int_equal(uhost_accept(l, &s), -EAGAIN);
+		assert_in_range(time_monotonic_ns() - begin, 0, 10000000000ll);
+	}
+	peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(peer, (struct sockaddr *)&name, len), 0);
+	assert_int_equal(uhost_accept(l, &s), 0);
+	usock_close(s);
+	usock_unref(s);
+	close(peer);
+	file_unref(f);
+	close(kept);
+}
+
 static int setup(void **state)
 {
 	(void)state;
-	if (memfs_env_init() || anon_init() || hostpoll_start())
+	if (memfs_env_init() || anon_init() || timer_thread_start() || hostpoll_start())
 		return -1;
 	endpoint.connect_host = connect_host;
 	return 0;
@@ -158,10 +197,9 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bind_when_connected),
-		cmocka_unit_test(connect_twice),
-		cmocka_unit_test(listen_refused),
-		cmocka_unit_test(bound_half_of_connected),
+		cmocka_unit_test(bind_when_connected), cmocka_unit_test(connect_twice),
+		cmocka_unit_test(listen_refused),      cmocka_unit_test(bound_half_of_connected),
+		cmocka_unit_test(accept_of_shared),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
