@@ -77,6 +77,8 @@ struct platform_ops {
 	 * back until then. No locks that done() takes. May be absent: platform_settle().
 	 */
 	void (*settle)(struct platform *p);
+	/* The sandbox is quiet: gives back memory that it keeps only to be quick. May be absent: platform_trim(). */
+	void (*trim)(struct platform *p);
 	/*
 	 * Translates [va, va + size) to mf at mf_off with at most `access` (MEM_READ implied); replaces
 	 * what was there. The caller holds chunk references on the range for as long as it stays mapped.
@@ -173,6 +175,12 @@ static inline void platform_settle(struct platform *p)
 {
 	if (p->ops->settle)
 		p->ops->settle(p);
+}
+
+static inline void platform_trim(struct platform *p)
+{
+	if (p->ops->trim)
+		p->ops->trim(p);
 }
 
 static inline void platform_as_set_traced(struct platform *p, struct address_space *as, bool on)

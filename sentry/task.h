@@ -283,9 +283,14 @@ struct kernel {
 	void (*on_oom)(int32_t tgid, const char *comm, uint64_t bytes);
 	/* How much memory does the host have left for us, at least these bytes (try_it: and does it give them)? oom_room_told() has the answer; NULL: nobody knows. */
 	void (*ask_room)(int32_t question, uint64_t bytes, bool try_it);
+	/* More tasks have ended than a few: the threads kept for them are to go once the sandbox is quiet, by task_workers_trim(). */
+	void (*on_many_parked)(void);
 	struct wait_queue exit_wait;
 };
 extern struct kernel kernel;
+
+/* Ends parked threads but for a few. Any thread, no locks held. */
+void task_workers_trim(void);
 
 struct task *task_current(void); /* NULL on threads that are no task's */
 /* In whose namespaces a thread that is no task's acts, while it makes a container: borrowed. */

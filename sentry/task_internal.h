@@ -16,6 +16,8 @@
 
 #define TASK_STACK_SIZE (256ul << 10)
 #define TASK_WORKERS_PARKED_MAX 128
+/* Those that stay parked while nothing is done. */
+#define TASK_WORKERS_QUIET 8
 #define SIGQUEUE_DEFAULT_MAX 7000
 
 extern struct ref_type task_ref_type, group_ref_type, pgrp_ref_type, session_ref_type,

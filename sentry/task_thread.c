@@ -3,7 +3,8 @@
  *
  * A worker runs one task to its end, then parks; a new task takes the worker that parked last. So a fork costs one futex wake, which finds
  * nobody asleep where the worker still looks for its next task (sleep_until_set()), and
- * the platform's vCPU, which belongs to the host thread for life, is used again. At most TASK_WORKERS_PARKED_MAX stay parked.
+ * the platform's vCPU, which belongs to the host thread for life, is used again. At most TASK_WORKERS_PARKED_MAX stay parked,
+ * TASK_WORKERS_QUIET of them once the sandbox is quiet.
  * Stacks are small with a guard page below. Host signals are blocked but for the synchronous ones; the platform unblocks what
  * it interrupts with.
  */
@@ -93,7 +94,7 @@ static void worker_run_task(struct task_worker *w, struct task *t)
 /* Return: false if enough are parked. */
 static bool worker_park(struct task_worker *w)
 {
-	bool park;
+	bool park, many = false;
 
 	atomic_store_explicit(&w->word, WORKER_IDLE, memory_order_relaxed);
 	mutex_lock(&workers_lock);
@@ -101,9 +102,11 @@ static bool worker_park(struct task_worker *w)
 	       !atomic_load_explicit(&kernel.shutting_down, memory_order_relaxed);
 	if (park) {
 		SLIST_INSERT_HEAD(&workers_parked, w, link);
-		workers_parked_count++;
+		many = workers_parked_count++ == TASK_WORKERS_QUIET;
 	}
 	mutex_unlock(&workers_lock);
+	if (many && kernel.on_many_parked)
+		kernel.on_many_parked();
 	return park;
 }
 
@@ -195,6 +198,30 @@ void task_worker_release(struct task *t)
 	t->worker = NULL;
 	if (w && !worker_park(w))
 		worker_tell(w, WORKER_QUIT);
+}
+
+void task_workers_trim(void)
+{
+	SLIST_HEAD(, task_worker) rest = SLIST_HEAD_INITIALIZER(rest);
+	struct task_worker *w, *last;
+	unsigned kept = 1;
+
+	mutex_lock(&workers_lock);
+	last = SLIST_FIRST(&workers_parked);
+	while (last && kept < TASK_WORKERS_QUIET) {
+		last = SLIST_NEXT(last, link);
+		kept++;
+	}
+	/* Those that parked first: their stacks and vCPUs are the coldest. */
+	if (last && (SLIST_FIRST(&rest) = SLIST_NEXT(last, link))) {
+		SLIST_NEXT(last, link) = NULL;
+		workers_parked_count = kept;
+	}
+	mutex_unlock(&workers_lock);
+	while ((w = SLIST_FIRST(&rest))) {
+		SLIST_REMOVE_HEAD(&rest, link);
+		worker_tell(w, WORKER_QUIT);
+	}
 }
 
 void task_worker_start(struct task *t)

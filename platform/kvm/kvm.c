@@ -233,6 +233,11 @@ static void kvm_emit_stats(struct platform *base,
 	emit(arg, "kvm/table_slots_exhausted", exhausted);
 }
 
+static void kvm_trim(struct platform *base)
+{
+	kvm_tables_trim(kvm_platform_of(base));
+}
+
 const struct platform_ops kvm_platform_ops = {
 	.name = "kvm",
 	.probe = kvm_probe,
@@ -253,6 +258,7 @@ const struct platform_ops kvm_platform_ops = {
 	.context_switch = kvm_context_switch,
 	.context_interrupt = kvm_context_interrupt,
 	.thread_exit = kvm_vcpu_thread_exit,
+	.trim = kvm_trim,
 	.fpu_size = kvm_fpu_size,
 	.fpu_get = kvm_fpu_get,
 	.fpu_set = kvm_fpu_set,

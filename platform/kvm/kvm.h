@@ -359,6 +359,8 @@ uint64_t kvm_guest_tss_va(unsigned vcpu_id);
 /* table.c */
 must_check int kvm_tables_init(struct kvm_platform *p);
 void kvm_tables_fini(struct kvm_platform *p);
+/* Dead pages of all slots that no tree has go back to the host. */
+void kvm_tables_trim(struct kvm_platform *p);
 void kvm_tree_init(struct kvm_tree *t);
 /* Makes the root, the kernel half and the stub's tables if there is no root yet. Return: 0, -ENOMEM. */
 must_check int kvm_tree_root(struct kvm_platform *p, struct kvm_tree *t);

@@ -212,19 +212,41 @@ int kvm_tree_root(struct kvm_platform *p, struct kvm_tree *t)
 	return 0;
 }
 
+/* Pages of trees that were freed, up to `end`. Dead shadows of them are out of reach: no CR3 leads to them. */
+static void slot_drop(struct kvm_table_slot *slot, unsigned end)
+{
+	if (!madvise(slot->mem + slot->dropped * MOAT_PAGE_SIZE,
+		     (end - slot->dropped) * MOAT_PAGE_SIZE, MADV_DONTNEED))
+		slot->dropped = slot->used;
+}
+
+static void slots_trim_locked(const struct kvm_table_slots *slots)
+{
+	struct kvm_table_slot *slot;
+
+	SLIST_FOREACH (slot, slots, link) {
+		/* And what page_alloc() made ahead. */
+		if (slot->dropped < slot->used)
+			slot_drop(slot, MIN(slot->used + POPULATE_PAGES, KVM_TABLE_SLOT_PAGES));
+	}
+}
+
+void kvm_tables_trim(struct kvm_platform *p)
+{
+	mutex_lock(&p->lock);
+	slots_trim_locked(&p->table_free);
+	slots_trim_locked(&p->table_exhausted);
+	mutex_unlock(&p->lock);
+}
+
 void kvm_tree_release(struct kvm_platform *p, struct kvm_tree *t)
 {
 	struct kvm_table_slot *slot, *next;
 
 	for (slot = SLIST_FIRST(&t->slots); slot; slot = next) {
-		unsigned dead = slot->used - slot->dropped;
-
 		next = SLIST_NEXT(slot, link);
-		/* Dead shadows of these pages are out of reach: no CR3 leads to them. */
-		if (dead >= RELEASE_EAGER_PAGES &&
-		    !madvise(slot->mem + slot->dropped * MOAT_PAGE_SIZE, dead * MOAT_PAGE_SIZE,
-			     MADV_DONTNEED))
-			slot->dropped = slot->used;
+		if (slot->used - slot->dropped >= RELEASE_EAGER_PAGES)
+			slot_drop(slot, slot->used);
 		mutex_lock(&p->lock);
 		if (KVM_TABLE_SLOT_PAGES - slot->used >= KVM_TABLE_SLOT_LEFT_MIN)
 			SLIST_INSERT_HEAD(&p->table_free, slot, link);

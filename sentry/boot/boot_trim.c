@@ -1,7 +1,9 @@
 /*
  * sentry/boot/boot_trim.c - what only the start of something needed is not kept mapped: of Moat's own text and constants (base/trim.h), and of the host files
- * that the platform has mappings of. Once, some time after boot and after each exec's end, when little is under way: an idle sandbox has no timer for it.
+ * that the platform has mappings of. Once, some time after boot, after each exec's end and after many tasks have ended, when little is under way: an idle
+ * sandbox has no timer for it. The heap's free pages and threads that carried tasks go with it.
  */
+#include <malloc.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -38,8 +40,11 @@ static void trim_now(struct rcu_cb unused_arg *cb)
 	size_t bytes;
 
 	atomic_store(&trim.queued, false);
+	task_workers_trim();
+	platform_trim(kernel.platform);
 	mem_window_unmap();
 	bytes = trim_process();
+	malloc_trim(0);
 	log_debug("boot: %zu KiB of text and constants are mapped again as needed", bytes >> 10);
 }
 
@@ -54,6 +59,7 @@ static void trim_timeout(struct ktimer unused_arg *timer)
 void boot_trim_init(void)
 {
 	ktimer_init(&trim.timer, trim_timeout);
+	kernel.on_many_parked = boot_trim_later;
 	boot_trim_later();
 }
 

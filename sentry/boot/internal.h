@@ -95,7 +95,7 @@ must_check int boot_add_home(struct boot_container *b, struct boot_spec *s);
 /* boot_notify.c: connects the container's NOTIFY_SOCKET with the host's, if there is one. Failure is logged: the program is told by its own calls. */
 void boot_make_notify(struct boot_container *b);
 
-/* boot_trim.c: a moment from now, mappings that only boot, or the exec that has just ended, needed go. Once; the timer thread runs. */
+/* boot_trim.c: a moment from now, memory that only boot, or the exec or the many tasks that have just ended, needed goes. Once; the timer thread runs. */
 void boot_trim_init(void);
 void boot_trim_later(void);
 
