@@ -65,6 +65,7 @@ static struct virtiofs_inode *inode_create(struct virtiofs_fs *fs, const struct 
 		      (fs->options.dax == VIRTIOFS_DAX_INODE && (e->attr.flags & FUSE_ATTR_DAX)));
 	mappable_init(&in->map, in->dax.on ? &virtiofs_dax_mappable_ops : &virtiofs_mappable_ops);
 	in->attr = e->attr;
+	atomic_init(&in->size, e->attr.size);
 	in->attr_seen = e->attr_valid;
 	in->attr_valid_until = virtiofs_valid_until(fs, e->attr_valid, e->attr_valid_nsec);
 	in->perm_valid_until = in->attr_valid_until;
@@ -302,6 +303,7 @@ void virtiofs_inode_update(struct virtiofs_inode *in, const struct fuse_attr *at
 			in->attr.mtime = old.mtime;
 			in->attr.mtimensec = old.mtimensec;
 		}
+		atomic_store(&in->size, in->attr.size);
 	}
 	mutex_unlock(&in->lock);
 }
@@ -416,18 +418,14 @@ bool virtiofs_peek_perm(struct virtiofs_inode *in, struct virtiofs_clock *c, str
 
 uint64_t virtiofs_inode_size(struct virtiofs_inode *in)
 {
-	uint64_t size;
-
-	mutex_lock(&in->lock);
-	size = in->attr.size;
-	mutex_unlock(&in->lock);
-	return size;
+	return atomic_load(&in->size);
 }
 
 void virtiofs_inode_cut(struct virtiofs_inode *in, uint64_t size)
 {
 	mutex_lock(&in->lock);
 	in->attr.size = size;
+	atomic_store(&in->size, size);
 	changed_locked(in);
 	mutex_unlock(&in->lock);
 }
@@ -437,8 +435,10 @@ void virtiofs_inode_grown(struct virtiofs_inode *in, uint64_t size)
 	int64_t now = time_realtime_ns();
 
 	mutex_lock(&in->lock);
-	if (size > in->attr.size)
+	if (size > in->attr.size) {
 		in->attr.size = size;
+		atomic_store(&in->size, size);
+	}
 	in->attr.mtime = in->attr.ctime = (uint64_t)(now / 1000000000);
 	in->attr.mtimensec = in->attr.ctimensec = (uint32_t)(now % 1000000000);
 	changed_locked(in);

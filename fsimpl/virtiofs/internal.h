@@ -86,6 +86,8 @@ struct virtiofs_inode {
 	_Atomic uint64_t nlookup; /* raised under fs->inode_lock or by whoever holds a reference */
 	struct mutex lock; /* LOCK_FS_INODE */
 	struct fuse_attr attr; /* guarded by lock */
+	_Atomic uint64_t
+		size; /* attr.size; written under lock, read without it where a mapping is translated */
 	int64_t attr_valid_until; /* guarded by lock: host CLOCK_MONOTONIC */
 	int64_t perm_valid_until; /* guarded by lock: of mode and owner, which our data and names do not change */
 	int64_t attr_asked; /* guarded by lock: when the request that brought them was made; 0: stale */
