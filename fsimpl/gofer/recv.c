@@ -182,15 +182,18 @@ bool p9_read_some(struct p9_conn *c)
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control.buf)};
-	ssize_t got = receive(c, &msg);
+	ssize_t got;
 	int err;
 
+	/* However much has come: a server may send a byte at a time, or answers that nobody has asked for. */
+	if (unlikely(c->answer_by) && time_monotonic_ns() >= c->answer_by) {
+		p9_conn_kill(c, "no answer from the server");
+		return false;
+	}
+	got = receive(c, &msg);
 	if (got < 0) {
-		if (errno == EAGAIN) {
-			if (c->answer_by && time_monotonic_ns() >= c->answer_by)
-				p9_conn_kill(c, "no answer from the server");
+		if (errno == EAGAIN)
 			return true;
-		}
 		if (errno != EINTR)
 			p9_conn_kill(c, strerror(errno));
 		return false;

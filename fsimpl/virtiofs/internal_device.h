@@ -127,6 +127,7 @@ struct virtiofs_device {
 	pthread_t reconnector; /* immutable; if there is `reconnect` */
 	struct sleeper reconnector_sleeper; /* that thread's; here, for who wakes it may be late */
 	_Atomic bool closing;
+	int64_t answer_by; /* host CLOCK_MONOTONIC: the handshake's last request; of who makes it */
 	struct op_lock restore_lock; /* around restore, which takes locks of the filesystem's */
 	int (*restore)(void *arg); /* guarded by restore_lock */
 	void *restore_arg;
@@ -165,7 +166,7 @@ void vdev_sock_ready(struct hostpoll *hp, uint32_t events);
 must_check int vdev_reconnect_start(struct virtiofs_device *dev);
 void vdev_reconnect_stop(struct virtiofs_device *dev);
 
-/* vhost.c: features and the number of queues; then memory and rings. Blocking, bounded by VDEV_CONNECT_TIMEOUT_MS a step. 0, -EPROTO, -ETIMEDOUT, -EIO. */
+/* vhost.c: features and the number of queues; then memory and rings. Blocking, bounded by VDEV_CONNECT_TIMEOUT_MS an answer. 0, -EPROTO, -ETIMEDOUT, -EIO. */
 must_check int vdev_negotiate(struct virtiofs_device *dev, unsigned queues_wanted,
 			      unsigned *ret_queues);
 must_check int vdev_start(struct virtiofs_device *dev);

@@ -78,6 +78,9 @@ static int restart(struct virtiofs_device *dev, int sock)
 	atomic_fetch_add(&dev->epoch, 1);
 	atomic_store(&dev->abandoned, false);
 	atomic_store(&dev->state, VDEV_RESTORING);
+	/* Who retires it meanwhile has found it dead, and waits for us: no request waits for this daemon. */
+	if (atomic_load(&dev->closing))
+		virtiofs_device_kill(dev, NULL);
 	/* From here on its end is a death, which ends the restoring's requests. */
 	err = hostpoll_add(&dev->sock_poll, sock, POLLIN | POLLRDHUP, vdev_sock_ready);
 	op_lock(&dev->restore_lock);

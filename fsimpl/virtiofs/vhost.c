@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/sleep.h"
 #include "fsimpl/virtiofs/internal_device.h"
 #include "wire/vhost_user.h"
 
@@ -21,25 +22,30 @@ static int send_message(struct virtiofs_device *dev, const struct vhost_user_msg
 	ssize_t size = (ssize_t)(VHOST_USER_HEADER_SIZE + m->size);
 	ssize_t n = io_send_fds(dev->sock, m, (size_t)size, fds, fd_count);
 
+	dev->answer_by = time_monotonic_ns() + VDEV_CONNECT_TIMEOUT_MS * 1000000ll;
 	return n == size ? 0 : n < 0 ? (int)n : -EIO;
 }
 
-/* Until something has come. Return: 0, -ETIMEDOUT, -errno; -ECANCELED: nobody wants the device any more. */
+/*
+ * Until something has come. A daemon may send its answers byte by byte: all of one has the time, and who does not want the device any more
+ * is heard before each. Return: 0, -ETIMEDOUT, -errno; -ECANCELED: nobody wants it.
+ */
 static int await_bytes(struct virtiofs_device *dev)
 {
 	struct pollfd p = {.fd = dev->sock, .events = POLLIN};
 
-	for (int left = VDEV_CONNECT_TIMEOUT_MS; left > 0; left -= AWAIT_STEP_MS) {
-		int ready = poll(&p, 1, AWAIT_STEP_MS);
+	while (!atomic_load(&dev->closing)) {
+		int ready;
 
+		if (time_monotonic_ns() >= dev->answer_by)
+			return -ETIMEDOUT;
+		ready = poll(&p, 1, AWAIT_STEP_MS);
 		if (ready > 0)
 			return 0;
 		if (ready < 0 && errno != EINTR)
 			return -errno;
-		if (atomic_load(&dev->closing))
-			return -ECANCELED;
 	}
-	return -ETIMEDOUT;
+	return -ECANCELED;
 }
 
 static int receive_bytes(struct virtiofs_device *dev, void *buf, size_t size)

@@ -96,6 +96,7 @@ struct fake {
 	_Atomic bool stalled; /* answers nothing meanwhile */
 	bool live; /* somebody scribbles over the rings: it does what it can, and gives up on what makes no sense */
 	bool deaf; /* reads no kick and sees to it that they block, if that can be; looks at its rings now and then */
+	unsigned drip_us; /* between bytes of what it answers in the handshake */
 	bool submounts; /* a filesystem of its own in every directory */
 	bool direct; /* no indirect descriptors, and calls only who asks for it */
 	_Atomic uint32_t dir_mode; /* of d, in place of 0755 */
@@ -488,10 +489,18 @@ static ssize_t receive(struct vhost_user_msg *m, int *fd)
 static void answer_u64(const struct vhost_user_msg *request, uint64_t v)
 {
 	struct vhost_user_msg m;
+	size_t size, n;
 
 	vhost_user_reply_init(&m, request, false);
 	m.u64 = v;
-	(void)!send(fake.sock, &m, VHOST_USER_HEADER_SIZE + m.size, MSG_NOSIGNAL);
+	size = VHOST_USER_HEADER_SIZE + m.size;
+	for (size_t at = 0; at < size; at += n) {
+		n = fake.drip_us ? 1 : size;
+		if (fake.drip_us)
+			usleep(fake.drip_us);
+		if (send(fake.sock, (const char *)&m + at, n, MSG_NOSIGNAL) != (ssize_t)n)
+			break;
+	}
 }
 
 static void map_memory(const struct vhost_user_msg *m, int fd)

@@ -23,6 +23,7 @@
 #include "base/hostpoll.h"
 #include "base/log.h"
 #include "base/sleep.h"
+#include "fsimpl/virtiofs/device.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "tests/fs/env.h"
 #include "tests/fs/virtiofs_guest.h"
@@ -588,6 +589,57 @@ static void test_silent_restore(void **state)
 	reconnects = false;
 }
 
+/* ---- the handshake, byte by byte ---- */
+
+#define DRIP_US 80000
+#define RETIRE_SECONDS_MAX 1.0 /* of some 3 that the daemon would take */
+
+/* An answer of 20 bytes has 5 seconds as a whole. */
+static void test_slow_handshake(void **state)
+{
+	struct virtiofs_device *dev;
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	fake.drip_us = 400000;
+	assert_int_equal(virtiofs_device_connect(start_fake(), &(struct virtiofs_device_options){0},
+						 &dev),
+			 -ETIMEDOUT);
+	pthread_join(fake.thread, NULL);
+}
+
+static int start_slowly(void *arg)
+{
+	pthread_join(fake.thread, NULL);
+	memset(&fake, 0, sizeof(fake));
+	fake.drip_us = DRIP_US;
+	atomic_store((_Atomic bool *)arg, true);
+	return start_fake();
+}
+
+/* Who lets go of a device waits for no daemon, however often that says something. */
+static void test_retired_in_handshake(void **state)
+{
+	static _Atomic bool connected;
+	const struct virtiofs_device_options options = {.reconnect = start_slowly,
+							.reconnect_arg = (void *)&connected};
+	struct virtiofs_device *dev;
+	double began;
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	assert_int_equal(virtiofs_device_connect(start_fake(), &options, &dev), 0);
+	virtiofs_device_kill(dev, NULL);
+	while (!atomic_load(&connected))
+		usleep(1000);
+	usleep(2 * DRIP_US);
+	began = now();
+	virtiofs_device_retire(dev);
+	assert_true(now() - began < RETIRE_SECONDS_MAX);
+	virtiofs_device_unref(dev);
+	pthread_join(fake.thread, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -602,6 +654,8 @@ int main(void)
 		cmocka_unit_test(test_sent_ahead_for_nothing),
 		cmocka_unit_test(test_killed_everywhere),
 		cmocka_unit_test(test_silent_restore),
+		cmocka_unit_test(test_slow_handshake),
+		cmocka_unit_test(test_retired_in_handshake),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
