@@ -112,8 +112,11 @@ static int connect_one(struct boot_container *b, struct boot_device *d, int fd, 
 {
 	const struct virtiofs_device_options options = {
 		.queues = 2, .reconnect = reconnect, .reconnect_arg = d};
-	bool is_9p = mount_of(&b->spec, "9p", tag);
-	const struct boot_mount *m = mount_of(&b->spec, is_9p ? "9p" : "virtiofs", tag);
+	/* The first is the root's where that has one, whatever mounts say of the same socket. */
+	bool is_root = b->spec.rootfs == BOOT_ROOTFS_VIRTIOFS && d == d->all->list;
+	bool is_9p = !is_root && mount_of(&b->spec, "9p", tag);
+	const struct boot_mount *m =
+		is_root ? NULL : mount_of(&b->spec, is_9p ? "9p" : "virtiofs", tag);
 	int err = is_9p ? p9_conn_create_within(fd, SERVER_TIMEOUT_NS, &d->conn)
 			: virtiofs_device_connect(fd, &options, &d->dev);
 
