@@ -3,7 +3,6 @@
  * that the platform has mappings of. Once, some time after boot, after each exec's end and after many tasks have ended, when little is under way: an idle
  * sandbox has no timer for it. The heap's free pages and threads that carried tasks go with it.
  */
-#include <malloc.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -44,7 +43,6 @@ static void trim_now(struct rcu_cb unused_arg *cb)
 	platform_trim(kernel.platform);
 	mem_window_unmap();
 	bytes = trim_process();
-	malloc_trim(0);
 	log_debug("boot: %zu KiB of text and constants are mapped again as needed", bytes >> 10);
 }
 
