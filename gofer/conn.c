@@ -532,12 +532,13 @@ static int serve_flush(struct worker *w, const struct p9_msg *t)
 	if (found && found->state == WORKER_SERVING && found->droppable) {
 		found->dropped = true;
 		found = NULL;
+	} else if ((!found || found->state == WORKER_REPLYING) &&
+		   aside_drop_locked(srv, t->Tflush.oldtag)) {
+		/* It has done nothing yet. Who replies still had the tag before: the client has that reply. */
+		found = NULL;
 	} else if (found && found->flushes < SERVER_FLUSHES_MAX) {
 		found->flush_tags[found->flushes++] = t->tag;
 	} else {
-		/* One that was put aside has done nothing yet. */
-		if (!found)
-			(void)!aside_drop_locked(srv, t->Tflush.oldtag);
 		found = NULL;
 	}
 	mutex_unlock(&srv->reader_lock);
@@ -552,7 +553,7 @@ static bool begin_aside(struct worker *w, struct p9_msg *ret_t, bool *inout_keep
 	struct aside *a;
 
 	mutex_lock(&srv->reader_lock);
-	a = srv->aside_count ? aside_take_locked(srv) : NULL;
+	a = srv->aside_count ? aside_take_locked(srv, w->share) : NULL;
 	if (!a) {
 		mutex_unlock(&srv->reader_lock);
 		return false;
@@ -664,6 +665,7 @@ int worker_init(struct worker *w, struct server *srv)
 {
 	w->srv = srv;
 	w->donate_fd = -1;
+	w->umask = 0; /* the thread's; a place's last one had another */
 	w->rx = malloc(P9_MSIZE_DEFAULT);
 	w->tx = malloc(P9_MSIZE_DEFAULT);
 	w->data = malloc(P9_MSIZE_DEFAULT);

@@ -233,8 +233,8 @@ must_check bool share_is_used_locked(const struct server *srv, unsigned share);
 /* Puts a request aside. 0, -EAGAIN: too many. */
 must_check int aside_add_locked(struct server *srv, const struct p9_msg *t, unsigned share,
 				const uint8_t *raw, size_t size);
-/* The first that may be served now, for free(); NULL. */
-must_check struct aside *aside_take_locked(struct server *srv);
+/* By who served one of that share and ended: the next that may be served now, for free(); NULL. */
+must_check struct aside *aside_take_locked(struct server *srv, unsigned share);
 must_check bool aside_has_locked(const struct server *srv, uint16_t tag);
 /* It is not served any more. False: there is none of that tag. */
 must_check bool aside_drop_locked(struct server *srv, uint16_t tag);

@@ -83,13 +83,31 @@ static void aside_remove_locked(struct server *srv, struct aside *a)
 	srv->aside_bytes -= a->size;
 }
 
-struct aside *aside_take_locked(struct server *srv)
+/* The first one's of that share, if it has its worker back. */
+static struct aside *first_of(struct server *srv, unsigned share)
 {
 	struct aside *a;
 
+	if (share_is_used_locked(srv, share))
+		return NULL;
 	TAILQ_FOREACH (a, &srv->asides, link)
-		if (!share_is_used_locked(srv, a->share))
+		if (a->share == share)
 			break;
+	return a;
+}
+
+/*
+ * Nothing is left aside that may be served while nobody is about to look: a request that is begun leaves less to all, and one that ended one more to all and to
+ * its own share, whose turn it is first. Were another's taken then, that share would have room for what nobody comes back for.
+ */
+struct aside *aside_take_locked(struct server *srv, unsigned share)
+{
+	struct aside *a = first_of(srv, share);
+
+	if (!a)
+		TAILQ_FOREACH (a, &srv->asides, link)
+			if (!share_is_used_locked(srv, a->share))
+				break;
 	if (a)
 		aside_remove_locked(srv, a);
 	return a;

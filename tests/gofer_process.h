@@ -18,8 +18,9 @@
 #include "gofer/gofer.h"
 
 #define GOFER_PROCESS_ARG "--serve-gofer"
+#define GOFER_PROCESS_TREES 4
 
-/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. GOFER_PROCESS_UDS: o and c allow Unix sockets; GOFER_PROCESS_MORE: a second tree. */
+/* Runs before main: `PROGRAM --serve-gofer PATH FD` is the gofer of PATH on the socket FD, and nothing else. GOFER_PROCESS_UDS: o and c allow Unix sockets; GOFER_PROCESS_MORE: more trees, with colons between them. */
 __attribute__((constructor)) static void gofer_process_serve(int argc, char **argv, char **envp)
 {
 	(void)envp;
@@ -27,17 +28,21 @@ __attribute__((constructor)) static void gofer_process_serve(int argc, char **ar
 		return;
 
 	const char *uds = getenv("GOFER_PROCESS_UDS");
-	const char *more = getenv("GOFER_PROCESS_MORE");
-	const struct gofer_attach attaches[] = {
+	struct gofer_attach attaches[GOFER_PROCESS_TREES] = {
 		{.host_path = argv[2],
 		 .uds_open = uds && strchr(uds, 'o'),
 		 .uds_create = uds && strchr(uds, 'c')},
-		{.host_path = more},
 	};
+	char *more = getenv("GOFER_PROCESS_MORE"), *path;
+	unsigned count = 1;
+
+	while (count < GOFER_PROCESS_TREES && (path = strsep(&more, ":")))
+		attaches[count++].host_path = path;
+
 	const struct gofer_config config = {
 		.sock_fd = atoi(argv[3]),
 		.attaches = attaches,
-		.attach_count = more ? 2 : 1,
+		.attach_count = count,
 		.log_fd = 2,
 		.log_level = getenv("P9_DEBUG") ? LOG_DEBUG_LEVEL : LOG_WARN_LEVEL,
 		.flags = geteuid() ? GOFER_NO_NAMESPACES : 0,

@@ -21,7 +21,11 @@
 #include "wire/p9.h"
 
 #define ROOT 1u
-#define OTHER_ROOT 2u /* of a tree that nobody keeps waiting */
+#define OTHER_ROOT 2u /* of a tree that nobody keeps waiting, unless a test does; and of two more */
+#define OTHERS 3
+#define BIG 9u /* an open file of the first of these, of BIG_BYTES */
+#define BIG_BYTES 65536
+#define READS 6 /* their answers are more than the socket holds */
 #define STUCK_TAG 100 /* and following */
 #define STUCK 40
 #define STUCK_SERVED 8 /* what one tree has of GOFER_THREADS_MAX workers */
@@ -30,7 +34,7 @@
 #define FLUSH_TAG 9
 #define LATE_S 20 /* a reply that has not come by then never does */
 
-static char dir[64], file[80], other_dir[64];
+static char dir[64], other_dirs[OTHERS][64];
 static int sock, listener;
 static pid_t gofer;
 static bool refused; /* it ends the connection for what was sent */
@@ -99,15 +103,20 @@ static void ask_flush(void)
 	ask_flush_of(BLOCKED_TAG);
 }
 
-static void ask_open(uint16_t tag)
+static void ask_open_of(uint32_t fid, uint16_t tag)
 {
 	struct p9_msg t = {.type = P9_Tmopen};
 
-	t.Tmopen.fid = ROOT;
+	t.Tmopen.fid = fid;
 	t.Tmopen.newfid = P9_NOFID;
 	t.Tmopen.want = P9_WANT_FD;
 	t.Tmopen.path = p9_str("f");
 	ask(&t, tag);
+}
+
+static void ask_open(uint16_t tag)
+{
+	ask_open_of(ROOT, tag);
 }
 
 /* Somebody is about to open something. Return: the event's descriptor. */
@@ -140,23 +149,64 @@ static void attach(uint32_t fid, const char *aname)
 	expect(P9_Rattach, OTHER_TAG);
 }
 
+/* Opening what is in it is asked the listener for. */
+static void keep_waiting(const char *of)
+{
+	assert_int_equal(fanotify_mark(listener, FAN_MARK_ADD, FAN_OPEN_PERM | FAN_EVENT_ON_CHILD,
+				       AT_FDCWD, of),
+			 0);
+}
+
+static void make_file(const char *in, off_t size)
+{
+	char path[80];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/f", in);
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, size), 0);
+	close(fd);
+}
+
+static void remove_tree(const char *tree)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "%s/f", tree);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/new", tree);
+	unlink(path);
+	assert_int_equal(rmdir(tree), 0);
+}
+
+static void make_others(void)
+{
+	char more[sizeof(other_dirs)] = "";
+
+	for (unsigned i = 0; i < OTHERS; i++) {
+		strcpy(other_dirs[i], "/tmp/p9other.XXXXXX");
+		assert_non_null(mkdtemp(other_dirs[i]));
+		make_file(other_dirs[i], BIG_BYTES);
+		strcat(more, i ? ":" : "");
+		strcat(more, other_dirs[i]);
+	}
+	setenv("GOFER_PROCESS_MORE", more, 1);
+}
+
 static int set_up(void **state)
 {
 	const struct timeval late = {.tv_sec = LATE_S};
 	struct p9_msg t = {.type = P9_Tversion};
-	int sv[2], fd;
+	char aname[2] = "1";
+	int sv[2];
 
 	(void)state;
 	/* Its events' descriptors must not be the gofer's: it is started first. */
 	strcpy(dir, "/tmp/p9blocked.XXXXXX");
 	assert_non_null(mkdtemp(dir));
-	snprintf(file, sizeof(file), "%s/f", dir);
-	fd = open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-	assert_true(fd >= 0);
-	close(fd);
-	strcpy(other_dir, "/tmp/p9other.XXXXXX");
-	assert_non_null(mkdtemp(other_dir));
-	setenv("GOFER_PROCESS_MORE", other_dir, 1);
+	make_file(dir, 0);
+	make_others();
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	assert_int_equal(gofer_process_start(dir, sv[1], &gofer), 0);
 	close(sv[1]);
@@ -167,13 +217,12 @@ static int set_up(void **state)
 	ask(&t, P9_NOTAG);
 	expect(P9_Rversion, P9_NOTAG);
 	attach(ROOT, "0");
-	attach(OTHER_ROOT, "1");
+	for (uint32_t i = 0; i < OTHERS; i++, aname[0]++)
+		attach(OTHER_ROOT + i, aname);
 	listener = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC);
 	if (listener < 0)
 		return 0;
-	assert_int_equal(fanotify_mark(listener, FAN_MARK_ADD, FAN_OPEN_PERM | FAN_EVENT_ON_CHILD,
-				       AT_FDCWD, dir),
-			 0);
+	keep_waiting(dir);
 	return 0;
 }
 
@@ -189,11 +238,9 @@ static int tear_down(void **state)
 	assert_int_equal(waitpid(gofer, &status, 0), gofer);
 	assert_true(WIFEXITED(status) && (WEXITSTATUS(status) != 0) == refused);
 	refused = false;
-	unlink(file);
-	snprintf(file, sizeof(file), "%s/new", dir);
-	unlink(file);
-	assert_int_equal(rmdir(dir), 0);
-	assert_int_equal(rmdir(other_dir), 0);
+	remove_tree(dir);
+	for (unsigned i = 0; i < OTHERS; i++)
+		remove_tree(other_dirs[i]);
 	return 0;
 }
 
@@ -338,6 +385,143 @@ static void others_are_served_beside_many(void **state)
 	expect(P9_Rmsetattr, OTHER_TAG);
 }
 
+/* `count` opens of that tree, each of which has a worker: their events. */
+static void keep_busy(uint32_t fid, uint16_t tag, unsigned count, int *ret_events)
+{
+	for (unsigned i = 0; i < count; i++) {
+		ask_open_of(fid, (uint16_t)(tag + i));
+		ret_events[i] = await_event();
+	}
+}
+
+/*
+ * Three trees stand still, with all workers that they may have but one; the fourth has one, and something waits for that. What waits longer for the third
+ * could be served when it ends, but then nobody would come back for the fourth's.
+ */
+static void healthy_tree_has_its_turn(void **state)
+{
+	const uint32_t second = OTHER_ROOT, third = OTHER_ROOT + 1, healthy = OTHER_ROOT + 2;
+	int events[12], event, still;
+
+	(void)state;
+	need_listener();
+	for (unsigned i = 0; i < OTHERS; i++)
+		keep_waiting(other_dirs[i]);
+	keep_busy(ROOT, 200, 8, events);
+	keep_busy(second, 220, 4, events + 8);
+	keep_busy(third, 240, 1, &still);
+	keep_busy(healthy, 260, 1, &event);
+	ask_open_of(third, 241);
+	ask_open_of(healthy, 261);
+	ask_stat_of(healthy, 262); /* behind it, when nobody may serve that */
+	usleep(300000);
+	allow(event);
+	expect(P9_Rmopen, 260);
+	allow(await_event());
+	expect(P9_Rmopen, 261);
+	expect(P9_Rmsetattr, 262);
+	for (unsigned i = 0; i < 12; i++)
+		close(events[i]);
+	close(still);
+}
+
+static void open_big(void)
+{
+	struct p9_msg t = {.type = P9_Twalk};
+
+	t.Twalk.fid = OTHER_ROOT;
+	t.Twalk.newfid = BIG;
+	t.Twalk.names.count = 1;
+	t.Twalk.names.name[0] = p9_str("f");
+	ask(&t, OTHER_TAG);
+	expect(P9_Rwalk, OTHER_TAG);
+	t = (struct p9_msg){.type = P9_Tlopen};
+	t.Tlopen.fid = BIG;
+	ask(&t, OTHER_TAG);
+	expect(P9_Rlopen, OTHER_TAG);
+}
+
+/*
+ * A tag is used again as soon as its reply can be seen, and flushed, while who sent that reply did not get on: what is flushed is the request that waits
+ * for a worker. Who cannot send its reply stands for who was not scheduled.
+ */
+static void flush_beside_a_reply(void **state)
+{
+	struct p9_msg t = {.type = P9_Tread}, r;
+	int events[STUCK_SERVED];
+
+	(void)state;
+	need_listener();
+	open_big();
+	keep_busy(ROOT, STUCK_TAG, STUCK_SERVED, events);
+	t.Tread.fid = BIG;
+	t.Tread.count = BIG_BYTES;
+	for (uint16_t i = 0; i < READS; i++)
+		ask(&t, (uint16_t)(200 + i));
+	usleep(300000);
+	ask_open(200 + READS - 1);
+	ask_flush_of(200 + READS - 1);
+	usleep(300000);
+	for (unsigned i = 0; i < READS + 1; i++) {
+		hear(&r);
+		assert_int_equal(r.type, r.tag == FLUSH_TAG ? P9_Rflush : P9_Rread);
+	}
+	ask_stat_of(OTHER_ROOT, 200 + READS - 1);
+	expect(P9_Rmsetattr, 200 + READS - 1);
+	for (unsigned i = 0; i < STUCK_SERVED; i++)
+		close(events[i]);
+}
+
+/* By a worker that is made for it: all others are kept waiting. Return: the mode that a file has then. */
+static mode_t create_by_another(void)
+{
+	struct p9_msg t = {.type = P9_Tmcreate};
+	int events[GOFER_THREADS_DEFAULT];
+	char path[80];
+	struct stat st;
+
+	keep_busy(ROOT, STUCK_TAG, GOFER_THREADS_DEFAULT, events);
+	t.Tmcreate.fid = OTHER_ROOT;
+	t.Tmcreate.newfid = P9_NOFID;
+	t.Tmcreate.path = p9_str("new");
+	t.Tmcreate.flags = O_RDWR | O_EXCL;
+	t.Tmcreate.mode = 0666;
+	t.Tmcreate.umask = 022;
+	ask(&t, OTHER_TAG);
+	expect(P9_Rmcreate, OTHER_TAG);
+	for (unsigned i = 0; i < GOFER_THREADS_DEFAULT; i++)
+		allow(events[i]);
+	for (unsigned i = 0; i < GOFER_THREADS_DEFAULT; i++) {
+		struct p9_msg r;
+
+		hear(&r);
+		assert_int_equal(r.type, P9_Rmopen);
+	}
+	snprintf(path, sizeof(path), "%s/new", other_dirs[0]);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(unlink(path), 0);
+	return st.st_mode & 07777;
+}
+
+/* A worker that was made and ended leaves nothing to the next one in its place. */
+static void umask_of_another(void **state)
+{
+	unsigned threads = gofer_threads();
+	struct p9_msg t = {.type = P9_Tfsync};
+
+	(void)state;
+	need_listener();
+	assert_int_equal(create_by_another(), 0644);
+	/* It reads no more: this may take long. */
+	t.Tfsync.fid = ROOT;
+	ask(&t, OTHER_TAG);
+	expect(P9_Rfsync, OTHER_TAG);
+	for (int i = 0; i < 300 && gofer_threads() > threads; i++)
+		usleep(100000);
+	assert_int_equal(gofer_threads(), threads);
+	assert_int_equal(create_by_another(), 0644);
+}
+
 /* The connection ends while requests wait for a worker, and some have one. */
 static void end_with_many(void **state)
 {
@@ -393,6 +577,9 @@ int main(void)
 		BLOCKED_TEST(flush_of_a_change),
 		BLOCKED_TEST(many),
 		BLOCKED_TEST(others_are_served_beside_many),
+		BLOCKED_TEST(healthy_tree_has_its_turn),
+		BLOCKED_TEST(flush_beside_a_reply),
+		BLOCKED_TEST(umask_of_another),
 		BLOCKED_TEST(end_with_many),
 		BLOCKED_TEST(tag_twice),
 	};
