@@ -553,7 +553,8 @@ static bool begin_aside(struct worker *w, struct p9_msg *ret_t, bool *inout_keep
 	struct aside *a;
 
 	mutex_lock(&srv->reader_lock);
-	a = srv->aside_count ? aside_take_locked(srv, w->share) : NULL;
+	/* Nobody is left who asked for them. */
+	a = srv->aside_count && !srv->stop ? aside_take_locked(srv, w->share) : NULL;
 	if (!a) {
 		mutex_unlock(&srv->reader_lock);
 		return false;

@@ -533,6 +533,34 @@ static void end_with_many(void **state)
 	expect(P9_Rmsetattr, OTHER_TAG);
 }
 
+/* Who serves what was flushed ends when nobody is left: what waited behind it is not done for nobody. */
+static void nothing_is_done_for_nobody(void **state)
+{
+	struct p9_msg t = {.type = P9_Tmmkdir};
+	int events[STUCK_SERVED];
+	siginfo_t ended;
+	char path[80];
+
+	(void)state;
+	need_listener();
+	keep_busy(ROOT, STUCK_TAG, STUCK_SERVED, events);
+	t.Tmmkdir.fid = ROOT;
+	t.Tmmkdir.path = p9_str("new");
+	t.Tmmkdir.mode = 0755;
+	ask(&t, BLOCKED_TAG);
+	for (unsigned i = 0; i < STUCK_SERVED; i++) {
+		ask_flush_of((uint16_t)(STUCK_TAG + i));
+		expect(P9_Rflush, FLUSH_TAG);
+	}
+	assert_int_equal(shutdown(sock, SHUT_RDWR), 0);
+	usleep(300000);
+	for (unsigned i = 0; i < STUCK_SERVED; i++)
+		allow(events[i]);
+	assert_int_equal(waitid(P_PID, (id_t)gofer, &ended, WEXITED | WNOWAIT), 0);
+	snprintf(path, sizeof(path), "%s/new", dir);
+	assert_int_equal(rmdir(path), -1);
+}
+
 /* A tag twice, while its request waits for a worker: no client does that. */
 static void tag_twice(void **state)
 {
@@ -581,6 +609,7 @@ int main(void)
 		BLOCKED_TEST(flush_beside_a_reply),
 		BLOCKED_TEST(umask_of_another),
 		BLOCKED_TEST(end_with_many),
+		BLOCKED_TEST(nothing_is_done_for_nobody),
 		BLOCKED_TEST(tag_twice),
 	};
 
