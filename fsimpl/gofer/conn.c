@@ -729,6 +729,17 @@ static void conn_free(struct p9_conn *c)
 	free(c);
 }
 
+void p9_conn_ref(struct p9_conn *c)
+{
+	ref_get(&c->ref);
+}
+
+void p9_conn_unref(struct p9_conn *c)
+{
+	if (ref_put(&c->ref))
+		conn_free(c);
+}
+
 static int conn_create(int sock, int64_t answer_by, struct p9_conn **ret)
 {
 	struct p9_conn *c = calloc(1, sizeof(*c));
@@ -761,7 +772,7 @@ static int conn_create(int sock, int64_t answer_by, struct p9_conn **ret)
 	if (err && answer_by && time_monotonic_ns() >= answer_by)
 		err = -ETIMEDOUT;
 	if (err) {
-		conn_free(c);
+		p9_conn_unref(c);
 		return err;
 	}
 	c->answer_by = 0;
@@ -777,15 +788,4 @@ int p9_conn_create(int sock, struct p9_conn **ret)
 int p9_conn_create_within(int sock, int64_t timeout_ns, struct p9_conn **ret)
 {
 	return conn_create(sock, time_monotonic_ns() + timeout_ns, ret);
-}
-
-void p9_conn_ref(struct p9_conn *c)
-{
-	ref_get(&c->ref);
-}
-
-void p9_conn_unref(struct p9_conn *c)
-{
-	if (ref_put(&c->ref))
-		conn_free(c);
 }
