@@ -15,7 +15,8 @@
  * The way has two instructions. A thread that was interrupted between them is at P, which patch_detour_resolve() takes for the site's
  * `syscall`; one that found the page's own bytes at P again would go on behind them. So there are detours only while one thread runs in the address
  * space, and pages change while it has an event. A page that somebody else takes away (its file is cut) leaves a fault at P, the
- * next event: a detour is good until that (DETOUR_LEFT).
+ * next event: a detour is good until the thread goes on from there (DETOUR_LEFT), and no longer, since what comes to that address is
+ * not a detour.
  */
 #include <string.h>
 
@@ -146,12 +147,15 @@ bool patch_detour_find(const struct patch_space *s, uint64_t *ret_va)
 	return false;
 }
 
+bool patch_unsettled(const struct patch_space *s)
+{
+	return atomic_load_explicit(&s->left, memory_order_relaxed);
+}
+
 void patch_settle(struct patch_space *s)
 {
 	unsigned n = atomic_load_explicit(&s->ndetours, memory_order_acquire);
 
-	if (likely(!atomic_load_explicit(&s->left, memory_order_relaxed)))
-		return;
 	atomic_store(&s->left, false);
 	for (unsigned i = 0; i < n; i++) {
 		unsigned live = DETOUR_LEFT;

@@ -126,8 +126,10 @@ must_check int patch_apply(struct patch_space *space, uint64_t rip, uint64_t nr,
  */
 void patch_set_alone(struct patch_space *space, bool alone);
 bool patch_detour_find(const struct patch_space *space, uint64_t *ret_va);
-/* An event came, and has been resolved: its thread is in no detour of pages that were dropped. Callable without the lock. */
+/* The thread has an event, which has been resolved: it is in no detour of pages that were dropped, and these are mapped no more. */
 void patch_settle(struct patch_space *space);
+/* Is there something to settle? Callable without the lock. */
+bool patch_unsettled(const struct patch_space *space);
 /* Is a patched copy recorded in [va, va + size)? Its first page: *ret_va, its copy: *ret_off (each may be NULL). */
 bool patch_find(struct patch_space *space, uint64_t va, uint64_t size, uint64_t *ret_va,
 		uint64_t *ret_off);

@@ -250,13 +250,23 @@ void systrap_as_set_traced(struct address_space *as, bool on)
 void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ev)
 {
-	struct patch_space *space = atomic_load(&as->patch_known);
+	const struct patch_space *space = atomic_load(&as->patch_known);
 
 	if (space && atomic_load_explicit(&ctx->thread->run, memory_order_relaxed) == RUN_PATCHED)
 		patch_resolve_event(space, regs->r.gs_base ? NULL : ctx->thread->mb,
 				    atomic_load(&as->patch_live), regs, ev);
-	if (space)
-		patch_settle(space);
+}
+
+/* Before a thread goes on, which is in no detour. Who drops pages holds the lock until they have gone: a settled one is nowhere any more. */
+void systrap_patch_settle(struct address_space *as)
+{
+	struct patch_space *space = atomic_load_explicit(&as->patch_known, memory_order_relaxed);
+
+	if (likely(!space || !patch_unsettled(space)))
+		return;
+	mutex_lock(&as->lock);
+	patch_settle(space);
+	mutex_unlock(&as->lock);
 }
 
 void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as)

@@ -568,6 +568,7 @@ static int run(struct platform_context *ctx, struct address_space *as, struct ar
 		event_interrupted(ev);
 		return 0;
 	}
+	systrap_patch_settle(as);
 	/* Pairs with systrap_as_claim(): either it sees this, or we see that the range is the application's. */
 	atomic_store(&t->run, RUN_PATCHED);
 	if (unlikely(atomic_load(&as->patch_gone)))

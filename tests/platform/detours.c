@@ -162,6 +162,34 @@ static void detour_changes(void)
 	ops->as_destroy(as);
 }
 
+/* Its own call takes the text away: what comes then at the jump's address is the new text's, be it the first thing that comes. */
+static void detour_gone(void)
+{
+	uint64_t other = mem_pages(1);
+	struct address_space *as = text_space();
+	struct guest g;
+
+	start(&g, as);
+	ops->as_unmap(as, TEXT_VA, PAGE);
+	g.regs.r.rip = text_va(d_pad);
+	g.regs.r.rax = 0x1234;
+	guest_resume(&g);
+	EXPECT(g.ev.kind == PLATFORM_FAULT && g.ev.addr == text_va(d_pad));
+	EXPECT(g.regs.r.rip == text_va(d_pad) && g.regs.r.rax == 0x1234);
+	set_regs(&g.regs);
+	map_text(as);
+	loop(&g, HOT * 2);
+	memset(mem_at(other), 0xf4, PAGE); /* hlt */
+	space_map(as, TEXT_VA, other, 1, MEM_READ | MEM_EXEC);
+	g.regs.r.rip = text_va(d_pad);
+	g.regs.r.rax = 0x1234;
+	guest_resume(&g);
+	EXPECT(is_exception(&g, 13));
+	EXPECT(g.regs.r.rip == text_va(d_pad) && g.regs.r.rax == 0x1234);
+	guest_fini(&g);
+	ops->as_destroy(as);
+}
+
 /* It sees its own instructions only: the `xor` done, never the padding. */
 static void detour_single_step(void)
 {
@@ -252,8 +280,13 @@ static void detour_taken_away(void)
 }
 
 const struct test detour_tests[] = {
-	{"detour_hot_loop", detour_hot_loop},	    {"detour_company", detour_company},
-	{"detour_traced", detour_traced},	    {"detour_changes", detour_changes},
-	{"detour_single_step", detour_single_step}, {"detour_interrupts", detour_interrupts},
-	{"detour_taken_away", detour_taken_away},   {NULL, NULL},
+	{"detour_hot_loop", detour_hot_loop},
+	{"detour_company", detour_company},
+	{"detour_traced", detour_traced},
+	{"detour_changes", detour_changes},
+	{"detour_single_step", detour_single_step},
+	{"detour_interrupts", detour_interrupts},
+	{"detour_taken_away", detour_taken_away},
+	{"detour_gone", detour_gone},
+	{NULL, NULL},
 };
