@@ -14,7 +14,8 @@
  *
  * The way has two instructions. A thread that was interrupted between them is at P, which patch_detour_resolve() takes for the site's
  * `syscall`; one that found the page's own bytes at P again would go on behind them. So there are detours only while one thread runs in the address
- * space, and pages change while it has an event. A page that somebody else takes away (its file is cut) leaves a fault at P, the
+ * space, and pages change while it has an event. A page that somebody else takes away (its file is cut), or replaces, which is taking away and
+ * giving when the thread goes on, leaves a fault at P, the
  * next event: a detour is good until the thread goes on from there (DETOUR_LEFT), and no longer, since what comes to that address is
  * not a detour.
  */
@@ -144,6 +145,17 @@ bool patch_detour_find(const struct patch_space *s, uint64_t *ret_va)
 			*ret_va = s->detours[i].at & MOAT_PAGE_MASK;
 			return true;
 		}
+	return false;
+}
+
+bool patch_detours_in(const struct patch_space *s, uint64_t va, uint64_t size)
+{
+	unsigned n = atomic_load_explicit(&s->ndetours, memory_order_relaxed);
+
+	for (unsigned i = 0; i < n; i++)
+		if ((s->detours[i].at & MOAT_PAGE_MASK) - va < size &&
+		    atomic_load_explicit(&s->detours[i].live, memory_order_relaxed) != DETOUR_GONE)
+			return true;
 	return false;
 }
 

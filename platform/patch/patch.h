@@ -126,6 +126,8 @@ must_check int patch_apply(struct patch_space *space, uint64_t rip, uint64_t nr,
  */
 void patch_set_alone(struct patch_space *space, bool alone);
 bool patch_detour_find(const struct patch_space *space, uint64_t *ret_va);
+/* Are there copies with such sites in [va, va + size), or were, and the thread has not gone on since? */
+bool patch_detours_in(const struct patch_space *space, uint64_t va, uint64_t size);
 /* The thread has an event, which has been resolved: it is in no detour of pages that were dropped, and these are mapped no more. */
 void patch_settle(struct patch_space *space);
 /* Is there something to settle? Callable without the lock. */

@@ -467,7 +467,7 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 {
 	struct systrap_region *r = calloc(1, sizeof(*r));
 	uint64_t lo, hi;
-	bool adds;
+	bool adds, detours;
 
 	if (!r)
 		return -ENOMEM;
@@ -493,9 +493,15 @@ int systrap_as_map(struct address_space *as, uint64_t va, uint64_t size, struct 
 		free(r);
 		return 0;
 	}
+	detours = systrap_patch_has_detours(as, va, size);
 	/* More than was asked for goes when memory is short: then that has to be carried out, too. */
-	if (carve(as, va, va + size, &lo, &hi, &r->rights) &&
-	    (!adds || lo < va || hi > va + size)) {
+	if (carve(as, va, va + size, &lo, &hi, &r->rights) && detours) {
+		/* Another process maps this, perhaps. A thread that stands at a detour faults there, and finds the new page when it goes on. */
+		post_unmap(as, lo, hi - lo);
+		r->rights = 0;
+		region_insert(as, r);
+		sync(as);
+	} else if (lo < hi && (!adds || lo < va || hi > va + size)) {
 		/* In one step for what is replaced; the rest of what was carved goes. */
 		if (lo < va)
 			post_unmap(as, lo, va - lo);

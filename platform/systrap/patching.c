@@ -257,6 +257,11 @@ void systrap_patch_resolve(struct platform_context *ctx, struct address_space *a
 				    atomic_load(&as->patch_live), regs, ev);
 }
 
+bool systrap_patch_has_detours(struct address_space *as, uint64_t va, uint64_t size)
+{
+	return as->patches && patch_detours_in(as->patches, va, size);
+}
+
 /* Before a thread goes on, which is in no detour. Who drops pages holds the lock until they have gone: a settled one is nowhere any more. */
 void systrap_patch_settle(struct address_space *as)
 {

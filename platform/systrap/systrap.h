@@ -466,6 +466,8 @@ void systrap_as_set_traced(struct address_space *as, bool on);
 /* Any event, of an address space that has patches or had. */
 void systrap_patch_resolve(struct platform_context *ctx, struct address_space *as,
 			   struct arch_regs *regs, struct platform_event *ev);
+/* Lock held: who runs may be in a copy in the range, at bytes that are not the page's: that is not replaced under it. */
+bool systrap_patch_has_detours(struct address_space *as, uint64_t va, uint64_t size);
 /* A thread is about to go on. */
 void systrap_patch_settle(struct address_space *as);
 void systrap_mailbox_attach(struct systrap_thread *t, struct address_space *as);

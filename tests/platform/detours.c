@@ -1,5 +1,11 @@
 /* tests/platform/detours.c - sites that a jump in padding serves, while one thread runs in the address space (platform/patch/detour.c). */
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
 #include "platform/patch/patch.h"
+#include "platform/systrap/systrap.h"
 #include "tests/platform/harness.h"
 
 #define TEXT_VA 0x500000ul
@@ -279,6 +285,67 @@ static void detour_taken_away(void)
 	ops->as_destroy(as);
 }
 
+/* Lets a thread that we trace go on with a breakpoint of the CPU's. Return: it has stopped there. */
+static bool run_to(pid_t tid, uint64_t va)
+{
+	int status, signo = 0;
+
+	if (ptrace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg[0]), va) ||
+	    ptrace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg[7]), 1))
+		return false;
+	do {
+		if (ptrace(PTRACE_CONT, tid, NULL, (long)signo) ||
+		    waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
+			return false;
+		signo = status >> 16 ? 0 : WSTOPSIG(status);
+	} while (signo != SIGTRAP);
+	EXPECT((uint64_t)ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.rip), NULL) == va);
+	return !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg[7]), 0);
+}
+
+/* Somebody else maps the text where it is already, as process_vm_readv() may, while the thread stands between the two jumps. */
+static void detour_mapped_again(void)
+{
+	struct address_space *as = text_space();
+	unsigned stops = 0;
+	struct runner r;
+
+	if (on_kvm)
+		goto out;
+	runner_start(&r, as, g_syscall, 0, 0, loop_event, as);
+	for (unsigned i = 0; i < 8 && !atomic_load(&test_failed); i++) {
+		uint64_t before = stat_value("systrap/patches"), until = now_ns() + 5000000000ul;
+		uint64_t events;
+		pid_t tid;
+		int status;
+
+		map_text(as);
+		while (stat_value("systrap/patches") == before && now_ns() < until)
+			sleep_us(100);
+		tid = atomic_load(&r.g.ctx->thread->tid);
+		if (ptrace(PTRACE_SEIZE, tid, NULL, 0L)) {
+			printf("# no ptrace: %s\n", strerror(errno));
+			break;
+		}
+		EXPECT(!ptrace(PTRACE_INTERRUPT, tid, NULL, 0L));
+		EXPECT(waitpid(tid, &status, __WALL) == tid);
+		if (run_to(tid, text_va(d_pad))) {
+			stops++;
+			map_text(as);
+		}
+		EXPECT(!ptrace(PTRACE_DETACH, tid, NULL, 0L));
+		events = atomic_load(&r.events);
+		while (atomic_load(&r.events) < events + HOT && now_ns() < until &&
+		       !atomic_load(&test_failed))
+			sleep_us(100);
+		EXPECT(atomic_load(&r.events) >= events + HOT);
+	}
+	printf("# stopped there %u times\n", stops);
+	runner_stop(&r);
+out:
+	ops->as_destroy(as);
+}
+
 const struct test detour_tests[] = {
 	{"detour_hot_loop", detour_hot_loop},
 	{"detour_company", detour_company},
@@ -288,5 +355,6 @@ const struct test detour_tests[] = {
 	{"detour_interrupts", detour_interrupts},
 	{"detour_taken_away", detour_taken_away},
 	{"detour_gone", detour_gone},
+	{"detour_mapped_again", detour_mapped_again},
 	{NULL, NULL},
 };
