@@ -10,7 +10,8 @@
  *
  * Four bytes have no room for the jump through the table, which is seven. Padding behind the function's `ret` has, where the next function, or the next
  * of its parts, is aligned: nobody executes that. What stands between the site and the `ret` is decoded, and is these instructions or the site is
- * left alone; what comes before it must be one of the beginnings that compilers write, since two bytes say little.
+ * left alone; what comes before it must be one of the beginnings that compilers write, since two bytes say little. Neither does a branch among
+ * them lead to the jump, nor does it reach an aligned address, where a function may begin.
  *
  * The way has two instructions. A thread that was interrupted between them is at P, which patch_detour_resolve() takes for the site's
  * `syscall`; one that found the page's own bytes at P again would go on behind them. So there are detours only while one thread runs in the address
@@ -64,11 +65,36 @@ static bool is_beginning(const uint8_t *page, uint64_t at)
 {
 	if (at >= 4 && has_bytes(page, at - 4, "\xf3\x0f\x1e\xfa", 4)) /* endbr64 */
 		return true;
-	if (at >= 2 && (page[at - 2] & 0xfe) == 0x74) /* je, jne */
-		return true;
+	/* je, jne; not the end of another instruction before one that only looks like the `xor`, of another register or of 16 bits. */
+	if (at >= 2 && (page[at - 2] & 0xfe) == 0x74)
+		return (page[at - 1] & 0xf0) != 0x40 && page[at - 1] != 0x66;
 	return at && at % 16 == 0 &&
 	       (page[at - 1] == 0x00 || page[at - 1] == 0xc3 || page[at - 1] == 0x90 ||
 		page[at - 1] == 0xcc);
+}
+
+/* Would somebody who goes to `at` meet the jump in the padding? */
+static bool is_met(uint64_t pad, uint64_t at)
+{
+	return at - pad < SITE_SIZE;
+}
+
+/*
+ * Does one of the branches that have been decoded lead to the padding, or may a function begin in it, at an aligned address, with
+ * instructions that do nothing (-fpatchable-function-entry)?
+ */
+static bool is_live(const uint8_t *page, uint64_t at, uint64_t end, uint64_t pad)
+{
+	int32_t rel = (int8_t)page[end + 7];
+
+	if (page[end + 6] == 0x0f)
+		memcpy(&rel, page + end + 8, sizeof(rel));
+	if (page[end + 6] != 0xc3 && is_met(pad, pad - 1 + (uint64_t)(int64_t)rel))
+		return true;
+	if (at >= 2 && (page[at - 2] & 0xfe) == 0x74 &&
+	    is_met(pad, at + (uint64_t)(int64_t)(int8_t)page[at - 1]))
+		return true;
+	return is_met(pad, round_up_u64(pad, 16));
 }
 
 bool patch_detour_fits(const uint8_t *page, uint64_t end, uint64_t *ret_pad)
@@ -94,7 +120,8 @@ bool patch_detour_fits(const uint8_t *page, uint64_t end, uint64_t *ret_pad)
 		size += one;
 	}
 	*ret_pad = pad;
-	return pad + SITE_SIZE <= MOAT_PAGE_SIZE && pad - (at + 2) <= REL8_MAX;
+	return pad + SITE_SIZE <= MOAT_PAGE_SIZE && pad - (at + 2) <= REL8_MAX &&
+	       !is_live(page, at, end, pad);
 }
 
 /* ---- an address space's ---- */

@@ -362,8 +362,12 @@ int patch_apply(struct patch_space *s, uint64_t rip, uint64_t nr, uint64_t page_
 	if (err)
 		return err;
 	n = patch_page_get(s->copy_chunks, s->copy_used, COPY_CHUNKS_MAX);
-	if (n < 0)
+	if (n < 0) {
+		/* Of a page that is not recorded nobody would drop them. */
+		if (!old)
+			patch_detours_leave(s, page_va, MOAT_PAGE_SIZE);
 		return n;
+	}
 	off = s->copy_chunks[n / CHUNK_PAGES] - 1 + n % CHUNK_PAGES * MOAT_PAGE_SIZE;
 	memcpy(patch_mem(off), bytes, sizeof(bytes));
 	if (old) {

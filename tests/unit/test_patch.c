@@ -406,7 +406,7 @@ static enum patch_verdict resolve_event(uint64_t rip, enum platform_event_kind k
 /* Two jumps, of which the second stands in padding; who is at that is at the call. */
 static void test_detour(void **state)
 {
-	uint64_t rip = put_cleared(0x200), pad = PAGE_VA + 0x20d, off, va;
+	uint64_t rip = put_cleared(0x209), pad = PAGE_VA + 0x216, off, va;
 	struct arch_regs regs;
 	uint32_t disp;
 
@@ -417,13 +417,13 @@ static void test_detour(void **state)
 	assert_int_equal(resolve_event(pad, PLATFORM_INTERRUPTED, &regs), PATCH_OUTSIDE);
 	assert_int_equal(patch_apply(space, rip, 1, PAGE_VA, page, &off), -ENOTSUP);
 	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
-	assert_int_equal(copy_at(off)[0x200], 0xeb);
-	assert_int_equal(copy_at(off)[0x201], 0x0b);
-	assert_memory_equal(copy_at(off) + 0x20d, "\xff\x24\x25", 3);
-	memcpy(&disp, copy_at(off) + 0x210, 4);
+	assert_int_equal(copy_at(off)[0x209], 0xeb);
+	assert_int_equal(copy_at(off)[0x20a], 0x0b);
+	assert_memory_equal(copy_at(off) + 0x216, "\xff\x24\x25", 3);
+	memcpy(&disp, copy_at(off) + 0x219, 4);
 	assert_int_equal(disp, PATCH_TABLE_VA);
 	for (unsigned i = 0; i < MOAT_PAGE_SIZE; i++)
-		if (i - 0x200 >= 2 && i - 0x20d >= 7)
+		if (i - 0x209 >= 2 && i - 0x216 >= 7)
 			assert_int_equal(copy_at(off)[i], page[i]);
 	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, copy_at(off), &off), -EALREADY);
 	/* At the jump, and at each instruction of the entry, it is before the call, with what `xor` does done. */
@@ -457,31 +457,31 @@ static void test_detour(void **state)
 /* What is not exactly this is left alone: each byte changed, less padding, at the page's ends. */
 static void test_detour_refused(void **state)
 {
-	static const unsigned any[] = {0x1ff, 0x20b}; /* where the two branches lead */
-	uint64_t rip = put_cleared(0x200), off;
+	static const unsigned any[] = {0x208, 0x214}; /* where the two branches lead */
+	uint64_t rip = put_cleared(0x209), off;
 	uint8_t good;
 
 	(void)state;
 	patch_set_alone(space, true);
-	for (unsigned i = 0x1fe; i < 0x217; i++) {
+	for (unsigned i = 0x207; i < 0x220; i++) {
 		if (i == any[0] || i == any[1])
 			continue;
 		good = page[i];
 		for (unsigned bit = 0; bit < 8; bit++) {
 			page[i] = good ^ (1u << bit);
 			/* jne is as good; of two prefixes, and of what is padded with, there are several. */
-			if (page[i] != 0x75 && page[i] != 0x80 && i != 0x20d && i != 0x20e)
+			if (page[i] != 0x75 && page[i] != 0x80 && i != 0x216 && i != 0x217)
 				assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off),
 						 -ENOTSUP);
 		}
 		page[i] = good;
 	}
 	/* Six bytes of padding; seven. */
-	memset(page + 0x20d, 0x90, 16);
-	page[0x213] = 0x48;
+	memset(page + 0x216, 0x90, 16);
+	page[0x21c] = 0x48;
 	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
-	page[0x213] = 0xcc;
-	page[0x214] = 0x48;
+	page[0x21c] = 0xcc;
+	page[0x21d] = 0x48;
 	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
 	for (unsigned at = MOAT_PAGE_SIZE - 24; at < MOAT_PAGE_SIZE - 4; at++) {
 		const uint8_t *end = page + MOAT_PAGE_SIZE;
@@ -507,12 +507,72 @@ static void test_detour_limit(void **state)
 	(void)state;
 	patch_set_alone(space, true);
 	for (unsigned i = 0; i < PATCH_DETOURS_MAX + 4; i++) {
-		uint64_t rip = put_cleared(0x100 + i * 64);
+		uint64_t rip = put_cleared(0x109 + i * 64);
 		int err = patch_apply(space, rip, 0, PAGE_VA, page, &off);
 
 		assert_int_equal(err, i < PATCH_DETOURS_MAX ? 0 : -ENOSPC);
 		patch_reap(space);
 	}
+}
+
+/* Padding that is not dead: where a branch of these leads, or where a function may begin. A `xor` of another register. */
+static void test_detour_live(void **state)
+{
+	uint64_t rip = put_cleared(0x209), off;
+
+	(void)state;
+	patch_set_alone(space, true);
+	for (unsigned rel = 1; rel < 8; rel++) {
+		page[0x214] = (uint8_t)rel; /* ja */
+		assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
+		page[0x214] = 0x5b;
+		page[0x208] = (uint8_t)(rel + 12); /* je */
+		assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
+		page[0x208] = 0x17;
+	}
+	for (unsigned before = 0x40; before < 0x50; before++) {
+		page[0x208] = (uint8_t)before;
+		assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
+	}
+	page[0x208] = 0x66;
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOTSUP);
+	page[0x208] = 0x17;
+	page[0x214] = 8;
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
+	for (unsigned i = 0; i < 16; i++) {
+		unsigned pad = 0x30d + i, next = (pad + 15) / 16 * 16;
+		int err;
+
+		memset(page, 0x90, sizeof(page));
+		rip = put_cleared(pad - 13);
+		memset(page + pad, 0x90, 32);
+		err = patch_apply(space, rip, 0, PAGE_VA, page, &off);
+		assert_int_equal(err, next - pad >= 7 ? 0 : -ENOTSUP);
+	}
+}
+
+/* A copy that cannot be had leaves no detour behind. */
+static void test_detour_no_copy(void **state)
+{
+	uint64_t first = put_site(0x100, 39), rip = put_cleared(0x209), off, va;
+	struct arch_regs regs;
+
+	(void)state;
+	patch_set_alone(space, true);
+	assert_int_equal(patch_apply(space, first + 2 * MOAT_PAGE_SIZE, 39,
+				     PAGE_VA + 2 * MOAT_PAGE_SIZE, page, &off),
+			 0);
+	for (unsigned i = 0; i < 255; i++) {
+		assert_int_equal(patch_apply(space, first, 39, PAGE_VA, page, &off), 0);
+		patch_drop(space, PAGE_VA, MOAT_PAGE_SIZE);
+	}
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), -ENOSPC);
+	assert_false(patch_detour_find(space, &va));
+	patch_settle(space);
+	assert_int_equal(resolve_event(PAGE_VA + 0x216, PLATFORM_FAULT, &regs), PATCH_OUTSIDE);
+	patch_reap(space);
+	assert_int_equal(patch_apply(space, rip, 0, PAGE_VA, page, &off), 0);
+	assert_true(patch_detour_find(space, &va));
 }
 
 static void test_heat(void **state)
@@ -604,6 +664,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_detour, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detour_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detour_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detour_live, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detour_no_copy, setup, teardown),
 		cmocka_unit_test(test_heat),
 		cmocka_unit_test(test_pace),
 	};
