@@ -389,7 +389,9 @@ void systrap_region_restore(struct address_space *as, uint64_t va)
 		post_map(as, &page, 0);
 		post(as, SYS_close, 0, 0, 0, 0);
 	} else {
-		post_unmap(as, va, MOAT_PAGE_SIZE); /* it faults, and is mapped again */
+		/* It faults, and is mapped again: not if all of it were there, and had the rights that are asked for. */
+		post_unmap(as, va, MOAT_PAGE_SIZE);
+		r->whole = false;
 	}
 }
 

@@ -1,5 +1,6 @@
 /* tests/platform/detours.c - sites that a jump in padding serves, while one thread runs in the address space (platform/patch/detour.c). */
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -196,6 +197,37 @@ static void detour_gone(void)
 	ops->as_destroy(as);
 }
 
+/* The file's descriptor cannot be sent when its page is to come back: the page is missing then, and comes when it is mapped. */
+static void detour_not_restored(void)
+{
+	struct address_space *as = space_new();
+	int fd = memfd_create("text", 0), kept;
+	struct memfile *mf;
+	struct guest g;
+
+	EXPECT(fd >= 0 && write(fd, d_start, PAGE) == PAGE);
+	EXPECT(memfile_create_host(dup(fd), MEM_READ | MEM_EXEC, &mf) == 0);
+	EXPECT(memfile_range_ref(mf, 0, PAGE) == 0);
+	EXPECT(ops->as_map(as, TEXT_VA, PAGE, mf, 0, MEM_READ | MEM_EXEC, 0) == 0);
+	EXPECT(start(&g, as) == !on_kvm);
+	kept = dup(memfile_fd(mf));
+	close(memfile_fd(mf));
+	platform_as_set_traced(plat, as, true);
+	EXPECT(dup2(kept, memfile_fd(mf)) == memfile_fd(mf));
+	guest_resume(&g);
+	if (g.ev.kind == PLATFORM_FAULT) {
+		EXPECT(ops->as_map(as, TEXT_VA, PAGE, mf, 0, MEM_READ | MEM_EXEC, 0) == 0);
+		guest_resume(&g);
+	}
+	EXPECT(honest_call(&g));
+	guest_fini(&g);
+	ops->as_destroy(as);
+	memfile_range_unref(mf, 0, PAGE);
+	memfile_unref(mf);
+	close(kept);
+	close(fd);
+}
+
 /* It sees its own instructions only: the `xor` done, never the padding. */
 static void detour_single_step(void)
 {
@@ -355,6 +387,7 @@ const struct test detour_tests[] = {
 	{"detour_interrupts", detour_interrupts},
 	{"detour_taken_away", detour_taken_away},
 	{"detour_gone", detour_gone},
+	{"detour_not_restored", detour_not_restored},
 	{"detour_mapped_again", detour_mapped_again},
 	{NULL, NULL},
 };
