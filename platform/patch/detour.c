@@ -16,9 +16,8 @@
  * The way has two instructions. A thread that was interrupted between them is at P, which patch_detour_resolve() takes for the site's
  * `syscall`; one that found the page's own bytes at P again would go on behind them. So there are detours only while one thread runs in the address
  * space, and pages change while it has an event. A page that somebody else takes away (its file is cut), or replaces, which is taking away and
- * giving when the thread goes on, leaves a fault at P, the
- * next event: a detour is good until the thread goes on from there (DETOUR_LEFT), and no longer, since what comes to that address is
- * not a detour.
+ * giving when the thread goes on, leaves a fault at P, the next event: a detour is good until the thread goes on from there (DETOUR_LEFT), and
+ * no longer, since what comes to that address is not a detour.
  */
 #include <string.h>
 

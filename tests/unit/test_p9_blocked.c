@@ -332,6 +332,13 @@ static unsigned gofer_threads(void)
 	return n;
 }
 
+/* More than may be served at once of a tree that stands still. */
+static void ask_stuck(void)
+{
+	for (uint16_t i = 0; i < STUCK; i++)
+		ask_open((uint16_t)(STUCK_TAG + i));
+}
+
 /* A tree that stands still, and as many requests for it as anybody likes. */
 static void others_are_served_beside_many(void **state)
 {
@@ -341,8 +348,7 @@ static void others_are_served_beside_many(void **state)
 
 	(void)state;
 	need_listener();
-	for (uint16_t i = 0; i < STUCK; i++)
-		ask_open((uint16_t)(STUCK_TAG + i));
+	ask_stuck();
 	for (int i = 0; i < 20; i++) {
 		ask_stat_of(OTHER_ROOT, OTHER_TAG);
 		expect(P9_Rmsetattr, OTHER_TAG);
@@ -527,8 +533,7 @@ static void end_with_many(void **state)
 {
 	(void)state;
 	need_listener();
-	for (uint16_t i = 0; i < STUCK; i++)
-		ask_open((uint16_t)(STUCK_TAG + i));
+	ask_stuck();
 	ask_stat_of(OTHER_ROOT, OTHER_TAG);
 	expect(P9_Rmsetattr, OTHER_TAG);
 }
@@ -538,6 +543,7 @@ static void nothing_is_done_for_nobody(void **state)
 {
 	struct p9_msg t = {.type = P9_Tmmkdir};
 	int events[STUCK_SERVED];
+	unsigned threads;
 	siginfo_t ended;
 	char path[80];
 
@@ -552,8 +558,11 @@ static void nothing_is_done_for_nobody(void **state)
 		ask_flush_of((uint16_t)(STUCK_TAG + i));
 		expect(P9_Rflush, FLUSH_TAG);
 	}
+	threads = gofer_threads();
 	assert_int_equal(shutdown(sock, SHUT_RDWR), 0);
-	usleep(300000);
+	/* Who reads, or waits to read, hears of it and ends, unless it is the first thread. */
+	for (int i = 0; i < 300 && gofer_threads() >= threads; i++)
+		usleep(10000);
 	for (unsigned i = 0; i < STUCK_SERVED; i++)
 		allow(events[i]);
 	assert_int_equal(waitid(P_PID, (id_t)gofer, &ended, WEXITED | WNOWAIT), 0);
@@ -568,8 +577,7 @@ static void tag_twice(void **state)
 
 	(void)state;
 	need_listener();
-	for (uint16_t i = 0; i < STUCK; i++)
-		ask_open((uint16_t)(STUCK_TAG + i));
+	ask_stuck();
 	ask_stat_of(OTHER_ROOT, OTHER_TAG);
 	expect(P9_Rmsetattr, OTHER_TAG);
 	ask_open(STUCK_TAG + STUCK - 1);
