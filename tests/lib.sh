@@ -14,6 +14,9 @@ if [ -n "${MOAT_PLATFORM:-}" ]; then
 	MOAT=$work/moat
 fi
 
+# busybox_tree DIR: makes DIR, a busybox tree of the script's own; a runtime makes mount points in the root it is given.
+busybox_tree() { cp -a "$("$repo/scripts/rootfs" busybox)" "$1"; }
+
 ok() { echo "ok $1"; }
 not_ok() { echo "not ok $1 $2"; }
 

@@ -1,6 +1,6 @@
 # tests/oci/pods.sh - what pods and pods-mounts share: $work/tree, bundles of containers in a pod, what is expected of them. Sourced by bash, after lib.sh.
 # shellcheck shell=bash
-cp -a "$("$repo/scripts/rootfs" busybox)" "$work/tree"
+busybox_tree "$work/tree"
 gcc -O2 -static -o "$work/tree/bin/peer" "$repo/tests/engines/peer.c" || { not_ok pods-peer "does not compile"; exit 1; }
 cp "$work/tree/bin/peer" "$work/tree/bin/onlyhere"
 

@@ -21,7 +21,7 @@ platforms() {
 }
 
 make_root() {
-	cp -a "$("$repo/scripts/rootfs" busybox)" "$root" && mkdir "$root/t" &&
+	busybox_tree "$root" && mkdir "$root/t" &&
 		cp "$bin"/* "$sys_bin"/hostile* "$root/t/"
 }
 
