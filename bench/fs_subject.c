@@ -50,6 +50,10 @@ struct subject subjects[SUBJECTS] = {
 	{.name = "stock-writeback", .kind = SUBJECT_STOCK, .options = "cache=always,writeback"},
 	{.name = "own-none", .kind = SUBJECT_OWN, .options = "cache=none"},
 	{.name = "own-auto", .kind = SUBJECT_OWN, .options = "cache=auto"},
+	{.name = "own-windowless",
+	 .kind = SUBJECT_OWN,
+	 .options = "cache=auto",
+	 .windowless = true},
 	{.name = "own-always", .kind = SUBJECT_OWN, .options = "cache=always"},
 	{.name = "own-writeback", .kind = SUBJECT_OWN, .options = "cache=always,writeback"},
 	{.name = "own-dax", .kind = SUBJECT_OWN, .options = "dax=always"},
@@ -147,10 +151,11 @@ static void show_log(const char *path)
 	fwrite(text, 1, got, stderr);
 }
 
-static int start_own(const char *options)
+static int start_own(const char *options, bool windowless)
 {
 	pid_t pid = 0;
-	int sock = virtiofs_process_own(tree_dir, options, VIRTIOFSD_DAX_WINDOW, &pid);
+	int sock = virtiofs_process_own(tree_dir, options, windowless ? 0 : VIRTIOFSD_DAX_WINDOW,
+					&pid);
 
 	if (sock >= 0)
 		remember(pid);
@@ -219,7 +224,8 @@ static int create_virtiofs(struct subject *s, struct filesystem **ret_fs, struct
 		err = virtiofs_parse_options(s->options, &options);
 	if (err)
 		return err;
-	sock = s->kind == SUBJECT_OWN ? start_own(s->options) : start_stock(s->name, s->options);
+	sock = s->kind == SUBJECT_OWN ? start_own(s->options, s->windowless)
+				      : start_stock(s->name, s->options);
 	if (sock < 0)
 		return sock;
 	virtiofs_register();

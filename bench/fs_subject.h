@@ -10,13 +10,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SUBJECTS 15
+#define SUBJECTS 16
 #define SUBJECT_NAME_MAX 256 /* of an entry, with its terminator */
 
 struct subject {
 	const char *name;
 	enum { SUBJECT_HOST, SUBJECT_GOFER, SUBJECT_DIOD, SUBJECT_STOCK, SUBJECT_OWN } kind;
 	const char *options; /* gofer: "shared"; virtio-fs: the mount's */
+	bool windowless; /* own: a daemon that gives no descriptors, --dax-window=0 */
 	struct subject_mount *mount; /* owned: while it runs; host: NULL */
 	bool usable;
 };

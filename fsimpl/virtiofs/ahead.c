@@ -250,13 +250,22 @@ static void ask_on(struct reading *r, uint64_t asked)
 	atomic_store_explicit(&r->ra->window, r->window, memory_order_relaxed);
 }
 
+/* Does the host copy what he reads? ask: if that was not asked for yet it is, once he has read on for as far as windows go. */
+static bool passes(struct reading *r, bool ask)
+{
+	uint64_t piece = r->end - r->off;
+
+	ask = ask && r->window && MAX(r->window, 2 * piece) >= window_max(r->in);
+	return piece >= VIRTIOFS_PASS_BYTES && virtiofs_pass_ready(r->in, ask);
+}
+
 /* The reader has what he comes to next: is there enough behind it? Return: 0, -EINTR. */
 static int read_on(struct reading *r)
 {
 	uint64_t asked = atomic_load_explicit(&r->ra->asked, memory_order_relaxed);
 	int err;
 
-	if (likely(!wants_more(r, asked)))
+	if (likely(!wants_more(r, asked)) || passes(r, false))
 		return 0;
 	err = lock_fill(r->in, false);
 	if (err)
@@ -332,6 +341,37 @@ static uint64_t pin_valid(struct virtiofs_inode *in, uint64_t off, uint64_t end,
 	return at - off;
 }
 
+/* Bytes from `at` on of which nothing lies in the cache. */
+static uint64_t missing(struct virtiofs_inode *in, uint64_t at, uint64_t end)
+{
+	uint64_t start = at;
+
+	rwlock_read_lock(&in->map.data_lock);
+	while (at < end) {
+		struct virtiofs_chunk *c = virtiofs_chunk_at(in, at);
+
+		if (c && (c->valid & VIRTIOFS_PAGE_BIT(at)))
+			break;
+		at = c && c->valid ? round_down_u64(at, MOAT_PAGE_SIZE) + MOAT_PAGE_SIZE
+				   : round_down_u64(at, MEM_CHUNK_SIZE) + MEM_CHUNK_SIZE;
+	}
+	rwlock_read_unlock(&in->map.data_lock);
+	return MIN(at, end) - start;
+}
+
+/* What is not in the cache, by the host's own call. READs under way are taken in first. Return: bytes; 0: not so; -EFAULT. */
+static ssize_t pass_over(struct reading *r, struct io_iter *it, uint64_t at)
+{
+	uint64_t n;
+
+	if (missing(r->in, at, r->end) < VIRTIOFS_PASS_BYTES || !passes(r, true) ||
+	    atomic_load(&r->in->ahead_of))
+		return 0;
+	/* Asking took in what was under way. */
+	n = missing(r->in, at, r->end);
+	return n < VIRTIOFS_PASS_BYTES ? 0 : virtiofs_pass_read(r->in, it, at, at + n);
+}
+
 /* One piece of a read. Return: bytes, -errno. */
 static ssize_t read_piece(struct reading *r, struct io_iter *it)
 {
@@ -341,8 +381,15 @@ static ssize_t read_piece(struct reading *r, struct io_iter *it)
 	take_advice(r);
 	while (r->off + done < r->end) {
 		uint64_t mem = 0, n = pin_valid(r->in, r->off + done, r->end, &mem);
+		ssize_t passed = n ? 0 : pass_over(r, it, r->off + done);
 		size_t put;
 
+		if (passed < 0)
+			return done ? (ssize_t)done : passed;
+		if (passed) {
+			done += (uint64_t)passed;
+			continue;
+		}
 		if (!n) {
 			err = fetch(r, r->off + done);
 			if (err)

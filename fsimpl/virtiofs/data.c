@@ -403,7 +403,7 @@ void virtiofs_data_free(struct virtiofs_inode *in)
 	uint64_t index = 0;
 	struct virtiofs_chunk *c;
 
-	if (in->dax.on)
+	if (virtiofs_device_dax(in->fs->dev))
 		virtiofs_dax_free(in);
 	for (; (c = chunks_next(&in->chunks, &index)); index++)
 		memfile_range_unref(memory(in), c->off, MEM_CHUNK_SIZE);

@@ -65,7 +65,7 @@ static int adopt(struct virtiofs_inode *in, struct dax_range *r)
 			before->in = NULL;
 		}
 		dax_range_enter(w, r);
-		drop = before || old != r->fresh;
+		drop = in->dax.on && (before || old != r->fresh);
 	}
 	r->fresh = NULL;
 	if (err) {
@@ -182,7 +182,7 @@ static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 	return adopt(in, r);
 }
 
-static int setup(struct virtiofs_inode *in, uint64_t index, bool write)
+int virtiofs_dax_setup(struct virtiofs_inode *in, uint64_t index, bool write)
 {
 	int err = virtiofs_fill_begin_killable(in);
 
@@ -288,9 +288,21 @@ static struct memfile *unmapped_file(struct virtiofs_inode *in, uint64_t off)
 	return mf;
 }
 
-/* [off, end) of the file. Return: bytes. *ret_err, where that is not all: as transfer()'s. */
-static uint64_t read_by_call(struct io_iter *it, const struct memfile *mf, uint64_t off,
-			     uint64_t end, int *ret_err)
+struct memfile *virtiofs_dax_file(struct virtiofs_inode *in)
+{
+	struct dax_window *w = window_of(in);
+	struct memfile *mf;
+
+	mutex_lock(&w->lock);
+	mf = in->dax.mf;
+	if (mf)
+		memfile_ref(mf);
+	mutex_unlock(&w->lock);
+	return mf;
+}
+
+uint64_t virtiofs_dax_call(struct io_iter *it, const struct memfile *mf, uint64_t off, uint64_t end,
+			   int *ret_err)
 {
 	uint64_t done = 0;
 
@@ -326,7 +338,7 @@ static uint64_t transfer(struct virtiofs_inode *in, struct io_iter *it, uint64_t
 	while (off + done < end && !err) {
 		struct memfile *mf;
 		bool gone = false;
-		struct pin p;
+		struct pin p = {0};
 		uint64_t n;
 
 		err = pin(in, off + done, end - off - done, write, &p);
@@ -336,17 +348,18 @@ static uint64_t transfer(struct virtiofs_inode *in, struct io_iter *it, uint64_t
 			     ? unmapped_file(in, off + done)
 			     : NULL;
 		if (mf) {
-			n = read_by_call(it, mf, off + done,
-					 MIN(end, round_down_u64(off + done, VIRTIOFS_DAX_RANGE) +
+			n = virtiofs_dax_call(it, mf, off + done,
+					      MIN(end,
+						  round_down_u64(off + done, VIRTIOFS_DAX_RANGE) +
 							  VIRTIOFS_DAX_RANGE),
-					 &err);
+					      &err);
 			memfile_unref(mf);
 			atomic_fetch_add(&in->dax.called, n);
 			done += n;
 			continue;
 		}
 		if (err == -EAGAIN) {
-			err = setup(in, (off + done) >> VIRTIOFS_DAX_SHIFT, write);
+			err = virtiofs_dax_setup(in, (off + done) >> VIRTIOFS_DAX_SHIFT, write);
 			/* Whatever keeps the range from being mapped keeps no request from being made. */
 			if (err && err != -EINTR)
 				err = -EAGAIN;
@@ -448,16 +461,18 @@ void virtiofs_dax_free(struct virtiofs_inode *in)
 {
 	struct dax_window *w = window_of(in);
 	struct dax_range *r;
+	struct memfile *mf;
 
 	mutex_lock(&w->lock);
 	while ((r = in->dax.ranges)) {
 		dax_range_remove(w, r, DAX_LEFT);
 		r->in = NULL;
 	}
-	mutex_unlock(&w->lock);
-	if (in->dax.mf)
-		memfile_unref(in->dax.mf);
+	mf = in->dax.mf;
 	in->dax.mf = NULL;
+	mutex_unlock(&w->lock);
+	if (mf)
+		memfile_unref(mf);
 }
 
 /* ---- as a mappable ---- */
@@ -515,7 +530,7 @@ static int dax_populate(struct mappable *m, uint64_t off, uint64_t size, unsigne
 	int err = 0;
 
 	for (uint64_t i = off >> VIRTIOFS_DAX_SHIFT; i <= last && !err; i++)
-		err = setup(in, i, access & MEM_WRITE);
+		err = virtiofs_dax_setup(in, i, access & MEM_WRITE);
 	/* Linux's SIGBUS, not a second try without end. */
 	return err == -EAGAIN ? -ENOMEM : err;
 }

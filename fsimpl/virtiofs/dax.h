@@ -31,7 +31,7 @@ struct virtiofs_handle;
 struct dax_range;
 struct dax_window;
 
-/* What an inode has of it. */
+/* What an inode has of it; one with a page cache a range that is not mapped, for its descriptor (pass.c). */
 struct virtiofs_dax_inode {
 	bool on; /* immutable */
 	bool writable; /* guarded by data_lock (write) and window->lock, either to read; as mf, dev, ino */
@@ -69,7 +69,17 @@ ssize_t virtiofs_dax_write(struct virtiofs_inode *in, struct virtiofs_handle *h,
 			   uint64_t off);
 /* Tells the server when the file was written to last, if it does not know. */
 void virtiofs_dax_push_times(struct virtiofs_inode *in);
-/* The inode goes: nobody uses it. */
+/* All its ranges are given up, and the memory file. Pre: nothing of it is mapped. */
 void virtiofs_dax_free(struct virtiofs_inode *in);
+
+/* ---- of these, what files with a page cache have as well: pass.c ---- */
+
+/* The range of that index, if it is not there yet. Takes fill_lock. Return: 0, -EINTR, -errno. */
+must_check int virtiofs_dax_setup(struct virtiofs_inode *in, uint64_t index, bool write);
+/* The file that came with the ranges: a reference; NULL: there is none. */
+struct memfile *virtiofs_dax_file(struct virtiofs_inode *in);
+/* Has the host copy [off, end) of it. Return: bytes. *ret_err, where that is not all: -ESTALE: the file ended; -EAGAIN: requests must do the rest; -EFAULT. */
+uint64_t virtiofs_dax_call(struct io_iter *it, const struct memfile *mf, uint64_t off, uint64_t end,
+			   int *ret_err);
 
 #endif

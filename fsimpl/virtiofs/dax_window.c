@@ -339,7 +339,9 @@ static void evict(struct dax_window *w, struct dax_range *r)
 	}
 	r->in = NULL;
 	mutex_unlock(&w->lock);
-	mappable_invalidate(&in->map, r->index << VIRTIOFS_DAX_SHIFT, VIRTIOFS_DAX_RANGE, false);
+	if (in->dax.on)
+		mappable_invalidate(&in->map, r->index << VIRTIOFS_DAX_SHIFT, VIRTIOFS_DAX_RANGE,
+				    false);
 	rwlock_write_unlock(&in->map.data_lock);
 	if (old)
 		memfile_unref(old);

@@ -107,12 +107,16 @@ static void release_rpc(struct virtiofs_handle *h)
 void virtiofs_handle_unref(struct virtiofs_handle *h)
 {
 	struct virtiofs_inode *in = h->in;
+	bool last;
 
 	if (!ref_put(&h->ref))
 		return;
 	mutex_lock(&in->lock);
 	LIST_REMOVE(h, link);
+	last = LIST_EMPTY(&in->handles);
 	mutex_unlock(&in->lock);
+	if (last)
+		virtiofs_pass_end(in);
 	if (!h->none)
 		release_rpc(h);
 	virtiofs_inode_unref(in);
@@ -201,6 +205,25 @@ static int check_versioned(struct file *f)
 	return 0;
 }
 
+/* Past the cache; what a mapping of ours wrote comes first. */
+static ssize_t direct_read_iter(struct file *f, struct io_iter *it, uint64_t off)
+{
+	struct virtiofs_inode *in = file_inode(f);
+	struct virtiofs_file *vf = file_of(f);
+	uint64_t end = off + it->remaining;
+	bool on = atomic_load_explicit(&vf->ra.next, memory_order_relaxed) == off;
+	ssize_t got = 0;
+
+	atomic_store_explicit(&vf->ra.next, end, memory_order_relaxed);
+	if (it->remaining >= VIRTIOFS_PASS_BYTES &&
+	    virtiofs_pass_ready(in, on && end >= VIRTIOFS_READ_MAX)) {
+		got = virtiofs_data_writeback(in, off, end);
+		if (!got)
+			got = virtiofs_pass_read(in, it, off, end);
+	}
+	return got ? got : virtiofs_data_read_direct(in, vf->h, it, off);
+}
+
 static ssize_t read_once(struct file *f, struct io_iter *it, int64_t off)
 {
 	struct virtiofs_inode *in = file_inode(f);
@@ -209,7 +232,7 @@ static ssize_t read_once(struct file *f, struct io_iter *it, int64_t off)
 	if (in->dax.on)
 		return dax_read_iter(f, it, (uint64_t)off);
 	if (is_direct(f))
-		return virtiofs_data_read_direct(in, file_of(f)->h, it, (uint64_t)off);
+		return direct_read_iter(f, it, (uint64_t)off);
 	err = in->fs->versions ? check_versioned(f) : virtiofs_handle_check(file_of(f)->h);
 	/* The end may have moved: nobody reads past what is known. */
 	if (!err && (uint64_t)off + it->remaining > virtiofs_inode_size(in))

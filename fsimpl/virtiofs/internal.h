@@ -126,6 +126,7 @@ struct virtiofs_inode {
 	struct virtiofs_handle *_Atomic ahead_of; /* their handle, to compare with */
 	struct mappable map; /* regular files */
 	struct virtiofs_dax_inode dax; /* regular files: instead of the page cache */
+	_Atomic int pass; /* pass.c */
 	uint64_t
 		attr_seen; /* guarded by lock: the version that came with attr; with fs->versions */
 	/* The page cache; guarded by map.data_lock */
@@ -625,6 +626,18 @@ must_check int virtiofs_data_read_begin(struct virtiofs_inode *in, struct virtio
 /* Makes the pages of [off, end) valid. Pre: fill_lock. Return: 0, -errno. */
 must_check int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virtiofs_handle *h,
 					 uint64_t off, uint64_t end);
+/* ---- pass.c: long reads past the page cache ---- */
+
+#define VIRTIOFS_PASS_BYTES (64ul << 10) /* a shorter one takes its READ along with others */
+
+/* Does the host copy what is read of the file in long pieces? ask: the daemon, if it was not asked yet. Takes fill_lock. */
+bool virtiofs_pass_ready(struct virtiofs_inode *in, bool ask);
+/* It does, and nothing of [off, end) is cached. Return: bytes; 0: a READ must bring it; -EFAULT. */
+ssize_t virtiofs_pass_read(struct virtiofs_inode *in, struct io_iter *it, uint64_t off,
+			   uint64_t end);
+/* Nobody has the file open any more, or another daemon has it. */
+void virtiofs_pass_end(struct virtiofs_inode *in);
+
 /* The handle is about to go: what is read ahead through it is taken in. */
 void virtiofs_ahead_stop(struct virtiofs_handle *h);
 

@@ -237,6 +237,7 @@ static void adopt(struct virtiofs_inode *in, const struct fuse_entry_out *e, int
 	uint64_t node = e->nodeid;
 
 	virtiofs_inode_stale(in);
+	virtiofs_pass_end(in);
 	reopen_handles(in, node);
 	virtiofs_relock(in, node, relock_end);
 	mutex_lock(&fs->inode_lock);

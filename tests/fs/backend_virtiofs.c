@@ -1,7 +1,7 @@
 /*
  * A scratch directory of the host behind a virtio-fs daemon, one a filesystem. $VIRTIOFS_OPTIONS are the mount's (cache=none,
  * writeback ...), $VIRTIOFSD the daemon: Debian's (of qemu-system-common) by default, "own" for ours, which is this program
- * executed anew.
+ * executed anew; $VIRTIOFSD_WINDOW: the bytes of its window.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -33,6 +33,13 @@ const char *backend_virtiofs_dir(void)
 	return shared_dir;
 }
 
+static uint64_t dax_window(void)
+{
+	const char *bytes = getenv("VIRTIOFSD_WINDOW");
+
+	return bytes ? strtoul(bytes, NULL, 0) : DAX_WINDOW;
+}
+
 /* A daemon of shared_dir, and a connection to it. */
 static int start(const char *mount_options)
 {
@@ -43,7 +50,7 @@ static int start(const char *mount_options)
 	/* Whoever ends first is waited for by nobody. */
 	signal(SIGCHLD, SIG_IGN);
 	if (getenv("VIRTIOFSD") && !strcmp(getenv("VIRTIOFSD"), "own")) {
-		sock = virtiofs_process_own(shared_dir, mount_options, DAX_WINDOW, &pid);
+		sock = virtiofs_process_own(shared_dir, mount_options, dax_window(), &pid);
 	} else {
 		snprintf(path, sizeof(path), "%s.sock", shared_dir);
 		unlink(path); /* of one that was killed */

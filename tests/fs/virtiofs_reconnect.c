@@ -611,6 +611,80 @@ static void test_begun_away(void **state)
 		never_in_time();
 }
 
+/* ---- long reads, which the host copies where the daemon gives the file ---- */
+
+#define LONG_BYTES (3l << 20)
+
+static void make_long(const char *name, char byte)
+{
+	static char piece[LONG_BYTES];
+	char path[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", backend_virtiofs_dir(), name);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	memset(piece, byte, sizeof(piece));
+	assert_int_equal(fwrite(piece, 1, sizeof(piece), f), sizeof(piece));
+	assert_int_equal(fclose(f), 0);
+}
+
+/* Return: 0, -EIO. */
+static int read_long(struct file *f, char byte)
+{
+	static char got[1 << 20];
+
+	for (int64_t off = 0; off < LONG_BYTES; off += (int64_t)sizeof(got)) {
+		ssize_t n = fs_pread(f, got, sizeof(got), off);
+
+		if (n == -EIO)
+			return -EIO;
+		assert_int_equal(n, sizeof(got));
+		assert_int_equal(got[0], byte);
+		assert_memory_equal(got, got + 1, sizeof(got) - 1);
+	}
+	return 0;
+}
+
+/* A file that lost its name with a daemon is not read on by what that one gave; others go on by the new one. */
+static void test_long_reads(void **state)
+{
+	const char *options = getenv("VIRTIOFS_OPTIONS");
+	struct file *kept, *moved, *sync;
+	char path[256], other[300];
+	bool gives;
+
+	(void)state;
+	backend_virtiofs_reconnects = true;
+	assert_int_equal(fs_env_init(&e), 0);
+	gives = virtiofs_device_dax(backend_virtiofs_device()) &&
+		!(options && strstr(options, "dax=always"));
+	make_long("kept", 'k');
+	make_long("moved", 'm');
+	assert_int_equal(fs_open(&e, "/sync", O_RDWR | O_CREAT, 0644, &sync), 0);
+	assert_int_equal(fs_open(&e, "/kept", O_RDONLY, 0, &kept), 0);
+	assert_int_equal(fs_open(&e, "/moved", O_RDONLY, 0, &moved), 0);
+	assert_int_equal(read_long(kept, 'k'), 0);
+	assert_int_equal(read_long(moved, 'm'), 0);
+	atomic_store(&backend_virtiofs_hold, true);
+	backend_virtiofs_kill();
+	while (virtiofs_device_alive(backend_virtiofs_device()))
+		usleep(1000);
+	snprintf(path, sizeof(path), "%s/moved", backend_virtiofs_dir());
+	snprintf(other, sizeof(other), "%s.away", path);
+	assert_int_equal(rename(path, other), 0);
+	atomic_store(&backend_virtiofs_hold, false);
+	wait_until_back(sync);
+	assert_int_equal(read_long(kept, 'k'), 0);
+	/* Cached pages, and ranges that are mapped, are read still. */
+	if (gives)
+		assert_int_equal(read_long(moved, 'm'), -EIO);
+	fs_close(sync);
+	fs_close(kept);
+	fs_close(moved);
+	fs_env_fini(&e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_restart),
@@ -618,7 +692,8 @@ int main(void)
 					   cmocka_unit_test(test_locks),
 					   cmocka_unit_test(test_locks_closed),
 					   cmocka_unit_test(test_locks_pushed_aside),
-					   cmocka_unit_test(test_begun_away)};
+					   cmocka_unit_test(test_begun_away),
+					   cmocka_unit_test(test_long_reads)};
 	int failed;
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");

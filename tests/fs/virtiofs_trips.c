@@ -241,6 +241,7 @@ static void test_stream(void **state)
 {
 	static unsigned turns[STREAM_BYTES >> 12];
 	const size_t pieces[] = {1 << 20, 300001, 3 << 20};
+	const bool gives = virtiofs_device_dax(backend_virtiofs_device()) != NULL;
 	char page[4096] = "";
 	struct file *f, *w;
 	uint64_t before;
@@ -258,17 +259,20 @@ static void test_stream(void **state)
 	}
 	assert_int_equal(file_fsync(f, false, 0, UINT64_MAX), 0);
 	assert_int_equal(fs_close(f), 0);
-	/* A READ a MiB, and no page twice, unless the host's late word of the writes above drops what was read: then once more. */
+	/*
+	 * A READ a MiB, and no page twice, unless the host's late word of the writes above drops what was read: then once more. Where the daemon gives the file
+	 * there is one request for that, and perhaps for the last attributes.
+	 */
 	for (int tries = 0;; tries++) {
 		forget();
 		assert_int_equal(fs_open(&e, "/stream", O_RDONLY, 0, &f), 0);
 		before = requests();
 		check_stream(f, 1 << 20, turns);
-		if (requests() - before <= 16 || tries == 2)
+		if (requests() - before <= (gives ? 3 : 16) || tries == 2)
 			break;
 		assert_int_equal(fs_close(f), 0);
 	}
-	assert_in_range(requests() - before, 12, 16);
+	assert_in_range(requests() - before, gives ? 1 : 12, gives ? 3 : 16);
 	assert_int_equal(fs_open(&e, "/stream", O_RDWR, 0, &w), 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(pieces); i++) {
 		for (int64_t off = 5 * 4096; off < STREAM_BYTES; off += 1237 * 4096l) {
