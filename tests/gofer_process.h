@@ -7,11 +7,15 @@
 #ifndef MOAT_TESTS_GOFER_PROCESS_H
 #define MOAT_TESTS_GOFER_PROCESS_H
 
+#include <dirent.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -69,6 +73,46 @@ static int gofer_process_start(char *path, int sock_fd, pid_t *ret_pid)
 	if (!err && ret_pid)
 		*ret_pid = pid;
 	return -err;
+}
+
+/* Return: whether one of its threads has something to do, or waits for a CPU for it. */
+static inline bool gofer_process_is_busy(pid_t pid)
+{
+	char path[64];
+	bool busy = false;
+	struct dirent *e;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	tasks = opendir(path);
+	while (tasks && (e = readdir(tasks))) {
+		char stat_path[sizeof(path) + sizeof(e->d_name) + 8], state = 'S';
+		FILE *f;
+
+		snprintf(stat_path, sizeof(stat_path), "%s/%s/stat", path, e->d_name);
+		f = fopen(stat_path, "re");
+		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1)
+			busy |= state == 'R';
+		if (f)
+			fclose(f);
+	}
+	if (tasks)
+		closedir(tasks);
+	return busy;
+}
+
+/*
+ * Waits until it has taken what was sent on sock (unless that is -1) and all its threads wait for something else: it has done what it can. Seen
+ * several times, since a thread may sleep for a moment on the way. That never coming, ctest ends the test.
+ */
+static inline void gofer_process_until_idle(pid_t pid, int sock)
+{
+	for (int seen = 0, left = 0; seen < 5; seen++) {
+		usleep(10000);
+		if ((sock >= 0 && (ioctl(sock, SIOCOUTQ, &left) || left)) ||
+		    gofer_process_is_busy(pid))
+			seen = -1;
+	}
 }
 
 #endif

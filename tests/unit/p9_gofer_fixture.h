@@ -101,9 +101,9 @@ static inline int teardown(void **state)
 	cred_set_current(NULL);
 	cred_unref(fx.cred);
 	/* A failed test leaves files open, and so the connection. */
-	for (int i = 0; i < 200 && waitpid(fx.pid, &status, WNOHANG) == 0; i++) {
+	for (int i = 0; i < 3000 && waitpid(fx.pid, &status, WNOHANG) == 0; i++) {
 		usleep(10000);
-		if (i == 199) {
+		if (i == 2999) {
 			print_error("the gofer still has a client: what a failed test left open, "
 				    "or a leak\n");
 			kill(fx.pid, SIGKILL);

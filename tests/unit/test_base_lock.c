@@ -384,19 +384,30 @@ static void killable_start(struct killable *k, bool write)
 	*k = (struct killable){.write = write};
 	sleeper_init(&k->sleeper);
 	assert_int_equal(pthread_create(&k->thread, NULL, killable_thread, k), 0);
-	usleep(50000);
+}
+
+/* The first that waits for reading, and for writing, says so in the word. If none does ctest ends the test. */
+static void killable_until_not(uint32_t word)
+{
+	while (atomic_load(&kill_lock.word) == word)
+		usleep(1000);
 }
 
 /* Who was killed leaves, a signal alone is no reason, and who stood behind a writer that left goes on. */
 static void test_rwlock_killable(void **state)
 {
 	struct killable writer, other, reader;
+	uint32_t word;
 
 	(void)state;
 	rwlock_read_lock(&kill_lock);
+	word = atomic_load(&kill_lock.word);
 	killable_start(&writer, true);
+	killable_until_not(word);
 	killable_start(&other, true);
+	word = atomic_load(&kill_lock.word);
 	killable_start(&reader, false);
+	killable_until_not(word);
 	sleeper_interrupt(&writer.sleeper, false);
 	usleep(600000);
 	assert_false(atomic_load(&writer.done));
@@ -414,9 +425,13 @@ static void test_rwlock_killable(void **state)
 	assert_int_equal(atomic_load(&kill_lock.word), 0);
 
 	rwlock_write_lock(&kill_lock);
+	word = atomic_load(&kill_lock.word);
 	killable_start(&reader, false);
+	killable_until_not(word);
 	killable_start(&other, false);
+	word = atomic_load(&kill_lock.word);
 	killable_start(&writer, true);
+	killable_until_not(word);
 	sleeper_interrupt(&reader.sleeper, true);
 	pthread_join(reader.thread, NULL);
 	assert_int_equal(reader.err, -EINTR);

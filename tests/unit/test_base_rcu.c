@@ -134,7 +134,7 @@ static void test_local(void **state)
 	/* Without anybody's safe point or drain it comes, too. */
 	for (int i = 0; i < LOCAL_THREADS; i++)
 		rcu_call_local(&local_published[i]->rcu, local_free);
-	for (int i = 0; i < 1000 && local_freed < LOCAL_THREADS * LOCAL_CALLS; i++)
+	for (int i = 0; i < 6000 && local_freed < LOCAL_THREADS * LOCAL_CALLS; i++)
 		usleep(10000);
 	assert_int_equal(local_freed, LOCAL_THREADS * LOCAL_CALLS);
 }

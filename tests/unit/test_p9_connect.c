@@ -23,7 +23,7 @@ static void *dribble(void *arg)
 		byte = at < sizeof(head) ? head[at] : 0;
 		at++;
 		usleep(5000);
-	} while (at < 2000 && send(sock, &byte, 1, MSG_NOSIGNAL) == 1);
+	} while (at < 20000 && send(sock, &byte, 1, MSG_NOSIGNAL) == 1);
 	return NULL;
 }
 
@@ -38,7 +38,7 @@ static void test_first_answer_in_time(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	assert_int_equal(pthread_create(&thread, NULL, dribble, &sv[1]), 0);
 	assert_int_equal(p9_conn_create_within(sv[0], 300000000, &c), -ETIMEDOUT);
-	assert_true(time_monotonic_ns() - began < 5000000000);
+	assert_true(time_monotonic_ns() - began < 60000000000);
 	pthread_join(thread, NULL);
 	close(sv[1]);
 }

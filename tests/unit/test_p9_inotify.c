@@ -433,7 +433,7 @@ static void no_memory(void **state)
 		memcpy(name, number, 6);
 		assert_int_equal(symlinkat("x", dir_fd, name), 0);
 	}
-	usleep(200000);
+	gofer_process_until_idle(fx.pid, -1);
 	assert_int_equal(prlimit(fx.pid, RLIMIT_DATA, &all, NULL), 0);
 	mutex_unlock(&fx.conn->watch_lock);
 	close(dir_fd);

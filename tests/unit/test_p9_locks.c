@@ -379,7 +379,7 @@ static void gofer_killed(void **state)
 	wait_begin(&w, f2, FILE_LOCK_POSIX, &me, F_WRLCK, 0, 0);
 	kill(two.pid, SIGKILL);
 	assert_int_equal(wait_finish(&w), -EIO);
-	for (int i = 0; i < 1000 && set(f1, FILE_LOCK_POSIX, &me, F_WRLCK, 5, 5); i++)
+	for (int i = 0; i < 6000 && set(f1, FILE_LOCK_POSIX, &me, F_WRLCK, 5, 5); i++)
 		usleep(10000);
 	assert_int_equal(set(f1, FILE_LOCK_POSIX, &other, F_WRLCK, 5, 5), -EAGAIN);
 	assert_int_equal(set(f2, FILE_LOCK_POSIX, &me, F_WRLCK, 5, 5), -EIO);

@@ -206,7 +206,7 @@ static void test_threads(void **state)
 		fake_set(s.fakes[i & 3], POLLIN);
 	pthread_join(churn, NULL);
 	/* Nothing that was set stays unseen. */
-	for (int i = 0; i < 200; i++) {
+	for (int i = 0; i < 6000; i++) {
 		int left = 0;
 
 		for (int j = 0; j < 4; j++)
