@@ -4,6 +4,7 @@
 Messages are those of runtime.v1 that are needed, by the field numbers of the public API. (The distribution's python3: grpc and protobuf are Debian's.)"""
 import os
 import sys
+import time
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -86,7 +87,7 @@ class Cri:
         request, response = CALLS[name]
         rpc = self.channel.unary_unary('/runtime.v1.RuntimeService/' + name, request_serializer=lambda m: m.SerializeToString(),
                                        response_deserializer=self.classes[response].FromString)
-        return rpc(self.classes[request](**fields), timeout=60 * PATIENCE)
+        return rpc(self.classes[request](**fields), timeout=90 * PATIENCE)
 
     def pod(self, handler, parent, logs, network, pid):
         self.options = {'network': network, 'pid': pid, 'ipc': POD}
@@ -102,11 +103,17 @@ class Cri:
         return cid
 
     def sh(self, cid, script):
-        r = self.call('ExecSync', container_id=cid, cmd=['/bin/sh', '-c', script], timeout=20 * PATIENCE)
+        r = self.call('ExecSync', container_id=cid, cmd=['/bin/sh', '-c', script], timeout=60 * PATIENCE)
         print('$', script, '\n' + (r.stdout + r.stderr).decode().rstrip(), f'\n[{r.exit_code}]')
 
     def states(self):
         print(*sorted(f'{c.metadata.name} {STATES[c.state]}' for c in self.call('ListContainers').containers), sep=', ')
+
+    def ended(self, cid):
+        """Waits until the plugin has heard of it."""
+        end = time.monotonic() + 60 * PATIENCE
+        while STATES[self.call('ContainerStatus', container_id=cid).status.state] != 'exited' and time.monotonic() < end:
+            time.sleep(0.1)
 
     def end(self):
         for c in self.call('ListContainers').containers:
@@ -122,10 +129,10 @@ def two_containers(cri):
     one = cri.add('one', 'sh', '-c', SERVER, memory=100 << 20)
     two = cri.add('two', 'sleep', '1000')
     cri.states()
-    cri.sh(two, 'for i in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 7777 && break; sleep 0.3; done')
+    cri.sh(two, 'for i in $(seq 300); do nc 127.0.0.1 7777 2>/dev/null && break; sleep 0.1; done')
     cri.sh(two, 'cat /proc/1/comm; hostname; ps | grep -c "[p]eer listen"')
     cri.sh(one, 'peer sem-put 5; touch /tmp/mine; hostname')
-    cri.sh(two, 'peer sem-get; peer connect pod-name; ls /tmp/mine 2>&1 | grep -c "No such"')
+    cri.sh(two, 'peer sem-get; for i in $(seq 300); do peer connect pod-name >/tmp/said && break; sleep 0.1; done; cat /tmp/said; ls /tmp/mine 2>&1 | grep -c "No such"')
     cri.sh(two, 'kill -0 2 2>/dev/null; exit 9')
     stats = cri.call('ContainerStats', container_id=one).stats
     print('stats', stats.memory.working_set_bytes.value > 0, stats.cpu.usage_core_nano_seconds.value > 0)
@@ -135,6 +142,7 @@ def two_containers(cri):
     cri.call('RemoveContainer', container_id=one)
     cri.sh(two, 'nc -w 1 127.0.0.1 7777; echo $?; peer sem-get')
     one = cri.add('one', 'sh', '-c', 'exit 3')
+    cri.ended(one)
     cri.states()
     # It ignores SIGTERM as pid 1 without a handler: killed when the time is over.
     cri.call('StopContainer', container_id=two, timeout=1)
@@ -146,7 +154,8 @@ def shared_pids(cri):
     one = cri.add('one', 'sleep', '1111')
     two = cri.add('two', 'sleep', '2222')
     cri.sh(two, 'cat /proc/1/comm; ps | grep -o "sleep [12]*" | sort -u')
-    cri.sh(two, 'kill -9 $(pgrep -f "sleep 1111"); sleep 0.5; ps | grep -c "sleep 1111$"')
+    cri.sh(two, 'kill -9 $(pgrep -f "^sleep 1111"); for i in $(seq 300); do pgrep -f "sleep 1111$" >/dev/null || break; sleep 0.1; done; ps | grep -c "sleep 1111$"')
+    cri.ended(one)
     print('killed', cri.call('ContainerStatus', container_id=one).status.exit_code)
 
 

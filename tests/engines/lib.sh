@@ -84,7 +84,12 @@ both() {
 		rt=moat-$platform
 		one_runtime "$rt" "$script"
 		sed -i "s/$rt/runc/g" "$work/$rt.out"
-		leftovers >"$work/left"
+		# What ends after the engine's answer may do so for a while.
+		for _ in $(seq $((600 * patience))); do
+			leftovers >"$work/left"
+			[ -s "$work/left" ] || break
+			sleep 0.1
+		done
 		if ! diff "$work/runc.out" "$work/$rt.out" >"$work/diff"; then
 			not_ok "$platform/$engine-$name" "differs from runc: $(one_line "$work/diff")"
 		elif [ -s "$work/left" ]; then
@@ -95,14 +100,44 @@ both() {
 	done
 }
 
-# until_ok COMMAND...: tries for ten seconds, patiently.
+# until_ok COMMAND...: tries for a minute, patiently.
 until_ok() {
 	local i
-	for i in $(seq $((100 * patience))); do
+	for i in $(seq $((600 * patience))); do
 		"$@" >/dev/null 2>&1 && return 0
 		sleep 0.1
 	done
 	return 1
+}
+
+# free_port: one of 127.0.0.1 that nobody has, nor is likely to be given meanwhile. What an earlier run of a test left behind, a server or an address
+# translation, stands in nobody's way.
+free_port() {
+	python3 -c 'import random, socket
+while True:
+    port = random.randrange(20000, 32000)
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        print(port)
+        break'
+}
+
+# grows COMMAND...: it prints more lines some time; rests: as many for half a second, some time.
+grows() {
+	local before
+	before=$("$@" 2>&1 | wc -l)
+	until_ok more_lines "$before" "$@"
+}
+more_lines() { [ "$("${@:2}" 2>&1 | wc -l)" -gt "$1" ]; }
+rests() { until_ok same_lines "$@"; }
+same_lines() {
+	local before
+	before=$("$@" 2>&1 | wc -l)
+	sleep 0.5
+	[ "$("$@" 2>&1 | wc -l)" = "$before" ]
 }
 
 # daemon_up COMMAND...: until_ok for the start of $daemon: sixty seconds (patiently), but no longer than it lives.
