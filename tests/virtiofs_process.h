@@ -23,7 +23,7 @@
 
 #define VIRTIOFS_PROCESS_ARG "--serve-virtiofs"
 #define VIRTIOFS_STOCK_DAEMON "/usr/lib/qemu/virtiofsd"
-#define VIRTIOFS_CONNECT_TRIES 1000 /* 5 ms each */
+#define VIRTIOFS_CONNECT_TRIES 12000 /* 5 ms each */
 
 /* $VIRTIOFSD_MORE: options besides, by the stock daemon's names: announce_submounts, posix_lock, flock, killpriv_v2 (which ours has unless told not to). */
 static inline const char *virtiofs_process_more(void)
