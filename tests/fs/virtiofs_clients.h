@@ -106,7 +106,7 @@ static inline int connect_daemon(void)
 	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	memcpy(addr.sun_path, sock_path, sizeof(sock_path));
-	for (unsigned tries = 0; tries < 1000; tries++) {
+	for (unsigned tries = 0; tries < 12000; tries++) {
 		if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) == 0)
 			return sock;
 		usleep(5000);

@@ -87,6 +87,18 @@ hostile() { # hostile PLATFORM
 	(LIMIT=150 inside "$p" "neighbour-$p" /t/pingpong 20) >"$work/neighbour" 2>&1 &
 	neighbour=$!
 	n=0
+	# Its counts, once they have been the same for two seconds: what is freed late is freed.
+	settled() {
+		local same=0
+		for _ in $(seq 240); do
+			moat debug "$name" objects >"$work/objects" 2>&1 || return 1
+			cmp -s "$work/start" "$work/objects" && same=$((same + 1)) || same=0
+			[ $same -lt 4 ] || return 0
+			cp "$work/objects" "$work/start"
+			sleep 0.5
+		done
+		return 0
+	}
 	attack() {
 		echo 'for h in /t/hostile*; do "$h"; done' >&9
 		n=$((n + 1))
@@ -97,14 +109,14 @@ hostile() { # hostile PLATFORM
 		done
 		return 1
 	}
-	if ! attack || ! { sleep 1; moat debug "$name" objects >"$work/start" 2>&1; } || ! attack; then
+	if ! attack || ! settled || ! attack; then
 		not_ok "hostile-$p" "the sandbox ended or hung: $(one_line "$work/said")"
 	elif grep -q '^not ok' "$work/said"; then
 		not_ok "hostile-$p" "$(grep '^not ok' "$work/said" | tr '\n' ';')"
 	else
 		ok "hostile-$p"
 	fi
-	for _ in $(seq 50); do
+	for _ in $(seq 600); do
 		moat debug "$name" objects >"$work/objects" 2>&1 && cmp -s "$work/start" "$work/objects" && break
 		sleep 0.1
 	done
