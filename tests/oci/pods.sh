@@ -46,10 +46,10 @@ pod_up() {
 	container b0 "net:own ipc:own uts:own pid:own" sandbox peer pause
 	up b0 pod && cp "$work/pod.pid" "$work/pid"
 }
-# soon COMMAND...: within twenty seconds.
+# soon COMMAND...: within a minute.
 soon() {
 	local i
-	for i in $(seq 200); do
+	for i in $(seq 600); do
 		"$@" >/dev/null 2>&1 && return 0
 		sleep 0.1
 	done
