@@ -287,7 +287,7 @@ static void detour_interrupts(void)
 		uint64_t before = atomic_load(&r.interrupts), sent = now_ns();
 
 		ops->context_interrupt(r.g.ctx);
-		while (atomic_load(&r.interrupts) == before && now_ns() - sent < 5000000000ul &&
+		while (atomic_load(&r.interrupts) == before && now_ns() - sent < 20000000000ul &&
 		       !atomic_load(&test_failed))
 			sleep_us(rnd() % 50);
 		EXPECT(atomic_load(&r.interrupts) != before);
@@ -346,7 +346,7 @@ static void detour_mapped_again(void)
 		goto out;
 	runner_start(&r, as, g_syscall, 0, 0, loop_event, as);
 	for (unsigned i = 0; i < 8 && !atomic_load(&test_failed); i++) {
-		uint64_t before = stat_value("systrap/patches"), until = now_ns() + 5000000000ul;
+		uint64_t before = stat_value("systrap/patches"), until = now_ns() + 20000000000ul;
 		uint64_t events;
 		pid_t tid;
 		int status;
@@ -367,6 +367,7 @@ static void detour_mapped_again(void)
 		}
 		EXPECT(!ptrace(PTRACE_DETACH, tid, NULL, 0L));
 		events = atomic_load(&r.events);
+		until = now_ns() + 20000000000ul;
 		while (atomic_load(&r.events) < events + HOT && now_ns() < until &&
 		       !atomic_load(&test_failed))
 			sleep_us(100);

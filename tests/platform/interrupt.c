@@ -16,7 +16,7 @@ static void never_lost(void)
 
 	runner_start(&r, as, g_spin, 0, 0, go_on, NULL);
 	for (unsigned i = 0; i < rounds(10000); i++) {
-		uint64_t before = atomic_load(&r.interrupts), until = now_ns() + 10000000000ul;
+		uint64_t before = atomic_load(&r.interrupts), until = now_ns() + 20000000000ul;
 
 		ops->context_interrupt(r.g.ctx);
 		while (atomic_load(&r.interrupts) == before && now_ns() < until)

@@ -9,8 +9,11 @@
 #define MAILBOX (STUB_AREAS + AREA_MAILBOX)
 #define ATTEMPTS 60u
 #define FORGERS 8u
-/* The sentry gives up a stub whose thread does not answer soon, as on a busy machine: some are enough. */
+/* The sentry gives up a stub whose thread does not answer soon, as on a busy machine: some are enough, and they are tried for longer there. */
 #define RECYCLED_MIN 2u
+#define LONGER 10u
+/* An interruption comes at once; one that went astray, when the sentry gives the thread up. */
+#define SOON_NS 2000000000ul
 /* What g_foul leaves: canonical; alignment checks and the direction; and what it should be. */
 #define FOUL_WORD 0x12345678900ul
 #define FOUL_FLAGS 0x40400u
@@ -19,6 +22,12 @@
 static uint64_t recycled(void)
 {
 	return stat_value("systrap/stubs_recycled");
+}
+
+static bool go_on_recycling(unsigned done, unsigned wanted, uint64_t seen)
+{
+	return !atomic_load(&test_failed) &&
+	       (done < wanted || (seen < RECYCLED_MIN && done < LONGER * wanted));
 }
 
 /* A new address space's program begins as it is told to, and with nothing else. */
@@ -78,10 +87,11 @@ static void leftovers(void)
 		{STUB_HINTS + HINT_RESULT, STUB_HINTS + STUB_HINTS_SIZE},
 	};
 	uint64_t seen = 0;
+	unsigned i;
 
 	if (on_kvm)
 		return;
-	for (unsigned i = 0; i < ATTEMPTS && !atomic_load(&test_failed); i++) {
+	for (i = 0; go_on_recycling(i, ATTEMPTS, seen); i++) {
 		uint64_t word = rnd() | 1, before;
 		struct address_space *as = space_new();
 		unsigned which = i % ARRAY_SIZE(ranges);
@@ -98,7 +108,7 @@ static void leftovers(void)
 		EXPECT(count_words(as, ranges[which].va, ranges[which].end, word) == 0);
 		ops->as_destroy(as);
 	}
-	printf("# %lu of %u recycled\n", seen, ATTEMPTS);
+	printf("# %lu of %u recycled\n", seen, i);
 	EXPECT(seen >= RECYCLED_MIN);
 }
 
@@ -123,11 +133,12 @@ static void check_state(struct address_space *as)
 static void forge(const char *blob, void (*check)(struct address_space *as))
 {
 	uint64_t off, seen = 0, before, count;
+	unsigned i;
 
 	if (on_kvm)
 		return;
 	off = mem_pages(1);
-	for (unsigned i = 0; i < FORGERS && !atomic_load(&test_failed); i++) {
+	for (i = 0; go_on_recycling(i, FORGERS, seen); i++) {
 		struct address_space *as = space_new();
 		struct guest g;
 
@@ -156,7 +167,7 @@ static void forge(const char *blob, void (*check)(struct address_space *as))
 		EXPECT(*(volatile uint64_t *)mem_at(off) == count);
 		ops->as_destroy(as);
 	}
-	printf("# %lu of %u recycled\n", seen, FORGERS);
+	printf("# %lu of %u recycled\n", seen, i);
 	EXPECT(seen >= RECYCLED_MIN);
 }
 
@@ -175,6 +186,29 @@ static bool go_on(struct runner *r)
 	return !atomic_load(&r->stop);
 }
 
+/* Return: how long a thread takes to hear of an interruption, in a process after one that wrote `number` in the place of its thread's. */
+static uint64_t interrupted_after(uint64_t number)
+{
+	struct address_space *as = space_new();
+	struct runner r;
+	struct guest g;
+	uint64_t asked;
+
+	guest_init(&g, as);
+	guest_run(&g, g_store, MAILBOX + AREA_TID, number);
+	EXPECT(g.ev.kind == PLATFORM_SYSCALL);
+	guest_fini(&g);
+	ops->as_destroy(as);
+	as = space_new();
+	runner_start(&r, as, g_spin, 0, 0, go_on, NULL);
+	sleep_us(2000);
+	asked = now_ns();
+	runner_stop(&r);
+	asked = now_ns() - asked;
+	ops->as_destroy(as);
+	return asked;
+}
+
 /* Its thread's number is in its own hands: the next one can be interrupted nevertheless. */
 static void forged_number(void)
 {
@@ -183,23 +217,12 @@ static void forged_number(void)
 	if (on_kvm)
 		return;
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers) && !atomic_load(&test_failed); i++) {
-		struct address_space *as = space_new();
-		struct runner r;
-		struct guest g;
-		uint64_t asked;
+		uint64_t took = SOON_NS;
 
-		guest_init(&g, as);
-		guest_run(&g, g_store, MAILBOX + AREA_TID, numbers[i]);
-		EXPECT(g.ev.kind == PLATFORM_SYSCALL);
-		guest_fini(&g);
-		ops->as_destroy(as);
-		as = space_new();
-		runner_start(&r, as, g_spin, 0, 0, go_on, NULL);
-		sleep_us(2000);
-		asked = now_ns();
-		runner_stop(&r);
-		EXPECT(now_ns() - asked < 2000000000);
-		ops->as_destroy(as);
+		/* A machine that does much else makes one late, but not each. */
+		for (unsigned tries = 0; tries < 4 && took >= SOON_NS; tries++)
+			took = interrupted_after(numbers[i]);
+		EXPECT(took < SOON_NS);
 	}
 }
 

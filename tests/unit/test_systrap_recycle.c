@@ -23,8 +23,9 @@
 
 #define CANNOT 77
 #define ATTEMPTS 20u
-/* Some must be used again: a stub whose thread does not answer soon, as on a busy machine, is killed. */
+/* Some must be used again, if it takes longer: a stub whose thread does not answer soon, as on a busy machine, is killed. */
 #define RECYCLED_MIN 2u
+#define LONGER 10u
 #define SLOW_NS 30000000
 #define SPINS UINT32_MAX
 
@@ -41,6 +42,11 @@ static bool retire(struct systrap_platform *p, struct address_space *as)
 	if (!atomic_load(&done))
 		_exit(3);
 	return atomic_load(&p->stats.stubs_recycled) > before;
+}
+
+static bool go_on(unsigned done, unsigned recycled)
+{
+	return done < ATTEMPTS || (recycled < RECYCLED_MIN && done < LONGER * ATTEMPTS);
 }
 
 /* The state of a stub's thread, as the host tells it. */
@@ -94,7 +100,7 @@ static int start_under_way(struct systrap_platform *p)
 	static const struct timespec slow = {.tv_nsec = SLOW_NS};
 	unsigned recycled = 0;
 
-	for (unsigned i = 0; i < ATTEMPTS; i++) {
+	for (unsigned i = 0; go_on(i, recycled); i++) {
 		struct address_space *as;
 		struct platform_context *ctx = context_in(p, &as);
 		struct systrap_thread *t = ctx->thread;
@@ -133,7 +139,7 @@ static int late_kick(struct systrap_platform *p)
 {
 	unsigned recycled = 0;
 
-	for (unsigned i = 0; i < ATTEMPTS; i++) {
+	for (unsigned i = 0; go_on(i, recycled); i++) {
 		struct address_space *as;
 		struct platform_context *ctx = context_in(p, &as);
 		struct systrap_thread *t = ctx->thread;
