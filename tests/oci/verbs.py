@@ -187,7 +187,7 @@ class Runtime:
         return (status,) + tuple(open(f, errors="replace").read() for f in (out, err))
 
     def stopped(self, name):
-        for _ in range(100):
+        for _ in range(600):
             if '"stopped"' in self.run(f"state {name}")[1]:
                 break
             subprocess.run(["sleep", "0.1"])
