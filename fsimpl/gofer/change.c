@@ -336,12 +336,14 @@ struct removal {
 };
 
 /* What has no name any more is kept by a fid, if anybody uses it. */
-static void keep_by(struct gofer_fs *fs, struct remote_dentry *d, bool used, uint32_t fid)
+static void keep_by(struct gofer_fs *fs, struct remote_dentry *d, bool used, uint32_t fid,
+		    const struct p9_node *node)
 {
 	uint32_t none = P9_NOFID;
 
 	if (!d || !used || !atomic_compare_exchange_strong(&gofer_inode_of(d)->fid, &none, fid))
-		p9_fid_clunk(fs->conn, fid);
+		p9_fid_clunk_removed(fs->conn, fid,
+				     MIN(node->blocks, (uint64_t)P9_CLUNK_BYTES) * 512);
 }
 
 static bool is_used(const struct remote_dentry *d)
@@ -394,11 +396,14 @@ static int check_removal(struct removal *m)
 		return 0;
 	remote_dentry_unref(m->d);
 	m->d = NULL;
-	if (m->hint.child && m->hint.dir == m->dir)
-		m->d = remote_dentry_ref(m->hint.child);
-	else
+	if (m->hint.child && m->hint.dir == m->dir) {
+		/* Taken, not shared: a reference more would say that somebody uses it. */
+		m->d = m->hint.child;
+		m->hint.child = NULL;
+	} else {
 		err = gofer_lookup(m->fs, m->dir, rp_component(m->rp), rp_component_len(m->rp),
 				   &m->d);
+	}
 	if (err)
 		return err;
 	if (m->rp->trailing_slash && !m->is_dir)
@@ -463,7 +468,7 @@ static int enter_removal(struct removal *m)
 		m->d = NULL;
 	}
 	if (r->bound)
-		keep_by(m->fs, m->d, used, m->t.Tmunlink.keepfid);
+		keep_by(m->fs, m->d, used, m->t.Tmunlink.keepfid, &node);
 	if (m->d) {
 		gofer_cache_remove(m->fs, m->d);
 		removed(m->d, &node);
@@ -616,7 +621,7 @@ static bool renamed(struct remote_renaming *r, const struct p9_Rmrename *reply, 
 	check_known(r, &r->new_, r->newdir, r->new_name, r->new_len, nodes, 3);
 	used = r->new_ && is_used(r->new_);
 	if (reply->bound)
-		keep_by(renaming_fs(r), r->new_, used, keepfid);
+		keep_by(renaming_fs(r), r->new_, used, keepfid, &other);
 	/* Two names of one file: nothing was done. */
 	if (nodes->count > 3 && moved.qid.path == other.qid.path)
 		return false;

@@ -581,6 +581,7 @@ static void flush_clunks(struct p9_conn *c)
 	count = c->clunk_count;
 	memcpy(fids, c->clunks, count * sizeof(fids[0]));
 	c->clunk_count = 0;
+	c->clunk_bytes = 0;
 	mutex_unlock(&c->lock);
 	/* Held until here: what waits to be sent is the server's still. */
 	for (unsigned i = 0; i < count; i++) {
@@ -611,7 +612,7 @@ int p9_rpc_one(struct p9_conn *c, struct p9_call *call, struct p9_msg *t, enum p
 	bool flush;
 
 	mutex_lock(&c->lock);
-	flush = c->clunk_count >= P9_CLUNK_BATCH;
+	flush = c->clunk_count >= P9_CLUNK_BATCH || c->clunk_bytes >= P9_CLUNK_BYTES;
 	mutex_unlock(&c->lock);
 	if (flush)
 		flush_clunks(c);
@@ -636,6 +637,21 @@ void p9_fid_clunk(struct p9_conn *c, uint32_t fid)
 	/* Only when 256 gathered with no request in between. Without room still it stays with the server until the connection ends. */
 	flush_clunks(c);
 	(void)keep_clunk(c, fid);
+}
+
+void p9_fid_clunk_removed(struct p9_conn *c, uint32_t fid, uint64_t bytes)
+{
+	bool much;
+
+	if (fid == P9_NOFID)
+		return;
+	p9_fid_clunk(c, fid);
+	mutex_lock(&c->lock);
+	c->clunk_bytes += MIN(bytes, (uint64_t)P9_CLUNK_BYTES);
+	much = c->clunk_bytes >= P9_CLUNK_BYTES;
+	mutex_unlock(&c->lock);
+	if (much && !c->plain && !atomic_load(&c->dead))
+		flush_clunks(c);
 }
 
 /* ---- what nobody waits for ---- */

@@ -27,6 +27,7 @@
 	(P9_TAGS_MAX / 2) /* calls under way: no more are started ahead of their wait */
 #define P9_CLUNKS_MAX P9_FIDS_MAX
 #define P9_CLUNK_BATCH 64
+#define P9_CLUNK_BYTES (1u << 20) /* that removed files may take on the server's disk until then */
 #define P9_FD_QUEUE_MAX 64
 #define P9_REPLY_INLINE 1024
 #define P9_HELD_BUCKETS 1024
@@ -101,6 +102,7 @@ struct p9_conn {
 	/* fids to be given back; guarded by lock */
 	uint32_t clunks[P9_CLUNKS_MAX];
 	unsigned clunk_count;
+	uint64_t clunk_bytes; /* guarded by lock: of the removed files among them */
 	_Atomic uint32_t next_fid;
 	struct mutex fid_lock; /* LOCK_LEAF */
 	LIST_HEAD(, p9_held)
@@ -163,6 +165,11 @@ void p9_fid_forget(struct p9_conn *c, uint32_t fid);
 void p9_fids_fini(struct p9_conn *c);
 /* Gives a fid back, some time soon. Sleeps only when P9_CLUNKS_MAX gathered with no request in between. */
 void p9_fid_clunk(struct p9_conn *c, uint32_t fid);
+/*
+ * The same of a file that has no name any more: until it is given back the host cannot have its `bytes` for others. Sent at once when P9_CLUNK_BYTES
+ * gathered (to a plain server, where it would be waited for, with the next request).
+ */
+void p9_fid_clunk_removed(struct p9_conn *c, uint32_t fid, uint64_t bytes);
 
 /* ---- send.c ---- */
 

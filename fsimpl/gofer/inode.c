@@ -97,18 +97,35 @@ static void inode_free_rcu(struct rcu_cb *cb)
 	free(in);
 }
 
+/* What the file takes on the host: of one that is held without a name, which descriptors may have made larger since. */
+static uint64_t removed_bytes(struct gofer_inode *in)
+{
+	uint64_t bytes;
+
+	if (in->fid == P9_NOFID || in->base.type != S_IFREG)
+		return 0;
+	mutex_lock(&in->lock);
+	gofer_inode_refresh_locked(in);
+	bytes = MIN(in->attr.blocks, (uint64_t)P9_CLUNK_BYTES) * 512;
+	mutex_unlock(&in->lock);
+	return bytes;
+}
+
 void gofer_inode_unref(struct gofer_inode *in)
 {
+	uint64_t bytes;
+
 	if (!ref_put(&in->base.ref))
 		return;
 	gofer_inode_unhash(in);
+	bytes = removed_bytes(in);
 	gofer_inode_close_fds(in);
 	gofer_lock_owners_free(in);
 	gofer_listing_unref(in->listing);
 	if (in->mf)
 		memfile_unref(in->mf);
 	mappable_fini(&in->map);
-	p9_fid_clunk(in->fs->conn, in->fid);
+	p9_fid_clunk_removed(in->fs->conn, in->fid, bytes);
 	vfs_acl_unref(atomic_load_explicit(&in->acl, memory_order_relaxed));
 	if (in->endpoint && ref_put(&in->endpoint->ref))
 		in->endpoint->release(in->endpoint);

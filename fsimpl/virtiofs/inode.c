@@ -182,6 +182,12 @@ static void inode_free_rcu(struct rcu_cb *cb)
 	free(in);
 }
 
+/* What it takes on the host, at most or nearly: blocks are as of the last look. */
+static uint64_t file_bytes(const struct fuse_attr *a)
+{
+	return MAX(MIN(a->blocks, (uint64_t)VIRTIOFS_FORGET_BYTES) * 512, a->size);
+}
+
 void virtiofs_inode_unref(struct virtiofs_inode *in)
 {
 	struct virtiofs_fs *fs = in->fs;
@@ -196,7 +202,8 @@ void virtiofs_inode_unref(struct virtiofs_inode *in)
 	virtiofs_data_free(in);
 	virtiofs_acl_free(in);
 	mappable_fini(&in->map);
-	virtiofs_forget(fs, in->nodeid, atomic_load(&in->nlookup));
+	virtiofs_forget_file(fs, in->nodeid, atomic_load(&in->nlookup),
+			     in->base.type == S_IFREG ? file_bytes(&in->attr) : 0);
 	if (in->endpoint && ref_put(&in->endpoint->ref))
 		in->endpoint->release(in->endpoint);
 	ref_fini(&in->base.ref, &inode_type);

@@ -28,6 +28,7 @@
 #define VIRTIOFS_MAGIC 0x65735546 /* FUSE_SUPER_MAGIC: what Linux's virtiofs shows */
 #define VIRTIOFS_INODE_BUCKETS 16384
 #define VIRTIOFS_FORGET_BATCH 64
+#define VIRTIOFS_FORGET_BYTES (1u << 20) /* of files, which may have been removed */
 #define VIRTIOFS_DRAIN_NS 500000000ll /* at the end of a mount, for what is still under way */
 #define VIRTIOFS_READ_MAX (1ul << 20)
 #define VIRTIOFS_BOUNCES_MAX 4
@@ -188,6 +189,7 @@ struct virtiofs_fs {
 	/* FORGETs not sent yet */
 	struct fuse_forget_one forgets[VIRTIOFS_FORGET_BATCH];
 	unsigned forget_count;
+	uint64_t forget_bytes; /* of the files among them */
 };
 
 static inline struct virtiofs_fs *virtiofs_fs_of(struct filesystem *fs)
@@ -239,7 +241,10 @@ static inline void virtiofs_await(struct virtiofs_fs *fs)
 	virtiofs_device_await(fs->dev);
 }
 must_check int virtiofs_getattr_rpc(struct virtiofs_inode *in, struct fuse_attr_out *ret);
+/* Some time soon: the daemon holds a file until then, and the host its room. bytes: that the file may take; soon, where that is much. */
 void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup);
+void virtiofs_forget_file(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup,
+			  uint64_t bytes);
 void virtiofs_forget_flush(struct virtiofs_fs *fs);
 /* again: after a reconnection. */
 must_check int virtiofs_init_rpc(struct virtiofs_fs *fs, bool again);

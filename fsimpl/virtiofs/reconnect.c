@@ -327,6 +327,7 @@ static int restore_names(struct virtiofs_fs *fs)
 	atomic_store(&fs->absent, 0);
 	mutex_lock(&fs->forget_lock);
 	fs->forget_count = 0;
+	fs->forget_bytes = 0;
 	mutex_unlock(&fs->forget_lock);
 	virtiofs_inode_stale(virtiofs_inode_of(fs->root));
 	remote_shrink(&fs->dcache);

@@ -122,11 +122,18 @@ static void forget_flush_locked(struct virtiofs_fs *fs)
 	if (!fs->forget_count)
 		return;
 	if (vdev_post(fs->dev, &req, fs->forgets, fs->forget_count * sizeof(fs->forgets[0])) !=
-	    -EAGAIN)
+	    -EAGAIN) {
 		fs->forget_count = 0;
+		fs->forget_bytes = 0;
+	}
 }
 
 void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup)
+{
+	virtiofs_forget_file(fs, nodeid, nlookup, 0);
+}
+
+void virtiofs_forget_file(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup, uint64_t bytes)
 {
 	const struct fuse_forget_one one = {.nodeid = vdev_server_node(nodeid), .nlookup = nlookup};
 	const struct fuse_forget_in arg = {.nlookup = nlookup};
@@ -146,6 +153,9 @@ void virtiofs_forget(struct virtiofs_fs *fs, uint64_t nodeid, uint64_t nlookup)
 		fs->forgets[fs->forget_count++] = one;
 	else if (vdev_post(fs->dev, &req, NULL, 0))
 		log_debug("virtio-fs: no room to forget node %llu", (unsigned long long)nodeid);
+	fs->forget_bytes += MIN(bytes, (uint64_t)VIRTIOFS_FORGET_BYTES);
+	if (fs->forget_bytes >= VIRTIOFS_FORGET_BYTES)
+		forget_flush_locked(fs);
 	mutex_unlock(&fs->forget_lock);
 }
 

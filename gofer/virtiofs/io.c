@@ -153,7 +153,8 @@ int do_release(struct request *r, struct node *n)
 {
 	const struct fuse_release_in a = ARG(r, struct fuse_release_in);
 
-	if (a.release_flags & FUSE_RELEASE_FLUSH)
+	/* A node that is gone took its locks along. */
+	if (n && (a.release_flags & FUSE_RELEASE_FLUSH))
 		locks_drop_owner(r->d, n, a.lock_owner);
 	handle_remove(r->d, a.fh);
 	return 0;

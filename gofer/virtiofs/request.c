@@ -233,6 +233,9 @@ static int serve_node(struct request *r)
 	if (r->d->config.readonly && is_change(r->in.head.opcode))
 		return -EROFS;
 	n = node_get(r->d, r->in.head.nodeid);
+	/* FORGET comes by a queue of its own and may be first: the handle would stay for good, and the room of a removed file with it. */
+	if (!n && (r->in.head.opcode == FUSE_RELEASE || r->in.head.opcode == FUSE_RELEASEDIR))
+		return do_release(r, NULL);
 	if (!n)
 		return -ESTALE;
 	for (unsigned i = 0; i < r->in.op->strings && has_names(r->in.head.opcode); i++) {

@@ -287,6 +287,7 @@ int do_walk(struct request *r, struct node *n);
 int do_read(struct request *r, struct node *n);
 int do_write(struct request *r, struct node *n);
 int do_open(struct request *r, struct node *n);
+/* n: NULL: it was forgotten. */
 int do_release(struct request *r, struct node *n);
 int do_create(struct request *r, struct node *n);
 int do_opendir(struct request *r, struct node *n);

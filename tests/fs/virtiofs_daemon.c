@@ -614,6 +614,42 @@ static void walks_open(void **state)
 	assert_true(walked.entries[0].attr.flags & FUSE_ATTR_SUBMOUNT);
 }
 
+/* ---- handles ---- */
+
+/* A FORGET that overtakes RELEASE, as it may on a queue of its own, leaves no handle behind. */
+static void forgotten_first(void **state)
+{
+	const struct fuse_forget_in one = {.nlookup = 1};
+	struct fuse_release_in out = {0};
+	struct fuse_read_in in = {.size = 1};
+	const struct front_request forget = {.opcode = FUSE_FORGET, .arg = &one};
+	const struct front_request release = {.opcode = FUSE_RELEASE, .arg = &out};
+	const struct front_request read = {.opcode = FUSE_READ, .arg = &in};
+	struct front_request r = forget;
+	uint64_t node, other;
+	char byte;
+
+	(void)state;
+	front_init(&front, 0);
+	put_host("first", "x");
+	put_host("other", "y");
+	node = (uint64_t)front_lookup(&front, FUSE_ROOT, "first", NULL);
+	other = (uint64_t)front_lookup(&front, FUSE_ROOT, "other", NULL);
+	out.fh = in.fh = (uint64_t)front_open(&front, node, O_RDONLY, 0);
+	r.nodeid = node;
+	front_post(&front, 0, &r);
+	/* Handles are looked for by their number alone: another node's request tells whether it is there. */
+	r = read;
+	r.nodeid = other;
+	assert_int_equal(front_call(&front, 1, &r, &byte, 1), 1);
+	r = release;
+	r.nodeid = node;
+	assert_int_equal(front_call(&front, 1, &r, NULL, 0), 0);
+	r = read;
+	r.nodeid = other;
+	assert_int_equal(front_call(&front, 1, &r, &byte, 1), -EBADF);
+}
+
 /* ---- the connection ---- */
 
 /* A kick descriptor that is readable for ever, and has nothing: the queue's thread ends the connection, and does not look at it again and again. */
@@ -669,7 +705,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(posix_locks), T(waiting), T(interrupts), T(flocks),
 		T(many_waits),	T(umasks),  T(acls),	   T(setuid_goes),
-		T(submounts),	T(walks),   T(walks_open), T(dead_kick),
+		T(submounts),	T(walks),   T(walks_open), T(forgotten_first),
+		T(dead_kick),
 	};
 	int failed;
 
