@@ -30,6 +30,7 @@ struct asked {
 	const char *names; /* in where.path, behind them */
 	unsigned count;
 	bool all; /* the whole rest of the path */
+	bool ends; /* the same, or behind it are only the ends of symlinks' texts that were followed */
 	bool plain_end; /* which ends in a name, with no slash or "." behind it */
 	bool self; /* the place itself comes first in the reply */
 };
@@ -73,6 +74,15 @@ static struct remote_dentry *cached_child(struct gofer_fs *fs, struct remote_den
 	return d && d->inode ? d : NULL;
 }
 
+/* Is nothing left of the texts around the one that rp stands in? */
+static bool outer_is_done(const struct resolving_path *rp)
+{
+	for (unsigned i = 0; i + 1 < rp->nparts; i++)
+		if (rp->parts[i].pos < rp->parts[i].end)
+			return false;
+	return true;
+}
+
 /*
  * The names that remain from rp's current component on, in the text that it stands in. Stops before "..", and in a shared tree behind a
  * mount point.
@@ -104,6 +114,7 @@ static void add_names(struct gwalk *wk, struct asked *a)
 			name++;
 		if (name >= end) {
 			a->all = rp->nparts <= 1;
+			a->ends = outer_is_done(rp);
 			break;
 		}
 		len = 0;
@@ -165,7 +176,7 @@ static void fill_look(struct p9_msg *t, const struct gwalk *wk, const struct ask
 	*t = (struct p9_msg){.type = P9_Tmwalk};
 	t->Tmwalk.newfid = P9_NOFID;
 	t->Tmwalk.want = gofer_acl_want(wk->fs) | (a->self ? P9_WANT_SELF : 0);
-	if (!h || !h->open || !a->all)
+	if (!h || !h->open || !a->ends)
 		return;
 	*t = (struct p9_msg){.type = P9_Tmopen};
 	t->Tmopen.newfid = P9_NOFID;
