@@ -160,6 +160,9 @@ static int setup_locked(struct virtiofs_inode *in, uint64_t index, bool write)
 	struct vdev_call call = {
 		.req = {.opcode = FUSE_SETUPMAPPING, .nodeid = in->nodeid, .arg = &arg},
 		.owner = &in->filler.base,
+		/* The daemon waits for its message to be answered: waking the housekeeping thread for that takes longer than all else. */
+		.meanwhile = dax_window_look,
+		.meanwhile_arg = w,
 	};
 	struct dax_range *r;
 	ssize_t got;

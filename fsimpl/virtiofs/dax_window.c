@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "fsimpl/virtiofs/internal_dax.h"
 
-/* ---- the back channel: on the housekeeping thread ---- */
+/* ---- the back channel: one taker at a time, the housekeeping thread or who waits for a message (dax_window_look()) ---- */
 
 static void drop_fds(struct dax_window *w)
 {
@@ -115,11 +115,11 @@ static ssize_t receive_some(struct dax_window *w, size_t want)
 }
 
 /* Return: -EAGAIN: no more for now; -EPIPE: the end; -EPROTO; 0: there may be more, it is others' turn. */
-static int receive_many(struct dax_window *w)
+static int receive_many(struct dax_window *w, unsigned max)
 {
 	unsigned served = 0;
 
-	while (served < DAX_MESSAGES_MAX) {
+	while (served < max) {
 		size_t whole = VHOST_USER_HEADER_SIZE;
 		ssize_t n;
 		int err;
@@ -148,15 +148,14 @@ static int receive_many(struct dax_window *w)
 	return 0;
 }
 
-static void back_ready(struct hostpoll *hp, uint32_t events)
+/* The taker's. */
+static void take_messages(struct dax_window *w, unsigned max)
 {
-	struct dax_window *w = container_of(hp, struct dax_window, poll);
-	int err = atomic_load(&w->broken) ? -EPIPE : receive_many(w);
+	int err = atomic_load(&w->broken) ? -EPIPE : receive_many(w, max);
 
-	(void)events;
 	/* Polling is edge-triggered: what is there already is announced anew. */
 	if (!err)
-		err = hostpoll_modify(hp, POLLIN | POLLRDHUP) ?: -EAGAIN;
+		err = hostpoll_modify(&w->poll, POLLIN | POLLRDHUP) ?: -EAGAIN;
 	if (err == -EAGAIN)
 		return;
 	drop_fds(w);
@@ -166,6 +165,44 @@ static void back_ready(struct hostpoll *hp, uint32_t events)
 	(void)shutdown(w->fd, SHUT_RDWR);
 	if (err != -EPIPE)
 		log_error("virtio-fs device: its back channel makes no sense; no more DAX");
+}
+
+static bool taker_begin(struct dax_window *w)
+{
+	return !atomic_exchange(&w->taken, true);
+}
+
+static void taker_end(struct dax_window *w)
+{
+	atomic_store(&w->taken, false);
+	/* Pairs with back_ready(): the housekeeping thread came meanwhile and went, so it is called again. */
+	if (atomic_exchange(&w->missed, false))
+		(void)!hostpoll_modify(&w->poll, POLLIN | POLLRDHUP);
+}
+
+static void back_ready(struct hostpoll *hp, uint32_t events)
+{
+	struct dax_window *w = container_of(hp, struct dax_window, poll);
+
+	(void)events;
+	if (!taker_begin(w)) {
+		atomic_store(&w->missed, true);
+		/* Whoever has it sees that, unless he ended just before. */
+		if (!taker_begin(w))
+			return;
+	}
+	take_messages(w, DAX_MESSAGES_MAX);
+	taker_end(w);
+}
+
+void dax_window_look(void *arg)
+{
+	struct dax_window *w = arg;
+
+	if (atomic_load(&w->broken) || !taker_begin(w))
+		return;
+	take_messages(w, 1);
+	taker_end(w);
 }
 
 /* ---- life ---- */
@@ -222,12 +259,15 @@ void dax_window_restart(struct dax_window *w, int fd, uint64_t size)
 	if (w->poll.fd >= 0)
 		hostpoll_remove(&w->poll);
 	w->poll.fd = -1;
+	while (!taker_begin(w))
+		sched_yield();
 	drop_fds(w);
 	close(w->fd);
 	w->fd = fd;
 	w->have = 0;
 	ranges_old(w);
 	atomic_store(&w->broken, size >> VIRTIOFS_DAX_SHIFT < w->count);
+	taker_end(w);
 }
 
 void dax_window_destroy(struct dax_window *w)

@@ -460,6 +460,8 @@ static int submit_locked(struct vdev_queue *q, const struct vdev_call *call, enu
 	vdev_pin_data(q->dev, slot->data, slot->data_count, true);
 	kick(q);
 	slot->more = call->more;
+	slot->meanwhile = call->meanwhile;
+	slot->meanwhile_arg = call->meanwhile_arg;
 	*ret = slot;
 	return 0;
 }

@@ -132,6 +132,9 @@ struct vdev_call {
 	bool epoch_set;
 	bool ids_set; /* req.uid and gid are not to be the caller's */
 	bool unkillable; /* waits whatever signals come: what it does must not be lost */
+	void (*meanwhile)(
+		void *arg); /* what the caller does again and again while he polls for the answer; NULL: nothing */
+	void *meanwhile_arg;
 	bool more; /* the caller sends another as soon as he has the answer: what serves the queue is kept awake for that */
 	bool heard; /* the same, once the device has it: what the answer says must be known */
 	const struct vdev_data *send, *receive; /* file data, in place */

@@ -45,6 +45,8 @@ static bool slot_done(const struct vdev_slot *slot)
 /* Looks for a moment, without giving the CPU away. */
 static void look(struct vdev_queue *q, const struct vdev_slot *slot)
 {
+	if (slot->meanwhile)
+		slot->meanwhile(slot->meanwhile_arg);
 	for (int i = 0; i < 16 && !slot_done(slot); i++) {
 		if (virtq_driver_ready(&q->ring)) {
 			(void)!vdev_queue_drain(q);

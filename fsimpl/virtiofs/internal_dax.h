@@ -43,8 +43,9 @@ struct dax_window {
 	int fd; /* the back channel; another after a reconnection, while it is not polled */
 	struct hostpoll poll;
 	_Atomic bool broken;
-	/* the housekeeping thread's: a message on its way */
-	struct vhost_user_msg message;
+	_Atomic bool taken; /* somebody takes messages: fd and what follows is his */
+	_Atomic bool missed; /* the housekeeping thread wanted to, too */
+	struct vhost_user_msg message; /* one on its way */
 	size_t have;
 	int fds[1];
 	unsigned fd_count;
@@ -56,6 +57,8 @@ struct dax_window {
 	struct dax_range *buckets[DAX_BUCKETS];
 };
 
+/* Takes a message of the back channel, if there is one and nobody else takes any: by who waits for it. arg: the window. Never sleeps. */
+void dax_window_look(void *arg);
 /* Pre, these three: window->lock. */
 struct dax_range *dax_range_find(struct dax_window *w, const struct virtiofs_inode *in,
 				 uint64_t index);

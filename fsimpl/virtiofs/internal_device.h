@@ -42,6 +42,8 @@ struct vdev_slot {
 	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
 	bool unkillable;
 	bool more; /* another follows */
+	void (*meanwhile)(void *arg); /* vdev_call's; the caller's alone */
+	void *meanwhile_arg;
 	bool listened; /* an orphan that counts in queue->asleep */
 	struct vdev_data data[2 * VDEV_DATA_MAX]; /* pinned until the completion */
 	unsigned data_count;

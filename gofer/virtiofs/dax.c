@@ -11,15 +11,26 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gofer/virtiofs/server.h"
 
 #define BACK_TIMEOUT_MS 5000
+#define BACK_SPIN_NS 30000
 #define REMOVE_MAX 256 /* ranges in one request: what Linux puts on a page */
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
 
 int back_set(struct daemon *d, int *fd)
 {
@@ -70,20 +81,29 @@ static int back_send(int sock, const struct vhost_user_msg *m, int fd)
 static int back_receive(int sock, void *buf, size_t size)
 {
 	struct pollfd p = {.fd = sock, .events = POLLIN};
+	int64_t spin_end = now_ns() + BACK_SPIN_NS;
 	uint8_t *at = buf;
 
 	while (size) {
-		int ready = poll(&p, 1, BACK_TIMEOUT_MS);
-		ssize_t n;
+		ssize_t n = recv(sock, at, size, MSG_DONTWAIT);
+		int ready;
 
+		if (n > 0) {
+			at += n;
+			size -= (size_t)n;
+			continue;
+		}
+		if (n == 0 || errno != EAGAIN)
+			return -EIO;
+		/* A client that polls for the mapping answers within microseconds; it may be on this very CPU. */
+		if (now_ns() < spin_end) {
+			sched_yield();
+			continue;
+		}
+		ready = poll(&p, 1, BACK_TIMEOUT_MS);
 		/* A signal: the queue is to stop. */
 		if (ready <= 0)
 			return ready ? -errno : -ETIMEDOUT;
-		n = recv(sock, at, size, MSG_DONTWAIT);
-		if (n <= 0)
-			return -EIO;
-		at += n;
-		size -= (size_t)n;
 	}
 	return 0;
 }

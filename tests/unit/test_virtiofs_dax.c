@@ -1,6 +1,7 @@
 // LINK: moat_virtiofs moat_remote moat_vfs moat_wire moat_mem
 /* The DAX window's back channel against a daemon that lies: nothing is mapped that was not asked for, and nonsense ends the channel, not us. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -207,6 +208,50 @@ static void nonsense(void **state)
 	}
 }
 
+static _Atomic bool looking_over;
+
+static void *look_main(void *arg)
+{
+	rcu_thread_begin();
+	while (!atomic_load(&looking_over))
+		dax_window_look(arg);
+	rcu_thread_end();
+	return NULL;
+}
+
+/* Who waits for a message takes it as well as the housekeeping thread; each is answered once, whoever was there, and nonsense ends the channel for both. */
+static void taken_by_who_waits(void **state)
+{
+	struct vhost_user_msg m;
+	pthread_t threads[2];
+
+	(void)state;
+	atomic_store(&looking_over, false);
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, look_main, w), 0);
+	for (unsigned i = 0; i < 300; i++) {
+		mutex_lock(&w->lock);
+		w->ranges[i % 8].state = DAX_SETUP;
+		w->ranges[i % 8].index = i;
+		mutex_unlock(&w->lock);
+		m = map_message(i % 8, i, false);
+		assert_int_equal(say_map(m, some_file(O_RDONLY)), 0);
+		assert_int_equal(say_map(m, some_file(O_RDONLY)), EINVAL);
+		mutex_lock(&w->lock);
+		memfile_unref(w->ranges[i % 8].fresh);
+		w->ranges[i % 8].fresh = NULL;
+		w->ranges[i % 8].state = DAX_FREE;
+		mutex_unlock(&w->lock);
+	}
+	vhost_user_backend_request_init(&m, VHOST_USER_BACKEND_SHMEM_MAP);
+	m.size = 1;
+	assert_int_equal(say(&m, VHOST_USER_HEADER_SIZE + m.size, NULL, 0), -1);
+	atomic_store(&looking_over, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	assert_true(atomic_load(&w->broken));
+}
+
 static int group_setup(void **state)
 {
 	(void)state;
@@ -248,6 +293,7 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[2]),
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[3]),
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[4]),
+		cmocka_unit_test_setup_teardown(taken_by_who_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(daemon_without, setup, teardown),
 		cmocka_unit_test(epochs),
 	};
