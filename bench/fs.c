@@ -19,6 +19,7 @@
 #include "base/spin.h"
 #include "bench/fs_cases.h"
 #include "bench/fs_floor.h"
+#include "bench/fs_lookup.h"
 #include "bench/fs_subject.h"
 
 #define ROUNDS_MAX 99
@@ -64,6 +65,9 @@ static const int64_t thinks_ns[] = {0, 500, 1000, 2000, 4000};
 #define THINKS (sizeof(thinks_ns) / sizeof(thinks_ns[0]))
 #define RAW_LOOKUPS 2000
 static double raw_us[THINKS][SUBJECTS][ROUNDS_MAX];
+/* By one client and another, each side on a CPU of its own. */
+static double lookup_us[LOOKUP_HOWS][SUBJECTS][ROUNDS_MAX];
+static bool lookups_wanted;
 
 /* Return: operations. Time and requests are added. each: us of every operation, of OPS_MAX at most; NULL: not wanted. */
 static unsigned pass(struct subject *s, const struct fs_case *c, int64_t *ns, uint64_t *requests,
@@ -263,6 +267,64 @@ static void print_raw(void)
 		}
 }
 
+/* Walks where nothing is believed; a second CPU is there. */
+static bool lookup_wanted(int who)
+{
+	return lookups_wanted && subjects[who].usable &&
+	       (subjects[who].kind == SUBJECT_STOCK || subjects[who].kind == SUBJECT_OWN) &&
+	       strstr(subjects[who].name, "-none");
+}
+
+static void measure_lookups(int round)
+{
+	for (int who = 0; who < SUBJECTS; who++) {
+		double v[LOOKUP_HOWS];
+		int err = lookup_wanted(who) ? lookup_measure(&subjects[who], v) : 0;
+
+		if (err == -ENOTSUP) {
+			fprintf(stderr, "fs: no LOOKUP beside a bare client: it needs two CPUs\n");
+			lookups_wanted = false;
+		} else if (err) {
+			fs_fail("LOOKUPs", subjects[who].name, err);
+		}
+		for (int how = 0; lookup_wanted(who) && how < LOOKUP_HOWS; how++)
+			lookup_us[how][who][round] = v[how];
+	}
+}
+
+static void print_lookups(void)
+{
+	static const struct {
+		enum lookup_how of, to;
+		const char *unit;
+	} pairs[] = {
+		{LOOKUP_BARE_SOCKET, LOOKUP_BARE, "x"},
+		{LOOKUP_DEVICE, LOOKUP_BARE, "x"},
+		{LOOKUP_STAT, LOOKUP_BARE, "x (target at most 1.1)"},
+		{LOOKUP_WALK, LOOKUP_BARE_WALK, "x (target at most 1.1)"},
+	};
+	double v[ROUNDS_MAX];
+	char label[80];
+
+	for (int who = 0; who < SUBJECTS; who++) {
+		for (int how = 0; lookup_wanted(who) && how < LOOKUP_HOWS; how++) {
+			snprintf(label, sizeof(label), "lookup_pinned_%s", lookup_names[how]);
+			report(label, subjects[who].name, median(lookup_us[how][who]), "us");
+		}
+		for (size_t i = 0; lookup_wanted(who) && i < ARRAY_SIZE(pairs); i++) {
+			/* Ours is asked for many names at once. */
+			if (pairs[i].of == LOOKUP_WALK && subjects[who].kind == SUBJECT_OWN)
+				continue;
+			for (int r = 0; r < rounds; r++)
+				v[r] = lookup_us[pairs[i].of][who][r] /
+				       lookup_us[pairs[i].to][who][r];
+			snprintf(label, sizeof(label), "lookup_pinned_%s:%s",
+				 lookup_names[pairs[i].of], lookup_names[pairs[i].to]);
+			report(label, subjects[who].name, median(v), pairs[i].unit);
+		}
+	}
+}
+
 static void print_lookup(void)
 {
 	int k = case_index("stat_64");
@@ -338,7 +400,7 @@ static void usage(FILE *to)
 		ROUNDS_MAX, FILE_MIB_MAX);
 	for (size_t k = 0; k < FS_CASES; k++)
 		fprintf(to, " %s", fs_cases[k].name);
-	fprintf(to, "\nSubjects:");
+	fprintf(to, " lookup\nSubjects:");
 	for (int i = 0; i < SUBJECTS; i++)
 		fprintf(to, " %s", subjects[i].name);
 	fprintf(to, "\n");
@@ -454,6 +516,7 @@ int main(int argc, char **argv)
 	spin_allow();
 	for (size_t k = 0; k < FS_CASES; k++)
 		case_wanted[k] = listed(want_cases, fs_cases[k].name);
+	lookups_wanted = listed(want_cases, "lookup");
 	set_up(dir);
 	start_subjects();
 	err = floor_start();
@@ -468,6 +531,7 @@ int main(int argc, char **argv)
 				if (case_wanted[k] && subjects[who].usable)
 					measure(k, who, round);
 		measure_raw(round);
+		measure_lookups(round);
 		measure_pipe(round);
 	}
 	for (size_t k = 0; k < FS_CASES; k++)
@@ -477,6 +541,7 @@ int main(int argc, char **argv)
 	report("safe_walk_8", "host", median(walk_us), "us");
 	print_lookup();
 	print_raw();
+	print_lookups();
 	target_trips("stat_8");
 	target_trips("open_close_8");
 	target_trips("create_8");
@@ -487,6 +552,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < SUBJECTS; i++)
 		if (subjects[i].usable)
 			subject_stop(&subjects[i]);
+	lookup_stop();
 	floor_stop();
 	return 0;
 }

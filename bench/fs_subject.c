@@ -37,6 +37,7 @@ struct subject_mount {
 	struct filesystem *fs; /* a reference */
 	struct p9_conn *conn; /* a reference; gofer */
 	struct virtiofs_device *dev; /* a reference; virtio-fs */
+	pid_t daemon; /* virtio-fs */
 };
 
 struct subject subjects[SUBJECTS] = {
@@ -151,33 +152,45 @@ static void show_log(const char *path)
 	fwrite(text, 1, got, stderr);
 }
 
-static int start_own(const char *options, bool windowless)
+static int start_own(const char *options, bool windowless, pid_t *ret_pid)
 {
-	pid_t pid = 0;
 	int sock = virtiofs_process_own(tree_dir, options, windowless ? 0 : VIRTIOFSD_DAX_WINDOW,
-					&pid);
+					ret_pid);
 
 	if (sock >= 0)
-		remember(pid);
+		remember(*ret_pid);
 	return sock;
 }
 
 /* It complains of every end of a connection: shown only when it does not start. */
-static int start_stock(const char *name, const char *options)
+static int start_stock(const char *options, pid_t *ret_pid)
 {
+	static unsigned number;
 	char path[100], log[100];
-	pid_t pid = 0;
-	int sock;
+	int sock, len;
 
-	if ((size_t)snprintf(path, sizeof(path), "%s/%s.sock", scratch_dir, name) >= sizeof(path))
+	len = snprintf(path, sizeof(path), "%s/stock-%u.sock", scratch_dir, number);
+	if ((size_t)len >= sizeof(path))
 		return -ENAMETOOLONG;
-	snprintf(log, sizeof(log), "%.90s/%s.log", scratch_dir, name);
-	sock = virtiofs_process_stock(tree_dir, path, options, log, &pid);
-	if (pid)
-		remember(pid);
+	snprintf(log, sizeof(log), "%.80s/stock-%u.log", scratch_dir, number++);
+	*ret_pid = 0;
+	sock = virtiofs_process_stock(tree_dir, path, options, log, ret_pid);
+	if (*ret_pid)
+		remember(*ret_pid);
 	if (sock < 0)
 		show_log(log);
 	return sock;
+}
+
+int subject_daemon_start(const struct subject *s, pid_t *ret_pid)
+{
+	return s->kind == SUBJECT_OWN ? start_own(s->options, s->windowless, ret_pid)
+				      : start_stock(s->options, ret_pid);
+}
+
+pid_t subject_daemon(const struct subject *s)
+{
+	return s->mount->daemon;
 }
 
 /* What fs_env_init() asks its backend for: the subject that is being started. */
@@ -224,8 +237,7 @@ static int create_virtiofs(struct subject *s, struct filesystem **ret_fs, struct
 		err = virtiofs_parse_options(s->options, &options);
 	if (err)
 		return err;
-	sock = s->kind == SUBJECT_OWN ? start_own(s->options, s->windowless)
-				      : start_stock(s->name, s->options);
+	sock = subject_daemon_start(s, &s->mount->daemon);
 	if (sock < 0)
 		return sock;
 	virtiofs_register();
@@ -320,7 +332,7 @@ uint64_t subject_requests(const struct subject *s)
 			      : virtiofs_device_requests(s->mount->dev);
 }
 
-double subject_lookup_raw(struct subject *s, const char *name, unsigned count, int64_t think_ns)
+int subject_lookup(struct subject *s, const char *name)
 {
 	struct fuse_entry_out e;
 	struct vdev_call call = {
@@ -331,18 +343,23 @@ double subject_lookup_raw(struct subject *s, const char *name, unsigned count, i
 		.reply = &e,
 		.reply_size = sizeof(e),
 	};
+
+	return (int)MIN(vdev_call(s->mount->dev, &call), 0);
+}
+
+double subject_lookup_raw(struct subject *s, const char *name, unsigned count, int64_t think_ns)
+{
 	int64_t waited = 0;
 
 	for (unsigned i = 0; i < count; i++) {
 		int64_t from = time_monotonic_ns(), start = from;
-		struct vdev_call one = call;
-		ssize_t got;
+		int err;
 
 		while (start - from < think_ns)
 			start = time_monotonic_ns();
-		got = vdev_call(s->mount->dev, &one);
-		if (got < 0)
-			return (double)got;
+		err = subject_lookup(s, name);
+		if (err)
+			return (double)err;
 		waited += time_monotonic_ns() - start;
 	}
 	return (double)waited / count / 1000;

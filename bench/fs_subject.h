@@ -40,8 +40,13 @@ int subject_start(struct subject *s);
 void subject_stop(struct subject *s);
 void subject_shrink(struct subject *s); /* the client forgets everything; the host's caches stay */
 uint64_t subject_requests(const struct subject *s);
+/* Of a virtio-fs mount: its daemon, and another like it on the same tree. Return: our end of its connection, -errno. */
+pid_t subject_daemon(const struct subject *s);
+int subject_daemon_start(const struct subject *s, pid_t *ret_pid);
+/* A LOOKUP of `name` in the root by the device alone: no path, no cache, nothing but the request. Pre: virtio-fs. */
+int subject_lookup(struct subject *s, const char *name);
 /*
- * A LOOKUP of `name` in the root, `count` times, by the device alone: no path, no cache, nothing but the request; each think_ns after the answer before.
+ * The same, `count` times, each think_ns after the answer before.
  * Return: us from a request to its answer, -errno. Pre: virtio-fs, and the mount is in no use.
  */
 double subject_lookup_raw(struct subject *s, const char *name, unsigned count, int64_t think_ns);
