@@ -1,8 +1,8 @@
 /*
  * fsimpl/virtiofs/device.c - requests over virtqueues, and how one waits for them. device_life.c makes and unmakes the device.
  *
- * Each queue has as many slots as descriptors of its ring, for a request takes one (its buffers stand in an indirect table), or a few if the device
- * has no indirect descriptors. A slot's part of the shared memory holds the table, the request's head and
+ * A queue has a slot for each two descriptors of its ring: a short request takes those, a longer one has its buffers in an indirect table. If the device has
+ * no indirect descriptors there are as many slots, and the longer ones take more. A slot's part of the shared memory holds the table, the request's head and
  * the small reply; file data is sent and received in place. What the device wrote is copied out once and then checked.
  *
  * Performs: a lone caller that polls sees its answer without a system call but the kick, and with the event index no kick either while the
@@ -22,6 +22,11 @@
 #include "base/log.h"
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal_device.h"
+
+/* A request that comes so long after the answer before is followed by another as soon. */
+#define PACE_NS 10000
+/* What a thread of the device's that asks for a kick each time looks at its ring, instead of going to sleep, when another request follows. */
+#define LOOKS_MORE 8u
 
 /* ---- slots ---- */
 
@@ -196,11 +201,15 @@ void virtiofs_device_kill(struct virtiofs_device *dev, const char *why)
 
 /* ---- completions ---- */
 
-void vdev_kick_write(struct vdev_queue *q)
+/*
+ * Never blocks, whatever the device does. With no room for it one is waiting to be read. looks: how often the device's thread looks at its ring for it, for it reads
+ * 8 bytes and looks. Queue locked.
+ */
+static void kick_write(struct vdev_queue *q, unsigned looks)
 {
-	const uint64_t one = 1;
+	static const uint64_t ones[LOOKS_MORE] = {1, 1, 1, 1, 1, 1, 1, 1};
 
-	(void)send(q->bells.kick, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)send(q->bells.kick, ones, looks * sizeof(ones[0]), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 int vdev_queue_drain_locked(struct vdev_queue *q)
@@ -327,6 +336,7 @@ static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const stru
 	uint64_t base = q->memory.slots_off + (uint64_t)slot->index * SLOT_BYTES;
 	unsigned outs = 0, ins = 0;
 	bool answered = call->req.opcode != FUSE_FORGET && call->req.opcode != FUSE_BATCH_FORGET;
+	bool table;
 
 	out[outs++] = (struct virtq_buf){addr_of(dev, base + SLOT_REQUEST_AT), (uint32_t)head_size};
 	if (call->inline_size)
@@ -334,23 +344,29 @@ static int enter_locked(struct vdev_queue *q, struct vdev_slot *slot, const stru
 						 (uint32_t)call->inline_size};
 	add_data(dev, out, &outs, call->send, call->send_count);
 	if (answered)
-		in[ins++] = (struct virtq_buf){addr_of(dev, base + SLOT_REPLY_AT),
-					       (uint32_t)sizeof(struct fuse_out_header)};
-	if (call->reply_size)
 		in[ins++] = (struct virtq_buf){
-			addr_of(dev, base + SLOT_REPLY_AT + sizeof(struct fuse_out_header)),
-			(uint32_t)call->reply_size};
+			addr_of(dev, base + SLOT_REPLY_AT),
+			(uint32_t)(sizeof(struct fuse_out_header) + call->reply_size)};
 	add_data(dev, in, &ins, call->receive, call->receive_count);
-	return virtq_driver_add(&q->ring, out, outs, in, ins,
-				dev->indirect ? (void *)slot->mem : NULL, addr_of(dev, base), slot);
+	/* The device is through with a short one sooner without. */
+	table = dev->indirect && outs + ins > q->ring.num / q->slot_count;
+	return virtq_driver_add(&q->ring, out, outs, in, ins, table ? (void *)slot->mem : NULL,
+				addr_of(dev, base), slot);
 }
 
-static void kick(struct vdev_queue *q)
+/*
+ * Another request follows as soon as this one is answered: the device's thread, which goes to sleep where a ring is empty, is to look again and finds that
+ * one. On one CPU with its caller it would only keep him from it.
+ */
+static unsigned looks_for(const struct vdev_queue *q, const struct vdev_call *call, int64_t now)
 {
-	if (!virtq_driver_publish(&q->ring))
-		return;
-	vdev_kick_write(q);
-	atomic_store_explicit(&q->kicked, true, memory_order_relaxed);
+	const bool soon =
+		now - atomic_load_explicit(&q->answered_ns, memory_order_relaxed) < PACE_NS;
+
+	return (call->more || soon) && q->dev->may_spin && now >= q->yield_after &&
+			       !atomic_load_explicit(&q->near, memory_order_relaxed)
+		       ? LOOKS_MORE
+		       : 1;
 }
 
 static ssize_t fill_slot(struct vdev_queue *q, struct vdev_slot *slot, const struct vdev_call *call)
@@ -429,6 +445,7 @@ static int submit_locked(struct vdev_queue *q, const struct vdev_call *call, enu
 	bool may_wait = mode == SUBMIT_WAITED;
 	struct vdev_slot *slot;
 	ssize_t size;
+	bool wanted;
 	int err;
 
 	do {
@@ -452,14 +469,17 @@ static int submit_locked(struct vdev_queue *q, const struct vdev_call *call, enu
 	if (err)
 		return err;
 	q->flying++;
-	slot->since_ns = time_monotonic_ns();
 	for (unsigned i = 0; i < call->send_count; i++)
 		slot->data[slot->data_count++] = call->send[i];
 	for (unsigned i = 0; i < call->receive_count; i++)
 		slot->data[slot->data_count++] = call->receive[i];
 	vdev_pin_data(q->dev, slot->data, slot->data_count, true);
-	kick(q);
-	slot->more = call->more;
+	wanted = virtq_driver_publish(&q->ring);
+	slot->since_ns = time_monotonic_ns();
+	if (wanted) {
+		kick_write(q, looks_for(q, call, slot->since_ns));
+		atomic_store_explicit(&q->kicked, true, memory_order_relaxed);
+	}
 	slot->meanwhile = call->meanwhile;
 	slot->meanwhile_arg = call->meanwhile_arg;
 	*ret = slot;

@@ -31,7 +31,8 @@ struct virtiofs_device_options {
 	uint64_t memory; /* bytes of shared memory; 0: VDEV_MEMORY_DEFAULT */
 	unsigned
 		queues; /* request queues wanted; 0: as many as CPUs, at most what the device has */
-	unsigned queue_size; /* 0: 128 */
+	unsigned
+		queue_size; /* requests at once; 0: 128; a power of two, up to VIRTQ_SIZE_MAX / 2 */
 	/*
 	 * Connects to the daemon anew, after the connection broke: a socket, or -errno (it is tried again after a while, which doubles up to
 	 * VDEV_RECONNECT_MS_MAX). From a thread of the device's, blocking for no longer than that. NULL: a dead device stays so.

@@ -21,13 +21,14 @@ static void memory_free(struct virtiofs_device *dev, struct vdev_queue_memory *m
 	*m = (struct vdev_queue_memory){0};
 }
 
-static int memory_alloc(struct virtiofs_device *dev, unsigned size, struct vdev_queue_memory *ret)
+static int memory_alloc(struct virtiofs_device *dev, unsigned size, unsigned descs,
+			struct vdev_queue_memory *ret)
 {
 	struct vdev_queue_memory m = {0};
 	struct virtq_layout layout;
 	int err;
 
-	virtq_layout(size, &layout);
+	virtq_layout(descs, &layout);
 	err = memfile_alloc(dev->mf, layout.size, 0, 0, &m.ring_off);
 	if (!err) {
 		m.ring_size = layout.size;
@@ -44,8 +45,9 @@ static int memory_alloc(struct virtiofs_device *dev, unsigned size, struct vdev_
 int vdev_queue_renew(struct vdev_queue *q, unsigned size)
 {
 	struct virtiofs_device *dev = q->dev;
+	const unsigned descs = dev->indirect ? VDEV_SLOT_DESCS * size : size;
 	struct vdev_queue_memory fresh, oldest;
-	int err = memory_alloc(dev, size, &fresh);
+	int err = memory_alloc(dev, size, descs, &fresh);
 
 	if (err)
 		return err;
@@ -56,8 +58,8 @@ int vdev_queue_renew(struct vdev_queue *q, unsigned size)
 	q->memory = fresh;
 	q->slot_mem = memfile_ptr(dev->mf, fresh.slots_off);
 	memset(memfile_ptr(dev->mf, fresh.ring_off), 0, fresh.ring_size);
-	memset(q->ring_slots, 0, size * sizeof(*q->ring_slots));
-	virtq_driver_init(&q->ring, size, dev->event_idx, memfile_ptr(dev->mf, fresh.ring_off),
+	memset(q->ring_slots, 0, descs * sizeof(*q->ring_slots));
+	virtq_driver_init(&q->ring, descs, dev->event_idx, memfile_ptr(dev->mf, fresh.ring_off),
 			  q->ring_slots);
 	mutex_unlock(&q->lock);
 	memory_free(dev, &oldest);
@@ -108,7 +110,7 @@ static int queue_init(struct virtiofs_device *dev, struct vdev_queue *q, unsigne
 		return err;
 	q->slot_count = size;
 	q->slots = calloc(size, sizeof(*q->slots));
-	q->ring_slots = calloc(size, sizeof(*q->ring_slots));
+	q->ring_slots = calloc((size_t)VDEV_SLOT_DESCS * size, sizeof(*q->ring_slots));
 	if (!q->slots || !q->ring_slots)
 		return -ENOMEM;
 	err = vdev_queue_renew(q, size);

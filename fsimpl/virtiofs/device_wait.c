@@ -74,27 +74,12 @@ static int64_t step_aside(struct vdev_queue *q)
 }
 
 /*
- * Another request follows as soon as this one is answered: by this kick, while there is nothing else to do, the device's thread looks once more before it
- * sleeps, and finds that one.
- */
-static void kick_again(struct vdev_queue *q, const struct vdev_slot *slot)
-{
-	mutex_lock(&q->lock);
-	/* Of a connection that is gone all are. */
-	if (!slot_done(slot))
-		vdev_kick_write(q);
-	mutex_unlock(&q->lock);
-}
-
-/*
  * Polls for a while, from `now` on. True: done. Where the daemon's thread has this very CPU it gets that at once, else whoever is to run on it does from time
  * to time. Who comes back late and finds nothing was pushed aside by others, and sleeps.
  */
 static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
 {
 	bool far = !atomic_load_explicit(&q->near, memory_order_relaxed);
-	/* On one CPU with its caller it sleeps already. */
-	bool more = far && slot->more;
 	int64_t end = now + spin_ns(slot), aside, away = 0;
 
 	if (!q->dev->may_spin)
@@ -106,11 +91,9 @@ static bool spin_for(struct vdev_queue *q, struct vdev_slot *slot, int64_t now)
 		look(q, slot);
 		if (slot_done(slot)) {
 			q->spin_misses = 0;
+			atomic_store_explicit(&q->answered_ns, now, memory_order_relaxed);
 			return true;
 		}
-		if (more)
-			kick_again(q, slot);
-		more = false;
 		now = time_monotonic_ns();
 		if (!virtiofs_device_alive(q->dev) || now >= end || away >= SPIN_AWAY_NS)
 			break;

@@ -356,16 +356,19 @@ static bool version_holds(struct virtiofs_inode *in)
 
 static int refresh(struct virtiofs_inode *in, int64_t since, bool perm_only)
 {
-	const struct virtiofs_when when = virtiofs_now(in->fs);
+	struct virtiofs_when when;
 	struct fuse_attr_out out;
 	int64_t until;
 	bool valid;
 	int err;
 
+	/* Most often the walk has just asked: told without reading the clock. */
+	if (since && since != VIRTIOFS_ASK && virtiofs_inode_asked(in, since))
+		return 0;
+	when = virtiofs_now(in->fs);
 	mutex_lock(&in->lock);
 	until = perm_only ? in->perm_valid_until : in->attr_valid_until;
-	valid = since != VIRTIOFS_ASK &&
-		((until > when.time && version_holds(in)) || (since && in->attr_asked >= since));
+	valid = since != VIRTIOFS_ASK && until > when.time && version_holds(in);
 	mutex_unlock(&in->lock);
 	if (valid)
 		return 0;

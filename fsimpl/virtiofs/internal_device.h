@@ -14,7 +14,8 @@
 #include "vfs/op_lock.h"
 
 #define VDEV_QUEUES_MAX 17 /* the high-priority queue and up to 16 for requests */
-#define VDEV_QUEUE_SIZE_DEFAULT 128
+#define VDEV_QUEUE_SIZE_DEFAULT 128 /* slots */
+#define VDEV_SLOT_DESCS 2u /* descriptors a slot, where longer requests have tables of their own */
 /* What the device calls offset 0 of the memory: no address of ours, so that mixing the two up is noticed. */
 #define VDEV_GUEST_BASE (1ull << 32)
 
@@ -41,7 +42,6 @@ struct vdev_slot {
 		room; /* bytes of the small reply; of all that may come behind the header */
 	struct vdev_owner *owner; /* borrowed; an orphan's until it was told */
 	bool unkillable;
-	bool more; /* another follows */
 	void (*meanwhile)(void *arg); /* vdev_call's; the caller's alone */
 	void *meanwhile_arg;
 	bool listened; /* an orphan that counts in queue->asleep */
@@ -89,6 +89,7 @@ struct vdev_queue {
 	_Atomic bool kicked; /* advice: the device was, since its thread was last given this CPU */
 	_Atomic bool near; /* advice: its thread was last seen to run on its caller's CPU */
 	_Atomic int64_t yield_after;
+	_Atomic int64_t answered_ns; /* advice: when somebody who polled had his answer last */
 	struct vdev_doorbells
 		bells; /* others at each reconnection: changed under lock, while dead */
 	struct hostpoll poll;
@@ -153,8 +154,6 @@ void vdev_call_ready(struct hostpoll *hp, uint32_t events);
 /* device.c: takes what completed. 0, -EPROTO: the ring makes no sense; the first kills the device then, the second, with the queue locked, does not. */
 must_check int vdev_queue_drain(struct vdev_queue *q);
 must_check int vdev_queue_drain_locked(struct vdev_queue *q);
-/* Never blocks, whatever the device does. With no room for it one is waiting to be read. Queue locked. */
-void vdev_kick_write(struct vdev_queue *q);
 /* In place of mutex_unlock() wherever completions were taken: owners' locks rank below the queue's. */
 void vdev_queue_unlock(struct vdev_queue *q);
 /* device_wait.c: until the slot is done. Not locked. 0, -EINTR: killed, it is not. */

@@ -81,7 +81,9 @@ struct remote_dentry *virtiofs_believed(struct virtiofs_fs *fs, struct remote_de
 int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir, const char *name,
 			size_t len, struct remote_dentry **ret)
 {
-	struct virtiofs_when when = virtiofs_now(fs);
+	const struct virtiofs_name n = {
+		.dir = virtiofs_inode_of(dir)->nodeid, .name = name, .len = len};
+	struct virtiofs_lookup l;
 	struct fuse_entry_out e;
 	uint64_t version = 0;
 	int err;
@@ -91,10 +93,12 @@ int virtiofs_lookup_ask(struct virtiofs_fs *fs, struct remote_dentry *dir, const
 		version = version_load(fs->versions->table,
 				       version_name_key(virtiofs_inode_of(dir)->generation, name,
 							len));
-	err = virtiofs_lookup_rpc(fs, virtiofs_inode_of(dir)->nodeid, name, len, &e);
+	err = virtiofs_lookup_begin(fs, &n, true, &l);
+	if (!err)
+		err = virtiofs_lookup_end(&l, &e);
 	if (err == -ENOENT)
 		virtiofs_enter_negative(fs, dir, name, len, version);
-	return err ? err : virtiofs_enter(fs, dir, name, len, &e, when, ret);
+	return err ? err : virtiofs_enter(fs, dir, name, len, &e, l.when, ret);
 }
 
 /* From the cache: 0 and a reference, -ENOENT; 1: it is to be asked for. */

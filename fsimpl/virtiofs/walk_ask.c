@@ -244,8 +244,8 @@ static int name_entries(struct fuse_walk_reply *r, unsigned epoch)
 
 int virtiofs_walk_ask(struct virtiofs_walk *wk)
 {
-	const struct virtiofs_when when = virtiofs_now(wk->fs);
-	unsigned epoch = vdev_epoch(wk->fs->dev);
+	const unsigned epoch = vdev_epoch(wk->fs->dev);
+	struct virtiofs_when when;
 	struct fuse_walk_reply r;
 	struct fuse_walk_in in;
 	struct asked a;
@@ -261,7 +261,7 @@ int virtiofs_walk_ask(struct virtiofs_walk *wk)
 	ssize_t got;
 	int err;
 
-	if (!(wk->fs->init_flags & FUSE_HAS_MOAT_WALK))
+	if (!(wk->fs->init_flags & FUSE_HAS_MOAT_WALK) || (rp_final(wk->rp) && !wk->hint))
 		return 1;
 	gather(wk, &a);
 	wanted = wanted_of(wk, &a);
@@ -269,6 +269,7 @@ int virtiofs_walk_ask(struct virtiofs_walk *wk)
 		return 1;
 	call.req.name_len[0] = a.len;
 	fill_arg(wk, &call, &in, wanted);
+	when = virtiofs_now(wk->fs);
 	got = virtiofs_call(wk->fs, &call);
 	if (got < 0) {
 		err = (int)got;

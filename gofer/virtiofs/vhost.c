@@ -20,6 +20,7 @@
 #include "gofer/virtiofs/server.h"
 
 #define SPIN_NS 30000
+#define KICKS_AT_ONCE 64 /* of a front end with a socket to kick by; an eventfd has one */
 /* A front end that ends closes its descriptors one by one. */
 #define LEAVE_MS 1000
 #define LEAVE_STEP_MS 10
@@ -61,14 +62,14 @@ void queue_complete(struct queue *q, uint16_t head, uint32_t len)
 static bool sleep_for_kick(struct queue *q)
 {
 	struct pollfd p = {.fd = q->kick_fd, .events = POLLIN};
-	uint64_t count;
+	uint64_t counts[KICKS_AT_ONCE];
 	ssize_t got;
 
 	while (!atomic_load(&q->stop)) {
 		/* The descriptor blocks or not as the front end made it. */
 		if (poll(&p, 1, -1) <= 0)
 			continue;
-		got = read(q->kick_fd, &count, sizeof(count));
+		got = read(q->kick_fd, counts, sizeof(counts));
 		return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 	}
 	return true;

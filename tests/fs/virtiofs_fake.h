@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -96,6 +97,8 @@ struct fake {
 	_Atomic bool stalled; /* answers nothing meanwhile */
 	bool live; /* somebody scribbles over the rings: it does what it can, and gives up on what makes no sense */
 	bool deaf; /* reads no kick and sees to it that they block, if that can be; looks at its rings now and then */
+	int unread[QUEUES]; /* bytes of kicks, at the end */
+	_Atomic unsigned tables; /* LOOKUPs that had one of their own */
 	unsigned drip_us; /* between bytes of what it answers in the handshake */
 	bool submounts; /* a filesystem of its own in every directory */
 	bool direct; /* no indirect descriptors, and calls only who asks for it */
@@ -394,6 +397,8 @@ static void serve(struct virtq_device *q, const struct virtq_chain *c)
 	}
 	if (in.head.opcode == FUSE_WRITE && size >= WRITE_HEAD_BYTES + sizeof(fake.written))
 		memcpy(fake.written, request + WRITE_HEAD_BYTES, sizeof(fake.written));
+	if (in.head.opcode == FUSE_LOOKUP)
+		fake.tables += (q->desc[c->head].flags & VRING_DESC_F_INDIRECT) != 0;
 	lie = in.head.opcode == fake.target;
 	fake.hits += lie;
 	if (fake.silent)
@@ -613,6 +618,9 @@ static void *fake_main(void *arg)
 		if (p[0].revents && !fake.closed)
 			go = message();
 	}
+	for (unsigned i = 0; i < QUEUES; i++)
+		if (fake.kick[i] >= 0)
+			(void)ioctl(fake.kick[i], FIONREAD, &fake.unread[i]);
 	close(fake.sock);
 	for (unsigned i = 0; i < QUEUES; i++) {
 		if (fake.kick[i] >= 0)

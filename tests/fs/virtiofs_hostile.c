@@ -337,6 +337,8 @@ static void test_killed_with_full_ring(void **state)
 
 #define DEAF_STATS 1000 /* more kicks than a device that reads none can be left with */
 #define DEAF_SECONDS_MAX 180
+#define KICK_BYTES 8 /* what a daemon reads at once */
+#define UNREAD_MAX (100 * KICK_BYTES)
 
 /* A daemon that makes kicks block, where they can: no call and no other host descriptor waits for that. */
 static void test_deaf(void **state)
@@ -356,6 +358,8 @@ static void test_deaf(void **state)
 	guest(&e);
 	stop(&e);
 	assert_true(fake.hits >= DEAF_STATS);
+	assert_in_range(fake.unread[1], KICK_BYTES, UNREAD_MAX);
+	assert_int_equal(fake.unread[1] % KICK_BYTES, 0);
 	alarm(TEST_SECONDS_MAX);
 }
 
@@ -480,6 +484,8 @@ static void test_sent_ahead(void **state)
 	assert_int_equal(lookups_of(&e, "/d/f", -EACCES), 1);
 	assert_int_equal(fs_env_become(&e, 0, 0, NULL, 0, 1ull << CAP_DAC_READ_SEARCH), 0);
 	assert_int_equal(lookups_of(&e, "/d/f", 0), 2);
+	/* One at a time they need none. */
+	assert_int_equal(fake.tables, 0);
 	stop_counting(&e);
 }
 
