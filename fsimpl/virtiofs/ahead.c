@@ -256,7 +256,7 @@ static bool passes(struct reading *r, bool ask)
 	uint64_t piece = r->end - r->off;
 
 	ask = ask && r->window && MAX(r->window, 2 * piece) >= window_max(r->in);
-	return piece >= VIRTIOFS_PASS_BYTES && virtiofs_pass_ready(r->in, ask);
+	return piece >= VIRTIOFS_PASS_BYTES && virtiofs_pass_ready(r->h, ask);
 }
 
 /* The reader has what he comes to next: is there enough behind it? Return: 0, -EINTR. */

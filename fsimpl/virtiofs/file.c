@@ -216,7 +216,7 @@ static ssize_t direct_read_iter(struct file *f, struct io_iter *it, uint64_t off
 
 	atomic_store_explicit(&vf->ra.next, end, memory_order_relaxed);
 	if (it->remaining >= VIRTIOFS_PASS_BYTES &&
-	    virtiofs_pass_ready(in, on && end >= VIRTIOFS_READ_MAX)) {
+	    virtiofs_pass_ready(vf->h, on && end >= VIRTIOFS_READ_MAX)) {
 		got = virtiofs_data_writeback(in, off, end);
 		if (!got)
 			got = virtiofs_pass_read(in, it, off, end);

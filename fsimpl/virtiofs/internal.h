@@ -635,8 +635,8 @@ must_check int virtiofs_data_fill_locked(struct virtiofs_inode *in, struct virti
 
 #define VIRTIOFS_PASS_BYTES (64ul << 10) /* a shorter one takes its READ along with others */
 
-/* Does the host copy what is read of the file in long pieces? ask: the daemon, if it was not asked yet. Takes fill_lock. */
-bool virtiofs_pass_ready(struct virtiofs_inode *in, bool ask);
+/* Does the host copy what is read through h in long pieces? ask: the daemon, if it was not asked yet. Takes fill_lock. */
+bool virtiofs_pass_ready(const struct virtiofs_handle *h, bool ask);
 /* It does, and nothing of [off, end) is cached. Return: bytes; 0: a READ must bring it; -EFAULT. */
 ssize_t virtiofs_pass_read(struct virtiofs_inode *in, struct io_iter *it, uint64_t off,
 			   uint64_t end);

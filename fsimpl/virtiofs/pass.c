@@ -12,6 +12,8 @@
  * The descriptor goes with the last open handle, with the window's room (dax_window.c) and with the daemon's connection. Cannot do: writes, whose bits and
  * times are the daemon's business.
  */
+#include <fcntl.h>
+
 #include "fsimpl/virtiofs/internal_dax.h"
 
 /* No file shorter than that is worth a request of its own. */
@@ -25,9 +27,14 @@ static bool is_served(const struct virtiofs_inode *in)
 	return virtiofs_device_alive(in->fs->dev) && vdev_node_current(in->fs->dev, in->nodeid);
 }
 
-bool virtiofs_pass_ready(struct virtiofs_inode *in, bool ask)
+bool virtiofs_pass_ready(const struct virtiofs_handle *h, bool ask)
 {
+	struct virtiofs_inode *in = h->in;
 	int state = atomic_load(&in->pass), err;
+
+	/* The daemon opened its own without it. */
+	if (h->flags & O_NOATIME)
+		return false;
 
 	if (likely(state != PASS_UNASKED) || !ask || virtiofs_inode_size(in) < PASS_FILE_MIN)
 		return state == PASS_HAS && is_served(in);
