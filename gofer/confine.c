@@ -227,21 +227,6 @@ static bool has_fine_ctime(int fd)
 	return false;
 }
 
-/* Others have names that only a lookup finds: snapshots, short names, what an automounter would mount. */
-static bool lists_all(int fd)
-{
-	static const uint32_t types[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
-					 TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC};
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return false;
-	for (unsigned i = 0; i < ARRAY_SIZE(types); i++)
-		if ((uint32_t)fs.f_type == types[i])
-			return true;
-	return false;
-}
-
 static int init_attach(struct attach *a, const struct gofer_attach *conf, const char *path)
 {
 	char buf[P9_PATH_MAX + 1], link[64];
@@ -264,7 +249,6 @@ static int init_attach(struct attach *a, const struct gofer_attach *conf, const 
 	a->dev = st.st_dev;
 	a->ino = st.st_ino;
 	a->fine_ctime = has_fine_ctime(a->fd);
-	a->lists_all = lists_all(a->fd);
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", a->fd);
 	len = readlink(link, buf, sizeof(buf) - 1);
 	if (len < 0)

@@ -295,13 +295,13 @@ static void fill_dirent(struct dents *x, const struct host_dirent *h, struct p9_
 
 int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos,
 	       int64_t offset, size_t max, bool moat, uint32_t want, size_t *ret_size,
-	       uint8_t *ret_end)
+	       bool *ret_eof)
 {
 	struct dents x = {.w = w, .attach = attach, .fd = fd, .want = want};
 	struct stat st;
 
 	*ret_size = 0;
-	*ret_end = P9_READDIR_MORE;
+	*ret_eof = false;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	x.dev = st.st_dev;
@@ -315,8 +315,7 @@ int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *i
 		if (got < 0)
 			return *ret_size ? 0 : -errno;
 		if (got == 0) {
-			*ret_end = attach->lists_all && x.dev == attach->dev ? P9_READDIR_ALL
-									     : P9_READDIR_END;
+			*ret_eof = true;
 			return 0;
 		}
 		for (long off = 0; off < got;) {

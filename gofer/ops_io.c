@@ -173,7 +173,7 @@ int op_readdir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 {
 	auto_fid struct fid *f = fid_get(w->srv, t->Treaddir.fid);
 	size_t size;
-	uint8_t end;
+	bool eof;
 	int err;
 
 	if (!f || f->io_fd < 0)
@@ -182,7 +182,7 @@ int op_readdir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 		return -ENOTDIR;
 	mutex_lock(&f->lock);
 	err = read_dents(w, f->attach, f->io_fd, &f->dir_pos, (int64_t)t->Treaddir.offset,
-			 MIN(t->Treaddir.count, io_unit(w)), false, false, &size, &end);
+			 MIN(t->Treaddir.count, io_unit(w)), false, false, &size, &eof);
 	mutex_unlock(&f->lock);
 	if (err)
 		return err;

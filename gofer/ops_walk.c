@@ -413,7 +413,7 @@ int op_mreaddir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	struct p9_Rmreaddir *o = &r->Rmreaddir;
 	auto_fid struct fid *f = fid_get(w->srv, a->fid);
 	size_t max = MIN(a->count, atomic_load(&w->srv->msize) - P9_IO_OVERHEAD), size;
-	uint8_t end;
+	bool eof;
 	int64_t pos = 0;
 	int dir, err;
 
@@ -424,15 +424,15 @@ int op_mreaddir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 			return -ENOTDIR;
 		mutex_lock(&f->lock);
 		err = read_dents(w, f->attach, f->io_fd, &f->dir_pos, (int64_t)a->offset, max, true,
-				 a->want, &size, &end);
+				 a->want, &size, &eof);
 		mutex_unlock(&f->lock);
 	} else {
 		dir = open_dir(w, f, &a->path, a->want & P9_WANT_QUIET);
 		if (dir < 0)
 			return dir;
 		err = read_dents(w, f->attach, dir, &pos, (int64_t)a->offset, max, true, a->want,
-				 &size, &end);
-		if (err || end || a->newfid == P9_NOFID) {
+				 &size, &eof);
+		if (err || eof || a->newfid == P9_NOFID) {
 			close(dir);
 		} else {
 			struct fid *nf;
@@ -448,7 +448,7 @@ int op_mreaddir(struct worker *w, const struct p9_msg *t, struct p9_msg *r)
 	}
 	if (err)
 		return err;
-	o->eof = end;
+	o->eof = eof;
 	o->data = (struct p9_blob){NULL, (uint32_t)size};
 	return 0;
 }

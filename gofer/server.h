@@ -49,7 +49,6 @@ struct attach {
 	int fd; /* O_PATH of its root; immutable */
 	bool readonly, is_file, fifos, uds_open, uds_create;
 	bool fine_ctime; /* on its device every change that was seen has a time of its own */
-	bool lists_all; /* listings of its device's directories show all that a lookup finds */
 	uint64_t resolve; /* RESOLVE_* for openat2 */
 	dev_t dev; /* of the root */
 	ino_t ino;
@@ -379,10 +378,10 @@ struct setattr {
 };
 /* fd: O_PATH. io_fd: an open descriptor of the same file, or -1. */
 must_check int apply_setattr(struct worker *w, int fd, int io_fd, const struct setattr *sa);
-/* Directory entries from offset on. Fills w->data up to max. f's lock is held. *ret_end: P9_READDIR_*. */
+/* Directory entries from offset on. Fills w->data up to max. f's lock is held. */
 must_check int read_dents(struct worker *w, const struct attach *attach, int fd, int64_t *inout_pos,
 			  int64_t offset, size_t max, bool moat, uint32_t want, size_t *ret_size,
-			  uint8_t *ret_end);
+			  bool *ret_eof);
 must_check int dup_fd(int fd);
 
 /* ---- lock.c ---- */

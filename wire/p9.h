@@ -330,10 +330,6 @@ struct p9_fids { /* raw: p9_fids_get() */
 #define P9_FIELDS_Tmreaddir(F, m) \
 	F(m, u32, fid)            \
 	F(m, str, path) F(m, u32, newfid) F(m, u64, offset) F(m, u32, count) F(m, u32, want)
-/* eof: what follows the entries. */
-#define P9_READDIR_MORE 0u
-#define P9_READDIR_END 1u
-#define P9_READDIR_ALL 2u /* nothing; and names that no listing of the directory shows do not exist */
 #define P9_FIELDS_Rmreaddir(F, m) F(m, u8, eof) F(m, u8, bound) F(m, blob, data)
 #define P9_FIELDS_Tmclunk(F, m) F(m, fids, fids)
 #define P9_FIELDS_Rmclunk(F, m)

@@ -7,7 +7,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <dirent.h>
 #include <unistd.h>
 
@@ -67,31 +66,6 @@ bool gofer_listing_at(const struct gofer_listing *l, const struct gofer_inode *i
 	return true;
 }
 
-static bool is_ascii(const char *name, size_t len)
-{
-	uint8_t bits = 0;
-
-	for (size_t i = 0; i < len; i++)
-		bits |= (uint8_t)name[i];
-	return bits < 0x80;
-}
-
-bool gofer_listing_lacks(struct gofer_inode *dir, const char *name, size_t len)
-{
-	struct gofer_listing *l = gofer_listing_of(dir);
-	struct p9_dirent e;
-	size_t off = 0;
-	bool lacks;
-
-	if (!l)
-		return false;
-	lacks = l->all && l->size <= GOFER_LACKS_MAX && is_ascii(name, len);
-	while (lacks && p9_dirent_get(l->data, l->size, &off, true, &e) == 1)
-		lacks = e.name.len != len || strncasecmp(e.name.data, name, len) != 0;
-	gofer_listing_unref(l);
-	return lacks;
-}
-
 void gofer_dir_changed(struct gofer_inode *in)
 {
 	struct gofer_listing *old;
@@ -103,13 +77,12 @@ void gofer_dir_changed(struct gofer_inode *in)
 	gofer_listing_unref(old);
 }
 
-/* A copy of a reply's entries without their attributes. end: the reply's. Return: 0, -ENOMEM, -EIO. */
-static int listing_create(struct gofer_fs *fs, const struct p9_blob *data, uint8_t end,
+/* A copy of a reply's entries without their attributes. Return: 0, -ENOMEM, -EIO. */
+static int listing_create(struct gofer_fs *fs, const struct p9_blob *data,
 			  struct gofer_listing **ret)
 {
 	struct gofer_listing *l = malloc(sizeof(*l) + data->size), *fit;
 	size_t off = 0, size = 0;
-	bool all = end == P9_READDIR_ALL;
 	struct p9_dirent e;
 	uint32_t files = 0;
 	int got;
@@ -124,7 +97,6 @@ static int listing_create(struct gofer_fs *fs, const struct p9_blob *data, uint8
 			got = -EBADMSG;
 			break;
 		}
-		all &= is_ascii(e.name.data, e.name.len);
 	}
 	if (got < 0) {
 		free(l);
@@ -136,7 +108,6 @@ static int listing_create(struct gofer_fs *fs, const struct p9_blob *data, uint8
 	l->fs = fs;
 	l->size = (uint32_t)size;
 	l->files = files;
-	l->all = all;
 	atomic_fetch_add(&fs->listing_bytes, size);
 	*ret = l;
 	return 0;
@@ -222,7 +193,7 @@ static int take_reply(struct gofer_dir *dir, struct remote_dentry *d, int64_t po
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	bool eof = r->eof || !r->data.size;
 	struct gofer_listing *l;
-	int err = listing_create(fs, &r->data, r->eof, &l);
+	int err = listing_create(fs, &r->data, &l);
 
 	if (err)
 		return err;
@@ -284,14 +255,13 @@ out_unlock:
 	return err;
 }
 
-void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want, uint8_t end)
+void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want, bool eof)
 {
 	struct gofer_fs *fs = gofer_fs_of(d->d.fs);
 	struct gofer_listing *l;
-	bool eof = end != P9_READDIR_MORE;
 
 	/* listing_create() looks at all of it. */
-	if (listing_create(fs, data, end, &l))
+	if (listing_create(fs, data, &l))
 		return;
 	gofer_dir_enter(fs, d, data, want);
 	/* With all attributes, but not of all entries, it says nothing of what a listing left out. */

@@ -55,8 +55,6 @@
 /* xattr.c: listings tell which files have extended attributes, of so many files more than were asked for them */
 #define GOFER_XATTR_CREDIT 256
 #define GOFER_XATTRS_AFTER 8u
-/* Bytes of a listing in which a name is looked for that the cache does not have. */
-#define GOFER_LACKS_MAX (32u << 10)
 #define GOFER_LISTINGS_MAX (8u << 20) /* bytes kept of directories' entries, per filesystem */
 /* ahead.c */
 #define GOFER_AHEAD_MAX \
@@ -88,7 +86,6 @@ struct gofer_listing {
 	struct gofer_fs *fs; /* borrowed: whoever has a reference has a dentry of it */
 	uint32_t size;
 	uint32_t files; /* entries but directories and symlinks */
-	bool all; /* what it does not show does not exist, as far as names are ASCII: the directory may ignore case */
 	uint8_t data[];
 };
 
@@ -513,17 +510,14 @@ must_check int gofer_dir_create(struct resolving_path *rp, struct remote_dentry 
 				struct file **ret);
 /* Its entries have changed: the next listing asks. */
 void gofer_dir_changed(struct gofer_inode *in);
-/* Is dir's listing known, and no name like that in it? Pre: tree_lock. */
-bool gofer_listing_lacks(struct gofer_inode *dir, const char *name, size_t len);
 void gofer_listing_unref(struct gofer_listing *l); /* NULL is ignored */
 /* What is kept of a directory's entries: a reference or NULL. */
 struct gofer_listing *gofer_listing_of(struct gofer_inode *dir);
 /* in's entry, if the listing has it where one had it that told of in; *ret_end is behind it. Its name may be another of in's. */
 bool gofer_listing_at(const struct gofer_listing *l, const struct gofer_inode *in,
 		      struct p9_dirent *ret, size_t *ret_end);
-/* What a reply to a request with `want` has just said of d: its first entries; end: the reply's. Pre: tree_lock, since it was asked for. */
-void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want,
-		    uint8_t end);
+/* What a reply to a request with `want` has just said of d: its first entries; eof: all of them. Pre: tree_lock, since it was asked for. */
+void gofer_dir_told(struct remote_dentry *d, const struct p9_blob *data, uint32_t want, bool eof);
 /* Its nodes, as far as they were wanted, into the cache. Pre: tree_lock. */
 void gofer_dir_enter(struct gofer_fs *fs, struct remote_dentry *d, const struct p9_blob *data,
 		     uint32_t want);

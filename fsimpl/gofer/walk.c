@@ -15,15 +15,6 @@
 
 #define WALK_TRIES 16 /* lookups of one name whose entry is evicted under us */
 
-/* What nobody but us changes, and was listed, is known without its name having been asked for. It is looked at once: the name is entered. */
-static bool is_absent(struct gofer_fs *fs, struct remote_dentry *dir, const char *name, size_t len)
-{
-	if (!gofer_listing_lacks(gofer_inode_of(dir), name, len))
-		return false;
-	gofer_cache_enter_negative(fs, dir, name, len);
-	return true;
-}
-
 static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 {
 	const char *name = rp_component(wk->rp);
@@ -47,8 +38,6 @@ static int find_child(struct gwalk *wk, struct remote_dentry **ret)
 			*ret = d;
 			return d ? 0 : negative ? -ENOENT : wk->fail_err;
 		}
-		if (is_absent(wk->fs, wk->cur, name, len))
-			return -ENOENT;
 		if (single && (gofer_light_lookup(wk->fs, wk->cur, name, len) ||
 			       gofer_dir_prefetch(wk->fs, rp_cred(wk->rp), wk->cur)))
 			continue;
@@ -183,8 +172,6 @@ int gofer_lookup(struct gofer_fs *fs, struct remote_dentry *dir, const char *nam
 		*ret = gofer_cache_find(fs, dir, name, len, &negative);
 	if (*ret || negative)
 		return *ret ? 0 : -ENOENT;
-	if (is_absent(fs, dir, name, len))
-		return -ENOENT;
 	err = gofer_where_child(dir, name, len, &where);
 	if (err)
 		return err;

@@ -7,9 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <linux/magic.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 
 #include <cmocka.h>
 
@@ -220,68 +218,6 @@ static void test_lists(void **state)
 	assert_non_null(strstr(buf, "less\n"));
 	assert_int_equal(fs_unlink(&e, DIR8 "/less"), 0);
 	assert_int_equal(fs_list(&e, DIR8, buf, sizeof(buf)), 1);
-}
-
-/* Does the host's file system show all names that it finds? */
-static bool host_lists_all(void)
-{
-	static const uint32_t types[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
-					 TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC};
-	struct statfs fs;
-	bool ret = false;
-
-	assert_int_equal(statfs(backend_gofer_dir(), &fs), 0);
-	for (unsigned i = 0; i < ARRAY_SIZE(types); i++)
-		ret |= (uint32_t)fs.f_type == types[i];
-	return ret;
-}
-
-static int stat_absent(const char *path)
-{
-	struct moat_statx st;
-
-	return fs_stat(&e, path, &st) == -ENOENT ? 0 : -EEXIST;
-}
-
-/* Names that are not in a listing that is known do not exist. */
-static void test_absent(void **state)
-{
-	unsigned ask = shared || !host_lists_all();
-	struct moat_statx st;
-
-	(void)state;
-	assert_int_equal(fs_mkdir(&e, "/absent", 0755), 0);
-	assert_int_equal(fs_creat(&e, "/absent/Readme", 0644), 0);
-	/* Nobody has listed it. */
-	assert_int_equal(COLD_TRIPS(stat_absent("/absent/a")), 1);
-	assert_in_range(fs_list(&e, "/absent", buf, sizeof(buf)), 1, 1);
-	assert_int_equal(TRIPS(stat_absent("/absent/b")), ask);
-	assert_int_equal(TRIPS(stat_absent("/absent/b/c")), ask);
-	assert_int_equal(TRIPS(stat_absent("/absent/Readm")), ask);
-	assert_int_equal(TRIPS(fs_open(&e, "/absent/d", O_RDONLY, 0, &(struct file *){NULL}) ==
-					       -ENOENT
-				       ? 0
-				       : -EEXIST),
-			 ask);
-	/* Some directories ignore case, of which only ASCII's is known here. */
-	assert_int_equal(TRIPS(stat_absent("/absent/readme")), 1);
-	assert_int_equal(TRIPS(stat_absent("/absent/\xc3\xa4")), 1);
-	/* What is made is there, whatever is made of the listing, and so is what takes another's name. */
-	assert_int_equal(TRIPS(open_close("/absent/b", O_CREAT | O_EXCL | O_RDWR)), 1);
-	assert_int_equal(fs_stat(&e, "/absent/b", &st), 0);
-	assert_int_equal(fs_list(&e, "/absent", buf, sizeof(buf)), 2);
-	assert_int_equal(fs_rename(&e, "/absent/b", "/absent/e", 0), 0);
-	assert_int_equal(fs_stat(&e, "/absent/e", &st), 0);
-	assert_int_equal(TRIPS(stat_absent("/absent/f")), 1);
-	assert_int_equal(fs_list(&e, "/absent", buf, sizeof(buf)), 2);
-	assert_int_equal(TRIPS(stat_absent("/absent/g")), ask);
-	assert_int_equal(fs_unlink(&e, "/absent/e"), 0);
-	assert_int_equal(fs_link(&e, "/absent/Readme", "/absent/e", false), 0);
-	assert_int_equal(fs_stat(&e, "/absent/e", &st), 0);
-	/* Such a name could be any other's. */
-	assert_int_equal(fs_creat(&e, "/absent/\xc3\xa4", 0644), 0);
-	assert_int_equal(fs_list(&e, "/absent", buf, sizeof(buf)), 3);
-	assert_int_equal(TRIPS(stat_absent("/absent/h")), 1);
 }
 
 /* ---- directories listed in order ---- */
@@ -754,7 +690,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unprivileged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stats_in_a_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_absent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists_ahead_are_few, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_opens_in_order, setup, teardown),

@@ -287,7 +287,7 @@ static void readdir_nodes(void **state)
 		size_t off = 0;
 
 		assert_int_equal(list_raw(cases[i].want, &call), 0);
-		assert_in_range(call.r.Rmreaddir.eof, P9_READDIR_END, P9_READDIR_ALL);
+		assert_true(call.r.Rmreaddir.eof);
 		while (p9_dirent_get(call.r.Rmreaddir.data.data, call.r.Rmreaddir.data.size, &off,
 				     true, &d) == 1) {
 			char first = d.name.data[0];
