@@ -86,8 +86,10 @@ static void fix_priv_after_write(struct file *f, const struct perm_inode *pi)
 	(void)!gofer_setattr(gofer_inode_of(d)->fs, d, &a);
 }
 
+/* off: -1: where the file ends on the host at that time, whoever else writes to it. */
 static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
 {
+	int flags = (rwf & RWF_NOWAIT) | (off < 0 ? RWF_APPEND : 0);
 	ssize_t done = 0;
 
 	while (it->remaining) {
@@ -100,7 +102,7 @@ static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
 			return done ? done : count;
 		for (int i = 0; i < count; i++)
 			asked += iov[i].iov_len;
-		put = pwritev2(fd, iov, count, off + done, rwf & RWF_NOWAIT);
+		put = pwritev2(fd, iov, count, off < 0 ? -1 : off + done, flags);
 		if (put < 0)
 			return done ? done : -errno;
 		io_iter_advance(it, (uint64_t)put);
@@ -108,6 +110,17 @@ static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
 		if ((size_t)put < asked)
 			break;
 	}
+	return done;
+}
+
+/* Other programs append to it too: only the host knows the end. *ret_off: where it was. Pre: write_lock. */
+static ssize_t append_windows(int fd, struct io_iter *it, int rwf, int64_t *ret_off)
+{
+	ssize_t done = write_windows(fd, it, -1, rwf);
+	off_t end = done > 0 ? lseek(fd, 0, SEEK_CUR) : -1;
+
+	if (end >= done)
+		*ret_off = end - done;
 	return done;
 }
 
@@ -134,7 +147,8 @@ static ssize_t gofer_write_iter(struct file *f, struct io_iter *it, int64_t *ino
 		ret = gofer_plain_write(in, fd, it, *inout_off);
 	own = gofer_own_begin(in, fd, IN_MODIFY);
 	if (!ret && !gofer_is_plain(in))
-		ret = write_windows(fd, it, *inout_off, rwf);
+		ret = append && in->fs->shared ? append_windows(fd, it, rwf, inout_off)
+					       : write_windows(fd, it, *inout_off, rwf);
 	gofer_own_end(in->fs, own);
 	op_unlock(&in->write_lock);
 	if (ret > 0 && (pi.mode & (S_ISUID | S_ISGID)))
@@ -190,6 +204,24 @@ static ssize_t gofer_copy_range(struct file *in, int64_t off_in, struct file *ou
 	return ret;
 }
 
+/* SEEK_DATA, SEEK_HOLE. All I/O says where it goes, but appends, which ask the descriptor where they went. */
+static int64_t seek_host(struct file *f, int64_t off, int whence)
+{
+	struct gofer_inode *in = file_inode(f);
+	int err;
+
+	if (gofer_is_plain(in))
+		return gofer_plain_seek(in, off, whence);
+	err = op_lock_killable(&in->write_lock);
+	if (err)
+		return err;
+	off = lseek(gofer_file_of(f)->fd, off, whence);
+	if (off < 0)
+		off = -errno;
+	op_unlock(&in->write_lock);
+	return off;
+}
+
 static int64_t gofer_seek(struct file *f, int64_t off, int whence)
 {
 	int64_t base = 0;
@@ -206,13 +238,9 @@ static int64_t gofer_seek(struct file *f, int64_t off, int whence)
 		break;
 	case SEEK_DATA:
 	case SEEK_HOLE:
-		/* The descriptor's own position means nothing: all I/O says where. */
-		if (gofer_is_plain(file_inode(f)))
-			off = gofer_plain_seek(file_inode(f), off, whence);
-		else
-			off = lseek(gofer_file_of(f)->fd, off, whence);
+		off = seek_host(f, off, whence);
 		if (off < 0)
-			return gofer_is_plain(file_inode(f)) ? off : -errno;
+			return off;
 		break;
 	default:
 		return -EINVAL;
