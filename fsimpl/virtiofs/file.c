@@ -465,6 +465,8 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 		return err;
 	err = virtiofs_data_writeback(in, 0, UINT64_MAX);
 	virtiofs_fill_begin(in);
+	if (!(mode & FALLOC_FL_KEEP_SIZE))
+		virtiofs_data_extended(in, off + size);
 	got = err ? err : fallocate_rpc(file_of(f)->h, mode, off, size);
 	if (got >= 0) {
 		/* Whatever the mode did to the range, the server's is the truth. */
@@ -473,8 +475,10 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 	}
 	virtiofs_fill_end(in);
 	op_unlock(&in->write_lock);
-	if (got >= 0)
+	if (got >= 0) {
 		got = virtiofs_inode_refresh(in, VIRTIOFS_ASK);
+		kill_priv(f, false);
+	}
 	return got == -ENOSYS ? -EOPNOTSUPP : got < 0 ? (int)got : 0;
 }
 

@@ -655,6 +655,8 @@ must_check int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, 
 void virtiofs_data_drop(struct virtiofs_inode *in, uint64_t off, uint64_t end);
 /* The file is `size` long from now on: pages beyond go, the tail of the last is zeroed. */
 void virtiofs_data_truncated(struct virtiofs_inode *in, uint64_t size);
+/* The file is about to reach to `to`: what a mapping wrote into its last page behind its end is zeros, as on the host. */
+void virtiofs_data_extended(struct virtiofs_inode *in, uint64_t to);
 /* Data of another version than `attr` says goes. */
 void virtiofs_data_revalidate(struct virtiofs_inode *in);
 /* fill_lock. begin_killable: -EINTR. end: let go once requests of killed callers are through. */

@@ -134,6 +134,7 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_h
 
 	if (err)
 		return err;
+	virtiofs_data_extended(in, off);
 	while (it->remaining && !err) {
 		size_t want = MIN(it->remaining, (uint64_t)in->fs->max_write), n;
 		uint64_t at = off + done, put;
@@ -248,6 +249,7 @@ ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_hand
 	uint64_t done = 0;
 	ssize_t got = 0;
 
+	virtiofs_data_extended(in, off);
 	while (it->remaining) {
 		uint64_t at = off + done, n = MOAT_PAGE_SIZE - (at & ~MOAT_PAGE_MASK);
 

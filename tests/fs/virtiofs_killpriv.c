@@ -46,11 +46,21 @@ static const struct owner {
 
 static const mode_t modes[] = {04777, 02777, 06777, 02767, 06666, 07777, 0777};
 
-enum operation { WRITE, APPEND, TRUNCATE, FTRUNCATE, OPEN_TRUNC, OPEN_ONLY, CHGRP, OPERATIONS };
+enum operation {
+	WRITE,
+	APPEND,
+	TRUNCATE,
+	FTRUNCATE,
+	ALLOCATE,
+	OPEN_TRUNC,
+	OPEN_ONLY,
+	CHGRP,
+	OPERATIONS
+};
 #define CASES (ARRAY_SIZE(owners) * ARRAY_SIZE(modes) * OPERATIONS) /* a caller */
 #define NAME_BYTES 32
-static const char *const operation_names[] = {"write",	      "append",	   "truncate", "ftruncate",
-					      "open O_TRUNC", "open only", "chown"};
+static const char *const operation_names[] = {"write",	   "append",	   "truncate",	"ftruncate",
+					      "fallocate", "open O_TRUNC", "open only", "chown"};
 
 /* ---- the host ---- */
 
@@ -73,6 +83,8 @@ static int host_operation(int dir, const char *name, enum operation op)
 		err = fchdir(dir) < 0 || truncate(path, 2) < 0 ? errno : 0;
 	} else if (op == FTRUNCATE) {
 		err = ftruncate(fd, 2) < 0 ? errno : 0;
+	} else if (op == ALLOCATE) {
+		err = fallocate(fd, 0, 0, 10) < 0 ? errno : 0;
 	} else if (op == WRITE || op == APPEND) {
 		err = write(fd, "xy", 2) != 2 ? errno : 0;
 	}
@@ -146,6 +158,8 @@ static int by_client(const char *name, enum operation op)
 		return err;
 	if (op == FTRUNCATE)
 		err = file_truncate(f, 2);
+	else if (op == ALLOCATE)
+		err = file_fallocate(f, 0, 0, 10);
 	else if (op == WRITE || op == APPEND)
 		err = (int)MIN(fs_write(f, "xy", 2), 0);
 	fs_close(f);
