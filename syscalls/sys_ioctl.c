@@ -1,4 +1,5 @@
 /* syscalls/sys_ioctl.c - ioctl(2): what every descriptor answers, then the file's own. */
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -87,6 +88,7 @@ int64_t sys_ioctl(struct task *t, const struct syscall_args *a)
 	case FICLONE:
 	case FICLONERANGE:
 	case FIDEDUPERANGE:
+	case FS_IOC_FIEMAP: /* as of tmpfs and virtio-fs: SEEK_DATA tells of holes */
 		ret = -EOPNOTSUPP;
 		break;
 	case FIONREAD:

@@ -316,9 +316,8 @@ static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off,
 	if (err)
 		return err;
 	io_iter_truncate(it, FILE_IO_MAX);
-	if (off && it->remaining && (uint64_t)*off + it->remaining > INT64_MAX)
-		io_iter_truncate(it, (uint64_t)(INT64_MAX - *off));
-	return 0;
+	/* Nothing reaches behind the largest offset. */
+	return off && (uint64_t)*off + it->remaining > INT64_MAX ? -EINVAL : 0;
 }
 
 /* The offset belongs to one call at a time; a description that nobody shares needs no lock. */

@@ -1,9 +1,12 @@
 /* read, write and their kin; lseek, truncate, fallocate, sparse files, copies inside the kernel. */
 #include "t.h"
 
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
@@ -252,6 +255,22 @@ TEST(large_offsets)
 	CHECK_EQ(pread(fd, &c, 1, 5ll << 30), 1);
 	CHECK_EQ(c, 'x');
 	CHECK_ERR(lseek(fd, INT64_MAX, SEEK_CUR), EINVAL);
+	/* Nothing reaches behind the largest one. */
+	CHECK_ERR(pread(fd, &c, 1, INT64_MAX), EINVAL);
+	CHECK_ERR(pwrite(fd, "x", 1, INT64_MAX), EINVAL);
+	CHECK_EQ(pread(fd, &c, 0, INT64_MAX), 0);
+	CHECK_EQ(pread(fd, &c, 1, INT64_MAX - 1), 0);
+}
+
+TEST(no_extents)
+{
+	struct fiemap map = {.fm_length = UINT64_MAX};
+	int fd = memfd_create("f", 0), p[2];
+
+	CHECK_OK(fd);
+	CHECK_OK(pipe(p));
+	CHECK_ERR(ioctl(fd, FS_IOC_FIEMAP, &map), EOPNOTSUPP);
+	CHECK_ERR(ioctl(p[0], FS_IOC_FIEMAP, &map), EOPNOTSUPP);
 }
 
 TEST(big_transfer)
