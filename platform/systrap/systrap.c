@@ -249,7 +249,6 @@ static int systrap_create(struct platform **ret_p)
 	p->reply_ticks = SYSTRAP_REPLY_US * p->cores.ticks_per_us;
 	p->quick_ticks = SYSTRAP_QUICK_US * p->cores.ticks_per_us;
 	p->turn_ticks = SYSTRAP_TURN_US * p->cores.ticks_per_us;
-	p->slice_ticks = SYSTRAP_SLICE_US * p->cores.ticks_per_us;
 	systrap_turns_init(p);
 	systrap_retire_init(p);
 	p->stubs = calloc(SYSTRAP_STUBS_MAX, sizeof(*p->stubs));

@@ -65,8 +65,6 @@
 /* Pairs of cores that are handed out, and for how long while others wait. */
 #define SYSTRAP_TURNS_MAX 32u
 #define SYSTRAP_TURN_US 1000u
-/* For how long where all who wait have many events between two sleeps: to hand a pair of cores over costs four threads a wake-up. */
-#define SYSTRAP_SLICE_US 4000u
 #define SYSTRAP_TURN_WAIT_NS 2000000l
 /* Events in a row that came within this: the thread waits for a turn. */
 #define SYSTRAP_QUICK_US 500u
@@ -214,7 +212,6 @@ struct platform_context {
 		unsigned slot;
 		uint64_t generation, since;
 		_Atomic uint64_t seen; /* ticks: last heard of */
-		bool brief; /* it waits, and is counted in nbrief; guarded by that lock */
 		bool waited; /* for this one; the context's thread's */
 	} turn;
 	uint16_t segs[4]; /* as the stub's thread has them */
@@ -240,8 +237,7 @@ struct systrap_turns {
 	struct mutex lock; /* LOCK_LEAF */
 	unsigned count; /* immutable */
 	int64_t wait_ns; /* immutable: who waits looks for silent holders that often */
-	_Atomic unsigned held, nwaiting,
-		nbrief; /* nbrief: of who waits, with few events between two sleeps */
+	_Atomic unsigned held, nwaiting;
 	/* Ticks: somebody who had one slept; somebody ran who has many events between two sleeps. */
 	_Atomic uint64_t blocked_at, long_at;
 	struct systrap_turn slots[SYSTRAP_TURNS_MAX];
@@ -269,7 +265,7 @@ struct systrap_platform {
 	uint64_t xcr0, mxcsr_mask;
 	unsigned reply_rounds; /* SYSTRAP_REPLY_ROUNDS; a test's, fewer */
 	uint64_t shared_size, spin_ticks, stolen_ticks, soon_ticks, reply_ticks, turn_ticks,
-		slice_ticks, quick_ticks;
+		quick_ticks;
 
 	struct cores cores;
 	_Atomic int

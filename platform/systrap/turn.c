@@ -7,9 +7,8 @@
  * waiting like anybody who wants a core. A turn ends when
  *  - its holder blocks in a system call (systrap_turn_blocked(), from the sleeper, before that looks for its wake-up);
  *  - the application computes: a spin was in vain, and the core is counted in `busy`;
- *  - somebody waits and it has lasted SYSTRAP_TURN_US, or SYSTRAP_SLICE_US where nobody waits who sleeps after a few events: such a one is
- *    perhaps waited for, the others only want the cores;
- *  - nothing was heard of the holder for SYSTRAP_TURN_US: it is in a host call. Who waits takes it away.
+ *  - somebody waits and it has lasted SYSTRAP_TURN_US;
+ *  - nothing was heard of the holder for that long: it is in a host call. Who waits takes it away.
  * Who computes does not wait, and does not make others wait: threads go on without spinning while those that compute leave no two
  * cores. A thread that was not quick lately spins if there is a turn, and does not wait for one. Threads that sleep after a few
  * events leave turns alone (wait.c: worth_a_turn()).
@@ -86,28 +85,6 @@ static void leave_queue_locked(struct systrap_platform *p, struct platform_conte
 {
 	TAILQ_REMOVE(&p->turns.waiting, ctx, turn.link);
 	atomic_fetch_sub_explicit(&p->turns.nwaiting, 1, memory_order_relaxed);
-	if (ctx->turn.brief)
-		atomic_fetch_sub_explicit(&p->turns.nbrief, 1, memory_order_relaxed);
-}
-
-static void enter_queue_locked(struct systrap_platform *p, struct platform_context *ctx)
-{
-	TAILQ_INSERT_TAIL(&p->turns.waiting, ctx, turn.link);
-	atomic_fetch_add_explicit(&p->turns.nwaiting, 1, memory_order_relaxed);
-	ctx->turn.brief = ctx->pace.burst < SYSTRAP_BURST_MIN;
-	if (ctx->turn.brief)
-		atomic_fetch_add_explicit(&p->turns.nbrief, 1, memory_order_relaxed);
-}
-
-/* Does somebody wait for whom the turn has lasted long enough? */
-static bool is_over(struct systrap_platform *p, const struct platform_context *ctx, uint64_t now)
-{
-	if (likely(!atomic_load_explicit(&p->turns.nwaiting, memory_order_relaxed)))
-		return false;
-	return !systrap_within(now, ctx->turn.since,
-			       atomic_load_explicit(&p->turns.nbrief, memory_order_relaxed)
-				       ? p->turn_ticks
-				       : p->slice_ticks);
 }
 
 /* Who is first gets a turn that is free; if there can be none, nobody waits for one. */
@@ -266,7 +243,9 @@ bool systrap_turn_take(struct platform_context *ctx, bool quick, uint64_t now)
 
 	if (likely(atomic_load_explicit(&ctx->turn.state, memory_order_relaxed) == TURN_HELD)) {
 		atomic_store_explicit(&ctx->turn.seen, now, memory_order_relaxed);
-		if (likely(mine.p && !is_over(p, ctx, now) &&
+		if (likely(mine.p &&
+			   (!atomic_load_explicit(&turns->nwaiting, memory_order_relaxed) ||
+			    systrap_within(now, ctx->turn.since, p->turn_ticks)) &&
 			   fits(p, atomic_load_explicit(&turns->held, memory_order_relaxed))))
 			return true;
 		systrap_turn_give(ctx);
@@ -276,7 +255,8 @@ bool systrap_turn_take(struct platform_context *ctx, bool quick, uint64_t now)
 		grant_locked(p, ctx, now);
 	} else if (quick && turns->held && !atomic_load(&ctx->interrupt)) {
 		atomic_store(&ctx->turn.state, TURN_WAITING);
-		enter_queue_locked(p, ctx);
+		TAILQ_INSERT_TAIL(&turns->waiting, ctx, turn.link);
+		atomic_fetch_add_explicit(&turns->nwaiting, 1, memory_order_relaxed);
 		wait = true;
 	}
 	mutex_unlock(&turns->lock);

@@ -40,7 +40,7 @@ static int setup(void **state unused_arg)
 	assert_non_null(p);
 	p->cores.count = 2;
 	p->cores.ticks_per_us = 1;
-	p->turn_ticks = p->slice_ticks = FOREVER;
+	p->turn_ticks = FOREVER;
 	systrap_turns_init(p);
 	a = context();
 	b = context();
@@ -145,31 +145,6 @@ static void ends_with_its_time(void **state unused_arg)
 	/* Somebody does; a is not quick, so it is not kept waiting itself. */
 	assert_false(systrap_turn_take(a, false, cores_now() + FOREVER + 1));
 	assert_true(waiter_got_it(thread));
-	assert_int_equal(atomic_load(&p->stats.turns_taken), 0);
-}
-
-/* Others who want the cores all the time leave it longer than one who sleeps after a few events. */
-static void lasts_longer_among_the_busy(void **state unused_arg)
-{
-	pthread_t thread;
-
-	p->turn_ticks = FOREVER / 4;
-	p->turns.wait_ns = NEVER;
-	b->pace.burst = SYSTRAP_BURST_MAX;
-	assert_true(take(a, true));
-	thread = start_waiter();
-	assert_true(systrap_turn_take(a, false, cores_now() + p->turn_ticks + 1));
-	assert_false(systrap_turn_take(a, false, cores_now() + p->slice_ticks + 1));
-	assert_true(waiter_got_it(thread));
-	/* b has it. */
-	systrap_turn_drop(b);
-	b->pace.burst = SYSTRAP_BURST_MIN - 1;
-	assert_true(take(a, true));
-	thread = start_waiter();
-	assert_true(systrap_turn_take(a, false, cores_now()));
-	assert_false(systrap_turn_take(a, false, cores_now() + p->turn_ticks + 1));
-	assert_true(waiter_got_it(thread));
-	assert_int_equal(atomic_load(&p->turns.nbrief), 0);
 	assert_int_equal(atomic_load(&p->stats.turns_taken), 0);
 }
 
@@ -363,17 +338,11 @@ static void never_more_than_there_are(void **state unused_arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(one_for_two_cores),
-		TEST(passed_on_when_given),
-		TEST(passed_on_by_who_sleeps),
-		TEST(ends_with_its_time),
-		TEST(lasts_longer_among_the_busy),
-		TEST(taken_from_the_silent),
-		TEST(nobody_waits_for_who_computes),
-		TEST(interruption_ends_waiting),
-		TEST(late_poke_is_nothing),
-		TEST(interruption_is_not_missed),
-		TEST(old_note_is_of_no_turn),
+		TEST(one_for_two_cores),	  TEST(passed_on_when_given),
+		TEST(passed_on_by_who_sleeps),	  TEST(ends_with_its_time),
+		TEST(taken_from_the_silent),	  TEST(nobody_waits_for_who_computes),
+		TEST(interruption_ends_waiting),  TEST(late_poke_is_nothing),
+		TEST(interruption_is_not_missed), TEST(old_note_is_of_no_turn),
 		TEST(never_more_than_there_are),
 	};
 
