@@ -25,11 +25,14 @@ struct mem_account {
 	uint64_t limit, step; /* chunks; guarded by accounts_lock */
 	_Atomic uint64_t held; /* chunks */
 	_Atomic uint64_t mark; /* chunks; UINT64_MAX: never; written under accounts_lock */
+	_Atomic uint64_t
+		allowance; /* pages; what may come to exist of held chunks until the next look */
 	_Atomic bool raised; /* the mark is above the limit; written under accounts_lock */
 	_Atomic bool over;
 };
 
 _Atomic unsigned mem_accounts_over;
+_Atomic bool mem_exact;
 static struct mutex accounts_lock = MUTEX_INIT(LOCK_LEAF, "memory accounts");
 static struct mem_account accounts[MEM_ACCOUNTS_MAX]; /* 0 is nobody's */
 static _Atomic uint8_t *owner; /* one a chunk, sparse */
@@ -55,6 +58,15 @@ static void set_over(struct mem_account *a, bool over)
 		atomic_fetch_add(&mem_accounts_over, 1);
 	else
 		atomic_fetch_sub(&mem_accounts_over, 1);
+}
+
+/* Of a mark that is set. What is charged between the look and its consequence is charged against that mark, and must not be forgotten. */
+static void settle_over(struct mem_account *a, uint64_t mark)
+{
+	if (atomic_load(&a->held) <= mark)
+		set_over(a, false);
+	if (atomic_load(&a->held) > mark)
+		set_over(a, true);
 }
 
 /* Lock held. */
@@ -105,19 +117,34 @@ void mem_account_limit(struct mem_account *a, uint64_t bytes)
 	a->limit = chunks;
 	set_mark(a, chunks);
 	mutex_unlock(&accounts_lock);
-	set_over(a, atomic_load(&a->held) > chunks);
+	settle_over(a, chunks);
 }
 
-void mem_account_look_after(struct mem_account *a, uint64_t bytes)
+void mem_account_look_after(struct mem_account *a, uint64_t held, uint64_t bytes)
 {
 	uint64_t mark;
 
 	mutex_lock(&accounts_lock);
 	a->step = bytes >> MEM_CHUNK_SHIFT;
-	mark = MAX(a->limit, atomic_load(&a->held) + a->step);
+	atomic_store(&a->allowance, bytes >> MOAT_PAGE_SHIFT);
+	held = MIN(held >> MEM_CHUNK_SHIFT, atomic_load(&a->held));
+	mark = MAX(a->limit, held + a->step);
 	set_mark(a, mark);
 	mutex_unlock(&accounts_lock);
-	set_over(a, atomic_load(&a->held) > mark);
+	settle_over(a, mark);
+}
+
+void mem_account_page(void)
+{
+	uint64_t left = mine ? atomic_load_explicit(&mine->allowance, memory_order_relaxed) : 0;
+
+	if (!mine || !atomic_load_explicit(&mine->soft, memory_order_relaxed))
+		return;
+	/* Two at once may count as one: it is a quarter of what is left. */
+	if (left)
+		atomic_store_explicit(&mine->allowance, left - 1, memory_order_relaxed);
+	else
+		set_over(mine, true);
 }
 
 /* Some of its chunks are free again: the mark that was raised for them comes down. */
@@ -129,6 +156,8 @@ static void lower_mark(struct mem_account *a)
 	mark = MAX(a->limit, atomic_load(&a->held) + a->step);
 	if (mark < atomic_load(&a->mark))
 		set_mark(a, mark);
+	if (!atomic_load(&a->raised) && atomic_load_explicit(&a->soft, memory_order_relaxed))
+		atomic_store(&mem_exact, false);
 	mutex_unlock(&accounts_lock);
 }
 

@@ -79,6 +79,12 @@ void mem_wait_drained(int64_t deadline_ns);
 void mem_set_tight(bool tight);
 extern _Atomic bool mem_tight;
 /*
+ * More is allocated than can be touched without care for what the host lets us have: nothing of private memory that does not exist is mapped for the application, which
+ * would touch it without anybody's knowledge. Set by who looks at an account whose limit is somebody else's (mem_account_set_soft()), and what is mapped
+ * already is theirs to take away; it ends when the account is below its limit again by the step of the last look.
+ */
+extern _Atomic bool mem_exact;
+/*
  * Takes the sentry's mapping of private memory away, which comes back page by page: what counts is how many pages a process maps, and where the platform has mappings of
  * its own (kvm) the sentry would have up to twice what there is.
  */
@@ -103,13 +109,15 @@ struct mem_account *mem_account_create(void);
 void mem_account_destroy(struct mem_account *a);
 void mem_account_enter(struct mem_account *a); /* the calling thread */
 /*
- * The account is over as soon as more than its mark is charged to it, and stays so until it is told the next one: its limit (UINT64_MAX: none), or this much
- * more than it has now, if that is above the limit. mem_accounts_over counts those that are: one load tells that there is nothing to do. Until it is told
+ * The account is over as soon as more than its mark is charged to it, and stays so until it is told the next one: its limit (UINT64_MAX: none), or `bytes` more
+ * than it had when the caller began to look (held) or has now, whichever is less, if that is above the limit. mem_accounts_over counts those that are: one load tells that there is nothing to do. Until it is told
  * it gets MEM_ACCOUNT_OVERDRAFT beyond the mark, and then -ENOMEM.
  */
 #define MEM_ACCOUNT_OVERDRAFT (64ul << 20)
 void mem_account_limit(struct mem_account *a, uint64_t bytes);
-void mem_account_look_after(struct mem_account *a, uint64_t bytes);
+void mem_account_look_after(struct mem_account *a, uint64_t held, uint64_t bytes);
+/* While mem_exact: a page of what the calling thread's account holds comes to exist. As many as `bytes` of the last look are free. */
+void mem_account_page(void);
 bool mem_account_is_over(struct mem_account *a);
 /* Its limit is somebody else's to keep: the mark only tells that it is time to look, and nothing is refused. */
 void mem_account_set_soft(struct mem_account *a);

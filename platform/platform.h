@@ -49,6 +49,8 @@ enum {
 
 struct platform_ops {
 	const char *name;
+	/* A page that is mapped alone costs no more than one of many: no host mapping of its own. */
+	bool maps_pages;
 
 	/*
 	 * Is it usable here? Return 0, or -errno with a one-line reason and what to do in `why`.
@@ -62,6 +64,8 @@ struct platform_ops {
 	 * mem_init() was called; probe() was, if paths lead nowhere any more.
 	 */
 	int (*create)(struct platform **ret_p);
+	/* The sandbox has that many bytes: what the host's kernel keeps for the platform shall be a small part. After create(), before the filter. May be absent. */
+	void (*bound_memory)(struct platform *p, uint64_t bytes);
 	void (*destroy)(struct platform *p);
 
 	int (*as_create)(struct platform *p, struct address_space **ret_as);

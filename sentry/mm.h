@@ -87,6 +87,9 @@ must_check int mm_lock_all(struct mm *mm, unsigned flags, bool lock, const struc
 must_check int mm_mincore(struct mm *mm, uint64_t addr, uint64_t size, uint64_t uvec);
 must_check int mm_populate(struct mm *mm, uint64_t addr, uint64_t size);
 
+/* Takes away what is mapped of private memory: while mem_exact, only what exists of it comes back with each fault. On platforms that map pages. No locks held. */
+void mm_unmap_ahead(struct mm *mm);
+
 /*
  * Whoever takes memory in the middle of a system call, while some account is over its mark (mem_accounts_over), calls this first, without locks. NULL: nobody.
  * Return: 0, -EINTR: the calling task is to die.

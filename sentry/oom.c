@@ -71,12 +71,14 @@ uint64_t task_cgroup_memory(struct task_cgroup *cg)
 	return now;
 }
 
-/* Looks again when as much has been allocated as matters: each look costs in proportion to what there is. */
-static void look_later(struct task_cgroup *cg, uint64_t now, uint64_t limit)
+/*
+ * Looks again when as much has been allocated as matters, counted from what was held before it was measured: each look costs in proportion to what there is.
+ */
+static void look_later(struct task_cgroup *cg, uint64_t held, uint64_t now, uint64_t limit)
 {
 	uint64_t step = MAX(limit / OOM_STEP_PART, OOM_STEP);
 
-	mem_account_look_after(cg->account, MAX((limit - now) / 4, step));
+	mem_account_look_after(cg->account, held, MAX((limit - now) / 4, step));
 	/* It was changed meanwhile. */
 	if (limit_of(cg) != limit)
 		oom_limit_changed(cg);
@@ -268,6 +270,8 @@ static bool never(unused_arg void *arg)
 
 static bool has_room(struct task_cgroup *cg, uint64_t limit, uint64_t *ret_used)
 {
+	uint64_t held = mem_account_bytes(cg->account);
+
 	if (limit == UINT64_MAX) {
 		oom_limit_changed(cg);
 		return true;
@@ -279,7 +283,7 @@ static bool has_room(struct task_cgroup *cg, uint64_t limit, uint64_t *ret_used)
 	*ret_used = task_cgroup_memory(cg);
 	if (*ret_used > limit)
 		return false;
-	look_later(cg, *ret_used, limit);
+	look_later(cg, held, *ret_used, limit);
 	return true;
 }
 
@@ -315,19 +319,23 @@ int oom_in_call(void)
 	return t->exiting || atomic_load(&t->fatal_pending) ? -EINTR : 0;
 }
 
+/*
+ * Who has waited looks again: the other may have had to die itself, and then its memory is not back yet, nor is anybody else's. To go on meanwhile would be to take
+ * what is kept for nobody. All that the other does is bounded in time, so this is.
+ */
 void oom_serve(struct task *t)
 {
 	struct task_cgroup *cg = t->group->cgroup;
 
-	if (!cg->account || !mem_account_is_over(cg->account))
-		return;
-	if (!atomic_exchange(&cg->oom_busy, true)) {
-		relieve(cg);
-		atomic_store(&cg->oom_busy, false);
-		wait_queue_wake(&cg->oom_wait, POLLIN);
-	} else if (wait_event(&cg->oom_wait, not_busy, cg, SLEEP_KILLABLE,
-			      time_monotonic_ns() + OOM_WAIT_NS)) {
-		/* It is to die, or goes on and comes by again. */
-		log_debug("oom: pid %d did not wait for another's end", t->group->tgid);
+	while (cg->account && mem_account_is_over(cg->account)) {
+		if (!atomic_exchange(&cg->oom_busy, true)) {
+			relieve(cg);
+			atomic_store(&cg->oom_busy, false);
+			wait_queue_wake(&cg->oom_wait, POLLIN);
+			return;
+		}
+		if (wait_event(&cg->oom_wait, not_busy, cg, SLEEP_KILLABLE,
+			       time_monotonic_ns() + OOM_WAIT_NS) == -EINTR)
+			return;
 	}
 }

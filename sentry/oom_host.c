@@ -6,8 +6,10 @@
  * page cache. The less is left the sooner is the next look (a quarter of it), and the less is mapped ahead. Below twice the reserve the host is asked to
  * give as much as that. If it does not, the container is out of memory, the host has counted it, and oom.c kills whom Linux would.
  *
- * Cannot do: pages that were mapped ahead of their use are touched without anybody's knowledge, and a system call may take more than there is before its
- * end: who takes the reserve that way is met by the host's killer. Nor is anything done about a limit above the container's cgroup.
+ * Pages that were mapped ahead of their use are touched without anybody's knowledge. So beyond half of the limit, counted by what is allocated, nothing that does not exist is
+ * mapped (mem_exact), where the platform can map single pages: on kvm. Each that is asked for counts as one that was taken.
+ *
+ * Cannot do: a system call may take more than there is before its end: who takes the reserve that way is met by the host's killer. Nor is anything done about a limit above the container's cgroup.
  */
 #include "mem/memfile.h"
 #include "sentry/oom.h"
@@ -93,19 +95,46 @@ static int drain(struct task_cgroup *cg, uint64_t rest)
 	return err;
 }
 
-static void look_after(struct task_cgroup *cg, uint64_t bytes, uint64_t reserve)
+/* held: what the account had before anybody looked how much was left. What others have taken since is of that. */
+static void look_after(struct task_cgroup *cg, uint64_t held, uint64_t bytes, uint64_t reserve)
 {
-	mem_account_look_after(cg->account, MAX(bytes / 4, reserve / 4));
+	mem_account_look_after(cg->account, held, MAX(bytes / 4, reserve / 4));
+}
+
+/*
+ * From here on the application has to ask for each page that does not exist yet. Whoever maps holds the mm's lock and finds the mark set, or has done so before we take the
+ * mappings away. What is forked at this moment may keep what its parent had.
+ */
+static void map_exactly(void)
+{
+	struct mm *last = NULL, *mm;
+	struct task *t;
+
+	if (atomic_exchange(&mem_exact, true))
+		return;
+	for (int32_t id = 1; (t = task_next(&id)); id++) {
+		mm = task_get_mm(t);
+		if (mm && mm != last)
+			mm_unmap_ahead(mm);
+		if (last)
+			mm_unref(last);
+		last = mm;
+		task_unref(t);
+	}
+	if (last)
+		mm_unref(last);
 }
 
 bool oom_host_has_room(struct task_cgroup *cg, uint64_t limit)
 {
-	uint64_t reserve = reserve_of(limit), used = mem_private_resident(), bytes = 0;
+	uint64_t reserve = reserve_of(limit), held = mem_account_bytes(cg->account), bytes = 0;
+	uint64_t used = mem_private_resident();
 	int err;
 
+	map_exactly();
 	if (used < limit / 2) {
 		mem_set_tight(false);
-		look_after(cg, limit / 2 - used, reserve);
+		look_after(cg, held, limit / 2 - used, reserve);
 		return true;
 	}
 	err = ask(cg, reserve, false, &bytes);
@@ -113,6 +142,7 @@ bool oom_host_has_room(struct task_cgroup *cg, uint64_t limit)
 		mem_set_tight(true);
 		err = drain(cg, reserve / 4) == -EINTR ? -EINTR : 0;
 		mem_private_unmap();
+		held = mem_account_bytes(cg->account);
 		if (!err)
 			err = ask(cg, reserve, true, &bytes);
 	}
@@ -122,6 +152,6 @@ bool oom_host_has_room(struct task_cgroup *cg, uint64_t limit)
 		return true; /* the mark stays for who comes next */
 	if (!err)
 		mem_set_tight(bytes < TIGHT_RESERVES * reserve);
-	look_after(cg, err ? 4 * reserve : bytes, reserve);
+	look_after(cg, held, err ? 4 * reserve : bytes, reserve);
 	return true;
 }

@@ -38,6 +38,10 @@
 #include "base/spin.h"
 #include "platform/kvm/kvm.h"
 
+/* Of a bounded sandbox, and at least, pages for shadows of page tables. */
+#define KVM_SHADOW_PART 16
+#define KVM_SHADOW_MIN 512
+
 /* What kvm_probe() opened: create() may run where /dev/kvm can no longer be reached. Boot thread only. */
 static int probed_fd = -1, probed_load_fd = -1;
 
@@ -164,6 +168,18 @@ out_free:
 	return err;
 }
 
+/*
+ * Without nested paging the host has a shadow of each of our page tables, made as they are used and dropped only when there are too many, by a count that is made for the size of
+ * the memory slots. They are the cgroup's kernel memory: two dozen threads in a loop of small processes had 30 MiB of them. Where there is nested paging it is no bound of anything.
+ */
+static void kvm_bound_memory(struct platform *base, uint64_t bytes)
+{
+	uint64_t pages = MAX(bytes / KVM_SHADOW_PART >> MOAT_PAGE_SHIFT, (uint64_t)KVM_SHADOW_MIN);
+
+	if (ioctl(kvm_platform_of(base)->vm_fd, KVM_SET_NR_MMU_PAGES, pages) < 0)
+		log_debug("kvm: %llu shadow pages: %s", (unsigned long long)pages, strerror(errno));
+}
+
 static void kvm_destroy(struct platform *base)
 {
 	sleeper_allow_spin(spin_running, -1, 0, 0);
@@ -240,9 +256,11 @@ static void kvm_trim(struct platform *base)
 
 const struct platform_ops kvm_platform_ops = {
 	.name = "kvm",
+	.maps_pages = true,
 	.probe = kvm_probe,
 	.unprobe = kvm_unprobe,
 	.create = kvm_create,
+	.bound_memory = kvm_bound_memory,
 	.destroy = kvm_destroy,
 	.as_create = kvm_as_create,
 	.as_destroy = kvm_as_destroy,

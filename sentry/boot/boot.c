@@ -186,6 +186,8 @@ static int create_platform(struct boot_container *b, struct platform **ret_platf
 	err = ops->create(ret_platform);
 	if (err)
 		return boot_fail(&b->error, 1, "platform %s: %s", ops->name, strerror(-err));
+	if (b->spec.memory_bounded && ops->bound_memory)
+		ops->bound_memory(*ret_platform, (uint64_t)b->spec.memory_limit);
 	err = vdso_init();
 	if (err)
 		return boot_fail(&b->error, 1, "sentry: vDSO: %s", strerror(-err));

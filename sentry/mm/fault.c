@@ -54,10 +54,11 @@ static void fault_window(struct fault *f, uint64_t lo, uint64_t hi, uint64_t *re
 {
 	struct vma *vma = f->vma;
 	uint64_t page = page_down(f->addr), size = MM_EXTENT_MIN;
+	bool next = window_next(f);
 
-	if (window_next(f) && !atomic_load_explicit(&mem_tight, memory_order_relaxed))
+	if (next && !atomic_load_explicit(&mem_tight, memory_order_relaxed))
 		size = MIN(vma->window * 2, MM_EXTENT_MAX);
-	if (size == MM_EXTENT_MIN) {
+	if (!next) {
 		vma->ahead = 0;
 		vma->plain = true;
 	}
@@ -155,7 +156,7 @@ static int fault_anon_new(struct fault *f)
 	struct mm *mm = f->mm;
 	uint64_t lo, hi, start, end, skew, size, off, near = 0;
 	struct pma *pma, *prev;
-	bool ahead = window_next(f) && window_worth_it(f), warm;
+	bool ahead = window_next(f) && window_worth_it(f), exactly, warm;
 	int err;
 
 	fault_hole(f, &lo, &hi);
@@ -195,13 +196,15 @@ static int fault_anon_new(struct fault *f)
 	if ((skew + (end - start)) & (MEM_CHUNK_SIZE - 1))
 		pma->flags |= PMA_CLEAN_TAIL;
 	pma->access = pma_calc_access(pma, f->vma->prot);
+	exactly = pma_maps_existing(mm, pma);
 	pma_insert(mm, pma);
 	pma_merge(mm, pma);
 	/* Pages that existed before say nothing of what the application used: the next window is not judged by them. */
 	if (warm)
 		f->vma->plain = false;
 	/* A walk through memory: the host's pages may as well be made in one go. */
-	if ((ahead || warm) && end - start > MM_EXTENT_MIN && (f->access & MEM_WRITE)) {
+	if ((ahead || warm) && (f->access & MEM_WRITE) &&
+	    (end - start > MM_EXTENT_MIN || exactly)) {
 		f->map_flags = PLATFORM_MAP_WILL_TOUCH;
 		if (!warm)
 			memfile_commit(mem_private(), off + skew, end - start);
@@ -227,7 +230,7 @@ static bool fault_present(struct fault *f, int *ret_err)
 {
 	struct pma *pma = pma_find(f->mm, f->addr);
 	unsigned want = f->access & ~(unsigned)MEM_EXEC;
-	uint64_t lo, hi;
+	uint64_t lo, hi, size = MM_EXTENT_MAX;
 
 	if (!pma)
 		return false;
@@ -241,8 +244,11 @@ static bool fault_present(struct fault *f, int *ret_err)
 	}
 	if ((pma->access & f->access) != f->access)
 		return false;
-	lo = round_down_u64(f->addr, MM_EXTENT_MAX);
-	hi = MIN(lo + MM_EXTENT_MAX, pma->end);
+	/* A page for each that is touched: what is around it is looked at each time. */
+	if (pma_maps_existing(f->mm, pma))
+		size = MEM_CHUNK_SIZE;
+	lo = round_down_u64(f->addr, size);
+	hi = MIN(lo + size, pma->end);
 	lo = MAX(lo, pma->start);
 	*ret_err = fault_map(f, MAX(lo, f->vma->start), MIN(hi, f->vma->end));
 	return true;

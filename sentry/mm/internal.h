@@ -235,6 +235,8 @@ void pma_drop_range(struct mm *mm, uint64_t start, uint64_t end, bool keep_own,
 /* Installs what is there in [start, end) into the platform, with more PLATFORM_MAP_* flags. Return: of the piece with `need`: 0, -ENOMEM, -EFAULT. */
 must_check int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need,
 			     unsigned flags);
+/* Does that install only pages that exist, and the one with `need`? (mem_exact) */
+bool pma_maps_existing(const struct mm *mm, const struct pma *pma);
 /*
  * Makes the page at addr writable: copies its group, or takes the chunk as it is if it is ours alone.
  * The platform still has the old translations. Return: 0 and the range to map again; -ENOMEM; -EFAULT (SIGBUS).

@@ -207,6 +207,76 @@ static int pma_map_piece(struct mm *mm, const struct pma *pma, uint64_t start, u
 	return err;
 }
 
+/*
+ * While mem_exact: of [start, end), at most MM_EXTENT_MAX, the pages that exist, and the one with `need`. What else the application touches it must ask for. Return: as
+ * pma_map_piece(), of the page with `need`.
+ */
+static int pma_map_existing(struct mm *mm, const struct pma *pma, uint64_t start, uint64_t end,
+			    uint64_t need, unsigned flags)
+{
+	unsigned char present[MM_EXTENT_MAX >> MOAT_PAGE_SHIFT];
+	size_t count = (end - start) >> MOAT_PAGE_SHIFT, i = 0, first;
+	int ret = 0;
+
+	if (mincore(pma->ptr + (start - pma->start), end - start, present) < 0)
+		memset(present, 0, count);
+	if (need >= start && need < end && !(present[(need - start) >> MOAT_PAGE_SHIFT] & 1)) {
+		present[(need - start) >> MOAT_PAGE_SHIFT] = 1;
+		mem_account_page();
+	}
+	while (i < count) {
+		uint64_t lo, hi;
+		int err;
+
+		for (; i < count && !(present[i] & 1); i++)
+			;
+		for (first = i; i < count && (present[i] & 1); i++)
+			;
+		lo = start + (first << MOAT_PAGE_SHIFT);
+		hi = start + (i << MOAT_PAGE_SHIFT);
+		err = first < i ? pma_map_piece(mm, pma, lo, hi, flags) : 0;
+		if (err && need >= lo && need < hi)
+			ret = err;
+	}
+	return ret;
+}
+
+bool pma_maps_existing(const struct mm *mm, const struct pma *pma)
+{
+	return atomic_load_explicit(&mem_exact, memory_order_relaxed) &&
+	       mm->platform->ops->maps_pages && memfile_kind(pma->mf) == MEMFILE_PRIVATE;
+}
+
+static int pma_map_exactly(struct mm *mm, const struct pma *pma, uint64_t start, uint64_t end,
+			   uint64_t need, unsigned flags)
+{
+	int ret = 0;
+
+	/* Not the hint that all of it is about to be touched. What was mapped before may be a page that is no longer ours. */
+	flags &= ~(unsigned)PLATFORM_MAP_WILL_TOUCH;
+	mm->platform->ops->as_unmap(mm->as, start, end - start);
+	for (; start < end; start += MIN(end - start, MM_EXTENT_MAX)) {
+		int err = pma_map_existing(mm, pma, start, MIN(end, start + MM_EXTENT_MAX), need,
+					   flags);
+
+		ret = ret ? ret : err;
+	}
+	return ret;
+}
+
+void mm_unmap_ahead(struct mm *mm)
+{
+	struct pma *pma;
+
+	if (!mm->platform->ops->maps_pages)
+		return;
+	rwlock_write_lock(&mm->pt_lock);
+	for (pma = pma_find_next(mm, 0); pma; pma = pma_next(pma))
+		if (memfile_kind(pma->mf) == MEMFILE_PRIVATE)
+			mm->platform->ops->as_unmap(mm->as, pma->start, pma->end - pma->start);
+	rwlock_write_unlock(&mm->pt_lock);
+}
+
 int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need, unsigned flags)
 {
 	struct pma *pma = pma_find_next(mm, start);
@@ -225,7 +295,8 @@ int pma_map_range(struct mm *mm, uint64_t start, uint64_t end, uint64_t need, un
 			hi = page_down(need);
 			has_need = false;
 		}
-		err = pma_map_piece(mm, pma, lo, hi, flags);
+		err = pma_maps_existing(mm, pma) ? pma_map_exactly(mm, pma, lo, hi, need, flags)
+						 : pma_map_piece(mm, pma, lo, hi, flags);
 		if (err && has_need)
 			ret = err;
 	}

@@ -88,7 +88,7 @@ static void test_mark(void **state)
 	mem_account_limit(a, MEM_CHUNK_SIZE);
 	assert_true(mem_account_is_over(a));
 	/* Above the limit: so much more than now, and what is freed takes the mark down with it, but not below the limit. */
-	mem_account_look_after(a, 2 * MEM_CHUNK_SIZE);
+	mem_account_look_after(a, UINT64_MAX, 2 * MEM_CHUNK_SIZE);
 	assert_false(mem_account_is_over(a));
 	more = take(2 * MEM_CHUNK_SIZE);
 	assert_false(mem_account_is_over(a));
@@ -104,6 +104,83 @@ static void test_mark(void **state)
 	give(more, MEM_CHUNK_SIZE);
 	give(off, 2 * MEM_CHUNK_SIZE);
 	rcu_drain();
+}
+
+/* What is taken while somebody measures is of what the measure leaves: it is not to be had a second time. */
+static void test_taken_meanwhile(void **state)
+{
+	struct mem_account *a = mem_account_create();
+	uint64_t off, more, held, rest;
+
+	(void)state;
+	assert_non_null(a);
+	mem_account_limit(a, MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	off = take(2 * MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	held = mem_account_bytes(a);
+	more = take(3 * MEM_CHUNK_SIZE);
+	mem_account_look_after(a, held, 4 * MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	rest = take(2 * MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	/* More than all of it was taken: it is time to look again at once. */
+	mem_account_look_after(a, held, 4 * MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	/* What was given back meanwhile is not there yet. */
+	held = mem_account_bytes(a);
+	give(more, 3 * MEM_CHUNK_SIZE);
+	mem_account_look_after(a, held, MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	more = take(MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	give(more, MEM_CHUNK_SIZE);
+	more = take(2 * MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	mem_account_enter(NULL);
+	mem_account_destroy(a);
+	give(more, 2 * MEM_CHUNK_SIZE);
+	give(rest, 2 * MEM_CHUNK_SIZE);
+	give(off, 2 * MEM_CHUNK_SIZE);
+	rcu_drain();
+}
+
+/* Pages that come to exist of chunks that are held: as many as the last look left, and of soft accounts only. */
+static void test_pages(void **state)
+{
+	const unsigned pages = MEM_CHUNK_SIZE >> MOAT_PAGE_SHIFT;
+	struct mem_account *a = mem_account_create();
+	uint64_t off;
+
+	(void)state;
+	assert_non_null(a);
+	mem_account_page();
+	mem_account_enter(a);
+	off = take(2 * MEM_CHUNK_SIZE);
+	mem_account_page();
+	assert_false(mem_account_is_over(a));
+	mem_account_set_soft(a);
+	for (int round = 0; round < 2; round++) {
+		mem_account_look_after(a, UINT64_MAX, MEM_CHUNK_SIZE);
+		for (unsigned i = 0; i < pages; i++)
+			mem_account_page();
+		assert_false(mem_account_is_over(a));
+		mem_account_page();
+		assert_true(mem_account_is_over(a));
+	}
+	/* What ends with the account's coming down: the mark was raised, and is the limit again. */
+	mem_account_limit(a, MEM_CHUNK_SIZE);
+	mem_account_look_after(a, UINT64_MAX, MEM_CHUNK_SIZE);
+	atomic_store(&mem_exact, true);
+	give(off, MEM_CHUNK_SIZE);
+	rcu_drain();
+	assert_true(mem_exact);
+	give(off + MEM_CHUNK_SIZE, MEM_CHUNK_SIZE);
+	rcu_drain();
+	assert_false(mem_exact);
+	mem_account_enter(NULL);
+	mem_account_destroy(a);
+	assert_int_equal(mem_accounts_over, 0);
 }
 
 static void test_overdraft(void **state)
@@ -249,7 +326,8 @@ static void test_threads(void **state)
 	}
 	for (int i = 0; i < 200; i++) {
 		(void)mem_account_resident(all[i & 1]);
-		mem_account_look_after(all[i & 1], (uint64_t)(i % 8) * MEM_CHUNK_SIZE);
+		mem_account_look_after(all[i & 1], mem_account_bytes(all[i & 1]),
+				       (uint64_t)(i % 8) * MEM_CHUNK_SIZE);
 	}
 	for (int i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
@@ -271,9 +349,10 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_charge),	  cmocka_unit_test(test_mark),
-		cmocka_unit_test(test_overdraft), cmocka_unit_test(test_soft),
-		cmocka_unit_test(test_tight),	  cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_charge),		cmocka_unit_test(test_mark),
+		cmocka_unit_test(test_taken_meanwhile), cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_overdraft),	cmocka_unit_test(test_soft),
+		cmocka_unit_test(test_tight),		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_threads),
 	};
 
