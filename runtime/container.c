@@ -149,6 +149,18 @@ int container_request(const struct container *c, const struct control_msg *msg,
 	return 0;
 }
 
+int container_start(const struct container *c, const struct oci_config *config)
+{
+	struct control_msg msg = {.op = CONTROL_START}, reply;
+	int err = exec_hooks(c, config, "startContainer");
+
+	if (!err)
+		err = container_request(c, &msg, &reply);
+	if (!err)
+		control_msg_fini(&reply);
+	return err;
+}
+
 int container_wait_end(const struct container *c, int timeout_ms)
 {
 	struct timespec end, now;

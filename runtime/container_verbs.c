@@ -67,7 +67,6 @@ static bool take_flag(int *argc, char **argv, const char *name, char short_name)
 
 static int start_main(int argc, char **argv)
 {
-	struct control_msg msg = {.op = CONTROL_START}, reply;
 	struct oci_config config;
 	struct container c;
 	const char *id;
@@ -91,13 +90,9 @@ static int start_main(int argc, char **argv)
 	}
 	if (container_config(&c, &config))
 		goto fail;
-	err = exec_hooks(&c, &config, "startContainer");
+	err = container_start(&c, &config);
 	if (!err)
-		err = container_request(&c, &msg, &reply);
-	if (!err) {
-		control_msg_fini(&reply);
 		hooks_run_lenient(&config, "poststart", &c.dir, c.pid, "running");
-	}
 	oci_config_fini(&config);
 	container_unload(&c);
 	return err ? 1 : 0;

@@ -367,6 +367,24 @@ static int bring_up(struct sandbox *sb)
 	return 0;
 }
 
+/*
+ * `run`: what `start` does after `create`, so that whoever looks sees the same states: the program does not begin before the state says `created`, the hooks of the
+ * creation have run and the pid-file is there. Return 0, or -errno after an error message.
+ */
+static int begin(struct sandbox *sb)
+{
+	struct container c;
+	int err = container_load(sb->state.id, false, &c);
+
+	if (err)
+		return err;
+	err = container_start(&c, sb->config);
+	container_unload(&c);
+	if (!err)
+		hooks_run_lenient(sb->config, "poststart", &sb->state, sb->monitor, "running");
+	return err;
+}
+
 /* ---- run in the foreground ---- */
 
 static int block_signals(sigset_t *old)
@@ -447,8 +465,6 @@ static int run_foreground(struct sandbox *sb, int signal_fd)
 {
 	int status;
 
-	sb->notify.main_pid = sb->monitor;
-	hooks_run_lenient(sb->config, "poststart", &sb->state, sb->monitor, "running");
 	status = sandbox_attend(sb->monitor, sb->console_master, signal_fd, &sb->notify);
 	sb->console_master = -1;
 	sb->monitor = 0;
@@ -542,18 +558,20 @@ static int start(struct sandbox *sb, bool *ret_kept)
 	if (signal_fd < 0)
 		return 1;
 	status = bring_up(sb);
+	sb->notify.main_pid = sb->monitor;
 	if (!status && opts->detach) {
 		/* From here on the container is on its own. */
 		*ret_kept = say(sb, SANDBOX_KEEP) && await(sb, SANDBOX_KEEP);
 		status = *ret_kept ? 0 : reap_monitor(sb);
-		if (*ret_kept && !opts->hold)
-			hooks_run_lenient(sb->config, "poststart", &sb->state, sb->monitor,
-					  "running");
 		if (!*ret_kept)
 			cli_error("the sandbox ended while it was started");
-	} else if (!status) {
-		status = run_foreground(sb, signal_fd);
 	}
+	if (!status && !opts->hold && begin(sb)) {
+		*ret_kept = false;
+		status = 1;
+	}
+	if (!status && !opts->detach)
+		status = run_foreground(sb, signal_fd);
 	close(signal_fd);
 	return status;
 }
@@ -574,7 +592,7 @@ int sandbox_run(struct oci_config *config, const struct sandbox_options *opts)
 
 	notify_init(&sb.notify);
 	pod_init(&sb.pod);
-	config->spec.hold = opts->hold;
+	config->spec.hold = true; /* begin() */
 	if (!check_options(config, opts) || open_log(&sb) ||
 	    state_create(cli.root, opts->id, &sb.state))
 		return 1;
