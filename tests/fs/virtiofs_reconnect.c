@@ -454,6 +454,9 @@ static bool locks_closed(void)
 	host_gets(lost_fd);
 	usleep(200000);
 	in_time = virtiofs_device_restoring(backend_virtiofs_device());
+	/* Else it may be away again, and for longer than calls wait for it. */
+	if (!in_time)
+		wait_until_back(other);
 	part.owner = ranges;
 	assert_int_equal(file_lock_set(ranges, &part, false), 0);
 	file_locks_close(kept, kept);
