@@ -50,13 +50,15 @@ static void one(enum attack attack, uint32_t target)
 		fs_env_fini(&e);
 	} else {
 		assert_true(err > -512);
-		assert_true(target == FUSE_INIT || target == FUSE_GETATTR);
+		/* Nobody lies yet: a busy machine was late with the handshake, which has 5 seconds. */
+		if (target != FUSE_INIT && target != FUSE_GETATTR)
+			calls_late++;
 		cred_set_current(NULL);
 		cred_unref(e.cred);
 	}
 	pthread_join(fake.thread, NULL);
-	if (attack == A_NONE && (target == FUSE_LOOKUP || target == FUSE_MOAT_WALK))
-		assert_true(!err && fake.hits > 5);
+	if (!err && attack == A_NONE && (target == FUSE_LOOKUP || target == FUSE_MOAT_WALK))
+		assert_true(fake.hits > 5);
 }
 
 /* Lies about payloads, nodes and attributes are told where there are any. */
@@ -91,8 +93,8 @@ static void soon(void (*once)(enum attack attack, uint32_t target), enum attack 
 		if (calls_late == before)
 			return;
 	}
-	fail_msg("%s, %s: a call takes more than a second", fuse_op_info(target)->name,
-		 attack_names[attack]);
+	fail_msg("%s, %s: a call takes more than a second, or a mount fails",
+		 fuse_op_info(target)->name, attack_names[attack]);
 }
 
 static void test_lies(void **state)
