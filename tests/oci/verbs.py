@@ -298,7 +298,9 @@ def main():
     work = tempfile.mkdtemp(prefix="moat-verbs.")
     both = Runtime(RUNC, "runc", work), Runtime(MOAT, "moat", work)
     try:
-        root = subprocess.check_output([REPO + "/scripts/rootfs", "busybox"], text=True).strip()
+        # A copy: runc makes mount points in it.
+        root = f"{work}/busybox"
+        shutil.copytree(subprocess.check_output([REPO + "/scripts/rootfs", "busybox"], text=True).strip(), root, symlinks=True)
         base = bundle(f"{work}/b", root, "/bin/sleep", "300")
         bundle(f"{work}/true", root, "/bin/true")
         write(f"{work}/tty/config.json", dict(base, process=dict(base["process"], terminal=True)))
