@@ -10,26 +10,6 @@
 
 #define IO_FIRST_ALLOC 4096
 
-int io_read_full(int fd, void *buf, size_t size)
-{
-	char *at = buf;
-
-	while (size) {
-		ssize_t n = read(fd, at, size);
-
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
-		if (n == 0)
-			return -EPIPE;
-		at += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
 int io_write_full(int fd, const void *buf, size_t size)
 {
 	const char *at = buf;

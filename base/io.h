@@ -4,8 +4,7 @@
 
 #include "base/compiler.h"
 
-/* Reads/writes exactly `size` bytes. Return: 0, -errno, -EPIPE on end of file. */
-must_check int io_read_full(int fd, void *buf, size_t size);
+/* Writes exactly `size` bytes. Return: 0, -errno, -EPIPE where nothing can be written. */
 must_check int io_write_full(int fd, const void *buf, size_t size);
 /* Whole file into a malloc'd, NUL-terminated buffer of at most max bytes. -EFBIG past it. */
 must_check int io_read_file_at(int dirfd, const char *path, size_t max, char **ret_data,

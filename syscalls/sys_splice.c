@@ -169,9 +169,10 @@ int64_t sys_sendfile(struct task *t, const struct syscall_args *a)
 	ret = sendfile_files(t, ARG_INT(0), ARG_INT(1), uoff, &out, &in);
 	if (ret)
 		return ret;
-	if (off < 0)
-		ret = -EINVAL;
-	else
+	ret = file_verify_area(in, uoff ? &off : NULL, a->a[3]);
+	if (!ret)
+		ret = file_verify_area(out, NULL, size);
+	if (!ret)
 		ret = copy_loop(t, in, uoff ? &off : NULL, out, NULL, size);
 	task_account_io(t, true, ret);
 	task_account_io(t, false, ret);
@@ -360,6 +361,11 @@ int64_t sys_splice(struct task *t, const struct syscall_args *a)
 	ret = -EFAULT;
 	if ((uin && task_copy_in(t, &off_in, uin, sizeof(off_in))) ||
 	    (uout && task_copy_in(t, &off_out, uout, sizeof(off_out))))
+		goto out_unref;
+	ret = pipe_is(in) ? 0 : file_verify_area(in, uin ? &off_in : NULL, a->a[4]);
+	if (!ret && !pipe_is(out))
+		ret = file_verify_area(out, uout ? &off_out : NULL, a->a[4]);
+	if (ret)
 		goto out_unref;
 	for (;;) {
 		ret = splice_once(in, uin ? &off_in : NULL, out, uout ? &off_out : NULL, size);

@@ -296,6 +296,31 @@ static int check_op(const struct file *f, bool reads, int rwf)
 	return can ? 0 : -EISDIR;
 }
 
+/* Nothing reaches behind the largest offset. */
+static int check_end(int64_t off, uint64_t size)
+{
+	return (uint64_t)off + size > INT64_MAX ? -EINVAL : 0;
+}
+
+int file_verify_area(struct file *f, const int64_t *off, uint64_t size)
+{
+	int64_t at;
+	int err;
+
+	if ((int64_t)size < 0)
+		return -EINVAL;
+	if (!(f->mode & FILE_SEEKABLE))
+		return 0;
+	if (off)
+		return *off < 0 ? -EINVAL : check_end(*off, size);
+	err = op_lock_killable(&f->pos_lock);
+	if (err)
+		return err;
+	at = f->pos;
+	op_unlock(&f->pos_lock);
+	return check_end(at, size);
+}
+
 /* Checks that read and write share; trims to MAX_RW_COUNT. */
 static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off, unsigned need,
 			 int rwf)
@@ -316,8 +341,7 @@ static int file_check_io(struct file *f, struct io_iter *it, const int64_t *off,
 	if (err)
 		return err;
 	io_iter_truncate(it, FILE_IO_MAX);
-	/* Nothing reaches behind the largest offset. */
-	return off && (uint64_t)*off + it->remaining > INT64_MAX ? -EINVAL : 0;
+	return off ? check_end(*off, it->remaining) : 0;
 }
 
 /* The offset belongs to one call at a time; a description that nobody shares needs no lock. */
@@ -351,7 +375,9 @@ ssize_t file_read_iter(struct file *f, struct io_iter *it, const int64_t *off, i
 		err = file_lock_pos(f, &locked);
 		if (err)
 			return err;
-		ret = read_blocking(f, it, f->pos, rwf);
+		ret = locked ? check_end(f->pos, it->remaining) : 0;
+		if (!ret)
+			ret = read_blocking(f, it, f->pos, rwf);
 		if (ret > 0 && locked)
 			f->pos += ret;
 		file_unlock_pos(f, locked);
@@ -379,7 +405,9 @@ ssize_t file_write_iter(struct file *f, struct io_iter *it, const int64_t *off, 
 		if (err)
 			return err;
 		at = f->pos;
-		ret = write_blocking(f, it, &at, rwf);
+		ret = locked ? check_end(at, it->remaining) : 0;
+		if (!ret)
+			ret = write_blocking(f, it, &at, rwf);
 		/* The file moves `at` to where it began (O_APPEND); the offset ends after what was written. */
 		if (ret > 0 && locked)
 			f->pos = at + ret;

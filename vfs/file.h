@@ -211,6 +211,8 @@ void file_free(struct file *f);
  */
 ssize_t file_read_iter(struct file *f, struct io_iter *it, const int64_t *off, int rwf);
 ssize_t file_write_iter(struct file *f, struct io_iter *it, const int64_t *off, int rwf);
+/* rw_verify_area(): whether `size` bytes from *off (NULL: from the file's own offset) lie below the largest offset; of a stream, any. Return: 0, -EINVAL. */
+must_check int file_verify_area(struct file *f, const int64_t *off, uint64_t size);
 /* The sentry's own reads (loader, overlay copy-up): whole or short at the end. */
 ssize_t file_read_kernel(struct file *f, void *buf, size_t size, uint64_t off);
 ssize_t file_write_kernel(struct file *f, const void *buf, size_t size, uint64_t off);

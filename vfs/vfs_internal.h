@@ -22,8 +22,6 @@ bool mount_dentry_is_mountpoint(struct mount_namespace *ns, struct dentry *d);
 /* d was removed: detaches what is mounted on it anywhere. No locks held. */
 void mount_detach_dentry(struct dentry *d);
 
-void vfs_mount_init(void);
-
 /* ---- reference helpers ---- */
 /* d has become DENTRY_DEAD: what is kept of it goes. The caller's reference is not the last. */
 void dentry_disown(struct dentry *d);

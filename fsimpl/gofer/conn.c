@@ -575,10 +575,12 @@ static void flush_clunks(struct p9_conn *c)
 	struct p9_msg t = {.type = P9_Tmclunk};
 	uint32_t fids[P9_CLUNKS_MAX];
 	unsigned count, sent = 0;
+	uint64_t bytes;
 	int err = 0;
 
 	mutex_lock(&c->lock);
 	count = c->clunk_count;
+	bytes = c->clunk_bytes;
 	memcpy(fids, c->clunks, count * sizeof(fids[0]));
 	c->clunk_count = 0;
 	c->clunk_bytes = 0;
@@ -602,6 +604,12 @@ static void flush_clunks(struct p9_conn *c)
 		err = call_once(c, &call, &one);
 		if (!err)
 			p9_call_fini(&call);
+	}
+	/* The next request tries again. */
+	if (sent < count) {
+		mutex_lock(&c->lock);
+		c->clunk_bytes += bytes;
+		mutex_unlock(&c->lock);
 	}
 	while (sent < count && keep_clunk(c, fids[sent]))
 		sent++;

@@ -21,6 +21,8 @@ struct gofer_file {
 };
 
 #define WINDOW_MAX (16ul << 20)
+/* An append up to this is one write on the host, in however many pieces it lies. */
+#define APPEND_MAX (1ul << 20)
 
 static struct gofer_file *gofer_file_of(struct file *f)
 {
@@ -113,10 +115,40 @@ static ssize_t write_windows(int fd, struct io_iter *it, int64_t off, int rwf)
 	return done;
 }
 
+/* Does what is left lie in more pieces than one call takes? */
+static bool is_scattered(struct io_iter *it)
+{
+	struct iovec iov[IO_ITER_SEGS];
+	int count = io_iter_window(it, it->remaining, iov, IO_ITER_SEGS);
+	uint64_t size = 0;
+
+	for (int i = 0; i < count; i++)
+		size += iov[i].iov_len;
+	return count > 0 && size < it->remaining;
+}
+
+/* By a copy, all in one call: of two, others' bytes might come between. */
+static ssize_t append_gathered(int fd, struct io_iter *it, int rwf)
+{
+	struct iovec iov = {malloc(it->remaining), 0};
+	ssize_t put;
+
+	if (!iov.iov_base)
+		return -ENOMEM;
+	iov.iov_len = io_iter_get(it, iov.iov_base, it->remaining);
+	put = iov.iov_len ? pwritev2(fd, &iov, 1, -1, (rwf & RWF_NOWAIT) | RWF_APPEND) : 0;
+	if (put < 0)
+		put = -errno;
+	io_iter_revert(it, iov.iov_len - (size_t)MAX(put, 0));
+	free(iov.iov_base);
+	return put;
+}
+
 /* Other programs append to it too: only the host knows the end. *ret_off: where it was. Pre: write_lock. */
 static ssize_t append_windows(int fd, struct io_iter *it, int rwf, int64_t *ret_off)
 {
-	ssize_t done = write_windows(fd, it, -1, rwf);
+	bool gathers = it->remaining <= APPEND_MAX && is_scattered(it);
+	ssize_t done = gathers ? append_gathered(fd, it, rwf) : write_windows(fd, it, -1, rwf);
 	off_t end = done > 0 ? lseek(fd, 0, SEEK_CUR) : -1;
 
 	if (end >= done)

@@ -365,18 +365,26 @@ void virtiofs_data_truncated(struct virtiofs_inode *in, uint64_t size)
 	rwlock_write_unlock(&in->map.data_lock);
 }
 
-void virtiofs_data_extended(struct virtiofs_inode *in, uint64_t to)
+void virtiofs_data_extended(struct virtiofs_inode *in, uint64_t to, bool filling)
 {
 	uint64_t from = virtiofs_inode_size(in), end = MIN(to, round_up_u64(from, MOAT_PAGE_SIZE));
+	uint64_t page = round_down_u64(from, MOAT_PAGE_SIZE);
 	struct virtiofs_chunk *c;
 
 	if (end <= from)
 		return;
 	rwlock_write_lock(&in->map.data_lock);
 	c = virtiofs_chunk_at(in, from);
-	if (c && (c->valid & VIRTIOFS_PAGE_BIT(from)))
-		memset(memfile_ptr(memory(in), c->off + (from & (MEM_CHUNK_SIZE - 1))), 0,
-		       end - from);
+	if (c && (c->valid & VIRTIOFS_PAGE_BIT(from))) {
+		if (!filling || (c->dirty & VIRTIOFS_PAGE_BIT(from))) {
+			memset(memfile_ptr(memory(in), c->off + (from & (MEM_CHUNK_SIZE - 1))), 0,
+			       end - from);
+		} else {
+			/* The server knows all that is to stay, and perhaps of more: others may have written behind the end that is believed. */
+			mappable_invalidate(&in->map, page, MOAT_PAGE_SIZE, false);
+			drop_pages(in, page, page + MOAT_PAGE_SIZE, false);
+		}
+	}
 	rwlock_write_unlock(&in->map.data_lock);
 }
 

@@ -174,10 +174,12 @@ static bool taker_begin(struct dax_window *w)
 
 static void taker_end(struct dax_window *w)
 {
-	atomic_store(&w->taken, false);
-	/* Pairs with back_ready(): the housekeeping thread came meanwhile and went, so it is called again. */
-	if (atomic_exchange(&w->missed, false))
-		(void)!hostpoll_modify(&w->poll, POLLIN | POLLRDHUP);
+	/* Pairs with back_ready(): the housekeeping thread came meanwhile and went, so it is called again. By the taker, whose the registration is. */
+	do {
+		if (atomic_exchange(&w->missed, false))
+			(void)!hostpoll_modify(&w->poll, POLLIN | POLLRDHUP);
+		atomic_store(&w->taken, false);
+	} while (atomic_load(&w->missed) && taker_begin(w));
 }
 
 static void back_ready(struct hostpoll *hp, uint32_t events)
@@ -228,9 +230,22 @@ int dax_window_create(struct virtiofs_device *dev, int fd, uint64_t size, struct
 	return 0;
 }
 
+/* Of those who wait for messages one may be late: he waited for the daemon before. */
+static void taker_await(struct dax_window *w)
+{
+	while (!taker_begin(w))
+		sched_yield();
+}
+
 int dax_window_start(struct dax_window *w)
 {
-	return w->poll.fd >= 0 ? 0 : hostpoll_add(&w->poll, w->fd, POLLIN | POLLRDHUP, back_ready);
+	int err = 0;
+
+	taker_await(w);
+	if (w->poll.fd < 0)
+		err = hostpoll_add(&w->poll, w->fd, POLLIN | POLLRDHUP, back_ready);
+	taker_end(w);
+	return err;
 }
 
 /* The daemon that set them up is gone. */
@@ -256,11 +271,10 @@ void dax_window_gone(struct dax_window *w)
 
 void dax_window_restart(struct dax_window *w, int fd, uint64_t size)
 {
+	taker_await(w);
 	if (w->poll.fd >= 0)
 		hostpoll_remove(&w->poll);
 	w->poll.fd = -1;
-	while (!taker_begin(w))
-		sched_yield();
 	drop_fds(w);
 	close(w->fd);
 	w->fd = fd;

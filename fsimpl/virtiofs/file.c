@@ -466,7 +466,7 @@ static int virtiofs_file_fallocate(struct file *f, int mode, uint64_t off, uint6
 	err = virtiofs_data_writeback(in, 0, UINT64_MAX);
 	virtiofs_fill_begin(in);
 	if (!(mode & FALLOC_FL_KEEP_SIZE))
-		virtiofs_data_extended(in, off + size);
+		virtiofs_data_extended(in, off + size, true);
 	got = err ? err : fallocate_rpc(file_of(f)->h, mode, off, size);
 	if (got >= 0) {
 		/* Whatever the mode did to the range, the server's is the truth. */

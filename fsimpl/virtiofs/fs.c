@@ -55,7 +55,8 @@ static struct virtiofs_inode *next_dirty(struct virtiofs_fs *fs, unsigned bucket
 
 	mutex_lock(&fs->inode_lock);
 	in = after ? LIST_NEXT(after, hash_link) : LIST_FIRST(&fs->inodes[bucket]);
-	while (in && (!atomic_load(&in->dirty_pages) || !ref_tryget(&in->base.ref)))
+	while (in && ((!atomic_load(&in->dirty_pages) && !atomic_load(&in->writing)) ||
+		      !ref_tryget(&in->base.ref)))
 		in = LIST_NEXT(in, hash_link);
 	mutex_unlock(&fs->inode_lock);
 	if (after)

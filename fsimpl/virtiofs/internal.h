@@ -655,8 +655,11 @@ must_check int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, 
 void virtiofs_data_drop(struct virtiofs_inode *in, uint64_t off, uint64_t end);
 /* The file is `size` long from now on: pages beyond go, the tail of the last is zeroed. */
 void virtiofs_data_truncated(struct virtiofs_inode *in, uint64_t size);
-/* The file is about to reach to `to`: what a mapping wrote into its last page behind its end is zeros, as on the host. */
-void virtiofs_data_extended(struct virtiofs_inode *in, uint64_t to);
+/*
+ * The file is about to reach to `to`: what a mapping wrote into its last page behind its end is zeros, as on the host. filling: fill_lock is held, so a
+ * clean page is asked for again.
+ */
+void virtiofs_data_extended(struct virtiofs_inode *in, uint64_t to, bool filling);
 /* Data of another version than `attr` says goes. */
 void virtiofs_data_revalidate(struct virtiofs_inode *in);
 /* fill_lock. begin_killable: -EINTR. end: let go once requests of killed callers are through. */

@@ -43,7 +43,7 @@ struct dax_window {
 	int fd; /* the back channel; another after a reconnection, while it is not polled */
 	struct hostpoll poll;
 	_Atomic bool broken;
-	_Atomic bool taken; /* somebody takes messages: fd and what follows is his */
+	_Atomic bool taken; /* somebody takes messages: fd, poll and what follows is his */
 	_Atomic bool missed; /* the housekeeping thread wanted to, too */
 	struct vhost_user_msg message; /* one on its way */
 	size_t have;

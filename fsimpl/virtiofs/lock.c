@@ -479,14 +479,17 @@ int virtiofs_remote_lock_test(struct file *f, const struct file_lock *req, struc
 {
 	struct virtiofs_inode *in = inode_of(f);
 	struct fuse_lk_out out = {.lk = {.type = F_UNLCK}};
+	struct file_lock ask = *req;
 	struct virtiofs_lock_owner *o;
 	int err;
 
 	if (!is_remote(in, req->kind))
 		return -EOPNOTSUPP;
+	/* As from Linux's client: the stock daemon hands it to F_OFD_GETLK, which takes no other. */
+	ask.pid = 0;
 	/* Who has no locks asks as somebody who never will. */
 	o = owner_get(in, req->owner, req->kind, NULL);
-	err = file_request(f, FUSE_GETLK, o ? o->id : atomic_fetch_add(&in->fs->next_key, 1), req,
+	err = file_request(f, FUSE_GETLK, o ? o->id : atomic_fetch_add(&in->fs->next_key, 1), &ask,
 			   &out);
 	if (o)
 		owner_end(in, o);

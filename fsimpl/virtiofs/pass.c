@@ -19,7 +19,12 @@
 /* No file shorter than that is worth a request of its own. */
 #define PASS_FILE_MIN (1ul << 20)
 
-enum { PASS_UNASKED, PASS_HAS, PASS_NEVER };
+enum {
+	PASS_UNASKED,
+	PASS_ASKED, /* there may be a descriptor, but somebody found none or has not seen it yet */
+	PASS_HAS,
+	PASS_NEVER,
+};
 
 /* Does the daemon that gave it serve the file still? What lost its name with a daemon is lost here too. */
 static bool is_served(const struct virtiofs_inode *in)
@@ -31,20 +36,26 @@ bool virtiofs_pass_ready(const struct virtiofs_handle *h, bool ask)
 {
 	struct virtiofs_inode *in = h->in;
 	int state = atomic_load(&in->pass), err;
+	uint64_t node = in->nodeid;
 
-	/* The daemon opened its own without it. */
-	if (h->flags & O_NOATIME)
+	/* The daemon opened its own without it; what it would not open again after its end gives READs' error. */
+	if ((h->flags & O_NOATIME) || atomic_load(&h->fh) == UINT64_MAX)
 		return false;
-
-	if (likely(state != PASS_UNASKED) || !ask || virtiofs_inode_size(in) < PASS_FILE_MIN)
+	if (likely(state >= PASS_HAS) || !ask || virtiofs_inode_size(in) < PASS_FILE_MIN)
 		return state == PASS_HAS && is_served(in);
 	if (!virtiofs_device_dax(in->fs->dev) || !is_served(in))
 		return false;
+	atomic_store(&in->pass, PASS_ASKED);
 	err = virtiofs_dax_setup(in, 0, false);
 	if (!err)
 		atomic_store(&in->pass, PASS_HAS);
 	else if (err != -EINTR && is_served(in))
 		atomic_store(&in->pass, PASS_NEVER);
+	/* From a daemon that is gone: the reconnection may have been here before it came. */
+	if (!err && (node != in->nodeid || !is_served(in))) {
+		virtiofs_pass_end(in);
+		return false;
+	}
 	return !err;
 }
 
@@ -56,8 +67,8 @@ ssize_t virtiofs_pass_read(struct virtiofs_inode *in, struct io_iter *it, uint64
 	int err;
 
 	if (!mf) {
-		/* Its range went to make room for others. */
-		atomic_store(&in->pass, PASS_UNASKED);
+		/* Its range went to make room for others; somebody may just have another. */
+		atomic_store(&in->pass, PASS_ASKED);
 		return 0;
 	}
 	done = virtiofs_dax_call(it, mf, off, end, &err);
@@ -69,7 +80,8 @@ ssize_t virtiofs_pass_read(struct virtiofs_inode *in, struct io_iter *it, uint64
 
 void virtiofs_pass_end(struct virtiofs_inode *in)
 {
-	if (in->dax.on || atomic_exchange(&in->pass, PASS_UNASKED) != PASS_HAS)
-		return;
-	virtiofs_dax_free(in);
+	int state = in->dax.on ? PASS_UNASKED : atomic_exchange(&in->pass, PASS_UNASKED);
+
+	if (state != PASS_UNASKED)
+		virtiofs_dax_free(in);
 }

@@ -233,7 +233,7 @@ int virtiofs_truncate(struct virtiofs_inode *in, const struct setattr_args *args
 	if (err)
 		return err;
 	virtiofs_fill_begin(in);
-	virtiofs_data_extended(in, args->size);
+	virtiofs_data_extended(in, args->size, true);
 	err = virtiofs_setattr(in, args, handle);
 	if (!err) {
 		virtiofs_data_truncated(in, args->size);

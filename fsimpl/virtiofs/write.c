@@ -134,7 +134,6 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_h
 
 	if (err)
 		return err;
-	virtiofs_data_extended(in, off);
 	while (it->remaining && !err) {
 		size_t want = MIN(it->remaining, (uint64_t)in->fs->max_write), n;
 		uint64_t at = off + done, put;
@@ -145,6 +144,8 @@ ssize_t virtiofs_data_write_through(struct virtiofs_inode *in, struct virtiofs_h
 			break;
 		}
 		virtiofs_fill_begin(in);
+		if (at == off)
+			virtiofs_data_extended(in, off, true);
 		err = write_one(h, at, bounce, n, &put);
 		if (put) {
 			update_cached(in, at, bounce, put);
@@ -249,7 +250,7 @@ ssize_t virtiofs_data_write_back(struct virtiofs_inode *in, struct virtiofs_hand
 	uint64_t done = 0;
 	ssize_t got = 0;
 
-	virtiofs_data_extended(in, off);
+	virtiofs_data_extended(in, off, false);
 	while (it->remaining) {
 		uint64_t at = off + done, n = MOAT_PAGE_SIZE - (at & ~MOAT_PAGE_MASK);
 
@@ -422,6 +423,20 @@ static int write_dirty(struct virtiofs_inode *in, struct virtiofs_handle *h, uin
 	}
 }
 
+/* Nothing is dirty, but what somebody else writes may be under way still. Return: 0, -EINTR. */
+static int await_writing(struct virtiofs_inode *in)
+{
+	int err;
+
+	/* It counts before the first page is clean, and as long as fill_lock is held for it. */
+	if (likely(!atomic_load(&in->writing)))
+		return 0;
+	err = virtiofs_fill_begin_killable(in);
+	if (!err)
+		virtiofs_fill_end(in);
+	return err;
+}
+
 int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t end)
 {
 	unsigned epoch = vdev_epoch(in->fs->dev);
@@ -430,7 +445,7 @@ int virtiofs_data_writeback(struct virtiofs_inode *in, uint64_t off, uint64_t en
 	int err;
 
 	if (!atomic_load(&in->dirty_pages))
-		return 0;
+		return await_writing(in);
 	if (!virtiofs_device_alive(in->fs->dev))
 		return -EIO;
 	h = virtiofs_handle_any(in, true);

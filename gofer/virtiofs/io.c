@@ -149,6 +149,39 @@ int do_create(struct request *r, struct node *n)
 	return err;
 }
 
+/* A file without a name. The client's name for it says nothing: Linux's sends "/". LINK gives it one, but after O_EXCL. */
+int do_tmpfile(struct request *r, struct node *n)
+{
+	const struct fuse_create_in a = ARG(r, struct fuse_create_in);
+	int flags = open_flags(r->d, a.flags & ~(uint32_t)O_TRUNC), fd, path_fd, err;
+	struct fuse_entry_out out;
+	char path[16];
+
+	if (n->type != S_IFDIR)
+		return -ENOTDIR;
+	set_umask(a.umask);
+	fd = openat(n->fd, ".", flags | O_TMPFILE | O_CLOEXEC, a.mode & 0777);
+	if (fd < 0)
+		return -errno;
+	fd_path(fd, path);
+	path_fd = openat(r->d->proc_fd, path, O_PATH | O_CLOEXEC);
+	err = path_fd < 0 ? -errno : give_to_caller(r, n, fd, (a.mode & 07777) | S_IFREG);
+	if (err && path_fd >= 0)
+		close(path_fd);
+	if (!err)
+		err = enter_entry(r->d, n, path_fd, 0, &out);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	memcpy(r->reply, &out, sizeof(out));
+	r->reply_size = sizeof(out);
+	err = reply_open(r, fd);
+	if (err)
+		node_forget(r->d, out.nodeid, 1);
+	return err;
+}
+
 int do_release(struct request *r, struct node *n)
 {
 	const struct fuse_release_in a = ARG(r, struct fuse_release_in);

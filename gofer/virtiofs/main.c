@@ -4,8 +4,7 @@
  * One directory tree, served over vhost-user and FUSE 7.38. The first process makes the version table, confines itself and listens; each connection is served by
  * a fork of it, so that what a hostile client breaks, fills or exhausts (descriptors, nodes, threads) is its own; the table is what they share.
  * In a connection's process each request queue has a thread; requests of one queue are served in order. Performs: a LOOKUP is
- * one openat and one statx; data is read and written in the client's memory, or mapped by the client (DAX). Watch: the log. Cannot
- * yet: O_TMPFILE, xattrs of links and devices.
+ * one openat and one statx; data is read and written in the client's memory, or mapped by the client (DAX). Watch: the log.
  */
 #include <poll.h>
 #include <signal.h>

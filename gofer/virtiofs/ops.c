@@ -82,16 +82,12 @@ static int stat_node(struct daemon *d, uint64_t id, struct statx *ret)
 	return err;
 }
 
-int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
-		 struct fuse_entry_out *ret)
+int enter_entry(struct daemon *d, const struct node *dir, int fd, uint64_t name_version,
+		struct fuse_entry_out *ret)
 {
-	uint64_t name_version = d->versions_on ? version_of_name(d, dir, name) : 0;
-	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), err;
 	struct statx stx;
+	int err = stat_fd_now(fd, &stx);
 
-	if (fd < 0)
-		return -errno;
-	err = stat_fd_now(fd, &stx);
 	if (err) {
 		close(fd);
 		return err;
@@ -115,6 +111,15 @@ int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 	if (d->submounts && S_ISDIR(stx.stx_mode) && dev_of(&stx) != dir->dev)
 		ret->attr.flags |= FUSE_ATTR_SUBMOUNT;
 	return 0;
+}
+
+int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
+		 struct fuse_entry_out *ret)
+{
+	uint64_t name_version = d->versions_on ? version_of_name(d, dir, name) : 0;
+	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : enter_entry(d, dir, fd, name_version, ret);
 }
 
 static int reply_entry(struct request *r, const struct node *dir, const char *name)
@@ -462,15 +467,10 @@ static int do_statfs(struct request *r, struct node *n)
 	return 0;
 }
 
-/* Attributes of links, devices and fifos would have to be reached by opening them. */
-static int xattr_path(const struct node *n, char out[32])
-{
-	if (n->type != S_IFREG && n->type != S_IFDIR)
-		return -EPERM;
-	/* The working directory is /proc/self/fd. */
-	fd_path(n->fd, out);
-	return 0;
-}
+/*
+ * Extended attributes, by calls that take a path. The working directory is /proc/self/fd, and such a link leads to the file itself, whatever it is: a fifo or a
+ * device is not opened, and a symbolic link not followed.
+ */
 
 /* What getxattr(2) or listxattr(2) gave, -1: errno; asked with room of `size`, 0: only how much there is. */
 static int reply_xattr(struct request *r, uint32_t size, ssize_t got)
@@ -488,12 +488,10 @@ static int reply_xattr(struct request *r, uint32_t size, ssize_t got)
 static int do_getxattr(struct request *r, struct node *n)
 {
 	const struct fuse_getxattr_in a = ARG(r, struct fuse_getxattr_in);
-	char path[32];
+	char path[16];
 	ssize_t got;
-	int err = xattr_path(n, path);
 
-	if (err)
-		return err == -EPERM ? -ENODATA : err;
+	fd_path(n->fd, path);
 	got = getxattr(path, r->in.name[0], a.size ? r->reply : NULL, MIN(a.size, 65536u));
 	return reply_xattr(r, a.size, got);
 }
@@ -501,11 +499,11 @@ static int do_getxattr(struct request *r, struct node *n)
 static int do_listxattr(struct request *r, struct node *n)
 {
 	const struct fuse_getxattr_in a = ARG(r, struct fuse_getxattr_in);
-	char path[32];
-	ssize_t got = 0;
+	char path[16];
+	ssize_t got;
 
-	if (!xattr_path(n, path))
-		got = listxattr(path, a.size ? (char *)r->reply : NULL, MIN(a.size, 65536u));
+	fd_path(n->fd, path);
+	got = listxattr(path, a.size ? (char *)r->reply : NULL, MIN(a.size, 65536u));
 	return reply_xattr(r, a.size, got);
 }
 
@@ -540,10 +538,11 @@ static int long_setxattr(struct request *r, struct fuse_setxattr_in *ret)
 static int do_setxattr(struct request *r, struct node *n)
 {
 	struct fuse_setxattr_in a = {0};
-	char path[32];
-	int err = xattr_path(n, path);
+	char path[16];
+	int err = 0;
 
-	if (!err && r->d->setxattr_ext)
+	fd_path(n->fd, path);
+	if (r->d->setxattr_ext)
 		err = long_setxattr(r, &a);
 	else
 		memcpy(&a, r->in.arg, FUSE_COMPAT_SETXATTR_IN_SIZE);
@@ -560,11 +559,10 @@ static int do_setxattr(struct request *r, struct node *n)
 
 static int do_removexattr(struct request *r, struct node *n)
 {
-	char path[32];
-	int err = xattr_path(n, path);
+	char path[16];
+	int err;
 
-	if (err)
-		return err;
+	fd_path(n->fd, path);
 	err = removexattr(path, r->in.name[0]) < 0 ? -errno : 0;
 	version_changed(r->d, n);
 	return err;
@@ -608,6 +606,7 @@ static const request_fn table[] = {
 	[FUSE_COPY_FILE_RANGE] = do_copy_file_range,
 	[FUSE_SETUPMAPPING] = do_setupmapping,
 	[FUSE_REMOVEMAPPING] = do_removemapping,
+	[FUSE_TMPFILE] = do_tmpfile,
 	[FUSE_MOAT_WALK] = do_walk,
 };
 

@@ -197,6 +197,7 @@ static bool is_change(uint32_t opcode)
 	case FUSE_SETXATTR:
 	case FUSE_REMOVEXATTR:
 	case FUSE_CREATE:
+	case FUSE_TMPFILE:
 	case FUSE_FALLOCATE:
 	case FUSE_COPY_FILE_RANGE:
 		return true;
@@ -213,6 +214,7 @@ static bool has_names(uint32_t opcode)
 	case FUSE_SETXATTR:
 	case FUSE_GETXATTR:
 	case FUSE_REMOVEXATTR:
+	case FUSE_TMPFILE:
 	case FUSE_MOAT_WALK:
 		return false;
 	default:

@@ -270,6 +270,9 @@ request_fn request_find(uint32_t opcode);
 uint64_t dev_of(const struct statx *stx);
 void attr_from_statx(const struct statx *stx, struct fuse_attr *ret);
 must_check int stat_fd_now(int fd, struct statx *ret);
+/* The entry of a file of dir by an O_PATH descriptor, which it takes; name_version: of the name that it was found by. Return: 0, -errno. */
+must_check int enter_entry(struct daemon *d, const struct node *dir, int fd, uint64_t name_version,
+			   struct fuse_entry_out *ret);
 /* The entry of name below dir, looked up and entered. */
 must_check int lookup_entry(struct daemon *d, const struct node *dir, const char *name,
 			    struct fuse_entry_out *ret);
@@ -290,6 +293,7 @@ int do_open(struct request *r, struct node *n);
 /* n: NULL: it was forgotten. */
 int do_release(struct request *r, struct node *n);
 int do_create(struct request *r, struct node *n);
+int do_tmpfile(struct request *r, struct node *n);
 int do_opendir(struct request *r, struct node *n);
 int do_readdir(struct request *r, struct node *n);
 int do_readdirplus(struct request *r, struct node *n);

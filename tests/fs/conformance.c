@@ -245,7 +245,7 @@ static void test_links(void **state)
 	OK(fs_unlink(&e, "/f"));
 	OK(fs_stat(&e, "/d/g", &st));
 	assert_int_equal(st.nlink, 1);
-	if (fs_backend.lacks_tmpfile) {
+	if (fs_lacks_tmpfile()) {
 		FAILS(fs_open(&e, "/d", O_TMPFILE | O_RDWR, 0600, &f), EOPNOTSUPP);
 		return;
 	}
@@ -447,8 +447,15 @@ static void test_xattrs(void **state)
 	FAILS(set_xattr("/f", "system.posix_acl_access", &acl, sizeof(acl), 0), EPERM);
 	OK(fs_env_become(&e, 1001, 1001, NULL, 0, 0));
 	FAILS(fs_open(&e, "/f", O_RDONLY, 0, &f), EACCES);
-	/* A default ACL comes down. */
 	OK(fs_env_become(&e, 0, 0, NULL, 0, CAP_FULL));
+	/* What is not opened for it has one as well. */
+	OK(fs_mknod(&e, "/fifo", S_IFIFO | 0600, 0, 0));
+	OK(set_xattr("/fifo", "system.posix_acl_access", &acl, sizeof(acl), 0));
+	assert_int_equal(get_xattr("/fifo", "system.posix_acl_access", buf, 100), sizeof(acl));
+	OK(fs_stat(&e, "/fifo", &st));
+	assert_int_equal(st.mode & 0777, 0750);
+	FAILS(set_xattr("/fifo", "user.a", "v", 1, 0), EPERM);
+	/* A default ACL comes down. */
 	OK(fs_mkdir(&e, "/d", 0755));
 	OK(set_xattr("/d", "system.posix_acl_default", &acl, sizeof(acl), 0));
 	OK(fs_creat(&e, "/d/f", 0666));

@@ -68,7 +68,7 @@ static void do_open(void)
 		flags |= O_DIRECTORY;
 	if (!rnd(30))
 		flags = O_PATH | (flags & (O_NOFOLLOW | O_DIRECTORY));
-	if (!rnd(40) && !fs_backend.lacks_tmpfile)
+	if (!rnd(40) && !fs_lacks_tmpfile())
 		flags = O_TMPFILE | (rnd(2) ? O_RDWR : O_WRONLY) | (rnd(3) ? 0 : O_EXCL);
 	if (!rnd(30))
 		flags |= O_NOATIME;

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <linux/stat.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -31,12 +32,19 @@ struct fs_backend {
 	bool lacks_acl; /* as if mounted noacl */
 	bool merged_root; /* the root directory's link count is 1 */
 	bool lacks_whiteout; /* RENAME_WHITEOUT is -EINVAL */
-	bool lacks_tmpfile; /* O_TMPFILE is -EOPNOTSUPP */
+	bool lacks_tmpfile; /* O_TMPFILE is -EOPNOTSUPP, but of $VIRTIOFSD=own */
 	bool lacks_trusted; /* trusted.* cannot be stored */
 	/* A 9P2000.L server: no flags of renameat2(2) (-EINVAL), fallocate, holes, or changes to what has no name any more. */
 	bool plain_9p;
 };
 extern const struct fs_backend fs_backend;
+
+static inline bool fs_lacks_tmpfile(void)
+{
+	const char *daemon = getenv("VIRTIOFSD");
+
+	return fs_backend.lacks_tmpfile && !(daemon && !strcmp(daemon, "own"));
+}
 
 /* Once per process: memory, VFS, RCU registration of this thread. */
 int fs_env_process_init(void);

@@ -650,6 +650,80 @@ static void forgotten_first(void **state)
 	assert_int_equal(front_call(&front, 1, &r, &byte, 1), -EBADF);
 }
 
+/* ---- files without names ---- */
+
+static ssize_t make_nameless(uint64_t dir, uint32_t flags, struct fuse_entry_out *ret_entry,
+			     struct fuse_open_out *ret_open)
+{
+	/* What Linux sends: the name that its dentry has, and the flags of open(2). */
+	const struct fuse_create_in in = {
+		.flags = O_TMPFILE | flags, .mode = S_IFREG | S_ISUID | 0666, .umask = 027};
+	const struct front_request r = {.opcode = FUSE_TMPFILE,
+					.nodeid = dir,
+					.arg = &in,
+					.name = {"/"},
+					.uid = 5,
+					.gid = 6};
+	struct {
+		struct fuse_entry_out entry;
+		struct fuse_open_out open;
+	} reply;
+	ssize_t got = front_call(&front, 1, &r, &reply, sizeof(reply));
+
+	if (got < 0)
+		return got;
+	assert_int_equal(got, sizeof(reply));
+	*ret_entry = reply.entry;
+	*ret_open = reply.open;
+	return 0;
+}
+
+static int name_it(uint64_t node, const char *name)
+{
+	const struct fuse_link_in in = {.oldnodeid = node};
+	const struct front_request r = {
+		.opcode = FUSE_LINK, .nodeid = FUSE_ROOT, .arg = &in, .name = {name}};
+	ssize_t got = front_call(&front, 1, &r, NULL, 0);
+
+	return got < 0 ? (int)got : 0;
+}
+
+/* TMPFILE: the caller's, with the mode that was asked for; LINK names it, unless it was opened with O_EXCL. */
+static void nameless(void **state)
+{
+	struct fuse_read_in in = {.size = 1};
+	struct front_request r = {.opcode = FUSE_READ, .arg = &in};
+	struct fuse_entry_out entry;
+	struct fuse_open_out opened;
+	struct stat st;
+	char byte;
+
+	(void)state;
+	front_init(&front, 0);
+	put_host("dir-or-not", "x");
+	assert_int_equal(
+		make_nameless((uint64_t)front_lookup(&front, FUSE_ROOT, "dir-or-not", NULL), O_RDWR,
+			      &entry, &opened),
+		-ENOTDIR);
+	assert_int_equal(make_nameless(FUSE_ROOT, O_RDONLY, &entry, &opened), -EINVAL);
+	assert_int_equal(make_nameless(FUSE_ROOT, O_RDWR, &entry, &opened), 0);
+	assert_int_equal(entry.attr.nlink, 0);
+	assert_int_equal(entry.attr.mode, S_IFREG | S_ISUID | 0640);
+	assert_int_equal(entry.attr.uid, 5);
+	assert_int_equal(entry.attr.gid, 6);
+	r.nodeid = entry.nodeid;
+	in.fh = opened.fh;
+	assert_int_equal(front_call(&front, 1, &r, &byte, 1), 0);
+	assert_int_equal(name_it(entry.nodeid, "named"), 0);
+	assert_int_equal(stat(host_path("named"), &st), 0);
+	assert_int_equal(st.st_ino, entry.attr.ino);
+	assert_int_equal(st.st_nlink, 1);
+	assert_int_equal(st.st_mode, S_IFREG | S_ISUID | 0640);
+	assert_int_equal(make_nameless(FUSE_ROOT, O_WRONLY | O_EXCL, &entry, &opened), 0);
+	assert_int_equal(name_it(entry.nodeid, "never"), -ENOENT);
+	assert_int_equal(stat(host_path("never"), &st), -1);
+}
+
 /* ---- the connection ---- */
 
 /* A kick descriptor that is readable for ever, and has nothing: the queue's thread ends the connection, and does not look at it again and again. */
@@ -703,10 +777,10 @@ static int remove_tree(void)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(posix_locks), T(waiting), T(interrupts), T(flocks),
-		T(many_waits),	T(umasks),  T(acls),	   T(setuid_goes),
-		T(submounts),	T(walks),   T(walks_open), T(forgotten_first),
-		T(dead_kick),
+		T(posix_locks), T(waiting),   T(interrupts), T(flocks),
+		T(many_waits),	T(umasks),    T(acls),	     T(setuid_goes),
+		T(submounts),	T(walks),     T(walks_open), T(forgotten_first),
+		T(nameless),	T(dead_kick),
 	};
 	int failed;
 

@@ -362,12 +362,74 @@ static void writers_and_readers(void **state)
 	}
 }
 
+/* ---- several read many files, which take their ranges from each other ---- */
+
+#define TAKERS 3
+#define TURNS 40
+
+static struct file *taken_files[2 * WINDOW / RANGE];
+
+static void *take_main(void *arg)
+{
+	unsigned step = (unsigned)(uintptr_t)arg;
+	struct sleeper s;
+	char *mine = malloc(MIB);
+	void *bad = NULL;
+
+	thread_begin(&s);
+	for (unsigned i = 0; mine && i < TURNS * ARRAY_SIZE(taken_files); i++) {
+		struct file *f = taken_files[i * step % ARRAY_SIZE(taken_files)];
+
+		if (fs_pread(f, mine, MIB, 0) != MIB ||
+		    turn_in(mine + MIB - PAGE, MIB / PAGE - 1) != 1)
+			bad = arg;
+	}
+	thread_end();
+	free(mine);
+	return mine ? bad : arg;
+}
+
+/* Whoever finds a descriptor gone does not hide the next one from who closes the file. */
+static void taken_from_each_other(void **state)
+{
+	pthread_t threads[TAKERS];
+	char name[32];
+	void *bad;
+
+	(void)state;
+	client_start(&a, "cache=none");
+	for (unsigned i = 0; i < ARRAY_SIZE(taken_files); i++) {
+		snprintf(name, sizeof(name), "pass-%u", i);
+		close(make_host(name));
+		assert_int_equal(fs_open(as(&a), name, O_RDONLY, 0, &taken_files[i]), 0);
+	}
+	for (uintptr_t i = 0; i < TAKERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, take_main, (void *)(2 * i + 1)),
+				 0);
+	for (unsigned i = 0; i < TAKERS; i++) {
+		pthread_join(threads[i], &bad);
+		assert_null(bad);
+	}
+	as(&a);
+	assert_in_range(count_descriptors(), 1, WINDOW / RANGE);
+	for (unsigned i = 0; i < ARRAY_SIZE(taken_files); i++)
+		fs_close(taken_files[i]);
+	vfs_run_deferred();
+	assert_int_equal(count_descriptors(), 0);
+	client_stop(&a);
+	remove_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(one_request), cmocka_unit_test(not_for_all),
-		cmocka_unit_test(dirty_pages), cmocka_unit_test(host_changes),
-		cmocka_unit_test(many_files),  cmocka_unit_test(writers_and_readers),
+		cmocka_unit_test(one_request),
+		cmocka_unit_test(not_for_all),
+		cmocka_unit_test(dirty_pages),
+		cmocka_unit_test(host_changes),
+		cmocka_unit_test(many_files),
+		cmocka_unit_test(writers_and_readers),
+		cmocka_unit_test(taken_from_each_other),
 	};
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");

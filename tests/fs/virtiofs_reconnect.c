@@ -428,6 +428,31 @@ static void test_locks(void **state)
 	fs_env_fini(&e);
 }
 
+/* Who would have to wait for whom (F_GETLK): the daemon is asked, whatever the caller's pid. */
+static void test_lock_looks(void **state)
+{
+	const struct file_lock req = {
+		.kind = FILE_LOCK_POSIX, .type = F_WRLCK, .end = 9, .owner = &e, .pid = 7};
+	struct file_lock got;
+	struct file *f;
+	int fd;
+
+	(void)state;
+	assert_int_equal(fs_env_init(&e), 0);
+	assert_int_equal(fs_open(&e, "/l", O_RDWR | O_CREAT, 0644, &f), 0);
+	assert_int_equal(file_lock_test(f, &req, &got), 0);
+	assert_int_equal(got.type, F_UNLCK);
+	fd = host_open("l");
+	assert_int_equal(host_lock(fd, false), 0);
+	assert_int_equal(file_lock_test(f, &req, &got), 0);
+	assert_int_equal(got.type, F_WRLCK);
+	assert_int_equal(got.end, HOST_END);
+	assert_int_equal(got.pid, 0);
+	close(fd);
+	fs_close(f);
+	fs_env_fini(&e);
+}
+
 /* Return: they were given up in time. */
 static bool locks_closed(void)
 {
@@ -690,13 +715,11 @@ static void test_long_reads(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_restart),
-					   cmocka_unit_test(test_each_request),
-					   cmocka_unit_test(test_locks),
-					   cmocka_unit_test(test_locks_closed),
-					   cmocka_unit_test(test_locks_pushed_aside),
-					   cmocka_unit_test(test_begun_away),
-					   cmocka_unit_test(test_long_reads)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_restart),	     cmocka_unit_test(test_each_request),
+		cmocka_unit_test(test_locks),	     cmocka_unit_test(test_lock_looks),
+		cmocka_unit_test(test_locks_closed), cmocka_unit_test(test_locks_pushed_aside),
+		cmocka_unit_test(test_begun_away),   cmocka_unit_test(test_long_reads)};
 	int failed;
 
 	log_init(-1, LOG_ERROR_LEVEL, "test");

@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "base/rcu.h"
+#include "base/sleep.h"
 #include "fsimpl/virtiofs/internal_dax.h"
 #include "tests/fs/virtiofs_clients.h"
 
@@ -646,15 +648,115 @@ static void dax_mappings(void **state)
 	remove_all();
 }
 
+/* A write far behind the end that is believed leaves alone what the host has appended meanwhile. */
+static void appended_by_the_host(void **state)
+{
+	char got[301], there[301], old[101] = "";
+	struct client a;
+	struct file *f;
+	int fd;
+
+	(void)state;
+	memset(old, 'o', 100);
+	put_host("tail", old);
+	client_start(&a, "cache=auto,timeout=100");
+	assert_int_equal(fs_open(as(&a), "tail", O_RDWR, 0, &f), 0);
+	/* Nothing is cached of it, but how long it is. */
+	assert_int_equal(fs_pread(f, got, 1, 5000), 0);
+	fd = open(host_path("tail"), O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "appended", 8, 100), 8);
+	assert_int_equal(fs_pread(f, got, 100, 0), 100);
+	assert_int_equal(fs_pwrite(f, "e", 1, 300), 1);
+	assert_int_equal(pread(fd, there, sizeof(there), 0), sizeof(there));
+	assert_memory_equal(there + 100, "appended", 8);
+	assert_int_equal(fs_pread(f, got, sizeof(got), 0), sizeof(got));
+	assert_memory_equal(got, there, sizeof(got));
+	fs_close(f);
+	close(fd);
+	client_stop(&a);
+	remove_all();
+}
+
+/* ---- two sync the same data ---- */
+
+#define SYNC_BYTES (1ul << 20)
+#define SYNC_TURNS 200
+
+static struct client syncing;
+static struct file *sync_file;
+static pthread_barrier_t sync_begin, sync_end;
+static int sync_host;
+static _Atomic unsigned sync_late;
+
+static void sync_once(unsigned turn)
+{
+	unsigned there = 0;
+
+	pthread_barrier_wait(&sync_begin);
+	if (file_fsync(sync_file, false, 0, UINT64_MAX) ||
+	    pread(sync_host, &there, sizeof(there), SYNC_BYTES - sizeof(there)) != sizeof(there) ||
+	    there != turn)
+		atomic_fetch_add(&sync_late, 1);
+	pthread_barrier_wait(&sync_end);
+}
+
+static void *sync_main(void *arg)
+{
+	struct sleeper s;
+
+	rcu_thread_begin();
+	sleeper_init(&s);
+	sleeper_set_current(&s);
+	cred_set_current(syncing.env.cred);
+	for (unsigned turn = 1; turn <= SYNC_TURNS; turn++)
+		sync_once(turn);
+	vfs_run_deferred();
+	cred_set_current(NULL);
+	sleeper_set_current(NULL);
+	rcu_thread_end();
+	return arg;
+}
+
+/* Who finds nothing dirty waits for what another has just begun to write. */
+static void both_wait(void **state)
+{
+	static unsigned data[SYNC_BYTES / sizeof(unsigned)];
+	pthread_t thread;
+
+	(void)state;
+	put_host("sync", "");
+	sync_host = open(host_path("sync"), O_RDONLY | O_CLOEXEC);
+	assert_true(sync_host >= 0);
+	client_start(&syncing, "cache=always,writeback");
+	assert_int_equal(fs_open(as(&syncing), "sync", O_RDWR, 0, &sync_file), 0);
+	pthread_barrier_init(&sync_begin, NULL, 2);
+	pthread_barrier_init(&sync_end, NULL, 2);
+	assert_int_equal(pthread_create(&thread, NULL, sync_main, NULL), 0);
+	for (unsigned turn = 1; turn <= SYNC_TURNS; turn++) {
+		data[ARRAY_SIZE(data) - 1] = turn;
+		if (fs_pwrite(sync_file, data, sizeof(data), 0) != sizeof(data))
+			atomic_fetch_add(&sync_late, 1);
+		sync_once(turn);
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(sync_late, 0);
+	fs_close(sync_file);
+	close(sync_host);
+	client_stop(&syncing);
+	remove_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(another_client_sees), cmocka_unit_test(nothing_is_asked),
-		cmocka_unit_test(seconds_are_given),   cmocka_unit_test(the_host_is_seen),
-		cmocka_unit_test(a_killed_neighbour),  cmocka_unit_test(dax_reads_and_writes),
-		cmocka_unit_test(dax_calls_nobody),    cmocka_unit_test(dax_sizes),
-		cmocka_unit_test(dax_long_reads),      cmocka_unit_test(dax_pressure),
-		cmocka_unit_test(dax_mappings),	       cmocka_unit_test(cached_mappings),
+		cmocka_unit_test(another_client_sees),	cmocka_unit_test(nothing_is_asked),
+		cmocka_unit_test(seconds_are_given),	cmocka_unit_test(the_host_is_seen),
+		cmocka_unit_test(a_killed_neighbour),	cmocka_unit_test(dax_reads_and_writes),
+		cmocka_unit_test(dax_calls_nobody),	cmocka_unit_test(dax_sizes),
+		cmocka_unit_test(dax_long_reads),	cmocka_unit_test(dax_pressure),
+		cmocka_unit_test(dax_mappings),		cmocka_unit_test(cached_mappings),
+		cmocka_unit_test(appended_by_the_host), cmocka_unit_test(both_wait),
 	};
 
 	/* Before there are threads. */

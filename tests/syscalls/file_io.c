@@ -262,6 +262,41 @@ TEST(large_offsets)
 	CHECK_EQ(pread(fd, &c, 1, INT64_MAX - 1), 0);
 }
 
+/* The same of the file's own offset, of what an append finds, and of what the kernel copies. */
+TEST(largest_offset)
+{
+	int fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0644), mem = memfd_create("f", 0), p[2];
+	struct iovec v = {"xy", 2};
+	loff_t at = INT64_MAX - 1;
+	char c[2];
+
+	CHECK_OK(pipe2(p, O_NONBLOCK));
+	CHECK_EQ(lseek(mem, INT64_MAX, SEEK_SET), INT64_MAX);
+	CHECK_ERR(read(mem, c, 1), EINVAL);
+	CHECK_ERR(write(mem, "x", 1), EINVAL);
+	CHECK_ERR(pwritev2(mem, &v, 1, -1, RWF_APPEND), EINVAL);
+	CHECK_EQ(write(mem, "x", 0), 0);
+	CHECK_ERR(sendfile(p[1], mem, NULL, 1), EINVAL);
+	CHECK_ERR(splice(mem, NULL, p[1], NULL, 1, 0), EINVAL);
+	CHECK_EQ(lseek(mem, INT64_MAX - 1, SEEK_SET), INT64_MAX - 1);
+	CHECK_ERR(write(mem, "xy", 2), EINVAL);
+	CHECK_EQ(lseek(mem, 0, SEEK_END), 0);
+	CHECK_ERR(sendfile(p[1], mem, &at, 2), EINVAL);
+	CHECK_ERR(splice(mem, &at, p[1], NULL, 2, 0), EINVAL);
+	CHECK_ERR(sendfile(p[1], mem, NULL, SIZE_MAX), EINVAL);
+	CHECK_EQ(write(p[1], "ab", 2), 2);
+	CHECK_ERR(splice(p[0], NULL, mem, &at, 2, 0), EINVAL);
+	CHECK_OK(ftruncate(mem, INT64_MAX - 1));
+	CHECK_EQ(pwritev2(mem, &v, 1, 0, RWF_APPEND), 1);
+	CHECK_EQ(lseek(mem, 0, SEEK_END), INT64_MAX);
+	CHECK_ERR(pwritev2(mem, &v, 1, 0, RWF_APPEND), EFBIG);
+	v.iov_len = 0;
+	CHECK_EQ(pwritev2(mem, &v, 1, 0, RWF_APPEND), 0);
+	CHECK_OK(fd);
+	CHECK_EQ(lseek(fd, INT64_MAX >> 20, SEEK_SET), INT64_MAX >> 20);
+	CHECK_EQ(read(fd, c, 1), 0);
+}
+
 TEST(no_extents)
 {
 	struct fiemap map = {.fm_length = UINT64_MAX};

@@ -252,6 +252,33 @@ static void taken_by_who_waits(void **state)
 	assert_true(atomic_load(&w->broken));
 }
 
+/* Another daemon comes, and another channel, while somebody is late who waited for the one before: the housekeeping thread hears of what is said on it. */
+static void another_while_one_looks(void **state)
+{
+	pthread_t threads[2];
+
+	(void)state;
+	for (unsigned i = 0; i < 30; i++) {
+		int sv[2];
+
+		atomic_store(&looking_over, false);
+		for (unsigned k = 0; k < ARRAY_SIZE(threads); k++)
+			assert_int_equal(pthread_create(&threads[k], NULL, look_main, w), 0);
+		assert_int_equal(say_map(map_message(1, 1, false), some_file(O_RDONLY)), EINVAL);
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+		dax_window_gone(w);
+		dax_window_restart(w, sv[0], 8ul << VIRTIOFS_DAX_SHIFT);
+		assert_int_equal(dax_window_start(w), 0);
+		close(daemon_end);
+		daemon_end = sv[1];
+		atomic_store(&looking_over, true);
+		for (unsigned k = 0; k < ARRAY_SIZE(threads); k++)
+			pthread_join(threads[k], NULL);
+		assert_int_equal(say_map(map_message(1, 1, false), some_file(O_RDONLY)), EINVAL);
+		assert_false(atomic_load(&w->broken));
+	}
+}
+
 static int group_setup(void **state)
 {
 	(void)state;
@@ -294,6 +321,7 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[3]),
 		cmocka_unit_test_prestate_setup_teardown(nonsense, setup, teardown, &kinds[4]),
 		cmocka_unit_test_setup_teardown(taken_by_who_waits, setup, teardown),
+		cmocka_unit_test_setup_teardown(another_while_one_looks, setup, teardown),
 		cmocka_unit_test_setup_teardown(daemon_without, setup, teardown),
 		cmocka_unit_test(epochs),
 	};
