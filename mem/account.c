@@ -74,6 +74,9 @@ static void set_mark(struct mem_account *a, uint64_t chunks)
 {
 	atomic_store(&a->mark, chunks);
 	atomic_store(&a->raised, chunks > a->limit);
+	/* However it came below: somebody has died, or it has another limit. Who is over it sets this again. */
+	if (chunks <= a->limit && atomic_load_explicit(&a->soft, memory_order_relaxed))
+		atomic_store(&mem_exact, false);
 }
 
 struct mem_account *mem_account_create(void)
@@ -136,14 +139,17 @@ void mem_account_look_after(struct mem_account *a, uint64_t held, uint64_t bytes
 
 void mem_account_page(void)
 {
-	uint64_t left = mine ? atomic_load_explicit(&mine->allowance, memory_order_relaxed) : 0;
+	uint64_t left;
 
 	if (!mine || !atomic_load_explicit(&mine->soft, memory_order_relaxed))
 		return;
-	/* Two at once may count as one: it is a quarter of what is left. */
-	if (left)
-		atomic_store_explicit(&mine->allowance, left - 1, memory_order_relaxed);
-	else
+	/* Never what was left before a look: that may have been much more than there is. */
+	left = atomic_load_explicit(&mine->allowance, memory_order_relaxed);
+	while (left &&
+	       !atomic_compare_exchange_weak_explicit(&mine->allowance, &left, left - 1,
+						      memory_order_relaxed, memory_order_relaxed))
+		;
+	if (!left)
 		set_over(mine, true);
 }
 
@@ -156,8 +162,6 @@ static void lower_mark(struct mem_account *a)
 	mark = MAX(a->limit, atomic_load(&a->held) + a->step);
 	if (mark < atomic_load(&a->mark))
 		set_mark(a, mark);
-	if (!atomic_load(&a->raised) && atomic_load_explicit(&a->soft, memory_order_relaxed))
-		atomic_store(&mem_exact, false);
 	mutex_unlock(&accounts_lock);
 }
 

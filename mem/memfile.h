@@ -81,7 +81,7 @@ extern _Atomic bool mem_tight;
 /*
  * More is allocated than can be touched without care for what the host lets us have: nothing of private memory that does not exist is mapped for the application, which
  * would touch it without anybody's knowledge. Set by who looks at an account whose limit is somebody else's (mem_account_set_soft()), and what is mapped
- * already is theirs to take away; it ends when the account is below its limit again by the step of the last look.
+ * already is theirs to take away; it ends with the account's mark at its limit again: it is below that by the step of the last look, or has another limit.
  */
 extern _Atomic bool mem_exact;
 /*

@@ -27,6 +27,7 @@
 #include "mem/chunk_map.h"
 #include "mem/guard.h"
 #include "mem/internal.h"
+#include "mem/pressure.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -34,6 +35,9 @@
 
 #define PRIVATE_CHUNKS ((uint32_t)(MEMFILE_PRIVATE_MAX >> MEM_CHUNK_SHIFT))
 #define CHUNKS_2M ((uint32_t)((2ul << 20) >> MEM_CHUNK_SHIFT))
+
+/* Of the limit, for mem_piece. */
+#define PIECE_LIMIT_PART 128u
 
 /* Chunks kept warm (or a part of the limit, if that is less), and in how many runs. */
 #define WARM_MAX 512u
@@ -52,6 +56,7 @@ struct warm_run {
 char *mem_private_base;
 _Thread_local bool mem_hurried;
 _Atomic bool mem_tight;
+_Atomic uint64_t mem_piece = MEM_PIECE_MAX;
 
 /* Little is left (less than a quarter) and much is under way to the host (more than a sixteenth): 1. Written under the lock. */
 static _Atomic uint32_t pressed;
@@ -145,11 +150,23 @@ static void press_locked(void)
 		futex_wake(&pressed, INT_MAX);
 }
 
+static void set_piece_locked(void)
+{
+	uint64_t most =
+		priv.total ? (priv.total << MEM_CHUNK_SHIFT) / PIECE_LIMIT_PART : MEM_PIECE_MAX;
+	uint64_t piece = MEM_CHUNK_SIZE;
+
+	while (!atomic_load(&mem_tight) && piece < MEM_PIECE_MAX && piece * 2 <= most)
+		piece *= 2;
+	atomic_store(&mem_piece, piece);
+}
+
 void private_set_limit(uint64_t limit, uint64_t total)
 {
 	mutex_lock(&priv.lock);
 	priv.limit = limit >> MEM_CHUNK_SHIFT;
 	priv.total = total >> MEM_CHUNK_SHIFT;
+	set_piece_locked();
 	press_locked();
 	mutex_unlock(&priv.lock);
 }
@@ -414,8 +431,9 @@ void mem_set_tight(bool tight)
 	struct warm_run warm[WARM_RUNS_MAX] = {0};
 	uint32_t count = 0;
 
-	atomic_store(&mem_tight, tight);
 	mutex_lock(&priv.lock);
+	atomic_store(&mem_tight, tight);
+	set_piece_locked();
 	if (tight)
 		count = warm_take_all(warm);
 	mutex_unlock(&priv.lock);

@@ -157,8 +157,15 @@ static bool start_probe(struct room *r, uint64_t bytes)
 bool room_ask(struct room *r, const struct control_msg *msg, struct control_msg *ret)
 {
 	uint64_t want = MIN(msg->memory, ROOM_PROBE_MAX), bytes = 0;
-	bool known = !r->probe && estimate(r, &bytes);
+	bool known;
 
+	/* The child has what is asked for. Who asked for it has been waited for in vain, or has died. */
+	if (r->probe) {
+		*ret = (struct control_msg){
+			.op = CONTROL_ROOM, .pid = msg->pid, .exit_code = EBUSY};
+		return true;
+	}
+	known = estimate(r, &bytes);
 	if (known && r->pad_fd < 0)
 		make_pad(r);
 	*ret = (struct control_msg){.op = CONTROL_ROOM, .pid = msg->pid, .memory = bytes};

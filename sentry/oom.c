@@ -50,6 +50,8 @@ void oom_limit_changed(struct task_cgroup *cg)
 		return;
 	if (cg->host_bounds) {
 		mem_account_set_soft(cg->account);
+		/* Who is over this one looks how much is left; below it nobody would. */
+		mem_set_tight(false);
 		limit = limit == UINT64_MAX ? limit : limit / 2;
 	}
 	mem_account_limit(cg->account, limit);
@@ -268,8 +270,24 @@ static bool never(unused_arg void *arg)
 	return false;
 }
 
+/* Would the death of one process give the reserve back? Not where nobody has much, and the memory is that of files. */
+static bool is_worth_it(struct task_cgroup *cg, uint64_t limit)
+{
+	struct mm_usage u = {0};
+	struct mm *mm;
+	struct thread_group *g = choose(cg, limit, &mm);
+
+	if (!g)
+		return false;
+	mm_get_usage(mm, &u);
+	group_unref(g);
+	mm_unref(mm);
+	return u.rss_anon + u.rss_shmem >= oom_host_reserve(limit);
+}
+
 static bool has_room(struct task_cgroup *cg, uint64_t limit, uint64_t *ret_used)
 {
+	uint64_t reserve = oom_host_reserve(limit);
 	uint64_t held = mem_account_bytes(cg->account);
 
 	if (limit == UINT64_MAX) {
@@ -278,7 +296,9 @@ static bool has_room(struct task_cgroup *cg, uint64_t limit, uint64_t *ret_used)
 	}
 	if (cg->host_bounds) {
 		*ret_used = mem_private_resident();
-		return oom_host_has_room(cg, limit);
+		/* Rather than process after process for nothing, as far as the first: three quarters of it. */
+		return oom_host_has_room(cg, limit, reserve) ||
+		       (!is_worth_it(cg, limit) && oom_host_has_room(cg, limit, reserve / 4 * 3));
 	}
 	*ret_used = task_cgroup_memory(cg);
 	if (*ret_used > limit)

@@ -22,8 +22,8 @@
 #define RESERVE_PART_MAX 8
 /* Little is left: so many times that. */
 #define TIGHT_RESERVES 8
-/* For the monitor, which may have a process to make. */
-#define ASK_NS 2000000000ll
+/* For the monitor, which may have a process to make, and the host busy to let it. Nothing is given meanwhile. */
+#define ASK_NS 10000000000ll
 /* For what the dead had to be the host's again, before anybody else has to die. */
 #define DRAIN_NS 200000000ll
 #define DRAIN_STEP_NS 2000000ll
@@ -35,7 +35,7 @@ static struct {
 	_Atomic uint64_t bytes;
 } room;
 
-static uint64_t reserve_of(uint64_t limit)
+uint64_t oom_host_reserve(uint64_t limit)
 {
 	uint64_t reserve = MIN(limit / RESERVE_PART, RESERVE_MAX);
 
@@ -57,7 +57,16 @@ static bool is_answered(unused_arg void *arg)
 	return atomic_load(&room.answered) == atomic_load(&room.asked);
 }
 
-/* Return: 0, -ENOMEM: `want` cannot be had, -ENODATA: nobody knows, -EINTR: we are to die. */
+static int wait_answer(struct task_cgroup *cg)
+{
+	return wait_event(&cg->oom_wait, is_answered, NULL, SLEEP_KILLABLE,
+			  time_monotonic_ns() + ASK_NS);
+}
+
+/*
+ * One question at a time: who asked before us may have had to die, and the child that tries it for that one takes the reserve that we ask for.
+ * Return: 0, -ENOMEM: `want` cannot be had, -ENODATA: nobody can know, -EBUSY: nobody has said yet, -EINTR: we are to die.
+ */
 static int ask(struct task_cgroup *cg, uint64_t want, bool try_it, uint64_t *ret_bytes)
 {
 	int32_t question = (atomic_load(&room.asked) + 1) & INT32_MAX;
@@ -65,12 +74,14 @@ static int ask(struct task_cgroup *cg, uint64_t want, bool try_it, uint64_t *ret
 
 	if (!kernel.ask_room)
 		return -ENODATA;
+	err = wait_answer(cg);
+	if (err == -EINTR)
+		return err;
 	atomic_store(&room.asked, question);
 	kernel.ask_room(question, want, try_it);
-	err = wait_event(&cg->oom_wait, is_answered, NULL, SLEEP_KILLABLE,
-			 time_monotonic_ns() + ASK_NS);
+	err = wait_answer(cg);
 	if (err)
-		return err == -EINTR ? err : -ENODATA;
+		return err == -EINTR ? err : -EBUSY;
 	*ret_bytes = atomic_load(&room.bytes);
 	return -atomic_load(&room.err);
 }
@@ -125,10 +136,9 @@ static void map_exactly(void)
 		mm_unref(last);
 }
 
-bool oom_host_has_room(struct task_cgroup *cg, uint64_t limit)
+bool oom_host_has_room(struct task_cgroup *cg, uint64_t limit, uint64_t reserve)
 {
-	uint64_t reserve = reserve_of(limit), held = mem_account_bytes(cg->account), bytes = 0;
-	uint64_t used = mem_private_resident();
+	uint64_t held = mem_account_bytes(cg->account), used = mem_private_resident(), bytes = 0;
 	int err;
 
 	map_exactly();
@@ -148,8 +158,12 @@ bool oom_host_has_room(struct task_cgroup *cg, uint64_t limit)
 	}
 	if (err == -ENOMEM)
 		return false;
-	if (err == -EINTR)
-		return true; /* the mark stays for who comes next */
+	/*
+	 * The mark stays for who comes next. Where the answer is late the caller goes on by one step and asks again: what is slow is who takes memory, and nothing
+	 * is given that may not be there.
+	 */
+	if (err == -EINTR || err == -EBUSY)
+		return true;
 	if (!err)
 		mem_set_tight(bytes < TIGHT_RESERVES * reserve);
 	look_after(cg, held, err ? 4 * reserve : bytes, reserve);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "mem/guard.h"
+#include "mem/pressure.h"
 #include "sentry/mm/internal.h"
 
 /* fault_in() and below: try again with what has changed. */
@@ -56,8 +57,9 @@ static void fault_window(struct fault *f, uint64_t lo, uint64_t hi, uint64_t *re
 	uint64_t page = page_down(f->addr), size = MM_EXTENT_MIN;
 	bool next = window_next(f);
 
-	if (next && !atomic_load_explicit(&mem_tight, memory_order_relaxed))
-		size = MIN(vma->window * 2, MM_EXTENT_MAX);
+	if (next)
+		size = MIN(MIN(vma->window * 2, MM_EXTENT_MAX),
+			   atomic_load_explicit(&mem_piece, memory_order_relaxed));
 	if (!next) {
 		vma->ahead = 0;
 		vma->plain = true;

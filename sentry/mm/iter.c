@@ -5,10 +5,8 @@
  * that are unmapped meanwhile take the bytes and vanish. Windows for reads (is_dest) are listed with the
  * mm, so that fork copies what lies there instead of sharing it (fork.c).
  */
+#include "mem/pressure.h"
 #include "sentry/mm/internal.h"
-
-#define ITER_WINDOW_MAX (4ul << 20)
-#define ITER_WINDOW_TIGHT (256ul << 10) /* while mem_tight */
 
 /* One window's entry in the mm's list, kept in the iterator. */
 static struct mm_pin *iter_pin(struct io_iter *it)
@@ -103,10 +101,9 @@ static uint64_t iter_add_piece(struct io_iter *it, uint64_t addr, uint64_t size)
 
 static int mm_iter_fill(struct io_iter *it)
 {
-	bool tight = atomic_load_explicit(&mem_tight, memory_order_relaxed);
-	uint64_t total = 0, limit;
+	uint64_t piece = atomic_load_explicit(&mem_piece, memory_order_relaxed);
+	uint64_t total = 0, limit = MIN(it->remaining, piece);
 
-	limit = MIN(it->remaining, tight ? ITER_WINDOW_TIGHT : ITER_WINDOW_MAX);
 	mm_iter_release(it);
 	/* What the last window's bytes were written to may be new memory as well. */
 	if (mm_relieve())

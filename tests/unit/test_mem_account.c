@@ -10,6 +10,7 @@
 
 #include "base/rcu.h"
 #include "mem/memfile.h"
+#include "mem/pressure.h"
 
 #define LIMIT (256ul << 20)
 
@@ -183,6 +184,39 @@ static void test_pages(void **state)
 	assert_int_equal(mem_accounts_over, 0);
 }
 
+/* What ends with the account's coming down without a chunk's: a look that finds it below its limit, and a limit that is none. */
+static void test_exact_ends(void **state)
+{
+	struct mem_account *a = mem_account_create();
+	uint64_t off;
+
+	(void)state;
+	assert_non_null(a);
+	mem_account_set_soft(a);
+	mem_account_limit(a, 4 * MEM_CHUNK_SIZE);
+	mem_account_enter(a);
+	off = take(5 * MEM_CHUNK_SIZE);
+	assert_true(mem_account_is_over(a));
+	/* It was killed, and then somebody looks. */
+	give(off, 5 * MEM_CHUNK_SIZE);
+	rcu_drain();
+	atomic_store(&mem_exact, true);
+	mem_account_look_after(a, mem_account_bytes(a), MEM_CHUNK_SIZE);
+	assert_false(mem_account_is_over(a));
+	assert_false(mem_exact);
+	off = take(5 * MEM_CHUNK_SIZE);
+	atomic_store(&mem_exact, true);
+	mem_account_look_after(a, mem_account_bytes(a), MEM_CHUNK_SIZE);
+	assert_true(mem_exact);
+	mem_account_limit(a, UINT64_MAX);
+	assert_false(mem_exact);
+	give(off, 5 * MEM_CHUNK_SIZE);
+	rcu_drain();
+	mem_account_enter(NULL);
+	mem_account_destroy(a);
+	assert_int_equal(mem_accounts_over, 0);
+}
+
 static void test_overdraft(void **state)
 {
 	struct mem_account *a = mem_account_create();
@@ -339,6 +373,34 @@ static void test_threads(void **state)
 	rcu_drain();
 }
 
+/* How much at a time: by the limit, whosesoever it is, and a chunk where little is left. */
+static void test_piece(void **state)
+{
+	const struct {
+		uint64_t total, piece;
+	} wanted[] = {
+		{0, MEM_PIECE_MAX},	      {MEM_CHUNK_SIZE, MEM_CHUNK_SIZE},
+		{16ull << 20, 128ull << 10},  {64ull << 20, 512ull << 10},
+		{100ull << 20, 512ull << 10}, {512ull << 20, MEM_PIECE_MAX},
+		{1ull << 40, MEM_PIECE_MAX},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+		mem_set_limit(LIMIT, wanted[i].total);
+		assert_int_equal(mem_piece, wanted[i].piece);
+		mem_set_tight(true);
+		assert_int_equal(mem_piece, MEM_CHUNK_SIZE);
+		/* It may change meanwhile. */
+		mem_set_limit(LIMIT, 1ull << 40);
+		assert_int_equal(mem_piece, MEM_CHUNK_SIZE);
+		mem_set_limit(LIMIT, wanted[i].total);
+		mem_set_tight(false);
+		assert_int_equal(mem_piece, wanted[i].piece);
+	}
+	mem_set_limit(LIMIT, LIMIT);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -349,10 +411,16 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_charge),		cmocka_unit_test(test_mark),
-		cmocka_unit_test(test_taken_meanwhile), cmocka_unit_test(test_pages),
-		cmocka_unit_test(test_overdraft),	cmocka_unit_test(test_soft),
-		cmocka_unit_test(test_tight),		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_charge),
+		cmocka_unit_test(test_mark),
+		cmocka_unit_test(test_taken_meanwhile),
+		cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_exact_ends),
+		cmocka_unit_test(test_overdraft),
+		cmocka_unit_test(test_soft),
+		cmocka_unit_test(test_tight),
+		cmocka_unit_test(test_piece),
+		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_threads),
 	};
 
