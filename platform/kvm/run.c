@@ -550,7 +550,7 @@ static int run_once(struct kvm_vcpu *v, struct platform_context *ctx, struct add
 		ret = kvm_ioctl(v->fd, KVM_RUN, NULL);
 	/* Trampolines that it may be in; before the exit, for which kvm_as_claim() waits. There is one in a lifetime. */
 	if (!*inout_space)
-		*inout_space = atomic_load_explicit(&as->patch_known, memory_order_relaxed);
+		*inout_space = atomic_load_explicit(&as->patch_known, memory_order_acquire);
 	kvm_vcpu_exit(v);
 	return ret;
 }

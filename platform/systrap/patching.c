@@ -265,7 +265,7 @@ bool systrap_patch_has_detours(struct address_space *as, uint64_t va, uint64_t s
 /* Before a thread goes on, which is in no detour. Who drops pages holds the lock until they have gone: a settled one is nowhere any more. */
 void systrap_patch_settle(struct address_space *as)
 {
-	struct patch_space *space = atomic_load_explicit(&as->patch_known, memory_order_relaxed);
+	struct patch_space *space = atomic_load_explicit(&as->patch_known, memory_order_acquire);
 
 	if (likely(!space || !patch_unsettled(space)))
 		return;

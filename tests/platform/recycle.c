@@ -186,9 +186,13 @@ static bool go_on(struct runner *r)
 	return !atomic_load(&r->stop);
 }
 
-/* Return: how long a thread takes to hear of an interruption, in a process after one that wrote `number` in the place of its thread's. */
-static uint64_t interrupted_after(uint64_t number)
+/*
+ * Return: how long a thread takes to hear of an interruption, in a process after one that wrote `number` in the place of its thread's.
+ * *ret_again: the first one's stub was there to be used again.
+ */
+static uint64_t interrupted_after(uint64_t number, bool *ret_again)
 {
+	uint64_t before = recycled();
 	struct address_space *as = space_new();
 	struct runner r;
 	struct guest g;
@@ -199,6 +203,7 @@ static uint64_t interrupted_after(uint64_t number)
 	EXPECT(g.ev.kind == PLATFORM_SYSCALL);
 	guest_fini(&g);
 	ops->as_destroy(as);
+	*ret_again = recycled() > before;
 	as = space_new();
 	runner_start(&r, as, g_spin, 0, 0, go_on, NULL);
 	sleep_us(2000);
@@ -217,12 +222,16 @@ static void forged_number(void)
 	if (on_kvm)
 		return;
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers) && !atomic_load(&test_failed); i++) {
-		uint64_t took = SOON_NS;
+		unsigned late = 0, tries = 0;
+		bool again, soon;
 
-		/* A machine that does much else makes one late, but not each. */
-		for (unsigned tries = 0; tries < 4 && took >= SOON_NS; tries++)
-			took = interrupted_after(numbers[i]);
-		EXPECT(took < SOON_NS);
+		/* A machine that does much else makes one late, but not each; one in time with another stub than that proves nothing. */
+		do {
+			soon = interrupted_after(numbers[i], &again) < SOON_NS;
+			late += !soon;
+		} while (late && late < 4 && !(soon && again) && ++tries < LONGER * 4);
+		EXPECT(late < 4);
+		EXPECT(!late || (soon && again));
 	}
 }
 
