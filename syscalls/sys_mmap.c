@@ -80,10 +80,11 @@ static int check_file_mapping(struct file *f, unsigned type, unsigned flags, uns
 	return 0;
 }
 
-/* ---- MAP_32BIT: the first gap in [1 GiB, 2 GiB), as Linux's ---- */
+/* ---- MAP_32BIT: as Linux's, the hint where it is free and ends below 2 GiB, else the first gap in [1 GiB, 2 GiB) ---- */
 
 #define LOW_START 0x40000000ull
 #define LOW_END 0x80000000ull
+#define LOW_HINT_MIN 0x10000ull /* vm.mmap_min_addr */
 #define LOW_TRIES 8 /* another thread may take the gap */
 
 struct gap_search {
@@ -103,10 +104,19 @@ static int gap_step(void *arg, const struct mm_vma_info *info)
 static int map_low(struct task *t, struct mm_map_args *args, const struct mm_limits *lim,
 		   uint64_t *ret_addr)
 {
+	uint64_t size = round_up_u64(args->size, MOAT_PAGE_SIZE);
+	uint64_t hint = args->addr & ~(MOAT_PAGE_SIZE - 1ull);
 	int err = -ENOMEM;
 
+	if (hint && hint < LOW_END && size <= LOW_END - hint) {
+		args->addr = MAX(hint, LOW_HINT_MIN);
+		args->fixed = args->fixed_noreplace = true;
+		err = mm_map(t->mm, args, lim, ret_addr);
+		if (err != -EEXIST)
+			return err;
+	}
 	for (int i = 0; i < LOW_TRIES; i++) {
-		struct gap_search s = {LOW_START, round_up_u64(args->size, MOAT_PAGE_SIZE)};
+		struct gap_search s = {LOW_START, size};
 
 		(void)mm_for_each_vma(t->mm, LOW_START, gap_step, &s);
 		if (s.at + s.size > LOW_END)

@@ -322,6 +322,8 @@ int64_t sys_shutdown(struct task *t, const struct syscall_args *a)
 /* IPV6_FLOWLABEL_MGR; not in glibc. Its get reads struct in6_flowlabel_req. */
 #define IPV6_FLOWLABEL_MGR_ 32
 #define FLOWLABEL_REQ_SIZE 32u
+/* ICMP_FILTER, the one option of IPPROTO_RAW that IPv4's raw sockets have; IPv6's have others, and do not mind a negative length. */
+#define RAW_ICMP_FILTER_ 1
 
 /* Memory for an option's value of len bytes: small (SOCKOPT_MAX bytes), or allocated where it is longer. NULL: none. */
 static uint8_t *sockopt_room(uint8_t *small, unsigned len)
@@ -412,7 +414,8 @@ int64_t sys_getsockopt(struct task *t, const struct syscall_args *a)
 		goto out_unref;
 	room = len;
 	err = socket_getsockopt(f, level, opt, val, &len);
-	if (!err && ulen < 0 && level != IPPROTO_IPV6)
+	if (!err && ulen < 0 && level != IPPROTO_IPV6 &&
+	    (level != IPPROTO_RAW || opt == RAW_ICMP_FILTER_))
 		err = -EINVAL;
 	/* SO_PEERGROUPS: too little room, and here is how much it takes. */
 	if (err == -ERANGE && task_copy_out(t, a->a[4], &len, sizeof(len)))

@@ -371,6 +371,8 @@ static const struct inet_option options[] = {
 	{IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV_NR, P, P},
 
 	{IPPROTO_RAW, RAW_ICMP_FILTER_NR, P, P},
+	{IPPROTO_RAW, IPV6_CHECKSUM_NR, P, P}, /* IPv6's raw sockets take these two at either level */
+	{IPPROTO_RAW, IPV6_HDRINCL_NR, P, P},
 	{IPPROTO_ICMPV6, ICMPV6_FILTER_NR, P, P},
 };
 /* clang-format on */

@@ -96,6 +96,17 @@ TEST(low_32_bit)
 
 	CHECK((uintptr_t)p < 1ul << 32);
 	p[0] = 1;
+	/* A hint is taken when it is free and ends below 2 GiB (sbcl asks so), else it is put elsewhere below. */
+	p = mmap((void *)0x50000000, 4 * PAGE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	CHECK(p == (char *)0x50000000);
+	p[0] = 1;
+	p = mmap((void *)0x50000000, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+		 0);
+	CHECK(p != (char *)0x50000000 && (uintptr_t)p < 1ul << 31);
+	p = mmap((void *)(0x80000000 - PAGE), 2 * PAGE, PROT_READ,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	CHECK((uintptr_t)p < 0x80000000 - 2 * PAGE);
 }
 
 TEST(private_file)
