@@ -168,6 +168,64 @@ static void check_log(void)
 	close(fd);
 }
 
+/* The sentry has only the debug log to complain in. */
+static void check_strace(void)
+{
+	const char *bad = role_sentry_unknown_call(cli.strace);
+
+	if (!bad)
+		return;
+	cli_error("--strace: no system call is called '%.*s'; names are as in docs/syscalls.md, "
+		  "without sys_",
+		  (int)strcspn(bad, ","), bad);
+	exit(1);
+}
+
+/* Those whose value is one of a few words. */
+static bool choice_flag(int argc, char **argv, int *i)
+{
+	const char *value;
+
+	if (cli_flag(argc, argv, i, "cgroup-manager", 0, &value)) {
+		cli.systemd_cgroup = strcmp(value, "systemd") == 0;
+		cli.no_cgroup = strcmp(value, "disabled") == 0;
+		if (!cli.systemd_cgroup && !cli.no_cgroup && strcmp(value, "cgroupfs") != 0) {
+			cli_error("--cgroup-manager: '%s' is none of cgroupfs, systemd, disabled",
+				  value);
+			exit(1);
+		}
+		return true;
+	}
+	if (cli_flag(argc, argv, i, "log-format", 0, &value)) {
+		if (strcmp(value, "json") != 0 && strcmp(value, "text") != 0) {
+			cli_error("invalid log-format: %s; it is text or json", value);
+			exit(1);
+		}
+		cli.log_json = strcmp(value, "json") == 0;
+		return true;
+	}
+	/* runsc's names. */
+	if (cli_flag(argc, argv, i, "host-fifo", 0, &value)) {
+		cli.host_fifo = strcmp(value, "open") == 0;
+		if (!cli.host_fifo && strcmp(value, "none") != 0) {
+			cli_error("--host-fifo: '%s' is none of none, open", value);
+			exit(1);
+		}
+		return true;
+	}
+	if (cli_flag(argc, argv, i, "host-uds", 0, &cli.host_uds)) {
+		unsigned uds;
+
+		if (host_uds_parse(cli.host_uds, &uds)) {
+			cli_error("--host-uds: '%s' is none of none, open, create, all",
+				  cli.host_uds);
+			exit(1);
+		}
+		return true;
+	}
+	return false;
+}
+
 bool cli_global_flag(int argc, char **argv, int *i)
 {
 	const char *value;
@@ -189,52 +247,18 @@ bool cli_global_flag(int argc, char **argv, int *i)
 	if (cli_bool_flag(argv, i, "debug", 0, &cli.debug) ||
 	    cli_bool_flag(argv, i, "systemd-cgroup", 0, &cli.systemd_cgroup))
 		return true;
-	if (cli_flag(argc, argv, i, "cgroup-manager", 0, &value)) {
-		cli.systemd_cgroup = strcmp(value, "systemd") == 0;
-		cli.no_cgroup = strcmp(value, "disabled") == 0;
-		if (!cli.systemd_cgroup && !cli.no_cgroup && strcmp(value, "cgroupfs") != 0) {
-			cli_error("--cgroup-manager: '%s' is none of cgroupfs, systemd, disabled",
-				  value);
-			exit(1);
-		}
+	if (choice_flag(argc, argv, i))
 		return true;
-	}
 	if (cli_flag(argc, argv, i, "rootless", 0, &cli.rootless))
 		return true;
 	/* runc's: there are no checkpoints with CRIU. */
 	if (cli_flag(argc, argv, i, "criu", 0, &value))
 		return true;
-	if (cli_flag(argc, argv, i, "log-format", 0, &value)) {
-		if (strcmp(value, "json") != 0 && strcmp(value, "text") != 0) {
-			cli_error("invalid log-format: %s", value);
-			exit(1);
-		}
-		cli.log_json = strcmp(value, "json") == 0;
-		return true;
-	}
 	if (cli_flag(argc, argv, i, "overlay", 0, &cli.overlay))
 		return true;
-	/* runsc's names. */
-	if (cli_flag(argc, argv, i, "host-fifo", 0, &value)) {
-		cli.host_fifo = strcmp(value, "open") == 0;
-		if (!cli.host_fifo && strcmp(value, "none") != 0) {
-			cli_error("--host-fifo: '%s' is none of none, open", value);
-			exit(1);
-		}
-		return true;
-	}
-	if (cli_flag(argc, argv, i, "host-uds", 0, &cli.host_uds)) {
-		unsigned uds;
-
-		if (host_uds_parse(cli.host_uds, &uds)) {
-			cli_error("--host-uds: '%s' is none of none, open, create, all",
-				  cli.host_uds);
-			exit(1);
-		}
-		return true;
-	}
 	if (strncmp(argv[*i], "--strace=", 9) == 0) {
 		cli.strace = argv[*i] + 9;
+		check_strace();
 		return true;
 	}
 	if (cli_bool_flag(argv, i, "no-path-cache", 0, &cli.no_path_cache) ||

@@ -72,6 +72,8 @@ void cli_title_set(char *const *argv);
 
 /* Internal roles of the re-executed binary. */
 int role_sentry_main(int argc, char **argv);
+/* The first name of --strace's list (borrowed, up to a comma) that is no system call's; NULL if all are known. */
+const char *role_sentry_unknown_call(const char *list);
 int role_gofer_main(int argc, char **argv);
 
 #endif

@@ -18,6 +18,8 @@
 #define REQUEST_TIMEOUT_S 10
 #define STATUS_TIMEOUT_S 2
 #define DESTROY_TIMEOUT_MS 10000
+#define CLOSED_TRIES 20
+#define CLOSED_STEP_US 5000
 
 const char *container_status_name(enum container_status s)
 {
@@ -44,9 +46,25 @@ static int exchange(const struct container *c, const struct control_msg *msg,
 	return err;
 }
 
+/*
+ * As exchange(), and -ECONNREFUSED if the sentry has ended meanwhile: a connection that is closed without an answer was its end, or is one more than it serves, and
+ * only where it has ended nobody listens the next time.
+ */
+static int ask_state(const struct container *c, struct control_msg *ret_reply)
+{
+	struct control_msg msg = {.op = CONTROL_STATE};
+	int err = exchange(c, &msg, ret_reply, STATUS_TIMEOUT_S);
+
+	for (int i = 0; i < CLOSED_TRIES && (err == -EPIPE || err == -ECONNRESET); i++) {
+		usleep(CLOSED_STEP_US);
+		err = exchange(c, &msg, ret_reply, STATUS_TIMEOUT_S);
+	}
+	return err;
+}
+
 static enum container_status find_status(struct container *c)
 {
-	struct control_msg msg = {.op = CONTROL_STATE}, reply;
+	struct control_msg reply;
 	const char *said = json_string_value(json_object_get(c->state, "status"));
 	enum container_status status = CONTAINER_RUNNING;
 	int err;
@@ -58,12 +76,12 @@ static enum container_status find_status(struct container *c)
 	if (cgroup_is_frozen(&c->cgroup) || faccessat(c->dir.dirfd, "paused", F_OK, 0) == 0 ||
 	    faccessat(c->dir.dirfd, "frozen", F_OK, 0) == 0)
 		return CONTAINER_PAUSED;
-	err = exchange(c, &msg, &reply, STATUS_TIMEOUT_S);
+	err = ask_state(c, &reply);
 	if (err == 0) {
 		if (reply.text && strcmp(reply.text, "created") == 0)
 			status = CONTAINER_CREATED;
 		control_msg_fini(&reply);
-	} else if (err == -ECONNREFUSED || err == -EPIPE || err == -ECONNRESET) {
+	} else if (err == -ECONNREFUSED || !state_is_live(&c->dir)) {
 		status = CONTAINER_STOPPED; /* the sentry has ended, the monitor is about to */
 	}
 	return status;
@@ -149,13 +167,11 @@ int container_request(const struct container *c, const struct control_msg *msg,
 	return 0;
 }
 
-int container_start(const struct container *c, const struct oci_config *config)
+int container_start(const struct container *c)
 {
 	struct control_msg msg = {.op = CONTROL_START}, reply;
-	int err = exec_hooks(c, config, "startContainer");
+	int err = container_request(c, &msg, &reply);
 
-	if (!err)
-		err = container_request(c, &msg, &reply);
 	if (!err)
 		control_msg_fini(&reply);
 	return err;

@@ -35,8 +35,8 @@ must_check int container_config(const struct container *c, struct oci_config *re
  */
 must_check int container_request(const struct container *c, const struct control_msg *msg,
 				 struct control_msg *ret_reply);
-/* The startContainer hooks, then the program. Pre: its status is created. Prints its errors. */
-must_check int container_start(const struct container *c, const struct oci_config *config);
+/* The program, after the startContainer hooks (exec_hooks()). Pre: its status is created. Prints its errors. */
+must_check int container_start(const struct container *c);
 /* Kills everything, runs the poststop hooks and removes what is left. Return 0, -ETIMEDOUT. */
 must_check int container_destroy(struct container *c);
 /* Waits until the monitor has gone: 0, -ETIMEDOUT. timeout_ms < 0: for ever. */

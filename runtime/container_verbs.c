@@ -90,7 +90,9 @@ static int start_main(int argc, char **argv)
 	}
 	if (container_config(&c, &config))
 		goto fail;
-	err = container_start(&c, &config);
+	err = exec_hooks(&c, &config, "startContainer");
+	if (!err)
+		err = container_start(&c);
 	if (!err)
 		hooks_run_lenient(&config, "poststart", &c.dir, c.pid, "running");
 	oci_config_fini(&config);
@@ -208,14 +210,24 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* The ids in the state directory, sorted; NULL-terminated. */
+/*
+ * The ids in the state directory, sorted; NULL-terminated. None where there is no such directory yet; NULL if it cannot be read, which
+ * is printed.
+ */
 static char **all_ids(void)
 {
 	DIR *dir = opendir(cli.root);
 	size_t n = 0, room = 16;
-	char **ids = calloc(room + 1, sizeof(*ids));
 	struct dirent *e;
+	char **ids;
 
+	if (!dir && errno != ENOENT) {
+		cli_error("--root %s: %s", cli.root, strerror(errno));
+		return NULL;
+	}
+	ids = calloc(room + 1, sizeof(*ids));
+	if (!ids)
+		cli_error("list: %s", strerror(ENOMEM));
 	while (dir && ids && (e = readdir(dir)) != NULL) {
 		if (e->d_name[0] == '.' || !cli_id_valid(e->d_name))
 			continue;
@@ -288,12 +300,14 @@ static int list_main(int argc, char **argv)
 			return cli_unknown_flag("list", argv[i]);
 	}
 	if (!quiet && strcmp(format, "table") != 0 && strcmp(format, "json") != 0) {
-		cli_error("invalid format option");
+		cli_error("invalid format option; --format is table or json, not '%s'", format);
 		return 1;
 	}
-	list = json_array();
 	ids = all_ids();
-	for (char **id = ids; id && *id; id++) {
+	if (!ids)
+		return 1;
+	list = json_array();
+	for (char **id = ids; *id; id++) {
 		struct container c;
 
 		if (container_load(*id, true, &c) == 0) {
@@ -563,7 +577,7 @@ static int ps_main(int argc, char **argv)
 		return 1;
 	}
 	if (strcmp(format, "table") != 0 && strcmp(format, "json") != 0) {
-		cli_error("invalid format option");
+		cli_error("invalid format option; --format is table or json, not '%s'", format);
 		return 1;
 	}
 	if (container_load(id, false, &c))
@@ -612,7 +626,12 @@ static int debug_main(int argc, char **argv)
 	if (!take_id("debug", argc, argv, &id, &what) || container_load(id, false, &c))
 		return 1;
 	msg.text = (char *)(what ? what : "");
-	err = container_request(&c, &msg, &reply);
+	if (c.status == CONTAINER_STOPPED) {
+		cli_error("container not running");
+		err = -ESRCH;
+	} else {
+		err = container_request(&c, &msg, &reply);
+	}
 	if (!err) {
 		fputs(reply.text ? reply.text : "", stdout);
 		control_msg_fini(&reply);

@@ -24,22 +24,12 @@
 #include "base/trim.h"
 #include "runtime/cli.h"
 #include "runtime/container.h"
+#include "runtime/exec_flags.h"
 #include "runtime/sandbox.h"
 #include "runtime/terminal.h"
 
 /* What runc exits with when the process cannot be started. */
 #define EXEC_FAILED 255
-
-struct exec_options {
-	const char *id, *process_file, *console_socket, *pid_file, *cwd, *user;
-	const char *apparmor, *process_label, *cgroup;
-	json_t *env, *caps, *gids; /* arrays */
-	bool detach, tty, ignore_paused, no_new_privs;
-	unsigned preserve_fds;
-	int argc;
-	char **argv;
-	int stdin_fd; /* -1: the caller's */
-};
 
 struct exec {
 	const struct container *c;
@@ -49,7 +39,7 @@ struct exec {
 	int sock; /* to the sentry */
 	int console_master, console_slave;
 	int signal_fd;
-	pid_t monitor;
+	pid_t monitor, caller;
 	bool cgroup_entered; /* the monitor began there */
 };
 
@@ -372,6 +362,10 @@ static noreturn_fn void exec_monitor(struct exec *x)
 		cli_debug("exec: %s", why);
 	}
 	enter_netns(x->c);
+	/* After that: another user namespace may take it back. */
+	if (x->opts->ends_with_us &&
+	    (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != x->caller))
+		_exit(EXEC_FAILED);
 	if (request_process(x))
 		_exit(EXEC_FAILED);
 	exec_mark(&x->c->dir, mark);
@@ -494,6 +488,7 @@ static int exec_process(struct exec *x)
 	signal(SIGPIPE, SIG_IGN);
 	signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	fflush(NULL);
+	x->caller = getpid();
 	x->monitor = cgroup_clone(&x->c->cgroup, 0, SIGCHLD, &x->cgroup_entered);
 	if (x->monitor == 0) {
 		close(sp[0]);
@@ -538,6 +533,37 @@ static json_t *hook_env(const json_t *hook)
 	return copy;
 }
 
+/* `in` is its standard input. Takes x->config. Return: an exit status. */
+static int run_hook(struct exec *x, int in)
+{
+	int saved = fcntl(0, F_DUPFD_CLOEXEC, 3), status;
+
+	dup2(in, 0);
+	status = exec_process(x);
+	if (saved >= 0) {
+		dup2(saved, 0);
+		close(saved);
+	} else {
+		close(0);
+	}
+	oci_config_fini(&x->config);
+	return status;
+}
+
+/* The container's state, as a file to be read. Return: a descriptor or -errno. */
+static int state_file(const struct container *c)
+{
+	auto_free char *doc = state_document(&c->dir, c->pid, "created");
+	int fd = memfd_create("moat-state", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (doc && io_write_full(fd, doc, strlen(doc)) == 0 && lseek(fd, 0, SEEK_SET) == 0)
+		return fd;
+	close(fd);
+	return -EIO;
+}
+
 int exec_hooks(const struct container *c, const struct oci_config *config, const char *stage)
 {
 	const json_t *list = json_object_get(config->hooks, stage);
@@ -546,11 +572,12 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 
 	json_array_foreach((json_t *)list, i, hook)
 	{
-		struct exec_options o = {.id = c->dir.id, .stdin_fd = -1};
+		/* It has copies of our descriptors, the link to a sandbox that is to end with us among them. */
+		struct exec_options o = {.id = c->dir.id, .stdin_fd = -1, .ends_with_us = true};
 		struct exec x = {.c = c, .opts = &o};
 		json_t *args = json_deep_copy(json_object_get(hook, "args")), *p;
-		auto_free char *doc = state_document(&c->dir, c->pid, "created");
-		int saved, in, status;
+		auto_close int in = -1;
+		int status;
 
 		if (!json_array_size(args)) {
 			json_decref(args);
@@ -561,22 +588,18 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 		}
 		p = json_pack("{so ss s{si si} so*}", "args", args, "cwd", "/", "user", "uid", 0,
 			      "gid", 0, "env", hook_env(hook));
+		in = state_file(c);
+		if (in < 0) {
+			json_decref(p);
+			cli_error("%s hook #%zu: the container's state: %s", stage, i,
+				  strerror(-in));
+			return in;
+		}
 		if (make_config(c, p, &x.config))
 			return -EINVAL;
 		x.config.spec.cap_bounding = x.config.spec.cap_permitted =
 			x.config.spec.cap_effective = (1ull << 41) - 1;
-		in = memfd_create("moat-state", MFD_CLOEXEC);
-		if (in < 0 || !doc || io_write_full(in, doc, strlen(doc)) || lseek(in, 0, SEEK_SET))
-			return -EIO;
-		saved = fcntl(0, F_DUPFD_CLOEXEC, 3);
-		dup2(in, 0);
-		close(in);
-		status = exec_process(&x);
-		if (saved >= 0) {
-			dup2(saved, 0);
-			close(saved);
-		}
-		oci_config_fini(&x.config);
+		status = run_hook(&x, in);
 		if (status) {
 			cli_error("error running %s hook #%zu: exit status %d", stage, i, status);
 			return -EIO;
@@ -585,99 +608,7 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 	return 0;
 }
 
-/* ---- flags ---- */
-
-/* Of a flag. Return 1, or -1 after an error message. */
-static int add_string(json_t **list, const char *name, const char *s)
-{
-	if (!*list)
-		*list = json_array();
-	if (json_array_append_new(*list, json_string(s)) == 0)
-		return 1;
-	cli_error("exec failed: --%s: the value is no UTF-8", name);
-	return -1;
-}
-
-static bool unsigned_flag(const char *name, const char *text, unsigned max, unsigned *ret)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 10);
-
-	if (!*text || *end || v > max) {
-		cli_error("--%s: '%s' is no number from 0 to %u", name, text, max);
-		return false;
-	}
-	*ret = (unsigned)v;
-	return true;
-}
-
-/* [CONTROLLERS:]PATH, a cgroup below the container's. There is none: all of a sandbox is in one. */
-static bool cgroup_flag(const char *text)
-{
-	static const char *const known =
-		",cpu,cpuacct,cpuset,memory,pids,devices,freezer,blkio,io,hugetlb,net_cls,net_prio,"
-		"perf_event,rdma,misc,name=systemd,";
-	const char *colon = strchr(text, ':'), *path = colon ? colon + 1 : text;
-
-	for (const char *c = text; colon && c < colon;) {
-		int len = (int)strcspn(c, ",:");
-		char word[64];
-
-		snprintf(word, sizeof(word), ",%.*s,", len, c);
-		if (!strstr(known, word)) {
-			cli_error("exec failed: unknown controller %.*s in --cgroup", len, c);
-			return false;
-		}
-		c += len + 1;
-	}
-	if (strspn(path, "/.") == strlen(path) && !strstr(path, ".."))
-		return true;
-	cli_error("exec failed: --cgroup %s: no such file or directory; a container's processes "
-		  "are all in one cgroup, /",
-		  path);
-	return false;
-}
-
-/* One flag; 1 taken, 0 unknown, -1 bad. */
-static int exec_flag(struct exec_options *o, int argc, char **argv, int *i)
-{
-	const char *v;
-	unsigned n;
-
-	if (cli_flag(argc, argv, i, "process", 'p', &o->process_file) ||
-	    cli_flag(argc, argv, i, "console-socket", 0, &o->console_socket) ||
-	    cli_flag(argc, argv, i, "pid-file", 0, &o->pid_file) ||
-	    cli_flag(argc, argv, i, "cwd", 0, &o->cwd) ||
-	    cli_flag(argc, argv, i, "user", 'u', &o->user))
-		return 1;
-	if (cli_flag(argc, argv, i, "env", 'e', &v))
-		return add_string(&o->env, "env", v);
-	if (cli_flag(argc, argv, i, "cap", 'c', &v))
-		return add_string(&o->caps, "cap", v);
-	if (cli_flag(argc, argv, i, "additional-gids", 'g', &v)) {
-		if (!unsigned_flag("additional-gids", v, UINT32_MAX - 1, &n))
-			return -1;
-		if (!o->gids)
-			o->gids = json_array();
-		json_array_append_new(o->gids, json_integer(n));
-		return 1;
-	}
-	if (cli_flag(argc, argv, i, "preserve-fds", 0, &v))
-		return unsigned_flag("preserve-fds", v, CONTROL_PRESERVED_MAX + 3, &o->preserve_fds)
-			       ? 1
-			       : -1;
-	if (cli_flag(argc, argv, i, "cgroup", 0, &v))
-		return o->cgroup = v, 1;
-	if (cli_flag(argc, argv, i, "apparmor", 0, &o->apparmor) ||
-	    cli_flag(argc, argv, i, "process-label", 0, &o->process_label))
-		return 1;
-	if (cli_bool_flag(argv, i, "detach", 'd', &o->detach) ||
-	    cli_bool_flag(argv, i, "tty", 't', &o->tty) ||
-	    cli_bool_flag(argv, i, "ignore-paused", 0, &o->ignore_paused) ||
-	    cli_bool_flag(argv, i, "no-new-privs", 0, &o->no_new_privs))
-		return 1;
-	return cli_global_flag(argc, argv, i) ? 1 : 0;
-}
+/* ---- the verb ---- */
 
 static bool may_exec(const struct container *c, const struct exec_options *o)
 {
@@ -694,30 +625,13 @@ static bool may_exec(const struct container *c, const struct exec_options *o)
 	return true;
 }
 
-/* What is given to one process by name is wanted: unlike config.json's labels, which engines write wherever the host has such. */
-static bool check_flags(const struct exec_options *o)
-{
-	if (!o->process_file && o->argc < 1)
-		cli_error("exec failed: process args cannot be empty");
-	else if (o->apparmor && *o->apparmor)
-		cli_error("exec failed: --apparmor %s: the sandbox has no AppArmor profiles",
-			  o->apparmor);
-	else if (o->process_label && *o->process_label)
-		cli_error("exec failed: --process-label %s: selinux label is specified, but the "
-			  "sandbox has no SELinux",
-			  o->process_label);
-	else
-		return !o->cgroup || cgroup_flag(o->cgroup);
-	return false;
-}
-
 static int exec_in(const struct container *c, const struct exec_options *o)
 {
 	struct exec x = {.c = c, .opts = o, .console_master = -1, .console_slave = -1};
 	json_t *config, *process;
 	int status;
 
-	if (!may_exec(c, o) || !check_flags(o))
+	if (!may_exec(c, o) || !exec_check_flags(o))
 		return EXEC_FAILED;
 	if (o->process_file) {
 		process = process_from_file(o->process_file);

@@ -41,13 +41,17 @@ static int state_memfd(const char *text)
 	return -1;
 }
 
-static noreturn_fn void hook_child(const char *path, char **argv, char **envp, int in, int out)
+static noreturn_fn void hook_child(const char *path, char **argv, char **envp, const char *bundle,
+				   int in, int out)
 {
 	sigset_t none;
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	/* As runc's create, run and start by an engine; delete may be called when it is gone. */
+	if (bundle && chdir(bundle) < 0)
+		cli_debug("hook %s: %s: %m", path, bundle);
 	dup2(in, 0);
 	dup2(out, 1);
 	dup2(out, 2);
@@ -124,7 +128,8 @@ static int hook_attend(pid_t pid, int out, double timeout_s, char *output)
 	return late ? -ETIMEDOUT : status;
 }
 
-static int run_one(const json_t *hook, const char *stage, const char *state_text, size_t index)
+static int run_one(const json_t *hook, const char *stage, const char *state_text,
+		   const char *bundle, size_t index)
 {
 	const char *path = json_string_value(json_object_get(hook, "path"));
 	double timeout = json_number_value(json_object_get(hook, "timeout"));
@@ -144,7 +149,7 @@ static int run_one(const json_t *hook, const char *stage, const char *state_text
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0)
-		hook_child(path, argv, envp, in, p[1]);
+		hook_child(path, argv, envp, bundle, in, p[1]);
 	close(p[1]);
 	status = pid < 0 ? -errno : hook_attend(pid, p[0], timeout, output);
 	close(p[0]);
@@ -172,6 +177,7 @@ static int run_stage(const struct oci_config *c, const char *stage, const struct
 {
 	const json_t *list = json_object_get(c->hooks, stage);
 	auto_free char *text = NULL;
+	json_t *said;
 	int err = 0;
 
 	if (!json_array_size(list))
@@ -181,8 +187,11 @@ static int run_stage(const struct oci_config *c, const char *stage, const struct
 		cli_error("%s hooks: the container has no state", stage);
 		return -EIO;
 	}
+	said = json_loads(text, 0, NULL);
 	for (size_t i = 0; i < json_array_size(list) && (!err || lenient); i++)
-		err = run_one(json_array_get(list, i), stage, text, i);
+		err = run_one(json_array_get(list, i), stage, text,
+			      json_string_value(json_object_get(said, "bundle")), i);
+	json_decref(said);
 	return err;
 }
 

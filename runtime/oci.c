@@ -164,20 +164,70 @@ static void parse_mount(struct oci_parse *p, const json_t *j, size_t index, stru
 	}
 }
 
+/* A bind mount of the host's /dev there, as of -v /dev:/dev. */
+static bool is_host_dev(const json_t *m)
+{
+	const char *dst = json_string_value(json_object_get(m, "destination"));
+	const char *src = json_string_value(json_object_get(m, "source"));
+	const char *type = json_string_value(json_object_get(m, "type"));
+	const json_t *options = json_object_get(m, "options");
+	bool bind = type && strcmp(type, "bind") == 0;
+
+	for (size_t i = 0; i < json_array_size(options); i++) {
+		const char *o = json_string_value(json_array_get(options, i));
+
+		bind = bind || (o && (strcmp(o, "bind") == 0 || strcmp(o, "rbind") == 0));
+	}
+	return bind && dst && src && strcmp(dst, "/dev") == 0 && strcmp(src, "/dev") == 0;
+}
+
+/* The list with the sandbox's own devices for the host's, of which the gofer serves none. Return: a reference; NULL: no memory. */
+static json_t *with_own_dev(const json_t *list)
+{
+	static const char own[] =
+		"[{'destination': '/dev', 'type': 'tmpfs', 'source': 'tmpfs',"
+		"  'options': ['nosuid', 'strictatime', 'mode=755', 'size=65536k']},"
+		" {'destination': '/dev/pts', 'type': 'devpts', 'source': 'devpts',"
+		"  'options': ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', "
+		"'gid=5']},"
+		" {'destination': '/dev/shm', 'type': 'tmpfs', 'source': 'shm',"
+		"  'options': ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k']},"
+		" {'destination': '/dev/mqueue', 'type': 'mqueue', 'source': 'mqueue',"
+		"  'options': ['nosuid', 'noexec', 'nodev']}]";
+	json_t *all = json_array(), *dev;
+	char text[sizeof(own)];
+	int err = all ? 0 : -1;
+
+	for (size_t i = 0; i < sizeof(own); i++)
+		text[i] = own[i] == '\'' ? '"' : own[i];
+	dev = json_loads(text, 0, NULL);
+	for (size_t i = 0; i < json_array_size(list) && !err; i++) {
+		json_t *m = json_array_get(list, i);
+
+		err = is_host_dev(m) ? dev ? json_array_extend(all, dev) : -1
+				     : json_array_append(all, m);
+	}
+	json_decref(dev);
+	if (!err)
+		return all;
+	json_decref(all);
+	return NULL;
+}
+
 static void parse_mounts(struct oci_parse *p, const json_t *root)
 {
-	const json_t *list = oci_member(p, root, "", "mounts", JSON_ARRAY);
+	json_t *list = with_own_dev(oci_member(p, root, "", "mounts", JSON_ARRAY));
 	size_t n = json_array_size(list);
 	struct boot_spec *s = &p->c->spec;
 
+	s->mounts = calloc(n ? n : 1, sizeof(*s->mounts));
+	if (!list || !s->mounts) {
+		p->err = -ENOMEM;
+		goto out;
+	}
 	if (n > BOOT_MOUNTS_MAX) {
 		oci_parse_error(p, "mounts has more than %d entries", BOOT_MOUNTS_MAX);
-		return;
-	}
-	s->mounts = calloc(n ? n : 1, sizeof(*s->mounts));
-	if (!s->mounts) {
-		p->err = -ENOMEM;
-		return;
+		goto out;
 	}
 	for (size_t i = 0; i < n && !p->err; i++) {
 		struct boot_mount *m = &s->mounts[s->nmounts++];
@@ -191,6 +241,8 @@ static void parse_mounts(struct oci_parse *p, const json_t *root)
 		*m = (struct boot_mount){0};
 		s->nmounts--;
 	}
+out:
+	json_decref(list);
 }
 
 /* Names from the file are quoted in messages: whatever is in them, a message stays one line. */
@@ -241,12 +293,12 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	hostname = p.err ? NULL : oci_member_string(&p, root, "", "hostname");
 	if (hostname && strlen(hostname) > 64)
 		oci_parse_error(&p, "hostname is longer than 64 bytes");
-	else if (hostname)
+	else if (hostname && *hostname)
 		ret->spec.hostname = oci_dup(&p, hostname);
 	hostname = p.err ? NULL : oci_member_string(&p, root, "", "domainname");
 	if (hostname && strlen(hostname) > 64)
 		oci_parse_error(&p, "domainname is longer than 64 bytes");
-	else if (hostname)
+	else if (hostname && *hostname)
 		ret->spec.domainname = oci_dup(&p, hostname);
 	if (!p.err) {
 		ret->hooks = oci_member(&p, root, "", "hooks", JSON_OBJECT);

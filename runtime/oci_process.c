@@ -119,7 +119,8 @@ static void parse_user(struct oci_parse *p, const json_t *proc)
 	s->uid = (uint32_t)oci_member_uint(p, user, "process.user", "uid", UINT32_MAX - 1);
 	s->gid = (uint32_t)oci_member_uint(p, user, "process.user", "gid", UINT32_MAX - 1);
 	if (oci_member(p, user, "process.user", "umask", JSON_INTEGER))
-		s->umask = (uint32_t)oci_member_uint(p, user, "process.user", "umask", 0777);
+		s->umask = (uint32_t)oci_member_uint(p, user, "process.user", "umask", UINT32_MAX) &
+			   0777;
 	groups = oci_member(p, user, "process.user", "additionalGids", JSON_ARRAY);
 	n = json_array_size(groups);
 	if (n > 65536) {

@@ -246,6 +246,11 @@ int oci_seccomp_compile(const json_t *seccomp, char **ret_hex, char *why)
 	int err;
 
 	why[0] = '\0';
+	/* Neither: seccomp is off, as for runc. */
+	if ((!name || !*name) && !json_array_size(json_object_get(seccomp, "syscalls"))) {
+		*ret_hex = NULL;
+		return 0;
+	}
 	if (name && strcmp(name, NOTIFY) == 0)
 		return fail(why, "SCMP_ACT_NOTIFY cannot be used as default action:", name);
 	if (!parse_action(name, json_object_get(seccomp, "defaultErrnoRet"), &dflt))

@@ -7,6 +7,13 @@
 
 #define ROLE_SPEC_FD 10
 
+const char *role_sentry_unknown_call(const char *list)
+{
+	const char *bad = NULL;
+
+	return strace_select(list, &bad) ? bad : NULL;
+}
+
 static int enable_strace(const char *list)
 {
 	const char *bad;

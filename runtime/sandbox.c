@@ -367,22 +367,42 @@ static int bring_up(struct sandbox *sb)
 	return 0;
 }
 
+/* From here on the container is on its own. Return 0, or the status to exit with. */
+static int let_go(struct sandbox *sb, bool *ret_kept)
+{
+	int status;
+
+	*ret_kept = say(sb, SANDBOX_KEEP) && await(sb, SANDBOX_KEEP);
+	if (*ret_kept)
+		return 0;
+	cli_error("the sandbox ended while it was started");
+	status = reap_monitor(sb);
+	return status ? status : 1;
+}
+
 /*
  * `run`: what `start` does after `create`, so that whoever looks sees the same states: the program does not begin before the state says `created`, the hooks of the
- * creation have run and the pid-file is there. Return 0, or -errno after an error message.
+ * creation have run and the pid-file is there. A detached one is let go after its hooks: until then it ends with us; and before its program, which may end at once.
+ * Return 0, or the status to exit with, after an error message.
  */
-static int begin(struct sandbox *sb)
+static int begin(struct sandbox *sb, bool *ret_kept)
 {
 	struct container c;
-	int err = container_load(sb->state.id, false, &c);
+	int status;
 
-	if (err)
-		return err;
-	err = container_start(&c, sb->config);
+	if (container_load(sb->state.id, false, &c))
+		return 1;
+	status = exec_hooks(&c, sb->config, "startContainer") ? 1 : 0;
+	if (!status && sb->opts->detach)
+		status = let_go(sb, ret_kept);
+	if (!status && container_start(&c)) {
+		*ret_kept = false;
+		status = 1;
+	}
 	container_unload(&c);
-	if (!err)
+	if (!status)
 		hooks_run_lenient(sb->config, "poststart", &sb->state, sb->monitor, "running");
-	return err;
+	return status;
 }
 
 /* ---- run in the foreground ---- */
@@ -559,19 +579,12 @@ static int start(struct sandbox *sb, bool *ret_kept)
 		return 1;
 	status = bring_up(sb);
 	sb->notify.main_pid = sb->monitor;
-	if (!status && opts->detach) {
-		/* From here on the container is on its own. */
-		*ret_kept = say(sb, SANDBOX_KEEP) && await(sb, SANDBOX_KEEP);
-		status = *ret_kept ? 0 : reap_monitor(sb);
-		if (!*ret_kept)
-			cli_error("the sandbox ended while it was started");
-	}
-	if (!status && !opts->hold && begin(sb)) {
-		*ret_kept = false;
-		status = 1;
-	}
-	if (!status && !opts->detach)
+	if (!status)
+		status = opts->hold ? let_go(sb, ret_kept) : begin(sb, ret_kept);
+	if (!status && !opts->detach) {
 		status = run_foreground(sb, signal_fd);
+		*ret_kept = opts->keep;
+	}
 	close(signal_fd);
 	return status;
 }

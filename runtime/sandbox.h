@@ -99,7 +99,7 @@ must_check bool view_leave(struct sandbox *sb);
 /* The monitor's in `proc`, a directory with a bind mount of its own at 1: status and stat as the container's first process has them. */
 void view_identity(const struct boot_spec *s, const struct userns *u, int proc);
 /* Missing mount points of a read-only root, which neither sentry nor gofer may write. What cannot be made the sentry reports. */
-void view_make_mountpoints(const struct oci_config *c);
+void view_make_mountpoints(struct oci_config *c);
 
 /* console.c: a pty pair whose slave is raw: our end of a container's terminal. */
 must_check int console_open(int *ret_master, int *ret_slave);

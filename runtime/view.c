@@ -30,12 +30,10 @@ static int open_inside(int root, const char *path)
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 }
 
-/* Is `path` below (or at) the destination of an earlier mount? Then it is made there. */
-static bool covered_by_earlier(const struct boot_spec *s, unsigned index)
+/* Is `path` below (or at) the destination of one of the first `count` mounts? Then it is made there. */
+static bool covered_by_mount(const struct boot_spec *s, const char *path, unsigned count)
 {
-	const char *path = s->mounts[index].destination;
-
-	for (unsigned i = 0; i < index; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		size_t n = strlen(s->mounts[i].destination);
 
 		if (strncmp(path, s->mounts[i].destination, n) == 0 &&
@@ -82,9 +80,26 @@ static void make_inside(int root, const char *path, bool is_file)
 	}
 }
 
-void view_make_mountpoints(const struct oci_config *c)
+/* A tmpfs has the mode of the directory that it covers; one that is made for it is no such. */
+static void keep_tmpfs_mode(int root, struct boot_mount *m)
 {
-	const struct boot_spec *s = &c->spec;
+	const char *options = m->data ? m->data : "";
+	auto_close int there = -1;
+	char *data;
+
+	if (strcmp(m->type, "tmpfs") != 0 || strstr(options, "mode=") ||
+	    strstr(options, "tmpcopyup"))
+		return;
+	there = open_inside(root, m->destination);
+	if (there >= 0 || asprintf(&data, "mode=1777%s%s", *options ? "," : "", options) < 0)
+		return;
+	free(m->data);
+	m->data = data;
+}
+
+void view_make_mountpoints(struct oci_config *c)
+{
+	struct boot_spec *s = &c->spec;
 	int root;
 
 	/* Those of an overlay are made in it. */
@@ -94,8 +109,12 @@ void view_make_mountpoints(const struct oci_config *c)
 	if (root < 0)
 		return;
 	for (unsigned i = 0; i < s->nmounts; i++)
-		if (!covered_by_earlier(s, i))
+		if (!covered_by_mount(s, s->mounts[i].destination, i)) {
+			keep_tmpfs_mode(root, &s->mounts[i]);
 			make_inside(root, s->mounts[i].destination, s->mounts[i].is_file);
+		}
+	if (s->cwd && !covered_by_mount(s, s->cwd, s->nmounts))
+		make_inside(root, s->cwd, false);
 	close(root);
 }
 

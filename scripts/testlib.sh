@@ -100,7 +100,8 @@ report_lines() {
 fuzz() {
 	local seconds fuzzer name pids=() running=0
 	stage fuzz
-	mkdir -p "$results/fuzz"
+	# A fuzzer does not make the directory that its finding goes to.
+	mkdir -p "$results/fuzz" "$cache"
 	for fuzzer in "$repo"/build-fuzz/tests/fuzz/fuzz_*; do
 		[ -x "$fuzzer" ] && [ -f "$fuzzer" ] || continue
 		name=${fuzzer##*/}

@@ -28,18 +28,21 @@ static void hook_raise_signal(int signo)
 		(void)signal_send_self(t, signo);
 }
 
-/* generic_write_check_limits: nothing at or past the limit, and a write across it is cut. */
+/* generic_write_check_limits: nothing at or past a limit, and a write across it is cut. The largest offset is one: an append finds it here. */
 static int hook_check_fsize(int64_t off, struct io_iter *it)
 {
 	struct task *t = task_current();
 	uint64_t limit = t ? task_rlimit(t, RLIMIT_FSIZE) : RLIM_INFINITY;
 
-	if (likely(limit == RLIM_INFINITY))
+	if (!it->remaining)
 		return 0;
-	if ((uint64_t)off >= limit) {
+	if (unlikely((uint64_t)off >= limit)) {
 		(void)signal_send_self(t, SIGXFSZ);
 		return -EFBIG;
 	}
+	limit = MIN(limit, (uint64_t)INT64_MAX);
+	if (unlikely((uint64_t)off >= limit))
+		return -EFBIG;
 	io_iter_truncate(it, limit - (uint64_t)off);
 	return 0;
 }

@@ -49,7 +49,7 @@ enum control_op {
 	/*
 	 * On the first container's lifeline, from the sentry: how much memory is left? memory: what is to be had at least, bytes; all: it is tried if the figures say
 	 * less than twice that. The answer has the question's pid, and memory as the figures say; exit_code: ENOMEM: it was not to be had (and the host has noted
-	 * an OOM kill), ENODATA: nobody knows.
+	 * an OOM kill), ENODATA: nobody knows, EBUSY: the child of an earlier question still tries.
 	 */
 	CONTROL_ROOM,
 	CONTROL_OPS,

@@ -122,8 +122,7 @@ static int answer(struct boot_container *b, const struct control_msg *msg, struc
 		control_stats_text(b, text);
 		return 0;
 	case CONTROL_DEBUG:
-		control_debug_text(msg->text ? msg->text : "", text);
-		return 0;
+		return control_debug_text(msg->text ? msg->text : "", text);
 	default:
 		buf_puts(text, "this sentry does not know the request");
 		return -EOPNOTSUPP;

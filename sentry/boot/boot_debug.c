@@ -152,13 +152,13 @@ static void show_strace(struct buf *out, bool on)
 	buf_printf(out, "strace %s for %d tasks and their children\n", on ? "on" : "off", n);
 }
 
-void control_debug_text(const char *what, struct buf *out)
+int control_debug_text(const char *what, struct buf *out)
 {
 	bool all = *what == '\0';
 
 	if (strcmp(what, "strace-on") == 0 || strcmp(what, "strace-off") == 0) {
 		show_strace(out, what[8] == 'n');
-		return;
+		return 0;
 	}
 	if (all || strcmp(what, "objects") == 0) {
 		/* Objects freed by RCU must not look like leaks. */
@@ -180,9 +180,12 @@ void control_debug_text(const char *what, struct buf *out)
 		show_platform(out);
 	if (all || strcmp(what, "paths") == 0)
 		show_paths(out);
-	if (out->len == 0)
-		buf_printf(out,
-			   "nothing called '%.40s'; there are objects, tasks, locks, requests, "
-			   "stacks, memory, platform, paths, strace-on, strace-off\n",
-			   what);
+	if (out->len)
+		return 0;
+	buf_printf(out,
+		   "nothing called '%.40s'; there are objects, tasks, locks, requests, stacks, "
+		   "memory, "
+		   "platform, paths, strace-on, strace-off",
+		   what);
+	return -EINVAL;
 }

@@ -18,6 +18,26 @@
 #include "sentry/seccomp.h"
 #include "sentry/tty/tty.h"
 
+static int compare_groups(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Each once, as by runc. Return: how many are left. */
+static unsigned sort_groups(uint32_t *groups, unsigned count)
+{
+	unsigned n = 0;
+
+	if (count)
+		qsort(groups, count, sizeof(*groups), compare_groups);
+	for (unsigned i = 0; i < count; i++)
+		if (n == 0 || groups[n - 1] != groups[i])
+			groups[n++] = groups[i];
+	return n;
+}
+
 static int make_cred(const struct boot_process *p, struct cred **ret)
 {
 	const struct boot_spec *s = p->spec;
@@ -34,7 +54,7 @@ static int make_cred(const struct boot_process *p, struct cred **ret)
 	c->cap_inheritable = s->cap_inheritable & CAP_FULL;
 	c->cap_ambient = s->cap_ambient & c->cap_permitted & c->cap_inheritable;
 	c->no_new_privs = s->no_new_privs;
-	err = cred_set_groups(c, s->groups, s->ngroups);
+	err = cred_set_groups(c, s->groups, sort_groups(s->groups, s->ngroups));
 	if (err) {
 		cred_unref(c);
 		return err;
@@ -149,57 +169,85 @@ const char *boot_env_value(char **envp, const char *name)
 	return NULL;
 }
 
-/* Is this a file that the new credentials may execute? 0, or the errno that says why not. */
-static int check_executable(struct boot_container *b, const struct cred *cred,
-			    const struct vfs_path *cwd, const char *path)
+/* Where a program is looked for. */
+struct program_search {
+	struct boot_container *b;
+	const struct cred *cred;
+	const struct vfs_path *cwd;
+	bool as_shell; /* moat do: as a shell looks, else as runc */
+};
+
+/* Is this a file that somebody may execute (*ret_may 0), and the credentials too? 0, or the errno that says why not. */
+static int check_executable(const struct program_search *s, const char *path, int *ret_may)
 {
-	struct vfs_lookup lk = boot_lookup(b, path, LOOKUP_FOLLOW);
+	struct vfs_lookup lk = boot_lookup(s->b, path, LOOKUP_FOLLOW);
 	struct moat_statx st;
 	int err;
 
-	lk.cred = cred;
-	lk.start = *cwd;
+	lk.cred = s->cred;
+	lk.start = *s->cwd;
 	err = vfs_stat(&lk, &(struct stat_args){.mask = 0x7ff}, &st);
 	if (err)
 		return err;
-	if (!S_ISREG(st.mode))
+	if (S_ISDIR(st.mode) || !(st.mode & 0111))
 		return -EACCES;
-	return vfs_access(&lk, X_OK);
+	*ret_may = S_ISREG(st.mode) ? vfs_access(&lk, X_OK) : -EACCES;
+	return 0;
 }
 
-/* args[0] through PATH, as runc resolves it. *ret is malloc'd. */
-static int find_executable(const struct boot_process *p, const struct cred *cred,
-			   const struct vfs_path *cwd, char **ret)
+/*
+ * The next candidate of PATH. runc takes the first that has a bit to execute, and then looks whether it may: it passes over other files as if there were none, and
+ * refuses (-EXDEV) one that is found by a relative directory. A shell goes on, and tells of what it may not execute.
+ */
+static int try_candidate(const struct program_search *s, const char *candidate, bool *found)
+{
+	int may = 0, err = check_executable(s, candidate, &may);
+
+	if (s->as_shell) {
+		err = err ? err : may;
+		*found = !err;
+		return err == -EACCES || !err ? err : -ENOENT;
+	}
+	*found = !err;
+	if (err)
+		return -ENOENT;
+	return *candidate == '/' ? may : -EXDEV;
+}
+
+/* args[0] through PATH. *ret is malloc'd. Return: 0, -ENOENT, -EACCES, -EXDEV (see try_candidate()), what stat(2) says of a path. */
+static int find_executable(const struct boot_process *p, const struct program_search *s, char **ret)
 {
 	const char *name = p->spec->argv[0], *path = boot_env_value(p->spec->envp, "PATH");
-	struct boot_container *b = p->boot;
-	int err = -ENOENT;
+	int err = -ENOENT, may = 0;
+	bool found = false;
 
 	/* Not the directories of PATH themselves. */
 	if (!*name)
 		return -ENOENT;
 	if (strchr(name, '/')) {
 		*ret = strdup(name);
-		return *ret ? check_executable(b, cred, cwd, name) : -ENOMEM;
+		err = *ret ? check_executable(s, name, &may) : -ENOMEM;
+		return err ? err : may;
 	}
 	if (!path)
-		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-	while (*path) {
+		path = s->as_shell ? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+				   : "";
+	for (bool more = *path != 0; more && !found; path++) {
 		size_t len = strcspn(path, ":");
 		char *candidate;
 		int this_err;
 
 		if (asprintf(&candidate, "%.*s/%s", len ? (int)len : 1, len ? path : ".", name) < 0)
 			return -ENOMEM;
-		this_err = check_executable(b, cred, cwd, candidate);
-		if (this_err == 0) {
+		this_err = try_candidate(s, candidate, &found);
+		if (this_err == 0)
 			*ret = candidate;
-			return 0;
-		}
-		free(candidate);
-		if (this_err == -EACCES)
+		else
+			free(candidate);
+		if (found || this_err == -EACCES)
 			err = this_err;
-		path += len + (path[len] == ':');
+		path += len;
+		more = *path != 0; /* an empty last one counts as well */
 	}
 	return err;
 }
@@ -212,6 +260,11 @@ static int lookup_error(const struct boot_process *p, int err)
 	if (err == -ENOENT && !strchr(name, '/'))
 		return boot_fail(p->error, 127, "exec: \"%s\": executable file not found in $PATH",
 				 name);
+	if (err == -EXDEV && !strchr(name, '/'))
+		return boot_fail(
+			p->error, 126,
+			"exec: \"%s\": cannot run executable found relative to current directory",
+			name);
 	if (err == -EACCES)
 		return boot_fail(p->error, 126, "exec: \"%s\": permission denied", name);
 	return boot_fail(p->error, err == -ENOENT || err == -ENOTDIR ? 127 : 126,
@@ -359,8 +412,14 @@ static int create_process(struct boot_process *p, const struct vfs_path *cwd, st
 		.refuse_late = !p->is_init || !p->spec->killable_init,
 		.ctty = p->tty,
 	};
+	const struct program_search search = {
+		.b = p->boot,
+		.cred = cred,
+		.cwd = cwd,
+		.as_shell = p->is_init && p->spec->killable_init,
+	};
 	char *filename = NULL;
-	int err = find_executable(p, cred, cwd, &filename);
+	int err = find_executable(p, &search, &filename);
 
 	if (err) {
 		fd_table_unref(fds);

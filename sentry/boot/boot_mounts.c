@@ -248,6 +248,26 @@ static int mount_copied_up(struct boot_container *b, const struct boot_mount *m,
 	return err;
 }
 
+/* As runc: a directory that was there keeps its mode, unless the options say another. */
+static int mount_tmpfs(const struct boot_mount *m, const struct vfs_lookup *target, bool existed)
+{
+	const char *options = m->data ? m->data : "";
+	struct moat_statx covered;
+	char *data;
+	int err;
+
+	if (!existed || strstr(options, "mode="))
+		return vfs_mount_new(target, "tmpfs", m->source, m->flags, m->data, NULL);
+	err = vfs_stat(target, &(struct stat_args){.mask = 0x7ff}, &covered);
+	if (err)
+		return err;
+	if (asprintf(&data, "mode=%o%s%s", covered.mode & 07777, *options ? "," : "", options) < 0)
+		return -ENOMEM;
+	err = vfs_mount_new(target, "tmpfs", m->source, m->flags, data, NULL);
+	free(data);
+	return err;
+}
+
 /* Flags of mount(2); none: as it is. */
 static int set_propagation(struct vfs_lookup *target, uint64_t flags)
 {
@@ -263,9 +283,10 @@ static int mount_one(struct boot_container *b, const struct boot_mount *m)
 {
 	struct vfs_lookup target = boot_lookup(b, m->destination, LOOKUP_FOLLOW);
 	const char *type = m->type;
+	bool existed = path_exists(b, m->destination);
 	int err;
 
-	if (!path_exists(b, m->destination)) {
+	if (!existed) {
 		err = make_mountpoint(b, m->destination, m->is_file);
 		if (err)
 			return boot_fail(&b->error, 1, "mount %s: making the mount point: %s",
@@ -278,6 +299,8 @@ static int mount_one(struct boot_container *b, const struct boot_mount *m)
 		err = mount_bind(b, m, &target);
 	else if (strcmp(type, "tmpfs") == 0 && m->data && boot_take_option(m->data, "tmpcopyup"))
 		err = mount_copied_up(b, m, &target);
+	else if (strcmp(type, "tmpfs") == 0)
+		err = mount_tmpfs(m, &target, existed);
 	else
 		err = vfs_mount_new(&target, type, m->source, m->flags, m->data, NULL);
 	if (!err)
@@ -444,6 +467,18 @@ static int write_sysctl(struct boot_container *b, const char *assignment)
 	return n < 0 ? (int)n : 0;
 }
 
+/* As runc: an image need not have its working directory. What cannot be made is told where it is entered. Not for moat do, whose caller named a directory of the host's. */
+static void make_cwd(struct boot_container *b)
+{
+	const char *cwd = b->spec.cwd;
+	int err = b->spec.killable_init || !cwd || path_exists(b, cwd)
+			  ? 0
+			  : make_mountpoint(b, cwd, false);
+
+	if (err)
+		log_debug("container %s: %s: %s", b->spec.id, cwd, strerror(-err));
+}
+
 int boot_make_mounts(struct boot_container *b)
 {
 	bool dev_done = false;
@@ -482,6 +517,7 @@ int boot_make_mounts(struct boot_container *b)
 		if (err)
 			return boot_fail(&b->error, 1, "readonlyPaths: %s: %s", *p, strerror(-err));
 	}
+	make_cwd(b);
 	/* Last: nothing that is unbindable can be made read-only in part. */
 	struct vfs_lookup root = boot_lookup(b, "/", LOOKUP_FOLLOW);
 	int err = set_propagation(&root, b->spec.rootfs_propagation);

@@ -176,7 +176,8 @@ must_check int boot_start_init(struct boot_container *b);
 void control_post(const struct boot_container *b,
 		  const struct control_msg *msg); /* to its lifeline */
 noreturn_fn void control_serve(struct boot_container *first);
-void control_debug_text(const char *what, struct buf *out);
+/* `what` of the sandbox (moat debug); "": what takes nobody's time. Return 0, -EINVAL with the reason in out: nothing is called so. */
+must_check int control_debug_text(const char *what, struct buf *out);
 
 /* boot_stacks.c: before the confinement; then the control thread's. */
 void boot_stacks_init(void);
