@@ -25,6 +25,8 @@ struct virtiofs_dir {
 	unsigned epoch; /* the connection on which it has */
 	bool plus; /* of the batch */
 	uint8_t *data; /* owned: BATCH_BYTES, a copy of one reply */
+	struct virtiofs_listing *kept; /* a reference: instead of data, and all there is */
+	struct virtiofs_gathering gathering;
 	size_t size, at; /* bytes; parsed so far */
 	int64_t pos; /* the cookie of what is at `at` */
 	bool filled, eof;
@@ -139,7 +141,8 @@ static bool want_plus(struct virtiofs_inode *in, bool first)
 	       !virtiofs_lacks(in->fs, FUSE_READDIRPLUS);
 }
 
-static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
+/* plus: that the entries' attributes are to come along. */
+static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos, bool plus)
 {
 	struct virtiofs_inode *in = virtiofs_inode_of(d);
 	struct virtiofs_fs *fs = in->fs;
@@ -165,8 +168,10 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 		dir->data = malloc(BATCH_BYTES);
 	if (!dir->data || memfile_alloc(mf, BATCH_BYTES, 0, 0, &data.off))
 		return -ENOMEM;
-	dir->plus = want_plus(in, !pos);
+	dir->plus = plus;
 	call.req.opcode = dir->plus ? FUSE_READDIRPLUS : FUSE_READDIR;
+	if (!pos)
+		virtiofs_gather_begin(&dir->gathering, in);
 	/* A removal between the reply and its entering would be undone by it. */
 	if (dir->plus)
 		rwlock_read_lock(&fs->tree_lock);
@@ -186,8 +191,31 @@ static int fetch(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
 	dir->pos = pos;
 	dir->eof = !got;
 	dir->filled = true;
+	if (dir->eof)
+		virtiofs_gather_end(&dir->gathering, in, pos);
+	else
+		virtiofs_gather_add(&dir->gathering, in, pos, dir->data, dir->size, dir->plus);
 	note_listed(in, dir->size / (dir->plus ? FUSE_NAME_OFFSET_DIRENTPLUS + 16
 					       : FUSE_NAME_OFFSET + 16));
+	return 0;
+}
+
+/* From a position that is not where the batch stands: what is there now is to be seen. */
+static int begin(struct virtiofs_dir *dir, struct remote_dentry *d, int64_t pos)
+{
+	struct virtiofs_inode *in = virtiofs_inode_of(d);
+	bool plus = want_plus(in, !pos);
+
+	virtiofs_listing_unref(dir->kept);
+	dir->kept = pos ? NULL : virtiofs_listing_get(d, plus);
+	if (!dir->kept)
+		return fetch(dir, d, pos, plus);
+	dir->size = dir->kept->size;
+	dir->at = 0;
+	dir->pos = 0;
+	dir->plus = false;
+	dir->filled = dir->eof = true;
+	note_listed(in, dir->kept->count);
 	return 0;
 }
 
@@ -195,26 +223,25 @@ static int virtiofs_iterate(struct file *f, struct dir_emit *ctx)
 {
 	struct remote_dentry *d = remote_dentry_of(f->path.dentry);
 	struct virtiofs_dir *dir = dir_of(f);
-	int err;
+	int err = 0;
 
 	if (remote_is_dead(d))
 		return -ENOENT;
 	virtiofs_await(virtiofs_inode_of(d)->fs);
-	err = open_dir(dir, virtiofs_inode_of(d));
-	/* A seek, or another look from the start, must see what is there now. */
-	if (!err && (!dir->filled || dir->pos != f->pos))
-		err = fetch(dir, d, f->pos);
+	if (!dir->filled || dir->pos != f->pos)
+		err = begin(dir, d, f->pos);
 	while (!err) {
+		const uint8_t *data = dir->kept ? dir->kept->data : dir->data;
 		size_t next = dir->at;
 		struct fuse_entry e;
-		int got = fuse_next_entry(dir->data, dir->size, &next, dir->plus, &e);
+		int got = fuse_next_entry(data, dir->size, &next, dir->plus, &e);
 
 		if (got < 0)
 			return -EIO;
 		if (!got) {
 			if (dir->eof)
 				return 0;
-			err = fetch(dir, d, dir->pos);
+			err = fetch(dir, d, dir->pos, want_plus(virtiofs_inode_of(d), !dir->pos));
 			/* Bytes that hold no entry would be asked for again for ever. */
 			next = 0;
 			if (!err && !dir->eof &&
@@ -281,6 +308,8 @@ static void virtiofs_dir_release(struct file *f)
 
 	if (dir->open && vdev_begin_unwaited(in->fs->dev, &call) == -EAGAIN)
 		(void)!virtiofs_call(in->fs, &call); /* nobody is left to tell */
+	virtiofs_gather_drop(&dir->gathering, in);
+	virtiofs_listing_unref(dir->kept);
 	free(dir->data);
 	file_fini(f);
 	rcu_call(&dir->f.rcu, dir_free_rcu);

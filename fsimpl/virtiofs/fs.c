@@ -459,6 +459,7 @@ int virtiofs_fs_alloc(struct virtiofs_device *dev, const struct virtiofs_options
 		atomic_fetch_or(&fs->fs.sb_flags, FS_RDONLY);
 	rwlock_init(&fs->tree_lock, LOCK_FS_OP, "virtiofs tree");
 	mutex_init(&fs->inode_lock, LOCK_FS_SUPER, "virtiofs inodes");
+	virtiofs_listings_init(&fs->listings);
 	mutex_init(&fs->forget_lock, LOCK_FS_SUPER, "virtiofs forget");
 	remote_dcache_init(&fs->dcache, &fs->fs, virtiofs_inode_unref_base, inode_gone,
 			   options->max_dentries ? options->max_dentries : VIRTIOFS_DENTRIES_MAX);
@@ -506,6 +507,7 @@ int virtiofs_create(struct virtiofs_device *dev, const struct virtiofs_options *
 
 void virtiofs_shrink(struct filesystem *base)
 {
+	virtiofs_listings_drop(virtiofs_fs_of(base));
 	remote_shrink(&virtiofs_fs_of(base)->dcache);
 	virtiofs_forget_flush(virtiofs_fs_of(base));
 }

@@ -198,6 +198,7 @@ void virtiofs_inode_unref(struct virtiofs_inode *in)
 	if (in->hashed)
 		LIST_REMOVE(in, hash_link);
 	mutex_unlock(&fs->inode_lock);
+	virtiofs_listing_forget(in);
 	virtiofs_lock_owners_free(in);
 	virtiofs_data_free(in);
 	virtiofs_acl_free(in);

@@ -8,6 +8,7 @@
  *	    dcache.lock (LOCK_FS_DIR): names
  *	    inode->lock (LOCK_FS_INODE): attributes, handles
  *	    inode_lock (LOCK_FS_SUPER): the inode table; not with inode->lock
+ *	    listings.lock (LOCK_FS_SUPER): which listings are kept; nothing else with it
  *	map.data_lock (LOCK_FILE_DATA): which pages are cached, valid, dirty; never with a request
  *
  * A node's lookup count (nlookup) is what the server holds for us: FORGET gives it back when the inode goes.
@@ -18,6 +19,7 @@
 #include "fsimpl/remote/ops.h"
 #include "fsimpl/virtiofs/chunks.h"
 #include "fsimpl/virtiofs/dax.h"
+#include "fsimpl/virtiofs/listing.h"
 #include "fsimpl/virtiofs/version.h"
 #include "fsimpl/virtiofs/virtiofs.h"
 #include "mem/mappable.h"
@@ -100,6 +102,8 @@ struct virtiofs_inode {
 	/* A directory: names looked up in it, known or not; as many when it was listed last, and how many entries it had. Advice only. */
 	_Atomic uint32_t looked_up, list_mark, list_count;
 	_Atomic bool plus_wanted;
+	struct virtiofs_listing *
+		listing; /* guarded by the device's listings' lock: what is kept of it; a reference */
 	_Atomic bool
 		creates_exist; /* a directory: the last O_CREAT without O_EXCL found what it names */
 	/* acl.c: the access ACL, and the ctime and version with which it was asked for; guarded by lock, acl is freed by RCU */
@@ -182,6 +186,7 @@ struct virtiofs_fs {
 	_Atomic uint32_t listed,
 		wanted; /* entries lately, and how many of them were looked up after */
 	_Atomic uint64_t absent; /* a bit an opcode below 64 that gave ENOSYS */
+	struct virtiofs_listings listings; /* of the top */
 	struct mutex forget_lock; /* LOCK_FS_SUPER: all below */
 	uint64_t bounces
 		[VIRTIOFS_BOUNCES_MAX]; /* buffers kept for the next, VIRTIOFS_READ_MAX each */

@@ -262,6 +262,132 @@ static void the_host_is_seen(void **state)
 	remove_all();
 }
 
+/* ---- listings that are kept ---- */
+
+static int list_of(struct client *c, const char *path)
+{
+	static char buf[65536];
+
+	return fs_list(as(c), path, buf, sizeof(buf));
+}
+
+/* Lists the directory until that asks for nothing. */
+static void list_until_quiet(struct client *c, const char *path, int count)
+{
+	int64_t end = now_ms() + SEEN_MS;
+	uint64_t sent;
+
+	do {
+		assert_true(now_ms() < end);
+		usleep(20000);
+		sent = virtiofs_device_requests(c->dev);
+		assert_int_equal(list_of(c, path), count);
+	} while (virtiofs_device_requests(c->dev) != sent);
+}
+
+static void expect_count(struct client *c, const char *path, int count, bool at_once)
+{
+	int64_t end = now_ms() + SEEN_MS;
+
+	while (list_of(c, path) != count) {
+		assert_false(at_once);
+		assert_true(now_ms() < end);
+		usleep(500);
+	}
+}
+
+/* Asks for nothing while nothing changes, and sees what another client does, and the host. */
+static void listings_are_kept(void **state)
+{
+	static const char *const options[] = {"cache=none,coherence=versions", "coherence=versions",
+					      "cache=always,coherence=strict"};
+	struct client a, b;
+	uint64_t sent;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		bool strict = strstr(options[i], "strict");
+
+		assert_int_equal(mkdir(host_path("l"), 0755), 0);
+		for (unsigned n = 0; n < 10; n++) {
+			char name[16];
+
+			snprintf(name, sizeof(name), "l/f%u", n);
+			put_host(name, "x");
+		}
+		client_start(&a, options[i]);
+		client_start(&b, options[i]);
+		expect_there(&b, "l", false);
+		list_until_quiet(&a, "l", 10);
+		sent = virtiofs_device_requests(a.dev);
+		for (int n = 0; n < 100; n++)
+			assert_int_equal(list_of(&a, "l"), 10);
+		assert_int_equal(virtiofs_device_requests(a.dev), sent);
+		assert_int_equal(fs_creat(as(&b), "l/new", 0644), 0);
+		assert_int_equal(list_of(&a, "l"), 11);
+		assert_int_equal(fs_rename(as(&b), "l/new", "new", 0), 0);
+		assert_int_equal(list_of(&a, "l"), 10);
+		assert_int_equal(fs_unlink(as(&b), "l/f3"), 0);
+		assert_int_equal(list_of(&a, "l"), 9);
+		list_until_quiet(&a, "l", 9);
+		put_host("l/host", "x");
+		expect_count(&a, "l", 10, strict);
+		assert_int_equal(unlink(host_path("l/f4")), 0);
+		expect_count(&a, "l", 9, strict);
+		client_stop(&a);
+		client_stop(&b);
+		remove_all();
+	}
+}
+
+/* By time: what others change is seen when the time is over, and what nobody changed costs a look at the directory then. */
+static void listings_expire(void **state)
+{
+	struct client a;
+	uint64_t sent;
+	int tries;
+
+	(void)state;
+	assert_int_equal(mkdir(host_path("l"), 0755), 0);
+	put_host("l/f", "x");
+	/* So that its times are old when they are looked at first. */
+	usleep(200000);
+	client_start(&a, "cache=auto,timeout=1");
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(list_of(&a, "l"), 1);
+		usleep(1200000);
+	}
+	/* GETATTR or LOOKUP of it, and the root's; no OPENDIR, READDIR, READDIR. */
+	sent = virtiofs_device_requests(a.dev);
+	assert_int_equal(list_of(&a, "l"), 1);
+	assert_in_range(virtiofs_device_requests(a.dev) - sent, 1, 3);
+	/* Again where the machine was busy for so long. */
+	for (tries = 0; tries < 20; tries++) {
+		assert_int_equal(list_of(&a, "l"), 1);
+		sent = virtiofs_device_requests(a.dev);
+		assert_int_equal(list_of(&a, "l"), 1);
+		if (virtiofs_device_requests(a.dev) == sent)
+			break;
+	}
+	assert_true(tries < 20);
+	put_host("l/g", "x");
+	usleep(1200000);
+	assert_int_equal(list_of(&a, "l"), 2);
+	client_stop(&a);
+	client_start(&a, "cache=always");
+	assert_int_equal(list_of(&a, "l"), 2);
+	sent = virtiofs_device_requests(a.dev);
+	put_host("l/h", "x");
+	usleep(1200000);
+	assert_int_equal(list_of(&a, "l"), 2);
+	assert_int_equal(virtiofs_device_requests(a.dev), sent);
+	/* Ours makes it look. */
+	assert_int_equal(fs_creat(as(&a), "l/i", 0644), 0);
+	assert_int_equal(list_of(&a, "l"), 4);
+	client_stop(&a);
+	remove_all();
+}
+
 /* A connection's process that is killed takes nobody with it. */
 static void a_killed_neighbour(void **state)
 {
@@ -752,6 +878,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(another_client_sees),	cmocka_unit_test(nothing_is_asked),
 		cmocka_unit_test(seconds_are_given),	cmocka_unit_test(the_host_is_seen),
+		cmocka_unit_test(listings_are_kept),	cmocka_unit_test(listings_expire),
 		cmocka_unit_test(a_killed_neighbour),	cmocka_unit_test(dax_reads_and_writes),
 		cmocka_unit_test(dax_calls_nobody),	cmocka_unit_test(dax_sizes),
 		cmocka_unit_test(dax_long_reads),	cmocka_unit_test(dax_pressure),

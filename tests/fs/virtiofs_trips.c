@@ -176,6 +176,93 @@ static void test_lists(void **state)
 	}
 }
 
+struct limited {
+	struct dir_emit ctx;
+	int left, count;
+};
+
+static bool limited_emit(struct dir_emit *ctx, const char *name, size_t len, uint64_t ino,
+			 unsigned type, int64_t off)
+{
+	struct limited *l = container_of(ctx, struct limited, ctx);
+
+	(void)name;
+	(void)len;
+	(void)ino;
+	(void)type;
+	(void)off;
+	if (l->count == l->left)
+		return false;
+	l->count++;
+	return true;
+}
+
+/* So many entries, also those of the directory itself and above. Return: how many there were. */
+static int read_names(struct file *f, int count)
+{
+	struct limited l = {.ctx = {.emit = limited_emit}, .left = count};
+	int err = file_iterate(f, &l.ctx);
+
+	return err ? err : l.count;
+}
+
+/* What has not changed since it was listed is not asked for again; a change of our own is seen at once. */
+static void test_listed_again(void **state)
+{
+	const bool none = mode_is("cache=none");
+	static char first[4096], again[4096];
+	struct file *f;
+	char name[32];
+
+	(void)state;
+	assert_int_equal(fs_mkdir(&e, "/kept", 0755), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "/kept/f%u", i);
+		assert_int_equal(fs_creat(&e, name, 0644), 0);
+	}
+	/* The attributes are ours to change no more, and known. */
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(fs_list(&e, "/kept", first, sizeof(first)), 100);
+	for (unsigned i = 0; i < 3; i++) {
+		/* OPENDIR, READDIR, READDIR; with cache=none those of the path. */
+		assert_in_range(TRIPS(fs_list(&e, "/kept", again, sizeof(again))), none ? 3 : 0,
+				none ? 8 : 0);
+		assert_string_equal(first, again);
+	}
+	assert_int_equal(fs_creat(&e, "/kept/one", 0644), 0);
+	assert_int_equal(fs_list(&e, "/kept", again, sizeof(again)), 101);
+	assert_non_null(strstr(again, "one\n"));
+	assert_int_equal(fs_rename(&e, "/kept/one", "/kept/two", 0), 0);
+	assert_int_equal(fs_list(&e, "/kept", again, sizeof(again)), 101);
+	assert_null(strstr(again, "one\n"));
+	assert_non_null(strstr(again, "two\n"));
+	assert_int_equal(fs_mkdir(&e, "/kept/three", 0755), 0);
+	assert_int_equal(fs_symlink(&e, "x", "/kept/four"), 0);
+	assert_int_equal(fs_link(&e, "/kept/two", "/kept/five", false), 0);
+	assert_int_equal(fs_list(&e, "/kept", again, sizeof(again)), 104);
+	assert_int_equal(fs_rename(&e, "/kept/two", "/two", 0), 0);
+	assert_int_equal(fs_list(&e, "/kept", again, sizeof(again)), 103);
+	assert_int_equal(fs_rmdir(&e, "/kept/three"), 0);
+	assert_int_equal(fs_unlink(&e, "/kept/four"), 0);
+	assert_int_equal(fs_unlink(&e, "/kept/five"), 0);
+	assert_int_equal(fs_list(&e, "/kept", again, sizeof(again)), 100);
+	assert_string_equal(first, again);
+	/* One who reads on sees no half of it twice, one who begins anew what is there now. */
+	assert_int_equal(fs_open(&e, "/kept", O_RDONLY | O_DIRECTORY, 0, &f), 0);
+	assert_int_equal(fs_list_file(f, again, sizeof(again)), 100);
+	assert_int_equal(fs_creat(&e, "/kept/late", 0644), 0);
+	assert_int_equal(fs_list_file(f, again, sizeof(again)), 0);
+	assert_int_equal(file_seek(f, 0, SEEK_SET), 0);
+	assert_int_equal(fs_list_file(f, again, sizeof(again)), 101);
+	assert_int_equal(fs_close(f), 0);
+	/* And the one that was kept can be left in its midst for where its positions point to. */
+	assert_int_equal(fs_open(&e, "/kept", O_RDONLY | O_DIRECTORY, 0, &f), 0);
+	assert_int_equal(read_names(f, 40), 40);
+	assert_int_equal(file_seek(f, f->pos, SEEK_SET), f->pos);
+	assert_int_equal(read_names(f, 1000), 103 - 40);
+	assert_int_equal(fs_close(f), 0);
+}
+
 static void test_data(void **state)
 {
 	bool none = mode_is("cache=none"), writeback = mode_is("writeback");
@@ -295,6 +382,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_listed_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
 	};
