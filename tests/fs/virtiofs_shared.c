@@ -340,6 +340,75 @@ static void listings_are_kept(void **state)
 	}
 }
 
+#define LISTERS 2
+#define LISTED 20
+static struct client listed;
+static _Atomic bool list_stop;
+static _Atomic unsigned list_bad, lists_done;
+
+/* There is always what does not change, and at most one file more. */
+static void *list_main(void *arg)
+{
+	char buf[4096];
+	struct sleeper s;
+
+	rcu_thread_begin();
+	sleeper_init(&s);
+	sleeper_set_current(&s);
+	cred_set_current(listed.env.cred);
+	while (!atomic_load(&list_stop)) {
+		int n = fs_list(&listed.env, "l", buf, sizeof(buf));
+
+		if (n != LISTED && n != LISTED + 1)
+			atomic_fetch_add(&list_bad, 1);
+		atomic_fetch_add(&lists_done, 1);
+	}
+	vfs_run_deferred();
+	cred_set_current(NULL);
+	sleeper_set_current(NULL);
+	rcu_thread_end();
+	return arg;
+}
+
+/* Threads that list a directory which another one changes, and lists: he sees his own change in each listing after it. */
+static void listings_by_threads(void **state)
+{
+	static const char *const options[] = {"cache=always", "coherence=versions"};
+	pthread_t threads[LISTERS];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(options); i++) {
+		assert_int_equal(mkdir(host_path("l"), 0755), 0);
+		for (unsigned n = 0; n < LISTED; n++) {
+			char name[16];
+
+			snprintf(name, sizeof(name), "l/f%u", n);
+			put_host(name, "x");
+		}
+		client_start(&listed, options[i]);
+		expect_count(&listed, "l", LISTED, false);
+		list_stop = false;
+		lists_done = 0;
+		for (unsigned t = 0; t < LISTERS; t++)
+			assert_int_equal(pthread_create(&threads[t], NULL, list_main, NULL), 0);
+		for (unsigned turn = 0; turn < 150; turn++) {
+			assert_int_equal(fs_creat(as(&listed), "l/more", 0644), 0);
+			assert_int_equal(list_of(&listed, "l"), LISTED + 1);
+			assert_int_equal(fs_unlink(as(&listed), "l/more"), 0);
+			assert_int_equal(list_of(&listed, "l"), LISTED);
+			if (turn % 10 == 0)
+				virtiofs_shrink(listed.env.root.mount->root->fs);
+		}
+		list_stop = true;
+		for (unsigned t = 0; t < LISTERS; t++)
+			pthread_join(threads[t], NULL);
+		assert_int_equal(list_bad, 0);
+		assert_true(lists_done > 0);
+		client_stop(&listed);
+		remove_all();
+	}
+}
+
 /* By time: what others change is seen when the time is over, and what nobody changed costs a look at the directory then. */
 static void listings_expire(void **state)
 {
@@ -876,14 +945,23 @@ static void both_wait(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(another_client_sees),	cmocka_unit_test(nothing_is_asked),
-		cmocka_unit_test(seconds_are_given),	cmocka_unit_test(the_host_is_seen),
-		cmocka_unit_test(listings_are_kept),	cmocka_unit_test(listings_expire),
-		cmocka_unit_test(a_killed_neighbour),	cmocka_unit_test(dax_reads_and_writes),
-		cmocka_unit_test(dax_calls_nobody),	cmocka_unit_test(dax_sizes),
-		cmocka_unit_test(dax_long_reads),	cmocka_unit_test(dax_pressure),
-		cmocka_unit_test(dax_mappings),		cmocka_unit_test(cached_mappings),
-		cmocka_unit_test(appended_by_the_host), cmocka_unit_test(both_wait),
+		cmocka_unit_test(another_client_sees),
+		cmocka_unit_test(nothing_is_asked),
+		cmocka_unit_test(seconds_are_given),
+		cmocka_unit_test(the_host_is_seen),
+		cmocka_unit_test(listings_are_kept),
+		cmocka_unit_test(listings_by_threads),
+		cmocka_unit_test(listings_expire),
+		cmocka_unit_test(a_killed_neighbour),
+		cmocka_unit_test(dax_reads_and_writes),
+		cmocka_unit_test(dax_calls_nobody),
+		cmocka_unit_test(dax_sizes),
+		cmocka_unit_test(dax_long_reads),
+		cmocka_unit_test(dax_pressure),
+		cmocka_unit_test(dax_mappings),
+		cmocka_unit_test(cached_mappings),
+		cmocka_unit_test(appended_by_the_host),
+		cmocka_unit_test(both_wait),
 	};
 
 	/* Before there are threads. */
