@@ -3,9 +3,12 @@
  *
  * One binary, several roles: a verb of the command line, or (re-executed) the sentry or the gofer.
  */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/cli.h"
+#include "runtime/limits.h"
 
 #ifndef MOAT_VERSION
 #define MOAT_VERSION "0.1.0"
@@ -80,17 +83,34 @@ static int help_main(int argc, char **argv)
 	return UNKNOWN_VERB;
 }
 
+/* Or the first files that we open would be the container's standard ones, and what is printed would go into one of them. */
+static bool open_closed_stdio(void)
+{
+	int fd = 0;
+
+	while (fd < 3 && fcntl(fd, F_GETFD) >= 0)
+		fd++;
+	/* It gets the lowest number that is free. */
+	while (fd < 3)
+		if ((fd = open("/dev/null", O_RDWR)) < 0)
+			return false;
+	close(fd);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	const struct cli_verb *verb;
 	int i;
 
-	if (argc < 1)
+	/* Nowhere to say so. */
+	if (argc < 1 || !open_closed_stdio())
 		return 1;
 	if (argc > 1 && strcmp(argv[1], "sentry-role") == 0)
 		return role_sentry_main(argc - 1, argv + 1);
 	if (argc > 1 && strcmp(argv[1], "gofer-role") == 0)
 		return role_gofer_main(argc - 1, argv + 1);
+	limits_begin();
 	cli_title_init(argc, argv);
 	cli_default_root();
 	for (i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++) {

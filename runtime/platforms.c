@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "runtime/cli.h"
+#include "runtime/limits.h"
 #include "runtime/platforms.h"
 #include "sentry/boot/boot.h"
 
@@ -242,4 +243,5 @@ void boot_spec_add_globals(struct boot_spec *spec, const char *id)
 	spec->cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 	if (!spec->hostname)
 		spec->hostname = dup_or_exit("moat");
+	limits_add(spec);
 }

@@ -6,7 +6,7 @@
 
 /* Prints an error that says what to do when `name` is unknown or does not work here. */
 must_check bool platform_usable(const char *name);
-/* id, platform, strace, debug, cpus, hostname default. */
+/* id, platform, strace, debug, cpus, hostname default, the caller's rlimits. */
 void boot_spec_add_globals(struct boot_spec *spec, const char *id);
 
 #endif
