@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "runtime/cli.h"
 #include "runtime/hooks.h"
+#include "runtime/limits.h"
 
 /* A NULL-terminated vector that borrows the strings. */
 static char **borrow_strings(const json_t *list, const char *first)
@@ -49,6 +50,7 @@ static noreturn_fn void hook_child(const char *path, char **argv, char **envp, c
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	limits_restore();
 	/* As runc's create, run and start by an engine; delete may be called when it is gone. */
 	if (bundle && chdir(bundle) < 0)
 		cli_debug("hook %s: %s: %m", path, bundle);
@@ -63,6 +65,11 @@ static noreturn_fn void hook_child(const char *path, char **argv, char **envp, c
 	execve(path, argv, envp);
 	dprintf(2, "%s", strerror(errno));
 	_exit(127);
+}
+
+static double left_s(double end, const struct timespec *now)
+{
+	return end - (double)now->tv_sec - (double)now->tv_nsec / 1e9;
 }
 
 /* Collects output until the hook has ended; kills it at the deadline. Return the wait status, or -ETIMEDOUT. */
@@ -83,8 +90,7 @@ static int hook_attend(pid_t pid, int out, double timeout_s, char *output)
 
 		if (timeout_s > 0) {
 			clock_gettime(CLOCK_MONOTONIC, &now);
-			left_ms =
-				(int)((end - (double)now.tv_sec - (double)now.tv_nsec / 1e9) * 1e3);
+			left_ms = (int)(MIN(left_s(end, &now), 1.0) * 1e3);
 			if (left_ms <= 0) {
 				late = true;
 				break;
@@ -118,7 +124,7 @@ static int hook_attend(pid_t pid, int out, double timeout_s, char *output)
 		if (got < 0 && errno != EINTR)
 			return -ECHILD;
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (got == 0 && (double)now.tv_sec + (double)now.tv_nsec / 1e9 > end) {
+		if (got == 0 && left_s(end, &now) < 0) {
 			late = true;
 			kill(pid, SIGKILL);
 		}
@@ -140,9 +146,10 @@ static int run_one(const json_t *hook, const char *stage, const char *state_text
 	int p[2], status;
 	pid_t pid;
 
-	if (!path || path[0] != '/' || !argv || !envp || in < 0) {
-		cli_error("hooks.%s[%zu].path must be an absolute path", stage, index);
-		return -EINVAL;
+	if (!argv || !envp || in < 0) {
+		cli_error("error running %s hook #%zu: %s: %s", stage, index, path,
+			  in < 0 ? strerror(errno) : "out of memory");
+		return -EIO;
 	}
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return -errno;

@@ -301,7 +301,7 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 	else if (hostname && *hostname)
 		ret->spec.domainname = oci_dup(&p, hostname);
 	if (!p.err) {
-		ret->hooks = oci_member(&p, root, "", "hooks", JSON_OBJECT);
+		oci_parse_hooks(&p, root);
 		ret->annotations = oci_member(&p, root, "", "annotations", JSON_OBJECT);
 	}
 	if (p.err) {

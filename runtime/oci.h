@@ -31,7 +31,7 @@ struct oci_config {
 	unsigned nattaches;
 	char *oci_version;
 	json_t *json; /* the whole document; the others below point into it */
-	const json_t *hooks, *annotations, *resources; /* NULL if absent */
+	const json_t *hooks, *annotations, *resources; /* NULL if absent; hooks are checked */
 	const char *cgroups_path; /* NULL if absent */
 	/* linux.namespaces */
 	bool net_ns; /* one is asked for; else the host's */

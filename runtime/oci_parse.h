@@ -34,7 +34,8 @@ uint64_t oci_member_uint(struct oci_parse *p, const json_t *obj, const char *whe
 char **oci_member_strv(struct oci_parse *p, const json_t *obj, const char *where, const char *name);
 /* For a warning: `name`, if obj has a member of that name with something in it. */
 void oci_note_ignored(struct oci_parse *p, const json_t *obj, const char *where, const char *name);
-/* oci_linux.c, oci_process.c: the sections "linux" and "process" of `root`. */
+/* oci_hooks.c, oci_linux.c, oci_process.c: the sections "hooks", "linux" and "process" of `root`. */
+void oci_parse_hooks(struct oci_parse *p, const json_t *root);
 void oci_parse_linux(struct oci_parse *p, const json_t *root);
 void oci_parse_process(struct oci_parse *p, const json_t *root);
 
