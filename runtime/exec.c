@@ -25,6 +25,7 @@
 #include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/exec_flags.h"
+#include "runtime/limits.h"
 #include "runtime/sandbox.h"
 #include "runtime/terminal.h"
 
@@ -169,6 +170,21 @@ static json_t *process_from_file(const char *path)
 	return j;
 }
 
+/* As runc: who leaves capabilities out means the container's, as it gives them to its first process. */
+static json_t *with_capabilities(json_t *process, const struct container *c)
+{
+	json_t *own = json_object_get(process, "capabilities"), *config;
+
+	if (!process || (own && !json_is_null(own)))
+		return process;
+	config = state_load(&c->dir, "config.json");
+	own = json_object_get(json_object_get(config, "process"), "capabilities");
+	if (own)
+		json_object_set(process, "capabilities", own);
+	json_decref(config);
+	return process;
+}
+
 /* A configuration around `process` (taken), with what the container's says of all its processes. Prints its error. */
 static int make_config(const struct container *c, json_t *process, struct oci_config *ret)
 {
@@ -189,6 +205,8 @@ static int make_config(const struct container *c, json_t *process, struct oci_co
 		err = oci_config_parse(text, strlen(text), "process", "/", ret, why);
 		if (err)
 			cli_error("%s", why);
+		else
+			limits_add(&ret->spec);
 	}
 	free(text);
 	json_decref(whole);
@@ -576,6 +594,7 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 		struct exec_options o = {.id = c->dir.id, .stdin_fd = -1, .ends_with_us = true};
 		struct exec x = {.c = c, .opts = &o};
 		json_t *args = json_deep_copy(json_object_get(hook, "args")), *p;
+		json_t *process = json_object_get(config->json, "process");
 		auto_close int in = -1;
 		int status;
 
@@ -586,8 +605,9 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 		} else {
 			json_array_set(args, 0, json_object_get(hook, "path"));
 		}
-		p = json_pack("{so ss s{si si} so*}", "args", args, "cwd", "/", "user", "uid", 0,
-			      "gid", 0, "env", hook_env(hook));
+		p = json_pack("{so ss s{si si} so* sO*}", "args", args, "cwd", "/", "user", "uid",
+			      0, "gid", 0, "env", hook_env(hook), "rlimits",
+			      json_object_get(process, "rlimits"));
 		in = state_file(c);
 		if (in < 0) {
 			json_decref(p);
@@ -634,7 +654,7 @@ static int exec_in(const struct container *c, const struct exec_options *o)
 	if (!may_exec(c, o) || !exec_check_flags(o))
 		return EXEC_FAILED;
 	if (o->process_file) {
-		process = process_from_file(o->process_file);
+		process = with_capabilities(process_from_file(o->process_file), c);
 	} else {
 		config = state_load(&c->dir, "config.json");
 		if (!config)
@@ -644,6 +664,9 @@ static int exec_in(const struct container *c, const struct exec_options *o)
 	}
 	if (!process || make_config(c, process, &x.config))
 		return EXEC_FAILED;
+	if (x.config.unknown_caps[0])
+		cli_warn("ignoring unknown or unavailable capabilities: [%s]",
+			 x.config.unknown_caps);
 	status = !o->process_file && set_args(&x.config.spec, o) ? EXEC_FAILED : exec_process(&x);
 	oci_config_fini(&x.config);
 	return status;

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/mount.h>
 
 #include "base/buf.h"
@@ -58,7 +57,7 @@ static const char *const cap_names[] = {
 int oci_cap_number(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(cap_names); i++)
-		if (strcasecmp(name, cap_names[i]) == 0)
+		if (strcmp(name, cap_names[i]) == 0)
 			return (int)i;
 	return -1;
 }

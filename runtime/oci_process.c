@@ -56,14 +56,22 @@ static void parse_capabilities(struct oci_parse *p, const json_t *proc)
 	s->cap_permitted = parse_capset(p, caps, "permitted", 0);
 	s->cap_inheritable = parse_capset(p, caps, "inheritable", 0);
 	s->cap_ambient = parse_capset(p, caps, "ambient", 0);
+	/* As of capset(2), with what is known: a name that is not is in none of them. */
+	if (!p->err && s->cap_effective & ~s->cap_permitted)
+		oci_parse_error(p, "process.capabilities: unable to apply caps: operation not "
+				   "permitted: 'effective' has some that 'permitted' has not");
+	if (!p->err && s->cap_inheritable & ~s->cap_bounding)
+		oci_parse_error(p, "process.capabilities: unable to apply caps: operation not "
+				   "permitted: 'inheritable' has some that 'bounding' has not");
 }
 
 /* 2^64-1, and whatever else is past INT64_MAX, is unlimited: see clamp_integers(). */
-static uint64_t rlimit_value(const json_t *j)
+static uint64_t rlimit_value(struct oci_parse *p, const json_t *limit, const char *where,
+			     const char *name)
 {
-	json_int_t v = json_integer_value(j);
+	uint64_t v = oci_member_uint(p, limit, where, name, INT64_MAX);
 
-	return v == INT64_MAX || v == -1 ? UINT64_MAX : (uint64_t)v;
+	return v == INT64_MAX ? UINT64_MAX : v;
 }
 
 static void parse_rlimits(struct oci_parse *p, const json_t *proc)
@@ -72,35 +80,39 @@ static void parse_rlimits(struct oci_parse *p, const json_t *proc)
 
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *r = json_array_get(list, i);
-		const char *type = oci_member_string(p, r, "process.rlimits[]", "type");
-		int n = type ? oci_rlimit_number(type) : -1;
-		const json_t *soft = json_object_get(r, "soft"), *hard = json_object_get(r, "hard");
+		struct boot_rlimit *lim;
+		const char *type;
+		char where[48];
+		int n;
 
+		snprintf(where, sizeof(where), "process.rlimits[%zu]", i);
+		if (!json_is_object(r))
+			oci_parse_error(p, "%s must be an object", where);
+		type = p->err ? NULL : oci_member_string(p, r, where, "type");
+		if (p->err)
+			return;
+		n = type ? oci_rlimit_number(type) : -1;
 		if (n < 0) {
-			oci_parse_error(p, "process.rlimits[%zu].type '%s' is no rlimit", i,
-					type ? type : "");
-			return;
-		}
-		if (!json_is_integer(soft) || !json_is_integer(hard)) {
 			oci_parse_error(p,
-					"process.rlimits[%zu] (%s) needs numbers 'soft' and 'hard'",
-					i, type);
+					"%s.type: wrong rlimit value: '%s'; names are as "
+					"RLIMIT_NOFILE",
+					where, type ? type : "");
 			return;
 		}
-		struct boot_rlimit *lim = &p->c->spec.rlimits[n];
-
+		lim = &p->c->spec.rlimits[n];
 		if (lim->set) {
 			oci_parse_error(p, "process.rlimits has %s twice", type);
 			return;
 		}
-		*lim = (struct boot_rlimit){true, rlimit_value(soft), rlimit_value(hard)};
-		if (lim->cur > lim->max) {
-			oci_parse_error(
-				p,
-				"process.rlimits[%zu] (%s): soft limit %llu is above the hard "
-				"limit %llu",
-				i, type, (unsigned long long)lim->cur,
-				(unsigned long long)lim->max);
+		/* One that is missing is 0, as with runc. */
+		*lim = (struct boot_rlimit){true, rlimit_value(p, r, where, "soft"),
+					    rlimit_value(p, r, where, "hard")};
+		if (!p->err && lim->cur > lim->max) {
+			oci_parse_error(p,
+					"%s (%s): soft limit %llu is above the hard "
+					"limit %llu",
+					where, type, (unsigned long long)lim->cur,
+					(unsigned long long)lim->max);
 			return;
 		}
 	}
