@@ -32,20 +32,45 @@ void control_post(const struct boot_container *b, const struct control_msg *msg)
 		log_warn("control: the monitor of %s is gone: %s", b->spec.id, strerror(-err));
 }
 
-/* The end of the first process, which takes the others along; the sandbox's too if it is the first container's. */
-static int kill_container(struct boot_container *b)
+/* The end of the first process by a signal, which takes the others along; the sandbox's too if it is the first container's. */
+static int kill_container(struct boot_container *b, int signo)
 {
 	if (b->first)
 		kernel.shutting_down = true;
-	task_group_exit(b->init->group, SIGKILL);
+	task_group_exit(b->init->group, signo);
 	if (atomic_exchange(&b->started, true))
 		return 0;
 	/* One that was never started has no thread to die on. */
 	if (b->first) {
-		control_post(b, &(struct control_msg){.op = CONTROL_EXIT, .status = SIGKILL});
+		control_post(b, &(struct control_msg){.op = CONTROL_EXIT, .status = signo});
 		_exit(0);
 	}
 	return task_start(b->init);
+}
+
+/*
+ * Does it end a container that waits for its start? There the signal is that of a program of runc's, which ends on these and takes no notice of
+ * others; nothing of it is left for the container's own.
+ */
+static bool ends_unstarted(int signo)
+{
+	static const uint64_t ending = 1ull << SIGHUP | 1ull << SIGINT | 1ull << SIGQUIT |
+				       1ull << SIGILL | 1ull << SIGTRAP | 1ull << SIGABRT |
+				       1ull << SIGBUS | 1ull << SIGFPE | 1ull << SIGKILL |
+				       1ull << SIGSEGV | 1ull << SIGTERM | 1ull << SIGSTKFLT |
+				       1ull << SIGSYS;
+
+	return signo < 64 && (ending >> signo & 1);
+}
+
+static int signal_init(struct boot_container *b, struct moat_siginfo *info)
+{
+	if (!atomic_load(&b->started))
+		return ends_unstarted(info->si_signo) ? kill_container(b, info->si_signo) : 0;
+	if (info->si_signo == SIGKILL)
+		return kill_container(b, SIGKILL);
+	signal_send_group(b->init->group, info);
+	return 0;
 }
 
 static int send_signal(struct boot_container *b, const struct control_msg *msg)
@@ -58,22 +83,13 @@ static int send_signal(struct boot_container *b, const struct control_msg *msg)
 		return -EINVAL;
 	if (!b->init || atomic_load(&b->ended))
 		return -ESRCH;
-	if (!msg->all) {
-		if (msg->signo == SIGKILL)
-			return kill_container(b);
-		signal_send_group(b->init->group, &info);
-		return 0;
-	}
-	while ((g = task_cgroup_next_group(b->cgroup, &id))) {
+	while (msg->all && (g = task_cgroup_next_group(b->cgroup, &id))) {
 		if (g != b->init->group)
 			signal_send_group(g, &info);
 		group_unref(g);
 		id++;
 	}
-	if (msg->signo == SIGKILL)
-		return kill_container(b);
-	signal_send_group(b->init->group, &info);
-	return 0;
+	return signal_init(b, &info);
 }
 
 /* What the sandbox has of memory is the first container's to say. */
