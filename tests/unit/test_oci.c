@@ -47,7 +47,8 @@ static void test_full(void **state)
 		"\"hostname\":\"box\",\"process\":{\"terminal\":true,\"args\":[\"a\",\"b\"],"
 		"\"env\":[\"X=1\"],\"cwd\":\"/tmp\","
 		"\"user\":{\"uid\":7,\"gid\":8,\"umask\":63,\"additionalGids\":[5,6]},"
-		"\"capabilities\":{\"effective\":[\"CAP_KILL\"],\"bounding\":[\"CAP_KILL\",\"CAP_"
+		"\"capabilities\":{\"effective\":[\"CAP_KILL\"],\"permitted\":[\"CAP_KILL\"],"
+		"\"bounding\":[\"CAP_KILL\",\"CAP_"
 		"CHOWN\"]},"
 		"\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":10,\"hard\":"
 		"18446744073709551615}],"
@@ -110,7 +111,35 @@ static const struct bad bad_configs[] = {
 	 "a bind mount needs a source"},
 	{HEAD ROOT
 	 ",\"process\":{\"cwd\":\"/\",\"args\":[\"s\"],\"rlimits\":[{\"type\":\"RLIMIT_X\"}]}}",
-	 "is no rlimit"},
+	 "wrong rlimit value: 'RLIMIT_X'"},
+	{HEAD ROOT ",\"process\":{\"cwd\":\"/"
+		   "\",\"args\":[\"s\"],\"rlimits\":[{\"type\":\"RLIMIT_CPU\",\"soft\":-1}]}}",
+	 "process.rlimits[0].soft is out of range"},
+	{HEAD ROOT ",\"process\":{\"cwd\":\"/\",\"args\":[\"s\"],\"rlimits\":[7]}}",
+	 "process.rlimits[0] must be an object"},
+	{HEAD ROOT ",\"process\":{\"cwd\":\"/"
+		   "\",\"args\":[\"s\"],\"capabilities\":{\"effective\":[\"CAP_KILL\"],"
+		   "\"permitted\":[\"cap_kill\"]}}}",
+	 "'effective' has some"},
+	{HEAD ROOT ",\"process\":{\"cwd\":\"/"
+		   "\",\"args\":[\"s\"],\"capabilities\":{\"inheritable\":[\"CAP_KILL\"]}}}",
+	 "'inheritable' has some"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":[]}", "hooks must be an object"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":{\"poststop\":{}}}", "hooks.poststop must be an array"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":{\"prestart\":[{\"path\":\"/x\"},7]}}",
+	 "hooks.prestart[1] must be an object"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":{\"poststart\":[{\"path\":\"x\"}]}}",
+	 "hooks.poststart[0].path must be an absolute path"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":{\"prestart\":[{\"path\":\"/x\",\"timeout\":0}]}}",
+	 "hooks.prestart[0].timeout: invalid timeout 0"},
+	{HEAD ROOT
+	 "," PROCESS
+	 ",\"hooks\":{\"prestart\":[{\"path\":\"/x\",\"timeout\":18446744073709551615}]}}",
+	 "hooks.prestart[0].timeout: invalid timeout"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":{\"prestart\":[{\"path\":\"/x\",\"env\":[1]}]}}",
+	 "hooks.prestart[0].env[0] must be a string"},
+	{HEAD ROOT "," PROCESS ",\"hooks\":{\"prestart\":[{\"path\":\"/x\",\"args\":7}]}}",
+	 "hooks.prestart[0].args must be an array"},
 	{HEAD ROOT ",\"process\":{\"cwd\":\"/\",\"args\":[\"s\"],\"user\":{\"uid\":-1}}}",
 	 "process.user.uid is out of range"},
 };
