@@ -68,6 +68,15 @@ static bool take_flag(int *argc, char **argv, const char *name, char short_name)
 
 /* ---- start ---- */
 
+static void stop_unstarted(const struct container *c)
+{
+	struct control_msg msg = {.op = CONTROL_SIGNAL, .signo = SIGKILL}, reply;
+
+	if (container_request(c, &msg, &reply) == 0)
+		control_msg_fini(&reply);
+	(void)!container_wait_end(c, CREATING_WAIT_MS);
+}
+
 static int start_main(int argc, char **argv)
 {
 	struct oci_config config;
@@ -94,7 +103,10 @@ static int start_main(int argc, char **argv)
 	if (container_config(&c, &config))
 		goto fail;
 	err = exec_hooks(&c, &config, "startContainer");
-	if (!err)
+	/* As the specification has it: who does not begin ends. */
+	if (err)
+		stop_unstarted(&c);
+	else
 		err = container_start(&c);
 	if (!err)
 		hooks_run_lenient(&config, "poststart", &c.dir, c.pid, "running");

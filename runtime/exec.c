@@ -6,6 +6,7 @@
  * killed.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -31,6 +33,8 @@
 
 /* What runc exits with when the process cannot be started. */
 #define EXEC_FAILED 255
+/* Of a process killed at the end of its time, or its own. */
+#define EXEC_TIMED_OUT 254
 
 struct exec {
 	const struct container *c;
@@ -309,20 +313,37 @@ static void forward_signal(struct exec *x)
 		cli_debug("the sentry takes no more messages");
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static int monitor_loop(struct exec *x)
 {
-	int timeout_ms = TRIM_AFTER_MS;
+	int64_t begin = now_ms(), limit = x->opts->timeout_s * 1000;
+	int trim_ms = TRIM_AFTER_MS;
 
 	for (;;) {
+		int64_t left = begin + limit - now_ms();
+		int timeout_ms = !limit				 ? trim_ms
+				 : trim_ms < 0 || left < trim_ms ? (int)MIN(left, INT_MAX)
+								 : trim_ms;
 		struct pollfd pfd[2] = {{.fd = x->signal_fd, .events = POLLIN},
 					{.fd = x->sock, .events = POLLIN}};
 		struct control_msg msg;
-		int status, n = poll(pfd, 2, timeout_ms);
+		int status, n;
 
+		/* The connection closes with us, and that is its end. */
+		if (limit && left <= 0)
+			return EXEC_TIMED_OUT;
+		n = poll(pfd, 2, timeout_ms);
 		/* Once, when nothing has happened for a while. */
 		if (n == 0) {
 			(void)trim_process();
-			timeout_ms = -1;
+			trim_ms = -1;
 		}
 		if (n <= 0)
 			continue;
@@ -538,17 +559,38 @@ static int exec_process(struct exec *x)
 }
 
 /* A hook's are not checked, but nothing finds what has no name. */
-static json_t *hook_env(const json_t *hook)
+static json_t *hook_env(const json_t *hook, const json_t *process)
 {
-	json_t *list = json_object_get(hook, "env"), *copy = list ? json_array() : NULL, *v;
+	json_t *list = json_object_get(hook, "env"), *copy = json_array(), *v;
 	size_t i;
 
+	/* As runc's init, whose environment is the container's by then. */
+	if (!json_is_array(list))
+		list = json_object_get(process, "env");
 	json_array_foreach(list, i, v)
 	{
 		if (strchr(json_is_string(v) ? json_string_value(v) : "", '='))
 			json_array_append(copy, v);
 	}
 	return copy;
+}
+
+/* What is executed is `path`, whatever args[0] says. A reference; NULL: no memory. */
+static json_t *hook_process(const json_t *hook, const json_t *process)
+{
+	json_t *args = json_object_get(hook, "args");
+
+	args = json_array_size(args) ? json_incref(args)
+				     : json_pack("[O]", json_object_get(hook, "path"));
+	return json_pack("{so ss s{si si} so sO*}", "args", args, "cwd", "/", "user", "uid", 0,
+			 "gid", 0, "env", hook_env(hook, process), "rlimits",
+			 json_object_get(process, "rlimits"));
+}
+
+static int set_program(struct boot_spec *s, const json_t *hook)
+{
+	s->program = strdup(json_string_value(json_object_get(hook, "path")));
+	return s->program ? 0 : -ENOMEM;
 }
 
 /* `in` is its standard input. Takes x->config. Return: an exit status. */
@@ -591,24 +633,20 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 	json_array_foreach((json_t *)list, i, hook)
 	{
 		/* It has copies of our descriptors, the link to a sandbox that is to end with us among them. */
-		struct exec_options o = {.id = c->dir.id, .stdin_fd = -1, .ends_with_us = true};
+		struct exec_options o = {
+			.id = c->dir.id,
+			.stdin_fd = -1,
+			.ends_with_us = true,
+			.timeout_s = json_integer_value(json_object_get(hook, "timeout")),
+		};
 		struct exec x = {.c = c, .opts = &o};
-		json_t *args = json_deep_copy(json_object_get(hook, "args")), *p;
-		json_t *process = json_object_get(config->json, "process");
-		auto_close int in = -1;
+		const json_t *process = json_object_get(config->json, "process");
+		int64_t begin = now_ms();
+		auto_close int in = state_file(c);
+		json_t *p;
 		int status;
 
-		if (!json_array_size(args)) {
-			json_decref(args);
-			args = json_array();
-			json_array_append(args, json_object_get(hook, "path"));
-		} else {
-			json_array_set(args, 0, json_object_get(hook, "path"));
-		}
-		p = json_pack("{so ss s{si si} so* sO*}", "args", args, "cwd", "/", "user", "uid",
-			      0, "gid", 0, "env", hook_env(hook), "rlimits",
-			      json_object_get(process, "rlimits"));
-		in = state_file(c);
+		p = hook_process(hook, process);
 		if (in < 0) {
 			json_decref(p);
 			cli_error("%s hook #%zu: the container's state: %s", stage, i,
@@ -619,7 +657,14 @@ int exec_hooks(const struct container *c, const struct oci_config *config, const
 			return -EINVAL;
 		x.config.spec.cap_bounding = x.config.spec.cap_permitted =
 			x.config.spec.cap_effective = (1ull << 41) - 1;
-		status = run_hook(&x, in);
+		status = set_program(&x.config.spec, hook) ? EXEC_FAILED : run_hook(&x, in);
+		if (status == EXEC_TIMED_OUT && o.timeout_s &&
+		    now_ms() - begin >= o.timeout_s * 1000) {
+			cli_error("error running hook #%zu: error running %s hook: hook ran past "
+				  "specified timeout of %lld.0s",
+				  i, stage, o.timeout_s);
+			return -ETIMEDOUT;
+		}
 		if (status) {
 			cli_error("error running %s hook #%zu: exit status %d", stage, i, status);
 			return -EIO;

@@ -12,6 +12,7 @@ struct exec_options {
 	const char *apparmor, *process_label, *cgroup;
 	json_t *env, *caps, *gids; /* arrays */
 	bool detach, tty, ignore_paused, no_new_privs;
+	long long timeout_s; /* it is killed after that; 0: it is not */
 	bool ends_with_us; /* not even a SIGKILL of the command line leaves it */
 	unsigned preserve_fds;
 	int argc;

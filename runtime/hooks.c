@@ -134,13 +134,16 @@ static int hook_attend(pid_t pid, int out, double timeout_s, char *output)
 	return late ? -ETIMEDOUT : status;
 }
 
-static int run_one(const json_t *hook, const char *stage, const char *state_text,
-		   const char *bundle, size_t index)
+/* As with runc: a hook without an environment has its caller's; that of createContainer, which runc's init calls, the container's. */
+static int run_one(const struct oci_config *c, const json_t *hook, const char *stage,
+		   const char *state_text, const char *bundle, size_t index)
 {
+	const json_t *env = json_object_get(hook, "env");
+	bool of_container = strcmp(stage, "createContainer") == 0;
 	const char *path = json_string_value(json_object_get(hook, "path"));
 	double timeout = json_number_value(json_object_get(hook, "timeout"));
 	auto_free char **argv = borrow_strings(json_object_get(hook, "args"), path);
-	auto_free char **envp = borrow_strings(json_object_get(hook, "env"), NULL);
+	auto_free char **envp = borrow_strings(env, NULL);
 	auto_close int in = state_memfd(state_text);
 	char output[HOOK_OUTPUT_MAX] = "";
 	int p[2], status;
@@ -156,14 +159,19 @@ static int run_one(const json_t *hook, const char *stage, const char *state_text
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0)
-		hook_child(path, argv, envp, bundle, in, p[1]);
+		hook_child(path, argv,
+			   json_is_array(env) ? envp
+			   : of_container     ? c->spec.envp
+					      : environ,
+			   bundle, in, p[1]);
 	close(p[1]);
 	status = pid < 0 ? -errno : hook_attend(pid, p[0], timeout, output);
 	close(p[0]);
 	if (status == 0)
 		return 0;
-	for (char *c = output + strlen(output); c > output && (c[-1] == '\n' || c[-1] == '\r');)
-		*--c = '\0';
+	for (char *end = output + strlen(output);
+	     end > output && (end[-1] == '\n' || end[-1] == '\r');)
+		*--end = '\0';
 	if (status == -ETIMEDOUT)
 		cli_error("error running hook #%zu: error running %s hook: %s: hook ran past "
 			  "specified timeout of %.1fs",
@@ -196,7 +204,7 @@ static int run_stage(const struct oci_config *c, const char *stage, const struct
 	}
 	said = json_loads(text, 0, NULL);
 	for (size_t i = 0; i < json_array_size(list) && (!err || lenient); i++)
-		err = run_one(json_array_get(list, i), stage, text,
+		err = run_one(c, json_array_get(list, i), stage, text,
 			      json_string_value(json_object_get(said, "bundle")), i);
 	json_decref(said);
 	return err;

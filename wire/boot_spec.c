@@ -37,6 +37,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, domainname, FIELD_STR, false),
 	F(struct boot_spec, argv, FIELD_STRV, true),
 	F(struct boot_spec, envp, FIELD_STRV, true),
+	F(struct boot_spec, program, FIELD_STR, false),
 	F(struct boot_spec, cwd, FIELD_STR, true),
 	F(struct boot_spec, uid, FIELD_U32, true),
 	F(struct boot_spec, gid, FIELD_U32, true),

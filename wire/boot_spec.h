@@ -64,6 +64,7 @@ struct boot_spec {
 	char *id;
 	char *hostname, *domainname;
 	char **argv, **envp; /* NULL-terminated */
+	char *program; /* absolute; NULL: what argv[0] is in PATH */
 	char *cwd;
 	uint32_t uid, gid, umask;
 	uint32_t *groups;

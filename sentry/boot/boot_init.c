@@ -214,10 +214,15 @@ static int try_candidate(const struct program_search *s, const char *candidate, 
 	return *candidate == '/' ? may : -EXDEV;
 }
 
+static const char *program_name(const struct boot_process *p)
+{
+	return p->spec->program ? p->spec->program : p->spec->argv[0];
+}
+
 /* args[0] through PATH. *ret is malloc'd. Return: 0, -ENOENT, -EACCES, -EXDEV (see try_candidate()), what stat(2) says of a path. */
 static int find_executable(const struct boot_process *p, const struct program_search *s, char **ret)
 {
-	const char *name = p->spec->argv[0], *path = boot_env_value(p->spec->envp, "PATH");
+	const char *name = program_name(p), *path = boot_env_value(p->spec->envp, "PATH");
 	int err = -ENOENT, may = 0;
 	bool found = false;
 
@@ -255,7 +260,7 @@ static int find_executable(const struct boot_process *p, const struct program_se
 /* There is no such program, or it may not be executed: in runc's words, which engines make 127 and 126 of. */
 static int lookup_error(const struct boot_process *p, int err)
 {
-	const char *name = p->spec->argv[0], *words = strerror(-err);
+	const char *name = program_name(p), *words = strerror(-err);
 
 	if (err == -ENOENT && !strchr(name, '/'))
 		return boot_fail(p->error, 127, "exec: \"%s\": executable file not found in $PATH",
@@ -275,7 +280,7 @@ static int lookup_error(const struct boot_process *p, int err)
 /* It is there, but no program. */
 static int image_error(const struct boot_process *p, int err)
 {
-	const char *name = p->spec->argv[0];
+	const char *name = program_name(p);
 
 	if (err == -ENOENT)
 		return boot_fail(
