@@ -240,7 +240,8 @@ static int synth_iterate(struct file *f, struct dir_emit *ctx)
 		int64_t cookie = DIR_STATIC + (e - dir->children);
 		size_t len = strlen(e->name);
 
-		if (f->pos > cookie || (e->visible && !e->visible(dir, e)))
+		if (f->pos > cookie || (e->visible && !e->visible(dir, e)) ||
+		    synth_leaves_out(dir, e))
 			continue;
 		if (!iter_emit(&it, e->name, len, synth_ino(dir, e->name, len), e->mode,
 			       cookie + 1))

@@ -35,6 +35,11 @@ must_check int synth_root_create(struct filesystem *fs, const struct synth_entry
 void synth_dentry_release(struct dentry *d);
 /* The filesystem goes: its references on nodes. */
 void synth_drop_permanent(struct synth_fs *fs);
+/* The directory has no such row now. */
+static inline bool synth_leaves_out(const struct synth_node *dir, const struct synth_entry *e)
+{
+	return dir->ops->leaves_out && e && dir->ops->leaves_out(dir, e);
+}
 const struct synth_entry *synth_find_entry(struct synth_node *dir, const char *name, size_t len);
 must_check int synth_getattr(struct synth_node *n, struct synth_attr *ret);
 must_check int synth_permission(struct synth_node *n, const struct cred *cred, int mask);

@@ -148,7 +148,9 @@ const struct synth_entry *synth_find_entry(struct synth_node *dir, const char *n
 
 	for (e = dir->children; e && e->name; e++)
 		if (!strncmp(e->name, name, len) && !e->name[len])
-			return !e->visible || e->visible(dir, e) ? e : NULL;
+			return (!e->visible || e->visible(dir, e)) && !synth_leaves_out(dir, e)
+				       ? e
+				       : NULL;
 	return NULL;
 }
 
@@ -188,6 +190,17 @@ void synth_node_forget(struct synth_node *n)
 	vfs_run_deferred();
 }
 
+/* What a lookup found, by who may know of it. Takes n. */
+static int lookup_found(struct synth_node *dir, struct synth_node *n, struct synth_node **ret)
+{
+	if (synth_leaves_out(dir, n->entry) || (n->ops->hidden && n->ops->hidden(n))) {
+		synth_node_unref(n);
+		return -ENOENT;
+	}
+	*ret = n;
+	return 0;
+}
+
 int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct synth_node **ret)
 {
 	const struct synth_entry *e;
@@ -202,10 +215,8 @@ int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct sy
 	mutex_lock(dir_lock_of(dir));
 	n = live_find_locked(dir, name, len);
 	mutex_unlock(dir_lock_of(dir));
-	if (n && (!n->ops->revalidate || n->ops->revalidate(n))) {
-		*ret = n;
-		return 0;
-	}
+	if (n && (!n->ops->revalidate || n->ops->revalidate(n)))
+		return lookup_found(dir, n, ret);
 	if (n) {
 		node_unhash(n);
 		synth_node_unref(n);
@@ -231,8 +242,7 @@ int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct sy
 		synth_node_unref(n);
 		n = other;
 	}
-	*ret = n;
-	return 0;
+	return lookup_found(dir, n, ret);
 }
 
 /* ---- attributes ---- */

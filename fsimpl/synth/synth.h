@@ -39,6 +39,7 @@
 struct synth_node;
 struct synth_file;
 struct synth_iter;
+struct synth_entry;
 
 /* What stat shows; filled from the node's fields before getattr() may change it. */
 struct synth_attr {
@@ -63,6 +64,11 @@ struct synth_node_ops {
 	bool (*revalidate)(struct synth_node *n);
 	/* revalidate() takes no lock, does not sleep, and bears a node whose destroy() has run: walks ask it in a read section. */
 	bool quick_revalidate;
+	/*
+	 * The calling thread may not know of it: a walk finds no such name, and the node stays for others. Asked after revalidate(), which a node
+	 * of this kind has, and not a quick one. NULL: no.
+	 */
+	bool (*hidden)(struct synth_node *n);
 	/* The last reference is gone: release priv. NULL: nothing. */
 	void (*destroy)(struct synth_node *n);
 
@@ -78,6 +84,11 @@ struct synth_node_ops {
 	 * "." and ".." and the static table were emitted before. Keys: 0 .. INT64_MAX / 2. Return 0 or -errno.
 	 */
 	int (*iterate)(struct synth_node *dir, int64_t from, struct synth_iter *it);
+	/*
+	 * Rows of the static table that are not there now, for anybody. NULL: none. Takes no lock; a change stands between path_change_begin() and
+	 * path_change_end(), with filesystem_paths_changed().
+	 */
+	bool (*leaves_out)(const struct synth_node *dir, const struct synth_entry *e);
 	/* mkdir/rmdir (cgroup). NULL: -EPERM. mkdir creates the thing; the next lookup finds it. The child is gone after rmdir (revalidate says so). */
 	int (*mkdir)(struct synth_node *dir, const char *name, size_t len, uint32_t mode);
 	int (*rmdir)(struct synth_node *dir, struct synth_node *child);

@@ -94,7 +94,7 @@ static int step_quick(struct resolving_path *rp, struct synth_node *dir, struct 
 	if (!at)
 		return look_missing(rp, dir);
 	n = container_of(at, struct synth_node, at);
-	if (!still_valid(n))
+	if (!still_valid(n) || synth_leaves_out(dir, n->entry))
 		return SYNTH_ASK;
 	if (!n->permanent)
 		rp->recording = false;

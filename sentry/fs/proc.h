@@ -23,6 +23,22 @@
 #define PROC_SUPER_MAGIC 0x9fa0
 #define PROC_USER_HZ 100
 
+/* hidepid=: what who may not trace a process is shown of it. */
+enum proc_hide {
+	PROC_HIDE_OFF,
+	PROC_HIDE_NO_ACCESS, /* nothing in its directory */
+	PROC_HIDE_INVISIBLE, /* nor that there is one */
+	PROC_HIDE_NOT_PTRACEABLE = 4, /* the same, for members of gid= too */
+};
+
+/* One mount of proc: what its filesystem's private data is. */
+struct proc_fs {
+	struct pid_namespace *ns; /* immutable; a reference: what it was mounted from */
+	_Atomic enum proc_hide hide;
+	_Atomic uint32_t gid; /* who is in it is exempt */
+	_Atomic bool pid_only; /* subset=pid: of the root's table, self and thread-self alone */
+};
+
 /* What a /proc/PID or /proc/PID/task/TID node (and, inherited, its static children) is about. */
 struct proc_pid {
 	struct thread_group *group; /* immutable; a reference */
@@ -34,10 +50,14 @@ static inline struct proc_pid *proc_pid_of(const struct synth_node *n)
 {
 	return n->priv;
 }
+static inline struct proc_fs *proc_fs_of(const struct synth_node *n)
+{
+	return synth_fs_priv(n->dentry.fs);
+}
 /* The pid namespace that n's mount shows: the one it was mounted from. */
 static inline struct pid_namespace *proc_ns(const struct synth_node *n)
 {
-	return synth_fs_priv(n->dentry.fs);
+	return proc_fs_of(n)->ns;
 }
 /* The task that n is about, a reference; NULL once it is gone (-ESRCH). */
 struct task *proc_task(const struct synth_node *n);

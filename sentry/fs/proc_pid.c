@@ -75,7 +75,7 @@ int proc_may_access(struct task *t, unused_arg bool attach)
 	ok = cred_has_cap(me, CAP_SYS_PTRACE) ||
 	     (proc_creds_match(me, him) &&
 	      atomic_load_explicit(&t->group->dumpable, memory_order_relaxed) == 1 &&
-	      !(him->cap_permitted & ~me->cap_permitted));
+	      !(him->cap_permitted & ~me->cap_effective));
 	cred_unref(him);
 	return ok ? 0 : -EACCES;
 }
@@ -99,6 +99,50 @@ int proc_pid_getattr(struct synth_node *n, struct synth_attr *inout)
 	}
 	task_unref(t);
 	return 0;
+}
+
+/* has_pid_permissions(): hidepid= of at least `least` and up keeps the caller from t. */
+static bool proc_hides(const struct synth_node *n, struct task *t, enum proc_hide least)
+{
+	struct proc_fs *p = proc_fs_of(n);
+	enum proc_hide hide = atomic_load_explicit(&p->hide, memory_order_relaxed);
+
+	if (likely(hide == PROC_HIDE_OFF) || hide < least)
+		return false;
+	if (hide != PROC_HIDE_NOT_PTRACEABLE &&
+	    cred_in_group(cred_current(), atomic_load_explicit(&p->gid, memory_order_relaxed)))
+		return false;
+	return proc_may_access(t, false) != 0;
+}
+
+/* proc_hides() for the process, or thread, that n is about. One that is gone is not hidden. */
+static bool proc_node_hides(struct synth_node *n, enum proc_hide least)
+{
+	struct task *t;
+	bool hides;
+
+	if (likely(!atomic_load_explicit(&proc_fs_of(n)->hide, memory_order_relaxed)))
+		return false;
+	t = proc_task(n);
+	if (!t)
+		return false;
+	hides = proc_hides(n, t, least);
+	task_unref(t);
+	return hides;
+}
+
+/* pid_getattr() */
+static int proc_dir_getattr(struct synth_node *n, struct synth_attr *inout)
+{
+	return proc_node_hides(n, PROC_HIDE_INVISIBLE) ? -ENOENT : proc_pid_getattr(n, inout);
+}
+
+/* proc_pid_permission(): of /proc/PID and its task, not of task/TID. */
+static int proc_dir_permission(struct synth_node *n, const struct cred *cred, int mask)
+{
+	if (proc_node_hides(n, PROC_HIDE_NO_ACCESS))
+		return atomic_load(&proc_fs_of(n)->hide) == PROC_HIDE_NO_ACCESS ? -EPERM : -ENOENT;
+	return synth_permission_default(n, cred, mask);
 }
 
 static int proc_open_ptrace(struct synth_node *n, unused_arg struct synth_file *sf)
@@ -174,14 +218,25 @@ static int proc_pid_node(struct synth_node *dir, const char *name, size_t len, s
 	return 0;
 }
 
+/* proc_pid_lookup() of Linux leaves out what may not be traced; by invisible alone the name is found, and then nothing of it. */
+static bool proc_pid_hidden(struct synth_node *n)
+{
+	return unlikely(atomic_load_explicit(&proc_fs_of(n)->hide, memory_order_relaxed) ==
+			PROC_HIDE_NOT_PTRACEABLE) &&
+	       proc_node_hides(n, PROC_HIDE_NO_ACCESS);
+}
+
+#define DIR_OPS                                                                  \
+	.getattr = proc_dir_getattr, .no_poll = true, .splice = SYNTH_SPLICE_NO, \
+	.setattr = synth_setattr_eperm, .revalidate = proc_pid_revalidate,       \
+	.destroy = proc_pid_destroy
+
 static const struct synth_node_ops proc_pid_dir_ops = {
-	.getattr = proc_pid_getattr,
-	.no_poll = true,
-	.splice = SYNTH_SPLICE_NO,
-	.setattr = synth_setattr_eperm,
-	.revalidate = proc_pid_revalidate,
-	.destroy = proc_pid_destroy,
+	DIR_OPS,
+	.permission = proc_dir_permission,
+	.hidden = proc_pid_hidden,
 };
+static const struct synth_node_ops proc_tid_dir_ops = {DIR_OPS};
 
 struct thread_group *procfs_file_group(struct file *f)
 {
@@ -191,8 +246,6 @@ struct thread_group *procfs_file_group(struct file *f)
 	if (d->fs->ops != &proc_fs_ops || synth_node_of(d)->ops != &proc_pid_dir_ops)
 		return NULL;
 	pp = proc_pid_of(synth_node_of(d));
-	if (pp->thread)
-		return NULL; /* task/TID */
 	group_ref(pp->group);
 	return pp->group;
 }
@@ -222,13 +275,27 @@ static bool proc_emit_id(struct synth_iter *it, int32_t id, int64_t key)
 	return synth_emit(it, name, (size_t)len, S_IFDIR, 0, key);
 }
 
+static bool group_hidden(const struct synth_node *dir, struct thread_group *g)
+{
+	struct task *t;
+	bool hidden;
+
+	if (likely(!atomic_load_explicit(&proc_fs_of(dir)->hide, memory_order_relaxed)))
+		return false;
+	t = group_leader(g);
+	hidden = t && proc_hides(dir, t, PROC_HIDE_INVISIBLE);
+	if (t)
+		task_unref(t);
+	return hidden;
+}
+
 int proc_pid_iterate(struct synth_node *dir, int64_t from, struct synth_iter *it)
 {
 	int32_t tgid = from > INT32_MAX ? INT32_MAX : (int32_t)from;
 	struct thread_group *g;
 
 	while ((g = group_next_in(proc_ns(dir), &tgid))) {
-		bool more = proc_emit_id(it, tgid, tgid);
+		bool more = group_hidden(dir, g) || proc_emit_id(it, tgid, tgid);
 
 		group_unref(g);
 		if (!more || tgid == INT32_MAX)
@@ -251,7 +318,7 @@ static int proc_task_lookup(struct synth_node *dir, const char *name, size_t len
 	if (!t)
 		return -ENOENT;
 	if (t->group == proc_pid_of(dir)->group)
-		err = proc_pid_node(dir, name, len, t, true, &proc_pid_dir_ops, ret);
+		err = proc_pid_node(dir, name, len, t, true, &proc_tid_dir_ops, ret);
 	else
 		err = -ENOENT;
 	task_unref(t);
@@ -280,11 +347,12 @@ static int proc_task_getattr(struct synth_node *n, struct synth_attr *inout)
 	struct thread_group *g = proc_pid_of(n)->group;
 
 	inout->nlink = 2 + (uint32_t)atomic_load_explicit(&g->live, memory_order_relaxed);
-	return proc_pid_getattr(n, inout);
+	return proc_dir_getattr(n, inout);
 }
 
 static const struct synth_node_ops proc_task_ops = {
 	.getattr = proc_task_getattr,
+	.permission = proc_dir_permission,
 	.setattr = synth_setattr_eperm,
 	.lookup = proc_task_lookup,
 	.iterate = proc_task_iterate,
