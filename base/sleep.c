@@ -35,7 +35,7 @@ void sleeper_init(struct sleeper *s)
 {
 	atomic_init(&s->word, 0);
 	atomic_init(&s->waits, false);
-	s->what = NULL;
+	atomic_init(&s->what, NULL);
 	s->brief = 0;
 }
 

@@ -23,7 +23,7 @@
 struct sleeper {
 	_Atomic uint32_t word; /* SLEEPER_*; the futex word */
 	_Atomic bool waits; /* it sleeps, or looks for a moment before it does; for those who ask */
-	const char *what; /* owned by the thread: what it waits for, shown by moat debug */
+	const char *_Atomic what; /* sleeper_set_what() */
 	uint8_t brief; /* owned by the thread: how many of its last waits were brief, weighted */
 };
 
@@ -32,6 +32,16 @@ enum sleep_mode {
 	SLEEP_KILLABLE, /* only a fatal one: -EINTR */
 	SLEEP_UNINTERRUPTIBLE,
 };
+
+/* What the thread waits for, or NULL: shown by moat debug, which may look at any time. A string that stays. */
+static inline void sleeper_set_what(struct sleeper *s, const char *what)
+{
+	atomic_store_explicit(&s->what, what, memory_order_relaxed);
+}
+static inline const char *sleeper_what(const struct sleeper *s)
+{
+	return atomic_load_explicit(&s->what, memory_order_relaxed);
+}
 
 void sleeper_init(struct sleeper *s);
 struct sleeper *sleeper_current(void); /* never NULL: threads without a task get a TLS one */

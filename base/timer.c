@@ -79,7 +79,7 @@ int timer_thread_start(void)
 	if (atomic_exchange(&timer_started, true))
 		return 0;
 	sleeper_init(&timer_sleeper);
-	timer_sleeper.what = "next timer";
+	sleeper_set_what(&timer_sleeper, "next timer");
 	return -pthread_create(&timer_thread, NULL, timer_main, NULL);
 }
 

@@ -127,10 +127,10 @@ int futex_sleep(struct task *t, struct futex_waiter *w, int64_t deadline)
 {
 	int err = 0;
 
-	t->sleeper.what = "futex";
+	sleeper_set_what(&t->sleeper, "futex");
 	while (!err && atomic_load_explicit(&w->bucket, memory_order_acquire))
 		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, deadline);
-	t->sleeper.what = NULL;
+	sleeper_set_what(&t->sleeper, NULL);
 	return err;
 }
 
@@ -403,7 +403,7 @@ static int waitv_sleep(struct task *t, struct futex_waiter *ws, unsigned count, 
 {
 	int err = 0;
 
-	t->sleeper.what = "futex";
+	sleeper_set_what(&t->sleeper, "futex");
 	while (!err) {
 		for (unsigned i = 0; i < count; i++)
 			if (!atomic_load_explicit(&ws[i].bucket, memory_order_acquire))
@@ -411,7 +411,7 @@ static int waitv_sleep(struct task *t, struct futex_waiter *ws, unsigned count, 
 		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, deadline);
 	}
 out:
-	t->sleeper.what = NULL;
+	sleeper_set_what(&t->sleeper, NULL);
 	return err;
 }
 

@@ -210,10 +210,10 @@ int task_wait(struct task *t, const struct task_wait_args *args, struct task_wai
 		err = -EAGAIN;
 		if (args->nonblock)
 			break;
-		t->sleeper.what = "wait";
+		sleeper_set_what(&t->sleeper, "wait");
 		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER) ? -ERESTARTSYS_
 										   : 0;
-		t->sleeper.what = NULL;
+		sleeper_set_what(&t->sleeper, NULL);
 	}
 	wait_queue_remove(&waiter);
 	return err;

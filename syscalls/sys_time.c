@@ -193,11 +193,11 @@ static int sleep_until(struct task *t, int64_t deadline)
 {
 	int err;
 
-	t->sleeper.what = "nanosleep";
+	sleeper_set_what(&t->sleeper, "nanosleep");
 	do
 		err = sleeper_wait(&t->sleeper, SLEEP_INTERRUPTIBLE, deadline);
 	while (!err);
-	t->sleeper.what = NULL;
+	sleeper_set_what(&t->sleeper, NULL);
 	return err == -ETIMEDOUT ? 0 : err;
 }
 

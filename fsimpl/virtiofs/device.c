@@ -134,10 +134,11 @@ static int wait_for_room(struct vdev_queue *q, bool unkillable)
 	w.next = q->room_waiters;
 	q->room_waiters = &w;
 	q->asleep++;
-	w.sleeper->what = "virtio-fs ring";
+	sleeper_set_what(w.sleeper, "virtio-fs ring");
 	vdev_queue_unlock(q);
 	err = sleeper_wait(w.sleeper, unkillable ? SLEEP_UNINTERRUPTIBLE : SLEEP_KILLABLE,
 			   TIME_FOREVER);
+	sleeper_set_what(w.sleeper, NULL);
 	mutex_lock(&q->lock);
 	q->asleep--;
 	if (w.queued) {

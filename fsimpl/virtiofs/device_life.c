@@ -251,11 +251,12 @@ void virtiofs_device_await(struct virtiofs_device *dev)
 	if (likely(atomic_load_explicit(&dev->state, memory_order_relaxed) == VDEV_ALIVE) ||
 	    !dev->reconnect || virtiofs_device_alive(dev))
 		return;
-	s->what = "virtio-fs daemon";
+	sleeper_set_what(s, "virtio-fs daemon");
 	while (!virtiofs_device_alive(dev) &&
 	       (now = time_monotonic_ns()) < atomic_load(&dev->died) + VDEV_GRACE_NS)
 		if (sleeper_wait(s, SLEEP_KILLABLE, now + AWAIT_STEP_NS) == -EINTR)
-			return;
+			break;
+	sleeper_set_what(s, NULL);
 }
 
 bool virtiofs_device_settle(struct virtiofs_device *dev, enum sleep_mode mode)

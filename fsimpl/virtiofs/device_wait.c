@@ -127,7 +127,7 @@ static int sleep_for(struct vdev_queue *q, struct vdev_slot *slot, enum sleep_mo
 
 	mutex_lock(&q->lock);
 	slot->waiter = sleeper_current();
-	slot->waiter->what = "virtio-fs reply";
+	sleeper_set_what(slot->waiter, "virtio-fs reply");
 	q->asleep++;
 	while (!slot->done && !err) {
 		if (virtq_driver_arm(&q->ring)) {
@@ -141,6 +141,7 @@ static int sleep_for(struct vdev_queue *q, struct vdev_slot *slot, enum sleep_mo
 	q->asleep--;
 	if (!q->asleep)
 		virtq_driver_disarm(&q->ring);
+	sleeper_set_what(slot->waiter, NULL);
 	slot->waiter = NULL;
 	if (slot->done && err != -EPROTO)
 		err = 0;

@@ -40,7 +40,7 @@ static void show_tasks(struct buf *out)
 	rcu_read_begin();
 	while ((t = idr_next(&kernel.tasks, &tid)) != NULL) {
 		char comm[TASK_COMM_LEN], quoted[TASK_COMM_LEN * 4];
-		const char *what = t->sleeper.what;
+		const char *what = sleeper_what(&t->sleeper);
 
 		task_get_comm(t, comm);
 		buf_printf(out, "  %7d %7d %c %-16s %s\n", t->tid, t->group->tgid,

@@ -347,7 +347,7 @@ static int wait_turn(struct mq_queue *q, struct mq_waiters *list, struct mq_wait
 	int err;
 
 	w->sleeper = sleeper_current();
-	w->sleeper->what = what;
+	sleeper_set_what(w->sleeper, what);
 	w->nice = task_current()->nice;
 	TAILQ_FOREACH (at, list, link)
 		if (at->nice > w->nice)
@@ -361,6 +361,7 @@ static int wait_turn(struct mq_queue *q, struct mq_waiters *list, struct mq_wait
 		err = sleeper_wait(w->sleeper, SLEEP_INTERRUPTIBLE, deadline);
 		mutex_lock(&q->lock);
 	} while (!w->done && !err);
+	sleeper_set_what(w->sleeper, NULL);
 	if (w->done)
 		return 0;
 	TAILQ_REMOVE(list, w, link);

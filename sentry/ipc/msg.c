@@ -245,12 +245,13 @@ static int wait_for_room(struct msg_queue *q)
 	int err;
 
 	TAILQ_INSERT_TAIL(&q->senders, &s, link);
-	s.sleeper->what = "msgsnd";
+	sleeper_set_what(s.sleeper, "msgsnd");
 	do {
 		mutex_unlock(&q->object.lock);
 		err = sleeper_wait(s.sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER);
 		mutex_lock(&q->object.lock);
 	} while (s.queued && !err);
+	sleeper_set_what(s.sleeper, NULL);
 	if (s.queued)
 		TAILQ_REMOVE(&q->senders, &s, link);
 	if (q->object.removed)
@@ -324,12 +325,13 @@ static int wait_for_message(struct msg_queue *q, struct msg_receiver *r)
 
 	r->sleeper = sleeper_current();
 	TAILQ_INSERT_TAIL(&q->receivers, r, link);
-	r->sleeper->what = "msgrcv";
+	sleeper_set_what(r->sleeper, "msgrcv");
 	do {
 		mutex_unlock(&q->object.lock);
 		err = sleeper_wait(r->sleeper, SLEEP_INTERRUPTIBLE, TIME_FOREVER);
 		mutex_lock(&q->object.lock);
 	} while (!r->done && !err);
+	sleeper_set_what(r->sleeper, NULL);
 	if (r->done)
 		return r->status;
 	TAILQ_REMOVE(&q->receivers, r, link);

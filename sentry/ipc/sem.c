@@ -216,12 +216,13 @@ static int wait_for_turn(struct sem_set *set, struct sem_waiter *w, int64_t dead
 	w->sleeper = sleeper_current();
 	w->status = SEM_PENDING;
 	TAILQ_INSERT_TAIL(&set->waiters, w, link);
-	w->sleeper->what = "semop";
+	sleeper_set_what(w->sleeper, "semop");
 	do {
 		mutex_unlock(&set->object.lock);
 		err = sleeper_wait(w->sleeper, SLEEP_INTERRUPTIBLE, deadline);
 		mutex_lock(&set->object.lock);
 	} while (w->status == SEM_PENDING && !err);
+	sleeper_set_what(w->sleeper, NULL);
 	if (w->status != SEM_PENDING)
 		return w->status;
 	TAILQ_REMOVE(&set->waiters, w, link);

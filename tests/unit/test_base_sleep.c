@@ -272,6 +272,40 @@ static void test_limit(void **state)
 	sleeper_allow_spin(runnable, -1, 0, 0);
 }
 
+static void *looker(void *arg)
+{
+	struct sleeper *s = arg;
+	const char *what = NULL;
+
+	while (!what || strcmp(what, "end")) {
+		what = sleeper_what(s);
+		if (what && strcmp(what, "one") && strcmp(what, "two") && strcmp(what, "end"))
+			return (void *)what;
+	}
+	return NULL;
+}
+
+/* What is waited for is read by others while it changes. */
+static void test_what(void **state)
+{
+	struct sleeper s;
+	void *wrong;
+	pthread_t t;
+
+	(void)state;
+	sleeper_init(&s);
+	assert_null(sleeper_what(&s));
+	assert_int_equal(pthread_create(&t, NULL, looker, &s), 0);
+	for (int i = 0; i < 10000; i++) {
+		sleeper_set_what(&s, "one");
+		sleeper_set_what(&s, NULL);
+		sleeper_set_what(&s, "two");
+	}
+	sleeper_set_what(&s, "end");
+	pthread_join(t, &wrong);
+	assert_null(wrong);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,6 +318,7 @@ int main(void)
 		cmocka_unit_test(test_spin),
 		cmocka_unit_test(test_until_set),
 		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_what),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
