@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "mem/memfile.h"
 #include "sentry/cgroup.h"
+#include "sentry/ptrace.h"
 #include "sentry/task_internal.h"
 
 /* A fork may slip through while the processes are gone through: then again. */
@@ -215,7 +216,8 @@ static bool is_dead(void *arg)
 
 int task_cgroup_kill(struct task_cgroup *cg, int64_t timeout_ns)
 {
-	int64_t deadline = time_monotonic_ns() + timeout_ns;
+	int64_t now = time_monotonic_ns(), deadline = now + timeout_ns;
+	int64_t last_look = now + PTRACE_LAST_LOOK_NS;
 	int err;
 
 	atomic_store(&cg->dying, true);
@@ -228,6 +230,8 @@ int task_cgroup_kill(struct task_cgroup *cg, int64_t timeout_ns)
 			group_unref(g);
 			id++;
 		}
+		if (time_monotonic_ns() >= last_look)
+			ptrace_let_go(cg);
 		err = wait_event(&cg->empty, is_dead, cg, SLEEP_UNINTERRUPTIBLE,
 				 MIN(time_monotonic_ns() + KILL_STEP_NS, deadline));
 	} while (err && time_monotonic_ns() < deadline);

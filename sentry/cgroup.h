@@ -37,6 +37,7 @@ struct task_cgroup {
 	_Atomic int32_t tasks, tasks_peak; /* that exist, zombies too */
 	_Atomic int32_t task_limit; /* INT32_MAX: none */
 	_Atomic bool dying; /* no process comes any more */
+	struct thread_group *_Atomic init; /* its first process; compared, never followed */
 	_Atomic bool frozen; /* its tasks do not go on in the application; set under lock */
 	struct wait_queue thawed; /* where they wait meanwhile */
 	struct wait_queue empty; /* woken when one has gone and it is dying */
@@ -96,7 +97,7 @@ extern _Atomic unsigned
 /* Of a task, at its loop: until it is thawed, or killed. */
 void task_cgroup_rest(struct task *t);
 /*
- * SIGKILL to whoever is in it, until nobody is or the time is over: 0, -ETIMEDOUT. Nothing comes into it afterwards. Not from a task of its own; a
+ * SIGKILL to whoever is in it, until nobody is (tracers outside have PTRACE_LAST_LOOK_NS to hear of it) or the time is over: 0, -ETIMEDOUT. Nothing comes into it afterwards. Not from a task of its own; a
  * process that was never started stays.
  */
 must_check int task_cgroup_kill(struct task_cgroup *cg, int64_t timeout_ns);

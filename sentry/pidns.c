@@ -416,6 +416,8 @@ static bool others_gone(void *arg)
 
 void pid_ns_zap(struct thread_group *g)
 {
+	int64_t last_look = time_monotonic_ns() + PTRACE_LAST_LOOK_NS;
+	bool container = atomic_load(&g->cgroup->init) == g;
 	struct pid_namespace *ns = g->pid_ns;
 	struct sighand *sh;
 
@@ -431,6 +433,8 @@ void pid_ns_zap(struct thread_group *g)
 		kill_others(ns, g);
 		if (pid_ns_on_killed)
 			pid_ns_on_killed();
+		if (container && time_monotonic_ns() >= last_look)
+			ptrace_let_go(g->cgroup);
 	} while (wait_event(&g->wait, others_gone, g, SLEEP_UNINTERRUPTIBLE,
 			    time_monotonic_ns() + ZAP_STEP_NS) == -ETIMEDOUT);
 }

@@ -6,6 +6,9 @@
  * belong to the tracer, which touches them under the tracee's sighand lock; the FPU copy goes back into the platform's context when the tracee
  * runs again, for only its own thread may touch that. All tracees hang on one list under taskset_lock.
  *
+ * A container's end waits for its tracees' tracers, as that of a pid namespace does on Linux, but not for ever for one in another container
+ * (ptrace_let_go()).
+ *
  * The tracer is a thread group: any of its threads may make requests (Linux insists on the thread that attached).
  *
  * Cannot do: PTRACE_EVENT_EXIT of threads that a sibling's execve ends (their death is told), and of an init; debug registers (read as zero),
@@ -121,7 +124,7 @@ static bool may_stop_dying(const struct task *t, int stop_code)
 	const struct thread_group *g = t->group;
 
 	return stop_code == (SIGTRAP | PTRACE_EVENT_EXIT << 8) && g->pid_ns->init != g &&
-	       !(kernel.init && kernel.init->group == g);
+	       atomic_load(&g->cgroup->init) != g && !(kernel.init && kernel.init->group == g);
 }
 
 /* Death and a sibling's execve end a stop; death not that of who says so (dying), as signals do nothing any more then. Sighand lock held. */
@@ -498,6 +501,46 @@ void ptrace_exit(struct task *t)
 		if (!tracee)
 			break;
 		task_unref(tracee);
+	}
+	session_run_deferred();
+	task_list_free(&dead);
+}
+
+/* The first of them. taskset_lock (write). Return: there was one. */
+static bool let_go_one(struct task_cgroup *cg, struct task_list *dead)
+{
+	struct ptrace_state *p;
+
+	TAILQ_FOREACH (p, &tracees, link) {
+		struct task *t = p->task;
+		struct sighand *sh;
+		bool dying;
+
+		if (t->group->cgroup != cg || p->tracer->cgroup == cg)
+			continue;
+		sh = sighand_lock(t->group);
+		dying = t->group->exiting;
+		if (dying)
+			ptrace_end_locked(t);
+		sighand_unlock(sh);
+		if (!dying)
+			continue;
+		if (atomic_load(&t->state) == TASK_ZOMBIE)
+			zombie_release(t, dead);
+		return true;
+	}
+	return false;
+}
+
+void ptrace_let_go(struct task_cgroup *cg)
+{
+	struct task_list dead = TAILQ_HEAD_INITIALIZER(dead);
+	bool more = atomic_load_explicit(&tracee_count, memory_order_relaxed) > 0;
+
+	while (more) {
+		rwlock_write_lock(&kernel.taskset_lock);
+		more = let_go_one(cg, &dead);
+		rwlock_write_unlock(&kernel.taskset_lock);
 	}
 	session_run_deferred();
 	task_list_free(&dead);

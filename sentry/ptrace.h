@@ -28,6 +28,12 @@ bool ptrace_wants_event(struct task *t, int event);
 void ptrace_attach_child(struct task *parent, struct task *child, int event);
 /* The calling task ends; with the last of its threads its tracees are let go (or killed). No locks held. */
 void ptrace_exit(struct task *t);
+/*
+ * Of a container that ends: who has been killed there and is traced from another one is let go, as if the tracer had waited. For who has
+ * given the tracers PTRACE_LAST_LOOK_NS to do so, since the end must not depend on them. No locks held.
+ */
+#define PTRACE_LAST_LOOK_NS 1000000000ll
+void ptrace_let_go(struct task_cgroup *cg);
 /* The tracer's view for wait4/waitid; taskset_lock held. */
 struct task *ptrace_next_tracee(struct thread_group *tracer, struct task *prev);
 bool ptrace_is_tracer_of(struct thread_group *g, struct task *t);

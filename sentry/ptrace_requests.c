@@ -209,18 +209,21 @@ static int64_t request_sigmask(struct task *t, struct task *target, uint64_t siz
 {
 	struct sighand *sh;
 	uint64_t mask = 0;
+	int err = 0;
 
 	if (size != sizeof(mask))
 		return -EINVAL;
 	if (write && task_copy_in(t, &mask, uaddr, sizeof(mask)))
 		return -EFAULT;
 	sh = sighand_lock(target->group);
-	if (write)
+	if (!target->ptrace || !target->ptrace->stopped)
+		err = -ESRCH;
+	else if (write)
 		target->blocked = mask & ~SIGMASK_UNBLOCKABLE;
 	else
 		mask = target->blocked;
 	sighand_unlock(sh);
-	return write ? 0 : task_copy_out(t, uaddr, &mask, sizeof(mask));
+	return err || write ? err : task_copy_out(t, uaddr, &mask, sizeof(mask));
 }
 
 static int64_t request_syscall_info(struct task *t, struct task *target, uint64_t size,
@@ -232,10 +235,13 @@ static int64_t request_syscall_info(struct task *t, struct task *target, uint64_
 	struct sighand *sh = sighand_lock(target->group);
 	uint64_t message = 0;
 
-	if (target->ptrace) {
-		si.op = target->ptrace->syscall_op;
-		message = target->ptrace->message;
+	/* Let go since the caller looked: its registers are its own. */
+	if (!target->ptrace || !target->ptrace->stopped) {
+		sighand_unlock(sh);
+		return -ESRCH;
 	}
+	si.op = target->ptrace->syscall_op;
+	message = target->ptrace->message;
 	si.instruction_pointer = r->rip;
 	si.stack_pointer = r->rsp;
 	if (si.op == PTRACE_SYSCALL_INFO_ENTRY || si.op == PTRACE_SYSCALL_INFO_SECCOMP) {

@@ -314,6 +314,8 @@ struct thread_group *group_next(int32_t *tgid);
 struct task *group_leader(struct thread_group *g);
 /* All of it has ended: whoever waits for that does so on its pidfd_wait. */
 bool group_is_dead(struct thread_group *g);
+/* The same, or all that is left of it waits until a tracer that is not its parent has heard of its end. */
+bool group_has_ended(struct thread_group *g);
 
 /* ---- life ---- */
 

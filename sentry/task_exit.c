@@ -304,8 +304,10 @@ static void exit_announce(struct thread_group *g, struct task_list *dead)
 	if (!g->exiting)
 		g->exit_code = leader->exit_code;
 	/* A tracer that is not the parent hears it first; the parent when the tracer has waited. */
-	if (leader->ptrace && ptrace_notify_exit(leader))
+	if (leader->ptrace && ptrace_notify_exit(leader)) {
+		wait_queue_wake(&g->pidfd_wait, POLLIN); /* for group_has_ended() */
 		return;
+	}
 	if (group_notify_exit(g))
 		group_reap(g, dead);
 }
@@ -443,4 +445,14 @@ bool group_is_dead(struct thread_group *g)
 	dead = g->zombie;
 	rwlock_read_unlock(&kernel.taskset_lock);
 	return dead;
+}
+
+bool group_has_ended(struct thread_group *g)
+{
+	bool ended;
+
+	rwlock_read_lock(&kernel.taskset_lock);
+	ended = g->zombie || g->announced;
+	rwlock_read_unlock(&kernel.taskset_lock);
+	return ended;
 }

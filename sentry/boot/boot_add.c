@@ -360,7 +360,7 @@ void add_look_at_end(struct boot_container *b)
 
 bool add_has_ended(const struct boot_container *b)
 {
-	return killed_unstarted(b) || group_is_dead(b->init->group);
+	return killed_unstarted(b) || group_has_ended(b->init->group);
 }
 
 static bool is_idle(void *arg)

@@ -489,6 +489,8 @@ int boot_create_init(struct boot_container *b, int *extra)
 	err = boot_create_process(&p, &b->init);
 	b->console = p.tty;
 	/* Not started yet: nobody else looks. */
+	if (!err)
+		atomic_store(&b->cgroup->init, b->init->group);
 	if (!err && b->spec.killable_init)
 		b->init->group->unkillable = false;
 	return err;

@@ -6,6 +6,7 @@
  *	peer sem-get         prints its value, or why not
  *	peer mount-spaces    prints how many mount namespaces it can walk to, and how many have an id that listmount(2) takes
  *	peer listen NAME     answers each connection to the abstract socket NAME with a line
+ *	peer trace COMM [exit] traces the process of that name and waits for none of its stops, nor its death: says so, and when it is gone
  *	peer connect NAME    prints that line, or why not
  */
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -119,6 +121,40 @@ static int socket_main(const char *name, int listening)
 	}
 }
 
+static int find_comm(const char *want)
+{
+	char path[64], comm[32];
+	FILE *f;
+
+	for (int pid = 1; pid < 32768; pid++) {
+		snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+		f = fopen(path, "r");
+		if (!f)
+			continue;
+		if (!fgets(comm, sizeof(comm), f))
+			comm[0] = 0;
+		fclose(f);
+		comm[strcspn(comm, "\n")] = 0;
+		if (!strcmp(comm, want))
+			return pid;
+	}
+	return 0;
+}
+
+static int trace_main(const char *comm, int at_exit)
+{
+	int pid = find_comm(comm);
+
+	if (!pid || ptrace(PTRACE_SEIZE, pid, NULL, at_exit ? PTRACE_O_TRACEEXIT : 0) < 0)
+		return fail("PTRACE_SEIZE");
+	printf("traced\n");
+	fflush(stdout);
+	while (!kill(pid, 0))
+		usleep(50000);
+	printf("%s\n", waitpid(pid, NULL, __WALL | WNOHANG) < 0 ? "gone" : "still a tracee");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "pause"))
@@ -131,6 +167,8 @@ int main(int argc, char **argv)
 		return mount_spaces_main();
 	if (argc == 3 && (!strcmp(argv[1], "listen") || !strcmp(argv[1], "connect")))
 		return socket_main(argv[2], argv[1][0] == 'l');
+	if (argc >= 3 && !strcmp(argv[1], "trace"))
+		return trace_main(argv[2], argc == 4);
 	fprintf(stderr, "peer: usage is in its source\n");
 	return 2;
 }
