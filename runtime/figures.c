@@ -377,8 +377,9 @@ static int update(const struct container *c, const json_t *resources)
 	msg.memory = s.memory_limit;
 	msg.all = cgroup_bounds_memory(&c->cgroup);
 	msg.pids = s.pids_limit;
-	boot_spec_fini(&s);
+	msg.text = s.cpuset_cpus;
 	err = container_request(c, &msg, &reply);
+	boot_spec_fini(&s);
 	if (!err)
 		control_msg_fini(&reply);
 	return err;

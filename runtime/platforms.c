@@ -228,9 +228,32 @@ static char *dup_or_exit(const char *s)
 	return copy;
 }
 
+/* "0-3,6". NULL: it is too long. */
+static char *cpu_list(const cpu_set_t *set)
+{
+	char text[512];
+	size_t len = 0;
+
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		int last = i;
+
+		if (!CPU_ISSET(i, set))
+			continue;
+		while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, set))
+			last++;
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d-%d", len ? "," : "",
+					i, last);
+		if (len >= sizeof(text))
+			return NULL;
+		i = last;
+	}
+	return dup_or_exit(text);
+}
+
 void boot_spec_add_globals(struct boot_spec *spec, const char *id)
 {
 	cpu_set_t set;
+	bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
 
 	spec->id = dup_or_exit(id);
 	spec->platform = dup_or_exit(cli.platform);
@@ -240,7 +263,8 @@ void boot_spec_add_globals(struct boot_spec *spec, const char *id)
 	spec->no_path_cache = cli.no_path_cache;
 	spec->no_patch = cli.no_patch;
 	spec->host_fifo = cli.host_fifo;
-	spec->cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+	spec->cpus = known ? (unsigned)CPU_COUNT(&set) : 1;
+	spec->host_cpus = known ? cpu_list(&set) : NULL;
 	if (!spec->hostname)
 		spec->hostname = dup_or_exit("moat");
 	limits_add(spec);

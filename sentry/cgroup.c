@@ -69,13 +69,15 @@ void task_cgroup_configure(struct task_cgroup *cg, const struct cgroup_limits *l
 	oom_limit_changed(cg);
 }
 
-void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids)
+void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids, const char *cpus)
 {
 	mutex_lock(&cg->lock);
 	if (memory)
 		cg->limits.memory_max = memory;
 	if (pids)
 		cg->limits.pids_max = pids;
+	if (cpus)
+		snprintf(cg->limits.cpus, sizeof(cg->limits.cpus), "%s", cpus);
 	set_task_limit(cg);
 	mutex_unlock(&cg->lock);
 	oom_limit_changed(cg);

@@ -49,6 +49,7 @@ struct task_cgroup {
 		[2]; /* immutable once processes run: what uid_map and gid_map show of its user namespace; owned; NULL: the identity */
 	struct tty *
 		console; /* /dev/console; a reference, guarded by the lock in tty/console.c; NULL: it has none */
+	_Atomic uint64_t cpu_mask; /* affinity_set_container(); 0: all */
 	_Atomic uint64_t memory_peak; /* of when somebody looked */
 	_Atomic uint64_t memory_max_hits, ooms, oom_kills, pids_max_hits;
 	_Atomic bool oom_busy; /* a task is at it */
@@ -66,7 +67,8 @@ static inline void task_cgroup_ref(struct task_cgroup *cg)
 void task_cgroup_unref(struct task_cgroup *cg); /* NULL is ignored */
 /* path: NULL for "/". Both are copied. */
 void task_cgroup_configure(struct task_cgroup *cg, const struct cgroup_limits *l, const char *path);
-void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids); /* 0: as before */
+void task_cgroup_update(struct task_cgroup *cg, uint64_t memory, uint64_t pids,
+			const char *cpus); /* 0, NULL: as before */
 struct cgroup_limits task_cgroup_limits(struct task_cgroup *cg);
 void task_cgroup_path(struct task_cgroup *cg, char ret[CGROUP_PATH_MAX]);
 /* Bytes of memory that exist on the host for it: asks the host. Without an account: of all of the sandbox. */

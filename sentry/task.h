@@ -248,7 +248,8 @@ struct task {
 	bool exiting; /* owned by the task's thread: leaves at its next loop turn */
 	int exit_code; /* wait status */
 	_Atomic int host_tid; /* 0 once the host thread is done with it */
-	_Atomic uint64_t cpu_mask; /* sched_setaffinity(); changed by affinity_set() */
+	_Atomic uint64_t
+		cpu_mask; /* what sched_setaffinity() asked for; changed by affinity_set() */
 	struct task_affinity *affinity; /* its worker's, while it runs; sentry/affinity.c */
 	int nice, sched_policy, sched_priority;
 	bool sched_reset_on_fork;
@@ -398,6 +399,14 @@ must_check int task_wait(struct task *t, const struct task_wait_args *args,
 /* CPUs, sentry/affinity.c. The host thread that carries t moves at once. Return: 0, -errno of the host. */
 must_check int affinity_set(struct task *t, uint64_t mask);
 uint64_t affinity_all(void);
+/* Before kernel_init(): which CPUs of the host are the guest's, "0-3,6", whether or not a cpuset leaves them now. NULL: what it leaves now. */
+void affinity_set_host(const char *list);
+/* Where t may run: what it asked for, of what its container's cpuset leaves now, or all of that. */
+uint64_t affinity_effective(struct task *t);
+/* What cg's cpuset leaves now. */
+uint64_t affinity_allowed(struct task_cgroup *cg);
+/* cpuset.cpus of a container whose threads the host does not hold to it: its tasks move at once, and get no others. A list that names none is ignored. */
+void affinity_set_container(struct task_cgroup *cg, const char *list);
 unsigned affinity_current_cpu(void);
 /* Never returns an error after the point of no return: the task is killed. */
 int64_t task_execve(struct task *t, struct file *exe, const char *filename, char *const *argv,

@@ -119,7 +119,7 @@ struct task_affinity {
 	uint64_t mask; /* 0: not set yet, all */
 	int host_tid;
 };
-/* After kernel.cpus is known, which it lowers to what the host lets this process use. */
+/* After kernel.cpus is known, which it sets to those that affinity_set_host() told, or lowers to what the host lets this process use. */
 void affinity_init(void);
 /* The task's worker, on its own thread, takes up its mask; and lets go of the task. */
 void affinity_begin(struct task_affinity *a, struct task *t, int host_tid);

@@ -274,7 +274,7 @@ int64_t sys_sched_getaffinity(struct task *t, const struct syscall_args *a)
 	target = sys_sched_target(t, ARG_INT(0));
 	if (!target)
 		return -ESRCH;
-	mask = target->cpu_mask;
+	mask = affinity_effective(target);
 	task_unref(target);
 	return task_copy_out(t, a->a[2], &mask, sizeof(mask)) ? -EFAULT : (int64_t)sizeof(mask);
 }
@@ -292,8 +292,10 @@ int64_t sys_sched_setaffinity(struct task *t, const struct syscall_args *a)
 		return -ESRCH;
 	ret = -EPERM;
 	if (sys_sched_may_set(t, target)) {
+		/* What the cpuset has not now counts when it gets it. */
 		mask &= affinity_all();
-		ret = mask ? affinity_set(target, mask) : -EINVAL;
+		ret = mask & affinity_allowed(target->group->cgroup) ? affinity_set(target, mask)
+								     : -EINVAL;
 	}
 	task_unref(target);
 	return ret;

@@ -67,6 +67,7 @@ static const struct field spec_fields[] = {
 	F(struct boot_spec, memory_bounded, FIELD_BOOL, false),
 	F(struct boot_spec, pids_limit, FIELD_U32, true),
 	F(struct boot_spec, cpus, FIELD_UINT, true),
+	F(struct boot_spec, host_cpus, FIELD_STR, false),
 	F(struct boot_spec, platform, FIELD_STR, true),
 	F(struct boot_spec, platform_why, FIELD_STR, false),
 	F(struct boot_spec, no_path_cache, FIELD_BOOL, false),

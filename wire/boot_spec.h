@@ -91,6 +91,7 @@ struct boot_spec {
 	bool memory_bounded; /* the host's cgroup holds the sandbox to it */
 	uint32_t pids_limit; /* 0: none */
 	unsigned cpus;
+	char *host_cpus; /* "0-3,6": which those are to the host, whatever a cpuset leaves of them */
 	char *platform;
 	char *platform_why; /* for moat debug; NULL: not told */
 	bool no_path_cache; /* every path is walked */

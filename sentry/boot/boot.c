@@ -221,6 +221,7 @@ static int start_kernel(struct boot_container *b, struct platform *platform)
 	int err;
 
 	err = vfs_init();
+	affinity_set_host(b->spec.host_cpus);
 	if (!err)
 		err = kernel_init(platform, b->spec.cpus ? b->spec.cpus : 1, TASKS_MAX);
 	if (!err)
@@ -272,6 +273,8 @@ void boot_configure_cgroup(struct boot_container *b)
 	snprintf(l.mems, sizeof(l.mems), "%s", s->cpuset_mems ? s->cpuset_mems : "");
 	if (b->first)
 		limit_spin(s);
+	else if (l.cpus[0])
+		affinity_set_container(b->cgroup, l.cpus);
 	b->cgroup->host_bounds = b->first;
 	atomic_store(&b->cgroup->host_keeps, b->first && s->memory_bounded);
 	task_cgroup_configure(b->cgroup, &l, s->cgroup_path);

@@ -99,7 +99,10 @@ static void update(struct boot_container *b, const struct control_msg *msg)
 		boot_set_memory(msg->memory, msg->all);
 		atomic_store(&b->cgroup->host_keeps, msg->all);
 	}
-	task_cgroup_update(b->cgroup, msg->memory, msg->pids);
+	task_cgroup_update(b->cgroup, msg->memory, msg->pids, msg->text);
+	/* The first one's threads are the sandbox's, which the host holds to it. */
+	if (msg->text && !b->first)
+		affinity_set_container(b->cgroup, msg->text);
 }
 
 static const char *freeze(struct boot_container *b, bool frozen)

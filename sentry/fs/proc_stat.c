@@ -263,11 +263,9 @@ static void status_signals(const struct proc_snapshot *s, const struct cred *c, 
 /* "3" and "0-1": the mask and the list of CPUs 0..cpus-1. */
 static void status_cpus(struct task *t, struct buf *b)
 {
-	uint64_t mask = t->cpu_mask;
+	uint64_t mask = affinity_effective(t);
 	bool first = true;
 
-	if (kernel.cpus < 64)
-		mask &= (1ull << kernel.cpus) - 1;
 	if (mask >> 32)
 		buf_printf(b, "Cpus_allowed:\t%x,%08x\n", (unsigned)(mask >> 32), (unsigned)mask);
 	else

@@ -9,6 +9,7 @@
  *	peer trace COMM [exit] traces the process of that name and waits for none of its stops, nor its death: says so, and when it is gone
  *	peer connect NAME    prints that line, or why not
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -123,28 +124,35 @@ static int socket_main(const char *name, int listening)
 
 static int find_comm(const char *want)
 {
-	char path[64], comm[32];
-	FILE *f;
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+	int found = 0;
 
-	for (int pid = 1; pid < 32768; pid++) {
-		snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-		f = fopen(path, "r");
-		if (!f)
-			continue;
-		if (!fgets(comm, sizeof(comm), f))
-			comm[0] = 0;
-		fclose(f);
-		comm[strcspn(comm, "\n")] = 0;
-		if (!strcmp(comm, want))
-			return pid;
+	while (proc && !found && (e = readdir(proc))) {
+		char path[64], comm[32] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%.20s/comm", e->d_name);
+		f = atoi(e->d_name) > 0 ? fopen(path, "r") : NULL;
+		if (f && fgets(comm, sizeof(comm), f) && !strcmp(strtok(comm, "\n"), want))
+			found = atoi(e->d_name);
+		if (f)
+			fclose(f);
 	}
-	return 0;
+	if (proc)
+		closedir(proc);
+	return found;
 }
 
 static int trace_main(const char *comm, int at_exit)
 {
-	int pid = find_comm(comm);
+	int pid = 0;
 
+	for (int tries = 0; !pid && tries < 300; tries++) {
+		pid = find_comm(comm);
+		if (!pid)
+			usleep(100000);
+	}
 	if (!pid || ptrace(PTRACE_SEIZE, pid, NULL, at_exit ? PTRACE_O_TRACEEXIT : 0) < 0)
 		return fail("PTRACE_SEIZE");
 	printf("traced\n");
