@@ -3,7 +3,9 @@
  *
  * One binary, several roles: a verb of the command line, or (re-executed) the sentry or the gofer.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -98,6 +100,16 @@ static bool open_closed_stdio(void)
 	return true;
 }
 
+/* What could not be written was not said: state and list are read by programs. Return: the status to exit with. */
+static int said(int status)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	cli_error("write /dev/stdout: %s", errno ? strerror(errno) : "not all was taken");
+	return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const struct cli_verb *verb;
@@ -150,5 +162,5 @@ int main(int argc, char **argv)
 		if (strcmp(argv[k], "--help") == 0 || strcmp(argv[k], "-h") == 0)
 			return cli_verb_help(verb);
 	}
-	return verb->main(argc - i, argv + i);
+	return said(verb->main(argc - i, argv + i));
 }

@@ -253,6 +253,20 @@ static void make_one_line(char *why)
 			*why = '?';
 }
 
+static const json_t *parse_annotations(struct oci_parse *p, const json_t *root)
+{
+	const json_t *all = oci_member(p, root, "", "annotations", JSON_OBJECT);
+	const char *name;
+	json_t *value;
+
+	json_object_foreach((json_t *)all, name, value)
+	{
+		if (!p->err && !json_is_string(value) && !json_is_null(value))
+			oci_parse_error(p, "annotations.%.100s must be a string", name);
+	}
+	return all;
+}
+
 int oci_config_parse(const char *json, size_t size, const char *name, const char *bundle,
 		     struct oci_config *ret, char *why)
 {
@@ -302,7 +316,7 @@ int oci_config_parse(const char *json, size_t size, const char *name, const char
 		ret->spec.domainname = oci_dup(&p, hostname);
 	if (!p.err) {
 		oci_parse_hooks(&p, root);
-		ret->annotations = oci_member(&p, root, "", "annotations", JSON_OBJECT);
+		ret->annotations = parse_annotations(&p, root);
 	}
 	if (p.err) {
 		if (!why[0])

@@ -27,6 +27,7 @@ SAME_WORDS = {"invalid container id": "container id", "container id cannot be em
 VERBS = "create start run exec kill delete state list ps pause resume events update spec features".split()
 WITH_ID = [v for v in VERBS if v not in ("list", "spec", "features")]
 
+UNSAID = "what could not be written is an error of every verb"
 # A step is a command line; @N is a container of this test's, W its directory. With moat's own status and the reason where it is another; None: where the words are.
 STEPS = []
 for verb in VERBS:
@@ -47,7 +48,8 @@ STEPS += [
     "kill @1 sigcont", "kill @1 Cont", "kill @1 34", "kill @1 64", "kill @1 65", "kill @1 -1", "kill @1 99999999999", "kill @1 IOT",
     "kill @1 SIGNOSUCH", "kill -s 9 @1", "kill @1 RTMIN", "kill @1 SIGRTMIN+1", "kill @1 POLL", "kill @1 sigio", "kill @1 +18", "kill @1 018", "kill @1 ' 18'", "kill @1 -9",
     "kill @1 99999999999999999999", ("kill -a @1 -1", 1, "no such signal is an error, not a warning"),
-    "state @1", "list -f json", "list -f=table", "list --quiet=false", "list -q -f json", "list -q -f xx", "list -f xx",
+    "state @1", "list >/dev/full", "features >/dev/full", ("state @1 >/dev/full", 1, UNSAID), ("list -q >/dev/full", 1, UNSAID), ("ps @1 >/dev/full", 1, UNSAID),
+    "list -f json", "list -f=table", "list --quiet=false", "list -q -f json", "list -q -f xx", "list -f xx",
     "exec @1", "exec @1 ''", ("exec @1 -- true", 0, "the dashes begin a command, as elsewhere"), "exec -- @1 true",
     "exec @1 echo -n x", "exec @1 echo --help", "exec @1 --help", "exec -u 0:0 @1 id", "exec --user=5 @1 id -u", "exec -u bin @1 id",
     "exec -e NOEQ @1 true", "exec -e A=1 -e A=2 @1 sh -c 'echo $A'", "exec -e PATH=/nowhere @1 id", "exec --cwd /nowhere @1 true",
@@ -120,7 +122,8 @@ LABEL = "engines write it wherever the host has such labels"
 MAP = {"containerID": 0, "hostID": 1000, "size": 10}
 # Of config.json: what create says to it. A third and fourth: moat's own status, and why.
 CONFIGS = [
-    ("as-it-is", lambda c: None), ("annotations", add(annotations={"a": "b"})), ("domainname", add(domainname="example.org")),
+    ("as-it-is", lambda c: None), ("annotations", add(annotations={"a": "b"})), ("annotation-type", add(annotations={"a": 1})), ("annotations-list", add(annotations=[])),
+    ("domainname", add(domainname="example.org")),
     ("no-version", lambda c: c.pop("ociVersion"), 1, "the specification requires it"),
     ("version-2", add(ociVersion="2.0.0"), 1, "the specification wants an error"), ("version-1.9", add(ociVersion="1.9.0")),
     ("host-name-long", add(hostname="x" * 70)), ("no-uts", without("uts"), 0, OWN), ("hook-relative", add(hooks={"prestart": [{"path": "x"}]})),
