@@ -69,7 +69,7 @@ static const struct file_ops pidfd_ops = {
 
 int pidfd_create_file(struct task *t, unsigned flags, struct file **ret)
 {
-	const struct anon_args args = {.kind = ANON_INODE, .name = "pidfd", .mode = 0600};
+	const struct anon_args args = {.kind = ANON_INODE, .name = "[pidfd]", .mode = 0600};
 	struct pidfd_file *p = calloc(1, sizeof(*p));
 	int err;
 

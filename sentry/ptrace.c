@@ -12,7 +12,7 @@
  * The tracer is a thread group: any of its threads may make requests (Linux insists on the thread that attached).
  *
  * Cannot do: PTRACE_EVENT_EXIT of threads that a sibling's execve ends (their death is told), and of an init; debug registers (read as zero),
- * PTRACE_SINGLEBLOCK, PEEKSIGINFO, SECCOMP_GET_FILTER, rseq configuration.
+ * PTRACE_SINGLEBLOCK, SECCOMP_GET_FILTER, rseq configuration.
  */
 #include <linux/audit.h>
 #include <linux/elf.h>

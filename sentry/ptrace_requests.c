@@ -9,6 +9,7 @@
 /* ---- requests on a stopped tracee; its sighand lock is held ---- */
 
 #define REGS_SIZE sizeof(struct user_regs_struct)
+#define PEEK_BATCH 16 /* of PTRACE_PEEKSIGINFO, under one hold of the lock */
 
 static int set_regs(struct task *t, const struct user_regs_struct *new)
 {
@@ -123,6 +124,9 @@ static int64_t request_regset_iov(struct task *t, struct task *target, uint64_t 
 
 	if (task_copy_in(t, &iov, uiov, sizeof(iov)))
 		return -EFAULT;
+	/* Whole registers; those of any note are of that size. */
+	if (iov.len % sizeof(uint64_t))
+		return -EINVAL;
 	size = iov.len;
 	err = request_regset(t, target, note, iov.base, &size, write);
 	if (err)
@@ -193,6 +197,54 @@ static int64_t request_siginfo(struct task *t, struct task *target, uint64_t uad
 	if (err || write)
 		return err;
 	return task_copy_out(t, uaddr, &info, sizeof(info));
+}
+
+/* What of the queue comes behind `skip` entries. Its lock held. Return: how many. */
+static unsigned peek_batch(const struct sigpending *pending, uint64_t skip, unsigned max,
+			   struct moat_siginfo *ret)
+{
+	struct sigqueue_entry *e;
+	unsigned n = 0;
+
+	TAILQ_FOREACH (e, &pending->queue, link) {
+		if (n == max)
+			break;
+		if (skip)
+			skip--;
+		else
+			ret[n++] = e->info;
+	}
+	return n;
+}
+
+/* PTRACE_PEEKSIGINFO: the infos of what is queued for the thread or, with SHARED, for its process. Nothing is taken. */
+static int64_t request_peek_siginfo(struct task *t, struct task *target, uint64_t uargs,
+				    uint64_t uaddr)
+{
+	struct moat_siginfo batch[PEEK_BATCH];
+	struct ptrace_peeksiginfo_args args;
+	int64_t done = 0;
+
+	if (task_copy_in(t, &args, uargs, sizeof(args)))
+		return -EFAULT;
+	if ((args.flags & ~(uint32_t)PTRACE_PEEKSIGINFO_SHARED) || args.nr < 0)
+		return -EINVAL;
+	while (done < args.nr && !atomic_load(&t->fatal_pending)) {
+		bool shared = args.flags & PTRACE_PEEKSIGINFO_SHARED;
+		struct sighand *sh = sighand_lock(target->group);
+		unsigned n = peek_batch(shared ? &target->group->pending : &target->pending,
+					args.off + (uint64_t)done,
+					(unsigned)MIN(args.nr - done, PEEK_BATCH), batch);
+
+		sighand_unlock(sh);
+		if (n && task_copy_out(t, uaddr + (uint64_t)done * sizeof(batch[0]), batch,
+				       n * sizeof(batch[0])))
+			return done ? done : -EFAULT;
+		done += n;
+		if (n < PEEK_BATCH)
+			break;
+	}
+	return done;
 }
 
 static int64_t request_message(struct task *t, struct task *target, uint64_t uaddr)
@@ -430,6 +482,8 @@ static int64_t request_stopped(struct task *t, struct task *target, int request,
 		return request_siginfo(t, target, data, false);
 	case PTRACE_SETSIGINFO:
 		return request_siginfo(t, target, data, true);
+	case PTRACE_PEEKSIGINFO:
+		return request_peek_siginfo(t, target, addr, data);
 	case PTRACE_GETSIGMASK:
 		return request_sigmask(t, target, addr, data, false);
 	case PTRACE_SETSIGMASK:

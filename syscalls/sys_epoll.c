@@ -13,7 +13,7 @@ _Static_assert(sizeof(struct epoll_event) == 12, "epoll_event ABI");
 
 static int64_t make_epoll(struct task *t, unsigned flags)
 {
-	const struct anon_args args = {.kind = ANON_INODE, .name = "eventpoll", .mode = 0600};
+	const struct anon_args args = {.kind = ANON_INODE, .name = "[eventpoll]", .mode = 0600};
 	struct vfs_path place;
 	struct file *f;
 	int err;

@@ -10,6 +10,8 @@
 #include "sentry/seccomp.h"
 #include "syscalls/util.h"
 
+#define PR_GET_AUXV_ 0x41555856
+
 #define SECBITS_ALL 0xffu /* the four bits and their locks */
 #define SECBITS_LOCKS 0xaau
 #define SECBIT_KEEP_CAPS (1u << 4)
@@ -337,6 +339,20 @@ static int64_t prctl_signals_and_marks(struct task *t, const struct syscall_args
 	}
 }
 
+/* Return: its size, whatever was asked for. */
+static int64_t get_auxv(struct task *t, uint64_t uaddr, uint64_t usize)
+{
+	struct mm_layout l;
+
+	mm_get_layout(t->mm, &l);
+	memset(l.auxv + MIN(l.auxv_count, (unsigned)ARRAY_SIZE(l.auxv)), 0,
+	       (ARRAY_SIZE(l.auxv) - MIN(l.auxv_count, (unsigned)ARRAY_SIZE(l.auxv))) *
+		       sizeof(l.auxv[0]));
+	if (task_copy_out(t, uaddr, l.auxv, MIN(usize, sizeof(l.auxv))))
+		return -EFAULT;
+	return sizeof(l.auxv);
+}
+
 static int64_t prctl_creds(struct task *t, const struct syscall_args *a)
 {
 	switch (ARG_INT(0)) {
@@ -410,6 +426,8 @@ int64_t sys_prctl(struct task *t, const struct syscall_args *a)
 		if (a->a[1] || a->a[2] || a->a[3] || a->a[4])
 			return -EINVAL;
 		return atomic_load(&t->group->thp_disabled);
+	case PR_GET_AUXV_:
+		return a->a[3] || a->a[4] ? -EINVAL : get_auxv(t, a->a[1], a->a[2]);
 	case PR_SET_PTRACER:
 		return 0; /* Yama is off: whoever may, may */
 	default:

@@ -13,6 +13,8 @@
 
 #include "fsimpl/memfs/data.h"
 
+#define LARGEFILE 0100000 /* the guest's O_LARGEFILE, which the headers have as 0 */
+
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
@@ -507,7 +509,7 @@ int memfs_create_unlinked_file(struct mount *m, const char *name, unsigned flags
 	if (flags & MEMFS_FILE_NOEXEC)
 		atomic_store_explicit(&data->seals, F_SEAL_EXEC, memory_order_relaxed);
 	place = (struct vfs_path){.mount = m, .dentry = &d->d};
-	err = memfs_open_reg(d, &place, O_RDWR | O_LARGEFILE, FILE_SEEKABLE, ret);
+	err = memfs_open_reg(d, &place, O_RDWR | LARGEFILE, FILE_SEEKABLE, ret);
 out:
 	dentry_unref(&d->d);
 	return err;

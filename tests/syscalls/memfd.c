@@ -104,3 +104,11 @@ TEST(shared_with_child)
 	for (int i = 0; i < 65536; i += 100)
 		CHECK_EQ(p[i], 'c');
 }
+
+TEST(large_file)
+{
+	int fd = memfd_create("x", 0);
+
+	CHECK(fd >= 0);
+	CHECK_EQ(fcntl(fd, F_GETFL), O_RDWR | 0100000);
+}

@@ -3,6 +3,7 @@
 
 #include <linux/capability.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/statfs.h>
@@ -554,4 +555,35 @@ TEST(io_counts)
 	after = io_counts(false);
 	CHECK_EQ(after.wchar - before.wchar, 1000);
 	CHECK_EQ(after.syscw - before.syscw, 1);
+}
+
+TEST(names_of_descriptors)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0), epoll = epoll_create1(0);
+	char path[64], name[64] = "";
+
+	CHECK(pidfd >= 0 && epoll >= 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", epoll);
+	CHECK(readlink(path, name, sizeof(name) - 1) > 0);
+	CHECK_STR(name, "anon_inode:[eventpoll]");
+	memset(name, 0, sizeof(name));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", pidfd);
+	CHECK(readlink(path, name, sizeof(name) - 1) > 0);
+	CHECK_STR(name, "anon_inode:[pidfd]");
+}
+
+TEST(auxv_by_prctl)
+{
+	static char file[4096], got[4096];
+	int fd = open("/proc/self/auxv", O_RDONLY);
+	ssize_t n = read(fd, file, sizeof(file));
+
+	CHECK(n > 0);
+	CHECK(prctl(0x41555856, got, sizeof(got), 0, 0) >= n);
+	CHECK(!memcmp(got, file, (size_t)n));
+	memset(got, 7, sizeof(got));
+	CHECK(prctl(0x41555856, got, 8, 0, 0) >= n);
+	CHECK(got[8] == 7 && !memcmp(got, file, 8));
+	CHECK_ERR(prctl(0x41555856, got, 8, 1, 0), EINVAL);
+	CHECK_ERR(prctl(0x41555856, 8, 8, 0, 0), EFAULT);
 }

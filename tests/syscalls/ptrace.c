@@ -1,6 +1,7 @@
 /* ptrace(2): what a debugger does. */
 #include "t.h"
 
+#include <elf.h>
 #include <pthread.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -490,4 +491,73 @@ TEST(exit_event_of_threads)
 	CHECK_EQ(t_wait_status(tracer), 0);
 	CHECK(wait(&status) > 0);
 	CHECK_EQ(status, 5 << 8);
+}
+
+static void queues_signals(void *arg)
+{
+	sigset_t set;
+
+	(void)arg;
+	sigfillset(&set);
+	CHECK_OK(sigprocmask(SIG_BLOCK, &set, NULL));
+	for (int i = 0; i < 40; i++)
+		CHECK_OK(sigqueue(getpid(), SIGRTMIN + 2, (union sigval){.sival_int = i}));
+	CHECK_OK(syscall(SYS_tgkill, getpid(), gettid(), SIGUSR1));
+	CHECK_OK(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+	sigdelset(&set, SIGTRAP);
+	CHECK_OK(sigprocmask(SIG_SETMASK, &set, NULL));
+	CHECK_OK(raise(SIGTRAP));
+}
+
+TEST(peek_siginfo)
+{
+	struct {
+		uint64_t off;
+		uint32_t flags;
+		int32_t nr;
+	} args = {.flags = 1, .nr = 100};
+	static siginfo_t got[100];
+	int status;
+	pid_t pid = t_spawn(queues_signals, NULL);
+
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+	CHECK_EQ(ptrace(0x4209, pid, &args, got), 40);
+	for (int i = 0; i < 40; i++)
+		CHECK(got[i].si_signo == SIGRTMIN + 2 && got[i].si_value.sival_int == i &&
+		      got[i].si_code == SI_QUEUE);
+	args.off = 38;
+	CHECK_EQ(ptrace(0x4209, pid, &args, got), 2);
+	CHECK_EQ(got[0].si_value.sival_int, 38);
+	args.off = 40;
+	CHECK_EQ(ptrace(0x4209, pid, &args, got), 0);
+	args.off = 0, args.nr = 3;
+	CHECK_EQ(ptrace(0x4209, pid, &args, got), 3);
+	CHECK_ERR(ptrace(0x4209, pid, &args, (void *)8), EFAULT);
+	args.flags = 0;
+	CHECK_EQ(ptrace(0x4209, pid, &args, got), 1);
+	CHECK(got[0].si_signo == SIGUSR1 && got[0].si_code == SI_TKILL);
+	args.flags = 2;
+	CHECK_ERR(ptrace(0x4209, pid, &args, got), EINVAL);
+	args.flags = 0, args.nr = -1;
+	CHECK_ERR(ptrace(0x4209, pid, &args, got), EINVAL);
+	CHECK_ERR(ptrace(0x4209, pid, (void *)8, got), EFAULT);
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK_EQ(t_wait_status(pid), SIGKILL);
+}
+
+TEST(registers_are_whole)
+{
+	uint64_t regs[64];
+	struct iovec iov = {regs, 12};
+	int status;
+	pid_t pid = t_spawn(queues_signals, NULL);
+
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_ERR(ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &iov), EINVAL);
+	iov.iov_len = 16;
+	CHECK_OK(ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &iov));
+	CHECK_EQ(iov.iov_len, 16);
+	CHECK_OK(kill(pid, SIGKILL));
+	CHECK_EQ(t_wait_status(pid), SIGKILL);
 }
