@@ -147,7 +147,7 @@ int64_t sys_setpriority(struct task *t, const struct syscall_args *a)
 /* The bits between level and class are hints, which older kernels call a bad level. */
 static int ioprio_check(struct task *t, int prio)
 {
-	switch (prio >> IOPRIO_CLASS_SHIFT) {
+	switch (prio >> IOPRIO_CLASS_SHIFT & 7) {
 	case IOPRIO_CLASS_RT:
 		if (!cred_has_cap(t->cred, CAP_SYS_ADMIN) && !cred_has_cap(t->cred, CAP_SYS_NICE))
 			return -EPERM;
@@ -166,7 +166,7 @@ static int64_t ioprio_set_one(struct prio_walk *w, struct task *target)
 {
 	if (!sys_sched_may_set(w->t, target))
 		return -EPERM;
-	atomic_store(&target->ioprio, w->value);
+	atomic_store(&target->ioprio, (uint16_t)w->value);
 	return 0;
 }
 

@@ -271,8 +271,8 @@ static bool has_prefix(const char *name, const char *prefix)
 	return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const char *name,
-		  bool write)
+static int may_xattr(const struct cred *cred, const struct perm_inode *pi, const char *name,
+		     bool write)
 {
 	/* may_write_xattr() */
 	if (write && unlikely(pi->flags))
@@ -306,6 +306,19 @@ int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const ch
 	if (vfs_permission(cred, pi, write ? W_OK : R_OK))
 		return -EACCES;
 	return -EOPNOTSUPP;
+}
+
+int vfs_may_xattr(const struct cred *cred, const struct perm_inode *pi, const char *name,
+		  bool write)
+{
+	static const char *const spaces[] = {"user.", "trusted.", "security."};
+	int err = may_xattr(cred, pi, name, write);
+
+	/* xattr_resolve_name(): nothing of that space is named. */
+	for (size_t i = 0; !err && i < ARRAY_SIZE(spaces); i++)
+		if (!strcmp(name, spaces[i]))
+			err = -EINVAL;
+	return err;
 }
 
 bool vfs_nscap_valid(const void *value, size_t size)

@@ -12,7 +12,8 @@
 
 enum { SHUT_RECV = 1, SHUT_SEND = 2, SHUT_BOTH = 3 };
 
-#define WAKE_ALL (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLHUP | POLLERR | POLLRDHUP)
+#define WAKE_ALL \
+	(POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLWRBAND | POLLHUP | POLLERR | POLLRDHUP)
 
 struct usock *usock_get_peer(struct usock *s)
 {
@@ -163,7 +164,7 @@ static int connect_dgram(struct usock *s, const struct socket_addr *addr,
 	mutex_unlock(&s->lock);
 	if (old)
 		usock_unref(old);
-	wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM);
+	wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM | POLLWRBAND);
 	return 0;
 }
 
@@ -236,7 +237,7 @@ static int connect_stream(struct usock *s, const struct socket_addr *addr,
 	mutex_unlock_pair(&s->lock, &listener->lock);
 	if (!err) {
 		wait_queue_wake(&listener->wait, POLLIN | POLLRDNORM);
-		wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM);
+		wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM | POLLWRBAND);
 	}
 	if (old_wait)
 		usock_unref(old_wait);
@@ -316,7 +317,8 @@ int unix_accept(struct file *f, int flags, struct socket_addr *addr, struct file
 		err = uhost_accept(s, &e);
 	if (err)
 		return err;
-	wait_queue_wake(&s->wait, POLLOUT | POLLWRNORM); /* connects that wait for room */
+	wait_queue_wake(&s->wait,
+			POLLOUT | POLLWRNORM | POLLWRBAND); /* connects that wait for room */
 	peer = usock_get_peer(e);
 	if (addr) {
 		addr->sa.sa_family = AF_UNIX;

@@ -20,7 +20,7 @@ static _Atomic int64_t rights_inflight;
 
 enum { SHUT_RECV = 1, SHUT_SEND = 2, SHUT_BOTH = 3 };
 
-#define WAKE_OUT (POLLOUT | POLLWRNORM)
+#define WAKE_OUT (POLLOUT | POLLWRNORM | POLLWRBAND)
 #define WAKE_IN (POLLIN | POLLRDNORM)
 
 /* ---- message life ---- */
@@ -618,7 +618,7 @@ uint32_t usock_poll(struct usock *s)
 	if (usock_connects(s) && s->state == USOCK_IDLE)
 		events |= POLLHUP;
 	if (s->state != USOCK_LISTEN && used * 4 <= s->sndbuf)
-		events |= POLLOUT | POLLWRNORM;
+		events |= WAKE_OUT;
 	mutex_unlock(&s->lock);
 	return events;
 }

@@ -395,3 +395,11 @@ TEST(syslog)
 	CHECK(syscall(SYS_syslog, 3, buf, sizeof(buf)) >= 0);
 	CHECK_ERR(syscall(SYS_syslog, 99, buf, 5), EINVAL);
 }
+
+/* Of the class three bits count, and what is kept is a short. */
+TEST(ioprio_high_bits)
+{
+	CHECK_OK(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(8 + 2, 3)));
+	CHECK_EQ(ioprio(SYS_ioprio_get, 1, 0, 0), IOPRIO(2, 3));
+	CHECK_ERR(ioprio(SYS_ioprio_set, 1, 0, IOPRIO(8 + 4, 3)), EINVAL);
+}

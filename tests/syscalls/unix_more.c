@@ -327,3 +327,22 @@ TEST(sigio)
 		t_sleep_ms(5);
 	CHECK_EQ(got_io, 1);
 }
+
+TEST(poll_says_band)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+		struct pollfd p = {.events = POLLOUT | POLLWRNORM | POLLWRBAND};
+		int fds[2];
+
+		CHECK_OK(socketpair(AF_UNIX, types[i], 0, fds));
+		p.fd = fds[0];
+		CHECK_EQ(poll(&p, 1, 0), 1);
+		CHECK_EQ(p.revents, POLLOUT | POLLWRNORM | POLLWRBAND);
+		p.events = POLLWRBAND;
+		CHECK_EQ(poll(&p, 1, 0), 1);
+		close(fds[0]);
+		close(fds[1]);
+	}
+}

@@ -126,3 +126,15 @@ TEST(file_capability)
 	CHECK_ERR(removexattr("f", "security.capability"), EPERM);
 	CHECK_EQ(getxattr("f", "security.capability", NULL, 0), 20);
 }
+
+TEST(space_without_name)
+{
+	static const char *const names[] = {"user.", "trusted.", "security."};
+
+	close(t_file("f", "x"));
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		CHECK_ERR(getxattr("f", names[i], NULL, 0), EINVAL);
+		CHECK_ERR(setxattr("f", names[i], "v", 1, 0), EINVAL);
+		CHECK_ERR(removexattr("f", names[i]), EINVAL);
+	}
+}
