@@ -84,7 +84,7 @@ static void test_pair_stream(void **state)
 	(void)state;
 	assert_int_equal(socket_pair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p), 0);
 	assert_int_equal(file_rd(p[0], buf, 1), -EAGAIN);
-	assert_int_equal(file_poll(p[0]), POLLOUT | POLLWRNORM);
+	assert_int_equal(file_poll(p[0]), POLLOUT | POLLWRNORM | POLLWRBAND);
 	assert_int_equal(file_wr(p[0], "hello", 5), 5);
 	assert_int_equal(file_wr(p[0], "world", 5), 5);
 	assert_int_equal(file_rd(p[1], buf, 7), 7);
@@ -147,7 +147,7 @@ static void test_connect(void **state)
 	(void)state;
 	assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, &l), 0);
 	assert_int_equal(socket_create(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, &c), 0);
-	assert_int_equal(file_poll(c), POLLHUP | POLLOUT | POLLWRNORM);
+	assert_int_equal(file_poll(c), POLLHUP | POLLOUT | POLLWRNORM | POLLWRBAND);
 	assert_int_equal(file_wr(c, "x", 1), -ENOTCONN);
 	assert_int_equal(file_rd(c, buf, 1), -EINVAL);
 	assert_int_equal(socket_connect(c, &a, NULL), -ECONNREFUSED);
