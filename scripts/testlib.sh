@@ -96,7 +96,7 @@ report_lines() {
 }
 
 # fuzz SECONDS: every fuzzer of the fuzz build, as many at once as there are CPUs. What a stranger's files and
-# servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a quarter.
+# servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a sixth.
 fuzz() {
 	local seconds fuzzer name pids=() running=0
 	stage fuzz
@@ -107,7 +107,7 @@ fuzz() {
 		name=${fuzzer##*/}
 		case $name in
 		fuzz_elf | fuzz_oci | fuzz_p9) seconds=$1 ;;
-		*) seconds=$((($1 + 3) / 4)) ;;
+		*) seconds=$((($1 + 5) / 6)) ;;
 		esac
 		progress "$name for $seconds s"
 		fuzz_one "$fuzzer" "$name" "$seconds" &
