@@ -27,6 +27,7 @@ enum lock_rank {
 		18, /* cred_guard analogue: one exec/ptrace-attach/seccomp-sync per group */
 	LOCK_TTY = 20, /* a tty's line discipline and foreground group */
 	LOCK_TASKSET = 22, /* parent/child, group, session and pid links (tasklist_lock) */
+	LOCK_CGROUP = 23, /* the groups of processes that containers make: sentry/cgroup_tree.h */
 	LOCK_TASK = 24, /* one task's pointers to its fs context, fd table, mm, creds */
 	LOCK_FDTABLE = 26,
 	LOCK_FSCONTEXT = 28, /* cwd, root, umask */

@@ -130,8 +130,10 @@ static void parse_mount(struct oci_parse *p, const json_t *j, size_t index, stru
 		return;
 	if (m->flags & MS_BIND) {
 		type = oci_own_instead(src, m->destination);
-		if (type && !*type)
+		if (type && !*type) {
+			p->cgroup_writable |= !(m->flags & MS_RDONLY);
 			return;
+		}
 		m->flags &= type ? ~(uint64_t)(MS_BIND | MS_REC) : ~0ull;
 		type = type ? type : "bind";
 	}
@@ -214,6 +216,18 @@ static json_t *with_own_dev(const json_t *list)
 	return NULL;
 }
 
+/*
+ * On a host with v1 podman's --systemd gives the container the hierarchy name=systemd to write to, below a /sys/fs/cgroup that is read-only. Here that is cgroup2
+ * itself, as podman mounts it on a host with v2.
+ */
+static void make_cgroup_writable(struct boot_spec *s)
+{
+	for (unsigned i = 0; i < s->nmounts; i++)
+		if (strcmp(s->mounts[i].type, "cgroup") == 0 &&
+		    strcmp(s->mounts[i].destination, "/sys/fs/cgroup") == 0)
+			s->mounts[i].flags &= ~(uint64_t)MS_RDONLY;
+}
+
 static void parse_mounts(struct oci_parse *p, const json_t *root)
 {
 	json_t *list = with_own_dev(oci_member(p, root, "", "mounts", JSON_ARRAY));
@@ -241,6 +255,8 @@ static void parse_mounts(struct oci_parse *p, const json_t *root)
 		*m = (struct boot_mount){0};
 		s->nmounts--;
 	}
+	if (p->cgroup_writable)
+		make_cgroup_writable(s);
 out:
 	json_decref(list);
 }

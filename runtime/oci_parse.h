@@ -14,6 +14,7 @@ struct oci_parse {
 	const char *file, *bundle;
 	char *why;
 	int err;
+	bool cgroup_writable; /* a hierarchy of v1 was to be mounted for writing */
 };
 
 /* "FILE: message". Returns -EINVAL, which p->err is from now on. */

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "mem/memfile.h"
 #include "sentry/cgroup.h"
+#include "sentry/cgroup_tree.h"
 #include "sentry/ptrace.h"
 #include "sentry/task_internal.h"
 
@@ -21,6 +22,10 @@ int task_cgroup_create(struct task_cgroup **ret)
 
 	if (!cg)
 		return -ENOMEM;
+	if (cgroup_root_create(cg, &cg->root)) {
+		free(cg);
+		return -ENOMEM;
+	}
 	ref_init(&cg->ref, &cgroup_ref_type);
 	mutex_init(&cg->lock, LOCK_LEAF, "cgroup");
 	wait_queue_init(&cg->empty);
@@ -39,6 +44,7 @@ void task_cgroup_unref(struct task_cgroup *cg)
 {
 	if (!cg || !ref_put(&cg->ref))
 		return;
+	cgroup_root_destroy(cg->root);
 	wait_queue_fini(&cg->empty);
 	wait_queue_fini(&cg->oom_wait);
 	wait_queue_fini(&cg->thawed);

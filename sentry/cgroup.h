@@ -2,7 +2,7 @@
  * sentry/cgroup.h - the processes of one container: what a cgroup is to Linux.
  *
  * A sandbox may hold several containers (of a pod), which may share pid, ipc and UTS namespaces; this is what tells them apart. A process is
- * in its parent's for life. The limits are what the container sees in /sys/fs/cgroup; those of processes and of memory are enforced here.
+ * in its parent's for life (the groups that the container makes below are cgroup_tree.h's). The limits are what the container sees in /sys/fs/cgroup; those of processes and of memory are enforced here.
  */
 #ifndef MOAT_SENTRY_CGROUP_H
 #define MOAT_SENTRY_CGROUP_H
@@ -13,6 +13,7 @@
 
 #define CGROUP_PATH_MAX 256
 
+struct cgroup_group;
 struct task;
 struct thread_group;
 struct tty;
@@ -41,6 +42,7 @@ struct task_cgroup {
 	_Atomic bool frozen; /* its tasks do not go on in the application; set under lock */
 	struct wait_queue thawed; /* where they wait meanwhile */
 	struct wait_queue empty; /* woken when one has gone and it is dying */
+	struct cgroup_group *root; /* immutable: of the groups that it makes itself; owned */
 	/* Memory: oom.c. */
 	struct mem_account *account; /* immutable; NULL: there were too many */
 	bool host_bounds; /* immutable once processes run: its limit is that of all of the sandbox */

@@ -1,6 +1,7 @@
 /*
  * sentry/task.c - making and freeing tasks and groups, and the snapshots that others take of them.
  */
+#include "sentry/cgroup_tree.h"
 #include "sentry/ptrace.h"
 #include "sentry/seccomp.h"
 #include "sentry/ipc/ipc.h"
@@ -123,6 +124,7 @@ void group_unref(struct thread_group *g)
 	if (g->sighand)
 		sighand_unref(g->sighand);
 	rlimits_unref(g->rlimits);
+	cgroup_forget(g);
 	task_cgroup_unref(g->cgroup);
 	wait_queue_fini(&g->wait);
 	wait_queue_fini(&g->pidfd_wait);

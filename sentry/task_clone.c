@@ -3,6 +3,7 @@
  */
 #include <linux/sched.h>
 
+#include "sentry/cgroup_tree.h"
 #include "sentry/pidfd.h"
 #include "sentry/ptrace.h"
 #include "sentry/seccomp.h"
@@ -167,6 +168,7 @@ static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret
 		goto out_unref;
 	task_cgroup_ref(t->group->cgroup);
 	g->cgroup = t->group->cgroup;
+	cgroup_fork(t->group, g);
 	g->start_ns = time_monotonic_ns();
 	atomic_store(&g->oom_score_adj, atomic_load(&t->group->oom_score_adj));
 	atomic_store(&g->dumpable, atomic_load(&t->group->dumpable));

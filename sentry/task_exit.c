@@ -4,6 +4,7 @@
  * A thread's last words are said on its own host thread in task_do_exit(). A thread that is no leader leaves the tables at once, unless a tracer
  * is to wait for it; a leader stays as a zombie, and when it is the only one left of its group the parent is told (or the group reaps itself).
  */
+#include "sentry/cgroup_tree.h"
 #include "sentry/futex.h"
 #include "sentry/ptrace.h"
 #include "sentry/task_internal.h"
@@ -103,6 +104,7 @@ bool group_notify_exit(struct thread_group *g)
 	g->zombie = true;
 	wait_queue_wake(&g->pidfd_wait, POLLIN | POLLHUP);
 	task_cgroup_group_died(g);
+	cgroup_left(g);
 	if (!parent || parent->zombie)
 		return true;
 	fill_child_info(g, &info);

@@ -245,6 +245,11 @@ int synth_lookup(struct synth_node *dir, const char *name, size_t len, struct sy
 	return lookup_found(dir, n, ret);
 }
 
+int synth_child(struct synth_node *dir, const char *name, struct synth_node **ret)
+{
+	return synth_lookup(dir, name, strlen(name), ret);
+}
+
 /* ---- attributes ---- */
 
 int synth_getattr(struct synth_node *n, struct synth_attr *ret)

@@ -221,6 +221,8 @@ static inline void synth_node_unref(struct synth_node *n)
 {
 	dentry_unref(&n->dentry);
 }
+/* The child that a walk would find under the name: a reference. Return: 0, -ENOENT, -ENOMEM. No locks held. */
+must_check int synth_child(struct synth_node *dir, const char *name, struct synth_node **ret);
 /* The thing behind the node went away: lookups no longer find it, mounts on it are detached. Safe at any time; no locks held. */
 void synth_node_forget(struct synth_node *n);
 

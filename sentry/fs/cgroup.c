@@ -1,20 +1,22 @@
 /*
- * sentry/fs/cgroup.c - the container's cgroup as it sees it: one read-only cgroup2 directory.
+ * sentry/fs/cgroup.c - the container's cgroup as it sees it: the root of cgroup2, with the figures of its controllers.
  *
  * Whatever the host has (v1, hybrid, v2), a container finds the unified hierarchy at its mount point, with the root of its own cgroup
  * namespace: that is what runtimes of languages (Java, Go, Node) read to size themselves. Limits come from the configuration and from
  * `moat update`; use comes from the sentry's own accounting: processes, CPU time and memory of the reader's container. The host's limits on the sandbox lie a little above.
  *
- * Cannot do: make child groups or move processes (EROFS or EPERM), pressure files.
+ * Groups below it are made by mkdir(2) where it is mounted for writing: cgroup_group.c.
+ *
+ * Cannot do: change limits from inside (EPERM), hand controllers on to groups (EOPNOTSUPP), pressure files.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mem/memfile.h"
+#include "sentry/fs/cgroup.h"
 #include "sentry/fs/internal.h"
-#include "fsimpl/synth/synth.h"
-#include "sentry/pidns.h"
+#include "sentry/task.h"
 
 #define CGROUP2_SUPER_MAGIC 0x63677270
 #define CPU_WEIGHT_DEFAULT 100u
@@ -39,36 +41,6 @@ static void put_max(struct buf *b, uint64_t v)
 SHOW(const_show)
 {
 	buf_printf(b, "%s\n", (const char *)n->entry->data);
-	return 0;
-}
-
-SHOW(procs_show)
-{
-	struct task_cgroup *cg = task_cgroup_current();
-	struct thread_group *g;
-	int32_t id = 1;
-
-	while ((g = task_cgroup_next_group(cg, &id))) {
-		if (pid_current_vnr(g->tgid))
-			buf_printf(b, "%d\n", pid_current_vnr(g->tgid));
-		group_unref(g);
-		id++;
-	}
-	return 0;
-}
-
-SHOW(threads_show)
-{
-	struct task_cgroup *cg = task_cgroup_current();
-	struct task *t;
-	int32_t id = 1;
-
-	while ((t = task_cgroup_next_task(cg, &id))) {
-		if (pid_current_vnr(t->tid))
-			buf_printf(b, "%d\n", pid_current_vnr(t->tid));
-		task_unref(t);
-		id++;
-	}
 	return 0;
 }
 
@@ -239,8 +211,6 @@ SHOW(pids_max_show)
 	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, .show = fn}
 
 OPS(const_ops, const_show);
-OPS(procs_ops, procs_show);
-OPS(threads_ops, threads_show);
 OPS(cpu_max_ops, cpu_max_show);
 OPS(cpu_weight_ops, cpu_weight_show);
 OPS(cpu_stat_ops, cpu_stat_show);
@@ -258,23 +228,14 @@ OPS(swap_max_ops, swap_max_show);
 OPS(pids_current_ops, pids_current_show);
 OPS(pids_peak_ops, pids_peak_show);
 OPS(pids_max_ops, pids_max_show);
-static const struct synth_node_ops dir_ops = {.setattr = synth_setattr_eperm};
 
 /* clang-format off */
 #define C(file_name, text) { .name = file_name, .mode = S_IFREG | 0444, .ops = &const_ops, .data = (text) }
 #define R(file_name, ops_var) { .name = file_name, .mode = S_IFREG | 0444, .ops = &(ops_var) }
 
 static const struct synth_entry cgroup_entries[] = {
-	C("cgroup.controllers", "cpuset cpu io memory pids"),
-	C("cgroup.events", "populated 1\nfrozen 0"),
+	CGROUP_CORE_ENTRIES,
 	C("cgroup.freeze", "0"),
-	C("cgroup.max.depth", "max"),
-	C("cgroup.max.descendants", "max"),
-	R("cgroup.procs", procs_ops),
-	C("cgroup.stat", "nr_descendants 0\nnr_dying_descendants 0"),
-	C("cgroup.subtree_control", ""),
-	R("cgroup.threads", threads_ops),
-	C("cgroup.type", "domain"),
 	R("cpu.max", cpu_max_ops),
 	R("cpu.stat", cpu_stat_ops),
 	R("cpu.weight", cpu_weight_ops),
@@ -308,10 +269,29 @@ static int cgroup_mount(const struct filesystem_type *type, const char *source,
 			struct dentry **ret_root)
 {
 	static const struct synth_entry root = {
-		.mode = S_IFDIR | 0555, .ops = &dir_ops, .children = cgroup_entries};
+		.mode = S_IFDIR | 0755, .ops = &cgroup_root_ops, .children = cgroup_entries};
+	struct task_cgroup *cg = task_cgroup_current();
+	struct cgroup_view *v;
+	int err;
 
-	return synth_fs_create(type, source ? source : "cgroup2", CGROUP2_SUPER_MAGIC, &root, NULL,
-			       NULL, ret_fs, ret_root);
+	cgroup_group_ref(cg->root);
+	v = cgroup_view_create(cg->root);
+	if (!v) {
+		cgroup_group_unref(cg->root);
+		return -ENOMEM;
+	}
+	task_cgroup_ref(cg);
+	err = synth_fs_create(type, source ? source : "cgroup2", CGROUP2_SUPER_MAGIC, &root, v,
+			      NULL, ret_fs, ret_root);
+	if (err) {
+		cgroup_group_unref(cg->root);
+		task_cgroup_unref(cg);
+		free(v);
+		return err;
+	}
+	v->dir = *ret_root;
+	cgroup_view_add(v);
+	return 0;
 }
 
 static struct filesystem_ops cgroup_ops;

@@ -11,6 +11,7 @@
 #include <linux/capability.h>
 
 #include "base/log.h"
+#include "sentry/cgroup_tree.h"
 #include "sentry/fs/fs.h"
 #include "sentry/fs/proc.h"
 
@@ -471,10 +472,9 @@ static ssize_t oom_adj_store(struct synth_node *n, unused_arg struct synth_file 
 
 PROC_SHOW(cgroup_show)
 {
-	char path[CGROUP_PATH_MAX];
-
-	task_cgroup_path(t->group->cgroup, path);
-	buf_printf(b, "0::%s\n", path);
+	buf_puts(b, "0::");
+	cgroup_path_of(t->group, b);
+	buf_puts(b, "\n");
 	return 0;
 }
 

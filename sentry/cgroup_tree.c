@@ -1,0 +1,497 @@
+/* sentry/cgroup_tree.c - see cgroup_tree.h. */
+#include "sentry/cgroup_tree.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sentry/task_internal.h"
+
+static REF_TYPE(tree_type, "cgroup_group");
+static struct mutex cgroup_tree_lock = MUTEX_INIT(LOCK_CGROUP, "cgroup tree");
+static int64_t last_id; /* guarded by cgroup_tree_lock */
+
+void cgroup_group_ref(struct cgroup_group *c)
+{
+	ref_get(&c->ref);
+}
+
+void cgroup_group_unref(struct cgroup_group *c)
+{
+	while (c && ref_put(&c->ref)) {
+		struct cgroup_group *parent = c->parent;
+
+		wait_queue_fini(&c->wait);
+		ref_fini(&c->ref, &tree_type);
+		free(c->name);
+		free(c);
+		c = parent;
+	}
+}
+
+/* ---- what is told of ---- */
+
+/* The directory of a view that does not know of this turn yet: a reference; NULL: all do. */
+static struct dentry *next_view(struct cgroup_group *c, uint32_t turn,
+				void (**ret_changed)(struct dentry *))
+{
+	struct dentry *dir = NULL;
+	struct cgroup_view *v;
+
+	mutex_lock(&cgroup_tree_lock);
+	LIST_FOREACH (v, &c->views, link) {
+		if (v->turn == turn)
+			continue;
+		v->turn = turn;
+		if (!ref_tryget(&v->dir->ref))
+			continue;
+		dir = v->dir;
+		*ret_changed = v->changed;
+		break;
+	}
+	mutex_unlock(&cgroup_tree_lock);
+	return dir;
+}
+
+static void tell_run(struct deferred_work *w)
+{
+	struct cgroup_group *c = container_of(w, struct cgroup_group, tell);
+	void (*changed)(struct dentry *);
+	struct dentry *dir;
+	uint32_t turn;
+
+	atomic_store(&c->telling, false);
+	turn = atomic_load(&c->events);
+	while ((dir = next_view(c, turn, &changed))) {
+		changed(dir);
+		dentry_unref(dir);
+	}
+	cgroup_group_unref(c);
+}
+
+/* Pre: cgroup_tree_lock. */
+static void changed_locked(struct cgroup_group *c)
+{
+	atomic_fetch_add(&c->events, 1);
+	wait_queue_wake(&c->wait, POLLPRI | POLLERR);
+	if (atomic_exchange(&c->telling, true))
+		return;
+	cgroup_group_ref(c);
+	vfs_defer(&c->tell);
+}
+
+void cgroup_view_add(struct cgroup_view *v)
+{
+	mutex_lock(&cgroup_tree_lock);
+	v->turn = atomic_load(&v->group->events);
+	LIST_INSERT_HEAD(&v->group->views, v, link);
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+void cgroup_view_drop(struct cgroup_view *v)
+{
+	mutex_lock(&cgroup_tree_lock);
+	LIST_REMOVE(v, link);
+	mutex_unlock(&cgroup_tree_lock);
+	cgroup_group_unref(v->group);
+}
+
+/* ---- the tree ---- */
+
+static struct cgroup_group *tree_alloc(struct task_cgroup *cg, const char *name, size_t len)
+{
+	struct cgroup_group *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->name = strndup(name, len);
+	if (!c->name) {
+		free(c);
+		return NULL;
+	}
+	ref_init(&c->ref, &tree_type);
+	c->cg = cg;
+	c->max_depth = c->max_descendants = UINT32_MAX;
+	TAILQ_INIT(&c->children);
+	wait_queue_init(&c->wait);
+	c->tell.run = tell_run;
+	return c;
+}
+
+int cgroup_root_create(struct task_cgroup *cg, struct cgroup_group **ret)
+{
+	*ret = tree_alloc(cg, "", 0);
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* c leaves its directory, whose reference the caller drops. Pre: cgroup_tree_lock. */
+static void unlink_locked(struct cgroup_group *c)
+{
+	TAILQ_REMOVE(&c->parent->children, c, sibling);
+	c->removed = true;
+	for (struct cgroup_group *up = c->parent; up; up = up->parent)
+		up->descendants--;
+}
+
+void cgroup_root_destroy(struct cgroup_group *root)
+{
+	struct cgroup_group *c;
+
+	if (!root)
+		return;
+	/* From the deepest on: a path down to one that has none below it. */
+	for (;;) {
+		mutex_lock(&cgroup_tree_lock);
+		for (c = root; !TAILQ_EMPTY(&c->children); c = TAILQ_FIRST(&c->children))
+			;
+		if (c != root)
+			unlink_locked(c);
+		else
+			root->removed = true;
+		mutex_unlock(&cgroup_tree_lock);
+		cgroup_group_unref(c);
+		if (c == root)
+			break;
+	}
+}
+
+static struct cgroup_group *find_locked(struct cgroup_group *dir, const char *name, size_t len)
+{
+	struct cgroup_group *c;
+
+	TAILQ_FOREACH (c, &dir->children, sibling)
+		if (strlen(c->name) == len && !memcmp(c->name, name, len))
+			return c;
+	return NULL;
+}
+
+/* May dir have one more below it? Pre: cgroup_tree_lock. */
+static bool has_room(const struct cgroup_group *dir)
+{
+	uint32_t level = 1;
+
+	if (dir->depth >= CGROUP_DEPTH_MAX)
+		return false;
+	for (; dir; dir = dir->parent, level++) {
+		if (dir->descendants >= dir->max_descendants || level > dir->max_depth)
+			return false;
+		if (!dir->parent && dir->descendants >= CGROUP_GROUPS_MAX)
+			return false;
+	}
+	return true;
+}
+
+static int insert_locked(struct cgroup_group *dir, struct cgroup_group *c)
+{
+	if (dir->removed)
+		return -ENODEV;
+	if (find_locked(dir, c->name, strlen(c->name)))
+		return -EEXIST;
+	if (!has_room(dir))
+		return -EAGAIN;
+	c->parent = dir;
+	c->depth = dir->depth + 1;
+	c->id = ++last_id;
+	cgroup_group_ref(dir);
+	TAILQ_INSERT_TAIL(&dir->children, c, sibling);
+	for (; dir; dir = dir->parent) {
+		dir->descendants++;
+		atomic_store_explicit(&dir->some, true, memory_order_release);
+	}
+	return 0;
+}
+
+int cgroup_group_create(struct cgroup_group *dir, const char *name, size_t len,
+			const struct cgroup_owner *owner)
+{
+	struct cgroup_group *c = tree_alloc(dir->cg, name, len);
+	int err;
+
+	if (!c)
+		return -ENOMEM;
+	for (unsigned i = 0; i < CGROUP_FILES_MAX; i++)
+		c->owners[i] = (struct cgroup_owner){.uid = owner->uid, .gid = owner->gid};
+	c->owners[0].mode = owner->mode;
+	mutex_lock(&cgroup_tree_lock);
+	err = insert_locked(dir, c);
+	mutex_unlock(&cgroup_tree_lock);
+	if (err)
+		cgroup_group_unref(c);
+	return err;
+}
+
+int cgroup_group_remove(struct cgroup_group *c)
+{
+	int err = 0;
+
+	mutex_lock(&cgroup_tree_lock);
+	if (c->removed)
+		err = -ENODEV;
+	else if (!c->parent || c->populated || !TAILQ_EMPTY(&c->children))
+		err = -EBUSY;
+	else
+		unlink_locked(c);
+	mutex_unlock(&cgroup_tree_lock);
+	if (!err)
+		cgroup_group_unref(c);
+	return err;
+}
+
+bool cgroup_group_removed(struct cgroup_group *c)
+{
+	bool removed;
+
+	mutex_lock(&cgroup_tree_lock);
+	removed = c->removed;
+	mutex_unlock(&cgroup_tree_lock);
+	return removed;
+}
+
+struct cgroup_group *cgroup_group_find(struct cgroup_group *dir, const char *name, size_t len)
+{
+	struct cgroup_group *c;
+
+	mutex_lock(&cgroup_tree_lock);
+	c = find_locked(dir, name, len);
+	if (c)
+		cgroup_group_ref(c);
+	mutex_unlock(&cgroup_tree_lock);
+	return c;
+}
+
+struct cgroup_group *cgroup_group_next(struct cgroup_group *dir, int64_t *id)
+{
+	struct cgroup_group *c;
+
+	mutex_lock(&cgroup_tree_lock);
+	TAILQ_FOREACH (c, &dir->children, sibling)
+		if (c->id >= *id)
+			break;
+	if (c) {
+		*id = c->id;
+		cgroup_group_ref(c);
+	}
+	mutex_unlock(&cgroup_tree_lock);
+	return c;
+}
+
+uint32_t cgroup_group_descendants(struct cgroup_group *c)
+{
+	uint32_t n;
+
+	mutex_lock(&cgroup_tree_lock);
+	n = c->descendants;
+	mutex_unlock(&cgroup_tree_lock);
+	return n;
+}
+
+bool cgroup_group_populated(struct cgroup_group *c)
+{
+	bool populated;
+
+	mutex_lock(&cgroup_tree_lock);
+	populated = c->populated;
+	mutex_unlock(&cgroup_tree_lock);
+	return populated;
+}
+
+void cgroup_group_owner(struct cgroup_group *c, unsigned file, struct cgroup_owner *ret)
+{
+	mutex_lock(&cgroup_tree_lock);
+	*ret = c->owners[file];
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct cgroup_owner *o)
+{
+	mutex_lock(&cgroup_tree_lock);
+	c->owners[file] = *o;
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+void cgroup_group_limits(struct cgroup_group *c, uint32_t *ret_depth, uint32_t *ret_descendants)
+{
+	mutex_lock(&cgroup_tree_lock);
+	*ret_depth = c->max_depth;
+	*ret_descendants = c->max_descendants;
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+void cgroup_group_set_limits(struct cgroup_group *c, const uint32_t *depth,
+			     const uint32_t *descendants)
+{
+	mutex_lock(&cgroup_tree_lock);
+	if (depth)
+		c->max_depth = *depth;
+	if (descendants)
+		c->max_descendants = *descendants;
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+struct cgroup_group *cgroup_group_common(struct cgroup_group *a, struct cgroup_group *b)
+{
+	/* Parents do not change. */
+	while (a != b) {
+		struct cgroup_group **deeper = a->depth >= b->depth ? &a : &b;
+
+		*deeper = (*deeper)->parent;
+	}
+	cgroup_group_ref(a);
+	return a;
+}
+
+/* ---- processes ---- */
+
+/* c has a live process more, or one fewer. Pre: cgroup_tree_lock. */
+static void count_locked(struct cgroup_group *c, bool more)
+{
+	c->members += more ? 1 : -1u;
+	if (c->members != (more ? 1 : 0))
+		return;
+	/* What a group adds to the one above is whether it has any. */
+	for (; c; c = c->parent) {
+		c->populated += more ? 1 : -1u;
+		if (c->populated != (more ? 1 : 0))
+			return;
+		changed_locked(c);
+	}
+}
+
+static struct cgroup_group *in_locked(const struct thread_group *g)
+{
+	return g->group ? g->group : g->cgroup->root;
+}
+
+struct cgroup_group *cgroup_group_of(struct thread_group *g)
+{
+	struct cgroup_group *c;
+
+	mutex_lock(&cgroup_tree_lock);
+	c = in_locked(g);
+	cgroup_group_ref(c);
+	mutex_unlock(&cgroup_tree_lock);
+	return c;
+}
+
+bool cgroup_group_has(const struct cgroup_group *c, const struct thread_group *g)
+{
+	bool has;
+
+	mutex_lock(&cgroup_tree_lock);
+	has = in_locked(g) == c;
+	mutex_unlock(&cgroup_tree_lock);
+	return has;
+}
+
+int cgroup_group_move(struct cgroup_group *c, struct thread_group *g)
+{
+	struct cgroup_group *old = NULL;
+	int err = 0;
+
+	if (g->cgroup != c->cg)
+		return -ENOENT;
+	rwlock_read_lock(&kernel.taskset_lock);
+	mutex_lock(&cgroup_tree_lock);
+	if (c->removed) {
+		err = -ENODEV;
+	} else if (!g->zombie && in_locked(g) != c) {
+		old = g->group;
+		if (old)
+			count_locked(old, false);
+		g->group = c->parent ? c : NULL;
+		g->group_counts = c->parent != NULL;
+		if (g->group) {
+			cgroup_group_ref(c);
+			count_locked(c, true);
+		}
+	}
+	mutex_unlock(&cgroup_tree_lock);
+	rwlock_read_unlock(&kernel.taskset_lock);
+	cgroup_group_unref(old);
+	return err;
+}
+
+static bool within(const struct cgroup_group *c, const struct cgroup_group *top)
+{
+	while (c && c != top)
+		c = c->parent;
+	return c != NULL;
+}
+
+void cgroup_group_kill(struct cgroup_group *c)
+{
+	struct thread_group *g;
+	int32_t id = 1;
+
+	while ((g = task_cgroup_next_group(c->cg, &id))) {
+		struct cgroup_group *in = cgroup_group_of(g);
+
+		if (within(in, c))
+			task_group_exit(g, SIGKILL);
+		cgroup_group_unref(in);
+		group_unref(g);
+		id++;
+	}
+}
+
+void cgroup_fork(const struct thread_group *parent, struct thread_group *g)
+{
+	struct cgroup_group *root = parent->cgroup->root;
+
+	/* There is none to be in. */
+	if (likely(!root || !atomic_load_explicit(&root->some, memory_order_acquire)))
+		return;
+	mutex_lock(&cgroup_tree_lock);
+	g->group = parent->group;
+	if (g->group) {
+		cgroup_group_ref(g->group);
+		count_locked(g->group, true);
+		g->group_counts = true;
+	}
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+void cgroup_left(struct thread_group *g)
+{
+	/* Nobody moves it meanwhile: taskset_lock, or the last reference. */
+	if (likely(!g->group))
+		return;
+	mutex_lock(&cgroup_tree_lock);
+	if (g->group_counts)
+		count_locked(g->group, false);
+	g->group_counts = false;
+	mutex_unlock(&cgroup_tree_lock);
+}
+
+void cgroup_forget(struct thread_group *g)
+{
+	cgroup_left(g);
+	cgroup_group_unref(g->group);
+	g->group = NULL;
+}
+
+static void put_path(const struct cgroup_group *c, struct buf *b)
+{
+	if (!c->parent)
+		return;
+	put_path(c->parent, b);
+	buf_printf(b, "/%s", c->name);
+}
+
+void cgroup_path_of(struct thread_group *g, struct buf *b)
+{
+	struct cgroup_group *c = cgroup_group_of(g);
+	char path[CGROUP_PATH_MAX];
+	size_t len;
+
+	task_cgroup_path(g->cgroup, path);
+	len = strlen(path);
+	/* "/" is not doubled. */
+	if (c->parent && len && path[len - 1] == '/')
+		len--;
+	buf_printf(b, "%.*s", (int)len, path);
+	put_path(c, b);
+	if (cgroup_group_removed(c))
+		buf_puts(b, " (deleted)");
+	cgroup_group_unref(c);
+}
