@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sentry/cgroup_tree.h"
 #include "sentry/fs/cgroup.h"
