@@ -434,21 +434,26 @@ void cgroup_group_kill(struct cgroup_group *c)
 	}
 }
 
-void cgroup_fork(const struct thread_group *parent, struct thread_group *g)
+int cgroup_fork(const struct thread_group *parent, struct thread_group *g, struct cgroup_group *c)
 {
-	struct cgroup_group *root = parent->cgroup->root;
+	const struct cgroup_group *root = parent->cgroup->root;
+	int err = 0;
 
 	/* There is none to be in. */
-	if (likely(!root || !atomic_load_explicit(&root->some, memory_order_acquire)))
-		return;
+	if (likely(!atomic_load_explicit(&root->some, memory_order_acquire)))
+		return 0;
 	mutex_lock(&cgroup_tree_lock);
-	g->group = parent->group;
-	if (g->group) {
-		cgroup_group_ref(g->group);
-		count_locked(g->group, true);
+	c = c ? c : parent->group;
+	if (c && c->removed) {
+		err = -ENODEV;
+	} else if (c && c->parent) {
+		g->group = c;
+		cgroup_group_ref(c);
+		count_locked(c, true);
 		g->group_counts = true;
 	}
 	mutex_unlock(&cgroup_tree_lock);
+	return err;
 }
 
 void cgroup_left(struct thread_group *g)

@@ -108,8 +108,9 @@ bool cgroup_group_has(const struct cgroup_group *c, const struct thread_group *g
 must_check int cgroup_group_move(struct cgroup_group *c, struct thread_group *g);
 /* SIGKILL to all in it and below it. */
 void cgroup_group_kill(struct cgroup_group *c);
-/* A process that is being made: where its parent is. */
-void cgroup_fork(const struct thread_group *parent, struct thread_group *g);
+/* A process that is being made: where its parent is, or in c (NULL: that). Return: 0; -ENODEV: c was removed. */
+must_check int cgroup_fork(const struct thread_group *parent, struct thread_group *g,
+			   struct cgroup_group *c);
 /* It is a zombie now: taskset_lock held. */
 void cgroup_left(struct thread_group *g);
 /* The last of it. */

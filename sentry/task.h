@@ -372,6 +372,7 @@ struct clone_args_k {
 	int exit_signal;
 	const int32_t *set_tid;
 	size_t set_tid_size; /* numbers to have, in the child's namespace first */
+	struct cgroup_group *group; /* CLONE_INTO_CGROUP: where a process begins; borrowed */
 };
 int64_t task_clone(struct task *t, const struct clone_args_k *args);
 void group_set_subreaper(struct thread_group *g, bool on);

@@ -137,8 +137,9 @@ static int clone_pid_ns(struct task *t, uint64_t flags, struct pid_namespace **r
 	return 0;
 }
 
-static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret)
+static int clone_group(struct task *t, const struct clone_args_k *args, struct thread_group **ret)
 {
+	const uint64_t flags = args->flags;
 	struct pid_namespace *ns;
 	struct thread_group *g;
 	int err;
@@ -168,7 +169,9 @@ static int clone_group(struct task *t, uint64_t flags, struct thread_group **ret
 		goto out_unref;
 	task_cgroup_ref(t->group->cgroup);
 	g->cgroup = t->group->cgroup;
-	cgroup_fork(t->group, g);
+	err = cgroup_fork(t->group, g, args->group);
+	if (err)
+		goto out_unref;
 	g->start_ns = time_monotonic_ns();
 	atomic_store(&g->oom_score_adj, atomic_load(&t->group->oom_score_adj));
 	atomic_store(&g->dumpable, atomic_load(&t->group->dumpable));
@@ -426,7 +429,7 @@ static int clone_prepare(struct task *t, const struct clone_args_k *a, struct ta
 	struct task *child;
 	int err;
 
-	err = clone_group(t, a->flags, &g);
+	err = clone_group(t, a, &g);
 	if (err)
 		return err;
 	child = task_alloc(g);

@@ -1,10 +1,13 @@
 /* syscalls/sys_process.c - fork, exec, exit, wait; process ids, groups and sessions; pidfds; namespaces that exist. */
 #include "syscalls/syscalls.h"
 
+#include <limits.h>
 #include <linux/sched.h>
 #include <stdio.h>
 #include <sys/wait.h>
 
+#include "sentry/cgroup_tree.h"
+#include "sentry/fs/fs.h"
 #include "sentry/nsfs.h"
 #include "sentry/pidfd.h"
 #include "syscalls/util.h"
@@ -14,6 +17,7 @@
 #define AT_SYMLINK_NOFOLLOW_ 0x100
 #define AT_EMPTY_PATH_ 0x1000
 #define CLONE_ARGS_SIZE_VER0_ 64
+#define CLONE_ARGS_SIZE_VER2_ 88
 
 /* ---- clone ---- */
 
@@ -51,6 +55,27 @@ int64_t sys_clone(struct task *t, const struct syscall_args *a)
 	return task_clone(t, &args);
 }
 
+/* CLONE_INTO_CGROUP: fd is the group's directory. */
+static int64_t clone_into(struct task *t, struct clone_args_k *args, int fd)
+{
+	struct file *f = sys_fd(t, fd);
+	int64_t ret;
+
+	if (!f)
+		return -EBADF;
+	ret = cgroup_group_of_dir(f, t->cred, &args->group);
+	file_unref(f);
+	if (ret)
+		return ret;
+	/* Threads of one process are in one group. */
+	if ((args->flags & CLONE_THREAD) && !cgroup_group_has(args->group, t->group))
+		ret = -EOPNOTSUPP;
+	else
+		ret = task_clone(t, args);
+	cgroup_group_unref(args->group);
+	return ret;
+}
+
 int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 {
 	struct clone_args ca = {0};
@@ -70,15 +95,16 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 		return -EINVAL;
 	if ((ca.exit_signal & ~(uint64_t)CSIGNAL) || ca.exit_signal > SIG_COUNT)
 		return -EINVAL;
-	if ((ca.flags & CLONE_INTO_CGROUP))
-		return -EINVAL; /* no cgroup2 hierarchy to name one in */
+	if ((ca.flags & CLONE_INTO_CGROUP) &&
+	    (ca.cgroup > INT_MAX || a->a[1] < CLONE_ARGS_SIZE_VER2_))
+		return -EINVAL;
 	if (ca.set_tid_size &&
 	    task_copy_in(t, set_tid, ca.set_tid, ca.set_tid_size * sizeof(set_tid[0])))
 		return -EFAULT;
 	if (ca.set_tid_size && !cred_has_cap(t->cred, 40 /* CAP_CHECKPOINT_RESTORE */) &&
 	    !cred_has_cap(t->cred, 21))
 		return -EPERM;
-	if (ca.flags & ~(0xffffffffull | CLONE_CLEAR_SIGHAND))
+	if (ca.flags & ~(0xffffffffull | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP))
 		return -EINVAL;
 	if (ca.flags & (CLONE_DETACHED | (CSIGNAL & ~(uint64_t)CLONE_NEWTIME)))
 		return -EINVAL;
@@ -102,7 +128,8 @@ int64_t sys_clone3(struct task *t, const struct syscall_args *a)
 		.set_tid = set_tid,
 		.set_tid_size = ca.set_tid_size,
 	};
-	return task_clone(t, &args);
+	return ca.flags & CLONE_INTO_CGROUP ? clone_into(t, &args, (int)ca.cgroup)
+					    : task_clone(t, &args);
 }
 
 /* ---- execve ---- */

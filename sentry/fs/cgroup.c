@@ -18,7 +18,6 @@
 #include "sentry/fs/internal.h"
 #include "sentry/task.h"
 
-#define CGROUP2_SUPER_MAGIC 0x63677270
 #define CPU_WEIGHT_DEFAULT 100u
 
 static struct cgroup_limits get_limits(void)

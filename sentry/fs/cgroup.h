@@ -5,6 +5,8 @@
 #include "fsimpl/synth/synth.h"
 #include "sentry/cgroup_tree.h"
 
+#define CGROUP2_SUPER_MAGIC 0x63677270
+
 /* The inode number of a group's directory: one that was removed does not lend it to another of its name. */
 #define CGROUP_INO(id) ((uint64_t)(id) + (1ull << 32))
 

@@ -10,6 +10,7 @@
 
 #include "sentry/cgroup_tree.h"
 #include "sentry/fs/cgroup.h"
+#include "sentry/fs/fs.h"
 #include "sentry/pidns.h"
 #include "sentry/task.h"
 #include "vfs/inotify.h"
@@ -125,6 +126,38 @@ static int may_move(const struct cred *cred, struct cgroup_group *from, struct c
 	cgroup_group_unref(common);
 	pi = (struct perm_inode){.mode = attr.mode, .uid = attr.uid, .gid = attr.gid};
 	return vfs_permission(cred, &pi, W_OK);
+}
+
+int cgroup_group_of_dir(struct file *f, const struct cred *cred, struct cgroup_group **ret)
+{
+	struct synth_attr attr = {.mode = S_IFREG | 0644};
+	struct task *self = task_current();
+	struct cgroup_group *to, *from;
+	struct perm_inode pi;
+	struct synth_node *n;
+	int err;
+
+	if (f->path.dentry->fs->magic != CGROUP2_SUPER_MAGIC)
+		return -EBADF;
+	n = synth_node_of(f->path.dentry);
+	if (n->entry || !self)
+		return -EBADF;
+	to = group_of(n);
+	if (self->group->cgroup != to->cg || cgroup_group_removed(to))
+		return -ENOENT;
+	put_owner(to, CGROUP_PROCS, &attr);
+	pi = (struct perm_inode){.mode = attr.mode, .uid = attr.uid, .gid = attr.gid};
+	err = vfs_permission(cred, &pi, W_OK);
+	if (!err) {
+		from = cgroup_group_of(self->group);
+		err = may_move(cred, from, to);
+		cgroup_group_unref(from);
+	}
+	if (err)
+		return err;
+	cgroup_group_ref(to);
+	*ret = to;
+	return 0;
 }
 
 static int move(struct synth_file *sf, struct cgroup_group *to, struct thread_group *g)

@@ -28,6 +28,15 @@ size_t kmsg_size_buffer(void);
 void kmsg_clear(void);
 size_t kmsg_unread(void); /* bytes since the last clear */
 
+struct cgroup_group;
+struct cred;
+/*
+ * clone3(2)'s CLONE_INTO_CGROUP: the group whose directory f is, if cred may put a process of the caller's there: a reference. Return: 0; -EBADF: f is none;
+ * -EACCES; -ENOENT: removed, or another container's.
+ */
+must_check int cgroup_group_of_dir(struct file *f, const struct cred *cred,
+				   struct cgroup_group **ret);
+
 struct pid_namespace;
 /* What a proc mounted by this thread, which is no task, shows (a task's mount shows its own namespace). Borrowed until NULL is set: the root's. */
 void procfs_set_mount_ns(struct pid_namespace *ns);

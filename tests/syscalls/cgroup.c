@@ -4,6 +4,7 @@
  */
 #include "t.h"
 
+#include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/inotify.h>
@@ -239,6 +240,51 @@ static void moves(void)
 TEST(processes)
 {
 	with_groups(moves);
+}
+
+static pid_t clone_into(int fd)
+{
+	struct clone_args args = {
+		.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)fd};
+
+	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
+static void is_born_there(void)
+{
+	struct clone_args args = {
+		.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = 1ull << 31};
+	int a, fd;
+	pid_t pid;
+
+	CHECK_OK(mkdir(at("a", ""), 0755));
+	a = open(at("a", ""), O_RDONLY | O_DIRECTORY);
+	CHECK(a >= 0);
+	pid = clone_into(a);
+	CHECK_OK(pid);
+	if (!pid)
+		_exit(in_group("/proc/self/cgroup", "a") ? 5 : 6);
+	CHECK_EQ(t_wait_status(pid), 5 << 8);
+	CHECK_ERR(syscall(SYS_clone3, &args, sizeof(args)), EINVAL);
+	args.cgroup = (uint64_t)a;
+	CHECK_ERR(syscall(SYS_clone3, &args, CLONE_ARGS_SIZE_VER1), EINVAL);
+	CHECK_ERR(clone_into(1000), EBADF);
+	fd = open(".", O_RDONLY | O_DIRECTORY);
+	CHECK_ERR(clone_into(fd), EBADF);
+	close(fd);
+	fd = open(at("a", "cgroup.procs"), O_RDONLY);
+	CHECK_ERR(clone_into(fd), EBADF);
+	CHECK_OK(rmdir(at("a", "")));
+	CHECK_ERR(clone_into(a), ENOENT);
+	CHECK_OK(mkdir(at("b", ""), 0755));
+	fd = open(at("b", ""), O_RDONLY | O_DIRECTORY);
+	t_become(1000, 1000);
+	CHECK_ERR(clone_into(fd), EACCES);
+}
+
+TEST(clone3)
+{
+	with_groups(is_born_there);
 }
 
 static void refuses(void)
