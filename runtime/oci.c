@@ -6,11 +6,13 @@
  */
 #include <fcntl.h>
 #include <jansson.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "base/io.h"
 #include "runtime/oci.h"
@@ -93,6 +95,17 @@ static void parse_mount_options(struct oci_parse *p, const json_t *list, size_t 
 	buf_fini(&data);
 }
 
+/*
+ * Has /sys/fs/cgroup no hierarchies below it? Where it has, as with v1, "ro" of a bind of it is about the tmpfs that they are on, and a systemd inside counts on it:
+ * -v /sys/fs/cgroup:/sys/fs/cgroup:ro is how it has been run for years.
+ */
+static bool host_is_unified(void)
+{
+	struct statfs fs;
+
+	return statfs("/sys/fs/cgroup", &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+}
+
 static void parse_mount(struct oci_parse *p, const json_t *j, size_t index, struct boot_mount *m)
 {
 	char where[32];
@@ -134,6 +147,9 @@ static void parse_mount(struct oci_parse *p, const json_t *j, size_t index, stru
 			p->cgroup_writable |= !(m->flags & MS_RDONLY);
 			return;
 		}
+		if (type && strcmp(type, "cgroup") == 0 && (m->flags & MS_REC) &&
+		    !host_is_unified())
+			m->flags &= ~(uint64_t)MS_RDONLY;
 		m->flags &= type ? ~(uint64_t)(MS_BIND | MS_REC) : ~0ull;
 		type = type ? type : "bind";
 	}
