@@ -21,6 +21,9 @@ int task_may_make_ns(struct task *t, uint64_t flags)
 		return -EINVAL;
 	if ((flags & NS_PRIVILEGED) && !cred_has_cap(t->cred, 21 /* CAP_SYS_ADMIN */))
 		return -EPERM;
+	/* As where a container's manager forbids it: who wants one for safety's sake goes on without then (systemd's PrivateNetwork=), but not after EINVAL. */
+	if (flags & CLONE_NEWNET)
+		return -EPERM;
 	return flags & NS_ABSENT ? -EINVAL : 0;
 }
 

@@ -223,12 +223,7 @@ static const struct synth_entry thp_entries[] = {
 	{ 0 },
 };
 
-static const struct synth_entry hugepages_entries[] = {
-	{ 0 },
-};
-
 static const struct synth_entry kernel_mm_entries[] = {
-	D("hugepages", hugepages_entries),
 	D("transparent_hugepage", thp_entries),
 	{ 0 },
 };
