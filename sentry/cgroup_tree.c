@@ -31,40 +31,51 @@ void cgroup_group_unref(struct cgroup_group *c)
 
 /* ---- what is told of ---- */
 
-/* The directory of a view that does not know of this turn yet: a reference; NULL: all do. */
-static struct dentry *next_view(struct cgroup_group *c, uint32_t turn,
-				void (**ret_changed)(struct dentry *))
+/*
+ * A view that does not know of this turn yet, and counts as told now: its file system, a reference; NULL: all do. *ret_dir: its directory, a
+ * reference; NULL: that is on its way out.
+ */
+static struct filesystem *next_view(struct cgroup_group *c, uint32_t turn, struct dentry **ret_dir,
+				    void (**ret_changed)(struct dentry *))
 {
-	struct dentry *dir = NULL;
+	struct filesystem *fs = NULL;
 	struct cgroup_view *v;
 
 	mutex_lock(&cgroup_tree_lock);
-	LIST_FOREACH (v, &c->views, link) {
-		if (v->turn == turn)
+	while ((v = TAILQ_FIRST(&c->views)) && (int32_t)(v->turn - turn) < 0) {
+		v->turn = atomic_load(&c->events);
+		TAILQ_REMOVE(&c->views, v, link);
+		TAILQ_INSERT_TAIL(&c->views, v, link);
+		/*
+		 * Dentries borrow their file system. One that has no reference left drops its nodes, and so this view, before it is freed:
+		 * it is not to be held up by one of its dentries.
+		 */
+		if (!ref_tryget(&v->dir->fs->ref))
 			continue;
-		v->turn = turn;
-		if (!ref_tryget(&v->dir->ref))
-			continue;
-		dir = v->dir;
+		fs = v->dir->fs;
+		*ret_dir = ref_tryget(&v->dir->ref) ? v->dir : NULL;
 		*ret_changed = v->changed;
 		break;
 	}
 	mutex_unlock(&cgroup_tree_lock);
-	return dir;
+	return fs;
 }
 
 static void tell_run(struct deferred_work *w)
 {
 	struct cgroup_group *c = container_of(w, struct cgroup_group, tell);
 	void (*changed)(struct dentry *);
+	struct filesystem *fs;
 	struct dentry *dir;
 	uint32_t turn;
 
 	atomic_store(&c->telling, false);
 	turn = atomic_load(&c->events);
-	while ((dir = next_view(c, turn, &changed))) {
-		changed(dir);
+	while ((fs = next_view(c, turn, &dir, &changed))) {
+		if (dir)
+			changed(dir);
 		dentry_unref(dir);
+		filesystem_unref(fs);
 	}
 	cgroup_group_unref(c);
 }
@@ -84,14 +95,14 @@ void cgroup_view_add(struct cgroup_view *v)
 {
 	mutex_lock(&cgroup_tree_lock);
 	v->turn = atomic_load(&v->group->events);
-	LIST_INSERT_HEAD(&v->group->views, v, link);
+	TAILQ_INSERT_TAIL(&v->group->views, v, link);
 	mutex_unlock(&cgroup_tree_lock);
 }
 
 void cgroup_view_drop(struct cgroup_view *v)
 {
 	mutex_lock(&cgroup_tree_lock);
-	LIST_REMOVE(v, link);
+	TAILQ_REMOVE(&v->group->views, v, link);
 	mutex_unlock(&cgroup_tree_lock);
 	cgroup_group_unref(v->group);
 }
@@ -113,6 +124,7 @@ static struct cgroup_group *tree_alloc(struct task_cgroup *cg, const char *name,
 	c->cg = cg;
 	c->max_depth = c->max_descendants = UINT32_MAX;
 	TAILQ_INIT(&c->children);
+	TAILQ_INIT(&c->views);
 	wait_queue_init(&c->wait);
 	c->tell.run = tell_run;
 	return c;

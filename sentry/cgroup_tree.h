@@ -32,7 +32,7 @@ struct cgroup_view {
 	struct dentry *dir; /* immutable; borrowed: its end takes the view away first */
 	void (*changed)(
 		struct dentry *dir); /* immutable: cgroup.events has another content. Sleeps */
-	LIST_ENTRY(cgroup_view) link; /* guarded by cgroup_tree_lock, as turn */
+	TAILQ_ENTRY(cgroup_view) link; /* guarded by cgroup_tree_lock, as turn */
 	uint32_t turn; /* the last that it was told */
 };
 
@@ -48,7 +48,7 @@ struct cgroup_group {
 	LIST_ENTRY(cgroup_group) link;
 	TAILQ_HEAD(, cgroup_group) children; /* the oldest first */
 	TAILQ_ENTRY(cgroup_group) sibling;
-	LIST_HEAD(, cgroup_view) views;
+	TAILQ_HEAD(, cgroup_view) views; /* by turn, the oldest first */
 	bool removed;
 	uint32_t members; /* live processes */
 	uint32_t populated; /* groups below that have any, and itself */
