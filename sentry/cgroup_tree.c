@@ -7,6 +7,8 @@
 
 #include "sentry/task_internal.h"
 
+#define KILL_PASSES_MAX 64u
+
 static REF_TYPE(tree_type, "cgroup_group");
 static struct mutex cgroup_tree_lock = MUTEX_INIT(LOCK_CGROUP, "cgroup tree");
 static int64_t last_id; /* guarded by cgroup_tree_lock */
@@ -430,20 +432,41 @@ static bool within(const struct cgroup_group *c, const struct cgroup_group *top)
 	return c != NULL;
 }
 
-void cgroup_group_kill(struct cgroup_group *c)
+/* Return: it lives, and ends now. */
+static bool kill_one(struct thread_group *g)
+{
+	/* As kill(2), so an init does not end by who is inside. */
+	const struct moat_siginfo info = {.si_signo = SIGKILL, .si_code = 0 /* SI_USER */};
+
+	if (group_is_dying(g))
+		return false;
+	(void)!signal_send_group(g, &info);
+	return group_is_dying(g);
+}
+
+static bool kill_all(struct cgroup_group *c)
 {
 	struct thread_group *g;
+	bool found = false;
 	int32_t id = 1;
 
 	while ((g = task_cgroup_next_group(c->cg, &id))) {
 		struct cgroup_group *in = cgroup_group_of(g);
 
 		if (within(in, c))
-			task_group_exit(g, SIGKILL);
+			found |= kill_one(g);
 		cgroup_group_unref(in);
 		group_unref(g);
 		id++;
 	}
+	return found;
+}
+
+void cgroup_group_kill(struct cgroup_group *c)
+{
+	/* Who was found may have forked past us meanwhile, but does no more (clone_link()). Others may put processes here for ever. */
+	for (unsigned i = 0; i < KILL_PASSES_MAX && kill_all(c); i++)
+		;
 }
 
 int cgroup_fork(const struct thread_group *parent, struct thread_group *g, struct cgroup_group *c)

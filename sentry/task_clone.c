@@ -360,8 +360,10 @@ static int clone_link(struct task *t, struct task *child, const struct clone_arg
 		goto out_unlock;
 	/* A new process shares no handlers with us: its filters cannot be changed by our siblings, only copied from us by us. */
 	sh = sighand_lock(child->group);
+	/* Who is killed makes no more processes: after one that was found there is nobody new (cgroup_group_kill()). */
 	if (atomic_load(&kernel.shutting_down) ||
-	    ((a->flags & CLONE_THREAD) && (t->group->exiting || t->group->exec_task)))
+	    ((a->flags & CLONE_THREAD) ? t->group->exiting || t->group->exec_task
+				       : atomic_load(&t->fatal_pending)))
 		err = -EINTR;
 	else
 		task_link_thread(child);
