@@ -58,7 +58,7 @@ int64_t sys_clone(struct task *t, const struct syscall_args *a)
 /* CLONE_INTO_CGROUP: fd is the group's directory. */
 static int64_t clone_into(struct task *t, struct clone_args_k *args, int fd)
 {
-	struct file *f = sys_fd(t, fd);
+	struct file *f = sys_fd_raw(t, fd); /* O_PATH will do: clone(2) */
 	int64_t ret;
 
 	if (!f)
