@@ -155,10 +155,12 @@ static int apply_locked(int host_tid, uint64_t mask)
 
 int affinity_set(struct task *t, uint64_t mask)
 {
-	uint64_t host = mask_of(mask, container_mask(t->group->cgroup));
+	uint64_t host;
 	int err = 0;
 
 	mutex_lock(&affinity_lock);
+	/* Under the lock: affinity_set_container() goes through the tasks once. */
+	host = mask_of(mask, container_mask(t->group->cgroup));
 	if (host_cpus && t->affinity)
 		err = apply_locked(t->affinity->host_tid, host);
 	if (!err) {
