@@ -316,10 +316,18 @@ void cgroup_group_owner(struct cgroup_group *c, unsigned file, struct cgroup_own
 	mutex_unlock(&cgroup_tree_lock);
 }
 
-void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct cgroup_owner *o)
+void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct cgroup_owner *o,
+			    unsigned valid)
 {
+	struct cgroup_owner *own = &c->owners[file];
+
 	mutex_lock(&cgroup_tree_lock);
-	c->owners[file] = *o;
+	if (valid & SETATTR_MODE)
+		own->mode = o->mode;
+	if (valid & SETATTR_UID)
+		own->uid = o->uid;
+	if (valid & SETATTR_GID)
+		own->gid = o->gid;
 	mutex_unlock(&cgroup_tree_lock);
 }
 

@@ -85,7 +85,9 @@ uint32_t cgroup_group_descendants(struct cgroup_group *c);
 bool cgroup_group_populated(struct cgroup_group *c);
 /* Of one file (below CGROUP_FILES_MAX). */
 void cgroup_group_owner(struct cgroup_group *c, unsigned file, struct cgroup_owner *ret);
-void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct cgroup_owner *o);
+/* What `valid` (SETATTR_*) names of it. */
+void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct cgroup_owner *o,
+			    unsigned valid);
 /* cgroup.max.*. */
 void cgroup_group_limits(struct cgroup_group *c, uint32_t *ret_depth, uint32_t *ret_descendants);
 void cgroup_group_set_limits(struct cgroup_group *c, const uint32_t *depth,

@@ -64,16 +64,10 @@ static int group_setattr(struct synth_node *n, const struct setattr_args *in)
 	err = vfs_may_setattr(cred_current(), &pi, &args);
 	if (err)
 		return err;
-	o = (struct cgroup_owner){attr.mode, attr.uid, attr.gid};
-	if (args.valid & SETATTR_MODE)
-		o.mode = (attr.mode & S_IFMT) | (args.mode & 07777);
-	if (args.valid & SETATTR_UID)
-		o.uid = args.uid;
-	if (args.valid & SETATTR_GID)
-		o.gid = args.gid;
+	o = (struct cgroup_owner){(attr.mode & S_IFMT) | (args.mode & 07777), args.uid, args.gid};
 	path_change_begin(n->dentry.fs);
 	filesystem_paths_changed(n->dentry.fs);
-	cgroup_group_set_owner(c, file_of(n), &o);
+	cgroup_group_set_owner(c, file_of(n), &o, args.valid);
 	path_change_end(n->dentry.fs);
 	return 0;
 }
