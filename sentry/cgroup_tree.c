@@ -405,7 +405,8 @@ bool cgroup_group_has(const struct cgroup_group *c, const struct thread_group *g
 	return has;
 }
 
-int cgroup_group_move(struct cgroup_group *c, struct thread_group *g)
+int cgroup_group_move(struct cgroup_group *c, const struct cgroup_group *from,
+		      struct thread_group *g)
 {
 	struct cgroup_group *old = NULL;
 	int err = 0;
@@ -416,7 +417,9 @@ int cgroup_group_move(struct cgroup_group *c, struct thread_group *g)
 	mutex_lock(&cgroup_tree_lock);
 	if (c->removed) {
 		err = -ENODEV;
-	} else if (!g->zombie && in_locked(g) != c) {
+	} else if (in_locked(g) != from) {
+		err = -EAGAIN;
+	} else if (!g->zombie && from != c) {
 		old = g->group;
 		if (old)
 			count_locked(old, false);

@@ -106,8 +106,9 @@ void cgroup_view_drop(struct cgroup_view *v);
 struct cgroup_group *cgroup_group_of(struct thread_group *g);
 /* Is g in just this group? */
 bool cgroup_group_has(const struct cgroup_group *c, const struct thread_group *g);
-/* Return: 0; -ENODEV: c was removed; -ENOENT: g is of another container. One that has ended stays where it was. */
-must_check int cgroup_group_move(struct cgroup_group *c, struct thread_group *g);
+/* Return: 0; -ENODEV: c was removed; -ENOENT: g is of another container; -EAGAIN: it is no longer in `from`. One that has ended stays where it was. */
+must_check int cgroup_group_move(struct cgroup_group *c, const struct cgroup_group *from,
+				 struct thread_group *g);
 /* SIGKILL to all in it and below it, and whom they fork meanwhile; not to an init whose namespace the caller is in. */
 void cgroup_group_kill(struct cgroup_group *c);
 /* A process that is being made: where its parent is, or in c (NULL: that). Return: 0; -ENODEV: c was removed. */

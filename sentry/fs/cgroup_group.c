@@ -161,10 +161,15 @@ static int move(struct synth_file *sf, struct cgroup_group *to, struct thread_gr
 
 	if (g->cgroup != to->cg)
 		return -ENOENT;
-	from = cgroup_group_of(g);
-	err = may_move(sf->file.cred, from, to);
-	cgroup_group_unref(from);
-	return err ? err : cgroup_group_move(to, g);
+	/* Where it was when the caller was found to have a right to it. */
+	do {
+		from = cgroup_group_of(g);
+		err = may_move(sf->file.cred, from, to);
+		if (!err)
+			err = cgroup_group_move(to, from, g);
+		cgroup_group_unref(from);
+	} while (err == -EAGAIN);
+	return err;
 }
 
 static ssize_t procs_store(struct synth_node *n, struct synth_file *sf, const char *data,
