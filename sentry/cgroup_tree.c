@@ -419,7 +419,7 @@ int cgroup_group_move(struct cgroup_group *c, const struct cgroup_group *from,
 		err = -ENODEV;
 	} else if (in_locked(g) != from) {
 		err = -EAGAIN;
-	} else if (!g->zombie && from != c) {
+	} else if (!g->announced && !g->reaped && from != c) {
 		old = g->group;
 		if (old)
 			count_locked(old, false);
@@ -505,11 +505,10 @@ int cgroup_fork(const struct thread_group *parent, struct thread_group *g, struc
 void cgroup_left(struct thread_group *g)
 {
 	/* Nobody moves it meanwhile: taskset_lock, or the last reference. */
-	if (likely(!g->group))
+	if (likely(!g->group_counts))
 		return;
 	mutex_lock(&cgroup_tree_lock);
-	if (g->group_counts)
-		count_locked(g->group, false);
+	count_locked(g->group, false);
 	g->group_counts = false;
 	mutex_unlock(&cgroup_tree_lock);
 }

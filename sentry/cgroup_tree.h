@@ -114,7 +114,7 @@ void cgroup_group_kill(struct cgroup_group *c);
 /* A process that is being made: where its parent is, or in c (NULL: that). Return: 0; -ENODEV: c was removed. */
 must_check int cgroup_fork(const struct thread_group *parent, struct thread_group *g,
 			   struct cgroup_group *c);
-/* It is a zombie now: taskset_lock held. */
+/* All of its threads have ended, or it is reaped: taskset_lock (write) held. */
 void cgroup_left(struct thread_group *g);
 /* The last of it. */
 void cgroup_forget(struct thread_group *g);

@@ -104,7 +104,6 @@ bool group_notify_exit(struct thread_group *g)
 	g->zombie = true;
 	wait_queue_wake(&g->pidfd_wait, POLLIN | POLLHUP);
 	task_cgroup_group_died(g);
-	cgroup_left(g);
 	if (!parent || parent->zombie)
 		return true;
 	fill_child_info(g, &info);
@@ -131,6 +130,7 @@ void group_reap(struct thread_group *g, struct task_list *dead)
 
 	assert(!g->reaped);
 	g->reaped = true;
+	cgroup_left(g); /* one that never ran */
 	while ((t = TAILQ_FIRST(&g->threads))) {
 		ptrace_unlink(t);
 		task_unlink(t);
@@ -303,6 +303,7 @@ static void exit_announce(struct thread_group *g, struct task_list *dead)
 	struct task *leader = g->leader;
 
 	g->announced = true;
+	cgroup_left(g);
 	if (!g->exiting)
 		g->exit_code = leader->exit_code;
 	/* A tracer that is not the parent hears it first; the parent when the tracer has waited. */

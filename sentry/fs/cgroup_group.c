@@ -84,7 +84,7 @@ static int procs_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 	while ((g = task_cgroup_next_group(c->cg, &id))) {
 		int32_t nr = pid_current_vnr(g->tgid);
 
-		if (nr && cgroup_group_has(c, g) && !group_is_dead(g))
+		if (nr && cgroup_group_has(c, g) && !group_has_ended(g))
 			buf_printf(b, "%d\n", nr);
 		group_unref(g);
 		id++;
@@ -101,7 +101,7 @@ static int threads_show(struct synth_node *n, unused_arg struct synth_file *sf, 
 	while ((t = task_cgroup_next_task(c->cg, &id))) {
 		int32_t nr = pid_current_vnr(t->tid);
 
-		if (nr && cgroup_group_has(c, t->group) && !group_is_dead(t->group))
+		if (nr && cgroup_group_has(c, t->group) && !group_has_ended(t->group))
 			buf_printf(b, "%d\n", nr);
 		task_unref(t);
 		id++;
