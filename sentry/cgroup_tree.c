@@ -421,14 +421,15 @@ int cgroup_group_move(struct cgroup_group *c, const struct cgroup_group *from,
 		err = -EAGAIN;
 	} else if (!g->announced && !g->reaped && from != c) {
 		old = g->group;
-		if (old)
-			count_locked(old, false);
 		g->group = c->parent ? c : NULL;
 		g->group_counts = c->parent != NULL;
 		if (g->group) {
 			cgroup_group_ref(c);
 			count_locked(c, true);
 		}
+		/* After the new one: what is above both is not empty meanwhile, and has no news. */
+		if (old)
+			count_locked(old, false);
 	}
 	mutex_unlock(&cgroup_tree_lock);
 	rwlock_read_unlock(&kernel.taskset_lock);
