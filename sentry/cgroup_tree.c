@@ -10,8 +10,17 @@
 #define KILL_PASSES_MAX 64u
 
 static REF_TYPE(tree_type, "cgroup_group");
-static struct mutex cgroup_tree_lock = MUTEX_INIT(LOCK_CGROUP, "cgroup tree");
-static int64_t last_id; /* guarded by cgroup_tree_lock */
+static _Atomic int64_t last_id;
+
+static void tree_lock(const struct cgroup_group *c)
+{
+	mutex_lock(&c->root->lock);
+}
+
+static void tree_unlock(const struct cgroup_group *c)
+{
+	mutex_unlock(&c->root->lock);
+}
 
 void cgroup_group_ref(struct cgroup_group *c)
 {
@@ -43,7 +52,7 @@ static struct filesystem *next_view(struct cgroup_group *c, uint32_t turn, struc
 	struct filesystem *fs = NULL;
 	struct cgroup_view *v;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	while ((v = TAILQ_FIRST(&c->views)) && (int32_t)(v->turn - turn) < 0) {
 		v->turn = atomic_load(&c->events);
 		TAILQ_REMOVE(&c->views, v, link);
@@ -59,7 +68,7 @@ static struct filesystem *next_view(struct cgroup_group *c, uint32_t turn, struc
 		*ret_changed = v->changed;
 		break;
 	}
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	return fs;
 }
 
@@ -82,7 +91,7 @@ static void tell_run(struct deferred_work *w)
 	cgroup_group_unref(c);
 }
 
-/* Pre: cgroup_tree_lock. */
+/* Pre: the root's lock. */
 static void changed_locked(struct cgroup_group *c)
 {
 	atomic_fetch_add(&c->events, 1);
@@ -95,23 +104,25 @@ static void changed_locked(struct cgroup_group *c)
 
 void cgroup_view_add(struct cgroup_view *v)
 {
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(v->group);
 	v->turn = atomic_load(&v->group->events);
 	TAILQ_INSERT_TAIL(&v->group->views, v, link);
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(v->group);
 }
 
 void cgroup_view_drop(struct cgroup_view *v)
 {
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(v->group);
 	TAILQ_REMOVE(&v->group->views, v, link);
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(v->group);
 	cgroup_group_unref(v->group);
 }
 
 /* ---- the tree ---- */
 
-static struct cgroup_group *tree_alloc(struct task_cgroup *cg, const char *name, size_t len)
+/* root: whose lock is its tree's; NULL: itself. */
+static struct cgroup_group *tree_alloc(struct task_cgroup *cg, struct cgroup_group *root,
+				       const char *name, size_t len)
 {
 	struct cgroup_group *c = calloc(1, sizeof(*c));
 
@@ -124,6 +135,8 @@ static struct cgroup_group *tree_alloc(struct task_cgroup *cg, const char *name,
 	}
 	ref_init(&c->ref, &tree_type);
 	c->cg = cg;
+	c->root = root ? root : c;
+	mutex_init(&c->lock, LOCK_CGROUP, "cgroup tree");
 	c->max_depth = c->max_descendants = UINT32_MAX;
 	TAILQ_INIT(&c->children);
 	TAILQ_INIT(&c->views);
@@ -134,11 +147,11 @@ static struct cgroup_group *tree_alloc(struct task_cgroup *cg, const char *name,
 
 int cgroup_root_create(struct task_cgroup *cg, struct cgroup_group **ret)
 {
-	*ret = tree_alloc(cg, "", 0);
+	*ret = tree_alloc(cg, NULL, "", 0);
 	return *ret ? 0 : -ENOMEM;
 }
 
-/* c leaves its directory, whose reference the caller drops. Pre: cgroup_tree_lock. */
+/* c leaves its directory, whose reference the caller drops. Pre: the root's lock. */
 static void unlink_locked(struct cgroup_group *c)
 {
 	TAILQ_REMOVE(&c->parent->children, c, sibling);
@@ -155,14 +168,14 @@ void cgroup_root_destroy(struct cgroup_group *root)
 		return;
 	/* From the deepest on: a path down to one that has none below it. */
 	for (;;) {
-		mutex_lock(&cgroup_tree_lock);
+		tree_lock(root);
 		for (c = root; !TAILQ_EMPTY(&c->children); c = TAILQ_FIRST(&c->children))
 			;
 		if (c != root)
 			unlink_locked(c);
 		else
 			root->removed = true;
-		mutex_unlock(&cgroup_tree_lock);
+		tree_unlock(root);
 		cgroup_group_unref(c);
 		if (c == root)
 			break;
@@ -179,7 +192,7 @@ static struct cgroup_group *find_locked(struct cgroup_group *dir, const char *na
 	return NULL;
 }
 
-/* May dir have one more below it? Pre: cgroup_tree_lock. */
+/* May dir have one more below it? Pre: the root's lock. */
 static bool has_room(const struct cgroup_group *dir)
 {
 	uint32_t level = 1;
@@ -205,7 +218,7 @@ static int insert_locked(struct cgroup_group *dir, struct cgroup_group *c)
 		return -EAGAIN;
 	c->parent = dir;
 	c->depth = dir->depth + 1;
-	c->id = ++last_id;
+	c->id = atomic_fetch_add(&last_id, 1) + 1;
 	cgroup_group_ref(dir);
 	TAILQ_INSERT_TAIL(&dir->children, c, sibling);
 	for (; dir; dir = dir->parent) {
@@ -218,7 +231,7 @@ static int insert_locked(struct cgroup_group *dir, struct cgroup_group *c)
 int cgroup_group_create(struct cgroup_group *dir, const char *name, size_t len,
 			const struct cgroup_owner *owner)
 {
-	struct cgroup_group *c = tree_alloc(dir->cg, name, len);
+	struct cgroup_group *c = tree_alloc(dir->cg, dir->root, name, len);
 	int err;
 
 	if (!c)
@@ -226,9 +239,9 @@ int cgroup_group_create(struct cgroup_group *dir, const char *name, size_t len,
 	for (unsigned i = 0; i < CGROUP_FILES_MAX; i++)
 		c->owners[i] = (struct cgroup_owner){.uid = owner->uid, .gid = owner->gid};
 	c->owners[0].mode = owner->mode;
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(dir);
 	err = insert_locked(dir, c);
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(dir);
 	if (err)
 		cgroup_group_unref(c);
 	return err;
@@ -238,14 +251,14 @@ int cgroup_group_remove(struct cgroup_group *c)
 {
 	int err = 0;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	if (c->removed)
 		err = -ENODEV;
 	else if (!c->parent || c->populated || !TAILQ_EMPTY(&c->children))
 		err = -EBUSY;
 	else
 		unlink_locked(c);
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	if (!err)
 		cgroup_group_unref(c);
 	return err;
@@ -255,9 +268,9 @@ bool cgroup_group_removed(struct cgroup_group *c)
 {
 	bool removed;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	removed = c->removed;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	return removed;
 }
 
@@ -265,11 +278,11 @@ struct cgroup_group *cgroup_group_find(struct cgroup_group *dir, const char *nam
 {
 	struct cgroup_group *c;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(dir);
 	c = find_locked(dir, name, len);
 	if (c)
 		cgroup_group_ref(c);
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(dir);
 	return c;
 }
 
@@ -277,7 +290,7 @@ struct cgroup_group *cgroup_group_next(struct cgroup_group *dir, int64_t *id)
 {
 	struct cgroup_group *c;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(dir);
 	TAILQ_FOREACH (c, &dir->children, sibling)
 		if (c->id >= *id)
 			break;
@@ -285,7 +298,7 @@ struct cgroup_group *cgroup_group_next(struct cgroup_group *dir, int64_t *id)
 		*id = c->id;
 		cgroup_group_ref(c);
 	}
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(dir);
 	return c;
 }
 
@@ -293,9 +306,9 @@ uint32_t cgroup_group_descendants(struct cgroup_group *c)
 {
 	uint32_t n;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	n = c->descendants;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	return n;
 }
 
@@ -303,17 +316,17 @@ bool cgroup_group_populated(struct cgroup_group *c)
 {
 	bool populated;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	populated = c->populated;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	return populated;
 }
 
 void cgroup_group_owner(struct cgroup_group *c, unsigned file, struct cgroup_owner *ret)
 {
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	*ret = c->owners[file];
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 }
 
 void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct cgroup_owner *o,
@@ -321,33 +334,33 @@ void cgroup_group_set_owner(struct cgroup_group *c, unsigned file, const struct 
 {
 	struct cgroup_owner *own = &c->owners[file];
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	if (valid & SETATTR_MODE)
 		own->mode = o->mode;
 	if (valid & SETATTR_UID)
 		own->uid = o->uid;
 	if (valid & SETATTR_GID)
 		own->gid = o->gid;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 }
 
 void cgroup_group_limits(struct cgroup_group *c, uint32_t *ret_depth, uint32_t *ret_descendants)
 {
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	*ret_depth = c->max_depth;
 	*ret_descendants = c->max_descendants;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 }
 
 void cgroup_group_set_limits(struct cgroup_group *c, const uint32_t *depth,
 			     const uint32_t *descendants)
 {
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	if (depth)
 		c->max_depth = *depth;
 	if (descendants)
 		c->max_descendants = *descendants;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 }
 
 struct cgroup_group *cgroup_group_common(struct cgroup_group *a, struct cgroup_group *b)
@@ -364,7 +377,7 @@ struct cgroup_group *cgroup_group_common(struct cgroup_group *a, struct cgroup_g
 
 /* ---- processes ---- */
 
-/* c has a live process more, or one fewer. Pre: cgroup_tree_lock. */
+/* c has a live process more, or one fewer. Pre: the root's lock. */
 static void count_locked(struct cgroup_group *c, bool more)
 {
 	c->members += more ? 1 : -1u;
@@ -388,10 +401,10 @@ struct cgroup_group *cgroup_group_of(struct thread_group *g)
 {
 	struct cgroup_group *c;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(g->cgroup->root);
 	c = in_locked(g);
 	cgroup_group_ref(c);
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(g->cgroup->root);
 	return c;
 }
 
@@ -399,9 +412,9 @@ bool cgroup_group_has(const struct cgroup_group *c, const struct thread_group *g
 {
 	bool has;
 
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	has = in_locked(g) == c;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	return has;
 }
 
@@ -414,7 +427,7 @@ int cgroup_group_move(struct cgroup_group *c, const struct cgroup_group *from,
 	if (g->cgroup != c->cg)
 		return -ENOENT;
 	rwlock_read_lock(&kernel.taskset_lock);
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(c);
 	if (c->removed) {
 		err = -ENODEV;
 	} else if (in_locked(g) != from) {
@@ -431,7 +444,7 @@ int cgroup_group_move(struct cgroup_group *c, const struct cgroup_group *from,
 		if (old)
 			count_locked(old, false);
 	}
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(c);
 	rwlock_read_unlock(&kernel.taskset_lock);
 	cgroup_group_unref(old);
 	return err;
@@ -489,7 +502,7 @@ int cgroup_fork(const struct thread_group *parent, struct thread_group *g, struc
 	/* There is none to be in. */
 	if (likely(!atomic_load_explicit(&root->some, memory_order_acquire)))
 		return 0;
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(root);
 	c = c ? c : parent->group;
 	if (c && c->removed) {
 		err = -ENODEV;
@@ -499,7 +512,7 @@ int cgroup_fork(const struct thread_group *parent, struct thread_group *g, struc
 		count_locked(c, true);
 		g->group_counts = true;
 	}
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(root);
 	return err;
 }
 
@@ -508,10 +521,10 @@ void cgroup_left(struct thread_group *g)
 	/* Nobody moves it meanwhile: taskset_lock, or the last reference. */
 	if (likely(!g->group_counts))
 		return;
-	mutex_lock(&cgroup_tree_lock);
+	tree_lock(g->cgroup->root);
 	count_locked(g->group, false);
 	g->group_counts = false;
-	mutex_unlock(&cgroup_tree_lock);
+	tree_unlock(g->cgroup->root);
 }
 
 void cgroup_forget(struct thread_group *g)

@@ -7,8 +7,8 @@
  * A process is in one group, its parent's when it begins; a NULL of thread_group.group stands for the container's own, the root of its tree, so that a container
  * without groups costs nothing. A group that has live processes or groups below it cannot be removed; zombies keep none, but find its name.
  *
- * Locks: cgroup_tree_lock (LOCK_CGROUP), one for all containers, around trees and who is in what. Who moves a process holds taskset_lock (read) as well, so
- * that nobody who has ended is counted.
+ * Locks: the root's lock (LOCK_CGROUP) around its tree and who is in what of it; trees of two containers have nothing to do with each other. Who moves a process
+ * holds taskset_lock (read) as well, so that nobody who has ended is counted.
  */
 #ifndef MOAT_SENTRY_CGROUP_TREE_H
 #define MOAT_SENTRY_CGROUP_TREE_H
@@ -32,7 +32,7 @@ struct cgroup_view {
 	struct dentry *dir; /* immutable; borrowed: its end takes the view away first */
 	void (*changed)(
 		struct dentry *dir); /* immutable: cgroup.events has another content. Sleeps */
-	TAILQ_ENTRY(cgroup_view) link; /* guarded by cgroup_tree_lock, as turn */
+	TAILQ_ENTRY(cgroup_view) link; /* guarded by the root's lock, as turn */
 	uint32_t turn; /* the last that it was told */
 };
 
@@ -41,11 +41,12 @@ struct cgroup_group {
 		ref; /* the tree has one until the group is removed, each process in it, each group below, each view */
 	struct task_cgroup *cg; /* immutable; borrowed: whoever comes here has one */
 	struct cgroup_group *parent; /* immutable; a reference; NULL: the root */
+	struct cgroup_group *root; /* immutable; borrowed: the parents hold it */
+	struct mutex lock; /* the root's: LOCK_CGROUP */
 	char *name; /* immutable; owned */
 	int64_t id; /* immutable: ascends among those of one directory */
 	unsigned depth; /* immutable */
-	/* guarded by cgroup_tree_lock */
-	LIST_ENTRY(cgroup_group) link;
+	/* guarded by the root's lock */
 	TAILQ_HEAD(, cgroup_group) children; /* the oldest first */
 	TAILQ_ENTRY(cgroup_group) sibling;
 	TAILQ_HEAD(, cgroup_view) views; /* by turn, the oldest first */

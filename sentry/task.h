@@ -104,7 +104,7 @@ struct thread_group {
 	struct rcu_cb rcu;
 	struct task_cgroup *cgroup; /* its container: immutable once set; a reference */
 	struct cgroup_group *
-		group; /* of the container's; a reference; NULL: its root. Changed under taskset_lock (read) and cgroup_tree_lock */
+		group; /* of the container's; a reference; NULL: its root. Changed under taskset_lock (read) and that root's lock */
 	bool group_counts; /* among its live processes; guarded likewise */
 	int32_t tgid; /* in the root pid namespace, as all numbers that are not called v...: sentry/pidns.h */
 	int32_t vtgid; /* in its own */

@@ -74,7 +74,12 @@ static int group_setattr(struct synth_node *n, const struct setattr_args *in)
 
 /* ---- who is in it ---- */
 
-/* In the middle of a listing the group may be removed: then nobody is. */
+/* An open file of a group that was removed. */
+static int gone(struct synth_node *n)
+{
+	return cgroup_group_removed(group_of(n)) ? -ENODEV : 0;
+}
+
 static int procs_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
 {
 	struct cgroup_group *c = group_of(n);
@@ -89,7 +94,7 @@ static int procs_show(struct synth_node *n, unused_arg struct synth_file *sf, st
 		group_unref(g);
 		id++;
 	}
-	return 0;
+	return gone(n);
 }
 
 static int threads_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
@@ -106,7 +111,7 @@ static int threads_show(struct synth_node *n, unused_arg struct synth_file *sf, 
 		task_unref(t);
 		id++;
 	}
-	return 0;
+	return gone(n);
 }
 
 /* As Linux: who moves a process may write to the cgroup.procs of the group that holds where it was and where it goes. */
@@ -230,7 +235,7 @@ static int events_show(struct synth_node *n, struct synth_file *sf, struct buf *
 	atomic_store(&seen->turn, atomic_load(&c->events));
 	/* The root's are the container's, whose first process lives as long as it. */
 	buf_printf(b, "populated %d\nfrozen 0\n", !c->parent || cgroup_group_populated(c));
-	return 0;
+	return gone(n);
 }
 
 static int events_open(struct synth_node *n, struct synth_file *sf)
@@ -280,7 +285,7 @@ static int stat_show(struct synth_node *n, unused_arg struct synth_file *sf, str
 {
 	buf_printf(b, "nr_descendants %u\nnr_dying_descendants 0\n",
 		   cgroup_group_descendants(group_of(n)));
-	return 0;
+	return gone(n);
 }
 
 static int max_show(struct synth_node *n, unused_arg struct synth_file *sf, struct buf *b)
@@ -293,7 +298,7 @@ static int max_show(struct synth_node *n, unused_arg struct synth_file *sf, stru
 		buf_puts(b, "max\n");
 	else
 		buf_printf(b, "%u\n", v);
-	return 0;
+	return gone(n);
 }
 
 static ssize_t max_store(struct synth_node *n, unused_arg struct synth_file *sf, const char *data,
