@@ -88,15 +88,10 @@ static int help_main(int argc, char **argv)
 /* Or the first files that we open would be the container's standard ones, and what is printed would go into one of them. */
 static bool open_closed_stdio(void)
 {
-	int fd = 0;
-
-	while (fd < 3 && fcntl(fd, F_GETFD) >= 0)
-		fd++;
-	/* It gets the lowest number that is free. */
-	while (fd < 3)
-		if ((fd = open("/dev/null", O_RDWR)) < 0)
+	/* Those below are open, so it gets this number. */
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			return false;
-	close(fd);
 	return true;
 }
 
