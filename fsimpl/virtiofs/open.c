@@ -232,9 +232,13 @@ static int create_open(struct virtiofs_fs *fs, struct resolving_path *rp, struct
 		by_mknod = true;
 		err = create_rpc(fs, rp, dir, pi, args, FUSE_MKNOD, &reply);
 	}
-	if (err)
+	/* It may have been made, and not be given to its owner then. */
+	if (err != -EEXIST)
+		virtiofs_inode_touched(virtiofs_inode_of(dir));
+	if (err) {
+		remote_forget_negative(&fs->dcache, dir, rp_component(rp), rp_component_len(rp));
 		return err;
-	virtiofs_inode_touched(virtiofs_inode_of(dir));
+	}
 	err = virtiofs_enter(fs, dir, rp_component(rp), rp_component_len(rp), &reply.e, when,
 			     &ret->d);
 	if (err)
