@@ -9,12 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "fsimpl/hostfd/hostfd.h"
 #include "sentry/boot/internal.h"
+#include "sentry/fdtable.h"
 #include "sentry/seccomp.h"
 #include "sentry/tty/tty.h"
 
@@ -320,6 +322,9 @@ static void make_rlimits(const struct boot_spec *s, struct rlimits *out)
 		out->lim[i].cur = s->rlimits[i].set ? s->rlimits[i].cur : defaults[i][0];
 		out->lim[i].max = s->rlimits[i].set ? s->rlimits[i].max : defaults[i][1];
 	}
+	/* The host's fs.nr_open may be larger than ours: a limit above that could not be set anew inside, not even to itself. */
+	out->lim[RLIMIT_NOFILE].max = MIN(out->lim[RLIMIT_NOFILE].max, (uint64_t)FD_TABLE_MAX);
+	out->lim[RLIMIT_NOFILE].cur = MIN(out->lim[RLIMIT_NOFILE].cur, out->lim[RLIMIT_NOFILE].max);
 }
 
 static int resolve_cwd(const struct boot_process *p, const struct cred *cred, struct vfs_path *ret)
