@@ -372,8 +372,10 @@ static int update(const struct container *c, const json_t *resources)
 		return err;
 	}
 	boot_spec_init(&s);
-	if (oci_resources_to_spec(resources, &s))
+	if (oci_resources_to_spec(resources, &s)) {
+		boot_spec_fini(&s);
 		return -ENOMEM;
+	}
 	msg.memory = s.memory_limit;
 	msg.all = cgroup_bounds_memory(&c->cgroup);
 	msg.pids = s.pids_limit;

@@ -367,14 +367,13 @@ static int remove_at(struct filesystem *base, struct resolving_path *rp, bool is
 		return err;
 	}
 	err = check_removal(fs, rp, dir, is_dir, &d);
-	if (!err) {
+	if (!err)
 		err = remove_rpc(fs, dir, rcu_load(d->key), is_dir);
-		/* What was believed of them is not so, with cache=always for good: who lists them again shall see what is in the way. */
-		if (err == -ENOENT)
-			virtiofs_inode_stale(virtiofs_inode_of(dir));
-		if (err == -ENOTEMPTY)
-			virtiofs_inode_stale(virtiofs_inode_of(d));
-	}
+	/* What was believed of them is not so, with cache=always for good: who lists them again shall see what is there. */
+	if (err == -ENOENT)
+		virtiofs_inode_stale(virtiofs_inode_of(dir));
+	if (err == -ENOTEMPTY && d)
+		virtiofs_inode_stale(virtiofs_inode_of(d));
 	if (!err)
 		removed(fs, dir, d);
 	rwlock_write_unlock(&fs->tree_lock);

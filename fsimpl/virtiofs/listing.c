@@ -7,9 +7,6 @@
 #include "base/sleep.h"
 #include "fsimpl/virtiofs/internal.h"
 
-/* How far times of files may lag behind the clock: a tick, or a second where they are whole ones. */
-#define TICK_NS 50000000ll
-#define SECOND_NS 1000000000ll
 #define SAMPLES 8 /* names that stand for all */
 
 static REF_TYPE(listing_type, "virtiofs_listing");
@@ -35,20 +32,15 @@ void virtiofs_listing_unref(struct virtiofs_listing *l)
 
 /* ---- what is known of a directory ---- */
 
-/* ns of a time that the server gave: any number. */
-static int64_t stamp_ns(uint64_t sec, uint32_t nsec)
+/* What is compared of a time that the server gave, which may be any number. */
+static struct virtiofs_stamp stamp(uint64_t sec, uint32_t nsec)
 {
-	if (sec > INT64_MAX / SECOND_NS - 1 || nsec >= SECOND_NS)
-		return INT64_MAX;
-	return (int64_t)sec * SECOND_NS + nsec;
+	return (struct virtiofs_stamp){sec, nsec};
 }
 
-/* Does every change since `asked` (host CLOCK_MONOTONIC) give another ctime? */
-static bool settled(int64_t ctime, int64_t asked)
+static bool same_stamp(struct virtiofs_stamp a, struct virtiofs_stamp b)
 {
-	int64_t then = time_realtime_ns() - (time_monotonic_ns() - asked);
-
-	return ctime < then - (ctime % SECOND_NS ? TICK_NS : 2 * SECOND_NS);
+	return a.sec == b.sec && a.nsec == b.nsec;
 }
 
 static void look(struct virtiofs_inode *in, struct virtiofs_listed_state *ret)
@@ -62,9 +54,8 @@ static void look(struct virtiofs_inode *in, struct virtiofs_listed_state *ret)
 	ret->known = in->attr_asked != 0;
 	/* Our own changes are told by attr_version. */
 	ret->until = in->perm_valid_until;
-	ret->mtime = stamp_ns(in->attr.mtime, in->attr.mtimensec);
-	ret->ctime = stamp_ns(in->attr.ctime, in->attr.ctimensec);
-	ret->settled = ret->known && settled(ret->ctime, in->attr_asked);
+	ret->mtime = stamp(in->attr.mtime, in->attr.mtimensec);
+	ret->ctime = stamp(in->attr.ctime, in->attr.ctimensec);
 	mutex_unlock(&in->lock);
 	if (v)
 		ret->version = version_load(v->table, ret->key);
@@ -76,7 +67,7 @@ static bool same(const struct virtiofs_listed_state *then, const struct virtiofs
 	return then->changes == now->changes && then->key == now->key &&
 	       then->epoch == now->epoch &&
 	       (!then->known || !now->known ||
-		(then->mtime == now->mtime && then->ctime == now->ctime));
+		(same_stamp(then->mtime, now->mtime) && same_stamp(then->ctime, now->ctime)));
 }
 
 static bool holds(struct virtiofs_inode *in, const struct virtiofs_listed_state *then)
@@ -91,12 +82,8 @@ static bool holds(struct virtiofs_inode *in, const struct virtiofs_listed_state 
 		return false;
 	if (fs->versions)
 		return virtiofs_version_holds(fs->versions, then->key, then->version);
-	if (fs->options.cache == VIRTIOFS_CACHE_ALWAYS || time_monotonic_ns() < then->until)
-		return true;
-	if (!then->settled || virtiofs_inode_refresh(in, 0))
-		return false;
-	look(in, &now);
-	return now.known && same(then, &now);
+	/* Later, the same times would not tell that nothing was changed: directories of procfs and of many FUSE file systems of the host always have the same. */
+	return fs->options.cache == VIRTIOFS_CACHE_ALWAYS || time_monotonic_ns() < then->until;
 }
 
 /* ---- gathering ---- */

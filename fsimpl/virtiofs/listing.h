@@ -4,8 +4,7 @@
  * A listing is gathered by an open directory that is read from its start to its end, and kept with what was known of the directory before its first
  * entry was asked for. It is used for as long as that is so:
  *	always			nothing in the directory was changed by us since
- *	auto			that, while the attributes are believed that were known then; later if asked for again they have the same times, and these
- *				were old enough then to tell of every change since
+ *	auto			that, while the attributes are believed that were known then, and have not come with other times since
  *	coherence=versions	the directory's version is what it was
  *	none			never
  * At most VIRTIOFS_LISTINGS_BYTES are kept of all of a device's directories, those used last, VIRTIOFS_LISTING_BYTES of one.
@@ -25,15 +24,19 @@ struct virtiofs_inode;
 struct virtiofs_fs;
 struct remote_dentry;
 
+struct virtiofs_stamp {
+	uint64_t sec;
+	uint32_t nsec;
+};
+
 /* What a directory looked like when its first entry was asked for. */
 struct virtiofs_listed_state {
 	uint64_t changes; /* inode->attr_version */
 	uint64_t key, version; /* with fs->versions */
 	unsigned epoch; /* the connection */
 	bool known; /* mtime and ctime are of the last attributes */
-	bool settled; /* they were so old that a later change has others */
 	int64_t until; /* host CLOCK_MONOTONIC: until then these attributes are believed */
-	int64_t mtime, ctime; /* ns */
+	struct virtiofs_stamp mtime, ctime;
 };
 
 struct virtiofs_listing {
@@ -73,7 +76,7 @@ void virtiofs_gather_end(struct virtiofs_gathering *g, struct virtiofs_inode *in
 void virtiofs_gather_drop(struct virtiofs_gathering *g, struct virtiofs_inode *in);
 
 /*
- * The directory's listing, if it is to be believed: a reference; NULL. May ask for the attributes. attributes: its entries' will be wanted, so it does only
+ * The directory's listing, if it is to be believed: a reference; NULL. Asks nobody. attributes: its entries' will be wanted, so it does only
  * if they are known for the most part.
  */
 struct virtiofs_listing *virtiofs_listing_get(struct remote_dentry *d, bool attributes);

@@ -258,7 +258,7 @@ static void is_born_there(void)
 	pid_t pid;
 
 	CHECK_OK(mkdir(at("a", ""), 0755));
-	a = open(at("a", ""), O_RDONLY | O_DIRECTORY);
+	a = open(at("a", ""), O_PATH | O_DIRECTORY);
 	CHECK(a >= 0);
 	pid = clone_into(a);
 	CHECK_OK(pid);
@@ -350,6 +350,22 @@ static void tells(void)
 	/* Told when the last has ended, not when it is waited for. */
 	CHECK_EQ(poll(&p, 1, T_SECONDS * 1000), 1);
 	CHECK(!populated("a"));
+	/* A move within it is no news of it. */
+	CHECK_OK(mkdir(at("a", "c"), 0755));
+	pid = sleeper();
+	put_pid("a/b", pid);
+	CHECK(pread(events, text, sizeof(text), 0) > 0);
+	p = (struct pollfd){.fd = events, .events = POLLPRI};
+	CHECK_EQ(poll(&p, 1, 0), 0);
+	put_pid("a/c", pid);
+	put_pid("a/b", pid);
+	CHECK_EQ(poll(&p, 1, 0), 0);
+	end(pid);
+	/* An open file of one that is gone. */
+	fd = open(at("a/c", "cgroup.procs"), O_RDONLY);
+	CHECK(fd >= 0);
+	CHECK_OK(rmdir(at("a", "c")));
+	CHECK_ERR(read(fd, buf, sizeof(buf)), ENODEV);
 }
 
 TEST(events)
@@ -400,6 +416,85 @@ static void is_handed_over(void)
 TEST(delegation)
 {
 	with_groups(is_handed_over);
+}
+
+/* Who forks on and on does not outrun cgroup.kill. */
+static void forks_on(void)
+{
+	pid_t pid;
+
+	CHECK_OK(mkdir(at("a", ""), 0755));
+	for (unsigned round = 0; round < 10; round++) {
+		pid = fork();
+		CHECK_OK(pid);
+		if (!pid) {
+			CHECK_EQ(put("a", "cgroup.procs", "0"), 0);
+			for (;;) {
+				pid = fork();
+				/* The child goes on, and its parent ends a moment later. */
+				if (pid > 0) {
+					t_sleep_ms(1);
+					_exit(0);
+				}
+			}
+		}
+		while (!populated("a"))
+			t_sleep_ms(1);
+		t_sleep_ms((int)round);
+		CHECK_EQ(put("a", "cgroup.kill", "1"), 0);
+		CHECK(waitpid(pid, NULL, 0) == pid);
+		for (int i = 0; i < T_SECONDS * 100 && populated("a"); i++)
+			t_sleep_ms(10);
+		CHECK(!populated("a"));
+	}
+	CHECK_OK(rmdir(at("a", "")));
+}
+
+TEST(kill_forks)
+{
+	with_groups(forks_on);
+}
+
+static void come_and_go(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 300; i++) {
+		pid_t pid = fork();
+
+		CHECK_OK(pid);
+		if (!pid)
+			_exit(put("a", "cgroup.procs", "0"));
+		CHECK_EQ(t_wait_status(pid), 0);
+	}
+}
+
+/* Other mounts of it, that show the group for a moment, while it fills and empties, and somebody watches. */
+static void is_mounted(void)
+{
+	char shown[64];
+	int watch;
+	pid_t pid;
+
+	CHECK_OK(mkdir(at("a", ""), 0755));
+	CHECK_OK(mkdir("m", 0755));
+	snprintf(shown, sizeof(shown), "m%s/a/cgroup.events", strrchr(base, '/'));
+	watch = inotify_init1(IN_NONBLOCK);
+	CHECK_OK(inotify_add_watch(watch, at("a", "cgroup.events"), IN_MODIFY));
+	pid = t_spawn(come_and_go, NULL);
+	for (unsigned i = 0; i < 300; i++) {
+		CHECK_OK(mount("none", "m", "cgroup2", 0, NULL));
+		CHECK_OK(access(shown, F_OK));
+		CHECK_OK(umount("m"));
+	}
+	CHECK_EQ(t_wait_status(pid), 0);
+	while (populated("a"))
+		t_sleep_ms(1);
+	CHECK_OK(rmdir("m"));
+}
+
+TEST(mounts)
+{
+	with_groups(is_mounted);
 }
 
 /* Many processes that are made and end while they are moved about: nobody is counted twice, or for ever. */
