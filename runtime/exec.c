@@ -505,7 +505,7 @@ static int exec_process(struct exec *x)
 	char ready;
 
 	for (unsigned i = 0; i < x->opts->preserve_fds; i++) {
-		if (i >= x->opts->fds_open) {
+		if (fcntl(3 + (int)i, F_GETFD) < 0) {
 			cli_error("exec failed: unable to stat preserved-fd %u (of %u): descriptor "
 				  "%u: "
 				  "no such file or directory",
@@ -748,9 +748,6 @@ static int exec_main(int argc, char **argv)
 		cli_error("exec: no container id; usage: moat exec ID COMMAND...");
 		return 1;
 	}
-	/* Before there are any of ours. */
-	while (o.fds_open < o.preserve_fds && fcntl(3 + (int)o.fds_open, F_GETFD) >= 0)
-		o.fds_open++;
 	if (container_load(o.id, false, &c))
 		return EXEC_FAILED;
 	status = exec_in(&c, &o);

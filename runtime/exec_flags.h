@@ -14,7 +14,7 @@ struct exec_options {
 	bool detach, tty, ignore_paused, no_new_privs;
 	long long timeout_s; /* it is killed after that; 0: it is not */
 	bool ends_with_us; /* not even a SIGKILL of the command line leaves it */
-	unsigned preserve_fds, fds_open; /* from 3 on: wanted, and how many of these there are */
+	unsigned preserve_fds;
 	int argc;
 	char **argv;
 	int stdin_fd; /* -1: the caller's */
