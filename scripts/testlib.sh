@@ -61,7 +61,7 @@ build_preset() {
 
 # unit_tests PRESET: everything ctest knows in that build. Address-space randomisation is off,
 # because ThreadSanitizer does not bear as much of it as newer kernels give. $leave_out: those that it names are not run.
-# One more at once than there are CPUs: many wait most of the time for a daemon, a timer or each other.
+# Two more at once than there are CPUs: many wait most of the time for a daemon, a timer or each other.
 unit_tests() {
 	local preset=$1 dir=$repo/build-$1 junit=$results/junit.xml
 	[ "$preset" != release ] || dir=$repo/build
@@ -70,7 +70,7 @@ unit_tests() {
 	TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 die_after_fork=0" \
 	ASAN_OPTIONS="detect_leaks=1 abort_on_error=0" \
 	UBSAN_OPTIONS="print_stacktrace=1" \
-		setarch -R ctest --test-dir "$dir" -j $((jobs + 1)) --timeout 300 --output-on-failure \
+		setarch -R ctest --test-dir "$dir" -j $((jobs + 2)) --timeout 300 --output-on-failure \
 		${leave_out:+-E "$leave_out"} \
 		--output-junit "$junit" >"$results/ctest.log" 2>&1 </dev/null || true
 	if [ ! -s "$junit" ]; then
@@ -96,7 +96,7 @@ report_lines() {
 }
 
 # fuzz SECONDS: every fuzzer of the fuzz build, as many at once as there are CPUs. What a stranger's files and
-# servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a sixth.
+# servers reach first, ELF, 9P and config.json, has all of SECONDS, the rest a twelfth.
 fuzz() {
 	local seconds fuzzer name pids=() running=0
 	stage fuzz
@@ -107,7 +107,7 @@ fuzz() {
 		name=${fuzzer##*/}
 		case $name in
 		fuzz_elf | fuzz_oci | fuzz_p9) seconds=$1 ;;
-		*) seconds=$((($1 + 5) / 6)) ;;
+		*) seconds=$((($1 + 11) / 12)) ;;
 		esac
 		progress "$name for $seconds s"
 		fuzz_one "$fuzzer" "$name" "$seconds" &
