@@ -7,6 +7,8 @@
  * A process is in one group, its parent's when it begins; a NULL of thread_group.group stands for the container's own, the root of its tree, so that a container
  * without groups costs nothing. A group that has live processes or groups below it cannot be removed; zombies keep none, but find its name.
  *
+ * A container has at most CGROUP_GROUPS_MAX of them, CGROUP_DEPTH_MAX in each other; further ones are EAGAIN, as cgroup.max.* says it.
+ *
  * Locks: the root's lock (LOCK_CGROUP) around its tree and who is in what of it; trees of two containers have nothing to do with each other. Who moves a process
  * holds taskset_lock (read) as well, so that nobody who has ended is counted.
  */
@@ -18,7 +20,7 @@
 #include "sentry/cgroup.h"
 #include "vfs/file.h"
 
-#define CGROUP_GROUPS_MAX 8192 /* of a container: -EAGAIN */
+#define CGROUP_GROUPS_MAX 8192
 #define CGROUP_DEPTH_MAX 64
 #define CGROUP_FILES_MAX 16 /* files of a group that have owners of their own; 0 is the directory */
 

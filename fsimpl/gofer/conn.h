@@ -184,6 +184,8 @@ short p9_send_more(struct p9_conn *c, short events, int timeout_ms);
 void p9_send_leave(struct p9_conn *c);
 /* Does it have to go on? announce: what is ready for it now, too, not only what will be. */
 void p9_send_left(struct p9_conn *c, bool announce);
+/* conn.c, on the housekeeping thread: there is room for what callers left behind, or replies for which the server wants room itself. */
+void p9_left_ready(struct hostpoll *hp, uint32_t events);
 
 /* ---- recv.c ---- */
 

@@ -1,5 +1,5 @@
 /*
- * tests/fs/virtiofs_clients.h - a daemon of ours and any number of clients, for virtiofs_shared.c and virtiofs_rules.c.
+ * tests/fs/virtiofs_clients.h - a daemon of ours and any number of clients, for the virtiofs_*.c that need several, or the host, beside one.
  *
  * The daemon is the program executed anew (`--serve DIR SOCKET`), which listens and serves each connection in a process of its own.
  */
@@ -224,6 +224,19 @@ static inline int tear_down(void **state)
 	waitpid(daemon_pid, NULL, 0);
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", top);
 	return system(cmd);
+}
+
+/* Until a sees the name. at_once: the very first look. */
+static inline void expect_there(struct client *a, const char *name, bool at_once)
+{
+	int64_t end = now_ms() + SEEN_MS;
+	struct moat_statx st;
+
+	while (fs_lstat(as(a), name, &st)) {
+		assert_false(at_once);
+		assert_true(now_ms() < end);
+		usleep(500);
+	}
 }
 
 #endif
