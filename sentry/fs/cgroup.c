@@ -206,8 +206,17 @@ SHOW(pids_max_show)
 	return 0;
 }
 
-#define OPS(var, fn) \
-	static const struct synth_node_ops var = {.setattr = synth_setattr_eperm, .show = fn}
+/* As Linux to a namespace's root: what limits it is not its own to change. */
+static ssize_t limit_store(unused_arg struct synth_node *n, unused_arg struct synth_file *sf,
+			   unused_arg const char *data, unused_arg size_t size,
+			   unused_arg int64_t off)
+{
+	return -EPERM;
+}
+
+#define OPS(var, fn)                               \
+	static const struct synth_node_ops var = { \
+		.setattr = synth_setattr_eperm, .show = fn, .store = limit_store}
 
 OPS(const_ops, const_show);
 OPS(cpu_max_ops, cpu_max_show);
