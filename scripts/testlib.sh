@@ -4,6 +4,7 @@
 results=$(mktemp -d "${TMPDIR:-/tmp}/moat-test.XXXXXX")
 trap 'rm -rf "$results"' EXIT
 : >"$results/all"
+: >"$results/times"
 jobs=$(nproc)
 
 # result ok|not-ok|skip NAME [REASON]: counted, and shown unless it is good.
@@ -15,13 +16,23 @@ result() {
 	esac
 }
 
-# stage NAME: what runs from here on; summary shows what took longest.
+# idle: what the CPUs have had no work for, in hundredths of a second of all of them together.
+idle() {
+	awk '/^cpu / { print $5 + $6 }' /proc/stat
+}
+
+# stage NAME: what runs from here on; summary shows what took longest, and how busy the machine was with it.
 stage_name=
 stage_start=0
+stage_idle=0
 stage() {
-	[ -z "$stage_name" ] || printf '%s %s\n' $((SECONDS - stage_start)) "$stage_name" >>"$results/times"
+	local took=$((SECONDS - stage_start)) unused
+	unused=$(idle)
+	[ -z "$stage_name" ] || [ "$took" = 0 ] ||
+		printf '%s %s %s\n' "$took" "$stage_name" $((100 - (unused - stage_idle) / took / jobs)) >>"$results/times"
 	stage_name=$1
 	stage_start=$SECONDS
+	stage_idle=$unused
 	[ -z "$1" ] || progress "$1"
 }
 
@@ -34,7 +45,7 @@ summary() {
 	local failed
 	stage ''
 	printf 'took %s s, most of it:\n' "$SECONDS"
-	sort -rn "$results/times" | head -n 12 | awk '{ printf "    %5d s %s\n", $1, $2 }'
+	sort -rn "$results/times" | head -n 12 | awk '{ printf "    %5d s %3d%% busy %s\n", $1, $3, $2 }'
 	failed=$(count not-ok)
 	printf '%s passed, %s failed, %s skipped\n' "$(count ok)" "$failed" "$(count skip)"
 	[ "$failed" -eq 0 ]
