@@ -23,9 +23,9 @@ extern const uint8_t patch_code[], patch_code_slow_jmp[], patch_code_pushf[], pa
 
 /* lstar.S */
 extern const uint8_t patch_lstar[], patch_lstar_entry[], patch_lstar_up[], patch_lstar_down[],
-	patch_lstar_back[], patch_lstar_whole[], patch_lstar_posted[], patch_lstar_left[],
-	patch_lstar_done[], patch_lstar_done_rax[], patch_lstar_stack[], patch_lstar_unstack[],
-	patch_lstar_done_jmp[], patch_lstar_order[], patch_lstar_imm_left[],
+	patch_lstar_back[], patch_lstar_whole[], patch_lstar_posts[], patch_lstar_posted[],
+	patch_lstar_left[], patch_lstar_done[], patch_lstar_done_rax[], patch_lstar_stack[],
+	patch_lstar_unstack[], patch_lstar_done_jmp[], patch_lstar_order[], patch_lstar_imm_left[],
 	patch_lstar_imm_switch[], patch_lstar_end[];
 
 #define LSTAR_VA_OF(label) (PATCH_LSTAR_VA + (uint64_t)((label)-patch_lstar))

@@ -72,6 +72,7 @@
 #define MB_ORDER 4 /* by the sentry, of a taken call: what `op` says */
 
 /* Values of `op`. */
+#define MB_OP_NONE 0 /* there has been no order yet */
 #define MB_OP_SWITCH 1 /* all registers from the mailbox, and on from there */
 #define MB_OP_SAVE 2 /* XSAVE into the mailbox, then MB_TAKEN again */
 

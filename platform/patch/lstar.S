@@ -16,6 +16,7 @@
 	.globl patch_lstar_down
 	.globl patch_lstar_back
 	.globl patch_lstar_whole
+	.globl patch_lstar_posts
 	.globl patch_lstar_posted
 	.globl patch_lstar_done
 	.globl patch_lstar_done_rax
@@ -84,11 +85,11 @@ patch_lstar_imm_left: /* the number before it is patch_code_left */
 	movq	%r11, %gs:MB_FLAGS
 	movq	%rax, %gs:MB_RAX
 	shlq	$16, %r11
-	/* Here already, so that who finds it here finds r11 moved. */
-patch_lstar_posted:
+patch_lstar_posts: /* r11 is moved from here on; what the state says is of an earlier call until it is stored */
 	movw	%gs:MB_SPINS, %r11w
 	/* x86 stores are seen in order: who sees the state sees the registers. */
 	movl	$MB_POSTED, %gs:MB_STATE
+patch_lstar_posted:
 3:	cmpl	$MB_DONE, %gs:MB_STATE
 	je	patch_lstar_done
 	cmpl	$MB_LEAVE, %gs:MB_STATE

@@ -182,6 +182,8 @@ void patch_mailbox_leave(struct patch_mailbox *mb)
 void patch_mailbox_reset(struct patch_mailbox *mb)
 {
 	atomic_store_explicit(&mb->state, MB_DONE, memory_order_relaxed);
+	/* Who jumps to where orders are obeyed finds none, not the last again and again. */
+	atomic_store_explicit(&mb->op, MB_OP_NONE, memory_order_relaxed);
 }
 
 bool patch_only_rax_changed(const struct arch_regs *taken, const struct arch_regs *now)

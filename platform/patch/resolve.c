@@ -89,7 +89,8 @@ static bool is_switching(const struct patch_mailbox *mb)
 static enum patch_verdict resolve_lstar(const struct patch_mailbox *mb, struct user_regs_struct *r)
 {
 	uint64_t at = r->rip;
-	bool posted = at >= LSTAR_VA_OF(patch_lstar_posted), moved = posted, done;
+	bool posted = at >= LSTAR_VA_OF(patch_lstar_posted);
+	bool moved = at >= LSTAR_VA_OF(patch_lstar_posts), done;
 
 	moved |= at >= LSTAR_VA_OF(patch_lstar_up) && at < LSTAR_VA_OF(patch_lstar_whole);
 	moved &= !(at >= LSTAR_VA_OF(patch_lstar_down) && at < LSTAR_VA_OF(patch_lstar_back));

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 
 #include "base/rcu.h"
+#include "platform/patch/layout.h"
 #include "platform/patch/patch.h"
 
 #define PAGE_VA 0x400000ul
@@ -351,6 +352,43 @@ static void test_resolve_lstar(void **state)
 	}
 }
 
+/* A call that is about to be posted is not over, whatever has become of the one before it. */
+static void test_resolve_lstar_posts(void **state)
+{
+	/* movl $MB_POSTED, %gs:MB_STATE; the instruction before it loads r11w. */
+	static const uint8_t post[] = {0x65, 0xc7, 0x04,      0x25, MB_STATE, 0,
+				       0,    0,	   MB_POSTED, 0,    0,	      0};
+	static const uint8_t load[] = {0x65, 0x66, 0x44, 0x8b, 0x1c, 0x25, MB_SPINS, 0, 0, 0};
+	struct arch_regs before = {.r = {.rip = 0x5678, .rcx = 0x5678, .rax = 7}};
+	uint8_t lstar[PATCH_LSTAR_MAX] = {0};
+	struct patch_mailbox *mb;
+	struct patch_range range;
+	const uint8_t *at;
+
+	(void)state;
+	assert_true(patch_mailbox_get(space, &range, &mb) >= 0);
+	patch_lstar_put(lstar);
+	at = memmem(lstar, sizeof(lstar), post, sizeof(post));
+	assert_non_null(at);
+	assert_memory_equal(at - sizeof(load), load, sizeof(load));
+	for (unsigned i = 0; i < 4; i++) {
+		struct arch_regs regs = {.r = {.rip = PATCH_LSTAR_VA + (uint64_t)(at - lstar) -
+						      (i & 1 ? sizeof(load) : 0),
+					       .rcx = 0x1234,
+					       .rax = 39,
+					       .r11 = 0x2d50000}};
+
+		if (i & 2)
+			patch_mailbox_switch(mb, &before);
+		else
+			patch_mailbox_reply(mb, 7);
+		assert_int_equal(patch_resolve(space, mb, &regs), PATCH_CALL);
+		assert_int_equal(regs.r.rax, 39);
+		assert_int_equal(regs.r.rip, 0x1234);
+		assert_int_equal(regs.r.eflags, 0x2d7);
+	}
+}
+
 /* All registers were to come from the mailbox: wherever that is interrupted, they do; without a mailbox it is a stray. */
 static void test_switch(void **state)
 {
@@ -661,6 +699,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resolve_trap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_jump, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resolve_lstar, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resolve_lstar_posts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detour, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detour_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detour_limit, setup, teardown),
