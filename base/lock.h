@@ -20,8 +20,8 @@
 enum lock_rank {
 	LOCK_NONE = 0,
 	/* runtime, control */
-	LOCK_CONTROL = 10, /* control server's session list */
-	LOCK_BOOT = 12,
+	LOCK_CONTROL = 10, /* the gofer's window of watches */
+	LOCK_BOOT = 12, /* a sandbox's containers; who reads the gofer's socket */
 	/* tasks */
 	LOCK_TASK_EXEC =
 		18, /* cred_guard analogue: one exec/ptrace-attach/seccomp-sync per group */
@@ -38,7 +38,7 @@ enum lock_rank {
 	/* vfs: mounts before directories */
 	LOCK_VFS_RENAME = 40, /* one per filesystem: cross-directory renames */
 	LOCK_MOUNT = 42, /* mount table and namespaces */
-	LOCK_FS_OP = 44, /* a remote directory's operation lock: sleeps over its own fs's RPC */
+	LOCK_FS_OP = 44, /* a remote filesystem's tree lock: sleeps over its own RPC */
 	LOCK_OVERLAY = 46, /* copy-up */
 	LOCK_FS_DIR = 48, /* a directory's children; nested ancestor first */
 	LOCK_FS_INODE = 50, /* one inode's metadata */
@@ -62,7 +62,7 @@ enum lock_rank {
 	LOCK_TIMER = 78,
 	LOCK_SIGNAL = 80, /* a thread group's signal state (sighand) */
 	LOCK_PIPE = 82, /* a pipe's ring */
-	LOCK_EPOLL_READY = 84, /* one epoll file's ready list: taken in wake-up callbacks */
+	LOCK_EPOLL_READY = 84, /* one epoll file's ready list */
 	LOCK_WAITQUEUE = 86, /* a wait queue; callbacks run under it take only ranks above */
 	LOCK_TASK_STATE = 88, /* a sleeper's word, stop state */
 	LOCK_RPC = 90, /* a 9P/FUSE connection's tag table */

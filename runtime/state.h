@@ -7,6 +7,7 @@
  *	config.json   a copy of the bundle's
  *	state.json    what `moat state` prints, and what the other verbs need
  *	control.sock  the sentry's listening socket
+ *	exec-PID      one for each exec: the process that stands for it (runtime/exec_marks.c)
  *
  * The lock tells who lives: held, the container does. Free, it has stopped; and if state.json is missing (or says "creating") it never came
  * to be, and whoever finds it removes what is left.

@@ -1,7 +1,7 @@
 /*
  * sentry/timers.h - a process's timers: ITIMER_REAL/VIRTUAL/PROF, timer_create(2), RLIMIT_CPU; and the clocks.
  *
- * One struct posix_timers per thread group, made on first use. Its lock (LOCK_TIMER + 1) guards settings; ktimer callbacks run
+ * One struct posix_timers per thread group, made on first use. Its lock (LOCK_TIMER - 1) guards settings; ktimer callbacks run
  * on the timer thread and send signals. CPU-time timers poll: armed for the least wall time in which they could expire.
  */
 #ifndef MOAT_SENTRY_TIMERS_H

@@ -1,6 +1,6 @@
 /*
  * syscalls/sys_sched.c - scheduling parameters. The host's scheduler runs task threads; policies and priorities are kept and shown, with
- * Linux's permission rules, and do not change how the host schedules. Affinity is kept and shown too.
+ * Linux's permission rules, and do not change how the host schedules. Affinity is sentry/affinity.c's.
  */
 #include "syscalls/syscalls.h"
 

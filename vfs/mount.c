@@ -13,7 +13,7 @@
  * attached mount holds its mount point dentry. The flag on a dentry is never cleared: a dentry that once was a mount
  * point pays one table lookup.
  *
- * Watch: /proc/PID/mountinfo; reference types "mount" and "mount namespace". Cannot do: automounts; locked mounts of user namespaces.
+ * Watch: /proc/PID/mountinfo; reference types "mount" and "mount namespace". Cannot do: locked mounts of user namespaces.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  *
  * A `struct waiter` sits on at most one queue. wait_queue_wake() calls the callbacks of the waiters whose mask meets the events, under
  * the queue's lock (LOCK_WAITQUEUE): a callback takes only higher ranks and never sleeps. Blocking calls use
- * waiter_init_sleeper(); epoll has its own callback.
+ * waiter_init_sleeper(); epoll has its own callback, which wakes its own file's queue (nested: watched before watcher).
  */
 #ifndef MOAT_VFS_WAIT_H
 #define MOAT_VFS_WAIT_H

@@ -45,13 +45,16 @@ end
 
 function __moat_takes_value
     switch $argv[1]
-        case --root --platform --debug-log --log --log-format --cgroup-manager --bundle -b --pid-file
+        case --root --platform --debug-log --log --log-format --cgroup-manager --criu --bundle -b --pid-file
         case --rootfs-virtiofs --console-socket --preserve-fds --network --host-fifo --host-uds --overlay --cwd --rootfs --process -p
-        case --user -u --additional-gids -g --env -e --cap -c --interval --resources -r --name --prefix
+        case --user -u --additional-gids -g --env -e --cap -c --apparmor --process-label --interval --resources -r --name --prefix
         case --shared-dir --socket --cache --queues --dax-window -o --format '--memory*' --pids-limit --l3-cache-schema
         case --mem-bw-schema --cgroup '--cpu*' --blkio-weight '--kernel-memory*'
         case -f
             contains -- "$argv[2]" list ps
+            return
+        case --rootless
+            test "$argv[2]" != spec
             return
         case '*'
             return 1
@@ -72,6 +75,8 @@ function __moat_value
             printf '%s\n' table json
         case --cgroup-manager
             printf '%s\n' cgroupfs systemd disabled
+        case --rootless
+            printf '%s\n' auto true false
         case --cache
             printf '%s\n' auto none always
         case --host-fifo
@@ -100,7 +105,7 @@ function __moat_operand --no-scope-shadowing
         case kill/1
             kill -l | string split -n ' ' | string replace -r '^SIG' ''
         case debug/1
-            printf '%s\n' objects tasks memory platform paths strace-on strace-off
+            printf '%s\n' objects tasks locks requests memory platform paths stacks strace-on strace-off
     end
 end
 

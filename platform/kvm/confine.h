@@ -19,6 +19,7 @@
  *	futex(FUTEX_WAIT_BITSET, FUTEX_WAKE; private)
  *	gettid, rt_sigprocmask, rt_sigreturn, clock_gettime (where it is no vDSO call)
  *	pread64(what probe() opened of /proc/loadavg): is a core free for a companion? (hand.c)
+ *	sched_setaffinity(a companion's), getcpu (where it is no vDSO call)	the companion is kept off its task's core
  *	clone with a thread's flags, and what libc asks for a thread's stack and start (a vCPU's companion, hand.c)
  *	and what malloc takes: mmap, munmap, mprotect, brk
  *

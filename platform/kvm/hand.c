@@ -12,9 +12,9 @@
  *
  * From held: only rax differs, and the companion is still there: the reply is two stores. Other registers differ as well
  * (a signal's handler): the trampoline loads them all. Segments differ, or its patience has ended: the companion
- * comes out and all registers are loaded. FPU state that is asked for is written down by the trampoline. When nothing is posted for SPIN_NS the companion is kicked out, and the
+ * comes out and all registers are loaded. FPU state that is asked for is written down by the trampoline. When nothing is posted for SPIN_US the companion is kicked out, and the
  * task's thread runs the vCPU itself: so the application's own work is done, and accounted, on its thread. patch_pace
- * decides whether to try again. Nobody spins for longer than SPIN_NS, and nobody sleeps while it is waited for.
+ * decides whether to try again. Nobody spins for longer than SPIN_US, and nobody sleeps while it is waited for.
  *
  * A hand-off needs two cores, one for each of the two threads. Without a free one there is none: before a companion is
  * given anything, and every HITS_A_LOOK calls after that, core_is_free() asks how many threads of the machine want one now

@@ -1,5 +1,5 @@
 /*
- * sentry/fs/fs.h - the filesystems that show the kernel: proc, sysfs, devpts; and the device drivers.
+ * sentry/fs/fs.h - the filesystems that show the kernel: proc, sysfs, cgroup2; and the device drivers.
  */
 #ifndef MOAT_SENTRY_FS_H
 #define MOAT_SENTRY_FS_H
@@ -10,7 +10,7 @@
 bool dev_is_zero(struct file *f);
 
 /*
- * Registers the types proc, sysfs, devpts and mqueue (an empty directory), and installs vfs_hooks.open_special (devices, FIFOs) and what pipes and sockets ask
+ * Registers the types proc, sysfs, devpts, mqueue and cgroup2, and installs vfs_hooks.open_special (devices, FIFOs) and what pipes and sockets ask
  * of tasks. Once, after vfs_init() and kernel_init(), before the first mount. Return 0, -ENOMEM.
  */
 must_check int sentry_fs_register(void);

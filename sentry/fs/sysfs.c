@@ -10,7 +10,6 @@
 #include "sentry/version.h"
 
 #define SYSFS_SUPER_MAGIC 0x62656572
-#define MQUEUE_MAGIC 0x19800202
 
 #define NODE_ARGS unused_arg struct synth_node *n, unused_arg struct synth_file *sf
 
