@@ -10,7 +10,7 @@
  * Performs: a lone client's request is read, served and answered by one thread without a wake-up. Regular files are donated as
  * descriptors, so their data never passes here.
  * Watch: --debug-log shows each request and reply as one line.
- * Cannot: cancel a request but a lock that is waited for (Tflush waits for it), serve trusted.* attributes, open devices, or fifos and sockets unless the attach point says so.
+ * Cannot: cut an operation short but a lock that is waited for (a Tflush of what changes something waits for it), serve trusted.* attributes, open devices, or fifos and sockets unless the attach point says so.
  */
 #include <malloc.h>
 #include <signal.h>

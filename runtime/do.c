@@ -20,7 +20,7 @@ static const char do_help[] =
 	"Usage: moat do [--cwd DIR] [--rootfs DIR] [--] CMD [ARGS...]\n\n"
 	"Runs CMD in a sandbox that sees the host's files read-only; what it writes stays\n"
 	"in memory and is gone when it ends. /proc, /sys and /dev are the sandbox's own.\n\n"
-	"  --cwd DIR      start there (default: the current directory)\n"
+	"  --cwd DIR      start there (default: the current directory, / with --rootfs)\n"
 	"  --rootfs DIR   another tree than /\n"
 	"  --tty, --no-tty  a terminal of its own (default: if standard input and output are one)\n"
 	"  --network MODE none (default), host, or ns:PATH of a network namespace\n\n"

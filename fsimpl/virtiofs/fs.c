@@ -7,7 +7,7 @@
  *
  * Performs: a cold stat is one LOOKUP a component, or one request; a warm one within its timeout asks nothing and takes no lock (quick.c). One tree_lock per filesystem: a change keeps
  * lookups waiting for the length of its request. Watch: virtiofs_device_requests(), ref_report().
- * Cannot: keep the daemon's locks when it is started anew (lock.c).
+ * Cannot: keep locks that somebody else got while a daemon was started anew (lock.c).
  */
 #include <stdio.h>
 #include <stdlib.h>

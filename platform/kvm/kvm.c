@@ -2,8 +2,8 @@
  * platform/kvm/kvm.c - the KVM platform: one VM a sandbox, applications in its ring 3, the sentry outside.
  *
  * Organised as: vm.c (VM, memory slots), cpuid.c, guest.c (the guest's ring 0: a few hlt and one out), table.c
- * (page-table pages), as.c (address spaces), vcpu.c (whose vCPU, kicks), fpu.c (contexts), run.c (events),
- * selftest.c, confine.h (what a seccomp filter must let through). docs/platform-kvm.md has the numbers.
+ * (page-table pages), as.c (address spaces), vcpu.c (whose vCPU, kicks), fpu.c (contexts), run.c (events), hand.c (calls
+ * without an exit), patching.c, selftest.c, confine.h (what a seccomp filter must let through). docs/platform-kvm.md has the numbers.
  *
  * Paging may be shadowed: the CPU may use a translation for as long as KVM has not been told that it is gone,
  * and KVM is told only by the host's memory, never by an edited entry. Hence

@@ -4,7 +4,7 @@
  * Organised as: layout.h and pristine.h (what the sentry shares with its stubs), stub.S (the stub's handler and its
  * order thread), pristine.c (the process that makes stubs), filter.c (what stubs may ask of the host), stub.c (stubs
  * and orders, the sentry's side), as.c (address spaces), run.c (events), wait.c (who spins, and where), turn.c (when too many would), fpu.c,
- * retire.c (the end, in the background), recycle.c (stubs used again). docs/platform-systrap.md has the picture.
+ * patching.c, retire.c (the end, in the background), recycle.c (stubs used again). docs/platform-systrap.md has the picture.
  *
  * An address space is a stub process: in it the application's memory (shared mappings of the memory files) and, in a
  * range that the mm leaves out, the stub's own. Application threads may call futex() on their areas and nothing else;
