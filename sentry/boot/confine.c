@@ -9,7 +9,6 @@
  * protocols, no execve, no process creation, and no PROT_EXEC mapping. clone3 answers ENOSYS because its flags lie in memory where a filter cannot see them: libc then uses
  * clone, which is allowed with a thread's flags only.
  */
-#include <linux/kvm.h>
 #include <linux/netlink.h>
 #include <linux/sockios.h>
 #include <malloc.h>
@@ -31,6 +30,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "platform/kvm/confine.h"
 #include "platform/systrap/layout.h"
 #include "sentry/boot/confine.h"
 
@@ -184,8 +184,11 @@ struct rule {
 	struct scmp_arg_cmp args[3];
 };
 
+/* A thread's flags, and those that may be there besides. */
 #define THREAD_FLAGS \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+#define THREAD_TELLS \
+	(uint64_t)(CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID)
 
 static const struct rule rules[] = {
 	/* Files that the gofer donated, the container's stdio, memory files. Positional: donated descriptors share no offset. */
@@ -233,7 +236,7 @@ static const struct rule rules[] = {
 	ALLOW(madvise),
 	ALLOW(brk),
 	/* Threads of our own and what they wait on. */
-	{SCMP_SYS(clone), 1, {{0, SCMP_CMP_MASKED_EQ, THREAD_FLAGS, THREAD_FLAGS}}},
+	{SCMP_SYS(clone), 1, {{0, SCMP_CMP_MASKED_EQ, ~THREAD_TELLS, THREAD_FLAGS}}},
 	ALLOW(futex),
 	ALLOW(set_robust_list),
 	ALLOW(rseq),
@@ -373,8 +376,8 @@ static const struct rule rules[] = {
 	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 76),
 	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 77),
 	OPT_NAMES(getsockopt, IPPROTO_IPV6, SCMP_CMP_EQ, 78),
-/* KVM, by command. */
-#define KVM_IOCTL(cmd)                                 \
+/* By command; KVM's are kvm_confined_ioctls. */
+#define IOCTL(cmd)                                     \
 	{                                              \
 		SCMP_SYS(ioctl), 1,                    \
 		{                                      \
@@ -383,77 +386,48 @@ static const struct rule rules[] = {
 			}                              \
 		}                                      \
 	}
-	KVM_IOCTL(KVM_RUN),
-	KVM_IOCTL(KVM_SET_USER_MEMORY_REGION),
-	KVM_IOCTL(KVM_CREATE_VCPU),
-	KVM_IOCTL(KVM_SET_CPUID2),
-	KVM_IOCTL(KVM_GET_SREGS),
-	KVM_IOCTL(KVM_SET_SREGS),
-	KVM_IOCTL(KVM_GET_REGS),
-	KVM_IOCTL(KVM_SET_REGS),
-	KVM_IOCTL(KVM_GET_MSRS),
-	KVM_IOCTL(KVM_SET_MSRS),
-	KVM_IOCTL(KVM_GET_XCRS),
-	KVM_IOCTL(KVM_SET_XCRS),
-	KVM_IOCTL(KVM_GET_XSAVE),
-	KVM_IOCTL(KVM_SET_XSAVE),
-	KVM_IOCTL(KVM_GET_XSAVE2),
-	KVM_IOCTL(KVM_GET_FPU),
-	KVM_IOCTL(KVM_SET_FPU),
-	KVM_IOCTL(KVM_GET_VCPU_EVENTS),
-	KVM_IOCTL(KVM_SET_VCPU_EVENTS),
-	KVM_IOCTL(KVM_SET_SIGNAL_MASK),
-	KVM_IOCTL(KVM_GET_DEBUGREGS),
-	KVM_IOCTL(KVM_SET_DEBUGREGS),
-	KVM_IOCTL(KVM_SET_GUEST_DEBUG),
-	KVM_IOCTL(KVM_SET_TSC_KHZ),
-	KVM_IOCTL(KVM_GET_TSC_KHZ),
-	KVM_IOCTL(KVM_SET_DEVICE_ATTR),
-	KVM_IOCTL(KVM_GET_DEVICE_ATTR),
-	KVM_IOCTL(KVM_HAS_DEVICE_ATTR),
-	KVM_IOCTL(KVM_CHECK_EXTENSION),
 	/* The container's terminal when it is the host's own. */
-	KVM_IOCTL(TCGETS),
-	KVM_IOCTL(TCSETS),
-	KVM_IOCTL(TCSETSW),
-	KVM_IOCTL(TCSETSF),
-	KVM_IOCTL(TIOCGWINSZ),
-	KVM_IOCTL(TIOCSWINSZ),
-	KVM_IOCTL(FIONREAD),
-	KVM_IOCTL(TIOCOUTQ),
-	KVM_IOCTL(TCSBRK),
-	KVM_IOCTL(TCXONC),
-	KVM_IOCTL(TCFLSH),
-	KVM_IOCTL(TIOCGPGRP),
-	KVM_IOCTL(FIONBIO),
+	IOCTL(TCGETS),
+	IOCTL(TCSETS),
+	IOCTL(TCSETSW),
+	IOCTL(TCSETSF),
+	IOCTL(TIOCGWINSZ),
+	IOCTL(TIOCSWINSZ),
+	IOCTL(FIONREAD),
+	IOCTL(TIOCOUTQ),
+	IOCTL(TCSBRK),
+	IOCTL(TCXONC),
+	IOCTL(TCFLSH),
+	IOCTL(TIOCGPGRP),
+	IOCTL(FIONBIO),
 	/* Sockets: queues (FIONREAD and TIOCOUTQ above are SIOCINQ and SIOCOUTQ) and the urgent mark. */
-	KVM_IOCTL(SIOCOUTQNSD),
-	KVM_IOCTL(SIOCATMARK),
+	IOCTL(SIOCOUTQNSD),
+	IOCTL(SIOCATMARK),
 	/* netdevice(7), fsimpl/socket/netdev.c: what there is; changes need the container's CAP_NET_ADMIN. */
-	KVM_IOCTL(SIOCGIFCONF),
-	KVM_IOCTL(SIOCGIFNAME),
-	KVM_IOCTL(SIOCGIFFLAGS),
-	KVM_IOCTL(SIOCGIFADDR),
-	KVM_IOCTL(SIOCGIFDSTADDR),
-	KVM_IOCTL(SIOCGIFBRDADDR),
-	KVM_IOCTL(SIOCGIFNETMASK),
-	KVM_IOCTL(SIOCGIFMETRIC),
-	KVM_IOCTL(SIOCGIFMTU),
-	KVM_IOCTL(SIOCGIFHWADDR),
-	KVM_IOCTL(SIOCGIFINDEX),
-	KVM_IOCTL(SIOCGIFTXQLEN),
-	KVM_IOCTL(SIOCGIFMAP),
-	KVM_IOCTL(SIOCGIFPFLAGS),
-	KVM_IOCTL(SIOCGARP),
-	KVM_IOCTL(SIOCSIFFLAGS),
-	KVM_IOCTL(SIOCSIFADDR),
-	KVM_IOCTL(SIOCSIFDSTADDR),
-	KVM_IOCTL(SIOCSIFBRDADDR),
-	KVM_IOCTL(SIOCSIFNETMASK),
-	KVM_IOCTL(SIOCSIFMTU),
-	KVM_IOCTL(SIOCSIFHWADDR),
-	KVM_IOCTL(SIOCSIFTXQLEN),
-	KVM_IOCTL(SIOCSIFNAME),
+	IOCTL(SIOCGIFCONF),
+	IOCTL(SIOCGIFNAME),
+	IOCTL(SIOCGIFFLAGS),
+	IOCTL(SIOCGIFADDR),
+	IOCTL(SIOCGIFDSTADDR),
+	IOCTL(SIOCGIFBRDADDR),
+	IOCTL(SIOCGIFNETMASK),
+	IOCTL(SIOCGIFMETRIC),
+	IOCTL(SIOCGIFMTU),
+	IOCTL(SIOCGIFHWADDR),
+	IOCTL(SIOCGIFINDEX),
+	IOCTL(SIOCGIFTXQLEN),
+	IOCTL(SIOCGIFMAP),
+	IOCTL(SIOCGIFPFLAGS),
+	IOCTL(SIOCGARP),
+	IOCTL(SIOCSIFFLAGS),
+	IOCTL(SIOCSIFADDR),
+	IOCTL(SIOCSIFDSTADDR),
+	IOCTL(SIOCSIFBRDADDR),
+	IOCTL(SIOCSIFNETMASK),
+	IOCTL(SIOCSIFMTU),
+	IOCTL(SIOCSIFHWADDR),
+	IOCTL(SIOCSIFTXQLEN),
+	IOCTL(SIOCSIFNAME),
 #ifdef CONFINE_SANITIZER
 	/* What the sanitizers' runtimes do besides (reports, shadow memory, symbolizing gives up). */
 	ALLOW(open),
@@ -507,6 +481,9 @@ int sentry_confine_seccomp(char *why, size_t why_size)
 	for (size_t i = 0; !err && i < ARRAY_SIZE(rules); i++)
 		err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].nargs,
 					     rules[i].args);
+	for (size_t i = 0; !err && i < ARRAY_SIZE(kvm_confined_ioctls); i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				       SCMP_CMP(1, SCMP_CMP_EQ, kvm_confined_ioctls[i]));
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 #ifndef CONFINE_SANITIZER

@@ -314,8 +314,8 @@ static const struct synth_entry pty_entries[] = {
 };
 
 static const struct synth_entry seccomp_entries[] = {
-	C("actions_avail", "kill_process kill_thread trap errno user_notif trace log allow"),
-	C("actions_logged", "kill_process kill_thread trap errno user_notif trace log"),
+	C("actions_avail", "kill_process kill_thread trap errno trace log allow"),
+	C("actions_logged", "kill_process kill_thread trap errno trace log"),
 	{ 0 },
 };
 
@@ -432,11 +432,18 @@ static const struct synth_entry fs_entries[] = {
 	{ 0 },
 };
 
+/* 0: there are none to be made. Of the others there may be as many as tasks. */
 static const struct synth_entry user_entries[] = {
-	C("max_mnt_namespaces", "0"),
-	C("max_pid_namespaces", "0"),
+	C("max_cgroup_namespaces", "0"),
+	N("max_inotify_instances", num_user_instances),
+	N("max_inotify_watches", num_inotify_watches),
+	R("max_ipc_namespaces", 0444, threads_max_ops),
+	R("max_mnt_namespaces", 0444, threads_max_ops),
+	C("max_net_namespaces", "0"),
+	R("max_pid_namespaces", 0444, threads_max_ops),
+	C("max_time_namespaces", "0"),
 	C("max_user_namespaces", "0"),
-	C("max_uts_namespaces", "0"),
+	R("max_uts_namespaces", 0444, threads_max_ops),
 	{ 0 },
 };
 
